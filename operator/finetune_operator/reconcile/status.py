@@ -69,9 +69,7 @@ def render(
     trained = ledger.attempt(target.revision, "train")
     if trained is not None and trained.outcome == "Completed":
         gate = evaluation_gate.gate(previous, target, ledger, serving)
-        status["evaluation"] = gate.to_status().model_dump(
-            mode="json", by_alias=True, exclude_none=True
-        )
+        status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
     if served is not None:
         status["serving"] = {
             "revision": served.revision,

@@ -42,7 +42,7 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
         return attempt
     replaced: list[Object | None] = [*fresh[:-1]]
     if attempt.pod is not None:
-        replaced.insert(0, known)
+        replaced.append(known)
     for pod_ in replaced:
         attempt = _more(attempt, "failures" if pod_ and _failed(pod_) else "disruptions")
     newest = fresh[-1]["metadata"]

@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from finetune_api.contracts.redaction import MASK, mask, mask_all, one_line
+from finetune_api.contracts.redaction import MASK, SHORTEST_VALUE, mask, mask_all, one_line
 
 TOKEN = 'hf_a+b/c="d"\nsecond-line'
 FORMS = {
@@ -49,6 +49,25 @@ def test_credentials_of_others_are_masked_by_their_syntax(case: str) -> None:
     text, secret = BY_SYNTAX[case]
     assert MASK in mask(text)
     assert secret not in mask(text)
+
+
+@pytest.mark.parametrize("form", ["hf_a%2Bb%2Fc%3Dd", "hf_a%2bb%2fc%3dd"])
+def test_both_cases_of_percent_encoding_are_masked(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("MODEL_HF_TOKEN", "hf_a+b/c=d")
+    assert mask(f"GET /{form}?b") == f"GET /{MASK}?b"
+
+
+@pytest.mark.parametrize(
+    ("length", "masked"), [(SHORTEST_VALUE - 1, False), (SHORTEST_VALUE, True)]
+)
+def test_values_that_are_too_short_for_a_credential_stay(
+    monkeypatch: pytest.MonkeyPatch, length: int, masked: bool
+) -> None:
+    value = "q" * length
+    monkeypatch.setenv("MODEL_HF_TOKEN", value)
+    assert (value not in mask(f"a {value} b")) is masked
 
 
 def test_text_without_credentials_stays() -> None:

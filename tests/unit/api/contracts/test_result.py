@@ -188,6 +188,22 @@ def test_a_stage_vouches_for_the_manifests_that_it_published(
     assert result.vouches is vouches
 
 
+@pytest.mark.parametrize(
+    ("stage", "own"),
+    [
+        ("prepare", {"baseCommit"}),
+        ("train", {"adapter", "referenceManifest"}),
+        ("merge", {"merged"}),
+        ("verify", {"baseCommit"}),
+    ],
+)
+def test_a_stage_determines_its_own_artifacts(stage: str, own: set[str]) -> None:
+    names = ("baseCommit", "adapter", "referenceManifest", "merged")
+    artifacts = dict.fromkeys(names, "a" * 64)
+    result = Result(stage="train", outcome="completed", reason="Completed", artifacts=artifacts)
+    assert result.artifacts_of(stage).keys() == own
+
+
 def test_texts_in_nested_artifacts_contain_no_control_characters() -> None:
     artifacts = {"evaluation": {"losses": [{"dataset": "a\x1b[2Jb"}], "loss": 1.5}}
     result = Result(stage="train", outcome="completed", reason="Completed", artifacts=artifacts)

@@ -145,6 +145,17 @@ def test_a_tighter_limit_changes_no_serving_job(limits: Thing) -> None:
     assert contents(cluster) != before, "an edit of another field takes effect"
 
 
+def test_replicas_beyond_a_limit_have_no_disruption_budget() -> None:
+    cluster = serving(storage={"accessMode": "ReadWriteMany"})
+    limit(cluster, **FEW)
+    cluster.edit(serving={"replicas": 2})
+    assert ready(cluster)["reason"] == "NotAllowed"
+    assert list(cluster.each("PodDisruptionBudget")) == []
+    limit(cluster)
+    assert ready(cluster)["reason"] == "Starting"
+    assert len(list(cluster.each("PodDisruptionBudget"))) == 1
+
+
 def test_a_lost_deployment_is_created_again_under_a_tighter_limit() -> None:
     cluster = serving(podMetadata=OWN_LABEL)
     limit(cluster, **NO_LABELS)

@@ -41,6 +41,7 @@ class Script(Kube):
     def __init__(self, lists: list[Any], watches: list[Any]) -> None:
         self.lists, self.watches = lists, watches
         self.requests: list[str] = []
+        self.times: list[float] = []
         self.store, self.news = ObjectStore(), list[tuple[Key, str, int]]()
         self.reflector = Reflector(
             kube=self,
@@ -65,6 +66,7 @@ class Script(Kube):
 
     async def watch(self, *_: Any, since: str, **how: Any) -> AsyncGenerator[Object, None]:
         self.requests.append(since)
+        self.times.append(asyncio.get_running_loop().time())
         if not self.watches:
             await asyncio.Event().wait()
         for each in self.watches.pop(0):
@@ -114,6 +116,16 @@ def test_a_bookmark_moves_the_version_from_which_a_watch_continues() -> None:
         assert script.news == []
 
     running(lambda: Script([(7, [])], [[bookmark(20)], []]), test)
+
+
+def test_only_a_watch_without_news_waits_before_it_continues() -> None:
+    async def test(script: Script) -> None:
+        assert script.requests == ["list", "7", "8", "8"]
+        first, second, third = script.times
+        assert second == first
+        assert third > second
+
+    running(lambda: Script([(7, [])], [[bookmark(8)], []]), test)
 
 
 @pytest.mark.parametrize("how", [error(410), Gone("410")], ids=["event", "status"])
