@@ -74,7 +74,7 @@ def push(image: str, log: Path) -> None:
     """Push to the local registry; existing layers are skipped."""
     target = image.replace(REGISTRY, REGISTRY_ADDRESS, 1)
     # The fastest compression: the layers stay on this machine.
-    flags = ["--tls-verify=false", "--compression-format", "gzip", "--compression-level", "1"]
+    flags = ["--tls-verify=false", "--compression-format", "zstd", "--compression-level", "1"]
     logged(command("push", *flags, image, f"docker://{target}"), log)
 
 

@@ -104,8 +104,14 @@ def without_empty(value: Any) -> Any:
     Its groups are dicts, as in JSON.
     """
     if isinstance(value, dict):
-        items = ((key, without_empty(each)) for key, each in value.items())
-        return {key: each for key, each in items if each is not None and each != {}}
+        kept = {}
+        for key, each in value.items():
+            # Most values are no groups, and a call takes longer than the check.
+            if isinstance(each, (dict, list, tuple)):
+                each = without_empty(each)
+            if each is not None and each != {}:
+                kept[key] = each
+        return kept
     if isinstance(value, (list, tuple)):
         return [without_empty(each) for each in value]
     return value
