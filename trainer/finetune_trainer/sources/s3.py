@@ -8,6 +8,7 @@ import os
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -41,6 +42,15 @@ IDENTITIES = (
 """Variables that a cloud provider sets in a pod whose service account has a cloud identity."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Object:
+    """An object in the version that was listed; size in bytes."""
+
+    key: str
+    etag: str
+    size: int
+
+
 class S3:
     """Reads one object or prefix. Credentials come from variables prefixed with the kind."""
 
@@ -66,28 +76,23 @@ class S3:
         self._key = self._credential("AWS_ACCESS_KEY_ID")
         self._secret = self._credential("AWS_SECRET_ACCESS_KEY")
         self._token = self._credential("AWS_SESSION_TOKEN")
-        self._etags: dict[str, str] = {}
-        self._keys: dict[str, str] = {}
+        self._objects: dict[str, _Object] = {}
 
     def pin(self) -> Repository:
         """Return the objects as they are now."""
         with self._named():
             found = self._files().find(self._path, detail=True)
-            files = dict(self._listed(found))
-        if not files:
+        self._objects = dict(_objects(self._path, found))
+        if not self._objects:
             raise missing(self._kind)(
                 f"{self._kind} {self.name} contains no object: correct {self._kind}.source"
             )
-        lines = (f"{self._etags[name]} {file.size}  {name}" for name, file in files.items())
+        lines = (f"{each.etag} {each.size}  {name}" for name, each in self._objects.items())
+        files = {
+            name: RemoteFile(name=name, size=each.size, sha256=None)
+            for name, each in self._objects.items()
+        }
         return Repository(kind=self._kind, name=self.name, commit=digest_of(lines), files=files)
-
-    def _listed(self, found: Mapping[str, Any]) -> Iterator[tuple[str, RemoteFile]]:
-        for path, each in sorted(found.items()):
-            name = PurePosixPath(path).name if path == self._path else path[len(self._path) + 1 :]
-            if each["type"] != "file" or path.endswith("/") or ".." in name.split("/"):
-                continue
-            self._etags[name], self._keys[name] = each["ETag"], path
-            yield name, RemoteFile(name=name, size=each["size"], sha256=None)
 
     def local_path(self, name: str) -> Path | None:
         """Return None: no file is local."""
@@ -111,10 +116,10 @@ class S3:
                 def read(offset: int, name: str = name) -> Iterator[tuple[int, Iterator[bytes]]]:
                     with self._reading(name):
                         file = files.open(
-                            self._keys[name], "rb", block_size=BLOCK, cache_type="none"
+                            self._objects[name].key, "rb", block_size=BLOCK, cache_type="none"
                         )
                     with file:
-                        if file.details["ETag"] != self._etags[name]:
+                        if file.details["ETag"] != self._objects[name].etag:
                             raise self._changed(name)
                         file.seek(offset)
                         yield offset, self._chunks(file, name)
@@ -271,3 +276,12 @@ def _refusal(error: BaseException) -> str:
     """Return the error text of the store, which names the missing permission."""
     cause = error.__cause__
     return brief(cause if cause is not None else error)
+
+
+def _objects(path: str, found: Mapping[str, Any]) -> Iterator[tuple[str, _Object]]:
+    """Yield the objects in a listing of ``path``, each with its name below that."""
+    for key, each in sorted(found.items()):
+        name = PurePosixPath(key).name if key == path else key[len(path) + 1 :]
+        if each["type"] != "file" or key.endswith("/") or ".." in name.split("/"):
+            continue
+        yield name, _Object(key=key, etag=each["ETag"], size=each["size"])
