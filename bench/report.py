@@ -106,7 +106,7 @@ def markdown(run: Run) -> str:
             ],
         ),
     ]
-    return "\n" + "\n".join(f"{part}\n" for part in parts)
+    return "\n".join(f"{part}\n" for part in parts)
 
 
 def _s(seconds: float, digits: int = 1) -> str:
