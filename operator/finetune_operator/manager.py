@@ -173,9 +173,9 @@ def _explained(error: Transient, kube: Kube) -> str:
     if error.__cause__ is None:
         return str(error)
     return (
-        f"{error}. If the NetworkPolicy of the operator blocks the connection, add the port on "
-        "which the API server listens to the chart value networkPolicy.apiServerPorts; "
-        f"{kube.server} is the address of its Service"
+        f"{error}. If the NetworkPolicy of the operator blocks the connection, extend the chart "
+        "value networkPolicy.apiServerPorts with the port on which the API server listens; "
+        f"{kube.server} is the address of its Service, whose port may be another one"
     )
 
 

@@ -102,7 +102,7 @@ def test_each_of_two_datasets_has_its_rows_and_its_losses(trained: dict[str, Obj
     chats, packages = data["datasets"]
     held_out = [each["validationRows"] for each in (chats, packages)]
     assert sum(held_out) == data["validationRows"] > 0
-    # A row counts once for each pass.
+    # With weight 2, each row is counted twice.
     assert chats["rows"] == 3 * (3 - held_out[0])
     assert packages["rows"] == round((10 - held_out[1]) / 2)
     evaluation = trained["datasets"]["artifacts"]["evaluation"]

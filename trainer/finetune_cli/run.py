@@ -186,8 +186,8 @@ def _write_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> None
         text = file.configmaps[name][key]
     except KeyError:
         raise InvalidSpec(
-            f"{kind} {rows.source}: add the ConfigMap to the file of the manifest, or set "
-            f"{variable} to a folder with its keys as files"
+            f"{kind} {rows.source} is not in the file of the manifest: add the ConfigMap to it, or "
+            f"set {variable} to a folder with one file per key of the ConfigMap"
         ) from None
     folder = work / "configmap" / kind
     folder.mkdir(parents=True, exist_ok=True)

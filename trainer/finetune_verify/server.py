@@ -30,12 +30,10 @@ class State:
             "seconds", "Duration of the comparison in seconds, after vLLM became healthy."
         )
         self._answering = gauge(
-            "server_seconds", "Seconds of the comparison in which vLLM computed its responses."
+            "server_seconds", "Time that vLLM took to respond during the comparison, in seconds."
         )
-        self._read = gauge("read_bytes", "Bytes of the model whose digests have been computed.")
-        self._size = gauge(
-            "size_bytes", "Size in bytes of the model files whose digests are verified."
-        )
+        self._read = gauge("read_bytes", "Number of bytes that have been read to verify the files.")
+        self._size = gauge("size_bytes", "Total number of bytes of the files to verify.")
         self._outcome = Gauge(
             "finetune_verify_outcome",
             "Outcome of the verification: 1 for the current outcome, 0 for the others.",

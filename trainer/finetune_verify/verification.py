@@ -25,7 +25,7 @@ class Verdict:
 
 SKIPPED = Verdict(
     outcome="Skipped",
-    message="the training did not record a reference; only the digests of the files were verified",
+    message="training recorded no log-probabilities to compare; only file digests were verified",
 )
 
 
@@ -74,13 +74,13 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         raise Mismatch(f"the served model is not the tuned model: {numbers}")
     if result.outcome == "Inconclusive":
         message = (
-            f"digests and scores agree, but the tuned model is too close to its base to be "
-            f"distinguished by scores ({numbers})"
+            f"digests and log-probabilities agree, but those of the tuned model and its base are "
+            f"too similar to tell the models apart ({numbers})"
         )
     else:
         message = f"the served model is the tuned model ({numbers})"
     if all(row.prompt_ids is None for row in reference.rows):
-        message += "; tokenization was not compared, because no row can be sent as a request"
+        message += "; tokenization was not compared: no recorded row has the form of a request"
     return Verdict(
         outcome=result.outcome,
         message=message,

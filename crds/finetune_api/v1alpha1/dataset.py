@@ -218,7 +218,7 @@ class DatasetRows(LedgerModel):
 
     name: str = Field(description="Name of the dataset.", max_length=24)
     rows: int = Field(
-        description="Number of rows used in each epoch. A row counts once for each pass."
+        description="Number of rows used per epoch. With weight 2, each row is counted twice."
     )
     validation_rows: int = Field(description="Number of held-out rows.")
 
@@ -244,8 +244,8 @@ class Data(RowStatistics):
     tool_call_parser: ToolCallParser | None = Field(
         None,
         description="Value of --tool-call-parser in serving.extraArgs with which vLLM recognizes "
-        "tool calls in the answers of the model. Present only if the rows contain tool calls whose "
-        "form is known.",
+        "tool calls in the answers of the model. Present only if the rows contain tool calls, and "
+        "vLLM has a known parser for their format.",
     )
     datasets: list[DatasetRows] | None = Field(
         None,

@@ -66,9 +66,9 @@ class Attempt(LedgerModel):
     )
     admitted: list[str] | None = Field(
         None,
-        description="Digests of the values that affect serving pods and that the policy of the "
-        "operator limits, as they were when the policy allowed them. These values are checked "
-        "again only if they change. Present only for the stage serve.",
+        description="Digests of those values of the serving pods that the policy of the operator "
+        "limits and has allowed. A value is checked again only if it changes. Present only for the "
+        "stage serve.",
     )
     job: str | None = Field(
         None,
@@ -213,8 +213,8 @@ class Artifacts(LedgerModel):
     reference_manifest: str | None = Field(
         None,
         pattern=SHA256,
-        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume. "
-        "Absent if the training could not record a reference.",
+        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume: "
+        "log-probabilities for the verification. Absent if they could not be recorded.",
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
@@ -272,7 +272,7 @@ class Revision(LedgerModel):
     untrusted_volume: str | None = Field(
         None,
         description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The prepare "
-        "stage reuses only downloads with the digests of their source, and deletes other files.",
+        "stage reuses only downloaded files whose digests match the source, and deletes the rest.",
     )
     card: str | None = Field(
         None,
@@ -294,7 +294,7 @@ class Revision(LedgerModel):
     )
     training_started: str | None = Field(
         None,
-        description="Time at which the first train pod of the volume started. The operator limits "
-        "the reported GPU time to the time that has passed since then.",
+        description="Time at which the first train pod that used the current volume started. "
+        "Reported GPU time that exceeds the time since then is not counted.",
         json_schema_extra={"format": "date-time"},
     )

@@ -70,9 +70,10 @@ class Lora(ApiModel):
     )
     modules_to_save: list[SavedModule] | None = field(
         'Modules to train in full in addition to the adapter: "embed_tokens" (the token '
-        'embedding) and "lm_head" (the output head). Use this field for tokens that are rare in '
-        "the training data of the base model. Each module needs GPU memory for float32 weights, "
-        "gradients and optimizer states. Models with tied embeddings are not supported.",
+        'embedding) and "lm_head" (the output head). Set both if the rows contain tokens that the '
+        "base model rarely or never saw in its training, such as unused special tokens. Each "
+        "module needs GPU memory for float32 weights, gradients and optimizer states. Models with "
+        "tied embeddings are not supported.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",

@@ -16,9 +16,9 @@ class Merge(ApiModel):
         edit=Edit.NOTHING,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        'Data type of the merged weights. With "auto", the data type is bfloat16 for model '
-        "families that vLLM does not support in float16 and for models with an activation above "
-        "16384 on the rows of the reference, and float16 for all others.",
+        'Data type of the merged weights. "auto" selects bfloat16 if vLLM does not support the '
+        "model family in float16, or if training recorded an activation of the tuned model above "
+        "16384; otherwise float16.",
         "auto",
         edit=Edit.REMERGE,
     )

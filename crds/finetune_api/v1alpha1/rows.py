@@ -54,9 +54,9 @@ class Columns(ApiModel):
     )
     tools: str | None = _column(
         "tools",
-        "Name of the column with the tools that the model can call, which the dataset can omit: a "
-        "list of JSON Schema functions, or such a list as JSON text. The chat template writes "
-        "them into the prompt. Used with all formats except alpaca and text.",
+        "Name of the column with the tools that the model can call: a list of JSON Schema "
+        "functions, or such a list as JSON text; the dataset may lack it. The chat template writes "
+        "the tools into the prompt. Used with all formats except alpaca and text.",
     )
     prompt: str | None = _column(
         "prompt", "Name of the column with the prompt. Used with format: prompt-completion."
@@ -139,7 +139,7 @@ class Rows(ApiModel):
         'Format of the rows: "alpaca" (instruction, input and output), "messages" (conversations '
         'as for OpenAI), "sharegpt" (conversations with the keys from and value), '
         '"prompt-completion" (prompt and completion), "text" (text without a template), or "auto" '
-        "(the prepare stage detects the format; writing the detected one later is not a change).",
+        '(the prepare stage detects the format; replacing "auto" with it starts no new revision).',
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")

@@ -73,16 +73,16 @@ class Serving(ApiModel):
         edit=Edit.REMERGE,
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
-        'Whether the serving pods release their GPU for the training of a new revision. "Auto": '
-        "once for each revision, after releaseAfterSeconds, if the train pod needs only a GPU to "
-        'start. "KeepServing": never. "FreeGPU": as soon as no other GPU is free. The serving '
-        "pods start again if training is suspended or fails.",
+        "Whether the serving pods release their GPU if the train pod of a new revision finds no "
+        'free GPU. "Auto": at most once per revision, after releaseAfterSeconds, if a GPU is all '
+        'that the train pod lacks. "KeepServing": never. "FreeGPU": immediately. The serving pods '
+        "start again if training is suspended or fails.",
         "Auto",
         edit=Edit.NOTHING,
     )
     release_after_seconds: int = field(
-        "Number of seconds that a pod of a new build waits for a free GPU before the serving pods "
-        "release their GPU. Used if rollout is Auto.",
+        "Number of seconds that a train pod or a pod of a new build waits for a free GPU before "
+        "the serving pods release their GPU. Used if rollout is Auto.",
         600,
         edit=Edit.NOTHING,
         ge=0,

@@ -79,8 +79,8 @@ class FineTuneJobSpec(ApiModel):
     )
     datasets: list[NamedDataset] | None = field(
         "Several training datasets, identified by their names. The fields validationFraction, "
-        "promptTemplate, promptFormat, chatTemplate and duplicates apply to all datasets. Rows are "
-        "held out of all datasets together. Mutually exclusive with dataset.",
+        "promptTemplate, promptFormat, chatTemplate and duplicates apply to all datasets. The rows "
+        "to hold out are selected from the union of all datasets. Mutually exclusive with dataset.",
         None,
         edit=Edit.RETRAIN,
         unset="dataset must be set",
@@ -170,8 +170,8 @@ class FineTuneJobSpec(ApiModel):
     revision_history_limit: int = field(
         "Number of old revisions whose volumes are kept, so that you can return to these "
         "revisions without training them again. The revision that is being served and the "
-        "revision of the current spec do not count. The operator prefers trained revisions to "
-        "untrained revisions, and newer revisions to older revisions.",
+        "revision of the current spec do not count. Trained revisions are kept before untrained "
+        "ones, and newer revisions before older ones.",
         1,
         edit=Edit.NOTHING,
         ge=0,

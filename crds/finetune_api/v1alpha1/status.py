@@ -128,12 +128,12 @@ class ServingStatus(StatusModel):
     model: str | None = Field(None, description="Model name that clients can use in requests.")
     summary: str | None = Field(
         None,
-        description="Which build answers requests, in one word: the name of its revision, with "
+        description="State of the endpoint: the name of the revision that answers requests, with "
         '"(old)" if the spec defines another build; "released" (the serving pods are stopped, '
         'and a new build uses their GPU); "starting" (the pods were started or replaced on '
-        'purpose); "stopped" (scaled to 0, by serving.replicas, a pause or '
-        'a failure); "down" (the pods should answer, but do not); or "-" '
-        "(no build is served).",
+        'purpose); "stopped" (scaled to 0 by serving.replicas, or because a build that was never '
+        'ready has failed or its job is suspended); "down" (the pods should answer, but do not); '
+        'or "-" (no build is served).',
     )
     release_planned_at: str | None = Field(
         None,
@@ -276,8 +276,9 @@ class FineTuneJobStatus(StatusModel):
     )
     volume_owners: list[str] = Field(
         default_factory=list,
-        description="UIDs of the FineTuneJobs whose volumes the job uses: its own UID and, after a "
-        "restore from a backup, the UID in the backup, until the job owns all its volumes.",
+        description="UIDs of the FineTuneJobs whose volumes the job uses: its own UID. After a "
+        "restore from a backup, also the UID that it had before, until all its volumes belong to "
+        "its new UID.",
     )
     ledger_version: int | None = Field(
         None,

@@ -54,7 +54,7 @@ class AdvancedTraining(ApiModel):
         'Training library: "unsloth" (less time and GPU memory, but not in every trainer image), '
         '"trl" (in every trainer image, and for every model family), or "auto" (the prepare stage '
         'selects "unsloth" if the image contains it and it supports the model and the recipe, '
-        'otherwise "trl"). Writing the selected name instead of "auto" is not a change.',
+        'otherwise "trl"). Replacing "auto" with the selected name starts no new revision.',
         "auto",
         edit=Edit.RETRAIN,
     )
@@ -238,8 +238,8 @@ class Training(ApiModel):
     )
     packing: Literal["auto", "always", "never"] = field(
         "Whether to pack several short rows into one sequence, without attention between the "
-        'rows. With "auto", the trainer packs rows if training on the packed sequences takes '
-        "at least 200 optimizer steps.",
+        'rows. With "auto", the trainer packs rows only if at least 200 optimizer steps remain '
+        "after packing.",
         "auto",
         edit=Edit.RETRAIN,
     )

@@ -176,8 +176,8 @@ def _failed_to_start(job: Object) -> Blocker:
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
     return Blocker(
         reason=Reason.FAILED_TO_START,
-        message=f"Kueue could not start Job {name} and finished its Workload; it will not be "
-        f"retried. Run kubectl get workloads -l kueue.x-k8s.io/job-uid={uid} -o yaml to find the "
+        message=f"Kueue could not start Job {name}, marked its Workload as finished, and will not "
+        f"retry. Run kubectl get workloads -l kueue.x-k8s.io/job-uid={uid} -o yaml to find the "
         "conflict, then change spec.placement or spec.queueName to start a new attempt.",
         lasts=True,
     )

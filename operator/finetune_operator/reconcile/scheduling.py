@@ -53,7 +53,7 @@ def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
     if _ZONE.search(message):
         yield (
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "or add a node there, or delete the job and set spec.placement.zones."
+            "or add a node there, or delete the job and create it with spec.placement.zones."
         )
     elif resources := list(dict.fromkeys(_RESOURCE.findall(message))):
         yield _resources(pod, resources)

@@ -197,8 +197,8 @@ def _unknown_field(
         resolve(job["spec"], _effective(config))
     except UnknownField:
         return InvalidSpec(
-            f"{error}. An operator that supports it started revision {revision}; upgrade this "
-            "operator."
+            f"{error}. Revision {revision} was started by a newer operator that has this field; "
+            "upgrade this operator."
         )
     except InvalidSpec:
         pass

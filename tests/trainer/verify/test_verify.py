@@ -269,7 +269,7 @@ async def test_rows_without_a_request_are_still_scored(
     manifest.publish(scratch, final, kind=found.kind, key=found.key, facts=found.facts)
     verdict = await verified(copy, served(done), unused_port)
     assert verdict.outcome == "Verified"
-    assert "no row can be sent as a request" in verdict.message
+    assert "no recorded row has the form of a request" in verdict.message
     assert "no row" not in (await verified(done, served(done), unused_port)).message
 
 
@@ -281,7 +281,7 @@ async def test_model_that_learned_nothing_is_inconclusive(
     workshop.succeed("merge", "--build", "b1")
     verdict = await verified(workshop, served(workshop), unused_port)
     assert verdict.outcome == "Inconclusive"
-    assert "too close to its base to be distinguished" in verdict.message
+    assert "too similar to tell the models apart" in verdict.message
 
 
 async def test_volume_without_a_reference_is_skipped(

@@ -184,7 +184,9 @@ def _format(one: Settings) -> dict[str, Any]:
                 "type", "the job uses alpaca: check the prompt and the names of the columns"
             )
         return {"format": "alpaca"}
-    one.dropped("type", "the job detects the format: convert the rows if it rejects them")
+    one.dropped(
+        "type", "the job sets format: auto; convert the rows if the prepare stage rejects them"
+    )
     return {"format": "auto"}
 
 

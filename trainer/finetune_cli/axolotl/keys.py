@@ -68,7 +68,7 @@ EXACT: dict[str, tuple[Severity, str]] = {
     "tokens": (Severity.DROPPED, "a job adds no tokens to the vocabulary"),
     "eot_tokens": (
         Severity.CHANGED,
-        "the loss covers the end of an answer as the chat template writes it",
+        "a job ignores this list: the loss covers the end token that the chat template writes",
     ),
     "unfrozen_parameters": (
         Severity.DROPPED,
@@ -77,7 +77,7 @@ EXACT: dict[str, tuple[Severity, str]] = {
     "lora_model_dir": (Severity.DROPPED, "a job starts from the base with a new adapter"),
     "loraplus_lr_embedding": (
         Severity.EQUIVALENT,
-        "a job has no adapter on the embedding, to which this rate applies",
+        "this rate applies only to an adapter on the embedding, which a job does not have",
     ),
     "lora_target_parameters": (
         Severity.DROPPED,
@@ -104,10 +104,11 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
     "liger_": (Severity.EQUIVALENT, "a job uses Liger for the loss only"),
     "loss_watchdog_": (
         Severity.CHANGED,
-        "a job stops only if its loss is not finite; it then returns to a checkpoint once",
+        "a job has no loss threshold: it retries once from a checkpoint if its loss is not finite, "
+        "and then fails",
     ),
-    "relora": (Severity.DROPPED, "a job trains one adapter from beginning to end"),
-    "jagged_restart_": (Severity.DROPPED, "a job trains one adapter from beginning to end"),
+    "relora": (Severity.DROPPED, "a job trains one adapter, without merges in between"),
+    "jagged_restart_": (Severity.DROPPED, "a job has no jagged learning rate schedule"),
 }
 """Begin of a setting → severity and reason."""
 

@@ -97,7 +97,7 @@ def _note_trained(one: Settings) -> None:
         one.dropped("roles_to_train", "the loss covers the messages of the assistant")
     for key, same in (("train_on_eos", "turn"), ("train_on_eot", "turn")):
         if one.take(key) not in (None, same):
-            one.dropped(key, "the loss covers the end of each answer")
+            one.dropped(key, "the loss always covers the end token of each answer")
     if one.take("message_field_training", "message_field_training_detail"):
         one.dropped(
             "message_field_training",

@@ -52,9 +52,9 @@ def _lora(settings: Settings) -> dict[str, Any]:
         names = _projections(targets)
         settings.changed(
             "lora_target_modules",
-            f"a job has no patterns: it adapts all layers named {', '.join(names)}"
+            f"a job does not support patterns: it adapts all layers named {', '.join(names)}"
             if names
-            else "a job has no patterns: it adapts all linear layers",
+            else "a job does not support patterns: it adapts all linear layers",
         )
         targets = names
     if isinstance(targets, list):
@@ -191,7 +191,7 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
             return None
         ratio = round(float(count) / float(steps), 4)
     if ratio is not None and ratio > 0.5:
-        settings.changed("warmup_ratio", "is above the maximum, half of the run: the job uses 0.5")
+        settings.changed("warmup_ratio", "is above 0.5, the maximum of a job: the job uses 0.5")
     return None if ratio is None else min(0.5, float(ratio))
 
 

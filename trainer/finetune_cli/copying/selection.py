@@ -49,7 +49,7 @@ def select(job: Mapping[str, Any], part: Part, revision: str | None) -> Selectio
         if revision not in known:
             raise CommandFailed(
                 f"{KIND} {name} has no revision {revision}: set --revision to one of "
-                f"{', '.join(known) or 'its revisions, when it has one'}"
+                f"{', '.join(known) or 'its revisions (it has none yet)'}"
             )
         candidates = [known[revision]]
     else:

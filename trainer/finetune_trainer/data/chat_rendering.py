@@ -189,8 +189,8 @@ class Renderer:
         answer = text[len(opened) :]
         if not asked or asked not in shared or not answer.startswith(blanks):
             raise BrokenRow(
-                f"the chat template renders the prompt of answer {at} differently if the answer "
-                "follows, so the tokens of the answer cannot be determined: set "
+                f"the chat template renders the messages before message {at} differently with and "
+                "without this answer, so the tokens of the answer cannot be determined: set "
                 "training.trainOn to all, or set dataset.chatTemplate to another template"
             )
         return answer.removeprefix(blanks)
@@ -253,7 +253,10 @@ class Renderer:
                 )
             )
         except RecursionError:
-            raise BrokenRow("the chat template is nested too deeply for this row") from None
+            raise BrokenRow(
+                "the row or the chat template is nested too deeply: remove the row, or set "
+                "dataset.chatTemplate"
+            ) from None
         except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError) as error:
             raise BrokenRow(f"the chat template fails on this row: {error}") from error
 

@@ -36,13 +36,12 @@ def refusal(
             shape, recipe, data, card, backends=backends, count=ALTERNATIVES
         )
         return DoesNotFit(
-            f"training needs about {gib(parts.total)} of GPU memory (weights "
+            f"training with micro-batch size {found.micro_batch} and {found.length} tokens per row "
+            f"needs about {gib(parts.total)} of GPU memory (weights "
             f"{gib(parts.weights + parts.embeddings)}, adapter and optimizer "
             f"{gib(parts.adapter + parts.optimizer)}, activations and masks "
             f"{gib(parts.activations + parts.masks)}, loss {gib(parts.loss)}, overhead "
-            f"{gib(parts.overhead)}) at micro-batch "
-            f"{found.micro_batch} of {found.length} tokens, but {card.name} has "
-            f"{gib(card.memory)}: "
+            f"{gib(parts.overhead)}), but {card.name} has {gib(card.memory)}: "
             + _any_of(alternatives, otherwise="use a larger GPU or a smaller model")
         )
     if not found.serving_fits:
@@ -52,11 +51,11 @@ def refusal(
         alternatives = suggestions.for_serving(shape, serving, found, ALTERNATIVES)
         return DoesNotFit(
             f"serving needs about {gib(parts_.total)} of GPU memory (weights "
-            f"{gib(parts_.weights)}, KV cache of one request of {parts_.length} tokens "
-            f"{gib(parts_.cache)}, CUDA graphs {gib(parts_.graphs)}, vLLM itself "
-            f"{gib(parts_.working)}), but vLLM may use "
-            f"{gib(parts_.limit(card))} of the {gib(card.memory)} of {card.name} "
-            f"(gpuMemoryUtilization {parts_.share:g}): " + _any_of(alternatives, otherwise="")
+            f"{gib(parts_.weights)}, KV cache {gib(parts_.cache)} for one request with "
+            f"{parts_.length} tokens, CUDA graphs {gib(parts_.graphs)}, vLLM itself "
+            f"{gib(parts_.working)}), but serving.gpuMemoryUtilization {parts_.share:g} allows "
+            f"{gib(parts_.limit(card))} of the {gib(card.memory)} of {card.name}: "
+            + _any_of(alternatives, otherwise="")
         )
     return None
 
@@ -67,9 +66,9 @@ def host_refusal(found: Estimate, limit: int | None) -> DoesNotFit | None:
     if limit is None or least <= limit:
         return None
     return DoesNotFit(
-        f"training needs about {gib(least)} of host memory, of which Unsloth keeps activations at "
-        f"micro-batch {found.micro_batch} of {found.length} tokens, but "
-        f"spec.resources.train.limits.memory is {gib(limit)}: set it to at least "
+        f"training needs about {gib(least)} of host memory, in part because Unsloth keeps "
+        f"activations there (micro-batch size {found.micro_batch}, {found.length} tokens per row), "
+        f"but spec.resources.train.limits.memory is {gib(limit)}: set it to at least "
         f"{math.ceil(found.host / GIB)}Gi, lower training.advanced.microBatchSize, or set "
         "training.advanced.backend to trl"
         if found.backend == "unsloth"
@@ -96,15 +95,15 @@ def warnings(found: Estimate) -> list[str]:
     card = found.card
     if card is not None and card.shared:
         found_warnings.append(
-            f"{card.name} is time-sliced: other pods use the same {gib(card.memory)}, and training "
-            "runs out of memory if they need it; select an unshared GPU with spec.placement, "
-            "unless no other pod uses this one"
+            f"{card.name} is time-sliced: other pods can use parts of its {gib(card.memory)}, so "
+            "training may run out of memory; select an unshared GPU with spec.placement if such "
+            "pods exist"
         )
     if card is not None and USABLE * card.memory < found.training.total <= card.memory:
         found_warnings.append(
             f"training needs about {gib(found.training.total)} of the {gib(card.memory)} of "
-            f"{card.name}, which is within the error of the estimate: it may run out of memory; "
-            "lower training.advanced.microBatchSize or training.sequenceLength if it does"
+            f"{card.name}. As the estimate is not exact, training may run out of memory: if it "
+            "does, lower training.advanced.microBatchSize or training.sequenceLength"
         )
     return found_warnings
 

@@ -60,8 +60,8 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
                 seconds=time.monotonic() - began,
                 evaluation=None,
                 warnings=(
-                    f"the reference could not be recorded ({text}); the endpoint will be verified "
-                    "by digests only",
+                    f"log-probabilities could not be recorded ({text}); the serving pods will "
+                    "verify only the digests of the files",
                 ),
             )
         found = _publish(layout, scored, adapter, key=key, seconds=time.monotonic() - began)

@@ -156,7 +156,7 @@ def version_warnings(backend: Backend) -> list[str]:
         return []
     return [
         f"the prepare stage selected {backend.name} {backend.version}, but this image contains "
-        f"{found}, which trains the adapter"
+        f"version {found}, which is used for training"
     ]
 
 

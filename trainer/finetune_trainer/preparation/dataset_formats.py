@@ -47,8 +47,9 @@ def determine(
         records.append(found)
         if (found.format == "text") not in texts:
             raise InvalidSpec(
-                f"the rows of evaluation.dataset have the format {found.format}: rows in the text "
-                "format are not rendered; use it for both training and evaluation or for neither"
+                f"the rows of evaluation.dataset have the format {found.format}, unlike the "
+                "training rows. Rows in the text format are not rendered: use this format for both "
+                "or for neither"
             )
     return job.model_copy(update=changes), records
 

@@ -23,7 +23,7 @@ def add(command: argparse.ArgumentParser) -> None:
         "--driver", type=int, help="branch of the NVIDIA driver of the GPU nodes, if it is known"
     )
     command.add_argument(
-        "--compute-capability", help="that of the GPU nodes, if it is known: MAJOR.MINOR"
+        "--compute-capability", help="of the GPUs, as MAJOR.MINOR; omit it if it is not known"
     )
     command.add_argument(
         "--serving-share",
@@ -53,8 +53,8 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--untrusted-volume",
         action="store_true",
-        help="an earlier FineTuneJob used the volume: reuse only downloaded files with the SHA-256 "
-        "that their source states, and delete all other files",
+        help="an earlier FineTuneJob used the volume: reuse only downloaded files whose SHA-256 "
+        "matches the source, and delete all other files",
     )
     command.add_argument(
         "--destinations",

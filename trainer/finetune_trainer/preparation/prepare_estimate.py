@@ -46,7 +46,7 @@ def check(
     """
     found_shape = shape.read(config)
     if found_shape is None:
-        log(f"no estimate: it does not support model family {config.get('model_type')}")
+        log(f"no estimate is available for model family {config.get('model_type')}")
         return CheckedEstimate(facts=None, sentence="")
     counts, plan = rows.counts, rows.plan
     data = Data(

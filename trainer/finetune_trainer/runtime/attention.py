@@ -49,9 +49,9 @@ def check(recipe: Training, *, capability: tuple[int, int] | None, capped: bool)
         return
     if choose(recipe, packed=True, capability=capability, capped=capped) == SDPA:
         raise InvalidSpec(
-            f"training.advanced.attnImplementation is {FLASH}, but the FlashAttention-2 of this "
-            "image supports neither soft-capped attention nor attention dropout, which config.json "
-            "of the base sets: set it to auto or sdpa, or use an image with flash-attn"
+            f"training.advanced.attnImplementation is {FLASH}, but config.json of the base sets "
+            "soft-capping or dropout of the attention, which PyTorch's FlashAttention-2 in this "
+            "image does not support: set it to auto or sdpa, or use an image with flash-attn"
         )
 
 

@@ -37,7 +37,10 @@ HELP = {
     "gpu_memory_peak_bytes": "Peak allocated GPU memory of this process in bytes.",
 }
 COUNTERS = {"gpu_seconds", "data_wait_seconds"}
-PHASE = "Label phase: saving or reference, after the last training step. The value is always 1."
+PHASE = (
+    "Label phase: saving (of the adapter) or reference (recording log-probabilities for "
+    "verification), both after the last training step. The value is always 1."
+)
 RETRIES = "Total number of training restarts over all attempts, by cause."
 CHECKPOINT_AGE = "Seconds since this process published its newest checkpoint."
 

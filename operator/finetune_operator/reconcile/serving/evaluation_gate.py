@@ -62,8 +62,8 @@ def judge(found: Evaluation | None, base: BaseKind) -> Gate:
         )
     difference, error = float(build.difference), float(build.standard_error)
     numbers = (
-        f"held-out loss {float(build.loss):.4f} against the base model's "
-        f"{float(found.base_loss):.4f} ({difference:+.4f} ± {error:.4f} per token over "
+        f"held-out loss {float(build.loss):.4f}, base model {float(found.base_loss):.4f} "
+        f"(difference per token {difference:+.4f}, standard error {error:.4f}, "
         f"{found.rows} rows, {found.tokens} tokens)"
     )
     if difference > STANDARD_ERRORS * error:

@@ -25,20 +25,20 @@ def obstacle(
     serving: the stable build.
     """
     if (count := target.resolved.spec.serving.replicas) != 1:
-        return f"spec.serving.replicas is {count}; only one replica can release its GPU."
+        return f"spec.serving.replicas is {count}; a GPU is released only if it is 1."
     if not only_lacks(refused_by_nodes(waiting) or "", target.config.gpu.resource_name):
-        return "A GPU is not the only resource that the train pod lacks."
+        return "The train pod may need more than a GPU to start."
     pods = readiness.pods_of(snapshot, serving)
     node = _node(pods[0]) if len(pods) == 1 else None
     if node is None:
         return f"Build {serving} has no GPU to release."
     if not _placement_allows(waiting, pods[0]):
-        return f"The train pod may not be allowed on node {node}, whose GPU would be released."
+        return f"The train pod might not be allowed on node {node}, whose GPU would be released."
     if not _volume_reaches(snapshot, target.revision, node):
         claim = naming.revision_name(snapshot.name, target.revision)
         return (
-            f"PersistentVolumeClaim {claim} may not be available on node {node}, whose GPU would "
-            "be released."
+            f"PersistentVolumeClaim {claim} might not be available on node {node}, whose GPU "
+            "would be released."
         )
     return None
 

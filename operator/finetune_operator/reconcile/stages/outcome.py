@@ -164,5 +164,5 @@ def _overdue(job: Object, seconds: int, result: Result | None) -> str:
     return (
         f"Job {job['metadata']['name']} did not complete within {seconds} s.{quoted} If the "
         "download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Otherwise check "
-        "the chat template and the server of the source."
+        "whether the server of the source is slow, or the chat template does not end."
     )

@@ -197,12 +197,12 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ),
         (
             {"datasets": [{"path": "org/rows", "type": "oasst"}]},
-            "dropped     datasets[0].type: oasst: the job detects the format",
+            "dropped     datasets[0].type: oasst: the job sets format: auto",
         ),
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "a job trains no adapter on lm_head"),
         (
             {"warmup_ratio": 0.7},
-            "warmup_ratio: 0.7: is above the maximum, half of the run: the job uses 0.5",
+            "warmup_ratio: 0.7: is above 0.5, the maximum of a job: the job uses 0.5",
         ),
     ],
 )
@@ -386,7 +386,7 @@ def test_minimal_configuration_gets_no_note() -> None:
         ({"drop_system_message": True}, "the job keeps the system messages"),
         ({"field_thinking": "thoughts"}, "rename it to reasoning_content in the rows"),
         ({"roles_to_train": ["user"]}, "the loss covers the messages of the assistant"),
-        ({"train_on_eos": "last"}, "the loss covers the end of each answer"),
+        ({"train_on_eos": "last"}, "the loss always covers the end token of each answer"),
     ],
 )
 def test_other_messages_are_explained(rows: dict[str, Any], words: str) -> None:

@@ -106,16 +106,16 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"lora_target_modules": ".*experts.*"},
         {},
         [
-            "changed     lora_target_modules: .*experts.*: a job has no patterns: it adapts all "
-            "linear layers"
+            "changed     lora_target_modules: .*experts.*: a job does not support patterns: it "
+            "adapts all linear layers"
         ],
     ),
     (
         {"lora_target_modules": "(q|k)_proj|mlp.up_proj"},
         {"lora.targetModules": ["q_proj", "k_proj", "up_proj"]},
         [
-            "changed     lora_target_modules: (q|k)_proj|mlp.up_proj: a job has no patterns: it "
-            "adapts all layers named q_proj, k_proj, up_proj"
+            "changed     lora_target_modules: (q|k)_proj|mlp.up_proj: a job does not support "
+            "patterns: it adapts all layers named q_proj, k_proj, up_proj"
         ],
     ),
     (
@@ -214,7 +214,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
         {"warmup_ratio": 0.51},
         {"advanced.warmupRatio": 0.5},
-        ["changed     warmup_ratio: 0.51: is above the maximum, half of the run: the job uses 0.5"],
+        ["changed     warmup_ratio: 0.51: is above 0.5, the maximum of a job: the job uses 0.5"],
     ),
     (
         {"weight_decay": 0.0, "max_grad_norm": 0.5, "loraplus_lr_ratio": 4, "logging_steps": 1},
@@ -470,8 +470,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"type": "oasst"},
             {"format": "auto"},
             [
-                "dropped     datasets[0].type: oasst: the job detects the format: convert the rows "
-                "if it rejects them"
+                "dropped     datasets[0].type: oasst: the job sets format: auto; convert the rows "
+                "if the prepare stage rejects them"
             ],
         ),
         (
@@ -516,7 +516,10 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             (
                 {key: "last"},
                 {"format": "messages"},
-                [f"dropped     datasets[0].{key}: last: the loss covers the end of each answer"],
+                [
+                    f"dropped     datasets[0].{key}: last: the loss always covers the end token of "
+                    "each answer"
+                ],
             )
             for key in ("train_on_eos", "train_on_eot")
         ),

@@ -194,13 +194,13 @@ CPU_REQUESTS = {"containers": [{"resources": {"requests": {"cpu": 3}}}, {}]}
             "1 node(s) had volume node affinity conflict, 1 Insufficient cpu",
             None,
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "or add a node there, or delete the job and set spec.placement.zones.",
+            "or add a node there, or delete the job and create it with spec.placement.zones.",
         ),
         (
             "1 node(s) didn't match PersistentVolume's node affinity",
             None,
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "or add a node there, or delete the job and set spec.placement.zones.",
+            "or add a node there, or delete the job and create it with spec.placement.zones.",
         ),
         (
             "1 node(s) had untolerated taint {team: a}, 1 node(s) had untolerated taint "
@@ -405,7 +405,7 @@ def test_job_that_kueue_cannot_start_has_failed_at_once() -> None:
     )
     assert said(blocker) == (
         "FailedToStart",
-        "Kueue could not start Job j and finished its Workload; it will not be retried. Run "
+        "Kueue could not start Job j, marked its Workload as finished, and will not retry. Run "
         "kubectl get workloads -l kueue.x-k8s.io/job-uid=job -o yaml to find the conflict, then "
         "change spec.placement or spec.queueName to start a new attempt.",
     )

@@ -101,7 +101,7 @@ def test_mig_device_has_a_part_of_its_card(card: str, profile: str, gib: float, 
 
 def test_time_sliced_card_has_a_warning() -> None:
     (said,) = verdict.warnings(estimated(Training(), card=cards.find("NVIDIA-A10G-SHARED")))
-    assert said.startswith("NVIDIA-A10G is time-sliced: other pods use the same 22.49 GiB")
+    assert said.startswith("NVIDIA-A10G is time-sliced: other pods can use parts of its 22.49 GiB")
     assert verdict.warnings(estimated(Training())) == []
 
 
@@ -402,7 +402,7 @@ def test_host_memory_beyond_the_limit_of_the_train_pod_is_refused() -> None:
     assert verdict.host_refusal(found, least) is None
     refused = str(verdict.host_refusal(found, least - 1))
     assert "spec.resources.train.limits.memory is 3.62 GiB: set it to at least 4Gi" in refused
-    assert "micro-batch 2 of 1280 tokens" in refused
+    assert "micro-batch size 2 and 1280 tokens per row" in refused
     plain = verdict.host_refusal(estimated(Training(advanced=micro(2, backend="trl"))), GIB)
     assert "needs about 3.00 GiB of host memory, but" in str(plain)
 

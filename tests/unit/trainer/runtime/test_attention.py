@@ -73,7 +73,7 @@ def test_flash_attention_is_refused_for_a_base_that_it_does_not_support() -> Non
     wanted = recipe("flash_attention_2")
     attention.check(wanted, capability=A10G, capped=False)
     attention.check(recipe(), capability=A10G, capped=True)
-    with pytest.raises(InvalidSpec, match="soft-capped attention nor attention dropout"):
+    with pytest.raises(InvalidSpec, match="soft-capping or dropout of the attention"):
         attention.check(wanted, capability=A10G, capped=True)
 
 

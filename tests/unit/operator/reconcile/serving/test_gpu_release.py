@@ -166,9 +166,9 @@ def pending_server(cluster: Cluster) -> None:
 
 
 OBSTACLES = {
-    "A GPU is not the only resource that the train pod lacks.": lacks_memory,
-    "The train pod may not be allowed on node node-1": other_nodes,
-    "may not be available on node node-1": volume_elsewhere,
+    "The train pod may need more than a GPU to start.": lacks_memory,
+    "The train pod might not be allowed on node node-1": other_nodes,
+    "might not be available on node node-1": volume_elsewhere,
     "has no GPU to release.": pending_server,
 }
 

@@ -82,4 +82,4 @@ def test_every_node_of_the_serving_pod_accepts_the_train_pod(case: str) -> None:
 
 @pytest.mark.parametrize("case", NOT_KNOWN)
 def test_the_node_of_the_serving_pod_may_not_accept_the_train_pod(case: str) -> None:
-    assert "The train pod may not be allowed on node node-1" in str(obstacle(*NOT_KNOWN[case]))
+    assert "The train pod might not be allowed on node node-1" in str(obstacle(*NOT_KNOWN[case]))

@@ -175,7 +175,7 @@ DISRUPTED = "The pod of Job j was disrupted before it could report a result."
 NO_RESULT = f"Job j completed, but left no result that reports completion. {LOGS}"
 OVERDUE = (
     "If the download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Otherwise check "
-    "the chat template and the server of the source."
+    "whether the server of the source is slow, or the chat template does not end."
 )
 NO_DIGESTS = message("merge", artifacts={"mergedManifest": "x"})
 
