@@ -71,9 +71,8 @@ class Lora(ApiModel):
     modules_to_save: list[SavedModule] | None = field(
         'Modules to train in full in addition to the adapter: "embed_tokens" (the token '
         'embedding) and "lm_head" (the output head). Set both if the rows contain tokens that the '
-        "base model rarely or never saw in its training, such as unused special tokens. Each "
-        "module needs GPU memory for float32 weights, gradients and optimizer states. Models with "
-        "tied embeddings are not supported.",
+        "base model rarely saw in its training. Each module needs GPU memory for float32 weights, "
+        "gradients and optimizer states. Models with tied embeddings are not supported.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",

@@ -129,11 +129,10 @@ class ServingStatus(StatusModel):
     summary: str | None = Field(
         None,
         description="State of the endpoint: the name of the revision that answers requests, with "
-        '"(old)" if the spec defines another build; "released" (the serving pods are stopped, '
-        'and a new build uses their GPU); "starting" (the pods were started or replaced on '
-        'purpose); "stopped" (scaled to 0 by serving.replicas, or because a build that was never '
-        'ready has failed or its job is suspended); "down" (the pods should answer, but do not); '
-        'or "-" (no build is served).',
+        '"(old)" if the spec defines another build; "released" (a new build uses the GPU); '
+        '"starting" (the pods were started or replaced on purpose); "stopped" (scaled to 0 by '
+        "serving.replicas, or because a build that was never ready failed or was suspended); "
+        '"down" (the pods should answer, but do not); or "-" (no build is served).',
     )
     release_planned_at: str | None = Field(
         None,

@@ -52,7 +52,7 @@ class AdvancedTraining(ApiModel):
 
     backend: Literal["auto", "unsloth", "trl"] = field(
         'Training library: "unsloth" (less time and GPU memory, but not in every trainer image), '
-        '"trl" (in every trainer image, and for every model family), or "auto" (the prepare stage '
+        '"trl" (in every trainer image, for every model family), or "auto" (the prepare stage '
         'selects "unsloth" if the image contains it and it supports the model and the recipe, '
         'otherwise "trl"). Replacing "auto" with the selected name starts no new revision.',
         "auto",

@@ -150,7 +150,7 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ({"gradient_checkpointing": None}, "Axolotl's default is off"),
         ({"warmup_steps": 10}, "the built-in warmupRatio"),
         ({"val_set_size": 200}, "validationFraction"),
-        ({"loraplus_lr_embedding": 1e-6}, "equivalent  loraplus_lr_embedding: 1e-06: a job"),
+        ({"loraplus_lr_embedding": 1e-6}, "equivalent  loraplus_lr_embedding: 1e-06: this rate"),
         ({"optimizer": "muon"}, "dropped     optimizer: muon: the job uses adamw_torch_fused"),
         (
             {"optimizer": "adamw_torch_8bit"},
