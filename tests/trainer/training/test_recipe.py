@@ -410,8 +410,8 @@ def test_training_on_another_version_of_the_backend_warns(make: MakeWorkshop) ->
     version = importlib.metadata.version("trl")
     trained = workshop.succeed("train")
     assert trained.result["warnings"][-1] == (
-        f"the prepare stage selected trl 1.0.0, but this image contains {version}, which "
-        "trains the adapter"
+        "the prepare stage selected trl 1.0.0, but this image contains version "
+        f"{version}, which is used for training"
     )
 
 
