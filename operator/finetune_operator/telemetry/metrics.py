@@ -136,7 +136,7 @@ CACHE_LISTS = Counter(
 )
 CACHE_CONFIRMATIONS = Counter(
     "finetune_cache_confirmations",
-    "Total number of plans that were made again after a live read from the API server, by cause.",
+    "Total number of live reads from the API server that confirm or correct a plan, by cause.",
     ("cause",),
     registry=REGISTRY,
 )
