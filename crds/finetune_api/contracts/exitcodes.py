@@ -92,7 +92,8 @@ class ExitCode(IntEnum):
     )
     DOES_NOT_FIT = (
         82,
-        "According to the estimate, training or serving exceeds the GPU memory.",
+        "According to the estimate, training or serving exceeds the GPU memory, or training "
+        "exceeds the memory limit of its pod.",
         Retry.NEVER,
         Reason.DOES_NOT_FIT,
     )

@@ -98,9 +98,10 @@ def reasons_page() -> str:
             HEADER,
             "# Reasons\n",
             "Reasons in conditions, events, attempts and logs. They are part of the API, so alerts "
-            "and scripts may use them. Each new reason of the condition `Ready` is also "
-            "recorded as an event, except `Preparing`, `Training`, `Merging` and `Starting`. See "
-            "[troubleshooting](../troubleshooting.md) for causes and remediations.\n",
+            "and scripts can use them. If the reason of the condition `Ready` changes, the "
+            "operator also records an event with the new reason, except for `Preparing`, "
+            "`Training`, `Merging` and `Starting`. See [troubleshooting](../troubleshooting.md) for "
+            "causes and remediations.\n",
             _table(("Reason", "Meaning", "Appears in"), rows),
         )
     )

@@ -33,9 +33,9 @@ class Dataset(Rows):
     """The rows to train on."""
 
     validation_fraction: float | None = field(
-        "Fraction of the rows to hold out for evaluation; 0 means none. The held-out rows are the "
-        "rows with the smallest hashes of their content and training.seed. Equal rows are held "
-        "out together.",
+        "Fraction of the rows to hold out for evaluation. If 0, no rows are held out. The "
+        "held-out rows are the rows with the smallest hashes of their content and "
+        "training.seed. Equal rows are held out together.",
         None,
         edit=Edit.RETRAIN,
         builtin="0.05, but at least 20 rows; 0 if the dataset has fewer than 100 rows or "
@@ -51,8 +51,8 @@ class Dataset(Rows):
     )
     prompt_format: str | None = field(
         "Custom prompt for training and for the serving endpoint, such as 'Question: "
-        "{prompt}\\nAnswer: '. The placeholder {prompt} stands for the instruction and its "
-        "input, or for the value of the prompt column.",
+        "{prompt}\\nAnswer: '. The placeholder {prompt} stands for the instruction and input of "
+        "a row (format: alpaca), or for its prompt (format: prompt-completion).",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -142,9 +142,9 @@ class NamedDataset(Dataset):
         ),
     )
     weight: float = field(
-        "Number of passes over the rows of the dataset in each epoch. With a value that is not an "
-        "integer, the rows of the last, partial pass are selected by training.seed; they are the "
-        "same rows in each epoch.",
+        "Number of passes over the rows of the dataset in each epoch. If the value is not an "
+        "integer, the last pass uses only a part of the rows. The selection of this part "
+        "depends on training.seed and is the same in each epoch.",
         1.0,
         edit=Edit.RETRAIN,
         rules=(between(0.001, 100, "set weight to a value from 0.001 to 100, such as 0.5"),),
@@ -161,7 +161,9 @@ class FormatRecord(LedgerModel):
 
     dataset: str = Field(description="Path of the dataset in the spec.")
     format: Format = Field(description="Format in which the rows were read.")
-    requested: Literal["auto", Format] = Field(description="Format that the spec sets, or auto.")
+    requested: Literal["auto", Format] = Field(
+        description="Value of format in the spec with which the revision started."
+    )
     detected: Format | None = Field(
         None,
         description='Format that "auto" selects. If you replace "auto" with this format, or this '
@@ -239,13 +241,14 @@ class Data(RowStatistics):
         None, description="Number of tokens that contribute to the training loss."
     )
     formats: list[FormatRecord] | None = Field(
-        None, description="Formats of the datasets, each detected once by the prepare stage."
+        None, description="Format of each dataset. The prepare stage detects each format once."
     )
     tool_call_parser: ToolCallParser | None = Field(
         None,
-        description="Value of --tool-call-parser in serving.extraArgs with which vLLM recognizes "
-        "tool calls in the answers of the model. Present only if the rows contain tool calls, and "
-        "vLLM has a known parser for their format.",
+        description="Value to set for --tool-call-parser in serving.extraArgs, so that vLLM "
+        "recognizes tool calls in the answers of the model. Present only if the "
+        "rows contain tool calls and the prepare stage knows a parser of vLLM for "
+        "their format.",
     )
     datasets: list[DatasetRows] | None = Field(
         None,

@@ -28,17 +28,17 @@ class Evaluation(ApiModel):
     )
     on_regression: Literal["Stall", "Serve"] = field(
         "What the operator does if the held-out loss of the tuned model exceeds the held-out "
-        'loss of its base model by more than two standard errors: "Stall" (the previous model '
-        'continues to be served), or "Serve" (the tuned model is served anyway). Ignored if '
-        "fewer than 20 rows are held out.",
+        'loss of its base model by more than two standard errors: "Stall" (the job stalls, and '
+        'the previous model continues to be served), or "Serve" (the tuned model is served '
+        "anyway). Ignored if fewer than 20 rows are held out.",
         "Stall",
         edit=Edit.NOTHING,
     )
     on_serving_regression: Literal["Serve", "Stall"] = field(
-        "What the operator does if the held-out loss of the tuned model exceeds the held-out loss "
-        'of the serving model by more than two standard errors: "Serve" (serve the tuned model '
-        'and raise a warning), or "Stall" (keep the previous model). Ignored if the models were '
-        "not evaluated on the same rows.",
+        "What the operator does if the held-out loss of the tuned model exceeds the held-out "
+        'loss of the serving model by more than two standard errors: "Serve" (the tuned model '
+        'is served, with a warning), or "Stall" (the previous model continues to be served). '
+        "Ignored if the models were not evaluated on the same rows.",
         "Serve",
         edit=Edit.NOTHING,
     )

@@ -54,26 +54,28 @@ class Attempt(LedgerModel):
     )
     has_run: bool | None = Field(None, description="Whether a pod of the latest attempt has run.")
     reason: str | None = Field(
-        None, description="Why the latest attempt failed or was stopped, as one CamelCase word."
+        None,
+        description="Reason why the latest attempt failed or was stopped, as one CamelCase word.",
     )
     message: str | None = Field(
-        None, description="Why the latest attempt failed, and how to fix the problem."
+        None,
+        description="Explanation of why the latest attempt failed, and of how to fix the problem.",
     )
     retry_key: str | None = Field(
         None,
         description="Hash of the spec fields that you can change to retry a failed stage. If "
-        "the hash changes, the operator starts a new attempt of a failed stage.",
+        "the hash changes, the operator retries the failed stage.",
     )
     admitted: list[str] | None = Field(
         None,
-        description="Digests of those values of the serving pods that the policy of the operator "
-        "limits and has allowed. A value is checked again only if it changes. Present only for the "
-        "stage serve.",
+        description="Digests of the values of the serving pods that the policy of the operator "
+        "has checked and allowed. The operator checks a value again only if the "
+        "value changes. Present only for the stage serve.",
     )
     job: str | None = Field(
         None,
-        description="UID of the Job that the operator created for the latest attempt. The operator "
-        "accepts the result of no other Job.",
+        description="UID of the Job that the operator created for the latest attempt. The "
+        "operator does not accept the result of any other Job.",
     )
     pod: str | None = Field(None, description="UID of the newest pod of the latest attempt.")
     pod_created: str | None = Field(
@@ -82,7 +84,8 @@ class Attempt(LedgerModel):
     image_id: str | None = Field(
         None,
         alias="imageID",
-        description="Image of the newest pod that started, as its container runtime resolved it.",
+        description="Image of the newest pod that started, as reported by the container runtime "
+        "(imageID).",
     )
     failures: int | None = Field(
         None,
@@ -107,8 +110,8 @@ class Attempt(LedgerModel):
     merged_manifest: str | None = Field(
         None,
         pattern=SHA256,
-        description="SHA-256 digest (hex) of the manifest.json of the merged model. Serving pods "
-        "serve no other model. Present only for the stage merge.",
+        description="SHA-256 digest (hex) of the manifest.json of the merged model. The serving "
+        "pods reject any other model. Present only for the stage merge.",
     )
     base: Literal["dequantized", "original"] | None = Field(
         None,
@@ -179,7 +182,10 @@ class Artifacts(LedgerModel):
     """Inputs and outputs of a revision, by digest."""
 
     base_commit: str | None = Field(
-        None, description="Commit of the base model, or the digest of the list of its files."
+        None,
+        description="Commit of the base model on the Hugging Face Hub. For an https:// "
+        "source: the SHA-256 digest in the spec. For other sources: the "
+        "digest of the list of files.",
     )
     base_bytes: int | None = Field(None, description="Size of the base model in bytes.")
     base_manifest: str | None = Field(
@@ -199,7 +205,9 @@ class Artifacts(LedgerModel):
         description="Digest of the chat template. Present only if it differs from the chat "
         "template of the base model.",
     )
-    effective_template: str | None = Field(None, description="Digest of the chat template in use.")
+    effective_template: str | None = Field(
+        None, description="Digest of the chat template that renders all prompts."
+    )
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
     adapter: str | None = Field(
         None, description="Digest of the manifest that lists the files of the adapter."
@@ -213,14 +221,16 @@ class Artifacts(LedgerModel):
     reference_manifest: str | None = Field(
         None,
         pattern=SHA256,
-        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume: "
-        "log-probabilities for the verification. Absent if they could not be recorded.",
+        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume. "
+        "The reference contains log-probabilities for the verification. Absent if "
+        "training could not record a reference.",
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
     reference_seconds: int | None = Field(
         None,
-        description="Duration of recording the reference after the last training step, in seconds.",
+        description="Time that the trainer needed to record the reference after the last "
+        "training step, in seconds.",
     )
     largest_activation: int | None = Field(
         None,
@@ -271,8 +281,9 @@ class Revision(LedgerModel):
     )
     untrusted_volume: str | None = Field(
         None,
-        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The prepare "
-        "stage reuses only downloaded files whose digests match the source, and deletes the rest.",
+        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The "
+        "prepare stage reuses only downloaded files whose digests match the source, "
+        "and deletes all other files on the volume.",
     )
     card: str | None = Field(
         None,
@@ -284,8 +295,9 @@ class Revision(LedgerModel):
     )
     gpu_release: GPURelease | None = Field(
         None,
-        description="Release of the serving pods' GPU, so that the revision can be trained. With "
-        "serving.rollout: Auto, there is at most one release for each revision.",
+        description="Release of the GPU of the serving pods, so that the revision can be "
+        "trained. With serving.rollout: Auto, there is at most one release per "
+        "revision.",
     )
     gpu_seconds_lost: int | None = Field(
         None,
@@ -295,6 +307,7 @@ class Revision(LedgerModel):
     training_started: str | None = Field(
         None,
         description="Time at which the first train pod that used the current volume started. "
-        "Reported GPU time that exceeds the time since then is not counted.",
+        "The operator does not count reported GPU time that exceeds the time since "
+        "this start.",
         json_schema_extra={"format": "date-time"},
     )

@@ -9,16 +9,16 @@ class Merge(ApiModel):
     """Settings of the merged 16-bit model."""
 
     enabled: bool = field(
-        "Merge the adapter and the base model into a 16-bit model. You can enable the merge "
-        "after training; the job then merges without training again. With serving.mode: "
-        "adapter, nothing is merged and this field is ignored.",
+        "Merge the adapter and the base model into a 16-bit model. If you enable the merge "
+        "after training, the job merges the model without training again. With serving.mode: "
+        "adapter, this field is ignored and nothing is merged.",
         True,
         edit=Edit.NOTHING,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
         'Data type of the merged weights. "auto" selects bfloat16 if vLLM does not support the '
-        "model family in float16, or if training recorded an activation of the tuned model above "
-        "16384; otherwise float16.",
+        "model family in float16, or if training recorded an activation of the tuned model "
+        "above 16384. Otherwise, it selects float16.",
         "auto",
         edit=Edit.REMERGE,
     )

@@ -104,9 +104,9 @@ class Placement(ApiModel):
         ),
     )
     node_selector: dict[str, str] | None = field(
-        "Labels that a node must have to run the pods that use a GPU. For the other pods, such "
-        "nodes are preferred. If set, these labels replace the chart value gpu.products for this "
-        "job.",
+        "Labels that a node must have to run the pods that use a GPU. The other pods prefer "
+        "nodes with these labels. If this field is set, the chart value gpu.products does not "
+        "apply to the job.",
         None,
         edit=Edit.RETRY,
         builtin="the labels of the GPUs in the chart value gpu.products",

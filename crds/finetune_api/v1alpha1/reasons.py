@@ -82,7 +82,11 @@ class Reason(DocumentedEnum):
         "The container runtime cannot create a container.",
         READY,
     )
-    RUN_CONTAINER_ERROR = ("RunContainerError", "The runtime cannot start a container.", READY)
+    RUN_CONTAINER_ERROR = (
+        "RunContainerError",
+        "The container runtime cannot start a container.",
+        READY,
+    )
     CRASH_LOOP_BACK_OFF = ("CrashLoopBackOff", "A container exits repeatedly.", *FAILURE)
     WAITING_FOR_POD = (
         "WaitingForPod",
@@ -99,10 +103,14 @@ class Reason(DocumentedEnum):
     # Failed.
     INVALID_SPEC = (
         "InvalidSpec",
-        "The job cannot run with the combination of its spec and the defaults.",
+        "The job cannot run with its spec, completed with the defaults.",
         *FAILURE,
     )
-    NOT_ALLOWED = ("NotAllowed", "The policy of the operator does not allow the spec.", READY)
+    NOT_ALLOWED = (
+        "NotAllowed",
+        "The policy of the operator does not allow a value of the spec.",
+        READY,
+    )
     UNSUPPORTED_VERSION = (
         "UnsupportedVersion",
         "Another version of the operator wrote a status or a frozen configuration that this "
@@ -146,8 +154,8 @@ class Reason(DocumentedEnum):
     )
     DOES_NOT_FIT = (
         "DoesNotFit",
-        "According to the estimate, training or serving exceeds the GPU memory. The operator did "
-        "not request a GPU.",
+        "According to the estimate, training or serving exceeds the GPU memory, or training "
+        "exceeds the memory limit of its pod. The operator did not request a GPU.",
         *FAILURE,
     )
     UNSUPPORTED_GPU = (
@@ -297,4 +305,9 @@ class Reason(DocumentedEnum):
         LOG,
     )
     CONFLICT = ("Conflict", "Another client changed an object before the operator wrote it.", LOG)
-    ERROR = ("Error", "A request to the API server failed with another error.", LOG)
+    ERROR = (
+        "Error",
+        "A request to the API server failed with an error that has no reason of "
+        "its own in this list.",
+        LOG,
+    )

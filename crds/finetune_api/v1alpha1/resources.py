@@ -42,7 +42,7 @@ class ResourceRequirements(ApiModel):
     atomic: ClassVar[bool] = True
     requests: dict[str, Quantity] | None = field(
         "Minimum resources of the container, such as {cpu: '4', memory: 16Gi}. Do not list the "
-        "GPU: the operator requests one GPU for each train and serving pod.",
+        "GPU: the operator requests one GPU per train pod and per serving pod.",
         None,
         edit=Edit.RETRY,
         builtin="the default requests of the stage; none if limits is set",
@@ -131,8 +131,9 @@ class GPURelease(LedgerModel):
     )
     ended: str | None = Field(
         None,
-        description="Reason why the release ended, as one CamelCase word, such as "
-        "ReleaseDidNotHelp or SuspendedByUser. Absent while the serving pods are stopped.",
+        description="Reason why the release ended and the serving pods started again, as one "
+        "CamelCase word, such as ReleaseDidNotHelp or SuspendedByUser. Absent until "
+        "the release ends.",
     )
 
 

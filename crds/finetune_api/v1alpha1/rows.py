@@ -42,7 +42,7 @@ class Columns(ApiModel):
     )
     input: str | None = _column(
         "input",
-        "Name of the column with the input; the dataset may lack it. Used with format: alpaca.",
+        "Name of the column with the input. This column is optional. Used with format: alpaca.",
     )
     output: str | None = _column(
         "output", "Name of the column with the answer. Used with format: alpaca."
@@ -55,8 +55,8 @@ class Columns(ApiModel):
     tools: str | None = _column(
         "tools",
         "Name of the column with the tools that the model can call: a list of JSON Schema "
-        "functions, or such a list as JSON text; the dataset may lack it. The chat template writes "
-        "the tools into the prompt. Used with all formats except alpaca and text.",
+        "functions, or such a list as JSON text. This column is optional. The chat template "
+        "writes the tools into the prompt. Used with all formats except alpaca and text.",
     )
     prompt: str | None = _column(
         "prompt", "Name of the column with the prompt. Used with format: prompt-completion."
@@ -136,10 +136,11 @@ class Rows(ApiModel):
         ),
     )
     format: Literal["auto", Format] = field(
-        'Format of the rows: "alpaca" (instruction, input and output), "messages" (conversations '
-        'as for OpenAI), "sharegpt" (conversations with the keys from and value), '
-        '"prompt-completion" (prompt and completion), "text" (text without a template), or "auto" '
-        '(the prepare stage detects the format; replacing "auto" with it starts no new revision).',
+        'Format of the rows: "alpaca" (instruction, input and output), "messages" '
+        '(conversations as for OpenAI), "sharegpt" (conversations with the keys from and '
+        'value), "prompt-completion" (prompt and completion), "text" (text without a template), '
+        'or "auto" (detected by the prepare stage). If you replace "auto" with the detected '
+        "format, no new revision starts.",
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")

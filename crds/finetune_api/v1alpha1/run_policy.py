@@ -7,8 +7,8 @@ class RunPolicy(ApiModel):
     """Limits for failures, restarts, waiting and GPU time."""
 
     backoff_limit: int = field(
-        "Maximum number of retries of a stage after pod failures. Terminal errors, such as an "
-        "invalid dataset, are never retried.",
+        "Maximum number of retries after pod failures within one attempt of a stage. Terminal "
+        "errors, such as an invalid dataset, are never retried.",
         3,
         edit=Edit.RETRY,
         ge=0,

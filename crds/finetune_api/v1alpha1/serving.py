@@ -74,9 +74,9 @@ class Serving(ApiModel):
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
         "Whether the serving pods release their GPU if the train pod of a new revision finds no "
-        'free GPU. "Auto": at most once per revision, after releaseAfterSeconds, if a GPU is all '
-        'that the train pod lacks. "KeepServing": never. "FreeGPU": immediately. The serving pods '
-        "start again if training is suspended or fails.",
+        'free GPU. "Auto": at most once per revision, after releaseAfterSeconds, if the train '
+        'pod lacks nothing but a GPU. "KeepServing": never. "FreeGPU": immediately. The serving '
+        "pods start again if training is suspended or fails.",
         "Auto",
         edit=Edit.NOTHING,
     )

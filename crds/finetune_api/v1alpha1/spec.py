@@ -170,8 +170,8 @@ class FineTuneJobSpec(ApiModel):
     revision_history_limit: int = field(
         "Number of old revisions whose volumes are kept, so that you can return to these "
         "revisions without training them again. The revision that is being served and the "
-        "revision of the current spec do not count. Trained revisions are kept before untrained "
-        "ones, and newer revisions before older ones.",
+        "revision of the current spec do not count. The operator prefers trained revisions to "
+        "untrained revisions, and newer revisions to older revisions.",
         1,
         edit=Edit.NOTHING,
         ge=0,

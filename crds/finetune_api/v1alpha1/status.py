@@ -128,11 +128,12 @@ class ServingStatus(StatusModel):
     model: str | None = Field(None, description="Model name that clients can use in requests.")
     summary: str | None = Field(
         None,
-        description="State of the endpoint: the name of the revision that answers requests, with "
-        '"(old)" if the spec defines another build; "released" (a new build uses the GPU); '
-        '"starting" (the pods were started or replaced on purpose); "stopped" (scaled to 0 by '
-        "serving.replicas, or because a build that was never ready failed or was suspended); "
-        '"down" (the pods should answer, but do not); or "-" (no build is served).',
+        description="State of the endpoint: name of the revision that answers requests, with "
+        '"(old)" if the spec defines another build; "released" (a new build uses '
+        'the GPU); "starting" (new pods load the model); "stopped" (no pods, '
+        "because of serving.replicas, or because a build that was never ready "
+        'failed or was suspended); "down" (the pods should answer requests, but do '
+        'not); or "-" (no build is served).',
     )
     release_planned_at: str | None = Field(
         None,
@@ -199,8 +200,8 @@ class VerificationStatus(StatusModel):
     )
     tolerance: str | None = Field(
         None,
-        description='Largest value of the field "distance" that is attributed to rounding errors, '
-        "in nats.",
+        description='Largest value of the field "distance" that rounding errors can explain, in '
+        "nats.",
     )
     seconds: str | None = Field(None, description="Duration of the comparison in seconds.")
 
@@ -275,9 +276,10 @@ class FineTuneJobStatus(StatusModel):
     )
     volume_owners: list[str] = Field(
         default_factory=list,
-        description="UIDs of the FineTuneJobs whose volumes the job uses: its own UID. After a "
-        "restore from a backup, also the UID that it had before, until all its volumes belong to "
-        "its new UID.",
+        description="UIDs of the FineTuneJobs whose volumes the job uses. Normally, this is "
+        "only its own UID. After a restore from a backup, the list also contains "
+        "the UID that the job had before, until all its volumes belong to its new "
+        "UID.",
     )
     ledger_version: int | None = Field(
         None,

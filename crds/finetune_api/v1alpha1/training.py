@@ -51,17 +51,17 @@ class AdvancedTraining(ApiModel):
     """Settings that most jobs leave at their defaults."""
 
     backend: Literal["auto", "unsloth", "trl"] = field(
-        'Training library: "unsloth" (less time and GPU memory, but not in every trainer image), '
-        '"trl" (in every trainer image, for every model family), or "auto" (the prepare stage '
-        'selects "unsloth" if the image contains it and it supports the model and the recipe, '
-        'otherwise "trl"). Replacing "auto" with the selected name starts no new revision.',
+        'Training library: "unsloth" (less time and GPU memory, but not in every trainer '
+        'image), "trl" (in every trainer image, for every model family), or "auto" ("unsloth" '
+        'if the image contains it and it supports the model and the recipe, otherwise "trl"). '
+        'If you replace "auto" with the selected name, no new revision starts.',
         "auto",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(
         "Number of rows per forward pass. It must divide effectiveBatchSize. If this field is "
-        "unset and training runs out of GPU memory, the trainer halves the default and keeps "
-        "effectiveBatchSize.",
+        "unset and training runs out of GPU memory, the trainer halves the value that it "
+        "selected, and keeps effectiveBatchSize.",
         None,
         edit=Edit.RETRAIN,
         builtin="the largest value that fits the GPU according to the estimate; if the GPU is "
@@ -123,9 +123,9 @@ class AdvancedTraining(ApiModel):
         le=1000,
     )
     loraplus_lr_ratio: float | None = field(
-        "LoRA+: learning rate of the adapter's B matrices, as a multiple of learningRate, which "
-        "applies to all other trained weights. A typical value is 16, with half of the usual "
-        "learningRate.",
+        "LoRA+: the adapter's B matrices are trained with this value times learningRate. All "
+        "other trained weights use learningRate. A typical value is 16, together with half of "
+        "the usual learningRate.",
         None,
         edit=Edit.RETRAIN,
         unset="learningRate applies to all trained weights",
@@ -133,8 +133,8 @@ class AdvancedTraining(ApiModel):
         le=1000,
     )
     liger_fused_linear_cross_entropy: bool = field(
-        "Compute the output head and the loss with Liger's fused kernel. It needs a GPU and the "
-        'backend "trl", which "auto" then selects.',
+        "Compute the output head and the loss with Liger's fused kernel. This kernel needs a "
+        'GPU and the backend "trl". With backend: auto, the prepare stage selects "trl".',
         False,
         edit=Edit.RETRAIN,
     )
