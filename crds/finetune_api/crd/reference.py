@@ -100,8 +100,8 @@ def reasons_page() -> str:
             "Reasons in conditions, events, attempts and logs. They are part of the API, so alerts "
             "and scripts can use them. If the reason of the condition `Ready` changes, the "
             "operator also records an event with the new reason, except for `Preparing`, "
-            "`Training`, `Merging` and `Starting`. See [troubleshooting](../troubleshooting.md) for "
-            "causes and remediations.\n",
+            "`Training`, `Merging` and `Starting`. See [troubleshooting](../troubleshooting.md) "
+            "for causes and remediations.\n",
             _table(("Reason", "Meaning", "Appears in"), rows),
         )
     )
