@@ -291,7 +291,9 @@ class Revision(LedgerModel):
         "attempts of the train stage run only on this GPU model.",
     )
     gpu_seconds: int | None = Field(
-        None, description="GPU time of training the revision in seconds, summed over all attempts."
+        None,
+        description="GPU time of the training of the revision, in seconds, summed over "
+        "all attempts.",
     )
     gpu_release: GPURelease | None = Field(
         None,

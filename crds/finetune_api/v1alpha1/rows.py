@@ -137,10 +137,10 @@ class Rows(ApiModel):
     )
     format: Literal["auto", Format] = field(
         'Format of the rows: "alpaca" (instruction, input and output), "messages" '
-        '(conversations as for OpenAI), "sharegpt" (conversations with the keys from and '
-        'value), "prompt-completion" (prompt and completion), "text" (text without a template), '
-        'or "auto" (detected by the prepare stage). If you replace "auto" with the detected '
-        "format, no new revision starts.",
+        '(conversations in the format of OpenAI), "sharegpt" (conversations with the keys from '
+        'and value), "prompt-completion" (prompt and completion), "text" (text without a '
+        'template), or "auto" (detected by the prepare stage). If you replace "auto" with the '
+        "detected format, no new revision starts.",
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")

@@ -153,8 +153,8 @@ class ServingComparison(StatusModel):
     outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
         description='Result for the target build: "Better" or "Worse" if the held-out losses '
         'differ by more than two standard errors, "Undecided" if they do not, or '
-        '"NotComparable" if the two builds were not evaluated on the same rows and against the '
-        "same base model."
+        '"NotComparable" if the rows or the base models of the two evaluations '
+        "differ, or if one of the builds has no evaluation."
     )
     message: str = Field(
         description="Measured losses, or the reason why the builds are not comparable."

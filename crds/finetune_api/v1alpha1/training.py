@@ -53,8 +53,8 @@ class AdvancedTraining(ApiModel):
     backend: Literal["auto", "unsloth", "trl"] = field(
         'Training library: "unsloth" (less time and GPU memory, but not in every trainer '
         'image), "trl" (in every trainer image, for every model family), or "auto" ("unsloth" '
-        'if the image contains it and it supports the model and the recipe, otherwise "trl"). '
-        'If you replace "auto" with the selected name, no new revision starts.',
+        "if the image contains Unsloth, and Unsloth supports the model and the recipe; "
+        'otherwise "trl"). If you replace "auto" with the selected name, no new revision starts.',
         "auto",
         edit=Edit.RETRAIN,
     )
