@@ -68,8 +68,8 @@ class Dataset(Rows):
         ),
     )
     chat_template: str | None = field(
-        "Custom chat template in Jinja. It replaces the chat template of the base model in "
-        "training and at the serving endpoint.",
+        "Custom chat template in Jinja. This template replaces the chat template of the base "
+        "model in training and at the serving endpoint.",
         None,
         edit=Edit.RETRAIN,
         builtin="the chat template of the base model",

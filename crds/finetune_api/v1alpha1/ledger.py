@@ -133,8 +133,8 @@ class EvaluatedBuild(LedgerModel):
     )
     standard_error: str | None = Field(
         None,
-        description="Standard error of the difference, in nats. It is calculated from the "
-        "differences of the individual rows.",
+        description="Standard error of the difference, in nats, calculated from the differences "
+        "of the individual rows.",
     )
 
 

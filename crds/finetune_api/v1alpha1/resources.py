@@ -68,25 +68,25 @@ class Resources(ApiModel):
 
     prepare: ResourceRequirements = field(
         "Resources of the prepare pod, which downloads the model and prepares the dataset on a "
-        "CPU. If this field is set, no part of the default applies.",
+        "CPU. If this field is set, the default requests and limits do not apply.",
         ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
         edit=Edit.RETRY,
     )
     train: ResourceRequirements = field(
-        "Resources of the train pod, in addition to its GPU. If this field is set, no part of "
-        "the default applies.",
+        "Resources of the train pod, in addition to its GPU. If this field is set, "
+        "the default requests and limits do not apply.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.RETRY,
     )
     merge: ResourceRequirements = field(
-        "Resources of the merge pod, which runs on a CPU. If this field is set, no part of the "
-        "default applies.",
+        "Resources of the merge pod, which runs on a CPU. If this field is set, "
+        "the default requests and limits do not apply.",
         ResourceRequirements(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"}),
         edit=Edit.RETRY,
     )
     serve: ResourceRequirements = field(
-        "Resources of each serving pod, in addition to its GPU. If this field is set, no part "
-        "of the default applies.",
+        "Resources of each serving pod, in addition to its GPU. If this field is set, "
+        "the default requests and limits do not apply.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.ROLL,
     )

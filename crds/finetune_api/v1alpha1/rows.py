@@ -92,7 +92,8 @@ class Mapping(ApiModel):
     )
     roles: dict[str, Role] | None = field(
         "Names of roles in the dataset, each with the role that it stands for, such as "
-        "{customer: user, agent: assistant}. They are added to the standard names of the format.",
+        "{customer: user, agent: assistant}. These names are added to the standard names of the "
+        "format.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -137,7 +138,7 @@ class Rows(ApiModel):
     )
     format: Literal["auto", Format] = field(
         'Format of the rows: "alpaca" (instruction, input and output), "messages" '
-        '(conversations in the format of OpenAI), "sharegpt" (conversations with the keys from '
+        '(conversations as in the OpenAI API), "sharegpt" (conversations with the keys from '
         'and value), "prompt-completion" (prompt and completion), "text" (text without a '
         'template), or "auto" (detected by the prepare stage). If you replace "auto" with the '
         "detected format, no new revision starts.",

@@ -59,9 +59,9 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(
-        "Number of rows per forward pass. It must divide effectiveBatchSize. If this field is "
-        "unset and training runs out of GPU memory, the trainer halves the value that it "
-        "selected, and keeps effectiveBatchSize.",
+        "Number of rows per forward pass. This number must divide effectiveBatchSize. If this "
+        "field is unset and training runs out of GPU memory, the trainer halves the value that "
+        "it selected, and keeps effectiveBatchSize.",
         None,
         edit=Edit.RETRAIN,
         builtin="the largest value that fits the GPU according to the estimate; if the GPU is "
