@@ -137,11 +137,11 @@ class Rows(ApiModel):
         ),
     )
     format: Literal["auto", Format] = field(
-        'Format of the rows: "alpaca" (instruction, input and output), "messages" '
-        '(conversations as in the OpenAI API), "sharegpt" (conversations with the keys from '
-        'and value), "prompt-completion" (prompt and completion), "text" (text without a '
-        'template), or "auto" (detected by the prepare stage). If you replace "auto" with the '
-        "detected format, no new revision starts.",
+        'Format of the rows: "alpaca" (instruction, input and output), "messages" (conversations '
+        'as for OpenAI), "sharegpt" (conversations with the keys from and value), '
+        '"prompt-completion" (prompt and completion), "text" (text without a template), or "auto" '
+        '(detected by the prepare stage). Replacing "auto" with the detected format starts no new '
+        "revision.",
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")
