@@ -147,7 +147,7 @@ def unique(name: str) -> Rule:
     """Return the rule that a list of strings has no duplicates. name: of the field."""
     return Rule(
         cel="self.all(one, self.exists_one(other, other == one))",
-        message=f"{name} contains a duplicate name: remove one of them",
+        message=f"{name} contains the same name twice: remove the duplicate",
         fails=lambda items: len(set(items)) < len(items),
     )
 

@@ -109,8 +109,8 @@ def test_a_reference_needs_a_right_on_its_object(
             assert message is None, user
         else:
             assert message is not None, user
-            assert f"user {user} may not use " in message
-            assert " x in this namespace. Name a " in message
+            assert f"user {user} has no permission to use " in message
+            assert " x in this namespace. Set the name of a " in message
 
 
 def _with_token(source: str, **fields: Any) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def test_a_credential_of_another_user_is_not_redirected(
 ) -> None:
     message = policy.edit(control_plane, shared, "shared", spec, AUTHOR)
     assert message is not None
-    assert f"user {AUTHOR} may not use " in message
+    assert f"user {AUTHOR} has no permission to use " in message
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_user_without_the_token_cannot_choose_the_certificates_of_the_hub(
         message = policy.edit(control_plane, namespace, "certified", spec, CERTIFIED)
         assert (message is not None) == trusted
         if message is not None:
-            assert f"user {CERTIFIED} may not use Secret x" in message
+            assert f"user {CERTIFIED} has no permission to use Secret x" in message
     finally:
         control_plane.delete(f"{path}/certified")
 
@@ -233,7 +233,7 @@ def test_an_entry_of_a_list_cannot_choose_the_certificates_of_the_hub(
         assert edited(weight=2) is None
         message = edited(source="hf://acme/rows")
         assert message is not None
-        assert f"user {CERTIFIED} may not use Secret x" in message
+        assert f"user {CERTIFIED} has no permission to use Secret x" in message
     finally:
         control_plane.delete(f"{path}/certified")
 

@@ -116,9 +116,9 @@ def _accessible(rule: NameRule) -> dict[str, str]:
     return {
         "expression": f"!variables.checkReferences || {names}.all(name, {may}{otherwise})",
         "messageExpression": f"{literal(f'{messages.dotted(rule.field)}: user ')} + "
-        f"request.userInfo.username + ' may not use {kind} ' + {names}.join(', ') + "
-        f"' in this namespace. Name a {kind} that you may use, or ask your cluster administrator "
-        f"for the verb {' or '.join(verbs)} on this {kind}.'",
+        f"request.userInfo.username + ' has no permission to use {kind} ' + {names}.join(', ') + "
+        f"' in this namespace. Set the name of a {kind} that you have permission to use, or ask "
+        f"your cluster administrator for the verb {' or '.join(verbs)} on this {kind}.'",
     }
 
 

@@ -36,4 +36,4 @@ def too_large(field: Path, limit: str) -> tuple[str, str, str]:
 
 def missing(field: Path, limit: str) -> str:
     """Return the message about a field that a limit requires."""
-    return f"{dotted(field)}: the field is not set, but required ({origin(limit)}). Set the field."
+    return f"{dotted(field)}: set this field, because the {origin(limit)} requires it."

@@ -54,7 +54,8 @@ class Lora(ApiModel):
             ),
             each_matches(
                 LAYER_NAME,
-                "use only names of layers, such as q_proj, or all-linear in targetModules",
+                "write targetModules as names of layers, such as q_proj, or as the single entry "
+                "all-linear",
             ),
             lacks(
                 "lm_head",

@@ -144,7 +144,8 @@ class PodMetadata(ApiModel):
             + " || ".join(f"k.startsWith('{prefix}')" for prefix in RESERVED_PREFIXES)
             + ")",
             message="labels with the prefixes finetune.dev/, app.kubernetes.io/ and "
-            "kueue.x-k8s.io/ are reserved: use another prefix, or spec.queueName for Kueue",
+            "kueue.x-k8s.io/ are reserved: use another prefix. To choose a Kueue queue, set "
+            "spec.queueName",
             fails=lambda metadata: any(
                 key.startswith(RESERVED_PREFIXES) for key in metadata.labels or {}
             ),

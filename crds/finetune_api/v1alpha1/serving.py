@@ -172,8 +172,8 @@ class Serving(ApiModel):
         rules=(
             each_matches(
                 NAMESPACE,
-                "use only names of namespaces in allowedNamespaces: at most 63 lower-case "
-                "letters, digits and '-'",
+                "write each entry of allowedNamespaces as the name of a namespace: at most 63 "
+                "lower-case letters, digits and '-'",
             ),
         ),
     )

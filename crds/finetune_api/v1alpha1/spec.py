@@ -91,8 +91,8 @@ class FineTuneJobSpec(ApiModel):
             unique_by("name", "two datasets have the same name: change one of the names"),
             at_most_one_sets(
                 COMMON_FIELDS,
-                f"{', '.join(COMMON_FIELDS)} apply to all datasets: set each of them in one "
-                "dataset only",
+                f"{', '.join(COMMON_FIELDS)} apply to all datasets: set each of these fields in "
+                "only one dataset",
             ),
         ),
     )
@@ -208,7 +208,7 @@ class FineTuneJobSpec(ApiModel):
         Rule(
             cel="has(self.dataset) != has(self.datasets)",
             message="set exactly one of dataset (one training dataset) and datasets (a list of "
-            "them)",
+            "training datasets)",
             fails=lambda spec: (spec.dataset is None) == (spec.datasets is None),
         ),
         excludes(
@@ -266,8 +266,8 @@ class FineTuneJobSpec(ApiModel):
         excludes(
             _HAS_EVALUATION_DATASET & _SETS_FORMATS,
             (_EVALUATES_TEXT & ~_TRAINS_ON_TEXT) | (~_EVALUATES_TEXT & _TRAINS_ON_TEXT),
-            "evaluation.dataset is rendered like dataset, but rows in the text format are not "
-            "rendered: set format: text for both datasets or for neither",
+            "rows in the text format are not rendered, but all other rows are: set format: text "
+            "for both dataset and evaluation.dataset, or for neither of them",
         ),
         Rule(
             cel=f"!{_HAS_EVALUATION_DATASET.cel} || !has(self.dataset) "

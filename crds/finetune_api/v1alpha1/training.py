@@ -185,8 +185,9 @@ class AdvancedTraining(ApiModel):
         excludes(
             equals("ligerFusedLinearCrossEntropy", True),
             equals("quantization.computeDtype", "float16"),
-            "Liger computes gradients before the loss is scaled, so float16 loses small ones: set "
-            "quantization.computeDtype: bfloat16, or ligerFusedLinearCrossEntropy: false",
+            "Liger computes gradients before the loss is scaled, so small gradients are lost in "
+            "float16: set quantization.computeDtype: bfloat16, or ligerFusedLinearCrossEntropy: "
+            "false",
         ),
         excludes(
             equals("attnImplementation", "flash_attention_2"),

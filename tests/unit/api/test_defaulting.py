@@ -253,7 +253,9 @@ def test_order_of_modules_changes_no_hash(field: str, names: list[str]) -> None:
     assert of(names) == of(names[::-1])
     assert of(names) != of(names[:1])
     assert (of(names) == _names(resolve(ALPACA, DEFAULTS))) == (len(names) == 7)
-    with pytest.raises(InvalidSpec, match=f"{field} contains a duplicate name: remove one of them"):
+    with pytest.raises(
+        InvalidSpec, match=f"{field} contains the same name twice: remove the duplicate"
+    ):
         of([*names[:1], *names[:1]])
 
 
@@ -290,7 +292,7 @@ def test_changing_the_evaluation_dataset_changes_the_revision() -> None:
     third = resolve(_evaluated("alpaca", split="test"), DEFAULTS)
     assert len({first.revision, second.revision, third.revision}) == 3
     text = merged(EVALUATED, {"dataset": {"format": "text"}})
-    with pytest.raises(InvalidSpec, match=r"set format: text for both datasets or for neither"):
+    with pytest.raises(InvalidSpec, match=r"set format: text for both dataset and evaluation"):
         resolve(text, DEFAULTS)
 
 

@@ -55,9 +55,15 @@ def test_a_message_names_the_first_of_several_values() -> None:
         (
             {},
             {"maxGpuSeconds": 3600},
-            "spec.runPolicy.maxGpuSeconds: the field is not set, but required",
+            "spec.runPolicy.maxGpuSeconds: set this field, because the chart value "
+            "policy.maxGpuSeconds requires it.",
         ),
-        ({}, {"requireQueue": True}, "spec.queueName: the field is not set, but required"),
+        (
+            {},
+            {"requireQueue": True},
+            "spec.queueName: set this field, because the chart value policy.requireQueue requires "
+            "it.",
+        ),
     ],
 )
 def test_numbers_and_required_fields(spec: Values, limits: Values, message: str) -> None:
