@@ -62,8 +62,8 @@ COMMANDS = {
             module="import_axolotl",
             summary="convert an Axolotl configuration",
             description="Convert an Axolotl configuration to a FineTuneJob. The command prints the "
-            "manifest to stdout. It prints one line for each setting that it does not copy, and an "
-            "estimate of the memory to stderr.",
+            "manifest to stdout. To stderr, it prints one line per setting that it does not copy "
+            "exactly, and an estimate of the memory.",
             example="qlora.yml > finetune.yaml",
         ),
         Command(

@@ -50,10 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="copy the PEFT adapter and the model card",
     )
     parser.add_argument(
-        "--revision", help="revision to copy; default: the newest one that has this model"
+        "--revision",
+        help="revision to copy; default: the first one with a completed model or adapter, in this "
+        "order: revision of the spec, served revision, other revisions from new to old",
     )
     parser.add_argument(
-        "--image", help="image of the copy pod, with sleep, cat and tar; default: the trainer image"
+        "--image",
+        help="image of the copy pod (must contain sleep, cat and tar); default: the trainer image",
     )
     parser.add_argument(
         "--timeout",
@@ -83,7 +86,7 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
         _copy(kubectl, name, selection.folder, found, options.dest)
     write_json(options.dest / manifest.FILE, manifest.as_json(found))
     checked = (
-        "" if selection.digest is None else f"; they match the ledger of {KIND} {options.name}"
+        "" if selection.digest is None else f", as recorded in the ledger of {KIND} {options.name}"
     )
     log(f"{len(found.files)} files are in {options.dest}, and their digests are correct{checked}")
     return 0
@@ -107,8 +110,8 @@ def _claim(kubectl: Kubectl, name: str, revision: str) -> str:
     found = kubectl.get("persistentvolumeclaims", _selector(name, revision))["items"]
     if not found:
         raise CommandFailed(
-            f"the volume of revision {revision} does not exist: copy another revision, or train "
-            "this one again (spec.rerun)"
+            f"the volume of revision {revision} does not exist: copy another revision, or, to "
+            "train again, set spec.rerun to a new value"
         )
     claim: str = found[0]["metadata"]["name"]
     return claim
@@ -145,7 +148,10 @@ def _wait(kubectl: Kubectl, name: str, seconds: float) -> None:
         if reason != previous:
             log(f"waiting for the pod {name}: {reason}")
         if status.get("phase") == "Failed" or reason.startswith(NEVER_STARTS):
-            raise CommandFailed(f"the pod {name} cannot start: {reason}: set --image, if needed")
+            raise CommandFailed(
+                f"the pod {name} cannot start: {reason}: fix the cause, or set --image if the "
+                "image cannot be used"
+            )
         if time.monotonic() > until:
             raise CommandFailed(
                 f"the pod {name} did not start within {seconds:.0f} s: {reason}: fix the cause, or "
@@ -204,8 +210,8 @@ def _copy(kubectl: Kubectl, name: str, folder: str, found: Manifest, into: Path)
         tries = 0 if len(left) < len(before) else tries + 1
         if tries == TRIES:
             raise CommandFailed(
-                f"the connection to the pod {name} was interrupted {TRIES} times ({cause}): run "
-                "the command again; complete files are not copied again"
+                f"the connection to the pod {name} was interrupted {TRIES} times in succession "
+                f"({cause}): run the command again; complete files are not copied again"
             )
         if left:
             log(f"the connection to the pod {name} was interrupted ({cause}): continuing")

@@ -170,8 +170,9 @@ def _warnings(spec: FineTuneJobSpec, base: Shape) -> Iterator[str]:
     """Yield warnings about a job that the prepare stage would reject, whatever its card."""
     if spec.training.lora.modules_to_save and base.tied:
         yield (
-            "embedding and head of the base are one tensor (tie_word_embeddings): remove "
-            "training.lora.modulesToSave, or choose a base with a separate head"
+            "the base model has tied embeddings (tie_word_embeddings), so neither its embedding "
+            "nor its output head can be trained in full: remove training.lora.modulesToSave, or "
+            "choose another base model"
         )
 
 

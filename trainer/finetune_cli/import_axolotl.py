@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="exit with code 64 if a setting is dropped that can affect the model",
+        help="exit with code 64 if a setting that can affect the model is dropped",
     )
     parser.add_argument(
         "--model",

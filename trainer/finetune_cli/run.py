@@ -151,7 +151,7 @@ def _handle_ctrl_c(stop: StopRequest) -> None:
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        log("stopping after a checkpoint (press Ctrl-C again to stop at once, without a new one)")
+        log("saving a checkpoint, then stopping (to stop now without it, press Ctrl-C again)")
         stop.request()
 
     signal.signal(signal.SIGINT, interrupted)
@@ -166,11 +166,11 @@ def _claim(work: Path, job: JobConfig) -> None:
         except ValueError:
             before = None
         if before is None or before.digest != job.digest:
-            name = "another version" if before is None else before.revision
+            name = "a run of another version" if before is None else f"revision {before.revision}"
             raise InvalidSpec(
-                f"{work} belongs to revision {name}, but the manifest is revision "
-                f"{job.revision} (a change that affects the weights starts a new revision): set "
-                "another --work, or delete this folder"
+                f"{work} belongs to {name}, but the manifest defines revision {job.revision} (a "
+                "change that affects the weights starts a new revision): set --work to another "
+                f"folder, or delete {work}"
             )
     work.mkdir(parents=True, exist_ok=True)
     write_json(path, job.model_dump(mode="json"))

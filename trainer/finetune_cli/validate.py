@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="PATH",
-        help=f"file with one or more YAML documents, or folder, whose {', '.join(SUFFIXES)} files "
-        "are read, including subfolders; - for stdin; repeatable",
+        help="file with one or more YAML documents, or folder (its files with the extensions "
+        f"{', '.join(SUFFIXES)} are read, also in subfolders); - for stdin; repeatable",
     )
 
 

@@ -109,9 +109,9 @@ def _rows(one: Settings, *, configmap: str) -> dict[str, Any]:
     if shards is not None:
         one.dropped(
             "shards",
-            f"keeps one shard of {shards}: Axolotl trains on 1/{shards} of the rows "
-            f"({100 / float(shards):.3g} %); this job trains on all of them: set "
-            "dataset.maxSamples to train on fewer",
+            f"keeps one of {shards} shards: Axolotl trains on 1/{shards} of the rows "
+            f"({100 / float(shards):.3g} %), but the job trains on all rows. To train on fewer, "
+            "set dataset.maxSamples",
         )
     return result
 
@@ -198,8 +198,8 @@ def _note_alpaca(one: Settings) -> None:
     if not _is_custom(one):
         one.equivalent(
             "type",
-            "uses the Alpaca prompt even if the model has a chat template: the job sets "
-            "promptTemplate: alpaca; remove it to train with the chat template of the model",
+            "Axolotl uses the Alpaca prompt even if the model has a chat template, so the job sets "
+            "promptTemplate: alpaca. To use the chat template of the model, remove promptTemplate",
         )
 
 
@@ -214,6 +214,6 @@ def _validation(settings: Settings) -> float:
         return float(size)
     settings.changed(
         "val_set_size",
-        "is a number of rows, but dataset.validationFraction is a fraction: the job uses 0.05",
+        "is not in the range of dataset.validationFraction, 0 to 0.5: the job uses 0.05",
     )
     return 0.05

@@ -28,7 +28,7 @@ _KERNELS = "the backend chooses its kernels"
 _LOSS = "status and the metrics port report the loss"
 _MEMORY = "the backend decides what it offloads"
 _ONE_GPU = (
-    "a job trains on one GPU, but the effective batch of Axolotl is multiplied by the number of "
+    "a job trains on one GPU, but Axolotl multiplies the effective batch size by the number of "
     "GPUs: check training.effectiveBatchSize, and check the memory with ftj estimate"
 )
 _OPTIMIZER = "the job uses the default of the optimizer"
@@ -88,7 +88,11 @@ EXACT: dict[str, tuple[Severity, str]] = {
         "a job quantizes only linear layers, so experts that are stored as one parameter stay in "
         "16 bits per weight",
     ),
-    "load_best_model_at_end": (Severity.DROPPED, "a job uses the adapter of the last step"),
+    "load_best_model_at_end": (
+        Severity.DROPPED,
+        "a job uses the adapter of the last step, or, with earlyStoppingPatience, that of the "
+        "lowest held-out loss",
+    ),
 }  # fmt: skip
 """Setting → severity and reason."""
 

@@ -94,15 +94,15 @@ def _note_template(one: Settings, kind: str) -> None:
 def _note_trained(one: Settings) -> None:
     trained = one.take("roles_to_train")
     if trained not in (None, ["assistant"], ["gpt"]):
-        one.dropped("roles_to_train", "the loss covers the messages of the assistant")
+        one.dropped("roles_to_train", "the loss covers only the messages of the assistant")
     for key, same in (("train_on_eos", "turn"), ("train_on_eot", "turn")):
         if one.take(key) not in (None, same):
             one.dropped(key, "the loss always covers the end token of each answer")
     if one.take("message_field_training", "message_field_training_detail"):
         one.dropped(
             "message_field_training",
-            "the loss covers all messages of the assistant: set weight: 0 in the messages that it "
-            "must not cover",
+            "the loss covers all messages of the assistant: to exclude a message from the loss, "
+            "set weight: 0 in it",
         )
 
 

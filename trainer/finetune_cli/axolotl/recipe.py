@@ -91,7 +91,8 @@ def _saved(settings: Settings) -> list[str]:
     if others := [name for name in names if name not in offered]:
         settings.dropped(
             "lora_modules_to_save",
-            f"only {' and '.join(offered)} can be trained in full: {', '.join(others)} is removed",
+            f"only {' and '.join(offered)} can be trained in full: the job does not train "
+            f"{', '.join(others)}",
         )
     return kept
 
@@ -138,7 +139,7 @@ def _liger(settings: Settings) -> bool | None:
 def _patience(settings: Settings, *, held_out: bool) -> int | None:
     patience = settings.take("early_stopping_patience")
     if patience and not held_out:
-        settings.dropped("early_stopping_patience", "it needs held-out rows (val_set_size)")
+        settings.dropped("early_stopping_patience", "needs held-out rows: set val_set_size")
     return int(patience) if patience and held_out else None
 
 
@@ -148,12 +149,14 @@ def _checkpointing(settings: Settings) -> bool:
         settings.equivalent(
             "gradient_checkpointing",
             "is not set, and Axolotl's default is off: the job sets gradientCheckpointing: false, "
-            "so the activations of all layers stay in GPU memory; remove that line to turn it on",
+            "so the activations of all layers stay in GPU memory; to save memory, remove this "
+            "field",
         )
     elif isinstance(value, str):
         settings.equivalent(
             "gradient_checkpointing",
-            "the job sets true: the backend decides whether it offloads activations",
+            "the job sets gradientCheckpointing: true; the backend decides whether to offload the "
+            "activations",
         )
     return bool(value)
 
@@ -185,8 +188,8 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
         if not steps:
             settings.changed(
                 "warmup_steps",
-                "is a number of steps, but their total is known only after the rows are read: the "
-                "job uses the built-in warmupRatio 0.03",
+                "is a number of steps, but warmupRatio is a fraction of all steps, whose number is "
+                "known only after the rows are read: the job uses the built-in warmupRatio 0.03",
             )
             return None
         ratio = round(float(count) / float(steps), 4)

@@ -7,7 +7,7 @@ from finetune_trainer.errors import InvalidSpec
 
 MULTIMODAL = ("processor_type", "image_size", "image_resize_algorithm", "freeze_mm_modules")
 QUANTIZED = ("gptq", "model_quantization_config", "nvfp4_merge_aware", "dsv4_fp4_grouped_mode")
-SUPERVISED = "a FineTuneJob is supervised fine-tuning"
+SUPERVISED = "a FineTuneJob supports only supervised fine-tuning"
 
 
 def refuse_other_trainings(settings: Settings) -> None:

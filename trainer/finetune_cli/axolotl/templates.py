@@ -62,7 +62,7 @@ def chat_template(settings: Settings, entries: list[Entry], *, base: str) -> str
         settings.changed(
             "chat_template",
             f"the job sets dataset.chatTemplate, because {base} probably has no chat template; "
-            "remove it to use that of the base",
+            "to use the chat template of the base, remove dataset.chatTemplate",
         )
         return TEMPLATES[name]
     settings.dropped(

@@ -39,7 +39,8 @@ def missing(files: Mapping[str, Entry], into: Path) -> list[str]:
             absent.append(name)
         elif path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
             raise CommandFailed(
-                f"{path} belongs to another model: set another folder, or delete this folder"
+                f"{path} belongs to another model: set DEST to another folder, or delete the "
+                "folder that contains this file"
             )
     return absent
 
@@ -75,6 +76,7 @@ def _write(content: IO[bytes], entry: Entry, target: Path, on_bytes: OnBytes) ->
         part.unlink()
         raise CommandFailed(
             f"{entry.name} has the SHA-256 {digest.hexdigest()}, but its manifest says "
-            f"{entry.sha256}: the file on the volume is damaged; train or merge again (spec.rerun)"
+            f"{entry.sha256}: the file on the volume is damaged; to train again, set spec.rerun to "
+            "a new value"
         )
     part.rename(target)

@@ -83,7 +83,7 @@ def test_manifest_of_the_integration_tests_is_the_converted_article() -> None:
 def test_article_gets_three_notes_with_the_dropped_setting_first() -> None:
     _, notes = convert(article())
     texts = [*map(str, notes)]
-    assert texts[0].startswith("dropped     datasets[0].shards: 10: keeps one shard of 10")
+    assert texts[0].startswith("dropped     datasets[0].shards: 10: keeps one of 10 shards")
     assert "1/10 of the rows (10 %)" in texts[0]
     assert "Axolotl's default is off" in only(texts, "gradient_checkpointing")
     assert "Alpaca prompt" in only(texts, "datasets[0].type: alpaca")
@@ -156,7 +156,7 @@ def test_strict_import_fails_if_a_setting_is_dropped(
             {"optimizer": "adamw_torch_8bit"},
             "changed     optimizer: adamw_torch_8bit: the",
         ),
-        ({"lora_modules_to_save": ["norm", "lm_head"]}, "can be trained in full: norm is removed"),
+        ({"lora_modules_to_save": ["norm", "lm_head"]}, "in full: the job does not train norm"),
         ({"unfrozen_parameters": ["^lm_head.weight$"]}, "only the modules in training.lora.mod"),
         (
             {"datasets": [{"path": "org/rows", "type": "chat_template", "name": "main"}]},
@@ -173,7 +173,11 @@ def test_strict_import_fails_if_a_setting_is_dropped(
             "changed     datasets[0].type: alpaca: the chat template renders all datasets",
         ),
         ({"attn_implementation": "flex_attention"}, "attn_implementation: flex_attention"),
-        ({"load_best_model_at_end": True}, "a job uses the adapter of the last step"),
+        (
+            {"load_best_model_at_end": True},
+            "a job uses the adapter of the last step, or, with earlyStoppingPatience, that of the "
+            "lowest held-out loss",
+        ),
         (
             {"overrides_of_model_config": {"rope_theta": 1}},
             "dropped     overrides_of_model_config",
@@ -382,10 +386,10 @@ def test_minimal_configuration_gets_no_note() -> None:
             "tool_calls",
         ),
         ({"roles": {"critic": ["judge"]}}, "roles: a job has no role critic: it has the roles"),
-        ({"message_field_training": "train"}, "set weight: 0 in the messages"),
+        ({"message_field_training": "train"}, "exclude a message from the loss, set weight: 0"),
         ({"drop_system_message": True}, "the job keeps the system messages"),
         ({"field_thinking": "thoughts"}, "rename it to reasoning_content in the rows"),
-        ({"roles_to_train": ["user"]}, "the loss covers the messages of the assistant"),
+        ({"roles_to_train": ["user"]}, "the loss covers only the messages of the assistant"),
         ({"train_on_eos": "last"}, "the loss always covers the end token of each answer"),
     ],
 )

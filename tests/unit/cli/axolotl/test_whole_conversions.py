@@ -17,11 +17,9 @@ LIGER_PLUGIN = (
 NO_LIGER = (
     "equivalent  liger_fused_linear_cross_entropy: true: the job does not use Liger's loss with"
 )
-ROWS_NOT_FRACTION = (
-    "is a number of rows, but dataset.validationFraction is a fraction: the job uses 0.05"
-)
+NOT_A_FRACTION = "is not in the range of dataset.validationFraction, 0 to 0.5: the job uses 0.05"
 ONE_GPU = (
-    "a job trains on one GPU, but the effective batch of Axolotl is multiplied by the number of "
+    "a job trains on one GPU, but Axolotl multiplies the effective batch size by the number of "
     "GPUs: check training.effectiveBatchSize, and check the memory with ftj estimate"
 )
 
@@ -128,7 +126,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"lora.modulesToSave": ["embed_tokens"]},
         [
             "dropped     lora_modules_to_save: only embed_tokens and lm_head can be trained in "
-            "full: norm, x is removed"
+            "full: the job does not train norm, x"
         ],
     ),
     (
@@ -142,15 +140,15 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         [
             "equivalent  gradient_checkpointing: is not set, and Axolotl's default is off: the job "
             "sets gradientCheckpointing: false, so the activations of all layers stay in GPU "
-            "memory; remove that line to turn it on"
+            "memory; to save memory, remove this field"
         ],
     ),
     (
         {"gradient_checkpointing": "unsloth"},
         {},
         [
-            "equivalent  gradient_checkpointing: unsloth: the job sets true: the backend decides "
-            "whether it offloads activations"
+            "equivalent  gradient_checkpointing: unsloth: the job sets gradientCheckpointing: "
+            "true; the backend decides whether to offload the activations"
         ],
     ),
     ({"gradient_checkpointing": False}, {"advanced.gradientCheckpointing": False}, []),
@@ -161,7 +159,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
         {"early_stopping_patience": 3},
         {},
-        ["dropped     early_stopping_patience: 3: it needs held-out rows (val_set_size)"],
+        ["dropped     early_stopping_patience: 3: needs held-out rows: set val_set_size"],
     ),
     (
         {"early_stopping_patience": 3, "val_set_size": 0.5},
@@ -194,8 +192,9 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"warmup_steps": 10},
         {},
         [
-            "changed     warmup_steps: 10: is a number of steps, but their total is known only "
-            "after the rows are read: the job uses the built-in warmupRatio 0.03"
+            "changed     warmup_steps: 10: is a number of steps, but warmupRatio is a fraction "
+            "of all steps, whose number is known only after the rows are read: the job uses the "
+            "built-in warmupRatio 0.03"
         ],
     ),
     (
@@ -320,7 +319,7 @@ REST: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         (
             {"val_set_size": size},
             {"spec.dataset.validationFraction": 0.05},
-            [f"changed     val_set_size: {size}: {ROWS_NOT_FRACTION}"],
+            [f"changed     val_set_size: {size}: {NOT_A_FRACTION}"],
         )
         for size in (-1, 0.51, 200)
     ),
@@ -413,9 +412,9 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"shards": 8, "shards_idx": 0, "preprocess_shards": 2},
             {"format": "messages"},
             [
-                "dropped     datasets[0].shards: 8: keeps one shard of 8: Axolotl trains on 1/8 of "
-                "the rows (12.5 %); this job trains on all of them: set dataset.maxSamples to "
-                "train on fewer"
+                "dropped     datasets[0].shards: 8: keeps one of 8 shards: Axolotl trains on 1/8 "
+                "of the rows (12.5 %), but the job trains on all rows. To train on fewer, set "
+                "dataset.maxSamples"
             ],
         ),
         ({"revision": 7}, {"format": "messages", "revision": "7"}, []),
@@ -450,9 +449,9 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"type": "alpaca"},
             {"format": "alpaca", "promptTemplate": "alpaca"},
             [
-                "equivalent  datasets[0].type: alpaca: uses the Alpaca prompt even if the model "
-                "has a chat template: the job sets promptTemplate: alpaca; remove it to train with "
-                "the chat template of the model"
+                "equivalent  datasets[0].type: alpaca: Axolotl uses the Alpaca prompt even if the "
+                "model has a chat template, so the job sets promptTemplate: alpaca. To use the "
+                "chat template of the model, remove promptTemplate"
             ],
         ),
         (
@@ -461,9 +460,10 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             [
                 "dropped     datasets[0].type: alpaca_w_system.load_open_orca: the job uses "
                 "alpaca: check the prompt and the names of the columns",
-                "equivalent  datasets[0].type: alpaca_w_system.load_open_orca: uses the Alpaca "
-                "prompt even if the model has a chat template: the job sets promptTemplate: "
-                "alpaca; remove it to train with the chat template of the model",
+                "equivalent  datasets[0].type: alpaca_w_system.load_open_orca: Axolotl uses the "
+                "Alpaca prompt even if the model has a chat template, so the job sets "
+                "promptTemplate: alpaca. To use the chat template of the model, remove "
+                "promptTemplate",
             ],
         ),
         (
@@ -507,8 +507,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"roles_to_train": ["user"]},
             {"format": "messages"},
             [
-                "dropped     datasets[0].roles_to_train: the loss covers the messages of the "
-                "assistant"
+                "dropped     datasets[0].roles_to_train: the loss covers only the messages of "
+                "the assistant"
             ],
         ),
         ({"roles_to_train": ["gpt"]}, {"format": "messages"}, []),
@@ -529,8 +529,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
                 {"format": "messages"},
                 [
                     f"dropped     datasets[0].message_field_training{value}: the loss covers all "
-                    "messages of the assistant: set weight: 0 in the messages that it must not "
-                    "cover"
+                    "messages of the assistant: to exclude a message from the loss, set weight: "
+                    "0 in it"
                 ],
             )
             for key, value in (
@@ -575,7 +575,7 @@ def test_setting_of_a_dataset_is_converted_with_these_notes(
             "org/Model",
             "changed",
             "the job sets dataset.chatTemplate, because org/Model probably has no chat template; "
-            "remove it to use that of the base",
+            "to use the chat template of the base, remove dataset.chatTemplate",
         ),
         ("org/Model-Instruct", "changed", "the job uses the chat template of the base"),
     ],
@@ -596,7 +596,7 @@ def test_unknown_chat_template_and_rows_without_conversations_are_explained() ->
     ]
 
 
-SUPERVISED = "a FineTuneJob is supervised fine-tuning"
+SUPERVISED = "a FineTuneJob supports only supervised fine-tuning"
 TEXT_ONLY = (
     "is not supported: a FineTuneJob trains on text only, and this configuration trains a "
     "multimodal model"

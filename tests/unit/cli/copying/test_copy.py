@@ -267,7 +267,7 @@ def test_copy_that_makes_no_progress_fails_and_deletes_the_pod(
     (cluster.state / "cuts").write_text("0 0 0 0")
     assert copied(tmp_path / "model") == 1
     error = capsys.readouterr().err
-    assert "interrupted 3 times (" in error
+    assert "interrupted 3 times in succession (" in error
     assert "run the command again" in error
     assert cluster.calls("delete")
     (cluster.state / "cuts").unlink()
@@ -291,7 +291,10 @@ def test_folder_with_another_model_is_refused(
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("[]")
     assert copied(tmp_path / "model") == 1
-    assert "config.json belongs to another model" in capsys.readouterr().err
+    assert (
+        "config.json belongs to another model: set DEST to another folder"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,7 +321,7 @@ def test_folder_with_another_model_is_refused(
                     {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
                 ],
             },
-            "cannot start: ErrImagePull no such image: set --image",
+            "cannot start: ErrImagePull no such image: fix the cause, or set --image",
         ),
         ({"phase": "Failed", "message": "evicted"}, "cannot start: evicted"),
     ],
