@@ -20,7 +20,7 @@ from tests.e2e.target import is_ready
 from tests.e2e.tuning import ATTEMPT, STAGE, Tuning, condition, label
 
 BUILD = "finetune.dev/build"
-SCORES, TOKENS, DIGESTS = "not the tuned model", "tokenized differently", "has SHA-256"
+SCORES, TOKENS, DIGESTS = "not the tuned model", "differently than training did", "has SHA-256"
 FOUND_BY = {
     "base": SCORES,
     "previous": SCORES,

@@ -48,20 +48,24 @@ def parser() -> argparse.ArgumentParser:
     )
     common.add_argument(
         "--config-digest",
-        help="SHA-256 of job.json, in hex; any other content is rejected; "
-        "without this option, any content is accepted",
+        help="expected SHA-256 of job.json, in hex; the command fails if the digest differs; "
+        "without this option, the digest is not checked",
     )
     common.add_argument("--work", type=Path, required=True, help="root folder of the volume")
     root = _Parser(prog="finetune_trainer", description=DESCRIPTION)
     commands = root.add_subparsers(dest="command", required=True, parser_class=_Parser)
     prepare = commands.add_parser(
-        "prepare", parents=[common], help="download and check base and data, and tokenize"
+        "prepare",
+        parents=[common],
+        help="download and check the base model and the dataset, and tokenize the rows",
     )
     prepare_options.add(prepare)
     train = commands.add_parser("train", parents=[common], help="train the adapter")
     published.add_options(train, "base", "dataset")
     train.add_argument(
-        "--max-gpu-seconds", type=float, help="GPU seconds that all attempts together may use"
+        "--max-gpu-seconds",
+        type=float,
+        help="limit on the sum of the GPU seconds of all attempts",
     )
     merge = commands.add_parser(
         "merge", parents=[common], help="merge the adapter into a 16-bit model"
@@ -79,7 +83,8 @@ def parser() -> argparse.ArgumentParser:
     merge.add_argument(
         "--largest-activation",
         type=int,
-        help="largest activation of the tuned model, which decides about --dtype auto",
+        help="largest absolute value of an activation of the tuned model; with --dtype auto, a "
+        "large value selects bfloat16",
     )
     merge.add_argument(
         "--base",

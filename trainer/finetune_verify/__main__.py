@@ -46,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--served-manifest",
         required=True,
-        help="SHA-256 of the manifest.json of the served model, in hex: of merged-<build>/, or of "
-        "base/ with --mode adapter",
+        help="SHA-256 of manifest.json in the folder of the served model, in hex; this folder is "
+        "base/ with --mode adapter, and merged-<build>/ otherwise",
     )
     made.add_argument(
         "--adapter-manifest", required=True, help="SHA-256 of adapter/manifest.json, in hex"
@@ -128,8 +128,8 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
             verdict = await _verdict(vllm, reference, found)
         except Unavailable as error:
             _log(
-                f"vLLM stopped answering during the comparison ({error}); retrying once it is "
-                "healthy"
+                f"vLLM stopped answering during the comparison ({error}): the comparison starts "
+                "again when vLLM is healthy"
             )
             await asyncio.sleep(1)
             continue
@@ -140,7 +140,7 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
             f"answer: {verdict.message}"
         )
         await vllm.watch(WATCH_SECONDS)
-        _log("vLLM stopped answering")
+        _log("vLLM stopped answering; the comparison starts again when vLLM is healthy")
 
 
 async def _verdict(vllm: VllmClient, reference: Reference | None, found: build.Build) -> Verdict:

@@ -55,8 +55,8 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         ]
     if not served:
         raise Mismatch(
-            f"the server accepts at most {longest} tokens, and every reference row is longer: "
-            "raise serving.maxModelLen"
+            f"the server accepts at most {longest} tokens, but the recorded tokens of every "
+            "reference row lie beyond this length: raise serving.maxModelLen"
         )
     result = compare(
         served=served,
@@ -80,7 +80,7 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
     else:
         message = f"the served model is the tuned model ({numbers})"
     if all(row.prompt_ids is None for row in reference.rows):
-        message += "; tokenization was not compared: no recorded row has the form of a request"
+        message += "; tokenization was not compared: no reference row can be sent as a request"
     return Verdict(
         outcome=result.outcome,
         message=message,
@@ -104,9 +104,9 @@ async def _compare_tokens(vllm: VllmClient, reference: Reference) -> int:
             )
             what = "conversation" if row.messages is not None else "text"
             raise Mismatch(
-                f"the {what} of reference row {number} is tokenized differently than in training, "
-                f"from token {at + 1} ({len(found)} tokens instead of {len(row.prompt_ids)}): the "
-                "tokenizer or the chat template differs"
+                f"vLLM tokenizes the {what} of reference row {number} differently than training "
+                f"did, starting at token {at + 1} ({len(found)} tokens instead of "
+                f"{len(row.prompt_ids)}): the tokenizer or the chat template differs"
             )
     return longest
 

@@ -87,10 +87,10 @@ class VllmClient:
                 self._url + route, json=request, timeout=timeout
             ) as response:
                 if response.status >= 500:
-                    raise Unavailable(f"{route} returned {response.status}")
+                    raise Unavailable(f"vLLM answered {route} with HTTP {response.status}")
                 if response.status >= 400:
                     # Without the body: it may repeat the row, which must not appear in a status.
-                    raise Mismatch(f"{route} returned {response.status}")
+                    raise Mismatch(f"vLLM answered {route} with HTTP {response.status}")
                 return await response.json()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"{route}: {type(error).__name__}") from error

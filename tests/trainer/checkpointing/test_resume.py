@@ -307,7 +307,7 @@ def test_budget_counts_all_attempts(make: MakeWorkshop) -> None:
     (workshop.work / "usage.json").write_text('{"gpuSeconds": 1000}')
     ended = workshop.run("train", "--max-gpu-seconds", "900")
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
-    assert "at step 0 of 2; runPolicy.maxGpuSeconds is 900" in ended.message
+    assert "until step 0 of 2, and runPolicy.maxGpuSeconds is 900" in ended.message
     ended = workshop.run("train", "--max-gpu-seconds", "2000")
     assert ended.code == 0, ended.log
     assert 1000 < ended.result["gpuSeconds"] < 1100
@@ -320,7 +320,7 @@ def test_exceeded_budget_ends_with_a_checkpoint(make: MakeWorkshop) -> None:
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     step = ended.result["globalStep"]
     assert newest(workshop).name == f"step-{step}"
-    assert f"at step {step} of 9999; runPolicy.maxGpuSeconds is 3: raise it to resume" in (
+    assert f"until step {step} of 9999, and runPolicy.maxGpuSeconds is 3: to resume" in (
         ended.message
     )
 

@@ -288,9 +288,9 @@ ROWS: list[tuple[str, Any, str, str]] = [
     ("alpaca", {"output": "a"}, "no column 'instruction'", "dataset.columns"),
     ("alpaca", {"Instruction": "a", "Output": "b"}, "(it has Instruction, Output)", "columns"),
     ("alpaca", {}, "(it has none)", "dataset.columns"),
-    ("alpaca", {"instruction": "a", "output": ""}, "'output' is empty", "fill it in"),
+    ("alpaca", {"instruction": "a", "output": ""}, "'output' is empty", "fill in the column"),
     ("alpaca", {"instruction": "a", "output": " \n\t"}, "'output' is empty", "remove the row"),
-    ("alpaca", {"instruction": "", "output": "b"}, "'instruction' is empty", "fill it in"),
+    ("alpaca", {"instruction": "", "output": "b"}, "'instruction' is empty", "fill in the column"),
     ("alpaca", {"instruction": "a", "output": None}, "'output' is null", "write it as text"),
     ("alpaca", {"instruction": "a", "output": 7}, "'output' is a number", "write it as text"),
     ("alpaca", {"instruction": "a", "output": True}, "'output' is a boolean", "as text"),
@@ -342,7 +342,12 @@ ROWS: list[tuple[str, Any, str, str]] = [
         "UTF-8",
     ),
     ("prompt-completion", {"completion": "b"}, "no column 'prompt'", "dataset.columns"),
-    ("prompt-completion", {"prompt": "a", "completion": ""}, "'completion' is empty", "fill it in"),
+    (
+        "prompt-completion",
+        {"prompt": "a", "completion": ""},
+        "'completion' is empty",
+        "fill in the column",
+    ),
     ("prompt-completion", {"prompt": "a", "completion": 1}, "'completion' is a number", "as text"),
     ("prompt-completion", {"prompt": [], "completion": "b"}, "'prompt' is an empty", "such a list"),
     (
@@ -437,7 +442,7 @@ TOO_LARGE: list[Case] = [
             use_dictionary=False,
         ),
         "the rows of a.parquet have 40 MiB on average",
-        "remove columns",
+        "remove the columns",
     ),
 ]
 

@@ -111,5 +111,5 @@ def test_errors_name_the_dataset() -> None:
     assert str(refused.value) == (
         "datasets[d0]: row 1 of train.jsonl: has no column 'output' (it has instruction): set the "
         "column in datasets[d0].columns; datasets[d1]: row 1 of train.jsonl: column 'text' is "
-        "empty: remove the row, or fill it in"
+        "empty: remove the row, or fill in the column"
     )

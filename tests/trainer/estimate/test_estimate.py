@@ -43,7 +43,7 @@ def test_chunk_of_logits_is_that_of_the_installed_trl() -> None:
 def test_training_uses_the_micro_batch_of_the_estimate(make: MakeWorkshop) -> None:
     workshop = make()
     prepared = workshop.succeed("prepare", "--card", "NVIDIA-A10G", "--serving-share", "0.88")
-    assert "of the 22.49 GiB of NVIDIA-A10G at micro-batch 4" in prepared.message
+    assert "of the 22.49 GiB of NVIDIA-A10G with micro-batch size 4" in prepared.message
     estimate = manifest.read(workshop.work / "dataset").facts["estimate"]
     assert estimate["card"] == "NVIDIA-A10G"
     assert estimate["microBatch"] == 4
@@ -83,7 +83,7 @@ def test_serving_that_does_not_fit_is_refused_in_prepare(make: MakeWorkshop) -> 
     as_bfloat16 = ["--card", "Tesla-T4", "--serving-share", "0.9", "--serving-dtype", "bfloat16"]
     ended = workshop.run("prepare", *as_bfloat16)
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
-    assert "the serving pods compute in bfloat16 (merge.dtype" in ended.message
+    assert "the serving pods compute in bfloat16 (set by merge.dtype" in ended.message
     assert workshop.run("prepare", "--card", "Tesla-T4").code == 0
 
 

@@ -247,27 +247,33 @@ def change_adapter(workshop: Workshop, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("half a pair", "pair for model.layers.1.mlp.up_proj.weight is incomplete"),
-        ("another shape", "pair for model.layers.1.mlp.up_proj.weight has the shapes (16, 63)"),
+        ("half a pair", "all LoRA tensors for model.layers.1.mlp.up_proj.weight (missing: "),
+        (
+            "another shape",
+            "A and B for model.layers.1.mlp.up_proj.weight have the shapes (16, 63)",
+        ),
         (
             "an unknown layer",
             "changes model.layers.9.mlp.up_proj.weight, but the files of the base model contain no",
         ),
         (
             "another rank",
-            "pair for model.layers.1.mlp.up_proj.weight has rank 3, but adapter_config",
+            "LoRA matrices for model.layers.1.mlp.up_proj.weight have rank 3, but adapter_config",
         ),
         ("another kind", "the adapter has peft_type LOHA; only LORA can be merged"),
         ("empty", "the adapter contains neither LoRA matrices nor fully trained modules"),
         ("in full, another size", "replaces lm_head.weight with shape (319, 64), but the base"),
-        ("in full, not there", "replaces other.weight, which the files of the base model lack"),
-        ("in full, and a pair", "replaces model.layers.1.mlp.up_proj.weight, which it also adapts"),
-        ("no LoRA", "contains base_model.model.lm_head.weight, which is not part of a LoRA pair"),
+        ("in full, not there", "replaces other.weight, but the files of the base model contain"),
+        (
+            "in full, and a pair",
+            "replaces model.layers.1.mlp.up_proj.weight, but it also has LoRA matrices",
+        ),
+        ("no LoRA", "contains base_model.model.lm_head.weight, which is neither a LoRA matrix"),
         (
             "another magnitude",
             "magnitudes for model.layers.1.mlp.up_proj.weight have the shape (127",
         ),
-        ("not finite", "model.layers.1.mlp.up_proj.weight is not finite"),
+        ("not finite", "model.layers.1.mlp.up_proj.weight would contain a value that is not"),
     ],
 )
 def test_mismatched_adapter_is_refused(
@@ -431,9 +437,9 @@ def test_base_with_biases(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"bias": "all"}, "the adapter trains biases (all)"),
-        ({"lora_bias": True}, "the adapter uses {'lora_bias': True}"),
-        ({"trainable_token_indices": [1]}, "the adapter uses {'trainable_token_indices'"),
+        ({"bias": "all"}, "the adapter contains trained biases (bias: all)"),
+        ({"lora_bias": True}, "adapter_config.json of the adapter sets {'lora_bias': True}"),
+        ({"trainable_token_indices": [1]}, "of the adapter sets {'trainable_token_indices'"),
     ],
 )
 def test_unsupported_adapter_kind_is_refused_before_writing(
@@ -517,7 +523,7 @@ def test_nf4_codes_equal_bitsandbytes(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("dtype", "bad", "said"),
     [
-        (dtype, float(bad), "is not finite, so the base or the adapter is damaged")
+        (dtype, float(bad), "would contain a value that is not finite, so the base or the adapter")
         for dtype in (torch.bfloat16, torch.float16)
         for bad in ("nan", "inf", "-inf")
     ]

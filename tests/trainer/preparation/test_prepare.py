@@ -224,7 +224,9 @@ def test_tokenizer_of_another_model_is_refused(
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
     change_config(folder, vocab_size=50)
     ended = make(model={"source": hub.add("model", "demo/other", folder)}).run("prepare")
-    refused(ended, 65, "DatasetInvalid", "embedding of the base has 50 rows: tokenizer and weights")
+    refused(
+        ended, 65, "DatasetInvalid", "embedding of the base has 50 rows, so tokenizer and weights"
+    )
 
 
 PROOF = "open({!r}, 'w')"
@@ -244,7 +246,7 @@ def change_config(folder: Path, **changes: Any) -> None:
         ("no config", "has no config.json"),
         (
             "own code",
-            "config.json requires Python code of the repository (auto_map), which is never",
+            "config.json requires Python code of the repository (auto_map), which the",
         ),
         (
             "own tokenizer",
@@ -386,7 +388,7 @@ def test_too_small_volume_is_reported_with_sizes(make: MakeWorkshop, small_volum
     (small_volume / "ballast").write_bytes(b"0" * 900_000)
     ended = workshop.run("prepare")
     refused(ended, 73, "VolumeFull", "model demo/tiny (226.8Ki in 2 safetensors files) needs")
-    assert "free of 17.0Mi: raise spec.storage.size by at least" in ended.message
+    assert "of the volume's 17.0Mi are free: raise spec.storage.size by at least" in ended.message
     assert workshop.published() == []
     resize(small_volume, "40m")
     workshop.succeed("prepare")

@@ -57,5 +57,5 @@ def test_waiting_trainer_continues_when_the_holder_is_killed(make: MakeWorkshop)
     os.kill(first.process.pid, signal.SIGKILL)
     ended = second.wait()
     assert ended.code == 0, ended.log
-    assert "did not exit cleanly; taking over" in ended.log
+    assert "did not exit cleanly; this process now uses the volume" in ended.log
     assert "resuming from the checkpoint of step" in ended.log

@@ -150,8 +150,8 @@ def test_server_that_always_restarts_ends_after_the_retries(
         (404, DatasetNotFound, "correct dataset.source"),
         (410, DatasetNotFound, "HTTP 410"),
         (400, InvalidSpec, "correct dataset.source"),
-        (429, Transient, "the download is retried"),
-        (503, Transient, "the download is retried"),
+        (429, Transient, "the next attempt retries the download"),
+        (503, Transient, "the next attempt retries the download"),
     ],
 )
 def test_http_status_becomes_an_error_of_the_job(

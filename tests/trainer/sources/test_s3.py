@@ -87,7 +87,12 @@ def test_s3_object_name_that_leads_out_of_the_folder_is_refused(
 @pytest.mark.parametrize(
     ("path", "key", "error", "said"),
     [
-        ("tuning/rows", "forbidden", AccessDenied, "model.s3.secretRef is correct and may list"),
+        (
+            "tuning/rows",
+            "forbidden",
+            AccessDenied,
+            "model.s3.secretRef is correct and has permission to list",
+        ),
         (
             "tuning/rows",
             None,

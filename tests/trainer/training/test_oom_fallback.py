@@ -81,10 +81,10 @@ def test_loss_curve_is_unchanged_by_the_fallback(make: MakeWorkshop, backend: st
     expected = losses(plain)
     assert len(expected) == 20
     for fault, last in (
-        (OutOfMemoryAbove(rows=1), "micro-batch 2; retrying with micro-batch 1"),
+        (OutOfMemoryAbove(rows=1), "micro-batch size 2; retrying with micro-batch size 1"),
         (
             OutOfMemoryAbove(rows=0, unless_offloaded=True),
-            "micro-batch 1; retrying with micro-batch 1, activations offloaded",
+            "micro-batch size 1; retrying with micro-batch size 1, activations in host memory",
         ),
     ):
         laddered = make(training=tiny_merged(recipe, {}))
@@ -129,6 +129,7 @@ def test_exhausted_fallback_fails_with_the_peak_memory(make: MakeWorkshop) -> No
     workshop.succeed("prepare")
     ended = workshop.with_fault(OutOfMemoryAbove(rows=0)).run("train")
     assert (ended.code, ended.result["reason"]) == (80, "CUDAOutOfMemory")
-    assert "with micro-batch 1, activations offloaded and rows of 128 tokens" in ended.message
+    used = "with 128 tokens per row and micro-batch size 1, activations in host memory"
+    assert used in ended.message
     assert "GiB were allocated; " in ended.message
     assert "; the estimate was " in ended.message

@@ -411,7 +411,7 @@ def test_training_on_another_version_of_the_backend_warns(make: MakeWorkshop) ->
     trained = workshop.succeed("train")
     assert trained.result["warnings"][-1] == (
         "the prepare stage selected trl 1.0.0, but this image contains version "
-        f"{version}, which is used for training"
+        f"{version}, so training uses version {version}"
     )
 
 
@@ -451,7 +451,7 @@ def test_train_on_setting_reaches_the_labels(make: MakeWorkshop, train_on: str) 
         ({}, "NVIDIA-A10G", None),
         ({}, None, None),
         ({}, "Tesla-T4", "Tesla-T4 does not support bfloat16"),
-        ({}, "Tesla-V100-SXM2-16GB", r"capability 7\.0, and this image needs 7\.5 \(Turing"),
+        ({}, "Tesla-V100-SXM2-16GB", r"capability 7\.0, but this image needs 7\.5 \(Turing"),
         ({"quantization": {"computeDtype": "float16"}}, "Tesla-T4", None),
         ({"attnImplementation": "flash_attention_2"}, "NVIDIA-A10G", None),
         ({"attnImplementation": "flash_attention_2"}, None, None),

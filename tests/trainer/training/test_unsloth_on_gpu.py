@@ -84,7 +84,7 @@ def test_step_of_each_family_is_that_of_trl(servers: dict[str, Server], tmp_path
     assert of_trl.keys() == of_unsloth.keys()
     for (family, packed), step in of_unsloth.items():
         if packed and family in NOT_PACKED:
-            assert "the backend would train with packing False instead of True" in step
+            assert "the backend would set packing to False instead of True" in step
             continue
         theirs = of_trl[family, packed]
         assert "UnslothSFTTrainer" in step["trainer"]
@@ -140,7 +140,8 @@ def fallen_back(shaped: MakeWorkshop) -> tuple[Workshop, str]:
 
 def test_fallback_trains_with_a_smaller_micro_batch(fallen_back: tuple[Workshop, str]) -> None:
     workshop, log = fallen_back
-    assert "ran out of memory with micro-batch 2; retrying with micro-batch 1\n" in log
+    retried = "ran out of memory with micro-batch size 2; retrying with micro-batch size 1\n"
+    assert retried in log
     assert manifest.read(workshop.work / "adapter").facts["microBatch"] == 1
     # The speed is unknown in the first step only.
     assert log.count("? tokens/s") == 1

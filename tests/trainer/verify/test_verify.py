@@ -242,7 +242,7 @@ async def test_different_tokenizer_is_detected(done: Workshop, unused_port: int)
         tokenizer_object=type(server.tokenizer.backend_tokenizer).from_str(json.dumps(vocabulary)),
         chat_template=tiny.CHAT_TEMPLATE,
     )
-    with pytest.raises(Mismatch, match="is tokenized differently than in training, from token"):
+    with pytest.raises(Mismatch, match="differently than training did, starting at token"):
         await verified(done, server, unused_port)
 
 
@@ -269,7 +269,7 @@ async def test_rows_without_a_request_are_still_scored(
     manifest.publish(scratch, final, kind=found.kind, key=found.key, facts=found.facts)
     verdict = await verified(copy, served(done), unused_port)
     assert verdict.outcome == "Verified"
-    assert "no recorded row has the form of a request" in verdict.message
+    assert "no reference row can be sent as a request" in verdict.message
     assert "no row" not in (await verified(done, served(done), unused_port)).message
 
 
@@ -337,7 +337,7 @@ async def test_api_key_is_sent(
 ) -> None:
     server = served(done)
     server.key = "secret"
-    with pytest.raises(Mismatch, match="returned 401") as refused:
+    with pytest.raises(Mismatch, match="with HTTP 401") as refused:
         await verified(done, server, unused_port)
     assert "Refused" not in str(refused.value), "no word of a row leaves the volume"
     monkeypatch.setenv("VLLM_API_KEY", "secret")

@@ -89,7 +89,7 @@ HALF = {"advanced": {"quantization": {"computeDtype": "float16"}}}
             "Tesla-T4",
             {"training": HALF, "merge": {"dtype": "bfloat16"}},
             64,
-            "the serving pods compute in bfloat16 (merge.dtype",
+            "the serving pods compute in bfloat16 (set by merge.dtype",
         ),
         ("Tesla-T4", {"training": HALF, "serving": {"enabled": False}}, 0, None),
         ("NVIDIA-A10G", {"merge": {"dtype": "bfloat16"}}, 0, None),

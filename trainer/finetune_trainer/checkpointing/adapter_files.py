@@ -91,13 +91,13 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
             replacements[target] = name
         else:
             raise NotMergeable(
-                f"the adapter contains {name}, which is not part of a LoRA pair and cannot be "
-                "merged into a weight: set merge.enabled to false"
+                f"the adapter contains {name}, which is neither a LoRA matrix nor part of a "
+                "module in modules_to_save, so it cannot be merged: set merge.enabled to false"
             )
     if not found and not replacements:
         raise NotMergeable(
-            "the adapter contains neither LoRA matrices nor fully trained modules: set spec.rerun "
-            "to retrain"
+            "the adapter contains neither LoRA matrices nor fully trained modules: to retrain, "
+            "set spec.rerun to a new value"
         )
     pairs = {
         target: _pair(target, parts, config, header) for target, parts in sorted(found.items())
@@ -120,13 +120,13 @@ def _require_plain_lora(config: dict[str, Any]) -> None:
     unsupported = {name: config[name] for name in OTHER_KINDS if config.get(name)}
     if unsupported:
         raise NotMergeable(
-            f"the adapter uses {unsupported}, which the merge does not support: set "
+            f"{CONFIG} of the adapter sets {unsupported}, which the merge does not support: set "
             "merge.enabled to false"
         )
     if config.get("bias", "none") != "none":
         raise NotMergeable(
-            f"the adapter trains biases ({config['bias']}), which the merge does not support: "
-            "set merge.enabled to false"
+            f"the adapter contains trained biases (bias: {config['bias']}), which the merge does "
+            "not support: set merge.enabled to false"
         )
 
 
@@ -141,7 +141,7 @@ def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: He
     missing = {"a", "b", *(["magnitude"] if dora else [])} - set(parts)
     if missing:
         raise NotMergeable(
-            f"the adapter's pair for {target} is incomplete (missing: "
+            f"the adapter does not contain all LoRA tensors for {target} (missing: "
             f"{', '.join(sorted(missing))}): to retrain, set spec.rerun to a new value"
         )
     module = target.removesuffix(".weight")
@@ -149,8 +149,8 @@ def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: He
     alpha = _of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
     if header.tensors[parts["a"]].shape[0] != rank:
         raise NotMergeable(
-            f"the adapter's pair for {target} has rank {header.tensors[parts['a']].shape[0]}, but "
-            f"{CONFIG} sets {rank}: to retrain, set spec.rerun to a new value"
+            f"the LoRA matrices for {target} have rank {header.tensors[parts['a']].shape[0]}, but "
+            f"{CONFIG} sets rank {rank}: to retrain, set spec.rerun to a new value"
         )
     return LoraPair(
         target=target,
@@ -188,14 +188,15 @@ def _require_matching_shapes(pair: LoraPair, header: Header, base: Header) -> No
     a, b = header.tensors[pair.a].shape, header.tensors[pair.b].shape
     if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != tensor.shape:
         raise NotMergeable(
-            f"the adapter's pair for {pair.target} has the shapes {a} and {b}, which do not match "
-            f"the base tensor's {tensor.shape}: to retrain, set spec.rerun to a new value"
+            f"the LoRA matrices A and B for {pair.target} have the shapes {a} and {b}, which do "
+            f"not match the shape {tensor.shape} of the base tensor: to retrain, set spec.rerun to "
+            "a new value"
         )
     if pair.magnitude is not None and header.tensors[pair.magnitude].shape != tensor.shape[:1]:
         raise NotMergeable(
-            f"the adapter's magnitudes for {pair.target} have the shape "
-            f"{header.tensors[pair.magnitude].shape}, which does not match the base tensor's "
-            f"{tensor.shape}: to retrain, set spec.rerun to a new value"
+            f"the DoRA magnitudes for {pair.target} have the shape "
+            f"{header.tensors[pair.magnitude].shape}, which does not match the shape "
+            f"{tensor.shape} of the base tensor: to retrain, set spec.rerun to a new value"
         )
     _require_float(tensor)
 
@@ -216,10 +217,12 @@ def _require_replaceable(
 ) -> None:
     tensor = base.tensors.get(target)
     if tensor is None or target in pairs:
-        why = "it also adapts" if target in pairs else "the files of the base model lack"
-        raise NotMergeable(
-            f"the adapter replaces {target}, which {why}: set merge.enabled to false"
+        why = (
+            "but it also has LoRA matrices for this tensor"
+            if target in pairs
+            else "but the files of the base model contain no tensor of this name"
         )
+        raise NotMergeable(f"the adapter replaces {target}, {why}: set merge.enabled to false")
     if tensor.shape != shape:
         raise NotMergeable(
             f"the adapter replaces {target} with shape {shape}, but the base tensor's shape is "

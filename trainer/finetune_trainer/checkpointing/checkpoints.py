@@ -81,8 +81,8 @@ def newest(
         if found.key != key:
             raise ResumeRefused(
                 f"checkpoint {path.name} belongs to another job or dataset ({found.key} instead of "
-                f"{key}): delete checkpoints/ on the volume, or retrain with a new value of "
-                "spec.rerun"
+                f"{key}): delete checkpoints/ on the volume; or, to retrain, set spec.rerun to a "
+                "new value"
             )
         changed = [
             f"{name} {found.facts['versions'].get(name)} → {version}"
@@ -92,8 +92,8 @@ def newest(
         if changed:
             raise ResumeRefused(
                 f"checkpoint {path.name} was written with other library versions "
-                f"({', '.join(changed)}): resume with the trainer image that started the training, "
-                "or retrain with a new value of spec.rerun"
+                f"({', '.join(changed)}): resume with the trainer image that started the training; "
+                "or, to retrain, set spec.rerun to a new value"
             )
         for lost, why in unreadable.items():
             warn(

@@ -50,8 +50,8 @@ def add_options(command: argparse.ArgumentParser, *folders: str) -> None:
     for folder in folders:
         command.add_argument(
             f"--{folder}-manifest",
-            help=f"SHA-256 of {folder}/manifest.json, in hex; any other content is rejected; "
-            "without this option, any content is accepted",
+            help=f"expected SHA-256 of {folder}/manifest.json, in hex; the command fails if the "
+            "digest differs; without this option, the digest is not checked",
         )
     command.add_argument(
         "--image",

@@ -65,7 +65,7 @@ def read_header(folder: Path, files: Iterable[str]) -> Header:
             if name in tensors:
                 raise InvalidSpec(
                     f"tensor {name} of the model is in both {tensors[name].file} and {file}: "
-                    "choose a complete revision"
+                    "choose a revision that contains it only once"
                 )
             start, end = entry["data_offsets"]
             tensors[name] = TensorInfo(
@@ -89,7 +89,7 @@ def header_of(path: Path) -> tuple[dict[str, Any], int]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(LIMIT, size - 8):
-                raise ValueError(f"the header has {length} bytes, but the file has {size}")
+                raise ValueError(f"the header cannot have {length} bytes in a file of {size} bytes")
             document = untrusted_json.parse(file.read(length))
             data = size - 8 - length
             for name, entry in document.items():

@@ -160,8 +160,9 @@ def freeze(text: str, today: date) -> tuple[str, str | None]:
     formats = sorted({single or double for single, double in _CALL.findall(text)})
     if len(re.findall(rf"{CLOCK}\s*\(", text)) != len(_CALL.findall(text)):
         raise InvalidSpec(
-            f"the chat template passes a computed format to {CLOCK}, so its date cannot be fixed: "
-            "set dataset.chatTemplate to a copy of the template that contains the date as text"
+            f"the chat template passes a computed format to {CLOCK}, so the trainer cannot "
+            "replace the date with a constant: set dataset.chatTemplate to a copy of the template "
+            "that contains the date as text"
         )
     if not formats:
         return text, None

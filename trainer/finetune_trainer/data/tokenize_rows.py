@@ -179,8 +179,8 @@ class RowTokenizer:
         self._refuse_overlong()
         if (largest := self.pieces.largest) >= vocabulary:
             raise DatasetInvalid(
-                f"the tokenizer produces token {largest}, but the embedding of the base has "
-                f"{vocabulary} rows: tokenizer and weights of the model do not match; choose "
+                f"the tokenizer produces the token id {largest}, but the embedding of the base has "
+                f"{vocabulary} rows, so tokenizer and weights of the model do not match: choose "
                 "another revision"
             )
 
@@ -216,8 +216,8 @@ class RowTokenizer:
         raise DatasetInvalid(
             f"{dropped} of {self.rows_read} rows ({100 * dropped / self.rows_read:.1f} %"
             f"{'; the limit is 5 %' if allowed else ''}) {problem} training.sequenceLength "
-            f"{limit} (the longest has {self.longest} tokens), for example "
-            f"{', '.join(self._left_out)}: raise training.sequenceLength{ways.get(policy, '')}"
+            f"{limit}, for example {', '.join(self._left_out)}; the longest row has {self.longest} "
+            f"tokens: raise training.sequenceLength{ways.get(policy, '')}"
         )
 
 

@@ -91,7 +91,7 @@ def sentence(found: Estimate) -> str:
     text = f"training needs about {gib(found.training.total)}"
     if found.card is not None:
         text += f" of the {gib(found.card.memory)} of {found.card.name}"
-    text += f" at micro-batch {found.micro_batch}"
+    text += f" with micro-batch size {found.micro_batch}"
     if found.seconds is not None:
         text += f" and takes {'' if found.seconds < 60 else 'approximately '}"
         text += estimated(found.seconds)

@@ -96,14 +96,14 @@ def warnings(found: Estimate) -> list[str]:
     if card is not None and card.shared:
         found_warnings.append(
             f"{card.name} is time-sliced: other pods can use parts of its {gib(card.memory)}, so "
-            "training may run out of memory; select an unshared GPU with spec.placement if such "
-            "pods exist"
+            "training can run out of memory; if such pods exist, select an unshared GPU with "
+            "spec.placement"
         )
     if card is not None and USABLE * card.memory < found.training.total <= card.memory:
         found_warnings.append(
             f"training needs about {gib(found.training.total)} of the {gib(card.memory)} of "
-            f"{card.name}. As the estimate is not exact, training may run out of memory: if it "
-            "does, lower training.advanced.microBatchSize or training.sequenceLength"
+            f"{card.name}. Because the estimate is not exact, training can run out of memory. If "
+            "it does, lower training.advanced.microBatchSize or training.sequenceLength"
         )
     return found_warnings
 

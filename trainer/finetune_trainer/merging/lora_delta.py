@@ -161,8 +161,8 @@ class LoraMerger:
                     "cannot represent: set merge.dtype to bfloat16"
                 )
             raise NotMergeable(
-                f"{name} is not finite, so the base or the adapter is damaged: to retrain, set "
-                "spec.rerun to a new value"
+                f"{name} would contain a value that is not finite, so the base or the adapter is "
+                "damaged: to retrain, set spec.rerun to a new value"
             )
         return cast
 

@@ -85,8 +85,8 @@ def resolve(
     _refuse_pickles(layout.adapter, trained)
     if trained.facts["baseCommit"] != base_manifest.facts["baseCommit"]:
         raise NotMergeable(
-            f"the adapter was trained on base commit {trained.facts['baseCommit']}, but the volume "
-            f"contains {base_manifest.facts['baseCommit']}: to "
+            f"the adapter was trained on commit {trained.facts['baseCommit']} of the base model, "
+            f"but the volume contains commit {base_manifest.facts['baseCommit']}: to "
             "prepare and train again, set spec.rerun to a new value"
         )
     return MergeRequest(

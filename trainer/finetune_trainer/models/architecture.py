@@ -33,7 +33,7 @@ def check(folder: Path, header: Header, *, source: str) -> None:
     if missing and header.tensors.keys() <= expected.keys():
         raise InvalidSpec(
             f"config.json and weights of model {source} do not match: the weights lack "
-            f"{missing[0]} ({len(missing)} tensors in total); choose another revision"
+            f"{missing[0]} (one of {len(missing)} missing tensors); choose another revision"
         )
 
 
@@ -56,7 +56,7 @@ def require_untied(folder: Path, names: Collection[str], *, source: str) -> None
         has = ", ".join(f"its {end} is {name}" for name, end in found.items())
         raise InvalidSpec(
             f"training.lora.modulesToSave names {', '.join(missing)}, which model {source} does "
-            f"not have ({has}): remove it from the list"
+            f"not have ({has}): remove the missing names from the list"
         )
     embedding, head = (ends[end] for end in ("embedding", "head"))
     if head is not None and head.weight is embedding.weight:

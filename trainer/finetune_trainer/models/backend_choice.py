@@ -74,7 +74,7 @@ OBSTACLES = (
     ),
     Obstacle(
         applies=lambda facts: facts.family in NOT_PACKED and facts.recipe.packing != "never",
-        reason="Unsloth does not pack the rows of model family {family}",
+        reason="Unsloth does not pack rows for models of the family {family}",
         remediation="set training.packing to never",
     ),
     Obstacle(
@@ -89,7 +89,7 @@ OBSTACLES = (
     ),
     Obstacle(
         applies=lambda facts: facts.recipe.advanced.attn_implementation != "auto",
-        reason="Unsloth does not follow training.advanced.attnImplementation",
+        reason="Unsloth ignores training.advanced.attnImplementation",
     ),
 )
 """The table. ``auto`` selects Unsloth if no obstacle applies, otherwise TRL."""
@@ -144,8 +144,8 @@ def require_present(name: str) -> None:
     if name not in installed():
         raise InvalidSpec(
             f"the prepare stage selected the backend {name}, but this trainer image does not "
-            f"contain it: use the image of the prepare stage, or set training.advanced.backend to "
-            "trl, which trains a new revision"
+            "contain it: use the image of the prepare stage; or, to train a new revision with trl, "
+            "set training.advanced.backend to trl"
         )
 
 
@@ -156,7 +156,7 @@ def version_warnings(backend: Backend) -> list[str]:
         return []
     return [
         f"the prepare stage selected {backend.name} {backend.version}, but this image contains "
-        f"version {found}, which is used for training"
+        f"version {found}, so training uses version {found}"
     ]
 
 

@@ -112,12 +112,13 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         raise InvalidSpec(
-            f"model {source} is already quantized ({method}): choose the repository with its "
-            "16-bit weights; QLoRA quantizes them itself"
+            f"model {source} is already quantized ({method}): choose a repository with 16-bit "
+            "weights of this model; the train stage quantizes them"
         )
     if family not in CONFIG_MAPPING_NAMES:
         needs = (
-            f", and {CONFIG} requires Python code of the repository (auto_map), which is never run"
+            f", and {CONFIG} requires Python code of the repository (auto_map), which the trainer "
+            "never runs"
             if "auto_map" in config
             else ""
         )

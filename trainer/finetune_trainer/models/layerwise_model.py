@@ -62,7 +62,7 @@ class LayerwiseModel:
         }
         strange = sorted(set(self._names.values()) - set(self._header.tensors))
         if strange:
-            raise UnsupportedFamily(f"the base's files have no {strange[0]}")
+            raise UnsupportedFamily(f"the files of the base model contain no tensor {strange[0]}")
         self.decoder = model.get_decoder()
         if not isinstance(getattr(self.decoder, "layers", None), torch.nn.ModuleList):
             raise UnsupportedFamily(f"{type(model).__name__} has no list of decoder layers")

@@ -42,8 +42,8 @@ def check_cards(options: EstimateOptions, config: Mapping[str, Any]) -> None:
         return
     written = options.serving.dtype
     field = "merge.dtype" if options.merges else "serving.dtype"
-    cause = f"{field}, or the chart value serving.dtype"
-    remediation = "set it to float16, or "
+    cause = f"set by {field} or by the chart value serving.dtype"
+    remediation = f"set {field} to float16, or "
     if written == "auto" and options.merges and config.get("model_type") in BFLOAT16_FAMILIES:
         written, remediation = "bfloat16", ""
         cause = f"vLLM does not support model family {config['model_type']} in float16"

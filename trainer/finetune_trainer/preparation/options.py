@@ -20,7 +20,10 @@ def add(command: argparse.ArgumentParser) -> None:
         "model: the memory check uses the smallest one; omit it to skip the check",
     )
     command.add_argument(
-        "--driver", type=int, help="branch of the NVIDIA driver of the GPU nodes, if it is known"
+        "--driver",
+        type=int,
+        help="number of the NVIDIA driver branch on the GPU nodes, such as 580; omit it if it is "
+        "not known",
     )
     command.add_argument(
         "--compute-capability", help="of the GPUs, as MAJOR.MINOR; omit it if it is not known"

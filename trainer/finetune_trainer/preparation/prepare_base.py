@@ -169,8 +169,8 @@ def check_saved(job: JobConfig, header: Header, *, source: str) -> None:
     ]
     if missing:
         raise InvalidSpec(
-            f"training.lora.modulesToSave names {', '.join(missing)}, but the files of model "
-            f"{source} contain no tensor of this name: remove it from the list"
+            f"the files of model {source} contain no tensor of the modules {', '.join(missing)} "
+            "in training.lora.modulesToSave: remove these modules from the list"
         )
 
 

@@ -127,8 +127,9 @@ def tokenize(
     log(
         f"dataset: {counts.rows} training rows, {counts.validation_rows} "
         f"{'held-out rows' if evaluation is None else 'rows of evaluation.dataset'}, "
-        f"{counts.dropped_rows} dropped; {counts.train_tokens} tokens, {counts.trained_tokens} "
-        f"of them trained on; {plan.steps} steps{', packed' if plan.packed else ''}"
+        f"{counts.dropped_rows} dropped rows; {counts.train_tokens} tokens, of which "
+        f"{counts.trained_tokens} contribute to the loss; {plan.steps} steps"
+        f"{', packed' if plan.packed else ''}"
     )
     return TokenizedRows(
         rows=prepared,
@@ -253,14 +254,14 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
         )
     if counts.dropped_rows:
         warnings.append(
-            f"{counts.dropped_rows} rows longer than training.sequenceLength were dropped: raise "
-            "it to train on them"
+            f"{counts.dropped_rows} rows longer than training.sequenceLength were dropped: to "
+            "train on these rows, raise training.sequenceLength"
         )
     own = tokenized.rows.evaluation
     if own is not None and own.dropped_rows:
         warnings.append(
-            f"{own.dropped_rows} rows of evaluation.dataset longer than training.sequenceLength "
-            "were dropped"
+            f"the evaluation does not use {own.dropped_rows} rows of evaluation.dataset: they are "
+            "longer than training.sequenceLength"
         )
     if own is not None and own.trained_rows:
         warnings.append(
@@ -275,8 +276,8 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
         )
     if counts.duplicate_rows and job.dataset.duplicates == "keep":
         warnings.append(
-            f"{counts.duplicate_rows} rows are exact duplicates of others: set dataset.duplicates "
-            "to drop unless this is intended"
+            f"{counts.duplicate_rows} rows are exact duplicates of other rows: if this is not "
+            "intended, set dataset.duplicates to drop"
         )
     if tokenized.template.frozen:
         warnings.append(

@@ -43,9 +43,9 @@ def require_capability(name: str, capability: tuple[int, int]) -> None:
     if capability < MIN_CAPABILITY:
         found, needed = (".".join(map(str, each)) for each in (capability, MIN_CAPABILITY))
         raise UnsupportedGpu(
-            f"GPU {name} has the compute capability {found}, and this image needs {needed} "
-            "(Turing) or later: select nodes with a newer GPU in the chart value gpu.products or "
-            "in spec.placement.nodeSelector"
+            f"GPU {name} has the compute capability {found}, but this image needs {needed} "
+            "(Turing) or later: to select nodes with a newer GPU, set "
+            "spec.placement.nodeSelector or the chart value gpu.products"
         )
 
 
@@ -59,9 +59,9 @@ def require_versions(driver: int | None, capability: str | None) -> None:
         require_capability("of the nodes", (major, minor))
     if driver is not None and driver < int(MIN_DRIVER.removeprefix("R")):
         raise UnsupportedGpu(
-            f"spec.placement.nodeSelector selects nodes with the NVIDIA driver R{driver}, which is "
-            f"too old for this image; it needs {MIN_DRIVER} or later (CUDA 13): update the driver, "
-            "or select other nodes"
+            f"spec.placement.nodeSelector selects nodes with the NVIDIA driver R{driver}, but this "
+            f"image needs {MIN_DRIVER} or later (CUDA 13): update the driver, or select other "
+            "nodes"
         )
 
 

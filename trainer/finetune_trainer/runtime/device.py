@@ -53,8 +53,8 @@ def _unusable(reported: str) -> UnsupportedGpu | Transient:
     if re.search(r"driver.*(too old|insufficient)", reported, re.IGNORECASE):
         return UnsupportedGpu(
             f"the NVIDIA driver of the node is too old for this image, which needs {MIN_DRIVER} or "
-            f"later (CUDA 13): update the driver, or select other nodes in spec.placement. CUDA "
-            f"reports: {reported}"
+            f"later (CUDA 13): update the driver, or use spec.placement to select other nodes. "
+            f"CUDA reports: {reported}"
         )
     return Transient(
         "CUDA cannot use the GPU of this pod: check the driver and the device plugin of the node, "

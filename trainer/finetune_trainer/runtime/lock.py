@@ -48,7 +48,10 @@ def held(layout: Layout, command: str, *, wait: float = WAIT_SECONDS) -> Iterato
         if _acquire(file, wait=wait):
             stale = _owner(file)
             if stale:
-                log(f"{stale} used the volume before and did not exit cleanly; taking over")
+                log(
+                    f"{stale} used the volume before and did not exit cleanly; this process now "
+                    "uses the volume"
+                )
         _write_owner(file, _own_write_owner(command))
         try:
             yield
@@ -92,7 +95,10 @@ def _acquire(file: TextIOWrapper, *, wait: float) -> bool:
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
-            log(f"the volume's file system has no locks ({error}): continuing without one")
+            log(
+                f"the file system of the volume does not support file locks ({error}): another "
+                "trainer that uses the volume at the same time is not detected"
+            )
             return False
         owner = _owner(file) or "another process"
         if time.monotonic() >= until:

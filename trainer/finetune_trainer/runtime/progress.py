@@ -19,8 +19,8 @@ PORT_VARIABLE = "FINETUNE_METRICS_PORT"
 
 HELP = {
     "progress_ratio": "Completed share of this stage, from 0 to 1.",
-    "download_bytes": "Number of bytes of the base model or dataset that are downloaded.",
-    "download_size_bytes": "Total number of bytes of the base model or dataset to download.",
+    "download_bytes": "Bytes of the base model or dataset that have been downloaded.",
+    "download_size_bytes": "Total bytes of the base model or dataset to download.",
     "global_step": "Completed optimizer steps.",
     "max_steps": "Planned optimizer steps.",
     "train_loss": "Training loss of the last logged step.",
@@ -38,8 +38,8 @@ HELP = {
 }
 COUNTERS = {"gpu_seconds", "data_wait_seconds"}
 PHASE = (
-    "Label phase: saving (of the adapter) or reference (recording log-probabilities for "
-    "verification), both after the last training step. The value is always 1."
+    'Label phase: "saving" while the adapter is saved, "reference" while log-probabilities are '
+    "recorded for verification; both follow the last training step. The value is always 1."
 )
 RETRIES = "Total number of training restarts over all attempts, by cause."
 CHECKPOINT_AGE = "Seconds since this process published its newest checkpoint."

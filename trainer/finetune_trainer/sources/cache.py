@@ -26,7 +26,10 @@ def take(
     folder = Path(root) / f"models--{repository.name.replace('/', '--')}"
     snapshot = folder / "snapshots" / repository.commit
     if not snapshot.is_dir():
-        log(f"the base cache does not have {repository.name} at commit {repository.commit[:12]}")
+        log(
+            f"the base cache does not have {repository.name} at commit {repository.commit[:12]}: "
+            "downloading it"
+        )
         return {}
     taken = {}
     with reporting_bytes(into, on_bytes):
@@ -51,7 +54,10 @@ def _copied(source: Path, target: Path, expected: str | None) -> str | None:
         return None
     if digest != expected:
         part.unlink()
-        log(f"{source.name} in the base cache differs in SHA-256 from the hub: downloading it")
+        log(
+            f"the SHA-256 of {source.name} in the base cache is not the one that the hub states: "
+            "downloading it"
+        )
         return None
     part.rename(target)
     return digest

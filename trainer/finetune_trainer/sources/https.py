@@ -205,7 +205,7 @@ class Https:
             error = f"the server returned HTTP {status} for {what}"
             if not is_retryable(status) and status != 416:
                 raise InvalidSpec(f"{error}: correct {self._kind}.source")
-            raise Transient(f"{error}: the download is retried")
+            raise Transient(f"{error}: the next attempt retries the download")
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -219,8 +219,8 @@ class Https:
         except httpx.HTTPError as error:
             self._refuse_certificate(error)
             raise Transient(
-                f"{what} is unreachable ({brief(error)}): the download is "
-                "retried; if this persists, check the URL and the network policy"
+                f"{what} is unreachable ({brief(error)}): the next attempt retries the download; "
+                "if this persists, check the URL and the network policy"
             ) from error
 
     def _refuse_certificate(self, error: BaseException) -> None:

@@ -94,12 +94,12 @@ class Hub:
             )
         if not info.sha:
             raise Transient(
-                f"the hub returned no commit for {self._what()}: the download is retried"
+                f"the hub returned no commit for {self._what()}: the next attempt asks again"
             )
         if not _COMMIT.fullmatch(str(info.sha)):
             # Names of folders contain the commit.
             raise InvalidSpec(
-                f"the commit of {self._what()} that the hub returned is invalid "
+                f"the hub returned an invalid commit for {self._what()} "
                 f"({printable(str(info.sha)[:64])}): choose another repository, or let an "
                 "administrator check the chart's hub.endpoint"
             )
@@ -189,8 +189,9 @@ class Hub:
         except (OfflineModeIsEnabled, HTTPError, ConnectionError, TimeoutError) as error:
             self._refuse_certificate(error)
             raise Transient(
-                f"the hub is unreachable for {self._what()} ({brief(error)}): the download is "
-                "retried; if this persists, check the network policy and the chart's hub.endpoint"
+                f"the hub is unreachable for {self._what()} ({brief(error)}): the next attempt "
+                "retries the download; if this persists, check the network policy and the chart's "
+                "hub.endpoint"
             ) from error
 
     def _refuse_certificate(self, error: BaseException) -> None:
@@ -245,7 +246,8 @@ class Hub:
                 f"{what} does not exist on the hub: correct {self.kind}.source"
             )
         return Transient(
-            f"the hub returned an error for {what} ({brief(error)}): the download is retried"
+            f"the hub returned an error for {what} ({brief(error)}): the next attempt retries the "
+            "download"
         )
 
 

@@ -225,9 +225,11 @@ class S3:
             raise
         except (PermissionError, botocore.exceptions.NoCredentialsError) as error:
             remediation = (
-                f"check that the key in {whose}.s3.secretRef is correct and may list and read it"
+                f"check that the key in {whose}.s3.secretRef is correct and has permission to list "
+                "and read the objects"
                 if self._key
-                else "check that the role of access.serviceAccountName may list and read it"
+                else "check that the role of access.serviceAccountName has permission to list and "
+                "read the objects"
                 if self._has_identity()
                 else f"set {whose}.s3.secretRef, or set access.serviceAccountName to a "
                 "ServiceAccount with a cloud identity"
@@ -250,8 +252,8 @@ class S3:
                 raise
             raise_denied(error, what)
             raise Transient(
-                f"the store is unreachable for {what} ({brief(error)}): the download is retried; "
-                f"if this persists, check {whose}.s3.endpoint and the network policy"
+                f"the store is unreachable for {what} ({brief(error)}): the next attempt retries "
+                f"the download; if this persists, check {whose}.s3.endpoint and the network policy"
             ) from error
 
 

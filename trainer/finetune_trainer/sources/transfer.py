@@ -71,7 +71,7 @@ def _path(into: Path, name: str, what: str) -> Path:
     """Return the path of a file below a folder, and create its parent folders."""
     target = into / name
     if name.count("/") > MOST_FOLDERS:
-        raise InvalidSpec(_refusal(name, what, f"is in more than {MOST_FOLDERS} folders"))
+        raise InvalidSpec(_refusal(name, what, f"has more than {MOST_FOLDERS} levels of folders"))
     try:
         if not target.resolve().is_relative_to(into.resolve()):
             raise InvalidSpec(_refusal(name, what, "leads out of the download folder"))

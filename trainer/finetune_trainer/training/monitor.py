@@ -143,9 +143,9 @@ class Monitor:
         """Raise BudgetExceeded if the GPU-second budget is used up."""
         if self.over_budget:
             raise BudgetExceeded(
-                f"the training used {self._usage.gpu_seconds:.0f} GPU seconds at step {step} of "
-                f"{self._cadence.max_steps}; runPolicy.maxGpuSeconds is {self._budget:.0f}: raise "
-                "it to resume from the checkpoint, which is kept"
+                f"the training used {self._usage.gpu_seconds:.0f} GPU seconds until step {step} of "
+                f"{self._cadence.max_steps}, and runPolicy.maxGpuSeconds is {self._budget:.0f}: to "
+                "resume from the checkpoint, raise runPolicy.maxGpuSeconds"
             )
 
     def on_log(

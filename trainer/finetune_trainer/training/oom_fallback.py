@@ -21,7 +21,8 @@ class MemorySettings:
     offload: bool = False
 
     def __str__(self) -> str:
-        return f"micro-batch {self.micro_batch}{', activations offloaded' * self.offload}"
+        where = ", activations in host memory" if self.offload else ""
+        return f"micro-batch size {self.micro_batch}{where}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,8 +172,8 @@ class _Run:
             if self.oom_fallback.micro_batch_fixed and self.memory.micro_batch > 1:
                 advice = "lower training.advanced.microBatchSize, or omit it"
             raise CudaOutOfMemory(
-                f"CUDA ran out of memory with {self.memory} and rows of "
-                f"{self.job.training.sequence_length} tokens ({error}{self._estimated()}): {advice}"
+                f"CUDA ran out of memory with {self.job.training.sequence_length} tokens per row "
+                f"and {self.memory} ({error}{self._estimated()}): {advice}"
             ) from None
 
     def _estimated(self) -> str:

@@ -309,7 +309,7 @@ def test_command_rejects_a_family_that_the_set_backend_does_not_train(
 ) -> None:
     text = MANIFEST + "  training: {advanced: {backend: unsloth}}\n"
     assert main(written(tmp_path, text, shapes.LLAMA3_8B | {"model_type": "gemma2"})) == 64
-    assert "Unsloth does not pack the rows of model family gemma2" in capsys.readouterr().err
+    assert "Unsloth does not pack rows for models of the family gemma2" in capsys.readouterr().err
 
 
 def test_command_proposes_no_backend_that_the_image_lacks(

@@ -109,7 +109,7 @@ def test_figures_are_those_of_the_golden_file(name: str) -> None:
 def test_sentence_names_no_seconds_if_the_training_is_short() -> None:
     _, estimate = estimated(*next(iter(CASES.values())))
     texts = [report.sentence(replace(estimate, seconds=seconds)) for seconds in (0.4, 250.0)]
-    assert "at micro-batch" in texts[0]
+    assert "with micro-batch size" in texts[0]
     assert " and takes less than a minute;" in texts[0]
     assert " and takes approximately 4m10s;" in texts[1]
 

@@ -43,15 +43,15 @@ def test_auto_selects_unsloth_if_image_family_and_recipe_allow_it(family: str) -
     [
         ({"image": PLAIN}, "the trainer image does not contain Unsloth"),
         ({"family": "olmo2"}, "Unsloth is not tested with model family olmo2"),
-        ({"family": "gemma2"}, "Unsloth does not pack the rows of model family gemma2"),
+        ({"family": "gemma2"}, "Unsloth does not pack rows for models of the family gemma2"),
         (
             {"family": "gemma2", "packing": "always"},
-            "Unsloth does not pack the rows of model family gemma2",
+            "Unsloth does not pack rows for models of the family gemma2",
         ),
         ({"quantization": FLOAT32}, "Unsloth does not compute in float32 on a GPU"),
         (
             {"attn_implementation": "eager"},
-            "Unsloth does not follow training.advanced.attnImplementation",
+            "Unsloth ignores training.advanced.attnImplementation",
         ),
     ],
 )
@@ -77,8 +77,8 @@ def test_auto_selects_trl_otherwise_and_gives_the_reason(
         ),
         (
             {"family": "gemma2"},
-            "training.advanced.backend is unsloth, but Unsloth does not pack the rows of model "
-            "family gemma2: set it to auto, or set training.packing to never",
+            "training.advanced.backend is unsloth, but Unsloth does not pack rows for models of "
+            "the family gemma2: set it to auto, or set training.packing to never",
         ),
         (
             {"quantization": FLOAT32},

@@ -55,9 +55,15 @@ def test_auto_dtype_depends_on_the_largest_activation(
             True,
             "llama",
             [T4],
-            r"\(merge.dtype, or .* set it to float16, or use",
+            r"\(set by merge.dtype or .* set merge.dtype to float16, or use",
         ),
-        ("bfloat16", False, "llama", [A10G, T4], r"\(serving.dtype, or .*Tesla-T4 with compute c"),
+        (
+            "bfloat16",
+            False,
+            "llama",
+            [A10G, T4],
+            r"\(set by serving.dtype or .*Tesla-T4 with compute c",
+        ),
         (
             "auto",
             True,

@@ -102,8 +102,8 @@ def test_the_oldest_supported_gpu_is_that_of_the_pinned_pytorch() -> None:
         (None, None, None),
         (580, "7.5", None),
         (595, "12.0", None),
-        (570, None, "selects nodes with the NVIDIA driver R570, which is too old"),
-        (None, "7.0", "the compute capability 7.0, and this image needs 7.5"),
+        (570, None, "selects nodes with the NVIDIA driver R570, but this image needs"),
+        (None, "7.0", "the compute capability 7.0, but this image needs 7.5"),
     ],
 )
 def test_versions_in_node_labels_are_checked(

@@ -52,7 +52,7 @@ def tools_of(values: Mapping[str, Any], column: str) -> list[dict[str, Any]] | N
     if not isinstance(tools, list):
         raise BrokenRow(
             f"column {column!r} is {kind_of(tools)} instead of a list of JSON Schema functions: "
-            "write the tools as such a list, or as such a list in JSON text"
+            "write the tools as such a list, or write the list as JSON text"
         )
     return [_tool(each, f"{column}[{at}]") for at, each in enumerate(tools)]
 

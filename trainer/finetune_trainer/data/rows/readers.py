@@ -164,7 +164,7 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
                         raise DatasetInvalid(
                             f"row {number + 1} of {name} is longer than "
                             f"{bounded_reader.LONGEST_ROW >> 20} MiB: "
-                            "remove the row, or columns that are not trained on"
+                            "remove the row, or the columns that training does not use"
                         )
                     for values in piece.to_pylist():
                         number += 1
@@ -194,8 +194,8 @@ def _batch_rows(metadata: Any, name: str) -> int:
         if mean > bounded_reader.LONGEST_ROW:
             raise DatasetInvalid(
                 f"the rows of {name} have {mean >> 20} MiB on average, but at most "
-                f"{bounded_reader.LONGEST_ROW >> 20} MiB are allowed: "
-                "remove columns that are not trained on"
+                f"{bounded_reader.LONGEST_ROW >> 20} MiB per row are allowed: "
+                "remove the columns that training does not use"
             )
         largest = max(largest, mean)
     return max(1, min(BATCH_ROWS, BATCH_BYTES // largest))

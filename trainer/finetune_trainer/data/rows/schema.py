@@ -119,7 +119,7 @@ def _text(values: dict[str, Any], column: str, *, optional: bool = False) -> str
             "the row"
         )
     if not optional and not value.strip():
-        raise BrokenRow(f"column {column!r} is empty: remove the row, or fill it in")
+        raise BrokenRow(f"column {column!r} is empty: remove the row, or fill in the column")
     require_text(value, f"column {column!r}")
     return value
 

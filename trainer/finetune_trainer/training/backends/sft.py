@@ -105,7 +105,7 @@ def _train(
     kernel = _kernel(request, factory, model, device)
     _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    log(f"{trainable / 1e6:.2f} M trainable parameters on {len(recorded.digests)} quantized layers")
+    log(f"trainable parameters: {trainable / 1e6:.2f} M; quantized layers: {len(recorded.digests)}")
     if recipe.advanced.liger_fused_linear_cross_entropy:
         # Trainer.train() does the same, but a resumed run may evaluate before it.
         apply_liger_kernel(model, liger.KERNELS)
@@ -193,7 +193,7 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
             parameter.data = made[name]
     for name, value in _changed(trainer.args, wanted).items():
         raise InvalidSpec(
-            f"the backend would train with {name} {value} instead of {wanted[name]}: set "
+            f"the backend would set {name} to {value} instead of {wanted[name]}: set "
             "training.advanced.backend to trl"
         )
     if model.config._attn_implementation == VARLEN:
