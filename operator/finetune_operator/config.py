@@ -18,8 +18,8 @@ def _reject_metadata_services(cidrs: list[Network]) -> list[Network]:
         for service in METADATA:
             if cidr.version == service.version and cidr.subnet_of(service):  # type: ignore[arg-type]
                 raise ValueError(
-                    f"{cidr} contains only a cloud metadata service, which hands out the "
-                    "credentials of the node; it is never opened, remove it"
+                    f"{cidr} contains only addresses of cloud metadata services, which hand out "
+                    "the credentials of the node: remove this range"
                 )
     return cidrs
 

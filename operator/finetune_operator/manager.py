@@ -71,14 +71,15 @@ def load_config(path: Path) -> OperatorConfig:
         raise ConfigurationError(f"--config {path}: {details}") from error
     if refused := violations_of_defaults(without_nulls(config.defaults), config.policy):
         raise ConfigurationError(
-            f"--config {path}: the policy allows no job with these defaults: {' '.join(refused)}"
+            f"--config {path}: values in defaults violate the limits in policy: {' '.join(refused)}"
         )
     size = len(frozen_part(config.model_copy(update={"defaults": defaults})).encode())
     if size > MOST_FROZEN_BYTES:
         raise ConfigurationError(
-            f"--config {path}: images, serving, hub and defaults have {size} bytes; at most "
-            f"{MOST_FROZEN_BYTES} are allowed, because the status of each job contains them. Set "
-            "long values, such as dataset.chatTemplate, in the jobs instead of in defaults."
+            f"--config {path}: images, serving, hub and defaults have {size} bytes together, but "
+            f"at most {MOST_FROZEN_BYTES} are allowed: the operator copies these settings into the "
+            "status of each job. Set long values, such as dataset.chatTemplate, in the jobs "
+            "instead of in defaults."
         )
     hub, egress = config.hub, config.egress
     closed = hub.port not in egress.ports and not egress.hub_cidrs
@@ -86,7 +87,7 @@ def load_config(path: Path) -> OperatorConfig:
         raise ConfigurationError(
             f"--config {path}: hub.endpoint: port {hub.port} of {hub.host} is not in egress.ports, "
             "so prepare pods cannot reach the hub. Set egress.hubCidrs to the address ranges of "
-            f"{hub.host}; the port is then open only in these ranges."
+            f"{hub.host}: the operator then allows connections to this port only in these ranges."
         )
     if config.proxy.is_outside_name and not config.proxy.cidrs:
         raise ConfigurationError(

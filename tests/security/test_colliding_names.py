@@ -96,7 +96,7 @@ def test_another_recipe_of_the_same_name_is_not_the_trained_one(order: tuple[int
     assert reason(cluster) == "InvalidSpec"
     message = cluster.status["conditions"][0]["message"]
     assert cluster.status["revision"] in message
-    assert "Set spec.rerun to a new value" in message
+    assert "To get another name, set spec.rerun to a new value" in message
     assert (cluster.status["revisions"], cluster.objects) == before
 
     cluster.edit(rerun="another")

@@ -225,7 +225,7 @@ def test_a_result_without_the_digests_of_its_folders_completes_no_stage(
         each for each in cluster.status["revisions"][0]["stages"] if each["stage"] == stage
     )
     assert (attempt["outcome"], attempt["reason"]) == ("Failed", "ResultMissing")
-    assert "no digests of the folders that it published" in attempt["message"]
+    assert "lacks the digests of its output folders" in attempt["message"]
 
 
 def test_the_result_of_another_stage_completes_no_stage() -> None:

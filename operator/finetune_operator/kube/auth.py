@@ -46,8 +46,8 @@ async def load(configuration: Configuration) -> None:
         await kube_config.load_kube_config(file, client_configuration=configuration)
     except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
         raise Transient(
-            f"cannot load credentials for an API server: {error}. Run in a pod with a service "
-            "account, or set KUBECONFIG"
+            f"cannot load credentials for an API server: {error}. Run the operator in a pod with a "
+            "service account, or set KUBECONFIG to the path of a kubeconfig"
         ) from error
     configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
 

@@ -43,10 +43,11 @@ ALLOWED = Decision(status=200)
 NO_TOKEN = Decision(status=401, text="send the token of a ServiceAccount as a bearer token")
 INVALID_TOKEN = Decision(status=401, text="the API server does not accept the bearer token")
 FORBIDDEN = Decision(
-    status=403, text=f"the user of the token may not get the non-resource URL {PATH}"
+    status=403,
+    text=f"the user of the token has no permission for the verb get on the non-resource URL {PATH}",
 )
 TOO_MANY = Decision(status=429, text="too many requests with different tokens from this address")
-UNAVAILABLE = Decision(status=503, text="the API server did not review the token")
+UNAVAILABLE = Decision(status=503, text="the API server could not check the token: try again")
 
 Review = Callable[[str], Awaitable[Decision]]
 

@@ -30,7 +30,7 @@ IN_PROGRESS: dict[Stage, Reason] = {
     "merge": Reason.MERGING,
 }
 DOING: dict[Stage, str] = {
-    "prepare": "Downloading, validating and tokenizing the model and the dataset.",
+    "prepare": "Downloading and validating the model and the dataset; tokenizing the dataset.",
     "train": "Training the adapter.",
     "merge": "Merging base model and adapter.",
 }

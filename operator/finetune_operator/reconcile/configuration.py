@@ -36,10 +36,11 @@ def changed(snapshot: IndexedSnapshot, target: TargetRevision) -> Position | Non
     if _renders(snapshot, target):
         return None
     return _stalled(
-        f"The ConfigMap of revision {target.revision} was deleted, and its {JOB_FILE} cannot be "
-        "rendered again, because evalSteps, saveSteps or loggingSteps of spec.training.advanced "
-        "changed after the revision started, or because the operator was upgraded. Set these "
-        "fields to their earlier values, or set spec.rerun to a new value to train a new revision."
+        f"The ConfigMap of revision {target.revision} was deleted, and the operator cannot render "
+        f"its {JOB_FILE} again: evalSteps, saveSteps or loggingSteps of spec.training.advanced "
+        "changed after the revision started, or the operator was upgraded. If you changed these "
+        "fields, set them to their earlier values. To train a new revision instead, set spec.rerun "
+        "to a new value."
     )
 
 

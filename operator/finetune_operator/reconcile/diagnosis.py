@@ -79,8 +79,8 @@ def refused(note: str) -> Blocker:
     return Blocker(
         reason=Reason.FAILED_CREATE,
         message=quoting(
-            "The API server rejected an object of the job. The job continues once the API server "
-            "accepts the object.",
+            "The API server rejected an object of the job. The job continues as soon as the API "
+            "server accepts this object.",
             API_SERVER,
             note,
         ),
@@ -155,7 +155,7 @@ def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
     Its owner may not have named a queue: a namespace may have a default one.
     """
     name, queue = job["metadata"]["name"], naming.label(job, naming.QUEUE)
-    queue_name = f"queue {queue}" if queue else "the queue that suspended it"
+    queue_name = f"queue {queue}" if queue else "its queue"
     note = events_of.note((each for each in events if each.get("type") != "Normal"), job)
     quoted = f": {sentence(note)}" if note else "."
     if has_run:
@@ -196,8 +196,9 @@ def _container(pod: Object) -> Blocker | None:
             return Blocker(
                 reason=Reason.IMAGE_PULL_FAILED,
                 message=quoting(
-                    f"Image {image} cannot be pulled. The image must exist; if the registry "
-                    "requires a login, the namespace must contain the chart's imagePullSecrets.",
+                    f"Image {image} cannot be pulled. Check that the image exists. If the registry "
+                    "requires a login, create the Secrets of the chart value imagePullSecrets in "
+                    "the namespace of the job.",
                     KUBELET,
                     message or reason,
                 ),
@@ -230,8 +231,8 @@ def _unmounted(pod: Object, evidence: Evidence) -> Blocker | None:
     if note is None:
         return None
     explanation = (
-        "A volume of the pod cannot be attached or mounted. Another pod or node may still use the "
-        "volume, or its storage driver may be missing on the node."
+        "A volume of the pod cannot be attached or mounted. Possible causes: another pod or node "
+        "still uses the volume, or the node of the pod lacks the storage driver of the volume."
     )
     return _missing(pod, note) or Blocker(
         reason=Reason.VOLUME_PENDING, message=quoting(explanation, KUBELET, note)
@@ -253,11 +254,12 @@ def _missing(pod: Object, message: str) -> Blocker | None:
     else:
         explanation = f"{subject} does not exist. Create it in namespace {namespace}"
         if not secret:
-            field = "dataset.source (or the source of evaluation.dataset)"
+            keys = "the key that the configmap:// source or caConfigMapRef names"
+        elif naming.label(pod, naming.STAGE) == "serve":
+            keys = "the key that serving.apiKeySecretRef names"
         else:
-            serves = naming.label(pod, naming.STAGE) == "serve"
-            field = "serving.apiKeySecretRef" if serves else "tokenSecretRef"
-        explanation += f", with the key that {field} names."
+            keys = "the key that tokenSecretRef names"
+        explanation += f", with {keys}."
     return Blocker(
         reason=Reason.SECRET_MISSING if secret else Reason.CONFIG_MAP_MISSING,
         message=quoting(explanation, KUBELET, message),

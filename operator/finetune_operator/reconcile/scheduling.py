@@ -78,7 +78,8 @@ def _resources(pod: Object, resources: Iterable[str]) -> str:
     if devices:
         return (
             f"No suitable node has a free GPU ({names(devices)}). The pod starts when a GPU "
-            "becomes free or a node is added. Nodes without a device plugin offer no GPU."
+            "becomes free, or when a node with a GPU is added. A node offers its GPUs only if a "
+            "device plugin runs on it."
         )
     asked = [f"{name} {_requested(pod, name)}" for name in resources]
     stage = naming.label(pod, naming.STAGE)
@@ -104,7 +105,7 @@ def _labels(pod: Object, placed_by: str) -> str:
         return "No node matches the node affinity of the pod."
     noun = "label" if len(labels) == 1 else "labels"
     return (
-        f"No available node has the {noun} {names(labels)}, as {placed_by} requires. "
+        f"No available node has the {noun} {names(labels)}, which {placed_by} requires. "
         "Set spec.placement.nodeSelector to a label that your nodes have, or label a node. "
         "To list the labels of the nodes, run: kubectl get nodes --show-labels."
     )
@@ -165,8 +166,8 @@ def _volume(name: str, claim: Object | None, said: str, pod: Object) -> tuple[st
     """
     storage_class = (claim or {}).get("spec", {}).get("storageClassName")
     choose = (
-        "Set spec.storage.storageClassName to an existing one. To list them, run: kubectl get "
-        "storageclass."
+        "Set spec.storage.storageClassName to an existing StorageClass. To list them, run: kubectl "
+        "get storageclass."
     )
     missing = re.search(r'storageclass(?:\.storage\.k8s\.io)? "([^"]+)" not found', said)
     if missing is not None:

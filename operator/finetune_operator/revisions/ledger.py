@@ -49,7 +49,7 @@ class Ledger:
             place = ".".join(str(step) for step in finding["loc"])
             raise UnsupportedVersion(
                 "the ledger in status.revisions",
-                f"{place}: {finding['msg']}, it is {finding['input']!r}",
+                f"{place}: {finding['msg']}, but the value is {finding['input']!r}",
             ) from error
         for number, revision in enumerate(parsed):
             if revision.frozen is None:

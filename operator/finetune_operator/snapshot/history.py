@@ -19,16 +19,16 @@ def check(store: ObjectStore, kind: str, page: Page, newest: int) -> None:
     listed, plural = int(page.version), KINDS[kind].plural
     if listed < newest:
         raise Restored(
-            f"the list of {plural} has resourceVersion {listed}, which is older than {newest}, "
-            "observed before: etcd was restored from a backup. The operator restarts with an empty "
-            "cache."
+            f"the list of {plural} has resourceVersion {listed}, but the operator has observed the "
+            f"newer resourceVersion {newest} before: etcd was restored from a backup. The operator "
+            "restarts with an empty cache."
         )
     for each in page.items:
         known = store.version(kind, name_of(each))
         if version_of(each) < known <= listed:
             raise Restored(
                 f"the list of {plural} with resourceVersion {listed} contains "
-                f"{'/'.join(name_of(each))} with resourceVersion {version_of(each)}, but "
-                f"{known} was observed before: etcd was restored from a backup. The operator "
-                "restarts with an empty cache."
+                f"{'/'.join(name_of(each))} with resourceVersion {version_of(each)}, but the "
+                f"operator has observed this object with resourceVersion {known} before: etcd was "
+                "restored from a backup. The operator restarts with an empty cache."
             )

@@ -105,7 +105,7 @@ class JobMetrics(Collector):
             jobs.add_metric(labels, count)
         gpu_seconds = CounterMetricFamily(
             "finetune_gpu_seconds",
-            "Total GPU-seconds per namespace and purpose.",
+            "Total GPU-seconds per namespace and purpose (training or serving).",
             labels=["namespace", "purpose"],
         )
         for labels, seconds in sorted(self._gpu_seconds.items()):

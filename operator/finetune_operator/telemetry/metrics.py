@@ -32,7 +32,7 @@ RECONCILE_TOTAL = Counter(
 )
 RECONCILE_ERRORS = Counter(
     "controller_runtime_reconcile_errors",
-    "Total number of reconciliation errors per controller, which are retried with backoff.",
+    "Total number of reconciliation errors that are retried with backoff, per controller.",
     ("controller",),
     registry=REGISTRY,
 )

@@ -43,7 +43,7 @@ def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
         ),
         (
             VALID + "proxy: {url: 'http://10.0.0.1:3128', cidrs: [169.254.169.254/32]}",
-            "proxy.cidrs: Value error, 169.254.169.254/32 contains only a cloud metadata service",
+            "169.254.169.254/32 contains only addresses of cloud metadata services",
         ),
         (VALID + "caCertificates: none", "caCertificates: Value error, no CA certificates in PEM"),
     ],

@@ -49,7 +49,7 @@ def state(
         message = f"Build {build} answers at {serving.endpoint(snapshot.job)}"
     elif target.resolved.spec.serving.replicas == 0:
         summary, reason = "stopped", Reason.SCALED_TO_ZERO
-        message = f"Build {build} is scaled to 0 by spec.serving.replicas."
+        message = f"Build {build} has no pods because spec.serving.replicas is 0."
     elif released:
         summary, reason = "released", Reason.GPU_RELEASED
         message = f"Build {build} released its GPU to build {target.build}."
@@ -128,9 +128,12 @@ def starting(
     if restarting and deployment is not None:
         seconds = int(deployment["spec"]["progressDeadlineSeconds"])
         if readiness.down_seconds(snapshot, deployment, pods, now) > seconds:
-            see = f"Run kubectl describe pod -l {naming.BUILD}={target.build}."
+            see = f"To see why, run: kubectl describe pod -l {naming.BUILD}={target.build}."
             if not pods:
-                see = f"No pod exists. Run kubectl describe rs -l {naming.BUILD}={target.build}."
+                see = (
+                    "No pod exists. To see why, run: kubectl describe rs -l "
+                    f"{naming.BUILD}={target.build}."
+                )
             if no_pod is not None:
                 see = diagnosis.refused(str(no_pod["message"])).message
             return Position(

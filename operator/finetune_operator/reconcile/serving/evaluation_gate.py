@@ -49,8 +49,8 @@ def judge(found: Evaluation | None, base: BaseKind) -> Gate:
     if found is None:
         return Gate(
             outcome="NotEvaluated",
-            message="No rows were held out. Set validationFraction of the dataset, or "
-            "spec.evaluation.dataset, to evaluate the model.",
+            message="The model was not evaluated because no rows were held out. To evaluate it, "
+            "set validationFraction of the dataset, or set spec.evaluation.dataset.",
         )
     build = _of(found, base)
     if found.rows < ENOUGH_ROWS or build.standard_error is None:
@@ -70,7 +70,8 @@ def judge(found: Evaluation | None, base: BaseKind) -> Gate:
         return Gate(
             outcome="Failed",
             message=f"The tuned model is worse than its base model: {numbers}. Change the dataset "
-            "or spec.training, or set spec.evaluation.onRegression to Serve.",
+            "or spec.training. To serve the model anyway, set spec.evaluation.onRegression to "
+            "Serve.",
         )
     return Gate(outcome="Passed", message=f"The tuned model passed: {numbers}.")
 
@@ -109,14 +110,20 @@ def _not_comparable(candidate: Build, serving: Build) -> str | None:
         if each.artifacts.evaluation is None:
             return f"Build {each.build} was not evaluated: no rows were held out."
         if each.base is None or each.artifacts.evaluation.rows_digest is None:
-            return f"The evaluation of build {each.build} by an earlier version lacks some numbers."
+            return (
+                f"Build {each.build} was evaluated by an earlier version of the operator or "
+                "trainer, which did not record all values that the comparison needs."
+            )
     new, old = candidate.artifacts, serving.artifacts
     if new.base_commit != old.base_commit:
-        return f"Build {serving.build} was tuned from another base model."
+        return (
+            f"Build {serving.build} was tuned from another base model, or from another commit of "
+            "it."
+        )
     if (new.evaluation and new.evaluation.rows_digest) != (
         old.evaluation and old.evaluation.rows_digest
     ):
-        return f"Build {serving.build} was evaluated on other rows."
+        return f"Build {serving.build} was evaluated on other held-out rows than the new build."
     return None
 
 
@@ -139,7 +146,7 @@ def refusal(gate: Gate, policy: EvaluationPolicy) -> str | None:
         return gate.message
     if policy.on_serving_regression == "Stall" and (worse := _worse(gate)):
         return (
-            f"{worse} Change the dataset or spec.training, or set "
+            f"{worse} Change the dataset or spec.training. To serve the model anyway, set "
             "spec.evaluation.onServingRegression to Serve."
         )
     return None
@@ -155,7 +162,7 @@ def _worse(gate: Gate) -> str | None:
     compared = gate.against_serving
     if compared is None or compared.outcome != "Worse":
         return None
-    return f"The tuned model is worse than the model that it replaces. {compared.message}"
+    return f"The tuned model is worse than the model that it would replace. {compared.message}"
 
 
 def base_of(target: TargetRevision) -> BaseKind:

@@ -125,9 +125,9 @@ def _auto(
         return _before_release(snapshot, target, ledger, pods, old, now)
     if release.ended is not None:
         note = (
-            f"Build {old.build} keeps its GPU because it has already released it once for revision "
-            f"{target.revision} ({release.ended}). To release it again, set spec.serving.rollout "
-            "to FreeGPU."
+            f"Build {old.build} keeps its GPU. With Auto, a build releases its GPU at most once "
+            f"per revision, and the release for revision {target.revision} has ended "
+            f"({release.ended}). To release the GPU again, set spec.serving.rollout to FreeGPU."
         )
         return Handover(ledger=ledger, note=note if _waiting(pods) else "")
     if stage == "merge":
@@ -188,9 +188,9 @@ def _after_release(
         )
     ended = {"waiting_since": None, "ended": Reason.RELEASE_DID_NOT_HELP}
     text = (
-        f"Build {old.build} released its GPU at {release.released_at}, but no train pod of "
-        f"revision {target.revision} was scheduled within {HELPS_WITHIN_SECONDS} s. Build "
-        f"{old.build} serves again and keeps its GPU. Free a GPU for the train pod."
+        f"Build {old.build} released its GPU at {release.released_at}, but for "
+        f"{HELPS_WITHIN_SECONDS} s, no train pod of revision {target.revision} had a node. Build "
+        f"{old.build} serves again and keeps its GPU. To train, free another GPU."
     )
     event = Event(type="Warning", reason=Reason.RELEASE_DID_NOT_HELP, message=text)
     return Handover(

@@ -100,8 +100,8 @@ def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failur
         return None
     return Failure(
         reason=Reason.PROGRESS_DEADLINE_EXCEEDED,
-        message=f"No pod became ready within {seconds} s after it was scheduled. Run kubectl logs "
-        f"deployment/{deployment['metadata']['name']} --all-containers.",
+        message=f"{seconds} s after the newest pod was scheduled, no pod was ready. To see why, "
+        f"run: kubectl logs deployment/{deployment['metadata']['name']} --all-containers.",
     )
 
 
@@ -127,7 +127,7 @@ def _crashing(pod: Object, container: Mapping[str, Any]) -> Failure | None:
     return Failure(
         reason=Reason.CRASH_LOOP_BACK_OFF,
         message=f"Container {container['name']} of pod {pod['metadata']['name']} exited "
-        f"{restarts + 1} times, last with {why}.",
+        f"{restarts + 1} times. Reason of the last exit: {why}.",
     )
 
 

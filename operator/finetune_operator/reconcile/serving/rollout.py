@@ -92,7 +92,7 @@ def _position(
         return Position(
             state="done",
             reason=Reason.SCALED_TO_ZERO,
-            message="Serving is scaled to 0 by spec.serving.replicas.",
+            message="The model has no serving pods because spec.serving.replicas is 0.",
         )
     if ready and snapshot.service is not None and serving == build:
         text = f"Serving at {manifests.endpoint(snapshot.job)}"

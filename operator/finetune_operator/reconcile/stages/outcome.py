@@ -58,9 +58,9 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
             + (
                 f"its result reports step {result.global_step} of {result.max_steps}. "
                 if result is not None and _cut_short(result)
-                else "its result has no digests of the folders that it published. "
+                else "its result lacks the digests of its output folders. "
                 if result is not None and result.outcome == "completed"
-                else "left no result that reports completion. "
+                else "its pod did not report that the stage is complete. "
             )
             + f"Run kubectl logs job/{job['metadata']['name']}.",
         )

@@ -120,7 +120,8 @@ def _start(
             ledger=ledger,
             position=active(
                 Reason.WAITING_FOR_VOLUME,
-                f"Replacing PersistentVolumeClaim {name}, which is not bound, to match the spec.",
+                f"PersistentVolumeClaim {name} is not bound and does not match the spec. The "
+                "operator replaces it.",
             ),
             stops=(Delete(object=misfit, propagation="Background"),),
         )

@@ -17,9 +17,9 @@ def warnings(job: Object, *, has_run: bool) -> tuple[str, ...]:
     if queue is None or not has_run or _managed(job):
         return ()
     return (
-        f"spec.queueName is {queue}, but no queue held the train Job: Kueue is not installed, or "
-        "does not manage Jobs in this namespace. The job runs outside of any queue. Install or "
-        "configure Kueue, or remove spec.queueName.",
+        f"spec.queueName is {queue}, but the train Job started without admission by a queue: Kueue "
+        "is not installed, or does not manage Jobs in this namespace. The quota of the queue does "
+        "not apply to this Job. Install or configure Kueue, or remove spec.queueName.",
     )
 
 

@@ -72,7 +72,8 @@ def too_many(attempt: Attempt, limit: int) -> Attempt:
     """Return the attempt as failed because its stage restarted more often than the limit."""
     message = (
         f"The {attempt.stage} stage restarted {capped(attempt)} times, but "
-        f"spec.runPolicy.maxRestarts is {limit}. Raise it to at least {capped(attempt)} to resume."
+        f"spec.runPolicy.maxRestarts is {limit}. To resume, raise this limit to at least "
+        f"{capped(attempt)}."
     )
     reason = Reason.TOO_MANY_RESTARTS
     return attempt.model_copy(update={"outcome": "Failed", "reason": reason, "message": message})

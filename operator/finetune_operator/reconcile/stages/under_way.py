@@ -92,9 +92,9 @@ def _lost(
     if named is not None and named.uid != attempt.job and attempt.job is not None:
         reason = Reason.JOB_REPLACED
         message = (
-            f"Job {name} was replaced externally: it has the uid {named.uid}, but the operator "
-            f"created the Job with the uid {attempt.job}. The operator does not use the result of "
-            "this Job; another attempt follows."
+            f"Job {name} was replaced externally: the present Job has the uid {named.uid}, but the "
+            f"operator created a Job with the uid {attempt.job}. The operator ignores the result "
+            "of the present Job and starts another attempt."
         )
     stopped = attempt.model_copy(update={"outcome": "Stopped", "reason": reason})
     event = Event(type="Warning", reason=reason, message=message)

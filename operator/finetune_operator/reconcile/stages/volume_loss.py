@@ -76,8 +76,8 @@ def _held(claim: str) -> Position:
         state="failed",
         reason=Reason.VOLUME_LOST,
         message=f"PersistentVolumeClaim {claim} is terminating but still mounted by serving pods. "
-        "Set spec.serving.replicas to 0 to release it, or set spec.rerun to a new value to train a "
-        "new revision on its own volume.",
+        "To release it, set spec.serving.replicas to 0. To train a new revision on its own volume "
+        "instead, set spec.rerun to a new value.",
     )
 
 
@@ -86,7 +86,7 @@ def _model_lost(claim: str) -> Position:
         state="failed",
         reason=Reason.VOLUME_LOST,
         message=f"PersistentVolumeClaim {claim}, which held the model, was deleted. "
-        "Set spec.rerun to a new value to train it again.",
+        "To train the model again, set spec.rerun to a new value.",
     )
 
 

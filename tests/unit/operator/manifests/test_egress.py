@@ -165,9 +165,9 @@ def test_without_cidrs_only_dns_and_the_hub_are_allowed() -> None:
 
 @pytest.mark.parametrize("cidr", ["169.254.169.254/32", "169.254.0.0/16", "fd00:ec2::254/128"])
 def test_metadata_services_cannot_be_opened(cidr: str) -> None:
-    with pytest.raises(ValidationError, match="never opened"):
+    with pytest.raises(ValidationError, match="remove this range"):
         egress_rules(cidrs=[cidr])
-    with pytest.raises(ValidationError, match="never opened"):
+    with pytest.raises(ValidationError, match="remove this range"):
         egress_rules(hubCidrs=[cidr])
 
 

@@ -42,10 +42,11 @@ def said(blocker: Blocker | None) -> tuple[str, str] | None:
 
 
 IMAGE = (
-    "Image registry/x:1 cannot be pulled. The image must exist; if the registry requires a login, "
-    "the namespace must contain the chart's imagePullSecrets."
+    "Image registry/x:1 cannot be pulled. Check that the image exists. If the registry requires a "
+    "login, create the Secrets of the chart value imagePullSecrets in the namespace of the job."
 )
-SOURCE_FIELD = "dataset.source (or the source of evaluation.dataset)"
+SOURCE_FIELD = "the configmap:// source or caConfigMapRef"
+OF_PREPARE = "with the key that tokenSecretRef names."
 
 
 @pytest.mark.parametrize(
@@ -86,8 +87,8 @@ SOURCE_FIELD = "dataset.source (or the source of evaluation.dataset)"
         (
             waits("CreateContainerConfigError", 'secret "ns/hf" not found'),
             "SecretMissing",
-            "Secret hf does not exist. Create it in namespace ns, with the key that tokenSecretRef "
-            'names. Kubelet: secret "ns/hf" not found.',
+            f"Secret hf does not exist. Create it in namespace ns, {OF_PREPARE} Kubelet: secret "
+            '"ns/hf" not found.',
         ),
         (
             waits("CreateContainerConfigError", 'secret "key" not found', stage="serve"),
@@ -151,8 +152,9 @@ def test_volume_that_cannot_be_mounted_is_explained(reason: str) -> None:
     evidence = Evidence(events=(event("pod", reason, "timed out"),))
     assert said(diagnosis.of_pod(pod(), evidence)) == (
         "VolumePending",
-        "A volume of the pod cannot be attached or mounted. Another pod or node may still use the "
-        "volume, or its storage driver may be missing on the node. Kubelet: timed out.",
+        "A volume of the pod cannot be attached or mounted. Possible causes: another pod or node "
+        "still uses the volume, or the node of the pod lacks the storage driver of the volume. "
+        "Kubelet: timed out.",
     )
 
 
@@ -182,7 +184,8 @@ CPU_REQUESTS = {"containers": [{"resources": {"requests": {"cpu": 3}}}, {}]}
             "1 Insufficient nvidia.com/gpu",
             None,
             "No suitable node has a free GPU (nvidia.com/gpu). The pod starts when a GPU becomes "
-            "free or a node is added. Nodes without a device plugin offer no GPU.",
+            "free, or when a node with a GPU is added. A node offers its GPUs only if a device "
+            "plugin runs on it.",
         ),
         (
             "1 Insufficient cpu, 1 Insufficient memory, 2 Insufficient cpu",
@@ -211,12 +214,13 @@ CPU_REQUESTS = {"containers": [{"resources": {"requests": {"cpu": 3}}}, {}]}
         (
             MATCH,
             {"nodeSelector": {"a": "b"}},
-            f"No available node has the label a=b, as spec.placement requires. {LABELS}",
+            f"No available node has the label a=b, which spec.placement requires. {LABELS}",
         ),
         (
             MATCH,
             {"nodeSelector": {"a": "b", "c": "d"}},
-            f"No available node has the labels a=b and c=d, as spec.placement requires. {LABELS}",
+            "No available node has the labels a=b and c=d, which spec.placement requires. "
+            f"{LABELS}",
         ),
         (MATCH, None, "No node matches the node affinity of the pod."),
         (
@@ -270,7 +274,7 @@ def test_labels_that_a_pod_requires(each: Any, labels: list[str]) -> None:
 CLAIM = {"volumes": [{"name": "scratch"}, {"persistentVolumeClaim": {"claimName": "v"}}]}
 UNBOUND = "pod has unbound immediate PersistentVolumeClaims"
 CHOOSE = (
-    "Set spec.storage.storageClassName to an existing one. To list them, run: kubectl get "
+    "Set spec.storage.storageClassName to an existing StorageClass. To list them, run: kubectl get "
     "storageclass."
 )
 
@@ -371,7 +375,7 @@ def job(*, queue: str | None = None, suspend: bool = False, **status: Any) -> di
             (event("job", "Pending", "no quota", type="Warning"),),
             False,
             "Queued",
-            "Job j is waiting for the queue that suspended it to admit it: no quota.",
+            "Job j is waiting for its queue to admit it: no quota.",
         ),
         (
             "q",
@@ -414,8 +418,8 @@ def test_job_that_kueue_cannot_start_has_failed_at_once() -> None:
 
 
 REJECTED = (
-    "The API server rejected an object of the job. The job continues once the API server accepts "
-    "the object. API server: denied."
+    "The API server rejected an object of the job. The job continues as soon as the API server "
+    "accepts this object. API server: denied."
 )
 QUOTA = (
     "A ResourceQuota of the namespace is exhausted. Raise the quota, or lower spec.resources. API "

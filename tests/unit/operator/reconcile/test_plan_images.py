@@ -60,9 +60,9 @@ def test_a_tag_that_moves_between_two_stages_is_reported_once() -> None:
     assert raised == cluster.status["warnings"]
     assert raised[0] == (
         f"The train stage runs the image {MOVED}, but an earlier pod of the revision ran "
-        f"{IMAGE_IDS[TRAINER]}: the tag of registry/trainer:1 was moved. To use one image for a "
-        "whole revision, set the chart value trainer.image.digest, and set spec.rerun to a new "
-        "value."
+        f"{IMAGE_IDS[TRAINER]}: registry/trainer:1 now refers to another image. To use one image "
+        "for a whole revision, set the chart value trainer.image.digest, and start a new revision: "
+        "set spec.rerun to a new value."
     )
     assert [each.split(" runs ")[0] for each in raised] == ["The train stage", "The merge stage"]
 
@@ -89,7 +89,7 @@ def test_a_new_serving_pod_with_another_image_is_reported() -> None:
     cluster.settle()
     assert images(cluster)["serve"] == moved
     (warning,) = cluster.status["warnings"]
-    assert "registry/vllm:1 was moved" in warning
+    assert "registry/vllm:1 now refers to another image" in warning
     assert "serving.image.digest" in warning
 
 

@@ -223,7 +223,7 @@ NOT_BOUND = "0/1 nodes are available: 1 node(s) didn't find available persistent
     [
         (
             "2 node(s) didn't match Pod's node affinity/selector",
-            "No available node has the label nvidia.com/gpu.product=NVIDIA-T4, as "
+            "No available node has the label nvidia.com/gpu.product=NVIDIA-T4, which "
             "spec.placement.nodeSelector requires. ",
         ),
         (
@@ -268,16 +268,16 @@ def test_an_explanation_comes_before_the_schedulers_message(said: str, explained
 @pytest.mark.parametrize(
     ("stage", "spec", "origin"),
     [
-        ("train", {}, "as the chart value gpu.products requires"),
+        ("train", {}, "which the chart value gpu.products requires"),
         (
             "train",
             {"placement": {"nodeSelector": {"pool": "b"}}},
-            "as spec.placement.nodeSelector requires",
+            "which spec.placement.nodeSelector requires",
         ),
         (
             "serve",
             {"serving": {"placement": {"nodeSelector": {"pool": "b"}}}},
-            "as spec.serving.placement.nodeSelector requires",
+            "which spec.serving.placement.nodeSelector requires",
         ),
     ],
 )
@@ -311,7 +311,7 @@ def test_required_labels_of_a_node_affinity_are_alternatives() -> None:
             "fast",
             'storageclass.storage.k8s.io "fast" not found',
             "StorageClass fast does not exist. Set spec.storage.storageClassName to an existing "
-            "one. To list them, run: kubectl get storageclass. ",
+            "StorageClass. To list them, run: kubectl get storageclass. ",
         ),
         (None, "", "PersistentVolumeClaim {claim} names no StorageClass, and the cluster has no "),
         (
@@ -498,8 +498,9 @@ def test_a_preempted_job_that_is_admitted_again() -> None:
 
 
 def warned(cluster: Cluster) -> bool:
-    """Report whether a warning says that no queue held the train Job."""
-    return any("no queue held the train Job" in each for each in cluster.plan().status["warnings"])
+    """Report whether a warning says that no queue admitted the train Job."""
+    words = "the train Job started without admission by a queue"
+    return any(words in each for each in cluster.plan().status["warnings"])
 
 
 def test_a_queue_that_holds_nothing_raises_a_warning() -> None:

@@ -155,7 +155,7 @@ CASES = {
         actions=("Delete Job demo-r1-train-1 Foreground",),
         ready="-TooManyRestarts",
         conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
-        says="runPolicy.maxRestarts is 1. Raise it",
+        says="runPolicy.maxRestarts is 1. To resume, raise this limit",
     ),
     "raised maxRestarts resumes a stalled job": Case(
         given=(
@@ -185,7 +185,8 @@ CASES = {
         ),
         ready="-TooManyRestarts",
         conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
-        says="restarted 2 times, but spec.runPolicy.maxRestarts is 1. Raise it to at least 2",
+        says="restarted 2 times, but spec.runPolicy.maxRestarts is 1. To resume, raise this limit "
+        "to at least 2.",
     ),
     "repeatedly deleted Job counts towards maxRestarts": Case(
         given=(

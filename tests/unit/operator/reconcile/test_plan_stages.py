@@ -109,7 +109,7 @@ UNPROVED = {
         given=(edit(runPolicy={"backoffLimit": 1}), PREPARED, *[run("train", text="")] * 2),
         ready="-ResultMissing",
         conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
-        says="left no result",
+        says="its pod did not report that the stage is complete",
     ),
 }
 

@@ -138,7 +138,7 @@ CASES = {
         ),
         ready="-VolumeLost",
         conditions="Succeeded+ Finished+ Stalled+ Suspended- DataReady+ Trained+ Merged+ Serving-",
-        says="Set spec.rerun to a new value",
+        says="To train the model again, set spec.rerun to a new value",
     ),
     "serving continues while its volume is terminating": Case(
         given=(run_all, delete(naming.VOLUME, "demo-R"), sync),

@@ -47,7 +47,7 @@ def build(name: str, loss: float, **changes: Any) -> Build:
 @pytest.mark.parametrize(
     ("evaluation", "outcome", "said"),
     [
-        (None, "NotEvaluated", "Set validationFraction of the dataset, or spec.eval"),
+        (None, "NotEvaluated", "set validationFraction of the dataset, or set spec.eval"),
         (found(9.0, rows=19), "NotEvaluated", "19 held-out rows are too few"),
         (found(9.0, error=None), "NotEvaluated", "too few"),
         (found(0.19), "Passed", "+0.1900, standard error 0.1000, 45 rows, 2100 tokens"),
@@ -121,8 +121,8 @@ def test_a_comparison_without_a_standard_error_is_undecided(unknown: str) -> Non
     ("old", "said"),
     [
         ({"artifacts": {"evaluation": None}}, "Build old was not evaluated"),
-        ({"artifacts": {"base_commit": "d"}}, "was tuned from another base model"),
-        ({"evaluation": {"rows_digest": "sha256:b"}}, "was evaluated on other rows"),
+        ({"artifacts": {"base_commit": "d"}}, "another base model, or from another commit of it"),
+        ({"evaluation": {"rows_digest": "sha256:b"}}, "was evaluated on other held-out rows"),
         ({"evaluation": {"rows_digest": None}}, "an earlier version"),
         ({"base": None}, "an earlier version"),
     ],
@@ -251,8 +251,8 @@ def a_worse_successor(cluster: Cluster, **evaluation: str) -> str:
 
 
 WORSE = (
-    "The tuned model is worse than the model that it replaces. The held-out loss of the new build "
-    "is 2.5000; "
+    "The tuned model is worse than the model that it would replace. The held-out loss of the new "
+    "build is 2.5000; "
 )
 
 

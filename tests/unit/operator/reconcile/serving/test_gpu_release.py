@@ -245,7 +245,7 @@ def test_the_gpu_is_reclaimed_and_not_released_again(cause: str) -> None:
     scheduler.settle(cluster, 1)
     pass_time(cluster, 2 * LIMIT)
     assert (reason(cluster), serves(cluster)) == ("Unschedulable", "True/Available")
-    assert f"once for revision {cluster.revisions[1]} ({cause})" in message(cluster)
+    assert f"for revision {cluster.revisions[1]} has ended ({cause})" in message(cluster)
     cluster.edit(serving={"rollout": "FreeGPU"})
     scheduler.settle(cluster, 1)
     assert (reason(cluster), replicas(cluster)) == ("Training", [0])
@@ -304,7 +304,7 @@ def test_a_release_that_does_not_help_is_taken_back() -> None:
     assert replicas(cluster) == [1]
     assert 300 <= (cluster.now - released).total_seconds() < 315
     (said,) = events(cluster, "ReleaseDidNotHelp")
-    assert f"revision {cluster.revisions[1]} was scheduled within 300 s" in said
+    assert f"for 300 s, no train pod of revision {cluster.revisions[1]} had a node" in said
     assert (serves(cluster), summary(cluster)) == ("False/Starting", "starting")
     controllers.start(cluster, scheduler.pod_of(cluster, "serve"))
     scheduler.settle(cluster, 1)

@@ -100,17 +100,17 @@ DIFFERS = Result(
         (
             crashing(2, {"exitCode": 1}),
             "CrashLoopBackOff",
-            "Container vllm of pod p exited 3 times, last with exit code 1.",
+            "Container vllm of pod p exited 3 times. Reason of the last exit: exit code 1.",
         ),
         (
             crashing(7, {"exitCode": 137, "reason": "OOMKilled"}),
             "CrashLoopBackOff",
-            "Container vllm of pod p exited 8 times, last with OOMKilled.",
+            "Container vllm of pod p exited 8 times. Reason of the last exit: OOMKilled.",
         ),
         (
             crashing(2, None),
             "CrashLoopBackOff",
-            "Container vllm of pod p exited 3 times, last with exit code None.",
+            "Container vllm of pod p exited 3 times. Reason of the last exit: exit code None.",
         ),
         (crashing(1, {"exitCode": 1}), None, None),
         (crashing(2, {"exitCode": 1}, "ContainerCreating"), None, None),
@@ -156,8 +156,8 @@ def test_the_progress_deadline_counts_from_the_last_scheduled_pod(
     assert found is not None
     assert found.reason == "ProgressDeadlineExceeded"
     assert found.message == (
-        "No pod became ready within 60 s after it was scheduled. Run kubectl logs deployment/d "
-        "--all-containers."
+        "60 s after the newest pod was scheduled, no pod was ready. To see why, run: kubectl logs "
+        "deployment/d --all-containers."
     )
 
 

@@ -59,7 +59,7 @@ FATES = {
     "CrashLoopBackOff": (crash, "Container vllm of pod "),
     "ProgressDeadlineExceeded": (
         overdue,
-        "No pod became ready within 2400 s after it was scheduled",
+        "2400 s after the newest pod was scheduled, no pod was ready",
     ),
 }
 

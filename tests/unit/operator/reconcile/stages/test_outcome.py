@@ -172,7 +172,7 @@ def overdue(seconds: int | None) -> Thing:
 
 LOGS = "Run kubectl logs job/j."
 DISRUPTED = "The pod of Job j was disrupted before it could report a result."
-NO_RESULT = f"Job j completed, but left no result that reports completion. {LOGS}"
+NO_RESULT = f"Job j completed, but its pod did not report that the stage is complete. {LOGS}"
 OVERDUE = (
     "If the download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Otherwise check "
     "whether the server of the source is slow, or the chat template does not end."
@@ -196,8 +196,7 @@ NO_DIGESTS = message("merge", artifacts={"mergedManifest": "x"})
             job("Complete"),
             [pod(NO_DIGESTS)],
             "ResultMissing",
-            "Job j completed, but its result has no digests of the folders that it published. "
-            f"{LOGS}",
+            f"Job j completed, but its result lacks the digests of its output folders. {LOGS}",
         ),
         (job("Complete"), [pod(STOPPED)], "ResultMissing", NO_RESULT),
         (job("Complete"), [disrupted(pod(STOPPED))], "Stopped", DISRUPTED),

@@ -113,6 +113,6 @@ def test_failures_and_disruptions_count_towards_the_limit() -> None:
             "outcome": "Failed",
             "reason": "TooManyRestarts",
             "message": "The train stage restarted 5 times, but spec.runPolicy.maxRestarts is 4. "
-            "Raise it to at least 5 to resume.",
+            "To resume, raise this limit to at least 5.",
         }
     )
