@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.manifests import sources
 from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pod_has_ended
@@ -26,6 +27,7 @@ CONTAINER_REASONS = (
 """Reasons of the kubelet for a container that it cannot start; passed on unchanged."""
 API_SERVER = "API server"
 KUBELET = "Kubelet"
+S3_KEYS = " and ".join(key for key, optional in sources.CREDENTIALS.items() if not optional)
 _MISSING = re.compile(
     r"""couldn't\ find\ key\ (?P<key>\S+)\ in\ (?P<of>secret|configmap)\ (?:\S+/)?(?P<owner>[\w.-]+)
     | references\ non-existent\ (?P<volume>config|secret)\ key:\ (?P<path>\S+)
@@ -258,7 +260,7 @@ def _missing(pod: Object, message: str) -> Blocker | None:
         elif naming.label(pod, naming.STAGE) == "serve":
             keys = "the key that serving.apiKeySecretRef names"
         else:
-            keys = "the key that tokenSecretRef names"
+            keys = f"the key that tokenSecretRef names, or, for s3.secretRef, the keys {S3_KEYS}"
         explanation += f", with {keys}."
     return Blocker(
         reason=Reason.SECRET_MISSING if secret else Reason.CONFIG_MAP_MISSING,

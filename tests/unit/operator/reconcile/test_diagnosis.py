@@ -46,7 +46,10 @@ IMAGE = (
     "login, create the Secrets of the chart value imagePullSecrets in the namespace of the job."
 )
 SOURCE_FIELD = "the configmap:// source or caConfigMapRef"
-OF_PREPARE = "with the key that tokenSecretRef names."
+OF_PREPARE = (
+    "with the key that tokenSecretRef names, or, for s3.secretRef, the keys AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY."
+)
 
 
 @pytest.mark.parametrize(
