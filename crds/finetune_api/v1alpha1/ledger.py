@@ -309,7 +309,7 @@ class Revision(LedgerModel):
     training_started: str | None = Field(
         None,
         description="Time at which the first train pod that used the current volume started. "
-        "The operator does not count reported GPU time that exceeds the time since "
-        "this start.",
+        "If the trainer reports more GPU time than the time since this start, the operator "
+        "does not count the excess.",
         json_schema_extra={"format": "date-time"},
     )

@@ -220,8 +220,8 @@ class FineTuneJobSpec(ApiModel):
         requires(
             equals("merge.enabled", False),
             equals("serving.enabled", False) | _SERVES_ADAPTER,
-            "serving needs the merged model: set merge.enabled: true, serving.mode: adapter, or "
-            "serving.enabled: false",
+            "serving needs the merged model. Do one of these: set merge.enabled: true; set "
+            "serving.mode: adapter; or set serving.enabled: false",
         ),
         excludes(
             _SERVES_ADAPTER,
