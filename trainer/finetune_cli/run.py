@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for all results; each revision needs its own folder",
+        help="folder for all results of one revision; use a different folder for each revision",
     )
 
 
@@ -151,7 +151,7 @@ def _handle_ctrl_c(stop: StopRequest) -> None:
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        log("saving a checkpoint, then stopping (to stop now without it, press Ctrl-C again)")
+        log("saving a checkpoint, then stopping (to stop without a checkpoint, press Ctrl-C again)")
         stop.request()
 
     signal.signal(signal.SIGINT, interrupted)
@@ -166,7 +166,11 @@ def _claim(work: Path, job: JobConfig) -> None:
         except ValueError:
             before = None
         if before is None or before.digest != job.digest:
-            name = "a run of another version" if before is None else f"revision {before.revision}"
+            name = (
+                "a run of another version of ftj"
+                if before is None
+                else f"revision {before.revision}"
+            )
             raise InvalidSpec(
                 f"{work} belongs to {name}, but the manifest defines revision {job.revision} (a "
                 "change that affects the weights starts a new revision): set --work to another "
@@ -186,8 +190,9 @@ def _write_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> None
         text = file.configmaps[name][key]
     except KeyError:
         raise InvalidSpec(
-            f"{kind} {rows.source} is not in the file of the manifest: add the ConfigMap to it, or "
-            f"set {variable} to a folder with one file per key of the ConfigMap"
+            f"{kind} {rows.source} is not in the YAML file that contains the FineTuneJob: add "
+            f"the ConfigMap to that file, or set {variable} to a folder with one file per key of "
+            "the ConfigMap"
         ) from None
     folder = work / "configmap" / kind
     folder.mkdir(parents=True, exist_ok=True)

@@ -90,8 +90,8 @@ EXACT: dict[str, tuple[Severity, str]] = {
     ),
     "load_best_model_at_end": (
         Severity.DROPPED,
-        "a job uses the adapter of the last step, or, with earlyStoppingPatience, that of the "
-        "lowest held-out loss",
+        "a job uses the adapter of the last step, or, with earlyStoppingPatience, the "
+        "adapter with the lowest held-out loss",
     ),
 }  # fmt: skip
 """Setting → severity and reason."""
@@ -108,8 +108,8 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
     "liger_": (Severity.EQUIVALENT, "a job uses Liger for the loss only"),
     "loss_watchdog_": (
         Severity.CHANGED,
-        "a job has no loss threshold: it retries once from a checkpoint if its loss is not finite, "
-        "and then fails",
+        "a job has no loss threshold: if its loss is not finite, it retries once from a "
+        "checkpoint, and if the loss is not finite again, it fails",
     ),
     "relora": (Severity.DROPPED, "a job trains one adapter, without merges in between"),
     "jagged_restart_": (Severity.DROPPED, "a job has no jagged learning rate schedule"),

@@ -46,10 +46,15 @@ def select(job: Mapping[str, Any], part: Part, revision: str | None) -> Selectio
         ) from None
     known = {each.revision: each for each in status.revisions}
     if revision is not None:
+        if not known:
+            raise CommandFailed(
+                f"{KIND} {name} has no revision yet: wait until the {STAGE_OF_PART[part]} stage is "
+                "completed"
+            )
         if revision not in known:
             raise CommandFailed(
                 f"{KIND} {name} has no revision {revision}: set --revision to one of "
-                f"{', '.join(known) or 'its revisions (it has none yet)'}"
+                + ", ".join(known)
             )
         candidates = [known[revision]]
     else:

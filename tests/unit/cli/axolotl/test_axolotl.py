@@ -175,8 +175,8 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ({"attn_implementation": "flex_attention"}, "attn_implementation: flex_attention"),
         (
             {"load_best_model_at_end": True},
-            "a job uses the adapter of the last step, or, with earlyStoppingPatience, that of the "
-            "lowest held-out loss",
+            "a job uses the adapter of the last step, or, with earlyStoppingPatience, the "
+            "adapter with the lowest held-out loss",
         ),
         (
             {"overrides_of_model_config": {"rope_theta": 1}},
