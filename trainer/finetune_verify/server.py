@@ -27,7 +27,7 @@ class State:
             "tolerance", "Maximum distance that is attributed to rounding errors, in nats."
         )
         self._seconds = gauge(
-            "seconds", "Duration of the comparison, in seconds, without the wait for vLLM."
+            "seconds", "Duration of the comparison after vLLM became healthy, in seconds."
         )
         self._answering = gauge(
             "server_seconds", "Time that vLLM took to respond during the comparison, in seconds."

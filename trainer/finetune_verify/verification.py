@@ -74,8 +74,9 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         raise Mismatch(f"the served model is not the tuned model: {numbers}")
     if result.outcome == "Inconclusive":
         message = (
-            f"digests and log-probabilities agree, but those of the tuned model and its base are "
-            f"too similar to tell the models apart ({numbers})"
+            "the served model matches the record of the training, but the log-probabilities of the "
+            "tuned model and of its base model are too similar to show which of the two is served "
+            f"({numbers})"
         )
     else:
         message = f"the served model is the tuned model ({numbers})"

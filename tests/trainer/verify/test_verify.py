@@ -281,7 +281,7 @@ async def test_model_that_learned_nothing_is_inconclusive(
     workshop.succeed("merge", "--build", "b1")
     verdict = await verified(workshop, served(workshop), unused_port)
     assert verdict.outcome == "Inconclusive"
-    assert "too similar to tell the models apart" in verdict.message
+    assert "too similar to show which of the two is served" in verdict.message
 
 
 async def test_volume_without_a_reference_is_skipped(

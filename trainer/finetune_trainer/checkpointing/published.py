@@ -59,7 +59,8 @@ def add_options(command: argparse.ArgumentParser, *folders: str) -> None:
         default=[],
         type=_image,
         metavar="STAGE=IMAGE",
-        help="image that an earlier stage ran, for the model card; repeat it for each stage",
+        help="image in which an earlier stage ran, for the model card; repeat the option for each "
+        "stage",
     )
 
 

@@ -189,9 +189,10 @@ class Renderer:
         answer = text[len(opened) :]
         if not asked or asked not in shared or not answer.startswith(blanks):
             raise BrokenRow(
-                f"the chat template renders the messages before message {at} differently with and "
-                "without this answer, so the tokens of the answer cannot be determined: set "
-                "training.trainOn to all, or set dataset.chatTemplate to another template"
+                f"the chat template renders the messages before message {at} differently if "
+                f"message {at} (an answer) is left out, so the tokens of the answer cannot be "
+                "determined: set training.trainOn to all, or set dataset.chatTemplate to another "
+                "template"
             )
         return answer.removeprefix(blanks)
 

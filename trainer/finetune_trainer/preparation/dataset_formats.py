@@ -47,9 +47,9 @@ def determine(
         records.append(found)
         if (found.format == "text") not in texts:
             raise InvalidSpec(
-                f"the rows of evaluation.dataset have the format {found.format}, unlike the "
-                "training rows. Rows in the text format are not rendered: use this format for both "
-                "or for neither"
+                f"the rows of evaluation.dataset have the format {found.format}, but the "
+                "training rows have another format. Rows in the text format are not rendered, but "
+                "all other rows are: use the text format for both datasets, or for neither of them"
             )
     return job.model_copy(update=changes), records
 
