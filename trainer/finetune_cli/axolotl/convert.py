@@ -57,7 +57,7 @@ def _note_plugins_and_tokens(settings: Settings) -> None:
         settings.notes.append(Note(severity=severity, text=f"plugins: {name}: {text}"))
     tokens = settings.take("special_tokens")
     if isinstance(tokens, dict) and {key for key, value in tokens.items() if value} - {"pad_token"}:
-        settings.changed("special_tokens", "the job uses the special tokens of the base")
+        settings.changed("special_tokens", "the job uses the special tokens of the base model")
 
 
 def _model(settings: Settings) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def evaluation_dataset(settings: Settings) -> dict[str, Any] | None:
     if others:
         settings.dropped(
             "test_datasets",
-            f"has {1 + len(others)} datasets, and the job evaluates on the first: combine them in "
-            "one repository",
+            f"has {1 + len(others)} datasets, but the job evaluates only on the first: to use all, "
+            "combine them in one repository",
         )
     first.settings.finish()
     if first.rows["source"].startswith("hf://"):
@@ -155,9 +155,9 @@ def _source(one: Settings, configmap: str) -> str:
         return source
     one.dropped(
         "path",
-        "is not a hub repository: put the rows into a ConfigMap (kubectl create configmap "
-        f"{configmap} --from-file=rows.jsonl) or into a dataset repository, and set "
-        "dataset.source to it",
+        "is not a hub repository, so the job reads the rows from a ConfigMap: create it (kubectl "
+        f"create configmap {configmap} --from-file=rows.jsonl), or put the rows into a dataset "
+        "repository and set source to hf://organization/name",
     )
     return f"configmap://{configmap}/rows.jsonl"
 
@@ -167,8 +167,9 @@ def _format(one: Settings) -> dict[str, Any]:
     if isinstance(kind, dict):
         one.dropped(
             "type",
-            "is a custom prompt: rows are rendered with the chat template of the "
-            "base, or with the Alpaca prompt if dataset.promptTemplate is alpaca",
+            "is a custom prompt: the job instead uses the chat template of the base model or, if "
+            "the model has none, the Alpaca prompt; to use the Alpaca prompt in any case, set "
+            "promptTemplate: alpaca",
         )
         columns = {part: kind.get(f"field_{part}") for part in ("instruction", "input", "output")}
         return _with_columns("alpaca", columns)
@@ -181,7 +182,9 @@ def _format(one: Settings) -> dict[str, Any]:
     if base.startswith("alpaca"):
         if base != "alpaca":
             one.dropped(
-                "type", "the job uses alpaca: check the prompt and the names of the columns"
+                "type",
+                "the job uses format: alpaca; check that its prompt template and column names "
+                "match your rows",
             )
         return {"format": "alpaca"}
     one.dropped(
@@ -214,6 +217,7 @@ def _validation(settings: Settings) -> float:
         return float(size)
     settings.changed(
         "val_set_size",
-        "is not in the range of dataset.validationFraction, 0 to 0.5: the job uses 0.05",
+        "is not in the range of validationFraction, 0 to 0.5: the job sets validationFraction: "
+        "0.05",
     )
     return 0.05

@@ -25,13 +25,13 @@ MEANINGLESS = frozenset(
 """Settings without an effect on a job. They get no note."""
 
 _KERNELS = "the backend chooses its kernels"
-_LOSS = "status and the metrics port report the loss"
-_MEMORY = "the backend decides what it offloads"
+_LOSS = "the status and the metrics of a job contain the loss"
+_MEMORY = "the backend decides whether to offload activations"
 _ONE_GPU = (
     "a job trains on one GPU, but Axolotl multiplies the effective batch size by the number of "
     "GPUs: check training.effectiveBatchSize, and check the memory with ftj estimate"
 )
-_OPTIMIZER = "the job uses the default of the optimizer"
+_OPTIMIZER = "the job uses the default value of the optimizer"
 _ORDER = "the job shuffles the rows"
 
 EXACT: dict[str, tuple[Severity, str]] = {
@@ -74,7 +74,7 @@ EXACT: dict[str, tuple[Severity, str]] = {
         Severity.DROPPED,
         "only the modules in training.lora.modulesToSave are trained in full",
     ),
-    "lora_model_dir": (Severity.DROPPED, "a job starts from the base with a new adapter"),
+    "lora_model_dir": (Severity.DROPPED, "a job starts with a new adapter"),
     "loraplus_lr_embedding": (
         Severity.EQUIVALENT,
         "this rate applies only to an adapter on the embedding, which a job does not have",
@@ -111,7 +111,7 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
         "a job has no loss threshold: if its loss is not finite, it retries once from a "
         "checkpoint, and if the loss is not finite again, it fails",
     ),
-    "relora": (Severity.DROPPED, "a job trains one adapter, without merges in between"),
+    "relora": (Severity.DROPPED, "a job never merges its adapter during the training"),
     "jagged_restart_": (Severity.DROPPED, "a job has no jagged learning rate schedule"),
 }
 """Begin of a setting → severity and reason."""

@@ -45,12 +45,14 @@ def _keys(one: Settings, *, sharegpt: bool) -> dict[str, str]:
     old = {part: one.take(f"message_field_{part}") for part in ("role", "content")}
     mapping = dict(one.take("message_property_mappings") or {})
     found = {part: name for part, name in {**old, **mapping}.items() if name}
-    renamed = [part for part, name in found.items() if part not in old and part != name]
+    renamed = [
+        f"{name} to {part}" for part, name in found.items() if part not in old and part != name
+    ]
     if renamed:
         one.dropped(
             "message_property_mappings",
-            f"the job renames only role and content: rename the keys of {', '.join(renamed)} in "
-            "the rows",
+            "the job renames only the keys of role and content: in the rows, rename "
+            f"{', '.join(renamed)}",
         )
     standard = SHAREGPT if sharegpt else {part: part for part in old}
     return {part: str(found.get(part, name)) for part, name in standard.items()}

@@ -149,8 +149,8 @@ def _checkpointing(settings: Settings) -> bool:
         settings.equivalent(
             "gradient_checkpointing",
             "is not set, and Axolotl's default is off: the job sets gradientCheckpointing: false, "
-            "so the activations of all layers stay in GPU memory; to save memory, remove this "
-            "field",
+            "so the activations of all layers stay in GPU memory; to save memory, remove "
+            "gradientCheckpointing from the job",
         )
     elif isinstance(value, str):
         settings.equivalent(
@@ -168,9 +168,9 @@ def _optimizer(settings: Settings) -> str:
         return name
     nearest = NEAREST_OPTIMIZERS.get(name)
     if nearest is None:
-        settings.dropped("optimizer", "the job uses adamw_torch_fused")
+        settings.dropped("optimizer", "the job sets optimizer: adamw_torch_fused")
         return "adamw_torch_fused"
-    settings.changed("optimizer", f"the job uses {nearest}")
+    settings.changed("optimizer", f"the job sets optimizer: {nearest}")
     return nearest
 
 
@@ -178,7 +178,7 @@ def _scheduler(settings: Settings) -> str:
     name = str(settings.take("lr_scheduler") or "cosine")
     if name in get_args(Scheduler):
         return name
-    settings.dropped("lr_scheduler", "the job uses cosine")
+    settings.dropped("lr_scheduler", "the job sets lrSchedulerType: cosine")
     return "cosine"
 
 
@@ -189,12 +189,14 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
             settings.changed(
                 "warmup_steps",
                 "is a number of steps, but warmupRatio is a fraction of all steps, whose number is "
-                "known only after the rows are read: the job uses the built-in warmupRatio 0.03",
+                "known only after the rows are read: the job uses the built-in warmupRatio: 0.03",
             )
             return None
         ratio = round(float(count) / float(steps), 4)
     if ratio is not None and ratio > 0.5:
-        settings.changed("warmup_ratio", "is above 0.5, the maximum of a job: the job uses 0.5")
+        settings.changed(
+            "warmup_ratio", "exceeds the maximum of 0.5: the job sets warmupRatio: 0.5"
+        )
     return None if ratio is None else min(0.5, float(ratio))
 
 
@@ -207,7 +209,7 @@ def _attention(settings: Settings) -> str | None:
     if written in ("sdpa", "eager"):
         return str(written)
     if written not in (None, "flash_attention_2"):
-        settings.equivalent("attn_implementation", "the job selects the attention kernel (auto)")
+        settings.equivalent("attn_implementation", "the job uses attnImplementation: auto")
     return None
 
 
@@ -229,11 +231,15 @@ def _every(settings: Settings, steps: str, times: str) -> int | None:
     value = settings.take(steps)
     if settings.take(times) is not None and value is None:
         settings.equivalent(
-            times, f"depends on the number of rows: the job uses the default; set {steps} instead"
+            times,
+            "depends on the number of rows: the job uses the default interval; to choose the "
+            f"interval, set {steps}",
         )
     if isinstance(value, float) and value < 1:
         settings.equivalent(
-            steps, "is a fraction of the run: the job uses the default; set a number of steps"
+            steps,
+            "is a fraction of the run: the job uses the default interval; to choose the interval, "
+            "set a number of steps",
         )
         return None
     return None if not value else int(value)

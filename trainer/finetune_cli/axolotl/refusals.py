@@ -25,8 +25,8 @@ def refuse_other_trainings(settings: Settings) -> None:
     for key in QUANTIZED:
         if settings.take(key):
             raise InvalidSpec(
-                f"{settings.named(key)} is not supported: a job quantizes the base itself; set "
-                "base_model to the model with 16-bit weights"
+                f"{settings.named(key)} is not supported: the job itself quantizes the base model; "
+                "set base_model to a model with 16-bit weights"
             )
     for plugin in settings.take("plugins") or ():
         if "diffusion" in str(plugin):
@@ -43,10 +43,10 @@ def refuse_other_trainings(settings: Settings) -> None:
 def _note_loading(settings: Settings) -> None:
     four: Any = settings.take("load_in_4bit")
     if settings.take("load_in_8bit"):
-        settings.changed("load_in_8bit", "the job loads the base in 4 bits (NF4)")
+        settings.changed("load_in_8bit", "the job loads the base model in 4 bits (NF4)")
     elif not four:
         settings.changed(
             "adapter",
-            "without load_in_4bit, Axolotl loads the base in 16 bits; the job loads it in 4 bits "
-            "(NF4)",
+            "without load_in_4bit, Axolotl loads the base model in 16 bits; the job loads it in 4 "
+            "bits (NF4)",
         )

@@ -52,21 +52,22 @@ def chat_template(settings: Settings, entries: list[Entry], *, base: str) -> str
     if name in (*OF_THE_BASE, "jinja"):
         return None
     if not conversations:
-        settings.equivalent("chat_template", "the rows are not conversations")
+        settings.equivalent("chat_template", "has no effect on rows that are not conversations")
         return None
     fallback = str(name).removeprefix("tokenizer_default_fallback_")
     if CHAT_MODEL.search(base) or fallback != name:
-        settings.changed("chat_template", "the job uses the chat template of the base")
+        settings.changed("chat_template", "the job uses the chat template of the base model")
         return None
     if name in TEMPLATES:
         settings.changed(
             "chat_template",
             f"the job sets dataset.chatTemplate, because {base} probably has no chat template; "
-            "to use the chat template of the base, remove dataset.chatTemplate",
+            "to use the chat template of the base model, remove dataset.chatTemplate",
         )
         return TEMPLATES[name]
     settings.dropped(
         "chat_template",
-        f"the job uses the chat template of the base; if {base} has none, set dataset.chatTemplate",
+        f"the job uses the chat template of the base model; if {base} has none, set "
+        "dataset.chatTemplate",
     )
     return None

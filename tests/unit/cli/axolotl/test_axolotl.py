@@ -145,13 +145,16 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ({"trust_remote_code": True}, "rejects a model that needs its own Python code"),
         (
             {"wandb_project": "x"},
-            "equivalent  wandb_project: x: status and the",
+            "equivalent  wandb_project: x: the status and the",
         ),
         ({"gradient_checkpointing": None}, "Axolotl's default is off"),
-        ({"warmup_steps": 10}, "the built-in warmupRatio"),
+        ({"warmup_steps": 10}, "the built-in warmupRatio: 0.03"),
         ({"val_set_size": 200}, "validationFraction"),
         ({"loraplus_lr_embedding": 1e-6}, "equivalent  loraplus_lr_embedding: 1e-06: this rate"),
-        ({"optimizer": "muon"}, "dropped     optimizer: muon: the job uses adamw_torch_fused"),
+        (
+            {"optimizer": "muon"},
+            "dropped     optimizer: muon: the job sets optimizer: adamw_torch_fused",
+        ),
         (
             {"optimizer": "adamw_torch_8bit"},
             "changed     optimizer: adamw_torch_8bit: the",
@@ -197,7 +200,7 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ({"chunked_cross_entropy": True}, "equivalent  chunked_cross_entropy: true: the backend"),
         (
             {"datasets": [{"path": "org/rows", "type": "alpaca_chat.load_qa"}]},
-            "dropped     datasets[0].type: alpaca_chat.load_qa: the job uses alpaca",
+            "dropped     datasets[0].type: alpaca_chat.load_qa: the job uses format: alpaca",
         ),
         (
             {"datasets": [{"path": "org/rows", "type": "oasst"}]},
@@ -206,7 +209,7 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "a job trains no adapter on lm_head"),
         (
             {"warmup_ratio": 0.7},
-            "warmup_ratio: 0.7: is above 0.5, the maximum of a job: the job uses 0.5",
+            "warmup_ratio: 0.7: exceeds the maximum of 0.5: the job sets warmupRatio: 0.5",
         ),
     ],
 )
@@ -227,7 +230,7 @@ def test_setting_that_is_not_copied_gets_a_note(changes: dict[str, Any], words: 
             {"processor_type": "AutoProcessor"},
             "trains on text only",
         ),
-        ({"gptq": True}, "gptq: true is not supported: a job quantizes the base itself"),
+        ({"gptq": True}, "gptq: true is not supported: the job itself quantizes the base model"),
         ({"plugins": ["axolotl.integrations.diffusion.DiffusionPlugin"]}, "diffusion"),
         *(
             (
@@ -367,7 +370,9 @@ def test_local_test_file_becomes_a_configmap_and_only_the_first_dataset_evaluate
     found = resolved.spec.evaluation.dataset
     assert found is not None
     assert found.source == "configmap://evaluation-rows/rows.jsonl"
-    assert "has 2 datasets, and the job evaluates on the first" in only(warnings, "test_datasets:")
+    assert "has 2 datasets, but the job evaluates only on the first" in only(
+        warnings, "test_datasets:"
+    )
     assert "create configmap evaluation-rows" in only(warnings, "test_datasets[0].path")
     with pytest.raises(InvalidSpec, match="replaces the rows held out"):
         imported(test_datasets=[rows], val_set_size=0.1)
@@ -382,8 +387,8 @@ def test_minimal_configuration_gets_no_note() -> None:
     [
         (
             {"message_property_mappings": {"role": "role", "tool_calls": "calls"}},
-            "message_property_mappings: the job renames only role and content: rename the keys of "
-            "tool_calls",
+            "message_property_mappings: the job renames only the keys of role and content: in the "
+            "rows, rename calls to tool_calls",
         ),
         ({"roles": {"critic": ["judge"]}}, "roles: a job has no role critic: it has the roles"),
         ({"message_field_training": "train"}, "exclude a message from the loss, set weight: 0"),

@@ -17,7 +17,9 @@ LIGER_PLUGIN = (
 NO_LIGER = (
     "equivalent  liger_fused_linear_cross_entropy: true: the job does not use Liger's loss with"
 )
-NOT_A_FRACTION = "is not in the range of dataset.validationFraction, 0 to 0.5: the job uses 0.05"
+NOT_A_FRACTION = (
+    "is not in the range of validationFraction, 0 to 0.5: the job sets validationFraction: 0.05"
+)
 ONE_GPU = (
     "a job trains on one GPU, but Axolotl multiplies the effective batch size by the number of "
     "GPUs: check training.effectiveBatchSize, and check the memory with ftj estimate"
@@ -140,7 +142,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         [
             "equivalent  gradient_checkpointing: is not set, and Axolotl's default is off: the job "
             "sets gradientCheckpointing: false, so the activations of all layers stay in GPU "
-            "memory; to save memory, remove this field"
+            "memory; to save memory, remove gradientCheckpointing from the job"
         ],
     ),
     (
@@ -166,14 +168,18 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"spec.dataset.validationFraction": 0.5, "advanced.earlyStoppingPatience": 3},
         [],
     ),
-    ({"optimizer": "muon"}, {}, ["dropped     optimizer: muon: the job uses adamw_torch_fused"]),
+    (
+        {"optimizer": "muon"},
+        {},
+        ["dropped     optimizer: muon: the job sets optimizer: adamw_torch_fused"],
+    ),
     ({"optimizer": "adamw_hf"}, {"advanced.optimizer": "adamw_torch"}, []),
     ({"optimizer": "adamw_bnb_8bit"}, {"advanced.optimizer": "adamw_8bit"}, []),
     *(
         (
             {"optimizer": name},
             {} if nearest == "adamw_torch_fused" else {"advanced.optimizer": nearest},
-            [f"changed     optimizer: {name}: the job uses {nearest}"],
+            [f"changed     optimizer: {name}: the job sets optimizer: {nearest}"],
         )
         for name, nearest in (
             ("adamw_apex_fused", "adamw_torch_fused"),
@@ -187,14 +193,18 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         )
     ),
     ({"lr_scheduler": "linear"}, {"advanced.lrSchedulerType": "linear"}, []),
-    ({"lr_scheduler": "rex"}, {}, ["dropped     lr_scheduler: rex: the job uses cosine"]),
+    (
+        {"lr_scheduler": "rex"},
+        {},
+        ["dropped     lr_scheduler: rex: the job sets lrSchedulerType: cosine"],
+    ),
     (
         {"warmup_steps": 10},
         {},
         [
             "changed     warmup_steps: 10: is a number of steps, but warmupRatio is a fraction "
             "of all steps, whose number is known only after the rows are read: the job uses the "
-            "built-in warmupRatio 0.03"
+            "built-in warmupRatio: 0.03"
         ],
     ),
     (
@@ -213,7 +223,10 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
         {"warmup_ratio": 0.51},
         {"advanced.warmupRatio": 0.5},
-        ["changed     warmup_ratio: 0.51: is above 0.5, the maximum of a job: the job uses 0.5"],
+        [
+            "changed     warmup_ratio: 0.51: exceeds the maximum of 0.5: the job sets "
+            "warmupRatio: 0.5"
+        ],
     ),
     (
         {"weight_decay": 0.0, "max_grad_norm": 0.5, "loraplus_lr_ratio": 4, "logging_steps": 1},
@@ -250,7 +263,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"attn_implementation": "flex"},
         {},
         [
-            "equivalent  attn_implementation: flex: the job selects the attention kernel (auto)",
+            "equivalent  attn_implementation: flex: the job uses attnImplementation: auto",
         ],
     ),
     ({"sdp_attention": True}, {"advanced.attnImplementation": "sdpa"}, []),
@@ -280,7 +293,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"spec.dataset.validationFraction": 0.1},
         [
             "equivalent  evals_per_epoch: 4: depends on the number of rows: the job uses the "
-            "default; set eval_steps instead"
+            "default interval; to choose the interval, set eval_steps"
         ],
     ),
     ({"save_steps": 7}, {"advanced.saveSteps": 7}, []),
@@ -290,8 +303,8 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"save_steps": 0.25},
         {},
         [
-            "equivalent  save_steps: 0.25: is a fraction of the run: the job uses the default; set "
-            "a number of steps"
+            "equivalent  save_steps: 0.25: is a fraction of the run: the job uses the default "
+            "interval; to choose the interval, set a number of steps"
         ],
     ),
     (
@@ -299,7 +312,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {},
         [
             "equivalent  saves_per_epoch: 1: depends on the number of rows: the job uses the "
-            "default; set save_steps instead"
+            "default interval; to choose the interval, set save_steps"
         ],
     ),
     (
@@ -327,7 +340,7 @@ REST: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
         {"special_tokens": {"pad_token": "x", "eos_token": "y"}},
         {},
-        ["changed     special_tokens: the job uses the special tokens of the base"],
+        ["changed     special_tokens: the job uses the special tokens of the base model"],
     ),
     (
         {
@@ -343,8 +356,8 @@ REST: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         [
             "dropped     plugins: my.plugin: a job has no plugins",
             f"changed     plugins: axolotl.integrations.expert_parallel.E: {ONE_GPU}",
-            "equivalent  plugins: axolotl.integrations.swanlab.X: status and the metrics port "
-            "report the loss",
+            "equivalent  plugins: axolotl.integrations.swanlab.X: the status and the "
+            "metrics of a job contain the loss",
             "equivalent  plugins: axolotl.integrations.cut_cross_entropy.Y: the backend has its "
             "own memory-saving loss",
             "equivalent  plugins: axolotl.integrations.kernels.K: the backend chooses its kernels",
@@ -368,14 +381,14 @@ REST: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
         {"load_in_4bit": None, "load_in_8bit": True},
         {},
-        ["changed     load_in_8bit: true: the job loads the base in 4 bits (NF4)"],
+        ["changed     load_in_8bit: true: the job loads the base model in 4 bits (NF4)"],
     ),
     (
         {"load_in_4bit": None},
         {},
         [
-            "changed     adapter: qlora: without load_in_4bit, Axolotl loads the base in 16 bits; "
-            "the job loads it in 4 bits (NF4)"
+            "changed     adapter: qlora: without load_in_4bit, Axolotl loads the base model in 16 "
+            "bits; the job loads it in 4 bits (NF4)"
         ],
     ),
 ]
@@ -422,9 +435,10 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"path": "./rows.jsonl", "split": "train[:5]"},
             {"source": "configmap://rows/rows.jsonl", "format": "messages", "maxSamples": 5},
             [
-                "dropped     datasets[0].path: ./rows.jsonl: is not a hub repository: put the rows "
-                "into a ConfigMap (kubectl create configmap rows --from-file=rows.jsonl) or into a "
-                "dataset repository, and set dataset.source to it"
+                "dropped     datasets[0].path: ./rows.jsonl: is not a hub repository, so the job "
+                "reads the rows from a ConfigMap: create it (kubectl create configmap rows "
+                "--from-file=rows.jsonl), or put the rows into a dataset repository and set source "
+                "to hf://organization/name"
             ],
         ),
         (
@@ -440,9 +454,9 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
                 "columns": {"instruction": "q", "input": "i", "output": "a"},
             },
             [
-                "dropped     datasets[0].type: is a custom prompt: rows are rendered with the chat "
-                "template of the base, or with the Alpaca prompt if dataset.promptTemplate is "
-                "alpaca"
+                "dropped     datasets[0].type: is a custom prompt: the job instead uses the chat "
+                "template of the base model or, if the model has none, the Alpaca prompt; to use "
+                "the Alpaca prompt in any case, set promptTemplate: alpaca"
             ],
         ),
         (
@@ -459,7 +473,7 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"format": "alpaca", "promptTemplate": "alpaca"},
             [
                 "dropped     datasets[0].type: alpaca_w_system.load_open_orca: the job uses "
-                "alpaca: check the prompt and the names of the columns",
+                "format: alpaca; check that its prompt template and column names match your rows",
                 "equivalent  datasets[0].type: alpaca_w_system.load_open_orca: Axolotl uses the "
                 "Alpaca prompt even if the model has a chat template, so the job sets "
                 "promptTemplate: alpaca. To use the chat template of the model, remove "
@@ -491,8 +505,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"message_property_mappings": {"tool_calls": "calls", "name": "name"}},
             {"format": "messages"},
             [
-                "dropped     datasets[0].message_property_mappings: the job renames only role and "
-                "content: rename the keys of tool_calls in the rows"
+                "dropped     datasets[0].message_property_mappings: the job renames only the "
+                "keys of role and content: in the rows, rename calls to tool_calls"
             ],
         ),
         (
@@ -575,9 +589,9 @@ def test_setting_of_a_dataset_is_converted_with_these_notes(
             "org/Model",
             "changed",
             "the job sets dataset.chatTemplate, because org/Model probably has no chat template; "
-            "to use the chat template of the base, remove dataset.chatTemplate",
+            "to use the chat template of the base model, remove dataset.chatTemplate",
         ),
-        ("org/Model-Instruct", "changed", "the job uses the chat template of the base"),
+        ("org/Model-Instruct", "changed", "the job uses the chat template of the base model"),
     ],
 )
 def test_note_about_a_chat_template_is_complete(base: str, severity: str, words: str) -> None:
@@ -587,12 +601,12 @@ def test_note_about_a_chat_template_is_complete(base: str, severity: str, words:
 
 def test_unknown_chat_template_and_rows_without_conversations_are_explained() -> None:
     assert converted({"chat_template": "phi_4"})[1] == [
-        "dropped     chat_template: phi_4: the job uses the chat template of the base; if "
-        "org/model has none, set dataset.chatTemplate"
+        "dropped     chat_template: phi_4: the job uses the chat template of the base "
+        "model; if org/model has none, set dataset.chatTemplate"
     ]
     rows = [{"path": "org/rows", "type": "completion"}]
     assert converted({"chat_template": "chatml", "datasets": rows})[1] == [
-        "equivalent  chat_template: chatml: the rows are not conversations"
+        "equivalent  chat_template: chatml: has no effect on rows that are not conversations"
     ]
 
 
@@ -602,8 +616,8 @@ TEXT_ONLY = (
     "multimodal model"
 )
 SIXTEEN_BITS = (
-    "is not supported: a job quantizes the base itself; set base_model to the model with 16-bit "
-    "weights"
+    "is not supported: the job itself quantizes the base model; set base_model to a model with "
+    "16-bit weights"
 )
 
 
