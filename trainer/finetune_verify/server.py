@@ -27,13 +27,17 @@ class State:
             "tolerance", "Maximum distance that is attributed to rounding errors, in nats."
         )
         self._seconds = gauge(
-            "seconds", "Duration of the comparison after vLLM became healthy, in seconds."
+            "seconds", "Duration in seconds of the comparison, which starts when vLLM is healthy."
         )
         self._answering = gauge(
-            "server_seconds", "Time that vLLM took to respond during the comparison, in seconds."
+            "server_seconds",
+            "Part of finetune_verify_seconds in which the verifier waited for responses of vLLM.",
         )
-        self._read = gauge("read_bytes", "Number of bytes that have been read to verify the files.")
-        self._size = gauge("size_bytes", "Total number of bytes of the files to verify.")
+        self._read = gauge(
+            "read_bytes",
+            "Number of bytes that the verifier has read to compute the digests of the files.",
+        )
+        self._size = gauge("size_bytes", "Total size in bytes of the files to verify.")
         self._outcome = Gauge(
             "finetune_verify_outcome",
             "Outcome of the verification: 1 for the current outcome, 0 for the others.",
@@ -45,7 +49,7 @@ class State:
         if uid := os.environ.get(POD_UID_VARIABLE):
             Gauge(
                 "finetune_pod_info",
-                "Label uid: UID of the pod of the verifier. The value is always 1.",
+                "The label uid contains the UID of the pod of the verifier. The value is always 1.",
                 ["uid"],
                 registry=self.registry,
             ).labels(uid).set(1)

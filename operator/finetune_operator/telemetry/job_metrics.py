@@ -27,14 +27,14 @@ _TERMINATED = ("Completed", "Failed", "Stopped")
 
 STAGE_SECONDS = Histogram(
     "finetune_stage_duration_seconds",
-    "Length of time from start to completion of the Job of a stage, in seconds.",
+    "Time in seconds from the start of a stage's Job to the completion of the Job.",
     ("stage",),
     buckets=_STAGE_SECONDS,
     registry=REGISTRY,
 )
 STAGE_OUTCOMES = Counter(
     "finetune_stage_outcomes",
-    "Total number of terminated attempts per stage, by outcome and reason.",
+    "Total number of attempts that have ended, by stage, outcome and reason.",
     ("stage", "outcome", "reason"),
     registry=REGISTRY,
 )
@@ -98,14 +98,14 @@ class JobMetrics(Collector):
             counts[labels] = counts.get(labels, 0) + 1
         jobs = GaugeMetricFamily(
             "finetune_jobs",
-            "Number of FineTuneJobs per namespace and reason of the Ready condition.",
+            "Number of FineTuneJobs, by namespace and by the reason of their Ready condition.",
             labels=["namespace", "reason"],
         )
         for labels, count in sorted(counts.items()):
             jobs.add_metric(labels, count)
         gpu_seconds = CounterMetricFamily(
             "finetune_gpu_seconds",
-            "Total GPU-seconds per namespace and purpose (training or serving).",
+            "Total number of used GPU-seconds, by namespace and purpose (training or serving).",
             labels=["namespace", "purpose"],
         )
         for labels, seconds in sorted(self._gpu_seconds.items()):

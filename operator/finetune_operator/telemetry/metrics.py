@@ -50,7 +50,7 @@ RECONCILE_TIMEOUTS = Counter(
 )
 RECONCILE_SECONDS = Histogram(
     "controller_runtime_reconcile_time_seconds",
-    "Length of time per reconciliation per controller, in seconds.",
+    "Duration of a reconciliation in seconds, per controller.",
     ("controller",),
     buckets=_SECONDS,
     registry=REGISTRY,
@@ -72,51 +72,55 @@ QUEUE_DEPTH = Gauge(
     "workqueue_depth", "Current number of keys in the work queue.", _QUEUE, registry=REGISTRY
 )
 QUEUE_ADDS = Counter(
-    "workqueue_adds", "Total number of keys added to the work queue.", _QUEUE, registry=REGISTRY
+    "workqueue_adds",
+    "Total number of times that a key was added to the work queue.",
+    _QUEUE,
+    registry=REGISTRY,
 )
 QUEUE_RETRIES = Counter(
     "workqueue_retries",
-    "Total number of keys added to the work queue again after an error.",
+    "Total number of times that a key was added to the work queue again after an error.",
     _QUEUE,
     registry=REGISTRY,
 )
 QUEUE_SECONDS = Histogram(
     "workqueue_queue_duration_seconds",
-    "Length of time that a key waits in the work queue, in seconds.",
+    "Time in seconds that a key waits in the work queue.",
     _QUEUE,
     buckets=_QUEUE_SECONDS,
     registry=REGISTRY,
 )
 WORK_SECONDS = Histogram(
     "workqueue_work_duration_seconds",
-    "Length of time to process a key, in seconds.",
+    "Time in seconds to process a key.",
     _QUEUE,
     buckets=_QUEUE_SECONDS,
     registry=REGISTRY,
 )
 UNFINISHED_SECONDS = Gauge(
     "workqueue_unfinished_work_seconds",
-    "Seconds of work in progress, summed over all keys that are being processed.",
+    "Time in seconds since the start of processing, summed over all keys in processing.",
     _QUEUE,
     registry=REGISTRY,
 )
 LONGEST_SECONDS = Gauge(
     "workqueue_longest_running_processor_seconds",
-    "Seconds of work in progress on the key that has been processed for the longest time.",
+    "Time in seconds since the start of processing, for the key that has been in processing "
+    "longest.",
     _QUEUE,
     registry=REGISTRY,
 )
 
 REQUESTS = Counter(
     "rest_client_requests",
-    "Total number of HTTP requests to the API server, by status code ('<error>' without a "
-    "response), method and host.",
+    "Total number of HTTP requests to the API server, by status code, method and host. The code "
+    "is '<error>' if the API server did not respond.",
     ("code", "method", "host"),
     registry=REGISTRY,
 )
 REQUEST_SECONDS = Histogram(
     "rest_client_request_duration_seconds",
-    "Latency of HTTP requests to the API server in seconds, by verb and host.",
+    "Duration in seconds of HTTP requests to the API server, by verb and host.",
     ("verb", "host"),
     buckets=_SECONDS,
     registry=REGISTRY,
@@ -136,14 +140,14 @@ CACHE_LISTS = Counter(
 )
 CACHE_CONFIRMATIONS = Counter(
     "finetune_cache_confirmations",
-    "Total number of live reads from the API server that confirm or correct a plan, by cause.",
+    "Total number of plans that needed confirmation by a live read from the API server, by cause.",
     ("cause",),
     registry=REGISTRY,
 )
 
 LEADER = Gauge(
     "leader_election_master_status",
-    "Whether this replica is the leader for the Lease: 1 for the leader, 0 for a standby.",
+    "1 if this replica is the leader and holds the Lease, 0 if it is a standby.",
     ("name",),
     registry=REGISTRY,
 )

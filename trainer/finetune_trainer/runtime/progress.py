@@ -18,31 +18,34 @@ from finetune_trainer.runtime.log import log
 PORT_VARIABLE = "FINETUNE_METRICS_PORT"
 
 HELP = {
-    "progress_ratio": "Completed share of this stage, from 0 to 1.",
-    "download_bytes": "Bytes of the base model or dataset that have been downloaded.",
-    "download_size_bytes": "Total bytes of the base model or dataset to download.",
-    "global_step": "Completed optimizer steps.",
-    "max_steps": "Planned optimizer steps.",
-    "train_loss": "Training loss of the last logged step.",
-    "eval_loss": "Mean loss per token on the held-out rows at the last evaluation.",
-    "learning_rate": "Learning rate of the last logged step.",
-    "grad_norm": "Gradient norm before clipping at the last logged step.",
+    "progress_ratio": "Completed fraction of this stage, from 0 to 1.",
+    "download_bytes": "Number of downloaded bytes of the base model or dataset.",
+    "download_size_bytes": "Total size in bytes of the base model or dataset that is downloaded.",
+    "global_step": "Number of completed optimizer steps.",
+    "max_steps": "Number of planned optimizer steps.",
+    "train_loss": "Training loss in the last logged step.",
+    "eval_loss": "Mean loss per token on the held-out rows in the last evaluation.",
+    "learning_rate": "Learning rate in the last logged step.",
+    "grad_norm": "Gradient norm in the last logged step, before clipping.",
     "tokens_per_second": "Trained tokens per second since the previous logged step.",
-    "epoch": "Completed passes over the training rows (epochs).",
-    "eta_seconds": "Estimated seconds until this stage completes.",
+    "epoch": "Number of passes over the training rows (epochs) so far.",
+    "eta_seconds": "Estimated time in seconds until this stage completes.",
     "last_checkpoint_step": "Step of the newest published checkpoint.",
-    "gpu_seconds": "Total GPU seconds of the training over all attempts.",
+    "gpu_seconds": "Total GPU-seconds of the training, summed over all attempts.",
     "step_seconds": "Duration of the last optimizer step in seconds, without waiting for rows.",
-    "data_wait_seconds": "Total seconds that steps of this process waited for rows.",
-    "gpu_memory_peak_bytes": "Peak allocated GPU memory of this process in bytes.",
+    "data_wait_seconds": (
+        "Total time in seconds that this process spent waiting for rows during training."
+    ),
+    "gpu_memory_peak_bytes": "Largest amount of allocated GPU memory of this process, in bytes.",
 }
 COUNTERS = {"gpu_seconds", "data_wait_seconds"}
 PHASE = (
-    'Label phase: "saving" while the adapter is saved, "reference" while log-probabilities are '
-    "recorded for verification; both follow the last training step. The value is always 1."
+    'The label phase is "saving" while the adapter is saved, and "reference" while the '
+    "log-probabilities for verification are recorded. Before the end of the last training step, "
+    "the metric is absent. The value is always 1."
 )
-RETRIES = "Total number of training restarts over all attempts, by cause."
-CHECKPOINT_AGE = "Seconds since this process published its newest checkpoint."
+RETRIES = "Total number of restarts of the training, summed over all attempts, by cause."
+CHECKPOINT_AGE = "Time in seconds since this process published its newest checkpoint."
 
 
 class Progress(Collector):
@@ -116,7 +119,7 @@ class Progress(Collector):
         """Yield the known values. prometheus_client calls this on each scrape."""
         info = GaugeMetricFamily(
             "finetune_stage_info",
-            "Label stage: stage of this process. The value is always 1.",
+            "The label stage names the stage of this process. The value is always 1.",
             labels=["stage"],
         )
         info.add_metric([self.stage], 1.0)
@@ -125,7 +128,7 @@ class Progress(Collector):
         if uid := os.environ.get(POD_UID_VARIABLE):
             pod = GaugeMetricFamily(
                 "finetune_pod_info",
-                "Label uid: UID of the pod. The value is always 1.",
+                "The label uid contains the UID of the pod. The value is always 1.",
                 labels=["uid"],
             )
             pod.add_metric([uid], 1.0)
@@ -137,7 +140,7 @@ class Progress(Collector):
         if self._card:
             device = GaugeMetricFamily(
                 "finetune_device_info",
-                "Label card: GPU model in use. The value is always 1.",
+                "The label card names the GPU model in use. The value is always 1.",
                 labels=["card"],
             )
             device.add_metric([self._card], 1.0)
