@@ -11,6 +11,7 @@ from kubernetes.aio.client.configuration import Configuration
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
 from finetune_operator.kube.connection import JSON, Connection
+from finetune_operator.kube.decoding import event_decoder, list_decoder
 from finetune_operator.kube.errors import NotFound, Terminal
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS, path_of
 from finetune_operator.kube.page_size import METADATA_PAGE, PAGE, PageSize, PageTooLarge
@@ -125,18 +126,22 @@ class Kube:
         query |= {"fieldSelector": fields} if fields else {}
         # List items come without apiVersion and kind.
         common = {"apiVersion": KINDS[kind].api_version, "kind": KINDS[kind].kind or kind}
+        accept = METADATA_ONLY if metadata_only else JSON
+        decode = list_decoder(kind, metadata_only=metadata_only)
         while True:
-            accept = METADATA_ONLY if metadata_only else JSON
             query["limit"] = str(limit.now)
             try:
                 page = await self.transport.call(
-                    "GET", path, query=query, accept=accept, size=limit
+                    "GET", path, query=query, accept=accept, size=limit, decode=decode
                 )
             except PageTooLarge:
                 continue
             metadata = page.get("metadata") or {}
-            items = [_trimmed({**item, **common}) for item in page.get("items") or ()]
-            yield Page(items, str(metadata.get("resourceVersion", "")))
+            # The caller alone holds the objects, and frees them before it takes the next page.
+            yield Page(
+                [_trimmed({**item, **common}) for item in page.pop("items", None) or ()],
+                str(metadata.get("resourceVersion", "")),
+            )
             token = metadata.get("continue")
             if not token:
                 return
@@ -168,6 +173,7 @@ class Kube:
             seconds=WATCH_SECONDS + 30,
             silence=None if name else SILENCE_SECONDS,
             accept=METADATA_ONLY_EVENTS if metadata_only else JSON,
+            decode=event_decoder(kind, metadata_only=metadata_only),
         )
 
     async def create(self, body: Object, *, fenced: bool = True) -> Object:

@@ -6,7 +6,7 @@ proxy and token. Its request layers cost more processor time than the request it
 
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlencode
@@ -20,6 +20,8 @@ from finetune_operator.objects import naming
 from finetune_operator.types import Object
 
 JSON = "application/json"
+Decode = Callable[[bytes], dict[str, Any]]
+"""Returns the object in a text of JSON."""
 LINE_BYTES = 2 << 20
 """Size of the read buffer. A watch event is one line, as long as an object."""
 
@@ -84,7 +86,7 @@ def session(
         # The workers limit the requests in flight. Each watch holds a connection all the time: one
         # for each kind, in each of the watched namespaces.
         connector=aiohttp.TCPConnector(limit=0, ssl=context),
-        headers={"User-Agent": naming.MANAGED_BY, **(headers or {})},
+        headers={"User-Agent": naming.MANAGED_BY, "Accept-Encoding": "identity", **(headers or {})},
         # The configuration has the proxy; the environment would be read before every request.
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),

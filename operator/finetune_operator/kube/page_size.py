@@ -26,10 +26,15 @@ class PageSize:
         self._most = most
         self.now = min(first, most)
 
+    @property
+    def most_bytes(self) -> int | None:
+        """Bytes of a page that ``check`` needs: a longer one is not read to its end. None: all."""
+        return PAGE_BYTES + 1 if self.now > 1 else None
+
     def check(self, length: int) -> None:
         """Choose the size of the next page. Raise PageTooLarge if this one must not be parsed.
 
-        length: bytes of the text of a page of the present size.
+        length: bytes of the text of a page of the present size, or ``most_bytes``.
         """
         if length > PAGE_BYTES and self.now > 1:
             self.now = max(1, self.now * PAGE_BYTES // (2 * length))

@@ -19,7 +19,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
-from finetune_operator.kube.connection import JSON, Connection, decoded, encoded
+from finetune_operator.kube.connection import JSON, Connection, Decode, decoded, encoded
 from finetune_operator.kube.errors import (
     Conflict,
     Gone,
@@ -70,11 +70,13 @@ class Transport:
         fenced: bool = True,
         seconds: float | None = None,
         size: PageSize | None = None,
+        decode: Decode = decoded,
     ) -> dict[str, Any]:
         """Send a request and return the object in its response. Raises OperatorError.
 
         fenced: whether the fence applies to this write. seconds: timeout, if shorter than usual.
         size: of the page that the query requests; raises PageTooLarge if the response is too long.
+        decode: of a success.
         """
         code, started = "<error>", time.monotonic()
         seconds = self._seconds if seconds is None else seconds
@@ -95,7 +97,7 @@ class Transport:
                     limit=self._limit,
                 ) as response,
             ):
-                text = await response.read()
+                text = await _text(response, size)
                 code = str(response.status)
                 if response.status == 401:
                     await self._renew(self._connection.configuration)
@@ -107,11 +109,10 @@ class Transport:
             metrics.REQUEST_SECONDS.labels(method, self.host).observe(time.monotonic() - started)
         if size is not None and response.status == 200:
             size.check(len(text))
-        answer = decoded(text)
         if response.status >= 300:
             after = response.headers.get("Retry-After", "")
-            raise error_of(method, path, response.status, answer, after)
-        return answer
+            raise error_of(method, path, response.status, decoded(text), after)
+        return decode(text)
 
     async def stream(
         self,
@@ -121,10 +122,12 @@ class Transport:
         seconds: float,
         silence: float | None = None,
         accept: str = JSON,
+        decode: Decode = decoded,
     ) -> AsyncGenerator[Object, None]:
         """Yield the lines of a watch until it ends, within ``seconds``. Raises OperatorError.
 
-        silence: seconds without data after which the watch fails, None for no limit.
+        silence: seconds without data after which the watch fails, None for no limit. decode: of a
+        line.
         """
         limit = aiohttp.ClientTimeout(total=seconds, connect=self._seconds, sock_read=silence)
         try:
@@ -137,9 +140,19 @@ class Transport:
                         await self._renew(self._connection.configuration)
                     raise error_of("WATCH", path, response.status, answer)
                 async for line in response.content:
-                    yield decoded(line)
+                    yield decode(line)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Transient(f"WATCH {path}: {str(error) or type(error).__name__}") from error
+
+
+async def _text(response: aiohttp.ClientResponse, size: PageSize | None) -> bytes:
+    """Return the text of a response; of a page that must be requested again, a part of it."""
+    if size is None or size.most_bytes is None or response.status != 200:
+        return await response.read()
+    try:
+        return await response.content.readexactly(size.most_bytes)
+    except asyncio.IncompleteReadError as complete:
+        return complete.partial
 
 
 def error_of(

@@ -51,7 +51,8 @@ _METADATA = (
 )
 
 Fields = Mapping[str, Any]
-"""Fields to keep: by name, those of its value, or None for the whole value."""
+"""Fields to keep: by name, those of its value, a list of those of each element, or None for the
+whole value."""
 
 _CONDITION: Fields = dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime"))
 _CONDITIONS: Mapping[str, frozenset[str]] = {
@@ -64,7 +65,12 @@ _CONTAINER: Fields = {"name": None, "resources": None}
 _CONTAINER_STATUS: Fields = dict.fromkeys(
     ("name", "image", "imageID", "state", "lastState", "ready", "restartCount")
 )
-_FIELDS: Mapping[str, Fields] = {
+METADATA_FIELDS: Fields = {
+    **dict.fromkeys((*_METADATA, "labels", "ownerReferences")),
+    "annotations": {naming.SELECTED_NODE: None},
+    "managedFields": [{"manager": None, "time": None, "fieldsV1": {"f:spec": {}}}],
+}
+FIELDS: Mapping[str, Fields] = {
     "Pod": {
         "spec": {
             "nodeName": None,
@@ -72,8 +78,8 @@ _FIELDS: Mapping[str, Fields] = {
             "affinity": None,
             "tolerations": None,
             "topologySpreadConstraints": None,
-            "containers": _CONTAINER,
-            "volumes": {"persistentVolumeClaim": None},
+            "containers": [_CONTAINER],
+            "volumes": [{"persistentVolumeClaim": None}],
         },
         "status": {
             "phase": None,
@@ -81,9 +87,9 @@ _FIELDS: Mapping[str, Fields] = {
             "startTime": None,
             "reason": None,
             "message": None,
-            "conditions": _CONDITION,
-            "containerStatuses": _CONTAINER_STATUS,
-            "initContainerStatuses": _CONTAINER_STATUS,
+            "conditions": [_CONDITION],
+            "containerStatuses": [_CONTAINER_STATUS],
+            "initContainerStatuses": [_CONTAINER_STATUS],
         },
     },
     "Job": {
@@ -98,7 +104,7 @@ _FIELDS: Mapping[str, Fields] = {
             "ready": None,
             "succeeded": None,
             "failed": None,
-            "conditions": _CONDITION,
+            "conditions": [_CONDITION],
         },
     },
     "Deployment": {
@@ -108,14 +114,13 @@ _FIELDS: Mapping[str, Fields] = {
             "replicas": None,
             "updatedReplicas": None,
             "availableReplicas": None,
-            "conditions": _CONDITION,
+            "conditions": [_CONDITION],
         },
     },
     "PersistentVolumeClaim": {"spec": None, "status": None},
     "Service": {"spec": {"selector": None}},
     "NetworkPolicy": {"spec": None},
     "PodDisruptionBudget": {"spec": None},
-    "ConfigMap": {},
 }
 
 
@@ -128,7 +133,7 @@ def trimmed(each: Object) -> dict[str, Any]:
     common = {"apiVersion": each["apiVersion"], "kind": kind, "metadata": _metadata(each)}
     if kind == KIND:
         return {**each, **common}
-    result = {**common, **_selected(each, _FIELDS[kind])}
+    result = {**common, **_selected(each, FIELDS.get(kind, {}))}
     if kind in _CONDITIONS and (conditions := (result.get("status") or {}).get("conditions")):
         used = _CONDITIONS[kind]
         result["status"]["conditions"] = [each for each in conditions if each["type"] in used]
@@ -219,11 +224,11 @@ def _digests(configmap: Object) -> dict[str, str] | None:
     return {key: text_digest(text) for key, text in (configmap["data"] or {}).items()}
 
 
-def _selected(value: Any, fields: Fields | None) -> Any:
+def _selected(value: Any, fields: Any) -> Any:
     if fields is None:
         return value
-    if isinstance(value, list):
-        return [_selected(each, fields) for each in value]
+    if isinstance(fields, list):
+        return [_selected(each, fields[0]) for each in value or ()]
     if isinstance(value, Mapping):
         return {key: _selected(value[key], inner) for key, inner in fields.items() if key in value}
     return value

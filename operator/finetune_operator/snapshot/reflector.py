@@ -12,16 +12,16 @@ no version in the store is comparable any more, and the process restarts (``hist
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from finetune_operator.kube.client import Kube
+from finetune_operator.kube.client import Kube, Page
 from finetune_operator.kube.errors import Gone, OperatorError, Restored, Transient
 from finetune_operator.kube.kinds import KINDS
 from finetune_operator.objects.naming import JOB
 from finetune_operator.snapshot import history
-from finetune_operator.snapshot.store import ObjectStore, name_of
+from finetune_operator.snapshot.store import Name, ObjectStore, name_of, version_of
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import LISTS, Key, Object
 
@@ -29,6 +29,9 @@ FIRST_DELAY_SECONDS, MOST_DELAY_SECONDS = 0.5, 8.0
 """Between two attempts, doubling; varied so that the watches of many kinds spread over time."""
 WATCH_ATTEMPTS = 3
 """Failures in succession after which the objects are listed again."""
+PAGES_AT_ONCE = 2
+"""Pages of lists, of any kinds, that are requested at once: the API server prepares one of them
+while the other one is stored. More would need more memory."""
 METADATA_ONLY = frozenset({"ConfigMap"})
 """Kinds of which only the metadata is watched; a reconcile reads the object that it needs."""
 
@@ -40,14 +43,14 @@ logger = logging.getLogger("finetune_operator.reflector")
 
 @dataclass(kw_only=True)
 class Reflector:
-    """See the module. ``turn`` is shared by all reflectors: one page is in memory at a time."""
+    """See the module. ``turns`` is shared by all reflectors, see ``PAGES_AT_ONCE``."""
 
     kube: Kube
     store: ObjectStore
     kind: str
     namespace: str
     notify: Notify
-    turn: asyncio.Lock
+    turns: asyncio.Semaphore
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     _version: int = 0
 
@@ -70,24 +73,33 @@ class Reflector:
     async def _list(self) -> None:
         """Replace the objects of the kind by those that exist. Raises OperatorError."""
         metrics.CACHE_LISTS.labels(self.kind).inc()
-        names, version = set(), 0
+        names: set[Name] = set()
+        version = 0
         pages = self.kube.pages(
             self.kind, self.namespace, labels=JOB, metadata_only=self.kind in METADATA_ONLY
         )
         async with aclosing(pages):
-            while True:
-                async with self.turn:
-                    page = await anext(pages, None)
-                    if page is None:
-                        break
-                    version = version or int(page.version)
-                    history.check(self.store, self.kind, page, self._version)
-                    for each in page.items:
-                        names.add(name_of(each))
-                        self._report(self.store.put(each), int(each["metadata"]["resourceVersion"]))
+            while (listed := await self._store_next(pages, names)) is not None:
+                version = listed
         gone = self.store.retain(self.kind, names, version, namespace=self.namespace)
         self._report(gone, version)
         self._version = version
+
+    async def _store_next(self, pages: AsyncGenerator[Page, None], names: set[Name]) -> int | None:
+        """Store the objects of the next page and add their names; return the version of the list.
+
+        None: there are no more pages. Raises OperatorError. A page is freed at the end, not when
+        the next one has arrived.
+        """
+        async with self.turns:
+            page = await anext(pages, None)
+            if page is None:
+                return None
+            history.check(self.store, self.kind, page, self._version)
+            for each in page.items:
+                names.add(name_of(each))
+                self._report(self.store.put(each), version_of(each))
+            return int(page.version)
 
     async def _watch(self) -> None:
         """Store all changes until the objects must be listed again. Raises OperatorError."""
@@ -142,9 +154,9 @@ def reflectors(
     kube: Kube, store: ObjectStore, namespaces: Iterable[str], notify: Notify
 ) -> list[Reflector]:
     """Return the reflectors of all kinds of children. namespaces: empty means all."""
-    turn = asyncio.Lock()
+    turns = asyncio.Semaphore(PAGES_AT_ONCE)
     return [
-        Reflector(kube=kube, store=store, kind=kind, namespace=each, notify=notify, turn=turn)
+        Reflector(kube=kube, store=store, kind=kind, namespace=each, notify=notify, turns=turns)
         for kind in LISTS
         for each in (tuple(namespaces) or ("",))
     ]

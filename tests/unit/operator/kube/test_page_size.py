@@ -1,6 +1,7 @@
 """The sizes of the pages of lists, of the client and of kopf."""
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 
@@ -85,6 +86,29 @@ async def test_the_client_reads_large_objects_in_small_pages(
     assert [each["metadata"]["name"] for each in found] == [str(n) for n in range(30)]
     assert objects.requested[0] > 5
     assert set(objects.requested[1:]) <= set(range(1, 6))
+
+
+async def test_only_the_beginning_of_a_page_that_is_too_long_is_read(
+    transport: Transport, server: Server
+) -> None:
+    sent = 0
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal sent
+        if request.query["limit"] == "1":
+            return web.json_response({"items": []})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b" " * 100_000)
+                sent += 100_000
+        return response
+
+    server.handler = endless
+    assert await Kube(transport).list("Pod", "ns") == ()
+    # The client's and the server's buffers are filled for each size that is tried.
+    assert sent < 5 * (PAGE_BYTES + (16 << 20))
 
 
 def test_the_session_of_kopf_reads_large_objects_in_small_pages(

@@ -49,7 +49,7 @@ class Script(Kube):
             kind="Pod",
             namespace="",
             notify=lambda *call: self.news.append(call),
-            turn=asyncio.Lock(),
+            turns=asyncio.Semaphore(1),
         )
 
     async def pages(self, *_: Any, **how: Any) -> AsyncGenerator[Page, None]:
