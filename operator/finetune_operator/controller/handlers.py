@@ -19,7 +19,7 @@ from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 import finetune_api
 from finetune_operator.kube import auth
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS
-from finetune_operator.kube.page_size import PAGE
+from finetune_operator.kube.page_size import KOPF_PAGE
 from finetune_operator.types import Object
 
 WATCH_TIMEOUT_SECONDS = 70.0
@@ -98,7 +98,7 @@ def settings() -> kopf.OperatorSettings:
     target.watching.server_timeout = 600
     target.watching.connect_timeout = 10
     target.watching.inactivity_timeout = WATCH_TIMEOUT_SECONDS
-    target.watching.chunk_size = PAGE
+    target.watching.chunk_size = KOPF_PAGE
     target.networking.request_timeout = 30
     target.networking.connect_timeout = 5
     target.networking.error_backoffs = EndlessBackoff()

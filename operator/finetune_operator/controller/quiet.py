@@ -13,13 +13,13 @@ a change of the spec's generation, of a condition, of the reason of Ready, or of
 last change of a job that rests.
 """
 
-import marshal
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from finetune_operator.objects.encoding import decoded, encoded
 from finetune_operator.types import Object, Plan
 
 SECONDS = 10.0
@@ -92,7 +92,7 @@ class StatusWrites:
 
     def wait(self, job: Object, status: Object) -> None:
         """Remember the status that waits, instead of any earlier one. job: as it was read."""
-        self._waiting = zlib.compress(marshal.dumps(dict(status), 2), level=1)
+        self._waiting = zlib.compress(encoded(dict(status)), level=1)
         self._written = _identity(job)
 
     def quiet_for(self, now: datetime) -> float:
@@ -105,9 +105,8 @@ class StatusWrites:
         """Return a job with the status that waits, unless another status was written since."""
         if not self._waiting or _identity(job) != self._written:
             return job
-        # Bytes that this process has packed itself.
-        return {**job, "status": marshal.loads(zlib.decompress(self._waiting))}  # noqa: S302
+        return {**job, "status": decoded(zlib.decompress(self._waiting))}
 
 
 def _identity(job: Object) -> int:
-    return hash(marshal.dumps(dict(job.get("status") or {}), 2))
+    return hash(encoded(dict(job.get("status") or {})))

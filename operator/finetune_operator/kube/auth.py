@@ -29,7 +29,7 @@ from kubernetes.aio.client.configuration import Configuration
 from finetune_operator.kube import watch_session
 from finetune_operator.kube.connection import Connection
 from finetune_operator.kube.errors import Transient
-from finetune_operator.kube.page_size import PAGE
+from finetune_operator.kube.page_size import KOPF_PAGE
 
 RETRY_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0
@@ -73,7 +73,7 @@ async def kopf_login(**_: Any) -> kopf.AiohttpSession:
         await asyncio.sleep(RETRY_SECONDS)
     return kopf.AiohttpSession(
         server=configuration.host,
-        aiohttp_session=watch_session.session(configuration, page=PAGE),
+        aiohttp_session=watch_session.session(configuration, page=KOPF_PAGE),
         expiration=datetime.now(UTC) + NEVER,
     )
 

@@ -14,7 +14,7 @@ from finetune_operator.kube.connection import JSON, Connection
 from finetune_operator.kube.decoding import event_decoder, list_decoder
 from finetune_operator.kube.errors import NotFound, Terminal
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS, path_of
-from finetune_operator.kube.page_size import METADATA_PAGE, PAGE, PageSize, PageTooLarge
+from finetune_operator.kube.page_size import PAGE, PageSize, PageTooLarge
 from finetune_operator.kube.transport import Transport
 from finetune_operator.objects import naming
 from finetune_operator.types import Object
@@ -120,8 +120,7 @@ class Kube:
         If objects are large, pages have fewer of them.
         """
         path = _collection(kind, namespace)
-        most = METADATA_PAGE if metadata_only else PAGE
-        limit = PageSize(size, first=size) if size else PageSize(most)
+        limit = PageSize(size, first=size) if size else PageSize(PAGE)
         query: dict[str, str] = {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
         # List items come without apiVersion and kind.

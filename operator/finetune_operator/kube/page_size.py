@@ -6,13 +6,13 @@ text is short, or if it contains a single object; otherwise it is requested agai
 objects. Pure.
 """
 
-PAGE = 50
-METADATA_PAGE = 100
-"""Objects of a page at most."""
+PAGE = 500
+"""Objects of a page at most, as in client-go."""
+KOPF_PAGE = 50
+"""Of a list of kopf, which reads each text to its end."""
 PAGE_BYTES = 2 << 20
-"""Usually enough for 50 objects."""
 FIRST = 10
-"""Objects of the first page: a text that turns out to be too long is in memory, too."""
+"""Objects of the first page."""
 
 
 class PageTooLarge(Exception):

@@ -2,11 +2,10 @@
 
 Users decide how large the objects with the label of a job are, and anybody may set this label. So
 every object is trimmed on arrival: unused fields are dropped, the data of a ConfigMap is replaced
-by digests. In an object that is still larger than ``MAX_BYTES``, long texts are cut; of one that is
-larger even then, only small fields are kept.
+by digests. In an object that is still too large, long texts are cut; of one that is too large even
+then, only small fields are kept.
 """
 
-import marshal
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,15 +13,20 @@ from finetune_api import KIND
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
 from finetune_operator.objects.digest import sha256
+from finetune_operator.objects.encoding import encoded
 from finetune_operator.types import Object
 
 MAX_BYTES = 32 * 1024
 """Size of a trimmed object. Objects that the operator renders are smaller."""
+MAX_CONTAINERS = 2048
+"""Dicts and lists of a trimmed object. An empty one has 1 byte here, but 64 bytes in a snapshot."""
 MAX_FIELD_BYTES = 2 * 1024
-"""Size of a field of spec or status that an object of more than ``MAX_BYTES`` keeps."""
+"""Size of a field of spec or status that an object with too many bytes or containers keeps."""
 MAX_TEXT = 4096
-"""Characters of a text that an object of more than ``MAX_BYTES`` keeps: a complete termination
-message, which the kubelet limits to as many bytes."""
+"""Characters of a text that such an object keeps: a complete termination message, which the kubelet
+limits to as many bytes."""
+_OTHER_BYTES = bytes(set(range(256)) - {*range(0x80, 0xA0), *range(0xDC, 0xE0)})
+"""Bytes that do not begin a dict or a list in MessagePack."""
 MAX_OWNERS = 16
 MAX_MANAGERS = 16
 PARTS = ("spec", "status")
@@ -129,6 +133,12 @@ def trimmed(each: Object) -> dict[str, Any]:
 
     The result may share values with ``each``, which is not changed.
     """
+    result = reduced(each)
+    return shortened(result) if is_too_large(result, encoded(result)) else result
+
+
+def reduced(each: Object) -> dict[str, Any]:
+    """Return an object with the fields that a snapshot uses, however large they are."""
     kind = each["kind"]
     common = {"apiVersion": each["apiVersion"], "kind": kind, "metadata": _metadata(each)}
     if kind == KIND:
@@ -139,13 +149,37 @@ def trimmed(each: Object) -> dict[str, Any]:
         result["status"]["conditions"] = [each for each in conditions if each["type"] in used]
     if kind == "ConfigMap" and (digests := _digests(each)) is not None:
         result[DIGESTS] = digests
-    if _too_large(result):
-        result = {**result, **{part: _cut(result[part]) for part in PARTS if part in result}}
-    if _too_large(result):
-        result["metadata"]["labels"] = {
-            key: value
-            for key, value in result["metadata"]["labels"].items()
-            if key.startswith(_LABELS) or key == naming.TEMPLATE_HASH
+    return result
+
+
+def is_too_large(body: dict[str, Any], data: bytes) -> bool:
+    """Report whether a reduced object with these bytes must be shortened; a FineTuneJob never."""
+    if body["kind"] == KIND:
+        return False
+    if len(data) > MAX_BYTES:
+        return True
+    # Deletion is fast. What remains is at least the number of dicts and lists.
+    return len(data.translate(None, _OTHER_BYTES)) > MAX_CONTAINERS < _containers(body)
+
+
+def _containers(value: Any) -> int:
+    """Return the number of dicts and lists in a value."""
+    if isinstance(value, dict):
+        return 1 + sum(map(_containers, value.values()))
+    return 1 + sum(map(_containers, value)) if isinstance(value, list) else 0
+
+
+def shortened(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a reduced object that is too large with shorter texts, and if needed fewer fields."""
+    result = {**body, **{part: _cut(body[part]) for part in PARTS if part in body}}
+    if is_too_large(result, encoded(result)):
+        result["metadata"] = {
+            **result["metadata"],
+            "labels": {
+                key: value
+                for key, value in result["metadata"]["labels"].items()
+                if key.startswith(_LABELS) or key == naming.TEMPLATE_HASH
+            },
         }
         for part in PARTS:
             if isinstance(result.get(part), dict):
@@ -154,10 +188,6 @@ def trimmed(each: Object) -> dict[str, Any]:
             # Too many keys: its data is not that of a revision.
             result[DIGESTS] = {}
     return result
-
-
-def _too_large(value: Any) -> bool:
-    return len(marshal.dumps(value, 2)) > MAX_BYTES
 
 
 def _cut(value: Any) -> Any:
@@ -235,8 +265,4 @@ def _selected(value: Any, fields: Any) -> Any:
 
 
 def _small(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in fields.items()
-        if len(marshal.dumps(value, 2)) <= MAX_FIELD_BYTES
-    }
+    return {key: value for key, value in fields.items() if len(encoded(value)) <= MAX_FIELD_BYTES}

@@ -9,7 +9,6 @@ Objects are trimmed (``objects.trimming``) and packed (``packing``). Only FineTu
 whole.
 """
 
-import marshal
 import sys
 import time
 from collections import OrderedDict
@@ -20,7 +19,8 @@ from typing import Any
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.digest import job_version
-from finetune_operator.objects.trimming import DIGESTS, news, trimmed
+from finetune_operator.objects.encoding import encoded
+from finetune_operator.objects.trimming import DIGESTS, is_too_large, news, reduced, shortened
 from finetune_operator.snapshot.packing import Packing
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import LISTS, Key, Object
@@ -67,26 +67,22 @@ class ObjectStore:
         if known is not None and version <= known.version:
             if version == known.version and not known.verified and "data" in each:
                 # A live read of a ConfigMap, of which a watch reported the metadata.
-                body = _without_version(each)
-                known.packed, known.verified = self._packings[kind].pack(body), True
+                _, plain = _trimmed(each)
+                known.packed, known.verified = self._packings[kind].pack(plain), True
             return ()
         if version <= self._tombstones.get((kind, name), (0, 0.0))[0]:
             return ()
         key = _key_of(each)
         if key is None:
             return self._remove(kind, name, version)
-        body = _without_version(each)
-        if kind == FINETUNEJOB:
-            content = job_version(body)
-        else:
-            content = hash((marshal.dumps(news(body), 2), DIGESTS in body))
+        body, plain = _trimmed(each)
         entry = _Entry(
             version=version,
             uid=each["metadata"]["uid"],
             key=key,
-            content=content,
+            content=_content(body, plain),
             verified=DIGESTS in body,
-            packed=self._packings[kind].pack(body),
+            packed=self._packings[kind].pack(plain),
         )
         self._entries[kind][name] = entry
         if kind != FINETUNEJOB:
@@ -97,7 +93,7 @@ class ObjectStore:
             return (key,)
         if known.key != key:
             return (known.key, key)
-        return () if (known.content, known.uid) == (content, entry.uid) else (key,)
+        return () if (known.content, known.uid) == (entry.content, entry.uid) else (key,)
 
     def remove(self, each: Object) -> tuple[Key, ...]:
         """Remove an object that was deleted, or lost its label, in the version of ``each``.
@@ -218,11 +214,29 @@ def version_of(each: Object) -> int:
     return int(each["metadata"]["resourceVersion"])
 
 
-def _without_version(each: Object) -> dict[str, Any]:
-    """Return a trimmed object without its version, so that equal contents have equal bytes."""
-    body = trimmed(each)
+def _trimmed(each: Object) -> tuple[dict[str, Any], bytes]:
+    """Return a trimmed object without its version, and its bytes. Equal contents have equal bytes.
+
+    The object is encoded once, unless it is unusually large.
+    """
+    body = reduced(each)
     del body["metadata"]["resourceVersion"]
-    return body
+    plain = encoded(body)
+    if is_too_large(body, plain):
+        body = shortened(body)
+        plain = encoded(body)
+    return body, plain
+
+
+def _content(body: dict[str, Any], plain: bytes) -> int:
+    """Return a number that changes if a reconcile may decide something else.
+
+    body: a trimmed object without its version; plain: its bytes.
+    """
+    if body["kind"] == FINETUNEJOB:
+        return job_version(body)
+    used = news(body)
+    return hash(plain if used is body else encoded(used))
 
 
 def _key_of(each: Object) -> Key | None:

@@ -1,20 +1,24 @@
 """What is kept of an object. The plans of all histories are made from trimmed objects."""
 
-import marshal
+import tracemalloc
 from typing import Any
 
 import pytest
 from tests.fakes.kube_client import child, job
 
+from finetune_operator.objects.encoding import encoded
 from finetune_operator.objects.trimming import (
     DIGESTS,
     MAX_BYTES,
+    MAX_CONTAINERS,
     MAX_FIELD_BYTES,
     MAX_MANAGERS,
     MAX_OWNERS,
     MAX_TEXT,
+    _containers,
     trimmed,
 )
+from finetune_operator.snapshot.store import ObjectStore
 
 MIB = 1 << 20
 
@@ -25,7 +29,7 @@ def with_metadata(each: Any, **metadata: Any) -> Any:
 
 
 def size(each: Any) -> int:
-    return len(marshal.dumps(each, 2))
+    return len(encoded(each))
 
 
 @pytest.mark.parametrize(
@@ -287,9 +291,11 @@ def test_only_a_too_large_object_loses_long_texts_then_large_fields_labels_and_d
     large = trimmed(child("PersistentVolumeClaim", "v", spec={"a": "x" * MAX_BYTES, "b": [text]}))
     assert large["spec"] == {"a": text[:-1], "b": [text[:-1]]}
     labels = {"finetune.dev/job": "j", "kueue.x-k8s.io/queue-name": "q", "pod-template-hash": "h"}
-    fits, too_large = ("y" * (MAX_FIELD_BYTES - 5 + more) for more in (0, 1))
+    fits, too_large = ("y" * (MAX_FIELD_BYTES - 3 + more) for more in (0, 1))
     each = with_metadata(
-        child("PersistentVolumeClaim", "v", spec={"a": fits, "b": too_large, "c": ["z"] * 9999}),
+        child(
+            "PersistentVolumeClaim", "v", spec={"a": fits, "b": too_large, "c": ["z"] * MAX_BYTES}
+        ),
         labels={**labels, "app": "x"},
     )
     kept = trimmed(each)
@@ -297,6 +303,33 @@ def test_only_a_too_large_object_loses_long_texts_then_large_fields_labels_and_d
     assert kept["spec"] == {"a": fits}
     configmap = trimmed(child("ConfigMap", "c", data={str(n): "" for n in range(1000)}))
     assert configmap[DIGESTS] == {}
+
+
+@pytest.mark.parametrize("empty", [{}, [], {"ß": []}])
+def test_an_object_of_many_dicts_and_lists_is_too_large(empty: Any) -> None:
+    most = MAX_CONTAINERS - _containers(policy([]))
+    assert trimmed(policy([""] * most))["spec"]["ingress"] == [""] * most
+    rules = [empty] * (most if empty in ({}, []) else most // 2)
+    assert trimmed(policy(rules))["spec"]["ingress"] == rules
+    assert trimmed(policy([empty] * (MAX_CONTAINERS + 1)))["spec"] == {"podSelector": {}}
+
+
+def test_a_job_with_many_large_objects_of_others_fits_the_memory() -> None:
+    store = ObjectStore()
+    for number in range(100):
+        for count in (1_900, 30_000):
+            each = policy([{}] * count)
+            store.put(with_metadata(each, name=f"{number}-{count}"))
+    tracemalloc.start()
+    found = store.children(("a", "demo"))["networkpolicies"]
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(found) == 200
+    assert used < 20 << 20
+
+
+def policy(rules: list[Any]) -> Any:
+    return child("NetworkPolicy", "p", spec={"podSelector": {}, "ingress": rules})
 
 
 def test_a_configmap_without_data_has_no_digests_left() -> None:

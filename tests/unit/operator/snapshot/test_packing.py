@@ -1,11 +1,11 @@
 """Objects as bytes."""
 
-import marshal
 import zlib
 from typing import Any
 
 import pytest
 
+from finetune_operator.objects.encoding import encoded
 from finetune_operator.snapshot.packing import MOST_BYTES, Packing
 
 
@@ -21,26 +21,26 @@ def pod(number: int) -> dict[str, Any]:
 def test_objects_are_read_as_they_were_written() -> None:
     packing = Packing()
     for number in range(5):
-        assert packing.unpack(packing.pack(pod(number))) == pod(number)
+        assert packing.unpack(packing.pack(encoded(pod(number)))) == pod(number)
 
 
 @pytest.mark.parametrize("first", [{}, {"a": "x" * (2 * MOST_BYTES)}])
 def test_the_first_object_may_be_unusual(first: dict[str, Any]) -> None:
     packing = Packing()
-    packed = packing.pack(first)
-    assert packing.unpack(packing.pack(pod(1))) == pod(1)
+    packed = packing.pack(encoded(first))
+    assert packing.unpack(packing.pack(encoded(pod(1)))) == pod(1)
     assert packing.unpack(packed) == first
 
 
 def test_equal_objects_have_equal_bytes_and_others_do_not() -> None:
     packing = Packing()
-    first = packing.pack(pod(1))
-    assert packing.pack(pod(1)) == first
-    assert packing.pack(pod(2)) != first
+    first = packing.pack(encoded(pod(1)))
+    assert packing.pack(encoded(pod(1))) == first
+    assert packing.pack(encoded(pod(2))) != first
 
 
 def test_similar_objects_are_small() -> None:
     packing = Packing()
-    packing.pack(pod(1))
-    alone = zlib.compress(marshal.dumps(pod(2), 2), level=1)
-    assert len(packing.pack(pod(2))) < len(alone) / 2
+    packing.pack(encoded(pod(1)))
+    alone = zlib.compress(encoded(pod(2)), level=1)
+    assert len(packing.pack(encoded(pod(2)))) < len(alone) / 2
