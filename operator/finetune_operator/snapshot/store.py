@@ -35,10 +35,9 @@ Name = tuple[str, str]
 @dataclass(slots=True, kw_only=True)
 class _Entry:
     version: int
-    uid: str
     key: Key
     content: int
-    """Changes if a reconcile may decide something else."""
+    """Changes if a reconcile may decide something else, and if another object has the name."""
     verified: bool
     """Whether the digests of a ConfigMap's data are known."""
     packed: bytes
@@ -78,7 +77,6 @@ class ObjectStore:
         body, plain = _trimmed(each)
         entry = _Entry(
             version=version,
-            uid=each["metadata"]["uid"],
             key=key,
             content=_content(body, plain),
             verified=DIGESTS in body,
@@ -93,7 +91,7 @@ class ObjectStore:
             return (key,)
         if known.key != key:
             return (known.key, key)
-        return () if (known.content, known.uid) == (entry.content, entry.uid) else (key,)
+        return () if known.content == entry.content else (key,)
 
     def remove(self, each: Object) -> tuple[Key, ...]:
         """Remove an object that was deleted, or lost its label, in the version of ``each``.
@@ -229,7 +227,7 @@ def _trimmed(each: Object) -> tuple[dict[str, Any], bytes]:
 
 
 def _content(body: dict[str, Any], plain: bytes) -> int:
-    """Return a number that changes if a reconcile may decide something else.
+    """Return a number that depends on uid and on everything that a reconcile uses.
 
     body: a trimmed object without its version; plain: its bytes.
     """
