@@ -40,14 +40,13 @@ class Resolved:
 
     spec: FineTuneJobSpec
     digest: str
-    """Digest of ``training_part``. Revisions are equal if it is equal."""
+    """Digest of the fields that affect training. Revisions are equal if it is equal."""
     build_digest: str
-    """Digest of the training part and the fields that affect a merge, likewise for builds."""
+    """Digest of these and of the fields that affect a merge, likewise for builds."""
     retry_key: str
     """Digest of the fields that affect a retry. If it changes, a failed stage is retried."""
     serve_key: str
     """Digest of the fields that affect serving. If it changes, a failed build is served again."""
-    training_part: Values
     listed: bool
     """Whether the job has a list of datasets, although ``spec`` has ``dataset`` for a short one."""
 
@@ -100,8 +99,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         unknown = any(finding["type"] == "extra_forbidden" for finding in error.errors())
         refusal = UnknownField if unknown else InvalidSpec
         raise refusal(_explained(error, "spec", listed=listed)) from error
-    training_part = part_of(model, Edit.RETRAIN)
-    training_digest = digest(training_part)
+    training_digest = digest(part_of(model, Edit.RETRAIN))
     retry_key = digest(part_of(model, Edit.RETRY))
     return Resolved(
         spec=model,
@@ -109,7 +107,6 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         build_digest=digest([training_digest, part_of(model, Edit.REMERGE)]),
         retry_key=retry_key,
         serve_key=digest([retry_key, part_of(model, Edit.ROLL)]),
-        training_part=training_part,
         listed=listed,
     )
 

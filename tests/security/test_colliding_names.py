@@ -11,7 +11,8 @@ from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, copied, merge
 
 from finetune_api.base import Values
 from finetune_api.defaulting import builtin_defaults, effective_defaults, resolve
-from finetune_api.revision_hash import digest, name_of
+from finetune_api.markers import Edit
+from finetune_api.revision_hash import digest, name_of, part_of
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.types import Create
 
@@ -41,7 +42,7 @@ def colliding() -> tuple[Thing, Thing]:
 def training_part(source: str) -> Values:
     spec = copied(SPEC)
     merge(spec, changes(source, "any"))
-    return resolve(spec, effective_defaults(CONFIG.defaults)).training_part
+    return part_of(resolve(spec, effective_defaults(CONFIG.defaults)).spec, Edit.RETRAIN)
 
 
 def changes(source: str, rerun: str) -> Thing:
