@@ -86,6 +86,7 @@ def session(
         # The workers limit the requests in flight. Each watch holds a connection all the time: one
         # for each kind, in each of the watched namespaces.
         connector=aiohttp.TCPConnector(limit=0, ssl=context),
+        # Compressing lists takes a fifth of the processor time of the API server for them.
         headers={"User-Agent": naming.MANAGED_BY, "Accept-Encoding": "identity", **(headers or {})},
         # The configuration has the proxy; the environment would be read before every request.
         trust_env=False,

@@ -158,8 +158,9 @@ def is_too_large(body: dict[str, Any], data: bytes) -> bool:
         return False
     if len(data) > MAX_BYTES:
         return True
-    # Deletion is fast. What remains is at least the number of dicts and lists.
-    return len(data.translate(None, _OTHER_BYTES)) > MAX_CONTAINERS < _containers(body)
+    # The deletion is fast. Each dict or list has one of the bytes that remain.
+    most = len(data.translate(None, _OTHER_BYTES))
+    return most > MAX_CONTAINERS and _containers(body) > MAX_CONTAINERS
 
 
 def _containers(value: Any) -> int:

@@ -80,7 +80,7 @@ class Reflector:
         )
         async with aclosing(pages):
             while (listed := await self._store_next(pages, names)) is not None:
-                version = listed
+                version = version or listed
         gone = self.store.retain(self.kind, names, version, namespace=self.namespace)
         self._report(gone, version)
         self._version = version
