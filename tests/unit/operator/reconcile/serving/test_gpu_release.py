@@ -166,7 +166,8 @@ def pending_server(cluster: Cluster) -> None:
 
 
 OBSTACLES = {
-    "The train pod may need more than a GPU to start.": lacks_memory,
+    "The train pod may lack something other than a GPU, so releasing a GPU may not be enough for "
+    "it to start.": lacks_memory,
     "The train pod might not be allowed on node node-1": other_nodes,
     "might not be available on node node-1": volume_elsewhere,
     "has no GPU to release.": pending_server,
