@@ -119,7 +119,7 @@ class Progress(Collector):
         """Yield the known values. prometheus_client calls this on each scrape."""
         info = GaugeMetricFamily(
             "finetune_stage_info",
-            "The label stage names the stage of this process. The value is always 1.",
+            'The value is always 1. The label "stage" contains the stage that this process runs.',
             labels=["stage"],
         )
         info.add_metric([self.stage], 1.0)
@@ -128,7 +128,7 @@ class Progress(Collector):
         if uid := os.environ.get(POD_UID_VARIABLE):
             pod = GaugeMetricFamily(
                 "finetune_pod_info",
-                "The label uid contains the UID of the pod. The value is always 1.",
+                'The value is always 1. The label "uid" contains the UID of the pod.',
                 labels=["uid"],
             )
             pod.add_metric([uid], 1.0)
@@ -140,7 +140,7 @@ class Progress(Collector):
         if self._card:
             device = GaugeMetricFamily(
                 "finetune_device_info",
-                "The label card names the GPU model in use. The value is always 1.",
+                'The value is always 1. The label "card" contains the GPU model in use.',
                 labels=["card"],
             )
             device.add_metric([self._card], 1.0)
