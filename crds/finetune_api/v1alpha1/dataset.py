@@ -43,9 +43,9 @@ class Dataset(Rows):
         rules=(between(0, 0.5, "set validationFraction to a value from 0 to 0.5, such as 0.05"),),
     )
     prompt_template: Literal["auto", "chat", "alpaca"] = field(
-        'Template that renders prompts in training and at the serving endpoint: "chat" (the '
-        'chat template of the base model), "alpaca" (the Alpaca prompt), or "auto" ("chat" if '
-        'the base model has a chat template, otherwise "alpaca").',
+        'Template that renders prompts in training and at the serving endpoint. "chat": the chat '
+        'template of the base model. "alpaca": the Alpaca prompt. "auto": "chat" if the base '
+        'model has a chat template, otherwise "alpaca".',
         "auto",
         edit=Edit.RETRAIN,
     )
@@ -77,9 +77,9 @@ class Dataset(Rows):
         max_length=65536,
     )
     duplicates: Literal["keep", "drop"] = field(
-        'What to do with rows that have the same content: "keep" (keep all of them), or "drop" '
-        "(keep only the first one). In both cases, status.revisions[].data.duplicateRows is "
-        "the number of duplicates.",
+        'Treatment of rows with the same content. "keep": keep all rows. "drop": keep only the '
+        "first of these rows. In both cases, status.revisions[].data.duplicateRows is the number "
+        "of duplicates.",
         "keep",
         edit=Edit.RETRAIN,
     )
@@ -162,12 +162,12 @@ class FormatRecord(LedgerModel):
     dataset: str = Field(description="Path of the dataset in the spec.")
     format: Format = Field(description="Format in which the rows were read.")
     requested: Literal["auto", Format] = Field(
-        description="Value of format in the spec with which the revision started."
+        description="Value of the field `format` in the spec at the start of the revision."
     )
     detected: Format | None = Field(
         None,
-        description='Format that "auto" selects. If you replace "auto" with this format, or this '
-        'format with "auto", no new revision starts.',
+        description='Format that "auto" selects. No new revision starts if you change the field '
+        '`format` in the spec from "auto" to this value, or from this value to "auto".',
     )
 
 
@@ -176,13 +176,12 @@ class RowStatistics(LedgerModel):
 
     dropped_rows: int | None = Field(
         None,
-        description="Number of rows that were dropped because they are longer than "
-        "training.sequenceLength.",
+        description="Number of dropped rows. These rows are longer than training.sequenceLength.",
     )
     truncated_rows: int | None = Field(
         None,
-        description="Number of rows whose end was cut off because they are longer than "
-        "training.sequenceLength.",
+        description="Number of truncated rows. These rows are longer than "
+        "training.sequenceLength, so their end was cut off.",
     )
     duplicate_rows: int | None = Field(
         None, description="Number of rows that have the same content as an earlier row."
@@ -231,8 +230,8 @@ class Data(RowStatistics):
     rows: int | None = Field(None, description="Number of rows used for training.")
     validation_rows: int | None = Field(
         None,
-        description="Number of rows used for evaluation: the rows of evaluation.dataset if it "
-        "is set, otherwise the held-out rows.",
+        description="Number of rows used for evaluation. If evaluation.dataset is set, these are "
+        "its rows. Otherwise, these are the held-out rows.",
     )
     train_tokens: int | None = Field(
         None, description="Number of tokens in the rows used for training."
@@ -245,10 +244,9 @@ class Data(RowStatistics):
     )
     tool_call_parser: ToolCallParser | None = Field(
         None,
-        description="Value to set for --tool-call-parser in serving.extraArgs, so that vLLM "
-        "recognizes tool calls in the answers of the model. Present only if the "
-        "rows contain tool calls and the prepare stage knows a parser of vLLM for "
-        "their format.",
+        description="Suggested value of --tool-call-parser in serving.extraArgs. With this "
+        "parser, vLLM recognizes tool calls in the answers of the model. Present if the rows "
+        "contain tool calls, and the prepare stage knows a parser of vLLM for their format.",
     )
     datasets: list[DatasetRows] | None = Field(
         None,

@@ -27,18 +27,18 @@ class Evaluation(ApiModel):
         unset="rows are held out according to dataset.validationFraction",
     )
     on_regression: Literal["Stall", "Serve"] = field(
-        "What the operator does if the held-out loss of the tuned model exceeds the held-out "
-        'loss of its base model by more than two standard errors: "Stall" (the job stalls, and '
-        'the previous model continues to be served), or "Serve" (the tuned model is served '
-        "anyway). Ignored if fewer than 20 rows are held out.",
+        "Reaction to a tuned model that is worse than its base model. Worse means that its "
+        'held-out loss is higher by more than two standard errors. "Stall": the job stalls, and '
+        'the previous model continues to be served. "Serve": the tuned model is served anyway. '
+        "Ignored if fewer than 20 rows are held out.",
         "Stall",
         edit=Edit.NOTHING,
     )
     on_serving_regression: Literal["Serve", "Stall"] = field(
-        "What the operator does if the held-out loss of the tuned model exceeds the held-out "
-        'loss of the serving model by more than two standard errors: "Serve" (the tuned model '
-        'is served, with a warning), or "Stall" (the previous model continues to be served). '
-        "Ignored if the models were not evaluated on the same rows.",
+        "Reaction to a tuned model that is worse than the serving model. Worse means that its "
+        'held-out loss is higher by more than two standard errors. "Serve": the tuned model is '
+        'served, with a warning. "Stall": the previous model continues to be served. Ignored if '
+        "the models were not evaluated on the same rows.",
         "Serve",
         edit=Edit.NOTHING,
     )

@@ -59,18 +59,18 @@ class Attempt(LedgerModel):
     )
     message: str | None = Field(
         None,
-        description="Explanation of why the latest attempt failed, and of how to fix the problem.",
+        description="Cause of the failure of the latest attempt, and its remedy.",
     )
     retry_key: str | None = Field(
         None,
-        description="Hash of the spec fields that you can change to retry a failed stage. If "
-        "the hash changes, the operator retries the failed stage.",
+        description="Hash of certain fields of the spec. You can change one of these fields to "
+        "retry a failed stage. If the hash changes, the operator retries the failed stage.",
     )
     admitted: list[str] | None = Field(
         None,
-        description="Digests of the values of the serving pods that the policy of the operator "
-        "has checked and allowed. The operator checks a value again only if the "
-        "value changes. Present only for the stage serve.",
+        description="Digests of values of the serving pods. The policy of the operator allows "
+        "these values. The operator checks a value again only if the value changes. Present only "
+        "for the stage serve.",
     )
     job: str | None = Field(
         None,
@@ -84,8 +84,8 @@ class Attempt(LedgerModel):
     image_id: str | None = Field(
         None,
         alias="imageID",
-        description="Image of the newest pod that started, as reported by the container runtime "
-        "(imageID).",
+        description="Image of the newest started pod, in the form of the field imageID of a "
+        "container status.",
     )
     failures: int | None = Field(
         None,
@@ -93,8 +93,8 @@ class Attempt(LedgerModel):
     )
     disruptions: int | None = Field(
         None,
-        description="Number of restarts of the stage after disruptions, such as a lost node, "
-        "an evicted pod or a deleted Job, summed over all attempts.",
+        description="Number of restarts of the stage after disruptions, summed over all attempts. "
+        "Examples of disruptions are a lost node, an evicted pod and a deleted Job.",
     )
     preemptions: int | None = Field(
         None,
@@ -103,8 +103,8 @@ class Attempt(LedgerModel):
     )
     memory: str | None = Field(
         None,
-        description="Memory limit of the merge container. Present only if the operator doubled "
-        "the limit because a merge ran out of memory.",
+        description="Memory limit of the merge container. Present if a merge ran out of memory "
+        "and the operator doubled the limit.",
     )
     merged_dtype: str | None = Field(None, description="Data type of the merged weights.")
     merged_manifest: str | None = Field(
@@ -115,9 +115,8 @@ class Attempt(LedgerModel):
     )
     base: Literal["dequantized", "original"] | None = Field(
         None,
-        description='Base weights of the build that the attempt serves: "dequantized" (the '
-        'weights rounded to 4 bits, as used in training), or "original" (the weights of the '
-        "published base model).",
+        description='Base weights of the served build. "dequantized": the weights rounded to 4 '
+        'bits, as used in training. "original": the weights of the published base model.',
     )
 
 
@@ -128,8 +127,8 @@ class EvaluatedBuild(LedgerModel):
         description="Mean held-out loss of the tuned model per answer token, in nats."
     )
     difference: str = Field(
-        description="Mean held-out loss of the tuned model minus that of the base model, per "
-        "answer token, in nats. A positive value means that the tuned model is worse."
+        description="Mean held-out loss of the tuned model minus mean held-out loss of the base "
+        "model, per answer token, in nats. A positive value means that the tuned model is worse."
     )
     standard_error: str | None = Field(
         None,
@@ -153,7 +152,7 @@ class EvaluatedDataset(LedgerModel):
 class Evaluation(LedgerModel):
     """Evaluation of the tuned model and its base model on held-out rows."""
 
-    rows: int = Field(description="Number of held-out rows on which the models were evaluated.")
+    rows: int = Field(description="Number of held-out rows in the evaluation.")
     tokens: int = Field(description="Number of answer tokens in the held-out rows.")
     base_loss: str = Field(
         description="Mean held-out loss of the base model per answer token, in nats."
@@ -164,7 +163,7 @@ class Evaluation(LedgerModel):
         "comparable if their digests are equal.",
     )
     dequantized: EvaluatedBuild = Field(
-        description="Held-out loss of the tuned model if its base weights are rounded to 4 "
+        description="Held-out loss of the tuned model with base weights that are rounded to 4 "
         "bits (merge.base: dequantized)."
     )
     datasets: list[EvaluatedDataset] | None = Field(
@@ -173,8 +172,8 @@ class Evaluation(LedgerModel):
         "several datasets and no evaluation dataset.",
     )
     original: EvaluatedBuild = Field(
-        description="Held-out loss of the tuned model if its base weights are those of the "
-        "published base model (merge.base: original)."
+        description="Held-out loss of the tuned model with the weights of the published base "
+        "model (merge.base: original)."
     )
 
 
@@ -229,8 +228,8 @@ class Artifacts(LedgerModel):
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
     reference_seconds: int | None = Field(
         None,
-        description="Time that the trainer needed to record the reference after the last "
-        "training step, in seconds.",
+        description="Duration of the recording of the reference, in seconds. The trainer records "
+        "the reference after the last training step.",
     )
     largest_activation: int | None = Field(
         None,
@@ -256,12 +255,11 @@ class Revision(LedgerModel):
         "affect the trained weights."
     )
     frozen: FrozenConfiguration | None = Field(
-        None, description="Configuration with which the revision was started."
+        None, description="Configuration of the operator at the start of the revision."
     )
     stages: list[Attempt] = Field(
         default_factory=list,
-        description="Stages of the revision in the order in which they run, each with its "
-        "latest attempt.",
+        description="Stages of the revision in order of execution, each with its latest attempt.",
     )
     artifacts: Artifacts = Field(
         Artifacts(), description="Digests and properties of the inputs and outputs of the revision."
@@ -281,14 +279,14 @@ class Revision(LedgerModel):
     )
     untrusted_volume: str | None = Field(
         None,
-        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The "
-        "prepare stage reuses only downloaded files whose digests match the source, "
-        "and deletes all other files on the volume.",
+        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The prepare "
+        "stage keeps the downloaded files with the digests that the source states. It deletes all "
+        "other files on the volume.",
     )
     card: str | None = Field(
         None,
-        description="GPU model on which the first checkpoint of the revision was saved. Later "
-        "attempts of the train stage run only on this GPU model.",
+        description="GPU model of the train pod that saved the first checkpoint of the revision. "
+        "Later attempts of the train stage run only on this GPU model.",
     )
     gpu_seconds: int | None = Field(
         None,
@@ -297,19 +295,18 @@ class Revision(LedgerModel):
     )
     gpu_release: GPURelease | None = Field(
         None,
-        description="Release of the GPU of the serving pods, so that the revision can be "
-        "trained. With serving.rollout: Auto, there is at most one release per "
-        "revision.",
+        description="Release of the GPU by the serving pods for the training of the revision. "
+        "With serving.rollout: Auto, there is at most one release per revision.",
     )
     gpu_seconds_lost: int | None = Field(
         None,
-        description="GPU time, in seconds, of training whose results were lost because a volume "
-        "was deleted. This time is included in gpuSeconds.",
+        description="GPU time of lost training, in seconds. The results of this training were "
+        "lost because a volume was deleted. The field gpuSeconds includes this GPU time.",
     )
     training_started: str | None = Field(
         None,
-        description="Time at which the first train pod that used the current volume started. "
-        "If the trainer reports more GPU time than the time since this start, the operator "
-        "does not count the excess.",
+        description="Start time of the first train pod on the current volume. The GPU time cannot "
+        "exceed the time since this start: if the trainer reports more, the operator ignores the "
+        "excess.",
         json_schema_extra={"format": "date-time"},
     )

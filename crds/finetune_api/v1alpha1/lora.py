@@ -22,8 +22,8 @@ class Lora(ApiModel):
 
     r: int = field("Rank of the adapter.", 16, edit=Edit.RETRAIN, ge=1, le=512)
     alpha: int = field(
-        "Scaling of the adapter: the output of the adapter is multiplied by alpha / r, or by "
-        "alpha / sqrt(r) if useRslora is true.",
+        "Scaling of the adapter. The output of the adapter is multiplied by alpha / r. If "
+        "useRslora is true, it is multiplied by alpha / sqrt(r) instead.",
         32,
         edit=Edit.RETRAIN,
         ge=1,
@@ -71,9 +71,9 @@ class Lora(ApiModel):
     )
     modules_to_save: list[SavedModule] | None = field(
         'Modules to train in full in addition to the adapter: "embed_tokens" (the token '
-        'embedding) and "lm_head" (the output head). Set both if the rows contain tokens that the '
-        "base model rarely saw in its training. Each module needs GPU memory for float32 weights, "
-        "gradients and optimizer states. Models with tied embeddings are not supported.",
+        'embedding) and "lm_head" (the output head). Set both if the base model rarely saw some '
+        "tokens of the rows in its own training. Each module needs GPU memory for float32 "
+        "weights, gradients and optimizer states. Models with tied embeddings are not supported.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",

@@ -16,15 +16,15 @@ class Merge(ApiModel):
         edit=Edit.NOTHING,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        'Data type of the merged weights. "auto" selects bfloat16 if vLLM does not support the '
-        "model family in float16, or if training recorded an activation of the tuned model "
-        "above 16384. Otherwise, it selects float16.",
+        'Data type of the merged weights. "auto" selects bfloat16 in two cases: vLLM does not '
+        "support the model family in float16, or training recorded an activation above 16384. "
+        "Otherwise, it selects float16.",
         "auto",
         edit=Edit.REMERGE,
     )
     base: Literal["dequantized", "original"] = field(
-        'Base weights to which the adapter is added: "dequantized" (the weights rounded to 4 '
-        'bits, as used in training), or "original" (the weights of the published base model).',
+        'Base weights for the merge with the adapter. "dequantized": the weights rounded to 4 '
+        'bits, as used in training. "original": the weights of the published base model.',
         "dequantized",
         edit=Edit.REMERGE,
     )

@@ -58,7 +58,7 @@ class Toleration(ApiModel):
         "Effect of the taint to tolerate.", None, edit=Edit.RETRY, builtin="every effect"
     )
     toleration_seconds: int | None = field(
-        "Number of seconds for which the pods tolerate a taint with the effect NoExecute.",
+        "Number of seconds that the pods tolerate a taint with the effect NoExecute.",
         None,
         edit=Edit.RETRY,
         builtin="unlimited",
@@ -89,7 +89,8 @@ class Placement(ApiModel):
     """Scheduling constraints of the job's pods, which share a volume."""
 
     zones: list[str] | None = field(
-        "Zones in which the pods may run, as values of the node label topology.kubernetes.io/zone.",
+        "Zones in which the pods may run. Each entry is a value of the node label "
+        "topology.kubernetes.io/zone.",
         None,
         edit=Edit.RETRY,
         builtin="every zone",
@@ -104,9 +105,9 @@ class Placement(ApiModel):
         ),
     )
     node_selector: dict[str, str] | None = field(
-        "Labels that a node must have to run the pods that use a GPU. The other pods prefer "
-        "nodes with these labels. If this field is set, the chart value gpu.products does not "
-        "apply to the job.",
+        "Required labels of a node for the pods with a GPU. The other pods prefer nodes with "
+        "these labels. If this field is set, the chart value gpu.products does not apply to the "
+        "job.",
         None,
         edit=Edit.RETRY,
         builtin="the labels of the GPUs in the chart value gpu.products",
@@ -130,8 +131,8 @@ class PodMetadata(ApiModel):
     """Metadata of the job's pods."""
 
     labels: dict[str, str] | None = field(
-        "Labels that the operator adds to the job's pods and to the other objects of the job, "
-        "such as example.com/cost-center: a-42.",
+        "Labels for all objects of the job, including its pods, such as example.com/cost-center: "
+        "a-42.",
         None,
         edit=Edit.ROLL,
         builtin="none",

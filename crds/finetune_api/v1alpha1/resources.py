@@ -67,7 +67,7 @@ class Resources(ApiModel):
     """CPU, memory and other resources of each stage, except for the GPU."""
 
     prepare: ResourceRequirements = field(
-        "Resources of the prepare pod, which downloads the model and prepares the dataset on a "
+        "Resources of the prepare pod. This pod downloads the model and prepares the dataset on a "
         "CPU. If this field is set, the default requests and limits do not apply.",
         ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
         edit=Edit.RETRY,
@@ -79,8 +79,8 @@ class Resources(ApiModel):
         edit=Edit.RETRY,
     )
     merge: ResourceRequirements = field(
-        "Resources of the merge pod, which runs on a CPU. If this field is set, "
-        "the default requests and limits do not apply.",
+        "Resources of the merge pod. This pod runs on a CPU. If this field is set, the default "
+        "requests and limits do not apply.",
         ResourceRequirements(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"}),
         edit=Edit.RETRY,
     )
@@ -95,7 +95,7 @@ class Resources(ApiModel):
 class Estimate(LedgerModel):
     """Estimated resource needs of the job."""
 
-    card: str | None = Field(None, description="GPU model on which the estimate is based.")
+    card: str | None = Field(None, description="GPU model of the estimate.")
     micro_batch_size: int | None = Field(
         None, description="Number of rows per forward pass that the estimate assumes."
     )
@@ -126,13 +126,14 @@ class GPURelease(LedgerModel):
     waiting_since: str | None = Field(
         None,
         description="Time since which no train pod has been assigned to a node. Present while no "
-        "train pod is assigned to a node. After 5 minutes, the serving pods start again.",
+        "train pod is assigned to a node. If no train pod is assigned within 5 minutes, the "
+        "serving pods start again.",
         json_schema_extra={"format": "date-time"},
     )
     ended: str | None = Field(
         None,
-        description="Reason why the release ended and the serving pods started again, as one "
-        "CamelCase word, such as ReleaseDidNotHelp or SuspendedByUser. Absent until "
+        description="Reason for the end of the release, as one CamelCase word, such as "
+        "ReleaseDidNotHelp or SuspendedByUser. The serving pods then start again. Absent until "
         "the release ends.",
     )
 
@@ -144,6 +145,6 @@ class Backend(LedgerModel):
     version: str = Field(description="Version of the training library.", max_length=64)
     reason: str = Field(description="Reason why the training library was selected.", max_length=256)
     automatic: Literal["unsloth", "trl"] = Field(
-        description='Training library that "auto" selects. If you replace "auto" with this name, '
-        'or this name with "auto", no new revision starts.'
+        description='Training library that "auto" selects. No new revision starts if you change '
+        'the field `backend` in the spec from "auto" to this value, or from this value to "auto".'
     )

@@ -54,9 +54,9 @@ class Columns(ApiModel):
     )
     tools: str | None = _column(
         "tools",
-        "Name of the column with the tools that the model can call: a list of JSON Schema "
-        "functions, or such a list as JSON text. This column is optional. The chat template "
-        "writes the tools into the prompt. Used with all formats except alpaca and text.",
+        "Name of the column with the tools that the model can call. The value in a row is a list "
+        "of JSON Schema functions, or the JSON text of a list. This column is optional. The chat "
+        "template writes the tools into the prompt. Used with all formats except alpaca and text.",
     )
     prompt: str | None = _column(
         "prompt", "Name of the column with the prompt. Used with format: prompt-completion."
@@ -91,9 +91,8 @@ class Mapping(ApiModel):
         max_length=128,
     )
     roles: dict[str, Role] | None = field(
-        "Names of roles in the dataset, each with the role that it stands for, such as "
-        "{customer: user, agent: assistant}. These names are added to the standard names of the "
-        "format.",
+        "Map from the names of roles in the dataset to standard roles, such as {customer: user, "
+        "agent: assistant}. These names are added to the standard names of the format.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -120,10 +119,10 @@ class Rows(ApiModel):
     """Location, format and columns of a dataset."""
 
     source: str = field(
-        "Location of the dataset: hf://org/name (Hugging Face Hub), pvc://claim/path (file or "
-        "folder of a PersistentVolumeClaim in the job's namespace), s3://bucket/path (file or "
-        "prefix), https://host/path (file, or SHA256SUMS list of files and digests), or "
-        "configmap://name/key (small JSONL file in a ConfigMap of the job's namespace).",
+        "Location of the dataset. hf://org/name: Hugging Face Hub. pvc://claim/path: file or "
+        "folder of a PersistentVolumeClaim in the job's namespace. s3://bucket/path: file or "
+        "prefix. https://host/path: file, or SHA256SUMS list of files and digests. "
+        "configmap://name/key: small JSONL file in a ConfigMap of the job's namespace.",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(
@@ -137,11 +136,11 @@ class Rows(ApiModel):
         ),
     )
     format: Literal["auto", Format] = field(
-        'Format of the rows: "alpaca" (instruction, input and output), "messages" (conversations '
-        'as for OpenAI), "sharegpt" (conversations with the keys from and value), '
-        '"prompt-completion" (prompt and completion), "text" (text without a template), or "auto" '
-        '(detected by the prepare stage). Replacing "auto" with the detected format starts no new '
-        "revision.",
+        'Format of the rows. "alpaca": instruction, input and output. "messages": conversations '
+        'as for OpenAI. "sharegpt": conversations with the keys from and value. '
+        '"prompt-completion": prompt and completion. "text": text without a template. "auto": the '
+        'prepare stage detects the format. No new revision starts if you change "auto" to the '
+        "detected format.",
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")

@@ -42,9 +42,9 @@ class RunPolicy(ApiModel):
         le=604800,
     )
     pending_deadline_seconds: int = field(
-        "Number of seconds after which the condition Stalled becomes True if a pod cannot start "
-        "because of a problem that a user must fix, such as a missing Secret. The job continues "
-        "when the problem is fixed.",
+        "Maximum waiting time of a pod, in seconds. If a user must fix a problem before the pod "
+        "can start, such as a missing Secret, the condition Stalled becomes True after this time. "
+        "The job continues when the problem is fixed.",
         600,
         edit=Edit.RETRY,
         ge=30,

@@ -74,15 +74,15 @@ class Serving(ApiModel):
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
         "Whether the serving pods release their GPU if the train pod of a new revision finds no "
-        'free GPU. "Auto": at most once per revision, after releaseAfterSeconds, if the train '
-        'pod lacks nothing but a GPU. "KeepServing": never. "FreeGPU": immediately. The serving '
-        "pods start again if training is suspended or fails.",
+        'free GPU. "Auto": after releaseAfterSeconds, at most once per revision, if the train pod '
+        'lacks only a GPU. "KeepServing": never. "FreeGPU": immediately. The serving pods start '
+        "again if training is suspended or fails.",
         "Auto",
         edit=Edit.NOTHING,
     )
     release_after_seconds: int = field(
-        "Number of seconds that a train pod or a pod of a new build waits for a free GPU before "
-        "the serving pods release their GPU. Used if rollout is Auto.",
+        "Maximum waiting time of a train pod, or of a pod of a new build, for a free GPU, in "
+        "seconds. After this time, the serving pods release their GPU. Used if rollout is Auto.",
         600,
         edit=Edit.NOTHING,
         ge=0,
@@ -91,8 +91,7 @@ class Serving(ApiModel):
     replicas: int = field(
         "Number of serving pods. Each pod needs its own GPU. Set this field to 0 to stop serving "
         "and keep all artifacts. More than one pod requires storage.accessMode: ReadWriteMany. If "
-        "you use an autoscaler, set this field, because autoscalers read it and fail if it is not "
-        "set.",
+        "you use an autoscaler, set this field: autoscalers fail without it.",
         1,
         edit=Edit.NOTHING,
         ge=0,
@@ -107,9 +106,8 @@ class Serving(ApiModel):
         le=1_048_576,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        'Data type in which vLLM loads the base model if mode is "adapter". With "auto", vLLM '
-        'uses the data type of the published base model. If mode is "merged", use merge.dtype '
-        "instead.",
+        'Data type of the base model in vLLM. Used if mode is "adapter". With "auto", vLLM uses '
+        'the data type of the published base model. If mode is "merged", use merge.dtype instead.',
         "auto",
         edit=Edit.ROLL,
     )
@@ -148,7 +146,7 @@ class Serving(ApiModel):
         ),
     )
     api_key_secret_ref: SecretKeyRef | None = field(
-        "Secret with the API key that requests must contain as a bearer token. The operator "
+        "Secret with the API key. Requests must contain this key as a bearer token. The operator "
         "never reads the Secret.",
         None,
         edit=Edit.ROLL,
@@ -162,7 +160,7 @@ class Serving(ApiModel):
         builtin="spec.placement",
     )
     allowed_namespaces: list[str] | None = field(
-        "Namespaces whose pods can call the endpoint, in addition to the namespace of the job. "
+        "Namespaces with access to the endpoint, in addition to the namespace of the job. "
         "Requests from other namespaces are blocked.",
         None,
         edit=Edit.NOTHING,

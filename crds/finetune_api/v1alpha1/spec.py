@@ -103,12 +103,12 @@ class FineTuneJobSpec(ApiModel):
         edit=Edit.RETRAIN,
     )
     merge: Merge = field(
-        "Settings of the merge stage, which adds the LoRA adapter to the base model.",
+        "Settings of the merge stage. This stage adds the LoRA adapter to the base model.",
         Merge(),
         edit=Edit.REMERGE,
     )
     evaluation: Evaluation = field(
-        "Settings of the evaluation, which compares the tuned model with its base model.",
+        "Settings of the evaluation. The evaluation compares the tuned model with its base model.",
         Evaluation(),
         edit=Edit.NOTHING,
     )
@@ -122,7 +122,7 @@ class FineTuneJobSpec(ApiModel):
         edit=Edit.RETRY,
     )
     access: Access = field(
-        "The identity with which the job accesses cloud services.", Access(), edit=Edit.RETRY
+        "Identity of the job for the access to cloud services.", Access(), edit=Edit.RETRY
     )
     resources: Resources = field(
         "CPU and memory for the pods of each stage.", Resources(), edit=Edit.RETRY
@@ -168,7 +168,7 @@ class FineTuneJobSpec(ApiModel):
         "Limits on failures, restarts, waiting time and GPU time.", RunPolicy(), edit=Edit.RETRY
     )
     revision_history_limit: int = field(
-        "Number of old revisions whose volumes are kept, so that you can return to these "
+        "Number of old revisions whose volumes the operator keeps. You can return to these "
         "revisions without training them again. The revision that is being served and the "
         "revision of the current spec do not count. The operator prefers trained revisions to "
         "untrained revisions, and newer revisions to older revisions.",

@@ -27,8 +27,9 @@ class Condition(StatusModel):
         description="Reason for the current status of the condition, as one CamelCase word."
     )
     message: str = Field(
-        description="Explanation of the reason and, for a problem, how to fix it. Other conditions "
-        "refer to the message of the Ready condition instead of repeating it."
+        description="Explanation of the reason. If there is a problem, the message also says how "
+        "to fix the problem. Other conditions refer to the message of the Ready condition instead "
+        "of repeating it."
     )
     observed_generation: int = Field(
         description="Generation of the spec that the operator evaluated to set the condition."
@@ -73,8 +74,8 @@ class TrainingProgress(StatusModel):
     )
     disruptions: int | None = Field(
         None,
-        description="Number of restarts of the train pod after a disruption, such as a lost "
-        "node, an evicted pod or a deleted Job.",
+        description="Number of restarts of the train pod after disruptions. Examples of "
+        "disruptions are a lost node, an evicted pod and a deleted Job.",
     )
     preemptions: int | None = Field(
         None, description="Number of restarts of the train pod after Kueue evicted the train Job."
@@ -128,18 +129,17 @@ class ServingStatus(StatusModel):
     model: str | None = Field(None, description="Model name that clients can use in requests.")
     summary: str | None = Field(
         None,
-        description="State of the endpoint: name of the revision that answers requests, with "
-        '"(old)" if the spec defines another build; "released" (a new build uses '
-        'the GPU); "starting" (new pods load the model); "stopped" (no pods, '
-        "because of serving.replicas, or because a build that was never ready "
-        'failed or was suspended); "down" (the pods should answer requests, but do '
-        'not); or "-" (no build is served).',
+        description="State of the endpoint. A revision name: this revision answers requests; "
+        '"(old)" means that the spec defines another build. "released": a new build uses the GPU. '
+        '"starting": new pods load the model. "stopped": there are no pods, because of '
+        "serving.replicas, or because a build failed or was suspended before it was ever ready. "
+        '"down": the pods do not answer requests. "-": no build is served.',
     )
     release_planned_at: str | None = Field(
         None,
-        description="Time at which the serving pods release their GPU, unless another GPU becomes "
-        "available for the pod of the new build before that time. Present while a pod of the "
-        "new build waits for a GPU.",
+        description="Time at which the serving pods will release their GPU. If the pod of the new "
+        "build gets another GPU earlier, the serving pods keep their GPU. Present while a pod of "
+        "the new build waits for a GPU.",
         json_schema_extra={"format": "date-time"},
     )
 
@@ -151,10 +151,10 @@ class ServingComparison(StatusModel):
         description="Name of the build that was serving at the time of the comparison."
     )
     outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
-        description='Result for the target build: "Better" or "Worse" if the held-out losses '
-        'differ by more than two standard errors, "Undecided" if they do not, or '
-        '"NotComparable" if the rows or the base models of the two evaluations '
-        "differ, or if one of the builds has no evaluation."
+        description='Result for the target build. "Better" or "Worse": the held-out losses differ '
+        'by more than two standard errors. "Undecided": the difference is smaller. '
+        '"NotComparable": the rows or the base models of the two evaluations differ, or one of '
+        "the builds has no evaluation."
     )
     message: str = Field(
         description="Measured losses, or the reason why the builds are not comparable."
@@ -165,17 +165,18 @@ class EvaluationStatus(StatusModel):
     """Result of the evaluation gate for the target build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
-        description='"Failed" if the held-out loss of the tuned model exceeds the held-out loss '
-        'of its base model by more than two standard errors, "Passed" if it does not, or '
-        '"NotEvaluated" if fewer than 20 rows are held out.'
+        description='Result of the evaluation. "Failed": the held-out loss of the tuned model '
+        'exceeds the held-out loss of its base model by more than two standard errors. "Passed": '
+        'the loss does not exceed this limit. "NotEvaluated": fewer than 20 rows are held out.'
     )
     message: str = Field(
         description="Measured losses, or the reason why the model was not evaluated."
     )
     against_serving: ServingComparison | None = Field(
         None,
-        description="Comparison of the target build with the build that is serving. A worse build "
-        "raises a warning, and is not served if evaluation.onServingRegression is Stall.",
+        description="Comparison of the target build with the build that is serving. The operator "
+        "warns about a worse build. If evaluation.onServingRegression is Stall, the operator does "
+        "not serve the worse build.",
     )
 
 
@@ -183,20 +184,18 @@ class VerificationStatus(StatusModel):
     """Result of verifying that the serving build is the trained model."""
 
     build: str | None = Field(None, description="Name of the build that was verified.")
-    pod: str | None = Field(
-        None, description="Name of the serving pod in which the model was verified."
-    )
+    pod: str | None = Field(None, description="Name of the serving pod that verified the model.")
     outcome: str | None = Field(
         None,
-        description='"Verified" (the log-probabilities agree with the log-probabilities that '
-        'training recorded), "Inconclusive" (the file digests match, but the tuned model and the '
-        'base model are too similar for a comparison), or "Skipped" (the file digests match, but '
-        "training recorded no log-probabilities to compare with).",
+        description='Result of the verification. "Verified": the log-probabilities agree with the '
+        'recorded log-probabilities of the training. "Inconclusive": the file digests match, but '
+        'the tuned model and the base model are too similar for a comparison. "Skipped": the file '
+        "digests match, but training recorded no log-probabilities.",
     )
     distance: str | None = Field(
         None,
-        description="Root mean square difference between the log-probabilities of the serving "
-        "build and the log-probabilities that training recorded, in nats.",
+        description="Difference between the log-probabilities of the serving build and the "
+        "recorded log-probabilities of the training (root mean square), in nats.",
     )
     tolerance: str | None = Field(
         None,
@@ -269,17 +268,17 @@ class FineTuneJobStatus(StatusModel):
     )
     verification: VerificationStatus = Field(
         VerificationStatus(),
-        description="Result of checking that the served model is the trained model.",
+        description="Result of the verification that the served model is the trained model.",
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."
     )
     volume_owners: list[str] = Field(
         default_factory=list,
-        description="UIDs of the FineTuneJobs whose volumes the job uses. Normally, this is "
-        "only its own UID. After a restore from a backup, the list also contains "
-        "the UID that the job had before, until all its volumes belong to its new "
-        "UID.",
+        description="UIDs of the FineTuneJobs whose volumes the job uses. Normally, the list "
+        "contains only the job's own UID. After a restore from a backup, the list also contains "
+        "the job's earlier UID. The operator removes the earlier UID when all volumes belong to "
+        "the new UID.",
     )
     ledger_version: int | None = Field(
         None,

@@ -37,8 +37,8 @@ class Storage(ApiModel):
     """The volume that holds base model, data, checkpoints, adapter and merged model."""
 
     size: Quantity = field(
-        "Size of the volume. You can increase the size if the StorageClass allows expansion, "
-        "but you cannot decrease it.",
+        "Size of the volume. If the StorageClass allows expansion, you can increase the size. You "
+        "cannot decrease the size.",
         "60Gi",
         edit=Edit.RETRY,
         rules=(
@@ -64,9 +64,9 @@ class Storage(ApiModel):
         edit=Edit.RETRY,
     )
     deletion_policy: Literal["Delete", "Retain"] = field(
-        'Whether the volumes are kept when the FineTuneJob is deleted: "Delete" (the volumes are '
-        'deleted too), or "Retain" (the volumes are kept, and you must delete them yourself). A '
-        "change also applies to existing volumes.",
+        'What happens to the volumes when the FineTuneJob is deleted. "Delete": the volumes are '
+        'deleted too. "Retain": the volumes are kept, and you must delete them yourself. A change '
+        "also applies to existing volumes.",
         "Delete",
         edit=Edit.NOTHING,
     )

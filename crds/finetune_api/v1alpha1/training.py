@@ -51,17 +51,17 @@ class AdvancedTraining(ApiModel):
     """Settings that most jobs leave at their defaults."""
 
     backend: Literal["auto", "unsloth", "trl"] = field(
-        'Training library: "unsloth" (less time and GPU memory, but not in every trainer '
-        'image), "trl" (in every trainer image, for every model family), or "auto" ("unsloth" '
-        "if the image contains Unsloth, and Unsloth supports the model and the recipe; "
-        'otherwise "trl"). If you replace "auto" with the selected name, no new revision starts.',
+        'Training library. "unsloth": less time and GPU memory, but not in every trainer image. '
+        '"trl": in every trainer image, for every model family. "auto": "unsloth" if the image '
+        'contains Unsloth, and Unsloth supports the model and the recipe; otherwise "trl". No new '
+        'revision starts if you change the value from "auto" to the selected name.',
         "auto",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(
-        "Number of rows per forward pass. This number must divide effectiveBatchSize. If this "
-        "field is unset and training runs out of GPU memory, the trainer halves the value that "
-        "it selected, and keeps effectiveBatchSize.",
+        "Number of rows per forward pass. This number must divide effectiveBatchSize. If training "
+        "runs out of GPU memory with the default value, the trainer halves this value and keeps "
+        "effectiveBatchSize.",
         None,
         edit=Edit.RETRAIN,
         builtin="the largest value that fits the GPU according to the estimate; if the GPU is "
@@ -70,8 +70,8 @@ class AdvancedTraining(ApiModel):
         le=1024,
     )
     attn_implementation: Literal["auto", "flash_attention_2", "sdpa", "eager"] = field(
-        'Attention kernel. With "auto", the trainer uses FlashAttention-2 if the GPU and the model '
-        'support it, and the "sdpa" kernel of PyTorch otherwise.',
+        'Attention kernel. With "auto", the trainer uses FlashAttention-2 if the GPU and the '
+        'model support FlashAttention-2. Otherwise, it uses the "sdpa" kernel of PyTorch.',
         "auto",
         edit=Edit.RETRAIN,
     )
@@ -81,15 +81,15 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     pad_to_sequence_length: bool = field(
-        "Pad every batch to sequenceLength, so that the use of GPU memory stays constant.",
+        "Pad every batch to sequenceLength. The use of GPU memory then stays constant.",
         False,
         edit=Edit.RETRAIN,
     )
     overlong: Literal["drop", "truncate", "refuse"] = field(
-        'What to do with rows longer than sequenceLength: "drop" (leave them out), "truncate" '
-        "(cut off their end; rows without remaining tokens to train on are dropped), or "
-        '"refuse" (fail the prepare stage). With "drop" or "truncate", the prepare stage fails '
-        "if more than 5 % of the rows are dropped.",
+        'Treatment of rows longer than sequenceLength. "drop": leave these rows out. "truncate": '
+        "cut off the end of these rows; then drop rows without remaining tokens to train on. "
+        '"refuse": fail the prepare stage. With "drop" or "truncate", the prepare stage fails if '
+        "more than 5 % of the rows are dropped.",
         "drop",
         edit=Edit.RETRAIN,
     )
@@ -100,7 +100,8 @@ class AdvancedTraining(ApiModel):
         "Schedule of the learning rate after the warmup.", "cosine", edit=Edit.RETRAIN
     )
     warmup_ratio: float = field(
-        "Fraction of the optimizer steps during which the learning rate rises from 0 to its peak.",
+        "Length of the warmup, as a fraction of the optimizer steps. During the warmup, the "
+        "learning rate rises from 0 to its peak.",
         0.03,
         edit=Edit.RETRAIN,
         rules=(between(0, 0.5, "set warmupRatio to a value from 0 to 0.5, such as 0.03"),),
@@ -157,8 +158,8 @@ class AdvancedTraining(ApiModel):
         ge=1,
     )
     early_stopping_patience: int | None = field(
-        "Training stops after this number of consecutive evaluations in which the held-out loss "
-        "did not decrease. The adapter with the lowest held-out loss is kept.",
+        "Maximum number of consecutive evaluations without a lower held-out loss. Training stops "
+        "when this number is reached. The adapter with the lowest held-out loss is kept.",
         None,
         edit=Edit.RETRAIN,
         unset="training runs all steps, and the last adapter is kept",
@@ -239,8 +240,8 @@ class Training(ApiModel):
     )
     packing: Literal["auto", "always", "never"] = field(
         "Whether to pack several short rows into one sequence, without attention between the "
-        'rows. With "auto", the trainer packs rows only if at least 200 optimizer steps remain '
-        "after packing.",
+        'rows. With "auto", the trainer computes the number of optimizer steps with packing. It '
+        "packs rows if this number is at least 200.",
         "auto",
         edit=Edit.RETRAIN,
     )
