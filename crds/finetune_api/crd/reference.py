@@ -79,10 +79,10 @@ def exit_codes_page() -> str:
         (
             HEADER,
             "# Exit codes\n",
-            "Exit codes of the trainer (prepare, train and merge pods, and the commands on a "
-            "workstation) and of the verifier. The Job's `podFailurePolicy` uses only the code. "
-            "The attempt in `status.revisions` records the reason. [Reasons](reasons.md) explains "
-            "each reason.\n",
+            "This page lists the exit codes of the trainer and of the verifier. The trainer runs "
+            "in the prepare, train and merge pods, and on a workstation. The Job's "
+            "`podFailurePolicy` uses only the code. The attempt in `status.revisions` records the "
+            "reason. [Reasons](reasons.md) explains each reason.\n",
             _table(("Code", "Reason", "Meaning", "Retry"), rows),
             "Values of the column *Retry*:\n",
             "\n".join(f"* *{retry.name.lower()}*: {retry.value}" for retry in Retry) + "\n",
@@ -97,11 +97,11 @@ def reasons_page() -> str:
         (
             HEADER,
             "# Reasons\n",
-            "Reasons in conditions, events, attempts and logs. They are part of the API, so alerts "
-            "and scripts can use them. If the reason of the condition `Ready` changes, the "
-            "operator also records an event with the new reason, except for `Preparing`, "
-            "`Training`, `Merging` and `Starting`. See [troubleshooting](../troubleshooting.md) "
-            "for causes and remediations.\n",
+            "This page lists the reasons in conditions, events, attempts and logs. The reasons are "
+            "part of the API, so alerts and scripts can use them. If the reason of the condition "
+            "`Ready` changes, the operator records an event with the new reason. The reasons "
+            "`Preparing`, `Training`, `Merging` and `Starting` cause no event. See "
+            "[troubleshooting](../troubleshooting.md) for causes and remediations.\n",
             _table(("Reason", "Meaning", "Appears in"), rows),
         )
     )

@@ -33,9 +33,9 @@ class Dataset(Rows):
     """The rows to train on."""
 
     validation_fraction: float | None = field(
-        "Fraction of the rows to hold out for evaluation. If 0, no rows are held out. The "
-        "held-out rows are the rows with the smallest hashes of their content and "
-        "training.seed. Equal rows are held out together.",
+        "Fraction of the rows to hold out for evaluation. If 0, no rows are held out. The trainer "
+        "computes a hash of each row and training.seed, and holds out the rows with the smallest "
+        "hashes. Rows with the same content are held out together.",
         None,
         edit=Edit.RETRAIN,
         builtin="0.05, but at least 20 rows; 0 if the dataset has fewer than 100 rows or "
@@ -231,7 +231,7 @@ class Data(RowStatistics):
     validation_rows: int | None = Field(
         None,
         description="Number of rows used for evaluation. If evaluation.dataset is set, these are "
-        "its rows. Otherwise, these are the held-out rows.",
+        "the rows of that dataset. Otherwise, these are the rows that are held out from training.",
     )
     train_tokens: int | None = Field(
         None, description="Number of tokens in the rows used for training."

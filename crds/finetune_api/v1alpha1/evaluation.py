@@ -18,27 +18,27 @@ class Evaluation(ApiModel):
     """Comparison of the tuned model with its base model."""
 
     dataset: EvaluationDataset | None = field(
-        "Dataset that is used only for evaluation. It replaces the rows that are otherwise held "
-        "out of spec.dataset. Its rows determine the held-out loss during training and the "
-        "comparison with the base model after training. The rows are rendered with the template "
+        "Dataset that is used only for evaluation. With this dataset, no rows of spec.dataset are "
+        "held out. The rows of this dataset determine the held-out loss during training and the "
+        "comparison with the base model after training. These rows are rendered with the template "
         "of spec.dataset.",
         None,
         edit=Edit.RETRAIN,
         unset="rows are held out according to dataset.validationFraction",
     )
     on_regression: Literal["Stall", "Serve"] = field(
-        "Reaction to a tuned model that is worse than its base model. Worse means that its "
-        'held-out loss is higher by more than two standard errors. "Stall": the job stalls, and '
-        'the previous model continues to be served. "Serve": the tuned model is served anyway. '
-        "Ignored if fewer than 20 rows are held out.",
+        "Reaction to a tuned model that is worse than its base model. The tuned model is worse if "
+        'its held-out loss is higher by more than two standard errors. "Stall": the job stalls, '
+        'and the previous model continues to be served. "Serve": the tuned model is served '
+        "anyway. Ignored if fewer than 20 rows are held out.",
         "Stall",
         edit=Edit.NOTHING,
     )
     on_serving_regression: Literal["Serve", "Stall"] = field(
-        "Reaction to a tuned model that is worse than the serving model. Worse means that its "
-        'held-out loss is higher by more than two standard errors. "Serve": the tuned model is '
-        'served, with a warning. "Stall": the previous model continues to be served. Ignored if '
-        "the models were not evaluated on the same rows.",
+        "Reaction to a tuned model that is worse than the serving model. The tuned model is worse "
+        'if its held-out loss is higher by more than two standard errors. "Serve": the tuned '
+        'model is served, with a warning. "Stall": the previous model continues to be served. '
+        "Ignored if the models were not evaluated on the same rows.",
         "Serve",
         edit=Edit.NOTHING,
     )

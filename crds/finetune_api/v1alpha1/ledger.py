@@ -68,9 +68,9 @@ class Attempt(LedgerModel):
     )
     admitted: list[str] | None = Field(
         None,
-        description="Digests of values of the serving pods. The policy of the operator allows "
-        "these values. The operator checks a value again only if the value changes. Present only "
-        "for the stage serve.",
+        description="Digests of the spec values that affect the serving pods and that a policy "
+        "limits. The policy allowed these values. The operator checks a value again only if the "
+        "value changes. Present only for the stage serve.",
     )
     job: str | None = Field(
         None,
@@ -84,8 +84,8 @@ class Attempt(LedgerModel):
     image_id: str | None = Field(
         None,
         alias="imageID",
-        description="Image of the newest started pod, in the form of the field imageID of a "
-        "container status.",
+        description="Image of the newest pod that has started, in the form of the field imageID "
+        "of a container status.",
     )
     failures: int | None = Field(
         None,
@@ -280,8 +280,8 @@ class Revision(LedgerModel):
     untrusted_volume: str | None = Field(
         None,
         description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The prepare "
-        "stage keeps the downloaded files with the digests that the source states. It deletes all "
-        "other files on the volume.",
+        "stage keeps a downloaded file only if its digest matches the digest that the source "
+        "states. It deletes all other files on the volume.",
     )
     card: str | None = Field(
         None,

@@ -71,8 +71,8 @@ class Lora(ApiModel):
     )
     modules_to_save: list[SavedModule] | None = field(
         'Modules to train in full in addition to the adapter: "embed_tokens" (the token '
-        'embedding) and "lm_head" (the output head). Set both if the base model rarely saw some '
-        "tokens of the rows in its own training. Each module needs GPU memory for float32 "
+        'embedding) and "lm_head" (the output head). Set both if the rows contain tokens that '
+        "were rare in the training of the base model. Each module needs GPU memory for float32 "
         "weights, gradients and optimizer states. Models with tied embeddings are not supported.",
         None,
         edit=Edit.RETRAIN,

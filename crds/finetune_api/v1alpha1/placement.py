@@ -105,9 +105,9 @@ class Placement(ApiModel):
         ),
     )
     node_selector: dict[str, str] | None = field(
-        "Required labels of a node for the pods with a GPU. The other pods prefer nodes with "
-        "these labels. If this field is set, the chart value gpu.products does not apply to the "
-        "job.",
+        "The pods with a GPU run only on nodes with these labels. The other pods prefer nodes "
+        "with these labels. If this field is set, the chart value gpu.products does not apply to "
+        "the job.",
         None,
         edit=Edit.RETRY,
         builtin="the labels of the GPUs in the chart value gpu.products",

@@ -45,14 +45,14 @@ class ResourceRequirements(ApiModel):
         "GPU: the operator requests one GPU per train pod and per serving pod.",
         None,
         edit=Edit.RETRY,
-        builtin="the default requests of the stage; none if limits is set",
+        builtin="the default requests of the stage; none if the field limits is set",
         max_length=8,
     )
     limits: dict[str, Quantity] | None = field(
         "Maximum resources of the container, such as {memory: 16Gi}.",
         None,
         edit=Edit.RETRY,
-        builtin="the default limits of the stage; none if requests is set",
+        builtin="the default limits of the stage; none if the field requests is set",
         max_length=8,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -125,9 +125,9 @@ class GPURelease(LedgerModel):
     )
     waiting_since: str | None = Field(
         None,
-        description="Time since which no train pod has been assigned to a node. Present while no "
-        "train pod is assigned to a node. If no train pod is assigned within 5 minutes, the "
-        "serving pods start again.",
+        description="Start of the period in which no train pod is assigned to a node. Present "
+        "during this period. If no train pod is assigned within 5 minutes, the serving pods start "
+        "again.",
         json_schema_extra={"format": "date-time"},
     )
     ended: str | None = Field(

@@ -55,8 +55,9 @@ class Columns(ApiModel):
     tools: str | None = _column(
         "tools",
         "Name of the column with the tools that the model can call. The value in a row is a list "
-        "of JSON Schema functions, or the JSON text of a list. This column is optional. The chat "
-        "template writes the tools into the prompt. Used with all formats except alpaca and text.",
+        "of functions in the format of OpenAI, or such a list as JSON text. This column is "
+        "optional. The chat template writes the tools into the prompt. Used with all formats "
+        "except alpaca and text.",
     )
     prompt: str | None = _column(
         "prompt", "Name of the column with the prompt. Used with format: prompt-completion."
@@ -75,7 +76,7 @@ class Mapping(ApiModel):
     """Keys and roles of messages, if they differ from those of the format."""
 
     role: str | None = field(
-        "Key of a message that holds the role of its author.",
+        "Name of the key whose value is the role of the author of a message.",
         None,
         edit=Edit.RETRAIN,
         builtin='"role" with format: messages, "from" with format: sharegpt',
@@ -83,7 +84,7 @@ class Mapping(ApiModel):
         max_length=128,
     )
     content: str | None = field(
-        "Key of a message that holds its text.",
+        "Name of the key whose value is the text of a message.",
         None,
         edit=Edit.RETRAIN,
         builtin='"content" with format: messages, "value" with format: sharegpt',
@@ -92,7 +93,7 @@ class Mapping(ApiModel):
     )
     roles: dict[str, Role] | None = field(
         "Map from the names of roles in the dataset to standard roles, such as {customer: user, "
-        "agent: assistant}. These names are added to the standard names of the format.",
+        "agent: assistant}. The names in this map are added to the standard names of the format.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -137,7 +138,7 @@ class Rows(ApiModel):
     )
     format: Literal["auto", Format] = field(
         'Format of the rows. "alpaca": instruction, input and output. "messages": conversations '
-        'as for OpenAI. "sharegpt": conversations with the keys from and value. '
+        'in OpenAI format. "sharegpt": conversations with the keys "from" and "value". '
         '"prompt-completion": prompt and completion. "text": text without a template. "auto": the '
         'prepare stage detects the format. No new revision starts if you change "auto" to the '
         "detected format.",

@@ -15,10 +15,10 @@ class RunPolicy(ApiModel):
         le=20,
     )
     max_restarts: int = field(
-        "Maximum number of restarts of a stage, summed over all attempts. Restarts after failures "
-        "and after node disruptions count. Restarts after a suspension or after a preemption by "
-        "Kueue do not count. If a stage exceeds the limit, the job fails with the reason "
-        "TooManyRestarts.",
+        "Maximum number of restarts of a stage, summed over all attempts. The operator counts "
+        "restarts after failures and after node disruptions. It does not count restarts after a "
+        "suspension or after a preemption by Kueue. If a stage exceeds the limit, the job fails "
+        "with the reason TooManyRestarts.",
         20,
         edit=Edit.RETRY,
         ge=0,

@@ -74,15 +74,15 @@ class Serving(ApiModel):
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
         "Whether the serving pods release their GPU if the train pod of a new revision finds no "
-        'free GPU. "Auto": after releaseAfterSeconds, at most once per revision, if the train pod '
-        'lacks only a GPU. "KeepServing": never. "FreeGPU": immediately. The serving pods start '
+        'free GPU. "Auto": if the train pod lacks only a GPU, after releaseAfterSeconds, at most '
+        'once per revision. "KeepServing": never. "FreeGPU": immediately. The serving pods start '
         "again if training is suspended or fails.",
         "Auto",
         edit=Edit.NOTHING,
     )
     release_after_seconds: int = field(
-        "Maximum waiting time of a train pod, or of a pod of a new build, for a free GPU, in "
-        "seconds. After this time, the serving pods release their GPU. Used if rollout is Auto.",
+        "Maximum time, in seconds, that a train pod or a pod of a new build waits for a free GPU. "
+        "After this time, the serving pods release their GPU. Used if rollout is Auto.",
         600,
         edit=Edit.NOTHING,
         ge=0,

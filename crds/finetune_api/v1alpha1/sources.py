@@ -68,8 +68,8 @@ class S3(ApiModel):
         "AWS_SESSION_TOKEN. Only the prepare pod receives the values.",
         None,
         edit=Edit.RETRY,
-        unset="the prepare pod uses the cloud identity of access.serviceAccountName, or "
-        "anonymous access if that field is unset too",
+        unset="the prepare pod uses the cloud identity of access.serviceAccountName; if both "
+        "fields are unset, the prepare pod uses anonymous access",
     )
 
 

@@ -169,9 +169,9 @@ class FineTuneJobSpec(ApiModel):
     )
     revision_history_limit: int = field(
         "Number of old revisions whose volumes the operator keeps. You can return to these "
-        "revisions without training them again. The revision that is being served and the "
-        "revision of the current spec do not count. The operator prefers trained revisions to "
-        "untrained revisions, and newer revisions to older revisions.",
+        "revisions without training them again. This number does not include the serving revision "
+        "and the revision of the current spec. The operator deletes untrained revisions before "
+        "trained revisions, and older revisions before newer revisions.",
         1,
         edit=Edit.NOTHING,
         ge=0,

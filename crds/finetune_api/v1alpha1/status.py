@@ -129,10 +129,10 @@ class ServingStatus(StatusModel):
     model: str | None = Field(None, description="Model name that clients can use in requests.")
     summary: str | None = Field(
         None,
-        description="State of the endpoint. A revision name: this revision answers requests; "
-        '"(old)" means that the spec defines another build. "released": a new build uses the GPU. '
-        '"starting": new pods load the model. "stopped": there are no pods, because of '
-        "serving.replicas, or because a build failed or was suspended before it was ever ready. "
+        description="State of the endpoint. A revision name: this revision answers requests. "
+        '"(old)" after the name means that the spec defines another build. "released": a new '
+        'build uses the GPU. "starting": new pods load the model. "stopped": serving.replicas is '
+        "0, or a build failed or was suspended before it was ever ready. "
         '"down": the pods do not answer requests. "-": no build is served.',
     )
     release_planned_at: str | None = Field(

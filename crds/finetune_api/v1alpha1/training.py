@@ -87,7 +87,7 @@ class AdvancedTraining(ApiModel):
     )
     overlong: Literal["drop", "truncate", "refuse"] = field(
         'Treatment of rows longer than sequenceLength. "drop": leave these rows out. "truncate": '
-        "cut off the end of these rows; then drop rows without remaining tokens to train on. "
+        "cut off the end of these rows, and drop a row if no token to train on remains. "
         '"refuse": fail the prepare stage. With "drop" or "truncate", the prepare stage fails if '
         "more than 5 % of the rows are dropped.",
         "drop",
@@ -116,7 +116,8 @@ class AdvancedTraining(ApiModel):
     )
     neftune_noise_alpha: float | None = field(
         "Scale of the random noise that NEFTune adds to the token embeddings in training. Typical "
-        "values are 5 to 15. The noise decreases with the square root of the sequence length.",
+        "values are 5 to 15. The noise is inversely proportional to the square root of the "
+        "sequence length.",
         None,
         edit=Edit.RETRAIN,
         unset="no noise is added",
@@ -124,9 +125,9 @@ class AdvancedTraining(ApiModel):
         le=1000,
     )
     loraplus_lr_ratio: float | None = field(
-        "LoRA+: the adapter's B matrices are trained with this value times learningRate. All "
-        "other trained weights use learningRate. A typical value is 16, together with half of "
-        "the usual learningRate.",
+        "Ratio of LoRA+. The learning rate of the adapter's B matrices is this value times "
+        "learningRate. All other trained weights use learningRate. A typical value is 16, "
+        "together with half of the usual learningRate.",
         None,
         edit=Edit.RETRAIN,
         unset="learningRate applies to all trained weights",
@@ -240,8 +241,8 @@ class Training(ApiModel):
     )
     packing: Literal["auto", "always", "never"] = field(
         "Whether to pack several short rows into one sequence, without attention between the "
-        'rows. With "auto", the trainer computes the number of optimizer steps with packing. It '
-        "packs rows if this number is at least 200.",
+        'rows. With "auto", the trainer packs rows if training with packing has at least 200 '
+        "optimizer steps.",
         "auto",
         edit=Edit.RETRAIN,
     )
