@@ -12,7 +12,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
 from finetune_operator.kube.connection import JSON, Connection
 from finetune_operator.kube.decoding import event_decoder, list_decoder
-from finetune_operator.kube.errors import NotFound, Terminal
+from finetune_operator.kube.errors import NotFound, Terminal, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS, path_of
 from finetune_operator.kube.page_size import PAGE, PageSize, PageTooLarge
 from finetune_operator.kube.transport import Transport
@@ -135,10 +135,13 @@ class Kube:
                 )
             except PageTooLarge:
                 continue
+            if "items" not in page:
+                # For example the page of a proxy: no conclusion from absent objects.
+                raise Transient(f"GET {path}: not a list: {page.get('message')}")
             metadata = page.get("metadata") or {}
-            # The caller alone holds the objects, and frees them before it takes the next page.
+            # Only the caller holds the objects; a reflector frees them before it takes the next.
             yield Page(
-                [_trimmed({**item, **common}) for item in page.pop("items", None) or ()],
+                [_trimmed({**item, **common}) for item in page.pop("items") or ()],
                 str(metadata.get("resourceVersion", "")),
             )
             token = metadata.get("continue")

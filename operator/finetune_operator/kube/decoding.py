@@ -49,10 +49,10 @@ def _decoder(fields: Fields) -> Decode:
 
     def decode(text: bytes) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = typed.decode(text)
-        except (msgspec.DecodeError, RecursionError):
+            found = typed.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return decoded(text)
-        return found
+        return found if isinstance(found, dict) else decoded(text)
 
     return decode
 

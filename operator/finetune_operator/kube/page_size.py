@@ -6,8 +6,8 @@ text is short, or if it contains a single object; otherwise it is requested agai
 objects. Pure.
 """
 
-PAGE = 500
-"""Objects of a page at most, as in client-go."""
+PAGE = 100
+"""Objects of a page at most: the API server must encode even 150 MB within the timeout."""
 KOPF_PAGE = 50
 """Of a list of kopf, which reads each text to its end."""
 PAGE_BYTES = 2 << 20

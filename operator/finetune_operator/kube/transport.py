@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio.client.configuration import Configuration
 
 from finetune_api.v1alpha1.reasons import Reason
@@ -141,7 +142,8 @@ class Transport:
                     raise error_of("WATCH", path, response.status, answer)
                 async for line in response.content:
                     yield decode(line)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            # HttpProcessingError: a line of more than 2 * LINE_BYTES.
             raise Transient(f"WATCH {path}: {str(error) or type(error).__name__}") from error
 
 

@@ -18,15 +18,14 @@ from finetune_operator.types import Object
 
 MAX_BYTES = 32 * 1024
 """Size of a trimmed object. Objects that the operator renders are smaller."""
-MAX_CONTAINERS = 2048
-"""Dicts and lists of a trimmed object. An empty one has 1 byte here, but 64 bytes in a snapshot."""
-MAX_FIELD_BYTES = 2 * 1024
-"""Size of a field of spec or status that an object with too many bytes or containers keeps."""
+MAX_VALUES = 3 * 1024
+"""Values in a trimmed object, at any depth. An empty dict has 1 byte here, but 64 in a snapshot."""
+MAX_FIELD_BYTES = 1024
+"""Size of an owner, and of a field of spec or status, that a too large object keeps."""
 MAX_TEXT = 4096
 """Characters of a text that such an object keeps: a complete termination message, which the kubelet
 limits to as many bytes."""
-_OTHER_BYTES = bytes(set(range(256)) - {*range(0x80, 0xA0), *range(0xDC, 0xE0)})
-"""Bytes that do not begin a dict or a list in MessagePack."""
+MAX_NODE_NAME = 253
 MAX_OWNERS = 16
 MAX_MANAGERS = 16
 PARTS = ("spec", "status")
@@ -35,7 +34,19 @@ DIGESTS = "digests"
 
 LABELS_DIGEST = "digest of all labels"
 """The only label of a trimmed FineTuneJob; no valid label has this key."""
-_LABELS = (f"{naming.PREFIX}/", "kueue.x-k8s.io/")
+_LABELS = (
+    naming.JOB,
+    naming.JOB_UID,
+    naming.REVISION,
+    naming.BUILD,
+    naming.STAGE,
+    naming.ATTEMPT,
+    naming.REUSE,
+    naming.QUEUE,
+    naming.QUEUE_PRIORITY,
+    naming.TEMPLATE_HASH,
+)
+"""Labels that the operator uses."""
 _APPLIED = (
     "Deployment",
     "NetworkPolicy",
@@ -158,33 +169,36 @@ def is_too_large(body: dict[str, Any], data: bytes) -> bool:
         return False
     if len(data) > MAX_BYTES:
         return True
-    # The deletion is fast. Each dict or list has one of the bytes that remain.
-    most = len(data.translate(None, _OTHER_BYTES))
-    return most > MAX_CONTAINERS and _containers(body) > MAX_CONTAINERS
+    # Each value has at least one byte.
+    return len(data) > MAX_VALUES and _values(body) > MAX_VALUES
 
 
-def _containers(value: Any) -> int:
-    """Return the number of dicts and lists in a value."""
+def _values(value: Any) -> int:
+    """Return the number of values in a value, and itself."""
     if isinstance(value, dict):
-        return 1 + sum(map(_containers, value.values()))
-    return 1 + sum(map(_containers, value)) if isinstance(value, list) else 0
+        return 1 + sum(map(_values, value.values()))
+    return 1 + sum(map(_values, value)) if isinstance(value, list) else 1
 
 
 def shortened(body: dict[str, Any]) -> dict[str, Any]:
     """Return a reduced object that is too large with shorter texts, and if needed fewer fields."""
     result = {**body, **{part: _cut(body[part]) for part in PARTS if part in body}}
     if is_too_large(result, encoded(result)):
+        metadata = result["metadata"]
+        labels = metadata["labels"]
         result["metadata"] = {
-            **result["metadata"],
-            "labels": {
-                key: value
-                for key, value in result["metadata"]["labels"].items()
-                if key.startswith(_LABELS) or key == naming.TEMPLATE_HASH
-            },
+            **metadata,
+            "labels": {key: labels[key] for key in _LABELS if key in labels},
         }
+        if "ownerReferences" in metadata:
+            result["metadata"]["ownerReferences"] = [
+                owner for owner in metadata["ownerReferences"] if _is_small(owner)
+            ]
         for part in PARTS:
             if isinstance(result.get(part), dict):
-                result[part] = _small(result[part])
+                result[part] = {
+                    key: value for key, value in result[part].items() if _is_small(value)
+                }
         if DIGESTS in result:
             # Too many keys: its data is not that of a revision.
             result[DIGESTS] = {}
@@ -217,8 +231,8 @@ def _metadata(each: Object) -> dict[str, Any]:
         ordered = sorted(owners, key=lambda owner: not owner.get("controller"))
         result["ownerReferences"] = owners if len(owners) <= MAX_OWNERS else ordered[:MAX_OWNERS]
     annotations = metadata.get("annotations") or {}
-    if naming.SELECTED_NODE in annotations:
-        result["annotations"] = {naming.SELECTED_NODE: annotations[naming.SELECTED_NODE]}
+    if len(node := annotations.get(naming.SELECTED_NODE, "")) in range(1, MAX_NODE_NAME + 1):
+        result["annotations"] = {naming.SELECTED_NODE: node}
     if each["kind"] in _APPLIED and (authors := _authors(metadata.get("managedFields") or ())):
         result["managedFields"] = authors[-MAX_MANAGERS:]
     return result
@@ -265,5 +279,5 @@ def _selected(value: Any, fields: Any) -> Any:
     return value
 
 
-def _small(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if len(encoded(value)) <= MAX_FIELD_BYTES}
+def _is_small(value: Any) -> bool:
+    return len(encoded(value)) <= MAX_FIELD_BYTES

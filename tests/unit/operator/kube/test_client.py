@@ -6,7 +6,7 @@ from tests.fakes.kube_client import child, job
 from tests.unit.operator.conftest import Server
 
 from finetune_operator.kube.client import Kube
-from finetune_operator.kube.errors import Terminal
+from finetune_operator.kube.errors import Terminal, Transient
 from finetune_operator.kube.transport import Transport
 
 
@@ -47,6 +47,18 @@ async def test_a_list_of_all_namespaces_has_no_namespace_in_its_path(
     server.responds(200, {"items": []})
     assert await kube.list("Pod") == ()
     assert server.requests[0][0].path == "/api/v1/pods"
+
+
+@pytest.mark.parametrize("text", ["<html>sign in</html>", "{}", "null", '{"kind": "Status"}'])
+async def test_a_response_without_items_is_no_empty_list(
+    kube: Kube, server: Server, text: str
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    server.handler = handler
+    with pytest.raises(Transient, match="not a list"):
+        await kube.list("Pod", "ns")
 
 
 async def test_a_limited_list_reads_one_page(kube: Kube, server: Server) -> None:

@@ -31,7 +31,7 @@ def listed(sizes: list[int], most: int = PAGE) -> tuple[list[int], list[int], in
         page = sizes[position : position + size.now]
         assert len(page) <= most
         try:
-            size.check(sum(page))
+            size.check(min(sum(page), size.most_bytes or sum(page)))
         except PageTooLarge:
             continue
         position += len(page)

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from tests.unit.operator.conftest import Server, connected
 
+from finetune_operator.kube.connection import LINE_BYTES
 from finetune_operator.kube.errors import (
     Conflict,
     Gone,
@@ -108,3 +109,22 @@ async def test_the_timeout_of_a_write_does_not_exceed_the_lease(
     with server.silent(), pytest.raises(Transient):
         await transport.call("POST", PATH, body={})
     assert time.monotonic() - began < 30, "shorter than the timeout of a read"
+
+
+async def test_a_watch_fails_at_an_event_that_is_too_long(
+    transport: Transport, server: Server
+) -> None:
+    """JSON can be five times as long as the object in etcd."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"type": "ADDED", "object": {}}\n' + b" " * (2 * LINE_BYTES + 1))
+        await response.write(b"\n")
+        return response
+
+    server.handler = handler
+    events = transport.stream("/api/v1/pods", {"watch": "1"}, seconds=10)
+    assert await anext(events) == {"type": "ADDED", "object": {}}
+    with pytest.raises(Transient, match="Got more than"):
+        await anext(events)

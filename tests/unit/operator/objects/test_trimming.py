@@ -7,15 +7,16 @@ import pytest
 from tests.fakes.kube_client import child, job
 
 from finetune_operator.objects.encoding import encoded
+from finetune_operator.objects.naming import SELECTED_NODE
 from finetune_operator.objects.trimming import (
     DIGESTS,
     MAX_BYTES,
-    MAX_CONTAINERS,
     MAX_FIELD_BYTES,
     MAX_MANAGERS,
     MAX_OWNERS,
     MAX_TEXT,
-    _containers,
+    MAX_VALUES,
+    _values,
     trimmed,
 )
 from finetune_operator.snapshot.store import ObjectStore
@@ -37,6 +38,11 @@ def size(each: Any) -> int:
     [
         with_metadata(child("Pod", "p"), annotations={"a": "x" * MIB}),
         with_metadata(child("Pod", "p"), labels={str(n): "x" * 60 for n in range(15_000)}),
+        with_metadata(
+            child("Pod", "p"),
+            labels={"finetune.dev/job": "demo"} | {f"finetune.dev/{n}": "" for n in range(15_000)},
+        ),
+        with_metadata(child("Pod", "p"), annotations={SELECTED_NODE: "x" * MIB}),
         with_metadata(child("Pod", "p"), managedFields=[{"manager": "x" * 99}] * 10_000),
         child("Pod", "p", spec={"containers": [{"name": "c", "args": ["x" * MIB]}]}),
         child("Pod", "p", spec={"nodeSelector": {str(n): "x" * 60 for n in range(15_000)}}),
@@ -51,6 +57,7 @@ def size(each: Any) -> int:
 )
 def test_no_object_is_larger_than_the_limit(huge: Any) -> None:
     owners = [{"kind": "Pod", "name": "x" * 200, "uid": str(n)} for n in range(4000)]
+    owners.insert(3, {"kind": "Pod", "name": "x" * MIB, "uid": "large"})
     huge["metadata"]["ownerReferences"] += owners
     kept = trimmed(huge)
     assert size(kept) <= MAX_BYTES
@@ -305,27 +312,28 @@ def test_only_a_too_large_object_loses_long_texts_then_large_fields_labels_and_d
     assert configmap[DIGESTS] == {}
 
 
-@pytest.mark.parametrize("empty", [{}, [], {"ß": []}])
-def test_an_object_of_many_dicts_and_lists_is_too_large(empty: Any) -> None:
-    most = MAX_CONTAINERS - _containers(policy([]))
-    assert trimmed(policy([""] * most))["spec"]["ingress"] == [""] * most
-    rules = [empty] * (most if empty in ({}, []) else most // 2)
-    assert trimmed(policy(rules))["spec"]["ingress"] == rules
-    assert trimmed(policy([empty] * (MAX_CONTAINERS + 1)))["spec"] == {"podSelector": {}}
+@pytest.mark.parametrize("rule", [{}, [], {"ports": [{"port": 1}]}, 1, "", None])
+def test_an_object_of_many_values_is_too_large(rule: Any) -> None:
+    most = (MAX_VALUES - _values(policy([]))) // _values(rule)
+    assert trimmed(policy([rule] * most))["spec"]["ingress"] == [rule] * most
+    assert trimmed(policy([rule] * (most + 1)))["spec"] == {"podSelector": {}}
 
 
-def test_a_job_with_many_large_objects_of_others_fits_the_memory() -> None:
+@pytest.mark.parametrize("rule", [{}, {"ports": [{"port": 1}]}])
+def test_a_job_with_many_large_objects_of_others_fits_the_memory(rule: Any) -> None:
     store = ObjectStore()
+    most = (MAX_VALUES - _values(policy([]))) // _values(rule)
     for number in range(100):
-        for count in (1_900, 30_000):
-            each = policy([{}] * count)
+        for count in (most, 30_000):
+            each = policy([rule] * count)
+            each["metadata"]["labels"] |= {f"{name}.{number}": "" for name in range(2000)}
             store.put(with_metadata(each, name=f"{number}-{count}"))
     tracemalloc.start()
     found = store.children(("a", "demo"))["networkpolicies"]
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(found) == 200
-    assert used < 20 << 20
+    assert used / 200 < 400_000
 
 
 def policy(rules: list[Any]) -> Any:
