@@ -52,7 +52,7 @@ def test_commit_of_a_hub_that_is_no_name_is_rejected(
     info = SimpleNamespace(sha=commit, siblings=())
     monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: info)
     hub = Hub(kind="model", source="hf://acme/evil", revision="main", token=None, ca_file=None)
-    error, message = (InvalidSpec, "is invalid") if commit else (Transient, "no commit")
+    error, message = (InvalidSpec, "invalid commit") if commit else (Transient, "no commit")
     with pytest.raises(error, match=message):
         hub.pin()
 
