@@ -6,6 +6,7 @@ closed the connection. The relay runs in a separate thread.
 """
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,8 @@ from aiohttp import web
 from tests.integration.controlplane import TOKEN, ControlPlane
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
+ACCEPTED_AFTER = 5
+"""Iterations of the loop after which a connection that was accepted is known to the server."""
 KEPT = ("Accept", "Content-Type", "Authorization", "User-Agent")
 
 
@@ -159,10 +162,15 @@ class Relay:
             application.router.add_route("*", "/{path:.*}", self._relay)
             runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            listening = socket.create_server(("127.0.0.1", 0))
+            await web.SockSite(runner, listening).start()
             started.set_result(runner.addresses[0][1])
             await self._stopped.wait()
             await self._release()
+            # asyncio never closes a connection that it accepted just before the server was closed.
+            self._loop.remove_reader(listening)
+            for _ in range(ACCEPTED_AFTER):
+                await asyncio.sleep(0)
             await self._cut_watches()
             await runner.cleanup()
             # Requests whose client has closed the connection are still in progress.
