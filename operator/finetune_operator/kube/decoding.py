@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from finetune_operator.kube.connection import Decode, decoded
-from finetune_operator.objects.trimming import FIELDS, METADATA_FIELDS, Fields
+from finetune_operator.objects.trimming import FIELDS, Fields, metadata_fields
 
 _STATUS: Fields = {"code": None, "message": None}
 """Fields of the object in a watch event of the type ERROR."""
@@ -39,9 +39,9 @@ def event_decoder(kind: str, *, metadata_only: bool) -> Decode:
 
 def _fields(kind: str, *, metadata_only: bool) -> dict[str, Any] | None:
     """Return the fields that are used of a kind, None for all of them."""
-    if metadata_only:
-        return {"metadata": METADATA_FIELDS}
-    return {"metadata": METADATA_FIELDS, **FIELDS[kind]} if kind in FIELDS else None
+    if not metadata_only and kind not in FIELDS:
+        return None
+    return {"metadata": metadata_fields(kind), **({} if metadata_only else FIELDS[kind])}
 
 
 def _decoder(fields: Fields) -> Decode:

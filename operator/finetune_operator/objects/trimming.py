@@ -80,11 +80,6 @@ _CONTAINER: Fields = {"name": None, "resources": None}
 _CONTAINER_STATUS: Fields = dict.fromkeys(
     ("name", "image", "imageID", "state", "lastState", "ready", "restartCount")
 )
-METADATA_FIELDS: Fields = {
-    **dict.fromkeys((*_METADATA, "labels", "ownerReferences")),
-    "annotations": {naming.SELECTED_NODE: None},
-    "managedFields": [{"manager": None, "time": None, "fieldsV1": {"f:spec": {}}}],
-}
 FIELDS: Mapping[str, Fields] = {
     "Pod": {
         "spec": {
@@ -139,13 +134,23 @@ FIELDS: Mapping[str, Fields] = {
 }
 
 
+def metadata_fields(kind: str) -> Fields:
+    """Return the fields of the metadata of an object that ``reduced`` reads."""
+    fields = {
+        **dict.fromkeys((*_METADATA, "labels", "ownerReferences")),
+        "annotations": {naming.SELECTED_NODE: None},
+    }
+    if kind in _APPLIED:
+        fields["managedFields"] = [{"manager": None, "time": None, "fieldsV1": {"f:spec": {}}}]
+    return fields
+
+
 def trimmed(each: Object) -> dict[str, Any]:
     """Return an object with the fields that a snapshot uses, a FineTuneJob with spec and status.
 
     The result may share values with ``each``, which is not changed.
     """
-    result = reduced(each)
-    return shortened(result) if is_too_large(result, encoded(result)) else result
+    return fitted(reduced(each))[0]
 
 
 def reduced(each: Object) -> dict[str, Any]:
@@ -163,7 +168,16 @@ def reduced(each: Object) -> dict[str, Any]:
     return result
 
 
-def is_too_large(body: dict[str, Any], data: bytes) -> bool:
+def fitted(body: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return a reduced object, shortened if it is too large, and its bytes."""
+    data = encoded(body)
+    if not _is_too_large(body, data):
+        return body, data
+    body = _shortened(body)
+    return body, encoded(body)
+
+
+def _is_too_large(body: dict[str, Any], data: bytes) -> bool:
     """Report whether a reduced object with these bytes must be shortened; a FineTuneJob never."""
     if body["kind"] == KIND:
         return False
@@ -180,10 +194,10 @@ def _values(value: Any) -> int:
     return 1 + sum(map(_values, value)) if isinstance(value, list) else 1
 
 
-def shortened(body: dict[str, Any]) -> dict[str, Any]:
+def _shortened(body: dict[str, Any]) -> dict[str, Any]:
     """Return a reduced object that is too large with shorter texts, and if needed fewer fields."""
     result = {**body, **{part: _cut(body[part]) for part in PARTS if part in body}}
-    if is_too_large(result, encoded(result)):
+    if _is_too_large(result, encoded(result)):
         metadata = result["metadata"]
         labels = metadata["labels"]
         result["metadata"] = {

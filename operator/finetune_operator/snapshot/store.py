@@ -20,7 +20,7 @@ from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.digest import job_version
 from finetune_operator.objects.encoding import encoded
-from finetune_operator.objects.trimming import DIGESTS, is_too_large, news, reduced, shortened
+from finetune_operator.objects.trimming import DIGESTS, fitted, news, reduced
 from finetune_operator.snapshot.packing import Packing
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import LISTS, Key, Object
@@ -213,17 +213,10 @@ def version_of(each: Object) -> int:
 
 
 def _trimmed(each: Object) -> tuple[dict[str, Any], bytes]:
-    """Return a trimmed object without its version, and its bytes. Equal contents have equal bytes.
-
-    The object is encoded once, unless it is unusually large.
-    """
+    """Return a trimmed object without its version, and its bytes, which depend on nothing else."""
     body = reduced(each)
     del body["metadata"]["resourceVersion"]
-    plain = encoded(body)
-    if is_too_large(body, plain):
-        body = shortened(body)
-        plain = encoded(body)
-    return body, plain
+    return fitted(body)
 
 
 def _content(body: dict[str, Any], plain: bytes) -> int:
