@@ -54,12 +54,10 @@ class Attempt(LedgerModel):
     )
     has_run: bool | None = Field(None, description="Whether a pod of the latest attempt has run.")
     reason: str | None = Field(
-        None,
-        description="Reason why the latest attempt failed or was stopped, as one CamelCase word.",
+        None, description="Why the latest attempt failed or was stopped, as one CamelCase word."
     )
     message: str | None = Field(
-        None,
-        description="Cause of the failure of the latest attempt, and its remedy.",
+        None, description="Cause of the failure of the latest attempt, and its remedy."
     )
     retry_key: str | None = Field(
         None,
@@ -84,8 +82,7 @@ class Attempt(LedgerModel):
     image_id: str | None = Field(
         None,
         alias="imageID",
-        description="Image of the newest pod that has started, in the form of the field imageID "
-        "of a container status.",
+        description="Image ID of the container in the newest pod that has started.",
     )
     failures: int | None = Field(
         None,
@@ -132,8 +129,7 @@ class EvaluatedBuild(LedgerModel):
     )
     standard_error: str | None = Field(
         None,
-        description="Standard error of the difference, in nats, calculated from the differences "
-        "of the individual rows.",
+        description="Standard error of the difference in nats, from the differences of the rows.",
     )
 
 
@@ -182,9 +178,8 @@ class Artifacts(LedgerModel):
 
     base_commit: str | None = Field(
         None,
-        description="Commit of the base model on the Hugging Face Hub. For an https:// "
-        "source: the SHA-256 digest in the spec. For other sources: the "
-        "digest of the list of files.",
+        description="Commit of the base model on the Hugging Face Hub. For an https:// source: the "
+        "SHA-256 digest in the spec. For other sources: the digest of the list of files.",
     )
     base_bytes: int | None = Field(None, description="Size of the base model in bytes.")
     base_manifest: str | None = Field(
@@ -204,9 +199,7 @@ class Artifacts(LedgerModel):
         description="Digest of the chat template. Present only if it differs from the chat "
         "template of the base model.",
     )
-    effective_template: str | None = Field(
-        None, description="Digest of the chat template that renders all prompts."
-    )
+    effective_template: str | None = Field(None, description="Digest of the chat template in use.")
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
     adapter: str | None = Field(
         None, description="Digest of the manifest that lists the files of the adapter."
@@ -220,16 +213,14 @@ class Artifacts(LedgerModel):
     reference_manifest: str | None = Field(
         None,
         pattern=SHA256,
-        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume. "
-        "The reference contains log-probabilities for the verification. Absent if "
-        "training could not record a reference.",
+        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume: "
+        "log-probabilities for the verification. Absent if training could not record them.",
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
     reference_seconds: int | None = Field(
         None,
-        description="Duration of the recording of the reference, in seconds. The trainer records "
-        "the reference after the last training step.",
+        description="Duration of recording the reference after the last training step, in seconds.",
     )
     largest_activation: int | None = Field(
         None,
@@ -289,9 +280,7 @@ class Revision(LedgerModel):
         "Later attempts of the train stage run only on this GPU model.",
     )
     gpu_seconds: int | None = Field(
-        None,
-        description="GPU time of the training of the revision, in seconds, summed over "
-        "all attempts.",
+        None, description="GPU time of training the revision, in seconds, over all attempts."
     )
     gpu_release: GPURelease | None = Field(
         None,
@@ -305,8 +294,7 @@ class Revision(LedgerModel):
     )
     training_started: str | None = Field(
         None,
-        description="Start time of the first train pod on the current volume. The GPU time cannot "
-        "exceed the time since this start: if the trainer reports more, the operator ignores the "
-        "excess.",
+        description="Start time of the first train pod on the current volume. If the trainer "
+        "reports more GPU time than has passed since then, the operator ignores the excess.",
         json_schema_extra={"format": "date-time"},
     )

@@ -82,11 +82,7 @@ class Reason(DocumentedEnum):
         "The container runtime cannot create a container.",
         READY,
     )
-    RUN_CONTAINER_ERROR = (
-        "RunContainerError",
-        "The container runtime cannot start a container.",
-        READY,
-    )
+    RUN_CONTAINER_ERROR = ("RunContainerError", "The kubelet cannot start a container.", READY)
     CRASH_LOOP_BACK_OFF = ("CrashLoopBackOff", "A container exits repeatedly.", *FAILURE)
     WAITING_FOR_POD = (
         "WaitingForPod",
@@ -106,11 +102,7 @@ class Reason(DocumentedEnum):
         "The job cannot run with its spec, completed with the defaults.",
         *FAILURE,
     )
-    NOT_ALLOWED = (
-        "NotAllowed",
-        "The policy of the operator does not allow a value of the spec.",
-        READY,
-    )
+    NOT_ALLOWED = ("NotAllowed", "The policy of the operator does not allow the spec.", READY)
     UNSUPPORTED_VERSION = (
         "UnsupportedVersion",
         "Another version of the operator wrote a status or a frozen configuration that this "
@@ -305,9 +297,4 @@ class Reason(DocumentedEnum):
         LOG,
     )
     CONFLICT = ("Conflict", "Another client changed an object before the operator wrote it.", LOG)
-    ERROR = (
-        "Error",
-        "A request to the API server failed with an error that has no reason of "
-        "its own in this list.",
-        LOG,
-    )
+    ERROR = ("Error", "A request to the API server failed, and no other reason applies.", LOG)
