@@ -141,14 +141,13 @@ def fit_sources(values: Values, written: Values) -> Values:
 def fit_columns(values: Values, written: Values) -> Values:
     """Remove column names that equal the format's own, and defaults for other formats."""
     for path in WITH_ROWS:
-        if value_at(values, (*path, "format")) not in CONVERSATIONS:
-            mapping = value_at(values, (*path, "mapping")) or {}
+        format_, mapping = (value_at(values, (*path, name)) for name in ("format", "mapping"))
+        if format_ not in CONVERSATIONS and isinstance(mapping, Mapping):
             foreign = [(*path, "mapping", str(name)) for name in mapping]
             values = without(values, *(each for each in foreign if not has(written, *each)))
         columns = value_at(values, (*path, "columns"))
         if not isinstance(columns, Mapping):
             continue
-        format_ = value_at(values, (*path, "format"))
         parts = next((parts for name, parts in COLUMNS_OF_FORMAT.items() if name == format_), ())
         kept = {
             part: name

@@ -410,6 +410,8 @@ def _refusal(call: Callable[[], object]) -> str | None:
 @example(path=("dataset", "source"), value={}, queue=False)
 @example(path=("dataset", "columns"), value={"input": {}}, queue=False)
 @example(path=("dataset", "format"), value=[], queue=False)
+@example(path=("dataset", "mapping"), value=True, queue=False)
+@example(path=("evaluation", "dataset", "mapping"), value=5, queue=False)
 @example(path=("evaluation", "dataset"), value=5, queue=False)
 def test_any_spec_resolves_or_raises_invalid_spec(
     path: tuple[str, ...], value: object, queue: bool
