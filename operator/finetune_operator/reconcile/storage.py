@@ -108,10 +108,11 @@ def volume_owners(snapshot: IndexedSnapshot, ledger: Ledger) -> list[str]:
     The uid of the job is in the status before any claim names it.
     """
     own: str = snapshot.job["metadata"]["uid"]
-    volumes = [snapshot.volume(revision) for revision in ledger.names()]
+    # A claim can be newer than the ledger in the backup, so the claims that exist count, too.
+    recorded = (snapshot.volume(revision) for revision in ledger.names())
     if not snapshot.restored or all(
         volume is not None and naming.label(volume.object, naming.JOB_UID) == own
-        for volume in volumes
+        for volume in (*recorded, *snapshot.own_volumes.values())
     ):
         return [own]
     return list(dict.fromkeys([*snapshot.previous.volume_owners, own]))

@@ -276,6 +276,38 @@ def test_the_content_of_a_restored_claim_is_unknown_before_preparation_has_compl
     assert cluster.status["revisions"][0]["untrustedVolume"] == claim["metadata"]["uid"]
 
 
+@pytest.mark.parametrize("pause", [False, True])
+def test_a_restored_claim_is_unknown_if_the_ledger_in_the_backup_is_older(pause: bool) -> None:
+    """A backup can contain a status that was written before the claim was created."""
+    cluster = Cluster()
+    cluster.reconcile()
+    cluster.status["revisions"] = []
+    restored()(cluster)
+    if pause:
+        # A plan that starts no stage already takes the claim over.
+        cluster.edit(suspend=True)
+        cluster.settle()
+        cluster.edit(suspend=False)
+    cluster.settle()
+    assert UNTRUSTED in prepare_arguments(cluster)
+    (claim,) = cluster.each(naming.VOLUME)
+    assert cluster.status["revisions"][0]["untrustedVolume"] == claim["metadata"]["uid"]
+
+
+def test_the_owner_in_the_backup_is_recorded_until_its_claim_is_taken_over() -> None:
+    cluster = Cluster()
+    cluster.reconcile()
+    cluster.status["revisions"] = []
+    restored()(cluster)
+    cluster.edit(suspend=True)
+    with contextlib.suppress(Crash):
+        cluster.reconcile(die_before=1)
+    (claim,) = cluster.each(naming.VOLUME)
+    job = cluster.present_job()
+    assert claim["metadata"]["labels"][naming.JOB_UID] != job["metadata"]["uid"]
+    assert naming.owned_by(job, claim)
+
+
 def test_a_new_claim_has_no_unknown_content() -> None:
     cluster = Cluster()
     for step in (running("prepare"), restored(), without_claims):
