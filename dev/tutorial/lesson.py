@@ -164,8 +164,8 @@ SECTIONS = (
     Section(
         title="Install the operator",
         text="The values below are for a cluster without real GPUs: images built from a clone,"
-        " a mirror of the hub, vLLM for CPUs, and small resources. On a cluster with GPUs, you must"
-        " set only the images.",
+        " a mirror of the hub, vLLM for CPUs, and small resources. On a cluster with GPUs, the"
+        " images are the only values that you must set.",
         commands=(
             Command(text="cat values.yaml", shows="required: false"),
             Command(
