@@ -244,15 +244,15 @@ def _honest_table(lines: list[tuple[str, ...]]) -> str:
         *("distance", "tolerance", "distance / tolerance"),
     )
     # A refused rollout ends the benchmark with an error.
-    said = f"{len(lines)} rollouts without a fault, 0 rejected, {unsure} not Verified"
-    return f"{said}:\n\n{table(head, lines)}"
+    said = f"Of {len(lines)} rollouts without a fault, 0 were rejected, and {unsure} were"
+    return f"{said} not Verified:\n\n{table(head, lines)}"
 
 
 def _fault_table(lines: list[tuple[str, ...]]) -> str:
-    missed = sum(line[1] != "yes" for line in lines)
+    detected = sum(line[1] == "yes" for line in lines)
     head = ("fault", "detected", "pod became ready", "distance", "tolerance")
     return (
-        f"{len(lines)} faults in a bfloat16 build that vLLM runs in bfloat16, {missed} not "
+        f"Of {len(lines)} faults in a bfloat16 build that vLLM runs in bfloat16, {detected} were "
         f"detected:\n\n"
         f"{table(head, lines)}"
     )

@@ -17,8 +17,8 @@ class Retry(Enum):
     LIMITED = "Retried up to `spec.runPolicy.backoffLimit` times."
     RESUMED = (
         "Resumed from the last checkpoint. The restart counts against "
-        "`spec.runPolicy.backoffLimit` unless Kubernetes disrupted the pod, for example to drain "
-        "its node."
+        "`spec.runPolicy.backoffLimit`, except after a disruption by Kubernetes, such as the drain "
+        "of a node."
     )
     NEVER = "Never retried. The stage fails immediately. Change the spec to start a new attempt."
 

@@ -34,12 +34,12 @@ class Dataset(Rows):
 
     validation_fraction: float | None = field(
         "Fraction of the rows to hold out for evaluation. If 0, no rows are held out. The trainer "
-        "computes a hash of each row and training.seed, and holds out the rows with the smallest "
-        "hashes. Rows with the same content are held out together.",
+        "holds out the rows with the smallest hashes of their content and training.seed. Rows "
+        "with the same content are held out together.",
         None,
         edit=Edit.RETRAIN,
-        builtin="0.05, but at least 20 rows; 0 if the dataset has fewer than 100 rows or "
-        "evaluation.dataset is set",
+        builtin="0 if evaluation.dataset is set or the dataset has fewer than 100 rows; otherwise "
+        "0.05, but at least 20 rows",
         rules=(between(0, 0.5, "set validationFraction to a value from 0 to 0.5, such as 0.05"),),
     )
     prompt_template: Literal["auto", "chat", "alpaca"] = field(
@@ -51,8 +51,9 @@ class Dataset(Rows):
     )
     prompt_format: str | None = field(
         "Custom prompt for training and for the serving endpoint, such as 'Question: "
-        "{prompt}\\nAnswer: '. The placeholder {prompt} stands for the instruction and input of "
-        "a row (format: alpaca), or for its prompt (format: prompt-completion).",
+        "{prompt}\\nAnswer: '. The placeholder {prompt} stands for a part of a row: "
+        "the instruction and the input (format: alpaca), or the prompt (format: "
+        "prompt-completion).",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -94,7 +95,7 @@ class Dataset(Rows):
         excludes(
             equals("promptTemplate", "chat"),
             equals("format", "text"),
-            "rows in the text format are trained unchanged, without a prompt template: remove "
+            "training uses rows in the text format unchanged, without a prompt template: remove "
             "promptTemplate",
         ),
         excludes(
@@ -105,14 +106,14 @@ class Dataset(Rows):
         excludes(
             _OWN_TEMPLATE,
             equals("promptTemplate", "alpaca") | equals("format", "text"),
-            "promptTemplate: alpaca and format: text do not use a chat template: remove "
-            "chatTemplate and promptFormat, or change promptTemplate or format",
+            "chatTemplate and promptFormat have no effect on the Alpaca prompt and on rows in the "
+            "text format: remove chatTemplate and promptFormat, or change promptTemplate or format",
         ),
         excludes(
             is_set("promptFormat"),
             equals("format", "messages") | equals("format", "sharegpt"),
-            "promptFormat renders a single prompt, not a conversation: with format: messages or "
-            "sharegpt, set chatTemplate instead",
+            "promptFormat renders a single prompt, but rows with format: messages or format: "
+            "sharegpt are conversations: remove promptFormat, and set chatTemplate instead",
         ),
     )
 
@@ -240,7 +241,7 @@ class Data(RowStatistics):
         None, description="Number of tokens that contribute to the training loss."
     )
     formats: list[FormatRecord] | None = Field(
-        None, description="Format of each dataset. The prepare stage detects each format once."
+        None, description="Format of each dataset, determined by the prepare stage."
     )
     tool_call_parser: ToolCallParser | None = Field(
         None,

@@ -19,9 +19,9 @@ class Evaluation(ApiModel):
 
     dataset: EvaluationDataset | None = field(
         "Dataset that is used only for evaluation. With this dataset, no rows of spec.dataset are "
-        "held out. The rows of this dataset determine the held-out loss during training and the "
-        "comparison with the base model after training. These rows are rendered with the template "
-        "of spec.dataset.",
+        "held out. The trainer uses the rows of this dataset for the held-out loss during training "
+        "and for the comparison with the base model after training. The template of spec.dataset "
+        "also applies to these rows.",
         None,
         edit=Edit.RETRAIN,
         unset="rows are held out according to dataset.validationFraction",

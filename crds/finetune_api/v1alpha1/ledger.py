@@ -284,7 +284,7 @@ class Revision(LedgerModel):
     )
     gpu_release: GPURelease | None = Field(
         None,
-        description="Release of the GPU by the serving pods for the training of the revision. "
+        description="Release of the GPU of the serving pods for the training of the revision. "
         "With serving.rollout: Auto, there is at most one release per revision.",
     )
     gpu_seconds_lost: int | None = Field(

@@ -23,7 +23,7 @@ class Lora(ApiModel):
     r: int = field("Rank of the adapter.", 16, edit=Edit.RETRAIN, ge=1, le=512)
     alpha: int = field(
         "Scaling of the adapter. The output of the adapter is multiplied by alpha / r. If "
-        "useRslora is true, it is multiplied by alpha / sqrt(r) instead.",
+        "useRslora is true, the factor is alpha / sqrt(r) instead.",
         32,
         edit=Edit.RETRAIN,
         ge=1,
@@ -59,19 +59,19 @@ class Lora(ApiModel):
             ),
             lacks(
                 "lm_head",
-                "an adapter on lm_head would not be trained: remove lm_head from targetModules, "
-                "and add it to modulesToSave to train the head",
+                "an adapter on lm_head would not be trained: remove lm_head from targetModules. To "
+                "train the head, add lm_head to modulesToSave",
             ),
             lacks(
                 "embed_tokens",
                 "an adapter on embed_tokens cannot be merged: remove embed_tokens from "
-                "targetModules, and add it to modulesToSave to train the embedding",
+                "targetModules. To train the embedding, add embed_tokens to modulesToSave",
             ),
         ),
     )
     modules_to_save: list[SavedModule] | None = field(
         'Modules to train in full in addition to the adapter: "embed_tokens" (the token '
-        'embedding) and "lm_head" (the output head). Set both if the rows contain tokens that '
+        'embedding) and "lm_head" (the output head). List both if the rows contain tokens that '
         "were rare in the training of the base model. Each module needs GPU memory for float32 "
         "weights, gradients and optimizer states. Models with tied embeddings are not supported.",
         None,

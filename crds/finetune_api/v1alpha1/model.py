@@ -23,9 +23,9 @@ class Model(ApiModel):
             matches(
                 f"{sources.HF_SOURCE}|{sources.CLAIM_SOURCE}|{sources.S3_SOURCE}"
                 f"|{sources.HTTPS_SOURCE}",
-                "write the model's source as hf://org/name, such as "
-                "hf://meta-llama/Meta-Llama-3-8B-Instruct, or as pvc://claim/path, "
-                "s3://bucket/prefix or https://host/path/SHA256SUMS",
+                "write the model's source as hf://org/name (for example "
+                "hf://meta-llama/Meta-Llama-3-8B-Instruct), pvc://claim/path, s3://bucket/prefix "
+                "or https://host/path/SHA256SUMS",
             ),
         ),
     )
@@ -38,8 +38,9 @@ class Model(ApiModel):
         *sources.rules("model"),
         Rule(
             cel="!self.source.startsWith('https://') || self.source.endsWith('/SHA256SUMS')",
-            message="a model consists of several files: set the https:// source to the URL of a "
-            "SHA256SUMS list (output of sha256sum) in the folder of the files",
+            message="a model consists of several files: store the output of sha256sum as "
+            "SHA256SUMS in the folder of these files, and set model.source to the https:// URL of "
+            "SHA256SUMS",
             fails=lambda model: (
                 model.source.startswith("https://") and not model.source.endswith("/SHA256SUMS")
             ),

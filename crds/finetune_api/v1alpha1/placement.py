@@ -73,8 +73,8 @@ class Toleration(ApiModel):
         requires(
             ~is_set("key"),
             equals("operator", "Exists"),
-            "a toleration without a key tolerates every taint: set operator: Exists to confirm "
-            "this, or set key",
+            "a toleration without a key tolerates every taint: set key, or set operator: Exists "
+            "to tolerate every taint",
         ),
         requires(
             is_set("tolerationSeconds"),
@@ -119,7 +119,8 @@ class Placement(ApiModel):
         ),
     )
     tolerations: list[Toleration] | None = field(
-        "Tolerations of the pods, in addition to the chart value gpu.tolerations.",
+        "Tolerations of the pods, in addition to the tolerations in the chart value "
+        "gpu.tolerations.",
         None,
         edit=Edit.RETRY,
         builtin="none",

@@ -52,7 +52,9 @@ class SecretKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
     key: str = object_key(
-        "Key in the Secret that holds the token or API key.", "token", kind="Secret"
+        "Key in the Secret. The value of this key is the token or the API key.",
+        "token",
+        kind="Secret",
     )
 
 
@@ -62,7 +64,7 @@ class ConfigMapKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("ConfigMap")
     key: str = object_key(
-        "Key in the ConfigMap that holds the CA certificates, in PEM format.",
+        "Key in the ConfigMap. The value of this key is the CA certificates in PEM format.",
         "ca.crt",
         kind="ConfigMap",
     )

@@ -55,7 +55,7 @@ class Columns(ApiModel):
     tools: str | None = _column(
         "tools",
         "Name of the column with the tools that the model can call. The value in a row is a list "
-        "of functions in the format of OpenAI, or such a list as JSON text. This column is "
+        "of functions in the format of OpenAI. The list can also be JSON text. This column is "
         "optional. The chat template writes the tools into the prompt. Used with all formats "
         "except alpaca and text.",
     )
@@ -93,7 +93,7 @@ class Mapping(ApiModel):
     )
     roles: dict[str, Role] | None = field(
         "Map from the names of roles in the dataset to standard roles, such as {customer: user, "
-        "agent: assistant}. The names in this map are added to the standard names of the format.",
+        "agent: assistant}. The standard names of the format also remain valid.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -105,14 +105,15 @@ def _columns_rule(format_: str, parts: tuple[str, ...]) -> Rule:
     first, *others = (
         is_set(f"columns.{part}") for part in Columns.model_fields if part not in parts
     )
+    used = sources.listed(tuple(f"columns.{part}" for part in parts))
     foreign: Condition = first
     for other in others:
         foreign |= other
     return excludes(
         equals("format", format_),
         foreign,
-        f"with format: {format_}, columns may contain only {', '.join(parts)}: remove the other "
-        "entries, or change format",
+        f"rows with format: {format_} use only {used}: remove all other fields of columns, or "
+        "change format",
     )
 
 
@@ -131,8 +132,7 @@ class Rows(ApiModel):
                 f"{sources.HF_SOURCE}|{sources.CONFIGMAP_SOURCE}|{sources.CLAIM_SOURCE}"
                 f"|{sources.S3_SOURCE}|{sources.HTTPS_SOURCE}",
                 "write the dataset's source as hf://org/name, pvc://claim/path, s3://bucket/path, "
-                "https://host/path or, for a small JSONL file in a ConfigMap, "
-                "configmap://name/key",
+                "configmap://name/key (a small JSONL file) or https://host/path",
             ),
         ),
     )
@@ -161,8 +161,8 @@ class Rows(ApiModel):
         ge=1,
     )
     columns: Columns = field(
-        "Column names of the dataset. Set a name only if it differs from the standard name of "
-        "the format.",
+        "Names of the columns of the dataset. Set only the names that differ from the standard "
+        "names of the format.",
         Columns(),
         edit=Edit.RETRAIN,
         builtin="the standard column names of the format",

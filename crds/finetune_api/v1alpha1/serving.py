@@ -46,9 +46,9 @@ numbers that the build was verified with are not permitted."""
 
 _EXTRA = f"^--({'|'.join(EXTRA_ARGUMENTS)})(=[A-Za-z0-9_.,:/-]+)?$"
 _EXTRA_MESSAGE = (
-    "extraArgs permits only arguments of vllm serve for batching, parsing and logging, each as "
-    "--name or --name=value, such as --max-num-seqs=64: remove this argument "
-    "(docs/concepts/serving.md lists the permitted arguments)"
+    "extraArgs permits only arguments of vllm serve for batching, parsing and logging: remove "
+    "this argument, or write it as --name or --name=value, such as --max-num-seqs=64. "
+    "docs/concepts/serving.md lists the permitted arguments"
 )
 
 
@@ -186,9 +186,9 @@ class Serving(ApiModel):
             cel="!has(self.mode) || self.mode != 'adapter' || !has(self.servedModelNames) "
             "|| (size(self.servedModelNames) == 1 "
             f"&& !self.servedModelNames[0].endsWith('{BASE_SUFFIX}'))",
-            message="with serving.mode: adapter, servedModelNames must contain exactly one name, "
-            f"which must not end in {BASE_SUFFIX} (reserved for the base model): use one name with "
-            "another ending",
+            message="with serving.mode: adapter, servedModelNames must contain exactly one name: "
+            f"set one name that does not end in {BASE_SUFFIX} (this suffix is reserved for the "
+            "base model)",
             fails=lambda serving: (
                 serving.mode == "adapter"
                 and serving.served_model_names is not None

@@ -68,8 +68,8 @@ class S3(ApiModel):
         "AWS_SESSION_TOKEN. Only the prepare pod receives the values.",
         None,
         edit=Edit.RETRY,
-        unset="the prepare pod uses the cloud identity of access.serviceAccountName; if both "
-        "fields are unset, the prepare pod uses anonymous access",
+        unset="the prepare pod uses the cloud identity of access.serviceAccountName. If "
+        "access.serviceAccountName is also unset, the prepare pod uses anonymous access",
     )
 
 
@@ -120,8 +120,9 @@ def token(what: str) -> Any:
 def ca(what: str) -> Any:
     """Declare ``caConfigMapRef`` of a model or dataset."""
     return field(
-        f"ConfigMap with additional CA certificates for the hub, https:// server or S3 service of "
-        f"the {what}, in PEM format.",
+        "ConfigMap with additional CA certificates in PEM format. The prepare pod trusts these "
+        f"certificates when it downloads the {what} from the hub, an https:// server or an S3 "
+        "service.",
         None,
         edit=Edit.RETRY,
         builtin="the CA certificates in the trainer image and in the chart value caCertificates",
@@ -166,9 +167,10 @@ def _only_for(what: Kind, path: str, schemes: tuple[str, ...]) -> Rule:
     return requires(
         is_set(path),
         starts_with("source", *prefixes),
-        f"{what}.{path} applies only to {_listed(prefixes)} sources: remove it",
+        f"{what}.{path} applies only to {listed(prefixes)} sources: remove it",
     )
 
 
-def _listed(words: tuple[str, ...]) -> str:
+def listed(words: tuple[str, ...]) -> str:
+    """Return the words as a list in a sentence."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

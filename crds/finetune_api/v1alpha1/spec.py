@@ -28,7 +28,7 @@ from finetune_api.v1alpha1.resources import Resources
 from finetune_api.v1alpha1.rows import AUTO, Rows
 from finetune_api.v1alpha1.run_policy import RunPolicy
 from finetune_api.v1alpha1.serving import Serving
-from finetune_api.v1alpha1.sources import Kind
+from finetune_api.v1alpha1.sources import Kind, listed
 from finetune_api.v1alpha1.storage import Storage
 from finetune_api.v1alpha1.training import Training
 
@@ -75,15 +75,16 @@ class FineTuneJobSpec(ApiModel):
         "The training dataset. Mutually exclusive with datasets.",
         None,
         edit=Edit.RETRAIN,
-        unset="datasets must be set",
+        unset="the field datasets must be set",
     )
     datasets: list[NamedDataset] | None = field(
         "Several training datasets, identified by their names. The fields validationFraction, "
-        "promptTemplate, promptFormat, chatTemplate and duplicates apply to all datasets. The rows "
-        "to hold out are selected from the union of all datasets. Mutually exclusive with dataset.",
+        "promptTemplate, promptFormat, chatTemplate and duplicates apply to all datasets. The "
+        "trainer selects the held-out rows from the rows of all datasets. Mutually exclusive with "
+        "dataset.",
         None,
         edit=Edit.RETRAIN,
-        unset="dataset must be set",
+        unset="the field dataset must be set",
         key="name",
         min_length=1,
         max_length=16,
@@ -91,8 +92,8 @@ class FineTuneJobSpec(ApiModel):
             unique_by("name", "two datasets have the same name: change one of the names"),
             at_most_one_sets(
                 COMMON_FIELDS,
-                f"{', '.join(COMMON_FIELDS)} apply to all datasets: set each of these fields in "
-                "only one dataset",
+                f"{listed(COMMON_FIELDS)} apply to all datasets: set each of these fields in at "
+                "most one dataset",
             ),
         ),
     )
@@ -266,8 +267,8 @@ class FineTuneJobSpec(ApiModel):
         excludes(
             _HAS_EVALUATION_DATASET & _SETS_FORMATS,
             (_EVALUATES_TEXT & ~_TRAINS_ON_TEXT) | (~_EVALUATES_TEXT & _TRAINS_ON_TEXT),
-            "rows in the text format are not rendered, but all other rows are: set format: text "
-            "for both dataset and evaluation.dataset, or for neither of them",
+            "prompt templates do not apply to rows in the text format: set format: text in both "
+            "dataset and evaluation.dataset, or in neither of them",
         ),
         Rule(
             cel=f"!{_HAS_EVALUATION_DATASET.cel} || !has(self.dataset) "
@@ -278,8 +279,8 @@ class FineTuneJobSpec(ApiModel):
                 for name, default in (("revision", "main"), ("split", "train"))
             ),
             message="evaluation.dataset and dataset select the same rows: set another source or "
-            "split in evaluation.dataset, or remove evaluation.dataset to hold out rows "
-            "of dataset",
+            "split in evaluation.dataset, or remove evaluation.dataset. Without "
+            "evaluation.dataset, rows of dataset are held out",
             fails=lambda spec: (
                 spec.evaluation.dataset is not None
                 and spec.dataset is not None

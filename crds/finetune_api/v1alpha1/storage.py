@@ -71,7 +71,7 @@ class Storage(ApiModel):
         edit=Edit.NOTHING,
     )
     base_cache: BaseCache | None = field(
-        "PersistentVolumeClaim that contains base models and can be shared by several jobs. "
+        "PersistentVolumeClaim that contains base models. Several jobs can use the same claim. "
         "The prepare pod downloads the base model only if the claim does not contain this "
         "model.",
         None,

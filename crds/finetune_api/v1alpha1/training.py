@@ -53,15 +53,15 @@ class AdvancedTraining(ApiModel):
     backend: Literal["auto", "unsloth", "trl"] = field(
         'Training library. "unsloth": less time and GPU memory, but not in every trainer image. '
         '"trl": in every trainer image, for every model family. "auto": "unsloth" if the image '
-        'contains Unsloth, and Unsloth supports the model and the recipe; otherwise "trl". No new '
+        'contains Unsloth and Unsloth supports the model and the recipe; otherwise "trl". No new '
         'revision starts if you change the value from "auto" to the selected name.',
         "auto",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(
-        "Number of rows per forward pass. This number must divide effectiveBatchSize. If training "
-        "runs out of GPU memory with the default value, the trainer halves this value and keeps "
-        "effectiveBatchSize.",
+        "Number of rows per forward pass. This number must divide effectiveBatchSize. If the "
+        "field is unset and training runs out of GPU memory, the trainer halves this number and "
+        "keeps effectiveBatchSize.",
         None,
         edit=Edit.RETRAIN,
         builtin="the largest value that fits the GPU according to the estimate; if the GPU is "
@@ -159,8 +159,8 @@ class AdvancedTraining(ApiModel):
         ge=1,
     )
     early_stopping_patience: int | None = field(
-        "Maximum number of consecutive evaluations without a lower held-out loss. Training stops "
-        "when this number is reached. The adapter with the lowest held-out loss is kept.",
+        "Training stops after this number of consecutive evaluations without a new lowest "
+        "held-out loss. The trainer keeps the adapter with the lowest held-out loss.",
         None,
         edit=Edit.RETRAIN,
         unset="training runs all steps, and the last adapter is kept",

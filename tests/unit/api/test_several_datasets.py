@@ -102,7 +102,7 @@ def test_defaults_of_dataset_apply_to_each() -> None:
                     {"name": "b", **MORE, "chatTemplate": "y"},
                 ],
             },
-            "apply to all datasets: set each of these fields in only one dataset",
+            "apply to all datasets: set each of these fields in at most one dataset",
         ),
         (
             {"model": ALPACA["model"], "datasets": [{"name": "A", **ROWS}, {"name": "b", **MORE}]},

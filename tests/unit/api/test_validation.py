@@ -68,8 +68,8 @@ def test_all_errors_are_listed_with_field_value_and_remediation() -> None:
         "'prompt-completion' or 'text' (value: 'alpac')",
         "spec.dataset.maxSamples": "set a value of at least 1 (value: 0)",
         "spec.dataset.source": "write the dataset's source as hf://org/name, pvc://claim/path, "
-        "s3://bucket/path, https://host/path or, for a small JSONL file in a ConfigMap, "
-        "configmap://name/key (value: 'hf://org')",
+        "s3://bucket/path, configmap://name/key (a small JSONL file) or https://host/path "
+        "(value: 'hf://org')",
         "spec.training.epochs": "set a number (value: '3')",
         "spec.placement.tolerations[0]": "a toleration with operator: Exists has no value: remove "
         "value, or set operator: Equal",
@@ -155,7 +155,7 @@ def test_other_objects_are_not_jobs() -> None:
         (
             {"serving": {"extraArgs": ["--max-num-seqs=8", "--trust-remote-code"]}},
             "spec.serving.extraArgs[1]",
-            "remove this argument (docs/concepts/serving.md lists the permitted arguments) "
+            "such as --max-num-seqs=64. docs/concepts/serving.md lists the permitted arguments "
             "(value: '--trust-remote-code')",
         ),
     ],

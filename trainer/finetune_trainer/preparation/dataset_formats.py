@@ -48,8 +48,8 @@ def determine(
         if (found.format == "text") not in texts:
             raise InvalidSpec(
                 f"the rows of evaluation.dataset have the format {found.format}, but the "
-                "training rows have another format. Rows in the text format are not rendered, but "
-                "all other rows are: use the text format for both datasets, or for neither of them"
+                "training rows have another format. Prompt templates do not apply to rows in the "
+                "text format: use the text format for both datasets, or for neither of them"
             )
     return job.model_copy(update=changes), records
 
