@@ -175,8 +175,8 @@ def _explained(error: Transient, kube: Kube) -> str:
         return str(error)
     return (
         f"{error}. If the NetworkPolicy of the operator blocks the connection, extend the chart "
-        "value networkPolicy.apiServerPorts with the port on which the API server listens; "
-        f"{kube.server} is the address of its Service, whose port may be another one"
+        "value networkPolicy.apiServerPorts with the port on which the API server listens. This "
+        f"port can differ from the port of the Service of the API server, {kube.server}"
     )
 
 

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="time for the copy pod to start (default: 300)",
+        help="maximum time that the command waits for the start of the copy pod (default: 300)",
     )
     parser.add_argument("-n", "--namespace", help="namespace of the FineTuneJob")
     parser.add_argument("--context", help="context of the kubeconfig")

@@ -123,7 +123,7 @@ def of(
     if found_shape is None:
         raise InvalidSpec(
             f"the estimate does not support the family of model {spec.model.source}. The prepare "
-            "stage accepts such models, but does not check their memory"
+            "stage accepts this model, but does not check its memory"
         )
     name = card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
     data = data or _data(file, rows=None, tokens=None, longest=None)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file", type=Path, metavar="FILE", help="Axolotl configuration (YAML); - for stdin"
     )
     parser.add_argument(
-        "--name", help="name of the FineTuneJob; default: from output_dir or base_model"
+        "--name", help="name of the FineTuneJob; default: derived from output_dir or base_model"
     )
     parser.add_argument(
         "--strict",
@@ -66,8 +66,8 @@ def _print_estimate(manifest: dict[str, Any], model: Path | None) -> None:
         print(f"\nno estimate: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
         print(
-            f"\nno estimate: the package {error.name} is missing: install the extra cli, or set "
-            "--model",
+            f"\nno estimate, because the package {error.name} is missing: install the extra cli, "
+            "or set --model",
             file=sys.stderr,
         )
     else:

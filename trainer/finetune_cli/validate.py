@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="PATH",
-        help="file with one or more YAML documents, or folder (its files with the extensions "
-        f"{', '.join(SUFFIXES)} are read, also in subfolders); - for stdin; repeatable",
+        help="file with one or more YAML documents, or folder; - for stdin. The command reads the "
+        f"files of a folder and its subfolders if they have the extension {', '.join(SUFFIXES)}. "
+        "Repeat the option to check several files or folders",
     )
 
 

@@ -160,7 +160,9 @@ def path_of(dataset: NamedDataset) -> Kind:
 class FormatRecord(LedgerModel):
     """The format of a dataset, determined by data preparation."""
 
-    dataset: str = Field(description="Path of the dataset in the spec.")
+    dataset: str = Field(
+        description="Path of the dataset in the spec, such as dataset or evaluation.dataset."
+    )
     format: Format = Field(description="Format in which the rows were read.")
     requested: Literal["auto", Format] = Field(
         description="Value of the field `format` in the spec at the start of the revision."
@@ -247,7 +249,7 @@ class Data(RowStatistics):
         None,
         description="Suggested value of --tool-call-parser in serving.extraArgs. With this "
         "parser, vLLM recognizes tool calls in the answers of the model. Present if the rows "
-        "contain tool calls, and the prepare stage knows a parser of vLLM for their format.",
+        "contain tool calls in a format for which the prepare stage knows a parser of vLLM.",
     )
     datasets: list[DatasetRows] | None = Field(
         None,

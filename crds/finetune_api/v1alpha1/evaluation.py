@@ -35,10 +35,10 @@ class Evaluation(ApiModel):
         edit=Edit.NOTHING,
     )
     on_serving_regression: Literal["Serve", "Stall"] = field(
-        "Reaction to a tuned model that is worse than the serving model. The tuned model is worse "
+        "Reaction to a tuned model that is worse than the served model. The tuned model is worse "
         'if its held-out loss is higher by more than two standard errors. "Serve": the tuned '
         'model is served, with a warning. "Stall": the previous model continues to be served. '
-        "Ignored if the models were not evaluated on the same rows.",
+        "Ignored if the two models were evaluated on different rows.",
         "Serve",
         edit=Edit.NOTHING,
     )

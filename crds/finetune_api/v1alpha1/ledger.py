@@ -57,7 +57,7 @@ class Attempt(LedgerModel):
         None, description="Why the latest attempt failed or was stopped, as one CamelCase word."
     )
     message: str | None = Field(
-        None, description="Cause of the failure of the latest attempt, and its remedy."
+        None, description="Why the latest attempt failed, and how to fix the problem."
     )
     retry_key: str | None = Field(
         None,
@@ -67,8 +67,8 @@ class Attempt(LedgerModel):
     admitted: list[str] | None = Field(
         None,
         description="Digests of the spec values that affect the serving pods and that a policy "
-        "limits. The policy allowed these values. The operator checks a value again only if the "
-        "value changes. Present only for the stage serve.",
+        "limits. The policy allowed these values. If a value changes, the operator checks it "
+        "against the policy again. Present only for the stage serve.",
     )
     job: str | None = Field(
         None,
@@ -129,14 +129,15 @@ class EvaluatedBuild(LedgerModel):
     )
     standard_error: str | None = Field(
         None,
-        description="Standard error of the difference in nats, from the differences of the rows.",
+        description="Standard error of the difference, in nats. The trainer computes this error "
+        "from the differences of the individual rows.",
     )
 
 
 class EvaluatedDataset(LedgerModel):
     """Held-out losses on the rows of one of several datasets."""
 
-    name: str = Field(description="Path of the dataset in the spec.", max_length=64)
+    name: str = Field(description="Path in the spec, such as datasets[support].", max_length=64)
     tokens: int = Field(description="Number of answer tokens in the held-out rows of the dataset.")
     base_loss: str = Field(description="Mean held-out loss of the base model per answer token.")
     loss: str = Field(
@@ -196,8 +197,8 @@ class Artifacts(LedgerModel):
     )
     chat_template: str | None = Field(
         None,
-        description="Digest of the chat template. Present only if it differs from the chat "
-        "template of the base model.",
+        description="Digest of the chat template. Present only if this template differs from the "
+        "chat template of the base model.",
     )
     effective_template: str | None = Field(None, description="Digest of the chat template in use.")
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
@@ -213,19 +214,18 @@ class Artifacts(LedgerModel):
     reference_manifest: str | None = Field(
         None,
         pattern=SHA256,
-        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume: "
-        "log-probabilities for the verification. Absent if training could not record them.",
+        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume. "
+        "Absent if training could not record the reference.",
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
     reference_seconds: int | None = Field(
-        None,
-        description="Duration of recording the reference after the last training step, in seconds.",
+        None, description="Time in seconds that the trainer needed to record the reference."
     )
     largest_activation: int | None = Field(
         None,
-        description="Largest magnitude of an activation of the tuned model on the rows of the "
-        "reference, rounded up. If it exceeds 16384, merge.dtype: auto selects bfloat16.",
+        description="Largest absolute value of an activation of the tuned model on the rows of the "
+        "reference, rounded up. If this value exceeds 16384, merge.dtype: auto selects bfloat16.",
     )
     merged: str | None = Field(
         None, description="Digest of the manifest that lists the files of the merged model."
@@ -272,7 +272,7 @@ class Revision(LedgerModel):
         None,
         description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The prepare "
         "stage keeps a downloaded file only if its digest matches the digest that the source "
-        "states. It deletes all other files on the volume.",
+        "states. The prepare stage deletes all other files on the volume.",
     )
     card: str | None = Field(
         None,
@@ -280,7 +280,7 @@ class Revision(LedgerModel):
         "Later attempts of the train stage run only on this GPU model.",
     )
     gpu_seconds: int | None = Field(
-        None, description="GPU time of training the revision, in seconds, over all attempts."
+        None, description="GPU time of training in seconds, summed over all attempts."
     )
     gpu_release: GPURelease | None = Field(
         None,
@@ -295,6 +295,6 @@ class Revision(LedgerModel):
     training_started: str | None = Field(
         None,
         description="Start time of the first train pod on the current volume. If the trainer "
-        "reports more GPU time than has passed since then, the operator ignores the excess.",
+        "reports more GPU time than the time since this start, the operator ignores the excess.",
         json_schema_extra={"format": "date-time"},
     )

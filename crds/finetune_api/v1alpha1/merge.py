@@ -10,8 +10,8 @@ class Merge(ApiModel):
 
     enabled: bool = field(
         "Merge the adapter and the base model into a 16-bit model. If you enable the merge "
-        "after training, the job merges the model without training again. With serving.mode: "
-        "adapter, this field is ignored and nothing is merged.",
+        "after training, the job merges the model without training again. If serving.mode is "
+        "adapter, the operator ignores this field and does not merge the model.",
         True,
         edit=Edit.NOTHING,
     )

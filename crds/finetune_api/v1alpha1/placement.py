@@ -132,8 +132,8 @@ class PodMetadata(ApiModel):
     """Metadata of the job's pods."""
 
     labels: dict[str, str] | None = field(
-        "Labels for all objects of the job, including its pods, such as example.com/cost-center: "
-        "a-42.",
+        "Labels, such as example.com/cost-center: a-42. The operator adds these labels to the "
+        "job's Jobs, Deployments, Services, PersistentVolumeClaims and pods.",
         None,
         edit=Edit.ROLL,
         builtin="none",

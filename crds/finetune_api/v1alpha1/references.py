@@ -64,7 +64,7 @@ class ConfigMapKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("ConfigMap")
     key: str = object_key(
-        "Key in the ConfigMap. The value of this key is the CA certificates in PEM format.",
+        "Key in the ConfigMap. The value of this key contains the CA certificates in PEM format.",
         "ca.crt",
         kind="ConfigMap",
     )

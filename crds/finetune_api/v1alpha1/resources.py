@@ -45,14 +45,16 @@ class ResourceRequirements(ApiModel):
         "GPU: the operator requests one GPU per train pod and per serving pod.",
         None,
         edit=Edit.RETRY,
-        builtin="the default requests of the stage; none if the field limits is set",
+        builtin="the default requests of the stage if the field limits is also unset; otherwise "
+        "none",
         max_length=8,
     )
     limits: dict[str, Quantity] | None = field(
         "Maximum resources of the container, such as {memory: 16Gi}.",
         None,
         edit=Edit.RETRY,
-        builtin="the default limits of the stage; none if the field requests is set",
+        builtin="the default limits of the stage if the field requests is also unset; otherwise "
+        "none",
         max_length=8,
     )
     rules: ClassVar[tuple[Rule, ...]] = (

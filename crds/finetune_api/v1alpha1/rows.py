@@ -93,7 +93,8 @@ class Mapping(ApiModel):
     )
     roles: dict[str, Role] | None = field(
         "Map from the names of roles in the dataset to standard roles, such as {customer: user, "
-        "agent: assistant}. The standard names of the format also remain valid.",
+        "agent: assistant}. The dataset can use the names in this map and the standard names of "
+        "the format.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -121,10 +122,11 @@ class Rows(ApiModel):
     """Location, format and columns of a dataset."""
 
     source: str = field(
-        "Location of the dataset. hf://org/name: Hugging Face Hub. pvc://claim/path: file or "
-        "folder of a PersistentVolumeClaim in the job's namespace. s3://bucket/path: file or "
-        "prefix. https://host/path: file, or SHA256SUMS list of files and digests. "
-        "configmap://name/key: small JSONL file in a ConfigMap of the job's namespace.",
+        "Location of the dataset. hf://org/name: repository on the Hugging Face Hub. "
+        "pvc://claim/path: file or folder of a PersistentVolumeClaim in the job's namespace. "
+        "s3://bucket/path: object or prefix. https://host/path: one file, or a SHA256SUMS list "
+        "of several files. configmap://name/key: small JSONL file in a ConfigMap of the job's "
+        "namespace.",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(
@@ -168,7 +170,8 @@ class Rows(ApiModel):
         builtin="the standard column names of the format",
     )
     mapping: Mapping = field(
-        "Keys and roles of the messages. Used with format: messages and format: sharegpt.",
+        "Names of the keys and roles in the messages of the dataset. Used with format: messages "
+        "and format: sharegpt.",
         Mapping(),
         edit=Edit.RETRAIN,
     )

@@ -42,9 +42,9 @@ class RunPolicy(ApiModel):
         le=604800,
     )
     pending_deadline_seconds: int = field(
-        "Maximum waiting time of a pod, in seconds. If a user must fix a problem before the pod "
-        "can start, such as a missing Secret, the condition Stalled becomes True after this time. "
-        "The job continues when the problem is fixed.",
+        "Maximum waiting time of a pod, in seconds. If only a user can fix the problem, such as a "
+        "missing Secret, the condition Stalled becomes True after this time. The job continues "
+        "when the problem is fixed.",
         600,
         edit=Edit.RETRY,
         ge=30,

@@ -73,10 +73,10 @@ class Serving(ApiModel):
         edit=Edit.REMERGE,
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
-        "Whether the serving pods release their GPU if the train pod of a new revision finds no "
-        'free GPU. "Auto": if the train pod lacks only a GPU, after releaseAfterSeconds, at most '
-        'once per revision. "KeepServing": never. "FreeGPU": immediately. The serving pods start '
-        "again if training is suspended or fails.",
+        'Reaction of the serving pods to a train pod that finds no free GPU. "Auto": release the '
+        "GPU after releaseAfterSeconds if the train pod lacks nothing else, at most once per "
+        'revision. "KeepServing": keep the GPU. "FreeGPU": release the GPU immediately. The '
+        "serving pods start again if training is suspended or fails.",
         "Auto",
         edit=Edit.NOTHING,
     )
@@ -153,15 +153,15 @@ class Serving(ApiModel):
         unset="requests need no API key",
     )
     placement: ServingPlacement | None = field(
-        "Scheduling constraints for the serving pods. They replace spec.placement as a whole. "
-        "The selected nodes must be able to mount the volume that contains the model.",
+        "Scheduling constraints for the serving pods. These constraints replace spec.placement as "
+        "a whole. The selected nodes must be able to mount the volume that contains the model.",
         None,
         edit=Edit.ROLL,
         builtin="spec.placement",
     )
     allowed_namespaces: list[str] | None = field(
         "Namespaces with access to the endpoint, in addition to the namespace of the job. "
-        "Requests from other namespaces are blocked.",
+        "Requests from all other namespaces are blocked.",
         None,
         edit=Edit.NOTHING,
         builtin="none",

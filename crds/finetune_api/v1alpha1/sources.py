@@ -65,7 +65,7 @@ class S3(ApiModel):
     )
     secret_ref: SecretRef | None = field(
         "Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally, "
-        "AWS_SESSION_TOKEN. Only the prepare pod receives the values.",
+        "AWS_SESSION_TOKEN. Only the prepare pod receives the values of these keys.",
         None,
         edit=Edit.RETRY,
         unset="the prepare pod uses the cloud identity of access.serviceAccountName. If "

@@ -142,8 +142,8 @@ class FineTuneJobSpec(ApiModel):
     )
     workload_priority_class_name: str | None = object_name(
         "Name of the Kueue WorkloadPriorityClass of the train Job. Kueue uses this class to "
-        "order its queue and to select workloads for preemption. The class does not set the "
-        "priority of pods; use priorityClassName for that purpose.",
+        "order the workloads in a queue and to select workloads for preemption. The class does "
+        "not set the priority of pods; use priorityClassName for that purpose.",
         None,
         kind="WorkloadPriorityClass",
         max_length=63,
@@ -156,7 +156,9 @@ class FineTuneJobSpec(ApiModel):
         builtin="the default PriorityClass of the cluster",
     )
     pod_metadata: PodMetadata = field(
-        "Metadata that the operator adds to the job's pods.", PodMetadata(), edit=Edit.ROLL
+        "Metadata that the operator adds to the pods and other objects of the job.",
+        PodMetadata(),
+        edit=Edit.ROLL,
     )
     suspend: bool = field(
         "Suspend the job: the operator stops the running stage. The train stage resumes from "

@@ -28,8 +28,8 @@ class Condition(StatusModel):
     )
     message: str = Field(
         description="Explanation of the reason. If there is a problem, the message also says how "
-        "to fix the problem. Other conditions refer to the message of the Ready condition instead "
-        "of repeating it."
+        "to fix the problem. Other conditions do not repeat the message of the Ready condition, "
+        "but refer to that message."
     )
     observed_generation: int = Field(
         description="Generation of the spec that the operator evaluated to set the condition."
@@ -132,7 +132,7 @@ class ServingStatus(StatusModel):
         description="State of the endpoint. A revision name: this revision answers requests. "
         '"(old)" after the name means that the spec defines another build. "released": a new '
         'build uses the GPU. "starting": new pods load the model. "stopped": serving.replicas is '
-        "0, or a build failed or was suspended before it was ever ready. "
+        "0, or the build was never ready and has failed or was suspended. "
         '"down": the pods do not answer requests. "-": no build is served.',
     )
     release_planned_at: str | None = Field(
@@ -194,8 +194,8 @@ class VerificationStatus(StatusModel):
     )
     distance: str | None = Field(
         None,
-        description="Difference between the log-probabilities of the serving build and the "
-        "recorded log-probabilities of the training (root mean square), in nats.",
+        description="Root mean square difference between the log-probabilities of the serving "
+        "build and the log-probabilities that training recorded, in nats.",
     )
     tolerance: str | None = Field(
         None,
@@ -243,7 +243,7 @@ class FineTuneJobStatus(StatusModel):
     summary: str | None = Field(
         None,
         description="Beginning of the message of the Ready condition. Shown in the column "
-        "MESSAGE of the wide output.",
+        "MESSAGE of kubectl get -o wide.",
     )
     warning_count: int | None = Field(None, description="Number of warnings.")
     warnings: list[Annotated[str, Field(max_length=MAX_WARNING_LENGTH)]] = Field(

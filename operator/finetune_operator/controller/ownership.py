@@ -29,6 +29,7 @@ def _reuse(job: Object, existing: Object) -> str:
     if existing["kind"] != VOLUME or label(existing, JOB) != job["metadata"]["name"]:
         return ""
     return (
-        f" To train again and reuse only verified downloads on it, set its label {REUSE} to "
-        f"{REUSE_DOWNLOADS}: all models, adapters and checkpoints on it are then deleted."
+        f" To train again with this volume, set its label {REUSE} to {REUSE_DOWNLOADS}. The job "
+        "then reuses only verified downloads, and deletes all models, adapters and checkpoints on "
+        "the volume."
     )

@@ -53,7 +53,8 @@ def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
     if _ZONE.search(message):
         yield (
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "or add a node there, or delete the job and create it with spec.placement.zones."
+            "resources on a node that can mount the volume, or add a node to its zone. Otherwise, "
+            "delete the job and create it again with spec.placement.zones."
         )
     elif resources := list(dict.fromkeys(_RESOURCE.findall(message))):
         yield _resources(pod, resources)
@@ -182,7 +183,7 @@ def _volume(name: str, claim: Object | None, said: str, pod: Object) -> tuple[st
     of_class = f" of StorageClass {storage_class}" if storage_class else ""
     return (
         f"PersistentVolumeClaim {name}{of_class} is not bound. Check the provisioner and the free "
-        "capacity of the StorageClass, or set spec.storage.storageClassName to another one. For "
-        f"details, run: kubectl describe pvc {name} -n {namespace}.",
+        "capacity of the StorageClass, or set spec.storage.storageClassName to another class. "
+        f"For details, run: kubectl describe pvc {name} -n {namespace}.",
         False,
     )

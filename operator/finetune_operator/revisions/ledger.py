@@ -40,7 +40,7 @@ class Ledger:
         if version not in (None, LEDGER_VERSION):
             raise UnsupportedVersion(
                 "the ledger in status.revisions",
-                f"status.ledgerVersion is {version}, but this version supports {LEDGER_VERSION}",
+                f"status.ledgerVersion is {version}, but this operator supports {LEDGER_VERSION}",
             )
         try:
             parsed = [Revision.model_validate(revision) for revision in revisions]

@@ -181,7 +181,7 @@ def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:
         if other not in (None, own):
             raise InvalidSpec(
                 f"the spec defines a new {kind}, but its name {name} belongs to another {kind} of "
-                f"this job: the SHA-256 digest of the new {kind} is {own}, that of the other is "
+                f"this job. The SHA-256 digest of the new {kind} is {own}; the other {kind} has "
                 f"{other}. To get another name, set spec.rerun to a new value."
             )
 

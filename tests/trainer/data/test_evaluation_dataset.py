@@ -93,7 +93,7 @@ def test_counts_of_the_evaluation_dataset_are_in_result_and_manifest(
     assert counted.tokens is not None
     assert counted.evaluated_tokens is not None
     assert 0 < counted.evaluated_tokens < counted.tokens
-    said = f"{SHARED} of {QUESTIONS} rows of evaluation.dataset are also trained on"
+    said = f"{SHARED} of {QUESTIONS} rows of evaluation.dataset are also training rows"
     assert any(said in each for each in prepare_result["warnings"])
     fact = manifest.read(evaluated.work / "dataset").facts["evaluationDataset"]
     assert fact["commit"] == hub.repos["datasets/demo/questions"].commit()

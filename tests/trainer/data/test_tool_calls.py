@@ -267,7 +267,7 @@ def test_messages_of_weight_zero_are_rendered_but_not_trained() -> None:
     same, _ = encode(families.HERMES, [ASKED, {**wrong, "weight": 1}, AGAIN, right], None)
     assert [each.input_ids for each in found] == [each.input_ids for each in same]
     assert trained(families.HERMES, same) == ["Snow.<|im_end|>", "No rain.<|im_end|>"]
-    with pytest.raises(BrokenRow, match=r"set it to responses, or remove the weights"):
+    with pytest.raises(BrokenRow, match=r"set trainOn to responses, or remove the weights"):
         encode(families.HERMES, [ASKED, wrong, AGAIN, right], None, train_on="all")
 
 

@@ -252,7 +252,7 @@ def change_config(folder: Path, **changes: Any) -> None:
             "own tokenizer",
             "tokenizer_config.json requires Python code of the repository (auto_map)",
         ),
-        ("pickled adapter", "is an adapter, not a base: set model.source to the model that it was"),
+        ("pickled adapter", "is an adapter, not a base: set model.source to the base model"),
         ("no language model", "of type 'vit', which is not the type of a causal language model"),
         ("quantized", "is already quantized (gptq)"),
         ("shard missing", "lists 'model-00002-of-00002.safetensors', which is not a safetensors"),
@@ -260,7 +260,7 @@ def change_config(folder: Path, **changes: Any) -> None:
         ("escape", "lists '../../x.safetensors'"),
         (
             "another shape",
-            "model.layers.0.mlp.gate_proj.weight is 256 × 64 by config.json, but 128 × 64",
+            "model.layers.0.mlp.gate_proj.weight is 256 × 64 in config.json, but 128 × 64",
         ),
         ("more layers", "the weights lack model.layers.2."),
         ("other layers", "targetModules names gate_proj, which model demo/bad does not have"),

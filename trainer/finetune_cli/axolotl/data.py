@@ -110,8 +110,8 @@ def _rows(one: Settings, *, configmap: str) -> dict[str, Any]:
         one.dropped(
             "shards",
             f"keeps one of {shards} shards: Axolotl trains on 1/{shards} of the rows "
-            f"({100 / float(shards):.3g} %), but the job trains on all rows. To train on fewer, "
-            "set dataset.maxSamples",
+            f"({100 / float(shards):.3g} %), but the job trains on all rows. To train on fewer "
+            "rows, set dataset.maxSamples",
         )
     return result
 
@@ -167,9 +167,9 @@ def _format(one: Settings) -> dict[str, Any]:
     if isinstance(kind, dict):
         one.dropped(
             "type",
-            "is a custom prompt: the job instead uses the chat template of the base model or, if "
-            "the model has none, the Alpaca prompt; to use the Alpaca prompt in any case, set "
-            "promptTemplate: alpaca",
+            "is a custom prompt: the job uses the chat template of the base model instead. If the "
+            "base model has no chat template, the job uses the Alpaca prompt. To use the Alpaca "
+            "prompt in both cases, set promptTemplate: alpaca",
         )
         columns = {part: kind.get(f"field_{part}") for part in ("instruction", "input", "output")}
         return _with_columns("alpaca", columns)

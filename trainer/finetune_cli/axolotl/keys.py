@@ -108,8 +108,8 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
     "liger_": (Severity.EQUIVALENT, "a job uses Liger for the loss only"),
     "loss_watchdog_": (
         Severity.CHANGED,
-        "a job has no loss threshold: if its loss is not finite, it retries once from a "
-        "checkpoint, and if the loss is not finite again, it fails",
+        "a job has no loss threshold: if the loss is not finite, the job retries once from a "
+        "checkpoint. If the loss is not finite again, the job fails",
     ),
     "relora": (Severity.DROPPED, "a job never merges its adapter during the training"),
     "jagged_restart_": (Severity.DROPPED, "a job has no jagged learning rate schedule"),

@@ -68,7 +68,7 @@ def _roles(one: Settings, *, format_: str, renamed: bool) -> dict[str, str]:
     if others := sorted(map(str, targets.keys() - known)):
         one.dropped(
             "roles",
-            f"a job has no role {', '.join(others)}: it has the roles {', '.join(known)}",
+            f"a job has no role {', '.join(others)}: the only roles are {', '.join(known)}",
         )
     return {
         str(source): target

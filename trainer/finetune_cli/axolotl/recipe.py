@@ -188,8 +188,8 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
         if not steps:
             settings.changed(
                 "warmup_steps",
-                "is a number of steps, but warmupRatio is a fraction of all steps, whose number is "
-                "known only after the rows are read: the job uses the built-in warmupRatio: 0.03",
+                "is a number of steps, but warmupRatio is a fraction of all steps. The number of "
+                "all steps is not known yet, so the job uses the default warmupRatio: 0.03",
             )
             return None
         ratio = round(float(count) / float(steps), 4)

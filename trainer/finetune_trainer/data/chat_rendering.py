@@ -91,8 +91,8 @@ class Renderer:
             self._require_shown(messages)
         if self._all and silent:
             raise BrokenRow(
-                "has messages with weight 0, but training.trainOn is all: set it to responses, or "
-                "remove the weights"
+                "has messages with weight 0, but training.trainOn is all: set trainOn to "
+                "responses, or remove the weights"
             )
         if self._all:
             ids = self._with_end(self._ids(self._render(messages, prompt=False)))
@@ -189,10 +189,10 @@ class Renderer:
         answer = text[len(opened) :]
         if not asked or asked not in shared or not answer.startswith(blanks):
             raise BrokenRow(
-                f"the chat template renders the messages before message {at} differently if "
-                f"message {at} (an answer) is left out, so the tokens of the answer cannot be "
-                "determined: set training.trainOn to all, or set dataset.chatTemplate to another "
-                "template"
+                f"the chat template renders the messages before message {at} differently with and "
+                f"without message {at} (an answer). Therefore, the trainer cannot determine the "
+                "tokens of the answer: set training.trainOn to all, or set dataset.chatTemplate to "
+                "another template"
             )
         return answer.removeprefix(blanks)
 

@@ -68,12 +68,12 @@ def host_refusal(found: Estimate, limit: int | None) -> DoesNotFit | None:
     return DoesNotFit(
         f"training needs about {gib(least)} of host memory, in part because Unsloth keeps "
         f"activations there (micro-batch size {found.micro_batch}, {found.length} tokens per row), "
-        f"but spec.resources.train.limits.memory is {gib(limit)}: set it to at least "
+        f"but spec.resources.train.limits.memory is {gib(limit)}: set this limit to at least "
         f"{math.ceil(found.host / GIB)}Gi, lower training.advanced.microBatchSize, or set "
         "training.advanced.backend to trl"
         if found.backend == "unsloth"
         else f"training needs about {gib(least)} of host memory, but "
-        f"spec.resources.train.limits.memory is {gib(limit)}: set it to at least "
+        f"spec.resources.train.limits.memory is {gib(limit)}: set this limit to at least "
         f"{math.ceil(found.host / GIB)}Gi"
     )
 
@@ -96,14 +96,14 @@ def warnings(found: Estimate) -> list[str]:
     if card is not None and card.shared:
         found_warnings.append(
             f"{card.name} is time-sliced: other pods can use parts of its {gib(card.memory)}, so "
-            "training can run out of memory; if such pods exist, select an unshared GPU with "
-            "spec.placement"
+            "training can run out of memory; if other pods use this GPU, select an unshared GPU "
+            "with spec.placement"
         )
     if card is not None and USABLE * card.memory < found.training.total <= card.memory:
         found_warnings.append(
             f"training needs about {gib(found.training.total)} of the {gib(card.memory)} of "
-            f"{card.name}. Because the estimate is not exact, training can run out of memory. If "
-            "it does, lower training.advanced.microBatchSize or training.sequenceLength"
+            f"{card.name}. Because the estimate is not exact, training can run out of memory. In "
+            "this case, lower training.advanced.microBatchSize or training.sequenceLength"
         )
     return found_warnings
 

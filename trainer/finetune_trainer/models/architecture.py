@@ -26,7 +26,7 @@ def check(folder: Path, header: Header, *, source: str) -> None:
         if found is not None and found.shape != shape:
             raise InvalidSpec(
                 f"config.json and weights of model {source} do not match: {name} is "
-                f"{_times(shape)} by config.json, but {_times(found.shape)} in the weights; choose "
+                f"{_times(shape)} in config.json, but {_times(found.shape)} in the weights; choose "
                 "another revision"
             )
     missing = [name for name in expected if name not in header.tensors]

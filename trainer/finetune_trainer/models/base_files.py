@@ -55,8 +55,8 @@ def check_listing(repository: Repository) -> None:
     names = repository.files
     if CONFIG not in names and any(name.startswith("adapter_") for name in names):
         raise InvalidSpec(
-            f"model {repository.name} is an adapter, not a base: set model.source to the model "
-            "that it was trained on"
+            f"model {repository.name} is an adapter, not a base: set model.source to the base "
+            "model of this adapter"
         )
     if CONFIG not in names:
         raise InvalidSpec(

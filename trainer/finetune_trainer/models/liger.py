@@ -30,8 +30,8 @@ def check_family(recipe: Training, family: str) -> None:
     """Raise InvalidSpec if the recipe sets Liger's loss for a family without it."""
     if recipe.advanced.liger_fused_linear_cross_entropy and family not in FAMILIES:
         raise InvalidSpec(
-            f"{FIELD} is true, but the base model is of family {family}, and Liger's loss is "
-            f"tested with {', '.join(sorted(FAMILIES))} only: set it to false"
+            f"{FIELD} is true, but the base model is of family {family}. Liger's loss is tested "
+            f"only with {', '.join(sorted(FAMILIES))}: set the field to false"
         )
 
 

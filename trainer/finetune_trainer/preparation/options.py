@@ -16,8 +16,9 @@ def add(command: argparse.ArgumentParser) -> None:
         "--card",
         action="append",
         default=[],
-        help="GPU model, as in the node label nvidia.com/gpu.product; repeat the option for each "
-        "model: the memory check uses the smallest one; omit it to skip the check",
+        help="GPU model, as in the node label nvidia.com/gpu.product; for several models, repeat "
+        "the option: the memory check uses the GPU with the least memory; to skip the memory "
+        "check, omit the option",
     )
     command.add_argument(
         "--driver",
@@ -26,7 +27,8 @@ def add(command: argparse.ArgumentParser) -> None:
         "not known",
     )
     command.add_argument(
-        "--compute-capability", help="of the GPUs, as MAJOR.MINOR; omit it if it is not known"
+        "--compute-capability",
+        help="compute capability of the GPUs, as MAJOR.MINOR; omit it if it is not known",
     )
     command.add_argument(
         "--serving-share",
@@ -67,7 +69,7 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--ca-certificates",
-        help="CA certificates to trust in addition to those of the image, in PEM format",
+        help="CA certificates in PEM format, in addition to the CA certificates of the image",
     )
 
 

@@ -193,6 +193,6 @@ def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
         repeated = {layer[-1] for layer in linear if any(part.isdigit() for part in layer)}
         raise InvalidSpec(
             f"training.lora.targetModules names {', '.join(missing)}, which model {source} does "
-            f"not have; its layers have {', '.join(sorted(repeated))}: use some of these, or "
-            "all-linear"
+            f"not have. Its layers have the modules {', '.join(sorted(repeated))}: set "
+            "targetModules to some of these modules, or to all-linear"
         )

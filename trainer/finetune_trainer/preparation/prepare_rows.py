@@ -265,8 +265,8 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
         )
     if own is not None and own.trained_rows:
         warnings.append(
-            f"{own.trained_rows} of {own.rows} rows of evaluation.dataset are also trained on, so "
-            "the held-out loss is too optimistic: remove them from one of the two datasets"
+            f"{own.trained_rows} of {own.rows} rows of evaluation.dataset are also training rows, "
+            "so the held-out loss is too low: remove these rows from one of the two datasets"
         )
     context = base.config.get("max_position_embeddings")
     if isinstance(context, int) and min(longest, job.training.sequence_length) > context:
@@ -281,7 +281,7 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
         )
     if tokenized.template.frozen:
         warnings.append(
-            "the chat template writes the current date into every prompt. Training and serving use "
-            f"{tokenized.template.frozen}, the day of preparation, instead"
+            "the chat template writes the current date into every prompt. In training and serving, "
+            f"it writes {tokenized.template.frozen} instead, which is the day of preparation"
         )
     return warnings

@@ -50,8 +50,9 @@ def check(recipe: Training, *, capability: tuple[int, int] | None, capped: bool)
     if choose(recipe, packed=True, capability=capability, capped=capped) == SDPA:
         raise InvalidSpec(
             f"training.advanced.attnImplementation is {FLASH}, but config.json of the base sets "
-            "soft-capping or dropout of the attention, which PyTorch's FlashAttention-2 in this "
-            "image does not support: set it to auto or sdpa, or use an image with flash-attn"
+            "soft-capping or dropout of the attention. PyTorch's FlashAttention-2 in this image "
+            "does not support them: set attnImplementation to auto or sdpa, or use an image with "
+            "flash-attn"
         )
 
 

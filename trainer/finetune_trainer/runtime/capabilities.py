@@ -98,8 +98,8 @@ def _check(recipe: Training, name: str, *, ampere: bool) -> None:
     if advanced.attn_implementation == attention.FLASH:
         raise InvalidSpec(
             f"training.advanced.attnImplementation is flash_attention_2, which {name} does not "
-            "support: set it to auto or sdpa, or use spec.placement to select an Ampere or later "
-            "card"
+            "support: set attnImplementation to auto or sdpa, or use spec.placement to select an "
+            "Ampere or later card"
         )
 
 

@@ -28,7 +28,7 @@ def take(
     if not snapshot.is_dir():
         log(
             f"the base cache does not have {repository.name} at commit {repository.commit[:12]}: "
-            "downloading it"
+            "downloading the model"
         )
         return {}
     taken = {}
@@ -50,13 +50,13 @@ def _copied(source: Path, target: Path, expected: str | None) -> str | None:
             return None
         digest = digest_while_copying(source, part)
     except PermissionError as error:
-        log(f"{source.name} in the base cache is not readable ({error}): downloading it")
+        log(f"{source.name} in the base cache is not readable ({error}): downloading the file")
         return None
     if digest != expected:
         part.unlink()
         log(
-            f"the SHA-256 of {source.name} in the base cache is not the one that the hub states: "
-            "downloading it"
+            f"the SHA-256 of {source.name} in the base cache differs from the SHA-256 that the hub "
+            "states: downloading the file"
         )
         return None
     part.rename(target)

@@ -144,8 +144,8 @@ class Guard:
             raise EgressDenied(
                 f"the egress values of the operator's chart do not allow requests to port {port} "
                 f"of {host} through the proxy {proxied.url}. Use another source, or let an "
-                "administrator add the address to egress.cidrs, the port to egress.ports, or the "
-                "host to proxy.noProxy"
+                "administrator extend one of these chart values: egress.cidrs (with the address), "
+                "egress.ports (with the port) or proxy.noProxy (with the host)"
             )
 
     def _namespace_of(self, host: str) -> str | None:

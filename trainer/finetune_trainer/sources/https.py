@@ -128,7 +128,7 @@ class Https:
             if size is None:
                 raise InvalidSpec(
                     f"the server sends {self._address(name)} without a size, so a truncated "
-                    "download cannot be detected: serve it as a static file"
+                    "download cannot be detected: serve the file as a static file"
                 )
             return int(size)
 

@@ -208,9 +208,10 @@ class Hub:
         if isinstance(error, GatedRepoError):
             remediation = (
                 f"the account of the token in {secret} has no access: accept the conditions on the "
-                "repository's page with that account"
+                "repository's page with this account"
                 if self._token
-                else f"accept its conditions on the hub and set {secret} to a Secret with a token"
+                else f"accept the conditions on the repository's page, and set {secret} to a "
+                "Secret with a token"
             )
             return AccessDenied(f"{what} is gated: {remediation}")
         if isinstance(error, DisabledRepoError):
@@ -236,7 +237,8 @@ class Hub:
         status = error.response.status_code
         if status in (401, 403):
             remediation = (
-                f"the token in {secret} is invalid, expired or lacks read access: replace it"
+                f"the token in {secret} is invalid, has expired or lacks read access: replace the "
+                "token"
                 if self._token
                 else f"set {secret} to a Secret with a token"
             )
@@ -273,7 +275,7 @@ def _retryable(answer: Any, url: str) -> str | None:
     reason = f"HTTP {answer.status_code} from {host}"
     if host != urlsplit(url).netloc and not answer.headers.get("X-Error-Code"):
         return (
-            f"{reason}, to which the hub redirects: the token is not the cause; if this persists, "
-            "check proxies and the clock of the node"
+            f"{reason}, to which the hub redirects: the token is not the cause; if the error "
+            "persists, check the proxies and the clock of the node"
         )
     return reason if is_retryable(answer.status_code) else None

@@ -57,7 +57,7 @@ def state(
         summary = "stopped"
     elif is_starting(snapshot, build, now):
         summary, reason = "starting", Reason.STARTING
-        message = f"The pods of build {build} were started or replaced and load the model."
+        message = f"The pods of build {build} are new and are loading the model."
     return ServingState(
         available=available,
         reason=reason,
@@ -163,7 +163,7 @@ def starting(
             )
     reason, message = Reason.STARTING, "The endpoint is loading the model."
     if answered:
-        message = "The serving pods were started or replaced and load the model."
+        message = "The serving pods are new and are loading the model."
     if restarting:
         reason, message = Reason.RESTARTING, "The endpoint is down; its pods are restarting."
     return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)

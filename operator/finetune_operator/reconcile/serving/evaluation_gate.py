@@ -98,8 +98,8 @@ def compare(candidate: Build, serving: Build) -> ServingComparison:
     return ServingComparison(
         build=serving.build,
         outcome=outcome,
-        message=f"The held-out loss of the new build is {float(ours.loss):.4f}; that of build "
-        f"{serving.build} is {float(theirs.loss):.4f}. The difference per token is "
+        message=f"The held-out loss of the new build is {float(ours.loss):.4f}. The held-out loss "
+        f"of build {serving.build} is {float(theirs.loss):.4f}. The difference per token is "
         f"{difference:+.4f} with a standard error of at most {error:.4f}, "
         f"over {new.rows} rows ({new.tokens} tokens).",
     )
@@ -118,7 +118,7 @@ def _not_comparable(candidate: Build, serving: Build) -> str | None:
     if new.base_commit != old.base_commit:
         return (
             f"Build {serving.build} was tuned from another base model, or from another commit of "
-            "it."
+            "the same base model."
         )
     if (new.evaluation and new.evaluation.rows_digest) != (
         old.evaluation and old.evaluation.rows_digest

@@ -99,8 +99,8 @@ def _of_stage(
     if rollout == "FreeGPU":
         return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
     note = (
-        f"Build {old.build} keeps its GPU. To let training use it, set spec.serving.rollout to "
-        "Auto or FreeGPU."
+        f"Build {old.build} keeps its GPU. To let training use the GPU, set spec.serving.rollout "
+        "to Auto or FreeGPU."
     )
     return Handover(
         ledger=ledger.with_gpu_releases_ended(position.reason), note=note if waiting else ""
@@ -125,8 +125,8 @@ def _auto(
         return _before_release(snapshot, target, ledger, pods, old, now)
     if release.ended is not None:
         note = (
-            f"Build {old.build} keeps its GPU. With Auto, a build releases its GPU at most once "
-            f"per revision, and the release for revision {target.revision} has ended "
+            f"Build {old.build} keeps its GPU. With rollout: Auto, a build releases its GPU only "
+            f"once per revision, and the release for revision {target.revision} has ended "
             f"({release.ended}). To release the GPU again, set spec.serving.rollout to FreeGPU."
         )
         return Handover(ledger=ledger, note=note if _waiting(pods) else "")
@@ -150,7 +150,7 @@ def _before_release(
     pod, since = waiting
     if obstacle := release_check.obstacle(snapshot, target, str(old.build), pod):
         note = (
-            f"Build {old.build} keeps its GPU: {obstacle} To release it anyway, set "
+            f"Build {old.build} keeps its GPU: {obstacle} To release the GPU anyway, set "
             "spec.serving.rollout to FreeGPU."
         )
         return Handover(ledger=ledger, note=note)
@@ -189,8 +189,8 @@ def _after_release(
     ended = {"waiting_since": None, "ended": Reason.RELEASE_DID_NOT_HELP}
     text = (
         f"Build {old.build} released its GPU at {release.released_at}, but for "
-        f"{HELPS_WITHIN_SECONDS} s, no train pod of revision {target.revision} had a node. Build "
-        f"{old.build} serves again and keeps its GPU. To train, free another GPU."
+        f"{HELPS_WITHIN_SECONDS} s, no train pod of revision {target.revision} was assigned to a "
+        f"node. Build {old.build} serves again and keeps its GPU. To train, free another GPU."
     )
     event = Event(type="Warning", reason=Reason.RELEASE_DID_NOT_HELP, message=text)
     return Handover(

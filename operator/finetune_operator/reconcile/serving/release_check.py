@@ -25,11 +25,11 @@ def obstacle(
     serving: the stable build.
     """
     if (count := target.resolved.spec.serving.replicas) != 1:
-        return f"spec.serving.replicas is {count}; a GPU is released only if it is 1."
+        return f"spec.serving.replicas is {count}; a GPU is released only if replicas is 1."
     if not only_lacks(refused_by_nodes(waiting) or "", target.config.gpu.resource_name):
         return (
-            "The train pod may lack something other than a GPU, so releasing a GPU may not be "
-            "enough for it to start."
+            "The train pod possibly lacks more than a GPU, and cannot start even if a GPU is "
+            "released."
         )
     pods = readiness.pods_of(snapshot, serving)
     node = _node(pods[0]) if len(pods) == 1 else None

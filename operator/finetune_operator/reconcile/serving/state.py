@@ -96,8 +96,8 @@ def replicas(snapshot: IndexedSnapshot, target: TargetRevision, revision: str | 
         1,
         (
             f"PersistentVolumeClaim {volume.name} can be mounted by one node only (ReadWriteOnce), "
-            "so only one replica serves. To serve more replicas, train a new revision, whose "
-            "volume gets the present spec.storage.accessMode: set spec.rerun to a new value.",
+            "so only one replica serves. To serve more replicas, set spec.rerun to a new value: "
+            "the job trains a new revision, whose volume has the present spec.storage.accessMode.",
         ),
     )
 

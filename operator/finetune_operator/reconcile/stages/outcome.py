@@ -163,6 +163,6 @@ def _overdue(job: Object, seconds: int, result: Result | None) -> str:
     quoted = f" {result.reason}: {sentence(result.message)}" if result else ""
     return (
         f"Job {job['metadata']['name']} did not complete within {seconds} s.{quoted} If the "
-        "download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Otherwise check "
-        "whether the server of the source is slow, or the chat template does not end."
+        "download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Other possible "
+        "causes are a slow server of the source, and a chat template whose rendering does not end."
     )

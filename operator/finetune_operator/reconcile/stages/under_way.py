@@ -88,7 +88,7 @@ def _lost(
     name = naming.job_name(snapshot.name, target.revision, attempt.stage, attempt.attempt)
     named = snapshot.named_for(target.revision, attempt)
     reason = Reason.JOB_DELETED
-    message = f"Job {name} was deleted externally; another attempt follows."
+    message = f"Job {name} was deleted externally. The operator starts another attempt."
     if named is not None and named.uid != attempt.job and attempt.job is not None:
         reason = Reason.JOB_REPLACED
         message = (

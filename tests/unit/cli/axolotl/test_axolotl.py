@@ -390,7 +390,7 @@ def test_minimal_configuration_gets_no_note() -> None:
             "message_property_mappings: the job renames only the keys of role and content: in the "
             "rows, rename calls to tool_calls",
         ),
-        ({"roles": {"critic": ["judge"]}}, "roles: a job has no role critic: it has the roles"),
+        ({"roles": {"critic": ["judge"]}}, "roles: a job has no role critic: the only roles are"),
         ({"message_field_training": "train"}, "exclude a message from the loss, set weight: 0"),
         ({"drop_system_message": True}, "the job keeps the system messages"),
         ({"field_thinking": "thoughts"}, "rename it to reasoning_content in the rows"),

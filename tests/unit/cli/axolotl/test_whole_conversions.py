@@ -203,8 +203,8 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {},
         [
             "changed     warmup_steps: 10: is a number of steps, but warmupRatio is a fraction "
-            "of all steps, whose number is known only after the rows are read: the job uses the "
-            "built-in warmupRatio: 0.03"
+            "of all steps. The number of all steps is not known yet, so the job uses the "
+            "default warmupRatio: 0.03"
         ],
     ),
     (
@@ -426,8 +426,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"format": "messages"},
             [
                 "dropped     datasets[0].shards: 8: keeps one of 8 shards: Axolotl trains on 1/8 "
-                "of the rows (12.5 %), but the job trains on all rows. To train on fewer, set "
-                "dataset.maxSamples"
+                "of the rows (12.5 %), but the job trains on all rows. To train on fewer rows, "
+                "set dataset.maxSamples"
             ],
         ),
         ({"revision": 7}, {"format": "messages", "revision": "7"}, []),
@@ -454,9 +454,10 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
                 "columns": {"instruction": "q", "input": "i", "output": "a"},
             },
             [
-                "dropped     datasets[0].type: is a custom prompt: the job instead uses the chat "
-                "template of the base model or, if the model has none, the Alpaca prompt; to use "
-                "the Alpaca prompt in any case, set promptTemplate: alpaca"
+                "dropped     datasets[0].type: is a custom prompt: the job uses the chat template "
+                "of the base model instead. If the base model has no chat template, the job uses "
+                "the Alpaca prompt. To use the Alpaca prompt in both cases, set promptTemplate: "
+                "alpaca"
             ],
         ),
         (
@@ -513,8 +514,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"roles": {"critic": ["judge"], "tool": ["function", "tool"]}},
             {"format": "messages", "mapping": {"roles": {"function": "tool"}}},
             [
-                "dropped     datasets[0].roles: a job has no role critic: it has the roles system, "
-                "developer, user, assistant, tool"
+                "dropped     datasets[0].roles: a job has no role critic: the only roles are "
+                "system, developer, user, assistant, tool"
             ],
         ),
         (

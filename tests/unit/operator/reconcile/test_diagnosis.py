@@ -200,13 +200,15 @@ CPU_REQUESTS = {"containers": [{"resources": {"requests": {"cpu": 3}}}, {}]}
             "1 node(s) had volume node affinity conflict, 1 Insufficient cpu",
             None,
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "or add a node there, or delete the job and create it with spec.placement.zones.",
+            "resources on a node that can mount the volume, or add a node to its zone. Otherwise, "
+            "delete the job and create it again with spec.placement.zones.",
         ),
         (
             "1 node(s) didn't match PersistentVolume's node affinity",
             None,
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "or add a node there, or delete the job and create it with spec.placement.zones.",
+            "resources on a node that can mount the volume, or add a node to its zone. Otherwise, "
+            "delete the job and create it again with spec.placement.zones.",
         ),
         (
             "1 node(s) had untolerated taint {team: a}, 1 node(s) had untolerated taint "
@@ -289,8 +291,8 @@ def volume(storage_class: str | None) -> dict[str, Any]:
 def not_bound(of_class: str) -> str:
     return (
         f"PersistentVolumeClaim v{of_class} is not bound. Check the provisioner and the free "
-        "capacity of the StorageClass, or set spec.storage.storageClassName to another one. For "
-        "details, run: kubectl describe pvc v -n ns."
+        "capacity of the StorageClass, or set spec.storage.storageClassName to another class. "
+        "For details, run: kubectl describe pvc v -n ns."
     )
 
 

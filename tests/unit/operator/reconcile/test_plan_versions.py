@@ -45,11 +45,11 @@ STATES = {
     "ledger with an unknown stage name": (rename_stage, "stages.0.stage: "),
     "ledger of a newer format": (
         newer_ledger,
-        "status.ledgerVersion is 3, but this version supports 2",
+        "status.ledgerVersion is 3, but this operator supports 2",
     ),
     "ledger of an older format": (
         older_ledger,
-        "status.ledgerVersion is 1, but this version supports 2",
+        "status.ledgerVersion is 1, but this operator supports 2",
     ),
     "ledger without the frozen configuration": (
         without_frozen_configuration,

@@ -401,7 +401,7 @@ def test_host_memory_beyond_the_limit_of_the_train_pod_is_refused() -> None:
     assert verdict.host_refusal(found, None) is None
     assert verdict.host_refusal(found, least) is None
     refused = str(verdict.host_refusal(found, least - 1))
-    assert "spec.resources.train.limits.memory is 3.62 GiB: set it to at least 4Gi" in refused
+    assert "train.limits.memory is 3.62 GiB: set this limit to at least 4Gi" in refused
     assert "micro-batch size 2, 1280 tokens per row" in refused
     plain = verdict.host_refusal(estimated(Training(advanced=micro(2, backend="trl"))), GIB)
     assert "needs about 3.00 GiB of host memory, but" in str(plain)

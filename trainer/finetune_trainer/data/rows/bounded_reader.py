@@ -149,7 +149,7 @@ def elements(path: Path, name: str) -> Iterator[tuple[int, Any]]:
         yield number, text.value(decoder, number)
     text.skip("]")
     if text.next():
-        raise DatasetInvalid(f"{name} has text after the end of its array: remove it")
+        raise DatasetInvalid(f"{name} has text after the end of its array: remove this text")
 
 
 class _Text:

@@ -32,7 +32,7 @@ def messages_of(value: object, column: str, rows: Rows) -> tuple[list[Message], 
         role, content = formats.keys(rows)
         raise WrongColumn(
             f'column {column!r} is {what} instead of a list of {{"{role}": …, "{content}": …}}: '
-            "write the conversation as such a list, or set the column"
+            "write the conversation as a list in this form, or set the column"
         )
     messages, silent = [], set()
     for at, each in enumerate(value):
@@ -52,7 +52,7 @@ def tools_of(values: Mapping[str, Any], column: str) -> list[dict[str, Any]] | N
     if not isinstance(tools, list):
         raise BrokenRow(
             f"column {column!r} is {kind_of(tools)} instead of a list of JSON Schema functions: "
-            "write the tools as such a list, or write the list as JSON text"
+            "write the tools as a list, or as a list in JSON text"
         )
     return [_tool(each, f"{column}[{at}]") for at, each in enumerate(tools)]
 
@@ -63,8 +63,8 @@ def require_text(text: str, where: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BrokenRow(
-            f"{where} contains a lone surrogate ({text[error.start]!a} at {error.start}): write "
-            "the text again as valid UTF-8"
+            f"{where} contains a lone surrogate ({text[error.start]!a}, character {error.start}): "
+            "write the text again as valid UTF-8"
         ) from None
 
 
@@ -121,7 +121,7 @@ def _role(name: object, where: str, rows: Rows) -> Role:
     known = {**standard, **(rows.mapping.roles or {})}
     if not isinstance(name, str) or name not in known:
         raise BrokenRow(
-            f"{where} is {name!r}: use one of {', '.join(known)}, or add it to mapping.roles"
+            f"{where} is {name!r}: use one of {', '.join(known)}, or add {name!r} to mapping.roles"
         )
     return known[name]
 

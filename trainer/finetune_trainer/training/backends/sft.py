@@ -141,8 +141,8 @@ def _kernel(request: TrainRequest, factory: ModelFactory, model: Any, device: De
     if advanced.attn_implementation not in ("auto", *same):
         raise InvalidSpec(
             f"training.advanced.attnImplementation is {advanced.attn_implementation}, but "
-            f"the {advanced.backend} backend would use {kernel}: set it to auto, or set "
-            "training.advanced.backend to trl"
+            f"the {advanced.backend} backend would use {kernel}: set attnImplementation to auto, "
+            "or set training.advanced.backend to trl"
         )
     return described
 

@@ -84,8 +84,8 @@ def test_a_better_model_never_fails(difference: float, error: float) -> None:
         (
             1.0,
             "Better",
-            "1.0000; that of build old is 2.0000. The difference per token is -1.0000 with a "
-            "standard error of at most 0.2000, over",
+            "1.0000. The held-out loss of build old is 2.0000. The difference per token is -1.0000 "
+            "with a standard error of at most 0.2000, over",
         ),
         (1.61, "Undecided", "-0.3900 with a standard error of at most 0.2000"),
         (2.39, "Undecided", "+0.3900"),
@@ -121,7 +121,7 @@ def test_a_comparison_without_a_standard_error_is_undecided(unknown: str) -> Non
     ("old", "said"),
     [
         ({"artifacts": {"evaluation": None}}, "Build old was not evaluated"),
-        ({"artifacts": {"base_commit": "d"}}, "another base model, or from another commit of it"),
+        ({"artifacts": {"base_commit": "d"}}, "another base model, or from another commit of"),
         ({"evaluation": {"rows_digest": "sha256:b"}}, "was evaluated on other held-out rows"),
         ({"evaluation": {"rows_digest": None}}, "an earlier version"),
         ({"base": None}, "an earlier version"),

@@ -166,8 +166,8 @@ def pending_server(cluster: Cluster) -> None:
 
 
 OBSTACLES = {
-    "The train pod may lack something other than a GPU, so releasing a GPU may not be enough for "
-    "it to start.": lacks_memory,
+    "The train pod possibly lacks more than a GPU, and cannot start even if a GPU is "
+    "released.": lacks_memory,
     "The train pod might not be allowed on node node-1": other_nodes,
     "might not be available on node node-1": volume_elsewhere,
     "has no GPU to release.": pending_server,
@@ -185,9 +185,8 @@ def test_the_gpu_is_kept_if_its_release_might_not_help(said: str) -> None:
     assert all(replicas(cluster))
     assert "releasePlannedAt" not in cluster.status["serving"]
     assert said in message(cluster)
-    assert "To release it anyway, set spec.serving.rollout to FreeGPU. No suitable node" in message(
-        cluster
-    )
+    advice = "To release the GPU anyway, set spec.serving.rollout to FreeGPU. No suitable node"
+    assert advice in message(cluster)
 
 
 def test_a_volume_created_for_the_serving_node_is_available_there() -> None:
@@ -305,7 +304,7 @@ def test_a_release_that_does_not_help_is_taken_back() -> None:
     assert replicas(cluster) == [1]
     assert 300 <= (cluster.now - released).total_seconds() < 315
     (said,) = events(cluster, "ReleaseDidNotHelp")
-    assert f"for 300 s, no train pod of revision {cluster.revisions[1]} had a node" in said
+    assert f"no train pod of revision {cluster.revisions[1]} was assigned to a node" in said
     assert (serves(cluster), summary(cluster)) == ("False/Starting", "starting")
     controllers.start(cluster, scheduler.pod_of(cluster, "serve"))
     scheduler.settle(cluster, 1)
