@@ -271,7 +271,7 @@ def test_default_columns_and_split_apply_only_to_datasets_that_have_them() -> No
         _dataset("messages", source="configmap://rows/rows.jsonl"),
     ):
         assert _names(resolve(spec, defaults)) == _names(resolve(spec, DEFAULTS))
-    with pytest.raises(InvalidSpec, match="use only columns.messages"):
+    with pytest.raises(InvalidSpec, match=r"use only columns\.messages"):
         resolve(_dataset("messages", columns={"instruction": "question"}), defaults)
     with pytest.raises(InvalidSpec, match="a ConfigMap has no splits"):
         resolve(_dataset("text", source="configmap://rows/a.jsonl", split="test"), defaults)
