@@ -316,6 +316,7 @@ async def test_warnings_about_pending_objects_are_in_the_snapshot(kube: Kube, jo
                 "name": "v",
                 "namespace": namespace,
                 "labels": {"finetune.dev/job": "demo"},
+                "annotations": {"volume.kubernetes.io/selected-node": "a"},
             },
             "spec": {
                 "accessModes": ["ReadWriteOnce"],

@@ -117,6 +117,12 @@ def label(child: Object, key: str) -> str | None:
     return None if value is None else str(value)
 
 
+def selected_node(claim: Object) -> str | None:
+    """Return the node for which the volume of a claim is or was provisioned, or None."""
+    annotations: Mapping[str, str] = claim["metadata"].get("annotations") or {}
+    return annotations.get(SELECTED_NODE)
+
+
 def labels(
     job: Object,
     *,

@@ -12,7 +12,7 @@ from typing import Any
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
-from finetune_operator.objects.pods import refused_by_nodes
+from finetune_operator.objects.pods import has_a_node, refused_by_nodes
 from finetune_operator.reconcile.blocker import Blocker, Evidence, names
 from finetune_operator.reconcile.messages import quoting
 from finetune_operator.types import Object
@@ -20,7 +20,9 @@ from finetune_operator.types import Object
 SCHEDULER = "Scheduler"
 _TAINT = re.compile(r"untolerated taint(?:\(s\))?(?: \{([^:}\s]+)[^}]*\})?")
 _RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
-_VOLUME = re.compile(r"persistentvolumeclaim|persistent volumes? to bind|storageclass", re.I)
+_VOLUME = re.compile(
+    r"persistentvolumeclaim|persistent volumes? to bind|binding volumes|storageclass", re.I
+)
 _ZONE = re.compile(r"volume node affinity conflict|PersistentVolume's node affinity")
 _PREEMPTION = re.compile(r"\.? (?:no new claims to deallocate|preemption:)|\. not found\.?$")
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -29,11 +31,15 @@ PROVISIONING_SECONDS = 30.0
 
 
 def unscheduled(pod: Object, evidence: Evidence) -> Blocker | None:
-    """Return the blocker of a pod that no node fits, None if the scheduler rejected no node."""
-    message = refused_by_nodes(pod)
-    if message is None:
+    """Return the blocker of a pod that has no node, None if nothing is known to prevent it.
+
+    While the volume is provisioned for the node that the scheduler chose, for up to ten minutes,
+    the pod has no condition yet.
+    """
+    if has_a_node(pod):
         return None
-    if _VOLUME.search(message):
+    message = refused_by_nodes(pod)
+    if message is None or _VOLUME.search(message):
         return _unbound(pod, message, evidence)
     explanation = " ".join(_explanations(pod, message, evidence.placed_by))
     return Blocker(
@@ -138,8 +144,11 @@ def _expression(expression: Mapping[str, Any]) -> str:
     return f"{key} {str(expression['operator']).lower()}{shown}"
 
 
-def _unbound(pod: Object, message: str, evidence: Evidence) -> Blocker:
-    """Return that a pod waits for its volume, with the cause from the volume's events."""
+def _unbound(pod: Object, message: str | None, evidence: Evidence) -> Blocker | None:
+    """Return that a pod waits for its volume, with the cause from the volume's events.
+
+    message: the scheduler's; without one, only a warning about the volume is a cause.
+    """
     claims = [
         str(volume["persistentVolumeClaim"]["claimName"])
         for volume in pod.get("spec", {}).get("volumes", ())
@@ -148,11 +157,15 @@ def _unbound(pod: Object, message: str, evidence: Evidence) -> Blocker:
     events = [
         event for event in evidence.events if events_of.regarding(event).get("name") in claims
     ]
+    warned = any(event.get("type") == "Warning" for event in events)
+    if message is None and not warned:
+        return None
+    said = message or ""
     cause = events_of.text(max(events, key=events_of.last_time)) if events else ""
     claim = next(iter(claims), "")
-    explanation, certain = _volume(claim, evidence.volume(claim), f"{cause} {message}", pod)
-    quoted = quoting(explanation, SCHEDULER, _causes(message))
-    certain = certain or any(event.get("type") == "Warning" for event in events)
+    explanation, certain = _volume(claim, evidence.volume(claim), f"{cause} {said}", pod)
+    quoted = quoting(explanation, SCHEDULER, _causes(said))
+    certain = certain or warned
     return Blocker(
         reason=Reason.VOLUME_PENDING,
         message=quoting(quoted, f"PersistentVolumeClaim {claim}", cause),

@@ -22,6 +22,7 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over, pod_has_ended, pods_of
+from finetune_operator.objects.pods import has_a_node, refused_by_nodes
 from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.reflector import METADATA_ONLY
@@ -196,11 +197,19 @@ def pending_objects(
 ) -> list[Object]:
     """Return the newest objects that do not run, whose events may contain the cause.
 
-    The events of a Job say why it has no pod, so they are not read while it has one.
+    The events of a pod say what its node lacks; why no node fits it is one of its conditions. Those
+    of a volume matter while it is provisioned, or while the scheduler rejects a pod; those of a
+    Job say why it has no pod.
     """
     present = [pod for pod in pods if not pod_has_ended(pod)]
-    pending = [pod for pod in present if _status(pod).get("phase") in (None, "Pending")]
-    pending += [volume for volume in volumes if _status(volume).get("phase") != "Bound"]
+    waiting = [pod for pod in present if _status(pod).get("phase") in (None, "Pending")]
+    rejected = any(refused_by_nodes(pod) is not None for pod in waiting)
+    pending = [pod for pod in waiting if has_a_node(pod)]
+    pending += [
+        volume
+        for volume in volumes
+        if _status(volume).get("phase") != "Bound" and (rejected or naming.selected_node(volume))
+    ]
     pending += [job for job in jobs if not is_over(job) and not pods_of(job, present)]
     pending.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
     return pending[:MAX_PENDING_OBJECTS]

@@ -95,8 +95,7 @@ def _volume_reaches(snapshot: IndexedSnapshot, revision: str, node: str) -> bool
     claim = snapshot.volume(revision)
     if claim is None:
         return False
-    selected = (claim.object["metadata"].get("annotations") or {}).get(naming.SELECTED_NODE)
-    return selected == node or any(
+    return naming.selected_node(claim.object) == node or any(
         _node(pod.object) == node and pod.object.get("status", {}).get("phase") != "Pending"
         for pod in snapshot.pods
         if pod.revision == revision

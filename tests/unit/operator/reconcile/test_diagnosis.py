@@ -351,6 +351,20 @@ def test_unbound_volume_is_explained(
     assert (blocker.waits, blocker.lasts, blocker.grace) == (False, False, grace)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        UNBOUND,
+        "1 node(s) didn't find available persistent volumes to bind",
+        'running PreBind plugin "VolumeBinding": binding volumes: provisioning failed for PVC "v"',
+        'running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded',
+        'storageclass.storage.k8s.io "fast" not found',
+    ],
+)
+def test_messages_of_the_scheduler_about_volumes(message: str) -> None:
+    assert unscheduled(message, spec=CLAIM).reason == "VolumePending"
+
+
 def job(*, queue: str | None = None, suspend: bool = False, **status: Any) -> dict[str, Any]:
     labels = {} if queue is None else {"kueue.x-k8s.io/queue-name": queue}
     return {

@@ -342,6 +342,27 @@ def test_an_unbound_volume_is_explained_by_its_storage_class(
     assert text.endswith(f" PersistentVolumeClaim {name}: {event_text}." if event_text else ".")
 
 
+@pytest.mark.parametrize("type_", ["Normal", "Warning"])
+def test_a_volume_that_cannot_be_provisioned_is_reported_before_the_scheduler_gives_up(
+    type_: str,
+) -> None:
+    """The scheduler has chosen a node and waits for the volume; the pod has no condition yet."""
+    cluster = at("prepare")
+    (claim,) = cluster.each("PersistentVolumeClaim")
+    name = claim["metadata"]["name"]
+    claim["spec"]["storageClassName"] = "slow"
+    failed = event(claim, "ProvisioningFailed", "disk quota exceeded", cluster.stamp())
+    failed["regarding"]["name"] = name
+    cluster.events = [{**failed, "type": type_}]
+    reason, text, _ = ready(cluster)
+    if type_ == "Normal":
+        assert reason == "Preparing"
+        return
+    assert reason == "VolumePending"
+    assert text.startswith(f"PersistentVolumeClaim {name} of StorageClass slow is not bound. ")
+    assert text.endswith(f" -n ns. PersistentVolumeClaim {name}: disk quota exceeded.")
+
+
 def test_a_volume_that_is_being_provisioned_is_reported_after_a_grace_period() -> None:
     cluster = at("prepare")
     controllers.pod_of_stage(cluster, "prepare")["status"] = unscheduled(NOT_BOUND)

@@ -56,6 +56,13 @@ def pod(name: str, stage: str, phase: str = "Running", ip: str = "10.0.0.1") -> 
     return each
 
 
+def on_a_node(name: str) -> dict[str, Any]:
+    """Return a pod that waits for its node to start it."""
+    each = pod(name, "train", phase="Pending")
+    each["status"]["conditions"] = [{"type": "PodScheduled", "status": "True"}]
+    return each
+
+
 def ledger(*stages: dict[str, Any]) -> dict[str, Any]:
     return {"revision": "r1", "revisions": [{"revision": "r1", "stages": list(stages)}]}
 
@@ -163,7 +170,7 @@ async def test_a_snapshot_contains_the_last_metrics_of_the_pods() -> None:
 
 
 async def test_events_are_read_after_ten_seconds_and_then_every_fifteen() -> None:
-    reading = Reading(job(), pod("p", "train", phase="Pending")).watched()
+    reading = Reading(job(), on_a_node("p")).watched()
     reading.now = CREATED + timedelta(seconds=9)
     assert await reading.requests() == 0
     reading.now += timedelta(seconds=1)
@@ -175,27 +182,47 @@ async def test_events_are_read_after_ten_seconds_and_then_every_fifteen() -> Non
 
 
 async def test_a_clock_that_is_behind_makes_objects_old() -> None:
-    reading = Reading(job(), pod("p", "train", phase="Pending")).watched()
+    reading = Reading(job(), on_a_node("p")).watched()
     reading.now = CREATED - timedelta(days=1)
     assert await reading.requests() == 1
 
 
-def test_events_are_read_for_objects_that_do_not_run() -> None:
+REJECTED = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+CHOSEN = {"volume.kubernetes.io/selected-node": "a"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "annotations", "expected"),
+    [
+        ([], {}, set()),
+        ([REJECTED], {}, {"unbound"}),
+        ([], CHOSEN, {"unbound"}),
+        ([{"type": "PodScheduled", "status": "True"}], {}, {"pending"}),
+    ],
+    ids=["not scheduled yet", "rejected by the scheduler", "volume is provisioned", "has a node"],
+)
+def test_events_are_read_where_they_may_contain_the_cause(
+    conditions: list[Any], annotations: dict[str, str], expected: set[str]
+) -> None:
     waiting = pod("pending", "train", phase="Pending")
+    waiting["status"]["conditions"] = conditions
     unbound = child("PersistentVolumeClaim", "unbound", status={"phase": "Pending"})
+    bound = child("PersistentVolumeClaim", "bound", status={"phase": "Bound"})
+    for each in (unbound, bound):
+        each["metadata"]["annotations"] = annotations
+    ended = child("Pod", "ended", status={"phase": "Failed", "conditions": [REJECTED]})
+    pods = [waiting, ended, pod("runs", "train")]
+    pending = pending_objects(volumes=[unbound, bound], jobs=[], pods=pods)
+    assert {each["metadata"]["name"] for each in pending} == expected
+
+
+def test_events_are_read_for_jobs_without_a_pod() -> None:
     stuck, runs = (child("Job", name) for name in ("stuck", "runs"))
     for each in (stuck, runs):
         each["metadata"]["uid"] = f"uid-{each['metadata']['name']}"
-    pending = pending_objects(
-        volumes=[unbound, child("PersistentVolumeClaim", "bound", status={"phase": "Bound"})],
-        jobs=[
-            stuck,
-            runs,
-            child("Job", "over", status={"conditions": [{"type": "Failed", "status": "True"}]}),
-        ],
-        pods=[waiting, child("Pod", "p", owner="uid-runs", status={"phase": "Running"})],
-    )
-    assert {each["metadata"]["name"] for each in pending} == {"pending", "unbound", "stuck"}
+    over = child("Job", "over", status={"conditions": [{"type": "Failed", "status": "True"}]})
+    pods = [child("Pod", "p", owner="uid-runs", status={"phase": "Running"})]
+    assert pending_objects(volumes=[], jobs=[stuck, runs, over], pods=pods) == [stuck]
 
 
 async def test_all_events_of_a_suspended_job_are_read() -> None:
@@ -216,5 +243,5 @@ async def test_all_events_of_a_suspended_job_are_read() -> None:
 
 
 def test_events_are_read_for_at_most_six_objects() -> None:
-    pods = [pod(f"p{number}", "train", phase="Pending") for number in range(50)]
+    pods = [on_a_node(f"p{number}") for number in range(50)]
     assert len(pending_objects(volumes=[], jobs=[], pods=pods)) == 6
