@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_api.base import Values
-from finetune_api.fitting import fit, fit_evaluation, fit_sources, without_foreign_rows
+from finetune_api.fitting import fit, fit_evaluation, fit_sources, without_foreign_content
 from finetune_api.layering import builtin_values, has, layered, without_nulls
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import digest, name_of, part_of
@@ -87,7 +87,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     listed = "datasets" in present
     written, entries = separated(present)
     stored = without_nulls(defaults)
-    lower = without_foreign_rows(stored, written)
+    lower = without_foreign_content(stored, written)
     if "dataset" not in written or "datasets" in written:
         # The defaults of dataset belong to a job that has one.
         lower = {key: value for key, value in lower.items() if key != "dataset"}

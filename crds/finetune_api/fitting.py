@@ -28,6 +28,11 @@ WITH_SOURCE: tuple[Path, ...] = (("model",), *WITH_ROWS)
 OWN_PROMPTS = ("chatTemplate", "promptFormat")
 NEEDS_HELD_OUT_ROWS = ("evalSteps", "earlyStoppingPatience")
 FIELDS_OF_ROWS = frozenset(str(info.alias) for info in Rows.model_fields.values())
+FIELDS_OF_CONTENT: Mapping[Path, frozenset[str]] = {
+    ("model",): frozenset({"revision", "sha256"}),
+    **dict.fromkeys(WITH_ROWS, FIELDS_OF_ROWS),
+}
+"""Fields that describe the content of a source, and mean nothing for another source."""
 
 
 def fit(values: Values, written: Values) -> Values:
@@ -46,21 +51,21 @@ def fit(values: Values, written: Values) -> Values:
     return values
 
 
-def without_foreign_rows(defaults: Values, written: Values) -> Values:
-    """Return defaults without the fields that describe a dataset other than the user's.
+def without_foreign_content(defaults: Values, written: Values) -> Values:
+    """Return defaults without the fields that describe another source than the user's.
 
-    A default dataset with another source than the user's is another dataset: its split, columns
-    and so on do not apply, and the built-in values take their place.
+    A default model or dataset with another source is another model or dataset: its revision, split,
+    columns and so on do not apply, and the built-in values take their place.
     """
-    for path in WITH_ROWS:
+    for path, fields in FIELDS_OF_CONTENT.items():
         lower, own = value_at(defaults, path), value_at(written, path)
         if not isinstance(own, Mapping) or not isinstance(lower, Mapping):
             continue
         if lower.get("source") in (None, own.get("source")):
             continue
         known = value_at(builtin_values(FineTuneJobSpec), path)
-        kept = {name: value for name, value in lower.items() if name not in FIELDS_OF_ROWS}
-        kept |= {name: known[name] for name in lower if name in FIELDS_OF_ROWS and name in known}
+        kept = {name: value for name, value in lower.items() if name not in fields}
+        kept |= {name: known[name] for name in lower if name in fields and name in known}
         defaults = with_value(defaults, path, kept)
     return defaults
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.base import Values
-from finetune_api.fitting import fit_columns, fit_sources, without_foreign_rows
+from finetune_api.fitting import fit_columns, fit_sources, without_foreign_content
 from finetune_api.layering import layered, value_at, without_nulls
 from finetune_api.v1alpha1.dataset import COMMON_FIELDS, Dataset
 
@@ -62,7 +62,7 @@ def combined(values: Values, entries: list[Values], lower: Values) -> Values:
 def _completed(entry: Values, lower: Values) -> Values:
     """Return the fields of one entry with the defaults of ``dataset``."""
     written = {"dataset": _rows(entry)}
-    below = without_foreign_rows(lower, written)
+    below = without_foreign_content(lower, written)
     rows = layered(Dataset, _rows(value_at(below, ("dataset",)) or {}), written["dataset"])
     values = fit_columns(fit_sources({"dataset": rows}, written), written)
     return dict(values["dataset"])

@@ -281,6 +281,18 @@ def test_default_columns_and_split_apply_only_to_datasets_that_have_them() -> No
     assert _names(resolve(ALPACA, other)) == _names(resolve(ALPACA, DEFAULTS))
 
 
+def test_default_revision_of_a_model_applies_only_to_this_model() -> None:
+    default = {"source": "hf://acme/base", "revision": "v2"}
+    defaults = effective_defaults({"model": default})
+    same, other = (
+        resolve(merged(ALPACA, {"model": {"source": source}}), defaults).spec.model
+        for source in (default["source"], "hf://acme/other")
+    )
+    assert (same.revision, other.revision) == ("v2", "main")
+    for_all = effective_defaults({"model": {"revision": "v2"}})
+    assert resolve(ALPACA, for_all).spec.model.revision == "v2"
+
+
 def test_job_with_an_evaluation_dataset_holds_out_no_rows() -> None:
     found = resolve(EVALUATED, effective_defaults({"dataset": {"validationFraction": 0.1}})).spec
     assert found.common_dataset.validation_fraction == 0
@@ -294,7 +306,7 @@ def test_changing_the_evaluation_dataset_changes_the_revision() -> None:
     third = resolve(_evaluated("alpaca", split="test"), DEFAULTS)
     assert len({first.revision, second.revision, third.revision}) == 3
     text = merged(EVALUATED, {"dataset": {"format": "text"}})
-    with pytest.raises(InvalidSpec, match=r"set format: text for both dataset and evaluation"):
+    with pytest.raises(InvalidSpec, match="set format: text in both dataset and evaluation"):
         resolve(text, DEFAULTS)
 
 
