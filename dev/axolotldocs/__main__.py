@@ -27,8 +27,8 @@ converted to valid FineTuneJobs, and {rejected} are rejected. See
 [workstation](../getting-started/workstation.md#import-an-axolotl-configuration) for the command.
 
 For a rejected configuration, the column *Notes* contains the reason of the rejection. For a
-converted configuration, the column contains the settings that are **dropped**, and the numbers of
-settings that are *changed* and *equivalent*:
+converted configuration, the column lists the settings that are **dropped**. It also states how many
+settings are *changed*, and how many are *equivalent*:
 
 * *dropped*: the setting is lost; as a result, the trained model can differ, or the job can fail.
 * *changed*: the job uses the most similar setting that it supports.

@@ -113,7 +113,7 @@ def _columns_rule(format_: str, parts: tuple[str, ...]) -> Rule:
     return excludes(
         equals("format", format_),
         foreign,
-        f"rows with format: {format_} use only {used}: remove all other fields of columns, or "
+        f"rows of the format {format_} use only {used}: remove all other fields of columns, or "
         "change format",
     )
 

@@ -148,9 +148,9 @@ def _checkpointing(settings: Settings) -> bool:
     if value is None:
         settings.equivalent(
             "gradient_checkpointing",
-            "is not set, and Axolotl's default is off: the job sets gradientCheckpointing: false, "
-            "so the activations of all layers stay in GPU memory; to save memory, remove "
-            "gradientCheckpointing from the job",
+            "is not set, and Axolotl's default is off. The job therefore sets "
+            "gradientCheckpointing: false, and the activations of all layers stay in GPU memory. "
+            "To save memory, set gradientCheckpointing: true in the job",
         )
     elif isinstance(value, str):
         settings.equivalent(

@@ -281,7 +281,7 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
         )
     if tokenized.template.frozen:
         warnings.append(
-            "the chat template writes the current date into every prompt. In training and serving, "
-            f"it writes {tokenized.template.frozen} instead, which is the day of preparation"
+            "the chat template writes a date into every prompt. In training and in serving, this "
+            f"date is {tokenized.template.frozen}, the day of preparation"
         )
     return warnings

@@ -184,7 +184,7 @@ def _after_release(
             ledger=ledger.with_gpu_release(target.revision, present),
             released=True,
             note=f"Build {old.build} released its GPU at {release.released_at}. It serves again if "
-            f"no train pod is scheduled by {timestamp(until)}.",
+            f"no train pod has been scheduled before {timestamp(until)}.",
         )
     ended = {"waiting_since": None, "ended": Reason.RELEASE_DID_NOT_HELP}
     text = (

@@ -140,9 +140,9 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"gradient_checkpointing": None},
         {"advanced.gradientCheckpointing": False},
         [
-            "equivalent  gradient_checkpointing: is not set, and Axolotl's default is off: the job "
-            "sets gradientCheckpointing: false, so the activations of all layers stay in GPU "
-            "memory; to save memory, remove gradientCheckpointing from the job"
+            "equivalent  gradient_checkpointing: is not set, and Axolotl's default is off. The job "
+            "therefore sets gradientCheckpointing: false, and the activations of all layers stay "
+            "in GPU memory. To save memory, set gradientCheckpointing: true in the job"
         ],
     ),
     (
