@@ -182,9 +182,10 @@ class Relay:
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-        # asyncio reports a closed transport only to its protocol, which aiohttp owns.
-        while any(each.fileno() >= 0 for each in self._sockets):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            # asyncio reports a closed transport only to its protocol, which aiohttp owns.
+            while any(each.fileno() >= 0 for each in self._sockets):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, *_ = address

@@ -270,9 +270,9 @@ class Revision(LedgerModel):
     )
     untrusted_volume: str | None = Field(
         None,
-        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The prepare "
-        "stage keeps a downloaded file only if its digest matches the digest that the source "
-        "states. The prepare stage deletes all other files on the volume.",
+        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used or that was "
+        "restored. The prepare stage keeps a downloaded file only if its digest matches the digest "
+        "that the source states. The prepare stage deletes all other files on the volume.",
     )
     card: str | None = Field(
         None,

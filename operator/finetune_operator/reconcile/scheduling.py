@@ -34,13 +34,17 @@ def unscheduled(pod: Object, evidence: Evidence) -> Blocker | None:
     """Return the blocker of a pod that has no node, None if nothing is known to prevent it.
 
     While the volume is provisioned for the node that the scheduler chose, for up to ten minutes,
-    the pod has no condition yet.
+    the pod has no condition, or that of an earlier rejection.
     """
     if has_a_node(pod):
         return None
     message = refused_by_nodes(pod)
-    if message is None or _VOLUME.search(message):
+    if message is not None and _VOLUME.search(message):
         return _unbound(pod, message, evidence)
+    if _provisioning_fails(pod, evidence):
+        return _unbound(pod, "", evidence)
+    if message is None:
+        return None
     explanation = " ".join(_explanations(pod, message, evidence.placed_by))
     return Blocker(
         reason=Reason.UNSCHEDULABLE,
@@ -144,28 +148,37 @@ def _expression(expression: Mapping[str, Any]) -> str:
     return f"{key} {str(expression['operator']).lower()}{shown}"
 
 
-def _unbound(pod: Object, message: str | None, evidence: Evidence) -> Blocker | None:
-    """Return that a pod waits for its volume, with the cause from the volume's events.
-
-    message: the scheduler's; without one, only a warning about the volume is a cause.
-    """
-    claims = [
+def _claims(pod: Object) -> list[str]:
+    return [
         str(volume["persistentVolumeClaim"]["claimName"])
         for volume in pod.get("spec", {}).get("volumes", ())
         if "persistentVolumeClaim" in volume
     ]
-    events = [
-        event for event in evidence.events if events_of.regarding(event).get("name") in claims
-    ]
-    warned = any(event.get("type") == "Warning" for event in events)
-    if message is None and not warned:
-        return None
-    said = message or ""
+
+
+def _events(pod: Object, evidence: Evidence) -> list[Object]:
+    """Return the events about the volumes of a pod."""
+    claims = _claims(pod)
+    return [each for each in evidence.events if events_of.regarding(each).get("name") in claims]
+
+
+def _provisioning_fails(pod: Object, evidence: Evidence) -> bool:
+    """Report whether a warning exists about a volume that is provisioned for a node."""
+    claims = [claim for claim in map(evidence.volume, _claims(pod)) if claim is not None]
+    return any(
+        naming.selected_node(claim) and claim.get("status", {}).get("phase") != "Bound"
+        for claim in claims
+    ) and any(event.get("type") == "Warning" for event in _events(pod, evidence))
+
+
+def _unbound(pod: Object, message: str, evidence: Evidence) -> Blocker:
+    """Return that a pod waits for its volume, with the cause from the volume's events."""
+    events = _events(pod, evidence)
     cause = events_of.text(max(events, key=events_of.last_time)) if events else ""
-    claim = next(iter(claims), "")
-    explanation, certain = _volume(claim, evidence.volume(claim), f"{cause} {said}", pod)
-    quoted = quoting(explanation, SCHEDULER, _causes(said))
-    certain = certain or warned
+    claim = next(iter(_claims(pod)), "")
+    explanation, certain = _volume(claim, evidence.volume(claim), f"{cause} {message}", pod)
+    quoted = quoting(explanation, SCHEDULER, _causes(message))
+    certain = certain or any(event.get("type") == "Warning" for event in events)
     return Blocker(
         reason=Reason.VOLUME_PENDING,
         message=quoting(quoted, f"PersistentVolumeClaim {claim}", cause),

@@ -37,7 +37,34 @@ def ensure(job: Object, target: TargetRevision, present: Object | None) -> list[
     return [Apply(object=desired)]
 
 
-def adoptable(snapshot: IndexedSnapshot, revision: str) -> Object | None:
+def to_start(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    stage: naming.Stage,
+    *,
+    vouched: bool,
+) -> tuple[Ledger, list[Action]]:
+    """Return the ledger and the actions with which a stage that starts has its volume.
+
+    vouched: whether the ledger recorded a start of the revision before its present claim existed.
+    Otherwise the claim was restored, or somebody else created it, and its content is unknown.
+    """
+    volume = snapshot.volume(target.revision)
+    claim = volume.object if volume is not None else None
+    earlier = _adoptable(snapshot, target.revision)
+    if claim is None and stage == "prepare" and earlier is not None:
+        uid = earlier["metadata"]["uid"]
+        actions: list[Action] = [_adoption(snapshot.job, target, earlier)]
+        return ledger.with_untrusted_volume(target.revision, uid), actions
+    if claim is None:
+        ledger = ledger.with_untrusted_volume(target.revision, None)
+    elif not vouched:
+        ledger = ledger.with_untrusted_volume(target.revision, claim["metadata"]["uid"])
+    return ledger, ensure(snapshot.job, target, claim)
+
+
+def _adoptable(snapshot: IndexedSnapshot, revision: str) -> Object | None:
     """Return the claim of an earlier job of the name that the job may use for a revision."""
     for volume in snapshot.volumes:
         if (
@@ -50,7 +77,7 @@ def adoptable(snapshot: IndexedSnapshot, revision: str) -> Object | None:
     return None
 
 
-def adoption(job: Object, target: TargetRevision, claim: Object) -> Patch:
+def _adoption(job: Object, target: TargetRevision, claim: Object) -> Patch:
     """Return the patch that makes the job the owner of an adoptable claim, and grows it."""
     owned, desired = _owner(job, target, claim), render(job, target)
     owned["labels"] = {**owned["labels"], naming.REUSE: None}

@@ -144,8 +144,8 @@ class Ledger:
         """Return the ledger with the volume (uid) that holds the artifacts of a revision."""
         return self._with(revision, volume=volume)
 
-    def with_untrusted_volume(self, revision: str, volume: str) -> "Ledger":
-        """Return the ledger with a volume (uid) of an earlier job, whose files are not trusted."""
+    def with_untrusted_volume(self, revision: str, volume: str | None) -> "Ledger":
+        """Return the ledger with a volume (uid) whose files are not trusted, None for a new one."""
         return self._with(revision, untrusted_volume=volume)
 
     def with_lost_volume(self, revision: str, reason: str) -> "Ledger":

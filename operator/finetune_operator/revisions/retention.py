@@ -2,8 +2,9 @@
 
 Retained are the target revision, revisions that serve or still have a serving Deployment, and as
 many others as ``spec.revisionHistoryLimit`` allows: trained revisions before others, newer before
-older. A revision that is not retained leaves the ledger at once; its remaining objects are found by
-their labels, so an operator that restarts halfway finishes the deletion.
+older. A revision that is not retained leaves the ledger when its volume can be deleted, so that a
+revert before continues on this volume. The remaining objects are found by their labels, so an
+operator that restarts halfway finishes the deletion.
 """
 
 from collections.abc import Iterable
@@ -43,11 +44,9 @@ def prune(
     jobs = pruned(snapshot.jobs)
     living = (pod for pod in snapshot.pods if not pod.ended)
     busy = {each.revision for each in (*jobs, *living)}
-    rest = [
-        each
-        for each in (*pruned(snapshot.volumes), *pruned(snapshot.configmaps))
-        if each.revision not in busy
-    ]
+    volumes = pruned(snapshot.volumes)
+    mounted = {each.revision for each in volumes if each.revision in busy and not each.terminating}
+    rest = [each for each in (*volumes, *pruned(snapshot.configmaps)) if each.revision not in busy]
     deletions: tuple[Action, ...] = (
         # ``cancellation`` deletes the Jobs that have not finished.
         *(Delete(object=job.object) for job in jobs if job.ended and not job.terminating),
@@ -57,4 +56,4 @@ def prune(
             if not each.terminating
         ),
     )
-    return ledger.without(name for name in others if name not in retained), deletions
+    return ledger.without(name for name in others if name not in retained | mounted), deletions

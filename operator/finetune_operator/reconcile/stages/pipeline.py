@@ -132,16 +132,10 @@ def _start(
             ledger=ledger.with_start(target.revision, target.frozen, attempt),
             position=_failed(attempt),
         )
-    is_first = target.revision not in ledger.revisions
+    lost = previous is not None and previous.reason == Reason.VOLUME_LOST
+    vouched = target.revision in ledger.revisions and not lost
     ledger = ledger.with_start(target.revision, target.frozen, attempt)
-    actions = storage.ensure(snapshot.job, target, claim)
-    earlier = storage.adoptable(snapshot, target.revision)
-    if claim is not None and is_first:
-        # The claim is older than the ledger: it was restored, or an orphaned pod needed it.
-        ledger = ledger.with_untrusted_volume(target.revision, claim["metadata"]["uid"])
-    elif claim is None and stage == "prepare" and earlier is not None:
-        ledger = ledger.with_untrusted_volume(target.revision, earlier["metadata"]["uid"])
-        actions = [storage.adoption(snapshot.job, target, earlier)]
+    ledger, actions = storage.to_start(snapshot, target, ledger, stage, vouched=vouched)
     return Decision(
         ledger=ledger,
         position=active(IN_PROGRESS[stage], DOING[stage]),

@@ -342,21 +342,29 @@ def test_an_unbound_volume_is_explained_by_its_storage_class(
     assert text.endswith(f" PersistentVolumeClaim {name}: {event_text}." if event_text else ".")
 
 
-@pytest.mark.parametrize("type_", ["Normal", "Warning"])
+@pytest.mark.parametrize("rejected_before", [False, True])
+@pytest.mark.parametrize(
+    ("phase", "type_", "reported"),
+    [("Pending", "Warning", True), ("Pending", "Normal", False), ("Bound", "Warning", False)],
+)
 def test_a_volume_that_cannot_be_provisioned_is_reported_before_the_scheduler_gives_up(
-    type_: str,
+    phase: str, type_: str, reported: bool, rejected_before: bool
 ) -> None:
-    """The scheduler has chosen a node and waits for the volume; the pod has no condition yet."""
+    """The scheduler has chosen a node, and waits for the volume without a new condition."""
     cluster = at("prepare")
+    if rejected_before:
+        controllers.pod_of_stage(cluster, "prepare")["status"] = PODS["Unschedulable"]
     (claim,) = cluster.each("PersistentVolumeClaim")
     name = claim["metadata"]["name"]
+    claim["metadata"]["annotations"] = {"volume.kubernetes.io/selected-node": "a"}
     claim["spec"]["storageClassName"] = "slow"
+    claim["status"] = {"phase": phase}
     failed = event(claim, "ProvisioningFailed", "disk quota exceeded", cluster.stamp())
     failed["regarding"]["name"] = name
     cluster.events = [{**failed, "type": type_}]
     reason, text, _ = ready(cluster)
-    if type_ == "Normal":
-        assert reason == "Preparing"
+    if not reported:
+        assert reason == ("Unschedulable" if rejected_before else "Preparing")
         return
     assert reason == "VolumePending"
     assert text.startswith(f"PersistentVolumeClaim {name} of StorageClass slow is not bound. ")

@@ -308,6 +308,43 @@ def test_the_owner_in_the_backup_is_recorded_until_its_claim_is_taken_over() -> 
     assert naming.owned_by(job, claim)
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_claim_in_place_of_a_lost_one_is_unknown(paused: bool) -> None:
+    """Only the claim was restored, or somebody created another one with its labels."""
+    cluster = Cluster()
+    for step in (PREPARED, running("train")):
+        step(cluster)
+    (claim,) = cluster.each(naming.VOLUME)
+    if paused:
+        cluster.edit(suspend=True)
+        cluster.settle()
+    for each in list(cluster.objects.values()):
+        if each["kind"] in ("Job", "Pod", naming.VOLUME):
+            cluster.remove(each)
+    if paused:
+        cluster.settle()
+    kept = {key: claim["metadata"][key] for key in ("name", "labels")}
+    other = cluster.add({**claim, "metadata": kept})
+    if paused:
+        cluster.edit(suspend=False)
+    cluster.settle()
+    assert UNTRUSTED in prepare_arguments(cluster)
+    assert cluster.status["revisions"][0]["untrustedVolume"] == other["metadata"]["uid"]
+
+
+def test_a_new_claim_in_place_of_an_unknown_one_is_known() -> None:
+    cluster = Cluster()
+    adopt(cluster)
+    cluster.settle()
+    controllers.sync(cluster)
+    for each in list(cluster.objects.values()):
+        if each["kind"] in ("Job", "Pod", naming.VOLUME):
+            cluster.remove(each)
+    cluster.settle()
+    assert UNTRUSTED not in prepare_arguments(cluster)
+    assert "untrustedVolume" not in cluster.status["revisions"][0]
+
+
 def test_a_new_claim_has_no_unknown_content() -> None:
     cluster = Cluster()
     for step in (running("prepare"), restored(), without_claims):

@@ -251,6 +251,24 @@ def test_a_pruned_revision_loses_its_jobs_and_pods_before_its_volume() -> None:
     assert old not in [each["revision"] for each in cluster.status["revisions"]]
 
 
+def test_a_revert_continues_on_a_volume_that_is_still_mounted() -> None:
+    cluster = Cluster()
+    cluster.edit(revisionHistoryLimit=0)
+    for step in (PREPARED, running("train"), edit(rerun="a")):
+        step(cluster)
+    old = cluster.status["revisions"][0]["revision"]
+    for _ in range(2):
+        cluster.settle()
+        controllers.sync(cluster)
+    cluster.edit(rerun=None)
+    controllers.stop(cluster, controllers.pod_of_stage(cluster, "train"))
+    settle_all(cluster)
+    assert cluster.status["revision"] == old
+    (pod,) = filter(controllers.alive, cluster.each("Pod"))
+    assert pod["metadata"]["labels"][naming.STAGE] == "train"
+    assert "untrustedVolume" not in cluster.status["revisions"][-1]
+
+
 def test_the_serving_revision_is_retained_until_it_is_replaced() -> None:
     cluster = Cluster()
     cluster.edit(revisionHistoryLimit=0)
