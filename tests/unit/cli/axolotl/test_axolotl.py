@@ -148,7 +148,7 @@ def test_strict_import_fails_if_a_setting_is_dropped(
             "equivalent  wandb_project: x: the status and the",
         ),
         ({"gradient_checkpointing": None}, "Axolotl's default is off"),
-        ({"warmup_steps": 10}, "the built-in warmupRatio: 0.03"),
+        ({"warmup_steps": 10}, "the default warmupRatio: 0.03"),
         ({"val_set_size": 200}, "validationFraction"),
         ({"loraplus_lr_embedding": 1e-6}, "equivalent  loraplus_lr_embedding: 1e-06: this rate"),
         (

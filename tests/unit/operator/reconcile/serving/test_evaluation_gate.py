@@ -252,7 +252,7 @@ def a_worse_successor(cluster: Cluster, **evaluation: str) -> str:
 
 WORSE = (
     "The tuned model is worse than the model that it would replace. The held-out loss of the new "
-    "build is 2.5000; "
+    "build is 2.5000. "
 )
 
 
