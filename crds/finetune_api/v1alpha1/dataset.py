@@ -34,8 +34,8 @@ class Dataset(Rows):
 
     validation_fraction: float | None = field(
         "Fraction of the rows to hold out for evaluation. If 0, no rows are held out. The trainer "
-        "hashes the content of each row together with training.seed, and holds out the rows with "
-        "the smallest hashes. Rows with the same content are held out together.",
+        "hashes each row together with training.seed, and holds out the rows with the smallest "
+        "hashes. Rows with the same content are held out together.",
         None,
         edit=Edit.RETRAIN,
         builtin="0 if evaluation.dataset is set or the dataset has fewer than 100 rows; otherwise "
