@@ -181,7 +181,7 @@ FILES: list[Case] = [
         "a.json",
         b'[{"a": 1}]\n[]',
         "has text after the end",
-        "remove it",
+        "remove this text",
     ),
     ("element text", "a.json", b'[{"a": 1}, "b"]', "row 2 of a.json: is a JSON str", '{"column"'),
     (

@@ -169,7 +169,7 @@ def test_prepare_follows_and_records_the_detected_formats(tmp_path: Path) -> Non
             [{"text": "a"}],
             {"chatTemplate": "{{ messages }}"},
             InvalidSpec,
-            "have the format text; promptTemplate: alpaca and format: text do not use a chat",
+            "have the format text; chatTemplate and promptFormat have no effect on the Alpaca",
         ),
         (
             [{"messages": OPENAI}],

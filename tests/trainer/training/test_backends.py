@@ -67,7 +67,9 @@ REFUSED_BY_UNSLOTH = {
     **dict.fromkeys(
         ONLY_ON_A_CARD, "the backend quantizes to nf4 with double quantization, computing"
     ),
-    "advanced.attnImplementation eager": "but the unsloth backend would use sdpa: set it to auto",
+    "advanced.attnImplementation eager": (
+        "but the unsloth backend would use sdpa: set attnImplementation to auto"
+    ),
 }
 """What the message says about each field that Unsloth refuses on a CPU."""
 AS_BUILT_IN = {

@@ -261,6 +261,16 @@ class Laws:
         """At most one trainer runs."""
         one_trainer(self.cluster)
         self.record_completed_stages()
+        self.lost_volume |= self.may_be_collected()
+
+    def may_be_collected(self) -> bool:
+        """Report whether a restored claim of the job still has an owner that does not exist."""
+        job = self.cluster.job
+        return job is not None and any(
+            naming.owned_by(job, claim) and controller["uid"] != job["metadata"]["uid"]
+            for claim in self.cluster.each(naming.VOLUME)
+            if (controller := naming.controller_of(claim)) is not None
+        )
 
     def record_completed_stages(self) -> None:
         """Record the stages whose Job completed with a result that reports completion."""
