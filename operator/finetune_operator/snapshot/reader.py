@@ -199,8 +199,9 @@ def pending_objects(
 
     The events of a pod say what its node lacks; why no node fits it is one of its conditions. Those
     of a volume matter while it is provisioned, or while the scheduler rejects a pod; those of a
-    Job say why it has no pod.
+    Job say why it has no pod, except after a pod has succeeded.
     """
+    pods = tuple(pods)
     present = [pod for pod in pods if not pod_has_ended(pod)]
     waiting = [pod for pod in present if _status(pod).get("phase") in (None, "Pending")]
     rejected = any(refused_by_nodes(pod) is not None for pod in waiting)
@@ -210,6 +211,7 @@ def pending_objects(
         for volume in volumes
         if _status(volume).get("phase") != "Bound" and (rejected or naming.selected_node(volume))
     ]
+    present += [pod for pod in pods if _status(pod).get("phase") == "Succeeded"]
     pending += [job for job in jobs if not is_over(job) and not pods_of(job, present)]
     pending.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
     return pending[:MAX_PENDING_OBJECTS]

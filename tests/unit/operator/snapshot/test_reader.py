@@ -217,12 +217,17 @@ def test_events_are_read_where_they_may_contain_the_cause(
 
 
 def test_events_are_read_for_jobs_without_a_pod() -> None:
-    stuck, runs = (child("Job", name) for name in ("stuck", "runs"))
-    for each in (stuck, runs):
-        each["metadata"]["uid"] = f"uid-{each['metadata']['name']}"
-    over = child("Job", "over", status={"conditions": [{"type": "Failed", "status": "True"}]})
-    pods = [child("Pod", "p", owner="uid-runs", status={"phase": "Running"})]
-    assert pending_objects(volumes=[], jobs=[stuck, runs, over], pods=pods) == [stuck]
+    phases = {"runs": "Running", "succeeded": "Succeeded", "failed": "Failed"}
+    jobs = {name: child("Job", name) for name in ("none", *phases, "over")}
+    for name, each in jobs.items():
+        each["metadata"]["uid"] = f"uid-{name}"
+    jobs["over"]["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
+    pods = [
+        child("Pod", f"pod-{name}", owner=f"uid-{name}", status={"phase": phase})
+        for name, phase in phases.items()
+    ]
+    pending = pending_objects(volumes=[], jobs=jobs.values(), pods=pods)
+    assert {each["metadata"]["name"] for each in pending} == {"none", "failed"}
 
 
 async def test_all_events_of_a_suspended_job_are_read() -> None:
