@@ -4,9 +4,10 @@ While a stage runs or an endpoint starts, many changes of its status are progres
 rose, or the endpoint was created. If the status was written less than ``SECONDS`` ago, such a
 change waits for the next reconcile, at the latest that of the next poll.
 
-So does the first observation of an attempt's Job and pod. The next plans start from the status that
-waits, so they decide as if it had been written. If the operator ends before, the next one finds an
-attempt that is "Starting", as after a crash between the creation of a Job and the next write.
+So does what is observed for the first time of an attempt's Job and pod, and the GPU-seconds. The
+next plans start from the status that waits, so they decide as if it had been written. If the
+operator ends before, the next one observes the Job and the pod again, as after a crash between the
+creation of a Job and the next write.
 
 No other change of the ledger waits, because actions or the reports of users depend on it. Nor does
 a change of the spec's generation, of a condition, of the reason of Ready, or of a warning, nor the
@@ -25,8 +26,10 @@ from finetune_operator.types import Object, Plan
 SECONDS = 10.0
 PROGRESS = {"summary", "progress", "eta", "preparation", "training", "serving", "endpoint"}
 """Fields of the status that change while a stage progresses."""
-OBSERVED = {"outcome", "job", "hasRun", "pod", "podCreated", "imageID"}
+OBSERVED = {"job", "hasRun", "pod", "podCreated", "imageID"}
 """Fields of an attempt that its first reconciles observe."""
+MEASURED = {"trainingStarted", "gpuSeconds"}
+"""Fields of a revision that are computed again from its pod while the pod exists."""
 
 
 def is_progress(plan: Plan, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
@@ -40,7 +43,7 @@ def is_progress(plan: Plan, before: Mapping[str, Any], after: Mapping[str, Any])
         return False
     known, planned = _attempts(before), _attempts(after)
     return [name for name, _ in known] == [name for name, _ in planned] and all(
-        one == other or _is_first_observation(one, other)
+        one == other or _is_observed(one, other)
         for (_, one), (_, other) in zip(known, planned, strict=True)
     )
 
@@ -52,7 +55,11 @@ def _kept(status: Mapping[str, Any]) -> dict[str, Any]:
         (each["type"], each["status"], each["reason"] if each["type"] == "Ready" else "")
         for each in status.get("conditions") or ()
     ]
-    kept["revisions"] = [{**each, "stages": None} for each in status.get("revisions") or ()]
+    ignored = {"stages"} | MEASURED
+    kept["revisions"] = [
+        {name: value for name, value in each.items() if name not in ignored}
+        for each in status.get("revisions") or ()
+    ]
     return kept
 
 
@@ -65,10 +72,16 @@ def _attempts(status: Mapping[str, Any]) -> list[tuple[str, Object]]:
     ]
 
 
-def _is_first_observation(before: Object, after: Object) -> bool:
-    """Report whether an attempt changes only because its Job was observed, and perhaps a pod."""
-    return (before["outcome"], after["outcome"]) == ("Starting", "Running") and all(
-        before.get(name) == after.get(name) for name in (before.keys() | after.keys()) - OBSERVED
+def _is_observed(before: Object, after: Object) -> bool:
+    """Report whether an attempt changes only in what was unknown about its Job and pod."""
+    outcomes = (before["outcome"], after["outcome"])
+    changed = {
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    } - {"outcome"}
+    return (
+        outcomes in (("Starting", "Running"), ("Running", "Running"))
+        and changed <= OBSERVED
+        and not any(before.get(name) for name in changed)
     )
 
 

@@ -69,7 +69,23 @@ def test_other_changes_of_an_attempt_do_not_wait(before: Any, after: Any) -> Non
 
     plan = Plan(status={}, requeue_after=15.0)
     assert is_progress(plan, status({"outcome": "Starting"}), status({"outcome": "Running"}))
+    ran = {"outcome": "Running", "hasRun": True, "imageID": "i"}
+    assert is_progress(plan, status({"outcome": "Running"}), status(ran))
     assert not is_progress(plan, status(before), status(after))
+
+
+def test_gpu_seconds_wait_and_the_card_of_a_checkpoint_does_not() -> None:
+    """A resumed training depends on the card, also if the operator ends before the next write."""
+    plan = Plan(status={}, requeue_after=15.0)
+
+    def status(**measured: Any) -> Any:
+        attempt = {"stage": "train", "attempt": 1, "outcome": "Running"}
+        return {"revisions": [{"revision": "r1", "stages": [attempt], **measured}]}
+
+    started = "2030-01-01T00:00:00+00:00"
+    assert is_progress(plan, status(), status(trainingStarted=started, gpuSeconds=1))
+    assert is_progress(plan, status(gpuSeconds=1), status(gpuSeconds=2))
+    assert not is_progress(plan, status(), status(card="NVIDIA-A10G"))
 
 
 @pytest.mark.parametrize("part", ["revisions", "stages", "volume"])
