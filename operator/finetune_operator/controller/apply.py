@@ -23,7 +23,7 @@ from typing import Any
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller.memory import Applied
 from finetune_operator.controller.ownership import require_owned
-from finetune_operator.controller.quiet import StatusWrites, is_progress
+from finetune_operator.controller.quiet import StatusWrites, is_observation, is_progress
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, ContentConflict
 from finetune_operator.kube.recorder import Recorder
@@ -109,15 +109,18 @@ class PlanExecutor:
         before, status = (
             without_empty(each) for each in (snapshot.job.get("status") or {}, plan.status)
         )
+        waits = (
+            status != before
+            and not needs_writes(snapshot, plan, applied)
+            and is_progress(plan, before, status)
+        )
+        if waits and is_observation(before, status):
+            statuses.observed(now)
         if status == before:
             # Events report changes of the status, of which there are none.
             events = ()
             statuses.drop()
-        elif (
-            statuses.quiet_for(now) > 0
-            and not needs_writes(snapshot, plan, applied)
-            and is_progress(plan, before, status)
-        ):
+        elif waits and statuses.quiet_for(now) > 0:
             statuses.wait(snapshot.job, status)
         else:
             on_write(snapshot.job, await self.kube.replace_status(snapshot.job, status))

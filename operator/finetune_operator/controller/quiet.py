@@ -4,10 +4,11 @@ While a stage runs or an endpoint starts, many changes of its status are progres
 rose, or the endpoint was created. If the status was written less than ``SECONDS`` ago, such a
 change waits for the next reconcile, at the latest that of the next poll.
 
-So does what is observed for the first time of an attempt's Job and pod, and the GPU-seconds. The
-next plans start from the status that waits, so they decide as if it had been written. If the
-operator ends before, the next one observes the Job and the pod again, as after a crash between the
-creation of a Job and the next write.
+So does what is observed for the first time of an attempt's Job and pod, and the GPU-seconds. This
+waits even if the last write is older, because a short stage ends within ``SECONDS``. The next plans
+start from the status that waits, so they decide as if it had been written. If the operator ends
+before, the next one observes the Job and the pod again, as after a crash between the creation of a
+Job and the next write.
 
 No other change of the ledger waits, because actions or the reports of users depend on it. Nor does
 a change of the spec's generation, of a condition, of the reason of Ready, or of a warning, nor the
@@ -46,6 +47,11 @@ def is_progress(plan: Plan, before: Mapping[str, Any], after: Mapping[str, Any])
         one == other or _is_observed(one, other)
         for (_, one), (_, other) in zip(known, planned, strict=True)
     )
+
+
+def is_observation(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Report whether progress contains more about an attempt's Job or pod than the last status."""
+    return _attempts(before) != _attempts(after)
 
 
 def _kept(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,9 +93,10 @@ def _is_observed(before: Object, after: Object) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class StatusWrites:
-    """When the status of a job was written last, and the status that waits to be written."""
+    """Since when the status of a job waits to be written, and the status that waits."""
 
     last: datetime | None = None
+    """The last write, or the first observation after it."""
     _waiting: bytes = b""
     _written: int = 0
     """Identifies the status that was written when the other one began to wait."""
@@ -98,6 +105,11 @@ class StatusWrites:
         """Record a write."""
         self.last = now
         self.drop()
+
+    def observed(self, now: datetime) -> None:
+        """Begin to wait, because something was observed, unless a status waits already."""
+        if not self._waiting:
+            self.last = now
 
     def drop(self) -> None:
         """Forget the status that waits: it was written, or is out of date."""

@@ -197,31 +197,58 @@ def test_the_next_plan_starts_from_the_status_that_waits() -> None:
     assert statuses.latest(job) == job
 
 
-async def test_progress_is_written_once_the_last_write_is_old() -> None:
-    cluster = Cluster()
-    cluster.reconcile()
-    job: dict[str, Any] = copied(cluster.present_job())
-    job["status"] = {"progress": "1%", "conditions": []}
-    kube = MemoryKube(job)
-    executor = PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
-    statuses = StatusWrites()
+class Executing:
+    """Executes plans that only change the status of a job."""
 
-    async def execute(progress: str, seconds: float) -> int:
-        reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics())
+    def __init__(self, status: Any) -> None:
+        cluster = Cluster()
+        cluster.reconcile()
+        job: dict[str, Any] = copied(cluster.present_job())
+        job["status"] = status
+        self.kube = MemoryKube(job)
+        self.executor = PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="pod"))
+        self.statuses = StatusWrites()
+
+    async def execute(self, status: Any, seconds: float) -> int:
+        """Return the number of writes. seconds: time since the start."""
+        reader = Reader(kube=self.kube, store=ObjectStore(), metrics=FakePodMetrics())
         snapshot = await reader.read(("ns", "demo"))
         assert snapshot is not None
-        plan = Plan(status={"progress": progress, "conditions": []}, requeue_after=15.0)
+        plan = Plan(status=status, requeue_after=15.0)
         now = START + timedelta(seconds=seconds)
-        return await executor.execute(snapshot, plan, now, applied={}, statuses=statuses)
+        return await self.executor.execute(snapshot, plan, now, applied={}, statuses=self.statuses)
 
-    def latest() -> Any:
-        return statuses.latest(kube.objects["FineTuneJob", "ns", "demo"])["status"]["progress"]
+    def latest(self) -> Any:
+        """Return the status from which the next plan starts."""
+        return self.statuses.latest(self.kube.objects["FineTuneJob", "ns", "demo"])["status"]
+
+
+async def test_progress_is_written_once_the_last_write_is_old() -> None:
+    run = Executing({"progress": "1%", "conditions": []})
+
+    async def execute(progress: str, seconds: float) -> int:
+        return await run.execute({"progress": progress, "conditions": []}, seconds)
 
     assert await execute("2%", 0) == 1, "nothing was written recently"
     assert await execute("3%", 1) == 0
-    assert latest() == "3%"
+    assert run.latest()["progress"] == "3%"
     assert await execute("4%", SECONDS - 1) == 0
-    assert latest() == "4%"
+    assert run.latest()["progress"] == "4%"
     assert await execute("2%", SECONDS - 1) == 0
-    assert latest() == "2%", "as it was written"
+    assert run.latest()["progress"] == "2%", "as it was written"
     assert await execute("4%", SECONDS) == 1
+
+
+async def test_an_observation_waits_for_ten_seconds_of_its_own() -> None:
+    """A stage that ends within this time needs no write for its start."""
+
+    def status(**attempt: Any) -> Any:
+        known = {"stage": "merge", "attempt": 1, **attempt}
+        return {"conditions": [], "revisions": [{"revision": "r1", "stages": [known]}]}
+
+    run = Executing(status(outcome="Starting"))
+    assert await run.execute(status(outcome="Running", job="j"), 100) == 0
+    assert await run.execute(status(outcome="Running", job="j", pod="p"), 105) == 0
+    assert run.latest() == status(outcome="Running", job="j", pod="p")
+    assert await run.execute(status(outcome="Running", job="j", pod="p"), 100 + SECONDS) == 1
+    assert await run.execute(status(outcome="Completed", job="j", pod="p"), 111) == 1
