@@ -1,14 +1,14 @@
 """Status changes that can wait: a job's status is written at once only if someone acts on it.
 
-While a stage runs or an endpoint starts, many changes of its status are progress: the percentage
-rose, or the endpoint was created. If the status was written less than ``SECONDS`` ago, such a
-change waits for the next reconcile, at the latest that of the next poll.
+While a stage runs or an endpoint starts, many changes of its status are progress: the percentage or
+the GPU-seconds rose, or the endpoint was created. If the status was written less than ``SECONDS``
+ago, such a change waits for a later reconcile, at most ``MOST_SECONDS``.
 
-So does what is observed for the first time of an attempt's Job and pod, and the GPU-seconds. This
-waits even if the last write is older, because a short stage ends within ``SECONDS``. The next plans
-start from the status that waits, so they decide as if it had been written. If the operator ends
-before, the next one observes the Job and the pod again, as after a crash between the creation of a
-Job and the next write.
+So does what is observed for the first time of an attempt's Job and pod. It waits even if the last
+write is older, because a short stage ends within this time. The next plans start from the status
+that waits, so they decide as if it had been written. If the operator ends before, the next one
+observes the Job and the pod again, as after a crash between the creation of a Job and the next
+write.
 
 No other change of the ledger waits, because actions or the reports of users depend on it. Nor does
 a change of the spec's generation, of a condition, of the reason of Ready, or of a warning, nor the
@@ -25,6 +25,8 @@ from finetune_operator.objects.encoding import decoded, encoded
 from finetune_operator.types import Object, Plan
 
 SECONDS = 10.0
+MOST_SECONDS = 15.0
+"""Until the next reconcile of a job whose status waits."""
 PROGRESS = {"summary", "progress", "eta", "preparation", "training", "serving", "endpoint"}
 """Fields of the status that change while a stage progresses."""
 OBSERVED = {"job", "hasRun", "pod", "podCreated", "imageID"}
@@ -119,6 +121,11 @@ class StatusWrites:
         """Remember the status that waits, instead of any earlier one. job: as it was read."""
         self._waiting = zlib.compress(encoded(dict(status)), level=1)
         self._written = _identity(job)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a status waits to be written."""
+        return bool(self._waiting)
 
     def quiet_for(self, now: datetime) -> float:
         """Return the seconds for which progress waits, until ``SECONDS`` after the last write."""

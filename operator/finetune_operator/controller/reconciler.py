@@ -18,7 +18,7 @@ from typing import Protocol
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
-from finetune_operator.controller import confirmation
+from finetune_operator.controller import confirmation, quiet
 from finetune_operator.controller.apply import PlanExecutor, is_unfenced
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.memory import JobMemory
@@ -154,7 +154,10 @@ class Reconciler:
             # The rejection has ended: the planned conditions are still to be written.
             memory.due = 0.0
             return 0.0
-        return _commit(memory, plan.requeue_after, changed=responses.changed)
+        after = plan.requeue_after
+        if memory.statuses.waits and after is not None:
+            after = min(after, quiet.MOST_SECONDS)
+        return _commit(memory, after, changed=responses.changed)
 
     async def observe(self, key: Key, now: datetime) -> tuple[Snapshot, Plan] | None:
         """Return snapshot and plan, confirmed if necessary; None if the job does not exist."""

@@ -186,9 +186,9 @@ class Ledger:
     ) -> "Ledger":
         """Return the ledger with the GPU-seconds that the trainer reports for the present volume.
 
-        started: start of the newest train pod; until: its end, or now. The pods of a revision never
-        overlap and have one GPU each, so the time since the first of them started is the limit. The
-        total never decreases, even if a pod reports less.
+        started: start of the oldest train pod that is known; until: end of the newest, or now. The
+        pods of a revision never overlap and have one GPU each, so the time since the first of them
+        started is the limit. The total never decreases, even if a pod reports less.
         """
         present = self.revision(revision)
         first = present.training_started or started.isoformat()

@@ -11,11 +11,16 @@ from finetune_operator.types import Object
 
 
 def expected(job: Object) -> Iterator[tuple[str, str]]:
-    """Yield kind and name of the running Jobs and of the volumes that contain artifacts."""
+    """Yield kind and name of the running Jobs, and of the volumes that contain artifacts.
+
+    A volume with unknown content must not be mistaken for a new one.
+    """
     name = job["metadata"]["name"]
     for revision in (job.get("status") or {}).get("revisions") or ():
         stages = [each for each in revision.get("stages") or () if each.get("stage") != "serve"]
-        if any(each.get("outcome") in ("Running", "Completed") for each in stages):
+        if revision.get("untrustedVolume") or any(
+            each.get("outcome") in ("Running", "Completed") for each in stages
+        ):
             yield naming.VOLUME, naming.revision_name(name, revision["revision"])
         for each in stages:
             if each.get("outcome") == "Running":

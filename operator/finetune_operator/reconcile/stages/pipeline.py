@@ -132,7 +132,7 @@ def _start(
             ledger=ledger.with_start(target.revision, target.frozen, attempt),
             position=_failed(attempt),
         )
-    lost = previous is not None and previous.reason == Reason.VOLUME_LOST
+    lost = stage == "prepare" and restarts.follows_a_lost_volume(previous)
     vouched = target.revision in ledger.revisions and not lost
     ledger = ledger.with_start(target.revision, target.frozen, attempt)
     ledger, actions = storage.to_start(snapshot, target, ledger, stage, vouched=vouched)

@@ -59,7 +59,7 @@ def with_gpu_seconds(
     return ledger.with_gpu_seconds(
         target.revision,
         measured["gpuSeconds"],
-        started=started(pods[-1]),
+        started=started(pods[0]),
         until=ended(pods[-1]) or now,
     )
 

@@ -79,6 +79,17 @@ def too_many(attempt: Attempt, limit: int) -> Attempt:
     return attempt.model_copy(update={"outcome": "Failed", "reason": reason, "message": message})
 
 
+def follows_a_lost_volume(previous: Attempt | None) -> bool:
+    """Report whether the volume may have been lost since the last Job of a stage was created.
+
+    previous: the last attempt. An attempt beyond the limit of restarts hides the loss before it.
+    """
+    if previous is None:
+        return False
+    hides = previous.reason == Reason.TOO_MANY_RESTARTS and previous.job is None
+    return hides or previous.reason == Reason.VOLUME_LOST
+
+
 def capped(attempt: Attempt) -> int:
     """Return how many restarts count towards ``runPolicy.maxRestarts``."""
     return (attempt.failures or 0) + (attempt.disruptions or 0)

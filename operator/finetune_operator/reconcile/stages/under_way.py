@@ -132,11 +132,12 @@ def _follow(
     if not busy and attempt.retry_key != attempts.retry_key(target, attempt.stage):
         # The edit may have fixed what it waits for.
         return stop(ledger, job)
+    if snapshot.volume(target.revision) is not None:
+        return _running(snapshot, target, ledger, attempt, job, now)
+    ledger = ledger.with_untrusted_volume(target.revision, None)
+    create = tuple(storage.ensure(snapshot.job, target, None))
     following = _running(snapshot, target, ledger, attempt, job, now)
-    if snapshot.volume(target.revision) is None:
-        create = tuple(storage.ensure(snapshot.job, target, None))
-        return Decision(ledger=ledger, actions=create).then(following)
-    return following
+    return Decision(ledger=ledger, actions=create).then(following)
 
 
 def _running(

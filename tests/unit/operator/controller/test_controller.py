@@ -13,7 +13,7 @@ from finetune_operator.controller import quiet
 from finetune_operator.controller.controller import Controller
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.types import Progress, Verification
+from finetune_operator.types import Plan, Progress, Verification
 
 
 @pytest.fixture
@@ -156,6 +156,20 @@ async def test_progress_wakes_a_job_once_its_status_may_be_written_again(
     assert rig.delays == [quiet.SECONDS]
     rig.controller.wake(KEY, Verification(pod="p", build="b", outcome="Verified"))
     assert rig.controller.queue.pop() == KEY
+
+
+async def test_a_status_that_waits_is_written_within_fifteen_seconds(rig: Rig) -> None:
+    """Although the job is polled once a minute."""
+    shown = {"conditions": [{"type": "Ready", "status": "False", "reason": "Preparing"}]}
+    await rig.reconcile()
+    rig.delays.clear()
+    for progress in ("1%", "2%"):
+        planned = Plan(status={**shown, "progress": progress}, requeue_after=60.0)
+        rig.planner.plan = lambda *_, planned=planned, **__: planned  # type: ignore[method-assign]
+        await rig.reconcile()
+    written, waits = rig.delays
+    # A delay is varied by a few per cent.
+    assert quiet.SECONDS < waits < 1.1 * quiet.MOST_SECONDS < 50 < written
 
 
 def test_a_stuck_worker_is_unhealthy(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

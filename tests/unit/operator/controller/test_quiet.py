@@ -209,14 +209,15 @@ class Executing:
         self.executor = PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="pod"))
         self.statuses = StatusWrites()
 
-    async def execute(self, status: Any, seconds: float) -> int:
-        """Return the number of writes. seconds: time since the start."""
+    async def execute(self, status: Any, seconds: float, *, remembers: bool = True) -> int:
+        """Return the number of writes. seconds: since the start; remembers: earlier writes."""
         reader = Reader(kube=self.kube, store=ObjectStore(), metrics=FakePodMetrics())
         snapshot = await reader.read(("ns", "demo"))
         assert snapshot is not None
         plan = Plan(status=status, requeue_after=15.0)
         now = START + timedelta(seconds=seconds)
-        return await self.executor.execute(snapshot, plan, now, applied={}, statuses=self.statuses)
+        statuses = self.statuses if remembers else None
+        return await self.executor.execute(snapshot, plan, now, applied={}, statuses=statuses)
 
     def latest(self) -> Any:
         """Return the status from which the next plan starts."""
@@ -246,6 +247,8 @@ async def test_an_observation_waits_for_ten_seconds_of_its_own() -> None:
         known = {"stage": "merge", "attempt": 1, **attempt}
         return {"conditions": [], "revisions": [{"revision": "r1", "stages": [known]}]}
 
+    run = Executing(status(outcome="Starting"))
+    assert await run.execute(status(outcome="Running"), 90, remembers=False) == 1
     run = Executing(status(outcome="Starting"))
     assert await run.execute(status(outcome="Running", job="j"), 100) == 0
     assert await run.execute(status(outcome="Running", job="j", pod="p"), 105) == 0

@@ -332,6 +332,38 @@ def test_a_claim_in_place_of_a_lost_one_is_unknown(paused: bool) -> None:
     assert cluster.status["revisions"][0]["untrustedVolume"] == other["metadata"]["uid"]
 
 
+def test_a_limit_of_restarts_does_not_hide_the_loss_of_the_volume() -> None:
+    cluster = Cluster()
+    cluster.edit(runPolicy={"maxRestarts": 0})
+    for step in (PREPARED, running("train")):
+        step(cluster)
+    (claim,) = cluster.each(naming.VOLUME)
+    for each in list(cluster.objects.values()):
+        if each["kind"] in ("Job", "Pod", naming.VOLUME):
+            cluster.remove(each)
+    cluster.add({**claim, "metadata": {key: claim["metadata"][key] for key in ("name", "labels")}})
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "TooManyRestarts"
+    cluster.edit(runPolicy={"maxRestarts": 5})
+    cluster.settle()
+    assert UNTRUSTED in prepare_arguments(cluster)
+
+
+def test_only_preparation_starts_with_an_unknown_claim() -> None:
+    """After a loss, training starts again on the claim of the second preparation."""
+    cluster = Cluster()
+    for step in (PREPARED, running("train")):
+        step(cluster)
+    for each in list(cluster.objects.values()):
+        if each["kind"] in ("Job", "Pod", naming.VOLUME):
+            cluster.remove(each)
+    for step in (settle, PREPARED, running("train")):
+        step(cluster)
+    (record,) = cluster.status["revisions"]
+    assert [each["outcome"] for each in record["stages"]] == ["Completed", "Running"]
+    assert "untrustedVolume" not in record
+
+
 def test_a_new_claim_in_place_of_an_unknown_one_is_known() -> None:
     cluster = Cluster()
     adopt(cluster)

@@ -140,6 +140,15 @@ async def test_absence_of_an_object_of_the_ledger_is_confirmed(
     assert (await reading.read()).jobs == ()
 
 
+async def test_absence_of_a_volume_with_unknown_content_is_confirmed() -> None:
+    existing = child("PersistentVolumeClaim", "demo-r1", status={"phase": "Bound"})
+    existing["metadata"]["labels"] = {}
+    status = ledger(attempt("prepare", "Starting"))
+    status["revisions"][0]["untrustedVolume"] = "uid"
+    snapshot = await Reading(job(**status), existing).watched().read()
+    assert [each["metadata"]["name"] for each in snapshot.volumes] == ["demo-r1"]
+
+
 async def test_the_configmap_of_the_revision_is_read_once_for_each_version() -> None:
     frozen = child("ConfigMap", "demo-r1", data={"job.json": "{}"})
     reading = Reading(job(**ledger()), frozen, child("ConfigMap", "other", data={"a": "b"}))
