@@ -85,7 +85,7 @@ def test_value_in_the_generation_configuration_is_checked_as_well(tmp_path: Path
 def test_kernel_of_a_repository_is_rejected(tmp_path: Path, name: str) -> None:
     """The library would download the code of a kernel, and run it."""
     folder = base(tmp_path, **KERNELS[name])
-    message = "requires code of a repository, and the trainer never runs such code"
+    message = r"requires code of a repository\. The trainer never runs code of a repository"
     with pytest.raises(InvalidSpec, match=message):
         base_files.check_config(folder, source="acme/evil")
 

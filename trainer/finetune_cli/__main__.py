@@ -80,10 +80,11 @@ COMMANDS = {
             module="copy",
             summary="copy a model out of the cluster",
             description="Copy the merged model or the adapter of a FineTuneJob to a local folder. "
-            "The command uses kubectl with your rights: it creates a pod that mounts the volume "
-            "of the job read-only, copies the files, and deletes the pod. It checks every file "
-            "against the digests that training recorded. If the connection is interrupted, run "
-            "the command again; complete files are not copied again.",
+            "The command uses kubectl with your rights. It creates a pod that mounts the volume "
+            "of the job read-only. The command copies the files from this pod, and then deletes "
+            "the pod. It checks every file against the digests that training recorded. If the "
+            "connection is interrupted, run the command again; complete files are not copied "
+            "again.",
             example="support ./support-model",
         ),
     )

@@ -51,8 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--revision",
-        help="revision to copy; default: the first one with a completed model or adapter, in this "
-        "order: revision of the spec, served revision, other revisions from new to old",
+        help="revision to copy. By default, the command tries the revision of the spec, then the "
+        "served revision, then the other revisions from new to old. It copies the first one with a "
+        "completed model or adapter",
     )
     parser.add_argument(
         "--image",
@@ -149,13 +150,13 @@ def _wait(kubectl: Kubectl, name: str, seconds: float) -> None:
             log(f"waiting for the pod {name}: {reason}")
         if status.get("phase") == "Failed" or reason.startswith(NEVER_STARTS):
             raise CommandFailed(
-                f"the pod {name} cannot start: {reason}: fix the cause, or set --image if the "
+                f"the pod {name} cannot start ({reason}): fix the cause, or set --image if the "
                 "image cannot be used"
             )
         if time.monotonic() > until:
             raise CommandFailed(
-                f"the pod {name} did not start within {seconds:.0f} s: {reason}: fix the cause, or "
-                "raise --timeout"
+                f"the pod {name} did not start within {seconds:.0f} s ({reason}): fix the cause, "
+                "or raise --timeout"
             )
         time.sleep(POLL_SECONDS)
 
@@ -186,8 +187,8 @@ def _manifest(kubectl: Kubectl, name: str, selection: Selection) -> Manifest:
     if selection.digest not in (None, found.digest):
         raise CommandFailed(
             f"the content of {selection.folder} has the digest {found.digest}, but the ledger of "
-            f"revision {selection.revision} has {selection.digest}: the volume was changed; do not "
-            "use this model"
+            f"revision {selection.revision} has {selection.digest}, so the volume was changed: do "
+            "not use this model"
         )
     return found
 

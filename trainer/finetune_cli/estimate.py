@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--card",
         metavar="NAME",
-        help=f"GPU, as in the node label {PRODUCT_LABEL}; default: the GPU in "
-        f"placement.nodeSelector, or {CHART_CARD}",
+        help=f"GPU model, as in the node label {PRODUCT_LABEL}; default: the GPU model in "
+        f"placement.nodeSelector; if it names none, {CHART_CARD}",
     )
     parser.add_argument(
         "--rows", type=int, metavar="N", help="number of training rows, to estimate steps and time"
@@ -123,7 +123,7 @@ def of(
     if found_shape is None:
         raise InvalidSpec(
             f"the estimate does not support the family of model {spec.model.source}. The prepare "
-            "stage accepts this model, but does not check its memory"
+            "stage accepts this model, but does not estimate how much memory the job needs"
         )
     name = card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
     data = data or _data(file, rows=None, tokens=None, longest=None)

@@ -31,7 +31,9 @@ from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.sources import egress, trust
 from finetune_trainer.volume_layout import Layout
 
-DESCRIPTION = "Prepare, train or merge one FineTuneJob: the stages that the operator runs."
+DESCRIPTION = (
+    "Run one stage of a FineTuneJob: prepare, train or merge. The operator runs this command."
+)
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 

@@ -40,7 +40,7 @@ class State:
         self._size = gauge("size_bytes", "Total size in bytes of the files to verify.")
         self._outcome = Gauge(
             "finetune_verify_outcome",
-            "Outcome of the verification: 1 for the current outcome, 0 for the others.",
+            "Outcome of the verification: 1 for the current outcome, 0 for every other outcome.",
             ["outcome"],
             registry=self.registry,
         )

@@ -584,7 +584,7 @@ def test_wrong_sums_fail_the_merge(done: Workshop, make: MakeWorkshop, tmp_path:
     [
         (
             "model.layers.0.mlp.up_proj",
-            "the 4-bit codes of {} differ from the codes of the training",
+            "the 4-bit codes of {} differ from the codes that training used",
         ),
         (
             "model.layers.9.mlp.up_proj",

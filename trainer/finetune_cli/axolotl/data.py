@@ -135,8 +135,8 @@ def _split(one: Settings) -> dict[str, Any]:
     found = SPLIT.fullmatch(str(value))
     if found is None:
         raise InvalidSpec(
-            f"{one.named('split')} is not supported: a job reads a whole split, or its first rows; "
-            "write train[:1000] for the first 1000 rows"
+            f"{one.named('split')} is not supported, because a job reads a whole split or its "
+            "first rows: for the first 1000 rows, write train[:1000]"
         )
     rows = {} if found["rows"] is None else {"maxSamples": int(found["rows"])}
     return {"split": found["name"], **rows}
@@ -217,7 +217,7 @@ def _validation(settings: Settings) -> float:
         return float(size)
     settings.changed(
         "val_set_size",
-        "is not in the range of validationFraction, 0 to 0.5: the job sets validationFraction: "
-        "0.05",
+        "is not in the range of validationFraction, 0 to 0.5, so the job sets "
+        "validationFraction: 0.05",
     )
     return 0.05

@@ -51,8 +51,8 @@ def _keys(one: Settings, *, sharegpt: bool) -> dict[str, str]:
     if renamed:
         one.dropped(
             "message_property_mappings",
-            "the job renames only the keys of role and content: in the rows, rename "
-            f"{', '.join(renamed)}",
+            "the job can rename only the keys for the role and the content of a message: in the "
+            f"rows, rename {', '.join(renamed)}",
         )
     standard = SHAREGPT if sharegpt else {part: part for part in old}
     return {part: str(found.get(part, name)) for part, name in standard.items()}
@@ -68,7 +68,8 @@ def _roles(one: Settings, *, format_: str, renamed: bool) -> dict[str, str]:
     if others := sorted(map(str, targets.keys() - known)):
         one.dropped(
             "roles",
-            f"a job has no role {', '.join(others)}: the only roles are {', '.join(known)}",
+            f"a job cannot rename a role to {' or '.join(others)}: it has only the roles "
+            f"{', '.join(known)}",
         )
     return {
         str(source): target

@@ -195,7 +195,7 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
         ratio = round(float(count) / float(steps), 4)
     if ratio is not None and ratio > 0.5:
         settings.changed(
-            "warmup_ratio", "exceeds the maximum of 0.5: the job sets warmupRatio: 0.5"
+            "warmup_ratio", "exceeds the maximum of 0.5, so the job sets warmupRatio: 0.5"
         )
     return None if ratio is None else min(0.5, float(ratio))
 
@@ -232,14 +232,14 @@ def _every(settings: Settings, steps: str, times: str) -> int | None:
     if settings.take(times) is not None and value is None:
         settings.equivalent(
             times,
-            "depends on the number of rows: the job uses the default interval; to choose the "
+            "depends on the number of rows, so the job uses the default interval: to choose the "
             f"interval, set {steps}",
         )
     if isinstance(value, float) and value < 1:
         settings.equivalent(
             steps,
-            "is a fraction of the run: the job uses the default interval; to choose the interval, "
-            "set a number of steps",
+            "is a fraction of the run, so the job uses the default interval: to choose the "
+            "interval, set a number of steps",
         )
         return None
     return None if not value else int(value)

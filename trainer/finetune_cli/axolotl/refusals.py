@@ -25,8 +25,8 @@ def refuse_other_trainings(settings: Settings) -> None:
     for key in QUANTIZED:
         if settings.take(key):
             raise InvalidSpec(
-                f"{settings.named(key)} is not supported: the job itself quantizes the base model; "
-                "set base_model to a model with 16-bit weights"
+                f"{settings.named(key)} is not supported, because the job itself quantizes the "
+                "base model: set base_model to a model with 16-bit weights"
             )
     for plugin in settings.take("plugins") or ():
         if "diffusion" in str(plugin):

@@ -62,7 +62,7 @@ def chat_template(settings: Settings, entries: list[Entry], *, base: str) -> str
         settings.changed(
             "chat_template",
             f"the job sets dataset.chatTemplate, because {base} probably has no chat template; "
-            "to use the chat template of the base model, remove dataset.chatTemplate",
+            "if it has one, remove dataset.chatTemplate to use the template of the base model",
         )
         return TEMPLATES[name]
     settings.dropped(

@@ -76,7 +76,7 @@ def _write(content: IO[bytes], entry: Entry, target: Path, on_bytes: OnBytes) ->
         part.unlink()
         raise CommandFailed(
             f"{entry.name} has the SHA-256 {digest.hexdigest()}, but its manifest says "
-            f"{entry.sha256}: the file on the volume is damaged; to train again, set spec.rerun to "
-            "a new value"
+            f"{entry.sha256}, so the file on the volume is damaged: to train again, set spec.rerun "
+            "to a new value"
         )
     part.rename(target)

@@ -66,8 +66,9 @@ def check_fields(document: Mapping[str, Any], *, file: str, source: str) -> None
         # transformers would download the kernel, which is code, from the hub, and run it.
         if "/" in value:
             raise InvalidSpec(
-                f"{name} in {file} of model {source} is {one_line(repr(value), 80)}: this requires "
-                f"code of a repository, and the trainer never runs such code; {ADVICE}"
+                f"{name} in {file} of model {source} is {one_line(repr(value), 80)}, which "
+                "requires code of a repository. The trainer never runs code of a repository: "
+                f"{ADVICE}"
             )
 
 

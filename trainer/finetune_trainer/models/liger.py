@@ -42,4 +42,6 @@ def check_device(recipe: Training, *, cuda: bool) -> None:
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if recipe.advanced.liger_fused_linear_cross_entropy and not cuda and not interpreted:
-        raise InvalidSpec(f"{FIELD} is true, but Liger's kernel needs a GPU: set it to false")
+        raise InvalidSpec(
+            f"{FIELD} is true, but Liger's kernel needs a GPU: set the field to false"
+        )

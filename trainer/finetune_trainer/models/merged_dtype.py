@@ -51,7 +51,7 @@ def check_cards(options: EstimateOptions, config: Mapping[str, Any]) -> None:
     if written == "bfloat16" and old is not None:
         capability = ".".join(map(str, old.capability))
         raise InvalidSpec(
-            f"the serving pods compute in bfloat16 ({cause}), but {old.name} with compute "
-            f"capability {capability} does not support it: {remediation}use spec.placement to "
-            "select an Ampere or later card"
+            f"the serving pods compute in bfloat16 ({cause}), but {old.name} (compute capability "
+            f"{capability}) does not support bfloat16: {remediation}use spec.placement to select "
+            "an Ampere or later card"
         )

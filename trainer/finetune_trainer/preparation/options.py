@@ -16,15 +16,15 @@ def add(command: argparse.ArgumentParser) -> None:
         "--card",
         action="append",
         default=[],
-        help="GPU model, as in the node label nvidia.com/gpu.product; for several models, repeat "
-        "the option: the memory check uses the GPU with the least memory; to skip the memory "
-        "check, omit the option",
+        help="GPU model, as in the node label nvidia.com/gpu.product. For several GPU models, "
+        "repeat the option; the memory check then uses the GPU with the least memory. To skip the "
+        "memory check, omit the option",
     )
     command.add_argument(
         "--driver",
         type=int,
-        help="number of the NVIDIA driver branch on the GPU nodes, such as 580; omit it if it is "
-        "not known",
+        help="number of the NVIDIA driver branch on the GPU nodes (example: 580); omit the option "
+        "if the branch is not known",
     )
     command.add_argument(
         "--compute-capability",

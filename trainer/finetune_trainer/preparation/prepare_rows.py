@@ -271,8 +271,8 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
     context = base.config.get("max_position_embeddings")
     if isinstance(context, int) and min(longest, job.training.sequence_length) > context:
         warnings.append(
-            f"rows are up to {longest} tokens long, but the context of the base is {context} "
-            "tokens: lower training.sequenceLength"
+            f"rows are up to {longest} tokens long, but the context length of the base model is "
+            f"{context} tokens: lower training.sequenceLength"
         )
     if counts.duplicate_rows and job.dataset.duplicates == "keep":
         warnings.append(

@@ -140,7 +140,7 @@ class Quantizer:
         """Raise NotMergeable if the codes of all pieces differ from those of the training."""
         if self._sha256.hexdigest() != self._digest:
             raise NotMergeable(
-                f"the 4-bit codes of {self._module} differ from the codes of the training: set "
+                f"the 4-bit codes of {self._module} differ from the codes that training used: set "
                 "merge.base to original"
             )
 

@@ -32,7 +32,7 @@ def translate_volume_errors(folder: Path, doing: str) -> Iterator[None]:
         if is_broken_volume(error):
             raise Transient(
                 f"I/O error on the volume while {doing} ({one_line(error)}): "
-                "the operator retries the stage from its intact files. If the error persists, "
+                "the operator keeps the intact files and retries the stage. If the error persists, "
                 "check the disk behind spec.storage.storageClassName"
             ) from error
         raise

@@ -122,7 +122,7 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
     where = "CPU" if facts["device"] == "cpu" else "GPU"
     log(
         f"recorded the reference in {recorded.seconds:.1f} s, "
-        f"{100 * recorded.seconds / total:.1f} % of {total:.0f} {where} seconds"
+        f"{100 * recorded.seconds / total:.1f} % of the {total:.0f} {where} seconds of the training"
     )
     return Result(
         stage="train",

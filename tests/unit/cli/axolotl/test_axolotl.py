@@ -209,7 +209,7 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "a job trains no adapter on lm_head"),
         (
             {"warmup_ratio": 0.7},
-            "warmup_ratio: 0.7: exceeds the maximum of 0.5: the job sets warmupRatio: 0.5",
+            "warmup_ratio: 0.7: exceeds the maximum of 0.5, so the job sets warmupRatio: 0.5",
         ),
     ],
 )
@@ -230,7 +230,7 @@ def test_setting_that_is_not_copied_gets_a_note(changes: dict[str, Any], words: 
             {"processor_type": "AutoProcessor"},
             "trains on text only",
         ),
-        ({"gptq": True}, "gptq: true is not supported: the job itself quantizes the base model"),
+        ({"gptq": True}, "gptq: true is not supported, because the job itself quantizes the base"),
         ({"plugins": ["axolotl.integrations.diffusion.DiffusionPlugin"]}, "diffusion"),
         *(
             (
@@ -387,10 +387,10 @@ def test_minimal_configuration_gets_no_note() -> None:
     [
         (
             {"message_property_mappings": {"role": "role", "tool_calls": "calls"}},
-            "message_property_mappings: the job renames only the keys of role and content: in the "
-            "rows, rename calls to tool_calls",
+            "message_property_mappings: the job can rename only the keys for the role and the "
+            "content of a message: in the rows, rename calls to tool_calls",
         ),
-        ({"roles": {"critic": ["judge"]}}, "roles: a job has no role critic: the only roles are"),
+        ({"roles": {"critic": ["judge"]}}, "roles: a job cannot rename a role to critic: it has"),
         ({"message_field_training": "train"}, "exclude a message from the loss, set weight: 0"),
         ({"drop_system_message": True}, "the job keeps the system messages"),
         ({"field_thinking": "thoughts"}, "rename it to reasoning_content in the rows"),

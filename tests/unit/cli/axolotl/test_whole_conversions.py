@@ -18,7 +18,7 @@ NO_LIGER = (
     "equivalent  liger_fused_linear_cross_entropy: true: the job does not use Liger's loss with"
 )
 NOT_A_FRACTION = (
-    "is not in the range of validationFraction, 0 to 0.5: the job sets validationFraction: 0.05"
+    "is not in the range of validationFraction, 0 to 0.5, so the job sets validationFraction: 0.05"
 )
 ONE_GPU = (
     "a job trains on one GPU, but Axolotl multiplies the effective batch size by the number of "
@@ -224,7 +224,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"warmup_ratio": 0.51},
         {"advanced.warmupRatio": 0.5},
         [
-            "changed     warmup_ratio: 0.51: exceeds the maximum of 0.5: the job sets "
+            "changed     warmup_ratio: 0.51: exceeds the maximum of 0.5, so the job sets "
             "warmupRatio: 0.5"
         ],
     ),
@@ -292,8 +292,8 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"evals_per_epoch": 4, "val_set_size": 0.1},
         {"spec.dataset.validationFraction": 0.1},
         [
-            "equivalent  evals_per_epoch: 4: depends on the number of rows: the job uses the "
-            "default interval; to choose the interval, set eval_steps"
+            "equivalent  evals_per_epoch: 4: depends on the number of rows, so the job uses "
+            "the default interval: to choose the interval, set eval_steps"
         ],
     ),
     ({"save_steps": 7}, {"advanced.saveSteps": 7}, []),
@@ -303,16 +303,16 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"save_steps": 0.25},
         {},
         [
-            "equivalent  save_steps: 0.25: is a fraction of the run: the job uses the default "
-            "interval; to choose the interval, set a number of steps"
+            "equivalent  save_steps: 0.25: is a fraction of the run, so the job uses the default "
+            "interval: to choose the interval, set a number of steps"
         ],
     ),
     (
         {"saves_per_epoch": 1},
         {},
         [
-            "equivalent  saves_per_epoch: 1: depends on the number of rows: the job uses the "
-            "default interval; to choose the interval, set save_steps"
+            "equivalent  saves_per_epoch: 1: depends on the number of rows, so the job uses "
+            "the default interval: to choose the interval, set save_steps"
         ],
     ),
     (
@@ -506,16 +506,17 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"message_property_mappings": {"tool_calls": "calls", "name": "name"}},
             {"format": "messages"},
             [
-                "dropped     datasets[0].message_property_mappings: the job renames only the "
-                "keys of role and content: in the rows, rename calls to tool_calls"
+                "dropped     datasets[0].message_property_mappings: the job can rename only "
+                "the keys for the role and the content of a message: in the rows, rename calls to "
+                "tool_calls"
             ],
         ),
         (
             {"roles": {"critic": ["judge"], "tool": ["function", "tool"]}},
             {"format": "messages", "mapping": {"roles": {"function": "tool"}}},
             [
-                "dropped     datasets[0].roles: a job has no role critic: the only roles are "
-                "system, developer, user, assistant, tool"
+                "dropped     datasets[0].roles: a job cannot rename a role to critic: it has "
+                "only the roles system, developer, user, assistant, tool"
             ],
         ),
         (
@@ -590,7 +591,7 @@ def test_setting_of_a_dataset_is_converted_with_these_notes(
             "org/Model",
             "changed",
             "the job sets dataset.chatTemplate, because org/Model probably has no chat template; "
-            "to use the chat template of the base model, remove dataset.chatTemplate",
+            "if it has one, remove dataset.chatTemplate to use the template of the base model",
         ),
         ("org/Model-Instruct", "changed", "the job uses the chat template of the base model"),
     ],
@@ -617,8 +618,8 @@ TEXT_ONLY = (
     "multimodal model"
 )
 SIXTEEN_BITS = (
-    "is not supported: the job itself quantizes the base model; set base_model to a model with "
-    "16-bit weights"
+    "is not supported, because the job itself quantizes the base model: set base_model to a model "
+    "with 16-bit weights"
 )
 
 

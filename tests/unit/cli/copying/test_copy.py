@@ -282,7 +282,7 @@ def test_content_that_the_ledger_does_not_know_is_refused(
     status["revisions"][0]["artifacts"]["merged"] = "sha256:other"
     cluster.write()
     assert copied(tmp_path / "model") == 1
-    assert "the volume was changed; do not use this model" in capsys.readouterr().err
+    assert "so the volume was changed: do not use this model" in capsys.readouterr().err
     assert cluster.calls("delete")
 
 
@@ -313,7 +313,7 @@ def test_folder_with_another_model_is_refused(
                     }
                 ],
             },
-            "did not start within 0 s: Unschedulable 0/1 nodes are available",
+            "did not start within 0 s (Unschedulable 0/1 nodes are available)",
         ),
         (
             {
@@ -322,9 +322,9 @@ def test_folder_with_another_model_is_refused(
                     {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
                 ],
             },
-            "cannot start: ErrImagePull no such image: fix the cause, or set --image",
+            "cannot start (ErrImagePull no such image): fix the cause, or set --image",
         ),
-        ({"phase": "Failed", "message": "evicted"}, "cannot start: evicted"),
+        ({"phase": "Failed", "message": "evicted"}, "cannot start (evicted)"),
     ],
 )
 def test_pod_that_does_not_start_is_explained_and_deleted(

@@ -178,7 +178,7 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
     arguments = SFTConfig(**wanted)
     # On a CPU, Unsloth replaces 8-bit optimizers, disables packing, and avoids bfloat16.
     for name, value in _changed(arguments, wanted).items():
-        log(f"restoring {name} to {wanted[name]}; the library set {value}")
+        log(f"the library set {name} to {value}: restoring {name} to {wanted[name]}")
         setattr(arguments, name, wanted[name])
     trainer = Trainer(
         request=request,
