@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     )
     common.add_argument(
         "--config-digest",
-        help="expected SHA-256 of job.json, in hex; the command fails if the digest differs; "
-        "without this option, the digest is not checked",
+        help="expected SHA-256 of job.json, in hex. The command fails if the digest differs. "
+        "Without this option, the digest is not checked",
     )
     common.add_argument("--work", type=Path, required=True, help="root folder of the volume")
     root = _Parser(prog="finetune_trainer", description=DESCRIPTION)

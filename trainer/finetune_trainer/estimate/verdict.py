@@ -96,7 +96,7 @@ def warnings(found: Estimate) -> list[str]:
     if card is not None and card.shared:
         found_warnings.append(
             f"{card.name} is time-sliced: other pods can use parts of its {gib(card.memory)}, so "
-            "training can run out of memory; if other pods use this GPU, select an unshared GPU "
+            "training can run out of memory. If other pods use this GPU, select an unshared GPU "
             "with spec.placement"
         )
     if card is not None and USABLE * card.memory < found.training.total <= card.memory:

@@ -144,8 +144,8 @@ def require_present(name: str) -> None:
     if name not in installed():
         raise InvalidSpec(
             f"the prepare stage selected the backend {name}, but this trainer image does not "
-            "contain it: use the image of the prepare stage; or, to train a new revision with trl, "
-            "set training.advanced.backend to trl"
+            "contain it: use the image of the prepare stage, or set training.advanced.backend to "
+            "trl to train a new revision with trl"
         )
 
 

@@ -76,9 +76,10 @@ def check(
     free, needed = disk.free_bytes(work), found.volume - base_bytes + base_remaining
     if free < needed:
         raise VolumeFull(
-            f"base, checkpoints and merged model need about {disk.human(found.volume)}; the volume "
-            f"has {disk.human(free)} free, but {disk.human(needed)} must still be written: raise "
-            f"spec.storage.size by at least {disk.human(needed - free)}"
+            f"base, checkpoints and merged model need about {disk.human(found.volume)}. Of this, "
+            f"{disk.human(needed)} must still be written, but the volume has only "
+            f"{disk.human(free)} free: raise spec.storage.size by at least "
+            f"{disk.human(needed - free)}"
         )
     return CheckedEstimate(
         facts=report.facts(found),
