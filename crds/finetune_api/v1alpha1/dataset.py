@@ -50,10 +50,9 @@ class Dataset(Rows):
         edit=Edit.RETRAIN,
     )
     prompt_format: str | None = field(
-        "Custom prompt for training and for the serving endpoint, such as 'Question: "
-        "{prompt}\\nAnswer: '. The placeholder {prompt} stands for a part of a row: "
-        "the instruction and the input (format: alpaca), or the prompt (format: "
-        "prompt-completion).",
+        "Custom prompt for training and for the serving endpoint. Example: 'Question: "
+        "{prompt}\\nAnswer: '. The placeholder {prompt} stands for the prompt of a row. With "
+        "format: alpaca, it stands for the instruction and the input of the row.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -132,7 +131,7 @@ class NamedDataset(Dataset):
     """One of several datasets."""
 
     name: str = field(
-        "Name of the dataset, such as support. Messages, status and metrics contain the name.",
+        'Name of the dataset. Example: "support". Messages, status and metrics contain the name.',
         edit=Edit.RETRAIN,
         max_length=24,
         rules=(
@@ -161,7 +160,7 @@ class FormatRecord(LedgerModel):
     """The format of a dataset, determined by data preparation."""
 
     dataset: str = Field(
-        description="Path of the dataset in the spec, such as dataset or evaluation.dataset."
+        description='Path of the dataset in the spec. Examples: "dataset", "evaluation.dataset".'
     )
     format: Format = Field(description="Format in which the rows were read.")
     requested: Literal["auto", Format] = Field(
@@ -249,7 +248,7 @@ class Data(RowStatistics):
         None,
         description="Suggested value of --tool-call-parser in serving.extraArgs. With this "
         "parser, vLLM recognizes tool calls in the answers of the model. Present if the rows "
-        "contain tool calls in a format for which the prepare stage knows a parser of vLLM.",
+        "contain tool calls and the prepare stage knows a vLLM parser for their format.",
     )
     datasets: list[DatasetRows] | None = Field(
         None,

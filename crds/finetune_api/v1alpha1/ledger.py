@@ -22,8 +22,8 @@ class FrozenConfiguration(LedgerModel):
         "first 8 digits are the name of the revision."
     )
     job_digest: str = Field(
-        description="SHA-256 digest (hex) of job.json, the input of the trainer, in the ConfigMap "
-        "of the revision."
+        description="SHA-256 digest (hex) of job.json in the ConfigMap of the revision. The file "
+        "job.json is the input of the trainer."
     )
     operator_digest: str = Field(
         description="SHA-256 digest (hex) of operator.json in the ConfigMap of the revision."
@@ -61,13 +61,13 @@ class Attempt(LedgerModel):
     )
     retry_key: str | None = Field(
         None,
-        description="Hash of certain fields of the spec. You can change one of these fields to "
-        "retry a failed stage. If the hash changes, the operator retries the failed stage.",
+        description="Hash of certain fields of the spec. If you change one of these fields, the "
+        "hash changes, and the operator retries a failed stage.",
     )
     admitted: list[str] | None = Field(
         None,
-        description="Digests of the spec values that affect the serving pods and that a policy "
-        "limits. The policy allowed these values. If a value changes, the operator checks it "
+        description="Digests of spec values. These values affect the serving pods, a policy limits "
+        "them, and the policy allowed them. If one of the values changes, the operator checks it "
         "against the policy again. Present only for the stage serve.",
     )
     job: str | None = Field(
@@ -82,7 +82,7 @@ class Attempt(LedgerModel):
     image_id: str | None = Field(
         None,
         alias="imageID",
-        description="Image ID of the container in the newest pod that has started.",
+        description="Image ID of the container, read from the newest pod that has started.",
     )
     failures: int | None = Field(
         None,
@@ -137,7 +137,7 @@ class EvaluatedBuild(LedgerModel):
 class EvaluatedDataset(LedgerModel):
     """Held-out losses on the rows of one of several datasets."""
 
-    name: str = Field(description="Path in the spec, such as datasets[support].", max_length=64)
+    name: str = Field(description="Path in the spec. Example: datasets[support].", max_length=64)
     tokens: int = Field(description="Number of answer tokens in the held-out rows of the dataset.")
     base_loss: str = Field(description="Mean held-out loss of the base model per answer token.")
     loss: str = Field(
@@ -160,8 +160,8 @@ class Evaluation(LedgerModel):
         "comparable if their digests are equal.",
     )
     dequantized: EvaluatedBuild = Field(
-        description="Held-out loss of the tuned model with base weights that are rounded to 4 "
-        "bits (merge.base: dequantized)."
+        description="Held-out loss of the tuned model if the adapter is applied to base weights "
+        "rounded to 4 bits, as with merge.base: dequantized."
     )
     datasets: list[EvaluatedDataset] | None = Field(
         None,
@@ -169,8 +169,8 @@ class Evaluation(LedgerModel):
         "several datasets and no evaluation dataset.",
     )
     original: EvaluatedBuild = Field(
-        description="Held-out loss of the tuned model with the weights of the published base "
-        "model (merge.base: original)."
+        description="Held-out loss of the tuned model if the adapter is applied to the weights of "
+        "the published base model, as with merge.base: original."
     )
 
 
@@ -197,8 +197,8 @@ class Artifacts(LedgerModel):
     )
     chat_template: str | None = Field(
         None,
-        description="Digest of the chat template. Present only if this template differs from the "
-        "chat template of the base model.",
+        description="Digest of the chat template that is used instead of the chat template of the "
+        "base model. Absent if there is no such template.",
     )
     effective_template: str | None = Field(None, description="Digest of the chat template in use.")
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
@@ -242,8 +242,8 @@ class Revision(LedgerModel):
     """A frozen spec, and the attempts and artifacts of its stages."""
 
     revision: str = Field(
-        description="Name of the revision: the first 8 hex digits of the digest of the values that "
-        "affect the trained weights."
+        description="Name of the revision. The name consists of the first 8 hex digits of "
+        "frozen.digest."
     )
     frozen: FrozenConfiguration | None = Field(
         None, description="Configuration of the operator at the start of the revision."
@@ -270,9 +270,9 @@ class Revision(LedgerModel):
     )
     untrusted_volume: str | None = Field(
         None,
-        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used or that was "
-        "restored. The prepare stage keeps a downloaded file only if its digest matches the digest "
-        "that the source states. The prepare stage deletes all other files on the volume.",
+        description="UID of a PersistentVolumeClaim that was restored or was used by an earlier "
+        "FineTuneJob. The prepare stage keeps a downloaded file only if its digest matches the "
+        "digest that the source states. The prepare stage deletes all other files on the volume.",
     )
     card: str | None = Field(
         None,
@@ -284,7 +284,7 @@ class Revision(LedgerModel):
     )
     gpu_release: GPURelease | None = Field(
         None,
-        description="Release of the GPU of the serving pods for the training of the revision. "
+        description="Release of the serving pods' GPU so that the revision can be trained. "
         "With serving.rollout: Auto, there is at most one release per revision.",
     )
     gpu_seconds_lost: int | None = Field(
@@ -294,7 +294,7 @@ class Revision(LedgerModel):
     )
     training_started: str | None = Field(
         None,
-        description="Start time of the first train pod on the current volume. If the trainer "
-        "reports more GPU time than the time since this start, the operator ignores the excess.",
+        description="Start time of the first train pod on the current volume. The operator ignores "
+        "reported GPU time that exceeds the time since this start.",
         json_schema_extra={"format": "date-time"},
     )

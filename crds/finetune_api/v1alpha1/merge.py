@@ -23,7 +23,7 @@ class Merge(ApiModel):
         edit=Edit.REMERGE,
     )
     base: Literal["dequantized", "original"] = field(
-        'Base weights for the merge with the adapter. "dequantized": the weights rounded to 4 '
+        'Base weights to which the merge adds the adapter. "dequantized": the weights rounded to 4 '
         'bits, as used in training. "original": the weights of the published base model.',
         "dequantized",
         edit=Edit.REMERGE,

@@ -13,10 +13,10 @@ class Model(ApiModel):
     """The base model."""
 
     source: str = field(
-        "Location of the base model. hf://org/name: Hugging Face Hub. pvc://claim/path: folder of "
-        "a PersistentVolumeClaim in the job's namespace. s3://bucket/prefix: objects in a bucket. "
-        "https://host/path/SHA256SUMS: list of the model's files and their digests. The weights "
-        "must be in safetensors files.",
+        "Location of the base model. hf://org/name: repository on the Hugging Face Hub. "
+        "pvc://claim/path: folder of a PersistentVolumeClaim in the job's namespace. "
+        "s3://bucket/prefix: objects in a bucket. https://host/path/SHA256SUMS: list of the "
+        "model's files and their digests. The weights must be in safetensors files.",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(

@@ -52,7 +52,7 @@ class SecretKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
     key: str = object_key(
-        "Key in the Secret. The value of this key is the token or the API key.",
+        "Key of an entry in the Secret. The entry contains the token or the API key.",
         "token",
         kind="Secret",
     )
@@ -64,7 +64,7 @@ class ConfigMapKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("ConfigMap")
     key: str = object_key(
-        "Key in the ConfigMap. The value of this key contains the CA certificates in PEM format.",
+        "Key of an entry in the ConfigMap. The entry contains the CA certificates in PEM format.",
         "ca.crt",
         kind="ConfigMap",
     )

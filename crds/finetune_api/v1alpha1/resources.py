@@ -45,16 +45,14 @@ class ResourceRequirements(ApiModel):
         "GPU: the operator requests one GPU per train pod and per serving pod.",
         None,
         edit=Edit.RETRY,
-        builtin="the default requests of the stage if the field limits is also unset; otherwise "
-        "none",
+        builtin='the default requests of the stage if "limits" is also unset; otherwise none',
         max_length=8,
     )
     limits: dict[str, Quantity] | None = field(
         "Maximum resources of the container, such as {memory: 16Gi}.",
         None,
         edit=Edit.RETRY,
-        builtin="the default limits of the stage if the field requests is also unset; otherwise "
-        "none",
+        builtin='the default limits of the stage if "requests" is also unset; otherwise none',
         max_length=8,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -102,16 +100,16 @@ class Estimate(LedgerModel):
         None, description="Number of rows per forward pass that the estimate assumes."
     )
     training_memory: str | None = Field(
-        None, description="GPU memory that the train pod needs, such as 14336Mi."
+        None, description="GPU memory that the train pod needs. Example: 14336Mi."
     )
     serving_memory: str | None = Field(
-        None, description="GPU memory that each serving pod needs, such as 14336Mi."
+        None, description="GPU memory that each serving pod needs. Example: 14336Mi."
     )
     host_memory: str | None = Field(
-        None, description="Main memory (RAM) that the train pod needs, such as 8192Mi."
+        None, description="Main memory (RAM) that the train pod needs. Example: 8192Mi."
     )
     volume: str | None = Field(
-        None, description="Disk space that the volume of the revision needs, such as 40960Mi."
+        None, description="Disk space that the volume of the revision needs. Example: 40960Mi."
     )
     training_seconds: int | None = Field(
         None, description="Approximate duration of training, in seconds."
@@ -128,15 +126,15 @@ class GPURelease(LedgerModel):
     waiting_since: str | None = Field(
         None,
         description="Start of the period in which no train pod is assigned to a node. Present "
-        "during this period. If no train pod is assigned within 5 minutes, the serving pods start "
-        "again.",
+        "during this period. If no train pod is assigned to a node within 5 minutes, the serving "
+        "pods start again.",
         json_schema_extra={"format": "date-time"},
     )
     ended: str | None = Field(
         None,
-        description="Reason for the end of the release, as one CamelCase word, such as "
-        "ReleaseDidNotHelp or SuspendedByUser. The serving pods then start again. Absent until "
-        "the release ends.",
+        description="Why the release ended, as one CamelCase word. Examples: ReleaseDidNotHelp, "
+        "SuspendedByUser. When the release ends, the serving pods start again. Absent until the "
+        "release ends.",
     )
 
 

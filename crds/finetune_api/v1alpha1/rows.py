@@ -49,15 +49,15 @@ class Columns(ApiModel):
     )
     messages: str | None = _column(
         "messages",
-        "Name of the column with the conversation, a list of messages. Used with format: messages "
-        "and format: sharegpt.",
+        "Name of the column with the conversation. A conversation is a list of messages. Used "
+        "with format: messages and format: sharegpt.",
     )
     tools: str | None = _column(
         "tools",
-        "Name of the column with the tools that the model can call. The value in a row is a list "
-        "of functions in the format of OpenAI. The list can also be JSON text. This column is "
-        "optional. The chat template writes the tools into the prompt. Used with all formats "
-        "except alpaca and text.",
+        "Name of the column with the tools that the model can call. In each row, the value is a "
+        "list of functions in the OpenAI format, or a string that contains this list as JSON. "
+        "This column is optional. The chat template writes the tools into the prompt. Used with "
+        'all formats except "alpaca" and "text".',
     )
     prompt: str | None = _column(
         "prompt", "Name of the column with the prompt. Used with format: prompt-completion."
@@ -76,7 +76,7 @@ class Mapping(ApiModel):
     """Keys and roles of messages, if they differ from those of the format."""
 
     role: str | None = field(
-        "Name of the key whose value is the role of the author of a message.",
+        "Name of the key with the role of a message's author.",
         None,
         edit=Edit.RETRAIN,
         builtin='"role" with format: messages, "from" with format: sharegpt',
@@ -84,7 +84,7 @@ class Mapping(ApiModel):
         max_length=128,
     )
     content: str | None = field(
-        "Name of the key whose value is the text of a message.",
+        "Name of the key with the text of a message.",
         None,
         edit=Edit.RETRAIN,
         builtin='"content" with format: messages, "value" with format: sharegpt',
@@ -92,7 +92,7 @@ class Mapping(ApiModel):
         max_length=128,
     )
     roles: dict[str, Role] | None = field(
-        "Map from the names of roles in the dataset to standard roles, such as {customer: user, "
+        "Map from role names in the dataset to standard roles. Example: {customer: user, "
         "agent: assistant}. The dataset can use the names in this map and the standard names of "
         "the format.",
         None,
@@ -149,7 +149,7 @@ class Rows(ApiModel):
     revision: str | None = sources.revision("dataset")
     sha256: str | None = sources.sha256("dataset")
     split: str = field(
-        "Name of the dataset split to read, such as train or test.",
+        'Name of the dataset split to read. Examples: "train", "test".',
         "train",
         edit=Edit.RETRAIN,
         max_length=128,

@@ -33,18 +33,18 @@ class RunPolicy(ApiModel):
         ge=60,
     )
     prepare_deadline_seconds: int = field(
-        "Maximum duration of a prepare attempt in seconds, including retries and the time that "
-        "its pods wait for a node. After that time, the job fails with the reason "
-        "DeadlineExceeded.",
+        "Maximum duration of an attempt of the prepare stage, in seconds. The duration includes "
+        "retries and the time that pods wait for a node. After the maximum duration, the job "
+        "fails with the reason DeadlineExceeded.",
         21600,
         edit=Edit.RETRY,
         ge=60,
         le=604800,
     )
     pending_deadline_seconds: int = field(
-        "Maximum waiting time of a pod, in seconds. If only a user can fix the problem, such as a "
-        "missing Secret, the condition Stalled becomes True after this time. The job continues "
-        "when the problem is fixed.",
+        "Maximum waiting time of a pod, in seconds. If a pod waits longer because of a problem "
+        "that only a user can fix, the condition Stalled becomes True. Example: a missing Secret. "
+        "The job continues when the problem is fixed.",
         600,
         edit=Edit.RETRY,
         ge=30,

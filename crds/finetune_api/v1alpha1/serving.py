@@ -73,8 +73,8 @@ class Serving(ApiModel):
         edit=Edit.REMERGE,
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
-        'Reaction of the serving pods to a train pod that finds no free GPU. "Auto": release the '
-        "GPU after releaseAfterSeconds if the train pod lacks nothing else, at most once per "
+        'What the serving pods do if a train pod finds no free GPU. "Auto": release their GPU '
+        "after releaseAfterSeconds if the train pod waits only for a GPU, but at most once per "
         'revision. "KeepServing": keep the GPU. "FreeGPU": release the GPU immediately. The '
         "serving pods start again if training is suspended or fails.",
         "Auto",
@@ -107,7 +107,7 @@ class Serving(ApiModel):
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
         'Data type of the base model in vLLM. Used if mode is "adapter". With "auto", vLLM uses '
-        'the data type of the published base model. If mode is "merged", use merge.dtype instead.',
+        'the data type of the published base model. If mode is "merged", set merge.dtype instead.',
         "auto",
         edit=Edit.ROLL,
     )

@@ -91,7 +91,7 @@ def sha256(what: str) -> Any:
     """Declare ``sha256`` of a model or dataset."""
     return field(
         "SHA-256 digest, in hex, of the file at an https:// source. Required for https:// sources. "
-        "The download fails if the digest does not match. If the file is a "
+        "The download fails if the file has a different digest. If the file is a "
         f"{LIST_OF_SUMS} list, each file of the {what} must match its digest in the list.",
         None,
         edit=Edit.RETRAIN,
@@ -120,12 +120,13 @@ def token(what: str) -> Any:
 def ca(what: str) -> Any:
     """Declare ``caConfigMapRef`` of a model or dataset."""
     return field(
-        "ConfigMap with additional CA certificates in PEM format. The prepare pod trusts these "
-        f"certificates when it downloads the {what} from the hub, an https:// server or an S3 "
-        "service.",
+        "ConfigMap with CA certificates in PEM format. When the prepare pod downloads the "
+        f"{what} from the hub, an https:// server or an S3 service, it also trusts these "
+        "certificates.",
         None,
         edit=Edit.RETRY,
-        builtin="the CA certificates in the trainer image and in the chart value caCertificates",
+        builtin="only the CA certificates in the trainer image and in the chart value "
+        "caCertificates",
     )
 
 

@@ -38,8 +38,8 @@ class Access(ApiModel):
 
     service_account_name: str | None = object_name(
         "ServiceAccount of the prepare pod. The prepare pod uses the cloud identity of this "
-        "ServiceAccount to read s3:// sources, but gets no token for the Kubernetes API. Other "
-        "pods do not use this ServiceAccount.",
+        "ServiceAccount to read s3:// sources. The pod gets no token for the Kubernetes API. "
+        "Other pods do not use this ServiceAccount.",
         None,
         kind="ServiceAccount",
         builtin="none",
@@ -132,7 +132,7 @@ class FineTuneJobSpec(ApiModel):
         "Scheduling constraints for all pods of the job.", Placement(), edit=Edit.RETRY
     )
     queue_name: str | None = object_name(
-        "Name of the Kueue LocalQueue for the train Job, the only Job that needs GPU quota. If "
+        "Name of the Kueue LocalQueue for the train Job. Only this Job needs GPU quota. If "
         "a queue is set, the ResourceFlavors of the queue select the nodes, and the chart "
         "value gpu.products does not apply.",
         None,

@@ -28,8 +28,8 @@ class Condition(StatusModel):
     )
     message: str = Field(
         description="Explanation of the reason. If there is a problem, the message also says how "
-        "to fix the problem. Other conditions do not repeat the message of the Ready condition, "
-        "but refer to that message."
+        "to fix the problem. The other conditions do not repeat the message of the Ready "
+        "condition, but refer to that message."
     )
     observed_generation: int = Field(
         description="Generation of the spec that the operator evaluated to set the condition."
@@ -132,7 +132,7 @@ class ServingStatus(StatusModel):
         description="State of the endpoint. A revision name: this revision answers requests. "
         '"(old)" after the name means that the spec defines another build. "released": a new '
         'build uses the GPU. "starting": new pods load the model. "stopped": serving.replicas is '
-        "0, or the build was never ready and has failed or was suspended. "
+        "0, or the build failed or was suspended before it was ready. "
         '"down": the pods do not answer requests. "-": no build is served.',
     )
     release_planned_at: str | None = Field(
@@ -151,10 +151,10 @@ class ServingComparison(StatusModel):
         description="Name of the build that was serving at the time of the comparison."
     )
     outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
-        description='Result for the target build. "Better" or "Worse": the held-out losses differ '
-        'by more than two standard errors. "Undecided": the difference is smaller. '
-        '"NotComparable": the rows or the base models of the two evaluations differ, or one of '
-        "the builds has no evaluation."
+        description="Result for the target build. If the held-out losses differ by more than two "
+        'standard errors: "Better" (lower loss) or "Worse" (higher loss). "Undecided": the '
+        'difference is smaller. "NotComparable": the rows or the base models of the two '
+        "evaluations differ, or one of the builds has no evaluation."
     )
     message: str = Field(
         description="Measured losses, or the reason why the builds are not comparable."
@@ -165,18 +165,18 @@ class EvaluationStatus(StatusModel):
     """Result of the evaluation gate for the target build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
-        description='Result of the evaluation. "Failed": the held-out loss of the tuned model '
-        'exceeds the held-out loss of its base model by more than two standard errors. "Passed": '
-        'the loss does not exceed this limit. "NotEvaluated": fewer than 20 rows are held out.'
+        description='Result of the evaluation. "Failed": the tuned model is worse than its base '
+        "model, because its held-out loss is higher by more than two standard errors. "
+        '"Passed": the tuned model is not worse. "NotEvaluated": fewer than 20 rows are held out.'
     )
     message: str = Field(
         description="Measured losses, or the reason why the model was not evaluated."
     )
     against_serving: ServingComparison | None = Field(
         None,
-        description="Comparison of the target build with the build that is serving. The operator "
-        "warns about a worse build. If evaluation.onServingRegression is Stall, the operator does "
-        "not serve the worse build.",
+        description="Comparison of the target build with the build that is serving. If the target "
+        "build is worse, the operator issues a warning. With evaluation.onServingRegression: "
+        "Stall, the operator then does not serve the target build.",
     )
 
 
@@ -187,10 +187,10 @@ class VerificationStatus(StatusModel):
     pod: str | None = Field(None, description="Name of the serving pod that verified the model.")
     outcome: str | None = Field(
         None,
-        description='Result of the verification. "Verified": the log-probabilities agree with the '
-        'recorded log-probabilities of the training. "Inconclusive": the file digests match, but '
-        'the tuned model and the base model are too similar for a comparison. "Skipped": the file '
-        "digests match, but training recorded no log-probabilities.",
+        description='Result of the verification. "Verified": the log-probabilities of the served '
+        'model agree with those that training recorded. "Inconclusive": the file digests match, '
+        "but the tuned model and the base model are too similar for a comparison. "
+        '"Skipped": the file digests match, but training recorded no log-probabilities.',
     )
     distance: str | None = Field(
         None,
@@ -232,18 +232,18 @@ class FineTuneJobStatus(StatusModel):
     )
     progress: str | None = Field(
         None,
-        description="Progress of the current stage, such as train 57%. Shown in the column "
+        description='Progress of the current stage. Example: "train 57%". Shown in the column '
         "PROGRESS.",
     )
     eta: str | None = Field(
         None,
-        description="Estimated remaining time of the current stage, such as 4m10s. Shown in the "
-        "column ETA.",
+        description='Estimated remaining time of the current stage. Example: "4m10s". Shown in '
+        "the column ETA.",
     )
     summary: str | None = Field(
         None,
         description="Beginning of the message of the Ready condition. Shown in the column "
-        "MESSAGE of kubectl get -o wide.",
+        "MESSAGE of the command `kubectl get -o wide`.",
     )
     warning_count: int | None = Field(None, description="Number of warnings.")
     warnings: list[Annotated[str, Field(max_length=MAX_WARNING_LENGTH)]] = Field(

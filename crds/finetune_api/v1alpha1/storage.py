@@ -18,8 +18,8 @@ class BaseCache(ApiModel):
         kind="PersistentVolumeClaim",
     )
     sub_path: str | None = field(
-        "Path of a folder in the claim. This folder contains one folder models--org--name per "
-        "base model (the layout of the Hugging Face cache).",
+        "Path of a folder in the claim. In this folder, each base model has its own folder "
+        "models--org--name, as in the Hugging Face cache.",
         None,
         edit=Edit.RETRY,
         builtin="the root folder of the claim",

@@ -43,7 +43,7 @@ class Quantization(ApiModel):
         edit=Edit.RETRAIN,
     )
     compute_dtype: Literal["bfloat16", "float16", "float32"] = field(
-        "Data type in which matrix multiplications are computed.", "bfloat16", edit=Edit.RETRAIN
+        "Data type of the matrix multiplications.", "bfloat16", edit=Edit.RETRAIN
     )
 
 
@@ -64,8 +64,8 @@ class AdvancedTraining(ApiModel):
         "keeps effectiveBatchSize.",
         None,
         edit=Edit.RETRAIN,
-        builtin="the largest value that fits the GPU according to the estimate; if the GPU is "
-        "unknown, 2 (1 if effectiveBatchSize is odd)",
+        builtin="the largest value that fits the GPU according to the estimate. If the GPU is "
+        "unknown, the default is 2, or 1 if effectiveBatchSize is odd",
         ge=1,
         le=1024,
     )
@@ -94,7 +94,7 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     optimizer: Optimizer = field(
-        "Optimizer, named as in the transformers library.", "paged_adamw_8bit", edit=Edit.RETRAIN
+        "Name of the optimizer in the transformers library.", "paged_adamw_8bit", edit=Edit.RETRAIN
     )
     lr_scheduler_type: Scheduler = field(
         "Schedule of the learning rate after the warmup.", "cosine", edit=Edit.RETRAIN
@@ -125,8 +125,8 @@ class AdvancedTraining(ApiModel):
         le=1000,
     )
     loraplus_lr_ratio: float | None = field(
-        "Ratio of LoRA+. The learning rate of the adapter's B matrices is this value times "
-        "learningRate. All other trained weights use learningRate. A typical value is 16, "
+        "Ratio of LoRA+. In LoRA+, the learning rate of the adapter's B matrices is this value "
+        "times learningRate. All other trained weights use learningRate. A typical value is 16, "
         "together with half of the usual learningRate.",
         None,
         edit=Edit.RETRAIN,
@@ -240,9 +240,9 @@ class Training(ApiModel):
         le=1_048_576,
     )
     packing: Literal["auto", "always", "never"] = field(
-        "Whether to pack several short rows into one sequence, without attention between the "
-        'rows. With "auto", the trainer packs rows if training with packing has at least 200 '
-        "optimizer steps.",
+        "Whether to pack several short rows into one sequence. Attention does not cross the "
+        'boundaries between the rows. With "auto", the trainer packs rows if training with '
+        "packing has at least 200 optimizer steps.",
         "auto",
         edit=Edit.RETRAIN,
     )
