@@ -87,7 +87,7 @@ def load_config(path: Path) -> OperatorConfig:
         raise ConfigurationError(
             f"--config {path}: hub.endpoint: port {hub.port} of {hub.host} is not in egress.ports, "
             "so prepare pods cannot reach the hub. Set egress.hubCidrs to the address ranges of "
-            f"{hub.host}: the operator then allows connections to this port only in these ranges."
+            f"{hub.host}. The operator then allows connections to this port only in these ranges."
         )
     if config.proxy.is_outside_name and not config.proxy.cidrs:
         raise ConfigurationError(

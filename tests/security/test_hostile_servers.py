@@ -95,7 +95,7 @@ def test_invalid_value_in_the_list_of_an_object_store(value: dict[str, str]) -> 
 
 @pytest.mark.parametrize("size", [-1, "1", 1.5, True])
 def test_size_that_a_source_cannot_mean(size: Any) -> None:
-    with pytest.raises(InvalidSpec, match="states the size"):
+    with pytest.raises(InvalidSpec, match="states an invalid size"):
         RemoteFile(name="a", size=size, sha256=None)
 
 

@@ -81,7 +81,7 @@ class ContentConflict(Terminal):
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(
-            f"{kind} {name} exists, but its content differs from what the operator would write. "
-            f"Delete {kind} {name}: the operator then creates it with the right content.",
+            f"{kind} {name} exists, but its content differs from the content that the operator "
+            f"would write. Delete {kind} {name}: the operator then creates it again.",
             reason=Reason.CONFIGURATION_CHANGED,
         )

@@ -84,7 +84,9 @@ class Transport:
         if fenced and method != "GET":
             seconds = min(seconds, self.fence())
             if seconds <= 0:
-                raise NotLeading(f"{method} {path}: not sent, this replica is no longer the leader")
+                raise NotLeading(
+                    f"{method} {path} was not sent: this replica is no longer the leader"
+                )
         try:
             async with (
                 asyncio.timeout(seconds),

@@ -67,9 +67,9 @@ def warnings(before: Ledger, after: Ledger, target: TargetRevision) -> tuple[str
             component = "serving" if serves else "trainer"
             found.append(
                 f"The {attempt.stage} stage runs the image {attempt.image_id}, but an earlier pod "
-                f"of the revision ran {different[0]}: "
+                f"of the revision ran the image {different[0]}. The name "
                 f"{getattr(target.config.images, component)} now refers to another image. To use "
-                f"one image for a whole revision, set the chart value {component}.image.digest, "
-                "and start a new revision: set spec.rerun to a new value."
+                f"one image for a whole revision, set the chart value {component}.image.digest. "
+                "Then set spec.rerun to a new value to start a new revision."
             )
     return tuple(found)

@@ -63,8 +63,8 @@ def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
     if _ZONE.search(message):
         yield (
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "resources on a node that can mount the volume, or add a node to its zone. Otherwise, "
-            "delete the job and create it again with spec.placement.zones."
+            "resources on a node that can mount the volume, or add a node to the zone of the "
+            "volume. Otherwise, delete the job and create it again with spec.placement.zones."
         )
     elif resources := list(dict.fromkeys(_RESOURCE.findall(message))):
         yield _resources(pod, resources)
@@ -73,7 +73,7 @@ def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
         for taint in taints:
             if taint != _CONTROL_PLANE:
                 yield (
-                    f"The pod does not tolerate the taint {taint} of a node. If the pod may run "
+                    f"The pod does not tolerate the taint {taint} of a node. To allow the pod "
                     "there, add a toleration to spec.placement.tolerations, or to the chart value "
                     "gpu.tolerations for all jobs."
                 )

@@ -181,8 +181,8 @@ def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:
         if other not in (None, own):
             raise InvalidSpec(
                 f"the spec defines a new {kind}, but its name {name} belongs to another {kind} of "
-                f"this job. The SHA-256 digest of the new {kind} is {own}; the other {kind} has "
-                f"{other}. To get another name, set spec.rerun to a new value."
+                f"this job. The SHA-256 digest of the new {kind} is {own}. The digest of the other "
+                f"{kind} is {other}. To get another name, set spec.rerun to a new value."
             )
 
 
@@ -197,8 +197,8 @@ def _unknown_field(
         resolve(job["spec"], _effective(config))
     except UnknownField:
         return InvalidSpec(
-            f"{error}. Revision {revision} was started by a newer operator that has this field; "
-            "upgrade this operator."
+            f"{error}. Revision {revision} was started by a newer operator, which has this field. "
+            "Upgrade this operator."
         )
     except InvalidSpec:
         pass

@@ -174,8 +174,8 @@ FILES: list[Case] = [
         "row 2 of a.json is not valid JSON",
         "one array",
     ),
-    ("array unclosed", "a.json", b'[{"a": 1}', "after row 1 comes the end", "one array of objects"),
-    ("comma missing", "a.json", b'[{"a": 1} {"a": 2}]', "after row 1 comes '{'", "one array"),
+    ("array unclosed", "a.json", b'[{"a": 1}', "but the end of the file was", "array of objects"),
+    ("comma missing", "a.json", b'[{"a": 1} {"a": 2}]', "but '{' was found", "one array"),
     (
         "after the array",
         "a.json",
@@ -206,8 +206,8 @@ FILES: list[Case] = [
         "csv header",
         "a.csv",
         b"x,x\n1,2\n",
-        "the header of a.csv has x more than once",
-        "rename the columns",
+        "the header of a.csv has these columns more than once: x",
+        "Rename the columns",
     ),
     ("csv latin-1", "a.csv", b"x,y\n1,2\n\xe4,2\n", "row 3 of a.csv is not UTF-8", "as UTF-8"),
     (

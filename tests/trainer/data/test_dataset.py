@@ -190,10 +190,10 @@ def test_text_is_tokenized_unchanged(column: str, columns: dict[str, str]) -> No
         ("text", {"body": "a"}, "set the column in dataset.columns"),
         ("messages", {"messages": "a"}, "column 'messages' is text instead of a list"),
         ("messages", {"messages": CHAT[:1]}, "has no message of role assistant"),
-        ("messages", {"messages": [{"role": "bot"}]}, r"messages\[0\].role is 'bot': use one of"),
+        ("messages", {"messages": [{"role": "bot"}]}, r"messages\[0\].role is 'bot', which is not"),
         ("messages", {"messages": [{"role": "user"}]}, r"messages\[0\].content is null"),
         ("messages", {"messages": [{"from": "human", "value": "a"}]}, "set dataset.format to sha"),
-        ("sharegpt", {"conversations": [{"from": "boss"}]}, r"\[0\].from is 'boss': use one of"),
+        ("sharegpt", {"conversations": [{"from": "boss"}]}, r"\[0\].from is 'boss', which is not"),
         ("sharegpt", {"conversations": CHAT}, r"has the columns of format messages"),
         ("prompt-completion", {"prompt": "a"}, "has no column 'completion'"),
     ],
@@ -232,7 +232,7 @@ def test_overlong_rows_up_to_five_percent_are_dropped() -> None:
     train, _, counts, _ = finish([*tiny.rows(19), long_row(129)])
     assert (train.count, counts.dropped_rows, counts.longest) == (19, 1, 129)
     assert finish([*tiny.rows(19), long_row(128)])[2].dropped_rows == 0
-    message = r"2 of 20 rows \(10.0 %.*128, for example .*; the longest row has 200"
+    message = r"2 of 20 rows \(10.0 %.*128, for example .*\. The longest row has 200"
     with pytest.raises(DatasetInvalid, match=message):
         finish([*tiny.rows(18), long_row(129), long_row(200)])
 

@@ -378,7 +378,7 @@ def test_fixing_the_date_changes_nothing_else(start: str) -> None:
 
 def test_date_with_computed_format_is_refused() -> None:
     with pytest.raises(
-        InvalidSpec, match=r"set dataset\.chatTemplate .* that contains the date as text"
+        InvalidSpec, match=r"write the date as text .* set dataset\.chatTemplate to the copy"
     ):
         prompt_templates.freeze("{{ strftime_now(format) }}", TODAY)
     assert prompt_templates.freeze("{{ strftime_now is defined }}", TODAY)[1] is None

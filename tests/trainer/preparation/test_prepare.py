@@ -224,9 +224,7 @@ def test_tokenizer_of_another_model_is_refused(
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
     change_config(folder, vocab_size=50)
     ended = make(model={"source": hub.add("model", "demo/other", folder)}).run("prepare")
-    refused(
-        ended, 65, "DatasetInvalid", "embedding of the base has 50 rows, so tokenizer and weights"
-    )
+    refused(ended, 65, "DatasetInvalid", "the embedding of the base model has only 50 rows")
 
 
 PROOF = "open({!r}, 'w')"

@@ -60,7 +60,7 @@ def test_refusal_of_a_redirect_target_is_transient(
     with serving() as cdn:
         hub.cdn, cdn.refusing = cdn.url, status
         with pytest.raises(
-            Transient, match=r"to which the hub redirects: the token is not the cause"
+            Transient, match=r"The hub redirects to this host, so the token is not the cause"
         ):
             store.download(found, [name], tmp_path)
     assert len(cdn.requests) == len(transfer.PAUSES)

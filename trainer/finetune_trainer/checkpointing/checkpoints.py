@@ -80,9 +80,9 @@ def newest(
             continue
         if found.key != key:
             raise ResumeRefused(
-                f"checkpoint {path.name} belongs to another job or dataset ({found.key} instead of "
-                f"{key}): delete checkpoints/ on the volume; or, to retrain, set spec.rerun to a "
-                "new value"
+                f"checkpoint {path.name} belongs to another job or dataset (key {found.key} "
+                f"instead of {key}): delete checkpoints/ on the volume, or set spec.rerun to a new "
+                "value to retrain"
             )
         changed = [
             f"{name} {found.facts['versions'].get(name)} → {version}"
@@ -92,8 +92,8 @@ def newest(
         if changed:
             raise ResumeRefused(
                 f"checkpoint {path.name} was written with other library versions "
-                f"({', '.join(changed)}): resume with the trainer image that started the training; "
-                "or, to retrain, set spec.rerun to a new value"
+                f"({', '.join(changed)}): resume with the trainer image that started the training, "
+                "or set spec.rerun to a new value to retrain"
             )
         for lost, why in unreadable.items():
             warn(

@@ -50,8 +50,8 @@ def add_options(command: argparse.ArgumentParser, *folders: str) -> None:
     for folder in folders:
         command.add_argument(
             f"--{folder}-manifest",
-            help=f"expected SHA-256 of {folder}/manifest.json, in hex; the command fails if the "
-            "digest differs; without this option, the digest is not checked",
+            help=f"expected SHA-256 of {folder}/manifest.json, in hex. The command fails if the "
+            "digest differs. Without this option, the digest is not checked.",
         )
     command.add_argument(
         "--image",
@@ -59,8 +59,8 @@ def add_options(command: argparse.ArgumentParser, *folders: str) -> None:
         default=[],
         type=_image,
         metavar="STAGE=IMAGE",
-        help="image in which an earlier stage ran, for the model card; repeat the option for each "
-        "stage",
+        help="image in which an earlier stage ran. The model card lists it. Repeat the option for "
+        "each stage.",
     )
 
 

@@ -189,10 +189,10 @@ class Renderer:
         answer = text[len(opened) :]
         if not asked or asked not in shared or not answer.startswith(blanks):
             raise BrokenRow(
-                f"the chat template renders the messages before message {at} differently with and "
-                f"without message {at} (an answer). Therefore, the trainer cannot determine the "
-                "tokens of the answer: set training.trainOn to all, or set dataset.chatTemplate to "
-                "another template"
+                f"the chat template renders the messages before message {at} (an answer) in one "
+                "way if the answer follows, and in another way if it does not. Therefore, the "
+                "trainer cannot determine the tokens of the answer: set training.trainOn to all, "
+                "or set dataset.chatTemplate to another template"
             )
         return answer.removeprefix(blanks)
 

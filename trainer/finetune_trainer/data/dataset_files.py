@@ -73,7 +73,7 @@ def pin(kind: Kind, rows: Rows) -> RowSource:
         files = list(found.files)
     else:
         files = readers.files_of_split(found.files, rows.split, source=found.name, kind=kind)
-    log(f"{kind} {found.name} is pinned to commit {found.commit[:12]}: {', '.join(files)}")
+    log(f"{kind} {found.name} is pinned to commit {found.commit[:12]}; files: {', '.join(files)}")
     return RowSource(kind=kind, spec=rows, store=store, repository=found, files=tuple(files))
 
 

@@ -19,8 +19,8 @@ def load_tokenizer(folder: Path) -> Any:
         text = one_line(error, 300)
         if "trust_remote_code" in str(error):
             text = (
-                "tokenizer_config.json requires Python code of the repository (auto_map), and "
-                "the trainer never runs such code"
+                "tokenizer_config.json requires Python code of the repository (auto_map), but "
+                "the trainer never runs code of a repository"
             )
         raise InvalidSpec(
             f"the model's tokenizer cannot be loaded: {text}; choose a repository with a "

@@ -161,8 +161,8 @@ def freeze(text: str, today: date) -> tuple[str, str | None]:
     if len(re.findall(rf"{CLOCK}\s*\(", text)) != len(_CALL.findall(text)):
         raise InvalidSpec(
             f"the chat template passes a computed format to {CLOCK}, so the trainer cannot "
-            "replace the date with a constant: set dataset.chatTemplate to a copy of the template "
-            "that contains the date as text"
+            "replace the date with a constant: copy the chat template, write the date as text in "
+            "the copy, and set dataset.chatTemplate to the copy"
         )
     if not formats:
         return text, None

@@ -85,15 +85,16 @@ def ignored_tools() -> BrokenRow:
     """Return the error for a template that does not write the tools into the prompt."""
     return BrokenRow(
         "the chat template does not write the tools into the prompt, so the model would not see "
-        "them: choose a base whose chat template supports tools, or set dataset.chatTemplate"
+        "them: choose a base model whose chat template supports tools, or set "
+        "dataset.chatTemplate"
     )
 
 
 def ignored_call(name: str) -> BrokenRow:
     """Return the error for a template that does not write a tool call into the answer."""
     return BrokenRow(
-        f"the chat template does not render the call of {name}: choose a base whose chat template "
-        "supports tool calls, or set dataset.chatTemplate"
+        f"the chat template does not render the call of the tool {name}: choose a base model whose "
+        "chat template supports tool calls, or set dataset.chatTemplate"
     )
 
 

@@ -275,7 +275,7 @@ def _retryable(answer: Any, url: str) -> str | None:
     reason = f"HTTP {answer.status_code} from {host}"
     if host != urlsplit(url).netloc and not answer.headers.get("X-Error-Code"):
         return (
-            f"{reason}, to which the hub redirects: the token is not the cause; if the error "
-            "persists, check the proxies and the clock of the node"
+            f"{reason}. The hub redirects to this host, so the token is not the cause. If the "
+            "error persists, check the proxies and the clock of the node"
         )
     return reason if is_retryable(answer.status_code) else None

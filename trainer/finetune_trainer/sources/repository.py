@@ -36,8 +36,9 @@ class RemoteFile:
         """Raise InvalidSpec for a size that the source cannot mean."""
         if type(self.size) is not int or self.size < 0:
             raise InvalidSpec(
-                f"the source states the size {one_line(repr(self.size), 40)} for the file "
-                f"{one_line(repr(self.name))}: correct the source"
+                f"the source states an invalid size for the file {one_line(repr(self.name))}: "
+                f"{one_line(repr(self.size), 40)}. Correct the size in the source to a whole "
+                "number of bytes, at least 0"
             )
 
 

@@ -62,9 +62,9 @@ def judge(found: Evaluation | None, base: BaseKind) -> Gate:
         )
     difference, error = float(build.difference), float(build.standard_error)
     numbers = (
-        f"held-out loss {float(build.loss):.4f}, base model {float(found.base_loss):.4f} "
-        f"(difference per token {difference:+.4f}, standard error {error:.4f}, "
-        f"{found.rows} rows, {found.tokens} tokens)"
+        f"held-out loss {float(build.loss):.4f}, held-out loss of the base model "
+        f"{float(found.base_loss):.4f} (difference per token {difference:+.4f}, "
+        f"standard error {error:.4f}, {found.rows} rows, {found.tokens} tokens)"
     )
     if difference > STANDARD_ERRORS * error:
         return Gate(

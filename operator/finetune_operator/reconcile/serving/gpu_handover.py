@@ -188,9 +188,9 @@ def _after_release(
         )
     ended = {"waiting_since": None, "ended": Reason.RELEASE_DID_NOT_HELP}
     text = (
-        f"Build {old.build} released its GPU at {release.released_at}, but for "
-        f"{HELPS_WITHIN_SECONDS} s, no train pod of revision {target.revision} was assigned to a "
-        f"node. Build {old.build} serves again and keeps its GPU. To train, free another GPU."
+        f"Build {old.build} released its GPU at {release.released_at}. However, no train pod of "
+        f"revision {target.revision} was assigned to a node for {HELPS_WITHIN_SECONDS} s. "
+        f"Build {old.build} serves again and keeps its GPU. To train, free another GPU."
     )
     event = Event(type="Warning", reason=Reason.RELEASE_DID_NOT_HELP, message=text)
     return Handover(

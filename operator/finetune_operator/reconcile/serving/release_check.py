@@ -25,11 +25,11 @@ def obstacle(
     serving: the stable build.
     """
     if (count := target.resolved.spec.serving.replicas) != 1:
-        return f"spec.serving.replicas is {count}; a GPU is released only if replicas is 1."
+        return f"spec.serving.replicas is {count}, but a GPU is released only if replicas is 1."
     if not only_lacks(refused_by_nodes(waiting) or "", target.config.gpu.resource_name):
         return (
-            "The train pod possibly lacks more than a GPU, and cannot start even if a GPU is "
-            "released."
+            "The train pod possibly lacks more than a GPU. In this case, it cannot start even if a "
+            "GPU is released."
         )
     pods = readiness.pods_of(snapshot, serving)
     node = _node(pods[0]) if len(pods) == 1 else None

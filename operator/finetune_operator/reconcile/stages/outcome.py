@@ -162,7 +162,8 @@ def _overdue(job: Object, seconds: int, result: Result | None) -> str:
     """Return the message about a Job that exceeded its deadline, which only prepare Jobs have."""
     quoted = f" {result.reason}: {sentence(result.message)}" if result else ""
     return (
-        f"Job {job['metadata']['name']} did not complete within {seconds} s.{quoted} If the "
-        "download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Other possible "
-        "causes are a slow server of the source, and a chat template whose rendering does not end."
+        f"Job {job['metadata']['name']} did not complete within {seconds} s.{quoted} "
+        "Possible causes: a large download, a slow server of the source, or a chat template whose "
+        "rendering does not end. If the download needs more time, raise "
+        "spec.runPolicy.prepareDeadlineSeconds."
     )

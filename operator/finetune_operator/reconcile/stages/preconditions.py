@@ -42,7 +42,7 @@ def _obstacles(
     for child in snapshot.all_children():
         if not child.owned and naming.left_by_an_earlier_job(snapshot.job, child.object):
             name = f"{child.object['kind']} {child.name}"
-            words = f"deletion of {name}, left by a deleted FineTuneJob of the same name,"
+            words = f"the deletion of {name} (left by a deleted FineTuneJob of this name)"
             yield Reason.WAITING_FOR_CLEANUP, words
 
 

@@ -169,7 +169,7 @@ def unscheduled(message: str, *, spec: Any = None, evidence: Evidence = NO_EVIDE
 
 
 TOLERATE = (
-    "If the pod may run there, add a toleration to spec.placement.tolerations, or to the chart "
+    "To allow the pod there, add a toleration to spec.placement.tolerations, or to the chart "
     "value gpu.tolerations for all jobs."
 )
 MATCH = "1 node(s) didn't match Pod's node affinity/selector"
@@ -200,15 +200,15 @@ CPU_REQUESTS = {"containers": [{"resources": {"requests": {"cpu": 3}}}, {}]}
             "1 node(s) had volume node affinity conflict, 1 Insufficient cpu",
             None,
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "resources on a node that can mount the volume, or add a node to its zone. Otherwise, "
-            "delete the job and create it again with spec.placement.zones.",
+            "resources on a node that can mount the volume, or add a node to the zone of the "
+            "volume. Otherwise, delete the job and create it again with spec.placement.zones.",
         ),
         (
             "1 node(s) didn't match PersistentVolume's node affinity",
             None,
             "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
-            "resources on a node that can mount the volume, or add a node to its zone. Otherwise, "
-            "delete the job and create it again with spec.placement.zones.",
+            "resources on a node that can mount the volume, or add a node to the zone of the "
+            "volume. Otherwise, delete the job and create it again with spec.placement.zones.",
         ),
         (
             "1 node(s) had untolerated taint {team: a}, 1 node(s) had untolerated taint "

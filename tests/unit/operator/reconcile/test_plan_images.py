@@ -60,9 +60,9 @@ def test_a_tag_that_moves_between_two_stages_is_reported_once() -> None:
     assert raised == cluster.status["warnings"]
     assert raised[0] == (
         f"The train stage runs the image {MOVED}, but an earlier pod of the revision ran "
-        f"{IMAGE_IDS[TRAINER]}: registry/trainer:1 now refers to another image. To use one image "
-        "for a whole revision, set the chart value trainer.image.digest, and start a new revision: "
-        "set spec.rerun to a new value."
+        f"the image {IMAGE_IDS[TRAINER]}. The name registry/trainer:1 now refers to another image. "
+        "To use one image for a whole revision, set the chart value trainer.image.digest. Then set "
+        "spec.rerun to a new value to start a new revision."
     )
     assert [each.split(" runs ")[0] for each in raised] == ["The train stage", "The merge stage"]
 

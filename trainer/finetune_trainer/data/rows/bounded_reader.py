@@ -80,8 +80,9 @@ def _read(file: gzip.GzipFile | IO[bytes], name: str) -> bytes:
 def _refuse_other_kinds(block: bytes, name: str) -> None:
     for mark, kind in OTHER_KINDS.items():
         if block.startswith(mark):
+            rename = "rename the file, or " if "its name" in kind else ""
             raise DatasetInvalid(
-                f"{name} is {kind}: store the rows as UTF-8 JSON Lines, CSV or Parquet"
+                f"{name} is {kind}: {rename}store the rows as UTF-8 JSON Lines, CSV or Parquet"
             )
 
 
@@ -190,8 +191,8 @@ class _Text:
         if found != wanted:
             actual = f"{found!r}" if found else "the end of the file"
             raise DatasetInvalid(
-                f"{self._name} is not valid JSON: after row {self._done} comes {actual} instead of "
-                f"{wanted!r}; write one array of objects"
+                f"{self._name} is not valid JSON. After row {self._done}, {wanted!r} is expected, "
+                f"but {actual} was found: write one array of objects"
             )
         self._at += 1
 
@@ -214,6 +215,6 @@ class _Text:
                 self._at, self._done = end, number
                 return value
             raise DatasetInvalid(
-                f"row {number} of {self._name} is not valid JSON ({problem}): correct the row; the "
-                "file must be one array of objects"
+                f"row {number} of {self._name} is not valid JSON ({problem}). The file must be one "
+                "array of objects: correct the row"
             )

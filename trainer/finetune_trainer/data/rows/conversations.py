@@ -121,7 +121,8 @@ def _role(name: object, where: str, rows: Rows) -> Role:
     known = {**standard, **(rows.mapping.roles or {})}
     if not isinstance(name, str) or name not in known:
         raise BrokenRow(
-            f"{where} is {name!r}: use one of {', '.join(known)}, or add {name!r} to mapping.roles"
+            f"{where} is {name!r}, which is not a known role: use one of {', '.join(known)}, or "
+            f"add {name!r} to mapping.roles"
         )
     return known[name]
 
@@ -135,7 +136,8 @@ def _content(content: object, where: str, *, optional: bool) -> str:
         parts = [part for part in content if isinstance(part, dict) and "text" in part]
         if len(parts) < len(content) or any(part.get("type") != "text" for part in parts):
             raise BrokenRow(
-                f"{where} has parts that are not text: a job trains on text only; remove the row"
+                f"{where} has parts that are not text, but a job trains on text only: remove the "
+                "row"
             )
         content = "\n".join(str(part["text"]) for part in parts)
     if not isinstance(content, str):

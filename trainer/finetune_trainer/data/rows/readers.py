@@ -251,8 +251,8 @@ def _csv(path: Path, name: str) -> Iterator[Row]:
         twice = {column for column in header if header.count(column) > 1}
         if twice:
             raise DatasetInvalid(
-                f"the header of {name} has {', '.join(sorted(twice))} more than once: rename "
-                "the columns"
+                f"the header of {name} has these columns more than once: "
+                f"{', '.join(sorted(twice))}. Rename the columns"
             )
         for number, values in enumerate(reader, start=1):
             fault = "more" if None in values else "fewer" if _ABSENT in values.values() else None

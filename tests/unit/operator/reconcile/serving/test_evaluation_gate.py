@@ -51,7 +51,7 @@ def build(name: str, loss: float, **changes: Any) -> Build:
         (found(9.0, rows=19), "NotEvaluated", "19 held-out rows are too few"),
         (found(9.0, error=None), "NotEvaluated", "too few"),
         (found(0.19), "Passed", "+0.1900, standard error 0.1000, 45 rows, 2100 tokens"),
-        (found(0.21), "Failed", "held-out loss 1.5000, base model 1.4000 (difference per token"),
+        (found(0.21), "Failed", "1.5000, held-out loss of the base model 1.4000 (difference"),
         (found(0.21, rows=20), "Failed", "set spec.evaluation.onRegression to Serve"),
         (found(-3.0), "Passed", "-3.0000"),
     ],

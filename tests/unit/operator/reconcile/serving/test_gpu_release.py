@@ -166,8 +166,8 @@ def pending_server(cluster: Cluster) -> None:
 
 
 OBSTACLES = {
-    "The train pod possibly lacks more than a GPU, and cannot start even if a GPU is "
-    "released.": lacks_memory,
+    "The train pod possibly lacks more than a GPU. In this case, it cannot start even if a "
+    "GPU is released.": lacks_memory,
     "The train pod might not be allowed on node node-1": other_nodes,
     "might not be available on node node-1": volume_elsewhere,
     "has no GPU to release.": pending_server,

@@ -174,8 +174,9 @@ LOGS = "Run kubectl logs job/j."
 DISRUPTED = "The pod of Job j was disrupted before it could report a result."
 NO_RESULT = f"Job j completed, but its pod did not report that the stage is complete. {LOGS}"
 OVERDUE = (
-    "If the download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Other possible "
-    "causes are a slow server of the source, and a chat template whose rendering does not end."
+    "Possible causes: a large download, a slow server of the source, or a chat template whose "
+    "rendering does not end. If the download needs more time, raise "
+    "spec.runPolicy.prepareDeadlineSeconds."
 )
 NO_DIGESTS = message("merge", artifacts={"mergedManifest": "x"})
 
