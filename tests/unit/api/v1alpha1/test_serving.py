@@ -12,7 +12,8 @@ DOCUMENT = Path(__file__).parents[4] / "docs" / "concepts" / "serving.md"
 
 
 def test_documentation_lists_the_permitted_arguments() -> None:
-    listed = re.search(r"as\s`--name`\sor\s`--name=value`:\n\n(.*?)\n\n", DOCUMENT.read_text(), re.S)
+    marker = r"as\s`--name`\sor\s`--name=value`:"
+    listed = re.search(rf"{marker}\n\n(.*?)\n\n", DOCUMENT.read_text(), re.S)
     assert listed
     assert re.findall(r"`--([-a-z]+)`", listed[1]) == list(EXTRA_ARGUMENTS)
 
