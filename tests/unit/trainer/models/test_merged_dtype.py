@@ -62,7 +62,7 @@ def test_auto_dtype_depends_on_the_largest_activation(
             False,
             "llama",
             [A10G, T4],
-            r"\(set by serving.dtype or .*Tesla-T4 with compute c",
+            r"\(set by serving.dtype or .*Tesla-T4 .compute c",
         ),
         (
             "auto",
