@@ -303,6 +303,13 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         story.run_name_conflicts()
         story.run_lifecycle()
         two.wait_until_preparing()
+        # The events of a pod are read some seconds after it has a node.
+        wait_until("the Job has a pod", lambda: two.items("pods") != [])
+        (waiting,) = two.items("pods")
+        assigned = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
+        path = two.path("pods", waiting["metadata"]["name"])
+        control_plane.merge(f"{path}/status", {"status": assigned})
+        wait_until("events are read", lambda: ("list", "", "events") in snapshot.all_used())
     assert snapshot.rejected == []
     assert granted(bindings(rendered)) - IN_NO_REQUEST == snapshot.all_used()
     # Reviews have no namespace; RBAC rejects all other requests without one.
