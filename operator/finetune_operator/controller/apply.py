@@ -104,18 +104,17 @@ class PlanExecutor:
         earlier writes of the status; without them, no status waits. on_write: is called for each
         write. Raises OperatorError; writes before the error are not undone.
         """
-        can_wait = statuses is not None
-        statuses = StatusWrites() if statuses is None else statuses
         writes, events = 0, plan.events
         before, status = (
             without_empty(each) for each in (snapshot.job.get("status") or {}, plan.status)
         )
         waits = (
-            can_wait
+            statuses is not None
             and status != before
             and not needs_writes(snapshot, plan, applied)
             and is_progress(plan, before, status)
         )
+        statuses = StatusWrites() if statuses is None else statuses
         if waits and is_observation(before, status):
             statuses.observed(now)
         if status == before:

@@ -110,7 +110,7 @@ class StatusWrites:
 
     def observed(self, now: datetime) -> None:
         """Begin to wait, because something was observed, unless a status waits already."""
-        if not self._waiting:
+        if not self.waits:
             self.last = now
 
     def drop(self) -> None:
@@ -135,7 +135,7 @@ class StatusWrites:
 
     def latest(self, job: Object) -> Object:
         """Return a job with the status that waits, unless another status was written since."""
-        if not self._waiting or _identity(job) != self._written:
+        if not self.waits or _identity(job) != self._written:
             return job
         return {**job, "status": decoded(zlib.decompress(self._waiting))}
 

@@ -282,7 +282,6 @@ def _trimmed(each: Object) -> Object:
     if "annotations" not in metadata:
         return each
     kept = {key: value for key, value in metadata.items() if key != "annotations"}
-    if naming.SELECTED_NODE in metadata["annotations"]:
-        node = metadata["annotations"][naming.SELECTED_NODE]
+    if (node := naming.selected_node(each)) is not None:
         kept["annotations"] = {naming.SELECTED_NODE: node}
     return {**each, "metadata": kept}

@@ -244,8 +244,7 @@ def _metadata(each: Object) -> dict[str, Any]:
         # The controller is kept wherever it is in the list.
         ordered = sorted(owners, key=lambda owner: not owner.get("controller"))
         result["ownerReferences"] = owners if len(owners) <= MAX_OWNERS else ordered[:MAX_OWNERS]
-    annotations = metadata.get("annotations") or {}
-    if len(node := annotations.get(naming.SELECTED_NODE, "")) in range(1, MAX_NODE_NAME + 1):
+    if len(node := naming.selected_node(each) or "") in range(1, MAX_NODE_NAME + 1):
         result["annotations"] = {naming.SELECTED_NODE: node}
     if each["kind"] in _APPLIED and (authors := _authors(metadata.get("managedFields") or ())):
         result["managedFields"] = authors[-MAX_MANAGERS:]

@@ -48,7 +48,7 @@ def to_start(
     """Return the ledger and the actions with which a stage that starts has its volume.
 
     vouched: whether the ledger recorded a start of the revision before its present claim existed.
-    Otherwise the claim was restored, or somebody else created it, and its content is unknown.
+    If not, the content of the claim is unknown: the claim comes from a backup or another client.
     """
     volume = snapshot.volume(target.revision)
     claim = volume.object if volume is not None else None
@@ -135,12 +135,13 @@ def volume_owners(snapshot: IndexedSnapshot, ledger: Ledger) -> list[str]:
     The uid of the job is in the status before any claim names it.
     """
     own: str = snapshot.job["metadata"]["uid"]
-    # A claim can be newer than the ledger in the backup, so the claims that exist count, too.
-    recorded = (snapshot.volume(revision) for revision in ledger.names())
-    if not snapshot.restored or all(
-        volume is not None and naming.label(volume.object, naming.JOB_UID) == own
-        for volume in (*recorded, *snapshot.own_volumes.values())
-    ):
+    complete = all(snapshot.volume(revision) is not None for revision in ledger.names())
+    # A claim can be newer than the ledger in the backup.
+    labeled = all(
+        naming.label(volume.object, naming.JOB_UID) == own
+        for volume in snapshot.own_volumes.values()
+    )
+    if not snapshot.restored or (complete and labeled):
         return [own]
     return list(dict.fromkeys([*snapshot.previous.volume_owners, own]))
 

@@ -21,7 +21,7 @@ from typing import Any
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.objects import naming
-from finetune_operator.objects.jobs import is_over, pod_has_ended, pods_of
+from finetune_operator.objects.jobs import is_over, pods_of
 from finetune_operator.objects.pods import has_a_node, refused_by_nodes
 from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.expected import expected
@@ -202,8 +202,7 @@ def pending_objects(
     Job say why it has no pod, except after a pod has succeeded.
     """
     pods = tuple(pods)
-    present = [pod for pod in pods if not pod_has_ended(pod)]
-    waiting = [pod for pod in present if _status(pod).get("phase") in (None, "Pending")]
+    waiting = [pod for pod in pods if _status(pod).get("phase") in (None, "Pending")]
     rejected = any(refused_by_nodes(pod) is not None for pod in waiting)
     pending = [pod for pod in waiting if has_a_node(pod)]
     pending += [
@@ -211,8 +210,8 @@ def pending_objects(
         for volume in volumes
         if _status(volume).get("phase") != "Bound" and (rejected or naming.selected_node(volume))
     ]
-    present += [pod for pod in pods if _status(pod).get("phase") == "Succeeded"]
-    pending += [job for job in jobs if not is_over(job) and not pods_of(job, present)]
+    others = [pod for pod in pods if _status(pod).get("phase") != "Failed"]
+    pending += [job for job in jobs if not is_over(job) and not pods_of(job, others)]
     pending.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
     return pending[:MAX_PENDING_OBJECTS]
 

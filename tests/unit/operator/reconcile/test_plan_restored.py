@@ -36,6 +36,13 @@ def without_claims(cluster: Cluster) -> None:
         cluster.remove(claim)
 
 
+def without_volume(cluster: Cluster) -> None:
+    """Remove the claims, and the Jobs and pods that use them."""
+    for each in list(cluster.objects.values()):
+        if each["kind"] in ("Job", "Pod", naming.VOLUME):
+            cluster.remove(each)
+
+
 STAGES = ("Create NetworkPolicy demo-prepare", "Create NetworkPolicy demo-work")
 CONFIGURED = (*STAGES, "Create NetworkPolicy demo-serve", "Create ConfigMap demo-r1")
 SERVED = ("Apply Deployment demo-b1", "Apply Service demo-serve -> b1")
@@ -310,7 +317,7 @@ def test_the_owner_in_the_backup_is_recorded_until_its_claim_is_taken_over() -> 
 
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_claim_in_place_of_a_lost_one_is_unknown(paused: bool) -> None:
-    """Only the claim was restored, or somebody created another one with its labels."""
+    """Only the claim was restored, or another client created one with its labels."""
     cluster = Cluster()
     for step in (PREPARED, running("train")):
         step(cluster)
@@ -318,9 +325,7 @@ def test_a_claim_in_place_of_a_lost_one_is_unknown(paused: bool) -> None:
     if paused:
         cluster.edit(suspend=True)
         cluster.settle()
-    for each in list(cluster.objects.values()):
-        if each["kind"] in ("Job", "Pod", naming.VOLUME):
-            cluster.remove(each)
+    without_volume(cluster)
     if paused:
         cluster.settle()
     kept = {key: claim["metadata"][key] for key in ("name", "labels")}
@@ -338,9 +343,7 @@ def test_a_limit_of_restarts_does_not_hide_the_loss_of_the_volume() -> None:
     for step in (PREPARED, running("train")):
         step(cluster)
     (claim,) = cluster.each(naming.VOLUME)
-    for each in list(cluster.objects.values()):
-        if each["kind"] in ("Job", "Pod", naming.VOLUME):
-            cluster.remove(each)
+    without_volume(cluster)
     cluster.add({**claim, "metadata": {key: claim["metadata"][key] for key in ("name", "labels")}})
     cluster.settle()
     assert cluster.status["conditions"][0]["reason"] == "TooManyRestarts"
@@ -354,9 +357,7 @@ def test_only_preparation_starts_with_an_unknown_claim() -> None:
     cluster = Cluster()
     for step in (PREPARED, running("train")):
         step(cluster)
-    for each in list(cluster.objects.values()):
-        if each["kind"] in ("Job", "Pod", naming.VOLUME):
-            cluster.remove(each)
+    without_volume(cluster)
     for step in (settle, PREPARED, running("train")):
         step(cluster)
     (record,) = cluster.status["revisions"]
@@ -369,9 +370,7 @@ def test_a_new_claim_in_place_of_an_unknown_one_is_known() -> None:
     adopt(cluster)
     cluster.settle()
     controllers.sync(cluster)
-    for each in list(cluster.objects.values()):
-        if each["kind"] in ("Job", "Pod", naming.VOLUME):
-            cluster.remove(each)
+    without_volume(cluster)
     cluster.settle()
     assert UNTRUSTED not in prepare_arguments(cluster)
     assert "untrustedVolume" not in cluster.status["revisions"][0]
