@@ -34,9 +34,12 @@ class UnknownField(InvalidSpec):
     """A field that this version does not have, in a job or in the defaults of its revision."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Resolved:
-    """A complete spec, and the digests that identify what it produces."""
+    """A complete spec, and the digests that identify what it produces.
+
+    Compared by identity, so that what follows from a spec can be remembered with it.
+    """
 
     spec: FineTuneJobSpec
     digest: str

@@ -18,7 +18,8 @@ import logging
 import random
 from dataclasses import dataclass, field
 
-from finetune_operator.controller.reconciler import FOLLOW_UP_SECONDS, Reconciler
+from finetune_operator.controller.reconciler import Reconciler
+from finetune_operator.controller.responses import FOLLOW_UP_SECONDS
 from finetune_operator.controller.workqueue import Priority, WorkQueue
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
@@ -36,6 +37,11 @@ BURST = 20
 """A job is reconciled ``BURST`` times in succession, then once per interval."""
 SETTLE_SECONDS = 0.1
 """Delay between an event of a child and the reconcile, which then covers related events too."""
+SLOW_SETTLE_SECONDS = 5.0
+"""The same for the kinds ``SLOW``. A pod starts within this time, so one reconcile covers that."""
+SLOW = frozenset({"Pod", "PersistentVolumeClaim"})
+"""Kinds whose changes a job only reports: it continues when a Job, a Deployment or its own spec
+changes, or when an object of any kind is gone."""
 JITTER = 0.05
 """Share by which delays are varied, so that jobs which start together spread over time."""
 
@@ -55,8 +61,8 @@ class Controller:
     workers: int = WORKERS
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def notify(self, key: Key, kind: str, version: int) -> None:
-        """Queue a key after an object of the job has changed.
+    def notify(self, key: Key, kind: str, version: int, gone: bool) -> None:
+        """Queue a key after an object of the job has changed, or is gone.
 
         A standby queues nothing: a new leader queues all jobs. Objects with the label of a job that
         does not exist are no work.
@@ -67,7 +73,9 @@ class Controller:
         if kind == FINETUNEJOB:
             self.queue.add(key, self._priority(key))
         elif self.reconciler.knows(key):
-            self.queue.add_after(key, SETTLE_SECONDS, Priority.EVENT)
+            slow = kind in SLOW and not gone
+            seconds = SLOW_SETTLE_SECONDS if slow else SETTLE_SECONDS
+            self.queue.add_after(key, seconds, Priority.EVENT)
 
     def recheck(self, key: Key) -> None:
         """Queue a key for a reconcile that reads the FineTuneJob from the API server."""

@@ -27,7 +27,10 @@ from finetune_operator.types import Object, Plan
 SECONDS = 10.0
 MOST_SECONDS = 15.0
 """Until the next reconcile of a job whose status waits."""
-PROGRESS = {"summary", "progress", "eta", "preparation", "training", "serving", "endpoint"}
+PROGRESS = {
+    *("summary", "progress", "eta", "preparation", "training", "serving", "endpoint"),
+    "verification",
+}
 """Fields of the status that change while a stage progresses."""
 OBSERVED = {"job", "hasRun", "pod", "podCreated", "imageID"}
 """Fields of an attempt that its first reconciles observe."""

@@ -22,17 +22,14 @@ from finetune_operator.controller import confirmation, quiet
 from finetune_operator.controller.apply import PlanExecutor, is_unfenced
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.memory import JobMemory
+from finetune_operator.controller.responses import Responses
 from finetune_operator.kube.errors import Terminal
-from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects.naming import revision_name
 from finetune_operator.snapshot.reader import Reader, utc_now
-from finetune_operator.snapshot.store import version_of
 from finetune_operator.telemetry import metrics
 from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, JobSample, ready_reason
 from finetune_operator.types import Key, Object, Plan, Snapshot
 
-FOLLOW_UP_SECONDS = 0.1
-"""Delay of the reconcile that follows a change, which records it in the ledger."""
 FRESH_SHARE = 0.95
 """Share of ``requeue_after`` for which a job without events is not reconciled."""
 
@@ -47,29 +44,6 @@ class Planner(Protocol):
 
     def report(self, snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -> Plan:
         """Return a plan whose conditions report an error."""
-
-
-@dataclass(kw_only=True)
-class _Writes:
-    """The responses to the writes of one reconcile."""
-
-    memory: JobMemory
-    reader: Reader
-    own: set[tuple[str, int]] = field(default_factory=set)
-    changed: bool = False
-    """Whether a child has changed."""
-
-    def record(self, target: Object, written: Object | None) -> None:
-        """Store the object in a response. written: None if the response contains no object."""
-        kind = target["kind"]
-        if written is None:
-            self.memory.unknown.add((kind, target["metadata"]["name"]))
-            self.changed = True
-            return
-        news = self.reader.store.put(written)
-        self.own.add((kind, version_of(written)))
-        self.changed |= kind != FINETUNEJOB and bool(news)
-        self.changed |= self.memory.has_created(target, written)
 
 
 @dataclass(kw_only=True)
@@ -143,7 +117,7 @@ class Reconciler:
             return None
         snapshot, plan = observed
         memory = self.jobs[key]
-        responses = _Writes(memory=memory, reader=self.reader)
+        responses = Responses(memory=memory, store=self.reader.store)
         executed, writes = await self._execute(memory, key, snapshot, plan, now, responses)
         memory.news -= responses.own
         self._sample(key, snapshot.pods, executed.status)
@@ -157,7 +131,7 @@ class Reconciler:
         after = plan.requeue_after
         if memory.statuses.waits and after is not None:
             after = min(after, quiet.MOST_SECONDS)
-        return _commit(memory, after, changed=responses.changed)
+        return _commit(memory, after, responses.follow_up)
 
     async def observe(self, key: Key, now: datetime) -> tuple[Snapshot, Plan] | None:
         """Return snapshot and plan, confirmed if necessary; None if the job does not exist."""
@@ -209,7 +183,7 @@ class Reconciler:
         snapshot: Snapshot,
         plan: Plan,
         now: datetime,
-        responses: _Writes,
+        responses: Responses,
     ) -> tuple[Plan, int]:
         """Execute a plan, or while writes are rejected, the plan that reports the rejection.
 
@@ -259,7 +233,7 @@ class Reconciler:
             self.latest(key, snapshot), reason=error.reason, message=str(error), now=now
         )
         status_only = Plan(status=report.status, events=report.events)
-        responses = _Writes(memory=memory, reader=self.reader)
+        responses = Responses(memory=memory, store=self.reader.store)
         await self.executor.execute(
             snapshot,
             status_only,
@@ -283,14 +257,13 @@ class Reconciler:
         return [memory.sample for memory in self.jobs.values() if memory.sample is not None]
 
 
-def _commit(memory: JobMemory, requeue_after: float | None, *, changed: bool) -> float | None:
+def _commit(memory: JobMemory, requeue_after: float | None, follow_up: float) -> float | None:
     """Record when the next reconcile is due; return the seconds until then, None if none is."""
     memory.due = 0.0
     if requeue_after is None:
         return None
-    if changed:
-        # The reconcile after a change is due at once, so that the ledger records the change.
-        return min(FOLLOW_UP_SECONDS, requeue_after)
+    if follow_up < requeue_after:
+        return follow_up
     memory.due = time.monotonic() + FRESH_SHARE * requeue_after
     return requeue_after
 

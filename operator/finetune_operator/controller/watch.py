@@ -35,9 +35,10 @@ def deliver(
     def store_job(what: str | None, job: Object) -> None:
         if what is None:
             listed()
-        change = store.remove if what == "DELETED" else store.put
+        gone = what == "DELETED"
+        change = store.remove if gone else store.put
         for key in change(job):
-            notify(key, FINETUNEJOB, version_of(job))
+            notify(key, FINETUNEJOB, version_of(job), gone)
 
     return store_job
 

@@ -270,7 +270,7 @@ def news(body: dict[str, Any]) -> dict[str, Any]:
     """
     if body["kind"] != "Job":
         return body
-    return {**body, "status": (body.get("status") or {}).get("conditions")}
+    return {**body, "status": (body.get("status") or {}).get("conditions") or None}
 
 
 def _digests(configmap: Object) -> dict[str, str] | None:

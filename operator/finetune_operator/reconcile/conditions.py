@@ -17,7 +17,6 @@ from finetune_api.contracts.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.status import Condition
 from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.blocker import Blocker
 from finetune_operator.revisions.ledger import Ledger
@@ -145,22 +144,22 @@ def conditions(
         )
     stamp = timestamp(now)
     return [
-        Condition(
-            type=type_,
-            status=status,
-            reason=reason,
-            message=(
+        {
+            "type": type_,
+            "status": status,
+            "reason": str(reason),
+            "message": (
                 SEE_READY
                 if type_ != "Ready" and message == position.message
                 else printable(message)[:MAX_MESSAGE]
             ),
-            observed_generation=generation,
-            last_transition_time=(
+            "observedGeneration": generation,
+            "lastTransitionTime": (
                 previous[type_]["lastTransitionTime"]
                 if type_ in previous and previous[type_]["status"] == status
                 else stamp
             ),
-        ).model_dump(mode="json", by_alias=True)
+        }
         for type_, (status, reason, message) in desired.items()
     ]
 

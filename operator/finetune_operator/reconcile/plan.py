@@ -9,7 +9,6 @@ an event therefore plans the same as one that does not.
 from datetime import datetime
 
 from finetune_api.defaulting import InvalidSpec
-from finetune_api.policy.check import violations
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects.index import IndexedSnapshot, index
@@ -110,8 +109,7 @@ def _plan(
     """
     ledger = storage.with_restored(snapshot, ledger)
     serving = serving_build(snapshot, ledger)
-    resolved = target.resolved
-    refused = violations(resolved.spec, config.policy, listed=resolved.listed)
+    refused = policy.check(target, config.policy)
     stages = pipeline.decide(snapshot, target, ledger, policy.refusal(refused), now)
     candidate = Decision(ledger=stages.ledger)
     position = stages.position

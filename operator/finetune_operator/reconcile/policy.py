@@ -5,7 +5,11 @@ Serving pods continue with the values that they were admitted with: the attempt 
 the limited fields, so that a value is checked again only after it has changed.
 """
 
-from finetune_api.policy.check import Violation, serving_keys
+from weakref import WeakKeyDictionary
+
+from finetune_api.defaulting import Resolved
+from finetune_api.policy.check import Violation, serving_keys, violations
+from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.reconcile.conditions import Position
@@ -14,18 +18,32 @@ from finetune_operator.revisions.target import TargetRevision
 Violations = tuple[Violation, ...]
 
 
-def refusal(violations: Violations) -> Position | None:
+_checked: WeakKeyDictionary[Resolved, tuple[Limits, Violations]] = WeakKeyDictionary()
+"""The last check of each resolved spec: most reconciles check the same spec again."""
+
+
+def check(target: TargetRevision, limits: Limits) -> Violations:
+    """Return the limits that the spec of a target violates."""
+    resolved = target.resolved
+    known = _checked.get(resolved)
+    if known is None or known[0] is not limits:
+        known = limits, violations(resolved.spec, limits, listed=resolved.listed)
+        _checked[resolved] = known
+    return known[1]
+
+
+def refusal(refused: Violations) -> Position | None:
     """Return the position of a job whose next attempt violates limits, or None."""
-    if not violations:
+    if not refused:
         return None
-    message = " ".join(violation.message for violation in violations)
+    message = " ".join(violation.message for violation in refused)
     return Position(state="stalled", reason=Reason.NOT_ALLOWED, message=message)
 
 
-def not_admitted(violations: Violations, attempt: Attempt | None) -> Violations:
+def not_admitted(refused: Violations, attempt: Attempt | None) -> Violations:
     """Return the violations by fields of serving pods that an attempt was not admitted with."""
     admitted = (attempt.admitted or ()) if attempt is not None else ()
-    return tuple(each for each in violations if each.serving and each.key not in admitted)
+    return tuple(each for each in refused if each.serving and each.key not in admitted)
 
 
 def admitted(target: TargetRevision, attempt: Attempt) -> Attempt:

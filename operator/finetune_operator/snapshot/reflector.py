@@ -35,8 +35,8 @@ while the other one is stored. More would need more memory."""
 METADATA_ONLY = frozenset({"ConfigMap"})
 """Kinds of which only the metadata is watched; a reconcile reads the object that it needs."""
 
-Notify = Callable[[Key, str, int], None]
-"""Takes the key of a job, and the kind and version of an object with news for it."""
+Notify = Callable[[Key, str, int, bool], None]
+"""Takes the key of a job, and of an object with news for it: kind, version, whether it is gone."""
 
 logger = logging.getLogger("finetune_operator.reflector")
 
@@ -82,7 +82,7 @@ class Reflector:
             while (listed := await self._store_next(pages, names)) is not None:
                 version = version or listed
         gone = self.store.retain(self.kind, names, version, namespace=self.namespace)
-        self._report(gone, version)
+        self._report(gone, version, gone=True)
         self._version = version
 
     async def _store_next(self, pages: AsyncGenerator[Page, None], names: set[Name]) -> int | None:
@@ -98,7 +98,7 @@ class Reflector:
             history.check(self.store, self.kind, page, self._version)
             for each in page.items:
                 names.add(name_of(each))
-                self._report(self.store.put(each), version_of(each))
+                self._report(self.store.put(each), version_of(each), gone=False)
             return int(page.version)
 
     async def _watch(self) -> None:
@@ -139,15 +139,16 @@ class Reflector:
             version = int(body["metadata"]["resourceVersion"])
             if what in ("ADDED", "MODIFIED", "DELETED"):
                 each = {**body, "apiVersion": KINDS[self.kind].api_version, "kind": self.kind}
-                change = self.store.remove if what == "DELETED" else self.store.put
-                self._report(change(each), version)
+                gone = what == "DELETED"
+                change = self.store.remove if gone else self.store.put
+                self._report(change(each), version, gone=gone)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Transient(f"WATCH {KINDS[self.kind].plural}: an invalid event") from error
         self._version = max(self._version, version)
 
-    def _report(self, keys: Iterable[Key], version: int) -> None:
+    def _report(self, keys: Iterable[Key], version: int, *, gone: bool) -> None:
         for key in keys:
-            self.notify(key, self.kind, version)
+            self.notify(key, self.kind, version, gone)
 
 
 def reflectors(

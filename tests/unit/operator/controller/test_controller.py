@@ -4,16 +4,21 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.fakes.kube_client import job
+from tests.fakes.kube_client import child, job
 from tests.unit.operator.controller.rig import KEY, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller import controller as module
 from finetune_operator.controller import quiet
-from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.controller import (
+    SETTLE_SECONDS,
+    SLOW_SETTLE_SECONDS,
+    Controller,
+)
+from finetune_operator.controller.responses import CREATED_SECONDS, FOLLOW_UP_SECONDS
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.types import Plan, Progress, Verification
+from finetune_operator.types import Patch, Plan, Progress, Verification
 
 
 @pytest.fixture
@@ -28,10 +33,45 @@ async def test_success_requeues_after_the_time_of_the_plan(rig: Rig) -> None:
     assert rig.delays == [pytest.approx(15, rel=0.05)]
 
 
-async def test_a_change_is_followed_by_another_reconcile_at_once(rig: Rig) -> None:
+async def test_a_creation_is_followed_by_another_reconcile_once_pods_have_started(rig: Rig) -> None:
     assert await rig.reconcile() == "requeue_after"
     assert ("ConfigMap", "a", "c") in rig.kube.objects
-    assert rig.delays == [pytest.approx(0.1, rel=0.05)]
+    assert rig.delays == [pytest.approx(CREATED_SECONDS, rel=0.05)]
+
+
+async def test_the_change_of_an_object_that_existed_is_followed_at_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await rig.kube.create(child("PersistentVolumeClaim", "c"))
+    patch = Patch(object=claim, changes={"metadata": {"labels": {"finetune.dev/reuse": "x"}}})
+    plan = Plan(status={"conditions": []}, actions=(patch,), requeue_after=15.0)
+    monkeypatch.setattr(rig.planner, "plan", lambda *_, **__: plan)
+    assert await rig.reconcile() == "requeue_after"
+    assert rig.delays == [pytest.approx(FOLLOW_UP_SECONDS, rel=0.05)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone", "seconds"),
+    [
+        ("Pod", False, SLOW_SETTLE_SECONDS),
+        ("Pod", True, SETTLE_SECONDS),
+        ("PersistentVolumeClaim", False, SLOW_SETTLE_SECONDS),
+        ("Job", False, SETTLE_SECONDS),
+        ("Deployment", False, SETTLE_SECONDS),
+    ],
+)
+async def test_the_start_of_a_pod_waits_for_related_events(
+    rig: Rig, kind: str, gone: bool, seconds: float
+) -> None:
+    await rig.reconcile()
+    running = asyncio.create_task(rig.controller.run())
+    await asyncio.sleep(0)
+    rig.controller.queue.clear()
+    rig.delays.clear()
+    rig.controller.notify(KEY, kind, 1, gone)
+    assert rig.delays == [seconds]
+    await rig.controller.stop()
+    await running
 
 
 async def test_a_job_at_rest_is_not_requeued(rig: Rig) -> None:
@@ -134,7 +174,7 @@ async def test_workers_process_keys_until_stop(rig: Rig) -> None:
 
 async def test_only_the_leader_enqueues_keys(rig: Rig) -> None:
     rig.controller.recheck(KEY)
-    rig.controller.notify(KEY, "FineTuneJob", 1)
+    rig.controller.notify(KEY, "FineTuneJob", 1, False)
     assert rig.controller.queue.pop() is None
     running = asyncio.create_task(rig.controller.run())
     await asyncio.sleep(0)

@@ -70,7 +70,7 @@ async def handled(
 
 
 async def test_a_job_is_stored_and_its_changes_notify_the_controller() -> None:
-    store, calls, lists = ObjectStore(), list[tuple[Key, str, int]](), list[int]()
+    store, calls, lists = ObjectStore(), list[tuple[Key, str, int, bool]](), list[int]()
     function = deliver(store, lambda *call: calls.append(call), lambda: lists.append(1))
     found = job()
     found["metadata"] |= {"resourceVersion": "1"}
@@ -78,7 +78,7 @@ async def test_a_job_is_stored_and_its_changes_notify_the_controller() -> None:
     item = {key: value for key, value in found.items() if key not in ("apiVersion", "kind")}
     await handled(function, None, item)
     await handled(function, "ADDED", found)
-    assert (calls, lists) == ([(("a", "demo"), "FineTuneJob", 1)], [1])
+    assert (calls, lists) == ([(("a", "demo"), "FineTuneJob", 1, False)], [1])
     found["metadata"] |= {"resourceVersion": "2"}
     await handled(function, "MODIFIED", {**found, "status": {"summary": "ours"}})
     assert len(calls) == 1, "a status write is no news"
@@ -89,7 +89,7 @@ async def test_a_job_is_stored_and_its_changes_notify_the_controller() -> None:
     await handled(function, "MODIFIED", {**found, "spec": {"suspend": True}})
     found["metadata"] |= {"resourceVersion": "4"}
     await handled(function, "DELETED", found)
-    assert [version for _, _, version in calls] == [1, 3, 4]
+    assert [call[2:] for call in calls] == [(1, False), (3, False), (4, True)]
     assert store.jobs() == []
 
 

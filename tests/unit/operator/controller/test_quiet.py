@@ -134,6 +134,13 @@ def _unschedulable(cluster: Cluster) -> None:
     cluster.touch(pod)
 
 
+def test_the_result_of_a_verification_waits_for_the_write_of_the_endpoint() -> None:
+    before = {"verification": {"outcome": "Pending"}, "warnings": []}
+    after = {"verification": {"outcome": "Verified"}, "warnings": []}
+    assert is_progress(Plan(status={}, requeue_after=15.0), before, after)
+    assert not is_progress(Plan(status={}), before, after), "the job rests"
+
+
 @pytest.mark.parametrize("change", [_ended, _edited, _suspended, _unschedulable])
 def test_changes_that_someone_acts_on_do_not_wait(change: Callable[[Cluster], None]) -> None:
     cluster = Cluster()

@@ -169,7 +169,7 @@ async def test_the_planner_knows_the_jobs_that_this_process_created(
 
     monkeypatch.setattr(rig.planner, "plan", plan)
     await rig.reconcile()
-    assert rig.delays[-1] < 1, "the uid is recorded at once"
+    assert rig.delays[-1] < 6, "the uid is recorded before the next poll"
     await rig.reconcile()
     assert known[0] == (int(exists), 0)
     assert known[-1] == (1, 1)

@@ -42,7 +42,7 @@ class Script(Kube):
         self.lists, self.watches = lists, watches
         self.requests: list[str] = []
         self.times: list[float] = []
-        self.store, self.news = ObjectStore(), list[tuple[Key, str, int]]()
+        self.store, self.news = ObjectStore(), list[tuple[Key, str, int, bool]]()
         self.reflector = Reflector(
             kube=self,
             store=self.store,
@@ -100,10 +100,10 @@ def test_a_list_is_followed_by_a_watch_from_its_version() -> None:
         assert script.requests == ["list", "7", "9"]
         assert script.names() == ["x", "z"]
         assert script.news == [
-            (KEY, "Pod", 3),
-            (KEY, "Pod", 4),
-            (KEY, "Pod", 8),
-            (KEY, "Pod", 9),
+            (KEY, "Pod", 3, False),
+            (KEY, "Pod", 4, False),
+            (KEY, "Pod", 8, False),
+            (KEY, "Pod", 9, True),
         ]
 
     events = [event("ADDED", "z", 8), event("DELETED", "y", 9)]
@@ -133,7 +133,7 @@ def test_after_a_version_is_too_old_the_objects_are_listed_again(how: Any) -> No
     async def test(script: Script) -> None:
         assert script.requests == ["list", "7", "list", "9"]
         assert script.names() == ["y"]
-        assert script.news[-1] == (KEY, "Pod", 9), "the deletion was not reported otherwise"
+        assert script.news[-1] == (KEY, "Pod", 9, True), "the deletion was not reported otherwise"
 
     running(lambda: Script([(7, [pod("x", 3), pod("y", 4)]), (9, [pod("y", 4)])], [[how]]), test)
 

@@ -1,0 +1,46 @@
+"""The responses to the writes of one reconcile: they enter the store, and decide what follows."""
+
+import math
+from dataclasses import dataclass, field
+
+from finetune_operator.controller.memory import JobMemory
+from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.snapshot.store import ObjectStore, version_of
+from finetune_operator.types import Object
+
+FOLLOW_UP_SECONDS = 0.1
+"""Delay of the reconcile that follows a change of an object that existed: the job may continue."""
+CREATED_SECONDS = 5.0
+"""Delay of the reconcile that follows the creation of an object; by then, most pods have started.
+The first status that shows the Job of an attempt, or its pod, waits even longer (``quiet``)."""
+
+
+@dataclass(kw_only=True)
+class Responses:
+    """See the module."""
+
+    memory: JobMemory
+    store: ObjectStore
+    own: set[tuple[str, int]] = field(default_factory=set)
+    """Kind and version of the written objects, whose watch events are no news."""
+    follow_up: float = math.inf
+    """Seconds until the reconcile that follows a change of the children; infinite without one."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether a child has changed."""
+        return self.follow_up < math.inf
+
+    def record(self, target: Object, written: Object | None) -> None:
+        """Store the object in a response. written: None if the response contains no object."""
+        kind = target["kind"]
+        if written is None:
+            self.memory.unknown.add((kind, target["metadata"]["name"]))
+            self.follow_up = FOLLOW_UP_SECONDS
+            return
+        news = self.store.put(written)
+        self.own.add((kind, version_of(written)))
+        if self.memory.has_created(target, written) or (news and kind != FINETUNEJOB):
+            existed = "uid" in target["metadata"]
+            seconds = FOLLOW_UP_SECONDS if existed else CREATED_SECONDS
+            self.follow_up = min(self.follow_up, seconds)
