@@ -166,16 +166,13 @@ def _claim(work: Path, job: JobConfig) -> None:
         except ValueError:
             before = None
         if before is None or before.digest != job.digest:
-            name = (
-                "a run of another version of ftj"
+            found = (
+                "was written by another version of ftj"
                 if before is None
-                else f"revision {before.revision}"
+                else f"belongs to revision {before.revision}, but the FineTuneJob in --file has "
+                f"revision {job.revision} (a change that affects the weights starts a new revision)"
             )
-            raise InvalidSpec(
-                f"{work} belongs to {name}, but the manifest defines revision {job.revision} (a "
-                "change that affects the weights starts a new revision): set --work to another "
-                f"folder, or delete {work}"
-            )
+            raise InvalidSpec(f"{work} {found}: set --work to another folder, or delete {work}")
     work.mkdir(parents=True, exist_ok=True)
     write_json(path, job.model_dump(mode="json"))
 

@@ -52,7 +52,7 @@ class SecretKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
     key: str = object_key(
-        "Key of an entry in the Secret. The entry contains the token or the API key.",
+        "Key of an entry in the Secret. The value of the entry is the secret text.",
         "token",
         kind="Secret",
     )

@@ -151,10 +151,11 @@ class ServingComparison(StatusModel):
         description="Name of the build that was serving at the time of the comparison."
     )
     outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
-        description="Result for the target build. If the held-out losses differ by more than two "
-        'standard errors: "Better" (lower loss) or "Worse" (higher loss). "Undecided": the '
-        'difference is smaller. "NotComparable": the rows or the base models of the two '
-        "evaluations differ, or one of the builds has no evaluation."
+        description='Result for the target build. "Better": its held-out loss is lower by more '
+        'than two standard errors. "Worse": its held-out loss is higher by more than two standard '
+        'errors. "Undecided": the difference is smaller, or fewer than 20 rows are held out. '
+        '"NotComparable": the rows or the base models of the two evaluations differ, or one of the '
+        "builds has no evaluation."
     )
     message: str = Field(
         description="Measured losses, or the reason why the builds are not comparable."

@@ -241,8 +241,8 @@ class Training(ApiModel):
     )
     packing: Literal["auto", "always", "never"] = field(
         "Whether to pack several short rows into one sequence. Attention does not cross the "
-        'boundaries between the rows. With "auto", the trainer packs rows if training with '
-        "packing has at least 200 optimizer steps.",
+        'boundaries between the rows. With "auto", the trainer counts the optimizer steps that '
+        "training with packing would have, and packs rows only if there are at least 200.",
         "auto",
         edit=Edit.RETRAIN,
     )

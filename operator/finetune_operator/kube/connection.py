@@ -6,6 +6,7 @@ proxy and token. Its request layers cost more processor time than the request it
 
 import json
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -24,6 +25,9 @@ Decode = Callable[[bytes], dict[str, Any]]
 """Returns the object in a text of JSON."""
 LINE_BYTES = 2 << 20
 """Size of the read buffer. A watch event is one line, as long as an object."""
+
+# Each TLS connection allocates a buffer of this size: 256 KiB by default, 14 MiB for all of them.
+SSLProtocol.max_size = 64 << 10
 
 
 class Connection:

@@ -28,7 +28,7 @@ COMBINED = "(combined from similar events): "
 class _Series:
     """Similar events about one object: their messages, and the time of the last one."""
 
-    messages: set[str] = field(default_factory=set)
+    messages: tuple[str, ...] = ()
     last: float = 0.0
     combined: str = ""
     """Message of the combined event. The API server rejects a change of a message."""
@@ -72,11 +72,13 @@ class Correlator:
 def _combined(record: _Record, event: Event, now: float) -> Event:
     series = record.series.setdefault((event.type, event.reason), _Series())
     if now - series.last > SIMILAR_SECONDS:
-        series.messages.clear()
+        series.messages = ()
         series.combined = ""
     series.last = now
-    if event.message in series.messages or len(series.messages) < MOST_SIMILAR - 1:
-        series.messages.add(event.message)
+    if event.message in series.messages:
+        return event
+    if len(series.messages) < MOST_SIMILAR - 1:
+        series.messages = (*series.messages, event.message)
         return event
     series.combined = series.combined or COMBINED + event.message
     return replace(event, message=series.combined)

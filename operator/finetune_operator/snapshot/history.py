@@ -27,8 +27,8 @@ def check(store: ObjectStore, kind: str, page: Page, newest: int) -> None:
         known = store.version(kind, name_of(each))
         if version_of(each) < known <= listed:
             raise Restored(
-                f"the list of {plural} with resourceVersion {listed} contains "
-                f"{'/'.join(name_of(each))} with resourceVersion {version_of(each)}, but the "
-                f"operator has observed this object with resourceVersion {known} before: etcd was "
-                "restored from a backup. The operator restarts with an empty cache."
+                f"the operator observed {'/'.join(name_of(each))} with resourceVersion {known}. A "
+                f"later list of {plural} (resourceVersion {listed}) contains this object with the "
+                f"older resourceVersion {version_of(each)}: etcd was restored from a backup. The "
+                "operator restarts with an empty cache."
             )

@@ -11,6 +11,7 @@ whole.
 
 import sys
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class ObjectStore:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries: dict[str, dict[Name, _Entry]] = {kind: {} for kind in (FINETUNEJOB, *LISTS)}
-        self._children: dict[Key, set[tuple[str, Name]]] = {}
+        self._children: dict[Key, list[tuple[str, Name]]] = {}
+        """Sorted; a set of as many elements would need four times the memory."""
         self._packings = {kind: Packing() for kind in self._entries}
         self._tombstones: OrderedDict[tuple[str, Name], tuple[int, float]] = OrderedDict()
         for kind, entries in self._entries.items():
@@ -86,7 +88,7 @@ class ObjectStore:
         if kind != FINETUNEJOB:
             if known is not None and known.key != key:
                 self._unlink(known.key, kind, name)
-            self._children.setdefault(key, set()).add((kind, name))
+            self._link(key, kind, name)
         if known is None:
             return (key,)
         if known.key != key:
@@ -154,7 +156,7 @@ class ObjectStore:
     def children(self, key: Key) -> dict[str, tuple[Object, ...]]:
         """Return the objects with the label of a job, by their field in ``Snapshot``."""
         found: dict[str, list[Object]] = {field: [] for field in LISTS.values()}
-        for kind, name in sorted(self._children.get(key, ())):
+        for kind, name in self._children.get(key, ()):
             found[LISTS[kind]].append(self._unpacked(kind, self._entries[kind][name]))
         return {field: tuple(objects) for field, objects in found.items()}
 
@@ -194,9 +196,15 @@ class ObjectStore:
         body["metadata"]["resourceVersion"] = str(entry.version)
         return body
 
+    def _link(self, key: Key, kind: str, name: Name) -> None:
+        children = self._children.setdefault(key, [])
+        index = bisect_left(children, (kind, name))
+        if children[index : index + 1] != [(kind, name)]:
+            children.insert(index, (kind, name))
+
     def _unlink(self, key: Key, kind: str, name: Name) -> None:
         children = self._children[key]
-        children.discard((kind, name))
+        del children[bisect_left(children, (kind, name))]
         if not children:
             del self._children[key]
 

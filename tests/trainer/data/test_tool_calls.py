@@ -201,7 +201,12 @@ def test_ids_of_mistral_are_mapped_and_agree() -> None:
         (families.LLAMA_3, [ASKED, CALLED], (), "does not render the call of the tool weather"),
         (families.HERMES, MESSAGES, "[", r"column 'tools' is text, but not valid JSON"),
         (families.HERMES, MESSAGES, {"a": 1}, "column 'tools' is an object instead of a list"),
-        (families.HERMES, MESSAGES, ["weather"], r"tools\[0\] is not a JSON Schema function"),
+        (
+            families.HERMES,
+            MESSAGES,
+            ["weather"],
+            r"tools\[0\] is not a function in the OpenAI format",
+        ),
         (
             families.HERMES,
             MESSAGES,

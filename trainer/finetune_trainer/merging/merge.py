@@ -189,8 +189,8 @@ def _write_missing(
     )
     kept = f"; {len(done.done)} shards are already complete" if done.done else ""
     log(
-        f"merging {len(plan.adapter.targets)} adapter pairs into {len(plan.header.tensors)} "
-        f"tensors, {disk.human(needed)} in {merging.dtype}{kept}"
+        f"the adapter changes {len(plan.adapter.targets)} of the base model's "
+        f"{len(plan.header.tensors)} tensors; writing {disk.human(needed)} in {merging.dtype}{kept}"
     )
     total = sum(shard.size for shard in plan.shards)
     progress.start_from(1 - needed / total)

@@ -58,8 +58,8 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--untrusted-volume",
         action="store_true",
-        help="an earlier FineTuneJob used the volume: reuse only downloaded files whose SHA-256 "
-        "matches the source, and delete all other files",
+        help="an earlier FineTuneJob used the volume: keep only downloaded files that have the "
+        "SHA-256 reported by their source, and delete all other files on the volume",
     )
     command.add_argument(
         "--destinations",

@@ -1,7 +1,10 @@
 """Requests: credentials, timeouts, the write fence, and the mapping of responses to errors."""
 
 import asyncio
+import ssl
 import time
+from asyncio.sslproto import SSLProtocol
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -128,3 +131,12 @@ async def test_a_watch_fails_at_an_event_that_is_too_long(
     assert await anext(events) == {"type": "ADDED", "object": {}}
     with pytest.raises(Transient, match="Got more than"):
         await anext(events)
+
+
+async def test_the_buffer_of_a_tls_connection_is_small() -> None:
+    """The size is an attribute of a class that Python does not document."""
+    protocol: Any = SSLProtocol(
+        asyncio.get_running_loop(), asyncio.Protocol(), ssl.create_default_context(), None
+    )
+    protocol._app_transport.abort()
+    assert len(protocol._ssl_buffer) == 64 << 10

@@ -46,13 +46,15 @@ def messages_of(value: object, column: str, rows: Rows) -> tuple[list[Message], 
 
 def tools_of(values: Mapping[str, Any], column: str) -> list[dict[str, Any]] | None:
     """Return the tools of a row; None if the row has none."""
-    tools = _parsed(values.get(column), f"column {column!r}", "a list of JSON Schema functions")
+    tools = _parsed(
+        values.get(column), f"column {column!r}", "a list of functions in the OpenAI format"
+    )
     if tools is None or tools == []:
         return None
     if not isinstance(tools, list):
         raise BrokenRow(
-            f"column {column!r} is {kind_of(tools)} instead of a list of JSON Schema functions: "
-            "write the tools as a list, or as a list in JSON text"
+            f"column {column!r} is {kind_of(tools)} instead of a list of functions in the OpenAI "
+            "format: write the tools as a list, or as a list in JSON text"
         )
     return [_tool(each, f"{column}[{at}]") for at, each in enumerate(tools)]
 
@@ -182,7 +184,7 @@ def _tool(tool: object, where: str) -> dict[str, Any]:
     function = found.get("function", found)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BrokenRow(
-            f"{where} is not a JSON Schema function: write it as "
+            f"{where} is not a function in the OpenAI format: write it as "
             '{"type": "function", "function": {"name": …, "description": …, "parameters": …}}'
         )
     schema = _parsed(function.get("parameters"), f"{where}.function.parameters", "a JSON Schema")
