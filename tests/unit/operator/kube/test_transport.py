@@ -135,8 +135,9 @@ async def test_a_watch_fails_at_an_event_that_is_too_long(
 
 async def test_the_buffer_of_a_tls_connection_is_small() -> None:
     """The size is an attribute of a class that Python does not document."""
+    loop = asyncio.get_running_loop()
     protocol: Any = SSLProtocol(
-        asyncio.get_running_loop(), asyncio.Protocol(), ssl.create_default_context(), None
+        loop, asyncio.Protocol(), ssl.create_default_context(), loop.create_future()
     )
     protocol._app_transport.abort()
     assert len(protocol._ssl_buffer) == 64 << 10
