@@ -204,7 +204,8 @@ def starting(
 
     kubeconfig: by default that of the administrator. pod: the identity in leader election.
     prelude: Python code that runs first, to shorten delays. environment: additional variables.
-    forked: without both, fork a process that has imported the operator, if there is one.
+    forked: without both, fork a process that has imported the operator, if there is one. If so,
+    the operator also has the delays of tests (``SHORT_DELAYS``), with a prelude, too.
     """
     # A separate Lease that no other operator holds, in a namespace that always exists.
     config = {
@@ -226,10 +227,12 @@ def starting(
         **(environment or {}),
     }
     log = folder / f"operator-{time.monotonic_ns()}.log"
-    if forked and not prelude and not environment and operator_forks.available():
+    shorter = operator_forks.SHORT_DELAYS if forked and operator_forks.available() else ""
+    if shorter and not prelude and not environment:
         started = _forked(arguments, variables, log)
     else:
-        code = ["-c", f"{prelude}\n{_MAIN}"] if prelude else ["-m", "finetune_operator"]
+        first = shorter + prelude
+        code = ["-c", f"{first}\n{_MAIN}"] if first else ["-m", "finetune_operator"]
         started = process([sys.executable, *code, *arguments], log, variables)
     with started as running:
         yield OperatorProcess(

@@ -120,7 +120,7 @@ def test_killed_merge_repeats_one_shard_and_gives_the_same_bytes(
         left = 4 + len(kept) % 3 if kept[-1] < shards else 20 * (len(kept) - shards) + 3
         ended = workshop.start("merge", "--build", "b", target=(killed_at_flush, left)).wait()
         assert ended.code in (0, -signal.SIGKILL), ended.log
-        lines = re.findall(r"merging .*?(?:(\d+) shards are already complete)?$", ended.log, re.M)
+        lines = re.findall(r"; writing .*?(?:(\d+) shards are already complete)?$", ended.log, re.M)
         kept.append(int(lines[-1] or 0))
         assert len(kept) <= shards + 5, kept
     # A kill does not discard completed shards.
