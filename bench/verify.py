@@ -182,7 +182,8 @@ def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
             attempt = found.serve(fault)
             caught = attempt["outcome"] == "Failed" and FOUND_BY[fault] in attempt["message"]
             numbers = re.search(
-                r"distance (\S+) nats rms .*, tolerance ([^;]+);", attempt.get("message", "")
+                r"reference is (\S+) nats over .*tolerance is (\S+) nats;",
+                attempt.get("message", ""),
             )
             distance, tolerance = numbers.groups() if numbers else ("", "")
             ready = "yes" if found.was_ready(attempt["attempt"]) else "no"

@@ -87,7 +87,8 @@ def load_config(path: Path) -> OperatorConfig:
         raise ConfigurationError(
             f"--config {path}: hub.endpoint: port {hub.port} of {hub.host} is not in egress.ports, "
             "so prepare pods cannot reach the hub. Set egress.hubCidrs to the address ranges of "
-            f"{hub.host}. The operator then allows connections to this port only in these ranges."
+            f"{hub.host}. The operator then allows connections to this port only if the address is "
+            "in these ranges."
         )
     if config.proxy.is_outside_name and not config.proxy.cidrs:
         raise ConfigurationError(
@@ -176,7 +177,7 @@ def _explained(error: Transient, kube: Kube) -> str:
     return (
         f"{error}. If the NetworkPolicy of the operator blocks the connection, extend the chart "
         "value networkPolicy.apiServerPorts with the port on which the API server listens. This "
-        f"port can differ from the port of the Service of the API server, {kube.server}"
+        f"port can differ from the port of the Service of the API server ({kube.server})"
     )
 
 

@@ -239,7 +239,7 @@ def _chat(question: str) -> dict[str, Any]:
 
 def _numbers(message: str) -> tuple[float, float]:
     """Return distance and tolerance of a message."""
-    found = re.search(r"distance (\S+) nats rms .*, tolerance ([^;]+);", message)
+    found = re.search(r"reference is (\S+) nats over .*tolerance is (\S+) nats;", message)
     assert found is not None, message
     distance, tolerance = float(found[1]), float(found[2])
     assert math.isfinite(distance)

@@ -145,7 +145,7 @@ def test_name_that_no_file_can_have_is_invalid(tmp_path: Path, name: str) -> Non
         yield 0, iter(())
 
     file = RemoteFile(name=NAMES[name], size=1, sha256=None)
-    with pytest.raises(InvalidSpec, match="rename it in the source") as raised:
+    with pytest.raises(InvalidSpec, match="rename the file in the source") as raised:
         fetch(file, read, tmp_path, what="dataset evil")
     assert str(raised.value).isprintable()
     assert len(json.dumps(str(raised.value))) < 600

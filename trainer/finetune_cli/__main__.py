@@ -116,8 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         extra = EXTRA_OF_MODULE.get(missing, "trainer")
         print(
-            f"{_program()} {options.command} needs the extra {extra}: "
-            f"pip install '{PACKAGE}[{extra}]' (the package {missing} is missing)",
+            f"{_program()} {options.command} needs the package {missing}, which is not installed: "
+            f"run pip install '{PACKAGE}[{extra}]'",
             file=sys.stderr,
         )
         return 1

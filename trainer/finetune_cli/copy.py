@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--revision",
-        help="revision to copy. By default, the command tries the revision of the spec, then the "
-        "served revision, then the other revisions from new to old. It copies the first one with a "
-        "completed model or adapter",
+        help="revision to copy. By default, the command tries the revision of the current spec, "
+        "then the served revision, then the other revisions from new to old. It copies from the "
+        "first revision that has a completed merged model (with --adapter: a completed adapter)",
     )
     parser.add_argument(
         "--image",
@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="maximum time that the command waits for the start of the copy pod (default: 300)",
+        help="maximum time in seconds that the command waits for the start of the copy pod "
+        "(default: 300)",
     )
     parser.add_argument("-n", "--namespace", help="namespace of the FineTuneJob")
     parser.add_argument("--context", help="context of the kubeconfig")
@@ -87,9 +88,13 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
         _copy(kubectl, name, selection.folder, found, options.dest)
     write_json(options.dest / manifest.FILE, manifest.as_json(found))
     checked = (
-        "" if selection.digest is None else f", as recorded in the ledger of {KIND} {options.name}"
+        ""
+        if selection.digest is None
+        else f", and the manifest matches the ledger of {KIND} {options.name}"
     )
-    log(f"{len(found.files)} files are in {options.dest}, and their digests are correct{checked}")
+    log(
+        f"{len(found.files)} files are in {options.dest}. Their digests match the manifest{checked}"
+    )
     return 0
 
 
@@ -150,8 +155,8 @@ def _wait(kubectl: Kubectl, name: str, seconds: float) -> None:
             log(f"waiting for the pod {name}: {reason}")
         if status.get("phase") == "Failed" or reason.startswith(NEVER_STARTS):
             raise CommandFailed(
-                f"the pod {name} cannot start ({reason}): fix the cause, or set --image if the "
-                "image cannot be used"
+                f"the pod {name} cannot start ({reason}): fix the cause, or set --image to another "
+                "image"
             )
         if time.monotonic() > until:
             raise CommandFailed(
@@ -182,13 +187,13 @@ def _manifest(kubectl: Kubectl, name: str, selection: Selection) -> Manifest:
         found = manifest.parse(text)
     except (ValueError, KeyError, TypeError) as error:
         raise CommandFailed(
-            f"{file} is not a manifest ({error!r}): do not use this model"
+            f"{file} is not a valid manifest ({error!r}): do not use this model"
         ) from None
     if selection.digest not in (None, found.digest):
         raise CommandFailed(
-            f"the content of {selection.folder} has the digest {found.digest}, but the ledger of "
-            f"revision {selection.revision} has {selection.digest}, so the volume was changed: do "
-            "not use this model"
+            f"the content of {selection.folder} has the digest {found.digest}, but the ledger "
+            f"records the digest {selection.digest} for revision {selection.revision}, so the "
+            "volume was changed: do not use this model"
         )
     return found
 
@@ -215,7 +220,7 @@ def _copy(kubectl: Kubectl, name: str, folder: str, found: Manifest, into: Path)
                 f"({cause}): run the command again; complete files are not copied again"
             )
         if left:
-            log(f"the connection to the pod {name} was interrupted ({cause}): continuing")
+            log(f"the connection to the pod {name} was interrupted ({cause}); continuing")
     progress.end()
 
 

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--card",
         metavar="NAME",
         help=f"GPU model, as in the node label {PRODUCT_LABEL}; default: the GPU model in "
-        f"placement.nodeSelector; if it names none, {CHART_CARD}",
+        f"placement.nodeSelector, or {CHART_CARD} if placement.nodeSelector contains no GPU model",
     )
     parser.add_argument(
         "--rows", type=int, metavar="N", help="number of training rows, to estimate steps and time"

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     documents = job_file.load(options.file)
     if len(documents) != 1:
         raise InvalidSpec(
-            f"{options.file} is not an Axolotl configuration: it must contain one YAML object"
+            f"{options.file} is not an Axolotl configuration: the file must contain one YAML object"
         )
     manifest, notes = convert(documents[0], name=options.name)
     print(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100), end="")

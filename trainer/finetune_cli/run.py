@@ -188,8 +188,8 @@ def _write_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> None
     except KeyError:
         raise InvalidSpec(
             f"{kind} {rows.source} is not in the YAML file that contains the FineTuneJob: add "
-            f"the ConfigMap to that file, or set {variable} to a folder with one file per key of "
-            "the ConfigMap"
+            f"the ConfigMap to that file, or set the environment variable {variable} to a folder "
+            "with one file per key of the ConfigMap"
         ) from None
     folder = work / "configmap" / kind
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="PATH",
-        help="file with one or more YAML documents, or folder; - for stdin. The command reads the "
-        f"files of a folder and its subfolders if they have the extension {', '.join(SUFFIXES)}. "
+        help="file with one or more YAML documents, or folder; - for stdin. In a folder and its "
+        f"subfolders, the command reads the files with the extensions {', '.join(SUFFIXES)}. "
         "Repeat the option to check several files or folders",
     )
 

@@ -69,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=("auto", "float16", "bfloat16", "float32"),
         default="auto",
-        help="number format in which vLLM computes; auto: the number format of the weights",
+        help="number format in which vLLM computes; auto: the number format of the weights, or "
+        "bfloat16 if the weights are in float32",
     )
     return made
 

@@ -75,7 +75,8 @@ def find(work: Path, ledger: Ledger, *, revision: str, build: str, mode: Mode, d
     for each in (weights, computed):
         if each not in UNIT_ROUNDOFF:
             raise Mismatch(
-                f"the number format {each!r} is not one of {', '.join(sorted(UNIT_ROUNDOFF))}"
+                f"the verification does not support the number format {each!r}. It supports "
+                f"{', '.join(sorted(UNIT_ROUNDOFF))}"
             )
     return Build(
         folders=tuple(folders),

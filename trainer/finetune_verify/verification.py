@@ -55,8 +55,8 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         ]
     if not served:
         raise Mismatch(
-            f"the server accepts at most {longest} tokens, but the recorded tokens of every "
-            "reference row lie beyond this length: raise serving.maxModelLen"
+            f"the server accepts at most {longest} tokens, but in every reference row, the tokens "
+            "with recorded log-probabilities come later: raise serving.maxModelLen"
         )
     result = compare(
         served=served,
@@ -67,8 +67,9 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         paths=build.paths,
     )
     numbers = (
-        f"distance {result.distance:.4g} nats rms over {result.tokens} tokens, tolerance "
-        f"{result.tolerance:.4g}; distance between tuned model and base {result.effect:.4g}"
+        f"the root mean square distance to the reference is {result.distance:.4g} nats over "
+        f"{result.tokens} tokens; the tolerance is {result.tolerance:.4g} nats; the effect of "
+        f"tuning is {result.effect:.4g} nats"
     )
     if result.outcome == "Mismatch":
         raise Mismatch(f"the served model is not the tuned model: {numbers}")

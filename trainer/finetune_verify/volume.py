@@ -60,7 +60,10 @@ def read(path: Path, kind: str, *, sha256: str) -> Folder:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Mismatch(f"{path.name}/{MANIFEST} cannot be read: {error!r}") from error
     if found.kind != kind:
-        raise Mismatch(f"{path.name}/ has content of kind {found.kind}, not {kind}")
+        raise Mismatch(
+            f"the manifest in {path.name}/ has the kind {found.kind}, but the kind {kind} is "
+            "expected"
+        )
     return found
 
 

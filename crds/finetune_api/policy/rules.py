@@ -47,7 +47,7 @@ class NameRule:
 
 KEYLESS = 'The empty text "" is a toleration without a key, which tolerates every taint. '
 OWN_DOMAIN = (
-    "Other workloads may select pods by this label: use the domain of your organization as the "
+    "Other workloads can select pods by this label: use the domain of your organization as the "
     "prefix of the key, such as example.com/team. "
 )
 SOURCES: tuple[Path, ...] = (

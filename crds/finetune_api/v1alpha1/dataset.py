@@ -39,7 +39,7 @@ class Dataset(Rows):
         None,
         edit=Edit.RETRAIN,
         builtin="0 if evaluation.dataset is set or the dataset has fewer than 100 rows; otherwise "
-        "0.05, but at least 20 rows",
+        "0.05 (at least 20 rows)",
         rules=(between(0, 0.5, "set validationFraction to a value from 0 to 0.5, such as 0.05"),),
     )
     prompt_template: Literal["auto", "chat", "alpaca"] = field(
@@ -77,9 +77,9 @@ class Dataset(Rows):
         max_length=65536,
     )
     duplicates: Literal["keep", "drop"] = field(
-        'Treatment of rows with the same content. "keep": keep all rows. "drop": keep only the '
-        "first of these rows. In both cases, status.revisions[].data.duplicateRows is the number "
-        "of duplicates.",
+        'Treatment of rows that have the same content as an earlier row. "keep": keep these rows. '
+        '"drop": leave out these rows. With both values, '
+        "status.revisions[].data.duplicateRows is the number of these rows.",
         "keep",
         edit=Edit.RETRAIN,
     )
@@ -131,7 +131,8 @@ class NamedDataset(Dataset):
     """One of several datasets."""
 
     name: str = field(
-        'Name of the dataset. Example: "support". Messages, status and metrics contain the name.',
+        'Name of the dataset. Example: "support". The name appears in messages, in the status and '
+        "in metrics.",
         edit=Edit.RETRAIN,
         max_length=24,
         rules=(
@@ -168,8 +169,8 @@ class FormatRecord(LedgerModel):
     )
     detected: Format | None = Field(
         None,
-        description='Format that "auto" selects. No new revision starts if you change the field '
-        '`format` in the spec from "auto" to this value, or from this value to "auto".',
+        description='Format that "auto" selects. If you change the field `format` in the spec from '
+        '"auto" to this value or back, no new revision starts.',
     )
 
 

@@ -20,25 +20,25 @@ class Evaluation(ApiModel):
     dataset: EvaluationDataset | None = field(
         "Dataset that is used only for evaluation. With this dataset, no rows of spec.dataset are "
         "held out. The trainer uses the rows of this dataset for the held-out loss during training "
-        "and for the comparison with the base model after training. The template of spec.dataset "
-        "also applies to these rows.",
+        "and for the comparison with the base model after training. The prompt template of the "
+        "training dataset also applies to these rows.",
         None,
         edit=Edit.RETRAIN,
         unset="rows are held out according to dataset.validationFraction",
     )
     on_regression: Literal["Stall", "Serve"] = field(
-        "Reaction to a tuned model that is worse than its base model. The tuned model is worse if "
-        'its held-out loss is higher by more than two standard errors. "Stall": the job stalls, '
-        'and the previous model continues to be served. "Serve": the tuned model is served '
-        "anyway. Ignored if fewer than 20 rows are held out.",
+        "Reaction if the held-out loss of the tuned model exceeds the held-out loss of its base "
+        'model by more than two standard errors. "Stall": the job stalls, and the previous model '
+        'continues to be served. "Serve": the tuned model is served anyway. Ignored if fewer than '
+        "20 rows are held out.",
         "Stall",
         edit=Edit.NOTHING,
     )
     on_serving_regression: Literal["Serve", "Stall"] = field(
-        "Reaction to a tuned model that is worse than the served model. The tuned model is worse "
-        'if its held-out loss is higher by more than two standard errors. "Serve": the tuned '
-        'model is served, with a warning. "Stall": the previous model continues to be served. '
-        "Ignored if the two models were evaluated on different rows.",
+        "Reaction if the held-out loss of the tuned model exceeds the held-out loss of the served "
+        'model by more than two standard errors. "Serve": the tuned model replaces the served '
+        'model, with a warning. "Stall": the served model is not replaced. Ignored if the two '
+        "models were evaluated on different rows.",
         "Serve",
         edit=Edit.NOTHING,
     )

@@ -66,9 +66,9 @@ class Attempt(LedgerModel):
     )
     admitted: list[str] | None = Field(
         None,
-        description="Digests of spec values. These values affect the serving pods, a policy limits "
-        "them, and the policy allowed them. If one of the values changes, the operator checks it "
-        "against the policy again. Present only for the stage serve.",
+        description="Digests of spec values that affect the serving pods. The operator checked "
+        "these values against the policy, and the policy allowed them. If one of the values "
+        "changes, the operator checks it again. Present only for the stage serve.",
     )
     job: str | None = Field(
         None,
@@ -82,7 +82,7 @@ class Attempt(LedgerModel):
     image_id: str | None = Field(
         None,
         alias="imageID",
-        description="Image ID of the container, read from the newest pod that has started.",
+        description="Image ID of the stage's container, read from the newest pod that has started.",
     )
     failures: int | None = Field(
         None,
@@ -157,7 +157,7 @@ class Evaluation(LedgerModel):
     rows_digest: str | None = Field(
         None,
         description="Digest of the token IDs of the held-out rows. Two evaluations are "
-        "comparable if their digests are equal.",
+        "comparable only if their digests are equal.",
     )
     dequantized: EvaluatedBuild = Field(
         description="Held-out loss of the tuned model if the adapter is applied to base weights "
@@ -197,13 +197,13 @@ class Artifacts(LedgerModel):
     )
     chat_template: str | None = Field(
         None,
-        description="Digest of the chat template that is used instead of the chat template of the "
-        "base model. Absent if there is no such template.",
+        description="Digest of the chat template that replaces the chat template of the base "
+        "model. Absent if no template replaces it.",
     )
     effective_template: str | None = Field(None, description="Digest of the chat template in use.")
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
     adapter: str | None = Field(
-        None, description="Digest of the manifest that lists the files of the adapter."
+        None, description="Digest of the list of the adapter's files and their digests."
     )
     adapter_manifest: str | None = Field(
         None,
@@ -224,11 +224,11 @@ class Artifacts(LedgerModel):
     )
     largest_activation: int | None = Field(
         None,
-        description="Largest absolute value of an activation of the tuned model on the rows of the "
-        "reference, rounded up. If this value exceeds 16384, merge.dtype: auto selects bfloat16.",
+        description="Largest absolute activation of the tuned model on the rows of the reference, "
+        "rounded up. If this value exceeds 16384, merge.dtype: auto selects bfloat16.",
     )
     merged: str | None = Field(
-        None, description="Digest of the manifest that lists the files of the merged model."
+        None, description="Digest of the list of the merged model's files and their digests."
     )
     merged_dtype: str | None = Field(None, description="Data type of the merged weights.")
     evaluation: Evaluation | None = Field(

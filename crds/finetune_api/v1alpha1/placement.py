@@ -110,7 +110,7 @@ class Placement(ApiModel):
         "the job.",
         None,
         edit=Edit.RETRY,
-        builtin="the labels of the GPUs in the chart value gpu.products",
+        builtin="the node labels of the GPU models in the chart value gpu.products",
         max_length=16,
         rules=(
             labels(

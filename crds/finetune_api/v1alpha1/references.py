@@ -52,7 +52,7 @@ class SecretKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
     key: str = object_key(
-        "Key of an entry in the Secret. The value of the entry is the secret text.",
+        "Key of an entry in the Secret. Only the value of this entry is used.",
         "token",
         kind="Secret",
     )

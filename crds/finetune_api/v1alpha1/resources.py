@@ -45,14 +45,14 @@ class ResourceRequirements(ApiModel):
         "GPU: the operator requests one GPU per train pod and per serving pod.",
         None,
         edit=Edit.RETRY,
-        builtin='the default requests of the stage if "limits" is also unset; otherwise none',
+        builtin='the standard requests of the stage, or none if "limits" is set',
         max_length=8,
     )
     limits: dict[str, Quantity] | None = field(
         "Maximum resources of the container, such as {memory: 16Gi}.",
         None,
         edit=Edit.RETRY,
-        builtin='the default limits of the stage if "requests" is also unset; otherwise none',
+        builtin='the standard limits of the stage, or none if "requests" is set',
         max_length=8,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -97,7 +97,7 @@ class Estimate(LedgerModel):
 
     card: str | None = Field(None, description="GPU model of the estimate.")
     micro_batch_size: int | None = Field(
-        None, description="Number of rows per forward pass that the estimate assumes."
+        None, description="Number of rows per forward pass, as assumed in the estimate."
     )
     training_memory: str | None = Field(
         None, description="GPU memory that the train pod needs. Example: 14336Mi."
@@ -145,6 +145,6 @@ class Backend(LedgerModel):
     version: str = Field(description="Version of the training library.", max_length=64)
     reason: str = Field(description="Reason why the training library was selected.", max_length=256)
     automatic: Literal["unsloth", "trl"] = Field(
-        description='Training library that "auto" selects. No new revision starts if you change '
-        'the field `backend` in the spec from "auto" to this value, or from this value to "auto".'
+        description='Training library that "auto" selects. If you change the field `backend` in '
+        'the spec from "auto" to this value or back, no new revision starts.'
     )

@@ -76,25 +76,25 @@ class Mapping(ApiModel):
     """Keys and roles of messages, if they differ from those of the format."""
 
     role: str | None = field(
-        "Name of the key with the role of a message's author.",
+        "Name of the key that contains the role of the author in each message.",
         None,
         edit=Edit.RETRAIN,
-        builtin='"role" with format: messages, "from" with format: sharegpt',
+        builtin='"role" if format is "messages"; "from" if format is "sharegpt"',
         min_length=1,
         max_length=128,
     )
     content: str | None = field(
-        "Name of the key with the text of a message.",
+        "Name of the key that contains the text in each message.",
         None,
         edit=Edit.RETRAIN,
-        builtin='"content" with format: messages, "value" with format: sharegpt',
+        builtin='"content" if format is "messages"; "value" if format is "sharegpt"',
         min_length=1,
         max_length=128,
     )
     roles: dict[str, Role] | None = field(
         "Map from role names in the dataset to standard roles. Example: {customer: user, "
-        "agent: assistant}. The dataset can use the names in this map and the standard names of "
-        "the format.",
+        "agent: assistant}. The dataset can use the role names in this map and the standard role "
+        "names of the format.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",

@@ -16,9 +16,9 @@ class RunPolicy(ApiModel):
     )
     max_restarts: int = field(
         "Maximum number of restarts of a stage, summed over all attempts. The operator counts "
-        "restarts after failures and after node disruptions. It does not count restarts after a "
-        "suspension or after a preemption by Kueue. If a stage exceeds the limit, the job fails "
-        "with the reason TooManyRestarts.",
+        "restarts after failures and after node disruptions. Restarts after a suspension or after "
+        "a preemption by Kueue are not counted. If a stage exceeds the limit, the job fails with "
+        "the reason TooManyRestarts.",
         20,
         edit=Edit.RETRY,
         ge=0,

@@ -74,15 +74,15 @@ class Serving(ApiModel):
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
         'What the serving pods do if a train pod finds no free GPU. "Auto": release their GPU '
-        "after releaseAfterSeconds if the train pod waits only for a GPU, but at most once per "
-        'revision. "KeepServing": keep the GPU. "FreeGPU": release the GPU immediately. The '
-        "serving pods start again if training is suspended or fails.",
+        "after releaseAfterSeconds if the train pod lacks only a GPU, at most once per revision. "
+        '"KeepServing": keep their GPU. "FreeGPU": release their GPU immediately. The serving pods '
+        "start again if training is suspended or fails.",
         "Auto",
         edit=Edit.NOTHING,
     )
     release_after_seconds: int = field(
-        "Maximum time, in seconds, that a train pod or a pod of a new build waits for a free GPU. "
-        "After this time, the serving pods release their GPU. Used if rollout is Auto.",
+        "Waiting time in seconds. If a train pod or a pod of a new build waits longer for a free "
+        "GPU, the serving pods release their GPU. Used if rollout is Auto.",
         600,
         edit=Edit.NOTHING,
         ge=0,
@@ -91,7 +91,7 @@ class Serving(ApiModel):
     replicas: int = field(
         "Number of serving pods. Each pod needs its own GPU. Set this field to 0 to stop serving "
         "and keep all artifacts. More than one pod requires storage.accessMode: ReadWriteMany. If "
-        "you use an autoscaler, set this field: autoscalers fail without it.",
+        "you use an autoscaler, set this field: autoscalers fail if the field is unset.",
         1,
         edit=Edit.NOTHING,
         ge=0,
@@ -122,7 +122,7 @@ class Serving(ApiModel):
         ),
     )
     extra_args: list[str] | None = field(
-        "Additional arguments of the command vllm serve, each as --name or --name=value. Only "
+        "Additional arguments of the command `vllm serve`, each as --name or --name=value. Only "
         "arguments for batching, parsing and logging are permitted.",
         None,
         edit=Edit.ROLL,

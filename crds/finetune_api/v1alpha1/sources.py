@@ -120,9 +120,9 @@ def token(what: str) -> Any:
 def ca(what: str) -> Any:
     """Declare ``caConfigMapRef`` of a model or dataset."""
     return field(
-        "ConfigMap with CA certificates in PEM format. When the prepare pod downloads the "
-        f"{what} from the hub, an https:// server or an S3 service, it also trusts these "
-        "certificates.",
+        "ConfigMap with additional CA certificates in PEM format. The prepare pod trusts these "
+        f"certificates when it downloads the {what} from the hub, an https:// server or an S3 "
+        "service.",
         None,
         edit=Edit.RETRY,
         builtin="only the CA certificates in the trainer image and in the chart value "

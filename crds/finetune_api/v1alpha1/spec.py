@@ -123,7 +123,7 @@ class FineTuneJobSpec(ApiModel):
         edit=Edit.RETRY,
     )
     access: Access = field(
-        "Identity of the job for the access to cloud services.", Access(), edit=Edit.RETRY
+        "Identity with which the job accesses cloud services.", Access(), edit=Edit.RETRY
     )
     resources: Resources = field(
         "CPU and memory for the pods of each stage.", Resources(), edit=Edit.RETRY
@@ -132,9 +132,9 @@ class FineTuneJobSpec(ApiModel):
         "Scheduling constraints for all pods of the job.", Placement(), edit=Edit.RETRY
     )
     queue_name: str | None = object_name(
-        "Name of the Kueue LocalQueue for the train Job. Only this Job needs GPU quota. If "
-        "a queue is set, the ResourceFlavors of the queue select the nodes, and the chart "
-        "value gpu.products does not apply.",
+        "Name of the Kueue LocalQueue for the train Job. Only the train Job uses the GPU quota of "
+        "the queue. If a queue is set, the ResourceFlavors of the queue select the nodes, and the "
+        "chart value gpu.products does not apply.",
         None,
         kind="LocalQueue",
         max_length=63,

@@ -28,11 +28,11 @@ class Condition(StatusModel):
     )
     message: str = Field(
         description="Explanation of the reason. If there is a problem, the message also says how "
-        "to fix the problem. The other conditions do not repeat the message of the Ready "
-        "condition, but refer to that message."
+        "to fix the problem. A condition that would repeat the message of the Ready condition "
+        "refers to the Ready condition instead."
     )
     observed_generation: int = Field(
-        description="Generation of the spec that the operator evaluated to set the condition."
+        description="Generation of the spec from which the operator derived the condition."
     )
     last_transition_time: str = Field(
         description="Time at which the status of the condition last changed.",
@@ -129,11 +129,11 @@ class ServingStatus(StatusModel):
     model: str | None = Field(None, description="Model name that clients can use in requests.")
     summary: str | None = Field(
         None,
-        description="State of the endpoint. A revision name: this revision answers requests. "
-        '"(old)" after the name means that the spec defines another build. "released": a new '
-        'build uses the GPU. "starting": new pods load the model. "stopped": serving.replicas is '
-        "0, or the build failed or was suspended before it was ready. "
-        '"down": the pods do not answer requests. "-": no build is served.',
+        description="State of the endpoint. A revision name: this revision answers requests. A "
+        'revision name with "(old)": this revision answers, but the spec defines another build. '
+        '"released": a new build uses the GPU. "starting": new pods load the model. '
+        '"stopped": serving.replicas is 0, or the build failed or was suspended before it was '
+        'ready. "down": the pods do not answer requests. "-": no build is served.',
     )
     release_planned_at: str | None = Field(
         None,
@@ -151,11 +151,11 @@ class ServingComparison(StatusModel):
         description="Name of the build that was serving at the time of the comparison."
     )
     outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
-        description='Result for the target build. "Better": its held-out loss is lower by more '
-        'than two standard errors. "Worse": its held-out loss is higher by more than two standard '
-        'errors. "Undecided": the difference is smaller, or fewer than 20 rows are held out. '
-        '"NotComparable": the rows or the base models of the two evaluations differ, or one of the '
-        "builds has no evaluation."
+        description="Held-out loss of the target build compared with the serving build. "
+        '"Better": the loss is lower by more than two standard errors. "Worse": the loss is higher '
+        'by more than two standard errors. "Undecided": the difference is smaller, or fewer than '
+        '20 rows are held out. "NotComparable": the rows or the base models of the two evaluations '
+        "differ, or one of the builds has no evaluation."
     )
     message: str = Field(
         description="Measured losses, or the reason why the builds are not comparable."
@@ -166,9 +166,10 @@ class EvaluationStatus(StatusModel):
     """Result of the evaluation gate for the target build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
-        description='Result of the evaluation. "Failed": the tuned model is worse than its base '
-        "model, because its held-out loss is higher by more than two standard errors. "
-        '"Passed": the tuned model is not worse. "NotEvaluated": fewer than 20 rows are held out.'
+        description='Result of the evaluation. "Failed": the held-out loss of the tuned model '
+        "exceeds the held-out loss of its base model by more than two standard errors. "
+        '"Passed": the loss is not above this limit. "NotEvaluated": fewer than 20 rows are held '
+        "out."
     )
     message: str = Field(
         description="Measured losses, or the reason why the model was not evaluated."
@@ -176,8 +177,8 @@ class EvaluationStatus(StatusModel):
     against_serving: ServingComparison | None = Field(
         None,
         description="Comparison of the target build with the build that is serving. If the target "
-        "build is worse, the operator issues a warning. With evaluation.onServingRegression: "
-        "Stall, the operator then does not serve the target build.",
+        "build is worse, the operator issues a warning. If evaluation.onServingRegression is "
+        '"Stall", the operator does not serve a worse build.',
     )
 
 
@@ -189,8 +190,8 @@ class VerificationStatus(StatusModel):
     outcome: str | None = Field(
         None,
         description='Result of the verification. "Verified": the log-probabilities of the served '
-        'model agree with those that training recorded. "Inconclusive": the file digests match, '
-        "but the tuned model and the base model are too similar for a comparison. "
+        'model agree with the log-probabilities that training recorded. "Inconclusive": the file '
+        "digests match, but the tuned model and the base model are too similar for a comparison. "
         '"Skipped": the file digests match, but training recorded no log-probabilities.',
     )
     distance: str | None = Field(
@@ -269,7 +270,8 @@ class FineTuneJobStatus(StatusModel):
     )
     verification: VerificationStatus = Field(
         VerificationStatus(),
-        description="Result of the verification that the served model is the trained model.",
+        description="Result of the verification. The verification checks whether the served model "
+        "is the trained model.",
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."

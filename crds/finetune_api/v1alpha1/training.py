@@ -51,16 +51,16 @@ class AdvancedTraining(ApiModel):
     """Settings that most jobs leave at their defaults."""
 
     backend: Literal["auto", "unsloth", "trl"] = field(
-        'Training library. "unsloth": less time and GPU memory, but not in every trainer image. '
-        '"trl": in every trainer image, for every model family. "auto": "unsloth" if the image '
-        'contains Unsloth and Unsloth supports the model and the recipe; otherwise "trl". No new '
-        'revision starts if you change the value from "auto" to the selected name.',
+        'Training library. "unsloth" needs less time and GPU memory, but is not in every trainer '
+        'image. "trl" is in every trainer image and supports every model family. "auto" selects '
+        '"unsloth" if Unsloth is in the image and supports the model and the recipe; otherwise '
+        '"trl". No new revision starts if you change "auto" to the selected library.',
         "auto",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(
         "Number of rows per forward pass. This number must divide effectiveBatchSize. If the "
-        "field is unset and training runs out of GPU memory, the trainer halves this number and "
+        "field is unset and training runs out of GPU memory, the trainer halves the default and "
         "keeps effectiveBatchSize.",
         None,
         edit=Edit.RETRAIN,
@@ -81,13 +81,13 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     pad_to_sequence_length: bool = field(
-        "Pad every batch to sequenceLength. The use of GPU memory then stays constant.",
+        "Pad every batch to sequenceLength, so that the use of GPU memory stays constant.",
         False,
         edit=Edit.RETRAIN,
     )
     overlong: Literal["drop", "truncate", "refuse"] = field(
         'Treatment of rows longer than sequenceLength. "drop": leave these rows out. "truncate": '
-        "cut off the end of these rows, and drop a row if no token to train on remains. "
+        "cut off the end of these rows; drop a row if all its tokens to train on are cut off. "
         '"refuse": fail the prepare stage. With "drop" or "truncate", the prepare stage fails if '
         "more than 5 % of the rows are dropped.",
         "drop",
@@ -125,9 +125,9 @@ class AdvancedTraining(ApiModel):
         le=1000,
     )
     loraplus_lr_ratio: float | None = field(
-        "Ratio of LoRA+. In LoRA+, the learning rate of the adapter's B matrices is this value "
-        "times learningRate. All other trained weights use learningRate. A typical value is 16, "
-        "together with half of the usual learningRate.",
+        "Learning rate ratio of LoRA+. The learning rate of the adapter's B matrices is this value "
+        "times learningRate. All other trained weights use learningRate. A typical value is 16. "
+        "With 16, use half of the usual learningRate.",
         None,
         edit=Edit.RETRAIN,
         unset="learningRate applies to all trained weights",
@@ -136,7 +136,7 @@ class AdvancedTraining(ApiModel):
     )
     liger_fused_linear_cross_entropy: bool = field(
         "Compute the output head and the loss with Liger's fused kernel. This kernel needs a "
-        'GPU and the backend "trl". With backend: auto, the prepare stage selects "trl".',
+        'GPU and the backend "trl". If this field is true, backend: auto selects "trl".',
         False,
         edit=Edit.RETRAIN,
     )
@@ -159,8 +159,8 @@ class AdvancedTraining(ApiModel):
         ge=1,
     )
     early_stopping_patience: int | None = field(
-        "Training stops after this number of consecutive evaluations without a new lowest "
-        "held-out loss. The trainer keeps the adapter with the lowest held-out loss.",
+        "Training stops if the held-out loss reaches no new minimum in this number of consecutive "
+        "evaluations. The trainer keeps the adapter with the lowest held-out loss.",
         None,
         edit=Edit.RETRAIN,
         unset="training runs all steps, and the last adapter is kept",
@@ -241,8 +241,8 @@ class Training(ApiModel):
     )
     packing: Literal["auto", "always", "never"] = field(
         "Whether to pack several short rows into one sequence. Attention does not cross the "
-        'boundaries between the rows. With "auto", the trainer counts the optimizer steps that '
-        "training with packing would have, and packs rows only if there are at least 200.",
+        "boundaries between the rows. Packing can reduce the number of optimizer steps. With "
+        '"auto", the rows are packed only if at least 200 steps remain.',
         "auto",
         edit=Edit.RETRAIN,
     )

@@ -179,8 +179,8 @@ def _failed_to_start(job: Object) -> Blocker:
     return Blocker(
         reason=Reason.FAILED_TO_START,
         message=f"Kueue could not start Job {name}, marked its Workload as finished, and will not "
-        f"retry. Run kubectl get workloads -l kueue.x-k8s.io/job-uid={uid} -o yaml to find the "
-        "conflict, then change spec.placement or spec.queueName to start a new attempt.",
+        f"retry. To see why, run: kubectl get workloads -l kueue.x-k8s.io/job-uid={uid} -o yaml. "
+        "To start a new attempt, change spec.placement or spec.queueName.",
         lasts=True,
     )
 

@@ -74,8 +74,8 @@ def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
             if taint != _CONTROL_PLANE:
                 yield (
                     f"The pod does not tolerate the taint {taint} of a node. To allow the pod "
-                    "there, add a toleration to spec.placement.tolerations, or to the chart value "
-                    "gpu.tolerations for all jobs."
+                    "on this node, add a toleration to spec.placement.tolerations, or to the chart "
+                    "value gpu.tolerations for all jobs."
                 )
         if "didn't match Pod's node affinity/selector" in message:
             yield _labels(pod, placed_by)

@@ -270,7 +270,7 @@ def test_foreign_checkpoint_is_refused(
     )
     ended = workshop.run("train")
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
-    said = "belongs to another job" if change == "key" else "torch 1.0 → 2."
+    said = "belongs to another revision" if change == "key" else "torch 1.0, now 2."
     assert said in ended.message
 
 
@@ -290,7 +290,7 @@ def test_changed_recipe_or_rows_do_not_resume(
     shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
     ended = workshop.run("train")
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
-    assert "belongs to another job or dataset" in ended.message
+    assert "belongs to another revision or dataset" in ended.message
 
 
 def test_training_without_prepared_data_is_refused(make: MakeWorkshop) -> None:
@@ -307,7 +307,7 @@ def test_budget_counts_all_attempts(make: MakeWorkshop) -> None:
     (workshop.work / "usage.json").write_text('{"gpuSeconds": 1000}')
     ended = workshop.run("train", "--max-gpu-seconds", "900")
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
-    assert "until step 0 of 2, and runPolicy.maxGpuSeconds is 900" in ended.message
+    assert "until step 0 of 2, but runPolicy.maxGpuSeconds is 900" in ended.message
     ended = workshop.run("train", "--max-gpu-seconds", "2000")
     assert ended.code == 0, ended.log
     assert 1000 < ended.result["gpuSeconds"] < 1100
@@ -320,7 +320,7 @@ def test_exceeded_budget_ends_with_a_checkpoint(make: MakeWorkshop) -> None:
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     step = ended.result["globalStep"]
     assert newest(workshop).name == f"step-{step}"
-    assert f"until step {step} of 9999, and runPolicy.maxGpuSeconds is 3: to resume" in (
+    assert f"until step {step} of 9999, but runPolicy.maxGpuSeconds is 3: to resume" in (
         ended.message
     )
 

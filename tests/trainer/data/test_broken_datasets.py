@@ -278,7 +278,7 @@ FILES: list[Case] = [
     ("empty file", "a.jsonl", b"", "the dataset has no rows", "check dataset.source"),
     ("blank lines", "a.jsonl", b"\n \n\n", "the dataset has no rows", "check dataset.source"),
     ("empty array", "a.json", b"[]", "the dataset has no rows", "check dataset.source"),
-    ("a zip alone", "a.zip", zipped("a.jsonl"), "no data file (it has a.zip)", "Unpack archives"),
+    ("a zip alone", "a.zip", zipped("a.jsonl"), "no data file (it has a.zip)", "unpack"),
     ("text alone", "a.txt", b"hello", "no data file (it has a.txt)", "JSON Lines"),
     ("another split", "test.jsonl", ONE, "has no files for split 'train'", "Set dataset.split"),
 ]
@@ -380,7 +380,7 @@ LENGTHS: list[tuple[str, list[Any], dict[str, Any], str, str]] = [
         "answers beyond",
         [{"instruction": "a" * 200, "output": "b"}] * 2,
         {"overlong": "truncate"},
-        "2 of 2 rows (100.0 %; the limit is 5 %) have their whole answer beyond",
+        "2 of 2 rows (100.0 %; at most 5 % are allowed) have their whole answer beyond",
         "raise training.sequenceLength",
     ),
 ]

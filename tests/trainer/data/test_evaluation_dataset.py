@@ -218,7 +218,7 @@ def test_evaluation_dataset_has_its_own_token(
         ([], "the dataset has no rows: check evaluation.dataset.source"),
         (
             [{"instruction": "a", "output": "b" * 200}],
-            "evaluation.dataset: 1 of 1 rows (100.0 %; the limit is 5 %) are longer than",
+            "evaluation.dataset: 1 of 1 rows (100.0 %; at most 5 % are allowed) are longer than",
         ),
     ],
 )

@@ -139,7 +139,7 @@ def test_no_token_spans_prompt_and_answer() -> None:
         (
             "{% for m in messages %}{{ m['content'] }}{% endfor %}"
             "{% if add_generation_prompt %}<think>{% endif %}",
-            "renders the messages before message 1 .an answer. in one way",
+            "message 1 is an answer, and the chat template renders the messages before it",
         ),
         (
             "{{ raise_exception('roles must alternate') }}",

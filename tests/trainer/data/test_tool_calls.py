@@ -190,7 +190,7 @@ def test_ids_of_mistral_are_mapped_and_agree() -> None:
             LLAMA,
             [ASKED, {**CALLED, "tool_calls": [call("Lima"), call("Rome")]}],
             (TOOL,),
-            "message 1 has 2 tool calls, but the chat template renders only one per message: split",
+            "message 1 has 2 tool calls, but the chat template renders only one per message: write",
         ),
         (
             families.LLAMA_3,
@@ -253,7 +253,7 @@ def test_ids_of_mistral_are_mapped_and_agree() -> None:
             families.HERMES,
             [ASKED, {**TOLD, "weight": 0}],
             (TOOL,),
-            "has no message of role assistant to learn from",
+            "has no message of role assistant that the loss covers",
         ),
     ],
 )

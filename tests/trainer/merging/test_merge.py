@@ -260,7 +260,7 @@ def change_adapter(workshop: Workshop, change: str) -> None:
             "another rank",
             "LoRA matrices for model.layers.1.mlp.up_proj.weight have rank 3, but adapter_config",
         ),
-        ("another kind", "the adapter has peft_type LOHA; only LORA can be merged"),
+        ("another kind", "the adapter has peft_type LOHA, but only LORA can be merged"),
         ("empty", "the adapter contains neither LoRA matrices nor fully trained modules"),
         ("in full, another size", "replaces lm_head.weight with shape (319, 64), but the base"),
         ("in full, not there", "replaces other.weight, but the files of the base model contain"),
@@ -566,7 +566,7 @@ def test_check_detects_a_wrong_merge(done: Workshop) -> None:
     right = fold()
     with pytest.raises(NotMergeable, match="was merged incorrectly"):
         made.check(name, torch.zeros_like(right))
-    with pytest.raises(NotMergeable, match=f"the adapter pair of {name} would be applied twice"):
+    with pytest.raises(NotMergeable, match=f"adapter weights of {name} would be applied twice"):
         list(made.merge(read_tensor(folder / tensor.file, name), tensor))
 
 
@@ -588,7 +588,7 @@ def test_wrong_sums_fail_the_merge(done: Workshop, make: MakeWorkshop, tmp_path:
         ),
         (
             "model.layers.9.mlp.up_proj",
-            "training quantized {}.weight, but the files of the base model",
+            "the training quantized the tensor {}.weight, but the files of the base model",
         ),
     ],
 )

@@ -32,7 +32,7 @@ IN_FULL = ["mistral", "qwen3", "phi", "phi3"]
         (
             "gpt_neox",
             ["embed_tokens", "lm_head"],
-            "names embed_tokens, which model demo/gpt_neox does not have (its embedding is "
+            "contains embed_tokens, which model demo/gpt_neox does not have (its embedding is "
             "embed_in, its head is lm_head)",
         ),
     ],
@@ -61,7 +61,7 @@ def test_unsloth_families_are_those_of_the_tests(
     workshop = make(model={"source": source}, training={"advanced": {"backend": "unsloth"}})
     ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
-    assert "Unsloth is not tested with model family olmo2: set it to auto" in ended.message
+    assert "Unsloth is not tested with model family olmo2: set backend to auto" in ended.message
     unset = make(model={"source": source}, training={"advanced": {"backend": "auto"}})
     assert unset.succeed("prepare").result["artifacts"]["backend"]["name"] == "trl"
 

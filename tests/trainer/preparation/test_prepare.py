@@ -261,7 +261,7 @@ def change_config(folder: Path, **changes: Any) -> None:
             "model.layers.0.mlp.gate_proj.weight is 256 × 64 in config.json, but 128 × 64",
         ),
         ("more layers", "the weights lack model.layers.2."),
-        ("other layers", "targetModules names gate_proj, which model demo/bad does not have"),
+        ("other layers", "targetModules contains gate_proj, which model demo/bad does not have"),
     ],
 )
 def test_unusable_base_is_refused(
@@ -386,7 +386,8 @@ def test_too_small_volume_is_reported_with_sizes(make: MakeWorkshop, small_volum
     (small_volume / "ballast").write_bytes(b"0" * 900_000)
     ended = workshop.run("prepare")
     refused(ended, 73, "VolumeFull", "model demo/tiny (226.8Ki in 2 safetensors files) needs")
-    assert "of the volume's 17.0Mi are free: raise spec.storage.size by at least" in ended.message
+    words = "are free on the volume (size: 17.0Mi): raise spec.storage.size by at least"
+    assert words in ended.message
     assert workshop.published() == []
     resize(small_volume, "40m")
     workshop.succeed("prepare")

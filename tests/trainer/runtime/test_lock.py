@@ -18,7 +18,7 @@ from finetune_trainer.volume_layout import Layout
 def test_held_volume_is_refused_with_its_holder(tmp_path: Path) -> None:
     layout = Layout(work=tmp_path / "volume")
     with lock.held(layout, "train"):
-        owner = rf"in use: train in {re.escape(socket.gethostname())} \(process {os.getpid()}\)"
+        owner = rf"in use by train in {re.escape(socket.gethostname())} \(process {os.getpid()}\)"
         with (
             pytest.raises(Transient, match=rf"{owner} since 2.* did not end within 0 s"),
             lock.held(layout, "merge", wait=0.0),

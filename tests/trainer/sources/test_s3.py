@@ -79,7 +79,7 @@ def test_s3_object_name_that_leads_out_of_the_folder_is_refused(
     store = s3(bucket, certificate, "tuning/strange", bucket.allowed)
     found = store.pin()
     (tmp_path / "into").mkdir()
-    with pytest.raises(InvalidSpec, match=f"the name '{elsewhere}', which leads out of"):
+    with pytest.raises(InvalidSpec, match=f"the name '{elsewhere}'. This name leads out of"):
         store.download(found, list(found.files), tmp_path / "into")
     assert not elsewhere.exists()
 

@@ -358,7 +358,7 @@ def test_image_without_unsloth_is_refused_in_prepare(
     workshop = make(training={"advanced": {"backend": "unsloth"}})
     ended = workshop.with_fault(without_unsloth).run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
-    assert "the trainer image does not contain Unsloth: set it to auto" in ended.message
+    assert "the trainer image does not contain Unsloth: set backend to auto" in ended.message
     assert workshop.published() == []
 
 

@@ -97,8 +97,8 @@ def test_missing_extra_is_reported_in_one_line(
     assert code == 1
     package = missing.split(".")[0]
     assert err == (
-        f"ftj validate needs the extra {extra}: pip install 'finetune-operator[{extra}]' "
-        f"(the package {package} is missing)\n"
+        f"ftj validate needs the package {package}, which is not installed: "
+        f"run pip install 'finetune-operator[{extra}]'\n"
     )
 
 

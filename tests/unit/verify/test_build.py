@@ -96,8 +96,18 @@ def test_number_formats_of_weights_and_arithmetic(work: Path) -> None:
             "reference/ was not recorded with the adapter",
         ),
         ("adapter", "adapter", {"digest": "a1", "key": "r2"}, "belongs to revision r2, not r1"),
-        ("merged-b1", "base", {}, "merged-b1/ has content of kind base, not merged"),
-        ("merged-b1", "merged", {"adapter": "a1", "dtype": "float8"}, "'float8' is not one of"),
+        (
+            "merged-b1",
+            "base",
+            {},
+            "merged-b1/ has the kind base, but the kind merged is expected",
+        ),
+        (
+            "merged-b1",
+            "merged",
+            {"adapter": "a1", "dtype": "float8"},
+            "does not support the number format 'float8'",
+        ),
     ],
 )
 def test_folders_that_do_not_belong_together_are_refused(

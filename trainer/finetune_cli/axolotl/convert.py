@@ -65,8 +65,8 @@ def _model(settings: Settings) -> dict[str, Any]:
     source = name if name.startswith("hf://") else f"hf://{name}"
     if not re.fullmatch(HF_SOURCE, source):
         raise InvalidSpec(
-            f"base_model is {name!r}: set a repository on the Hugging Face Hub, as "
-            "organization/name"
+            f"base_model is {name!r}, which is not a repository on the Hugging Face Hub: set "
+            "base_model to a repository, as organization/name"
         )
     revision = settings.take("revision_of_model")
     return {"source": source, **({"revision": str(revision)} if revision else {})}

@@ -76,8 +76,8 @@ def evaluation_dataset(settings: Settings) -> dict[str, Any] | None:
     if others:
         settings.dropped(
             "test_datasets",
-            f"has {1 + len(others)} datasets, but the job evaluates only on the first: to use all, "
-            "combine them in one repository",
+            f"has {1 + len(others)} datasets, but the job evaluates only on the first dataset: to "
+            "use all datasets, combine them in one repository",
         )
     first.settings.finish()
     if first.rows["source"].startswith("hf://"):
@@ -183,8 +183,8 @@ def _format(one: Settings) -> dict[str, Any]:
         if base != "alpaca":
             one.dropped(
                 "type",
-                "the job uses format: alpaca; check that its prompt template and column names "
-                "match your rows",
+                "the job uses format: alpaca; check that the prompt template and the column names "
+                "of the job match your rows",
             )
         return {"format": "alpaca"}
     one.dropped(

@@ -68,7 +68,7 @@ def _roles(one: Settings, *, format_: str, renamed: bool) -> dict[str, str]:
     if others := sorted(map(str, targets.keys() - known)):
         one.dropped(
             "roles",
-            f"a job cannot rename a role to {' or '.join(others)}: it has only the roles "
+            f"a job cannot rename a role to {' or '.join(others)}: the only possible roles are "
             f"{', '.join(known)}",
         )
     return {
@@ -105,7 +105,7 @@ def _note_trained(one: Settings) -> None:
         one.dropped(
             "message_field_training",
             "the loss covers all messages of the assistant: to exclude a message from the loss, "
-            "set weight: 0 in it",
+            "set weight: 0 in this message",
         )
 
 
@@ -115,5 +115,6 @@ def _note_thinking(one: Settings) -> None:
     target = one.take("template_thinking_key") or THINKING
     if source != target:
         one.dropped(
-            "field_thinking", f"the job does not rename this key: rename it to {target} in the rows"
+            "field_thinking",
+            f"the job does not rename the key {source}: rename it to {target} in the rows",
         )

@@ -41,8 +41,8 @@ def select(job: Mapping[str, Any], part: Part, revision: str | None) -> Selectio
         status = FineTuneJobStatus.model_validate(job.get("status") or {})
     except ValidationError:
         raise CommandFailed(
-            f"ftj cannot read the status of {KIND} {name}, because another version of the operator "
-            "wrote it: install the version of ftj that belongs to the operator"
+            f"ftj cannot read the status of {KIND} {name}, because ftj and the operator have "
+            "different versions: install ftj in the version of the operator"
         ) from None
     known = {each.revision: each for each in status.revisions}
     if revision is not None:

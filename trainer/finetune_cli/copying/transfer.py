@@ -39,8 +39,8 @@ def missing(files: Mapping[str, Entry], into: Path) -> list[str]:
             absent.append(name)
         elif path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
             raise CommandFailed(
-                f"{path} belongs to another model: set DEST to another folder, or delete the "
-                "folder that contains this file"
+                f"the file {path} belongs to another model: set DEST to another folder, or delete "
+                "the folder that contains this file"
             )
     return absent
 
@@ -57,7 +57,7 @@ def receive(stream: IO[bytes], files: Mapping[str, Entry], into: Path, on_bytes:
                 entry, content = files.get(member.name), archive.extractfile(member)
                 if entry is None or content is None:
                     raise CommandFailed(
-                        f"the copy pod sent {member.name!r}, which is not in the manifest"
+                        f"the copy pod sent the file {member.name!r}, which is not in the manifest"
                     )
                 _write(content, entry, into / entry.name, on_bytes)
     except tarfile.TarError as error:
@@ -75,8 +75,8 @@ def _write(content: IO[bytes], entry: Entry, target: Path, on_bytes: OnBytes) ->
     if digest.hexdigest() != entry.sha256:
         part.unlink()
         raise CommandFailed(
-            f"{entry.name} has the SHA-256 {digest.hexdigest()}, but its manifest says "
-            f"{entry.sha256}, so the file on the volume is damaged: to train again, set spec.rerun "
-            "to a new value"
+            f"{entry.name} has the SHA-256 {digest.hexdigest()}, but the manifest contains the "
+            f"SHA-256 {entry.sha256}. The file on the volume is damaged: to train again, set "
+            "spec.rerun to a new value"
         )
     part.rename(target)

@@ -114,7 +114,7 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
 def _require_plain_lora(config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise NotMergeable(
-            f"the adapter has peft_type {config.get('peft_type')}; only LORA can be merged: "
+            f"the adapter has peft_type {config.get('peft_type')}, but only LORA can be merged: "
             "set merge.enabled to false"
         )
     unsupported = {name: config[name] for name in OTHER_KINDS if config.get(name)}

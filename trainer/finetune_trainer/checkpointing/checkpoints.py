@@ -80,19 +80,19 @@ def newest(
             continue
         if found.key != key:
             raise ResumeRefused(
-                f"checkpoint {path.name} belongs to another job or dataset (key {found.key} "
-                f"instead of {key}): delete checkpoints/ on the volume, or set spec.rerun to a new "
-                "value to retrain"
+                f"checkpoint {path.name} belongs to another revision or dataset (key "
+                f"{found.key} instead of {key}): delete checkpoints/ on the volume, or set "
+                "spec.rerun to a new value to retrain"
             )
         changed = [
-            f"{name} {found.facts['versions'].get(name)} → {version}"
+            f"{name} {found.facts['versions'].get(name)}, now {version}"
             for name, version in versions.items()
             if found.facts["versions"].get(name) != version
         ]
         if changed:
             raise ResumeRefused(
                 f"checkpoint {path.name} was written with other library versions "
-                f"({', '.join(changed)}): resume with the trainer image that started the training, "
+                f"({'; '.join(changed)}): resume with the trainer image that started the training, "
                 "or set spec.rerun to a new value to retrain"
             )
         for lost, why in unreadable.items():

@@ -189,10 +189,10 @@ class Renderer:
         answer = text[len(opened) :]
         if not asked or asked not in shared or not answer.startswith(blanks):
             raise BrokenRow(
-                f"the chat template renders the messages before message {at} (an answer) in one "
-                "way if the answer follows, and in another way if it does not. Therefore, the "
-                "trainer cannot determine the tokens of the answer: set training.trainOn to all, "
-                "or set dataset.chatTemplate to another template"
+                f"message {at} is an answer, and the chat template renders the messages before it "
+                "differently with and without this answer. Therefore, the trainer cannot "
+                "determine the tokens of the answer: set training.trainOn to all, or set "
+                "dataset.chatTemplate to another template"
             )
         return answer.removeprefix(blanks)
 
@@ -256,7 +256,7 @@ class Renderer:
         except RecursionError:
             raise BrokenRow(
                 "the row or the chat template is nested too deeply: remove the row, or set "
-                "dataset.chatTemplate"
+                "dataset.chatTemplate to another template"
             ) from None
         except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError) as error:
             raise BrokenRow(f"the chat template fails on this row: {error}") from error

@@ -179,9 +179,9 @@ class RowTokenizer:
         self._refuse_overlong()
         if (largest := self.pieces.largest) >= vocabulary:
             raise DatasetInvalid(
-                "the tokenizer of the model does not match its weights: it produces the token id "
-                f"{largest}, but the embedding of the base model has only {vocabulary} rows. "
-                "Choose another revision of the model"
+                "the tokenizer of the base model does not match the weights: the tokenizer "
+                f"produces the token id {largest}, but the embedding of the base model has only "
+                f"{vocabulary} rows. Choose another revision of the base model"
             )
 
     def _refuse_broken(self) -> None:
@@ -215,7 +215,7 @@ class RowTokenizer:
         }
         raise DatasetInvalid(
             f"{dropped} of {self.rows_read} rows ({100 * dropped / self.rows_read:.1f} %"
-            f"{'; the limit is 5 %' if allowed else ''}) {problem} training.sequenceLength "
+            f"{'; at most 5 % are allowed' if allowed else ''}) {problem} training.sequenceLength "
             f"{limit}, for example {', '.join(self._left_out)}. The longest row has {self.longest} "
             f"tokens: raise training.sequenceLength{ways.get(policy, '')}"
         )

@@ -76,8 +76,8 @@ def several_calls(messages: Sequence[Message]) -> BrokenRow:
     )
     return BrokenRow(
         f"message {at} has {count} tool calls, but the chat template renders only one per message: "
-        "split the message into one message per call, each followed by its result, or set "
-        "dataset.chatTemplate"
+        "write each call as a message of its own, with the result of the call after this message, "
+        "or set dataset.chatTemplate to a template that renders all calls"
     )
 
 
@@ -86,7 +86,7 @@ def ignored_tools() -> BrokenRow:
     return BrokenRow(
         "the chat template does not write the tools into the prompt, so the model would not see "
         "them: choose a base model whose chat template supports tools, or set "
-        "dataset.chatTemplate"
+        "dataset.chatTemplate to a template that supports tools"
     )
 
 
@@ -94,7 +94,8 @@ def ignored_call(name: str) -> BrokenRow:
     """Return the error for a template that does not write a tool call into the answer."""
     return BrokenRow(
         f"the chat template does not render the call of the tool {name}: choose a base model whose "
-        "chat template supports tool calls, or set dataset.chatTemplate"
+        "chat template supports tool calls, or set dataset.chatTemplate to a template that "
+        "supports tool calls"
     )
 
 

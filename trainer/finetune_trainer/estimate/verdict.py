@@ -54,7 +54,7 @@ def refusal(
             f"{gib(parts_.weights)}, KV cache {gib(parts_.cache)} for one request with "
             f"{parts_.length} tokens, CUDA graphs {gib(parts_.graphs)}, vLLM itself "
             f"{gib(parts_.working)}), but serving.gpuMemoryUtilization {parts_.share:g} allows "
-            f"{gib(parts_.limit(card))} of the {gib(card.memory)} of {card.name}: "
+            f"only {gib(parts_.limit(card))} ({card.name} has {gib(card.memory)}): "
             + _any_of(alternatives, otherwise="")
         )
     return None
@@ -101,9 +101,10 @@ def warnings(found: Estimate) -> list[str]:
         )
     if card is not None and USABLE * card.memory < found.training.total <= card.memory:
         found_warnings.append(
-            f"training needs about {gib(found.training.total)} of the {gib(card.memory)} of "
-            f"{card.name}. Because the estimate is not exact, training can run out of memory. In "
-            "this case, lower training.advanced.microBatchSize or training.sequenceLength"
+            f"training needs about {gib(found.training.total)} of GPU memory, and {card.name} has "
+            f"{gib(card.memory)}. Because the estimate is not exact, training can run out of "
+            "memory. In this case, lower training.advanced.microBatchSize or "
+            "training.sequenceLength"
         )
     return found_warnings
 

@@ -60,8 +60,8 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
                 seconds=time.monotonic() - began,
                 evaluation=None,
                 warnings=(
-                    f"log-probabilities could not be recorded ({text}); the serving pods will "
-                    "verify only the digests of the files",
+                    f"the log-probabilities for the verification could not be recorded ({text}); "
+                    "the serving pods will verify only the digests of the files",
                 ),
             )
         found = _publish(layout, scored, adapter, key=key, seconds=time.monotonic() - began)

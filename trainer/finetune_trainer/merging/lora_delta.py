@@ -89,8 +89,8 @@ class LoraMerger:
         if pair is not None or replacement is not None:
             if name in self.applied:
                 raise NotMergeable(
-                    f"the adapter pair of {name} would be applied twice, which is a defect of the "
-                    "trainer: set merge.enabled to false"
+                    f"the adapter weights of {name} would be applied twice, which is a defect of "
+                    "the trainer: set merge.enabled to false"
                 )
             self.applied.add(name)
         if tensor.dtype not in FLOATS:
@@ -157,12 +157,12 @@ class LoraMerger:
         if cast.numel() and not all(math.isfinite(each) for each in torch.aminmax(cast)):
             if torch.isfinite(values).all():
                 raise NotMergeable(
-                    f"{name} has the value {values.abs().max().item():.4g}, which {self._dtype} "
-                    "cannot represent: set merge.dtype to bfloat16"
+                    f"the merged tensor {name} has the value {values.abs().max().item():.4g}, "
+                    f"which {self._dtype} cannot represent: set merge.dtype to bfloat16"
                 )
             raise NotMergeable(
-                f"{name} would contain a value that is not finite, so the base or the adapter is "
-                "damaged: to retrain, set spec.rerun to a new value"
+                f"the merged tensor {name} would contain a value that is not finite, so the base "
+                "or the adapter is damaged: to retrain, set spec.rerun to a new value"
             )
         return cast
 
@@ -188,9 +188,9 @@ class LoraMerger:
         if worst.max().item() > 0:
             at = int(worst.argmax())
             raise NotMergeable(
-                f"{name} was merged incorrectly: row {row}, column {at} is {found[at].item():.6g} "
-                f"instead of {expected[at].item():.6g}. Check the memory and the disk of the node, "
-                "or set merge.enabled to false"
+                f"the tensor {name} was merged incorrectly: row {row}, column {at} is "
+                f"{found[at].item():.6g} instead of {expected[at].item():.6g}. Check the memory "
+                "and the disk of the node, or set merge.enabled to false"
             )
 
 

@@ -168,8 +168,8 @@ def _dequantized(merging: MergeRequest, header: Header) -> DequantizedBase | Non
     unknown = dequantized.tensors - set(header.tensors)
     if unknown:
         raise NotMergeable(
-            f"training quantized {min(unknown)}, but the files of the base model contain no tensor "
-            "of this name: set merge.base to original"
+            f"the training quantized the tensor {min(unknown)}, but the files of the base model "
+            "contain no tensor of this name: set merge.base to original"
         )
     return dequantized
 
@@ -267,7 +267,7 @@ def _require_each_pair_once(
     if wrong:
         name = min(wrong)
         raise NotMergeable(
-            f"the adapter pair of {name} was applied {applied[name]} times instead of once: to "
+            f"the adapter weights of {name} were applied {applied[name]} times instead of once: to "
             "retrain, set spec.rerun to a new value; to keep only the adapter, set merge.enabled "
             "to false"
         )

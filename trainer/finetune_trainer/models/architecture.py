@@ -25,7 +25,7 @@ def check(folder: Path, header: Header, *, source: str) -> None:
         found = header.tensors.get(name)
         if found is not None and found.shape != shape:
             raise InvalidSpec(
-                f"config.json and weights of model {source} do not match: {name} is "
+                f"config.json and weights of model {source} do not match: the shape of {name} is "
                 f"{_times(shape)} in config.json, but {_times(found.shape)} in the weights; choose "
                 "another revision"
             )
@@ -33,7 +33,7 @@ def check(folder: Path, header: Header, *, source: str) -> None:
     if missing and header.tensors.keys() <= expected.keys():
         raise InvalidSpec(
             f"config.json and weights of model {source} do not match: the weights lack "
-            f"{missing[0]} (one of {len(missing)} missing tensors); choose another revision"
+            f"{missing[0]} (missing tensors in total: {len(missing)}); choose another revision"
         )
 
 
@@ -55,13 +55,13 @@ def require_untied(folder: Path, names: Collection[str], *, source: str) -> None
     if missing:
         has = ", ".join(f"its {end} is {name}" for name, end in found.items())
         raise InvalidSpec(
-            f"training.lora.modulesToSave names {', '.join(missing)}, which model {source} does "
+            f"training.lora.modulesToSave contains {', '.join(missing)}, which model {source} does "
             f"not have ({has}): remove the missing names from the list"
         )
     embedding, head = (ends[end] for end in ("embedding", "head"))
     if head is not None and head.weight is embedding.weight:
         raise InvalidSpec(
-            f"training.lora.modulesToSave names {', '.join(names)}, but the embedding and the "
+            f"training.lora.modulesToSave contains {', '.join(names)}, but the embedding and the "
             f"head of model {source} are one tensor (tie_word_embeddings), and training would "
             "split them: remove modulesToSave, or choose a base with a separate head"
         )

@@ -128,7 +128,7 @@ def refuse(facts: Facts) -> None:
         if each.remediation is not None and each.applies(facts):
             reason = each.reason.format(family=facts.family)
             raise InvalidSpec(
-                f"training.advanced.backend is unsloth, but {reason}: set it to auto, or "
+                f"training.advanced.backend is unsloth, but {reason}: set backend to auto, or "
                 f"{each.remediation}"
             )
 

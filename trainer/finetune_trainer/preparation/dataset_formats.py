@@ -47,9 +47,10 @@ def determine(
         records.append(found)
         if (found.format == "text") not in texts:
             raise InvalidSpec(
-                f"the rows of evaluation.dataset have the format {found.format}, but the "
-                "training rows have another format. Prompt templates do not apply to rows in the "
-                "text format: use the text format for both datasets, or for neither of them"
+                f"the rows of evaluation.dataset have the format {found.format}, which cannot be "
+                "combined with the format of the training rows. Prompt templates do not apply to "
+                "rows in the text format: use the text format for both datasets, or for neither of "
+                "them"
             )
     return job.model_copy(update=changes), records
 

@@ -37,8 +37,8 @@ def take_over(layout: Layout, base: Repository, into: Path, *, rows: Iterable[Pa
         reused = _take_over(layout, base, into, rows=rows)
     log(
         f"the volume belonged to an earlier FineTuneJob: reused {reused} files of model "
-        f"{base.name} ({human(bytes_below(into))}) whose SHA-256 matches the source, and deleted "
-        "all other files"
+        f"{base.name} ({human(bytes_below(into))}), because their SHA-256 matches the source, and "
+        "deleted all files on the volume that could not be verified"
     )
 
 

@@ -64,8 +64,8 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--destinations",
         type=_destinations,
-        help="allowed network connections, as JSON of finetune_api.contracts.destinations; omit it "
-        "to allow all",
+        help="allowed network connections, as JSON of finetune_api.contracts.destinations; omit "
+        "the option to allow all connections",
     )
     command.add_argument(
         "--ca-certificates",

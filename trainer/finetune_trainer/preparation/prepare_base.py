@@ -192,7 +192,7 @@ def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
     if missing:
         repeated = {layer[-1] for layer in linear if any(part.isdigit() for part in layer)}
         raise InvalidSpec(
-            f"training.lora.targetModules names {', '.join(missing)}, which model {source} does "
-            f"not have. Its layers have the modules {', '.join(sorted(repeated))}: set "
-            "targetModules to some of these modules, or to all-linear"
+            f"training.lora.targetModules contains {', '.join(missing)}, which model {source} does "
+            f"not have. The layers of the model have the modules {', '.join(sorted(repeated))}: "
+            "set targetModules to some of these modules, or to all-linear"
         )

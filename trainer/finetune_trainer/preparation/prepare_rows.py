@@ -129,7 +129,7 @@ def tokenize(
         f"{'held-out rows' if evaluation is None else 'rows of evaluation.dataset'}, "
         f"{counts.dropped_rows} dropped rows; {counts.train_tokens} tokens, of which "
         f"{counts.trained_tokens} contribute to the loss; {plan.steps} steps"
-        f"{', packed' if plan.packed else ''}"
+        f"{' with packed rows' if plan.packed else ''}"
     )
     return TokenizedRows(
         rows=prepared,

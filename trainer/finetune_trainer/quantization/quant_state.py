@@ -82,8 +82,8 @@ def require_quantization(model: Any, recipe: Training) -> None:
         found = (state.quant_type, state.nested, each.compute_dtype)
         if found != asked:
             raise InvalidSpec(
-                f"on this device the backend quantizes to {_describe(*found)} instead of "
-                f"{_describe(*asked)}: omit training.advanced.quantization, or set "
+                f"on this device, the backend quantizes to {_describe(*found)}, but the job "
+                f"requires {_describe(*asked)}: omit training.advanced.quantization, or set "
                 "training.advanced.backend to trl"
             )
     if not layers:

@@ -27,9 +27,8 @@ def require(folder: Path, needed: int, what: str) -> None:
     if free < needed + RESERVE:
         missing = needed + RESERVE - free
         raise VolumeFull(
-            f"{what} needs {human(needed)}, but only {human(free)} of the volume's "
-            f"{human(total_bytes(folder))} are free: raise spec.storage.size by at least "
-            f"{human(missing)}"
+            f"{what} needs {human(needed)}, but only {human(free)} are free on the volume (size: "
+            f"{human(total_bytes(folder))}): raise spec.storage.size by at least {human(missing)}"
         )
 
 

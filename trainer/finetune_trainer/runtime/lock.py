@@ -103,11 +103,12 @@ def _acquire(file: TextIOWrapper, *, wait: float) -> bool:
         owner = _owner(file) or "another process"
         if time.monotonic() >= until:
             raise Transient(
-                f"the volume is in use: {owner} did not end within {wait:.0f} s. Two trainers "
-                "would overwrite each other's checkpoints, so the operator retries the stage later"
+                f"the volume is in use by {owner}, which did not end within {wait:.0f} s. Two "
+                "trainers would overwrite each other's checkpoints, so the operator retries the "
+                "stage later"
             )
         if not logged:
-            log(f"waiting for the volume, in use by {owner}")
+            log(f"waiting for the volume, which is in use by {owner}")
             logged = True
         time.sleep(RETRY_SECONDS)
 

@@ -112,8 +112,9 @@ class Guard:
         raise EgressDenied(
             f"the egress values of the operator's chart do not allow connections to port {port} of "
             f"{what}. Use another source, or let an administrator add the address to egress.cidrs "
-            "and the port to egress.ports. For a Service of this cluster, the administrator adds "
-            "its namespace and the port of its pods to egress.namespaces"
+            "and the port to egress.ports. For a Service of this cluster, the administrator "
+            "instead adds the namespace of the Service and the port of its pods to "
+            "egress.namespaces"
         )
 
     def check_request(self, host: str, port: int, *, chosen_by_job: bool) -> None:

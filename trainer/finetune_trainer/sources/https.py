@@ -105,7 +105,7 @@ class Https:
         if digest != self._sha256:
             raise InvalidSpec(
                 f"{self.name} has the SHA-256 {digest}, but {self._kind}.sha256 is {self._sha256}: "
-                "if the change is intended, set the new digest"
+                f"if the file was changed on purpose, set {self._kind}.sha256 to the new digest"
             )
         sums = {}
         for line in text.decode(errors="replace").splitlines():
@@ -113,7 +113,8 @@ class Https:
             if found is None or ".." in found["name"].split("/"):
                 raise InvalidSpec(
                     f"{self.name} has the invalid line {line[:100]!r}: each line must be a SHA-256 "
-                    "digest and a relative path, as printed by sha256sum in the folder of the files"
+                    "digest and a relative path. To create the list, run sha256sum in the folder "
+                    "of the files"
                 )
             sums[found["name"]] = found["sum"]
         return sums
@@ -181,8 +182,8 @@ class Https:
         if request.url.scheme != "https":
             where = request.url.copy_with(query=None)
             raise InvalidSpec(
-                f"{self._kind} {self.name} is redirected to {where}, which is not https://: "
-                f"correct {self._kind}.source"
+                f"{self._kind} {self.name} is redirected to {where}, but only https:// is "
+                f"allowed: correct {self._kind}.source"
             )
 
     def _check(self, answer: httpx.Response, name: str) -> None:
@@ -219,8 +220,8 @@ class Https:
         except httpx.HTTPError as error:
             self._refuse_certificate(error)
             raise Transient(
-                f"{what} is unreachable ({brief(error)}): the next attempt retries the download; "
-                "if this persists, check the URL and the network policy"
+                f"{what} is unreachable ({brief(error)}): the next attempt retries the download. "
+                "If the error persists, check the URL and the network policy"
             ) from error
 
     def _refuse_certificate(self, error: BaseException) -> None:

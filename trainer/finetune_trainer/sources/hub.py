@@ -94,7 +94,8 @@ class Hub:
             )
         if not info.sha:
             raise Transient(
-                f"the hub returned no commit for {self._what()}: the next attempt asks again"
+                f"the hub returned no commit for {self._what()}: the next attempt asks the hub "
+                "again"
             )
         if not _COMMIT.fullmatch(str(info.sha)):
             # Names of folders contain the commit.
@@ -190,8 +191,8 @@ class Hub:
             self._refuse_certificate(error)
             raise Transient(
                 f"the hub is unreachable for {self._what()} ({brief(error)}): the next attempt "
-                "retries the download; if this persists, check the network policy and the chart's "
-                "hub.endpoint"
+                "retries the download. If the error persists, check the network policy and the "
+                "chart's hub.endpoint"
             ) from error
 
     def _refuse_certificate(self, error: BaseException) -> None:
@@ -207,7 +208,7 @@ class Hub:
         what, secret = self._what(), f"{self.kind}.tokenSecretRef"
         if isinstance(error, GatedRepoError):
             remediation = (
-                f"the account of the token in {secret} has no access: accept the conditions on the "
+                f"the account of the token in {secret} has no access. Accept the conditions on the "
                 "repository's page with this account"
                 if self._token
                 else f"accept the conditions on the repository's page, and set {secret} to a "

@@ -228,8 +228,8 @@ class S3:
                 f"check that the key in {whose}.s3.secretRef is correct and has permission to list "
                 "and read the objects"
                 if self._key
-                else "check that the role of access.serviceAccountName has permission to list and "
-                "read the objects"
+                else "check that the cloud role of the ServiceAccount in access.serviceAccountName "
+                "has permission to list and read the objects"
                 if self._has_identity()
                 else f"set {whose}.s3.secretRef, or set access.serviceAccountName to a "
                 "ServiceAccount with a cloud identity"
@@ -253,7 +253,8 @@ class S3:
             raise_denied(error, what)
             raise Transient(
                 f"the store is unreachable for {what} ({brief(error)}): the next attempt retries "
-                f"the download; if this persists, check {whose}.s3.endpoint and the network policy"
+                f"the download. If the error persists, check {whose}.s3.endpoint and the network "
+                "policy"
             ) from error
 
 

@@ -88,8 +88,8 @@ def _path(into: Path, name: str, what: str) -> Path:
 
 def _refusal(name: str, what: str, problem: str) -> str:
     return (
-        f"{what} has a file with the name {one_line(repr(name), 300)}, which {problem}: rename it "
-        "in the source"
+        f"{what} has a file with the name {one_line(repr(name), 300)}. This name {problem}: "
+        "rename the file in the source"
     )
 
 

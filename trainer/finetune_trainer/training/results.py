@@ -121,8 +121,9 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
     total = max(facts["gpuSeconds"], recorded.seconds)
     where = "CPU" if facts["device"] == "cpu" else "GPU"
     log(
-        f"recorded the reference in {recorded.seconds:.1f} s, "
-        f"{100 * recorded.seconds / total:.1f} % of the {total:.0f} {where} seconds of the training"
+        f"recorded the reference in {recorded.seconds:.1f} s, which is "
+        f"{100 * recorded.seconds / total:.1f} % of the {where} time of the training "
+        f"({total:.0f} s)"
     )
     return Result(
         stage="train",

@@ -117,8 +117,8 @@ def _not_comparable(candidate: Build, serving: Build) -> str | None:
     new, old = candidate.artifacts, serving.artifacts
     if new.base_commit != old.base_commit:
         return (
-            f"Build {serving.build} was tuned from another base model, or from another commit of "
-            "the same base model."
+            f"Build {serving.build} and the new build were tuned from different base models, or "
+            "from different commits of the same base model."
         )
     if (new.evaluation and new.evaluation.rows_digest) != (
         old.evaluation and old.evaluation.rows_digest

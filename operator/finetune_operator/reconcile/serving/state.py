@@ -96,8 +96,9 @@ def replicas(snapshot: IndexedSnapshot, target: TargetRevision, revision: str | 
         1,
         (
             f"PersistentVolumeClaim {volume.name} can be mounted by one node only (ReadWriteOnce), "
-            "so only one replica serves. To serve more replicas, set spec.rerun to a new value: "
-            "the job trains a new revision, whose volume has the present spec.storage.accessMode.",
+            "so only one replica serves. To serve more replicas, set spec.rerun to a new value. "
+            "The job then trains a new revision on a new volume with the access mode of "
+            "spec.storage.accessMode.",
         ),
     )
 

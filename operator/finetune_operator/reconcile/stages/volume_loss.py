@@ -47,8 +47,8 @@ def decide(
     event = Event(
         type="Warning",
         reason=Reason.VOLUME_LOST,
-        message=f"PersistentVolumeClaim {claim} was deleted externally; restarting from data "
-        "preparation.",
+        message=f"PersistentVolumeClaim {claim} was deleted externally. The job starts again "
+        "with the prepare stage.",
     )
     ledger = ledger.with_lost_volume(target.revision, Reason.VOLUME_LOST)
     return decision.then(Decision(ledger=ledger, events=(event,)))
@@ -76,7 +76,7 @@ def _held(claim: str) -> Position:
         state="failed",
         reason=Reason.VOLUME_LOST,
         message=f"PersistentVolumeClaim {claim} is terminating but still mounted by serving pods. "
-        "To release it, set spec.serving.replicas to 0. To train a new revision on its own volume "
+        "To release it, set spec.serving.replicas to 0. To train a new revision on a new volume "
         "instead, set spec.rerun to a new value.",
     )
 

@@ -390,7 +390,7 @@ def test_minimal_configuration_gets_no_note() -> None:
             "message_property_mappings: the job can rename only the keys for the role and the "
             "content of a message: in the rows, rename calls to tool_calls",
         ),
-        ({"roles": {"critic": ["judge"]}}, "roles: a job cannot rename a role to critic: it has"),
+        ({"roles": {"critic": ["judge"]}}, "roles: a job cannot rename a role to critic: the only"),
         ({"message_field_training": "train"}, "exclude a message from the loss, set weight: 0"),
         ({"drop_system_message": True}, "the job keeps the system messages"),
         ({"field_thinking": "thoughts"}, "rename it to reasoning_content in the rows"),

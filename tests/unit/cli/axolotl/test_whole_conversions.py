@@ -474,7 +474,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"format": "alpaca", "promptTemplate": "alpaca"},
             [
                 "dropped     datasets[0].type: alpaca_w_system.load_open_orca: the job uses "
-                "format: alpaca; check that its prompt template and column names match your rows",
+                "format: alpaca; check that the prompt template and the column names of the job "
+                "match your rows",
                 "equivalent  datasets[0].type: alpaca_w_system.load_open_orca: Axolotl uses the "
                 "Alpaca prompt even if the model has a chat template, so the job sets "
                 "promptTemplate: alpaca. To use the chat template of the model, remove "
@@ -493,8 +494,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"type": "messages", "field_thinking": "thoughts"},
             {"format": "messages"},
             [
-                "dropped     datasets[0].field_thinking: thoughts: the job does not rename this "
-                "key: rename it to reasoning_content in the rows"
+                "dropped     datasets[0].field_thinking: thoughts: the job does not rename the "
+                "key thoughts: rename it to reasoning_content in the rows"
             ],
         ),
         (
@@ -515,8 +516,8 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
             {"roles": {"critic": ["judge"], "tool": ["function", "tool"]}},
             {"format": "messages", "mapping": {"roles": {"function": "tool"}}},
             [
-                "dropped     datasets[0].roles: a job cannot rename a role to critic: it has "
-                "only the roles system, developer, user, assistant, tool"
+                "dropped     datasets[0].roles: a job cannot rename a role to critic: the only "
+                "possible roles are system, developer, user, assistant, tool"
             ],
         ),
         (
@@ -546,7 +547,7 @@ DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
                 [
                     f"dropped     datasets[0].message_field_training{value}: the loss covers all "
                     "messages of the assistant: to exclude a message from the loss, set weight: "
-                    "0 in it"
+                    "0 in this message"
                 ],
             )
             for key, value in (
@@ -664,12 +665,13 @@ SIXTEEN_BITS = (
         ),
         (
             {"base_model": "./local"},
-            "base_model is './local': set a repository on the Hugging Face Hub, as "
-            "organization/name",
+            "base_model is './local', which is not a repository on the Hugging Face Hub: set "
+            "base_model to a repository, as organization/name",
         ),
         (
             {"base_model": None},
-            "base_model is '': set a repository on the Hugging Face Hub, as organization/name",
+            "base_model is '', which is not a repository on the Hugging Face Hub: set base_model "
+            "to a repository, as organization/name",
         ),
         ({"datasets": []}, "datasets is missing or empty: set a dataset with path and type"),
         ({"datasets": ["x"]}, "datasets is missing or empty: set a dataset with path and type"),

@@ -78,7 +78,7 @@ def test_digest_of_a_single_build_is_compared() -> None:
         (job(NEW), "merged", "bbbb", "revision bbbb of FineTuneJob support has no merged model"),
         (job(), "adapter", None, "no trained adapter yet: wait until the train stage"),
         (job(), "adapter", "cccc", "has no revision yet: wait until the train stage"),
-        (job(OLD | {"unknown": 1}), "adapter", None, "another version of the operator wrote"),
+        (job(OLD | {"unknown": 1}), "adapter", None, "have different versions: install"),
         (job(OLD), "adapter", "cccc", "has no revision cccc: set --revision to one of aaaa"),
     ],
 )

@@ -169,8 +169,8 @@ def unscheduled(message: str, *, spec: Any = None, evidence: Evidence = NO_EVIDE
 
 
 TOLERATE = (
-    "To allow the pod there, add a toleration to spec.placement.tolerations, or to the chart "
-    "value gpu.tolerations for all jobs."
+    "To allow the pod on this node, add a toleration to spec.placement.tolerations, or to the "
+    "chart value gpu.tolerations for all jobs."
 )
 MATCH = "1 node(s) didn't match Pod's node affinity/selector"
 LABELS = (
@@ -428,9 +428,9 @@ def test_job_that_kueue_cannot_start_has_failed_at_once() -> None:
     )
     assert said(blocker) == (
         "FailedToStart",
-        "Kueue could not start Job j, marked its Workload as finished, and will not retry. Run "
-        "kubectl get workloads -l kueue.x-k8s.io/job-uid=job -o yaml to find the conflict, then "
-        "change spec.placement or spec.queueName to start a new attempt.",
+        "Kueue could not start Job j, marked its Workload as finished, and will not retry. To "
+        "see why, run: kubectl get workloads -l kueue.x-k8s.io/job-uid=job -o yaml. To start a new "
+        "attempt, change spec.placement or spec.queueName.",
     )
     assert blocker is not None
     assert (blocker.waits, blocker.lasts) == (False, True)

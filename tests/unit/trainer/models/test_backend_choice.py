@@ -68,23 +68,23 @@ def test_auto_selects_trl_otherwise_and_gives_the_reason(
         (
             {"image": PLAIN},
             "training.advanced.backend is unsloth, but the trainer image does not contain Unsloth: "
-            "set it to auto, or use an image that was built with --build-arg UNSLOTH=yes",
+            "set backend to auto, or use an image that was built with --build-arg UNSLOTH=yes",
         ),
         (
             {"family": "olmo2"},
             "training.advanced.backend is unsloth, but Unsloth is not tested with model family "
-            "olmo2: set it to auto, or use a model of a tested family (gemma, gemma2, ",
+            "olmo2: set backend to auto, or use a model of a tested family (gemma, gemma2, ",
         ),
         (
             {"family": "gemma2"},
             "training.advanced.backend is unsloth, but Unsloth does not pack rows for models of "
-            "the family gemma2: set it to auto, or set training.packing to never",
+            "the family gemma2: set backend to auto, or set training.packing to never",
         ),
         (
             {"quantization": FLOAT32},
             "training.advanced.backend is unsloth, but Unsloth does not compute in float32 on a "
-            "GPU: set it to auto, or set training.advanced.quantization.computeDtype to bfloat16 "
-            "or float16",
+            "GPU: set backend to auto, or set training.advanced.quantization.computeDtype to "
+            "bfloat16 or float16",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def messages_of(value: object, column: str, rows: Rows) -> tuple[list[Message], 
         role, content = formats.keys(rows)
         raise WrongColumn(
             f'column {column!r} is {what} instead of a list of {{"{role}": …, "{content}": …}}: '
-            "write the conversation as a list in this form, or set the column"
+            "write the conversation as a list in this form, or set the column of the conversation"
         )
     messages, silent = [], set()
     for at, each in enumerate(value):
@@ -65,8 +65,8 @@ def require_text(text: str, where: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BrokenRow(
-            f"{where} contains a lone surrogate ({text[error.start]!a}, character {error.start}): "
-            "write the text again as valid UTF-8"
+            f"{where} contains a lone surrogate ({text[error.start]!a}, character {error.start}), "
+            "which is not valid in UTF-8: replace or remove this character"
         ) from None
 
 
@@ -95,14 +95,17 @@ def _message(value: object, where: str, rows: Rows) -> Message:
         )
     message = {key: each for key, each in value.items() if each is not None}
     if role_key not in message and any(role in message for role, _ in formats.KEYS.values()):
-        raise WrongColumn(f"{where} has no key {role_key!r}: set mapping.role, or set the column")
+        raise WrongColumn(
+            f"{where} has no key {role_key!r}: set mapping.role to the key of the role, or set the "
+            "column of the conversation"
+        )
     named = message.pop(role_key, None)
     role = _role(named, f"{where}.{role_key}", rows)
     content = message.pop(content_key, None)
     if "function_call" in message:
         raise BrokenRow(
-            f"{where} has the key function_call, which OpenAI has replaced: write the call as "
-            "tool_calls"
+            f"{where} has the key function_call, which OpenAI has replaced by tool_calls: write "
+            "the call as tool_calls"
         )
     where_content = f"{where}.{content_key}"
     calls = message.pop("tool_calls", None)

@@ -60,7 +60,7 @@ def record(kind: Kind, rows: Rows, first: Row | None) -> FormatRecord:
         columns = ", ".join(sorted(map(str, first.values))[:8]) or "none"
         raise DatasetInvalid(
             f"the format of {kind} cannot be detected from the columns of {first.place} "
-            f"({columns}): set {kind}.format; if your column names differ from those of the "
+            f"({columns}): set {kind}.format. If your column names differ from those of the "
             f"format, also set {kind}.columns"
         )
     return FormatRecord(dataset=kind, format=detected, requested=AUTO, detected=detected)

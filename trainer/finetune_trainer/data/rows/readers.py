@@ -75,8 +75,8 @@ def files_of_split(
     if not data:
         others = f" (it has {_few(everything)})" if everything else ""
         raise DatasetInvalid(
-            f"{kind} {source} has no data file{others}. Supported formats: {READ}. Unpack archives "
-            "first"
+            f"{kind} {source} has no data file{others}. Supported formats: {READ}. If the files "
+            "are in an archive, unpack the archive"
         )
     wanted = SPLIT_WORDS.get(split.lower(), split.lower())
     by_split: dict[str, list[str]] = {}
@@ -267,7 +267,7 @@ def _csv(path: Path, name: str) -> Iterator[Row]:
     except csv.Error as error:
         raise DatasetInvalid(
             f"row {number + 1} of {name} is not valid CSV (after line {reader.line_num}: {error}): "
-            "double the quotes inside a field, and close each quoted field"
+            "write double quotes inside a field twice, and close each quoted field"
         ) from error
 
 

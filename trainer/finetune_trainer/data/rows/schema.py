@@ -76,7 +76,7 @@ def _prompt_completion(values: dict[str, Any], rows: Rows) -> tuple[list[Message
     if answered[0]["role"] != "assistant":
         raise BrokenRow(
             f"column {completion!r} starts with a message of role {answered[0]['role']}: it must "
-            "start with role assistant"
+            "start with a message of role assistant"
         )
     return asked + answered, silent | {len(asked) + at for at in unlearned}
 
@@ -101,8 +101,8 @@ def _messages(values: dict[str, Any], rows: Rows) -> tuple[list[Message], frozen
         messages.pop()
     if not messages:
         raise BrokenRow(
-            f"column {column!r} has no message of role assistant to learn from: remove the row, or "
-            "add the answer"
+            f"column {column!r} has no message of role assistant that the loss covers: remove the "
+            "row, or add the answer"
         )
     return messages, silent
 

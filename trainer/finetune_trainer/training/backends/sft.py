@@ -95,8 +95,8 @@ def _train(
     _choose_algorithms(recipe, device)
     attention = factory.choose(request, device)
     log(
-        f"loading the base model in {recipe.advanced.quantization.type} on {device.name}, "
-        f"{attention}, {request.memory}"
+        f"loading the base model in {recipe.advanced.quantization.type} on {device.name} with the "
+        f"attention kernel {attention} and {request.memory}"
     )
     model = factory.load(request, device, attention)
     quant_state.require_quantization(model, recipe)
@@ -178,7 +178,7 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
     arguments = SFTConfig(**wanted)
     # On a CPU, Unsloth replaces 8-bit optimizers, disables packing, and avoids bfloat16.
     for name, value in _changed(arguments, wanted).items():
-        log(f"the library set {name} to {value}: restoring {name} to {wanted[name]}")
+        log(f"a library set the argument {name} to {value}; restoring {name} to {wanted[name]}")
         setattr(arguments, name, wanted[name])
     trainer = Trainer(
         request=request,

@@ -121,7 +121,7 @@ def test_a_comparison_without_a_standard_error_is_undecided(unknown: str) -> Non
     ("old", "said"),
     [
         ({"artifacts": {"evaluation": None}}, "Build old was not evaluated"),
-        ({"artifacts": {"base_commit": "d"}}, "another base model, or from another commit of"),
+        ({"artifacts": {"base_commit": "d"}}, "different base models, or from different commits"),
         ({"evaluation": {"rows_digest": "sha256:b"}}, "was evaluated on other held-out rows"),
         ({"evaluation": {"rows_digest": None}}, "an earlier version"),
         ({"base": None}, "an earlier version"),
