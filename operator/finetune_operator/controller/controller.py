@@ -40,8 +40,8 @@ SETTLE_SECONDS = 0.1
 SLOW_SETTLE_SECONDS = 5.0
 """The same for the kinds ``SLOW``. A pod starts within this time, so one reconcile covers that."""
 SLOW = frozenset({"Pod", "PersistentVolumeClaim"})
-"""Kinds whose changes a job only reports: it continues when a Job, a Deployment or its own spec
-changes, or when an object of any kind is gone."""
+"""Kinds whose changes a job mostly reports: it usually continues when a Job, a Deployment or its
+own spec changes, or when an object of any kind is gone."""
 JITTER = 0.05
 """Share by which delays are varied, so that jobs which start together spread over time."""
 
@@ -61,8 +61,8 @@ class Controller:
     workers: int = WORKERS
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def notify(self, key: Key, kind: str, version: int, gone: bool) -> None:
-        """Queue a key after an object of the job has changed, or is gone.
+    def notify(self, key: Key, kind: str, version: int, urgent: bool) -> None:
+        """Queue a key after an object of the job has changed. urgent: see ``Notify``.
 
         A standby queues nothing: a new leader queues all jobs. Objects with the label of a job that
         does not exist are no work.
@@ -73,7 +73,7 @@ class Controller:
         if kind == FINETUNEJOB:
             self.queue.add(key, self._priority(key))
         elif self.reconciler.knows(key):
-            slow = kind in SLOW and not gone
+            slow = kind in SLOW and not urgent
             seconds = SLOW_SETTLE_SECONDS if slow else SETTLE_SECONDS
             self.queue.add_after(key, seconds, Priority.EVENT)
 

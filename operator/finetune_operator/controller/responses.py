@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from finetune_operator.controller.memory import JobMemory
 from finetune_operator.kube.kinds import FINETUNEJOB
-from finetune_operator.snapshot.store import ObjectStore, version_of
+from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.types import Object
 
 FOLLOW_UP_SECONDS = 0.1
@@ -38,9 +38,11 @@ class Responses:
             self.memory.unknown.add((kind, target["metadata"]["name"]))
             self.follow_up = FOLLOW_UP_SECONDS
             return
+        version = version_of(written)
+        # A watch may report a created object before the response does.
+        existed = 0 < self.store.version(kind, name_of(written)) < version
         news = self.store.put(written)
-        self.own.add((kind, version_of(written)))
+        self.own.add((kind, version))
         if self.memory.has_created(target, written) or (news and kind != FINETUNEJOB):
-            existed = "uid" in target["metadata"]
             seconds = FOLLOW_UP_SECONDS if existed else CREATED_SECONDS
             self.follow_up = min(self.follow_up, seconds)

@@ -35,10 +35,9 @@ def deliver(
     def store_job(what: str | None, job: Object) -> None:
         if what is None:
             listed()
-        gone = what == "DELETED"
-        change = store.remove if gone else store.put
+        change = store.remove if what == "DELETED" else store.put
         for key in change(job):
-            notify(key, FINETUNEJOB, version_of(job), gone)
+            notify(key, FINETUNEJOB, version_of(job), True)
 
     return store_job
 

@@ -5,7 +5,8 @@ A key is a tuple that starts with a namespace.
 * A queued key is not queued twice: ``add`` has no effect on it.
 * A key is never processed by two workers: ``add`` during its processing queues it once more after
   ``done``, however often it is called.
-* Of several delays of a key, the earliest counts; ``add`` cancels it.
+* Of several delays of a key, the earliest counts, with the highest of their priorities; ``add``
+  cancels it.
 * ``retry`` delays a key by min(cap, base · 2ⁿ), where n is the number of retries since ``forget``.
   A minimum delay that the server requested is not shortened by ``add``.
 * Namespaces take turns: however many keys one of them has, the next key of each other namespace is
@@ -90,7 +91,7 @@ class WorkQueue(Generic[K]):
         self._active: dict[K, float] = {}
         self._active_in: Counter[str] = Counter()
         self._dirty: dict[K, Priority] = {}
-        self._delayed: dict[K, tuple[float, Timer]] = {}
+        self._delayed: dict[K, tuple[float, Timer, Priority]] = {}
         self._arrivals: OrderedDict[K, float] = OrderedDict()
         """When a key that keeps to the interval would be processed next, by last processing."""
         self._failures: dict[K, int] = {}
@@ -117,14 +118,18 @@ class WorkQueue(Generic[K]):
         if key in self._queued or key in self._dirty:
             return
         due = self._clock() + seconds
-        if key in self._delayed and self._delayed[key][0] <= due:
-            return
+        if (delayed := self._delayed.get(key)) is not None:
+            earlier, timer, known = delayed
+            priority = min(priority, known)
+            if earlier <= due:
+                self._delayed[key] = (earlier, timer, priority)
+                return
         self._undelay(key)
         if seconds <= 0:
             self.add(key, priority)
         else:
-            timer = self._call_later(seconds, lambda: self.add(key, priority))
-            self._delayed[key] = (due, timer)
+            timer = self._call_later(seconds, lambda: self.add(key, self._delayed[key][2]))
+            self._delayed[key] = (due, timer, priority)
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
         """Queue the key after its backoff; return the delay in seconds.

@@ -13,7 +13,7 @@ def is_over(job: Object) -> bool:
 
 def pod_has_ended(pod: Object) -> bool:
     """Report whether a pod has terminated and holds no resources any more."""
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:

@@ -12,7 +12,7 @@ from finetune_api.defaulting import Resolved, resolve
 from finetune_api.markers import ApiModel
 from finetune_operator.objects.digest import sha256
 
-REMEMBERED_BYTES = 12 << 20
+REMEMBERED_BYTES = 24 << 20
 """Size of the resolved specs that are kept in memory; users decide how large a spec is."""
 RESOLVED_BYTES = 4000
 """Measured size of a resolved spec that differs from others in one group; 18 kB without sharing."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from finetune_operator.kube.client import Kube, Page
 from finetune_operator.kube.errors import Gone, OperatorError, Restored, Transient
 from finetune_operator.kube.kinds import KINDS
+from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.naming import JOB
 from finetune_operator.snapshot import history
 from finetune_operator.snapshot.store import Name, ObjectStore, name_of, version_of
@@ -36,7 +37,8 @@ METADATA_ONLY = frozenset({"ConfigMap"})
 """Kinds of which only the metadata is watched; a reconcile reads the object that it needs."""
 
 Notify = Callable[[Key, str, int, bool], None]
-"""Takes the key of a job, and of an object with news for it: kind, version, whether it is gone."""
+"""Takes the key of a job, and of an object with news for it: kind, version, whether it is urgent:
+the object is gone, or will soon be gone with its result."""
 
 logger = logging.getLogger("finetune_operator.reflector")
 
@@ -82,7 +84,7 @@ class Reflector:
             while (listed := await self._store_next(pages, names)) is not None:
                 version = version or listed
         gone = self.store.retain(self.kind, names, version, namespace=self.namespace)
-        self._report(gone, version, gone=True)
+        self._report(gone, version, urgent=True)
         self._version = version
 
     async def _store_next(self, pages: AsyncGenerator[Page, None], names: set[Name]) -> int | None:
@@ -98,7 +100,7 @@ class Reflector:
             history.check(self.store, self.kind, page, self._version)
             for each in page.items:
                 names.add(name_of(each))
-                self._report(self.store.put(each), version_of(each), gone=False)
+                self._report(self.store.put(each), version_of(each), urgent=_has_a_last_state(each))
             return int(page.version)
 
     async def _watch(self) -> None:
@@ -141,14 +143,14 @@ class Reflector:
                 each = {**body, "apiVersion": KINDS[self.kind].api_version, "kind": self.kind}
                 gone = what == "DELETED"
                 change = self.store.remove if gone else self.store.put
-                self._report(change(each), version, gone=gone)
+                self._report(change(each), version, urgent=gone or _has_a_last_state(each))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Transient(f"WATCH {KINDS[self.kind].plural}: an invalid event") from error
         self._version = max(self._version, version)
 
-    def _report(self, keys: Iterable[Key], version: int, *, gone: bool) -> None:
+    def _report(self, keys: Iterable[Key], version: int, *, urgent: bool) -> None:
         for key in keys:
-            self.notify(key, self.kind, version, gone)
+            self.notify(key, self.kind, version, urgent)
 
 
 def reflectors(
@@ -161,6 +163,11 @@ def reflectors(
         for kind in LISTS
         for each in (tuple(namespaces) or ("",))
     ]
+
+
+def _has_a_last_state(each: Object) -> bool:
+    """Report whether an object is a deleted pod that has ended: its result can be read only now."""
+    return each["kind"] == "Pod" and "deletionTimestamp" in each["metadata"] and pod_has_ended(each)
 
 
 def _delay(failures: int) -> float:

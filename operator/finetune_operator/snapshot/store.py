@@ -11,7 +11,7 @@ whole.
 
 import sys
 import time
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -88,7 +88,8 @@ class ObjectStore:
         if kind != FINETUNEJOB:
             if known is not None and known.key != key:
                 self._unlink(known.key, kind, name)
-            self._link(key, kind, name)
+            if known is None or known.key != key:
+                insort(self._children.setdefault(key, []), (kind, name))
         if known is None:
             return (key,)
         if known.key != key:
@@ -196,15 +197,10 @@ class ObjectStore:
         body["metadata"]["resourceVersion"] = str(entry.version)
         return body
 
-    def _link(self, key: Key, kind: str, name: Name) -> None:
-        children = self._children.setdefault(key, [])
-        index = bisect_left(children, (kind, name))
-        if children[index : index + 1] != [(kind, name)]:
-            children.insert(index, (kind, name))
-
     def _unlink(self, key: Key, kind: str, name: Name) -> None:
         children = self._children[key]
-        del children[bisect_left(children, (kind, name))]
+        removed = children.pop(bisect_left(children, (kind, name)))
+        assert removed == (kind, name), "every object of a job must be in its list"
         if not children:
             del self._children[key]
 

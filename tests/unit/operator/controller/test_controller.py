@@ -18,7 +18,7 @@ from finetune_operator.controller.controller import (
 from finetune_operator.controller.responses import CREATED_SECONDS, FOLLOW_UP_SECONDS
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.types import Patch, Plan, Progress, Verification
+from finetune_operator.types import Apply, Patch, Plan, Progress, Verification
 
 
 @pytest.fixture
@@ -39,19 +39,22 @@ async def test_a_creation_is_followed_by_another_reconcile_once_pods_have_starte
     assert rig.delays == [pytest.approx(CREATED_SECONDS, rel=0.05)]
 
 
+@pytest.mark.parametrize("action", [Patch, Apply])
 async def test_the_change_of_an_object_that_existed_is_followed_at_once(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, action: type[Patch | Apply]
 ) -> None:
-    claim = await rig.kube.create(child("PersistentVolumeClaim", "c"))
-    patch = Patch(object=claim, changes={"metadata": {"labels": {"finetune.dev/reuse": "x"}}})
-    plan = Plan(status={"conditions": []}, actions=(patch,), requeue_after=15.0)
+    service = await rig.kube.create(child("Service", "s", spec={"selector": {"build": "old"}}))
+    spec = {"selector": {"build": "new"}}
+    applied = Apply(object=child("Service", "s", spec=spec))
+    change = applied if action is Apply else Patch(object=service, changes={"spec": spec})
+    plan = Plan(status={"conditions": []}, actions=(change,), requeue_after=15.0)
     monkeypatch.setattr(rig.planner, "plan", lambda *_, **__: plan)
     assert await rig.reconcile() == "requeue_after"
     assert rig.delays == [pytest.approx(FOLLOW_UP_SECONDS, rel=0.05)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "gone", "seconds"),
+    ("kind", "urgent", "seconds"),
     [
         ("Pod", False, SLOW_SETTLE_SECONDS),
         ("Pod", True, SETTLE_SECONDS),
@@ -61,14 +64,14 @@ async def test_the_change_of_an_object_that_existed_is_followed_at_once(
     ],
 )
 async def test_the_start_of_a_pod_waits_for_related_events(
-    rig: Rig, kind: str, gone: bool, seconds: float
+    rig: Rig, kind: str, urgent: bool, seconds: float
 ) -> None:
     await rig.reconcile()
     running = asyncio.create_task(rig.controller.run())
     await asyncio.sleep(0)
     rig.controller.queue.clear()
     rig.delays.clear()
-    rig.controller.notify(KEY, kind, 1, gone)
+    rig.controller.notify(KEY, kind, 1, urgent)
     assert rig.delays == [seconds]
     await rig.controller.stop()
     await running

@@ -78,7 +78,7 @@ async def test_a_job_is_stored_and_its_changes_notify_the_controller() -> None:
     item = {key: value for key, value in found.items() if key not in ("apiVersion", "kind")}
     await handled(function, None, item)
     await handled(function, "ADDED", found)
-    assert (calls, lists) == ([(("a", "demo"), "FineTuneJob", 1, False)], [1])
+    assert (calls, lists) == ([(("a", "demo"), "FineTuneJob", 1, True)], [1])
     found["metadata"] |= {"resourceVersion": "2"}
     await handled(function, "MODIFIED", {**found, "status": {"summary": "ours"}})
     assert len(calls) == 1, "a status write is no news"
@@ -89,7 +89,7 @@ async def test_a_job_is_stored_and_its_changes_notify_the_controller() -> None:
     await handled(function, "MODIFIED", {**found, "spec": {"suspend": True}})
     found["metadata"] |= {"resourceVersion": "4"}
     await handled(function, "DELETED", found)
-    assert [call[2:] for call in calls] == [(1, False), (3, False), (4, True)]
+    assert [call[2:] for call in calls] == [(1, True), (3, True), (4, True)]
     assert store.jobs() == []
 
 

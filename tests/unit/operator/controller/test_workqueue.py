@@ -319,6 +319,28 @@ def test_the_longest_processing_and_the_number_of_keys_are_reported() -> None:
     assert (value("work_duration_seconds_sum"), queue.longest()) == (6.0, 5.0)
 
 
+@pytest.mark.parametrize("first", [Priority.EVENT, Priority.POLL])
+def test_of_several_delays_the_earliest_and_the_highest_priority_count(first: Priority) -> None:
+    time = FakeTime()
+    queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now, call_later=time.call_later)
+    second = Priority.POLL if first == Priority.EVENT else Priority.EVENT
+    queue.add_after(A, 5, first)
+    queue.add_after(A, 9, second)
+    queue.add_after(B, 5, Priority.POLL)
+    time.advance_to(5)
+    queue.add(B, Priority.POLL)
+    assert [queue.pop(), queue.pop()] == [A, B]
+    queue.done(A)
+    queue.add_after(A, 9, first)
+    queue.add_after(A, 5, second)
+    time.advance_to(9)
+    assert queue.pop() is None
+    time.advance_to(10)
+    queue.done(B)
+    queue.add(B, Priority.POLL)
+    assert [queue.pop(), queue.pop()] == [A, B]
+
+
 def test_a_cleared_queue_forgets_queued_and_delayed_keys() -> None:
     time = FakeTime()
     queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now, call_later=time.call_later)

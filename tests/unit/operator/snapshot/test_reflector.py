@@ -110,6 +110,24 @@ def test_a_list_is_followed_by_a_watch_from_its_version() -> None:
     running(lambda: Script([(7, [pod("x", 3)], [pod("y", 4)])], [events]), test)
 
 
+def test_the_end_of_a_deleted_pod_is_urgent() -> None:
+    """Its result can be read only until it is gone, about a second later."""
+
+    def terminating(version: int, phase: str) -> Any:
+        each = pod("x", version)
+        each["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        return {"type": "MODIFIED", "object": {**each, "status": {"phase": phase}}}
+
+    async def test(script: Script) -> None:
+        assert script.news[1:] == [
+            (KEY, "Pod", 8, False),
+            (KEY, "Pod", 9, True),
+        ]
+
+    events = [terminating(8, "Running"), terminating(9, "Succeeded")]
+    running(lambda: Script([(7, [pod("x", 3)])], [events]), test)
+
+
 def test_a_bookmark_moves_the_version_from_which_a_watch_continues() -> None:
     async def test(script: Script) -> None:
         assert script.requests == ["list", "7", "20", "20"]
