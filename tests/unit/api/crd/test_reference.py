@@ -59,7 +59,7 @@ ROWS = [
     ("spec.merge.base", "string", "`dequantized`", "One of `dequantized`, `original`."),
     ("spec.storage.size", "quantity", "`60Gi`", "At most 27 characters."),
     ("spec.resources.train", "[object](#specresourcestrain)", "`{requests: ", ""),
-    ("spec.resources.train.limits", "map of quantity", "the default limits", "At most 8 entries."),
+    ("spec.resources.train.limits", "map of quantity", "the standard limits", "At most 8 entries."),
     ("spec.placement.tolerations", "list of [object](#specplacementtolerations)", "none", ""),
 ]
 
