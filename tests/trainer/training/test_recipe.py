@@ -541,7 +541,7 @@ def test_explicit_attention_kernel_is_used(
         training={"maxSteps": 1, "packing": "never", "advanced": {"attnImplementation": written}}
     )
     ended = workshop.prepare_and_train()
-    assert f"on cpu, {loaded}" in ended.log
+    assert f"on cpu with the attention kernel {loaded}" in ended.log
     assert ended.result["artifacts"]["attention"] == reported
     facts = json.loads((workshop.work / "adapter/manifest.json").read_text())["facts"]
     assert facts["attention"] == reported
