@@ -28,7 +28,13 @@ SECONDS = 10.0
 MOST_SECONDS = 15.0
 """Until the next reconcile of a job whose status waits."""
 PROGRESS = {
-    *("summary", "progress", "eta", "preparation", "training", "serving", "endpoint"),
+    "summary",
+    "progress",
+    "eta",
+    "preparation",
+    "training",
+    "serving",
+    "endpoint",
     "verification",
 }
 """Fields of the status that change while a stage progresses."""

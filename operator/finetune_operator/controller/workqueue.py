@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import IntEnum, auto
 from heapq import heappop, heappush
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from finetune_operator.telemetry import metrics
 
@@ -62,6 +62,12 @@ def _call_later(seconds: float, callback: Callable[[], None]) -> Timer:
     return asyncio.get_running_loop().call_later(seconds, callback)
 
 
+class _Delay(NamedTuple):
+    due: float
+    timer: Timer
+    priority: Priority
+
+
 class WorkQueue(Generic[K]):
     """See the module. Tests replace ``clock`` and ``call_later``."""
 
@@ -91,7 +97,7 @@ class WorkQueue(Generic[K]):
         self._active: dict[K, float] = {}
         self._active_in: Counter[str] = Counter()
         self._dirty: dict[K, Priority] = {}
-        self._delayed: dict[K, tuple[float, Timer, Priority]] = {}
+        self._delayed: dict[K, _Delay] = {}
         self._arrivals: OrderedDict[K, float] = OrderedDict()
         """When a key that keeps to the interval would be processed next, by last processing."""
         self._failures: dict[K, int] = {}
@@ -119,17 +125,16 @@ class WorkQueue(Generic[K]):
             return
         due = self._clock() + seconds
         if (delayed := self._delayed.get(key)) is not None:
-            earlier, timer, known = delayed
-            priority = min(priority, known)
-            if earlier <= due:
-                self._delayed[key] = (earlier, timer, priority)
+            priority = min(priority, delayed.priority)
+            if delayed.due <= due:
+                self._delayed[key] = delayed._replace(priority=priority)
                 return
         self._undelay(key)
         if seconds <= 0:
             self.add(key, priority)
         else:
-            timer = self._call_later(seconds, lambda: self.add(key, self._delayed[key][2]))
-            self._delayed[key] = (due, timer, priority)
+            timer = self._call_later(seconds, lambda: self.add(key, self._delayed[key].priority))
+            self._delayed[key] = _Delay(due, timer, priority)
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
         """Queue the key after its backoff; return the delay in seconds.
@@ -262,7 +267,7 @@ class WorkQueue(Generic[K]):
 
     def _undelay(self, key: K) -> None:
         if (delayed := self._delayed.pop(key, None)) is not None:
-            delayed[1].cancel()
+            delayed.timer.cancel()
 
     def _wake(self) -> None:
         while self._waiters:

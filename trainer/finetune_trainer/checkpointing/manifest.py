@@ -149,7 +149,10 @@ def verify(
     """
     manifest = read(folder, sha256=sha256)
     if manifest.kind != kind:
-        raise ManifestError(f"{folder.name}/ has content of kind {manifest.kind}, not {kind}")
+        raise ManifestError(
+            f"the manifest in {folder.name}/ has the kind {manifest.kind}, but the kind {kind} is "
+            "expected"
+        )
     if key is not None and manifest.key != key:
         raise ManifestError(f"{folder.name}/ belongs to {manifest.key}, not {key}")
     for entry in manifest.files:
