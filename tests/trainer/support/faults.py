@@ -284,8 +284,9 @@ class HeldWhileLoading:
         usual = quant_state.record_quantization
 
         def record(model: Any) -> Any:
-            self.marker.touch()
             with contextlib.suppress(*([BaseException] if self.swallows else [])):
+                # Within the block: a stop may come as soon as the file exists.
+                self.marker.touch()
                 time.sleep(60)
             time.sleep(60)
             return usual(model)
@@ -299,6 +300,17 @@ def unsloth_in_float32() -> None:
 
     kept = (each for each in backend_choice.OBSTACLES if "float32" not in each.reason)
     vars(backend_choice)["OBSTACLES"] = tuple(kept)
+
+
+def without_native_bfloat16() -> None:
+    """The processor has no instructions for bfloat16."""
+    import finetune_trainer.training.backends.unsloth  # noqa: F401
+
+    # isort: split
+    from unsloth_zoo.cpu import runtime
+
+    runtime.cpu_flags = lambda: frozenset({"avx2"})
+    runtime.cpu_bf16_supported.cache_clear()
 
 
 def without_unsloth() -> None:

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+# The recipe decides. On a CPU without native bfloat16, Unsloth would keep the base in bfloat16, but
+# compute without autocast, and the first step would fail.
+os.environ["UNSLOTH_CPU_BF16"] = "1"
 
 import unsloth
 
