@@ -304,11 +304,11 @@ def unsloth_in_float32() -> None:
 
 def without_native_bfloat16() -> None:
     """The processor has no instructions for bfloat16."""
-    import finetune_trainer.training.backends.unsloth  # noqa: F401
+    import importlib
 
-    # isort: split
-    from unsloth_zoo.cpu import runtime
-
+    # Unsloth must be imported first; this module imports it with the settings of the trainer.
+    importlib.import_module("finetune_trainer.training.backends.unsloth")
+    runtime: Any = importlib.import_module("unsloth_zoo.cpu.runtime")
     runtime.cpu_flags = lambda: frozenset({"avx2"})
     runtime.cpu_bf16_supported.cache_clear()
 

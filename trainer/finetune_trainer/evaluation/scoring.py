@@ -31,6 +31,7 @@ from finetune_trainer.models.layerwise_model import (
     set_adapter_enabled,
 )
 from finetune_trainer.quantization.quant_state import DequantizedBase
+from finetune_trainer.runtime import cpu_bfloat16
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.volume_layout import Layout
 
@@ -59,6 +60,8 @@ def score(layout: Layout) -> Reference:
     rows: list[dict[str, Any]] = json.loads((layout.dataset / reference_sample.FILE).read_text())
     held_out = manifest.read(layout.dataset).facts["validationRows"] > 0
     device = devices.detect()
+    if not device.cuda:
+        cpu_bfloat16.avoid_emulation()
     # allow_tf32 cannot be read once a library has set the newer fp32_precision.
     precision = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "ieee"

@@ -23,11 +23,6 @@ class Device:
     capability: tuple[int, int] = (0, 0)
 
     @property
-    def has_bfloat16(self) -> bool:
-        """Whether bfloat16 is native: on Ampere and later, and on every CPU (slow on old ones)."""
-        return not self.cuda or self.capability >= (8, 0)
-
-    @property
     def product(self) -> str | None:
         """The GPU as the node label nvidia.com/gpu.product names it; None for a CPU."""
         return "-".join(self.name.split()) if self.cuda else None

@@ -19,7 +19,7 @@ from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import liger
 from finetune_trainer.quantization import quant_state
-from finetune_trainer.runtime import capabilities
+from finetune_trainer.runtime import capabilities, cpu_bfloat16
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.attention import FLASH, VARLEN
 from finetune_trainer.runtime.capabilities import Device
@@ -93,6 +93,8 @@ def _train(
     transformers.utils.logging.set_verbosity_error()
     transformers.set_seed(recipe.seed)
     _choose_algorithms(recipe, device)
+    if not device.cuda:
+        cpu_bfloat16.avoid_emulation()
     attention = factory.choose(request, device)
     log(
         f"loading the base model in {recipe.advanced.quantization.type} on {device.name} with the "
