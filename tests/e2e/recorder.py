@@ -12,7 +12,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -118,14 +118,21 @@ class Recorder:
         *,
         seconds: float,
         unless: Callable[[], str | None] = lambda: None,
+        progress: Callable[[], Hashable] = lambda: None,
     ) -> Found:
         """Call ``check`` after each event until it returns a value other than None and False.
 
-        unless: returns a reason to stop waiting immediately. Raises WaitTimeout.
+        seconds: time without progress, which is a new value of ``progress``. A slow machine thus
+        does not fail a test. unless: returns a reason to stop waiting immediately. Raises
+        WaitTimeout.
         """
+        reached: set[Hashable] = set()
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
+                if (now := progress()) not in reached:
+                    reached.add(now)
+                    deadline = time.monotonic() + seconds
                 found = check()
                 if found is not None and found is not False:
                     return found
@@ -133,7 +140,7 @@ class Recorder:
                     raise WaitTimeout(f"{what}: will not happen: {reason}")
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise WaitTimeout(f"{what}: not within {seconds:.0f} s")
+                    raise WaitTimeout(f"{what}: no progress within {seconds:.0f} s")
                 self._changed.wait(left)
 
     def follow(self, kind: str, ready: threading.Event) -> None:

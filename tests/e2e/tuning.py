@@ -110,8 +110,13 @@ class Tuning:
     ) -> Any:
         """Wait until ``check`` returns a value for the status; fail immediately if the job stalls.
 
-        stalls: the test expects a stalled job. Raises WaitTimeout.
+        seconds: time without a new state or a new step. stalls: the test expects a stalled job.
+        Raises WaitTimeout.
         """
+
+        def reached() -> tuple[str | None, int | None]:
+            ready = self.condition("Ready") or {}
+            return ready.get("reason"), self.status().get("training", {}).get("globalStep")
 
         def stalled() -> str | None:
             found = None if stalls else self.condition("Stalled")
@@ -123,6 +128,7 @@ class Tuning:
                 lambda: check(self.status()),
                 seconds=seconds,
                 unless=stalled,
+                progress=reached,
             )
         except WaitTimeout as error:
             ready = self.condition("Ready") or {}

@@ -1,6 +1,8 @@
 """The recorder of the end-to-end tests, on a real API server."""
 
+import itertools
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.e2e.kubectl import Kubectl
-from tests.e2e.recorder import WATCHED, Recorder
+from tests.e2e.recorder import WATCHED, Recorder, WaitTimeout
 from tests.integration.controlplane import PATIENCE_SECONDS, ControlPlane
 from tests.integration.namespace import Namespace
 from tests.integration.relay import PASS, Outcome, Relay, answer, relay
@@ -60,3 +62,13 @@ def test_a_watch_that_breaks_off_loses_and_repeats_no_event(
             between.cut_watches()
         found = [event.key[1] for event in record.events(KIND, place.name)]
     assert found == names
+
+
+def test_waiting_ends_only_without_progress() -> None:
+    reached = itertools.chain([1, 2, 3], itertools.repeat(3))
+    begin = time.monotonic()
+    with pytest.raises(WaitTimeout, match="the job is Ready: no progress within 0 s"):
+        Recorder(("localhost", 1), {}).wait(
+            "the job is Ready", lambda: None, seconds=0.1, progress=lambda: next(reached)
+        )
+    assert time.monotonic() - begin > 0.25

@@ -31,7 +31,9 @@ def object_name(
 
 def object_key(text: str, default: str, *, kind: str) -> Any:
     """Declare a field that names a key of a Secret or ConfigMap."""
-    message = f"use only letters, digits, '-', '_' and '.' in a key of a {kind} (default: {default})"
+    message = (
+        f"use only letters, digits, '-', '_' and '.' in a key of a {kind} (default: {default})"
+    )
     return field(text, default, edit=Edit.RETRY, max_length=253, rules=(matches(KEY, message),))
 
 

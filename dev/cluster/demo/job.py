@@ -68,8 +68,12 @@ def describe(job: dict[str, Any]) -> str:
 
 
 def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[str, Any]:
-    """Print the progress; return the job when it is Ready. Raises NotReady if it stalls."""
-    begin = stage_begin = time.monotonic()
+    """Print the progress; return the job when it is Ready.
+
+    timeout: seconds without a new stage or a new step. Raises NotReady if the job stalls.
+    """
+    begin = stage_begin = progressed = time.monotonic()
+    reached: tuple[str, int | None] | None = None
     live = sys.stdout.isatty()
     shown = ""
     stage = ""
@@ -86,6 +90,9 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
                 say(f"    {stage}: {seconds:.1f} s")
                 finished.append((f"  job: {stage}", seconds))
             stage, stage_begin = ready.reason, now
+        step = job.get("status", {}).get("training", {}).get("globalStep")
+        if (ready.reason, step) != reached:
+            reached, progressed = (ready.reason, step), now
         if ready.true:
             return job
         if stalled.true:
@@ -94,9 +101,9 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
                 f"FineTuneJob {namespace}/{name} is stalled: {ready.reason}: {ready.message}",
                 hint=_fix(name, namespace, ready.reason),
             )
-        if now - begin > timeout:
+        if now - progressed > timeout:
             raise NotReady(
-                f"FineTuneJob {namespace}/{name} is not Ready after {timeout:g} s: "
+                f"FineTuneJob {namespace}/{name} has made no progress for {timeout:g} s: "
                 f"{ready.reason}: {ready.message}",
                 hint=f"continue watching with `kubectl -n {namespace} get ftj {name} -w`",
             )

@@ -1,5 +1,7 @@
 """Firewall rules, mounts, images and job states of the local cluster, without a cluster."""
 
+import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +198,25 @@ def test_stalled_job_is_reported_with_a_fix(
         job.watch(client, "demo", "ns", timeout=60)
     assert str(error.value) == f"FineTuneJob ns/demo is stalled: {reason}: why"
     assert fix in error.value.hint
+
+
+def test_waiting_for_a_job_ends_only_without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=50.0)
+    steps = itertools.chain([1, 2, 3], itertools.repeat(3))
+    ready = {"type": "Ready", "status": "False", "reason": "Training", "message": "step"}
+
+    def get(*_: object) -> dict[str, Any]:
+        status = {
+            "conditions": [{**ready, "observedGeneration": 1}],
+            "training": {"globalStep": next(steps)},
+        }
+        return {"metadata": {"generation": 1}, "status": status}
+
+    monkeypatch.setattr(kubectl.Client, "get", get)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    client = kubectl.Client(kubectl_program="kubectl", helm_program="helm", kubeconfig=None)
+    with pytest.raises(NotReady, match="has made no progress for 60 s: Training: step"):
+        job.watch(client, "demo", "ns", timeout=60)
+    # The third step was observed at 150 s; 200 s is within 60 s of it, and 250 s is not.
+    assert next(clock) == 300
