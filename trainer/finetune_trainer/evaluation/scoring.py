@@ -23,6 +23,7 @@ from finetune_trainer.data import reference_sample
 from finetune_trainer.evaluation import prefix_tree
 from finetune_trainer.evaluation.activation_peak import ActivationPeak
 from finetune_trainer.evaluation.prefix_tree import Tree
+from finetune_trainer.models import cpu_bfloat16
 from finetune_trainer.models.layerwise_model import (
     BaseKind,
     LayerwiseModel,
@@ -31,7 +32,6 @@ from finetune_trainer.models.layerwise_model import (
     set_adapter_enabled,
 )
 from finetune_trainer.quantization.quant_state import DequantizedBase
-from finetune_trainer.runtime import cpu_bfloat16
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.volume_layout import Layout
 

@@ -1,1 +1,1 @@
-"""Files, configuration and layer-wise loading of the base model."""
+"""Files, configuration, kernels and layer-wise loading of the base model."""

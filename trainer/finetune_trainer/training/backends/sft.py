@@ -17,9 +17,9 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing.adapter_files import WEIGHTS
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import liger
+from finetune_trainer.models import cpu_bfloat16, liger
 from finetune_trainer.quantization import quant_state
-from finetune_trainer.runtime import capabilities, cpu_bfloat16
+from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.attention import FLASH, VARLEN
 from finetune_trainer.runtime.capabilities import Device

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune_trainer.runtime import cpu_bfloat16
+from finetune_trainer.models import cpu_bfloat16
 
 PRODUCTS: dict[str, Callable[..., Tensor]] = {
     "mm": lambda a, b, c: a @ b,
