@@ -43,7 +43,7 @@ def test_products_are_replaced_only_without_native_instructions(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
     monkeypatch.setattr(cpu_bfloat16, "multiply_in_float32", lambda: calls.append(True))
     cpu_bfloat16.avoid_emulation()
-    assert calls == [] if native else [True]
+    assert calls == ([] if native else [True])
 
 
 @dataclass(frozen=True, kw_only=True)
