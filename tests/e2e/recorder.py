@@ -127,7 +127,6 @@ class Recorder:
         WaitTimeout.
         """
         reached: set[Hashable] = set()
-        deadline = time.monotonic() + seconds
         with self._changed:
             while True:
                 if (now := progress()) not in reached:

@@ -60,8 +60,7 @@ def score(layout: Layout) -> Reference:
     rows: list[dict[str, Any]] = json.loads((layout.dataset / reference_sample.FILE).read_text())
     held_out = manifest.read(layout.dataset).facts["validationRows"] > 0
     device = devices.detect()
-    if not device.cuda:
-        cpu_bfloat16.avoid_emulation()
+    cpu_bfloat16.avoid_emulation(device)
     # allow_tf32 cannot be read once a library has set the newer fp32_precision.
     precision = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "ieee"

@@ -10,12 +10,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.runtime.log import log
 
 
-def avoid_emulation() -> None:
-    """If this CPU would emulate products of bfloat16 matrices, compute these in float32."""
-    if not is_native(torch.cpu.get_capabilities()):
+def avoid_emulation(device: Device) -> None:
+    """If a CPU computes and would emulate products of bfloat16 matrices, use float32 for them."""
+    if not device.cuda and not is_native(torch.cpu.get_capabilities()):
         multiply_in_float32()
 
 

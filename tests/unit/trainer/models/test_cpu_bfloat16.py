@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from finetune_trainer.models import cpu_bfloat16
+from finetune_trainer.runtime.capabilities import Device
 
 PRODUCTS: dict[str, Callable[..., Tensor]] = {
     "mm": lambda a, b, c: a @ b,
@@ -35,15 +36,18 @@ def test_native_instructions_are_those_of_the_processor(
     assert cpu_bfloat16.is_native(capabilities) is native
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_products_are_replaced_only_without_native_instructions(
-    monkeypatch: pytest.MonkeyPatch, native: bool
+@pytest.mark.parametrize(
+    ("cuda", "native", "replaced"),
+    [(False, False, True), (False, True, False), (True, False, False)],
+)
+def test_products_are_replaced_only_on_a_cpu_without_native_instructions(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, native: bool, replaced: bool
 ) -> None:
     calls: list[bool] = []
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
     monkeypatch.setattr(cpu_bfloat16, "multiply_in_float32", lambda: calls.append(True))
-    cpu_bfloat16.avoid_emulation()
-    assert calls == ([] if native else [True])
+    cpu_bfloat16.avoid_emulation(Device(name="any", cuda=cuda))
+    assert calls == ([True] if replaced else [])
 
 
 @dataclass(frozen=True, kw_only=True)

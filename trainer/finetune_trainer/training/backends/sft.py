@@ -93,8 +93,7 @@ def _train(
     transformers.utils.logging.set_verbosity_error()
     transformers.set_seed(recipe.seed)
     _choose_algorithms(recipe, device)
-    if not device.cuda:
-        cpu_bfloat16.avoid_emulation()
+    cpu_bfloat16.avoid_emulation(device)
     attention = factory.choose(request, device)
     log(
         f"loading the base model in {recipe.advanced.quantization.type} on {device.name} with the "
