@@ -73,7 +73,7 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
     timeout: seconds without a new stage or a new step. Raises NotReady if the job stalls.
     """
     begin = stage_begin = progressed = time.monotonic()
-    reached: tuple[str, int | None] | None = None
+    reached: set[tuple[str, int | None]] = set()
     live = sys.stdout.isatty()
     shown = ""
     stage = ""
@@ -91,8 +91,9 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
                 finished.append((f"  job: {stage}", seconds))
             stage, stage_begin = ready.reason, now
         step = job.get("status", {}).get("training", {}).get("globalStep")
-        if (ready.reason, step) != reached:
-            reached, progressed = (ready.reason, step), now
+        if (ready.reason, step) not in reached:
+            reached.add((ready.reason, step))
+            progressed = now
         if ready.true:
             return job
         if stalled.true:

@@ -202,7 +202,8 @@ def test_stalled_job_is_reported_with_a_fix(
 
 def test_waiting_for_a_job_ends_only_without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=50.0)
-    steps = itertools.chain([1, 2, 3], itertools.repeat(3))
+    # A restart of the training repeats steps, which is no progress.
+    steps = itertools.chain([1, 2, 3], itertools.cycle([2, 3]))
     ready = {"type": "Ready", "status": "False", "reason": "Training", "message": "step"}
 
     def get(*_: object) -> dict[str, Any]:
