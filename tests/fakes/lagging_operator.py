@@ -70,6 +70,10 @@ class ClusterMetrics:
         values = (self.cluster.running_progress(), self.cluster.loaded)
         return tuple(value for value in values if value is not None)
 
+    def verification_due(self, key: Key) -> bool:
+        """No serving pod is scraped for a verification result."""
+        return False
+
     def forget(self, key: Key) -> None:
         """Nothing is remembered."""
 

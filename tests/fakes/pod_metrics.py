@@ -12,11 +12,15 @@ class FakePodMetrics:
 
     def __init__(self, *values: Value) -> None:
         self.values = values
+        self.due = False
         self.targets: dict[Key, tuple[Target, ...]] = {}
 
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
         self.targets[key] = tuple(targets)
         return self.values
+
+    def verification_due(self, key: Key) -> bool:
+        return self.due
 
     def forget(self, key: Key) -> None:
         self.targets.pop(key, None)

@@ -83,15 +83,16 @@ class Controller:
             self.reconciler.distrust(key, {FINETUNEJOB})
             self.queue.add(key, Priority.POLL)
 
-    def wake(self, key: Key, value: Value) -> None:
+    def wake(self, key: Key, value: Value | None) -> None:
         """Queue a key after one of the job's pods reported another value.
 
-        A reconcile would not write progress earlier than the status may be written again.
+        A reconcile would not write progress earlier than the status may be written again. It may
+        wait for a verification result, or for the failure to read one (None).
         """
         if not self.stopped:
             self.reconciler.make_due(key)
-            verified = isinstance(value, Verification)
-            seconds = 0.0 if verified else self.reconciler.quiet_for(key)
+            awaited = value is None or isinstance(value, Verification)
+            seconds = 0.0 if awaited else self.reconciler.quiet_for(key)
             self.queue.add_after(key, seconds, Priority.POLL)
 
     def _priority(self, key: Key) -> Priority:

@@ -7,6 +7,10 @@ next reconcile reads everything live.
 While the API server rejects a write of a job, the reconciler writes a status that reports the
 rejection instead of the planned conditions. Otherwise the conditions would alternate with every
 attempt.
+
+A plan that reports the endpoint as ready waits until the first scrape of the serving pod ends.
+Users then find the verification result as soon as the job is Ready, and it needs no write of its
+own.
 """
 
 import logging
@@ -26,6 +30,7 @@ from finetune_operator.controller.responses import Responses
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.objects.naming import revision_name
 from finetune_operator.snapshot.reader import Reader, utc_now
+from finetune_operator.snapshot.scraper import DUE_SECONDS
 from finetune_operator.telemetry import metrics
 from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, JobSample, ready_reason
 from finetune_operator.types import Key, Object, Plan, Snapshot
@@ -116,6 +121,8 @@ class Reconciler:
             self._forget(key)
             return None
         snapshot, plan = observed
+        if snapshot.verification_due and _starts_serving(snapshot.job, plan):
+            return DUE_SECONDS
         memory = self.jobs[key]
         responses = Responses(memory=memory, store=self.reader.store)
         executed, writes = await self._execute(memory, key, snapshot, plan, now, responses)
@@ -255,6 +262,12 @@ class Reconciler:
 
     def _samples(self) -> Iterable[JobSample]:
         return [memory.sample for memory in self.jobs.values() if memory.sample is not None]
+
+
+def _starts_serving(job: Object, plan: Plan) -> bool:
+    """Report whether the status of a plan is the first one that reports the endpoint as ready."""
+    before = ready_reason(job.get("status") or {})
+    return Reason.SERVING == ready_reason(plan.status) != before
 
 
 def _commit(memory: JobMemory, requeue_after: float | None, follow_up: float) -> float | None:

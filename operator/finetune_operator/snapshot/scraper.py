@@ -3,7 +3,8 @@
 Workers of their own fetch the metrics, so that a slow pod delays no reconcile. At most
 ``NAMESPACE_WORKERS`` of them work for one namespace, so that its pods delay no scrape of another.
 A value that differs from the previous one wakes the job. A failed scrape is no information about
-the pod, which may be busy, starting or unreachable: the value is then unknown.
+the pod, which may be busy, starting or unreachable: the value is then unknown. The end of the first
+scrape for a verification result wakes the job in any case, because the job may wait for it.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ together: the same work takes less processor time while its code and data are in
 SLOW_AFTER_SECONDS = 300.0
 WORKERS = 32
 NAMESPACE_WORKERS = 4
+DUE_SECONDS = 5.0
+"""For so long a job waits for the first scrape for a verification result."""
 MAX_AGE_SECONDS = 150.0
 """A value that could not be replaced for so long is unknown."""
 
@@ -35,8 +38,8 @@ Fetch = Callable[[str, int], Awaitable[bytes | None]]
 """Takes address and port of a pod; returns the text of its metrics, None if the scrape failed."""
 Value = Progress | Verification | float
 """The float is the share of the model that a starting pod has loaded."""
-Changed = Callable[[Key, Value], None]
-"""Takes the key of a job and the new value of one of its pods."""
+Changed = Callable[[Key, Value | None], None]
+"""Takes the key of a job and the new value of one of its pods, None if there is none."""
 ScrapeKey = tuple[str, str, str]
 """Namespace and name of a FineTuneJob, and the kind of the target."""
 
@@ -48,6 +51,9 @@ class PodMetrics(Protocol):
 
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
         """Return the last values of a job's pods; from now on, exactly these pods are scraped."""
+
+    def verification_due(self, key: Key) -> bool:
+        """Report whether a job's pod is scraped for a verification result for the first time."""
 
     def forget(self, key: Key) -> None:
         """Stop scraping the pods of a job."""
@@ -71,7 +77,8 @@ class _Entry:
     target: Target
     since: float
     value: Value | None = None
-    at: float = 0.0
+    at: float = -math.inf
+    """End of the last scrape."""
 
 
 class Scraper:
@@ -105,6 +112,15 @@ class Scraper:
             if entry.value is not None and now - entry.at < MAX_AGE_SECONDS
         )
 
+    def verification_due(self, key: Key) -> bool:
+        """Report whether a job's pod is scraped for a verification result for the first time."""
+        entry = self._entries.get((*key, "verification"))
+        return (
+            entry is not None
+            and entry.at == -math.inf
+            and self._clock() - entry.since < DUE_SECONDS
+        )
+
     def forget(self, key: Key) -> None:
         """Stop scraping the pods of a job."""
         self.latest(key, ())
@@ -130,11 +146,12 @@ class Scraper:
             # The pod was replaced in the meantime; the next one is queued.
             return
         before, now = entry.value, self._clock()
+        awaited = entry.target.kind == "verification" and entry.at == -math.inf
         entry.value, entry.at = value, now
         slow = now - entry.since >= SLOW_AFTER_SECONDS
         due = now + (SLOW_INTERVAL_SECONDS if slow else INTERVAL_SECONDS)
         self._queue.add_after(key, math.ceil(due / TOGETHER_SECONDS) * TOGETHER_SECONDS - now)
-        if value is not None and value != before:
+        if awaited or (value is not None and value != before):
             changed(key[:2], value)
 
     async def _value(self, target: Target) -> Value | None:

@@ -18,7 +18,8 @@ from finetune_operator.controller.controller import (
 from finetune_operator.controller.responses import CREATED_SECONDS, FOLLOW_UP_SECONDS
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.types import Apply, Patch, Plan, Progress, Verification
+from finetune_operator.snapshot.scraper import DUE_SECONDS
+from finetune_operator.types import Apply, Create, Patch, Plan, Progress, Verification
 
 
 @pytest.fixture
@@ -197,8 +198,39 @@ async def test_progress_wakes_a_job_once_its_status_may_be_written_again(
     rig.delays.clear()
     rig.controller.wake(KEY, Progress(pod="p", ratio=0.5))
     assert rig.delays == [quiet.SECONDS]
-    rig.controller.wake(KEY, Verification(pod="p", build="b", outcome="Verified"))
-    assert rig.controller.queue.pop() == KEY
+    for awaited in (Verification(pod="p", build="b", outcome="Verified"), None):
+        rig.controller.wake(KEY, awaited)
+        assert rig.controller.queue.pop() == KEY
+        rig.controller.queue.done(KEY)
+
+
+SERVING = {"conditions": [{"type": "Ready", "status": "True", "reason": "Serving"}]}
+
+
+async def test_the_first_report_of_an_endpoint_waits_for_the_verification_result(rig: Rig) -> None:
+    await rig.reconcile()
+    rig.delays.clear()
+    planned = Plan(status=SERVING, actions=(Create(object=child("ConfigMap", "later")),))
+    rig.planner.plan = lambda *_, **__: planned  # type: ignore[method-assign]
+    rig.metrics.due = True
+    await rig.reconcile()
+    assert rig.reason() == "Preparing"
+    assert rig.delays == [pytest.approx(DUE_SECONDS, rel=0.06)]
+    assert ("ConfigMap", "a", "later") not in rig.kube.objects
+    rig.metrics.due = False
+    await rig.reconcile()
+    assert rig.reason() == "Serving"
+    assert ("ConfigMap", "a", "later") in rig.kube.objects
+
+
+async def test_an_endpoint_that_serves_does_not_wait_for_another_verification(rig: Rig) -> None:
+    rig.planner.plan = lambda *_, **__: Plan(status=SERVING)  # type: ignore[method-assign]
+    await rig.reconcile()
+    planned = Plan(status=SERVING, actions=(Create(object=child("ConfigMap", "later")),))
+    rig.planner.plan = lambda *_, **__: planned  # type: ignore[method-assign]
+    rig.metrics.due = True
+    await rig.reconcile()
+    assert ("ConfigMap", "a", "later") in rig.kube.objects
 
 
 async def test_a_status_that_waits_is_written_within_fifteen_seconds(rig: Rig) -> None:

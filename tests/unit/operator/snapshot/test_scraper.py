@@ -11,6 +11,7 @@ from tests.fakes import virtual_time
 
 from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.snapshot.scraper import (
+    DUE_SECONDS,
     INTERVAL_SECONDS,
     MAX_AGE_SECONDS,
     NAMESPACE_WORKERS,
@@ -63,7 +64,7 @@ class Pods:
         values = self.scraper.latest(key, targets)
         return [value.global_step for value in values if isinstance(value, Progress)]
 
-    def record(self, key: Key, value: Value) -> None:
+    def record(self, key: Key, value: Value | None) -> None:
         self.changed.append(key)
 
     async def during(self, test: Awaitable[None]) -> None:
@@ -166,6 +167,41 @@ async def test_a_value_of_a_replaced_pod_is_not_returned(pods: Pods) -> None:
     await asyncio.sleep(20)
     # The pods q and r answer with the uid of p.
     assert pods.latest(target("r", "10.0.0.3")) == []
+
+
+@scraping
+async def test_a_verification_result_is_due_until_the_first_scrape_ends(pods: Pods) -> None:
+    pods.seconds = lambda address: 1.0
+    pods.step = None
+    assert not pods.scraper.verification_due(KEY)
+    pods.latest(target("v", kind="verification"))
+    await asyncio.sleep(0.9)
+    assert pods.scraper.verification_due(KEY)
+    assert pods.changed == []
+    await asyncio.sleep(0.2)
+    assert not pods.scraper.verification_due(KEY)
+    assert pods.changed == [KEY], "a failed scrape wakes the job, too"
+    await asyncio.sleep(3 * INTERVAL_SECONDS)
+    assert pods.changed == [KEY]
+
+
+@scraping
+async def test_a_verification_result_is_not_due_for_long(pods: Pods) -> None:
+    pods.seconds = lambda address: 1e9
+    pods.latest(target("v", kind="verification"))
+    await asyncio.sleep(DUE_SECONDS - 0.1)
+    assert pods.scraper.verification_due(KEY)
+    await asyncio.sleep(0.2)
+    assert not pods.scraper.verification_due(KEY)
+
+
+@scraping
+async def test_only_a_verification_result_is_due(pods: Pods) -> None:
+    pods.step = None
+    pods.latest(target(), target("l", kind="loaded"))
+    assert not pods.scraper.verification_due(KEY)
+    await asyncio.sleep(3 * INTERVAL_SECONDS)
+    assert pods.changed == []
 
 
 @scraping
