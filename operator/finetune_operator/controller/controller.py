@@ -39,9 +39,9 @@ SETTLE_SECONDS = 0.1
 """Delay between an event of a child and the reconcile, which then covers related events too."""
 SLOW_SETTLE_SECONDS = 5.0
 """The same for the kinds ``SLOW``. A pod starts within this time, so one reconcile covers that."""
-SLOW = frozenset({"Pod", "PersistentVolumeClaim"})
-"""Kinds whose changes a job mostly reports: it usually continues when a Job, a Deployment or its
-own spec changes, or when an object of any kind is gone."""
+SLOW = frozenset({"Deployment", "Pod", "PersistentVolumeClaim"})
+"""Kinds whose changes a job mostly reports: it usually continues when a Job or its own spec
+changes, or after an urgent change (``Notify``)."""
 JITTER = 0.05
 """Share by which delays are varied, so that jobs which start together spread over time."""
 

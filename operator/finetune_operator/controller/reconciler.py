@@ -14,6 +14,7 @@ own.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
@@ -36,7 +37,7 @@ from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, Job
 from finetune_operator.types import Key, Object, Plan, Snapshot
 
 FRESH_SHARE = 0.95
-"""Share of ``requeue_after`` for which a job without events is not reconciled."""
+"""Share of the time until the next reconcile for which a job without events is not reconciled."""
 
 logger = logging.getLogger("finetune_operator.controller")
 
@@ -121,9 +122,9 @@ class Reconciler:
             self._forget(key)
             return None
         snapshot, plan = observed
-        if snapshot.verification_due and _starts_serving(snapshot.job, plan):
-            return DUE_SECONDS
         memory = self.jobs[key]
+        if snapshot.verification_due and _starts_serving(snapshot.job, plan):
+            return _commit(memory, DUE_SECONDS)
         responses = Responses(memory=memory, store=self.reader.store)
         executed, writes = await self._execute(memory, key, snapshot, plan, now, responses)
         memory.news -= responses.own
@@ -136,9 +137,10 @@ class Reconciler:
             memory.due = 0.0
             return 0.0
         after = plan.requeue_after
-        if memory.statuses.waits and after is not None:
-            after = min(after, quiet.MOST_SECONDS)
-        return _commit(memory, after, responses.follow_up)
+        if after is not None:
+            most = quiet.MOST_SECONDS if memory.statuses.waits else math.inf
+            after = min(after, most, responses.follow_up)
+        return _commit(memory, after)
 
     async def observe(self, key: Key, now: datetime) -> tuple[Snapshot, Plan] | None:
         """Return snapshot and plan, confirmed if necessary; None if the job does not exist."""
@@ -266,19 +268,17 @@ class Reconciler:
 
 def _starts_serving(job: Object, plan: Plan) -> bool:
     """Report whether the status of a plan is the first one that reports the endpoint as ready."""
-    before = ready_reason(job.get("status") or {})
-    return Reason.SERVING == ready_reason(plan.status) != before
+    before, after = ready_reason(job.get("status") or {}), ready_reason(plan.status)
+    return after == Reason.SERVING != before
 
 
-def _commit(memory: JobMemory, requeue_after: float | None, follow_up: float) -> float | None:
-    """Record when the next reconcile is due; return the seconds until then, None if none is."""
-    memory.due = 0.0
-    if requeue_after is None:
-        return None
-    if follow_up < requeue_after:
-        return follow_up
-    memory.due = time.monotonic() + FRESH_SHARE * requeue_after
-    return requeue_after
+def _commit(memory: JobMemory, seconds: float | None) -> float | None:
+    """Record that the next reconcile is due after some seconds, None if none is; return them.
+
+    A write of our own queues the job, too, but is no news: nothing is due before.
+    """
+    memory.due = 0.0 if seconds is None else time.monotonic() + FRESH_SHARE * seconds
+    return seconds
 
 
 def _text(error: Terminal) -> tuple[str, str]:

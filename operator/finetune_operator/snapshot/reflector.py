@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from finetune_operator.kube.client import Kube, Page
 from finetune_operator.kube.errors import Gone, OperatorError, Restored, Transient
 from finetune_operator.kube.kinds import KINDS
+from finetune_operator.objects.deployments import answering
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.naming import JOB
 from finetune_operator.snapshot import history
@@ -38,7 +39,7 @@ METADATA_ONLY = frozenset({"ConfigMap"})
 
 Notify = Callable[[Key, str, int, bool], None]
 """Takes the key of a job, and of an object with news for it: kind, version, whether it is urgent:
-the object is gone, or will soon be gone with its result."""
+the object is gone, or will soon be gone with its result, or lets the job continue."""
 
 logger = logging.getLogger("finetune_operator.reflector")
 
@@ -100,7 +101,7 @@ class Reflector:
             history.check(self.store, self.kind, page, self._version)
             for each in page.items:
                 names.add(name_of(each))
-                self._report(self.store.put(each), version_of(each), urgent=_has_a_last_state(each))
+                self._report(self.store.put(each), version_of(each), urgent=_is_urgent(each))
             return int(page.version)
 
     async def _watch(self) -> None:
@@ -143,7 +144,7 @@ class Reflector:
                 each = {**body, "apiVersion": KINDS[self.kind].api_version, "kind": self.kind}
                 gone = what == "DELETED"
                 change = self.store.remove if gone else self.store.put
-                self._report(change(each), version, urgent=gone or _has_a_last_state(each))
+                self._report(change(each), version, urgent=gone or _is_urgent(each))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Transient(f"WATCH {KINDS[self.kind].plural}: an invalid event") from error
         self._version = max(self._version, version)
@@ -165,8 +166,13 @@ def reflectors(
     ]
 
 
-def _has_a_last_state(each: Object) -> bool:
-    """Report whether an object is a deleted pod that has ended: its result can be read only now."""
+def _is_urgent(each: Object) -> bool:
+    """Report whether an object is a deleted pod that has ended, or a Deployment that answers.
+
+    The result of the pod can be read only now. A job may continue when its endpoint answers.
+    """
+    if each["kind"] == "Deployment":
+        return answering(each) > 0
     return each["kind"] == "Pod" and "deletionTimestamp" in each["metadata"] and pod_has_ended(each)
 
 

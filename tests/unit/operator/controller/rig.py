@@ -85,6 +85,11 @@ class Rig:
 
     async def reconcile_cached(self) -> str:
         """Reconcile once with the objects in the store; return the result."""
+        self.reconciler.make_due(KEY)
+        return await self.process()
+
+    async def process(self) -> str:
+        """Process the key, which reconciles only if that is due; return the result."""
         self.controller.queue.add(KEY)
         assert self.controller.queue.pop() == KEY
         try:

@@ -61,7 +61,8 @@ async def test_the_change_of_an_object_that_existed_is_followed_at_once(
         ("Pod", True, SETTLE_SECONDS),
         ("PersistentVolumeClaim", False, SLOW_SETTLE_SECONDS),
         ("Job", False, SETTLE_SECONDS),
-        ("Deployment", False, SETTLE_SECONDS),
+        ("Deployment", False, SLOW_SETTLE_SECONDS),
+        ("Deployment", True, SETTLE_SECONDS),
     ],
 )
 async def test_the_start_of_a_pod_waits_for_related_events(
@@ -207,7 +208,10 @@ async def test_progress_wakes_a_job_once_its_status_may_be_written_again(
 SERVING = {"conditions": [{"type": "Ready", "status": "True", "reason": "Serving"}]}
 
 
-async def test_the_first_report_of_an_endpoint_waits_for_the_verification_result(rig: Rig) -> None:
+async def test_the_first_report_of_an_endpoint_waits_for_the_verification_result(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Controller, "stopped", False)
     await rig.reconcile()
     rig.delays.clear()
     planned = Plan(status=SERVING, actions=(Create(object=child("ConfigMap", "later")),))
@@ -218,7 +222,8 @@ async def test_the_first_report_of_an_endpoint_waits_for_the_verification_result
     assert rig.delays == [pytest.approx(DUE_SECONDS, rel=0.06)]
     assert ("ConfigMap", "a", "later") not in rig.kube.objects
     rig.metrics.due = False
-    await rig.reconcile()
+    rig.controller.wake(KEY, None)
+    await rig.process()
     assert rig.reason() == "Serving"
     assert ("ConfigMap", "a", "later") in rig.kube.objects
 

@@ -7,6 +7,7 @@ from tests.fakes.kube_client import child, job
 from tests.unit.operator.controller.rig import CONFIG, KEY, NOW, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.controller.responses import CREATED_SECONDS
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.snapshot.store import version_of
 from finetune_operator.telemetry.job_metrics import ready_reason
@@ -16,6 +17,18 @@ from finetune_operator.types import Apply, Create, Plan, Snapshot
 @pytest.fixture
 def rig() -> Rig:
     return Rig(job())
+
+
+def planned(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[Snapshot]:
+    """Return the snapshots for which plans are made from now on."""
+    plans, plan = [], rig.planner.plan
+
+    def recorded(snapshot: Snapshot, **how: Any) -> Plan:
+        plans.append(snapshot)
+        return plan(snapshot, **how)
+
+    monkeypatch.setattr(rig.planner, "plan", recorded)
+    return plans
 
 
 async def test_only_changes_are_logged_at_info(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -57,13 +70,7 @@ async def test_a_live_read_without_news_confirms_the_plan_without_another(
     await rig.reconcile_cached()
     rig.reconciler.reader.store.remove(rig.kube.objects.pop(("ConfigMap", "a", "c")))
     rig.reconciler.changed(KEY, "ConfigMap", 99)
-    plans, plan = [], rig.planner.plan
-
-    def counted(snapshot: Snapshot, **how: Any) -> Plan:
-        plans.append(snapshot)
-        return plan(snapshot, **how)
-
-    monkeypatch.setattr(rig.planner, "plan", counted)
+    plans = planned(rig, monkeypatch)
     reads = rig.kube.reads
     await rig.reconcile_cached()
     assert (rig.kube.reads - reads, len(plans)) == (1, 1), "the job was read again"
@@ -105,6 +112,21 @@ async def test_the_events_of_own_writes_are_no_news(rig: Rig) -> None:
     rig.kube.fault = fault
     await rig.reconcile_cached()
     assert memory.news == set()
+
+
+async def test_an_own_write_causes_no_plan_before_the_next_reconcile_is_due(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its watch event queues the job."""
+    await rig.reconcile()
+    plans = planned(rig, monkeypatch)
+    rig.delays.clear()
+    assert await rig.process() == "requeue_after"
+    assert rig.delays == [pytest.approx(CREATED_SECONDS, rel=0.11)]
+    assert plans == []
+    rig.reconciler.changed(KEY, "Pod", 99)
+    await rig.process()
+    assert len(plans) == 1
 
 
 async def test_a_recreated_job_inherits_nothing(rig: Rig) -> None:

@@ -38,7 +38,7 @@ def error(code: int) -> Any:
 class Script(Kube):
     """Answers each list and watch with the next of ``lists`` and ``watches``, then waits."""
 
-    def __init__(self, lists: list[Any], watches: list[Any]) -> None:
+    def __init__(self, lists: list[Any], watches: list[Any], kind: str = "Pod") -> None:
         self.lists, self.watches = lists, watches
         self.requests: list[str] = []
         self.times: list[float] = []
@@ -46,7 +46,7 @@ class Script(Kube):
         self.reflector = Reflector(
             kube=self,
             store=self.store,
-            kind="Pod",
+            kind=kind,
             namespace="",
             notify=lambda *call: self.news.append(call),
             turns=asyncio.Semaphore(1),
@@ -126,6 +126,27 @@ def test_the_end_of_a_deleted_pod_is_urgent() -> None:
 
     events = [terminating(8, "Running"), terminating(9, "Succeeded")]
     running(lambda: Script([(7, [pod("x", 3)])], [events]), test)
+
+
+def test_a_deployment_that_answers_is_urgent() -> None:
+    """A job may continue then. Until then, its Deployment changes as often as its pods."""
+
+    def deployment(version: int, available: int) -> Any:
+        each = child("Deployment", "d")
+        each["metadata"] |= {"uid": "d", "resourceVersion": str(version), "generation": 1}
+        status = {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": available}
+        return {**each, "status": status}
+
+    async def test(script: Script) -> None:
+        assert script.news == [
+            (KEY, "Deployment", 3, False),
+            (KEY, "Deployment", 8, True),
+            (KEY, "Deployment", 9, False),
+        ]
+
+    events = [{"type": "MODIFIED", "object": deployment(*each)} for each in ((8, 1), (9, 0))]
+    lists = [(7, [deployment(3, 0)])]
+    running(lambda: Script(lists, [events], "Deployment"), test)
 
 
 def test_a_bookmark_moves_the_version_from_which_a_watch_continues() -> None:
