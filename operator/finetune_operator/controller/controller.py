@@ -73,9 +73,10 @@ class Controller:
         if kind == FINETUNEJOB:
             self.queue.add(key, self._priority(key))
         elif self.reconciler.knows(key):
-            slow = kind in SLOW and not urgent
-            seconds = SLOW_SETTLE_SECONDS if slow else SETTLE_SECONDS
-            self.queue.add_after(key, seconds, Priority.EVENT)
+            if kind in SLOW and not urgent:
+                self.queue.add_after(key, SLOW_SETTLE_SECONDS, Priority.POLL)
+            else:
+                self.queue.add_after(key, SETTLE_SECONDS, Priority.EVENT)
 
     def recheck(self, key: Key) -> None:
         """Queue a key for a reconcile that reads the FineTuneJob from the API server."""
@@ -91,9 +92,10 @@ class Controller:
         """
         if not self.stopped:
             self.reconciler.make_due(key)
-            awaited = value is None or isinstance(value, Verification)
-            seconds = 0.0 if awaited else self.reconciler.quiet_for(key)
-            self.queue.add_after(key, seconds, Priority.POLL)
+            if value is None or isinstance(value, Verification):
+                self.queue.add(key)
+            else:
+                self.queue.add_after(key, self.reconciler.quiet_for(key), Priority.POLL)
 
     def _priority(self, key: Key) -> Priority:
         """Return the priority of a job that has changed, or that is reconciled for the first time.

@@ -47,8 +47,9 @@ class Priority(IntEnum):
     """A status that is updated from time to time."""
 
 
-HEAD_START_SECONDS = {Priority.NEW: 0.0, Priority.EVENT: 2.0, Priority.POLL: 10.0}
-"""How much earlier a key must have been queued to be processed before one of priority NEW."""
+HEAD_START_SECONDS = {Priority.NEW: 0.0, Priority.EVENT: 2.0, Priority.POLL: 60.0}
+"""How much earlier a key must have been queued to be processed before one of priority NEW. If the
+queue is long, polls would otherwise delay the reconciles after which a job continues."""
 
 
 class Timer(Protocol):
