@@ -56,6 +56,8 @@ class Rig:
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.kube, self.planner = MemoryKube(*objects), StubPlanner()
         self.delays: list[float] = []
+        self.expire: Callable[[], None] = lambda: None
+        """Ends the last delay."""
         self.metrics = FakePodMetrics()
         self.reconciler = Reconciler(
             reader=Reader(
@@ -73,6 +75,7 @@ class Rig:
 
     def _delay(self, seconds: float, callback: Callable[[], None]) -> "Rig":
         self.delays.append(seconds)
+        self.expire = callback
         return self
 
     def cancel(self) -> None:

@@ -16,10 +16,11 @@ from finetune_operator.controller.controller import (
     Controller,
 )
 from finetune_operator.controller.responses import CREATED_SECONDS, FOLLOW_UP_SECONDS
+from finetune_operator.controller.workqueue import Priority
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.snapshot.scraper import DUE_SECONDS
-from finetune_operator.types import Apply, Create, Patch, Plan, Progress, Verification
+from finetune_operator.types import Apply, Create, Key, Patch, Plan, Progress, Verification
 
 
 @pytest.fixture
@@ -77,6 +78,20 @@ async def test_the_start_of_a_pod_waits_for_related_events(
     assert rig.delays == [seconds]
     await rig.controller.stop()
     await running
+
+
+@pytest.mark.parametrize(("urgent", "last"), [(False, KEY), (True, ("a", "other"))])
+async def test_a_change_that_is_not_urgent_is_a_poll(
+    rig: Rig, urgent: bool, last: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Controller, "stopped", False)
+    await rig.reconcile()
+    queue = rig.controller.queue
+    queue.clear()
+    rig.controller.notify(KEY, "Deployment", 1, urgent)
+    rig.expire()
+    queue.add(("a", "other"), Priority.EVENT)
+    assert [queue.pop(), queue.pop()][-1] == last
 
 
 async def test_a_job_at_rest_is_not_requeued(rig: Rig) -> None:
