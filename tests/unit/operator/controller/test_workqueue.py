@@ -279,6 +279,27 @@ def test_urgent_keys_of_a_namespace_come_first_until_others_have_waited_longer()
     assert in_order(queue) == [A, B]
 
 
+def test_a_namespace_that_has_only_polls_passes_its_turn_for_a_while() -> None:
+    time = FakeTime()
+    queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now)
+    queue.add(("polls", "a"), Priority.POLL)
+    queue.add(("polls", "b"), Priority.POLL)
+    for name in ("a", "b"):
+        queue.add(("events", name), Priority.EVENT)
+        queue.add(("jobs", name), Priority.NEW)
+    assert queue.pop() == ("events", "a")
+    assert queue.pop() == ("jobs", "a")
+    time.now += HEAD_START_SECONDS[Priority.POLL]
+    queue.add(("events", "c"), Priority.EVENT)
+    assert in_order(queue) == [
+        ("polls", "a"),
+        ("events", "b"),
+        ("jobs", "b"),
+        ("polls", "b"),
+        ("events", "c"),
+    ]
+
+
 @pytest.mark.parametrize(("priority", "seconds"), [(Priority.EVENT, 2.0), (Priority.POLL, 60.0)])
 def test_a_key_is_passed_only_by_keys_that_were_queued_within_its_head_start(
     priority: Priority, seconds: float
