@@ -76,9 +76,6 @@ class Snapshot:
     verification: Verification | None = None
     """Of a ready serving pod whose verification is not in the status yet."""
 
-    verification_due: bool = False
-    """Whether there is such a pod, and its metrics are being read for the first time."""
-
     loaded: float | None = None
     """Share of the model's bytes, from 0 to 1, that a serving pod which starts has read."""
 

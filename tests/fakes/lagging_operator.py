@@ -70,9 +70,9 @@ class ClusterMetrics:
         values = (self.cluster.running_progress(), self.cluster.loaded)
         return tuple(value for value in values if value is not None)
 
-    def verification_due(self, key: Key) -> bool:
+    def verification_due(self, key: Key) -> float:
         """No serving pod is scraped for a verification result."""
-        return False
+        return 0.0
 
     def forget(self, key: Key) -> None:
         """Nothing is remembered."""

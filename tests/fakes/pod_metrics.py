@@ -12,14 +12,14 @@ class FakePodMetrics:
 
     def __init__(self, *values: Value) -> None:
         self.values = values
-        self.due = False
+        self.due = 0.0
         self.targets: dict[Key, tuple[Target, ...]] = {}
 
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
         self.targets[key] = tuple(targets)
         return self.values
 
-    def verification_due(self, key: Key) -> bool:
+    def verification_due(self, key: Key) -> float:
         return self.due
 
     def forget(self, key: Key) -> None:

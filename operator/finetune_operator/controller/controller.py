@@ -42,6 +42,8 @@ SLOW_SETTLE_SECONDS = 5.0
 SLOW = frozenset({"Deployment", "Pod", "PersistentVolumeClaim"})
 """Kinds whose changes a job mostly reports: it usually continues when a Job or its own spec
 changes, or after an urgent change (``Notify``)."""
+METRICS = "metrics"
+"""The changes of a pod's metrics, in place of the kind of an object that has changed."""
 JITTER = 0.05
 """Share by which delays are varied, so that jobs which start together spread over time."""
 
@@ -73,10 +75,9 @@ class Controller:
         if kind == FINETUNEJOB:
             self.queue.add(key, self._priority(key))
         elif self.reconciler.knows(key):
-            if kind in SLOW and not urgent:
-                self.queue.add_after(key, SLOW_SETTLE_SECONDS, Priority.POLL)
-            else:
-                self.queue.add_after(key, SETTLE_SECONDS, Priority.EVENT)
+            slow = kind in SLOW and not urgent
+            seconds = SLOW_SETTLE_SECONDS if slow else SETTLE_SECONDS
+            self.queue.add_after(key, seconds, Priority.EVENT)
 
     def recheck(self, key: Key) -> None:
         """Queue a key for a reconcile that reads the FineTuneJob from the API server."""
@@ -91,7 +92,7 @@ class Controller:
         wait for a verification result, or for the failure to read one (None).
         """
         if not self.stopped:
-            self.reconciler.make_due(key)
+            self.reconciler.changed(key, METRICS, 0)
             if value is None or isinstance(value, Verification):
                 self.queue.add(key)
             else:

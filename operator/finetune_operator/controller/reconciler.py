@@ -31,7 +31,6 @@ from finetune_operator.controller.responses import Responses
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.objects.naming import revision_name
 from finetune_operator.snapshot.reader import Reader, utc_now
-from finetune_operator.snapshot.scraper import DUE_SECONDS
 from finetune_operator.telemetry import metrics
 from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, JobSample, ready_reason
 from finetune_operator.types import Key, Object, Plan, Snapshot
@@ -86,11 +85,6 @@ class Reconciler:
         job = self.reader.store.job(key)
         return job is not None and not (job.get("status") or {}).get("conditions")
 
-    def make_due(self, key: Key) -> None:
-        """Let the next reconcile of a job do its work, without reading anything again."""
-        if (memory := self.jobs.get(key)) is not None:
-            memory.due = 0.0
-
     def quiet_for(self, key: Key) -> float:
         """Return the seconds for which progress of a job would wait to be written."""
         memory = self.jobs.get(key)
@@ -123,8 +117,9 @@ class Reconciler:
             return None
         snapshot, plan = observed
         memory = self.jobs[key]
-        if snapshot.verification_due and _starts_serving(snapshot.job, plan):
-            return _commit(memory, DUE_SECONDS)
+        waits = self.reader.metrics.verification_due(key)
+        if waits > 0 and _starts_serving(snapshot.job, plan):
+            return _commit(memory, waits)
         responses = Responses(memory=memory, store=self.reader.store)
         executed, writes = await self._execute(memory, key, snapshot, plan, now, responses)
         memory.news -= responses.own

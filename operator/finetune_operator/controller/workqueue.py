@@ -13,8 +13,6 @@ A key is a tuple that starts with a namespace.
   processed after at most one key of every namespace with queued keys.
 * Within a namespace, a key is processed before keys of a lower ``Priority``, unless these have been
   queued for some seconds longer (``HEAD_START_SECONDS``): no key waits forever.
-* A namespace that has only polls passes its turn to one that has other keys, unless a poll has been
-  queued for so long.
 * ``namespace_limit`` keys of a namespace are processed at once; further ones wait, and the keys of
   other namespaces pass them.
 * A key is processed ``burst`` times in succession, then once per ``interval`` seconds: an endless
@@ -123,8 +121,12 @@ class WorkQueue(Generic[K]):
             self._enqueue(key, priority)
 
     def add_after(self, key: K, seconds: float, priority: Priority = Priority.EVENT) -> None:
-        """Queue the key after a delay, unless it is queued or due earlier."""
-        if key in self._queued or key in self._dirty:
+        """Queue the key after a delay, or raise its priority if it is queued or due earlier."""
+        if key in self._queued:
+            self._enqueue(key, priority)
+            return
+        if key in self._dirty:
+            self._dirty[key] = min(priority, self._dirty[key])
             return
         due = self._clock() + seconds
         if (delayed := self._delayed.get(key)) is not None:
@@ -159,7 +161,7 @@ class WorkQueue(Generic[K]):
 
     def pop(self) -> K | None:
         """Return the next key, None if none may be processed; the caller must call ``done``."""
-        namespace = self._next_namespace()
+        namespace = next((each for each in self._ready if self._may_work_for(each)), None)
         if namespace is None:
             return None
         entries = self._ready[namespace]
@@ -237,17 +239,6 @@ class WorkQueue(Generic[K]):
             self._queued_at[key] = self._clock()
             metrics.QUEUE_ADDS.labels(*self._labels).inc()
             self._wake()
-
-    def _next_namespace(self) -> str | None:
-        """Return the namespace whose turn it is, None if no key may be processed."""
-        latest = self._clock() + HEAD_START_SECONDS[Priority.EVENT]
-        first = None
-        for each, entries in self._ready.items():
-            if self._may_work_for(each):
-                if entries[0][0] <= latest:
-                    return each
-                first = first or each
-        return first
 
     def _drop_void(self, namespace: str) -> None:
         """Remove void entries from the head of a namespace's heap, and an empty heap."""

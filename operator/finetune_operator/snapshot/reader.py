@@ -96,7 +96,6 @@ class Reader:
             events=await self._events(key, snapshot),
             progress=next((each for each in values if isinstance(each, Progress)), None),
             verification=next((each for each in values if isinstance(each, Verification)), None),
-            verification_due=self.metrics.verification_due(key),
             loaded=next((each for each in values if isinstance(each, float)), None),
         )
 

@@ -101,7 +101,7 @@ class Reflector:
             history.check(self.store, self.kind, page, self._version)
             for each in page.items:
                 names.add(name_of(each))
-                self._report(self.store.put(each), version_of(each), urgent=_is_urgent(each))
+                self._put(each)
             return int(page.version)
 
     async def _watch(self) -> None:
@@ -142,12 +142,18 @@ class Reflector:
             version = int(body["metadata"]["resourceVersion"])
             if what in ("ADDED", "MODIFIED", "DELETED"):
                 each = {**body, "apiVersion": KINDS[self.kind].api_version, "kind": self.kind}
-                gone = what == "DELETED"
-                change = self.store.remove if gone else self.store.put
-                self._report(change(each), version, urgent=gone or _is_urgent(each))
+                if what == "DELETED":
+                    self._report(self.store.remove(each), version, urgent=True)
+                else:
+                    self._put(each)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Transient(f"WATCH {KINDS[self.kind].plural}: an invalid event") from error
         self._version = max(self._version, version)
+
+    def _put(self, each: Object) -> None:
+        before = self.store.get(self.kind, name_of(each)) if self.kind == "Deployment" else None
+        keys = self.store.put(each)
+        self._report(keys, version_of(each), urgent=_is_urgent(each, before))
 
     def _report(self, keys: Iterable[Key], version: int, *, urgent: bool) -> None:
         for key in keys:
@@ -166,13 +172,14 @@ def reflectors(
     ]
 
 
-def _is_urgent(each: Object) -> bool:
-    """Report whether an object is a deleted pod that has ended, or a Deployment that answers.
+def _is_urgent(each: Object, before: Object | None) -> bool:
+    """Report whether an object is a deleted pod that has ended, or a Deployment with an endpoint.
 
-    The result of the pod can be read only now. A job may continue when its endpoint answers.
+    The result of the pod can be read only now. A job may continue when its endpoint answers, and
+    people act when it does not answer any more. before: the Deployment in the store.
     """
     if each["kind"] == "Deployment":
-        return answering(each) > 0
+        return answering(each) > 0 or answering(before) > 0
     return each["kind"] == "Pod" and "deletionTimestamp" in each["metadata"] and pod_has_ended(each)
 
 

@@ -52,8 +52,8 @@ class PodMetrics(Protocol):
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
         """Return the last values of a job's pods; from now on, exactly these pods are scraped."""
 
-    def verification_due(self, key: Key) -> bool:
-        """Report whether a job's pod is scraped for a verification result for the first time."""
+    def verification_due(self, key: Key) -> float:
+        """Return for how many seconds a job may wait for the first scrape for a verification."""
 
     def forget(self, key: Key) -> None:
         """Stop scraping the pods of a job."""
@@ -112,14 +112,15 @@ class Scraper:
             if entry.value is not None and now - entry.at < MAX_AGE_SECONDS
         )
 
-    def verification_due(self, key: Key) -> bool:
-        """Report whether a job's pod is scraped for a verification result for the first time."""
+    def verification_due(self, key: Key) -> float:
+        """Return for how many seconds a job may wait for the first scrape for a verification.
+
+        0 if there is no pod with an unknown result, or its first scrape has ended.
+        """
         entry = self._entries.get((*key, "verification"))
-        return (
-            entry is not None
-            and entry.at == -math.inf
-            and self._clock() - entry.since < DUE_SECONDS
-        )
+        if entry is None or entry.at != -math.inf:
+            return 0.0
+        return max(0.0, DUE_SECONDS - (self._clock() - entry.since))
 
     def forget(self, key: Key) -> None:
         """Stop scraping the pods of a job."""

@@ -56,8 +56,6 @@ class Rig:
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.kube, self.planner = MemoryKube(*objects), StubPlanner()
         self.delays: list[float] = []
-        self.expire: Callable[[], None] = lambda: None
-        """Ends the last delay."""
         self.metrics = FakePodMetrics()
         self.reconciler = Reconciler(
             reader=Reader(
@@ -75,7 +73,6 @@ class Rig:
 
     def _delay(self, seconds: float, callback: Callable[[], None]) -> "Rig":
         self.delays.append(seconds)
-        self.expire = callback
         return self
 
     def cancel(self) -> None:
@@ -88,7 +85,7 @@ class Rig:
 
     async def reconcile_cached(self) -> str:
         """Reconcile once with the objects in the store; return the result."""
-        self.reconciler.make_due(KEY)
+        self.reconciler.changed(KEY, "Pod", 0)
         return await self.process()
 
     async def process(self) -> str:

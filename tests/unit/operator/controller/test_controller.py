@@ -16,11 +16,9 @@ from finetune_operator.controller.controller import (
     Controller,
 )
 from finetune_operator.controller.responses import CREATED_SECONDS, FOLLOW_UP_SECONDS
-from finetune_operator.controller.workqueue import Priority
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.snapshot.scraper import DUE_SECONDS
-from finetune_operator.types import Apply, Create, Key, Patch, Plan, Progress, Verification
+from finetune_operator.types import Apply, Create, Patch, Plan, Progress, Verification
 
 
 @pytest.fixture
@@ -78,20 +76,6 @@ async def test_the_start_of_a_pod_waits_for_related_events(
     assert rig.delays == [seconds]
     await rig.controller.stop()
     await running
-
-
-@pytest.mark.parametrize(("urgent", "last"), [(False, KEY), (True, ("a", "other"))])
-async def test_a_change_that_is_not_urgent_is_a_poll(
-    rig: Rig, urgent: bool, last: Key, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Controller, "stopped", False)
-    await rig.reconcile()
-    queue = rig.controller.queue
-    queue.clear()
-    rig.controller.notify(KEY, "Deployment", 1, urgent)
-    rig.expire()
-    queue.add(("a", "other"), Priority.EVENT)
-    assert [queue.pop(), queue.pop()][-1] == last
 
 
 async def test_a_job_at_rest_is_not_requeued(rig: Rig) -> None:
@@ -231,12 +215,12 @@ async def test_the_first_report_of_an_endpoint_waits_for_the_verification_result
     rig.delays.clear()
     planned = Plan(status=SERVING, actions=(Create(object=child("ConfigMap", "later")),))
     rig.planner.plan = lambda *_, **__: planned  # type: ignore[method-assign]
-    rig.metrics.due = True
+    rig.metrics.due = 2.0
     await rig.reconcile()
     assert rig.reason() == "Preparing"
-    assert rig.delays == [pytest.approx(DUE_SECONDS, rel=0.06)]
+    assert rig.delays == [pytest.approx(2.0, rel=0.06)], "however long it has waited"
     assert ("ConfigMap", "a", "later") not in rig.kube.objects
-    rig.metrics.due = False
+    rig.metrics.due = 0.0
     rig.controller.wake(KEY, None)
     await rig.process()
     assert rig.reason() == "Serving"
@@ -248,7 +232,7 @@ async def test_an_endpoint_that_serves_does_not_wait_for_another_verification(ri
     await rig.reconcile()
     planned = Plan(status=SERVING, actions=(Create(object=child("ConfigMap", "later")),))
     rig.planner.plan = lambda *_, **__: planned  # type: ignore[method-assign]
-    rig.metrics.due = True
+    rig.metrics.due = 2.0
     await rig.reconcile()
     assert ("ConfigMap", "a", "later") in rig.kube.objects
 

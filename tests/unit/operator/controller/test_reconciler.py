@@ -59,7 +59,7 @@ async def test_a_plan_without_a_status_write_is_confirmed_by_reading_the_job(rig
     rig.reconciler.reader.store.remove(gone)
     rig.reconciler.changed(KEY, "ConfigMap", 99)
     before = list(rig.kube.calls)
-    assert await rig.reconcile_cached() == "success"
+    assert await rig.process() == "success"
     assert rig.kube.calls == before
 
 
@@ -72,7 +72,7 @@ async def test_a_live_read_without_news_confirms_the_plan_without_another(
     rig.reconciler.changed(KEY, "ConfigMap", 99)
     plans = planned(rig, monkeypatch)
     reads = rig.kube.reads
-    await rig.reconcile_cached()
+    await rig.process()
     assert (rig.kube.reads - reads, len(plans)) == (1, 1), "the job was read again"
     assert ("ConfigMap", "a", "c") in rig.kube.objects
 

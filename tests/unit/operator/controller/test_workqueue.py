@@ -279,25 +279,22 @@ def test_urgent_keys_of_a_namespace_come_first_until_others_have_waited_longer()
     assert in_order(queue) == [A, B]
 
 
-def test_a_namespace_that_has_only_polls_passes_its_turn_for_a_while() -> None:
+def test_a_change_raises_the_priority_of_a_poll_that_is_queued_or_being_added() -> None:
     time = FakeTime()
     queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now)
-    queue.add(("polls", "a"), Priority.POLL)
-    queue.add(("polls", "b"), Priority.POLL)
-    for name in ("a", "b"):
-        queue.add(("events", name), Priority.EVENT)
-        queue.add(("jobs", name), Priority.NEW)
-    assert queue.pop() == ("events", "a")
-    assert queue.pop() == ("jobs", "a")
-    time.now += HEAD_START_SECONDS[Priority.POLL]
-    queue.add(("events", "c"), Priority.EVENT)
-    assert in_order(queue) == [
-        ("polls", "a"),
-        ("events", "b"),
-        ("jobs", "b"),
-        ("polls", "b"),
-        ("events", "c"),
-    ]
+    queue.add(A, Priority.POLL)
+    queue.add(B, Priority.EVENT)
+    queue.add_after(A, 0.1, Priority.NEW)
+    assert in_order(queue) == [A, B]
+    queue.done(A)
+    queue.done(B)
+    queue.add(A)
+    assert queue.pop() == A
+    queue.add(A, Priority.POLL)
+    queue.add_after(A, 0.1, Priority.NEW)
+    queue.done(A)
+    queue.add(B, Priority.EVENT)
+    assert in_order(queue) == [A, B]
 
 
 @pytest.mark.parametrize(("priority", "seconds"), [(Priority.EVENT, 2.0), (Priority.POLL, 60.0)])

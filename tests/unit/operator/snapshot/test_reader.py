@@ -176,9 +176,6 @@ async def test_a_snapshot_contains_the_last_metrics_of_the_pods() -> None:
     snapshot = await Reading(job(), trainer, run, metrics=metrics).watched().read()
     assert (snapshot.progress, snapshot.verification) == (progress, verification)
     assert [target.uid for target in metrics.targets[KEY]] == ["uid-t"]
-    assert not snapshot.verification_due
-    metrics.due = True
-    assert (await Reading(job(), metrics=metrics).watched().read()).verification_due
 
 
 async def test_events_are_read_after_ten_seconds_and_then_every_fifteen() -> None:

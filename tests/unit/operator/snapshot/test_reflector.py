@@ -128,24 +128,26 @@ def test_the_end_of_a_deleted_pod_is_urgent() -> None:
     running(lambda: Script([(7, [pod("x", 3)])], [events]), test)
 
 
-def test_a_deployment_that_answers_is_urgent() -> None:
-    """A job may continue then. Until then, its Deployment changes as often as its pods."""
+def test_a_deployment_that_answers_or_answered_is_urgent() -> None:
+    """Otherwise it changes as often as its pods while they start."""
 
-    def deployment(version: int, available: int) -> Any:
+    def deployment(version: int, available: int, updated: int) -> Any:
         each = child("Deployment", "d")
         each["metadata"] |= {"uid": "d", "resourceVersion": str(version), "generation": 1}
-        status = {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": available}
-        return {**each, "status": status}
+        replicas = {"updatedReplicas": updated, "availableReplicas": available}
+        return {**each, "status": {"observedGeneration": 1, **replicas}}
 
     async def test(script: Script) -> None:
         assert script.news == [
             (KEY, "Deployment", 3, False),
             (KEY, "Deployment", 8, True),
-            (KEY, "Deployment", 9, False),
+            (KEY, "Deployment", 9, True),
+            (KEY, "Deployment", 10, False),
         ]
 
-    events = [{"type": "MODIFIED", "object": deployment(*each)} for each in ((8, 1), (9, 0))]
-    lists = [(7, [deployment(3, 0)])]
+    steps = ((8, 1, 1), (9, 0, 1), (10, 0, 0))
+    events = [{"type": "MODIFIED", "object": deployment(*each)} for each in steps]
+    lists = [(7, [deployment(3, 0, 1)])]
     running(lambda: Script(lists, [events], "Deployment"), test)
 
 
