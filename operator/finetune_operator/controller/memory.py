@@ -27,7 +27,8 @@ class JobMemory:
 
     uid: str = ""
     news: set[tuple[str, int]] = field(default_factory=set)
-    """Kind and version of the objects that have changed since the last reconcile started."""
+    """Kind and version of the objects that have changed since the last reconcile started, and a
+    marker if the metrics of a pod have changed."""
     live: Set[str] = frozenset()
     """Kinds that the next reconcile reads from the API server."""
     unknown: set[tuple[str, str]] = field(default_factory=set)

@@ -67,7 +67,7 @@ class Reconciler:
         self.job_metrics.read_from(self._samples)
 
     def changed(self, key: Key, kind: str, version: int) -> None:
-        """Record that an object of a job has changed: its next reconcile is due."""
+        """Record that an object of a job, or its pods' metrics, changed: a reconcile is due."""
         if (memory := self.jobs.get(key)) is not None:
             memory.news.add((kind, version))
 

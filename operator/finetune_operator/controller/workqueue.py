@@ -2,7 +2,7 @@
 
 A key is a tuple that starts with a namespace.
 
-* A queued key is not queued twice: ``add`` has no effect on it.
+* A queued key is not queued twice: adding it again can only raise its priority.
 * A key is never processed by two workers: ``add`` during its processing queues it once more after
   ``done``, however often it is called.
 * Of several delays of a key, the earliest counts, with the highest of their priorities; ``add``

@@ -151,9 +151,20 @@ class Reflector:
         self._version = max(self._version, version)
 
     def _put(self, each: Object) -> None:
-        before = self.store.get(self.kind, name_of(each)) if self.kind == "Deployment" else None
-        keys = self.store.put(each)
-        self._report(keys, version_of(each), urgent=_is_urgent(each, before))
+        urgent = self._is_urgent(each)
+        self._report(self.store.put(each), version_of(each), urgent=urgent)
+
+    def _is_urgent(self, each: Object) -> bool:
+        """Report whether an object is a deleted pod that has ended, or a Deployment that answers.
+
+        The result of the pod can be read only now. A job may continue when its endpoint answers,
+        and people act when it does not answer any more: the Deployment in the store counts, too.
+        """
+        if self.kind == "Deployment":
+            return answering(each) > 0 or answering(self.store.get(self.kind, name_of(each))) > 0
+        return (
+            self.kind == "Pod" and "deletionTimestamp" in each["metadata"] and pod_has_ended(each)
+        )
 
     def _report(self, keys: Iterable[Key], version: int, *, urgent: bool) -> None:
         for key in keys:
@@ -170,17 +181,6 @@ def reflectors(
         for kind in LISTS
         for each in (tuple(namespaces) or ("",))
     ]
-
-
-def _is_urgent(each: Object, before: Object | None) -> bool:
-    """Report whether an object is a deleted pod that has ended, or a Deployment with an endpoint.
-
-    The result of the pod can be read only now. A job may continue when its endpoint answers, and
-    people act when it does not answer any more. before: the Deployment in the store.
-    """
-    if each["kind"] == "Deployment":
-        return answering(each) > 0 or answering(before) > 0
-    return each["kind"] == "Pod" and "deletionTimestamp" in each["metadata"] and pod_has_ended(each)
 
 
 def _delay(failures: int) -> float:

@@ -80,6 +80,11 @@ class _Entry:
     at: float = -math.inf
     """End of the last scrape."""
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a job may wait for the first scrape, which has not ended yet."""
+        return self.target.kind == "verification" and self.at == -math.inf
+
 
 class Scraper:
     """See the module. ``queue`` limits how many scrapes of a namespace run at once."""
@@ -118,7 +123,7 @@ class Scraper:
         0 if there is no pod with an unknown result, or its first scrape has ended.
         """
         entry = self._entries.get((*key, "verification"))
-        if entry is None or entry.at != -math.inf:
+        if entry is None or not entry.awaited:
             return 0.0
         return max(0.0, DUE_SECONDS - (self._clock() - entry.since))
 
@@ -146,8 +151,7 @@ class Scraper:
         if self._entries.get(key) is not entry:
             # The pod was replaced in the meantime; the next one is queued.
             return
-        before, now = entry.value, self._clock()
-        awaited = entry.target.kind == "verification" and entry.at == -math.inf
+        before, awaited, now = entry.value, entry.awaited, self._clock()
         entry.value, entry.at = value, now
         slow = now - entry.since >= SLOW_AFTER_SECONDS
         due = now + (SLOW_INTERVAL_SECONDS if slow else INTERVAL_SECONDS)
