@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 from finetune_operator.config import MetricsConfig
 from finetune_operator.kube.errors import Transient
-from finetune_operator.metrics_server import access, certificate, server
+from finetune_operator.metrics_server import access, certificate, self_signed, server
 from finetune_operator.metrics_server.access import (
     ALLOWED,
     ALLOWED_SECONDS,
@@ -227,7 +227,7 @@ async def test_a_renewed_certificate_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certificate, "RELOAD_SECONDS", 0.01)
-    certificate._write_self_signed(tmp_path)
+    self_signed.write(tmp_path)
     folder = {"certificate_folder": str(tmp_path)}
     async with server.serving(MetricsConfig(**folder), ApiServer(), free_port()) as port:  # type: ignore[arg-type]
 
@@ -237,7 +237,7 @@ async def test_a_renewed_certificate_is_loaded(
         first = await served()
         assert first == (tmp_path / "tls.crt").read_text()
         (tmp_path / "tls.crt").write_text("a partial write")
-        certificate._write_self_signed(tmp_path)
+        self_signed.write(tmp_path)
         async with asyncio.timeout(600):
             while await served() == first:
                 pass

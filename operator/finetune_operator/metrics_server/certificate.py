@@ -8,18 +8,13 @@ import asyncio
 import logging
 import os
 import ssl
+import subprocess
+import sys
 import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 RELOAD_SECONDS = 60.0
-VALIDITY = timedelta(days=3650)
-NAME = "finetune-operator"
+SELF_SIGNED = Path(__file__).with_name("self_signed.py")
 
 logger = logging.getLogger("finetune_operator.metrics_server")
 
@@ -37,7 +32,8 @@ def server_context(folder: Path | None) -> ssl.SSLContext:
         return context
     # OpenSSL reads a chain only from files; these exist only for the time of the call.
     with tempfile.TemporaryDirectory() as temporary:
-        _write_self_signed(Path(temporary))
+        # In a process of its own: the library would stay in memory and need 10 MiB.
+        subprocess.run([sys.executable, "-I", SELF_SIGNED, temporary], check=True)
         _load(context, Path(temporary))
     return context
 
@@ -73,28 +69,3 @@ def _version(folder: Path) -> tuple[int, ...]:
         except OSError:
             found.append(0)
     return tuple(found)
-
-
-def _write_self_signed(folder: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + VALIDITY)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "tls.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
