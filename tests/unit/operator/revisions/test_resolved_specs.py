@@ -30,6 +30,7 @@ def test_results_share_equal_groups_and_stay_what_they_were() -> None:
     )
     assert first.spec.serving is other.spec.serving
     assert first.spec.training.advanced is other.spec.training.advanced
+    assert first.spec.training.model_fields_set is other.spec.training.model_fields_set
     assert (first.spec.training.seed, other.spec.training.seed) == (1, 2)
     again = resolve(given, defaults)
     assert vars(first) == vars(again)
