@@ -4,7 +4,6 @@ Removing the record forgets the job. The work queue keeps its own count of failu
 rate limiter of client-go does: the backoff of a job must also grow if nothing about it can be read.
 """
 
-from collections.abc import Set
 from dataclasses import dataclass, field
 
 from finetune_operator.controller.quiet import StatusWrites
@@ -26,12 +25,12 @@ class JobMemory:
     """See the module."""
 
     uid: str = ""
-    news: set[tuple[str, int]] = field(default_factory=set)
+    news: frozenset[tuple[str, int]] = frozenset()
     """Kind and version of the objects that have changed since the last reconcile started, and a
     marker if the metrics of a pod have changed."""
-    live: Set[str] = frozenset()
+    live: frozenset[str] = frozenset()
     """Kinds that the next reconcile reads from the API server."""
-    unknown: set[tuple[str, str]] = field(default_factory=set)
+    unknown: frozenset[tuple[str, str]] = frozenset()
     """Kind and name of objects that a write has changed in a way that its response does not say."""
     due: float = 0.0
     """Monotonic time of the next reconcile without any change."""

@@ -69,12 +69,12 @@ class Reconciler:
     def changed(self, key: Key, kind: str, version: int) -> None:
         """Record that an object of a job, or its pods' metrics, changed: a reconcile is due."""
         if (memory := self.jobs.get(key)) is not None:
-            memory.news.add((kind, version))
+            memory.news |= {(kind, version)}
 
     def distrust(self, key: Key, kinds: Set[str]) -> None:
         """Let the next reconcile of a job read some kinds live."""
         memory = self.jobs.setdefault(key, JobMemory())
-        memory.live = memory.live | kinds
+        memory.live |= kinds
 
     def knows(self, key: Key) -> bool:
         """Report whether a job has been reconciled since it was created or forgotten."""
@@ -140,9 +140,8 @@ class Reconciler:
     async def observe(self, key: Key, now: datetime) -> tuple[Snapshot, Plan] | None:
         """Return snapshot and plan, confirmed if necessary; None if the job does not exist."""
         memory = self.jobs.setdefault(key, JobMemory())
-        live, names, memory.live = memory.live, tuple(memory.unknown), frozenset()
-        memory.news.clear()
-        memory.unknown.clear()
+        live, names = memory.live, tuple(memory.unknown)
+        memory.news, memory.live, memory.unknown = frozenset(), frozenset(), frozenset()
         confirmed = set(live)
         snapshot = await self.reader.read(key, live=live, names=names, created=memory.created)
         known: tuple[Snapshot, Plan] | None = None

@@ -35,7 +35,7 @@ class Responses:
         """Store the object in a response. written: None if the response contains no object."""
         kind = target["kind"]
         if written is None:
-            self.memory.unknown.add((kind, target["metadata"]["name"]))
+            self.memory.unknown |= {(kind, target["metadata"]["name"])}
             self.follow_up = FOLLOW_UP_SECONDS
             return
         version = version_of(written)

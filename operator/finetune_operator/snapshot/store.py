@@ -76,6 +76,10 @@ class ObjectStore:
         key = _key_of(each)
         if key is None:
             return self._remove(kind, name, version)
+        if key in self._children:
+            # All objects of a job have the same key in memory.
+            first = self._children[key][0]
+            key = self._entries[first[0]][first[1]].key
         body, plain = _trimmed(each)
         entry = _Entry(
             version=version,

@@ -107,11 +107,11 @@ async def test_the_events_of_own_writes_are_no_news(rig: Rig) -> None:
 
     def fault(verb: str, kind: str, name: str) -> None:
         newest = max(map(version_of, rig.kube.objects.values()))
-        memory.news.add((kind, newest + 1))
+        memory.news |= {(kind, newest + 1)}
 
     rig.kube.fault = fault
     await rig.reconcile_cached()
-    assert memory.news == set()
+    assert memory.news == frozenset()
 
 
 async def test_an_own_write_causes_no_plan_before_the_next_reconcile_is_due(
