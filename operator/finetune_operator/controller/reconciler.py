@@ -37,6 +37,9 @@ from finetune_operator.types import Key, Object, Plan, Snapshot
 
 FRESH_SHARE = 0.95
 """Share of the time until the next reconcile for which a job without events is not reconciled."""
+MOST_NEWS = 100
+"""Changes of a job that are recorded between two reconciles: more than one reconcile can write, so
+some remain when its own writes are removed. Users decide how many changes a job has."""
 
 logger = logging.getLogger("finetune_operator.controller")
 
@@ -68,7 +71,8 @@ class Reconciler:
 
     def changed(self, key: Key, kind: str, version: int) -> None:
         """Record that an object of a job, or its pods' metrics, changed: a reconcile is due."""
-        if (memory := self.jobs.get(key)) is not None:
+        memory = self.jobs.get(key)
+        if memory is not None and len(memory.news) < MOST_NEWS:
             memory.news |= {(kind, version)}
 
     def distrust(self, key: Key, kinds: Set[str]) -> None:

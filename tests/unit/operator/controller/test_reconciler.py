@@ -7,6 +7,7 @@ from tests.fakes.kube_client import child, job
 from tests.unit.operator.controller.rig import CONFIG, KEY, NOW, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.controller.reconciler import MOST_NEWS
 from finetune_operator.controller.responses import CREATED_SECONDS
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.snapshot.store import version_of
@@ -125,6 +126,17 @@ async def test_an_own_write_causes_no_plan_before_the_next_reconcile_is_due(
     assert rig.delays == [pytest.approx(CREATED_SECONDS, rel=0.11)]
     assert plans == []
     rig.reconciler.changed(KEY, "Pod", 99)
+    await rig.process()
+    assert len(plans) == 1
+
+
+async def test_the_record_of_changes_is_limited(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user can change objects of a job thousands of times between two reconciles."""
+    await rig.reconcile()
+    for version in range(2 * MOST_NEWS):
+        rig.reconciler.changed(KEY, "Pod", version)
+    assert len(rig.reconciler.jobs[KEY].news) == MOST_NEWS
+    plans = planned(rig, monkeypatch)
     await rig.process()
     assert len(plans) == 1
 
