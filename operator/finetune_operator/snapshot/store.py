@@ -76,10 +76,10 @@ class ObjectStore:
         key = _key_of(each)
         if key is None:
             return self._remove(kind, name, version)
-        if key in self._children:
-            # All objects of a job have the same key in memory.
-            first = self._children[key][0]
-            key = self._entries[first[0]][first[1]].key
+        if siblings := self._children.get(key):
+            # All objects of a job share one key in memory.
+            of_kind, first = siblings[0]
+            key = self._entries[of_kind][first].key
         body, plain = _trimmed(each)
         entry = _Entry(
             version=version,

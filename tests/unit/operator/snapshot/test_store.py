@@ -33,6 +33,15 @@ def test_an_older_or_equal_version_is_dropped() -> None:
     assert found["status"] == {"phase": "Running"}
 
 
+def test_the_objects_of_a_job_share_one_key_in_memory() -> None:
+    store = ObjectStore()
+    (key,) = store.put(pod(1))
+    other = pod(2)
+    other["metadata"]["name"] = "another"
+    assert store.put(other)[0] is key
+    assert store.put(pod(3, phase="Running"))[0] is key
+
+
 def test_versions_are_compared_as_numbers() -> None:
     store = ObjectStore()
     store.put(pod(9))
