@@ -56,13 +56,16 @@ class ResolvedSpecs:
     def _share(self, group: ApiModel) -> None:
         """Replace the groups in a new group, and its set of names, by those of earlier results."""
         names = group.model_fields_set
-        shared = self._names.setdefault(",".join(sorted(names)), names)
-        object.__setattr__(group, "__pydantic_fields_set__", shared)
+        known = self._names.setdefault(",".join(sorted(names)), names)
+        object.__setattr__(group, "__pydantic_fields_set__", known)
         for name, value in list(group.__dict__.items()):
             if isinstance(value, ApiModel):
-                self._share(value)
                 values, written = (
                     value.model_dump(mode="json", exclude_unset=unset) for unset in (False, True)
                 )
                 key = (type(value), sha256([values, written]))
-                group.__dict__[name] = self._groups.setdefault(key, value)
+                shared = self._groups.get(key)
+                if shared is None:
+                    self._share(value)
+                    self._groups[key] = shared = value
+                group.__dict__[name] = shared
