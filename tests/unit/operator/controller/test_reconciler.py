@@ -112,7 +112,7 @@ async def test_the_events_of_own_writes_are_no_news(rig: Rig) -> None:
 
     rig.kube.fault = fault
     await rig.reconcile_cached()
-    assert memory.news == frozenset()
+    assert memory.news == set()
 
 
 async def test_an_own_write_causes_no_plan_before_the_next_reconcile_is_due(
