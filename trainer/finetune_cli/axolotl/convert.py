@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 from finetune_api import API_VERSION, KIND
-from finetune_api.crd.definition import NAME_MAX_LENGTH
+from finetune_api.crd.definition import NAME_MAX_LENGTH, NAME_PATTERN, NAME_RULE
 from finetune_api.defaulting import InvalidSpec as Unresolvable
 from finetune_api.defaulting import builtin_defaults, resolve
+from finetune_api.rules import matches
 from finetune_api.v1alpha1.sources import HF_SOURCE
 from finetune_cli.axolotl import data, keys, recipe, templates
 from finetune_cli.axolotl.notes import Note, by_severity
@@ -19,6 +20,8 @@ def convert(
     config: dict[str, Any], *, name: str | None = None
 ) -> tuple[dict[str, Any], list[Note]]:
     """Return a valid FineTuneJob, and notes about the conversion. Raises InvalidSpec."""
+    if name is not None:
+        _check_name(name)
     settings = Settings(config, [])
     refuse_other_trainings(settings)
     model = _model(settings)
@@ -28,7 +31,7 @@ def convert(
     )
     rows = data.training_data(settings, entries, template=template)
     own = data.evaluation_dataset(settings)
-    held_out = own is not None or settings.take("val_set_size")
+    held_out = own is not None or settings.number("val_set_size")
     spec = {
         "model": model,
         **rows,
@@ -53,23 +56,30 @@ def convert(
 
 
 def _note_plugins_and_tokens(settings: Settings) -> None:
-    for name, severity, text in keys.plugins([*(settings.take("plugins") or ())]):
-        settings.notes.append(Note(severity=severity, text=f"plugins: {name}: {text}"))
+    for name, severity, text in keys.plugins(settings.list_of_names("plugins")):
+        text = f"plugins: {name}: {text}"
+        settings.notes.append(Note(severity=severity, key="plugins", text=text))
     tokens = settings.take("special_tokens")
     if isinstance(tokens, dict) and {key for key, value in tokens.items() if value} - {"pad_token"}:
         settings.changed("special_tokens", "the job uses the special tokens of the base model")
 
 
 def _model(settings: Settings) -> dict[str, Any]:
-    name = str(settings.take("base_model") or "")
+    name = settings.text("base_model") or ""
     source = name if name.startswith("hf://") else f"hf://{name}"
     if not re.fullmatch(HF_SOURCE, source):
-        raise InvalidSpec(
-            f"base_model is {name!r}, which is not a repository on the Hugging Face Hub: set "
-            "base_model to a repository, as organization/name"
+        raise settings.refusal(
+            "base_model",
+            "is not a repository on the Hugging Face Hub: set base_model to a repository, as "
+            "organization/name",
         )
-    revision = settings.take("revision_of_model")
-    return {"source": source, **({"revision": str(revision)} if revision else {})}
+    revision = settings.text("revision_of_model")
+    return {"source": source, **({"revision": revision} if revision else {})}
+
+
+def _check_name(name: str) -> None:
+    if matches(NAME_PATTERN, NAME_RULE).fails(name) or len(name) > NAME_MAX_LENGTH:
+        raise InvalidSpec(f"--name {name} is not a valid name: {NAME_RULE}")
 
 
 def _name(config: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Converts ``datasets`` to ``dataset`` or ``datasets``, ``test_datasets`` to an evaluation dataset.
 
-A list with one entry becomes ``spec.dataset``, a longer one ``spec.datasets``. One template renders
-all datasets of a job.
+A list with one entry becomes ``spec.dataset``, unless it has a weight; other lists become
+``spec.datasets``. One template renders all datasets of a job.
 """
 
 import re
@@ -10,32 +10,39 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.v1alpha1.rows import CONVERSATIONS
-from finetune_api.v1alpha1.sources import HF_SOURCE
-from finetune_cli.axolotl.messages import conversation
 from finetune_cli.axolotl.reader import Settings
-from finetune_trainer.errors import InvalidSpec
+from finetune_cli.axolotl.row_format import is_custom, row_format
+from finetune_cli.axolotl.sources import source
 
-SPLIT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(\[:(?P<rows>[1-9][0-9]*)\])?")
+SPLIT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(\[:(?P<rows>[1-9][0-9]*)(?P<percent>%)?\])?")
 NAME_LENGTH = 20
 """Characters of the name of a dataset, without the number that makes it unique."""
-TEXTS = ("completion", "pretrain")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A dataset of the configuration: its settings, and its rows in a FineTuneJob."""
+    """A dataset of the configuration: its settings, and its rows in a FineTuneJob.
+
+    shares: setting → the share of the rows that it selects.
+    """
 
     settings: Settings
     rows: dict[str, Any]
+    shares: dict[str, float]
 
     @property
     def is_conversation(self) -> bool:
         """Whether the rows are conversations, which a chat template renders."""
-        return self.rows["format"] in (*CONVERSATIONS, "auto")
+        return self.rows["format"] in CONVERSATIONS
+
+    @property
+    def is_alpaca(self) -> bool:
+        """Whether Axolotl renders the rows with the Alpaca prompt."""
+        return self.rows["format"] == "alpaca" and not is_custom(self.settings)
 
 
 def training_entries(settings: Settings) -> list[Entry]:
-    """Return the training datasets. Raises InvalidSpec if there are none."""
+    """Return the training datasets. Raises Refusal if there are none."""
     return [*_entries(settings, "datasets", configmap="rows")]
 
 
@@ -44,27 +51,19 @@ def training_data(
 ) -> dict[str, Any]:
     """Return ``dataset`` or ``datasets`` of the spec. template: a chat template of the job."""
     common: dict[str, Any] = {}
-    if all(entry.rows["format"] == "alpaca" for entry in entries):
-        for entry in entries:
-            _note_alpaca(entry.settings)
-        if not any(_is_custom(entry.settings) for entry in entries):
-            common["promptTemplate"] = "alpaca"
-    elif any(entry.is_conversation for entry in entries):
-        for entry in entries:
-            if entry.rows["format"] == "alpaca":
-                entry.settings.changed("type", "the chat template renders all datasets of the job")
     if template is not None:
         common["chatTemplate"] = template
     common["validationFraction"] = _validation(settings)
-    if settings.take("dataset_exact_deduplication"):
+    if settings.flag("dataset_exact_deduplication"):
         common["duplicates"] = "drop"
+    rows = [entry.rows | _weight(entry) for entry in entries]
+    _set_prompt(entries, rows)
     for entry in entries:
         entry.settings.finish()
-    first, *others = (entry.rows for entry in entries)
-    if not others:
+    first, *others = rows
+    if not others and "weight" not in first:
         return {"dataset": first | common}
-    names = _names(entries)
-    named = [{"name": name, **rows} for name, rows in zip(names, (first, *others), strict=True)]
+    named = [{"name": name, **each} for name, each in zip(_names(entries), rows, strict=True)]
     return {"datasets": [named[0] | common, *named[1:]]}
 
 
@@ -79,6 +78,8 @@ def evaluation_dataset(settings: Settings) -> dict[str, Any] | None:
             f"has {1 + len(others)} datasets, but the job evaluates only on the first dataset: to "
             "use all datasets, combine them in one repository",
         )
+    for key in first.shares:
+        first.settings.dropped(key, "the job evaluates on all rows of the split")
     first.settings.finish()
     if first.rows["source"].startswith("hf://"):
         # The default split of test_datasets in Axolotl.
@@ -89,31 +90,93 @@ def evaluation_dataset(settings: Settings) -> dict[str, Any] | None:
 def _entries(settings: Settings, group: str, *, configmap: str) -> Iterable[Entry]:
     """Yield the datasets of a list; ``configmap`` is the source of those that are on no hub."""
     found = settings.take(group)
-    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-        raise InvalidSpec(f"{group} is missing or empty: set a dataset with path and type")
+    well_formed = isinstance(found, list) and all(isinstance(each, dict) for each in found)
+    if not found or not well_formed:
+        raise settings.refusal(group, "must be a list of datasets: set path and type of one")
     for at, values in enumerate(found):
         one = Settings(values, settings.notes, at=f"{group}[{at}].")
         own = configmap if at == 0 else f"{configmap}-{at + 1}"
-        yield Entry(settings=one, rows=_rows(one, configmap=own))
+        yield _entry(one, configmap=own)
 
 
-def _rows(one: Settings, *, configmap: str) -> dict[str, Any]:
-    result: dict[str, Any] = {"source": _source(one, configmap), **_format(one)}
-    if (revision := one.take("revision")) is not None:
-        result["revision"] = str(revision)
-    result |= _split(one)
-    if result["source"].startswith("configmap://"):
-        result.pop("split", None)
-    shards = one.take("shards")
+def _entry(one: Settings, *, configmap: str) -> Entry:
+    rows: dict[str, Any] = {"source": source(one, configmap=configmap), **row_format(one)}
+    if (revision := one.text("revision")) is not None:
+        rows["revision"] = revision
+    shares: dict[str, float] = {}
+    if (found := _split(one)) is not None:
+        if not rows["source"].startswith("configmap://"):
+            rows["split"] = found["name"]
+        if found["percent"]:
+            shares["split"] = int(found["rows"]) / 100
+        elif found["rows"]:
+            rows["maxSamples"] = int(found["rows"])
+    shards = one.integer("shards")
     one.take("shards_idx", "preprocess_shards")
-    if shards is not None:
+    if shards is not None and shards > 1:
+        shares["shards"] = 1 / shards
+    _note_configuration(one)
+    return Entry(settings=one, rows=rows, shares=shares)
+
+
+def _note_configuration(one: Settings) -> None:
+    if one.take("name") is not None:
         one.dropped(
-            "shards",
-            f"keeps one of {shards} shards: Axolotl trains on 1/{shards} of the rows "
-            f"({100 / float(shards):.3g} %), but the job trains on all rows. To train on fewer "
-            "rows, set dataset.maxSamples",
+            "name",
+            "a job reads all configurations of a repository: put the rows of this configuration "
+            "into a repository of their own",
         )
-    return result
+
+
+def _split(one: Settings) -> re.Match[str] | None:
+    """Return the parts of ``split``, None if it is not set. Raises Refusal for others."""
+    value = one.text("split")
+    if value is None:
+        return None
+    found = SPLIT.fullmatch(value)
+    if found is None or (found["percent"] and int(found["rows"]) > 100):
+        raise one.refusal(
+            "split",
+            "is not supported, because a job reads a whole split, its first rows or a share of "
+            "its rows: for the first 1000 rows, write train[:1000]; for a tenth of the rows, "
+            "write train[:10%]",
+        )
+    return found
+
+
+def _weight(entry: Entry) -> dict[str, float]:
+    """Return ``weight`` for a dataset of which a share is used, otherwise nothing."""
+    weight = 1.0
+    for share in entry.shares.values():
+        weight *= share
+    weight = float(f"{weight:.4g}")
+    for key in entry.shares:
+        entry.settings.changed(
+            key,
+            f"the job sets weight: {weight:g}. Each epoch uses this share of the rows, drawn with "
+            "training.seed; the held-out rows are drawn from all rows of the split",
+        )
+    return {"weight": weight} if entry.shares else {}
+
+
+def _set_prompt(entries: list[Entry], rows: list[dict[str, Any]]) -> None:
+    """Set the Alpaca prompt where Axolotl uses it; with conversations, the job cannot have it."""
+    conversations = any(entry.is_conversation for entry in entries)
+    alpaca = [at for at, entry in enumerate(entries) if entry.is_alpaca]
+    for at in alpaca:
+        if conversations:
+            entries[at].settings.changed(
+                "type", "the chat template renders all datasets of the job"
+            )
+        else:
+            entries[at].settings.equivalent(
+                "type",
+                "Axolotl uses the Alpaca prompt even if the model has a chat template, so the job "
+                "sets promptTemplate: alpaca. To use the chat template of the model, remove "
+                "promptTemplate",
+            )
+    if alpaca and not conversations:
+        rows[alpaca[0]]["promptTemplate"] = "alpaca"
 
 
 def _names(entries: list[Entry]) -> list[str]:
@@ -127,94 +190,10 @@ def _names(entries: list[Entry]) -> list[str]:
     return names
 
 
-def _split(one: Settings) -> dict[str, Any]:
-    """Return ``split`` and ``maxSamples``. Raises InvalidSpec for other expressions."""
-    value = one.take("split")
-    if value is None:
-        return {}
-    found = SPLIT.fullmatch(str(value))
-    if found is None:
-        raise InvalidSpec(
-            f"{one.named('split')} is not supported, because a job reads a whole split or its "
-            "first rows: for the first 1000 rows, write train[:1000]"
-        )
-    rows = {} if found["rows"] is None else {"maxSamples": int(found["rows"])}
-    return {"split": found["name"], **rows}
-
-
-def _source(one: Settings, configmap: str) -> str:
-    path = str(one.take("path") or "")
-    if not path:
-        raise InvalidSpec(
-            f"{one.at}path is missing: set it to a dataset repository on the Hugging Face Hub, "
-            "as organization/name"
-        )
-    kind = one.take("ds_type", "data_files")
-    source = path if "://" in path else f"hf://{path}"
-    if kind is None and re.fullmatch(HF_SOURCE, source):
-        return source
-    one.dropped(
-        "path",
-        "is not a hub repository, so the job reads the rows from a ConfigMap: create it (kubectl "
-        f"create configmap {configmap} --from-file=rows.jsonl), or put the rows into a dataset "
-        "repository and set source to hf://organization/name",
-    )
-    return f"configmap://{configmap}/rows.jsonl"
-
-
-def _format(one: Settings) -> dict[str, Any]:
-    kind = one.take("type")
-    if isinstance(kind, dict):
-        one.dropped(
-            "type",
-            "is a custom prompt: the job uses the chat template of the base model instead. If the "
-            "base model has no chat template, the job uses the Alpaca prompt. To use the Alpaca "
-            "prompt in both cases, set promptTemplate: alpaca",
-        )
-        columns = {part: kind.get(f"field_{part}") for part in ("instruction", "input", "output")}
-        return _with_columns("alpaca", columns)
-    name = str(kind or "")
-    base = name.split(".")[0].split(":")[0]
-    if base in TEXTS:
-        return _with_columns("text", {"text": one.take("field")})
-    if found := conversation(one, base):
-        return found
-    if base.startswith("alpaca"):
-        if base != "alpaca":
-            one.dropped(
-                "type",
-                "the job uses format: alpaca; check that the prompt template and the column names "
-                "of the job match your rows",
-            )
-        return {"format": "alpaca"}
-    one.dropped(
-        "type", "the job sets format: auto; convert the rows if the prepare stage rejects them"
-    )
-    return {"format": "auto"}
-
-
-def _is_custom(one: Settings) -> bool:
-    return isinstance(one.take("type"), dict)
-
-
-def _note_alpaca(one: Settings) -> None:
-    if not _is_custom(one):
-        one.equivalent(
-            "type",
-            "Axolotl uses the Alpaca prompt even if the model has a chat template, so the job sets "
-            "promptTemplate: alpaca. To use the chat template of the model, remove promptTemplate",
-        )
-
-
-def _with_columns(format_: str, columns: dict[str, Any]) -> dict[str, Any]:
-    named = {part: name for part, name in columns.items() if name and name != part}
-    return {"format": format_, **({"columns": named} if named else {})}
-
-
 def _validation(settings: Settings) -> float:
-    size = settings.take("val_set_size") or 0
+    size = settings.number("val_set_size") or 0.0
     if 0 <= size <= 0.5:
-        return float(size)
+        return size
     settings.changed(
         "val_set_size",
         "is not in the range of validationFraction, 0 to 0.5, so the job sets "

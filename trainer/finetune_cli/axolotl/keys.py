@@ -57,17 +57,17 @@ EXACT: dict[str, tuple[Severity, str]] = {
         ("curriculum_sampling", "sample_packing_sequentially"), (Severity.DROPPED, _ORDER)
     ),
     "trust_remote_code": (
-        Severity.CHANGED,
+        Severity.DROPPED,
         "the prepare stage rejects a model that needs its own Python code",
     ),
     "hub_model_id": (
-        Severity.CHANGED,
+        Severity.DROPPED,
         "a job does not publish to a hub: copy the model with ftj copy",
     ),
     "hub_strategy": (Severity.EQUIVALENT, "a job does not publish to a hub"),
     "tokens": (Severity.DROPPED, "a job adds no tokens to the vocabulary"),
     "eot_tokens": (
-        Severity.CHANGED,
+        Severity.DROPPED,
         "a job ignores this list: the loss covers the end token that the chat template writes",
     ),
     "unfrozen_parameters": (
@@ -88,11 +88,6 @@ EXACT: dict[str, tuple[Severity, str]] = {
         "a job quantizes only linear layers, so experts that are stored as one parameter stay in "
         "16 bits per weight",
     ),
-    "load_best_model_at_end": (
-        Severity.DROPPED,
-        "a job uses the adapter of the last step, or, with earlyStoppingPatience, the "
-        "adapter with the lowest held-out loss",
-    ),
 }  # fmt: skip
 """Setting → severity and reason."""
 
@@ -107,7 +102,7 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
     ),
     "liger_": (Severity.EQUIVALENT, "a job uses Liger for the loss only"),
     "loss_watchdog_": (
-        Severity.CHANGED,
+        Severity.DROPPED,
         "a job has no loss threshold: if the loss is not finite, the job retries once from a "
         "checkpoint. If the loss is not finite again, the job fails",
     ),

@@ -19,14 +19,12 @@ DEFAULT_ROLES = {"user": ["human", "user"], "assistant": ["gpt", "assistant"]}
 THINKING = "reasoning_content"
 
 
-def conversation(one: Settings, kind: str) -> dict[str, Any] | None:
-    """Return format, columns and mapping of a dataset; None if its type is none of ``TYPES``."""
-    if kind not in TYPES:
-        return None
+def conversation(one: Settings, kind: str) -> dict[str, Any]:
+    """Return format, columns and mapping of a dataset whose type is one of ``TYPES``."""
     keys = _keys(one, sharegpt=kind == "sharegpt")
     format_ = "sharegpt" if keys == SHAREGPT else "messages"
-    column = one.take("field_messages") or ("conversations" if kind == "sharegpt" else "messages")
-    columns = {"messages": (column, COLUMN[format_]), "tools": (one.take("field_tools"), "tools")}
+    column = one.text("field_messages") or ("conversations" if kind == "sharegpt" else "messages")
+    columns = {"messages": (column, COLUMN[format_]), "tools": (one.text("field_tools"), "tools")}
     named = {part: name for part, (name, own) in columns.items() if name not in (None, own)}
     mapping: dict[str, Any] = {}
     if format_ == "messages":
@@ -42,8 +40,8 @@ def conversation(one: Settings, kind: str) -> dict[str, Any] | None:
 
 def _keys(one: Settings, *, sharegpt: bool) -> dict[str, str]:
     """Return the keys of a message that hold its role and its content."""
-    old = {part: one.take(f"message_field_{part}") for part in ("role", "content")}
-    mapping = dict(one.take("message_property_mappings") or {})
+    old = {part: one.text(f"message_field_{part}") for part in ("role", "content")}
+    mapping = one.mapping("message_property_mappings")
     found = {part: name for part, name in {**old, **mapping}.items() if name}
     renamed = [
         f"{name} to {part}" for part, name in found.items() if part not in old and part != name
@@ -60,11 +58,17 @@ def _keys(one: Settings, *, sharegpt: bool) -> dict[str, str]:
 
 def _roles(one: Settings, *, format_: str, renamed: bool) -> dict[str, str]:
     """Return the roles to rename. The format sharegpt has the default roles of Axolotl."""
-    given = one.take("roles")
-    if given is None and (format_ == "sharegpt" or not renamed):
+    given = one.mapping("roles")
+    if not given and (format_ == "sharegpt" or not renamed):
         return {}
     known = get_args(Role)
-    targets = dict(given or DEFAULT_ROLES)
+    targets = given or DEFAULT_ROLES
+    if not all(isinstance(sources, list) for sources in targets.values()):
+        raise one.refusal(
+            "roles",
+            "is not a map of lists: write the names of each role as a list, such as "
+            "assistant: [gpt]",
+        )
     if others := sorted(map(str, targets.keys() - known)):
         one.dropped(
             "roles",
@@ -86,7 +90,7 @@ def _note_template(one: Settings, kind: str) -> None:
             "type" if own is None else "conversation",
             "the chat template of the job renders the conversations",
         )
-    if one.take("drop_system_message"):
+    if one.flag("drop_system_message"):
         one.dropped(
             "drop_system_message",
             "the job keeps the system messages: remove them from the rows if the chat template "
@@ -95,8 +99,8 @@ def _note_template(one: Settings, kind: str) -> None:
 
 
 def _note_trained(one: Settings) -> None:
-    trained = one.take("roles_to_train")
-    if trained not in (None, ["assistant"], ["gpt"]):
+    trained = one.list_of_names("roles_to_train")
+    if trained not in ([], ["assistant"], ["gpt"]):
         one.dropped("roles_to_train", "the loss covers only the messages of the assistant")
     for key, same in (("train_on_eos", "turn"), ("train_on_eot", "turn")):
         if one.take(key) not in (None, same):
@@ -111,8 +115,8 @@ def _note_trained(one: Settings) -> None:
 
 def _note_thinking(one: Settings) -> None:
     """Note a renamed key; a key of another name reaches the chat template unchanged."""
-    source = one.take("field_thinking") or THINKING
-    target = one.take("template_thinking_key") or THINKING
+    source = one.text("field_thinking") or THINKING
+    target = one.text("template_thinking_key") or THINKING
     if source != target:
         one.dropped(
             "field_thinking",

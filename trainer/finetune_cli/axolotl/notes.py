@@ -1,8 +1,10 @@
-"""Notes about the conversion of a setting, with their severity."""
+"""Notes about the conversion of a setting, with their severity, and the error that rejects one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from finetune_trainer.errors import InvalidSpec
 
 
 class Severity(StrEnum):
@@ -18,14 +20,24 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """One line about one setting of the configuration."""
+    """One line about one setting of the configuration. key: such as ``datasets[].type``."""
 
     severity: Severity
+    key: str
     text: str
 
     def __str__(self) -> str:
         """Return the line, with aligned severities."""
         return f"{self.severity:<10}  {self.text}"
+
+
+class Refusal(InvalidSpec):
+    """A FineTuneJob cannot run the configuration because of one setting. key: as in a note."""
+
+    def __init__(self, message: str, *, key: str) -> None:
+        """Raise this error with a message that names the setting."""
+        super().__init__(message)
+        self.key = key
 
 
 def by_severity(notes: Iterable[Note]) -> list[Note]:

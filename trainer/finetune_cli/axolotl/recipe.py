@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from finetune_api.v1alpha1.lora import SavedModule
 from finetune_api.v1alpha1.training import Optimizer, Scheduler
+from finetune_cli.axolotl import evaluation
 from finetune_cli.axolotl.reader import Settings
 
 LIGER = "liger_fused_linear_cross_entropy"
@@ -20,34 +21,61 @@ NEAREST_OPTIMIZERS = {
     "adamw_apex_fused": "adamw_torch_fused",
     "lion_pytorch": "lion_32bit",
 }
+FSDP_CHECKPOINTING = ("activation_checkpointing", "fsdp_activation_checkpointing")
+WARMUP, LONGEST_WARMUP = 0.03, 100
+"""Axolotl's warmup if none is set: a fraction of all steps, and its maximum in steps."""
 PROJECTIONS = re.compile(r"\(([a-z_|]+)\)(_proj)|([a-z_]+_proj[a-z_]*)")
 
 
 def training(settings: Settings, *, held_out: bool) -> dict[str, Any]:
     """Return ``spec.training``. ``held_out`` is True if rows are held out for evaluation."""
-    micro = int(settings.take("micro_batch_size", "batch_size") or 1)
-    accumulation = int(settings.take("gradient_accumulation_steps") or 1)
-    steps = settings.take("max_steps")
-    epochs = settings.take("num_epochs") or 1
-    result: dict[str, Any] = {"maxSteps": steps} if steps else {"epochs": epochs}
+    micro, batch = _batch(settings)
+    steps = settings.integer("max_steps")
+    epochs = settings.number("num_epochs") or 1
+    scheduled = steps is not None and steps > 0
+    result: dict[str, Any] = {"maxSteps": steps} if scheduled else {"epochs": _plain(epochs)}
     result |= {
-        "learningRate": float(settings.take("learning_rate") or 2e-4),
-        "effectiveBatchSize": micro * accumulation,
-        "sequenceLength": int(settings.take("sequence_len") or 512),
-        "packing": "always" if settings.take("sample_packing") else "never",
+        "learningRate": settings.number("learning_rate") or 2e-4,
+        "effectiveBatchSize": batch,
+        "sequenceLength": settings.integer("sequence_len") or 512,
+        "packing": "always" if settings.flag("sample_packing") else "never",
     }
-    if settings.take("train_on_inputs"):
+    if settings.flag("train_on_inputs"):
         result["trainOn"] = "all"
-    seed = settings.take("seed")
+    seed = settings.integer("seed")
     result["seed"] = 42 if seed is None else seed
     result["lora"] = _lora(settings)
-    result["advanced"] = {"microBatchSize": micro, **_advanced(settings, steps, held_out=held_out)}
+    advanced = _advanced(settings, steps=steps if scheduled else None)
+    result["advanced"] = {
+        "microBatchSize": micro,
+        **advanced,
+        **evaluation.intervals(settings, epochs=epochs, held_out=held_out),
+    }
     return result
+
+
+def _batch(settings: Settings) -> tuple[int, int]:
+    """Return the micro-batch and the effective batch."""
+    micro = settings.integer("micro_batch_size") or 1
+    batch = micro * (settings.integer("gradient_accumulation_steps") or 1)
+    total = settings.integer("batch_size")
+    if total is not None and total != batch:
+        settings.changed(
+            "batch_size",
+            f"the effective batch is micro_batch_size × gradient_accumulation_steps = {batch}, as "
+            "in Axolotl. To use another one, set training.effectiveBatchSize",
+        )
+    return micro, batch
+
+
+def _plain(value: float) -> float:
+    """Return an integer as such, so that the manifest does not contain ``3.0``."""
+    return int(value) if value == int(value) else value
 
 
 def _lora(settings: Settings) -> dict[str, Any]:
     targets = settings.take("lora_target_modules")
-    everything = settings.take("lora_target_linear") or targets == "all-linear"
+    everything = settings.flag("lora_target_linear") or targets == "all-linear"
     if isinstance(targets, str) and not everything:
         names = _projections(targets)
         settings.changed(
@@ -57,20 +85,21 @@ def _lora(settings: Settings) -> dict[str, Any]:
             else "a job does not support patterns: it adapts all linear layers",
         )
         targets = names
-    if isinstance(targets, list):
+    elif not everything:
+        targets = settings.list_of_names("lora_target_modules")
         if "lm_head" in targets:
             settings.dropped("lora_target_modules", "a job trains no adapter on lm_head")
         targets = [name for name in targets if name != "lm_head"]
     lora: dict[str, Any] = {
-        "r": int(settings.take("lora_r") or 8),
-        "alpha": int(settings.take("lora_alpha") or 16),
-        "dropout": float(settings.take("lora_dropout") or 0),
+        "r": settings.integer("lora_r") or 8,
+        "alpha": settings.integer("lora_alpha") or 16,
+        "dropout": settings.number("lora_dropout") or 0.0,
         "targetModules": targets if targets and not everything else ["all-linear"],
     }
     if saved := _saved(settings):
         lora["modulesToSave"] = saved
     for key, name in (("peft_use_rslora", "useRslora"), ("peft_use_dora", "useDora")):
-        if settings.take(key):
+        if settings.flag(key):
             lora[name] = True
     return lora
 
@@ -85,7 +114,7 @@ def _projections(pattern: str) -> list[str]:
 
 
 def _saved(settings: Settings) -> list[str]:
-    names = settings.take("lora_modules_to_save") or []
+    names = settings.list_of_names("lora_modules_to_save")
     offered = get_args(SavedModule)
     kept = [name for name in offered if name in names]
     if others := [name for name in names if name not in offered]:
@@ -97,54 +126,44 @@ def _saved(settings: Settings) -> list[str]:
     return kept
 
 
-def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, Any]:
+def _advanced(settings: Settings, *, steps: int | None) -> dict[str, Any]:
     found = {
         "gradientCheckpointing": _checkpointing(settings),
-        "padToSequenceLength": bool(settings.take("pad_to_sequence_len")),
-        "overlong": OVERLONG.get(str(settings.take("excess_length_strategy"))),
-        "earlyStoppingPatience": _patience(settings, held_out=held_out),
+        "padToSequenceLength": bool(settings.flag("pad_to_sequence_len")),
+        "overlong": OVERLONG.get(settings.text("excess_length_strategy") or ""),
         "optimizer": _optimizer(settings),
         "lrSchedulerType": _scheduler(settings),
         "warmupRatio": _warmup(settings, steps),
-        "weightDecay": settings.take("weight_decay"),
-        "maxGradNorm": settings.take("max_grad_norm"),
-        "neftuneNoiseAlpha": settings.take("neftune_noise_alpha", "noisy_embedding_alpha") or None,
-        "loraplusLrRatio": settings.take("loraplus_lr_ratio"),
+        "weightDecay": settings.number("weight_decay"),
+        "maxGradNorm": settings.number("max_grad_norm"),
+        "neftuneNoiseAlpha": settings.number("neftune_noise_alpha", "noisy_embedding_alpha")
+        or None,
+        "loraplusLrRatio": settings.number("loraplus_lr_ratio"),
         "ligerFusedLinearCrossEntropy": _liger(settings),
-        "tf32": settings.take("tf32"),
+        "tf32": settings.flag("tf32"),
         "attnImplementation": _attention(settings),
         "quantization": _quantization(settings),
-        "evalSteps": _every(settings, "eval_steps", "evals_per_epoch") if held_out else None,
-        "saveSteps": _every(settings, "save_steps", "saves_per_epoch"),
-        "loggingSteps": settings.take("logging_steps"),
+        "loggingSteps": settings.integer("logging_steps"),
     }
-    settings.take("eval_steps", "evals_per_epoch", "eval_strategy", "save_strategy")
-    settings.take("evaluation_strategy", "save_total_limit")
     return {name: value for name, value in found.items() if value not in (None, {})}
 
 
 def _liger(settings: Settings) -> bool | None:
     """Return whether Liger computes the loss. In Axolotl, its keys need its plugin."""
-    on = settings.take(LIGER) and any(
-        "liger" in str(each) for each in settings.take("plugins") or ()
-    )
-    head = "lm_head" in (settings.take("lora_modules_to_save") or ())
-    if on and (head or settings.take("fp16") is True):
+    on = settings.flag(LIGER) and any("liger" in each for each in settings.list_of_names("plugins"))
+    head = "lm_head" in settings.list_of_names("lora_modules_to_save")
+    if on and (head or settings.flag("fp16")):
         reason = "float16" if not head else "a head that is trained in full"
         settings.equivalent(LIGER, f"the job does not use Liger's loss with {reason}")
         return None
     return True if on else None
 
 
-def _patience(settings: Settings, *, held_out: bool) -> int | None:
-    patience = settings.take("early_stopping_patience")
-    if patience and not held_out:
-        settings.dropped("early_stopping_patience", "needs held-out rows: set val_set_size")
-    return int(patience) if patience and held_out else None
-
-
 def _checkpointing(settings: Settings) -> bool:
     value = settings.take("gradient_checkpointing")
+    sharded = settings.peek("fsdp_config")
+    if not value and isinstance(sharded, dict) and any(map(sharded.get, FSDP_CHECKPOINTING)):
+        return True
     if value is None:
         settings.equivalent(
             "gradient_checkpointing",
@@ -162,7 +181,7 @@ def _checkpointing(settings: Settings) -> bool:
 
 
 def _optimizer(settings: Settings) -> str:
-    name = str(settings.take("optimizer") or "adamw_torch_fused")
+    name = settings.text("optimizer") or "adamw_torch_fused"
     name = SAME_OPTIMIZERS.get(name, name)
     if name in get_args(Optimizer):
         return name
@@ -175,15 +194,24 @@ def _optimizer(settings: Settings) -> str:
 
 
 def _scheduler(settings: Settings) -> str:
-    name = str(settings.take("lr_scheduler") or "cosine")
+    name = settings.text("lr_scheduler") or "cosine"
     if name in get_args(Scheduler):
         return name
     settings.dropped("lr_scheduler", "the job sets lrSchedulerType: cosine")
     return "cosine"
 
 
-def _warmup(settings: Settings, steps: Any) -> float | None:
-    ratio, count = settings.take("warmup_ratio"), settings.take("warmup_steps")
+def _warmup(settings: Settings, steps: int | None) -> float | None:
+    ratio, count = settings.number("warmup_ratio"), settings.number("warmup_steps")
+    if ratio is None and count is None:
+        if not steps:
+            settings.changed(
+                "warmup_ratio",
+                "is not set: the warmup takes 3 % of all steps, as in Axolotl, but there it is "
+                f"never longer than {LONGEST_WARMUP} steps",
+            )
+            return None
+        count = min(int(WARMUP * steps), LONGEST_WARMUP)
     if ratio is None and count is not None:
         if not steps:
             settings.changed(
@@ -192,54 +220,36 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
                 "all steps is not known yet, so the job uses the default warmupRatio: 0.03",
             )
             return None
-        ratio = round(float(count) / float(steps), 4)
+        ratio = round(count / steps, 4)
     if ratio is not None and ratio > 0.5:
         settings.changed(
             "warmup_ratio", "exceeds the maximum of 0.5, so the job sets warmupRatio: 0.5"
         )
-    return None if ratio is None else min(0.5, float(ratio))
+    return None if ratio is None else min(0.5, ratio)
 
 
 def _attention(settings: Settings) -> str | None:
     """Return the kernel only if it is a particular one: all compute the same result."""
-    written = settings.take("attn_implementation")
+    written = settings.text("attn_implementation")
     for flag, name in {"sdp_attention": "sdpa", "eager_attention": "eager"}.items():
-        if settings.take(flag):
+        if settings.flag(flag):
             written = name
     if written in ("sdpa", "eager"):
-        return str(written)
+        return written
     if written not in (None, "flash_attention_2"):
         settings.equivalent("attn_implementation", "the job uses attnImplementation: auto")
     return None
 
 
 def _quantization(settings: Settings) -> dict[str, Any]:
-    found = settings.take("bnb_config_kwargs")
-    kwargs = dict(found) if isinstance(found, dict) else {}
+    kwargs = settings.mapping("bnb_config_kwargs")
+    half = settings.flag("fp16")
     result = {
         "type": kwargs.get("bnb_4bit_quant_type"),
         "doubleQuant": kwargs.get("bnb_4bit_use_double_quant"),
-        "computeDtype": "float16" if settings.take("fp16") is True else None,
+        "computeDtype": "float16" if half else None,
     }
-    if settings.take("bf16") is False and result["computeDtype"] is None:
+    if settings.flag("bf16") is False and not half:
         result["computeDtype"] = "float32"
     settings.take("bfloat16", "float16")
     return {name: value for name, value in result.items() if value is not None}
-
-
-def _every(settings: Settings, steps: str, times: str) -> int | None:
-    value = settings.take(steps)
-    if settings.take(times) is not None and value is None:
-        settings.equivalent(
-            times,
-            "depends on the number of rows, so the job uses the default interval: to choose the "
-            f"interval, set {steps}",
-        )
-    if isinstance(value, float) and value < 1:
-        settings.equivalent(
-            steps,
-            "is a fraction of the run, so the job uses the default interval: to choose the "
-            "interval, set a number of steps",
-        )
-        return None
-    return None if not value else int(value)

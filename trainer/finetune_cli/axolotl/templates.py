@@ -9,7 +9,7 @@ import re
 from finetune_cli.axolotl.data import Entry
 from finetune_cli.axolotl.reader import Settings
 
-OF_THE_BASE = (None, "tokenizer_default")
+OF_THE_BASE = ("tokenizer_default", "jinja")
 CHAT_MODEL = re.compile(
     r"instruct|chat|assistant|orchestrator|[-_]it([-_]|$)|qwen3(?!.*base)", re.I
 )
@@ -45,16 +45,20 @@ def chat_template(settings: Settings, entries: list[Entry], *, base: str) -> str
     if len(entries) == 1 and entries[0].settings.take("chat_template", "chat_template_jinja"):
         settings.take("chat_template", "chat_template_jinja")
         settings = entries[0].settings
-    name, text = settings.take("chat_template"), settings.take("chat_template_jinja")
+    name, text = settings.text("chat_template"), settings.text("chat_template_jinja")
     conversations = any(entry.is_conversation for entry in entries)
     if text and conversations:
-        return str(text)
-    if name in (*OF_THE_BASE, "jinja"):
+        if "{" not in text:
+            raise settings.refusal(
+                "chat_template_jinja", "names a file: write the text of the template instead"
+            )
+        return text
+    if name is None or name in OF_THE_BASE:
         return None
     if not conversations:
         settings.equivalent("chat_template", "has no effect on rows that are not conversations")
         return None
-    fallback = str(name).removeprefix("tokenizer_default_fallback_")
+    fallback = name.removeprefix("tokenizer_default_fallback_")
     if CHAT_MODEL.search(base) or fallback != name:
         settings.changed("chat_template", "the job uses the chat template of the base model")
         return None

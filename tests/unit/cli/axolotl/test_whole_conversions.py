@@ -6,6 +6,7 @@ import pytest
 from tests.unit.cli.axolotl.test_axolotl import LIGER, MINIMAL
 
 from finetune_api.crd.definition import NAME_MAX_LENGTH
+from finetune_api.validation import findings
 from finetune_cli.axolotl.convert import convert
 from finetune_trainer.errors import InvalidSpec
 
@@ -20,6 +21,16 @@ NO_LIGER = (
 NOT_A_FRACTION = (
     "is not in the range of validationFraction, 0 to 0.5, so the job sets validationFraction: 0.05"
 )
+BEST = (
+    "changed     load_best_model_at_end: Axolotl keeps the checkpoint with the lowest held-out "
+    "loss unless this is false, but the job keeps the adapter of the last step. To keep the "
+    "adapter with the lowest held-out loss, set training.advanced.earlyStoppingPatience in the job"
+)
+PER_EPOCH = (
+    "equivalent  {}: depends on the number of rows, so the job uses the default interval: to "
+    "choose the interval, set {}"
+)
+SAVES = {"advanced.saveSteps": 5}
 ONE_GPU = (
     "a job trains on one GPU, but Axolotl multiplies the effective batch size by the number of "
     "GPUs: check training.effectiveBatchSize, and check the memory with ftj estimate"
@@ -30,7 +41,10 @@ def converted(changes: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the fields of the job by path, and the notes."""
     config = {key: value for key, value in (MINIMAL | changes).items() if value is not None}
     manifest, notes = convert(config)
-    return fields(manifest), [*map(str, notes)]
+    assert findings(manifest) == []
+    texts = [*map(str, notes)]
+    assert len(set(texts)) == len(texts)
+    return fields(manifest), texts
 
 
 def fields(value: Any, at: str = "") -> dict[str, Any]:
@@ -68,6 +82,7 @@ def test_minimal_configuration_states_the_defaults_of_axolotl() -> None:
                     "padToSequenceLength": False,
                     "optimizer": "adamw_torch_fused",
                     "lrSchedulerType": "cosine",
+                    "warmupRatio": 0.03,
                 },
             },
         },
@@ -76,17 +91,23 @@ def test_minimal_configuration_states_the_defaults_of_axolotl() -> None:
 
 RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
-        {"batch_size": 3, "gradient_accumulation_steps": 4},
+        {"micro_batch_size": 3, "gradient_accumulation_steps": 4, "batch_size": 12},
         {"effectiveBatchSize": 12, "advanced.microBatchSize": 3},
         [],
     ),
     (
-        {"micro_batch_size": 2, "batch_size": 3},
+        {"micro_batch_size": "2", "batch_size": 8},
         {"effectiveBatchSize": 2, "advanced.microBatchSize": 2},
-        [],
+        [
+            "changed     batch_size: 8: the effective batch is micro_batch_size × "
+            "gradient_accumulation_steps = 2, as in Axolotl. To use another one, set "
+            "training.effectiveBatchSize"
+        ],
     ),
     ({"num_epochs": 2, "seed": 0}, {"epochs": 2, "seed": 0}, []),
+    ({"num_epochs": 1.5}, {"epochs": 1.5}, []),
     ({"max_steps": 60, "num_epochs": 3}, {"maxSteps": 60, "epochs": ABSENT}, []),
+    ({"max_steps": -1, "num_epochs": 3}, {"epochs": 3}, []),
     (
         {"learning_rate": "1e-5", "sequence_len": 1024},
         {"learningRate": 1e-5, "sequenceLength": 1024},
@@ -94,6 +115,8 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ),
     ({"train_on_inputs": True}, {"trainOn": "all"}, []),
     ({"sample_packing": True}, {"packing": "always"}, []),
+    ({"sample_packing": "yes"}, {"packing": "always"}, []),
+    ({"sample_packing": "no", "gradient_checkpointing": "on"}, {}, []),
     (
         {"lora_r": 4, "lora_alpha": 6, "lora_dropout": 0.1},
         {"lora.r": 4, "lora.alpha": 6, "lora.dropout": 0.1},
@@ -154,6 +177,14 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         ],
     ),
     ({"gradient_checkpointing": False}, {"advanced.gradientCheckpointing": False}, []),
+    *(
+        (
+            {"gradient_checkpointing": None, "fsdp_config": {key: True}},
+            {},
+            [f"changed     fsdp_config: {ONE_GPU}"],
+        )
+        for key in ("activation_checkpointing", "fsdp_activation_checkpointing")
+    ),
     ({"pad_to_sequence_len": True}, {"advanced.padToSequenceLength": True}, []),
     ({"excess_length_strategy": "drop"}, {}, []),
     ({"excess_length_strategy": "raise"}, {"advanced.overlong": "refuse"}, []),
@@ -173,6 +204,74 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {},
         ["dropped     optimizer: muon: the job sets optimizer: adamw_torch_fused"],
     ),
+    (
+        {
+            "early_stopping_patience": 3,
+            "val_set_size": 0.1,
+            "eval_steps": 0.2,
+            "save_steps": 50,
+        },
+        {
+            "spec.dataset.validationFraction": 0.1,
+            "advanced.earlyStoppingPatience": 3,
+            "advanced.saveSteps": 50,
+        },
+        [
+            "changed     eval_steps: 0.2: is a fraction of the run, so the job uses the default "
+            "interval, once per epoch, at which training can also stop: to choose the interval, "
+            "set a number of steps"
+        ],
+    ),
+    (
+        {"early_stopping_patience": 3, "val_set_size": 0.1, "evals_per_epoch": 4},
+        {"spec.dataset.validationFraction": 0.1, "advanced.earlyStoppingPatience": 3},
+        [
+            "changed     evals_per_epoch: 4: depends on the number of rows, so the job uses the "
+            "default interval, once per epoch, at which training can also stop: to choose the "
+            "interval, set eval_steps"
+        ],
+    ),
+    (
+        {"early_stopping_patience": 3, "val_set_size": 0.1, "evals_per_epoch": 1},
+        {"spec.dataset.validationFraction": 0.1, "advanced.earlyStoppingPatience": 3},
+        [],
+    ),
+    *(
+        (
+            {"val_set_size": 0.1, "eval_steps": 50, "load_best_model_at_end": best}
+            | {"save_steps": saved},
+            {
+                "spec.dataset.validationFraction": 0.1,
+                "advanced.evalSteps": 50,
+                "advanced.saveSteps": saved,
+            },
+            notes,
+        )
+        for best, saved, notes in (
+            (None, 100, [BEST]),
+            (True, 100, [BEST.replace("at_end:", "at_end: true:")]),
+            (False, 100, []),
+            (None, 75, []),
+        )
+    ),
+    (
+        {"val_set_size": 0.1, "evals_per_epoch": 4, "saves_per_epoch": 2, "num_epochs": 2},
+        {"spec.dataset.validationFraction": 0.1, "epochs": 2},
+        [
+            BEST,
+            PER_EPOCH.format("saves_per_epoch: 2", "save_steps"),
+            PER_EPOCH.format("evals_per_epoch: 4", "eval_steps"),
+        ],
+    ),
+    (
+        {"val_set_size": 0.1, "evals_per_epoch": 4, "saves_per_epoch": 1, "num_epochs": 1},
+        {"spec.dataset.validationFraction": 0.1},
+        [
+            PER_EPOCH.format("saves_per_epoch: 1", "save_steps"),
+            PER_EPOCH.format("evals_per_epoch: 4", "eval_steps"),
+        ],
+    ),
+    ({"load_best_model_at_end": True, "eval_steps": 5, "save_steps": 5}, SAVES, []),
     ({"optimizer": "adamw_hf"}, {"advanced.optimizer": "adamw_torch"}, []),
     ({"optimizer": "adamw_bnb_8bit"}, {"advanced.optimizer": "adamw_8bit"}, []),
     *(
@@ -199,8 +298,21 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         ["dropped     lr_scheduler: rex: the job sets lrSchedulerType: cosine"],
     ),
     (
-        {"warmup_steps": 10},
-        {},
+        {"warmup_ratio": None},
+        {"advanced.warmupRatio": ABSENT},
+        [
+            "changed     warmup_ratio: is not set: the warmup takes 3 % of all steps, as in "
+            "Axolotl, but there it is never longer than 100 steps"
+        ],
+    ),
+    (
+        {"warmup_ratio": None, "max_steps": 10_000},
+        {"maxSteps": 10_000, "epochs": ABSENT, "advanced.warmupRatio": 0.01},
+        [],
+    ),
+    (
+        {"warmup_ratio": None, "warmup_steps": 10},
+        {"advanced.warmupRatio": ABSENT},
         [
             "changed     warmup_steps: 10: is a number of steps, but warmupRatio is a fraction "
             "of all steps. The number of all steps is not known yet, so the job uses the "
@@ -208,12 +320,12 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         ],
     ),
     (
-        {"warmup_steps": 1, "max_steps": 3000},
+        {"warmup_ratio": None, "warmup_steps": 1, "max_steps": 3000},
         {"maxSteps": 3000, "epochs": ABSENT, "advanced.warmupRatio": 0.0003},
         [],
     ),
     (
-        {"warmup_steps": 0, "max_steps": 100},
+        {"warmup_ratio": None, "warmup_steps": 0, "max_steps": 100},
         {"maxSteps": 100, "epochs": ABSENT, "advanced.warmupRatio": 0.0},
         [],
     ),
@@ -239,6 +351,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         [],
     ),
     ({"tf32": False}, {"advanced.tf32": False}, []),
+    ({"tf32": "auto"}, {}, []),
     (
         {"neftune_noise_alpha": 5, "noisy_embedding_alpha": 6},
         {"advanced.neftuneNoiseAlpha": 5},
@@ -415,165 +528,223 @@ def test_name_on_the_command_line_replaces_that_of_the_configuration() -> None:
     assert convert(MINIMAL, name="mine")[0]["metadata"] == {"name": "mine"}
 
 
+WEIGHT = (
+    "the job sets weight: {}. Each epoch uses this share of the rows, drawn with training.seed; "
+    "the held-out rows are drawn from all rows of the split"
+)
+LOCAL = (
+    "is not a hub repository, so the job reads the rows from a ConfigMap: create it (kubectl "
+    "create configmap rows --from-file=rows.jsonl), or put the rows into a dataset repository and "
+    "set source to hf://organization/name"
+)
+PIECES = (
+    "Axolotl cuts a long text into pieces of sequence_len tokens and trains on all pieces. The job "
+    "leaves out a text that is longer than training.sequenceLength, or cuts off its end "
+    "(training.advanced.overlong): split long texts in the dataset"
+)
+CUSTOM = (
+    "is a custom prompt, but the job renders instruction and input with the chat template of the "
+    "base model, or with the Alpaca prompt if the base model has no chat template. To choose a "
+    "prompt, set promptTemplate or promptFormat of the dataset"
+)
+ALPACA = (
+    "Axolotl uses the Alpaca prompt even if the model has a chat template, so the job sets "
+    "promptTemplate: alpaca. To use the chat template of the model, remove promptTemplate"
+)
 DATASET: dict[str, Any] = {"path": "org/rows", "type": "chat_template"}
+
+
+DATASETS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
+    (
+        {"shards": 8, "shards_idx": 0, "preprocess_shards": 2},
+        {"format": "messages", "weight": 0.125},
+        [f"changed     datasets[0].shards: 8: {WEIGHT.format(0.125)}"],
+    ),
+    ({"shards": 1}, {"format": "messages"}, []),
+    (
+        {"split": "train[:10%]"},
+        {"format": "messages", "split": "train", "weight": 0.1},
+        [f"changed     datasets[0].split: train[:10%]: {WEIGHT.format(0.1)}"],
+    ),
+    (
+        {"split": "train[:50%]", "shards": 3},
+        {"format": "messages", "split": "train", "weight": 0.1667},
+        [
+            f"changed     datasets[0].split: train[:50%]: {WEIGHT.format(0.1667)}",
+            f"changed     datasets[0].shards: 3: {WEIGHT.format(0.1667)}",
+        ],
+    ),
+    ({"split": "test"}, {"format": "messages", "split": "test"}, []),
+    (
+        {"name": "main"},
+        {"format": "messages"},
+        [
+            "dropped     datasets[0].name: main: a job reads all configurations of a "
+            "repository: put the rows of this configuration into a repository of their own"
+        ],
+    ),
+    (
+        {"data_files": ["a.jsonl", "b.jsonl"]},
+        {"format": "messages"},
+        [
+            "dropped     datasets[0].data_files: a job reads all files of a split: put these "
+            "files into a repository of their own, and set source to that repository"
+        ],
+    ),
+    ({"path": "hf://org/rows"}, {"format": "messages"}, []),
+    (
+        {"path": "s3://bucket/folder/rows.jsonl"},
+        {"source": "s3://bucket/folder/rows.jsonl", "format": "messages"},
+        [
+            "changed     datasets[0].path: s3://bucket/folder/rows.jsonl: the job does not use "
+            "the credentials of your environment: set s3.secretRef or "
+            "access.serviceAccountName in the job, unless the bucket is public"
+        ],
+    ),
+    *(
+        (
+            rows,
+            {"source": "configmap://rows/rows.jsonl", "format": "messages"},
+            [f"dropped     datasets[0].path: {rows['path']}: {LOCAL}"],
+        )
+        for rows in (
+            {"path": "rows.jsonl"},
+            {"path": "data/rows.parquet"},
+            {"path": "data/rows.json.gz"},
+            {"path": "data/rows", "ds_type": "json"},
+            {"path": "/data/rows", "data_files": ["a.jsonl"]},
+        )
+    ),
+    ({"revision": 7}, {"format": "messages", "revision": "7"}, []),
+    (
+        {
+            "message_field_role": "from",
+            "message_field_content": "value",
+            "field_tools": "functions",
+        },
+        {"format": "sharegpt", "columns": {"messages": "messages", "tools": "functions"}},
+        [],
+    ),
+    (
+        {"path": "./rows.jsonl", "split": "train[:5]"},
+        {"source": "configmap://rows/rows.jsonl", "format": "messages", "maxSamples": 5},
+        [f"dropped     datasets[0].path: ./rows.jsonl: {LOCAL}"],
+    ),
+    (
+        {"type": "completion", "field": "body"},
+        {"format": "text", "columns": {"text": "body"}},
+        [f"changed     datasets[0].type: completion: {PIECES}"],
+    ),
+    (
+        {"type": "pretrain"},
+        {"format": "text"},
+        [f"changed     datasets[0].type: pretrain: {PIECES}"],
+    ),
+    (
+        {"type": {"field_instruction": "q", "field_input": "i", "field_output": "a"}},
+        {
+            "format": "alpaca",
+            "columns": {"instruction": "q", "input": "i", "output": "a"},
+        },
+        [f"dropped     datasets[0].type: {CUSTOM}"],
+    ),
+    *(
+        (
+            {"type": kind},
+            {"format": "alpaca", "promptTemplate": "alpaca"},
+            [f"equivalent  datasets[0].type: {kind}: {ALPACA}"],
+        )
+        for kind in ("alpaca", "alpaca:instruct", "alpaca_instruct.load")
+    ),
+    (
+        {"type": "messages", "field_thinking": "thoughts"},
+        {"format": "messages"},
+        [
+            "dropped     datasets[0].field_thinking: thoughts: the job does not rename the "
+            "key thoughts: rename it to reasoning_content in the rows"
+        ],
+    ),
+    (
+        {"template_thinking_key": "thoughts", "field_thinking": "thoughts"},
+        {"format": "messages"},
+        [],
+    ),
+    (
+        {"message_property_mappings": {"tool_calls": "calls", "name": "name"}},
+        {"format": "messages"},
+        [
+            "dropped     datasets[0].message_property_mappings: the job can rename only "
+            "the keys for the role and the content of a message: in the rows, rename calls to "
+            "tool_calls"
+        ],
+    ),
+    (
+        {"roles": {"critic": ["judge"], "tool": ["function", "tool"]}},
+        {"format": "messages", "mapping": {"roles": {"function": "tool"}}},
+        [
+            "dropped     datasets[0].roles: a job cannot rename a role to critic: the only "
+            "possible roles are system, developer, user, assistant, tool"
+        ],
+    ),
+    (
+        {"roles_to_train": ["user"]},
+        {"format": "messages"},
+        [
+            "dropped     datasets[0].roles_to_train: the loss covers only the messages of "
+            "the assistant"
+        ],
+    ),
+    ({"roles_to_train": ["gpt"]}, {"format": "messages"}, []),
+    *(
+        (
+            {key: "last"},
+            {"format": "messages"},
+            [
+                f"dropped     datasets[0].{key}: last: the loss always covers the end token of "
+                "each answer"
+            ],
+        )
+        for key in ("train_on_eos", "train_on_eot")
+    ),
+    *(
+        (
+            {key: "train"},
+            {"format": "messages"},
+            [
+                f"dropped     datasets[0].message_field_training{value}: the loss covers all "
+                "messages of the assistant: to exclude a message from the loss, set weight: "
+                "0 in this message"
+            ],
+        )
+        for key, value in (
+            ("message_field_training", ": train"),
+            ("message_field_training_detail", ""),
+        )
+    ),
+    (
+        {"type": "sharegpt", "field_messages": "messages", "drop_system_message": True},
+        {"format": "sharegpt", "columns": {"messages": "messages"}},
+        [
+            "dropped     datasets[0].drop_system_message: true: the job keeps the system "
+            "messages: remove them from the rows if the chat template rejects them",
+            "changed     datasets[0].type: sharegpt: the chat template of the job renders the "
+            "conversations",
+        ],
+    ),
+    (
+        {"conversation": "vicuna"},
+        {"format": "messages"},
+        [
+            "changed     datasets[0].conversation: vicuna: the chat template of the job "
+            "renders the conversations"
+        ],
+    ),
+]
 
 
 @pytest.mark.parametrize(
     ("rows", "expected", "notes"),
-    [
-        (
-            {"shards": 8, "shards_idx": 0, "preprocess_shards": 2},
-            {"format": "messages"},
-            [
-                "dropped     datasets[0].shards: 8: keeps one of 8 shards: Axolotl trains on 1/8 "
-                "of the rows (12.5 %), but the job trains on all rows. To train on fewer rows, "
-                "set dataset.maxSamples"
-            ],
-        ),
-        ({"revision": 7}, {"format": "messages", "revision": "7"}, []),
-        (
-            {"path": "./rows.jsonl", "split": "train[:5]"},
-            {"source": "configmap://rows/rows.jsonl", "format": "messages", "maxSamples": 5},
-            [
-                "dropped     datasets[0].path: ./rows.jsonl: is not a hub repository, so the job "
-                "reads the rows from a ConfigMap: create it (kubectl create configmap rows "
-                "--from-file=rows.jsonl), or put the rows into a dataset repository and set source "
-                "to hf://organization/name"
-            ],
-        ),
-        (
-            {"type": "completion", "field": "body"},
-            {"format": "text", "columns": {"text": "body"}},
-            [],
-        ),
-        ({"type": "pretrain"}, {"format": "text"}, []),
-        (
-            {"type": {"field_instruction": "q", "field_input": "i", "field_output": "a"}},
-            {
-                "format": "alpaca",
-                "columns": {"instruction": "q", "input": "i", "output": "a"},
-            },
-            [
-                "dropped     datasets[0].type: is a custom prompt: the job uses the chat template "
-                "of the base model instead. If the base model has no chat template, the job uses "
-                "the Alpaca prompt. To use the Alpaca prompt in both cases, set promptTemplate: "
-                "alpaca"
-            ],
-        ),
-        (
-            {"type": "alpaca"},
-            {"format": "alpaca", "promptTemplate": "alpaca"},
-            [
-                "equivalent  datasets[0].type: alpaca: Axolotl uses the Alpaca prompt even if the "
-                "model has a chat template, so the job sets promptTemplate: alpaca. To use the "
-                "chat template of the model, remove promptTemplate"
-            ],
-        ),
-        (
-            {"type": "alpaca_w_system.load_open_orca"},
-            {"format": "alpaca", "promptTemplate": "alpaca"},
-            [
-                "dropped     datasets[0].type: alpaca_w_system.load_open_orca: the job uses "
-                "format: alpaca; check that the prompt template and the column names of the job "
-                "match your rows",
-                "equivalent  datasets[0].type: alpaca_w_system.load_open_orca: Axolotl uses the "
-                "Alpaca prompt even if the model has a chat template, so the job sets "
-                "promptTemplate: alpaca. To use the chat template of the model, remove "
-                "promptTemplate",
-            ],
-        ),
-        (
-            {"type": "oasst"},
-            {"format": "auto"},
-            [
-                "dropped     datasets[0].type: oasst: the job sets format: auto; convert the rows "
-                "if the prepare stage rejects them"
-            ],
-        ),
-        (
-            {"type": "messages", "field_thinking": "thoughts"},
-            {"format": "messages"},
-            [
-                "dropped     datasets[0].field_thinking: thoughts: the job does not rename the "
-                "key thoughts: rename it to reasoning_content in the rows"
-            ],
-        ),
-        (
-            {"template_thinking_key": "thoughts", "field_thinking": "thoughts"},
-            {"format": "messages"},
-            [],
-        ),
-        (
-            {"message_property_mappings": {"tool_calls": "calls", "name": "name"}},
-            {"format": "messages"},
-            [
-                "dropped     datasets[0].message_property_mappings: the job can rename only "
-                "the keys for the role and the content of a message: in the rows, rename calls to "
-                "tool_calls"
-            ],
-        ),
-        (
-            {"roles": {"critic": ["judge"], "tool": ["function", "tool"]}},
-            {"format": "messages", "mapping": {"roles": {"function": "tool"}}},
-            [
-                "dropped     datasets[0].roles: a job cannot rename a role to critic: the only "
-                "possible roles are system, developer, user, assistant, tool"
-            ],
-        ),
-        (
-            {"roles_to_train": ["user"]},
-            {"format": "messages"},
-            [
-                "dropped     datasets[0].roles_to_train: the loss covers only the messages of "
-                "the assistant"
-            ],
-        ),
-        ({"roles_to_train": ["gpt"]}, {"format": "messages"}, []),
-        *(
-            (
-                {key: "last"},
-                {"format": "messages"},
-                [
-                    f"dropped     datasets[0].{key}: last: the loss always covers the end token of "
-                    "each answer"
-                ],
-            )
-            for key in ("train_on_eos", "train_on_eot")
-        ),
-        *(
-            (
-                {key: "train"},
-                {"format": "messages"},
-                [
-                    f"dropped     datasets[0].message_field_training{value}: the loss covers all "
-                    "messages of the assistant: to exclude a message from the loss, set weight: "
-                    "0 in this message"
-                ],
-            )
-            for key, value in (
-                ("message_field_training", ": train"),
-                ("message_field_training_detail", ""),
-            )
-        ),
-        (
-            {"type": "sharegpt", "field_messages": "messages", "drop_system_message": True},
-            {"format": "sharegpt", "columns": {"messages": "messages"}},
-            [
-                "dropped     datasets[0].drop_system_message: true: the job keeps the system "
-                "messages: remove them from the rows if the chat template rejects them",
-                "changed     datasets[0].type: sharegpt: the chat template of the job renders the "
-                "conversations",
-            ],
-        ),
-        (
-            {"conversation": "vicuna"},
-            {"format": "messages"},
-            [
-                "changed     datasets[0].conversation: vicuna: the chat template of the job "
-                "renders the conversations"
-            ],
-        ),
-    ],
+    DATASETS,
     ids=lambda value: str(value)[:40],
 )
 def test_setting_of_a_dataset_is_converted_with_these_notes(
@@ -581,7 +752,11 @@ def test_setting_of_a_dataset_is_converted_with_these_notes(
 ) -> None:
     manifest, found = convert(MINIMAL | {"datasets": [DATASET | rows]})
     standard = {"source": "hf://org/rows", "validationFraction": 0.0}
-    assert manifest["spec"]["dataset"] == standard | expected
+    if "weight" in expected:
+        assert manifest["spec"]["datasets"] == [{"name": "rows", **standard, **expected}]
+    else:
+        assert manifest["spec"]["dataset"] == standard | expected
+    assert findings(manifest) == []
     assert [*map(str, found)] == notes
 
 
@@ -609,7 +784,8 @@ def test_unknown_chat_template_and_rows_without_conversations_are_explained() ->
     ]
     rows = [{"path": "org/rows", "type": "completion"}]
     assert converted({"chat_template": "chatml", "datasets": rows})[1] == [
-        "equivalent  chat_template: chatml: has no effect on rows that are not conversations"
+        f"changed     datasets[0].type: completion: {PIECES}",
+        "equivalent  chat_template: chatml: has no effect on rows that are not conversations",
     ]
 
 
@@ -624,63 +800,164 @@ SIXTEEN_BITS = (
 )
 
 
+REFUSALS: list[tuple[dict[str, Any], str]] = [
+    ({"rl": "dpo"}, f"rl: dpo is not supported: {SUPERVISED}"),
+    ({"reward_model": True}, f"reward_model: true is not supported: {SUPERVISED}"),
+    (
+        {"process_reward_model": True},
+        f"process_reward_model: true is not supported: {SUPERVISED}",
+    ),
+    *(
+        ({key: "x"}, f"{key}: x {TEXT_ONLY}")
+        for key in (
+            "processor_type",
+            "image_size",
+            "image_resize_algorithm",
+            "freeze_mm_modules",
+        )
+    ),
+    *(
+        ({key: "x"}, f"{key}: x {SIXTEEN_BITS}")
+        for key in (
+            "gptq",
+            "model_quantization_config",
+            "nvfp4_merge_aware",
+            "dsv4_fp4_grouped_mode",
+        )
+    ),
+    (
+        {"plugins": ["a.diffusion.B"]},
+        f"plugins contains a.diffusion.B, which is not supported: {SUPERVISED} of causal models",
+    ),
+    *(
+        (
+            {"adapter": adapter},
+            f"adapter{text}, but a FineTuneJob trains only a QLoRA adapter: set `adapter: qlora`",
+        )
+        for adapter, text in (
+            ("llama-adapter", ": llama-adapter is not supported"),
+            (None, " is not set, so Axolotl trains all weights"),
+        )
+    ),
+    (
+        {"base_model": "./local"},
+        "base_model: ./local is not a repository on the Hugging Face Hub: set base_model to a "
+        "repository, as organization/name",
+    ),
+    (
+        {"base_model": None},
+        "base_model is not a repository on the Hugging Face Hub: set base_model to a "
+        "repository, as organization/name",
+    ),
+    ({"datasets": []}, "datasets must be a list of datasets: set path and type of one"),
+    *(
+        ({"datasets": found}, "datasets must be a list of datasets: set path and type of one")
+        for found in (None, ["x"], [{"path": "a/b", "type": "alpaca"}, "x"])
+    ),
+    (
+        {"datasets": [{"path": "a/b"}]},
+        "datasets[0].type is missing: set it, such as chat_template or alpaca",
+    ),
+    *(
+        (
+            {"datasets": [{"path": "org/rows", "type": kind}]},
+            f"datasets[0].type: {kind} is not supported, because a job cannot render the "
+            "prompt of this type. Set type to chat_template (conversations), alpaca "
+            "(instruction, input and output) or completion (text), and convert the rows if "
+            "their columns differ",
+        )
+        for kind in (
+            "alpaca:chat",
+            "alpaca:chatml",
+            "alpaca:phi",
+            "alpaca_chat.load_qa",
+            "alpaca_w_system.load_open_orca",
+            "alpaca_instruct.load_no_prompt",
+            "gpteacher",
+            "oasst",
+            "input_output",
+            "chat_template.argilla",
+            "sharegpt.load_role",
+        )
+    ),
+    (
+        {"datasets": [DATASET | {"path": "https://host/rows.jsonl"}]},
+        "datasets[0].path: https://host/rows.jsonl is not supported, because a job needs the "
+        "SHA-256 digest of a file at an https:// URL. Set path to the name of a local file, "
+        "such as rows.jsonl, and replace source in the FineTuneJob by the URL and the field "
+        "sha256",
+    ),
+    *(
+        (
+            {"datasets": [DATASET | {"path": path}]},
+            f"datasets[0].path: {path} is not supported: copy the rows to a dataset "
+            "repository on the Hugging Face Hub (organization/name) or to an S3 bucket "
+            "(s3://bucket/path)",
+        )
+        for path in ("gs://bucket/rows.jsonl", "az://a/b", "s3://UPPER/rows")
+    ),
+    *(
+        (
+            {"datasets": [DATASET | {"split": split}]},
+            f"datasets[0].split: {split} is not supported, because a job reads a whole split, "
+            "its first rows or a share of its rows: for the first 1000 rows, write "
+            "train[:1000]; for a tenth of the rows, write train[:10%]",
+        )
+        for split in ("train[10%:]", "train[:101%]", "train+test", "train[-5:]")
+    ),
+    (
+        {"chat_template_jinja": "template.jinja"},
+        "chat_template_jinja: template.jinja names a file: write the text of the template instead",
+    ),
+    (
+        {"datasets": [DATASET | {"roles": {"user": "human"}}]},
+        "datasets[0].roles is not a map of lists: write the names of each role as a list, such "
+        "as assistant: [gpt]",
+    ),
+    *(
+        (
+            {"datasets": [DATASET | {key: value}]},
+            f"datasets[0].{key}{shown} is not {kind}: write {kind}, or remove {key}",
+        )
+        for key, value, shown, kind in (
+            ("roles", ["a", "b"], "", "a map"),
+            ("path", ["a/b"], "", "a text"),
+            ("roles_to_train", [1], "", "a list of names"),
+            ("drop_system_message", "maybe", ": maybe", "true or false"),
+        )
+    ),
+    *(
+        (
+            {key: value},
+            f"{key}{shown} is not {kind}: write {kind}, or remove {key}",
+        )
+        for key, value, shown, kind in (
+            ("micro_batch_size", "auto", ": auto", "an integer"),
+            ("micro_batch_size", 1.5, ": 1.5", "an integer"),
+            ("lora_r", "sixteen", ": sixteen", "an integer"),
+            ("learning_rate", [1e-4], "", "a number"),
+            ("learning_rate", "nan", ": nan", "a number"),
+            ("sequence_len", True, ": true", "an integer"),
+            ("bnb_config_kwargs", "nf4", ": nf4", "a map"),
+            ("tf32", "fast", ": fast", "true or false"),
+        )
+    ),
+    (
+        {"learning_rate": -1},
+        "the configuration converts to an invalid FineTuneJob: "
+        "spec.training.learningRate: Input should be greater than 0 (it is -1.0)",
+    ),
+    (
+        {"datasets": [{"type": "alpaca"}]},
+        "datasets[0].path is missing: set it to a dataset repository on the Hugging Face Hub, "
+        "as organization/name",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"rl": "dpo"}, f"rl: dpo is not supported: {SUPERVISED}"),
-        ({"reward_model": True}, f"reward models are not supported: {SUPERVISED}"),
-        ({"process_reward_model": True}, f"reward models are not supported: {SUPERVISED}"),
-        *(
-            ({key: "x"}, f"{key}: x {TEXT_ONLY}")
-            for key in (
-                "processor_type",
-                "image_size",
-                "image_resize_algorithm",
-                "freeze_mm_modules",
-            )
-        ),
-        *(
-            ({key: "x"}, f"{key}: x {SIXTEEN_BITS}")
-            for key in (
-                "gptq",
-                "model_quantization_config",
-                "nvfp4_merge_aware",
-                "dsv4_fp4_grouped_mode",
-            )
-        ),
-        (
-            {"plugins": ["a.diffusion.B"]},
-            f"plugin a.diffusion.B is not supported: {SUPERVISED} of causal models",
-        ),
-        *(
-            (
-                {"adapter": adapter},
-                f"adapter is {text}, but a FineTuneJob trains only a QLoRA adapter: set "
-                "`adapter: qlora`",
-            )
-            for adapter, text in (
-                ("llama-adapter", "llama-adapter"),
-                (None, "not set, so Axolotl trains all weights"),
-            )
-        ),
-        (
-            {"base_model": "./local"},
-            "base_model is './local', which is not a repository on the Hugging Face Hub: set "
-            "base_model to a repository, as organization/name",
-        ),
-        (
-            {"base_model": None},
-            "base_model is '', which is not a repository on the Hugging Face Hub: set base_model "
-            "to a repository, as organization/name",
-        ),
-        ({"datasets": []}, "datasets is missing or empty: set a dataset with path and type"),
-        ({"datasets": ["x"]}, "datasets is missing or empty: set a dataset with path and type"),
-        (
-            {"datasets": [{"type": "alpaca"}]},
-            "datasets[0].path is missing: set it to a dataset repository on the Hugging Face Hub, "
-            "as organization/name",
-        ),
-    ],
+    REFUSALS,
     ids=lambda value: str(value)[:40],
 )
 def test_rejection_names_the_setting_and_the_remediation(
