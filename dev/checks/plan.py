@@ -102,7 +102,6 @@ def _check(*, background: bool = False) -> None:
     run("import rules", [environment.program("lint-imports")])
     run("generated files", [python, "-m", "finetune_api.crd.generate", "--check"])
     run("chart reference", [python, "-m", "chartdocs", "--check"])
-    run("Axolotl examples", [python, "-m", "axolotldocs", "--check"])
     run("support matrix", [python, str(paths.DEV / "conformance"), "check"])
     run("tutorial page", [python, str(paths.DEV / "tutorial"), "check"])
 
