@@ -8,7 +8,11 @@ from pydantic.alias_generators import to_camel
 
 
 class CamelModel(BaseModel):
-    """An immutable group of values. Unknown names are an error."""
+    """An immutable group of values. Unknown names are an error.
+
+    Python code constructs a model with snake_case names. What a user writes has camelCase names
+    only: validate it with ``by_name=False``, so that a name in snake_case is unknown.
+    """
 
     model_config = ConfigDict(
         extra="forbid",

@@ -97,7 +97,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     values = fit(layered(FineTuneJobSpec, lower, written), written)
     values = combined(values, entries, stored)
     try:
-        model = FineTuneJobSpec.model_validate(values)
+        model = FineTuneJobSpec.model_validate(values, by_name=False)
     except ValidationError as error:
         unknown = any(finding["type"] == "extra_forbidden" for finding in error.errors())
         refusal = UnknownField if unknown else InvalidSpec
@@ -124,7 +124,8 @@ def _require_valid(chart_defaults: Values) -> None:
             job["evaluation"] = {"dataset": {**rows, "source": "hf://org/test"}}
         values = layered(FineTuneJobSpec, job, chart_defaults)
         try:
-            FineTuneJobSpec.model_validate(fit_sources(fit_evaluation(values, {}), {}))
+            fitted = fit_sources(fit_evaluation(values, {}), {})
+            FineTuneJobSpec.model_validate(fitted, by_name=False)
         except ValidationError as error:
             errors.append(error)
         else:

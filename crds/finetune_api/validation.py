@@ -109,7 +109,7 @@ def _head(manifest: Mapping[str, Any]) -> Iterator[Finding]:
 def _types(written: Values) -> list[ErrorDetails]:
     """Return the fields that are unknown or missing, or whose type or bounds are violated."""
     try:
-        FineTuneJobSpec.model_validate(written, strict=True, context=WITHOUT_RULES)
+        FineTuneJobSpec.model_validate(written, strict=True, context=WITHOUT_RULES, by_name=False)
     except ValidationError as error:
         return error.errors(include_url=False)
     return []

@@ -22,6 +22,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.defaulting import (
     InvalidSpec,
     Resolved,
+    UnknownField,
     builtin_defaults,
     effective_defaults,
     resolve,
@@ -369,6 +370,10 @@ def test_fields_of_a_default_dataset_do_not_apply_to_another_dataset(own: Spec) 
             "defaults.evaluation.dataset.columns.answer: unknown field; remove it",
         ),
         (
+            {"training": {"max_steps": 16}},
+            "defaults.training.max_steps: unknown field; remove it",
+        ),
+        (
             {"training": {"lora": {"rank": 16}}},
             "defaults.training.lora.rank: unknown field; remove it",
         ),
@@ -381,6 +386,7 @@ def test_fields_of_a_default_dataset_do_not_apply_to_another_dataset(own: Spec) 
     ids=[
         "split-with-space",
         "unknown-column",
+        "name-in-snake-case",
         "unknown-field",
         "value-out-of-bounds",
         "epochs-and-maxSteps",
@@ -472,3 +478,8 @@ def test_conversations_have_no_prompt_format(format_: str) -> None:
     defaults = effective_defaults({"dataset": {"promptFormat": "Q: {prompt}"}})
     assert resolve(_dataset("prompt-completion"), defaults).spec.common_dataset.prompt_format
     assert resolve(_dataset(format_), defaults).spec.common_dataset.prompt_format is None
+
+
+def test_field_in_snake_case_is_unknown() -> None:
+    with pytest.raises(UnknownField, match=r"spec\.training\.max_steps: unknown field"):
+        resolve(merged(ALPACA, {"training": {"max_steps": 5}}), DEFAULTS)

@@ -3,10 +3,12 @@
 The integration tests apply the same manifests to a real API server.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.api.leaves import Leaf, leaves
 
 from finetune_api import API_VERSION, KIND
 from finetune_api.validation import findings, is_job
@@ -17,6 +19,13 @@ SPEC: dict[str, Any] = {
     "model": {"source": "hf://org/model"},
     "dataset": {"source": "hf://org/rows", "format": "alpaca"},
 }
+
+
+LISTS = ("datasets", "tolerations")
+
+
+def snake_case(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
 def job(**spec: Any) -> dict[str, Any]:
@@ -75,6 +84,39 @@ def test_all_errors_are_listed_with_field_value_and_remediation() -> None:
         "value, or set operator: Equal",
         "spec.nonsense": "unknown field: remove it",
     }
+
+
+def test_each_field_in_snake_case_is_listed_with_its_name_next_to_other_errors() -> None:
+    training = {
+        "learning_rate": 0.1,
+        "max_steps": 10,
+        "effective_batch_size": 3,
+        "epochs": "3",
+        "advanced": {"micro_batch_size": 2},
+        "lora": {"target_modules": ["q_proj"]},
+    }
+    assert found(job(training=training)) == {
+        "spec.training.learning_rate": "unknown field: did you mean learningRate?",
+        "spec.training.max_steps": "unknown field: did you mean maxSteps?",
+        "spec.training.effective_batch_size": "unknown field: did you mean effectiveBatchSize?",
+        "spec.training.epochs": "set a number (value: '3')",
+        "spec.training.advanced.micro_batch_size": "unknown field: did you mean microBatchSize?",
+        "spec.training.lora.target_modules": "unknown field: did you mean targetModules?",
+    }
+
+
+SNAKE_CASE = [leaf for leaf in leaves() if snake_case(leaf.path[-1]) != leaf.path[-1]]
+
+
+@pytest.mark.parametrize("leaf", SNAKE_CASE, ids=str)
+def test_each_field_is_suggested_for_its_name_in_snake_case(leaf: Leaf) -> None:
+    *groups, name = leaf.path
+    values: Any = {snake_case(name): "x"}
+    for group in reversed(groups):
+        values = {group: [values] if group in LISTS else values}
+    path = "".join(f".{each}[0]" if each in LISTS else f".{each}" for each in groups)
+    messages = found(job(**values))
+    assert messages[f"spec{path}.{snake_case(name)}"] == f"unknown field: did you mean {name}?"
 
 
 def test_every_broken_rule_of_a_group_is_listed() -> None:
