@@ -42,6 +42,9 @@ class StrictLoader(Loader):
         """Return the mapping. Raises ConstructorError for a duplicate key."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                # The base class rejects lists and maps as keys.
+                continue
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} is set twice", key.start_mark
@@ -51,6 +54,8 @@ class StrictLoader(Loader):
 
 
 STDIN = Path("-")
+TEMPLATE = "{{"
+"""Begin of an expression in a template of Helm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +133,13 @@ def of(documents: Sequence[dict[str, Any]], *, at: str) -> SpecFile:
 
 def load(path: Path, loader: type[yaml.SafeLoader] = Loader) -> list[dict[str, Any]]:
     """Return the objects of a YAML file, or of stdin if the path is ``-``. Raises InvalidSpec."""
+    text = ""
     try:
         text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
         return [each for each in yaml.load_all(text, loader) if isinstance(each, dict)]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidSpec(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        # ValueError: text that is not UTF-8, and values that look like dates but are none.
+        problem = " ".join(str(error).split())
+        if TEMPLATE in text:
+            problem += ". It looks like a template: render it, for example with helm template"
+        raise InvalidSpec(f"{path} cannot be read: {problem}") from None

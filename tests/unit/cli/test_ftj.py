@@ -35,6 +35,9 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     return code, said.out, said.err
 
 
+RENDER = "It looks like a template: render it, for example with helm template"
+
+
 @pytest.mark.parametrize("command", ftj.COMMANDS)
 def test_help_describes_the_command_and_every_option(
     command: str, capsys: pytest.CaptureFixture[str]
@@ -177,6 +180,29 @@ def test_validate_continues_after_a_file_that_cannot_be_read(
     assert "b.yaml: FineTuneJob support is valid" in out
     assert f"{tmp_path / 'a.yaml'} cannot be read" in err
     assert "absent.yaml cannot be read" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{{ .Values.name }}: x\n", RENDER),
+        ("metadata: {name: {{ .Values.name }}}\n", RENDER),
+        ("{{- if .Values.enabled }}\nkind: ConfigMap\n{{- end }}\n", RENDER),
+        ("? [a, b]\n: c\n", "found unhashable key"),
+        ("date: 2026-13-01\n", "month must be in 1..12"),
+    ],
+)
+def test_validate_continues_after_a_file_that_is_no_manifest(
+    text: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "chart.yaml").write_text(text)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB))
+    code, out, err = shown(capsys, "validate", "-f", str(tmp_path))
+    assert (code, out) == (64, f"{tmp_path}/job.yaml: FineTuneJob support is valid\n")
+    (line, count) = err.splitlines()
+    assert line.startswith(f"{tmp_path}/chart.yaml cannot be read: ")
+    assert problem in line
+    assert count == "1 error"
 
 
 def test_validate_rejects_a_key_that_is_set_twice(
