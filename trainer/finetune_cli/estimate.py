@@ -96,9 +96,10 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     if found.refusal is not None:
         raise found.refusal
     if cards.find(found.card) is None:
+        close = " or ".join(cards.similar(found.card))
+        known = f"Did you mean {close}?" if close else f"Known GPUs: {', '.join(cards.CARDS)}"
         raise InvalidSpec(
-            f"GPU {found.card} is not in the GPU table, so its memory is not checked. Known GPUs: "
-            f"{', '.join(cards.CARDS)}"
+            f"GPU {found.card} is not in the GPU table, so its memory is not checked. {known}"
         )
     return 0
 

@@ -113,3 +113,22 @@ def test_an_unknown_card_ends_with_64(estimated: Any) -> None:
     assert code == 64
     assert "volume" in out, "the table comes first"
     assert "GPU NVIDIA-Imaginary is not in the GPU table" in err
+    assert "Known GPUs: " in err
+
+
+@pytest.mark.parametrize(
+    ("card", "suggested"),
+    [
+        ("H100", "NVIDIA-H100-PCIe or NVIDIA-H100-80GB-HBM3"),
+        ("a6000", "NVIDIA-RTX-A6000"),
+        ("NVIDIA-A100-SXM-80GB", "NVIDIA-A100-SXM4-80GB"),
+    ],
+)
+def test_an_incomplete_name_of_a_card_ends_with_the_names_that_are_similar(
+    estimated: Any, card: str, suggested: str
+) -> None:
+    code, _, err = estimated("--card", card)
+    assert code == 64
+    assert f"Did you mean {suggested}" in err
+    assert "Known GPUs" not in err
+    assert "Tesla" not in err

@@ -5,6 +5,7 @@ Memory is ``memory.total`` of nvidia-smi in MiB with ECC as shipped: a "24 GB" A
 NVIDIA's data sheets. The compute capability is from developer.nvidia.com/cuda-gpus.
 """
 
+import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ SHARED = "-SHARED"
 MIG_USABLE = 0.9
 """Usable share of the memory of a MIG device. ``nvidia-smi mig -lgip`` lists 9.75 GiB for an eighth
 of an H100 (98 %), and 4.75 GiB for an eighth of an A100 with 40 GB (95 %)."""
+SIMILARITY = 0.8
+"""Similarity from which a name is suggested. Below it, names of other cards are similar, too."""
 MIN_CAPABILITY = (7, 5)
 """Turing, the oldest architecture in the PyTorch and bitsandbytes of this image (CUDA 13)."""
 
@@ -82,6 +85,14 @@ def find(name: str) -> Card | None:
     if mig:
         card = _mig_device(card, profile)
     return card and replace(card, shared=name.endswith(SHARED))
+
+
+def similar(name: str) -> list[str]:
+    """Return the cards whose names contain a name, or else those with a similar name."""
+    wanted = _plain(name)
+    names = {_plain(card): card for card in CARDS}
+    close = difflib.get_close_matches(wanted, names, cutoff=SIMILARITY)
+    return [names[each] for each in names if wanted in each] or [names[each] for each in close]
 
 
 def _mig_device(card: Card, profile: str) -> Card | None:
