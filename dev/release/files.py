@@ -20,6 +20,10 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 SUMS = "SHA256SUMS"
 CRD = "finetune.dev_finetunejobs.yaml"
 FIRST_JOB = "first-job.yaml"
+ABOUT_FIRST_JOB = """\
+# The first job of the documentation, and a ConfigMap with its rows. In the repository, these are
+# the files examples/first-job.yaml (the job alone) and examples/velmora-facts.jsonl (the rows).
+"""
 PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "crds", "operator", "trainer")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "build")
 
@@ -33,7 +37,7 @@ def clear(folder: Path) -> None:
 def write(root: Path, folder: Path) -> None:
     """Write the wheel, the CRD, its schema for catalogues, and the first job."""
     shutil.copy(root / "crds" / CRD, folder / CRD)
-    (folder / FIRST_JOB).write_text(first_job(root), encoding="utf-8")
+    (folder / FIRST_JOB).write_text(first_job_file(root), encoding="utf-8")
     group, _, version = API_VERSION.partition("/")
     # The layout of the catalogues that kubeconform and editors read.
     schema = folder / "schemas" / group / f"{KIND.lower()}_{version}.json"
@@ -69,6 +73,11 @@ def first_job(root: Path) -> str:
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: velmora-facts}\ndata:\n"
         f"  rows.jsonl: |\n{textwrap.indent(rows, '    ')}---\n{job[job.index('apiVersion') :]}"
     )
+
+
+def first_job_file(root: Path) -> str:
+    """Return the file with the first job, which says how it differs from the file of this name."""
+    return f"{ABOUT_FIRST_JOB}{first_job(root)}"
 
 
 def write_sums(folder: Path) -> None:

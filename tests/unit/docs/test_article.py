@@ -4,15 +4,19 @@ The settings are those of "Practical QLoRA Fine-tuning: Axolotl & Unsloth",
 https://tanhdev.com/series/slm-playbook/part-3-lora-qlora-tuning/ (read in November 2026).
 """
 
+import json
 import math
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 from tests.unit.docs.links import ROOT
+from tests.unit.trainer import shapes
 
 from finetune_api.defaulting import effective_defaults, resolve
+from finetune_cli import estimate, job_file
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 INSTRUCT = "hf://meta-llama/Meta-Llama-3-8B-Instruct"
@@ -145,6 +149,23 @@ def test_each_deviation_has_a_reason(name: str, settings: dict[str, Any]) -> Non
             continue
         assert explained is deviates, path
         assert not deviates or value.article != value.job
+
+
+def test_memory_in_the_comment_is_that_of_the_estimate(tmp_path: Path) -> None:
+    text = text_of("llama3-8b-article")
+    (tmp_path / "config.json").write_text(json.dumps(shapes.LLAMA3_8B))
+
+    def memory(checkpointing: str) -> str:
+        job = yaml.safe_load(text)
+        job["spec"]["training"]["advanced"] |= {
+            "backend": "trl",
+            "gradientCheckpointing": checkpointing == "on",
+        }
+        found = estimate.of(job_file.of([job], at="the example"), model=tmp_path)
+        return f"{found.estimate.training.total / 2**30:.0f} GiB"
+
+    comment = " ".join(re.findall(r"# (.*)", text))
+    assert f"needs {memory('off')} of GPU memory instead of {memory('on')}" in comment
 
 
 def test_the_warm_up_of_the_script_has_its_ten_steps() -> None:

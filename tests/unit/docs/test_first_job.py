@@ -12,7 +12,7 @@ from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import TRL, Facts
 from finetune_trainer.runtime import capabilities, cards
-from release.files import first_job
+from release.files import first_job, first_job_file
 
 CONSTRAINTS = (ROOT / "constraints/trainer.txt").read_text()
 CHART = yaml.safe_load((ROOT / "charts/finetune-operator/values.yaml").read_text())
@@ -46,6 +46,15 @@ def test_first_job_of_a_release_is_that_of_the_readme_with_its_rows() -> None:
     name, _, key = job["spec"]["dataset"]["source"].removeprefix("configmap://").partition("/")
     assert rows["metadata"]["name"] == name
     assert rows["data"] == {key: (ROOT / "examples/velmora-facts.jsonl").read_text()}
+
+
+def test_file_of_a_release_says_how_it_differs_from_the_example_of_its_name() -> None:
+    about, _, manifest = first_job_file(ROOT).partition("apiVersion")
+    assert f"apiVersion{manifest}" == first_job(ROOT)
+    assert all(line.startswith("# ") for line in about.splitlines())
+    for name in re.findall(r"examples/\S+", about):
+        assert (ROOT / name).is_file()
+    assert "examples/first-job.yaml (the job alone)" in about
 
 
 def test_notes_of_the_chart_contain_the_first_job_of_the_release() -> None:
