@@ -15,6 +15,8 @@ from finetune_cli.axolotl.row_format import is_custom, row_format
 from finetune_cli.axolotl.sources import source
 
 SPLIT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(\[:(?P<rows>[1-9][0-9]*)(?P<percent>%)?\])?")
+COPIED = {"revision": "revision"}
+"""Setting of a dataset → field of the job with the same text."""
 NAME_LENGTH = 20
 """Characters of the name of a dataset, without the number that makes it unique."""
 
@@ -101,8 +103,9 @@ def _entries(settings: Settings, group: str, *, configmap: str) -> Iterable[Entr
 
 def _entry(one: Settings, *, configmap: str) -> Entry:
     rows: dict[str, Any] = {"source": source(one, configmap=configmap), **row_format(one)}
-    if (revision := one.text("revision")) is not None:
-        rows["revision"] = revision
+    for key, name in COPIED.items():
+        if (value := one.text(key)) is not None:
+            rows[name] = value
     shares: dict[str, float] = {}
     if (found := _split(one)) is not None:
         if not rows["source"].startswith("configmap://"):
@@ -115,17 +118,7 @@ def _entry(one: Settings, *, configmap: str) -> Entry:
     one.take("shards_idx", "preprocess_shards")
     if shards is not None and shards > 1:
         shares["shards"] = 1 / shards
-    _note_configuration(one)
     return Entry(settings=one, rows=rows, shares=shares)
-
-
-def _note_configuration(one: Settings) -> None:
-    if one.take("name") is not None:
-        one.dropped(
-            "name",
-            "a job reads all configurations of a repository: put the rows of this configuration "
-            "into a repository of their own",
-        )
 
 
 def _split(one: Settings) -> re.Match[str] | None:

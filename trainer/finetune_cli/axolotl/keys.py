@@ -7,11 +7,11 @@ from finetune_cli.axolotl.notes import Severity
 MEANINGLESS = frozenset(
     {
         # Paths and process settings of Axolotl, which a job on its own volume does not need.
-        "output_dir", "dataset_prepared_path", "skip_prepare_dataset", "base_model_config",
+        "output_dir", "dataset_prepared_path", "skip_prepare_dataset",
         "model_type", "tokenizer_type", "tokenizer_use_fast", "tokenizer_legacy",
         "is_llama_derived_model", "is_mistral_derived_model", "strict", "debug", "local_rank",
-        "save_safetensors", "group_by_length", "dataset_num_proc", "dataset_processes",
-        "gradient_checkpointing_kwargs", "auto_resume_from_checkpoints", "resume_from_checkpoint",
+        "save_safetensors", "dataset_num_proc", "dataset_processes",
+        "gradient_checkpointing_kwargs", "auto_resume_from_checkpoints",
         "eval_batch_size", "eval_sample_packing", "eval_table_size", "eval_max_new_tokens",
         "shuffle_merged_datasets", "logging_dir", "low_cpu_mem_usage", "remove_unused_columns",
         "experimental_skip_move_to_device", "include_tokens_per_second", "dataloader_num_workers",
@@ -74,7 +74,11 @@ EXACT: dict[str, tuple[Severity, str]] = {
         Severity.DROPPED,
         "only the modules in training.lora.modulesToSave are trained in full",
     ),
-    "lora_model_dir": (Severity.DROPPED, "a job starts with a new adapter"),
+    **dict.fromkeys(
+        ("lora_model_dir", "resume_from_checkpoint"),
+        (Severity.DROPPED, "a job starts with a new adapter"),
+    ),
+    "group_by_length": (Severity.CHANGED, _ORDER),
     "loraplus_lr_embedding": (
         Severity.EQUIVALENT,
         "this rate applies only to an adapter on the embedding, which a job does not have",
@@ -111,6 +115,15 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
 }
 """Begin of a setting → severity and reason."""
 
+DATASET: dict[str, tuple[Severity, str]] = {
+    "name": (
+        Severity.DROPPED,
+        "a job reads all configurations of a repository: put the rows of this configuration into a "
+        "repository of their own",
+    ),
+}
+"""Setting of a dataset → severity and reason."""
+
 UNKNOWN = (Severity.DROPPED, "a FineTuneJob has no such setting")
 
 PLUGINS: dict[str, tuple[Severity, str]] = {
@@ -123,8 +136,10 @@ PLUGINS: dict[str, tuple[Severity, str]] = {
 """Package of a plugin in ``axolotl.integrations`` → severity and reason."""
 
 
-def verdict(key: str) -> tuple[Severity, str]:
+def verdict(key: str, *, of_dataset: bool) -> tuple[Severity, str]:
     """Return severity and reason of a setting that the conversion does not use."""
+    if of_dataset:
+        return DATASET.get(key, UNKNOWN)
     if key in EXACT:
         return EXACT[key]
     return next((found for prefix, found in PREFIXES.items() if key.startswith(prefix)), UNKNOWN)

@@ -101,7 +101,8 @@ class Settings:
         """Add a note about each key that was not read and has a value."""
         for key, value in self._values.items():
             if key not in self._taken | keys.MEANINGLESS and value not in (False, "", [], {}):
-                self._note(*self._verdict(key))
+                severity, reason = keys.verdict(key, of_dataset=bool(self.at))
+                self._note(severity, key, reason)
 
     def refusal(self, key: str, text: str) -> Refusal:
         """Return an error that names a setting with its value; ``text`` continues the sentence."""
@@ -120,10 +121,6 @@ class Settings:
     def _wrong(self, names: tuple[str, ...], kind: str) -> Refusal:
         key = next(name for name in names if name in self._values)
         return self.refusal(key, f"is not {kind}: write {kind}, or remove {key}")
-
-    def _verdict(self, key: str) -> tuple[Severity, str, str]:
-        severity, reason = keys.UNKNOWN if self.at else keys.verdict(key)
-        return severity, key, reason
 
     def _note(self, severity: Severity, key: str, text: str) -> None:
         text = f"{self.named(key)}: {text}"

@@ -15,6 +15,7 @@ GOLDEN = Path(__file__).parent / "golden" / "settings.json"
 
 def test_settings_and_severities_are_those_of_the_golden_file() -> None:
     tables = {"exact": keys.EXACT, "prefixes": keys.PREFIXES, "plugins": keys.PLUGINS}
+    tables["dataset"] = keys.DATASET
     found = {
         name: {key: severity.name for key, (severity, _) in sorted(table.items())}
         for name, table in tables.items()
