@@ -24,6 +24,13 @@ NEAREST_OPTIMIZERS = {
 FSDP_CHECKPOINTING = ("activation_checkpointing", "fsdp_activation_checkpointing")
 WARMUP, LONGEST_WARMUP = 0.03, 100
 """Axolotl's warmup if none is set: a fraction of all steps, and its maximum in steps."""
+UNKNOWN_STEPS = {
+    "warmup_ratio": "is not set: the warmup takes 3 % of all steps, as in Axolotl, but there it is "
+    f"never longer than {LONGEST_WARMUP} steps",
+    "warmup_steps": "is a number of steps, but warmupRatio is a fraction of all steps. The number "
+    "of all steps is not known yet, so the job uses the default warmupRatio: 0.03",
+}
+"""Notes about a warmup that needs the number of all steps."""
 PROJECTIONS = re.compile(r"\(([a-z_|]+)\)(_proj)|([a-z_]+_proj[a-z_]*)")
 
 
@@ -203,29 +210,19 @@ def _scheduler(settings: Settings) -> str:
 
 def _warmup(settings: Settings, steps: int | None) -> float | None:
     ratio, count = settings.number("warmup_ratio"), settings.number("warmup_steps")
-    if ratio is None and count is None:
-        if not steps:
-            settings.changed(
-                "warmup_ratio",
-                "is not set: the warmup takes 3 % of all steps, as in Axolotl, but there it is "
-                f"never longer than {LONGEST_WARMUP} steps",
-            )
-            return None
-        count = min(int(WARMUP * steps), LONGEST_WARMUP)
-    if ratio is None and count is not None:
-        if not steps:
-            settings.changed(
-                "warmup_steps",
-                "is a number of steps, but warmupRatio is a fraction of all steps. The number of "
-                "all steps is not known yet, so the job uses the default warmupRatio: 0.03",
-            )
-            return None
-        ratio = round(count / steps, 4)
-    if ratio is not None and ratio > 0.5:
-        settings.changed(
-            "warmup_ratio", "exceeds the maximum of 0.5, so the job sets warmupRatio: 0.5"
-        )
-    return None if ratio is None else min(0.5, ratio)
+    key = "warmup_steps" if ratio is None and count is not None else "warmup_ratio"
+    if ratio is None and count is not None and 0 < count < 1:
+        # transformers reads such a number as a fraction of all steps.
+        ratio = count
+    if ratio is None and steps:
+        default = min(int(WARMUP * steps), LONGEST_WARMUP)
+        ratio = round((default if count is None else count) / steps, 4)
+    if ratio is None:
+        settings.changed(key, UNKNOWN_STEPS[key])
+        return None
+    if ratio > 0.5:
+        settings.changed(key, "exceeds half of all steps, so the job sets warmupRatio: 0.5")
+    return min(0.5, ratio)
 
 
 def _attention(settings: Settings) -> str | None:

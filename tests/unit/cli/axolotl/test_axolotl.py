@@ -204,7 +204,7 @@ def test_invalid_name_on_the_command_line_is_refused(capsys: pytest.CaptureFixtu
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "a job trains no adapter on lm_head"),
         (
             {"warmup_ratio": 0.7},
-            "warmup_ratio: 0.7: exceeds the maximum of 0.5, so the job sets warmupRatio: 0.5",
+            "warmup_ratio: 0.7: exceeds half of all steps, so the job sets warmupRatio: 0.5",
         ),
     ],
 )

@@ -325,6 +325,24 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         [],
     ),
     (
+        {"warmup_ratio": None, "warmup_steps": 0.1, "max_steps": 50},
+        {"maxSteps": 50, "epochs": ABSENT, "advanced.warmupRatio": 0.1},
+        [],
+    ),
+    (
+        {"warmup_ratio": None, "warmup_steps": 0.1},
+        {"advanced.warmupRatio": 0.1},
+        [],
+    ),
+    (
+        {"warmup_ratio": None, "warmup_steps": 60, "max_steps": 100},
+        {"maxSteps": 100, "epochs": ABSENT, "advanced.warmupRatio": 0.5},
+        [
+            "changed     warmup_steps: 60: exceeds half of all steps, so the job sets "
+            "warmupRatio: 0.5"
+        ],
+    ),
+    (
         {"warmup_ratio": None, "warmup_steps": 0, "max_steps": 100},
         {"maxSteps": 100, "epochs": ABSENT, "advanced.warmupRatio": 0.0},
         [],
@@ -336,7 +354,7 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         {"warmup_ratio": 0.51},
         {"advanced.warmupRatio": 0.5},
         [
-            "changed     warmup_ratio: 0.51: exceeds the maximum of 0.5, so the job sets "
+            "changed     warmup_ratio: 0.51: exceeds half of all steps, so the job sets "
             "warmupRatio: 0.5"
         ],
     ),
