@@ -21,9 +21,9 @@ def row_format(one: Settings) -> dict[str, Any]:
     if isinstance(kind, dict):
         one.dropped(
             "type",
-            "is a custom prompt, but the job renders instruction and input with the chat template "
-            "of the base model, or with the Alpaca prompt if the base model has no chat template. "
-            "To choose a prompt, set promptTemplate or promptFormat of the dataset",
+            "is a custom prompt, but the job renders instruction and input as promptTemplate says: "
+            "with the chat template of the base model, or with the Alpaca prompt. To use a prompt "
+            "of your own, set promptFormat",
         )
         columns = {part: kind.get(f"field_{part}") for part in PARTS}
         return with_columns("alpaca", columns)

@@ -561,9 +561,9 @@ PIECES = (
     "(training.advanced.overlong): split long texts in the dataset"
 )
 CUSTOM = (
-    "is a custom prompt, but the job renders instruction and input with the chat template of the "
-    "base model, or with the Alpaca prompt if the base model has no chat template. To choose a "
-    "prompt, set promptTemplate or promptFormat of the dataset"
+    "is a custom prompt, but the job renders instruction and input as promptTemplate says: with "
+    "the chat template of the base model, or with the Alpaca prompt. To use a prompt of your own, "
+    "set promptFormat"
 )
 ALPACA = (
     "Axolotl uses the Alpaca prompt even if the model has a chat template, so the job sets "
