@@ -4,6 +4,9 @@ from typing import Any
 
 from finetune_cli.axolotl.reader import Settings
 
+STOPS = ", once per epoch, at which training can also stop"
+"""Addition to the notes about the interval of evaluations, with early stopping."""
+
 
 def intervals(settings: Settings, *, epochs: float, held_out: bool) -> dict[str, Any]:
     """Return the fields of ``training.advanced``. held_out: whether rows are held out."""
@@ -63,6 +66,3 @@ def _every(settings: Settings, steps: str, times: str, *, stops: bool = False) -
         )
         return None
     return int(value) if value else None
-
-
-STOPS = ", once per epoch, at which training can also stop"
