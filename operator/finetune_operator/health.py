@@ -1,8 +1,8 @@
 """HTTP server of the probes: ``/healthz`` and ``/readyz``.
 
 ``/healthz`` fails if a worker has ended or has processed one job for ``STUCK_SECONDS``; a restart
-resolves both. ``/readyz`` fails until FineTuneJobs are watched and the objects of all other kinds
-have been listed. A standby is ready too.
+resolves both. ``/readyz`` fails until all parts have started and the objects that jobs own have
+been listed. A standby is ready too.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -22,13 +22,13 @@ class Health:
 
     def __init__(self, controller: Controller, children: Sequence[Reflector]) -> None:
         self._controller, self._children = controller, children
-        self.watching = False
-        """Whether FineTuneJobs are watched."""
+        self.started = False
+        """Whether all parts run, so that kopf starts to watch FineTuneJobs."""
 
     @property
     def ready(self) -> bool:
         """Whether the store is kept up to date."""
-        return self.watching and all(each.synced.is_set() for each in self._children)
+        return self.started and all(each.synced.is_set() for each in self._children)
 
     def failure_reason(self) -> str | None:
         """Return why the process must be restarted, None if it is healthy."""

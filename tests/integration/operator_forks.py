@@ -1,7 +1,7 @@
 """Operators that are forked from a process that has already imported the operator.
 
 Imports are most of the processor time of a start, and the tests start dozens of operators.
-A forked operator is still a process with its own arguments, environment, log and signals. It is a
+A forked operator is still a process with its own environment, log and signals. It is a
 child of the tests: they are the subreaper of their descendants, and the process that forked the
 operator's parent ends at once.
 """
@@ -96,12 +96,12 @@ def available() -> bool:
     return bool(_servers)
 
 
-def fork(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork:
-    """Start an operator with these arguments and exactly this environment."""
+def fork(environment: Mapping[str, str], log: Path) -> Fork:
+    """Start an operator with exactly this environment."""
     (running,) = _servers
     assert running.stdin is not None
     assert running.stdout is not None
-    request = {"arguments": arguments, "environment": dict(environment), "log": str(log)}
+    request = {"environment": dict(environment), "log": str(log)}
     running.stdin.write(json.dumps(request).encode() + b"\n")
     running.stdin.flush()
     return Fork(int(running.stdout.readline()))
@@ -109,7 +109,7 @@ def fork(arguments: Sequence[str], environment: Mapping[str, str], log: Path) ->
 
 def serve() -> None:
     """Fork an operator for each request. Returns only in an operator."""
-    import finetune_operator.manager  # noqa: F401
+    import finetune_operator.app  # noqa: F401
 
     exec(SHORT_DELAYS)
     tests = os.getppid()
@@ -124,9 +124,7 @@ def serve() -> None:
     os._exit(0)
 
 
-def _become_operator(
-    tests: int, *, arguments: list[str], environment: dict[str, str], log: str
-) -> None:
+def _become_operator(tests: int, *, environment: dict[str, str], log: str) -> None:
     """Wait until this process is a child of the tests, and report its id to them."""
     while os.getppid() != tests:
         time.sleep(0.001)
@@ -140,7 +138,6 @@ def _become_operator(
         os.dup2(opened, descriptor)
         os.close(opened)
     os.dup2(1, 2)
-    sys.argv = ["finetune_operator", *arguments]
     os.environ.clear()
     os.environ.update(environment)
 

@@ -217,23 +217,24 @@ def starting(
     file = folder / f"config-{uuid.uuid4().hex}.yaml"
     file.write_text(yaml.safe_dump(config))
     metrics_port, probe_port = port or free_port(), free_port()
-    arguments = ["--config", str(file)]
-    arguments += ["--metrics-port", str(metrics_port), "--probe-port", str(probe_port)]
     variables = {
         **os.environ,
         "KUBECONFIG": str(kubeconfig or plane.kubeconfig),
         "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
         "POD_NAME": pod,
+        "FINETUNE_CONFIG": str(file),
+        "FINETUNE_METRICS_PORT": str(metrics_port),
+        "FINETUNE_PROBE_PORT": str(probe_port),
         **(environment or {}),
     }
     log = folder / f"operator-{time.monotonic_ns()}.log"
     shorter = operator_forks.SHORT_DELAYS if forked and operator_forks.available() else ""
     if shorter and not prelude and not environment:
-        started = _forked(arguments, variables, log)
+        started = _forked(variables, log)
     else:
         first = shorter + prelude
         code = ["-c", f"{first}\n{_MAIN}"] if first else ["-m", "finetune_operator"]
-        started = process([sys.executable, *code, *arguments], log, variables)
+        started = process([sys.executable, *code], log, variables)
     with started as running:
         yield OperatorProcess(
             process=running, metrics_port=metrics_port, probe_port=probe_port, log=log
@@ -241,10 +242,8 @@ def starting(
 
 
 @contextmanager
-def _forked(
-    arguments: list[str], variables: Mapping[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes] | Fork]:
-    running = operator_forks.fork(arguments, variables, log)
+def _forked(variables: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes] | Fork]:
+    running = operator_forks.fork(variables, log)
     try:
         yield running
     finally:

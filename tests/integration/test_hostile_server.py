@@ -18,6 +18,7 @@ from tests.busy_machine import fastest
 from tests.integration import operatorprocess
 from tests.integration.controlplane import (
     CRD,
+    PATIENCE_SECONDS,
     ApiError,
     ControlPlane,
     install_crd,
@@ -32,8 +33,8 @@ from finetune_operator.controller.resync import RESYNC_SECONDS
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
 SILENT_SECONDS = 3
 SILENT = (
-    "from finetune_operator.controller import handlers; "
-    f"handlers.WATCH_TIMEOUT_SECONDS = {SILENT_SECONDS}.0; "
+    "from finetune_operator.kube import kopf_settings; "
+    f"kopf_settings.WATCH_TIMEOUT_SECONDS = {SILENT_SECONDS}.0; "
     f"from finetune_operator.kube import client; client.SILENCE_SECONDS = {SILENT_SECONDS}.0"
 )
 
@@ -154,25 +155,33 @@ class Account:
 
 
 def test_a_crd_is_deleted_and_created_again(
-    operator: OperatorProcess, control_plane: ControlPlane, place: Namespace
+    control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
-    place.submit("before")
-    place.wait_until_preparing("before")
-    control_plane.delete(CRD_PATH)
-    try:
-        wait_until("the operator is not ready", lambda: operator.get("/readyz")[0] == 503)
-        assert operator.get("/healthz") == (200, "ok")
-        wait_until(
-            "the log contains the cause", lambda: "waiting for the CRD" in operator.log.read_text()
-        )
-    finally:
-        wait_until("the CRD can be created again", lambda: _is_gone(control_plane))
-        install_crd(control_plane)
-    wait_until("the operator is ready again", operator.ready)
-    place.submit("after")
-    place.wait_until_preparing("after")
-    operator.settled()
-    assert operator.metric("finetune_jobs") == 1
+    """A watch needs a CRD that exists at the start: the process ends, and the next one waits."""
+    with operatorprocess.operator(control_plane, tmp_path) as first:
+        place.submit("before")
+        place.wait_until_preparing("before")
+        try:
+            control_plane.delete(CRD_PATH)
+            assert first.process.wait(PATIENCE_SECONDS) == 1
+            assert "404" in first.log.read_text().splitlines()[-1]
+            with operatorprocess.starting(control_plane, tmp_path) as second:
+                wait_until(
+                    "the log contains the remediation",
+                    lambda: "To install the CRD, run" in second.log.read_text(),
+                )
+                assert second.get("/readyz")[0] == 503
+                assert second.get("/healthz") == (200, "ok")
+                wait_until("the CRD can be created again", lambda: _is_gone(control_plane))
+                install_crd(control_plane)
+                wait_until("the operator is ready again", second.ready)
+                place.submit("after")
+                place.wait_until_preparing("after")
+                second.settled()
+                assert second.metric("finetune_jobs") == 1
+        finally:
+            wait_until("the CRD can be created again", lambda: _is_gone(control_plane))
+            install_crd(control_plane)
 
 
 def _is_gone(plane: ControlPlane) -> bool:

@@ -15,7 +15,6 @@ from tests.integration.controlplane import (
     PATIENCE_SECONDS,
     ApiError,
     ControlPlane,
-    install_crd,
     wait_until,
 )
 from tests.integration.namespace import Namespace
@@ -296,21 +295,6 @@ def test_an_event_is_recorded_for_the_job(operator: OperatorProcess, place: Name
     assert event["regarding"]["uid"] == uid
     assert (event["reason"], event["type"]) == ("SuspendedByUser", "Normal")
     assert event["reportingController"] == "finetune.dev/finetune-operator"
-
-
-def test_without_the_crd_the_process_ends_with_a_remediation(
-    control_plane: ControlPlane, tmp_path: Path
-) -> None:
-    crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
-    control_plane.delete(crd)
-    try:
-        wait_until("the CRD is deleted", lambda: not _served(control_plane))
-        with operatorprocess.starting(control_plane, tmp_path) as failing:
-            assert failing.process.wait(PATIENCE_SECONDS) == 1
-        last = json.loads(failing.log.read_text().splitlines()[-1])
-        assert "install the CRD" in last["message"]
-    finally:
-        install_crd(control_plane)
 
 
 def test_a_port_in_use_ends_the_process(

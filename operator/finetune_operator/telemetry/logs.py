@@ -61,6 +61,6 @@ def configure(level: str) -> None:
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # kopf warns that it receives no signals: its stop flag ends it (`controller.watch`).
+    # kopf warns if SIGTERM arrives before the startup handler has ended.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     logging.captureWarnings(True)

@@ -2,15 +2,13 @@
 
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
-from finetune_operator import manager
-from finetune_operator.kube.errors import Transient
-from finetune_operator.manager import ConfigurationError, load_config, main
+from finetune_operator.environment import CONFIG_FILE, ConfigurationError, load_config, read
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES
 from finetune_operator.telemetry import logs
 
@@ -90,38 +88,22 @@ def test_configuration_must_fit_the_status(tmp_path: Path) -> None:
         load_config(tmp_path / "c.yaml")
 
 
-async def test_blocked_connection_names_the_chart_value(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A NetworkPolicy shows as a time-out; an answer of the API server is not its fault."""
-
-    class ApiServer:
-        server = "10.96.0.1:443"
-        failures: ClassVar = [TimeoutError("timed out"), None]
-
-        async def require_crd(self) -> None:
-            if self.failures:
-                raise Transient("GET /apis/finetune.dev/v1alpha1: failed") from self.failures.pop(0)
-
-    monkeypatch.setattr(manager, "RETRY_SECONDS", 0)
-    await manager._wait_for_crd(ApiServer(), required=True)  # type: ignore[arg-type]
-    blocked, answered = [record.getMessage() for record in caplog.records]
-    assert "networkPolicy.apiServerPorts" in blocked
-    assert "10.96.0.1:443" in blocked
-    assert "networkPolicy" not in answered
+def test_variables_have_defaults_and_a_wrong_port_names_its_variable() -> None:
+    found = read({"POD_NAME": "operator-1", "FINETUNE_PROBE_PORT": "1234"})
+    assert (str(found.config_file), found.identity) == (CONFIG_FILE, "operator-1")
+    assert (found.metrics_port, found.probe_port) == (8080, 1234)
+    for wrong in ("http", "0", "65536", "-1"):
+        with pytest.raises(ConfigurationError, match=r"^FINETUNE_METRICS_PORT: .* is not a port"):
+            read({"FINETUNE_METRICS_PORT": wrong})
 
 
-def test_missing_file_ends_the_process_with_code_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
-    try:
-        assert main(["--config", str(tmp_path / "none.yaml")]) == 1
-    finally:
-        logging.getLogger().handlers[:] = handlers
-        logging.getLogger().setLevel(level)
-        logging.captureWarnings(False)
-    assert "No such file" in json.loads(capsys.readouterr().err)["message"]
+def test_missing_file_ends_the_process_with_code_1(tmp_path: Path) -> None:
+    variables = {"FINETUNE_CONFIG": str(tmp_path / "none.yaml"), "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune_operator"], env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "No such file" in json.loads(done.stderr)["message"]
 
 
 def test_log_line_is_one_json_object_with_the_job() -> None:
