@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,13 +199,15 @@ def starting(
     prelude: str = "",
     environment: Mapping[str, str] | None = None,
     forked: bool = True,
+    command: Sequence[str] = (),
 ) -> Iterator[OperatorProcess]:
     """Run the operator until the end of the block; do not wait until it is ready.
 
     kubeconfig: by default that of the administrator. pod: the identity in leader election.
     prelude: Python code that runs first, to shorten delays. environment: additional variables.
-    forked: without both, fork a process that has imported the operator, if there is one. If so,
-    the operator also has the delays of tests (``SHORT_DELAYS``), with a prelude, too.
+    command: arguments of Python; by default those of the image. forked: without any of these, fork
+    a process that has imported the operator, if there is one. If so, the operator also has the
+    delays of tests (``SHORT_DELAYS``), with a prelude, too.
     """
     # A separate Lease that no other operator holds, in a namespace that always exists.
     config = {
@@ -229,7 +231,9 @@ def starting(
     }
     log = folder / f"operator-{time.monotonic_ns()}.log"
     shorter = operator_forks.SHORT_DELAYS if forked and operator_forks.available() else ""
-    if shorter and not prelude and not environment:
+    if command:
+        started = process([sys.executable, *command], log, variables)
+    elif shorter and not prelude and not environment:
         started = _forked(variables, log)
     else:
         first = shorter + prelude

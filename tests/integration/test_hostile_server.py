@@ -31,6 +31,7 @@ from tests.integration.relay import PASS, Call, Outcome, Relay, answer, relay
 from finetune_operator.controller.resync import RESYNC_SECONDS
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
+REMEDIATION = "To install the CRD, run: kubectl apply"
 SILENT_SECONDS = 3
 SILENT = (
     "from finetune_operator.kube import kopf_settings; "
@@ -168,7 +169,7 @@ def test_a_crd_is_deleted_and_created_again(
             with operatorprocess.starting(control_plane, tmp_path) as second:
                 wait_until(
                     "the log contains the remediation",
-                    lambda: "To install the CRD, run" in second.log.read_text(),
+                    lambda: second.log.exists() and REMEDIATION in second.log.read_text(),
                 )
                 assert second.get("/readyz")[0] == 503
                 assert second.get("/healthz") == (200, "ok")

@@ -37,6 +37,24 @@ def test_a_job_that_exists_before_the_operator_is_reconciled(
         place.wait_until_preparing()
 
 
+def test_kopf_run_starts_the_operator(
+    control_plane: ControlPlane, place: Namespace, tmp_path: Path
+) -> None:
+    command = ["-m", "kopf", "run", "-m", "finetune_operator.app"]
+    namespaced = {**CONFIG, "watchNamespaces": [place.name]}
+    with operatorprocess.starting(
+        control_plane, tmp_path, namespaced, command=[*command, "-A"]
+    ) as wrong:
+        assert wrong.process.wait(PATIENCE_SECONDS) == 1
+    assert f"Replace -A by: -n {place.name}" in wrong.log.read_text()
+    with operatorprocess.operator(
+        control_plane, tmp_path, namespaced, command=[*command, "-n", place.name]
+    ) as running:
+        place.submit()
+        place.wait_until_preparing()
+        assert running.stop()[0] == 0
+
+
 def test_sigterm_ends_the_process_at_once_with_code_0(
     control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
