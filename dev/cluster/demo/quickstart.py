@@ -139,6 +139,10 @@ def _print_summary(
     local = client.kubeconfig is not None
     exports = "".join(f"\n      {line}" for line in lifecycle.exports()) if local else ""
     delete = f"kubectl delete ftj {NAME} -n {NAMESPACE}"
+    release = (
+        f"kubectl patch ftj {NAME} -n {NAMESPACE} --type merge "
+        """-p '{"spec": {"serving": {"replicas": 0}}}'"""
+    )
     uninstall = [delete, "helm uninstall finetune-operator -n finetune-system"]
     if public:
         uninstall.append(f"kubectl delete configmap {ROWS_CONFIGMAP} -n {NAMESPACE}")
@@ -155,8 +159,8 @@ Done in {seconds / 60:.1f} minutes.
   To run another job, copy examples/quickstart.yaml, change its name, then apply and watch it:
       kubectl apply -n {NAMESPACE} -f my-copy.yaml
       kubectl get ftj -n {NAMESPACE} -w
-  The cluster has one GPU, and {NAME} uses it for serving. To release it first, run:
-      {delete}
+  The cluster has one GPU, and {NAME} uses it for serving. To release it and keep the model, run:
+      {release}
 
   To remove everything, run: {"make down" if local else "; ".join(uninstall)}
 """
