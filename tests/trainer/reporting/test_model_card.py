@@ -1,10 +1,14 @@
 """The descriptive files of the adapter, which its digest excludes."""
 
 import json
+from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from peft import PeftModel
 from tests.trainer.support.workshop import Workshop
+from transformers import AutoModelForCausalLM
 
 from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
@@ -72,6 +76,28 @@ def test_model_card_compares_gpu_memory_with_the_estimate(done: Workshop) -> Non
     assert "| GPU memory | 12.00 GiB | 13.00 GiB |" in text
     assert "| training time | 1h02m | 1h04m, including startup" in text
     assert "| card | NVIDIA-A10G | NVIDIA A10G |" in text
+
+
+def test_the_code_in_the_card_loads_the_model_that_was_merged(done: Workshop) -> None:
+    """On the published weights, the adapter is another model."""
+    adapter = done.work / "adapter"
+    text = (adapter / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    text = text.replace("path/to/this/folder", str(adapter))
+    names: dict[str, Any] = {}
+    exec(text.replace("demo/tiny", str(done.work / "base")), names)
+    published = AutoModelForCausalLM.from_pretrained(done.work / "base", dtype=torch.float32)
+    other = PeftModel.from_pretrained(published, str(adapter))
+    merged = AutoModelForCausalLM.from_pretrained(done.work / "merged-b1", dtype=torch.float32)
+    template = (adapter / "chat_template.jinja").read_text()
+    assert names["tokenizer"].chat_template == template
+    tokens = torch.arange(5, 45).unsqueeze(0)
+    with torch.no_grad():
+        expected = merged(tokens).logits
+        as_shown, wrong = (
+            (each(tokens).logits.float() - expected).abs().mean()
+            for each in (names["model"], other)
+        )
+    assert as_shown < wrong / 4
 
 
 def test_loss_plot_and_history_are_published_with_the_adapter(done: Workshop) -> None:

@@ -22,8 +22,9 @@ class TrainingReport:
     """Facts of a completed training.
 
     base, data: facts of the prepared folders' manifests. trained: facts of the adapter's manifest.
-    peak: peak of allocated GPU memory in bytes, None on a CPU. plotted: file name of the loss plot,
-    None if there is none.
+    peak: peak of allocated GPU memory in bytes, None on a CPU. template: file name of the chat
+    template, None if that of the base is used. plotted: file name of the loss plot, None if there
+    is none.
     """
 
     job: JobConfig
@@ -32,6 +33,7 @@ class TrainingReport:
     trained: Mapping[str, Any]
     history: LossHistory
     peak: int | None
+    template: str | None = None
     plotted: str | None = None
 
 
@@ -51,7 +53,7 @@ def render(report: TrainingReport) -> str:
         f"A QLoRA adapter for `{base}`, trained on "
         f"{markdown.sources_of(job)} by the FineTuneJob "
         f"`{job.namespace}/{job.name}`, revision `{job.revision}`.\n",
-        _usage(base, report.base["baseCommit"]),
+        _usage(report),
         "## Results\n",
         f"![Training loss]({report.plotted})\n" if report.plotted else "",
         markdown.table(_outcome(report)),
@@ -69,17 +71,43 @@ def render(report: TrainingReport) -> str:
     return mask("\n".join(part for part in parts if part))
 
 
-def _usage(base: str, commit: str) -> str:
+def _usage(report: TrainingReport) -> str:
+    """Return code that loads the model as it was trained: on the base rounded to 4 bits."""
+    base, commit = markdown.repository(report.base["source"]), report.base["baseCommit"][:12]
+    quantization = report.job.training.advanced.quantization
+    compute = f"torch.{quantization.compute_dtype}"
+    # The template renders prompts as in training.
+    template = (
+        f'tokenizer.chat_template = open("path/to/this/folder/{report.template}").read()\n'
+        if report.template
+        else ""
+    )
     return f"""## Use
 
 ```python
+import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-base = AutoModelForCausalLM.from_pretrained("{base}", revision="{commit[:12]}")
+base = AutoModelForCausalLM.from_pretrained(
+    "{base}",
+    revision="{commit}",
+    dtype={compute},
+    quantization_config=BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="{quantization.type}",
+        bnb_4bit_use_double_quant={quantization.double_quant},
+        bnb_4bit_compute_dtype={compute},
+    ),
+)
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("{base}", revision="{commit[:12]}")
-```
+tokenizer = AutoTokenizer.from_pretrained("{base}", revision="{commit}")
+{template}```
+
+Load the base in 4 bits, as above: the adapter was trained on these rounded weights, and it also
+corrects their rounding errors. On the published 16-bit weights, it is another model that nobody has
+evaluated, and its answers can differ. The merged model of the same job contains the rounded weights
+in 16 bits, so it needs no quantization library, unless the job sets `merge.base: original`.
 """
 
 

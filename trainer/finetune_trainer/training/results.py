@@ -77,6 +77,7 @@ def publish(finished: CompletedTraining, images: Mapping[str, str]) -> manifest.
         trained=facts,
         history=finished.history,
         peak=device.memory_peak(),
+        template=template.name if template.is_file() else None,
     )
     facts["warnings"] = [*facts["warnings"], *summary.write(scratch, story)]
     adapter = manifest.publish(
