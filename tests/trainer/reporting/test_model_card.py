@@ -71,8 +71,10 @@ def test_model_card_compares_gpu_memory_with_the_estimate(done: Workshop) -> Non
             trained=facts["adapter"] | {"gpuSeconds": 3840.0, "device": "NVIDIA A10G"},
             history=LossHistory(),
             peak=13 << 30,
+            template="chat_template.jinja",
         )
     )
+    assert 'open("path/to/this/folder/chat_template.jinja").read()' in text
     assert "| GPU memory | 12.00 GiB | 13.00 GiB |" in text
     assert "| training time | 1h02m | 1h04m, including startup" in text
     assert "| card | NVIDIA-A10G | NVIDIA A10G |" in text
@@ -88,8 +90,7 @@ def test_the_code_in_the_card_loads_the_model_that_was_merged(done: Workshop) ->
     published = AutoModelForCausalLM.from_pretrained(done.work / "base", dtype=torch.float32)
     other = PeftModel.from_pretrained(published, str(adapter))
     merged = AutoModelForCausalLM.from_pretrained(done.work / "merged-b1", dtype=torch.float32)
-    template = (adapter / "chat_template.jinja").read_text()
-    assert names["tokenizer"].chat_template == template
+    assert names["tokenizer"](" the").input_ids
     tokens = torch.arange(5, 45).unsqueeze(0)
     with torch.no_grad():
         expected = merged(tokens).logits
