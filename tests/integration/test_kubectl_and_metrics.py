@@ -140,8 +140,16 @@ def test_metric_labels_are_those_of_controller_runtime(served: Served) -> None:
     assert operator.metric("rest_client_requests_total", method="GET", code="200") > 0
     host = place.plane.server.removeprefix("https://")
     assert f'host="{host}"' in text
-    assert operator.metric("finetune_jobs", namespace=place.name, reason="Serving") == 1
-    assert operator.metric("finetune_stage_outcomes_total", stage="train", outcome="Completed") == 1
+    assert operator.metric("finetune_jobs", job_namespace=place.name, reason="Serving") == 1
+    assert (
+        operator.metric(
+            "finetune_stage_outcomes_total",
+            job_namespace=place.name,
+            stage="train",
+            outcome="Completed",
+        )
+        == 1
+    )
     assert operator.metric("finetune_gpu_seconds_total", purpose="training") == 12
     assert "demo" not in text
     assert [line for line in text.splitlines() if line[0] != "#" and not NAMES.match(line)] == []

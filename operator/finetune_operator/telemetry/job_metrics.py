@@ -24,6 +24,9 @@ from finetune_operator.types import Object, Plan, Snapshot
 _STAGE_SECONDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400, 259200)
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 _TERMINATED = ("Completed", "Failed", "Stopped")
+NAMESPACE = "job_namespace"
+"""Label with the namespace of a job. Prometheus names the namespace of the scraped pod
+``namespace``, and would rename our label to ``exported_namespace``."""
 
 STAGE_SECONDS = Histogram(
     "finetune_stage_duration_seconds",
@@ -34,8 +37,8 @@ STAGE_SECONDS = Histogram(
 )
 STAGE_OUTCOMES = Counter(
     "finetune_stage_outcomes",
-    "Total number of attempts that have ended, by stage, outcome and reason.",
-    ("stage", "outcome", "reason"),
+    "Total number of attempts that have ended, by namespace, stage, outcome and reason.",
+    (NAMESPACE, "stage", "outcome", "reason"),
     registry=REGISTRY,
 )
 
@@ -99,14 +102,14 @@ class JobMetrics(Collector):
         jobs = GaugeMetricFamily(
             "finetune_jobs",
             "Number of FineTuneJobs, by namespace and by the reason of their Ready condition.",
-            labels=["namespace", "reason"],
+            labels=[NAMESPACE, "reason"],
         )
         for labels, count in sorted(counts.items()):
             jobs.add_metric(labels, count)
         gpu_seconds = CounterMetricFamily(
             "finetune_gpu_seconds",
             "Total number of used GPU-seconds, by namespace and purpose (training or serving).",
-            labels=["namespace", "purpose"],
+            labels=[NAMESPACE, "purpose"],
         )
         for labels, seconds in sorted(self._gpu_seconds.items()):
             gpu_seconds.add_metric(labels, seconds)
@@ -135,16 +138,17 @@ def count_status_write(
     """Count the attempts and GPU-seconds that a written status reports for the first time."""
     old, new = snapshot.job.get("status") or {}, plan.status
     before = _gpu_seconds(old)
+    namespace = str(snapshot.job["metadata"]["namespace"])
     if seconds := sum(
         max(seconds - before.get(revision, 0), 0) for revision, seconds in _gpu_seconds(new).items()
     ):
-        job_metrics.add_training(str(snapshot.job["metadata"]["namespace"]), seconds)
+        job_metrics.add_training(namespace, seconds)
     counted = _terminated_attempts(old)
     for attempt, (outcome, reason) in _terminated_attempts(new).items():
         if attempt in counted:
             continue
         revision, stage, number, _ = attempt
-        STAGE_OUTCOMES.labels(stage, outcome, reason).inc()
+        STAGE_OUTCOMES.labels(namespace, stage, outcome, reason).inc()
         if outcome == "Completed":
             for duration in _durations(snapshot.jobs, (revision, stage, str(number))):
                 STAGE_SECONDS.labels(stage).observe(duration)

@@ -349,7 +349,7 @@ async def test_a_plan_writes_the_status_if_a_value_changes(
 
 async def test_a_written_status_counts_the_attempts_that_it_ends() -> None:
     """As finetune_stage_outcomes_total."""
-    labels = {"stage": "merge", "outcome": "Failed", "reason": "OutOfMemory"}
+    labels = {"job_namespace": "a", "stage": "merge", "outcome": "Failed", "reason": "OutOfMemory"}
     before, after = (
         {"revisions": [{"revision": "r1", "stages": [{"stage": "merge", "attempt": 1, **more}]}]}
         for more in ({"outcome": "Running"}, {"outcome": "Failed", "reason": "OutOfMemory"})

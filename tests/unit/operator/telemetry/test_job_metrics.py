@@ -159,7 +159,7 @@ def ledger(*attempts: dict[str, Any]) -> dict[str, Any]:
 
 
 def outcomes(outcome: str, reason: str, stage: str = "train") -> float:
-    return float(job_metrics.STAGE_OUTCOMES.labels(stage, outcome, reason)._value.get())
+    return float(job_metrics.STAGE_OUTCOMES.labels("team-a", stage, outcome, reason)._value.get())
 
 
 def test_each_attempt_is_counted_once_by_outcome_and_reason() -> None:
