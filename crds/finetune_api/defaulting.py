@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_api.base import Values
+from finetune_api.default_credentials import without_foreign_credentials
 from finetune_api.fitting import fit, fit_evaluation, fit_sources, without_foreign_content
 from finetune_api.layering import builtin_values, has, layered, without_nulls
 from finetune_api.markers import Edit
@@ -96,6 +97,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         lower = {key: value for key, value in lower.items() if key != "dataset"}
     values = fit(layered(FineTuneJobSpec, lower, written), written)
     values = combined(values, entries, stored)
+    values = without_foreign_credentials(values, written, entries, stored)
     try:
         model = FineTuneJobSpec.model_validate(values, by_name=False)
     except ValidationError as error:

@@ -1,0 +1,193 @@
+"""Credentials of the chart defaults: kept where the chart configured them, and classified."""
+
+from typing import Any
+
+import pytest
+from tests.unit.api.leaves import ALPACA, LEAVES, Leaf, merged
+
+from finetune_api.default_credentials import ACCOUNT, CERTIFICATES, SECRETS, fields_of
+from finetune_api.defaulting import Resolved, effective_defaults, resolve
+from finetune_api.layering import Path, value_at
+from finetune_api.markers import ApiModel, Edit, extra_of
+from finetune_api.rules import matches
+from finetune_api.v1alpha1 import references
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+
+TOKEN: dict[str, Any] = {"tokenSecretRef": {"name": "platform"}}
+AUTHORITY: dict[str, Any] = {"caConfigMapRef": {"name": "platform"}}
+IDENTITY: dict[str, Any] = {"access": {"serviceAccountName": "platform"}}
+ENDPOINT = "https://minio.storage.svc:9000"
+WEB: dict[str, Any] = {"source": "https://models.example/a/SHA256SUMS", "sha256": "0" * 64}
+
+
+def resolved(spec: dict[str, Any], defaults: dict[str, Any]) -> Resolved:
+    return resolve(merged(ALPACA, spec), effective_defaults(defaults))
+
+
+def used(spec: dict[str, Any], defaults: dict[str, Any]) -> set[str]:
+    """Return the paths of all references in the completed spec."""
+    values = resolved(spec, defaults).spec.model_dump(mode="json", by_alias=True)
+    groups = {"model": values["model"], "evaluation.dataset": values["evaluation"].get("dataset")}
+    groups |= {"dataset": values.get("dataset")}
+    groups |= {f"datasets[{each['name']}]": each for each in values.get("datasets") or ()}
+    found = {
+        ".".join((name, *path))
+        for name, group in groups.items()
+        for path in SECRETS | CERTIFICATES
+        if value_at(group or {}, path) is not None
+    }
+    return found | ({".".join(ACCOUNT)} if value_at(values, ACCOUNT) is not None else set())
+
+
+def s3(source: str = "s3://bucket/a", **access: Any) -> dict[str, Any]:
+    return {"source": source, "s3": access} if access else {"source": source}
+
+
+KEYS: dict[str, Any] = {"secretRef": {"name": "platform"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "defaults", "expected"),
+    [
+        ({}, {"model": {**TOKEN, **AUTHORITY}}, {"model.tokenSecretRef", "model.caConfigMapRef"}),
+        ({"model": {"source": "hf://any/other"}}, {"model": TOKEN}, {"model.tokenSecretRef"}),
+        ({"model": WEB}, {"model": {**WEB, **TOKEN}}, {"model.tokenSecretRef"}),
+        (
+            {"model": {"source": "hf://org/own"}},
+            {"model": {"source": "hf://org/own", **TOKEN}},
+            {"model.tokenSecretRef"},
+        ),
+        ({"model": s3()}, {"model": {"s3": KEYS}}, {"model.s3.secretRef"}),
+        (
+            {"model": s3()},
+            {"model": {"s3": {**KEYS, "endpoint": ENDPOINT}}},
+            {"model.s3.secretRef"},
+        ),
+        (
+            {"model": s3(endpoint=ENDPOINT)},
+            {"model": {"s3": {**KEYS, "endpoint": ENDPOINT}, **AUTHORITY}},
+            {"model.s3.secretRef", "model.caConfigMapRef"},
+        ),
+        (
+            {"model": {"caConfigMapRef": {"name": "platform", "key": "ca.crt"}}},
+            {"model": {**TOKEN, "caConfigMapRef": {"name": "platform", "key": "ca.crt"}}},
+            {"model.tokenSecretRef", "model.caConfigMapRef"},
+        ),
+        (
+            {"dataset": {"source": WEB["source"], "sha256": WEB["sha256"], **AUTHORITY}},
+            {"model": TOKEN},
+            {"model.tokenSecretRef", "dataset.caConfigMapRef"},
+        ),
+        (
+            {"evaluation": {}},
+            {"evaluation": {"dataset": {**WEB, **TOKEN, "format": "alpaca"}}},
+            {"evaluation.dataset.tokenSecretRef"},
+        ),
+        (
+            {
+                "dataset": None,
+                "datasets": [
+                    {**ALPACA["dataset"], "name": "b"},
+                    {**ALPACA["dataset"], **WEB, "name": "a"},
+                ],
+            },
+            {"dataset": TOKEN},
+            {"datasets[b].tokenSecretRef"},
+        ),
+        ({"model": s3()}, IDENTITY, {"access.serviceAccountName"}),
+        (
+            {"model": s3(), "dataset": s3(endpoint=ENDPOINT, secretRef={"name": "own"})},
+            IDENTITY,
+            {"access.serviceAccountName", "dataset.s3.secretRef"},
+        ),
+        ({"model": s3()}, {**IDENTITY, "model": s3()}, {"access.serviceAccountName"}),
+        ({}, IDENTITY, {"access.serviceAccountName"}),
+        (
+            {"model": {**WEB, **TOKEN, **AUTHORITY}, **IDENTITY},
+            {"model": {"tokenSecretRef": {"name": "other"}}},
+            {"model.tokenSecretRef", "model.caConfigMapRef", "access.serviceAccountName"},
+        ),
+    ],
+    ids=[
+        "hub",
+        "any repository",
+        "its own server",
+        "its own repository",
+        "Amazon",
+        "endpoint of the chart",
+        "endpoint that both wrote",
+        "certificates that both wrote",
+        "certificates of another server",
+        "evaluation dataset of the chart",
+        "one of two datasets",
+        "identity for Amazon",
+        "identity next to keys of the author",
+        "identity for its own bucket",
+        "identity without a bucket",
+        "references of the author",
+    ],
+)
+def test_credentials_are_used_where_the_chart_configured_them(
+    spec: dict[str, Any], defaults: dict[str, Any], expected: set[str]
+) -> None:
+    assert used(spec, defaults) == expected
+
+
+@pytest.mark.parametrize("source", ["hf://org/model", "s3://bucket/model", WEB["source"]])
+def test_credentials_of_the_chart_change_no_hash_of_work(source: str) -> None:
+    """A revision that an earlier version started with them stays the same revision."""
+    digest = {"sha256": WEB["sha256"]} if source == WEB["source"] else {}
+    spec = {"model": {"source": source, **digest}}
+    credentials = {**IDENTITY, "model": {**TOKEN, **AUTHORITY, "s3": KEYS}}
+    with_them, without = resolved(spec, credentials), resolved(spec, {})
+    assert (with_them.digest, with_them.build_digest) == (without.digest, without.build_digest)
+
+
+def test_withheld_credential_retries_once_the_author_writes_it() -> None:
+    """The reference of the author may be the same as that of the chart."""
+    withheld = resolved({"model": WEB}, {"model": TOKEN})
+    written = resolved({"model": {**WEB, **TOKEN}}, {"model": TOKEN})
+    assert (withheld.digest, withheld.retry_key) != (written.digest, written.retry_key)
+    assert withheld.digest == written.digest
+
+
+IN_THE_POD: dict[Path, str] = {
+    ("serving", "apiKeySecretRef"): "vLLM compares it with the key of a caller",
+}
+"""References to Secrets that no pod sends to a server."""
+NAMES: dict[Path, str] = {
+    ("storage", "baseCache", "claimName"): "a volume, which prepare mounts read-only",
+    ("storage", "storageClassName"): "a class of volumes",
+    ("queueName",): "a queue of Kueue",
+    ("workloadPriorityClassName",): "a priority in a queue of Kueue",
+    ("priorityClassName",): "a priority of pods",
+}
+"""Names of objects that hold neither a credential nor an identity."""
+TYPES = [
+    kind
+    for kind in vars(references).values()
+    if isinstance(kind, type) and issubclass(kind, ApiModel) and kind is not ApiModel
+]
+
+
+def _names_an_object(leaf: Leaf) -> bool:
+    name = matches(references.NAME, "").cel
+    return any(rule.cel == name for rule in extra_of(leaf.info).rules)
+
+
+def test_every_reference_is_classified() -> None:
+    """Without this, a new reference of the chart would reach the servers of every author."""
+    groups = [("model",), ("dataset",), ("datasets",), ("evaluation", "dataset")]
+    next_to_sources = {(*group, *path) for group in groups for path in SECRETS | CERTIFICATES}
+    found = set(fields_of(FineTuneJobSpec, *TYPES))
+    assert found == next_to_sources | IN_THE_POD.keys()
+    named = {leaf.path for leaf in LEAVES if _names_an_object(leaf)}
+    named -= {(*path, "name") for path in found}
+    assert named == NAMES.keys() | {ACCOUNT}
+
+
+def test_every_credential_can_change_without_training() -> None:
+    edits = {leaf.path: leaf.edit for leaf in LEAVES}
+    for path in SECRETS | CERTIFICATES:
+        assert edits["model", *path, "name"] is Edit.RETRY
+    assert edits[ACCOUNT] is Edit.RETRY
