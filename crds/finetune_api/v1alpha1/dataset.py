@@ -12,7 +12,7 @@ from finetune_api.markers import Edit, field
 from finetune_api.rules import Rule, between, equals, excludes, is_set, matches
 from finetune_api.v1alpha1 import rows
 from finetune_api.v1alpha1.rows import Format, Rows
-from finetune_api.v1alpha1.sources import Kind
+from finetune_api.v1alpha1.sources import Kind, prefix_of
 
 ToolCallParser = Literal[
     "deepseek_v3",
@@ -155,6 +155,24 @@ class NamedDataset(Dataset):
 def path_of(dataset: NamedDataset) -> Kind:
     """Return the path of one of several datasets, as messages name it."""
     return f"datasets[{dataset.name}]"
+
+
+_WORDS = "{}.name.split('-').filter(word, word != '')"
+"""The part of a name that ``prefix_of`` keeps, in CEL: the runs of '-' become one separator."""
+
+OWN_VARIABLES = Rule(
+    cel="self.all(one, self.all(other, one.name == other.name "
+    f"|| {_WORDS.format('one')} != {_WORDS.format('other')}))",
+    message="the names of two datasets differ only in the number of consecutive '-' characters, so "
+    "each dataset would get the credentials of the other one: change one of the names",
+    fails=lambda datasets: (
+        len({prefix_of(path_of(each)) for each in datasets}) < len({each.name for each in datasets})
+    ),
+)
+"""The rule that no two datasets of a job have the same prefix of environment variables.
+
+Revisions keep the image of their trainer, so the prefix of a name can never change.
+"""
 
 
 class FormatRecord(LedgerModel):

@@ -136,7 +136,10 @@ def s3(what: str) -> Any:
 
 
 def prefix_of(kind: Kind) -> str:
-    """Return the prefix of the environment variables that describe access to a source."""
+    """Return the prefix of the environment variables that describe access to a source.
+
+    The prefixes of one job differ: a rule of ``datasets`` rejects names with the same prefix.
+    """
     return re.sub(r"[^A-Z0-9]+", "_", kind.upper()).strip("_")
 
 

@@ -18,7 +18,13 @@ from finetune_api.rules import (
     requires,
     unique_by,
 )
-from finetune_api.v1alpha1.dataset import COMMON_FIELDS, Dataset, NamedDataset, path_of
+from finetune_api.v1alpha1.dataset import (
+    COMMON_FIELDS,
+    OWN_VARIABLES,
+    Dataset,
+    NamedDataset,
+    path_of,
+)
 from finetune_api.v1alpha1.evaluation import Evaluation
 from finetune_api.v1alpha1.merge import Merge
 from finetune_api.v1alpha1.model import Model
@@ -90,6 +96,7 @@ class FineTuneJobSpec(ApiModel):
         max_length=16,
         rules=(
             unique_by("name", "two datasets have the same name: change one of the names"),
+            OWN_VARIABLES,
             at_most_one_sets(
                 COMMON_FIELDS,
                 f"{listed(COMMON_FIELDS)} apply to all datasets: set each of these fields in at "

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.api.leaves import ALPACA, merged
 
 from finetune_api.defaulting import (
@@ -12,6 +14,7 @@ from finetune_api.defaulting import (
     effective_defaults,
     resolve,
 )
+from finetune_api.v1alpha1.sources import prefix_of
 
 ROWS = ALPACA["dataset"]
 MORE = {"source": "hf://org/more", "format": "messages"}
@@ -82,6 +85,21 @@ def test_defaults_of_dataset_apply_to_each() -> None:
     assert list(found.rows_of_training) == ["datasets[a]", "datasets[b]"]
 
 
+NAMES = st.from_regex(r"[ab]([-ab]{0,5}[ab])?", fullmatch=True)
+
+
+@given(names=st.sets(NAMES, min_size=2, max_size=3))
+def test_variables_of_one_job_have_different_prefixes(names: set[str]) -> None:
+    """With the same prefix, a dataset would send the credentials of another one to its server."""
+    try:
+        spec = listed(*({"name": name, **ROWS} for name in names)).spec
+    except InvalidSpec:
+        assert len({"-".join(filter(None, name.split("-"))) for name in names}) < len(names)
+        return
+    kinds = ["model", *spec.rows_of_training, "evaluation.dataset"]
+    assert len({prefix_of(kind) for kind in kinds}) == len(kinds)
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -93,6 +111,16 @@ def test_defaults_of_dataset_apply_to_each() -> None:
                 "datasets": [{"name": "a", **ROWS}, {"name": "a", **MORE}],
             },
             "two datasets have the same name",
+        ),
+        (
+            {
+                "model": ALPACA["model"],
+                "datasets": [
+                    {"name": "a-b", **ROWS, "tokenSecretRef": {"name": "own"}},
+                    {"name": "a--b", **MORE},
+                ],
+            },
+            "differ only in the number of consecutive '-'",
         ),
         (
             {
