@@ -238,6 +238,23 @@ def test_an_entry_of_a_list_cannot_choose_the_certificates_of_the_hub(
         control_plane.delete(f"{path}/certified")
 
 
+@pytest.mark.finding(17, "references to Secrets of other users")
+def test_a_user_without_the_keys_cannot_choose_the_certificates_of_their_connection(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """The certificates of an hf:// source apply to the connections to an S3 service, too."""
+    policy.grant(control_plane, namespace, CERTIFIED, policy.rule("configmaps", "use", "own-ca"))
+    path = policy.JOBS.format(namespace)
+    bucket = {"source": "s3://bucket/d", "format": "text", "s3": {"secretRef": {"name": "x"}}}
+    control_plane.post(path, policy.job("certified", suspend=True, dataset=bucket))
+    try:
+        message = policy.edit(control_plane, namespace, "certified", {"model": CA}, CERTIFIED)
+        assert message is not None
+        assert f"user {CERTIFIED} has no permission to use Secret x" in message
+    finally:
+        control_plane.delete(f"{path}/certified")
+
+
 def test_replicas_are_limited_through_the_scale_subresource(
     control_plane: ControlPlane, shared: str
 ) -> None:

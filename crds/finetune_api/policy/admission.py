@@ -152,7 +152,7 @@ def _may(resource: str, verb: str, name: str | None) -> str:
 def _hub_certificates(root: str) -> str:
     """Return the references to certificates that the pods trust for the hub, in CEL.
 
-    Those of each hf:// source of a job apply to all its hf:// sources.
+    Those of each hf:// source of a job apply to all its connections.
     """
     groups = ", ".join(at(root, source) for source in SOURCES if source[0] not in LISTS)
     lists = "".join(
@@ -167,7 +167,7 @@ def _hub_certificates(root: str) -> str:
 
 def _unchanged(rule: NameRule) -> str:
     same = _same(tuple(dict.fromkeys((rule.field, *rule.triggers))))
-    if not rule.sent_to_hub:
+    if not rule.sent:
         return same
     return f"({same} && variables.hubCertificates == variables.oldHubCertificates)"
 

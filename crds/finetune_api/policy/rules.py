@@ -31,9 +31,9 @@ class NameRule:
     triggers: tuple[Path, ...] = ()
     """Further fields that decide what the texts give access to; a change repeats the check."""
 
-    sent_to_hub: bool = False
-    """Whether a pod may send it to the hub: a change of the certificates of the hub, which any
-    source of a job can add, repeats the check."""
+    sent: bool = False
+    """Whether a pod sends it to a server. All connections of a pod trust the certificates of the
+    hub, which any source of a job can add, so a change of these repeats the check."""
 
     access: Access | None = None
     """Resource that the texts name: the user who writes the field needs access to it."""
@@ -120,7 +120,7 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
                 access=access,
                 selected=selections.text((*reference, "name")),
                 triggers=triggers,
-                sent_to_hub=reference == token,
+                sent=reference != authority,
             )
             for reference, limit, access in _references(token, secret, authority)
         ),
