@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.apiserver import CONFIG, Thing
+from tests.fakes.apiserver import CONFIG, Cluster, Thing
 from tests.unit.operator.manifests.rendered import children, template
 
 from finetune_api.v1alpha1.sources import prefix_of
@@ -257,6 +257,29 @@ def test_a_credential_of_the_chart_is_not_used_for_another_server(attack: str) -
     spec, defaults = FOREIGN[attack]
     training = {} if "datasets" in spec else {"dataset": ROWS}
     assert list(misuses(Case({"model": MODEL, **training, **spec}, defaults))) == []
+
+
+def test_a_revision_with_frozen_defaults_uses_no_credential_for_another_server() -> None:
+    """The chart no longer has the defaults, and the resumed revision gets a new pod."""
+    defaults = {"model": _token("platform"), "dataset": _token("platform")}
+    spec = {"model": {"source": ATTACKER, "sha256": DIGEST}, "dataset": ROWS}
+    cluster = Cluster(spec=spec, config=CONFIG.model_copy(update={"defaults": defaults}))
+    cluster.settle()
+    (started,) = cluster.status["revisions"]
+    (earlier,) = cluster.each("Job")
+    cluster.edit(suspend=True)
+    cluster.settle()
+    cluster.remove(earlier)
+    cluster.config = CONFIG
+    cluster.edit(suspend=False)
+    cluster.settle()
+    (job,) = cluster.each("Job")
+    assert job["metadata"]["uid"] != earlier["metadata"]["uid"]
+    uses = {reference.use for reference in references(template(job))}
+    assert "DATASET_HF_TOKEN" in uses, "the defaults are frozen"
+    assert "MODEL_HTTPS_TOKEN" not in uses
+    (present,) = cluster.status["revisions"]
+    assert present["frozen"] == started["frozen"]
 
 
 SOURCES = {
