@@ -162,6 +162,17 @@ def test_http_status_becomes_an_error_of_the_job(
         https(site, certificate, "a").pin()
 
 
+def test_error_names_the_address_of_a_missing_list_and_of_its_file(
+    site: Web, certificate: Certificate
+) -> None:
+    store = https(site, certificate, "m/SHA256SUMS", b"")
+    with pytest.raises(DatasetNotFound, match=rf"^dataset {site.url}/m/SHA256SUMS does not exist"):
+        store.pin()
+    site.files["m/SHA256SUMS"] = f"{'0' * 64}  a b.json\n".encode()
+    with pytest.raises(DatasetNotFound, match=rf"^dataset {site.url}/m/a%20b.json does not exist"):
+        https(site, certificate, "m/SHA256SUMS").pin()
+
+
 def test_https_token_is_sent(site: Web, certificate: Certificate, tmp_path: Path) -> None:
     site.files["a"], site.token = DATA, "secret"
     with pytest.raises(AccessDenied, match="tokenSecretRef is invalid or lacks read access"):

@@ -143,7 +143,7 @@ class Https:
             with client.stream("GET", self._address(name), headers=headers) as answer:
                 if last is None and is_retryable(answer.status_code):
                     raise BrokenTransfer(f"the server returned HTTP {answer.status_code}")
-                self._check(answer, name)
+                self._check(answer, self._address(name))
                 yield answer
         except httpx.TransportError as error:
             if last is None:
@@ -186,9 +186,9 @@ class Https:
                 f"allowed: correct {self._kind}.source"
             )
 
-    def _check(self, answer: httpx.Response, name: str) -> None:
+    def _check(self, answer: httpx.Response, address: str) -> None:
         """Raise the error that an unsuccessful answer means for the job."""
-        status, what = answer.status_code, f"{self._kind} {self._address(name)}"
+        status, what = answer.status_code, f"{self._kind} {address}"
         if status in (401, 403):
             secret = f"{self._kind}.tokenSecretRef"
             remediation = (
