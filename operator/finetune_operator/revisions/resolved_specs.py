@@ -5,6 +5,7 @@ share equal groups of fields.
 """
 
 from collections import OrderedDict
+from sys import getsizeof
 from weakref import WeakValueDictionary
 
 from finetune_api.base import Values
@@ -45,7 +46,8 @@ class ResolvedSpecs:
             return known[1]
         result = resolve(spec, defaults)
         self._share(result.spec)
-        size = RESOLVED_BYTES + 2 * len(repr(spec))
+        # A text has as many bytes per character as its widest character needs.
+        size = RESOLVED_BYTES + 2 * getsizeof(repr(spec))
         self._results[key] = (defaults, result, size)
         self._bytes += size
         while self._bytes > REMEMBERED_BYTES:

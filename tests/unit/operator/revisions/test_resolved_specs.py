@@ -3,6 +3,7 @@
 import pytest
 from tests.fakes.apiserver import SPEC
 
+from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, builtin_defaults, resolve
 from finetune_operator.revisions import resolved_specs
 from finetune_operator.revisions.resolved_specs import RESOLVED_BYTES, ResolvedSpecs
@@ -56,4 +57,20 @@ def test_a_large_spec_counts_with_its_size(monkeypatch: pytest.MonkeyPatch) -> N
     small = specs.resolve(SPEC, defaults)
     template = {"chatTemplate": "x" * (2 * RESOLVED_BYTES)}
     specs.resolve({**SPEC, "dataset": {**SPEC["dataset"], **template}}, defaults)
+    assert specs.resolve(SPEC, defaults) is not small
+
+
+def test_a_spec_counts_with_the_bytes_of_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A character outside the basic plane makes each character of its text take four bytes."""
+    monkeypatch.setattr(resolved_specs, "REMEMBERED_BYTES", 5 * RESOLVED_BYTES)
+    specs, defaults = ResolvedSpecs(), builtin_defaults()
+    small = specs.resolve(SPEC, defaults)
+
+    def with_template(character: str) -> Values:
+        template = {"chatTemplate": character * (RESOLVED_BYTES // 2)}
+        return {**SPEC, "dataset": {**SPEC["dataset"], **template}}
+
+    specs.resolve(with_template("x"), defaults)
+    assert specs.resolve(SPEC, defaults) is small
+    specs.resolve(with_template("\U0001f600"), defaults)
     assert specs.resolve(SPEC, defaults) is not small
