@@ -4,7 +4,7 @@
 """
 
 from collections.abc import AsyncGenerator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kubernetes.aio.client.configuration import Configuration
 
@@ -78,7 +78,7 @@ class Kube:
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object, None if it does not exist."""
         try:
-            return _trimmed(await self.transport.call("GET", KINDS[kind].path(namespace, name)))
+            return _trimmed(await self._object("GET", KINDS[kind].path(namespace, name)))
         except NotFound:
             return None
 
@@ -181,7 +181,7 @@ class Kube:
     async def create(self, body: Object, *, fenced: bool = True) -> Object:
         """Create an object. Raises Conflict if the name is taken."""
         namespace = body["metadata"]["namespace"]
-        return await self.transport.call(
+        return await self._object(
             "POST",
             KINDS[body["kind"]].path(namespace),
             query={"fieldManager": FIELD_MANAGER},
@@ -194,7 +194,7 @@ class Kube:
 
         seconds: timeout. Raises Conflict if the object changed since it was read.
         """
-        return await self.transport.call(
+        return await self._object(
             "PUT",
             path_of(body),
             query={"fieldManager": FIELD_MANAGER},
@@ -209,7 +209,7 @@ class Kube:
         Raises Conflict if ``metadata.uid`` or ``metadata.resourceVersion`` is set and differs from
         that of the existing object.
         """
-        return await self.transport.call(
+        return await self._object(
             "PATCH",
             path_of(body),
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
@@ -219,7 +219,7 @@ class Kube:
 
     async def merge(self, target: Object, patch: Object) -> Object:
         """Apply a JSON merge patch to the object."""
-        return await self.transport.call(
+        return await self._object(
             "PATCH",
             path_of(target),
             query={"fieldManager": FIELD_MANAGER},
@@ -244,7 +244,7 @@ class Kube:
     async def scale(self, target: Object, replicas: int) -> Object:
         """Set the replicas of an object in the version that was read. Raises Conflict."""
         metadata = {key: target["metadata"][key] for key in ("uid", "resourceVersion")}
-        return await self.transport.call(
+        return await self._object(
             "PATCH",
             path_of(target) + "/scale",
             query={"fieldManager": FIELD_MANAGER},
@@ -255,7 +255,7 @@ class Kube:
     async def replace_status(self, job: Object, status: Object) -> Object:
         """Replace the status of an object in the version that was read. Raises Conflict."""
         identity = ("name", "namespace", "uid", "resourceVersion")
-        written = await self.transport.call(
+        written = await self._object(
             "PUT",
             path_of(job) + "/status",
             query={"fieldManager": FIELD_MANAGER},
@@ -268,6 +268,15 @@ class Kube:
             },
         )
         return _trimmed(written)
+
+    async def _object(self, method: str, path: str, **request: Any) -> Object:
+        """Send a request and return the object in its response. request: arguments of ``call``."""
+        answer = await self.transport.call(method, path, **request)
+        metadata = answer.get("metadata")
+        if not isinstance(metadata, dict) or "resourceVersion" not in metadata:
+            # For example the page of a proxy: whether a write took effect is unknown.
+            raise Transient(f"{method} {path}: not an object: {answer.get('message')}")
+        return answer
 
 
 def _collection(kind: str, namespace: str) -> str:

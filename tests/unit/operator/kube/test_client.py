@@ -71,6 +71,7 @@ async def test_a_limited_list_reads_one_page(kube: Kube, server: Server) -> None
 async def test_apply_names_its_field_manager_and_forces_ownership(
     kube: Kube, server: Server
 ) -> None:
+    server.responds(200, {"metadata": _identity()})
     await kube.apply(child("Service", "x"))
     request, body = server.requests[0]
     assert (request.method, request.path) == ("PATCH", "/api/v1/namespaces/a/services/x")
@@ -95,6 +96,7 @@ async def test_a_delete_has_preconditions_and_a_propagation_policy(
 async def test_a_status_is_replaced_in_the_version_that_was_read(
     kube: Kube, server: Server
 ) -> None:
+    server.responds(200, {"metadata": _identity()})
     await kube.replace_status(job() | {"metadata": _identity()}, {"observedGeneration": 1})
     request, body = server.requests[0]
     path = "/apis/finetune.dev/v1alpha1/namespaces/a/finetunejobs/x/status"
@@ -111,3 +113,35 @@ async def test_a_missing_crd_is_reported_with_the_remediation(kube: Kube, server
 
 def _identity() -> dict[str, str]:
     return {"name": "x", "namespace": "a", "uid": "u", "resourceVersion": "7"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html>sign in</html>",
+        "{}",
+        "null",
+        '{"metadata": []}',
+        '{"kind": "Status", "metadata": {}}',
+    ],
+)
+@pytest.mark.parametrize("verb", ["get", "create", "apply", "merge", "scale", "replace_status"])
+async def test_a_response_without_metadata_is_no_object(
+    kube: Kube, server: Server, verb: str, text: str
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    server.handler = handler
+    metadata = {**_identity(), "namespace": "ns"}
+    thing = child("Deployment", "x") | {"metadata": metadata, "spec": {}}
+    requests = {
+        "get": lambda: kube.get("Deployment", "ns", "x"),
+        "create": lambda: kube.create(thing),
+        "apply": lambda: kube.apply(thing),
+        "merge": lambda: kube.merge(thing, {}),
+        "scale": lambda: kube.scale(thing, 1),
+        "replace_status": lambda: kube.replace_status(thing, {}),
+    }
+    with pytest.raises(Transient, match="not an object"):
+        await requests[verb]()
