@@ -63,6 +63,7 @@ AREAS = (
         root="crds",
         packages=(
             "finetune_api.defaulting",
+            "finetune_api.default_credentials",
             "finetune_api.validation",
             "finetune_api.revision_hash",
             "finetune_api.fitting",
