@@ -4,7 +4,7 @@ import argparse
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,9 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     job = kubectl.get(f"{PLURAL}.{GROUP}", options.name)
     kubectl = _kubectl(options, job["metadata"]["namespace"])
     selection = select(job, options.part, options.revision)
-    claim = _claim(kubectl, options.name, selection.revision)
-    name = f"ftj-copy-{secrets.token_hex(4)}"
-    body = pod.render(name, claim, _place(kubectl, options, selection.revision))
-    log(f"copying {selection.folder} of PersistentVolumeClaim {claim} with the pod {name}")
-    with _created(kubectl, name, body):
-        _wait(kubectl, name, options.timeout)
-        found = _manifest(kubectl, name, selection)
-        _copy(kubectl, name, selection.folder, found, options.dest)
+    with _source(kubectl, options, selection) as source:
+        found = _manifest(kubectl, source, selection)
+        _copy(kubectl, source, selection.folder, found, options.dest)
     write_json(options.dest / manifest.FILE, manifest.as_json(found))
     checked = (
         ""
@@ -111,23 +106,55 @@ def _selector(name: str, revision: str) -> str:
     return f"--selector={labels.JOB}={name},{labels.REVISION}={revision}"
 
 
-def _claim(kubectl: Kubectl, name: str, revision: str) -> str:
-    """Return the name of the volume of a revision."""
+def _claim(kubectl: Kubectl, name: str, revision: str) -> dict[str, Any]:
+    """Return the metadata of the volume of a revision."""
     found = kubectl.get("persistentvolumeclaims", _selector(name, revision))["items"]
     if not found:
         raise CommandFailed(
             f"the volume of revision {revision} does not exist: copy another revision, or, to "
             "train again, set spec.rerun to a new value"
         )
-    claim: str = found[0]["metadata"]["name"]
-    return claim
+    metadata: dict[str, Any] = found[0]["metadata"]
+    return metadata
 
 
-def _place(kubectl: Kubectl, options: argparse.Namespace, revision: str) -> pod.Place:
-    selector = _selector(options.name, revision)
-    place = pod.place(
-        kubectl.get("jobs", selector)["items"], kubectl.get("pods", selector)["items"]
-    )
+@contextmanager
+def _source(
+    kubectl: Kubectl, options: argparse.Namespace, selection: Selection
+) -> Iterator[pod.Source]:
+    """Return the container to copy from, within this block. Raises CommandFailed."""
+    selector = _selector(options.name, selection.revision)
+    claim = _claim(kubectl, options.name, selection.revision)
+    pods = kubectl.get("pods", selector)["items"]
+    where = f"{selection.folder} of PersistentVolumeClaim {claim['name']}"
+    if "deletionTimestamp" in claim:
+        source = pod.running_source(pods, claim["name"])
+        if source is None:
+            raise CommandFailed(
+                f"PersistentVolumeClaim {claim['name']} is terminating, and no running pod mounts "
+                "it, so its files can no longer be read: copy another revision (--revision), or, "
+                "to train again, set spec.rerun to a new value"
+            )
+        log(
+            f"copying {where}, which is terminating, from the running pod {source.pod}: the files "
+            "are lost when the last pod that mounts them ends"
+        )
+        yield source
+        return
+    name = f"ftj-copy-{secrets.token_hex(4)}"
+    place = _place(options, kubectl.get("jobs", selector)["items"], pods)
+    log(f"copying {where} with the pod {name}")
+    with _created(kubectl, name, pod.render(name, claim["name"], place)):
+        _wait(kubectl, name, options.timeout)
+        yield pod.Source(pod=name)
+
+
+def _place(
+    options: argparse.Namespace,
+    jobs: Sequence[Mapping[str, Any]],
+    pods: Sequence[Mapping[str, Any]],
+) -> pod.Place:
+    place = pod.place(jobs, pods)
     if options.image is None:
         return place
     return pod.Place(**{**vars(place), "image": options.image})
@@ -177,11 +204,11 @@ def _why_not_running(status: Mapping[str, Any]) -> str:
     return status.get("message") or f"the pod is {status.get('phase', 'Pending')}"
 
 
-def _manifest(kubectl: Kubectl, name: str, selection: Selection) -> Manifest:
+def _manifest(kubectl: Kubectl, source: pod.Source, selection: Selection) -> Manifest:
     """Return the manifest of the folder. Raises CommandFailed if the ledger has another digest."""
     file = f"{selection.folder}/{manifest.FILE}"
     # When the connection to the pod is lost, kubectl exec prints nothing and returns 0.
-    texts = (kubectl.run(*_exec(name), "cat", file) for _ in range(TRIES))
+    texts = (kubectl.run(*_exec(source), "cat", file) for _ in range(TRIES))
     text = next(filter(None, texts), "")
     try:
         found = manifest.parse(text)
@@ -198,7 +225,7 @@ def _manifest(kubectl: Kubectl, name: str, selection: Selection) -> Manifest:
     return found
 
 
-def _copy(kubectl: Kubectl, name: str, folder: str, found: Manifest, into: Path) -> None:
+def _copy(kubectl: Kubectl, source: pod.Source, folder: str, found: Manifest, into: Path) -> None:
     files = transfer.expected(found)
     into.mkdir(parents=True, exist_ok=True)
     left, tries = transfer.missing(files, into), 0
@@ -206,7 +233,7 @@ def _copy(kubectl: Kubectl, name: str, folder: str, found: Manifest, into: Path)
     while left:
         cause = "the archive lacks files"
         try:
-            call = (*_exec(name), "tar", "-C", folder, "-cf", "-", "--", *left)
+            call = (*_exec(source), "tar", "-C", folder, "-cf", "-", "--", *left)
             with kubectl.streamed(*call) as archive:
                 transfer.receive(archive, files, into, progress.add)
         except Interrupted as error:
@@ -216,13 +243,13 @@ def _copy(kubectl: Kubectl, name: str, folder: str, found: Manifest, into: Path)
         tries = 0 if len(left) < len(before) else tries + 1
         if tries == TRIES:
             raise CommandFailed(
-                f"the connection to the pod {name} was interrupted {TRIES} times in succession "
-                f"({cause}): run the command again; complete files are not copied again"
+                f"the connection to the pod {source.pod} was interrupted {TRIES} times in "
+                f"succession ({cause}): run the command again; complete files are not copied again"
             )
         if left:
-            log(f"the connection to the pod {name} was interrupted ({cause}); continuing")
+            log(f"the connection to the pod {source.pod} was interrupted ({cause}); continuing")
     progress.end()
 
 
-def _exec(name: str) -> tuple[str, ...]:
-    return "exec", name, f"--container={pod.CONTAINER}", "--"
+def _exec(source: pod.Source) -> tuple[str, ...]:
+    return "exec", source.pod, f"--container={source.container}", "--"

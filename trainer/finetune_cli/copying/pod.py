@@ -1,7 +1,8 @@
-"""The one-off pod that mounts the volume of a job read-only. Pure.
+"""The pod that a model is copied from: a one-off pod, or a running pod of the job. Pure.
 
-It satisfies the restricted Pod Security Standard, has no API token, and ends by itself if the
-command is killed before it can delete the pod.
+The one-off pod mounts the volume of the job read-only. It satisfies the restricted Pod Security
+Standard, has no API token, and ends by itself if the command is killed before it can delete the
+pod. No new pod can mount a terminating claim: it is copied from a pod that has mounted it before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,36 @@ DEFAULT_IMAGE = "docker.io/library/debian:bookworm-slim"
 LIFETIME_SECONDS = 6 * 3600
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists"}
 """A volume can be bound to a GPU node. The copy pod requests no GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A container that mounts the whole volume at ``MOUNT``."""
+
+    pod: str
+    container: str = CONTAINER
+
+
+def running_source(pods: Sequence[Mapping[str, Any]], claim: str) -> Source | None:
+    """Return a running container that mounts the whole claim, None if there is none.
+
+    pods: the pods of the revision.
+    """
+    for pod in pods:
+        phase = pod.get("status", {}).get("phase")
+        if phase != "Running" or "deletionTimestamp" in pod["metadata"]:
+            continue
+        volumes = {
+            each["name"]
+            for each in pod["spec"].get("volumes") or ()
+            if (each.get("persistentVolumeClaim") or {}).get("claimName") == claim
+        }
+        for container in pod["spec"]["containers"]:
+            for mount in container.get("volumeMounts") or ():
+                whole = mount["mountPath"] == str(MOUNT) and not mount.get("subPath")
+                if whole and mount["name"] in volumes:
+                    return Source(pod=pod["metadata"]["name"], container=container["name"])
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

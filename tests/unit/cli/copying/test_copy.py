@@ -21,6 +21,7 @@ from finetune_cli.errors import CommandFailed, Interrupted
 from finetune_trainer.checkpointing import manifest
 
 FAKE = Path(__file__).parent / "fake_kubectl.py"
+GOLDEN_SERVING = ROOT / "tests/unit/operator/manifests/golden/minimal-deployment.yaml"
 PAGE = ROOT / "docs" / "how-to" / "copy-the-model.md"
 FILES = {"model.safetensors": b"weights" * 50_000, "config.json": b"{}", "README.md": b"# card"}
 
@@ -348,6 +349,68 @@ def test_absent_job_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith("ftj copy: kubectl get failed: Error from server (NotFound)")
     assert error.count("\n") == 1
+
+
+SERVING = running(
+    "serve",
+    volumes=[{"name": "work", "persistentVolumeClaim": {"claimName": "support-aaaa"}}],
+    containers=[
+        {
+            "name": "vllm",
+            "volumeMounts": [{"name": "work", "mountPath": "/work", "subPath": "merged-b1"}],
+        },
+        {"name": "verify", "volumeMounts": [{"name": "work", "mountPath": "/work"}]},
+    ],
+)
+LEAVING = SERVING | {"metadata": {"name": "serve", "deletionTimestamp": "2030-01-01T00:00:00Z"}}
+WAITING = SERVING | {"status": {"phase": "Pending"}}
+
+
+def terminating(cluster: Cluster, *pods: dict[str, Any]) -> None:
+    claim = {"metadata": {"name": "support-aaaa", "deletionTimestamp": "2030-01-01T00:00:00Z"}}
+    cluster.objects["persistentvolumeclaims"] = {"items": [claim]}
+    cluster.objects["pods"] = {"items": [*pods]}
+    cluster.write()
+
+
+def test_terminating_volume_is_copied_from_a_pod_that_still_mounts_it(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminating(cluster, WAITING, SERVING)
+    into = tmp_path / "model"
+    assert copied(into) == 0
+    assert {each.name: each.read_bytes() for each in into.iterdir() if each.name in FILES} == FILES
+    assert not cluster.calls("create"), "no new pod can mount the volume"
+    assert not cluster.calls("delete"), "the pod serves"
+    for words in cluster.calls("exec"):
+        assert words[words.index("exec") + 1 :][:2] == ["serve", "--container=verify"]
+    assert "from the running pod serve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pods", [(), (LEAVING,), (WAITING,)], ids=["none", "leaving", "waiting"])
+def test_terminating_volume_that_no_pod_mounts_is_explained(
+    cluster: Cluster,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    pods: tuple[dict[str, Any], ...],
+) -> None:
+    terminating(cluster, *pods)
+    assert copied(tmp_path / "model") == 1
+    error = capsys.readouterr().err
+    assert "PersistentVolumeClaim support-aaaa is terminating, and no running pod mounts" in error
+    assert not cluster.calls("create")
+
+
+def test_serving_pod_of_the_operator_mounts_the_volume_as_the_command_expects() -> None:
+    rendered = yaml.safe_load(GOLDEN_SERVING.read_text(encoding="utf-8"))
+    body = rendered["spec"]["template"] | {"status": {"phase": "Running"}}
+    body["metadata"] = {"name": "serve"}
+    (claim,) = (
+        each["persistentVolumeClaim"]["claimName"]
+        for each in body["spec"]["volumes"]
+        if "persistentVolumeClaim" in each
+    )
+    assert pod.running_source([body], claim) == pod.Source(pod="serve", container="verify")
 
 
 def test_missing_volume_is_explained(
