@@ -1,4 +1,4 @@
-"""Facts about a pod: its scheduling, devices, start and end."""
+"""Facts about a pod: its scheduling, volumes, devices, start and end."""
 
 import re
 from collections.abc import Mapping
@@ -32,6 +32,15 @@ def scheduled_since(pod: Object) -> datetime:
     """Return when PodScheduled last changed; the pod's creation if it was never set."""
     since = scheduling(pod).get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
     return datetime.fromisoformat(str(since))
+
+
+def claims_of(pod: Object) -> list[str]:
+    """Return the names of the PersistentVolumeClaims that a pod mounts."""
+    return [
+        str(volume["persistentVolumeClaim"]["claimName"])
+        for volume in pod.get("spec", {}).get("volumes", ())
+        if "persistentVolumeClaim" in volume
+    ]
 
 
 def extended_resources(pod: Object) -> set[str]:

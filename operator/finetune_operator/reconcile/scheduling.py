@@ -12,7 +12,7 @@ from typing import Any
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
-from finetune_operator.objects.pods import has_a_node, refused_by_nodes
+from finetune_operator.objects.pods import claims_of, has_a_node, refused_by_nodes
 from finetune_operator.reconcile.blocker import Blocker, Evidence, names
 from finetune_operator.reconcile.messages import quoting
 from finetune_operator.types import Object
@@ -23,6 +23,7 @@ _RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
 _VOLUME = re.compile(
     r"persistentvolumeclaim|persistent volumes? to bind|binding volumes|storageclass", re.I
 )
+_TERMINATING = re.compile(r'persistentvolumeclaim "([^"]+)" is being deleted')
 _ZONE = re.compile(r"volume node affinity conflict|PersistentVolume's node affinity")
 _PREEMPTION = re.compile(r"\.? (?:no new claims to deallocate|preemption:)|\. not found\.?$")
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -148,23 +149,15 @@ def _expression(expression: Mapping[str, Any]) -> str:
     return f"{key} {str(expression['operator']).lower()}{shown}"
 
 
-def _claims(pod: Object) -> list[str]:
-    return [
-        str(volume["persistentVolumeClaim"]["claimName"])
-        for volume in pod.get("spec", {}).get("volumes", ())
-        if "persistentVolumeClaim" in volume
-    ]
-
-
 def _events(pod: Object, evidence: Evidence) -> list[Object]:
     """Return the events about the volumes of a pod."""
-    claims = _claims(pod)
+    claims = claims_of(pod)
     return [each for each in evidence.events if events_of.regarding(each).get("name") in claims]
 
 
 def _provisioning_fails(pod: Object, evidence: Evidence) -> bool:
     """Report whether a warning exists about a volume that is provisioned for a node."""
-    claims = [claim for claim in map(evidence.volume, _claims(pod)) if claim is not None]
+    claims = [claim for claim in map(evidence.volume, claims_of(pod)) if claim is not None]
     return any(
         naming.selected_node(claim) and claim.get("status", {}).get("phase") != "Bound"
         for claim in claims
@@ -175,7 +168,7 @@ def _unbound(pod: Object, message: str, evidence: Evidence) -> Blocker:
     """Return that a pod waits for its volume, with the cause from the volume's events."""
     events = _events(pod, evidence)
     cause = events_of.text(max(events, key=events_of.last_time)) if events else ""
-    claim = next(iter(_claims(pod)), "")
+    claim = next(iter(claims_of(pod)), "")
     explanation, certain = _volume(claim, evidence.volume(claim), f"{cause} {message}", pod)
     quoted = quoting(explanation, SCHEDULER, _causes(message))
     certain = certain or any(event.get("type") == "Warning" for event in events)
@@ -187,15 +180,25 @@ def _unbound(pod: Object, message: str, evidence: Evidence) -> Blocker:
 
 
 def _volume(name: str, claim: Object | None, said: str, pod: Object) -> tuple[str, bool]:
-    """Return why a PersistentVolumeClaim is not bound, and whether this is certain.
+    """Return why a PersistentVolumeClaim cannot be mounted, and whether this is certain.
 
     said: quoted messages.
     """
+    namespace = pod["metadata"].get("namespace", "")
     storage_class = (claim or {}).get("spec", {}).get("storageClassName")
     choose = (
         "Set spec.storage.storageClassName to an existing StorageClass. To list them, run: kubectl "
         "get storageclass."
     )
+    deleted = _TERMINATING.search(said)
+    if deleted is not None or (claim is not None and "deletionTimestamp" in claim["metadata"]):
+        name = deleted[1] if deleted is not None else name
+        return (
+            f"PersistentVolumeClaim {name} is terminating, so no new pod can mount it. The "
+            "deletion cannot be canceled. For the pods that still use the claim, run: kubectl "
+            f"describe pvc {name} -n {namespace}.",
+            True,
+        )
     missing = re.search(r'storageclass(?:\.storage\.k8s\.io)? "([^"]+)" not found', said)
     if missing is not None:
         return f"StorageClass {missing[1]} does not exist. {choose}", True
@@ -205,7 +208,6 @@ def _volume(name: str, claim: Object | None, said: str, pod: Object) -> tuple[st
             f"StorageClass. {choose}",
             True,
         )
-    namespace = pod["metadata"].get("namespace", "")
     of_class = f" of StorageClass {storage_class}" if storage_class else ""
     return (
         f"PersistentVolumeClaim {name}{of_class} is not bound. Check the provisioner and the free "

@@ -365,6 +365,31 @@ def test_messages_of_the_scheduler_about_volumes(message: str) -> None:
     assert unscheduled(message, spec=CLAIM).reason == "VolumePending"
 
 
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ("v", 'persistentvolumeclaim "v" is being deleted'),
+        ("models", 'persistentvolumeclaim "models" is being deleted'),
+        ("v", UNBOUND),
+    ],
+    ids=["own", "another", "noticed by the operator only"],
+)
+def test_volume_that_is_being_deleted_is_explained(claim: str, message: str) -> None:
+    own = volume("fast")
+    if claim == "v":
+        own["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    blocker = unscheduled(
+        f"0/2 nodes are available: {message}.", spec=CLAIM, evidence=Evidence(volumes=(own,))
+    )
+    assert said(blocker) == (
+        "VolumePending",
+        f"PersistentVolumeClaim {claim} is terminating, so no new pod can mount it. The deletion "
+        "cannot be canceled. For the pods that still use the claim, run: kubectl describe pvc "
+        f"{claim} -n ns. Scheduler: 0/2 nodes are available: {message}.",
+    )
+    assert blocker.grace == 0.0, "no provisioner will change this"
+
+
 def job(*, queue: str | None = None, suspend: bool = False, **status: Any) -> dict[str, Any]:
     labels = {} if queue is None else {"kueue.x-k8s.io/queue-name": queue}
     return {
