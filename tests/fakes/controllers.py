@@ -341,10 +341,9 @@ def _held_up(cluster: Cluster, thing: Thing) -> bool:
         )
         return alive(thing) or waits_for_count
     if thing["kind"] == "PersistentVolumeClaim":
+        # Kubernetes protects a claim until every pod with a node is deleted, even those that ended.
         return any(
-            alive(pod)
-            and pod["status"]["phase"] != "Pending"
-            and thing["metadata"]["name"] in claims_of(pod)
+            "nodeName" in pod["spec"] and thing["metadata"]["name"] in claims_of(pod)
             for pod in cluster.each("Pod")
         )
     return bool(pods_of(cluster, thing))

@@ -90,6 +90,15 @@ class IndexedSnapshot:
         """Return the job's own volume of a revision, or None."""
         return self.own_volumes.get(naming.revision_name(self.name, revision))
 
+    def can_be_mounted(self, revision: str | None) -> bool:
+        """Report whether new pods can mount the volume of a revision.
+
+        Once a claim is terminating, the scheduler rejects them, and its content is lost when the
+        last pod that mounts it is gone.
+        """
+        volume = self.volume(str(revision))
+        return volume is not None and not volume.terminating
+
     def configmap(self, revision: str) -> Child | None:
         """Return the job's own ConfigMap of a revision, or None."""
         return self.own_configmaps.get(naming.revision_name(self.name, revision))

@@ -121,7 +121,13 @@ def _plan(
     position = kept.position or position
     identified = images.with_serving(snapshot, kept.ledger)
     moved = images.warnings(ledger, identified, target)
-    ledger, pruned = retention.prune(snapshot, target, identified, serving=serving)
+    ledger, pruned = retention.prune(
+        snapshot,
+        target,
+        identified,
+        serving=serving,
+        awaits_volume=position.reason == Reason.WAITING_FOR_VOLUME,
+    )
     measured = progress.measure(snapshot, target, ledger)
     ledger = progress.with_gpu_seconds(snapshot, target, ledger, measured, now)
     ledger = ledger.with_card(target.revision, progress.checkpoint_card(snapshot, target, ledger))

@@ -94,6 +94,20 @@ class Ledger:
             for attempt in self.revision(revision).stages
         )
 
+    def has_model(self, revision: str) -> bool:
+        """Report whether a revision is trained, and not all of its builds have failed.
+
+        One that has served is no failure, whatever happened to another build since.
+        """
+        builds, failed = set(), set()
+        for attempt in self.revision(revision).stages:
+            if attempt.stage == "serve" and attempt.outcome == "Completed":
+                return True
+            if attempt.build is not None:
+                builds.add(attempt.build)
+                failed |= {attempt.build} if attempt.outcome == "Failed" else set()
+        return self.completed(revision, "train") and (not builds or builds != failed)
+
     def started_stages(self) -> set[str]:
         """Return the stages that were started at least once, for any revision."""
         return {attempt.stage for each in self.revisions.values() for attempt in each.stages}

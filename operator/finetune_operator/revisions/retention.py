@@ -1,13 +1,17 @@
 """Which revisions are retained, and in which order the others are deleted.
 
 Retained are the target revision, revisions that serve or still have a serving Deployment, and as
-many others as ``spec.revisionHistoryLimit`` allows: trained revisions before others, newer before
-older. A revision that is not retained leaves the ledger when its volume can be deleted, so that a
-revert before continues on this volume. The remaining objects are found by their labels, so an
-operator that restarts halfway finishes the deletion.
+many others as ``spec.revisionHistoryLimit`` allows: revisions with a model before others, newer
+before older. Whatever the limit, one revision is retained whose model can be served, if there is
+one. A revision without a volume that a new pod can mount cannot be reverted to: it is not retained,
+and does not count.
+
+A revision that is not retained leaves the ledger when its volume can be deleted, so that a revert
+before continues on this volume. The remaining objects are found by their labels, so an operator
+that restarts halfway finishes the deletion.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.revisions.ledger import Ledger
@@ -16,23 +20,26 @@ from finetune_operator.types import Action, Delete
 
 
 def prune(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, *, serving: str | None
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    *,
+    serving: str | None,
+    awaits_volume: bool,
 ) -> tuple[Ledger, tuple[Action, ...]]:
     """Return the ledger without pruned revisions, and the deletions of their objects.
 
     serving: the build that the Service selects, or None. Jobs and their pods go first, then the
-    volume, which their pods mount.
+    volume, which their pods mount. If a user deletes a volume, the Jobs that keep it go as well.
+    awaits_volume: whether the target waits until its terminating volume is gone.
     """
     held = {target.revision}
     held |= {each.revision for each in snapshot.deployments if each.owned and each.revision}
     if serving is not None and (revision := ledger.revision_of(serving)):
         held.add(revision)
-    others = sorted(
-        (name for name in ledger.names() if name not in held),
-        key=lambda name: ledger.completed(name, "train"),
-    )
+    others = [name for name in ledger.names() if name not in held]
     limit = target.resolved.spec.revision_history_limit
-    retained = held | set(others[max(0, len(others) - limit) :])
+    retained = held | _retained(snapshot, ledger, held, others, limit)
 
     def pruned(children: Iterable[Child]) -> list[Child]:
         return [
@@ -47,9 +54,18 @@ def prune(
     volumes = pruned(snapshot.volumes)
     mounted = {each.revision for each in volumes if each.revision in busy and not each.terminating}
     rest = [each for each in (*volumes, *pruned(snapshot.configmaps)) if each.revision not in busy]
+    given_up = _given_up(snapshot, {target.revision} if awaits_volume else set())
+    needless = [
+        *jobs,
+        *(
+            job
+            for job in snapshot.jobs
+            if job.owned and job.revision in retained and job.revision in given_up
+        ),
+    ]
     deletions: tuple[Action, ...] = (
         # ``cancellation`` deletes the Jobs that have not finished.
-        *(Delete(object=job.object) for job in jobs if job.ended and not job.terminating),
+        *(Delete(object=job.object) for job in needless if job.ended and not job.terminating),
         *(
             Delete(object=each.object, propagation="Background")
             for each in rest
@@ -57,3 +73,57 @@ def prune(
         ),
     )
     return ledger.without(name for name in others if name not in retained | mounted), deletions
+
+
+def newest_model(
+    snapshot: IndexedSnapshot, ledger: Ledger, *, but: str | None = None
+) -> str | None:
+    """Return the newest revision whose model can be served, or None. but: another revision."""
+    models = (
+        name
+        for name in reversed(ledger.names())
+        if name != but and snapshot.can_be_mounted(name) and ledger.has_model(name)
+    )
+    return next(models, None)
+
+
+def _retained(
+    snapshot: IndexedSnapshot,
+    ledger: Ledger,
+    held: Iterable[str],
+    others: Iterable[str],
+    limit: int,
+) -> set[str]:
+    """Return the revisions that are retained in addition to the held ones. limit: their number."""
+    # After a restore, a claim that is missing may still follow.
+    usable = [
+        name
+        for name in others
+        if snapshot.can_be_mounted(name) or (snapshot.restored and snapshot.volume(name) is None)
+    ]
+    usable.sort(key=lambda name: (ledger.has_model(name), ledger.completed(name, "train")))
+    retained = usable[max(0, len(usable) - limit) :]
+    models = (
+        name
+        for name in (*held, *retained)
+        if snapshot.can_be_mounted(name) and ledger.has_model(name)
+    )
+    newest = newest_model(snapshot, ledger)
+    if newest is not None and not any(models):
+        retained.append(newest)
+    return set(retained)
+
+
+def _given_up(snapshot: IndexedSnapshot, awaited: Collection[str]) -> set[str | None]:
+    """Return the revisions whose volume a user deleted, and that have no pods which should serve.
+
+    Kubernetes deletes a volume after all pods that mount it, even those that have ended. Those keep
+    the files until the user gives up the serving pods, or, if awaited, until nothing reads them.
+    """
+    serving = {
+        each.revision
+        for each in snapshot.deployments
+        if each.owned and not each.terminating and each.object["spec"].get("replicas")
+    }
+    terminating = {each.revision for each in snapshot.volumes if each.owned and each.terminating}
+    return {each for each in terminating if each in awaited or each not in serving}

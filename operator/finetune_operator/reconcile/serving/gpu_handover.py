@@ -8,7 +8,8 @@ the time was announced; at most once for each revision, which the ledger records
 The stable build reclaims the GPU as soon as the job makes no progress towards the next build:
 suspended, preempted or failed. With ``Auto`` it also does so if no train pod has had a node for
 five minutes. A release that the ledger does not record shows in the Deployment, which has 0
-replicas.
+replicas. If a user has deleted the volume of the stable build, its pods could not start again: it
+keeps the GPU.
 
 A new build that has to be verified gets the GPU in any case: at once with ``FreeGPU``; with
 ``Auto`` after ``serving.releaseAfterSeconds``; with ``KeepServing`` after
@@ -66,6 +67,12 @@ def decide(
 
     The stable build is not the target's, and should have pods if it keeps its GPU.
     """
+    if not snapshot.can_be_mounted(old.revision):
+        note = (
+            f"Build {old.build} keeps its GPU: its volume is terminating, so its pods could not "
+            "start again. To release the GPU, save the model, and set spec.serving.replicas to 0."
+        )
+        return Handover(ledger=ledger.with_gpu_releases_ended(position.reason), note=note)
     stage = _under_way(target, ledger)
     if (
         position.state != "active"

@@ -4,15 +4,19 @@ A Service or Deployment that was lost is created again. The stable build has the
 unless it releases its GPU (``gpu_handover``). A build that is selected but was never ready has none
 once it has failed, nor while the job is paused. A Deployment that is neither selected nor the
 target's is deleted.
+
+If a user has deleted the volume of a build, its pods are the last ones that can read the model:
+they stay as they are until the user sets ``serving.replicas`` to 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving as manifests
+from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile import policy
 from finetune_operator.reconcile.conditions import Position, ServingState
@@ -42,7 +46,8 @@ def decide(
     The state is None if nothing is meant to serve. Pruning does not wait for the new model: a
     pruned build may hold the GPU that the next training needs.
     """
-    enabled = target.resolved.spec.serving.enabled
+    spec = target.resolved.spec
+    enabled = spec.serving.enabled
     replaces = enabled and serving not in (None, target.build)
     # Only the target may have the GPU, until its build has taken over.
     ledger = ledger.with_gpu_releases_ended(
@@ -51,12 +56,15 @@ def decide(
     if not enabled:
         return _disabled(snapshot, ledger)
     if serving is None:
-        gone = _gone(snapshot, (target.build,), snapshot.budget)
+        gone = (
+            *_last_pods_stopped(snapshot, target, planned),
+            *_gone(snapshot, (target.build,), snapshot.budget),
+        )
         pending = ServingState(
             available=False, reason=Reason.PENDING, message="No model is being served yet."
         )
         return Decision(ledger=ledger, actions=gone), pending
-    actions: list[Action] = []
+    actions = list(_last_pods_stopped(snapshot, target, planned))
     applied = any(action.object["kind"] == "Service" for action in planned)
     refused = bool(policy.not_admitted(violations, state.serve_attempt(ledger, serving)))
     if not applied and not refused and state.misdirected(snapshot, serving):
@@ -66,7 +74,7 @@ def decide(
         old = _keep(snapshot, target, ledger, serving, refused, position, now)
         actions += old.actions
     budget = snapshot.budget
-    if target.resolved.spec.serving.replicas > 1:
+    if spec.serving.replicas > 1:
         if not refused:
             actions.append(Apply(object=manifests.budget(snapshot.job, target, serving)))
         budget = None
@@ -80,9 +88,7 @@ def decide(
         replicas=(
             old.replicas
             if serving != target.build
-            else _present_replicas(snapshot, serving)
-            if refused
-            else _planned_replicas(planned)
+            else _replicas(snapshot, serving, (*planned, *actions))
         ),
         released=handover.released,
         release_planned_at=handover.planned_at,
@@ -98,18 +104,30 @@ def decide(
     return decision, current
 
 
-def _planned_replicas(planned: Sequence[Action]) -> int:
-    """Return the replicas that the candidate's Deployment should have."""
-    return sum(
-        int(action.object["spec"]["replicas"])
-        for action in planned
-        if action.object["kind"] == "Deployment"
-    )
-
-
-def _present_replicas(snapshot: IndexedSnapshot, build: str) -> int:
+def _replicas(snapshot: IndexedSnapshot, build: str, planned: Iterable[Action]) -> int:
+    """Return the replicas of a build with the planned actions, or without any the present ones."""
+    for action in planned:
+        if (
+            action.object["kind"] == "Deployment"
+            and naming.label(action.object, naming.BUILD) == build
+            and not isinstance(action, Delete)
+        ):
+            scaled = isinstance(action, Scale)
+            return action.replicas if scaled else int(action.object["spec"]["replicas"])
     child = snapshot.builds.get(build)
     return int(child.object["spec"]["replicas"]) if child is not None else 0
+
+
+def _last_pods_stopped(
+    snapshot: IndexedSnapshot, target: TargetRevision, planned: Iterable[Action]
+) -> tuple[Action, ...]:
+    """Stop the pods of the target's build if its volume is deleted and the user asks for none."""
+    child = snapshot.builds.get(target.build)
+    if child is None or child.terminating or snapshot.can_be_mounted(target.revision):
+        return ()
+    stops = target.resolved.spec.serving.replicas == 0
+    decided = any(action.object["kind"] == "Deployment" for action in planned)
+    return state.stopped(child) if stops and not decided else ()
 
 
 def _explained(position: Position, handover: Handover) -> Position:
@@ -143,12 +161,16 @@ def _keep(
     ledger, stopped = _judge(snapshot, target, ledger, serving, now)
     old = snapshot.builds.get(serving)
     if old is None:
-        restored = () if stopped or refused else _restored(snapshot, target, ledger, serving)
+        lost = not snapshot.can_be_mounted(ledger.revision_of(serving))
+        kept = stopped or refused or lost
+        restored = () if kept else _restored(snapshot, target, ledger, serving)
         return _Old(Handover(ledger=ledger), restored, len(restored))
     if old.terminating:
         return _Old(Handover(ledger=ledger), replicas=1)
     desired = state.Replicas(0) if stopped else state.replicas(snapshot, target, old.revision)
     handover = Handover(ledger=ledger)
+    if desired.count > 0 and not snapshot.can_be_mounted(old.revision):
+        desired = state.last_pods(snapshot, ledger, old)
     if desired.count > 0:
         handover = gpu_handover.decide(
             snapshot, target, ledger, position=position, old=old, now=now

@@ -7,6 +7,7 @@ from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.manifests import serving, verifier, vllm
 from finetune_operator.objects import deployments, naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.reconcile.messages import copy_command
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -99,6 +100,23 @@ def replicas(snapshot: IndexedSnapshot, target: TargetRevision, revision: str | 
             "so only one replica serves. To serve more replicas, set spec.rerun to a new value. "
             "The job then trains a new revision on a new volume with the access mode of "
             "spec.storage.accessMode.",
+        ),
+    )
+
+
+def last_pods(snapshot: IndexedSnapshot, ledger: Ledger, build: Child) -> Replicas:
+    """Return the present replicas of a build whose volume no further pod can mount."""
+    count, revision = int(build.object["spec"].get("replicas") or 0), str(build.revision)
+    volume = snapshot.volume(revision)
+    if volume is None or count == 0:
+        return Replicas(count)
+    command = copy_command(snapshot.job, revision, merged=ledger.completed(revision, "merge"))
+    return Replicas(
+        count,
+        (
+            f"PersistentVolumeClaim {volume.name} is terminating. The pods of build {build.build} "
+            "still serve from it, and the operator keeps them because no new pod can mount it. To "
+            f"save the model, run: {command}. To stop these pods, set spec.serving.replicas to 0.",
         ),
     )
 

@@ -1,6 +1,8 @@
 """Loss of a revision's volume, which a user deleted with the artifacts on it.
 
-A deletion cannot be cancelled, and stages that still run would run in vain. Completed work stays
+A deletion cannot be canceled, and no new pod can mount the volume from then on: the model is lost
+when its last pod ends. So a finished job reports the loss as soon as the deletion begins, while the
+serving pods can still be read. Stages that still run would run in vain. Completed work stays
 completed: nothing is trained again before a user asks for it.
 """
 
@@ -8,11 +10,15 @@ from collections.abc import Collection
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
-from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.pods import claims_of
+from finetune_operator.reconcile.blocker import names
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, latest_attempts
 from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.messages import copy_command
 from finetune_operator.reconcile.stages.cancellation import stop
+from finetune_operator.revisions import retention
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Event
@@ -29,21 +35,30 @@ def decide(
         uid = volume.object["metadata"]["uid"] if volume is not None else None
         if not made or (uid is not None and record.volume in (None, uid)):
             return Decision(ledger=ledger)
-    spec, claim = target.resolved.spec, naming.revision_name(snapshot.name, target.revision)
-    held = terminating and _other_build_serves(snapshot, target) and not spec.suspend
-    if not held and _all_completed(target, ledger, stages):
-        lost = volume is None and spec.serving.enabled
-        return Decision(ledger=ledger, position=_model_lost(claim) if lost else None)
+    claim = naming.revision_name(snapshot.name, target.revision)
+    if _all_completed(target, ledger, stages):
+        lost = terminating or volume is None
+        position = _model_lost(snapshot, target, ledger, claim) if lost else None
+        return Decision(ledger=ledger, position=position)
     decision = Decision(ledger=ledger)
     for job in snapshot.jobs:
         if job.owned and not job.ended:
             decision = decision.then(stop(decision.ledger, job))
+        elif job.owned and job.revision == target.revision:
+            # ``retention`` deletes it. Its result, if it is not recorded yet, is lost as well.
+            ended = stop(decision.ledger, job, reason=Reason.VOLUME_LOST)
+            decision = decision.then(Decision(ledger=ended.ledger))
     ledger = decision.ledger
-    if held:
-        return decision.then(Decision(ledger=ledger, position=_held(claim)))
     if terminating:
-        waiting = None if spec.suspend else _terminating(claim)
-        return decision.then(Decision(ledger=ledger, position=waiting))
+        position = None
+        if not target.resolved.spec.suspend:
+            served = _readers(snapshot, target)
+            position = (
+                _model_lost(snapshot, target, ledger, claim)
+                if served
+                else _terminating(snapshot, claim)
+            )
+        return decision.then(Decision(ledger=ledger, position=position))
     event = Event(
         type="Warning",
         reason=Reason.VOLUME_LOST,
@@ -59,41 +74,80 @@ def _all_completed(target: TargetRevision, ledger: Ledger, stages: Collection[St
     return all(attempt is not None and attempt.outcome == "Completed" for attempt in attempts)
 
 
-def _other_build_serves(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:
-    """Report whether another build of this revision serves from its volume, and so keeps it."""
-    return any(
-        pod.stage == "serve"
+def _readers(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Child]:
+    """Return the serving pods of the revision, of any build, that run and keep its volume."""
+    return [
+        pod
+        for pod in snapshot.pods
+        if pod.stage == "serve"
         and pod.revision == target.revision
-        and pod.build != target.build
         and not pod.terminating
         and pod.object.get("status", {}).get("phase") == "Running"
-        for pod in snapshot.pods
+    ]
+
+
+def _model_lost(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, claim: str
+) -> Position:
+    """Return the position of a finished job whose model is lost, or will be with its last pod."""
+    if snapshot.volume(target.revision) is None:
+        found = f"PersistentVolumeClaim {claim}, which held the model, was deleted."
+    elif _readers(snapshot, target):
+        merged = ledger.completed(target.revision, "merge")
+        command = copy_command(snapshot.job, target.revision, merged=merged)
+        found = (
+            "The volume of the model is terminating. Running pods still mount "
+            f"PersistentVolumeClaim {claim}; with the last of them, the model is lost. To save the "
+            f"model, run: {command}. The operator neither replaces these pods nor applies other "
+            "changes of the spec to them, because no new pod can mount the claim. To stop them, "
+            "set spec.serving.replicas to 0."
+        )
+    else:
+        found = (
+            "The volume of the model is terminating. No running pod mounts "
+            f"PersistentVolumeClaim {claim}, and no new pod can mount it."
+        )
+    intact = retention.newest_model(snapshot, ledger, but=target.revision)
+    revert = (
+        ""
+        if intact is None
+        else f"To serve revision {intact}, whose volume is intact, revert the spec to the state "
+        "from which this revision was trained. "
     )
-
-
-def _held(claim: str) -> Position:
     return Position(
         state="failed",
         reason=Reason.VOLUME_LOST,
-        message=f"PersistentVolumeClaim {claim} is terminating but still mounted by serving pods. "
-        "To release it, set spec.serving.replicas to 0. To train a new revision on a new volume "
-        "instead, set spec.rerun to a new value.",
+        message=f"{found} {revert}To train the model again on a new volume, set spec.rerun to a "
+        "new value.",
     )
 
 
-def _model_lost(claim: str) -> Position:
-    return Position(
-        state="failed",
-        reason=Reason.VOLUME_LOST,
-        message=f"PersistentVolumeClaim {claim}, which held the model, was deleted. "
-        "To train the model again, set spec.rerun to a new value.",
-    )
-
-
-def _terminating(claim: str) -> Position:
+def _terminating(snapshot: IndexedSnapshot, claim: str) -> Position:
+    message = f"Waiting for PersistentVolumeClaim {claim} to be deleted."
+    if orphans := _orphans(snapshot, claim):
+        message += (
+            f" Pods that have ended but have no Job any more prevent this: {names(orphans)}. To "
+            f"delete them, run: kubectl delete pod {' '.join(orphans)} -n "
+            f"{snapshot.job['metadata']['namespace']}."
+        )
     return Position(
         state="active",
         reason=Reason.WAITING_FOR_VOLUME,
-        message=f"Waiting for PersistentVolumeClaim {claim} to be deleted.",
+        message=message,
         requeue_after=POLL_SECONDS,
     )
+
+
+def _orphans(snapshot: IndexedSnapshot, claim: str) -> list[str]:
+    """Return the pods that have ended and keep a claim, but that no Job takes along."""
+    jobs = {job.uid for job in snapshot.jobs}
+    return [
+        pod.name
+        for pod in snapshot.pods
+        if pod.ended
+        and not pod.terminating
+        and claim in claims_of(pod.object)
+        and not any(
+            owner["uid"] in jobs for owner in pod.object["metadata"].get("ownerReferences") or ()
+        )
+    ]

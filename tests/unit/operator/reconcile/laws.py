@@ -9,7 +9,12 @@ from datetime import timedelta
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
-from tests.unit.operator.reconcile import laws_of_backends, laws_of_serving, laws_of_trust
+from tests.unit.operator.reconcile import (
+    laws_of_backends,
+    laws_of_serving,
+    laws_of_trust,
+    laws_of_volumes,
+)
 from tests.unit.operator.reconcile.card_law import resumes_on_its_card
 from tests.unit.operator.reconcile.laws_of_gpus import GPULaws, one_trainer
 from tests.unit.operator.reconcile.laws_of_statuses import consistent, numbers, refused, well_formed
@@ -93,6 +98,10 @@ class Laws:
             assert not intended.actions
         else:
             self.gpu.of_plan(snapshot, intended)
+            laws_of_volumes.a_model_is_left(snapshot, intended)
+            laws_of_volumes.last_readers_stay(snapshot, intended)
+            laws_of_volumes.a_ready_job_has_its_volume(snapshot, intended)
+            laws_of_volumes.no_job_gets_a_terminating_volume(snapshot, intended)
         if snapshot.job["spec"].get("serving", {}).get("enabled", True):
             laws_of_serving.serving_continues(snapshot, intended)
         laws_of_trust.configuration_is_vouched_for(intended)
@@ -114,6 +123,8 @@ class Laws:
                 assert not paused, each["metadata"]["name"]
                 assert labels[naming.REVISION] == status["revision"]
                 assert labels.get(naming.BUILD, status["build"]) == status["build"]
+                volume = self.cluster.get(naming.VOLUME, f"demo-{status['revision']}")
+                assert volume is None or not deleted(volume), "its pods could never start"
         if any(each["revision"] == status["revision"] for each in status["revisions"]):
             # A job.json that was deleted after its values were edited cannot be rendered again.
             edited = job["spec"].get("training", {}).get("advanced")
@@ -151,7 +162,6 @@ class Laws:
                 assert volume["metadata"]["ownerReferences"][0]["uid"] == owner
                 if volume["metadata"]["uid"] in self.unknown:
                     laws_of_trust.unknown_content_is_deleted(job, self.proved)
-                assert not deleted(volume)
 
     def is_recorded(self, job: Thing) -> bool:
         """Report whether the ledger recorded the attempt of a new Job before its creation."""

@@ -32,7 +32,7 @@ RETAIN = edit(storage={"deletionPolicy": "Retain"})
 def lost(cluster: Cluster) -> None:
     """Delete the present revision's volume as a user does, and let the deletion finish."""
     delete(naming.VOLUME, "demo-R")(cluster)
-    for _ in range(2):
+    for _ in range(3):
         sync(cluster)
         settle(cluster)
 
@@ -97,7 +97,10 @@ CASES = {
     ),
     "stage on a terminating volume is stopped": Case(
         given=(PREPARED, running("train"), delete(naming.VOLUME, "demo-R")),
-        actions=("Delete Job demo-r1-train-1 Foreground",),
+        actions=(
+            "Delete Job demo-r1-train-1 Foreground",
+            "Delete Job demo-r1-prepare-1 Foreground",
+        ),
         ready="-WaitingForVolume",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
@@ -123,8 +126,9 @@ CASES = {
     ),
     "finished job does not train again without its volume": Case(
         given=(NO_SERVING, PREPARED, TRAINED, MERGED, settle, lost),
-        ready="+Completed",
-        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+",
+        ready="-VolumeLost",
+        conditions="Succeeded+ Finished+ Stalled+ Suspended- DataReady+ Trained+ Merged+",
+        says="which held the model, was deleted. To train the model again",
     ),
     "serving job without its volume is VolumeLost": Case(
         given=(
@@ -134,17 +138,17 @@ CASES = {
                     cluster, controllers.pod_of_stage(cluster, "serve")
                 ),
             ),
-            *(sync, sync, sync),
+            *(sync, settle, sync, sync, settle),
         ),
         ready="-VolumeLost",
         conditions="Succeeded+ Finished+ Stalled+ Suspended- DataReady+ Trained+ Merged+ Serving-",
-        says="To train the model again, set spec.rerun to a new value",
+        says="To train the model again on a new volume, set spec.rerun to a new value",
     ),
     "serving continues while its volume is terminating": Case(
         given=(run_all, delete(naming.VOLUME, "demo-R"), sync),
-        actions=KEEP,
-        ready="+Serving",
-        conditions=DONE,
+        ready="-VolumeLost",
+        conditions="Succeeded+ Finished+ Stalled+ Suspended- DataReady+ Trained+ Merged+ Serving+",
+        says="Running pods still mount PersistentVolumeClaim demo-",
     ),
     "deletionPolicy Retain removes the owner of the volume": Case(
         given=(run_all, RETAIN),

@@ -250,6 +250,11 @@ class Machine(RuleBasedStateMachine):
             self.laws.lost_volume |= kind == naming.VOLUME
         self.react(reaction)
 
+    @rule(index=ANY, reaction=REACTION)
+    def delete_a_volume(self, index: int, reaction: Any) -> None:
+        self.laws.lost_volume |= random_events.delete_volume(self.cluster, index)
+        self.react(reaction)
+
     @precondition(lambda self: self.cluster.job)
     @rule(children_first=st.booleans())
     def delete(self, children_first: bool) -> None:
@@ -315,6 +320,22 @@ class Machine(RuleBasedStateMachine):
         self.cluster.wait(700)
         self.react("settle")
         self.act_once(gpus)
+
+    @precondition(lambda self: self.cluster.job)
+    @rule(serves=st.booleans(), limit=st.sampled_from([None, 0]))
+    def lose_the_newest_model(self, serves: bool, limit: int | None) -> None:
+        """Train a revision, delete its volume, and train another one."""
+        changes = {"serving": {"enabled": serves}, "revisionHistoryLimit": limit, "suspend": False}
+        self.cluster.edit(training={"seed": 7}, **changes)
+        self.work(8)
+        revision = self.cluster.job and self.cluster.status.get("revision")
+        claim = self.cluster.get(naming.VOLUME, f"demo-{revision}")
+        if self.cluster.job and claim and not deleted(claim):
+            self.cluster.mark_deleted(claim)
+            self.laws.lost_volume = True
+            self.react("settle")
+            self.cluster.edit(training={"seed": 8})
+            self.work(3)
 
     def act_once(self, gpus: int = PLENTY) -> bool:
         """Let operator, kubelets, Kueue and controllers act once; report a change."""
@@ -383,6 +404,7 @@ class Machine(RuleBasedStateMachine):
         if self.cluster.job:
             self.settle()
         for _ in range(60):
+            random_events.delete_ended_orphans(self.cluster)
             if not self.act_once():
                 break
         else:
