@@ -181,7 +181,8 @@ class FineTuneJobSpec(ApiModel):
         "Number of old revisions whose volumes the operator keeps. You can return to these "
         "revisions without training them again. This number does not include the serving revision "
         "and the revision of the current spec. The operator deletes untrained revisions before "
-        "trained revisions, and older revisions before newer revisions.",
+        "trained revisions, and older revisions before newer revisions. It never deletes the last "
+        "revision whose model can be served.",
         1,
         edit=Edit.NOTHING,
         ge=0,
