@@ -88,7 +88,7 @@ class Kubelet:
     def _bind(self, claim: dict[str, Any]) -> None:
         if claim.get("status", {}).get("phase") != "Pending" or claim["spec"].get("volumeName"):
             return
-        name = f"{self.place.name}-{claim['metadata']['name']}"
+        name = f"{self.place.name}-{claim['metadata']['uid']}"
         reference = {"namespace": self.place.name, "name": claim["metadata"]["name"]}
         volume = {
             "metadata": {"name": name},
