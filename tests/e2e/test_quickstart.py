@@ -1,9 +1,6 @@
 """The quickstart from ``kubectl apply`` to a served model that knows the trained facts."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,18 +196,8 @@ def test_the_status_describes_all_stages(quickstart: Quickstart) -> None:
 
 
 def test_ftj_copies_the_adapter_out_of_the_cluster(quickstart: Quickstart, tmp_path: Path) -> None:
-    tuning, kubectl = quickstart.tuning, quickstart.tuning.cluster.kubectl
-    place = [f"--namespace={tuning.namespace}", f"--kubeconfig={kubectl.kubeconfig}"]
-    arguments = ["copy", tuning.name, str(tmp_path / "adapter"), "--adapter", *place]
-    path = os.pathsep.join((str(kubectl.program.parent), os.environ["PATH"]))
-    done = subprocess.run(
-        [sys.executable, "-m", "finetune_cli", *arguments],
-        env=os.environ | {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    tuning = quickstart.tuning
+    tuning.copy(tmp_path / "adapter", "--adapter")
     found = manifest.verify(tmp_path / "adapter", kind="adapter", key=None)
     (revision,) = tuning.status()["revisions"]
     assert found.digest == revision["artifacts"]["adapter"]

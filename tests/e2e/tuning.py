@@ -1,8 +1,12 @@
 """One FineTuneJob of a test: apply it, read it, and wait for its status."""
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.e2e.kubectl import Object
@@ -187,6 +191,21 @@ class Tuning:
             )
         except WaitTimeout as error:
             raise WaitTimeout(f"{error}; still present: {', '.join(self.children())}") from None
+
+    def copy(self, into: Path, *options: str) -> str:
+        """Copy the model to a local folder with ``ftj copy``; return what the command printed."""
+        kubectl = self.cluster.kubectl
+        place = (f"--namespace={self.namespace}", f"--kubeconfig={kubectl.kubeconfig}")
+        path = os.pathsep.join((str(kubectl.program.parent), os.environ["PATH"]))
+        done = subprocess.run(
+            [sys.executable, "-m", "finetune_cli", "copy", self.name, str(into), *options, *place],
+            env=os.environ | {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
 
     def _is(self, stage: str) -> Callable[[Object], bool]:
         return lambda item: label(item, JOB) == self.name and label(item, STAGE) == stage
