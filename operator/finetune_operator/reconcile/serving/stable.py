@@ -112,8 +112,9 @@ def _replicas(snapshot: IndexedSnapshot, build: str, planned: Iterable[Action]) 
             and naming.label(action.object, naming.BUILD) == build
             and not isinstance(action, Delete)
         ):
-            scaled = isinstance(action, Scale)
-            return action.replicas if scaled else int(action.object["spec"]["replicas"])
+            if isinstance(action, Scale):
+                return action.replicas
+            return int(action.object["spec"]["replicas"])
     child = snapshot.builds.get(build)
     return int(child.object["spec"]["replicas"]) if child is not None else 0
 

@@ -55,9 +55,14 @@ def prepare_beside_an_orphan(cluster: Cluster) -> None:
     cluster.add({**pod, "metadata": metadata, "status": {"phase": "Running"}})
 
 
-def train_another_revision(cluster: Cluster) -> None:
+def train_a_third_revision(cluster: Cluster) -> None:
+    """The first one serves; the second one is the newest with a model, which is always retained."""
     controllers.run_all(cluster)
-    cluster.edit(training={"seed": 7}, revisionHistoryLimit=0)
+    cluster.edit(training={"seed": 7})
+    for stage in ("prepare", "train", "merge"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    cluster.edit(training={"seed": 8}, revisionHistoryLimit=0)
 
 
 def lose_the_volume_and_train_another_revision(cluster: Cluster) -> None:
@@ -107,7 +112,7 @@ CASES = {
         ),
     ),
     "delete": Case(
-        happens=train_another_revision,
+        happens=train_a_third_revision,
         late=ALL_BUT_THE_JOB,
         harmed=lambda cluster: any(
             "deletionTimestamp" in each["metadata"] for each in cluster.each(naming.VOLUME)

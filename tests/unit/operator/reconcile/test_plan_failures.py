@@ -217,6 +217,11 @@ CASES = {
     ),
     "stage waits for a terminating volume": Case(
         given=(PREPARED, TRAINED, delete("PersistentVolumeClaim", "demo-R")),
+        # Their pods would keep the volume.
+        actions=(
+            "Delete Job demo-r1-prepare-1 Foreground",
+            "Delete Job demo-r1-train-1 Foreground",
+        ),
         ready="-WaitingForVolume",
         conditions=TRAINING,
     ),
