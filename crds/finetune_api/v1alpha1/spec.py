@@ -178,11 +178,10 @@ class FineTuneJobSpec(ApiModel):
         "Limits on failures, restarts, waiting time and GPU time.", RunPolicy(), edit=Edit.RETRY
     )
     revision_history_limit: int = field(
-        "Number of old revisions whose volumes the operator keeps. You can return to these "
-        "revisions without training them again. This number does not include the serving revision "
-        "and the revision of the current spec. The operator deletes untrained revisions before "
-        "trained revisions, and older revisions before newer revisions. It never deletes the last "
-        "revision whose model can be served.",
+        "Number of old revisions whose volumes the operator keeps, so that you can return to them "
+        "without training. The serving revision and the revision of the current spec do not "
+        "count. The operator deletes untrained revisions before trained ones, older ones before "
+        "newer ones, and never the last one whose model can be served.",
         1,
         edit=Edit.NOTHING,
         ge=0,
