@@ -97,7 +97,7 @@ class Ledger:
     def has_model(self, revision: str) -> bool:
         """Report whether a revision is trained, and not all of its builds have failed.
 
-        One that has served is no failure, whatever happened to another build since.
+        A build that has served proves the model, even if another build has failed since.
         """
         builds, failed = set(), set()
         for attempt in self.revision(revision).stages:

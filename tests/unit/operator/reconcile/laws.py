@@ -98,10 +98,7 @@ class Laws:
             assert not intended.actions
         else:
             self.gpu.of_plan(snapshot, intended)
-            laws_of_volumes.a_model_is_left(snapshot, intended)
-            laws_of_volumes.last_readers_stay(snapshot, intended)
-            laws_of_volumes.a_ready_job_has_its_volume(snapshot, intended)
-            laws_of_volumes.no_job_gets_a_terminating_volume(snapshot, intended)
+            laws_of_volumes.of_plan(snapshot, intended)
         if snapshot.job["spec"].get("serving", {}).get("enabled", True):
             laws_of_serving.serving_continues(snapshot, intended)
         laws_of_trust.configuration_is_vouched_for(intended)

@@ -8,6 +8,14 @@ from finetune_operator.objects import naming
 from finetune_operator.types import Apply, Create, Delete, Object, Plan, Scale, Snapshot
 
 
+def of_plan(snapshot: Snapshot, intended: Plan) -> None:
+    """All laws of a plan of a job that is not deleted."""
+    no_job_gets_a_terminating_volume(snapshot, intended)
+    a_model_is_left(snapshot, intended)
+    last_readers_stay(snapshot, intended)
+    a_ready_job_has_its_volume(snapshot, intended)
+
+
 def models(job: Object, status: Object, claims: Iterable[Object]) -> set[str]:
     """Return the revisions whose model can be served: trained, on a volume that can be mounted.
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing
 from tests.fakes.lagging_operator import KINDS, LaggingOperator
-from tests.unit.operator.reconcile import laws_of_trust, random_events
+from tests.unit.operator.reconcile import laws_of_trust, random_deletions, random_events
 from tests.unit.operator.reconcile.laws import Laws
 from tests.unit.operator.reconcile.random_events import (
     COMPLETED,
@@ -246,13 +246,13 @@ class Machine(RuleBasedStateMachine):
         if leave_pods:
             random_events.orphan(self.cluster, index)
         else:
-            kind = random_events.delete_any(self.cluster, index)
+            kind = random_deletions.delete_any(self.cluster, index)
             self.laws.lost_volume |= kind == naming.VOLUME
         self.react(reaction)
 
     @rule(index=ANY, reaction=REACTION)
     def delete_a_volume(self, index: int, reaction: Any) -> None:
-        self.laws.lost_volume |= random_events.delete_volume(self.cluster, index)
+        self.laws.lost_volume |= random_deletions.delete_volume(self.cluster, index)
         self.react(reaction)
 
     @precondition(lambda self: self.cluster.job)
@@ -404,7 +404,7 @@ class Machine(RuleBasedStateMachine):
         if self.cluster.job:
             self.settle()
         for _ in range(60):
-            random_events.delete_ended_orphans(self.cluster)
+            random_deletions.delete_ended_orphans(self.cluster)
             if not self.act_once():
                 break
         else:
