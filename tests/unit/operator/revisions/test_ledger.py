@@ -54,6 +54,62 @@ def test_builds_of_one_revision_are_kept_apart() -> None:
     assert ledger.attempt("r", "merge") is None
 
 
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ((), False),
+        ((attempt("train"),), False),
+        ((attempt("train", outcome="Completed"),), True),
+        ((attempt("train", outcome="Completed"), attempt("merge", 1, "b")), True),
+        (
+            (attempt("train", outcome="Completed"), attempt("merge", 1, "b", "Failed")),
+            False,
+        ),
+        (
+            (
+                attempt("train", outcome="Completed"),
+                attempt("merge", 1, "b", "Completed"),
+                attempt("serve", 1, "b", "Failed"),
+            ),
+            False,
+        ),
+        (
+            (
+                attempt("train", outcome="Completed"),
+                attempt("serve", 1, "b", "Failed"),
+                attempt("merge", 1, "c", "Completed"),
+            ),
+            True,
+        ),
+        (
+            (
+                attempt("train", outcome="Completed"),
+                attempt("serve", 1, "b", "Completed"),
+                attempt("merge", 1, "c", "Failed"),
+            ),
+            True,
+        ),
+    ],
+    ids=[
+        "not started",
+        "in training",
+        "trained",
+        "is merged",
+        "cannot be merged",
+        "failed its verification",
+        "another build can still serve",
+        "has served",
+    ],
+)
+def test_a_revision_has_a_model_that_can_be_served(
+    attempts: tuple[Attempt, ...], expected: bool
+) -> None:
+    ledger = Ledger()
+    for each in attempts:
+        ledger = ledger.with_attempt("r", each)
+    assert ledger.has_model("r") is expected
+
+
 def test_revisions_are_kept_apart_and_in_order() -> None:
     ledger = Ledger()
     ledger = ledger.with_attempt("new", attempt("prepare"))
