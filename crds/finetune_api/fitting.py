@@ -104,11 +104,12 @@ def fit_evaluation(values: Values, written: Values) -> Values:
     return values
 
 
-def _rows_of(dataset: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """Return which rows a dataset names: source, revision and split."""
+def _rows_of(dataset: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return which rows a dataset names: source, revision, configuration and split."""
     return (
         dataset.get("source"),
         dataset.get("revision") or "main",
+        dataset.get("config"),
         dataset.get("split") or "train",
     )
 

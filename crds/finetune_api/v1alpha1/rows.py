@@ -12,8 +12,11 @@ from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef
 from finetune_api.v1alpha1.sources import S3
 
 Format = Literal["alpaca", "messages", "sharegpt", "prompt-completion", "text"]
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 """Value of ``format`` with which prepare detects the format."""
+
+CONFIG = r'^[^<>:"`\\|?*\x00-\x1f\x7f]{1,128}$'
+"""Names of configurations: those that the ``datasets`` library allows, and folders."""
 
 COLUMNS_OF_FORMAT: dict[Format, tuple[str, ...]] = {
     "messages": ("messages", "tools"),
@@ -142,12 +145,28 @@ class Rows(ApiModel):
         'Format of the rows. "alpaca": instruction, input and output. "messages": conversations '
         'in OpenAI format. "sharegpt": conversations with the keys "from" and "value". '
         '"prompt-completion": prompt and completion. "text": text without a template. "auto": the '
-        'prepare stage detects the format. No new revision starts if you change "auto" to the '
-        "detected format.",
+        "prepare stage detects the format; writing the detected format starts no new revision.",
+        AUTO,
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")
     sha256: str | None = sources.sha256("dataset")
+    config: str | None = field(
+        "Name of the configuration (subset) of a dataset repository on the Hugging Face Hub. "
+        'Examples: "main", "all". Used only with hf:// sources.',
+        None,
+        edit=Edit.RETRAIN,
+        unset="the job uses the only configuration or the declared default. If there are several "
+        "configurations and no default, the prepare stage fails and lists them",
+        max_length=128,
+        rules=(
+            matches(
+                CONFIG,
+                "write config as the name of a configuration, such as main, without control "
+                'characters and the characters < > : " ` \\ | ? *',
+            ),
+        ),
+    )
     split: str = field(
         'Name of the dataset split to read. Examples: "train", "test".',
         "train",
@@ -184,6 +203,7 @@ def rules(what: sources.Kind) -> tuple[Rule, ...]:
     """Return the rules of a dataset. what: its path in the spec."""
     return (
         *sources.rules(what),
+        *(sources.only_for(what, *each) for each in sources.SCHEMES_OF_ROWS_FIELD.items()),
         excludes(
             starts_with("source", sources.CONFIGMAP_SOURCE_PREFIX),
             is_set("split") & ~equals("split", "train"),

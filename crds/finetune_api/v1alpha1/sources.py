@@ -19,6 +19,7 @@ CLAIM_SOURCE = rf"^pvc://[a-z0-9][a-z0-9.-]*{_STEP}*$"
 S3_SOURCE = rf"^s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]{_STEP}*$"
 HTTPS_SOURCE = rf"^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?{_STEP}+$"
 CONFIGMAP_SOURCE = r"^configmap://[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$"
+HF_SOURCE_PREFIX = "hf://"
 CONFIGMAP_SOURCE_PREFIX = "configmap://"
 CLAIM_SOURCE_PREFIX = "pvc://"
 LIST_OF_SUMS = "SHA256SUMS"
@@ -32,6 +33,8 @@ SCHEMES_OF_FIELD = {
     "s3.secretRef": ("s3",),
 }
 """Fields next to ``source``, and the kinds of source that each of them applies to."""
+SCHEMES_OF_ROWS_FIELD = {"config": ("hf",)}
+"""The same for fields that only datasets have."""
 
 
 class S3(ApiModel):
@@ -152,7 +155,7 @@ def rules(what: Kind) -> tuple[Rule, ...]:
             f"the content at an https:// URL can change: set {what}.sha256 to the digest "
             "printed by sha256sum",
         ),
-        *(_only_for(what, path, schemes) for path, schemes in SCHEMES_OF_FIELD.items()),
+        *(only_for(what, path, schemes) for path, schemes in SCHEMES_OF_FIELD.items()),
     )
 
 
@@ -161,12 +164,13 @@ def inapplicable_fields(source: str) -> list[tuple[str, ...]]:
     scheme = source.split("://", 1)[0]
     return [
         tuple(path.split("."))
-        for path, schemes in SCHEMES_OF_FIELD.items()
+        for path, schemes in (SCHEMES_OF_FIELD | SCHEMES_OF_ROWS_FIELD).items()
         if scheme not in schemes
     ]
 
 
-def _only_for(what: Kind, path: str, schemes: tuple[str, ...]) -> Rule:
+def only_for(what: Kind, path: str, schemes: tuple[str, ...]) -> Rule:
+    """Return the rule that a field is set only for some kinds of source."""
     prefixes = tuple(f"{scheme}://" for scheme in schemes)
     return requires(
         is_set(path),

@@ -68,9 +68,9 @@ def _value_or(group: str, name: str, default: str) -> str:
     return f"(has({group}.{name}) ? {group}.{name} : '{default}')"
 
 
-def _rows_of(dataset: Rows) -> tuple[str, str, str]:
-    """Return which rows a dataset names: source, revision and split."""
-    return dataset.source, dataset.revision or "main", dataset.split
+def _rows_of(dataset: Rows) -> tuple[str, str, str, str]:
+    """Return which rows a dataset names: source, revision, configuration and split."""
+    return dataset.source, dataset.revision or "main", dataset.config or "", dataset.split
 
 
 class FineTuneJobSpec(ApiModel):
@@ -285,10 +285,10 @@ class FineTuneJobSpec(ApiModel):
             + " || ".join(
                 f"{_value_or('self.evaluation.dataset', name, default)} "
                 f"!= {_value_or('self.dataset', name, default)}"
-                for name, default in (("revision", "main"), ("split", "train"))
+                for name, default in (("revision", "main"), ("config", ""), ("split", "train"))
             ),
-            message="evaluation.dataset and dataset select the same rows: set another source or "
-            "split in evaluation.dataset, or remove evaluation.dataset. Without "
+            message="evaluation.dataset and dataset select the same rows: set another source, "
+            "config or split in evaluation.dataset, or remove evaluation.dataset. Without "
             "evaluation.dataset, rows of dataset are held out",
             fails=lambda spec: (
                 spec.evaluation.dataset is not None

@@ -44,6 +44,10 @@ REACHED_BY: Any = {
 """Fields that say how a source is reached. An edit does not change the revision: each new pod gets
 the present values."""
 
+ADDED_TO_ROWS = ("config",)
+"""Fields of datasets that job.json has only if they are set: the job.json of a revision that an
+earlier version started does not change, and the trainer of that version can read it."""
+
 
 def freeze(job: Object, resolved: Resolved, config: OperatorConfig) -> FrozenConfiguration:
     """Return what the ledger records about a revision that starts now."""
@@ -83,6 +87,11 @@ def job_file(job: Object, resolved: Resolved) -> str:
             "datasets": {"__all__": REACHED_BY},
         },
     )
+    datasets = (content["dataset"], *(content["datasets"] or ()), content["evaluationDataset"])
+    for rows in filter(None, datasets):
+        for name in ADDED_TO_ROWS:
+            if rows[name] is None:
+                del rows[name]
     return _lines(content)
 
 

@@ -55,6 +55,14 @@ WRITTEN_OUT = {
 }
 
 
+def _unwritten(spec: Spec, path: tuple[str, ...]) -> Spec:
+    """Return a spec that does not write the field at a path."""
+    result = copy.deepcopy(spec)
+    if isinstance(group := _at(result, path[:-1]), dict):
+        group.pop(path[-1], None)
+    return result
+
+
 def _names(resolved: Resolved) -> tuple[str, str, str]:
     return resolved.revision, resolved.build, resolved.retry_key
 
@@ -78,6 +86,7 @@ def test_writing_a_built_in_value_changes_no_hash(
     spec = _evaluated(format_) if evaluated else _dataset(format_)
     written = spec
     for path in paths:
+        spec = _unwritten(spec, path)
         written = merged(written, nested(path, WRITTEN_OUT[path]))
     assert _names(resolve(written, DEFAULTS)) == _names(resolve(spec, DEFAULTS))
 
@@ -108,6 +117,17 @@ def test_writing_a_built_in_value_changes_no_hash(
 def test_writing_a_described_default_changes_no_hash(format_: str, written: Spec) -> None:
     spec = _dataset(format_)
     assert _names(resolve(merged(spec, written), DEFAULTS)) == _names(resolve(spec, DEFAULTS))
+
+
+@pytest.mark.parametrize("path", [("dataset", "format"), ("evaluation", "dataset", "format")])
+def test_a_written_format_has_the_digest_that_it_had_without_a_default(
+    path: tuple[str, ...],
+) -> None:
+    """The format was a required field, so no stored defaults have it."""
+    stored = _unwritten(DEFAULTS, path)
+    for format_ in FORMATS:
+        spec = _evaluated(format_)
+        assert _names(resolve(spec, stored)) == _names(resolve(spec, DEFAULTS))
 
 
 def test_writing_the_default_key_of_a_secret_changes_no_hash() -> None:
@@ -153,7 +173,8 @@ def test_revision_keeps_its_stored_defaults(leaf: Leaf) -> None:
     other = _at(change.after, leaf.path)
     stored = copy.deepcopy(merged(DEFAULTS, change.before))
     _at(stored, tuple(group))[name] = other
-    assert _at(resolve(ALPACA, stored).spec.model_dump(mode="json"), leaf.path) == other
+    spec = _unwritten(ALPACA, leaf.path)
+    assert _at(resolve(spec, stored).spec.model_dump(mode="json"), leaf.path) == other
 
 
 @pytest.mark.parametrize("path", sorted(WRITTEN_OUT), ids=".".join)
@@ -161,7 +182,7 @@ def test_field_added_by_an_upgrade_changes_no_revision(path: tuple[str, ...]) ->
     """Defaults that were stored before the field existed do not contain it."""
     stored = copy.deepcopy(DEFAULTS)
     del _at(stored, path[:-1])[path[-1]]
-    spec = EVALUATED if path[:2] == ("evaluation", "dataset") else ALPACA
+    spec = _unwritten(EVALUATED if path[:2] == ("evaluation", "dataset") else ALPACA, path)
     then, now = resolve(spec, stored), resolve(spec, DEFAULTS)
     expected = part_of(now.spec, Edit.RETRAIN)
     inner = _at(expected, path[:-1])

@@ -496,6 +496,30 @@ def test_only_prepare_has_access_to_the_evaluation_dataset() -> None:
         assert "private" not in text
 
 
+def test_job_file_has_the_configuration_of_a_dataset_only_if_it_is_set() -> None:
+    """Without it, an earlier version wrote the same file, and its trainer reads no other."""
+
+    def frozen(**spec: object) -> Thing:
+        made = children({"model": SPEC["model"], **spec}, CONFIG)
+        document: Thing = json.loads(made["configuration"]["data"]["job.json"])
+        return document
+
+    rows = {"source": "hf://org/data", "format": "alpaca"}
+    test = {"evaluation": {"dataset": {**rows, "split": "test"}}}
+    found = frozen(dataset=rows, **test)
+    assert "config" not in found["dataset"] | found["evaluationDataset"]
+    test["evaluation"]["dataset"]["config"] = "socratic"
+    found = frozen(dataset={**rows, "config": "main"}, **test)
+    assert (found["dataset"]["config"], found["evaluationDataset"]["config"]) == (
+        "main",
+        "socratic",
+    )
+    several = [{"name": "a", **rows}, {"name": "b", **rows, "config": "main"}]
+    first, second = frozen(datasets=several)["datasets"]
+    assert "config" not in first
+    assert second["config"] == "main"
+
+
 @pytest.mark.parametrize(
     ("source", "mounted"),
     [
