@@ -38,6 +38,9 @@ OWN_ARTIFACTS = {
 }
 """Artifacts that only this stage determines, by stage. All others are those of ``prepare``; a later
 stage may repeat them."""
+OPTIONAL = ("datasets", "sources", "formats")
+"""Artifacts of which there is one per dataset. If the message is too long, they are dropped in this
+order, the names of files in ``sources`` before everything else."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REASON_LENGTH = 64
 _Line = Annotated[str, AfterValidator(printable)]
@@ -108,12 +111,14 @@ class Result(StatusModel):
         }
         values["reason"] = values["reason"][:_REASON_LENGTH]
         while len(text := _json(values)) > LIMIT:
-            if values["warnings"]:
+            if record := _with_most_files(values["artifacts"]):
+                record["files"].pop()
+            elif values["warnings"]:
                 values["warnings"].pop()
             elif len(values["message"]) > 200:
                 values["message"] = values["message"][: len(values["message"]) * 3 // 4] + "…"
-            elif "datasets" in values["artifacts"]:
-                values["artifacts"].pop("datasets")
+            elif optional := [name for name in OPTIONAL if name in values["artifacts"]]:
+                values["artifacts"].pop(optional[0])
             else:
                 values["artifacts"] = {}
         return text.decode()
@@ -141,6 +146,12 @@ def _is_bounded(value: Any) -> bool:
         return all(map(_is_bounded, value))
     # A comparison with NaN is false.
     return not isinstance(value, int | float) or -MAX_NUMBER <= value <= MAX_NUMBER
+
+
+def _with_most_files(artifacts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record in ``sources`` that names the most files; None if none names any."""
+    records = [each for each in artifacts.get("sources", ()) if each["files"]]
+    return max(records, key=lambda each: len(each["files"]), default=None)
 
 
 def _json(values: dict[str, Any]) -> bytes:

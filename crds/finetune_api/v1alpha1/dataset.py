@@ -192,6 +192,25 @@ class FormatRecord(LedgerModel):
     )
 
 
+class SourceRecord(LedgerModel):
+    """The files of a dataset that data preparation read."""
+
+    dataset: str = Field(
+        description='Path of the dataset in the spec. Examples: "dataset", "evaluation.dataset".'
+    )
+    config: str | None = Field(
+        None,
+        description="Name of the configuration. Absent if the source has no configurations.",
+    )
+    split: str = Field(description="Name of the split.")
+    file_count: int = Field(description="Number of files of the split.")
+    files: list[str] = Field(
+        default_factory=list,
+        description="Names of the first files of the split: at most 10, and fewer if the names are "
+        "too long for the result of the prepare stage.",
+    )
+
+
 class RowStatistics(LedgerModel):
     """Statistics that training and evaluation datasets have in common."""
 
@@ -262,6 +281,10 @@ class Data(RowStatistics):
     )
     formats: list[FormatRecord] | None = Field(
         None, description="Format of each dataset, determined by the prepare stage."
+    )
+    sources: list[SourceRecord] | None = Field(
+        None,
+        description="Configuration, split and files of each dataset that the prepare stage read.",
     )
     tool_call_parser: ToolCallParser | None = Field(
         None,

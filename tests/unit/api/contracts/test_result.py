@@ -122,6 +122,51 @@ def test_a_message_of_200_characters_is_kept_before_artifacts(length: int, messa
     assert (read.message, read.artifacts) == (message, {})
 
 
+def _prepared(datasets: int, *, file_name: str) -> Result:
+    """Return a result whose records of datasets are as long as they can be."""
+    paths = [f"datasets[{at:024}]" for at in range(datasets)]
+    formats = dict.fromkeys(("format", "requested", "detected"), "prompt-completion")
+    found = {"config": "c" * 30, "split": "train_sft", "fileCount": 1000, "files": [file_name] * 10}
+    return Result(
+        stage="prepare",
+        outcome="completed",
+        reason="Completed",
+        message="base and dataset are prepared",
+        artifacts={
+            **dict.fromkeys(("baseCommit", "baseManifest", "datasetManifest"), "a" * 64),
+            "formats": [{"dataset": path, **formats} for path in paths],
+            "sources": [{"dataset": path, **found} for path in paths],
+            "datasets": [{"name": path[9:-1], "rows": 100_000} for path in paths],
+        },
+        warnings=["the chat template writes a date into every prompt"] * 3,
+    )
+
+
+def test_file_names_are_dropped_before_warnings() -> None:
+    read = Result.from_message(_prepared(2, file_name="data/" + "n" * 200).to_message())
+    assert read is not None
+    assert len(read.warnings) == 3
+    kept = [len(each["files"]) for each in read.artifacts["sources"]]
+    assert 0 < sum(kept) < 20
+    assert max(kept) - min(kept) <= 1
+    assert [each["fileCount"] for each in read.artifacts["sources"]] == [1000, 1000]
+
+
+@pytest.mark.parametrize("datasets", [16, 17])
+def test_records_of_many_datasets_are_dropped_before_digests(datasets: int) -> None:
+    result = _prepared(datasets, file_name="data/train.jsonl")
+    read = Result.from_message(result.to_message())
+    assert read is not None
+    assert read.vouches
+    assert read.artifacts["formats"] == result.artifacts["formats"]
+    many = result.model_copy(
+        update={"artifacts": {**result.artifacts, "formats": result.artifacts["formats"] * 3}}
+    )
+    read = Result.from_message(many.to_message())
+    assert read is not None
+    assert read.vouches
+
+
 def test_figures_of_datasets_are_dropped_before_other_artifacts() -> None:
     result = Result(
         stage="prepare",

@@ -78,6 +78,32 @@ def test_format_of_an_evaluation_dataset_and_backend_are_replaced_together() -> 
     assert revision_after(cluster, **dataset("alpaca"), **written, **more) != at_first
 
 
+def test_omitted_format_equals_the_format_that_is_detected() -> None:
+    cluster = prepared({"dataset": {**SOURCE, "format": None}}, record("auto", "messages"))
+    at_first = cluster.status["revision"]
+    for written in ("messages", "auto"):
+        assert revision_after(cluster, **dataset(written)) == at_first
+    assert revision_after(cluster, **dataset("alpaca")) != at_first
+
+
+def test_files_that_were_read_are_in_the_status() -> None:
+    cluster = Cluster()
+    read = [
+        {
+            "dataset": "dataset",
+            "config": "main",
+            "split": "train",
+            "fileCount": 12,
+            "files": ["main/train-00000-of-00012.parquet"],
+        }
+    ]
+    text = controllers.message("prepare", artifacts={"sources": read, "rows": 3})
+    controllers.run(cluster, "prepare", text=text)
+    cluster.settle()
+    (revision,) = cluster.status["revisions"]
+    assert revision["data"] == {"sources": read, "rows": 3}
+
+
 @pytest.mark.parametrize("unknown", ["messages", [{"dataset": "dataset"}], [record("csv", "csv")]])
 def test_formats_of_an_unknown_form_are_ignored(unknown: Any) -> None:
     cluster = Cluster()
