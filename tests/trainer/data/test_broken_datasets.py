@@ -23,6 +23,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset import prepare
 from finetune_trainer.data.rows import bounded_reader, readers
+from finetune_trainer.data.selection.select import select
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
@@ -462,7 +463,7 @@ def rejection(folder: Path, format_: str, **training: Any) -> str:
     row_tokenizer = RowTokenizer(job, renderer, template=template)
     names = [path.name for path in folder.iterdir()]
     try:
-        for name in readers.files_of_split(names, "train", source="c/d"):
+        for name in select(names, {}, job.dataset, "dataset").files:
             row_tokenizer.add_all(readers.read(folder / name, name))
         row_tokenizer.check(vocabulary=320)
         prepare(job, row_tokenizer, None)

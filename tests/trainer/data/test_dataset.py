@@ -111,35 +111,6 @@ def test_unreadable_file_is_refused_with_its_position(
 
 
 @pytest.mark.parametrize(
-    ("names", "split", "chosen"),
-    [
-        (["train.jsonl", "test.jsonl"], "train", ["train.jsonl"]),
-        (["train.jsonl", "test.jsonl"], "test", ["test.jsonl"]),
-        (["data.jsonl", "README.md"], "train", ["data.jsonl"]),
-        (["a.json", "b.json", "dataset_infos.json"], "train", ["a.json", "b.json"]),
-        (["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"], "train", None),
-        (["d/validation-0.parquet", "d/train-0.parquet"], "val", ["d/validation-0.parquet"]),
-        (["train.csv", "train.parquet"], "train", ["train.parquet"]),
-        (["x/train_sft-0.parquet", "x/test_sft-0.parquet"], "train_sft", ["x/train_sft-0.parquet"]),
-        (["constraining.jsonl"], "train", ["constraining.jsonl"]),
-    ],
-)
-def test_files_of_a_split_are_selected(
-    names: list[str], split: str, chosen: list[str] | None
-) -> None:
-    assert readers.files_of_split(names, split, source="a/b") == (chosen or names)
-
-
-def test_missing_split_is_refused_with_the_list_of_files() -> None:
-    with pytest.raises(
-        DatasetInvalid, match=r"no files for split 'test'\. Its data files are: train\.jsonl"
-    ):
-        readers.files_of_split(["train.jsonl"], "test", source="a/b")
-    with pytest.raises(DatasetInvalid, match="has no data file"):
-        readers.files_of_split(["README.md"], "train", source="a/b")
-
-
-@pytest.mark.parametrize(
     ("format_", "row", "columns"),
     [
         ("alpaca", {"instruction": "Hi", "input": "", "output": "Yo"}, {}),

@@ -62,6 +62,65 @@ def test_missing_dataset_is_reported_before_the_base_is_downloaded(
     assert not any("resolve" in request for request in hub.requests)
 
 
+CONFIGURATIONS = {"main": 24, "socratic": 25}
+"""Two configurations of one dataset, with their numbers of rows."""
+CARD = "---\nconfigs:\n" + "".join(
+    f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/train-*\n"
+    for name in CONFIGURATIONS
+)
+
+
+@pytest.fixture(params=[CARD + "---\n# Problems\n", None], ids=["card", "folders"])
+def configurations(request: pytest.FixtureRequest, hub: Hub, tmp_path: Path) -> Iterator[str]:
+    """A repository with two configurations, with and without a card."""
+    for name, count in CONFIGURATIONS.items():
+        tiny.dataset(tmp_path / name, tiny.rows(count), "train-00000-of-00001.jsonl")
+    if request.param is not None:
+        (tmp_path / "README.md").write_text(request.param)
+    yield hub.add("dataset", "demo/problems", tmp_path)
+    del hub.repos["datasets/demo/problems"]
+
+
+def test_one_of_several_configurations_is_read(make: MakeWorkshop, configurations: str) -> None:
+    workshop = make(dataset={"source": configurations, "config": "socratic", "format": "auto"})
+    ended = workshop.run("prepare")
+    assert ended.code == 0, ended.log
+    record = {
+        "dataset": "dataset",
+        "config": "socratic",
+        "split": "train",
+        "fileCount": 1,
+        "files": ["socratic/train-00000-of-00001.jsonl"],
+    }
+    artifacts = ended.result["artifacts"]
+    assert artifacts["sources"] == [record]
+    assert artifacts["rows"] + artifacts["validationRows"] == CONFIGURATIONS["socratic"]
+    assert manifest.read(workshop.work / "dataset").facts["sources"] == [record]
+    assert not list(workshop.work.glob(".writing-*"))
+
+
+def test_several_configurations_are_refused_before_the_base_is_downloaded(
+    make: MakeWorkshop, configurations: str, hub: Hub
+) -> None:
+    hub.requests.clear()
+    workshop = make(dataset={"source": configurations})
+    ended = workshop.run("prepare")
+    refused(ended, 65, "DatasetInvalid", "main, socratic", "such as dataset.config: main")
+    resolved = [request for request in hub.requests if "resolve" in request]
+    assert all(request.endswith("/README.md") for request in resolved)
+    assert [path.name for path in workshop.work.iterdir()] == ["lock.json"]
+
+
+def test_too_large_card_is_refused(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
+    tiny.dataset(tmp_path, tiny.rows(24))
+    (tmp_path / "README.md").write_bytes(b"x" * ((8 << 20) + 1))
+    source = hub.add("dataset", "demo/large-card", tmp_path)
+    hub.requests.clear()
+    ended = make(dataset={"source": source}).run("prepare")
+    refused(ended, 65, "DatasetInvalid", "README.md of dataset demo/large-card has more than 8 MiB")
+    assert not any("resolve" in request for request in hub.requests)
+
+
 def test_missing_revision_is_refused(make: MakeWorkshop) -> None:
     ended = make(model={"revision": "v9"}).run("prepare")
     refused(ended, 66, "ModelNotFound", "model demo/tiny has no revision 'v9'", "model.revision")

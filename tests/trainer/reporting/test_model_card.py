@@ -46,6 +46,41 @@ def test_model_card_lists_the_provenance(done: Workshop) -> None:
     assert written["dataset"]["format"] == "alpaca"
 
 
+def test_model_card_names_the_configuration_and_the_split(done: Workshop) -> None:
+    def card(**data: Any) -> str:
+        facts = {
+            name: manifest.read(done.work / name).facts for name in ("base", "dataset", "adapter")
+        }
+        report = TrainingReport(
+            job=JobConfig.model_validate(done.job),
+            base=facts["base"],
+            data={**facts["dataset"], **data},
+            trained=facts["adapter"],
+            history=LossHistory(),
+            peak=None,
+        )
+        return model_card.render(report)
+
+    assert "| dataset split | `train` |" in card()
+    assert "dataset configuration" not in card()
+    record = {"dataset": "dataset", "config": "main", "split": "test", "fileCount": 1, "files": []}
+    own = {"source": "hf://a/b", "commit": "c", "sourceDigest": "d"}
+    of_own = {**record, "dataset": "evaluation.dataset", "config": "socratic"}
+    text = card(sources=[record, of_own], evaluationDataset=own)
+    for said in (
+        "| dataset configuration | `main` |",
+        "| dataset split | `test` |",
+        "| evaluation dataset configuration | `socratic` |",
+        "| evaluation dataset split | `test` |",
+    ):
+        assert said in text
+    several = [{**own, "name": "support"}]
+    text = card(sources=[{**record, "dataset": "datasets[support]"}], datasets=several)
+    assert "| dataset support configuration | `main` |" in text
+    # A dataset that an earlier version prepared has no record.
+    assert "split" not in card(sources=None).split("## Recipe")[0]
+
+
 def test_model_card_lists_losses_and_estimates(
     done: Workshop,
 ) -> None:

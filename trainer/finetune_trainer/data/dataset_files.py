@@ -1,30 +1,56 @@
 """Pins the files of a dataset, then downloads them or uses them where they are mounted."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune_api.contracts.printable import printable
+from finetune_api.v1alpha1.dataset import SourceRecord
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind
 from finetune_trainer.data.rows import readers
-from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.data.selection import card
+from finetune_trainer.data.selection.select import Selection, select
+from finetune_trainer.errors import DatasetInvalid, InvalidSpec
 from finetune_trainer.runtime import disk
-from finetune_trainer.runtime.files import sha256_of
+from finetune_trainer.runtime.files import fresh, sha256_of
 from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import Repository, Store, bytes_below, open_store
 from finetune_trainer.sources.repository import OnBytes, digest_of
 from finetune_trainer.volume_layout import Layout
 
+LARGEST_CARD = 8 << 20
+MOST_RECORDED = 10
+"""Files of a dataset that its record names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowSource:
-    """A dataset at one commit, and the names of the files that are read."""
+    """A dataset at one commit, and the files that are read."""
 
     kind: Kind
     spec: Rows
     store: Store
     repository: Repository
-    files: tuple[str, ...]
+    selection: Selection
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that are read, in order."""
+        return self.selection.files
+
+    @property
+    def record(self) -> SourceRecord:
+        """What the manifest and the status say about the files."""
+        config = self.selection.config
+        return SourceRecord(
+            dataset=self.kind,
+            config=None if config is None else printable(config),
+            split=self.selection.split,
+            file_count=len(self.files),
+            files=[printable(name) for name in self.files[:MOST_RECORDED]],
+        )
 
     @property
     def size(self) -> int:
@@ -59,7 +85,7 @@ class Fetched:
             yield from readers.read(path, name)
 
 
-def pin(kind: Kind, rows: Rows) -> RowSource:
+def pin(kind: Kind, rows: Rows, layout: Layout) -> RowSource:
     """Pin a dataset and select the files of its split. Raises InvalidSpec or DatasetInvalid."""
     store = open_store(kind, rows)
     found = store.pin()
@@ -70,11 +96,34 @@ def pin(kind: Kind, rows: Rows) -> RowSource:
                 f"{kind}.source is the single file {rows.source}, which has no split "
                 f"{rows.split!r}: remove {kind}.split"
             )
-        files = list(found.files)
+        selection = Selection(config=None, split=rows.split, files=tuple(found.files))
     else:
-        files = readers.files_of_split(found.files, rows.split, source=found.name, kind=kind)
-    log(f"{kind} {found.name} is pinned to commit {found.commit[:12]}; files: {', '.join(files)}")
-    return RowSource(kind=kind, spec=rows, store=store, repository=found, files=tuple(files))
+        selection = select(found.files, _card(store, found, layout), rows, kind)
+    log(
+        f"{kind} {found.name} is pinned to commit {found.commit[:12]}; "
+        f"configuration: {selection.config or 'none'}; split: {selection.split}; "
+        f"files: {', '.join(selection.files)}"
+    )
+    return RowSource(kind=kind, spec=rows, store=store, repository=found, selection=selection)
+
+
+def _card(store: Store, repository: Repository, layout: Layout) -> dict[str, str]:
+    """Return the texts of the files that can declare configurations, by name."""
+    names = [name for name in card.FILES if name in repository.files]
+    for name in names:
+        if repository.files[name].size > LARGEST_CARD:
+            raise DatasetInvalid(
+                f"{name} of {repository.kind} {repository.name} has more than "
+                f"{LARGEST_CARD >> 20} MiB, so its metadata is not read: shorten the file"
+            )
+    folder = fresh(layout.scratch(f"card-of-{repository.kind}"))
+    try:
+        remote = [name for name in names if not store.local_path(name)]
+        store.download(repository, remote, folder, on_bytes=lambda count: None)
+        paths = {name: store.local_path(name) or folder / name for name in names}
+        return {name: path.read_text(errors="replace") for name, path in paths.items()}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes) -> Fetched:

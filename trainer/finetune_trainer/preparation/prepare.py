@@ -54,7 +54,7 @@ def run(
         image = backend_choice.installed()
         backend_choice.refuse(Facts(recipe=job.training, image=image))
         recipe_support.check_cards(job.training, options)
-        sources = prepare_rows.pin(job)
+        sources = prepare_rows.pin(job, layout)
         if untrusted:
             for source in sources.all:
                 earlier_volume.keep_verified(source.folder(layout), source.repository.files)
@@ -138,6 +138,7 @@ def _result(
                     "formats",
                 )
             },
+            **({"sources": found} if (found := facts.get("sources")) else {}),
             **_several(facts["datasets"]),
             **({"toolCallParser": parser} if (parser := facts["toolCallParser"]) else {}),
             **_evaluation(facts.get(published.EVALUATION_FACT)),

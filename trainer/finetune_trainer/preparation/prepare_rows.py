@@ -71,12 +71,12 @@ class TokenizedRows:
     source_digests: dict[Kind, str]
 
 
-def pin(job: JobConfig) -> Sources:
+def pin(job: JobConfig, layout: Layout) -> Sources:
     """Pin the datasets. Runs before the base is downloaded, so that a missing one fails early."""
     own = job.evaluation_dataset
     return Sources(
-        training=tuple(dataset_files.pin(*each) for each in job.rows_of_training.items()),
-        evaluation=None if own is None else dataset_files.pin("evaluation.dataset", own),
+        training=tuple(dataset_files.pin(*each, layout) for each in job.rows_of_training.items()),
+        evaluation=None if own is None else dataset_files.pin("evaluation.dataset", own, layout),
     )
 
 
@@ -201,6 +201,7 @@ def publish(
             "p95Length": counts.p95_length,
             "longestRow": counts.longest,
             "formats": [each.model_dump(exclude_none=True) for each in tokenized.formats],
+            "sources": [each.record.model_dump(exclude_none=True) for each in sources.all],
             "toolCallParser": tokenized.tool_call_parser,
             published.EVALUATION_FACT: _evaluation(sources.evaluation, tokenized),
             published.ESTIMATE_FACT: checked.facts,

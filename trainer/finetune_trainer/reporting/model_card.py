@@ -154,20 +154,34 @@ def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
     job, data, trained = report.job, report.data, report.trained
     yield "base", f"`{report.base['source']}`"
     yield "base commit", f"`{report.base['baseCommit']}`"
+    read = {each["dataset"]: each for each in data.get("sources") or ()}
     for each in data.get("datasets") or [{**data, "source": job.dataset.source}]:
         name = f"dataset {each['name']}" if "name" in each else "dataset"
         yield name, f"`{each['source']}`"
+        yield from _selected(
+            name, read.get(f"datasets[{each['name']}]" if "name" in each else name)
+        )
         if each.get("commit"):
             yield f"{name} commit", f"`{each['commit']}`"
         yield f"{name} digest", f"`{each['sourceDigest']}`"
     if own := data.get("evaluationDataset"):
         yield "evaluation dataset", f"`{own['source']}`"
+        yield from _selected("evaluation dataset", read.get("evaluation.dataset"))
         yield "evaluation dataset commit", f"`{own['commit']}`"
         yield "evaluation dataset digest", f"`{own['sourceDigest']}`"
     yield "tokenized dataset digest", f"`{trained['datasetDigest']}`"
     yield "prompt", str(data["template"] or "none (plain text)")
     yield "attention kernel", str(trained["attention"])
     yield from markdown.images(trained["images"])
+
+
+def _selected(name: str, record: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
+    """Yield the rows about the files of a dataset. record: a ``SourceRecord``, if there is one."""
+    if record is None:
+        return
+    if "config" in record:
+        yield f"{name} configuration", f"`{record['config']}`"
+    yield f"{name} split", f"`{record['split']}`"
 
 
 def _recipe(job: JobConfig) -> dict[str, Any]:

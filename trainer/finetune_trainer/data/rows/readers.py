@@ -1,19 +1,16 @@
 """Reads data files row by row, each row with its position for error messages.
 
 Formats are JSON lines (also named .json), JSON arrays and CSV, each also with gzip, and Parquet.
-The files of a split are selected by name, with the rules of the hub's dataset viewer.
 """
 
 import codecs
 import csv
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from finetune_api.contracts.redaction import one_line
-from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.data.rows import bounded_reader
 from finetune_trainer.errors import DatasetInvalid
 
@@ -24,19 +21,6 @@ READ = (
     "Parquet (.parquet), JSON Lines (.jsonl or .ndjson), JSON arrays (.json) and CSV (.csv); all "
     "except Parquet may be compressed with gzip (.gz)"
 )
-NOT_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-}
 BATCH_ROWS = 1024
 BATCH_BYTES = 32 << 20
 """Approximate bytes of a Parquet file that are decompressed at once."""
@@ -58,49 +42,6 @@ class Row:
     def place(self) -> str:
         """The position of the row, for messages."""
         return f"row {self.number} of {self.file}"
-
-
-def files_of_split(
-    names: Iterable[str], split: str, *, source: str, kind: Kind = "dataset"
-) -> list[str]:
-    """Return the data files of ``split`` among the files of a repository."""
-    everything = sorted(names)
-    data = [
-        name
-        for name in everything
-        if name.endswith(SUFFIXES)
-        and PurePosixPath(name).name not in NOT_DATA
-        and not name.startswith(".")
-    ]
-    if not data:
-        others = f" (it has {_few(everything)})" if everything else ""
-        raise DatasetInvalid(
-            f"{kind} {source} has no data file{others}. Supported formats: {READ}. If the files "
-            "are in an archive, unpack the archive"
-        )
-    wanted = SPLIT_WORDS.get(split.lower(), split.lower())
-    by_split: dict[str, list[str]] = {}
-    for name in data:
-        words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
-        known = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
-        literal = rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])"
-        named = wanted in words or re.search(literal, name.lower()) is not None
-        own = wanted if named else (known[-1] if known else "")
-        by_split.setdefault(own, []).append(name)
-    chosen = by_split.get(wanted, [])
-    if not chosen and wanted == "train" and set(by_split) == {""}:
-        # As on the hub: if no file names a split, all files are the training split.
-        chosen = by_split[""]
-    if not chosen:
-        raise DatasetInvalid(
-            f"{kind} {source} has no files for split {split!r}. Its data files are: {_few(data)}. "
-            f"Set {kind}.split to a split that exists"
-        )
-    for suffix in SUFFIXES:
-        same = [name for name in chosen if name.endswith(suffix)]
-        if same:
-            return same
-    return chosen
 
 
 def read(path: Path, name: str) -> Iterator[Row]:
@@ -269,7 +210,3 @@ def _csv(path: Path, name: str) -> Iterator[Row]:
             f"row {number + 1} of {name} is not valid CSV (after line {reader.line_num}: {error}): "
             "write double quotes inside a field twice, and close each quoted field"
         ) from error
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
