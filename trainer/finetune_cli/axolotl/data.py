@@ -106,6 +106,8 @@ def _entry(one: Settings, *, configmap: str) -> Entry:
     for key, name in COPIED.items():
         if (value := one.text(key)) is not None:
             rows[name] = value
+    if rows["source"].startswith("hf://") and (config := one.text("name")) is not None:
+        rows["config"] = config
     shares: dict[str, float] = {}
     if (found := _split(one)) is not None:
         if not rows["source"].startswith("configmap://"):

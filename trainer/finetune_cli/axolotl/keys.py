@@ -118,8 +118,7 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
 DATASET: dict[str, tuple[Severity, str]] = {
     "name": (
         Severity.DROPPED,
-        "a job reads all configurations of a repository: put the rows of this configuration into a "
-        "repository of their own",
+        "only a repository on the hub has configurations",
     ),
 }
 """Setting of a dataset → severity and reason."""

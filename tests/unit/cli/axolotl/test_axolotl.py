@@ -170,8 +170,8 @@ def test_invalid_name_on_the_command_line_is_refused(capsys: pytest.CaptureFixtu
         ({"lora_modules_to_save": ["norm", "lm_head"]}, "in full: the job does not train norm"),
         ({"unfrozen_parameters": ["^lm_head.weight$"]}, "only the modules in training.lora.mod"),
         (
-            {"datasets": [{"path": "org/rows", "type": "chat_template", "name": "main"}]},
-            "dropped     datasets[0].name: main: a job reads all configurations of a repository",
+            {"datasets": [{"path": "./rows.jsonl", "type": "chat_template", "name": "main"}]},
+            "dropped     datasets[0].name: main: only a repository on the hub has configurations",
         ),
         ({"datasets": [{"path": "./rows.jsonl", "type": "completion"}]}, "ConfigMap"),
         (

@@ -593,14 +593,7 @@ DATASETS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         ],
     ),
     ({"split": "test"}, {"format": "messages", "split": "test"}, []),
-    (
-        {"name": "main"},
-        {"format": "messages"},
-        [
-            "dropped     datasets[0].name: main: a job reads all configurations of a "
-            "repository: put the rows of this configuration into a repository of their own"
-        ],
-    ),
+    ({"name": "main"}, {"format": "messages", "config": "main"}, []),
     (
         {"data_files": ["a.jsonl", "b.jsonl"]},
         {"format": "messages"},
