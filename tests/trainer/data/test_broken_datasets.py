@@ -281,7 +281,7 @@ FILES: list[Case] = [
     ("empty array", "a.json", b"[]", "the dataset has no rows", "check dataset.source"),
     ("a zip alone", "a.zip", zipped("a.jsonl"), "no data file (it has a.zip)", "unpack"),
     ("text alone", "a.txt", b"hello", "no data file (it has a.txt)", "JSON Lines"),
-    ("another split", "test.jsonl", ONE, "has no files for split 'train'", "Set dataset.split"),
+    ("another split", "test.jsonl", ONE, "has no split 'train'", "Set dataset.split"),
 ]
 ROWS: list[tuple[str, Any, str, str]] = [
     # format, the invalid row (number 3 of 4), expected column and error, remediation

@@ -99,12 +99,15 @@ def pin(kind: Kind, rows: Rows, layout: Layout) -> RowSource:
         selection = Selection(config=None, split=rows.split, files=tuple(found.files))
     else:
         selection = select(found.files, _card(store, found, layout), rows, kind)
+    source = RowSource(kind=kind, spec=rows, store=store, repository=found, selection=selection)
+    record = source.record
+    others = record.file_count - len(record.files)
     log(
         f"{kind} {found.name} is pinned to commit {found.commit[:12]}; "
-        f"configuration: {selection.config or 'none'}; split: {selection.split}; "
-        f"files: {', '.join(selection.files)}"
+        f"configuration: {record.config or 'none'}; split: {record.split}; "
+        f"files: {', '.join(record.files)}{f' and {others} more' if others else ''}"
     )
-    return RowSource(kind=kind, spec=rows, store=store, repository=found, selection=selection)
+    return source
 
 
 def _card(store: Store, repository: Repository, layout: Layout) -> dict[str, str]:
@@ -118,10 +121,10 @@ def _card(store: Store, repository: Repository, layout: Layout) -> dict[str, str
             )
     folder = fresh(layout.scratch(f"card-of-{repository.kind}"))
     try:
-        remote = [name for name in names if not store.local_path(name)]
-        store.download(repository, remote, folder, on_bytes=lambda count: None)
+        if remote := [name for name in names if not store.local_path(name)]:
+            store.download(repository, remote, folder, on_bytes=lambda count: None)
         paths = {name: store.local_path(name) or folder / name for name in names}
-        return {name: path.read_text(errors="replace") for name, path in paths.items()}
+        return {name: path.read_text("utf-8", errors="replace") for name, path in paths.items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -67,12 +67,11 @@ def configurations(files: Mapping[str, str]) -> list[Configuration]:
     return result
 
 
-def default(declared: list[Configuration]) -> Configuration | None:
-    """Return the configuration that is selected without being named; None if none is."""
+def defaults(declared: list[Configuration]) -> list[Configuration]:
+    """Return the configurations that are the default; one if the job need not name another."""
     if len(declared) == 1:
-        return declared[0]
-    found = [each for each in declared if each.is_default or each.name == DEFAULT]
-    return found[0] if len(found) == 1 else None
+        return declared
+    return [each for each in declared if each.is_default or each.name == DEFAULT]
 
 
 def _front_matter(text: str) -> str | None:

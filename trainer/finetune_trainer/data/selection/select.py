@@ -83,13 +83,15 @@ class _Selector:
         names = [each.name for each in declared]
         wanted = self._rows.config
         if wanted is None:
-            if (found := card.default(declared)) is None:
-                self._ambiguous(
-                    f"{self._what} has several configurations, and none of them is the only "
-                    f"default: {_few(names)}",
-                    names[0],
-                )
-            return found
+            found = card.defaults(declared)
+            if len(found) == 1:
+                return found[0]
+            problem = (
+                "declares several configurations as the default"
+                if found
+                else "has several configurations, and none of them is the default"
+            )
+            self._ambiguous(f"{self._what} {problem}: {_few(names)}", names[0])
         for each in declared:
             if each.name == wanted:
                 return each
@@ -140,9 +142,15 @@ class _Selector:
             prefix = "".join(f"{step}/" for step in patterns.steps_of(config.folder))
         except patterns.UnusablePattern as error:
             raise DatasetInvalid(
-                f"the card of {self._what} selects the folder {_shown(config.folder)}, but {error}"
+                f"the card of {self._what} selects the folder {_shown(config.folder)}, but "
+                f"{error}: copy the files into one repository"
             ) from None
         below = [name.removeprefix(prefix) for name in data if name.startswith(prefix)]
+        if not below:
+            raise DatasetInvalid(
+                f"the card of {self._what} selects the folder {_shown(config.folder)}, which has "
+                f"no data file: correct the card. Supported formats: {READ}"
+            )
         return [prefix + name for name in self._by_name(below)]
 
     def _undeclared(self, data: list[str]) -> Selection:
@@ -154,7 +162,8 @@ class _Selector:
             self._unknown([*(folders if len(folders) > 1 else ()), card.DEFAULT])
         files = self._by_name(data)
         if wanted is None:
-            touched = [name for name, inner in folders.items() if not set(files).isdisjoint(inner)]
+            read = set(files)
+            touched = [name for name, inner in folders.items() if not read.isdisjoint(inner)]
             if len(touched) > 1:
                 whole = f", or {self._kind}.config: {card.DEFAULT} to read all of them"
                 self._ambiguous(

@@ -59,11 +59,11 @@ class _Builder:
         if anchor is not None:
             self._anchored[anchor] = value
 
-    def _value_of(self, anchor: str) -> Any:
+    def _value_of(self, anchor: str | None) -> Any:
         self._aliases += 1
         if self._aliases > MOST_ALIASES:
             raise ValueError(f"it has more than {MOST_ALIASES} aliases")
-        if anchor not in self._anchored:
+        if anchor is None or anchor not in self._anchored:
             # Also an alias inside of its own anchor, whose value would contain itself.
             raise ValueError(f"the alias {anchor!r} has no complete anchor before it")
         return self._anchored[anchor]

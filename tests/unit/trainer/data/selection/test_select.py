@@ -138,31 +138,38 @@ def test_folders_elsewhere_are_not_combined_either(card: str | None, source: str
 
 
 @pytest.mark.parametrize(
-    ("entries", "config"),
+    ("entries", "config", "problem"),
     [
-        ("- {config_name: one, data_files: a.jsonl}", "one"),
+        ("- {config_name: one, data_files: a.jsonl}", "one", ""),
         (
             "- {config_name: default, data_files: a.jsonl}\n"
             "- {config_name: z, data_files: b.jsonl}",
             "default",
+            "",
         ),
         (
             "- {config_name: y, data_files: b.jsonl}\n"
             "- {config_name: z, data_files: a.jsonl, default: true}",
             "z",
+            "",
         ),
         (
             "- {config_name: y, data_files: b.jsonl, default: true}\n"
             "- {config_name: default, data_files: a.jsonl}",
             None,
+            "declares several configurations as the default: y, default",
         ),
-        ("- {config_name: y, data_files: a.jsonl}\n- {config_name: z, data_files: b.jsonl}", None),
+        (
+            "- {config_name: y, data_files: a.jsonl}\n- {config_name: z, data_files: b.jsonl}",
+            None,
+            "has several configurations, and none of them is the default: y, z",
+        ),
     ],
 )
-def test_default_configuration(entries: str, config: str | None) -> None:
+def test_default_configuration(entries: str, config: str | None, problem: str) -> None:
     card, names = f"---\nconfigs:\n{entries}\n---\n", ["a.jsonl", "b.jsonl"]
     if config is None:
-        assert "none of them is the only default" in refusal(names, card)
+        assert problem in refusal(names, card)
     else:
         assert selected(names, card) == Selection(config=config, split="train", files=("a.jsonl",))
 
@@ -217,6 +224,25 @@ def test_missing_split_is_refused_with_the_list_of_files() -> None:
 def test_unusable_paths_of_a_card_are_refused(files: str, said: str) -> None:
     card = f"---\nconfigs:\n- config_name: main\n  data_files: '{files}'\n---\n"
     assert said in refusal(["rows.jsonl", "notes.txt"], card)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("none", "the folder 'none', which has no data file"),
+        ("../other", "the folder '../other', but it leads out of the repository"),
+        ("hf://datasets/other", "leads out of the repository"),
+    ],
+)
+def test_unusable_folders_of_a_card_are_refused(folder: str, said: str) -> None:
+    card = f"---\nconfigs: [{{config_name: a, data_dir: '{folder}'}}]\n---\n"
+    assert said in refusal(["rows.jsonl"], card)
+
+
+def test_a_card_with_too_many_patterns_is_refused() -> None:
+    patterns = [f"{number}*" for number in range(1001)]
+    card = f"---\nconfigs: [{{config_name: a, data_files: {patterns}}}]\n---\n"
+    assert "more than 1000 patterns" in refusal(["rows.jsonl"], card)
 
 
 @pytest.mark.parametrize(
