@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,6 +186,44 @@ def test_replaced_folder_is_detected(
     consume(target)
     attack(target, name)
     with pytest.raises((ResumeRefused, Mismatch), match=f"{name}/"):
+        consume(target)
+
+
+WAITING_SECONDS = 10.0
+"""Time after which a process is assumed to wait for the other end of a pipe."""
+
+
+@contextmanager
+def pipe(path: Path) -> Iterator[None]:
+    """Replace a file by a named pipe; fail if the block waits for its other end."""
+    path.unlink()
+    os.mkfifo(path)
+    waited = threading.Event()
+
+    def unblock() -> None:
+        waited.set()
+        os.close(os.open(path, os.O_RDWR))
+
+    timer = threading.Timer(WAITING_SECONDS, unblock)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    assert not waited.is_set(), f"it waits for the other end of {path.name}"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", manifest.FILE])
+@pytest.mark.parametrize(
+    ("consumer", "name"),
+    [(consumer, name) for consumer, (_, used) in CONSUMERS.items() for name in used],
+)
+def test_a_pipe_instead_of_a_file_is_detected(
+    tmp_path: Path, consumer: str, name: str, file: str
+) -> None:
+    target = Volume(tmp_path)
+    consume, _ = CONSUMERS[consumer]
+    with pipe(target.path(name) / file), pytest.raises((ResumeRefused, Mismatch), match=f"{name}/"):
         consume(target)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.contracts import untrusted_file, untrusted_json
 from finetune_api.contracts.reference import FOLDER, KIND, BaseKind
 from finetune_verify import volume
 from finetune_verify.comparison import APART, MERGED, UNIT_ROUNDOFF
@@ -88,7 +88,7 @@ def find(work: Path, ledger: Ledger, *, revision: str, build: str, mode: Mode, d
 
 def _dtype_of(config: Path) -> str:
     try:
-        document = untrusted_json.parse(config.read_text())
+        document = untrusted_json.parse(untrusted_file.read_text(config))
         return str(document.get("dtype") or document.get("torch_dtype") or "float32")
     except (OSError, ValueError, AttributeError) as error:
         raise Mismatch(f"{config.name} of the base model cannot be read: {error!r}") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.contracts import reference, untrusted_json
+from finetune_api.contracts import reference, untrusted_file, untrusted_json
 from finetune_api.contracts.redaction import one_line
 from finetune_verify.errors import Mismatch
 
@@ -41,7 +41,7 @@ def read(path: Path, kind: str, *, sha256: str) -> Folder:
     manifest has another one, or is missing or malformed.
     """
     try:
-        content = (path / MANIFEST).read_bytes()
+        content = untrusted_file.read_bytes(path / MANIFEST, follow_links=False)
         actual = hashlib.sha256(content).hexdigest()
         if actual != sha256:
             raise Mismatch(
@@ -101,7 +101,7 @@ def _require_no_other_file(folder: Folder) -> None:
 def _check(folder: Path, entry: dict[str, Any], on_read: Callable[[int], None]) -> None:
     path, name = folder / entry["name"], f"{folder.name}/{entry['name']}"
     try:
-        with path.open("rb", buffering=0) as file:
+        with untrusted_file.open_regular(path, follow_links=False) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry["size"]:
                 raise Mismatch(f"{name} has {size} bytes instead of {entry['size']}")

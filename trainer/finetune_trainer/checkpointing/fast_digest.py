@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
+from finetune_api.contracts import untrusted_file
+
 READ_BYTES = 1 << 18
 """Bytes per read: they stay in the processor cache until both digests have used them."""
 MAPPED_BYTES = 1 << 22
@@ -26,7 +28,7 @@ def sha256_and_blake3(path: Path) -> tuple[str, str]:
     """Return both digests of a file in hex, from one read."""
     slow, fast = hashlib.sha256(), blake3()
     buffer = memoryview(bytearray(READ_BYTES))
-    with path.open("rb", buffering=0) as file:
+    with untrusted_file.open_regular(path) as file:
         while count := file.readinto(buffer):
             slow.update(buffer[:count])
             fast.update(buffer[:count])
@@ -36,7 +38,7 @@ def sha256_and_blake3(path: Path) -> tuple[str, str]:
 def blake3_of(path: Path) -> str:
     """Return the BLAKE3 digest of a file in hex, without copying the file from the page cache."""
     digest = blake3()
-    with path.open("rb", buffering=0) as file:
+    with untrusted_file.open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             return digest.hexdigest()

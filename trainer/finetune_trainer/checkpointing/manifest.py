@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.contracts import untrusted_file, untrusted_json
 from finetune_trainer.runtime.files import flush, sha256_of, write_json
 from finetune_trainer.volume_layout import partial_path
 
@@ -113,9 +113,11 @@ def read(folder: Path, *, sha256: str | None = None) -> Manifest:
     sha256: that of the manifest that was published; None accepts any manifest.
     """
     try:
-        content = (folder / FILE).read_bytes()
+        content = untrusted_file.read_bytes(folder / FILE)
     except FileNotFoundError:
         raise ManifestError(f"{folder.name}/ has no manifest") from None
+    except untrusted_file.NotAFile:
+        raise ManifestError(f"{folder.name}/{FILE} is not a regular file") from None
     found = hashlib.sha256(content).hexdigest()
     if sha256 not in (None, found):
         raise ManifestError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.contracts import untrusted_file, untrusted_json
 from finetune_trainer.errors import InvalidSpec
 
 BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4}
@@ -86,7 +86,7 @@ def header_of(path: Path) -> tuple[dict[str, Any], int]:
     """
     size = path.stat().st_size
     try:
-        with path.open("rb") as file:
+        with untrusted_file.open_buffered(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(LIMIT, size - 8):
                 raise ValueError(f"the header cannot have {length} bytes in a file of {size} bytes")

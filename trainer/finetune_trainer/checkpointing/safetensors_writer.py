@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from finetune_api.contracts import untrusted_file
 from finetune_trainer.checkpointing.safetensors_header import FLOATS, Header, encode_header
 from finetune_trainer.runtime.files import flush, fresh, write_json
 from finetune_trainer.volume_layout import partial_path
@@ -83,7 +84,7 @@ class ShardProgress:
         self._key = key
         self.done: dict[str, dict[str, Any]] = {}
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(untrusted_file.read_text(path))
             if document["key"] == key:
                 self.done = {
                     name: entry

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.contracts import untrusted_file, untrusted_json
 
 FILE = "loss_history.json"
 Points = list[tuple[int, float]]
@@ -48,5 +48,5 @@ class LossHistory:
         path = folder / FILE
         if not path.is_file():
             return cls()
-        series = untrusted_json.parse(path.read_text())
+        series = untrusted_json.parse(untrusted_file.read_text(path))
         return cls({name: [(int(s), float(v)) for s, v in each] for name, each in series.items()})

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.contracts import untrusted_file, untrusted_json
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.volume_layout import partial_path
 
@@ -21,7 +21,7 @@ def fresh(scratch: Path) -> Path:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
+    with untrusted_file.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -56,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raise InvalidSpec, with the file's name, if it cannot be read or is not an object.
     """
     try:
-        document = untrusted_json.parse(path.read_text(encoding="utf-8"))
+        document = untrusted_json.parse(untrusted_file.read_text(path))
     except (OSError, ValueError) as error:
         raise InvalidSpec(f"{path.name} of the model cannot be read: {error}") from error
     if not isinstance(document, dict):

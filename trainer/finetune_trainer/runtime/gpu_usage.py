@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.contracts import untrusted_file, untrusted_json
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.runtime.files import write_json
 
@@ -105,7 +105,7 @@ def recorded(path: Path) -> float:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = untrusted_json.parse(path.read_text())
+        document = untrusted_json.parse(untrusted_file.read_text(path))
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

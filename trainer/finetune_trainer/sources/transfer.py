@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts import untrusted_file
 from finetune_api.contracts.redaction import one_line
 from finetune_trainer.errors import InvalidSpec, Transient
 from finetune_trainer.runtime.files import sha256_of
@@ -156,7 +157,7 @@ def streamed(answer: Any) -> tuple[int, Iterator[bytes]]:
 def digest_while_copying(source: Path, target: Path) -> str:
     """Copy a file and return its SHA-256 without reading it twice."""
     digest = hashlib.sha256()
-    with source.open("rb") as file, target.open("wb") as out:
+    with untrusted_file.open_regular(source) as file, target.open("wb") as out:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             out.write(chunk)

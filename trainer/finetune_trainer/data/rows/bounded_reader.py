@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from finetune_api.contracts import untrusted_file
 from finetune_trainer.errors import DatasetInvalid
 
 BLOCK = 1 << 20
@@ -44,7 +45,7 @@ def is_bomb(unpacked: int, packed: int) -> bool:
 def blocks(path: Path, name: str) -> Iterator[bytes]:
     """Yield a file in blocks of bytes, decompressed if its name ends in .gz."""
     first = True
-    with path.open("rb") as raw:
+    with untrusted_file.open_buffered(path) as raw:
         file: gzip.GzipFile | IO[bytes] = (
             gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw
         )
