@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tests.fakes.apiserver import merge
+
 from finetune_operator.kube.client import Kube, Propagation
 from finetune_operator.kube.errors import Conflict, NotFound, OperatorError
 from finetune_operator.kube.kinds import KINDS
@@ -75,10 +77,10 @@ class MemoryKube(Kube):
     async def merge(self, target: Object, patch: Object) -> Object:
         self._write("merge", target)
         existing = self.objects[self._key(target)]
-        changed = patch.get("metadata", {})
-        self._fenced(changed, existing)
-        metadata = {**existing["metadata"], **changed}
-        return self._store({**existing, **patch, "metadata": metadata})
+        self._fenced(patch.get("metadata", {}), existing)
+        merged = json.loads(json.dumps(existing))
+        merge(merged, patch, nulls_remove=True)
+        return self._store(merged)
 
     async def scale(self, target: Object, replicas: int) -> Object:
         self._write("scale", target)

@@ -178,7 +178,7 @@ def test_a_name_conflict_is_reported_until_the_other_object_is_deleted(
         present = place.plane.get(path)
         assert present["metadata"]["resourceVersion"] == foreign["metadata"]["resourceVersion"]
         message = place.condition("Ready")["message"]
-        assert message.startswith("NetworkPolicy demo-prepare exists and is not controlled by this")
+        assert message.startswith("NetworkPolicy demo-prepare exists and is not owned by this")
         assert place.items("jobs") == []
 
         place.plane.delete(path)

@@ -240,6 +240,80 @@ def test_drift_is_corrected_and_reported_in_one_event(
     assert reported() == dict.fromkeys(expected, 1)
 
 
+def without_controller(each: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
+    """Return a change after which an object has no controller, or another one."""
+    (owner,) = each["metadata"]["ownerReferences"]
+    return {"metadata": {"ownerReferences": [{**owner, "controller": False}, *others]}}
+
+
+@pytest.mark.parametrize("controlled", [True, False], ids=["another controller", "no controller"])
+def test_an_object_without_its_controller_is_restored(
+    operator: OperatorProcess, place: Namespace, *, controlled: bool
+) -> None:
+    """Also without the admission policy, which rejects these changes."""
+    others: list[dict[str, Any]] = []
+    if controlled:
+        path = place.path("configmaps")
+        other = place.plane.post(path, {"metadata": {"name": "own", "namespace": place.name}})
+        owner = {"name": "own", "uid": other["metadata"]["uid"], "controller": True}
+        others = [{"apiVersion": "v1", "kind": "ConfigMap", **owner}]
+    place.submit()
+    run_stages(place, "Serving")
+    operator.settled()
+    evil: dict[str, dict[str, Any]] = {
+        "services": {
+            "selector": {"app": "evil"},
+            "ports": [
+                {"name": "http", "port": 8000, "targetPort": "http"},
+                {"name": "other", "port": 9000},
+            ],
+        },
+        "networkpolicies": {"ingress": [{}], "egress": [{}]},
+        "deployments": {
+            "paused": True,
+            "template": {
+                "metadata": {"labels": {"azure.workload.identity/use": "true", "app": "payments"}},
+                "spec": {"hostNetwork": True},
+            },
+        },
+    }
+    before = {(kind, each["metadata"]["name"]): each for kind in evil for each in place.items(kind)}
+    for (kind, name), each in before.items():
+        place.plane.merge(
+            place.path(kind, name), {**without_controller(each, *others), "spec": evil[kind]}
+        )
+    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"again": ""}}})
+
+    def restored(kind: str, name: str) -> bool:
+        each, expected = place.plane.get(place.path(kind, name)), before[kind, name]
+        return bool(
+            each["spec"] == expected["spec"]
+            and each["metadata"]["ownerReferences"] == expected["metadata"]["ownerReferences"]
+        )
+
+    for key in before:
+        wait_until(f"{key} is restored", lambda key=key: restored(*key))  # type: ignore[misc]
+    run_stages(place, "Serving", known=uids_of_pods(place))
+
+
+def test_a_stage_whose_job_has_no_controller_is_suspended(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    place.submit()
+    wait_until("the Job exists", lambda: place.items("jobs") != [])
+    place.wait_until_running()
+    (running,) = place.items("jobs")
+    name = running["metadata"]["name"]
+    place.plane.merge(place.path("jobs", name), without_controller(running))
+    place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"suspend": True}})
+    wait_until(
+        "the Job is deleted",
+        lambda: name not in {each["metadata"]["name"] for each in place.items("jobs")},
+    )
+    wait_until("the job is suspended", lambda: place.reason() == "SuspendedByUser")
+    operator.settled()
+
+
 def test_an_exceeded_quota_is_reported_until_the_quota_is_deleted(
     operator: OperatorProcess, place: Namespace
 ) -> None:

@@ -153,7 +153,7 @@ class Story:
             self.nudge()
             name = body["metadata"]["name"]
             word = {"configmaps": "ConfigMap", "jobs": "Job"}.get(kind, "PersistentVolumeClaim")
-            said = f"{word} {name} exists and is not controlled by this FineTuneJob"
+            said = f"{word} {name} exists and is not owned by this FineTuneJob"
             wait_until(said, lambda said=said: said in self.place.condition("Ready")["message"])  # type: ignore[misc]
             last = place.path(kind, name) + "?propagationPolicy=Background"
         place.plane.delete(last)

@@ -8,7 +8,8 @@ and resourceVersion that were read. An object that is not controlled by the job 
 except for a volume that the job may adopt. If an object to be created exists, it must have the
 content that the operator would write.
 
-An apply is skipped if the object is still in the version that the same apply produced, so neither a
+An apply also removes the owners and the values that other clients added to the object. It is
+skipped if the object is still in the version that the same apply produced, so neither a
 resync nor a change of its status causes a write. If the same apply changes an object again, it
 reverted changes made by another client, and an event reports that once.
 """
@@ -21,6 +22,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.controller.exact_apply import apply_exactly, fence, patched
 from finetune_operator.controller.memory import Applied
 from finetune_operator.controller.ownership import require_owned
 from finetune_operator.controller.quiet import StatusWrites, is_observation, is_progress
@@ -29,7 +31,7 @@ from finetune_operator.kube.errors import Conflict, ContentConflict
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import same_content, without_empty
 from finetune_operator.objects.digest import sha256
-from finetune_operator.objects.naming import may_adopt, owned_by
+from finetune_operator.objects.naming import has_exact_owners, may_adopt, owned_by
 from finetune_operator.telemetry import job_metrics
 from finetune_operator.types import (
     LISTS,
@@ -74,6 +76,8 @@ def is_applied(snapshot: Snapshot, body: Object, applied: AppliedVersions) -> bo
     """Report whether an object is in the version that applying ``body`` produced."""
     existing = _find(snapshot, body)
     if existing is None or not owned_by(snapshot.job, existing):
+        return False
+    if not has_exact_owners(body, existing):
         return False
     labels, present = (each["metadata"].get("labels") or {} for each in (body, existing))
     return labels.items() <= present.items() and applied.get(_kind_and_name(body)) == Applied(
@@ -187,7 +191,7 @@ class _Execution:
                     logger.info("applied", extra=extra)
                 return int(changed)
             case Patch():
-                self.on_write(action.object, await self.kube.merge(action.object, _fenced(action)))
+                self.on_write(action.object, await patched(self.kube, action))
                 logger.info("patched", extra=extra)
             case Delete():
                 await self.kube.delete(action.object, propagation=action.propagation)
@@ -216,13 +220,11 @@ class _Execution:
     async def _apply(self, body: Object) -> tuple[Object, bool]:
         """Apply an object; return it, and whether its version changed."""
         existing = _find(self.snapshot, body) or await self._get(body)
-        fence: dict[str, Any] = {}
         if existing is not None:
             require_owned(self.snapshot.job, existing)
-            fence = {key: existing["metadata"][key] for key in ("uid", "resourceVersion")}
-        written = await self.kube.apply({**body, "metadata": {**body["metadata"], **fence}})
+        written = await apply_exactly(self.kube, body, existing)
         result = Applied(_version(written), sha256(body))
-        changed = written["metadata"]["resourceVersion"] != fence.get("resourceVersion")
+        changed = existing is None or fence(written) != fence(existing)
         key = _kind_and_name(body)
         previous = self.applied.get(key)
         if changed and previous is not None and previous.digest == result.digest:
@@ -278,10 +280,3 @@ def _find(snapshot: Snapshot, body: Object) -> Object | None:
         if each["metadata"]["name"] == body["metadata"]["name"]:
             return each
     return None
-
-
-def _fenced(patch: Patch) -> Object:
-    """Return the changes of a patch with uid and resourceVersion as preconditions."""
-    metadata = patch.object["metadata"]
-    fence = {key: metadata[key] for key in ("uid", "resourceVersion")}
-    return {**patch.changes, "metadata": {**patch.changes.get("metadata", {}), **fence}}

@@ -1,4 +1,4 @@
-"""The check before a write that an object is controlled by its job. Pure."""
+"""The check before a write that an object is owned by its job. Pure."""
 
 from finetune_operator.kube.errors import NameConflict
 from finetune_operator.objects.naming import (
@@ -13,12 +13,12 @@ from finetune_operator.types import Object
 
 
 def require_owned(job: Object, existing: Object) -> None:
-    """Raise NameConflict if an object is not controlled by the job."""
+    """Raise NameConflict if an object is not owned by the job."""
     if not owned_by(job, existing):
         kind, name = existing["kind"], existing["metadata"]["name"]
         raise NameConflict(
-            f"{kind} {name} exists and is not controlled by this FineTuneJob (it has no controller "
-            f"reference to uid {job['metadata']['uid']}). Delete or rename {kind} {name}, or "
+            f"{kind} {name} exists and is not owned by this FineTuneJob (it has no owner reference "
+            f"to uid {job['metadata']['uid']}). Delete or rename {kind} {name}, or "
             "create the FineTuneJob under another name."
             f"{_reuse(job, existing)}"
         )

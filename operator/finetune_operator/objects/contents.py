@@ -1,4 +1,4 @@
-"""Whether an existing object is the one that the operator would create. Pure.
+"""Whether an existing object is the one that the operator would create or apply. Pure.
 
 The API server adds values to an object: defaults, and the fields that a controller sets. An object
 differs if one of the rendered values is another or missing, or if it has any value that neither
@@ -11,6 +11,10 @@ from typing import Any
 from finetune_api.quantity import amount
 from finetune_operator.types import Object
 
+Path = tuple[str, ...]
+"""Names of the fields down to a value."""
+TEMPLATE_ANNOTATIONS: Path = ("spec", "template", "metadata", "annotations")
+TEMPLATE_LABELS: Path = ("spec", "template", "metadata", "labels")
 ADDED: Mapping[str, tuple[Any, ...]] = {
     # Jobs
     "completionMode": ("NonIndexed",),
@@ -32,10 +36,19 @@ ADDED: Mapping[str, tuple[Any, ...]] = {
     "timeoutSeconds": (1,),
     # Volumes
     "volumeMode": ("Filesystem",),
+    # Deployments
+    "paused": (False,),
+    "restartPolicy": ("Always",),
+    "revisionHistoryLimit": (10,),
+    # Services
+    "internalTrafficPolicy": ("Cluster",),
+    "sessionAffinity": ("None",),
 }
 """Fields that the API server adds, with the values that it writes."""
 ASSIGNED = {"selector", "storageClassName", "volumeName"}
-"""Fields of the specs of Jobs and volumes that the cluster assigns if they are not set."""
+ASSIGNED |= {"clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"}
+"""Fields of the specs of Jobs, volumes and Services that the cluster assigns if they are not set.
+"""
 QUANTITIES = {"limits", "requests"}
 """Groups of quantities, which the API server writes in another form: 1Gi instead of 1024Mi."""
 JOB_LABELS = ("batch.kubernetes.io/", "controller-uid", "job-name")
@@ -53,6 +66,33 @@ def same_content(desired: Object, existing: Object) -> bool:
     return _same(_content(desired), _content(existing), path=())
 
 
+def surplus(desired: Object, existing: Object) -> dict[str, Any]:
+    """Return the merge patch that removes from a spec the values of other clients, {} if none has.
+
+    A server-side apply leaves all fields that it does not name. Annotations of a pod template stay:
+    ``kubectl rollout restart`` sets one.
+    """
+    found = _surplus(desired["spec"], existing["spec"], path=("spec",))
+    return {"spec": found} if found else {}
+
+
+def _surplus(desired: Mapping[str, Any], existing: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for key, present in existing.items():
+        value = desired.get(key)
+        if isinstance(value, Mapping) and isinstance(present, Mapping):
+            if inner := _surplus(value, present, (*path, key)):
+                changes[key] = inner
+        elif key in desired:
+            if not _same(value, present, path=(*path, key)):
+                changes[key] = value
+        elif (*path, key) != TEMPLATE_ANNOTATIONS and (
+            path == TEMPLATE_LABELS or not _is_added(desired, key, present, path)
+        ):
+            changes[key] = None
+    return changes
+
+
 def _content(each: Object) -> dict[str, Any]:
     return {
         key: value
@@ -61,7 +101,7 @@ def _content(each: Object) -> dict[str, Any]:
     }
 
 
-def _same(desired: Any, existing: Any, *, path: tuple[str, ...]) -> bool:
+def _same(desired: Any, existing: Any, *, path: Path) -> bool:
     if isinstance(desired, Mapping) and isinstance(existing, Mapping):
         return all(
             _same(desired[key], existing.get(key), path=(*path, key))
@@ -80,7 +120,7 @@ def _same(desired: Any, existing: Any, *, path: tuple[str, ...]) -> bool:
     return bool(desired == existing) and isinstance(desired, bool) == isinstance(existing, bool)
 
 
-def _is_added(desired: Mapping[str, Any], key: str, value: Any, path: tuple[str, ...]) -> bool:
+def _is_added(desired: Mapping[str, Any], key: str, value: Any, path: Path) -> bool:
     """Report whether the API server adds a field with this value to an object that lacks it."""
     if _is_empty(value):
         return True

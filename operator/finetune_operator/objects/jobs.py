@@ -21,7 +21,7 @@ def pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:
 
     A label with the Job's name is not enough: an earlier Job of the same name may have left pods.
     """
-    own = [pod for pod in pods if naming.owned_by(job, pod)]
+    own = [pod for pod in pods if naming.controlled_by(job, pod)]
     return sorted(own, key=created)
 
 

@@ -65,15 +65,36 @@ def owner_reference(job: Object) -> dict[str, Any]:
 def owned_by(job: Object, child: Object) -> bool:
     """Report whether ``job`` owns ``child``; an earlier job of the same name has another uid.
 
+    Only the uid of an owner counts: whoever changes the other fields of the owner must not take the
+    object from its job. A child of another FineTuneJob is not owned.
+
     A job that was restored from a backup also owns the volumes of the uids in its status, which no
     tenant can write. Anyone may have filled these volumes: the stages verify their content.
     """
-    uid, controller = job["metadata"]["uid"], controller_of(child)
-    if child["kind"] != VOLUME:
-        return controller is not None and bool(controller["uid"] == uid)
-    owner = label(child, JOB_UID) if controller is None else controller["uid"]
-    earlier = (job.get("status") or {}).get("volumeOwners", ())
-    return owner is not None and (owner == uid or owner in earlier)
+    accepted, controller = {job["metadata"]["uid"]}, controller_of(child)
+    owners = {each["uid"] for each in child["metadata"].get("ownerReferences") or ()}
+    if child["kind"] == VOLUME:
+        accepted.update((job.get("status") or {}).get("volumeOwners", ()))
+        if controller is None:
+            owners.add(label(child, JOB_UID))
+    if controller is not None and controller.get("kind") == KIND:
+        owners = {controller["uid"]}
+    return not owners.isdisjoint(accepted)
+
+
+def controlled_by(controller: Object, child: Object) -> bool:
+    """Report whether an object controls another, as a Job controls its pods."""
+    found = controller_of(child)
+    return found is not None and bool(found["uid"] == controller["metadata"]["uid"])
+
+
+def has_exact_owners(desired: Object, existing: Object) -> bool:
+    """Report whether an object has exactly the owners of ``desired``, if that names any.
+
+    An object with another owner would not be deleted together with its job.
+    """
+    owners = desired["metadata"].get("ownerReferences")
+    return owners is None or owners == (existing["metadata"].get("ownerReferences") or [])
 
 
 def may_adopt(job: Object, child: Object) -> bool:

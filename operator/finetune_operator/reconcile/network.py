@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune_operator.config import OperatorConfig
 from finetune_operator.manifests.network_policies import render
+from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import configuration
 from finetune_operator.revisions.ledger import Ledger
@@ -48,7 +49,9 @@ def ensure_policies(
         found = present.get(desired["metadata"]["name"])
         if found is None:
             actions.append(Create(object=desired))
-        elif _filled(found["spec"]) != _filled(desired["spec"]):
+        elif _filled(found["spec"]) != _filled(desired["spec"]) or not naming.has_exact_owners(
+            desired, found
+        ):
             actions.append(Apply(object=desired))
     return actions
 

@@ -148,10 +148,11 @@ def volume_owners(snapshot: IndexedSnapshot, ledger: Ledger) -> list[str]:
 
 def _names_its_owner(job: Object, target: TargetRevision, volume: Object) -> bool:
     """Report whether a volume has the label of the job, and the owner that it should have."""
-    own, controller = job["metadata"]["uid"], naming.controller_of(volume)
-    owner = None if controller is None else controller["uid"]
-    expected = None if outlives(target) else own
-    return naming.label(volume, naming.JOB_UID) == own and owner == expected
+    own = job["metadata"]["uid"]
+    references = volume["metadata"].get("ownerReferences") or ()
+    owners = [each for each in references if each["uid"] == own or each.get("controller")]
+    expected = [] if outlives(target) else [naming.owner_reference(job)]
+    return naming.label(volume, naming.JOB_UID) == own and owners == expected
 
 
 def _owner(job: Object, target: TargetRevision, volume: Object) -> dict[str, Any]:

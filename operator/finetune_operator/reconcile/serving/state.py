@@ -76,14 +76,6 @@ def judged(
     return attempt
 
 
-def misdirected(snapshot: IndexedSnapshot, build: str) -> bool:
-    """Report whether the Service is lost, or does not select exactly a build's pods."""
-    if snapshot.service is None:
-        return True
-    selector = snapshot.service.object["spec"].get("selector")
-    return bool(selector != serving.selector(snapshot.job, build))
-
-
 def replicas(snapshot: IndexedSnapshot, target: TargetRevision, revision: str | None) -> Replicas:
     """Return how many pods a build of a revision should have.
 

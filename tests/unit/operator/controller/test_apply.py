@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.apiserver import merge
 from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
@@ -229,9 +230,7 @@ async def test_objects_of_others_are_not_changed(owner: str | None, action: Any)
     kube = MemoryKube(job(), foreign)
     before = dict(kube.objects["Service", "a", "s"])
     plan = Plan(status={}, actions=(action(object=child("Service", "s", spec={})),))
-    with pytest.raises(
-        NameConflict, match="Service s exists and is not controlled by this FineTuneJob"
-    ):
+    with pytest.raises(NameConflict, match="Service s exists and is not owned by this FineTuneJob"):
         await execute(kube, await read(kube), plan)
     assert kube.objects["Service", "a", "s"] == before
 
@@ -493,3 +492,63 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 @given(VALUES)
 def test_removing_empty_values_is_idempotent(value: Any) -> None:
     assert without_empty(without_empty(value)) == without_empty(value)
+
+
+CHANGED_OWNERS: dict[str, Any] = {
+    "no controller": lambda owner: [{**owner, "controller": False}],
+    "another name": lambda owner: [{**owner, "name": "other"}],
+    "another version": lambda owner: [{**owner, "apiVersion": "finetune.dev/v9"}],
+    "another controller": lambda owner: [
+        {**owner, "controller": False},
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x", "controller": True},
+    ],
+    "another owner": lambda owner: [
+        owner,
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x"},
+    ],
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_OWNERS.values(), ids=CHANGED_OWNERS)
+@pytest.mark.parametrize("kind", ["Service", "Deployment", "NetworkPolicy"])
+async def test_changed_owners_are_restored_with_the_object(change: Any, kind: str) -> None:
+    """An object without its controller is still the job's, and stays not as it was changed."""
+    kube, applied = MemoryKube(job()), AppliedVersions()
+    desired = child(kind, "s", spec={"selector": {"app": "own"}})
+    desired["metadata"]["generation"] = 1
+    plan = Plan(status={}, actions=(Apply(object=desired),))
+    await execute(kube, await read(kube), plan, applied)
+    (owner,) = desired["metadata"]["ownerReferences"]
+    stored = kube.objects[kind, "a", "s"]
+    metadata = {**stored["metadata"], "ownerReferences": change(owner)}
+    kube.touch(kind, "a", "s", metadata=metadata, spec={"selector": {"app": "evil"}})
+    await execute(kube, await read(kube), plan, applied)
+    stored = kube.objects[kind, "a", "s"]
+    assert stored["metadata"]["ownerReferences"] == [owner]
+    assert stored["spec"] == {"selector": {"app": "own"}}
+    (event,) = (each for (of_kind, *_), each in kube.objects.items() if of_kind == "Event")
+    assert event["reason"] == "DriftCorrected"
+    writes = len(kube.calls)
+    await execute(kube, await read(kube), plan, applied)
+    assert len(kube.calls) == writes, "it is applied once"
+
+
+async def test_values_of_other_clients_are_removed() -> None:
+    """A server-side apply leaves them."""
+
+    class Merging(MemoryKube):
+        async def apply(self, body: Any) -> Any:
+            existing = self.objects.get(self._key(body))
+            if existing is None:
+                return await super().apply(body)
+            merged = copy.deepcopy(existing)
+            merge(merged, body)
+            return existing if merged == existing else self._store(merged)
+
+    kube, applied = Merging(job()), AppliedVersions()
+    desired = child("Deployment", "d", spec={"replicas": 1})
+    plan = Plan(status={}, actions=(Apply(object=desired),))
+    await execute(kube, await read(kube), plan, applied)
+    kube.touch("Deployment", "a", "d", spec={"replicas": 1, "paused": True})
+    await execute(kube, await read(kube), plan, applied)
+    assert kube.objects["Deployment", "a", "d"]["spec"] == {"replicas": 1}

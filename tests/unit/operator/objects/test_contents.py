@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.objects.contents import same_content, without_empty
+from finetune_operator.objects.contents import same_content, surplus, without_empty
 
 DESIRED: dict[str, Any] = {
     "apiVersion": "batch/v1",
@@ -161,3 +161,49 @@ def test_an_object_without_labels_needs_none() -> None:
 )
 def test_a_status_is_compared_without_nulls_and_empty_groups(value: Any, expected: Any) -> None:
     assert without_empty(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "patch"),
+    [
+        (("spec", "paused"), True, {"paused": None}),
+        (("spec", "paused"), False, {}),
+        (("spec", "backoffLimit"), 1, {"backoffLimit": 0}),
+        (("spec", "template", "metadata", "labels", "app"), "x", {"app": None}),
+        (
+            ("spec", "template", "metadata", "labels", "batch.kubernetes.io/controller-uid"),
+            "u",
+            {"batch.kubernetes.io/controller-uid": None},
+        ),
+        (("spec", "template", "metadata", "annotations"), {"restartedAt": "now"}, {}),
+        ((*POD, "hostNetwork"), True, {"hostNetwork": None}),
+        ((*POD, "volumes"), [{"name": "x"}], {"volumes": []}),
+        ((*POD, "schedulerName"), "default-scheduler", {}),
+        ((*POD, "restartPolicy"), "Always", {}),
+        (("spec", "clusterIP"), "10.0.0.1", {}),
+        (("metadata", "labels"), {"other": "x"}, {}),
+    ],
+    ids=str,
+)
+def test_surplus_is_what_neither_operator_nor_api_server_wrote(
+    path: tuple[Any, ...], value: Any, patch: dict[str, Any]
+) -> None:
+    expected: dict[str, Any] = patch
+    for each in reversed(path[:-1] if patch else ()):
+        expected = {each: expected}
+    assert surplus(DESIRED, with_value(path, value)) == expected
+
+
+def test_a_list_with_an_additional_element_is_replaced() -> None:
+    """A merge patch cannot remove one element of a list."""
+    containers = _list(CONTAINER[:-1])
+    for others in ([*containers, {"name": "x"}], [{**containers[0], "tty": True}]):
+        found = surplus(DESIRED, with_value(CONTAINER[:-1], others))
+        assert found["spec"]["template"]["spec"] == {"containers": containers}
+
+
+def _list(path: tuple[Any, ...]) -> list[Any]:
+    found: Any = DESIRED
+    for each in path:
+        found = found[each]
+    return list(found)

@@ -185,6 +185,14 @@ def owned(
     return {"kind": kind, "metadata": {"ownerReferences": [{"uid": "other"}, reference]}}
 
 
+def controlled_by(uid: str, *, of: str) -> dict[str, Any]:
+    """Return a child of the job that has another controller."""
+    child = owned(controller=False)
+    other = {"kind": of, "name": "other", "uid": uid, "controller": True}
+    child["metadata"]["ownerReferences"].append(other)
+    return child
+
+
 def orphan(kind: str, **labels: str) -> dict[str, Any]:
     return {
         "kind": kind,
@@ -199,7 +207,13 @@ def orphan(kind: str, **labels: str) -> dict[str, Any]:
         (owned(uid="v"), False, True),
         (owned(uid="v", name="other"), False, False),
         (owned(uid="v", of="Job"), False, False),
-        (owned(controller=False), False, False),
+        # Whoever removes the mark of the controller does not take the object.
+        (owned(controller=False), True, False),
+        (owned(name="other"), True, False),
+        (owned(of="Deployment"), True, False),
+        (owned("PersistentVolumeClaim", controller=False), True, False),
+        (controlled_by("v", of="FineTuneJob"), False, False),
+        (controlled_by("v", of="ConfigMap"), True, False),
         ({"kind": "Pod", "metadata": {"ownerReferences": None}}, False, False),
         (orphan("PersistentVolumeClaim", **{"job-uid": "u"}), True, False),
         (orphan("PersistentVolumeClaim", **{"job-uid": "v"}), False, False),
@@ -210,6 +224,14 @@ def orphan(kind: str, **labels: str) -> dict[str, Any]:
 def test_a_child_belongs_to_the_job_with_its_uid(child: Any, mine: bool, left: bool) -> None:
     assert naming.owned_by(JOB, child) is mine
     assert naming.left_by_an_earlier_job(JOB, child) is left
+
+
+def test_only_the_controller_of_a_pod_is_its_job() -> None:
+    """A Job does not replace a pod that it does not control."""
+    job = {"metadata": {"uid": "u"}}
+    assert naming.controlled_by(job, owned(of="Job"))
+    assert not naming.controlled_by(job, owned(of="Job", controller=False))
+    assert not naming.controlled_by(job, {"metadata": {}})
 
 
 def test_metadata_of_a_child() -> None:
