@@ -8,13 +8,21 @@ from tests.integration import policy
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.rbac import RBAC, may
 from tests.security.forged_objects import (
+    ADOPTED,
+    BATCH,
     CORE,
     FORGED,
+    JOB_UID,
     LABEL,
+    MEMBER,
+    OTHER_OWNER,
     OWNER,
+    OWNER_CHANGES,
+    POD,
     RESULT,
     STATUS_WRITES,
     TEMPLATE_CHANGES,
+    TEMPLATE_LABELS,
     Forged,
 )
 
@@ -195,6 +203,12 @@ def test_no_tenant_changes_the_template_of_marked_pods(
         assert "pod templates of its objects" in message
         for user in (CONTROLLER, ""):
             assert merged_patch(control_plane, path, template, user) is None, (name, user)
+    for key, value in TEMPLATE_LABELS.items():
+        labelled = {"spec": {"template": {"metadata": {"labels": {key: value}}}}}
+        message = merged_patch(control_plane, path, labelled, EDITOR)
+        assert message is not None, key
+        assert "pod templates of its objects" in message
+        assert merged_patch(control_plane, path, labelled, CONTROLLER) is None, key
     # kubectl scale and kubectl rollout restart.
     restarted = {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}
     for allowed in ({"replicas": 0}, {"template": restarted}):
@@ -221,7 +235,125 @@ def test_a_queue_sets_the_placement_of_a_suspended_job(
     path = store_labelled(control_plane, namespace, "jobs", "queued", suspend=True)
     change = {"spec": {"template": {"spec": {"nodeSelector": {"pool": "a"}}}}}
     assert merged_patch(control_plane, path, change, EDITOR) is None
+    assert merged_patch(control_plane, path, labelled("kueue.x-k8s.io/podset", "m"), EDITOR) is None
+    for key, value in TEMPLATE_LABELS.items():
+        assert merged_patch(control_plane, path, labelled(key, value), EDITOR) is not None, key
+        assert merged_patch(control_plane, path, labelled(key, value), ADDITIONAL) is None, key
     control_plane.delete(path)
+
+
+def labelled(key: str, value: str) -> dict[str, Any]:
+    """Return a change of a label of a pod template."""
+    return {"spec": {"template": {"metadata": {"labels": {key: value}}}}}
+
+
+@pytest.mark.finding(*MEMBER)
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "configmaps",
+        CLAIMS,
+        "pods",
+        "services",
+        "networkpolicies",
+        "poddisruptionbudgets",
+        "jobs",
+        "deployments",
+        "replicasets",
+    ],
+)
+def test_no_tenant_takes_an_object_from_its_owner(
+    control_plane: ControlPlane, namespace: str, resource: str
+) -> None:
+    """The operator would neither correct nor delete it."""
+    job_of_a_pod = {**OWNER, "apiVersion": "batch/v1", "kind": "Job"}
+    owner = job_of_a_pod if resource in ("pods", "replicasets") else OWNER
+    marks = {"labels": LABEL, "ownerReferences": [owner]}
+    path = store(control_plane, namespace, resource, "taken", **marks)
+    try:
+        for name, owners in OWNER_CHANGES.items():
+            own = [
+                {**each, **_kind(owner)} if each["uid"] == owner["uid"] else each for each in owners
+            ]
+            change = {"metadata": {"ownerReferences": own}}
+            if owner is not OWNER and name in ("another version", "another kind"):
+                change = {"metadata": {"ownerReferences": owners}}
+            message = policy.attempt(control_plane, "PATCH", f"{path}?dryRun=All", change, EDITOR)
+            assert message is not None, name
+            assert "the owners, images and pod templates of its objects" in message
+            for user in (CONTROLLER, ""):
+                trusted = policy.attempt(control_plane, "PATCH", f"{path}?dryRun=All", change, user)
+                assert trusted is None, (name, user)
+    finally:
+        control_plane.delete(path)
+
+
+def _kind(owner: dict[str, Any]) -> dict[str, Any]:
+    return {key: owner[key] for key in ("apiVersion", "kind")} if owner is not OWNER else {}
+
+
+def test_the_owners_of_other_objects_may_change(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    path = store(control_plane, namespace, "services", "own", ownerReferences=[OTHER_OWNER])
+    change: dict[str, Any] = {"metadata": {"ownerReferences": []}}
+    assert policy.attempt(control_plane, "PATCH", path, change, EDITOR) is None
+    control_plane.delete(path)
+
+
+@pytest.mark.finding(*RESULT)
+def test_no_pod_of_a_tenant_is_adopted_by_a_job(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """It would take the place of the pod of the Job: if it ends, the Job is complete."""
+    selected = {"labels": {JOB_UID: "0f0f"}}
+    pods = f"{CORE}/namespaces/{namespace}/pods"
+    pod = {"metadata": {"name": "tried", **selected}, "spec": POD}
+    message = policy.attempt(control_plane, "POST", f"{pods}?dryRun=All", pod, EDITOR)
+    assert message is not None
+    assert f"the label {JOB_UID} of pods are reserved" in message
+    for user in ("", CONTROLLER, ADDITIONAL):
+        assert policy.attempt(control_plane, "POST", f"{pods}?dryRun=All", pod, user) is None
+    own = store(control_plane, namespace, "pods", "pod-of-nobody")
+    selecting = store(control_plane, namespace, "pods", "pod-of-a-job", **selected)
+    other: dict[str, Any] = {"metadata": {"labels": {JOB_UID: "0e0e"}}}
+    try:
+        for path in (own, selecting):
+            assert merged_patch(control_plane, path, other, EDITOR) is not None
+            assert merged_patch(control_plane, path, other, CONTROLLER) is None
+            unrelated = {"metadata": {"labels": {"team": "x"}}}
+            assert merged_patch(control_plane, path, unrelated, EDITOR) is None
+    finally:
+        for path in (own, selecting):
+            control_plane.delete(path)
+
+
+@pytest.mark.finding(*RESULT)
+@pytest.mark.parametrize(("api", "resource", "spec"), ADOPTED, ids=[each[1] for each in ADOPTED])
+def test_no_controller_creates_a_pod_that_another_job_adopts(
+    control_plane: ControlPlane, namespace: str, api: str, resource: str, spec: dict[str, Any]
+) -> None:
+    if resource == "jobs":
+        labels = spec["template"]["metadata"]["labels"]
+        spec = {**spec, "selector": {"matchLabels": {"app": labels["app"]}}}
+    path = f"{api}/namespaces/{namespace}/{resource}?dryRun=All"
+    body = {"metadata": {"name": "tried"}, "spec": spec}
+    message = policy.attempt(control_plane, "POST", path, body, EDITOR)
+    assert message is not None
+    assert "reserved for the operator" in message
+    assert policy.attempt(control_plane, "POST", path, body, CONTROLLER) is None
+
+
+def test_tenants_create_their_own_jobs(control_plane: ControlPlane, namespace: str) -> None:
+    """The API server itself adds the label to the pod template of a Job."""
+    jobs = f"{BATCH}/namespaces/{namespace}/jobs"
+    body = {"metadata": {"name": "own-job"}, "spec": {"template": {"spec": POD}}}
+    assert policy.attempt(control_plane, "POST", jobs, body, EDITOR) is None
+    stored = control_plane.get(f"{jobs}/own-job")
+    assert JOB_UID in stored["spec"]["template"]["metadata"]["labels"]
+    change = {"spec": {"parallelism": 2}, "metadata": {"labels": {"team": "x"}}}
+    assert policy.attempt(control_plane, "PATCH", f"{jobs}/own-job", change, EDITOR) is None
+    control_plane.delete(f"{jobs}/own-job")
 
 
 def merged_patch(plane: ControlPlane, path: str, change: dict[str, Any], user: str) -> str | None:

@@ -120,6 +120,30 @@ TEMPLATE_CHANGES: dict[str, dict[str, Any]] = {
 }
 """Changes of the pod template of a Deployment or ReplicaSet of the operator."""
 
+OTHER_OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "own", "uid": "0a0a"}
+OWNER_CHANGES: dict[str, list[dict[str, Any]]] = {
+    "no controller": [{**OWNER, "controller": False}],
+    "another name": [{**OWNER, "name": "other"}],
+    "another version": [{**OWNER, "apiVersion": "finetune.dev/v9"}],
+    "another kind": [{**OWNER, "kind": "Deployment"}],
+    "another owner": [OWNER, OTHER_OWNER],
+    "another controller": [{**OWNER, "controller": False}, {**OTHER_OWNER, "controller": True}],
+    "no owner": [],
+}
+"""Changes of the owners of an object of the operator: it would no longer be the operator's, or it
+would not be deleted with its job."""
+
+JOB_UID = "batch.kubernetes.io/controller-uid"
+"""Label by which a Job selects its pods, and adopts those without a controller."""
+ADOPTED = tuple(
+    (api, resource, spec if resource != "jobs" else {**spec, "manualSelector": True})
+    for api, resource, spec in _workloads({JOB_UID: "0f0f"})
+)
+"""Workloads whose pods another Job would adopt after the workload was deleted without them."""
+
+TEMPLATE_LABELS = {"azure.workload.identity/use": "true", "service": "payments"}
+"""Labels of a pod template that give its pods an identity, or the traffic of another workload."""
+
 STATUS_WRITES: dict[str, tuple[int, str]] = {
     "jobs": RESULT,
     "persistentvolumeclaims": RESULT,
