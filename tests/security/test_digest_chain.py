@@ -103,7 +103,7 @@ def serve(target: Volume, mode: build.Mode = "merged", *, referenced: bool = Tru
         reference=target.ledger["reference"] if referenced else None,
     )
     found = build.find(target.layout.work, known, revision=KEY, build="b1", mode=mode, dtype="auto")
-    asyncio.run(volume.check_digests(list(found.folders)))
+    asyncio.run(volume.check_digests(found.folders))
     return any(folder.path.name == reference.FOLDER for folder in found.folders)
 
 

@@ -35,6 +35,8 @@ DESCRIPTION = (
 )
 WATCH_SECONDS = 5.0
 """Interval of health checks of a verified server. A start takes longer, so no restart is missed."""
+RETRY_SECONDS = 1.0
+"""Pause after vLLM stopped answering during the comparison."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,27 +114,25 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
         mode=options.mode,
         dtype=options.dtype,
     )
-    began = time.monotonic()
-    size = sum(entry["size"] for folder in found.folders for entry in folder.files)
-    state.begin(size)
-    # Read the files while vLLM loads them, so that both share one read from disk.
-    await volume.check_digests(list(found.folders), state.read)
     recorded = options.reference_manifest is not None
-    reference = volume.read_reference(options.work) if recorded else None
-    _log(f"checked the digests of {size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")
     while True:
+        # Read the files while vLLM loads them, so that both share one read from disk.
+        checked = await _check_digests(found, state)
+        reference = volume.read_reference(options.work) if recorded else None
         state.wait_for("vLLM to become healthy")
         await vllm.wait()
         state.wait_for("the comparison with the reference")
         began, answering = time.monotonic(), vllm.answering
         try:
             verdict = await _verdict(vllm, reference, found)
+            # vLLM may have loaded files that were replaced after their digests were computed.
+            await volume.require_unchanged(found.folders, checked)
         except Unavailable as error:
             _log(
                 f"vLLM stopped answering during the comparison ({error}): the comparison starts "
                 "again when vLLM is healthy"
             )
-            await asyncio.sleep(1)
+            await asyncio.sleep(RETRY_SECONDS)
             continue
         seconds, answering = time.monotonic() - began, vllm.answering - answering
         state.agreed(verdict, seconds, answering=answering)
@@ -141,7 +141,18 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
             f"answer: {verdict.message}"
         )
         await vllm.watch(WATCH_SECONDS)
-        _log("vLLM stopped answering; the comparison starts again when vLLM is healthy")
+        # A restart loads the files again, which may have been replaced meanwhile.
+        _log("vLLM stopped answering; the digests and the reference are compared again")
+
+
+async def _check_digests(found: build.Build, state: State) -> list[volume.Checked]:
+    began = time.monotonic()
+    size = sum(entry["size"] for folder in found.folders for entry in folder.files)
+    state.wait_for("the digests of the files")
+    state.begin(size)
+    checked = await volume.check_digests(found.folders, state.read)
+    _log(f"checked the digests of {size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")
+    return checked
 
 
 async def _verdict(vllm: VllmClient, reference: Reference | None, found: build.Build) -> Verdict:

@@ -1,11 +1,18 @@
-"""Read the volume: manifests, digests of the listed files, and the reference."""
+"""Read the volume: manifests, digests of the listed files, and the reference.
+
+vLLM loads the files at another time than the digests are computed. So the identity of each file is
+recorded with its digest: if it is the same after vLLM has loaded the file, vLLM loaded the content
+that has the digest. A client that can write the volume can set the time of the last modification,
+but not the time of the last change (ctime), which the file system or its server sets.
+"""
 
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +39,26 @@ class Folder:
     digest: str
     facts: dict[str, Any]
     files: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Changes if a file is written or replaced. Times are in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A file whose digest is that of its manifest."""
+
+    folder: Path
+    entry: dict[str, Any]
+    identity: Identity
 
 
 def read(path: Path, kind: str, *, sha256: str) -> Folder:
@@ -68,26 +95,67 @@ def read(path: Path, kind: str, *, sha256: str) -> Folder:
 
 
 async def check_digests(
-    folders: list[Folder], on_read: Callable[[int], None] = lambda count: None
-) -> None:
+    folders: Sequence[Folder], on_read: Callable[[int], None] = lambda count: None
+) -> list[Checked]:
     """Compare the files of folders with their manifests. Raise Mismatch, with the name of a file.
 
     on_read: is called, by any thread, with the number of bytes that were just read.
     """
     for folder in folders:
         _require_no_other_file(folder)
+    entries = [
+        (folder.path, entry)
+        for folder in folders
+        for entry in sorted(folder.files, key=lambda entry: -entry["size"])
+    ]
+    return await _check_all(entries, on_read)
+
+
+async def require_unchanged(folders: Sequence[Folder], checked: Sequence[Checked]) -> None:
+    """Compare the files again that were written or replaced since their digests were computed.
+
+    A change alone is no mismatch: the kubelet sets the owner of all files for each pod that mounts
+    a volume. Raise Mismatch, with the name of a file.
+    """
+    for folder in folders:
+        _require_no_other_file(folder)
+    changed = [(each.folder, each.entry) for each in checked if not _is_unchanged(each)]
+    await _check_all(changed, lambda count: None)
+
+
+async def _check_all(
+    entries: Sequence[tuple[Path, dict[str, Any]]], on_read: Callable[[int], None]
+) -> list[Checked]:
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(READERS, thread_name_prefix="digest") as pool:
-        checks = [
-            loop.run_in_executor(pool, _check, folder.path, entry, on_read)
-            for folder in folders
-            for entry in sorted(folder.files, key=lambda entry: -entry["size"])
-        ]
+        checks = [loop.run_in_executor(pool, _check, *each, on_read) for each in entries]
         try:
-            await asyncio.gather(*checks)
+            return await asyncio.gather(*checks)
         finally:
             for check in checks:
                 check.cancel()
+
+
+def _is_unchanged(checked: Checked) -> bool:
+    try:
+        # A network file system returns the attributes of its server only if the file is opened.
+        with untrusted_file.open_regular(
+            checked.folder / checked.entry["name"], follow_links=False
+        ) as file:
+            return _identity(file) == checked.identity
+    except OSError:
+        return False
+
+
+def _identity(file: FileIO) -> Identity:
+    facts = os.fstat(file.fileno())
+    return Identity(
+        device=facts.st_dev,
+        inode=facts.st_ino,
+        size=facts.st_size,
+        modified=facts.st_mtime_ns,
+        changed=facts.st_ctime_ns,
+    )
 
 
 def _require_no_other_file(folder: Folder) -> None:
@@ -98,13 +166,14 @@ def _require_no_other_file(folder: Folder) -> None:
         raise Mismatch(f"{folder.path.name}/{min(unknown)} is not in the manifest of the folder")
 
 
-def _check(folder: Path, entry: dict[str, Any], on_read: Callable[[int], None]) -> None:
+def _check(folder: Path, entry: dict[str, Any], on_read: Callable[[int], None]) -> Checked:
     path, name = folder / entry["name"], f"{folder.name}/{entry['name']}"
     try:
         with untrusted_file.open_regular(path, follow_links=False) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != entry["size"]:
-                raise Mismatch(f"{name} has {size} bytes instead of {entry['size']}")
+            # Before the first byte is read: a later change gives the file another identity.
+            identity = _identity(file)
+            if identity.size != entry["size"]:
+                raise Mismatch(f"{name} has {identity.size} bytes instead of {entry['size']}")
             digest = hashlib.sha256()
             buffer = memoryview(bytearray(READ_BYTES))
             while count := file.readinto(buffer):
@@ -117,13 +186,16 @@ def _check(folder: Path, entry: dict[str, Any], on_read: Callable[[int], None]) 
             f"{name} has SHA-256 {digest.hexdigest()[:16]}… instead of {entry['sha256'][:16]}…: it "
             "has changed since it was published"
         )
+    return Checked(folder=folder, entry=entry, identity=identity)
 
 
 def read_reference(work: Path) -> reference.Reference:
     """Return the reference, whose digest is checked. Raise Mismatch if it cannot be read."""
     path = work / reference.FOLDER
     try:
-        return reference.Reference.model_validate_json((path / reference.FILE).read_bytes())
+        return reference.Reference.model_validate_json(
+            untrusted_file.read_bytes(path / reference.FILE, follow_links=False)
+        )
     except (OSError, ValidationError) as error:
         raise Mismatch(
             f"{reference.FOLDER}/{reference.FILE} cannot be read: {one_line(error)}"

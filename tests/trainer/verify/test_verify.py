@@ -323,6 +323,75 @@ async def test_restarted_server_is_verified_again(
             await asyncio.wait_for(running, 60)
 
 
+async def ready(session: aiohttp.ClientSession, port: int, running: asyncio.Task[None]) -> None:
+    status = 0
+    while status != 200:
+        assert not running.done()
+        status, _ = await get(session, f"http://127.0.0.1:{port}/readyz")
+        await asyncio.sleep(0.02)
+
+
+def shard_of(workshop: Workshop) -> Path:
+    return next((workshop.work / "merged-b1").glob("*.safetensors"))
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+async def test_files_are_compared_again_after_a_restart(
+    done: Workshop,
+    make: MakeWorkshop,
+    tmp_path: Path,
+    unused_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Scores show neither one changed weight nor another configuration."""
+    monkeypatch.setattr(verify, "WATCH_SECONDS", 0.02)
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    server = served(done)
+    async with serving(server) as url, aiohttp.ClientSession() as session:
+        running = asyncio.create_task(
+            verify.run(command_line(copy, url, unused_port), asyncio.Event())
+        )
+        await ready(session, unused_port, running)
+        flip_a_bit(shard_of(copy))
+        await asyncio.sleep(0.2)
+        assert not running.done(), "vLLM does not read the files again until it restarts"
+        server.starting = 2
+        with pytest.raises(Mismatch, match=r"merged-b1/.*\.safetensors has SHA-256"):
+            await asyncio.wait_for(running, 60)
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["reference", "no reference"])
+async def test_file_that_is_replaced_while_vllm_starts_is_detected(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int, recorded: bool
+) -> None:
+    """The digests were computed before, so only the file itself shows it."""
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    if not recorded:
+        shutil.rmtree(copy.work / FOLDER)
+    server = served(done)
+    server.starting = 1_000_000
+    async with serving(server) as url, aiohttp.ClientSession() as session:
+        running = asyncio.create_task(
+            verify.run(command_line(copy, url, unused_port), asyncio.Event())
+        )
+        text = ""
+        while "vLLM to become healthy" not in text:
+            assert not running.done()
+            _, text = await get(session, f"http://127.0.0.1:{unused_port}/readyz")
+            await asyncio.sleep(0.02)
+        flip_a_bit(shard_of(copy))
+        server.starting = 0
+        with pytest.raises(Mismatch, match=r"merged-b1/.*\.safetensors has SHA-256"):
+            await asyncio.wait_for(running, 60)
+
+
 async def test_server_with_a_short_maximum_length_is_verified(
     done: Workshop, unused_port: int
 ) -> None:
