@@ -12,7 +12,7 @@ from typing import Any
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.contracts import labels
 from finetune_api.contracts.printable import printable
-from finetune_cli.copying import pod, transfer
+from finetune_cli.copying import pod, transfer, vouched
 from finetune_cli.copying.kubectl import Kubectl
 from finetune_cli.copying.progress import Progress
 from finetune_cli.copying.selection import Selection, select
@@ -82,11 +82,7 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
         found = _manifest(kubectl, source, selection)
         _copy(kubectl, source, selection.folder, found, options.dest)
     write_json(options.dest / manifest.FILE, manifest.as_json(found))
-    checked = (
-        ""
-        if selection.digest is None
-        else f", and the manifest matches the ledger of {KIND} {options.name}"
-    )
+    checked = vouched.summary(found, selection, f"{KIND} {options.name}")
     log(
         f"{len(found.files)} files are in {options.dest}. Their digests match the manifest{checked}"
     )
@@ -210,19 +206,7 @@ def _manifest(kubectl: Kubectl, source: pod.Source, selection: Selection) -> Man
     # When the connection to the pod is lost, kubectl exec prints nothing and returns 0.
     texts = (kubectl.run(*_exec(source), "cat", file) for _ in range(TRIES))
     text = next(filter(None, texts), "")
-    try:
-        found = manifest.parse(text)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CommandFailed(
-            f"{file} is not a valid manifest ({error!r}): do not use this model"
-        ) from None
-    if selection.digest not in (None, found.digest):
-        raise CommandFailed(
-            f"the content of {selection.folder} has the digest {found.digest}, but the ledger "
-            f"records the digest {selection.digest} for revision {selection.revision}, so the "
-            "volume was changed: do not use this model"
-        )
-    return found
+    return vouched.parsed(text, selection)
 
 
 def _copy(kubectl: Kubectl, source: pod.Source, folder: str, found: Manifest, into: Path) -> None:

@@ -28,6 +28,8 @@ class Selection:
     """Absolute path in the copy pod."""
     digest: str | None
     """Digest of its content in the ledger; None if the ledger has none for this folder."""
+    manifest: str | None = None
+    """SHA-256 (hex) of its manifest.json in the ledger; None if the ledger has none."""
 
 
 def select(job: Mapping[str, Any], part: Part, revision: str | None) -> Selection:
@@ -78,7 +80,7 @@ def _builds(revision: Revision, part: Part) -> list[str | None]:
 def _selection(
     revision: Revision, part: Part, builds: list[str | None], preferred: tuple[str | None, ...]
 ) -> Selection:
-    layout = Layout(work=MOUNT)
+    layout, recorded = Layout(work=MOUNT), revision.artifacts.adapter_manifest
     if part == "adapter":
         folder, digest = layout.adapter, revision.artifacts.adapter
     else:
@@ -86,7 +88,19 @@ def _selection(
         folder = layout.merged(str(build))
         # The ledger keeps one digest: with several builds it may be that of another one.
         digest = revision.artifacts.merged if len(builds) == 1 else None
-    return Selection(revision=revision.revision, part=part, folder=str(folder), digest=digest)
+        recorded = _merged_manifest(revision, build)
+    return Selection(
+        revision=revision.revision,
+        part=part,
+        folder=str(folder),
+        digest=digest,
+        manifest=recorded,
+    )
+
+
+def _merged_manifest(revision: Revision, build: str | None) -> str | None:
+    merges = (each for each in revision.stages if each.stage == "merge" and each.build == build)
+    return next((each.merged_manifest for each in merges if each.outcome == "Completed"), None)
 
 
 def _absent(name: str, part: Part, candidates: list[Revision], revision: str | None) -> str:

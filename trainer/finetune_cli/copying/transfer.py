@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from finetune_cli.copying.vouched import is_of_a_model
 from finetune_cli.errors import CommandFailed, Interrupted
 from finetune_trainer.checkpointing.manifest import FILE, Entry, Manifest
 from finetune_trainer.runtime.files import sha256_of
@@ -16,13 +17,21 @@ OnBytes = Callable[[int], None]
 
 
 def expected(manifest: Manifest) -> dict[str, Entry]:
-    """Return the files of a manifest by name. Raises CommandFailed for a name out of the folder."""
+    """Return the files of a manifest by name.
+
+    Raises CommandFailed for a name out of the folder, or of a file that belongs to no model.
+    """
     for entry in manifest.files:
         path = PurePosixPath(str(entry.name))
         if path.is_absolute() or ".." in path.parts or str(path) != entry.name or path.name == FILE:
             raise CommandFailed(
                 f"the manifest on the volume has the invalid file name {entry.name!r}: do not use "
                 "this model"
+            )
+        if not is_of_a_model(entry.name):
+            raise CommandFailed(
+                f"the manifest on the volume has the file {entry.name!r}, which is not a file of a "
+                "model: do not use this model"
             )
     return {entry.name: entry for entry in manifest.files}
 
@@ -58,6 +67,11 @@ def receive(stream: IO[bytes], files: Mapping[str, Entry], into: Path, on_bytes:
                 if entry is None or content is None:
                     raise CommandFailed(
                         f"the copy pod sent the file {member.name!r}, which is not in the manifest"
+                    )
+                if member.size != entry.size:
+                    raise CommandFailed(
+                        f"{entry.name} has {member.size} bytes on the volume, but {entry.size} "
+                        "bytes in the manifest, so the volume was changed: do not use this model"
                     )
                 _write(content, entry, into / entry.name, on_bytes)
     except tarfile.TarError as error:
