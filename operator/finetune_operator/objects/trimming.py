@@ -128,7 +128,7 @@ FIELDS: Mapping[str, Fields] = {
         },
     },
     "PersistentVolumeClaim": {"spec": None, "status": None},
-    "Service": {"spec": {"selector": None}},
+    "Service": {"spec": {"selector": None, "ports": None}},
     "NetworkPolicy": {"spec": None},
     "PodDisruptionBudget": {"spec": None},
 }

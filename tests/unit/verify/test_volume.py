@@ -109,5 +109,5 @@ def test_a_link_instead_of_a_file_is_a_mismatch(tmp_path: Path, link: str) -> No
     (tmp_path / "model" / "0").rename(tmp_path / "target")
     target = tmp_path / "target" if link == "file" else tmp_path
     (tmp_path / "model" / "0").symlink_to(target)
-    with pytest.raises(Mismatch, match="model/0 cannot be read: .*not a regular file"):
+    with pytest.raises(Mismatch, match=r"model/0 cannot be read: .*not a regular file"):
         asyncio.run(check_digests([found]))

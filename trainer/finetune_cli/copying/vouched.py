@@ -1,7 +1,7 @@
 """What the ledger says about the folder to copy. Pure.
 
-Whoever can write the volume can replace any file on it, and the manifest as well. The ledger has the
-SHA-256 of the manifest, which has those of all files.
+Whoever can write the volume can replace any file on it, and the manifest as well. The ledger has
+the SHA-256 of the manifest, which has those of all files.
 """
 
 import hashlib

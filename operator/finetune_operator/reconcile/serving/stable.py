@@ -67,7 +67,7 @@ def decide(
     actions = list(_last_pods_stopped(snapshot, target, planned))
     applied = any(action.object["kind"] == "Service" for action in planned)
     refused = bool(policy.not_admitted(violations, state.serve_attempt(ledger, serving)))
-    if not applied and not refused:
+    if not applied and not refused and state.misdirected(snapshot, target, serving):
         actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
     old = _Old(Handover(ledger=ledger))
     if serving != target.build:

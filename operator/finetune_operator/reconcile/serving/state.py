@@ -76,6 +76,15 @@ def judged(
     return attempt
 
 
+def misdirected(snapshot: IndexedSnapshot, target: TargetRevision, build: str) -> bool:
+    """Report whether the Service is lost, or is not exactly that of a build's pods."""
+    if snapshot.service is None:
+        return True
+    present, desired = snapshot.service.object, serving.service(snapshot.job, target, build)
+    same = all(present["spec"].get(key) == desired["spec"][key] for key in ("selector", "ports"))
+    return not (same and naming.has_exact_owners(desired, present))
+
+
 def replicas(snapshot: IndexedSnapshot, target: TargetRevision, revision: str | None) -> Replicas:
     """Return how many pods a build of a revision should have.
 
