@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.redaction import Canvas
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
@@ -229,7 +230,7 @@ def _bar(progress: "Progress") -> Iterator[None]:
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Console(file=cast("IO[str]", Canvas(sys.stderr))),
         expand=True,
     )
     task = bar.add_task(BARS[progress.stage], total=1.0, figures="")

@@ -82,8 +82,8 @@ def install() -> None:
 class MaskedStream:
     """A text stream that masks each line before it writes the line to another stream.
 
-    An incomplete line is kept until it is complete, or until ``flush``. Unless the other stream is
-    a terminal, control characters are escaped, so that no file name forges or hides log lines.
+    An incomplete line is kept until it is complete, or until ``flush``. Control characters are
+    escaped, so that no file name forges or hides log lines, or controls the terminal of a user.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -114,8 +114,33 @@ class MaskedStream:
             self._stream.flush()
 
     def _clean(self, text: str) -> str:
-        masked = mask(text)
-        return masked if self._stream.isatty() else escaped(masked, keep="\n\r\t")
+        return escaped(mask(text), keep="\n\r\t")
+
+    def draw(self, text: str) -> None:
+        """Write text with the control characters of a progress bar at once."""
+        with self._lock:
+            self.flush()
+            self._stream.write(mask(text))
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Canvas:
+    """A terminal for a progress bar, whose text is not from outside: nothing is escaped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """``stream`` is stdout or stderr, masked or not."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text with control characters."""
+        if isinstance(self._stream, MaskedStream):
+            self._stream.draw(text)
+        else:
+            self._stream.write(text)
+        return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 
 from finetune_api.contracts.durations import duration
+from finetune_api.contracts.redaction import Canvas
 from finetune_trainer.checkpointing.manifest import Entry
 from finetune_trainer.runtime.log import log
 
@@ -54,6 +55,6 @@ class Progress:
             f"{rate / (1 << 20):.0f} MiB/s, {duration(left)} left"
         )
         if self._terminal:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{text}", end="", file=Canvas(sys.stderr), flush=True)
         else:
             log(text)

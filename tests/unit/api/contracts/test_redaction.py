@@ -4,11 +4,13 @@ tests/security attacks real processes; these cases name each form.
 """
 
 import base64
+import io
 import json
 from urllib.parse import quote, quote_plus
 
 import pytest
 
+from finetune_api.contracts import redaction
 from finetune_api.contracts.redaction import MASK, SHORTEST_VALUE, mask, mask_all, one_line
 
 TOKEN = 'hf_a+b/c="d"\nsecond-line'
@@ -87,3 +89,30 @@ def test_text_is_masked_before_it_is_cut() -> None:
     cut = one_line(text, 200)
     assert len(cut) <= 200
     assert "second" not in cut
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_text_controls_no_terminal(stream: type[io.StringIO]) -> None:
+    """A file name or an error of a library may contain sequences that hide or forge lines."""
+    out = stream()
+    masked = redaction.MaskedStream(out)
+    masked.write("a\x1b[2K\x1b[1A\x1b]0;title\x07\u202e\tb\r\n")
+    assert out.getvalue() == "a\\x1b[2K\\x1b[1A\\x1b]0;title\\x07\\u202e\tb\r\n"
+
+
+def test_a_progress_bar_controls_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789abcdef")
+    out = Terminal()
+    masked = redaction.MaskedStream(out)
+    masked.write("begun")
+    canvas = redaction.Canvas(masked)  # type: ignore[arg-type]
+    canvas.write("\r\x1b[K50 % hf_0123456789abcdef")
+    assert out.getvalue() == f"begun\r\x1b[K50 % {redaction.MASK}"
+    assert canvas.isatty()
+    redaction.Canvas(out).write("\x1b[K")
+    assert out.getvalue().endswith("\x1b[K")
