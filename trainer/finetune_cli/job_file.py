@@ -56,6 +56,10 @@ class StrictLoader(Loader):
 STDIN = Path("-")
 TEMPLATE = "{{"
 """Begin of an expression in a template of Helm."""
+MAX_DEPTH = 100
+"""Nested lists and objects of a document. A FineTuneJob has less than 20."""
+MAX_REPEATED = 10_000
+"""Values that the aliases of a file repeat. A few lines of aliases can repeat billions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,7 @@ def load(path: Path, loader: type[yaml.SafeLoader] = Loader) -> list[dict[str, A
     text = ""
     try:
         text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
+        _check_size(text, loader, at=str(path))
         return [each for each in yaml.load_all(text, loader) if isinstance(each, dict)]
     except (OSError, ValueError, yaml.YAMLError) as error:
         # ValueError: text that is not UTF-8, and values that look like dates but are none.
@@ -143,3 +148,44 @@ def load(path: Path, loader: type[yaml.SafeLoader] = Loader) -> list[dict[str, A
         if TEMPLATE in text:
             problem += ". It looks like a template: render it, for example with helm template"
         raise InvalidSpec(f"{path} cannot be read: {problem}") from None
+
+
+def _check_size(text: str, loader: type[yaml.SafeLoader], *, at: str) -> None:
+    """Raise InvalidSpec if a text is nested too deeply, or if its aliases repeat too much."""
+    sizes: dict[str, int] = {}
+    # The collections that are open: their anchor, and their values until now.
+    opened: list[tuple[str | None, int]] = [(None, 0)]
+    repeated = 0
+    for event in yaml.parse(text, loader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, 1))
+            if len(opened) > MAX_DEPTH:
+                raise InvalidSpec(
+                    f"{at} cannot be read: line {line} is nested more than {MAX_DEPTH} levels "
+                    "deep: remove levels"
+                )
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in opened):
+                raise InvalidSpec(
+                    f"{at} cannot be read: the alias *{event.anchor} in line {line} contains "
+                    "itself: replace the alias with its value"
+                )
+            anchor, size = None, sizes.get(event.anchor, 0)
+            repeated += size
+            if repeated > MAX_REPEATED:
+                raise InvalidSpec(
+                    f"{at} cannot be read: up to line {line}, aliases repeat more than "
+                    f"{MAX_REPEATED} values: replace the aliases with their values"
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = opened.pop()
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, size = event.anchor, 1
+        else:
+            continue
+        if anchor is not None:
+            sizes[anchor] = size
+        outer, values = opened[-1]
+        opened[-1] = outer, values + size

@@ -218,3 +218,45 @@ def test_validate_fails_without_any_job(tmp_path: Path, capsys: pytest.CaptureFi
     code, _, err = shown(capsys, "validate", "-f", str(tmp_path))
     assert code == 64
     assert f"InvalidSpec: {tmp_path} contains no FineTuneJob" in err
+
+
+LISTS = "\n".join(
+    [
+        "l0: &l0 {kind: List, items: []}",
+        *(f"l{n}: &l{n} {{kind: List, items: [*l{n - 1}, *l{n - 1}]}}" for n in range(1, 20)),
+        "kind: List",
+        "items: [*l19]",
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LISTS, "aliases repeat more than 10000 values: replace the aliases with their values"),
+        ("spec: " + "[" * 20_000 + "]" * 20_000, "line 1 is nested more than 100 levels deep"),
+        ("a: 1\nspec: &a {x: [*a]}", "the alias *a in line 2 contains itself"),
+    ],
+    ids=["aliases", "levels", "alias of itself"],
+)
+def test_validate_rejects_a_file_that_would_keep_it_busy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    assert ftj.main(["validate", "-f", str(path)]) == 64
+    error = capsys.readouterr().err
+    assert f"{path} cannot be read: " in error
+    assert message in error
+
+
+def test_validate_reads_aliases_and_merge_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata: {{name: &name support}}\nspec:\n"
+        "  model: {source: hf://acme/base}\n  dataset: {source: hf://acme/data, format: alpaca}\n"
+        "  serving: {servedModelNames: [*name]}\n"
+    )
+    assert ftj.main(["validate", "-f", str(path)]) == 0, capsys.readouterr().err
