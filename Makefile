@@ -82,4 +82,4 @@ bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about
 	@$(PYTHON) dev/checks bench
 
 release: venv ## Write dist/VERSION and publish it: VERSION=0.1.0 REGISTRY=registry.example.com/team
-	@PYTHONPATH=dev:crds .venv/bin/python dev/release '$(VERSION)' --registry '$(REGISTRY)' $(RELEASE)
+	@PYTHONPATH=dev:crds .venv/bin/python dev/release "$$VERSION" --registry "$$REGISTRY" $(RELEASE)

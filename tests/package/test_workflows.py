@@ -1,5 +1,6 @@
 """The workflows are valid, run the targets of the Makefile, and use pinned actions."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -67,3 +68,45 @@ def test_actions_are_pinned_by_commit_and_rights_are_declared() -> None:
         used = [step["uses"] for step in steps(name) if "uses" in step]
         assert used
         assert all(PINNED.fullmatch(action) for action in used)
+
+
+HOSTILE_TAGS = [
+    "v0';id;'",
+    'v0";id;"',
+    "v0.1.0;id",
+    "v0.1.0$(id)",
+    "v0.1.0`id`",
+    "v1",
+    "0.1.0",
+    "v",
+]
+
+
+@pytest.mark.parametrize(
+    ("tag", "accepted"),
+    [("v0.1.0", True), ("v10.20.30-rc.1", True), *((tag, False) for tag in HOSTILE_TAGS)],
+)
+def test_only_a_version_is_released(tag: str, accepted: bool) -> None:
+    first, *_ = steps("release")
+    done = subprocess.run(
+        ["bash", "-e", "-c", first["run"]],
+        env={"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode == 0) == accepted
+
+
+@pytest.mark.parametrize("variable", ["VERSION", "REGISTRY"])
+def test_a_version_is_no_shell_command(variable: str) -> None:
+    given = {"VERSION": "0.1.0", "REGISTRY": "registry.example.com/team", variable: "0';id;'"}
+    words = [f"{name}={value}" for name, value in given.items()]
+    done = subprocess.run(
+        ["make", "--dry-run", "release", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "dev/release" in done.stdout
+    assert "id;" not in done.stdout, "the shell reads it from the environment"
