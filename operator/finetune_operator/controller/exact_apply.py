@@ -28,7 +28,10 @@ async def apply_exactly(kube: Kube, body: Object, existing: Object | None) -> Ob
         # Its spec also has the values of its provisioner.
         return written
     others = surplus(body, written)
-    return await patched(kube, Patch(object=written, changes=others)) if others else written
+    if not others:
+        return written
+    # Without the version: a controller that reacts to the apply may have written the status.
+    return await kube.merge(written, {**others, "metadata": {"uid": written["metadata"]["uid"]}})
 
 
 async def patched(kube: Kube, patch: Patch) -> Object:

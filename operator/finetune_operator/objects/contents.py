@@ -33,6 +33,7 @@ ADDED: Mapping[str, tuple[Any, ...]] = {
     "scheme": ("HTTP",),
     "successThreshold": (1,),
     "terminationMessagePath": ("/dev/termination-log",),
+    "terminationMessagePolicy": ("File",),
     "timeoutSeconds": (1,),
     # Volumes
     "volumeMode": ("Filesystem",),
