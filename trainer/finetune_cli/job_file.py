@@ -157,6 +157,7 @@ def _check_size(text: str, loader: type[yaml.SafeLoader], *, at: str) -> None:
     opened: list[tuple[str | None, int]] = [(None, 0)]
     repeated = 0
     for event in yaml.parse(text, loader):
+        assert event.start_mark is not None, "PyYAML marks each event"
         line = event.start_mark.line + 1
         if isinstance(event, yaml.CollectionStartEvent):
             opened.append((event.anchor, 1))
@@ -172,7 +173,7 @@ def _check_size(text: str, loader: type[yaml.SafeLoader], *, at: str) -> None:
                     f"{at} cannot be read: the alias *{event.anchor} in line {line} contains "
                     "itself: replace the alias with its value"
                 )
-            anchor, size = None, sizes.get(event.anchor, 0)
+            anchor, size = None, sizes.get(str(event.anchor), 0)
             repeated += size
             if repeated > MAX_REPEATED:
                 raise InvalidSpec(
