@@ -17,7 +17,7 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing.adapter_files import WEIGHTS
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import cpu_bfloat16, liger
+from finetune_trainer.models import cpu_bfloat16, liger, packed_attention
 from finetune_trainer.quantization import quant_state
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
@@ -29,7 +29,6 @@ from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,
     library_arguments,
-    packed_attention,
 )
 from finetune_trainer.training.backends.trainer import MonitorCallback, Trainer
 from finetune_trainer.training.monitor import Monitor

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.models import packed_attention
 from finetune_trainer.runtime import attention, capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.capabilities import Device
@@ -19,7 +20,6 @@ from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,
     library_arguments,
-    packed_attention,
     sft,
 )
 from finetune_trainer.training.monitor import Monitor

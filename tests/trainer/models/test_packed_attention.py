@@ -19,8 +19,8 @@ from transformers import (
 )
 from transformers.models.llama import modeling_llama
 
+from finetune_trainer.models import packed_attention
 from finetune_trainer.runtime.attention import VARLEN
-from finetune_trainer.training.backends import packed_attention
 
 LENGTHS = (5, 9, 1, 3)
 SIZES: dict[str, Any] = {
