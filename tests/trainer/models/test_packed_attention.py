@@ -16,6 +16,7 @@ from transformers import (
     MistralForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    masking_utils,
 )
 from transformers.models.llama import modeling_llama
 
@@ -158,10 +159,71 @@ def test_no_mask_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "refused", [{"attention_mask": torch.ones(1, 3)}, {"dropout": 0.1}, {"softcap": 30.0}]
+    ("refused", "name"),
+    [
+        ({"attention_mask": torch.ones(1, 3)}, "mask"),
+        ({"dropout": 0.1}, "dropout"),
+        ({"softcap": 30.0}, "soft-capping"),
+        # Attention sinks: a weight for each head.
+        ({"s_aux": torch.zeros(2)}, "s_aux"),
+        ({"position_bias": torch.zeros(2, 3, 3)}, "position_bias"),
+        ({"argument_of_a_later_version": 1}, "argument_of_a_later_version"),
+        ({"is_causal": False}, "attention to later tokens"),
+        ({"value": torch.zeros(1, 2, 3, 16)}, "keys and values of another number or size"),
+    ],
 )
-def test_mask_dropout_and_soft_capping_are_refused(refused: dict[str, Any]) -> None:
+def test_request_beyond_the_operation_is_refused(refused: dict[str, Any], name: str) -> None:
     states = torch.zeros(1, 2, 3, 8)
-    given = {"attention_mask": None, **refused}
-    with pytest.raises(NotImplementedError, match="no mask, dropout or soft-capping"):
-        packed_attention.attend(torch.nn.Module(), states, states, states, **given)
+    given = {"query": states, "key": states, "value": states, "attention_mask": None, **refused}
+    with pytest.raises(NotImplementedError, match=f"varlen attention has no {name}"):
+        packed_attention.attend(torch.nn.Module(), **given)
+
+
+def test_head_that_is_too_large_is_refused() -> None:
+    states = torch.zeros(1, 2, 3, 264)
+    with pytest.raises(NotImplementedError, match="head size above 256"):
+        packed_attention.attend(torch.nn.Module(), states, states, states, None)
+
+
+def test_module_that_is_not_causal_is_refused() -> None:
+    states, module = torch.zeros(1, 2, 3, 8), torch.nn.Module()
+    module.is_causal = False  # type: ignore[assignment]
+    with pytest.raises(NotImplementedError, match="attention to later tokens"):
+        packed_attention.attend(module, states, states, states, None)
+
+
+def test_arguments_without_an_effect_are_accepted() -> None:
+    states = torch.ones(1, 2, 3, 8)
+    given = {"position_ids": torch.arange(3), "use_cache": False, "s_aux": None}
+    found, _ = packed_attention.attend(torch.nn.Module(), states, states, states, None, **given)
+    assert found.shape == (1, 3, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("mask", "name"),
+    [
+        (masking_utils.bidirectional_mask_function, "bidirectional_mask_function"),
+        (masking_utils.chunked_causal_mask_function(4, torch.zeros(1)), "chunked_overlay"),
+        (
+            masking_utils.or_masks(masking_utils.causal_mask_function, lambda *at: at[0] > 0),
+            "or_mask",
+        ),
+        (
+            masking_utils.and_masks(masking_utils.causal_mask_function, lambda *at: at[0] > 0),
+            "lambda",
+        ),
+    ],
+)
+def test_mask_of_another_form_is_refused(mask: Any, name: str) -> None:
+    with pytest.raises(NotImplementedError, match=f"no mask of the form .*{name}"):
+        packed_attention.no_mask(mask_function=mask)
+
+
+def test_causal_masks_of_packed_rows_and_windows_are_not_built() -> None:
+    rows = masking_utils.packed_sequence_mask_function(torch.zeros(1, 3))
+    for mask in (
+        masking_utils.causal_mask_function,
+        masking_utils.sliding_window_causal_mask_function(4),
+        masking_utils.and_masks(masking_utils.sliding_window_causal_mask_function(4), rows),
+    ):
+        packed_attention.no_mask(mask_function=mask)

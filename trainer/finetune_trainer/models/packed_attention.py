@@ -7,6 +7,9 @@ the sum of the squared row lengths.
 
 PyTorch has the operation for CUDA only. This module adds kernels for the CPU, which compute row by
 row, so that one call serves both devices.
+
+A model that asks for more than the operation computes, such as attention sinks or a mask of another
+form, gets an error. To ignore the request would train another model, without any sign of it.
 """
 
 import itertools
@@ -18,16 +21,62 @@ from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from finetune_trainer.runtime.attention import VARLEN
+from finetune_trainer.runtime.attention import LARGEST_HEAD, VARLEN
 
 Collator = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+BORDERS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+UNUSED = frozenset(
+    {
+        # Models apply positions before the attention, and borders replace them here.
+        "position_ids",
+        "cache_position",
+        "num_items_in_batch",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+        "logits_to_keep",
+        "skip_logits",
+        "use_cache",
+    }
+)
+"""Arguments that models pass to the attention and that do not change its result."""
+COMPUTED = frozenset(
+    {
+        "causal_mask_function",
+        "sliding_window_overlay.<locals>.inner_mask",
+        "packed_sequence_mask_function.<locals>.inner_mask",
+    }
+)
+"""The parts of transformers' mask functions that the operation computes: ``__qualname__``."""
 
 
 def register() -> None:
     """Add the implementation to transformers' registry."""
     AttentionInterface.register(VARLEN, attend)
-    # No mask is built: rows are separated by their borders.
-    AttentionMaskInterface.register(VARLEN, lambda *args, **kwargs: None)
+    AttentionMaskInterface.register(VARLEN, no_mask)
+
+
+def no_mask(*, mask_function: Callable[..., Any], **_: Any) -> None:
+    """Build no mask, as transformers' registry calls it: rows are separated by their borders.
+
+    Raise NotImplementedError for a mask that the operation does not compute.
+    """
+    for name in _parts(mask_function):
+        if name not in COMPUTED:
+            raise NotImplementedError(f"{VARLEN} attention has no mask of the form {name}")
+
+
+def _parts(mask_function: Callable[..., Any]) -> Iterator[str]:
+    """Return the names of the functions whose results a mask function combines by "and"."""
+    name = mask_function.__qualname__
+    if name != "and_masks.<locals>.and_mask":
+        yield name
+        return
+    for cell in mask_function.__closure__ or ():
+        for part in cell.cell_contents:
+            yield from _parts(part)
 
 
 def with_borders(collate: Collator) -> Collator:
@@ -77,10 +126,23 @@ def attend(
     query: (1, heads, T, head_dim), in 16 bits on CUDA; key and value: as query, with the number of
     key-value heads. The result is (1, T, heads, head_dim). A batch without borders must have no
     padding: each of its rows attends to itself.
+
+    Raise NotImplementedError for a request that the operation does not compute.
     """
-    if attention_mask is not None or dropout or softcap:
-        raise NotImplementedError(f"{VARLEN} attention has no mask, dropout or soft-capping")
     rows, heads, length, head_dim = query.shape
+    asked = {
+        "mask": attention_mask is not None,
+        "dropout": bool(dropout),
+        "soft-capping": bool(softcap),
+        "keys and values of another number or size than the queries": (
+            key.shape[2:] != query.shape[2:] or value.shape != key.shape
+        ),
+        f"head size above {LARGEST_HEAD}": head_dim > LARGEST_HEAD,
+        "attention to later tokens": not _is_causal(module, kwargs.pop("is_causal", None)),
+        **{name: kwargs[name] is not None for name in kwargs.keys() - {*BORDERS, *UNUSED}},
+    }
+    if missing := [name for name, applies in sorted(asked.items()) if applies]:
+        raise NotImplementedError(f"{VARLEN} attention has no {', '.join(missing)}")
     borders, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
     if borders is None or longest is None:
         ends = torch.arange(0, (rows + 1) * length, length, device=query.device)
@@ -103,6 +165,10 @@ def attend(
     )
     assert isinstance(found, torch.Tensor)
     return found.reshape(rows, length, heads, head_dim), None
+
+
+def _is_causal(module: torch.nn.Module, argument: bool | None) -> bool:
+    return bool(getattr(module, "is_causal", True) if argument is None else argument)
 
 
 @varlen._varlen_attn.register_kernel("cpu")  # type: ignore[untyped-decorator]

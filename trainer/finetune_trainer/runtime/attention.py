@@ -17,6 +17,8 @@ VARLEN = "varlen"
 WITHOUT_MASK = frozenset({FLASH, VARLEN})
 AMPERE = (8, 0)
 """Compute capability from which FlashAttention-2 runs."""
+LARGEST_HEAD = 256
+"""Largest head size that FlashAttention-2 supports."""
 
 
 def choose(
