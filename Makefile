@@ -75,8 +75,9 @@ search: venv ## Search for histories that break a law, with other random ones in
 e2e: ## Run only the end-to-end tests
 	@$(PYTHON) dev/checks e2e
 
-conformance: ## Test other versions of Kubernetes, Helm and Python, and Argo CD and a proxy; list them in the README
+conformance: ## Test other versions of Kubernetes, Helm and Python, Argo CD, a proxy, and all model families
 	@$(PYTHON) dev/conformance run $(COMPONENTS)
+	@$(if $(COMPONENTS),,.venv/bin/python dev/families run)
 
 bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about three hours
 	@$(PYTHON) dev/checks bench

@@ -60,7 +60,9 @@ def compare(row: Row) -> Compared:
     """Trace a step and return its peak with the estimate."""
     found = shape.read(row.config)
     assert found is not None
-    kernel = attention.choose(row.recipe, packed=row.packed, capability=AMPERE, capped=found.capped)
+    kernel = attention.choose(
+        row.recipe, packed=row.packed, capability=AMPERE, support=found.attention
+    )
     step = Step(micro_batch=row.micro_batch, length=row.length, packed=row.packed, kernel=kernel)
     inside = 0 if kernel == backends.EAGER else backends.workspace(found, row.recipe, step)
     case = Case(config=row.config, recipe=row.recipe, step=step, workspace=inside)

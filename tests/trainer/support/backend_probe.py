@@ -48,6 +48,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     import numpy as np
 
     from finetune_trainer.data.token_store import Tokens
+    from finetune_trainer.runtime.attention import ALL
     from finetune_trainer.training import backends
     from finetune_trainer.training.backends import TrainRequest
     from finetune_trainer.training.backends.trainer import Trainer
@@ -62,6 +63,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
         commit="c",
         recipe=recipe,
         packed=packed,
+        attention=ALL,
         train=Tokens(input_ids=ids, labels=ids, rows=rows, sequences=sequences),
         held_out=None,
         max_steps=10,

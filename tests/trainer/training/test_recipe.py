@@ -38,6 +38,7 @@ from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
 from finetune_trainer.models.backend_choice import with_backend
 from finetune_trainer.runtime import capabilities, cards, progress
+from finetune_trainer.runtime.attention import ALL
 from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.training.backends import TrainRequest, library_arguments, loraplus, trl
 from finetune_trainer.training.backends.sft import is_out_of_memory
@@ -60,6 +61,7 @@ def request(
         commit="c",
         recipe=recipe,
         packed=packed,
+        attention=ALL,
         train=Tokens(input_ids=nothing, labels=nothing, rows=borders, sequences=borders),
         held_out=None,
         max_steps=10,

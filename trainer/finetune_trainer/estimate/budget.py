@@ -157,7 +157,7 @@ def choose_step(shape: Shape, recipe: Training, *, data: Data, card: Card | None
         micro_batch=recipe.advanced.micro_batch_size or 1,
         length=batch_length(recipe, data),
         packed=packed,
-        kernel=choose(recipe, packed=packed, capability=capability, capped=shape.capped),
+        kernel=choose(recipe, packed=packed, capability=capability, support=shape.attention),
     )
     if recipe.advanced.micro_batch_size is not None:
         return step

@@ -6,7 +6,8 @@ Only families with known layers have a shape: a guess could refuse jobs that fit
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.runtime.attention import is_capped
+from finetune_trainer.runtime import attention_families
+from finetune_trainer.runtime.attention import ALL, Support
 
 SEPARATE = {
     "llama": 2,
@@ -51,8 +52,8 @@ class Shape:
     norms: int
     context: int | None
     modules: dict[str, tuple[int, int]]
-    capped: bool = False
-    """Whether attention has soft-capping or dropout (``runtime.attention.is_capped``)."""
+    attention: Support = ALL
+    """The kernels that compute the attention."""
     capped_logits: bool = False
     """Whether the logits have soft-capping."""
     masks: int = 1
@@ -149,7 +150,7 @@ def read(config: dict[str, Any]) -> Shape | None:
         norms=norms,
         context=context if isinstance(context, int) else None,
         modules=modules,
-        capped=is_capped(config),
+        attention=attention_families.support(config),
         capped_logits=bool(config.get("final_logit_softcapping", family == "gemma2")),
         masks=2 if family in WINDOWED else 1,
     )

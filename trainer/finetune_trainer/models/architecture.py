@@ -12,6 +12,7 @@ from typing import Any
 from finetune_api.contracts.redaction import one_line
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.models import attention_layers
 
 
 def check(folder: Path, header: Header, *, source: str) -> None:
@@ -71,6 +72,11 @@ def parameters(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return the shape of each parameter of the model; tied parameters appear once."""
     # named_parameters lists a tied parameter under its first name only, as the files do.
     return {name: tuple(each.shape) for name, each in _built(folder).named_parameters()}
+
+
+def layers(folder: Path) -> attention_layers.Layers:
+    """Return what the layers of the model need. Raises InvalidSpec if it cannot be built."""
+    return attention_layers.inspect(_built(folder))
 
 
 def ends(folder: Path) -> dict[str, str]:

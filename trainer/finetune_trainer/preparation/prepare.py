@@ -14,7 +14,12 @@ from finetune_api.v1alpha1.resources import Backend
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import backend_choice, recipe_support
+from finetune_trainer.models import (
+    architecture,
+    attention_choice,
+    backend_choice,
+    recipe_support,
+)
 from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import (
     earlier_volume,
@@ -70,12 +75,18 @@ def run(
         log(f"training will use {backend.name} {backend.version}: {backend.reason}")
         job = backend_choice.follow(job, backend)
         recipe_support.check_base(job.training, options, download.config)
+        attention = attention_choice.choose(download.config, architecture.layers(download.folder))
+        attention_choice.check(job.training, options.cards, attention)
+        if attention.reason:
+            log(f"attention kernels: {attention.reason}")
+        job = attention_choice.follow(job, options.cards, attention)
         rows = prepare_rows.tokenize(job, layout, sources, download, progress)
         checked = prepare_estimate.check(
             job,
             download.config,
             rows.rows,
             options,
+            attention=attention,
             backends=backend_choice.possible(facts),
             base_bytes=download.size,
             base_remaining=download.remaining,
@@ -83,7 +94,9 @@ def run(
         )
         base = prepare_base.finish(download, job, layout, progress)
         prepare_tokens.check(layout.base, rows.rows.train, job.training, source=download.name)
-        dataset = prepare_rows.publish(job, layout, sources, download, backend, rows, checked)
+        dataset = prepare_rows.publish(
+            job, layout, sources, download, backend, attention, rows, checked
+        )
         manifest.sweep(layout.work)
     progress.ratio(1.0)
     return _result(

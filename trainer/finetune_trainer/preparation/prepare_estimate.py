@@ -5,7 +5,7 @@ there, and the model card compares it with the measured figures.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from finetune_trainer.errors import VolumeFull
 from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
 from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.attention import Support
 from finetune_trainer.runtime.log import log
 
 
@@ -33,6 +34,7 @@ def check(
     rows: Prepared,
     options: EstimateOptions,
     *,
+    attention: Support,
     backends: Collection[str],
     base_bytes: int,
     base_remaining: int,
@@ -40,14 +42,15 @@ def check(
 ) -> CheckedEstimate:
     """Return the estimate of a job.
 
-    backends: those that can train the job. base_bytes: size of the base, of which base_remaining
-    bytes are not downloaded yet. Raise DoesNotFit if the GPU is too small, VolumeFull if the volume
-    is too small for the whole job.
+    attention: the kernels that compute the base. backends: those that can train the job.
+    base_bytes: size of the base, of which base_remaining bytes are not downloaded yet. Raise
+    DoesNotFit if the GPU is too small, VolumeFull if the volume is too small for the whole job.
     """
     found_shape = shape.read(config)
     if found_shape is None:
         log(f"no estimate is available for model family {config.get('model_type')}")
         return CheckedEstimate(facts=None, sentence="")
+    found_shape = replace(found_shape, attention=attention)
     counts, plan = rows.counts, rows.plan
     data = Data(
         longest=rows.longest,

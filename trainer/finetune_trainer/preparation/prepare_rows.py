@@ -30,11 +30,12 @@ from finetune_trainer.data.prompt_templates import Template
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
-from finetune_trainer.models import backend_choice
+from finetune_trainer.models import attention_choice, backend_choice
 from finetune_trainer.preparation import dataset_formats
 from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.preparation.prepare_estimate import CheckedEstimate
 from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.attention import Support
 from finetune_trainer.runtime.files import fresh, write_json
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
@@ -160,10 +161,11 @@ def publish(
     sources: Sources,
     base: BaseDownload,
     backend: Backend,
+    attention: Support,
     tokenized: TokenizedRows,
     checked: CheckedEstimate,
 ) -> manifest.Manifest:
-    """Publish the tokenized rows and the backend that trains on them."""
+    """Publish the tokenized rows, and the backend and the kernels that train on them."""
     rows, template = tokenized.rows, tokenized.template
     disk.require(layout.work, rows.bytes, "the tokenized dataset")
     scratch = fresh(layout.scratch("dataset"))
@@ -172,6 +174,7 @@ def publish(
         rows.held_out.save(scratch / HELD_OUT)
     write_json(scratch / reference_sample.FILE, rows.sample)
     backend_choice.save(scratch, backend)
+    attention_choice.save(scratch, attention)
     if template.shipped and template.text is not None:
         (scratch / published.CHAT_TEMPLATE).write_text(template.text, encoding="utf-8")
     counts, plan = rows.counts, rows.plan
@@ -205,7 +208,11 @@ def publish(
             "toolCallParser": tokenized.tool_call_parser,
             published.EVALUATION_FACT: _evaluation(sources.evaluation, tokenized),
             published.ESTIMATE_FACT: checked.facts,
-            "warnings": [*_warnings(job, base, tokenized), *checked.warnings],
+            "warnings": [
+                *attention_choice.warnings(attention),
+                *_warnings(job, base, tokenized),
+                *checked.warnings,
+            ],
         },
     )
 

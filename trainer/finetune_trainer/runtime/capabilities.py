@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
-from finetune_trainer.runtime import attention
+from finetune_trainer.runtime import attention, attention_families
 from finetune_trainer.runtime.attention import AMPERE
 from finetune_trainer.runtime.cards import MIN_CAPABILITY, Card
 
@@ -73,12 +73,12 @@ def check_ahead(recipe: Training, card: Card | None) -> None:
 
 
 def check_attention(recipe: Training, config: Mapping[str, Any], card: Card | None) -> None:
-    """Raise InvalidSpec if the recipe sets an attention kernel that cannot compute the base.
+    """Raise InvalidSpec if the recipe sets a kernel or packing that does not suit the base.
 
     config: config.json of the base. card: as in ``check_ahead``.
     """
     capability = AMPERE if card is None else card.capability
-    attention.check(recipe, capability=capability, capped=attention.is_capped(config))
+    attention.check(recipe, capability=capability, support=attention_families.support(config))
 
 
 def _check(recipe: Training, name: str, *, ampere: bool) -> None:

@@ -25,7 +25,11 @@ GOLDEN = Path(__file__).parent / "testdata" / "estimates.json"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 ROWS = Data(longest=1500, sequences=900, tokens=700_000, held_out_tokens=40_000, steps=300)
 SERVING = ServingOptions(max_model_len=8192, share=0.88)
-WIDE_HEADS = shapes.LLAMA3_8B | {"model_type": "gemma2", "head_dim": 256}
+WIDE_HEADS = shapes.LLAMA3_8B | {
+    "model_type": "gemma2",
+    "head_dim": 256,
+    "attn_logit_softcapping": None,
+}
 """Attention that is wider than the hidden size, and four norms per layer."""
 FUSED = shapes.LLAMA3_8B | {"model_type": "phi3"}
 

@@ -7,14 +7,24 @@ import pytest
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import attention
+from finetune_trainer.runtime.attention import ALL, Support
 
 CPU, T4, A10G = None, (7, 5), (8, 6)
 
 
-def recipe(wanted: str = "auto", compute: Any = "float16") -> Training:
+CAPPED = Support(capped=True)
+SDPA_ONLY = Support(padded=("sdpa", "eager"), packed=("sdpa", "eager"), reason="it is special")
+EAGER_ONLY = Support(padded=("eager",), packed=("eager",), reason="it has sinks")
+UNPACKED = Support(packed=(), reason="it has other layers")
+VARLEN_PACKS = Support(packed=("varlen",), reason="its masks ignore the rows")
+SDPA_PACKS = Support(packed=("sdpa", "eager"), reason="its layers drop the borders")
+
+
+def recipe(wanted: str = "auto", compute: Any = "float16", packing: Any = "auto") -> Training:
     quantization = Quantization(compute_dtype=compute)
     return Training(
-        advanced=AdvancedTraining(attn_implementation=wanted, quantization=quantization)
+        packing=packing,
+        advanced=AdvancedTraining(attn_implementation=wanted, quantization=quantization),
     )
 
 
@@ -24,25 +34,31 @@ def _without_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "capability", "packed", "capped", "expected"),
+    ("wanted", "capability", "packed", "support", "expected"),
     [
-        ("auto", A10G, True, False, "varlen"),
-        ("auto", A10G, False, False, "varlen"),
-        ("auto", A10G, True, True, "sdpa"),
-        ("auto", T4, True, False, "sdpa"),
-        ("auto", CPU, True, False, "varlen"),
-        ("auto", CPU, False, False, "sdpa"),
-        ("auto", CPU, True, True, "sdpa"),
-        ("flash_attention_2", A10G, False, False, "varlen"),
-        ("flash_attention_2", CPU, False, False, "varlen"),
-        ("sdpa", A10G, True, False, "sdpa"),
-        ("eager", A10G, True, False, "eager"),
+        ("auto", A10G, True, ALL, "varlen"),
+        ("auto", A10G, False, ALL, "varlen"),
+        ("auto", A10G, True, CAPPED, "sdpa"),
+        ("auto", T4, True, ALL, "sdpa"),
+        ("auto", CPU, True, ALL, "varlen"),
+        ("auto", CPU, False, ALL, "sdpa"),
+        ("auto", CPU, True, CAPPED, "sdpa"),
+        ("auto", A10G, True, SDPA_ONLY, "sdpa"),
+        ("auto", A10G, False, EAGER_ONLY, "eager"),
+        ("auto", CPU, False, EAGER_ONLY, "eager"),
+        ("auto", A10G, False, SDPA_PACKS, "varlen"),
+        ("auto", A10G, True, SDPA_PACKS, "sdpa"),
+        ("auto", A10G, True, VARLEN_PACKS, "varlen"),
+        ("flash_attention_2", A10G, False, ALL, "varlen"),
+        ("flash_attention_2", CPU, False, ALL, "varlen"),
+        ("sdpa", A10G, True, ALL, "sdpa"),
+        ("eager", A10G, True, ALL, "eager"),
     ],
 )
 def test_kernel_without_the_package_flash_attn(
-    wanted: str, capability: tuple[int, int] | None, packed: bool, capped: bool, expected: str
+    wanted: str, capability: tuple[int, int] | None, packed: bool, support: Support, expected: str
 ) -> None:
-    chosen = attention.choose(recipe(wanted), packed=packed, capability=capability, capped=capped)
+    chosen = attention.choose(recipe(wanted), packed=packed, capability=capability, support=support)
     assert chosen == expected
 
 
@@ -62,23 +78,62 @@ def test_package_is_preferred_where_it_runs(
     expected: str,
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
-    for capped in (False, True):
+    for support in (ALL, CAPPED):
         chosen = attention.choose(
-            recipe(compute=compute), packed=True, capability=capability, capped=capped
+            recipe(compute=compute), packed=True, capability=capability, support=support
         )
-        assert chosen == (expected if capability or not capped else "sdpa")
+        assert chosen == (expected if capability or not support.capped else "sdpa")
+    chosen = attention.choose(
+        recipe(compute=compute), packed=False, capability=capability, support=SDPA_ONLY
+    )
+    assert chosen == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "capability", "support", "expected"),
+    [
+        ("auto", A10G, ALL, True),
+        ("auto", A10G, UNPACKED, False),
+        ("auto", A10G, VARLEN_PACKS, True),
+        # The kernel of this card would let the rows see each other.
+        ("auto", T4, VARLEN_PACKS, False),
+        ("sdpa", A10G, VARLEN_PACKS, False),
+        ("auto", T4, SDPA_PACKS, True),
+        ("flash_attention_2", A10G, SDPA_PACKS, True),
+    ],
+)
+def test_rows_are_packed_where_the_kernel_keeps_them_apart(
+    wanted: str, capability: tuple[int, int] | None, support: Support, expected: bool
+) -> None:
+    found = attention.packs(recipe(wanted), capability=capability, support=support)
+    assert found is expected
 
 
 def test_flash_attention_is_refused_for_a_base_that_it_does_not_support() -> None:
     wanted = recipe("flash_attention_2")
-    attention.check(wanted, capability=A10G, capped=False)
-    attention.check(recipe(), capability=A10G, capped=True)
+    attention.check(wanted, capability=A10G, support=ALL)
+    attention.check(recipe(), capability=A10G, support=CAPPED)
     with pytest.raises(InvalidSpec, match="soft-capping or dropout of the attention"):
-        attention.check(wanted, capability=A10G, capped=True)
+        attention.check(wanted, capability=A10G, support=CAPPED)
+    with pytest.raises(
+        InvalidSpec,
+        match=r"attnImplementation is flash_attention_2, which cannot train the base: it is "
+        r"special\. Set attnImplementation to auto",
+    ):
+        attention.check(wanted, capability=A10G, support=SDPA_ONLY)
+    with pytest.raises(InvalidSpec, match=r"attnImplementation is sdpa, which .* it has sinks"):
+        attention.check(recipe("sdpa"), capability=A10G, support=EAGER_ONLY)
+    attention.check(recipe("eager"), capability=A10G, support=EAGER_ONLY)
 
 
-def test_soft_capping_and_attention_dropout_are_read_from_the_config() -> None:
-    assert not attention.is_capped({"attention_dropout": 0.0, "attn_logit_softcapping": None})
-    assert not attention.is_capped({})
-    assert attention.is_capped({"attn_logit_softcapping": 50.0})
-    assert attention.is_capped({"attention_dropout": 0.1})
+def test_packing_is_refused_where_the_rows_would_see_each_other() -> None:
+    always = recipe(packing="always")
+    attention.check(always, capability=A10G, support=ALL)
+    attention.check(always, capability=A10G, support=VARLEN_PACKS)
+    attention.check(recipe(), capability=A10G, support=UNPACKED)
+    with pytest.raises(
+        InvalidSpec, match=r"packing is always, but .*it has other layers. Set packing to auto"
+    ):
+        attention.check(always, capability=A10G, support=UNPACKED)
+    with pytest.raises(InvalidSpec, match="its masks ignore the rows"):
+        attention.check(always, capability=T4, support=VARLEN_PACKS)

@@ -16,6 +16,7 @@ from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.models.backend_choice import UNSLOTH, require_present
 from finetune_trainer.quantization.quant_state import QuantizationRecord
+from finetune_trainer.runtime.attention import Support
 from finetune_trainer.training.monitor import Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings
 
@@ -33,6 +34,8 @@ class TrainRequest:
     commit: str
     recipe: Training
     packed: bool
+    attention: Support
+    """The attention kernels that compute the base."""
     train: Tokens
     held_out: Tokens | None
     max_steps: int

@@ -11,11 +11,10 @@ from transformers import AutoModelForCausalLM
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import packed_attention
+from finetune_trainer.models import attention_choice, packed_attention
 from finetune_trainer.runtime import attention, capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.capabilities import Device
-from finetune_trainer.runtime.files import read_json
 from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,
@@ -50,10 +49,11 @@ class TrlBackend:
 def _choose(request: TrainRequest, device: Device) -> str:
     """Return the attention kernel to request from transformers."""
     capability = device.capability if device.cuda else None
-    capped = attention.is_capped(read_json(request.base / "config.json"))
-    attention.check(request.recipe, capability=capability, capped=capped)
+    attention.check(request.recipe, capability=capability, support=request.attention)
+    if request.packed:
+        attention_choice.require_apart(request.recipe, capability, request.attention)
     chosen = attention.choose(
-        request.recipe, packed=request.packed, capability=capability, capped=capped
+        request.recipe, packed=request.packed, capability=capability, support=request.attention
     )
     if chosen == attention.VARLEN:
         packed_attention.register()

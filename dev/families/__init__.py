@@ -1,0 +1,1 @@
+"""The conformance matrix of model families: their attention kernels, and packing."""

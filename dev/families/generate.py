@@ -1,0 +1,90 @@
+"""Measures all families, each in a child process with a time limit, and writes the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from families import measure, tiny
+from finetune_trainer.runtime.attention_families import FILE, Family
+
+SECONDS = 180
+"""Limit of one family."""
+
+
+def rows(names: Sequence[str]) -> dict[str, Family]:
+    """Measure these families one after the other; print each."""
+    # Children inherit the loaded libraries. The process must not compute before it forks.
+    import torch
+    from transformers.utils import logging
+
+    from finetune_trainer.models import attention_probe  # noqa: F401
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    found = {}
+    for number, name in enumerate(names, start=1):
+        found[name] = _in_child(name)
+        print(f"[{number}/{len(names)}] {name}: {summary(found[name])}", flush=True)
+    return found
+
+
+def _in_child(name: str) -> Family:
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send, args=(sender, name))
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(SECONDS):
+            return Family(unmeasured=f"it takes longer than {SECONDS} seconds")
+        return Family(**receiver.recv())
+    except EOFError:
+        return Family(unmeasured="the process ended without a result")
+    finally:
+        child.kill()
+        child.join()
+
+
+def _send(sender: Any, name: str) -> None:
+    sender.send(dataclasses.asdict(measure.row(name)))
+
+
+def summary(row: Family) -> str:
+    """Return a row as one line."""
+    if row.unmeasured or row.rejected:
+        return f"not measured: {row.unmeasured}" if row.unmeasured else f"rejected: {row.rejected}"
+    kernels = f"{', '.join(row.padded)}; packed: {', '.join(row.packed) or 'no'}"
+    return f"{kernels}; {row.why}" if row.why else kernels
+
+
+def text(families: dict[str, Family]) -> str:
+    """Return the file of the table: one family in each line."""
+    import transformers
+
+    lines = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(_short(row))}" for name, row in sorted(families.items())
+    )
+    version = json.dumps(transformers.__version__)
+    return f'{{"transformers": {version}, "families": {{\n{lines}\n}}}}\n'
+
+
+def _short(row: Family) -> dict[str, Any]:
+    empty = dataclasses.asdict(Family())
+    return {key: value for key, value in dataclasses.asdict(row).items() if value != empty[key]}
+
+
+def run(names: Sequence[str]) -> int:
+    """Measure all families, or these, and write the table; return the exit status."""
+    from finetune_trainer.runtime import attention_families
+
+    if unknown := sorted(set(names) - set(tiny.names())):
+        print(f"no such family: {', '.join(unknown)}", file=sys.stderr)
+        return 1
+    kept = dict(attention_families.table().families) if names else {}
+    FILE.write_text(text(kept | rows(names or tiny.names())), encoding="utf-8")
+    return 0
