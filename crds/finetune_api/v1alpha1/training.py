@@ -242,7 +242,8 @@ class Training(ApiModel):
     packing: Literal["auto", "always", "never"] = field(
         "Whether to pack several short rows into one sequence. Attention does not cross the "
         "boundaries between the rows. Packing can reduce the number of optimizer steps. With "
-        '"auto", the rows are packed only if at least 200 steps remain.',
+        '"auto", the rows are packed only if at least 200 steps remain and the layers of the model '
+        "keep packed rows apart.",
         "auto",
         edit=Edit.RETRAIN,
     )
