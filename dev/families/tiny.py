@@ -107,7 +107,7 @@ def fields(kind: Any) -> dict[str, Any]:
         if (part := getattr(default, name, None)) is not None
     }
     written = default.to_dict()
-    found = {
+    found: dict[str, Any] = {
         name: value
         for name, value in SIZES.items()
         if written.get(name) is not None or (name in written and name in ALWAYS)

@@ -187,7 +187,7 @@ def test_head_that_is_too_large_is_refused() -> None:
 
 def test_module_that_is_not_causal_is_refused() -> None:
     states, module = torch.zeros(1, 2, 3, 8), torch.nn.Module()
-    module.is_causal = False  # type: ignore[assignment]
+    module.is_causal = False
     with pytest.raises(NotImplementedError, match="attention to later tokens"):
         packed_attention.attend(module, states, states, states, None)
 

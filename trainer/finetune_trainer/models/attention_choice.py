@@ -84,11 +84,10 @@ def load(folder: Path, config: Mapping[str, Any], *, packed: bool) -> Support:
     """
     file = folder / FILE
     # A trainer without the table wrote no file.
-    written = read_json(file) if file.is_file() else {"transformers": None}
-    version = written.pop("transformers")
-    found = Support(
-        **{key: tuple(each) if isinstance(each, list) else each for key, each in written.items()}
-    )
+    written: dict[str, Any] = read_json(file) if file.is_file() else {}
+    version = written.pop("transformers", None)
+    lists = {key: tuple(each) for key, each in written.items() if isinstance(each, list)}
+    found = Support(**{**written, **lists})
     if version == installed():
         return found
     here = attention_families.support(complete(config), transformers=installed())

@@ -67,9 +67,8 @@ def measure(build: Build, *, vocabulary: int) -> Measured:
             padded[kernel] = packed[kernel] = _reason(error)
             continue
         for batch, found in ((_padded(rows), padded), (_packed(rows), packed)):
-            given = packed_attention.with_borders(lambda _, made=batch: made)([])
             try:
-                logits = _logits(model, given if kernel == VARLEN else batch)
+                logits = _logits(model, _with_borders(batch) if kernel == VARLEN else batch)
             except Exception as error:
                 found[kernel] = _reason(error)
                 continue
@@ -130,6 +129,13 @@ def _packed(rows: list[torch.Tensor]) -> dict[str, Any]:
         "input_ids": torch.cat(rows)[None],
         "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None],
     }
+
+
+def _with_borders(batch: dict[str, Any]) -> dict[str, Any]:
+    def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        return batch
+
+    return packed_attention.with_borders(collate)([])
 
 
 def _parts_of(logits: torch.Tensor, rows: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -62,10 +62,9 @@ def table() -> Table:
     return Table(transformers=written["transformers"], families=rows)
 
 
-def _family(row: dict[str, Any]) -> Family:
-    return Family(
-        **{key: tuple(each) if isinstance(each, list) else each for key, each in row.items()}
-    )
+def _family(row: Mapping[str, Any]) -> Family:
+    lists = {key: tuple(each) for key, each in row.items() if isinstance(each, list)}
+    return Family(**{**row, **lists})
 
 
 def support(config: Mapping[str, Any], *, transformers: str | None = None) -> Support:

@@ -10,6 +10,8 @@ from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Train
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import UNSLOTH_FAMILIES, Facts
+from finetune_trainer.runtime import attention_families
+from finetune_trainer.runtime.attention import ALL
 
 PLAIN = {"trl": "1.14.2"}
 WITH_UNSLOTH = {"trl": "1.14.2", "unsloth": "2026.10.9"}
@@ -128,3 +130,8 @@ def test_choice_is_published_and_read_unchanged(tmp_path: Path) -> None:
 
 def test_installed_backends_have_versions() -> None:
     assert backend_choice.installed()["trl"].startswith("1.")
+
+
+def test_rows_of_unsloth_families_may_be_packed() -> None:
+    for family in UNSLOTH_FAMILIES:
+        assert attention_families.support({"model_type": family}).packed == ALL.packed
