@@ -87,4 +87,6 @@ def run(names: Sequence[str]) -> int:
         return 1
     kept = dict(attention_families.table().families) if names else {}
     FILE.write_text(text(kept | rows(names or tiny.names())), encoding="utf-8")
+    # The page is written from the new table.
+    attention_families.table.cache_clear()
     return 0
