@@ -9,7 +9,7 @@ from tests.trainer.support import tiny
 
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import architecture, base_files
+from finetune_trainer.models import base_files, text_model
 
 pytestmark = pytest.mark.finding(17, "values in the files of a base")
 
@@ -60,7 +60,7 @@ def base(folder: Path, file: str = "config.json", **changes: Any) -> Path:
 
 def check_model(folder: Path) -> None:
     base_files.check_config(folder, source="acme/evil")
-    architecture.parameters(folder)
+    text_model.build(folder)
 
 
 @pytest.mark.parametrize("name", WRONG)

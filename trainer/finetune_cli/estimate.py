@@ -30,6 +30,7 @@ from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models import backend_choice, recipe_support
 from finetune_trainer.models.backend_choice import TRL, UNSLOTH, Facts
+from finetune_trainer.models.base_config import text_config
 from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
 
@@ -120,7 +121,7 @@ def of(
     """
     spec = file.resolved.spec
     config = _config(file, model)
-    found_shape = shape.read(config)
+    found_shape = shape.read(text_config(config))
     if found_shape is None:
         raise InvalidSpec(
             f"the estimate does not support the family of model {spec.model.source}. The prepare "
@@ -131,7 +132,7 @@ def of(
     serving = options_of(spec)
     estimate_options = EstimateOptions(card=cards.find(name), serving=serving, merges=file.merges)
     image = _image(spec.training.advanced.backend, unsloth=unsloth)
-    facts = Facts(recipe=spec.training, image=image, family=config["model_type"])
+    facts = Facts(recipe=spec.training, image=image).of_base(config)
     backend = backend_choice.choose(facts)
     recipe = backend_choice.with_backend(spec.training, backend.name)
     found = estimate(found_shape, recipe, data=data, options=estimate_options)

@@ -139,12 +139,12 @@ def _backend(job: JobConfig, layout: Layout) -> str:
     if published.prepared(layout, job, hashes=False) is not None:
         return backend_choice.load(layout.dataset).name
     image = backend_choice.installed()
-    early = backend_choice.choose(Facts(recipe=job.training, image=image))
+    facts = Facts(recipe=job.training, image=image)
+    early = backend_choice.choose(facts)
     if early.name != UNSLOTH:
         return early.name
-    # Only a family can still be an obstacle to Unsloth.
-    family = base_config.download(job.model).get("model_type")
-    return backend_choice.choose(Facts(recipe=job.training, image=image, family=family)).name
+    # Only the base can still be an obstacle to Unsloth.
+    return backend_choice.choose(facts.of_base(base_config.download(job.model))).name
 
 
 def _handle_ctrl_c(stop: StopRequest) -> None:

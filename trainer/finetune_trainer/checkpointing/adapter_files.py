@@ -68,6 +68,11 @@ class Adapter:
         return {*self.pairs, *self.replacements}
 
 
+def changed_tensors(folder: Path) -> set[str]:
+    """Return the names of the tensors that the files of an adapter change."""
+    return {_target(name)[0] for name in read_header(folder, [WEIGHTS]).tensors}
+
+
 def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     """Read an adapter and check that all of it fits this base, before anything is written.
 
@@ -82,12 +87,11 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     found: dict[str, dict[str, str]] = {}
     replacements = {}
     for name in header.tensors:
-        target = name.removeprefix(PREFIX)
-        suffix = next((each for each in PARTS if name.endswith(each)), None)
-        if target != name and suffix is not None:
-            target = target.removesuffix(suffix) + ".weight"
-            found.setdefault(target, {})[PARTS[suffix]] = name
-        elif target != name and _within(target.rpartition(".")[0], saved):
+        target, part = _target(name)
+        ours = name.startswith(PREFIX)
+        if ours and part is not None:
+            found.setdefault(target, {})[part] = name
+        elif ours and _within(target.rpartition(".")[0], saved):
             replacements[target] = name
         else:
             raise NotMergeable(
@@ -109,6 +113,15 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     for target, name in replacements.items():
         _require_replaceable(target, header.tensors[name].shape, base, pairs)
     return Adapter(path=folder / WEIGHTS, pairs=pairs, replacements=replacements, header=header)
+
+
+def _target(name: str) -> tuple[str, str | None]:
+    """Return the tensor that a tensor of the adapter changes, and which part of a pair it is."""
+    target = name.removeprefix(PREFIX)
+    suffix = next((each for each in PARTS if name.endswith(each)), None)
+    if suffix is None:
+        return target, None
+    return f"{target.removesuffix(suffix)}.weight", PARTS[suffix]
 
 
 def _require_plain_lora(config: dict[str, Any]) -> None:

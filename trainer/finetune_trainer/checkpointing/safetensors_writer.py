@@ -11,7 +11,7 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,11 @@ class Shard:
         return len(self.header) + start, len(self.header) + end
 
 
-def plan_shard(header: Header, name: str, dtype: str) -> Shard:
-    """Return the layout of a shard in the merged number format."""
+def plan_shard(header: Header, name: str, dtype: str, written: Mapping[str, str]) -> Shard:
+    """Return the layout of a shard in the merged number format.
+
+    written: the name of each tensor in the shard.
+    """
     entries: dict[str, Any] = {}
     if header.metadata[name]:
         entries["__metadata__"] = header.metadata[name]
@@ -62,7 +65,7 @@ def plan_shard(header: Header, name: str, dtype: str) -> Shard:
     for tensor in header.of_file(name):
         floating = tensor.dtype in FLOATS
         size = tensor.elements * 2 if floating else tensor.end - tensor.start
-        entries[tensor.name] = {
+        entries[written[tensor.name]] = {
             "dtype": DTYPES[dtype] if floating else tensor.dtype,
             "shape": list(tensor.shape),
             "data_offsets": [at, at + size],

@@ -103,9 +103,6 @@ class Shape:
 
 def read(config: dict[str, Any]) -> Shape | None:
     """Return the shape of a config.json; None if its family is unknown or a size is missing."""
-    text = config.get("text_config")
-    if isinstance(text, dict):
-        config = {"tie_word_embeddings": config.get("tie_word_embeddings", True), **text}
     family = config.get("model_type")
     norms = SEPARATE.get(str(family)) or FUSED.get(str(family))
     if norms is None:

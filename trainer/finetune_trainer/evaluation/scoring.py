@@ -10,9 +10,10 @@ be distinguished from them is computed in bfloat16, at a fraction of the cost.
 """
 
 import json
+from collections import UserDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
@@ -125,6 +126,19 @@ class _Batch:
     states: dict[Model, torch.Tensor]
     real: torch.Tensor
     """Which tokens are not padding: (rows, tokens)."""
+    shared: dict[tuple[Model, str], Any] = field(default_factory=dict)
+
+    def arguments(self, at: int, model: Model) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a layer for one model.
+
+        transformers passes a ``UserDict`` to all layers if earlier ones write keys and values for
+        later ones into it (Gemma 4). Each model gets its own.
+        """
+        args, kwargs = _cast(self.inputs[at], model.dtype)
+        for name, value in kwargs.items():
+            if isinstance(value, UserDict):
+                kwargs[name] = self.shared.setdefault((model, name), UserDict())
+        return args, kwargs
 
 
 class Scorer:
@@ -208,7 +222,7 @@ class Scorer:
                     set_adapter_enabled(layer, on=model.tuned)
                 with self._layerwise.cast_layer(layer, model.dtype):
                     for batch in batches:
-                        args, kwargs = _cast(batch.inputs[at], model.dtype)
+                        args, kwargs = batch.arguments(at, model)
                         with self._observed(layer, model, batch):
                             result = self._forwards[at](batch.states[model], *args, **kwargs)
                         if not isinstance(result, torch.Tensor):

@@ -23,21 +23,21 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import adapter_files, manifest, safetensors_writer
 from finetune_trainer.checkpointing.published import NO_LEDGER, Ledger
-from finetune_trainer.checkpointing.safetensors_header import Header, read_header
+from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.merging import (
     base_digests,
+    base_tensors,
     lora_delta,
     malloc,
     ordered_map,
     request,
     side_files,
 )
+from finetune_trainer.merging.base_tensors import BaseTensors
 from finetune_trainer.merging.request import MergeRequest
-from finetune_trainer.models import base_files
 from finetune_trainer.quantization.quant_state import DequantizedBase
 from finetune_trainer.runtime import disk
-from finetune_trainer.runtime.files import read_json
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
@@ -104,7 +104,7 @@ def run(
 class _Plan:
     """What to write, read from the headers of base and adapter."""
 
-    header: Header
+    tensors: BaseTensors
     adapter: adapter_files.Adapter
     dequantized: DequantizedBase | None
     shards: list[safetensors_writer.Shard]
@@ -120,7 +120,7 @@ def _merge(merging: MergeRequest, progress: Progress) -> manifest.Manifest:
     _write_missing(merging, plan, done, progress)
     _require_each_pair_once(plan.adapter, done)
     facts = _facts(merging, pairs=len(plan.adapter.targets))
-    side_files.write(merging, facts, total=sum(shard.data for shard in plan.shards))
+    side_files.write(merging, facts, plan.shards)
     return manifest.publish(
         merging.scratch,
         merging.layout.merged(merging.build),
@@ -147,16 +147,15 @@ def _facts(merging: MergeRequest, *, pairs: int) -> dict[str, Any]:
 
 
 def _plan(merging: MergeRequest) -> _Plan:
-    config = read_json(merging.layout.base / base_files.CONFIG)
-    header = read_header(merging.layout.base, merging.shards)
+    tensors = base_tensors.read(merging)
     return _Plan(
-        header=header,
-        adapter=adapter_files.read(
-            merging.layout.adapter, header, tied=bool(config.get("tie_word_embeddings"))
-        ),
-        dequantized=_dequantized(merging, header),
+        tensors=tensors,
+        adapter=adapter_files.read(merging.layout.adapter, tensors.header, tied=tensors.tied),
+        dequantized=_dequantized(merging, tensors.header),
         shards=[
-            safetensors_writer.plan_shard(header, name, merging.dtype) for name in merging.shards
+            safetensors_writer.plan_shard(tensors.header, name, merging.dtype, tensors.written)
+            for name in merging.shards
+            if tensors.header.of_file(name)
         ],
     )
 
@@ -189,8 +188,8 @@ def _write_missing(
     )
     kept = f"; {len(done.done)} shards are already complete" if done.done else ""
     log(
-        f"the adapter changes {len(plan.adapter.targets)} of the base model's "
-        f"{len(plan.header.tensors)} tensors; writing {disk.human(needed)} in {merging.dtype}{kept}"
+        f"the adapter changes {len(plan.adapter.targets)} of the model's "
+        f"{len(plan.tensors.stored)} tensors; writing {disk.human(needed)} in {merging.dtype}{kept}"
     )
     total = sum(shard.size for shard in plan.shards)
     progress.start_from(1 - needed / total)
@@ -204,7 +203,7 @@ def _write_missing(
         )
         for shard in missing:
             wrote = functools.partial(_report, progress, before=written, total=total)
-            _write_shard(merging, shard, plan.header, merger, done, wrote)
+            _write_shard(merging, shard, plan.tensors, merger, done, wrote)
             written += shard.size
             progress.ratio(written / total)
 
@@ -230,7 +229,7 @@ def _parallel_map() -> Iterator[lora_delta.OrderedMap]:
 def _write_shard(
     merging: MergeRequest,
     shard: safetensors_writer.Shard,
-    header: Header,
+    tensors: BaseTensors,
     merger: lora_delta.LoraMerger,
     done: safetensors_writer.ShardProgress,
     wrote: Callable[[int], None],
@@ -244,8 +243,8 @@ def _write_shard(
     ):
         # The file is mapped: only pages that are read take memory.
         source: Any = safe_open(merging.layout.base / shard.name, framework="pt")
-        for tensor in header.of_file(shard.name):
-            for piece in merger.merge(source.get_tensor(tensor.name), tensor):
+        for tensor in tensors.header.of_file(shard.name):
+            for piece in merger.merge(source.get_tensor(tensors.stored[tensor.name]), tensor):
                 data = piece.contiguous().view(torch.uint8).numpy()
                 writer.write(memoryview(data))
                 count += data.nbytes
@@ -253,7 +252,7 @@ def _write_shard(
     applied = merger.applied - before
     written: Any = safe_open(target, framework="pt")
     for name in sorted(applied & merger.pairs):
-        merger.check(name, written.get_tensor(name))
+        merger.check(name, written.get_tensor(tensors.written[name]))
     done.finished(shard, writer.digest, applied)
 
 

@@ -45,6 +45,11 @@ class MergeRequest:
         return [entry.name for entry in self.base_manifest.files if entry.name.endswith(SHARD)]
 
     @property
+    def is_text_model(self) -> bool:
+        """Whether the training extracted the text model of a multimodal base."""
+        return published.TEXT_MODEL_FACT in self.trained.facts
+
+    @property
     def other_files(self) -> list[manifest.Entry]:
         """The base's other files: configuration, tokenizer, index."""
         return [entry for entry in self.base_manifest.files if not entry.name.endswith(SHARD)]

@@ -1,40 +1,89 @@
 """Checks that the configuration and the weights of a base match, from file headers and on a CPU.
 
-The model is built from its configuration on torch's meta device, where weights take no memory, and
-its parameters are compared with the tensors in the files. Without this check, a layer whose weights
-are missing would be initialized at random and trained.
+The model that will be trained is built from its configuration on torch's meta device, where weights
+take no memory, and its parameters are compared with the tensors in the files. Without this check, a
+layer whose weights are missing would be initialized at random and trained, or a GPU would train an
+adapter that no merge can add to the files.
 """
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts.redaction import one_line
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import attention_layers
+from finetune_trainer.models import attention_layers, tensor_names, text_model
+from finetune_trainer.models.tensor_names import TensorNames
 
 
-def check(folder: Path, header: Header, *, source: str) -> None:
-    """Raise InvalidSpec if weights are missing or have another shape than config.json states.
+def check(folder: Path, header: Header, *, source: str) -> TensorNames:
+    """Return the names of the model's tensors in the files of a base.
 
-    transformers renames or fuses the tensors of some families as it loads them. Their files contain
-    names that the model does not have; then only the shapes of equal names are compared.
+    Raise InvalidSpec if weights are missing or have another shape than config.json states, or if
+    the model cannot be trained or merged.
     """
-    expected = parameters(folder)
-    for name, shape in expected.items():
-        found = header.tensors.get(name)
-        if found is not None and found.shape != shape:
+    model = text_model.build(folder)
+    _require_decoder(model, source=source)
+    names = tensor_names.find(folder, header.tensors)
+    missing = []
+    for same, shape in _tensors(model):
+        if same & names.converted:
+            continue
+        stored = next((names.parameters[name] for name in same if name in names.parameters), None)
+        if stored is None:
+            missing.append(min(same))
+        elif header.tensors[stored].shape != shape:
             raise InvalidSpec(
-                f"config.json and weights of model {source} do not match: the shape of {name} is "
-                f"{_times(shape)} in config.json, but {_times(found.shape)} in the weights; choose "
-                "another revision"
+                f"config.json and weights of model {source} do not match: the shape of {stored} is "
+                f"{_times(shape)} in config.json, but {_times(header.tensors[stored].shape)} in "
+                "the weights; choose another revision"
             )
-    missing = [name for name in expected if name not in header.tensors]
-    if missing and header.tensors.keys() <= expected.keys():
+    if missing:
         raise InvalidSpec(
             f"config.json and weights of model {source} do not match: the weights lack "
             f"{missing[0]} (missing tensors in total: {len(missing)}); choose another revision"
+        )
+    _require_mergeable(model, names, source=source)
+    return names
+
+
+def _tensors(model: Any) -> Iterator[tuple[set[str], tuple[int, ...]]]:
+    """Yield the names and the shape of each tensor that files must contain.
+
+    A tied parameter has several names, of which the files contain one.
+    """
+    optional = [re.compile(each) for each in model._keys_to_ignore_on_load_missing or ()]
+    names: dict[int, set[str]] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        names.setdefault(id(tensor), set()).add(name)
+    for same in names.values():
+        if not any(each.search(name) for name in same for each in optional):
+            yield same, tuple(state[min(same)].shape)
+
+
+def _require_mergeable(model: Any, names: TensorNames, *, source: str) -> None:
+    """Raise InvalidSpec if transformers computes the weight of a linear layer from other tensors.
+
+    Such a layer is quantized, and may get an adapter, but no merge could write its weights.
+    """
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and f"{name}.weight" in names.converted:
+            raise InvalidSpec(
+                f"transformers computes {name}.weight of model {source} from other tensors, so an "
+                "adapter for it cannot be merged: choose a model of another family"
+            )
+
+
+def _require_decoder(model: Any, *, source: str) -> None:
+    """Raise InvalidSpec if the libraries cannot find the decoder layers, as with Llama 4."""
+    if model.base_model is model:
+        raise InvalidSpec(
+            f"the trainer cannot train model {source}, because {type(model).__name__} of "
+            "transformers does not name its decoder: choose a model of another family"
         )
 
 
@@ -44,7 +93,7 @@ def require_untied(folder: Path, names: Collection[str], *, source: str) -> None
     ``names`` are those of ``training.lora.modulesToSave``. If embedding and head share one tensor,
     PEFT trains a copy of each, and a merged model cannot contain both.
     """
-    model = _built(folder)
+    model = text_model.build(folder)
     ends = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
     found = {
         name.rpartition(".")[2]: end
@@ -68,46 +117,28 @@ def require_untied(folder: Path, names: Collection[str], *, source: str) -> None
         )
 
 
-def parameters(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each parameter of the model; tied parameters appear once."""
-    # named_parameters lists a tied parameter under its first name only, as the files do.
-    return {name: tuple(each.shape) for name, each in _built(folder).named_parameters()}
-
-
 def layers(folder: Path) -> attention_layers.Layers:
     """Return what the layers of the model need. Raises InvalidSpec if it cannot be built."""
-    return attention_layers.inspect(_built(folder))
+    return attention_layers.inspect(text_model.build(folder))
 
 
-def ends(folder: Path) -> dict[str, str]:
-    """Return the names of the weights of the embedding and of the head; equal if they are tied."""
-    model = _built(folder)
+def ends(folder: Path, header: Header) -> dict[str, str | None]:
+    """Return the tensors of the embedding and of the head in the files; equal if they are tied."""
+    model = text_model.build(folder)
+    stored = tensor_names.find(folder, header.tensors).parameters
     weights = {
         "embedding": model.get_input_embeddings().weight,
         "head": model.get_output_embeddings().weight,
     }
-    # A tied parameter appears under its first name, which is that of the files.
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {end: names[id(weight)] for end, weight in weights.items()}
-
-
-def _built(folder: Path) -> Any:
-    """Return the model that config.json describes, on the meta device."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:
-        # Nothing is read but the configuration: whatever the model raises is due to its values.
-        raise InvalidSpec(
-            f"the model cannot be built from its config.json ({one_line(error, 300)}): choose "
-            "another model or revision"
-        ) from error
-    model.tie_weights()
-    return model
+    found: dict[str, str | None] = {}
+    for end, weight in weights.items():
+        same = [
+            name
+            for name, each in model.named_parameters(remove_duplicate=False)
+            if each is weight and name in stored
+        ]
+        found[end] = stored[same[0]] if same else None
+    return found
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -9,11 +9,13 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.models import base_config
 from finetune_trainer.runtime.files import read_json, write_json
 
 FILE = "backend.json"
@@ -44,12 +46,19 @@ class Facts:
     """The inputs of the table.
 
     image: versions of the training libraries in the trainer image, by backend. family: value of
-    ``model_type``, None before config.json of the base was read.
+    ``model_type``, None before config.json of the base was read; for a multimodal base, that of its
+    text model.
     """
 
     recipe: Training
     image: Mapping[str, str]
     family: str | None = None
+    multimodal: bool = False
+
+    def of_base(self, config: Mapping[str, Any]) -> "Facts":
+        """Return the facts with those of a base. config: its config.json."""
+        family = base_config.text_config(config).get("model_type", config.get("model_type"))
+        return replace(self, family=family, multimodal=base_config.is_multimodal(config))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,11 @@ OBSTACLES = (
         applies=lambda facts: UNSLOTH not in facts.image,
         reason="the trainer image does not contain Unsloth",
         remediation="use an image that was built with --build-arg UNSLOTH=yes",
+    ),
+    Obstacle(
+        applies=lambda facts: facts.multimodal,
+        reason="Unsloth does not load the text model of a multimodal base alone",
+        remediation="use a base for text alone",
     ),
     Obstacle(
         applies=lambda facts: facts.family is not None and facts.family not in UNSLOTH_FAMILIES,

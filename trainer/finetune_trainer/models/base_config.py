@@ -51,6 +51,21 @@ FIELDS = {
 """Fields that the trainer reads itself, and their type. transformers checks the other fields."""
 
 
+def is_multimodal(config: Mapping[str, Any]) -> bool:
+    """Report whether a config.json describes a text model as a part of a larger model."""
+    return _is_object(config.get("text_config"))
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a config.json that describes the text model, which a job trains.
+
+    Published models leave out values that are defaults of transformers.
+    """
+    if not is_multimodal(config):
+        return config
+    return {"tie_word_embeddings": config.get("tie_word_embeddings", True), **config["text_config"]}
+
+
 def check_fields(document: Mapping[str, Any], *, file: str, source: str) -> None:
     """Raise InvalidSpec for a value that the trainer cannot use, or that selects a hub kernel."""
     text = document.get("text_config")
@@ -96,6 +111,20 @@ def check_library(folder: Path, config: Mapping[str, Any], *, source: str) -> No
                 f"{file} of model {source} has a value that transformers cannot use "
                 f"({one_line(error, 300)}): {ADVICE}"
             ) from error
+
+
+def type_of_text_model(config: Mapping[str, Any]) -> str:
+    """Return the ``model_type`` of the text model, with the defaults of transformers.
+
+    config: a config.json that ``check_library`` accepts.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[config["model_type"]]
+    if "text_config" not in kind.sub_configs:
+        return str(config["model_type"])
+    whole = kind.from_dict(copy.deepcopy(dict(config)))
+    return str(whole.get_text_config(decoder=True).model_type)
 
 
 def _implementations(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -126,10 +126,11 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
             f"model {source} is of type {family!r}, which transformers does not know{needs}: "
             "choose a model that transformers supports"
         )
-    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    base_config.check_library(folder, config, source=source)
+    trained = base_config.type_of_text_model(config)
+    if trained not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise InvalidSpec(
-            f"model {source} is of type {family!r}, which is not the type of a causal language "
+            f"model {source} is of type {trained!r}, which is not the type of a causal language "
             "model: choose a model that generates text"
         )
-    base_config.check_library(folder, config, source=source)
     return config

@@ -16,14 +16,15 @@ from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from finetune_trainer.checkpointing.safetensors_header import read_header
+from finetune_trainer.models import tensor_names, text_model
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
 BaseKind = Literal["original", "dequantized"]
 Place = tuple[torch.nn.Module, str, str]
-"""Module, parameter, and the name of its tensor in the base's files."""
+"""Module, parameter or saved buffer, and the name of its tensor in the model without adapter."""
 
 
 class UnsupportedFamily(Exception):
@@ -44,7 +45,8 @@ class LayerwiseModel:
         }
         self._rounded = rounded
         self.device = device
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
+        self._stored = tensor_names.find(base, self._header.tensors).parameters
+        config = text_model.load_config(base)
         config.use_cache = False
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
@@ -60,9 +62,14 @@ class LayerwiseModel:
             for name, parameter in wrapped.named_parameters()
             if parameter.is_meta
         }
-        strange = sorted(set(self._names.values()) - set(self._header.tensors))
+        strange = sorted(set(self._names.values()) - set(self._stored))
         if strange:
             raise UnsupportedFamily(f"the files of the base model contain no tensor {strange[0]}")
+        self._names |= {
+            id(buffer): name
+            for each, buffer in wrapped.named_buffers()
+            if buffer.is_floating_point() and (name := _of_base(each)) in self._stored
+        }
         self.decoder = model.get_decoder()
         if not isinstance(getattr(self.decoder, "layers", None), torch.nn.ModuleList):
             raise UnsupportedFamily(f"{type(model).__name__} has no list of decoder layers")
@@ -124,14 +131,15 @@ class LayerwiseModel:
                 module._buffers[part] = buffer.to(self.device)
 
     def _read(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._files[self._header.tensors[name].file].get_tensor(name)
+        stored = self._stored[name]
+        tensor: torch.Tensor = self._files[self._header.tensors[stored].file].get_tensor(stored)
         return tensor
 
     def _found(self, within: torch.nn.Module) -> Iterator[Place]:
         for module in within.modules():
-            for part, parameter in module.named_parameters(recurse=False):
-                if id(parameter) in self._names:
-                    yield module, part, self._names[id(parameter)]
+            for part, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if id(tensor) in self._names:
+                    yield module, part, self._names[id(tensor)]
 
 
 def set_adapter_enabled(layer: torch.nn.Module, *, on: bool) -> None:
@@ -177,4 +185,7 @@ def _of_base(name: str) -> str:
 
 
 def _put(module: torch.nn.Module, part: str, tensor: torch.Tensor) -> None:
+    if part in module._buffers:
+        module._buffers[part] = tensor
+        return
     module._parameters[part] = torch.nn.Parameter(tensor, requires_grad=False)

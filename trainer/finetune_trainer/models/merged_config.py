@@ -1,4 +1,7 @@
-"""Writes config.json of the merged model: that of the base, with only the dtype changed."""
+"""Writes config.json of the merged model: that of the base, with only the dtype changed.
+
+For a multimodal base, it is the configuration of the text model, which is all that is merged.
+"""
 
 import json
 import re
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import NotMergeable
+from finetune_trainer.models import text_model
 from finetune_trainer.runtime.files import read_json
 
 
@@ -27,6 +31,12 @@ def write(source: Path, target: Path, dtype: str) -> None:
             "the dtype of the base, or choose another base"
         )
     target.write_text(text, encoding="utf-8")
+
+
+def write_text_model(base: Path, target: Path, dtype: str) -> None:
+    """Write config.json of the text model of a multimodal base."""
+    document = text_model.load_config(base).to_diff_dict() | {"dtype": dtype}
+    target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import liger, merged_dtype
+from finetune_trainer.models import base_config, liger, merged_dtype, multimodal
 from finetune_trainer.runtime import capabilities
 
 
@@ -20,6 +20,8 @@ def check_base(recipe: Training, options: EstimateOptions, config: Mapping[str, 
 
     config: config.json of the base.
     """
-    liger.check_family(recipe, config["model_type"])
-    merged_dtype.check_cards(options, config)
-    capabilities.check_attention(recipe, config, options.card)
+    text = base_config.text_config(config)
+    liger.check_family(recipe, text.get("model_type", config.get("model_type")))
+    multimodal.check_serving(options, config)
+    merged_dtype.check_cards(options, text)
+    capabilities.check_attention(recipe, text, options.card)

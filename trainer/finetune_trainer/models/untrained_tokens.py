@@ -24,11 +24,13 @@ ROWS_AT_ONCE = 16384
 def find(base: Path, used: Collection[int]) -> list[int]:
     """Return the used token ids that the training of the base never used, in ascending order.
 
-    The list is empty for a family whose files have other names than its model.
+    The list is empty for a family whose embedding or head transformers computes from other tensors.
     """
     header = read_header(base, sorted(path.name for path in base.glob("*.safetensors")))
-    names = architecture.ends(base)
-    embedding, head = (header.tensors.get(names[end]) for end in ("embedding", "head"))
+    names = architecture.ends(base, header)
+    embedding, head = (
+        header.tensors[name] if (name := names[end]) else None for end in ("embedding", "head")
+    )
     if embedding is None or head is None:
         return []
     zero = _zero_rows(base / embedding.file, embedding.name)

@@ -70,12 +70,12 @@ def run(
             rows=[source.folder(layout) for source in sources.all],
             also_needed=sum(source.remaining(layout) for source in sources.all),
         )
-        facts = Facts(recipe=job.training, image=image, family=download.config["model_type"])
+        facts = Facts(recipe=job.training, image=image).of_base(download.config)
         backend = backend_choice.choose(facts)
         log(f"training will use {backend.name} {backend.version}: {backend.reason}")
         job = backend_choice.follow(job, backend)
         recipe_support.check_base(job.training, options, download.config)
-        attention = attention_choice.choose(download.config, architecture.layers(download.folder))
+        attention = attention_choice.choose(download.text, architecture.layers(download.folder))
         attention_choice.check(job.training, options.cards, attention)
         if attention.reason:
             log(f"attention kernels: {attention.reason}")
@@ -83,7 +83,7 @@ def run(
         rows = prepare_rows.tokenize(job, layout, sources, download, progress)
         checked = prepare_estimate.check(
             job,
-            download.config,
+            download.text,
             rows.rows,
             options,
             attention=attention,

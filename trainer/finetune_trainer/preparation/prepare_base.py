@@ -14,7 +14,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import architecture, base_files
+from finetune_trainer.models import architecture, base_files, text_model
 from finetune_trainer.preparation import earlier_volume
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import read_json
@@ -26,11 +26,15 @@ from finetune_trainer.volume_layout import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDownload:
-    """A base whose small files are in ``folder``; ``published`` is set if the base is complete."""
+    """A base whose small files are in ``folder``; ``published`` is set if the base is complete.
+
+    config: config.json. text: the same for the text model, as in ``text_model.described``.
+    """
 
     folder: Path
     name: str
     config: dict[str, Any]
+    text: dict[str, Any]
     commit: str
     published: manifest.Manifest | None = None
     store: Store | None = None
@@ -83,6 +87,7 @@ def start(
             folder=layout.base,
             name=name,
             config=config,
+            text=text_model.described(layout.base),
             commit=commit,
             published=found,
             digests={},
@@ -116,6 +121,7 @@ def start(
         folder=scratch,
         name=name,
         config=config,
+        text=text_model.described(scratch),
         commit=repository.commit,
         store=store,
         repository=repository,
@@ -146,10 +152,10 @@ def finish(
         download.repository, missing, download.folder, on_bytes=on_bytes
     )
     header = read_header(download.folder, download.shards)
-    check_targets(job, header, source=download.name)
-    check_saved(job, header, source=download.name)
-    architecture.check(download.folder, header, source=download.name)
-    log(f"base {download.name}: {disk.human(size)}, {download.config['model_type']}")
+    model = architecture.check(download.folder, header, source=download.name).header(header)
+    check_targets(job, model, source=download.name)
+    check_saved(job, model, source=download.name)
+    log(f"base {download.name}: {disk.human(size)}, {download.text['model_type']}")
     return manifest.publish(
         download.folder,
         layout.base,
@@ -161,7 +167,10 @@ def finish(
 
 
 def check_saved(job: JobConfig, header: Header, *, source: str) -> None:
-    """Raise InvalidSpec for modulesToSave that the base's files lack: the merge would fail."""
+    """Raise InvalidSpec for modulesToSave that the base's files lack: the merge would fail.
+
+    header: with the names of the model.
+    """
     missing = [
         name
         for name in job.training.lora.modules_to_save or ()
@@ -175,7 +184,10 @@ def check_saved(job: JobConfig, header: Header, *, source: str) -> None:
 
 
 def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
-    """Raise InvalidSpec for target modules that the base lacks; the message lists its modules."""
+    """Raise InvalidSpec for target modules that the base lacks; the message lists its modules.
+
+    header: with the names of the model.
+    """
     wanted = job.training.lora.target_modules
     if wanted == ["all-linear"]:
         return

@@ -247,8 +247,7 @@ def _datasets(
 
 def _vocabulary(base: BaseDownload) -> int:
     """Return the vocabulary size that config.json of the base states."""
-    text = base.config.get("text_config") or base.config
-    return int(text.get("vocab_size") or base.config.get("vocab_size") or 2**31)
+    return int(base.text.get("vocab_size") or 2**31)
 
 
 def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> list[str]:
@@ -276,7 +275,7 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
             f"{own.trained_rows} of {own.rows} rows of evaluation.dataset are also training rows, "
             "so the held-out loss is too low: remove these rows from one of the two datasets"
         )
-    context = base.config.get("max_position_embeddings")
+    context = base.text.get("max_position_embeddings")
     if isinstance(context, int) and min(longest, job.training.sequence_length) > context:
         warnings.append(
             f"rows are up to {longest} tokens long, but the context length of the base model is "

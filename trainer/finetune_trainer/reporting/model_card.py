@@ -11,6 +11,7 @@ from typing import Any
 from finetune_api.contracts.durations import duration, estimated
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.redaction import mask
+from finetune_trainer.checkpointing.published import TEXT_MODEL_FACT
 from finetune_trainer.reporting import markdown
 from finetune_trainer.reporting.loss_history import LossHistory
 
@@ -76,6 +77,17 @@ def _usage(report: TrainingReport) -> str:
     base, commit = markdown.repository(report.base["source"]), report.base["baseCommit"][:12]
     quantization = report.job.training.advanced.quantization
     compute = f"torch.{quantization.compute_dtype}"
+    extracted = report.trained.get(TEXT_MODEL_FACT)
+    names, before, options = "AutoModelForCausalLM, AutoTokenizer", "", ""
+    if extracted is not None:
+        names = f"AutoConfig, {names}"
+        before = f"""# The adapter belongs to the text model alone.
+config = AutoConfig.from_pretrained("{base}", revision="{commit}").get_text_config(decoder=True)
+config.tie_word_embeddings = {extracted["tied"]}
+"""
+        options = f"""
+    config=config,
+    key_mapping={extracted["names"]!r},"""
     # The template renders prompts as in training.
     template = (
         f'tokenizer.chat_template = open("path/to/this/folder/{report.template}").read()\n'
@@ -87,11 +99,11 @@ def _usage(report: TrainingReport) -> str:
 ```python
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import {names}, BitsAndBytesConfig
 
-base = AutoModelForCausalLM.from_pretrained(
+{before}base = AutoModelForCausalLM.from_pretrained(
     "{base}",
-    revision="{commit}",
+    revision="{commit}",{options}
     dtype={compute},
     quantization_config=BitsAndBytesConfig(
         load_in_4bit=True,

@@ -10,6 +10,7 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.evaluation import reference
+from finetune_trainer.models import tensor_names
 from finetune_trainer.reporting import event_file, summary
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport
@@ -91,7 +92,9 @@ def _facts(finished: CompletedTraining) -> dict[str, Any]:
     trained, recipe = finished.trained, finished.job.training
     lowest = finished.evaluations.best
     kept: Evaluation | None = lowest or finished.evaluations.last
+    extracted = tensor_names.extraction(finished.layout.base)
     return {
+        **({published.TEXT_MODEL_FACT: extracted} if extracted else {}),
         "source": finished.base.facts["source"],
         "baseCommit": finished.base.facts["baseCommit"],
         published.BASE_BLAKE3_FACT: dict(finished.base_blake3),

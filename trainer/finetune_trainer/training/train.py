@@ -15,14 +15,13 @@ from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, Stopped, Transient
-from finetune_trainer.models import attention_choice, backend_choice
-from finetune_trainer.models.base_config import CONFIG
+from finetune_trainer.models import attention_choice, backend_choice, text_model
 from finetune_trainer.reporting import event_file
 from finetune_trainer.reporting.event_file import EventFile
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.disk import human
-from finetune_trainer.runtime.files import fresh, read_json
+from finetune_trainer.runtime.files import fresh
 from finetune_trainer.runtime.gpu_usage import GpuUsage, ending
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
@@ -207,7 +206,7 @@ class _Run:
             packed=self.data.facts["packed"],
             attention=attention_choice.load(
                 self.layout.dataset,
-                read_json(self.layout.base / CONFIG),
+                text_model.described(self.layout.base),
                 packed=self.data.facts["packed"],
             ),
             train=Tokens.load(self.layout.dataset / TRAIN),

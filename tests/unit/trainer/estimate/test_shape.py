@@ -6,6 +6,7 @@ import pytest
 from tests.unit.trainer import shapes
 
 from finetune_trainer.estimate import shape
+from finetune_trainer.models.base_config import text_config
 
 NORMS = {
     "gemma": 2,
@@ -58,9 +59,9 @@ def test_missing_size_has_no_shape(name: str) -> None:
 
 def test_text_part_of_a_multimodal_config_is_read() -> None:
     text = {key: value for key, value in shapes.SMOLLM2_135M.items() if not key.startswith("tie")}
-    found = shape.read({"model_type": "gemma3", "text_config": text})
+    found = shape.read(text_config({"model_type": "gemma3", "text_config": text}))
     assert found is not None
     assert found.tied
-    untied = shape.read({"tie_word_embeddings": False, "text_config": text})
+    untied = shape.read(text_config({"tie_word_embeddings": False, "text_config": text}))
     assert untied is not None
     assert not untied.tied

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import attention_choice, packed_attention
+from finetune_trainer.models import attention_choice, packed_attention, tensor_names
 from finetune_trainer.runtime import attention, capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.capabilities import Device
@@ -74,6 +74,7 @@ def _load(request: TrainRequest, device: Device, kernel: str) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **tensor_names.loading_options(request.base),
         )
     except ImportError as error:
         raise InvalidSpec(
