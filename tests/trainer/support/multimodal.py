@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.trainer.support import tiny
 
-TEXT = {**tiny.SHAPE, "head_dim": 16, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 2}
+TEXT = {**tiny.SHAPE, "head_dim": 32, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 2}
 IMAGES = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -35,7 +35,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "num_kv_shared_layers": 2,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
             "sliding_window": 64,
-            "global_head_dim": 32,
+            "global_head_dim": 64,
             "hidden_size_per_layer_input": 16,
             "vocab_size_per_layer_input": tiny.SHAPE["vocab_size"],
         },

@@ -45,7 +45,8 @@ def architecture(family: str) -> str | None:
     """Return the name of the causal language model of a ``model_type``; None if there is none."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(family)
+    found: str | None = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(family)
+    return found
 
 
 def extracted(folder: Path) -> str | None:

@@ -107,9 +107,9 @@ def start(
     scratch.mkdir(exist_ok=True)
     digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
     config = base_files.check_config(scratch, source=name)
+    shards = base_files.weight_files(scratch, repository.files)
     if job.training.lora.modules_to_save:
         architecture.require_untied(scratch, job.training.lora.modules_to_save, source=name)
-    shards = base_files.weight_files(scratch, repository.files)
     size = repository.size_of(shards)
     downloaded = bytes_below(scratch) - repository.size_of(small)
     disk.require(
