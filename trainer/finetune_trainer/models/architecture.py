@@ -17,15 +17,14 @@ from finetune_trainer.models import attention_layers, tensor_names, text_model
 from finetune_trainer.models.tensor_names import TensorNames
 
 
-def check(folder: Path, header: Header, *, source: str) -> TensorNames:
-    """Return the names of the model's tensors in the files of a base.
+def check(folder: Path, header: Header, names: TensorNames, *, source: str) -> None:
+    """Raise InvalidSpec if the weights of a base do not suit its config.json, or the trainer.
 
-    Raise InvalidSpec if weights are missing or have another shape than config.json states, or if
-    the model cannot be trained or merged.
+    Weights may be missing or have another shape than config.json states, or they cannot be merged.
+    names: the names of the model's tensors in the files.
     """
     model = text_model.build(folder)
     _require_decoder(model, source=source)
-    names = tensor_names.find(folder, header.tensors)
     missing = []
     for same, shape in _tensors(model):
         if same & names.converted:
@@ -45,7 +44,6 @@ def check(folder: Path, header: Header, *, source: str) -> TensorNames:
             f"{missing[0]} (missing tensors in total: {len(missing)}); choose another revision"
         )
     _require_mergeable(model, names, source=source)
-    return names
 
 
 def _tensors(model: Any) -> Iterator[tuple[set[str], tuple[int, ...]]]:

@@ -142,7 +142,8 @@ def _places(whole: Any, text: Any) -> Iterator[tuple[str, str]]:
         )
     yield _path(whole, theirs), _path(text, ours)
     ours, theirs = text.get_output_embeddings(), whole.get_output_embeddings()
-    yield _path(whole, theirs), _path(text, ours)
+    if ours is not None and theirs is not None:
+        yield _path(whole, theirs), _path(text, ours)
 
 
 def _path(model: Any, part: Any) -> str:

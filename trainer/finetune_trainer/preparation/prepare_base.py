@@ -14,7 +14,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import architecture, base_files, text_model
+from finetune_trainer.models import architecture, base_files, tensor_names, text_model
 from finetune_trainer.preparation import earlier_volume
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import read_json
@@ -152,9 +152,11 @@ def finish(
         download.repository, missing, download.folder, on_bytes=on_bytes
     )
     header = read_header(download.folder, download.shards)
-    model = architecture.check(download.folder, header, source=download.name).header(header)
+    names = tensor_names.find(download.folder, header.tensors)
+    model = names.header(header)
     check_targets(job, model, source=download.name)
     check_saved(job, model, source=download.name)
+    architecture.check(download.folder, header, names, source=download.name)
     log(f"base {download.name}: {disk.human(size)}, {download.text['model_type']}")
     return manifest.publish(
         download.folder,
