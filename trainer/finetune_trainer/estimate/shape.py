@@ -3,6 +3,7 @@
 Only families with known layers have a shape: a guess could refuse jobs that fit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,7 @@ class Shape:
         return {name: size for name, size in self.modules.items() if name in names}
 
 
-def read(config: dict[str, Any]) -> Shape | None:
+def read(config: Mapping[str, Any]) -> Shape | None:
     """Return the shape of a config.json; None if its family is unknown or a size is missing."""
     family = config.get("model_type")
     norms = SEPARATE.get(str(family)) or FUSED.get(str(family))
