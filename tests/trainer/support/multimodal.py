@@ -48,8 +48,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "layer_types": ["linear_attention", "full_attention"],
             "linear_num_key_heads": 2,
             "linear_num_value_heads": 4,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
         },
         "vision_config": {
             "depth": 1,
