@@ -22,7 +22,7 @@ def test_every_command_has_the_namespace_of_the_job(
     capsys: pytest.CaptureFixture[str], kubeconfig: Path | None
 ) -> None:
     text = summary(capsys, kubeconfig, public=True)
-    commands = re.findall(r"kubectl (?:port-forward|get|apply|delete)[^;\n]*", text)
+    commands = re.findall(r"kubectl (?:port-forward|get|apply|patch|delete)[^;\n]*", text)
     assert len(commands) >= 4
     assert [command for command in commands if "-n default" not in command] == []
 
