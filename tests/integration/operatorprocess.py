@@ -231,14 +231,12 @@ def starting(
     }
     log = folder / f"operator-{time.monotonic_ns()}.log"
     shorter = operator_forks.SHORT_DELAYS if forked and operator_forks.available() else ""
-    if command:
-        started = process([sys.executable, *command], log, variables)
-    elif shorter and not prelude and not environment:
+    if shorter and not prelude and not environment and not command:
         started = _forked(variables, log)
     else:
         first = shorter + prelude
         code = ["-c", f"{first}\n{_MAIN}"] if first else ["-m", "finetune_operator"]
-        started = process([sys.executable, *code], log, variables)
+        started = process([sys.executable, *(command or code)], log, variables)
     with started as running:
         yield OperatorProcess(
             process=running, metrics_port=metrics_port, probe_port=probe_port, log=log

@@ -1,5 +1,8 @@
 """Requests of the client, and the handling of responses, against an HTTP server."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from aiohttp import web
 from tests.fakes.kube_client import child, job
@@ -135,7 +138,7 @@ async def test_a_response_without_metadata_is_no_object(
     server.handler = handler
     metadata = {**_identity(), "namespace": "ns"}
     thing = child("Deployment", "x") | {"metadata": metadata, "spec": {}}
-    requests = {
+    requests: dict[str, Callable[[], Any]] = {
         "get": lambda: kube.get("Deployment", "ns", "x"),
         "create": lambda: kube.create(thing),
         "apply": lambda: kube.apply(thing),

@@ -205,7 +205,7 @@ KEYS: Thing = {"s3": {"secretRef": {"name": "platform-keys"}}}
 OWN_ENDPOINT: Thing = {"source": "s3://author/x", "s3": {"endpoint": "https://author:9000"}}
 AUTHORITY: Thing = {"caConfigMapRef": {"name": "platform-ca"}}
 WEB: Thing = {"source": ATTACKER, "sha256": DIGEST}
-FOREIGN = {
+FOREIGN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "token to a web server": ({"model": WEB}, {"model": _token("platform")}),
     "token to a dataset in a list": (
         {
