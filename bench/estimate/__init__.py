@@ -11,11 +11,11 @@ from bench.estimate import cases
 from bench.estimate.cases import Row
 from bench.estimate.trace import Case, trace
 from bench.table import table
+from finetune_trainer.attention import kernels
 from finetune_trainer.estimate import backends, memory, shape
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.memory import GIB, Step
-from finetune_trainer.runtime import attention
-from finetune_trainer.runtime.attention import AMPERE
+from finetune_trainer.runtime.cards import AMPERE
 
 GOAL = 0.05
 NOT_TRACED = "not traced: Unsloth's kernels need a GPU"
@@ -60,7 +60,7 @@ def compare(row: Row) -> Compared:
     """Trace a step and return its peak with the estimate."""
     found = shape.read(row.config)
     assert found is not None
-    kernel = attention.choose(
+    kernel = kernels.choose(
         row.recipe, packed=row.packed, capability=AMPERE, support=found.attention
     )
     step = Step(micro_batch=row.micro_batch, length=row.length, packed=row.packed, kernel=kernel)

@@ -31,9 +31,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer import sft_trainer
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.attention import packed_attention
+from finetune_trainer.attention.kernels import VARLEN
 from finetune_trainer.estimate.memory import Step
-from finetune_trainer.models import packed_attention
-from finetune_trainer.runtime.attention import VARLEN
 from finetune_trainer.training.backends import library_arguments
 
 BLOCK, DOUBLE_BLOCK = 64, 256

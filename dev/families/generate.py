@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from families import measure, tiny
-from finetune_trainer.runtime.attention_families import FILE, Family
+from finetune_trainer.attention.families import FILE, Family
 
 SECONDS = 180
 """Limit of one family."""
@@ -22,7 +22,7 @@ def rows(names: Sequence[str]) -> dict[str, Family]:
     import torch
     from transformers.utils import logging
 
-    from finetune_trainer.models import attention_probe  # noqa: F401
+    from finetune_trainer.attention import probe  # noqa: F401
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -80,13 +80,13 @@ def _short(row: Family) -> dict[str, Any]:
 
 def run(names: Sequence[str]) -> int:
     """Measure all families, or these, and write the table; return the exit status."""
-    from finetune_trainer.runtime import attention_families
+    from finetune_trainer.attention import families
 
     if unknown := sorted(set(names) - set(tiny.names())):
         print(f"no such family: {', '.join(unknown)}", file=sys.stderr)
         return 1
-    kept = dict(attention_families.table().families) if names else {}
+    kept = dict(families.table().families) if names else {}
     FILE.write_text(text(kept | rows(names or tiny.names())), encoding="utf-8")
     # The page is written from the new table.
-    attention_families.table.cache_clear()
+    families.table.cache_clear()
     return 0

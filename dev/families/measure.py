@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from families import tiny
-from finetune_trainer.runtime.attention import EAGER, SDPA, VARLEN
-from finetune_trainer.runtime.attention_families import LAYERS, Family
+from finetune_trainer.attention.families import LAYERS, Family
+from finetune_trainer.attention.kernels import EAGER, SDPA, VARLEN
 
 ORDER = (VARLEN, SDPA, EAGER)
 REASONS = (
@@ -32,13 +32,13 @@ def measure(family: str, **changed: Any) -> Any:
     """Return what one tiny model of a family computes. Raises NotTiny or Insensitive."""
     from transformers import AutoModelForCausalLM
 
-    from finetune_trainer.models import attention_probe
+    from finetune_trainer.attention import probe
 
     def build(kernel: str) -> Any:
         config = tiny.config(family, **changed)
         return AutoModelForCausalLM.from_config(config, attn_implementation=kernel).float()
 
-    return attention_probe.measure(build, vocabulary=tiny.VOCABULARY)
+    return probe.measure(build, vocabulary=tiny.VOCABULARY)
 
 
 def row(family: str) -> Family:
@@ -142,7 +142,7 @@ def _why(family: str, models: list[Any], padded: tuple[str, ...], packed: tuple[
 def _recurrent(family: str) -> bool:
     from transformers import AutoModelForCausalLM
 
-    from finetune_trainer.models import attention_layers
+    from finetune_trainer.attention import layers
 
     model = AutoModelForCausalLM.from_config(tiny.config(family))
-    return bool(attention_layers.inspect(model).recurrent)
+    return bool(layers.inspect(model).recurrent)

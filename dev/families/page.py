@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune_trainer.runtime import attention_families
-from finetune_trainer.runtime.attention import EAGER, SDPA, VARLEN
-from finetune_trainer.runtime.attention_families import Family, Table
+from finetune_trainer.attention import families
+from finetune_trainer.attention.families import Family, Table
+from finetune_trainer.attention.kernels import EAGER, SDPA, VARLEN
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs/reference/model-families.md"
@@ -92,7 +92,7 @@ def _notes(row: Family) -> str:
 
 def write() -> int:
     """Write the page; return the exit status."""
-    PAGE.write_text(text(attention_families.table()), encoding="utf-8")
+    PAGE.write_text(text(families.table()), encoding="utf-8")
     return 0
 
 
@@ -100,11 +100,11 @@ def check() -> int:
     """Report a page that differs from the table, and a table of another version; return 1 then."""
     import importlib.metadata
 
-    table, installed = attention_families.table(), importlib.metadata.version("transformers")
+    table, installed = families.table(), importlib.metadata.version("transformers")
     problems = []
     if table.transformers != installed:
         problems.append(
-            f"{attention_families.FILE.relative_to(REPOSITORY)} is of transformers "
+            f"{families.FILE.relative_to(REPOSITORY)} is of transformers "
             f"{table.transformers}, but {installed} is installed: run python dev/families run"
         )
     if not PAGE.exists() or PAGE.read_text("utf-8") != text(table):

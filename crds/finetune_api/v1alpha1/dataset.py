@@ -11,18 +11,9 @@ from finetune_api.base import LedgerModel
 from finetune_api.markers import Edit, field
 from finetune_api.rules import Rule, between, equals, excludes, is_set, matches
 from finetune_api.v1alpha1 import rows
-from finetune_api.v1alpha1.rows import Format, Rows
+from finetune_api.v1alpha1.rows import Format, Rows, ToolCallParser
 from finetune_api.v1alpha1.sources import Kind, prefix_of
 
-ToolCallParser = Literal[
-    "deepseek_v3",
-    "hermes",
-    "llama3_json",
-    "mistral",
-    "phi4_mini_json",
-    "pythonic",
-    "qwen3_coder",
-]
 PROMPT_PLACEHOLDER = "{prompt}"
 """Replaced by the prompt in a promptFormat."""
 

@@ -15,6 +15,17 @@ Format = Literal["alpaca", "messages", "sharegpt", "prompt-completion", "text"]
 AUTO: Literal["auto"] = "auto"
 """Value of ``format`` with which prepare detects the format."""
 
+ToolCallParser = Literal[
+    "deepseek_v3",
+    "hermes",
+    "llama3_json",
+    "mistral",
+    "phi4_mini_json",
+    "pythonic",
+    "qwen3_coder",
+]
+"""Parsers of tool calls in vLLM, as --tool-call-parser names them."""
+
 CONFIG = r'^[^<>:"`\\|?*\x00-\x1f\x7f]{1,128}$'
 """Names of configurations: those that the ``datasets`` library allows, and folders."""
 

@@ -47,8 +47,8 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     """
     import numpy as np
 
+    from finetune_trainer.attention.kernels import ALL
     from finetune_trainer.data.token_store import Tokens
-    from finetune_trainer.runtime.attention import ALL
     from finetune_trainer.training import backends
     from finetune_trainer.training.backends import TrainRequest
     from finetune_trainer.training.backends.trainer import Trainer

@@ -1,6 +1,7 @@
 """The memory formula of each backend, for the versions in constraints/trainer.txt."""
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.attention.kernels import WITHOUT_MASK
 from finetune_trainer.estimate.memory import COMPUTE_BYTES, BackendFormula, Layer, Step
 from finetune_trainer.estimate.shape import (
     FUSED,
@@ -9,7 +10,6 @@ from finetune_trainer.estimate.shape import (
     SCALED,
     Shape,
 )
-from finetune_trainer.runtime.attention import WITHOUT_MASK
 
 TRL_CHUNK = 256
 """Tokens per chunk of logits in TRL 1.14 (``sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE``)."""

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.attention.kernels import WITHOUT_MASK
 from finetune_trainer.estimate.shape import Shape
-from finetune_trainer.runtime.attention import WITHOUT_MASK
 
 GIB = 2**30
 CONTEXT = int(0.6 * GIB)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.runtime import attention_families
-from finetune_trainer.runtime.attention import ALL, Support
+from finetune_trainer.attention import families
+from finetune_trainer.attention.kernels import ALL, Support
 
 SEPARATE = {
     "llama": 2,
@@ -148,7 +148,7 @@ def read(config: Mapping[str, Any]) -> Shape | None:
         norms=norms,
         context=context if isinstance(context, int) else None,
         modules=modules,
-        attention=attention_families.support(config),
+        attention=families.support(config),
         capped_logits=bool(config.get("final_logit_softcapping", family == "gemma2")),
         masks=2 if family in WINDOWED else 1,
     )

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.attention import layers as attention_layers
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import attention_layers, tensor_names, text_model
+from finetune_trainer.models import tensor_names, text_model
 from finetune_trainer.models.tensor_names import TensorNames
 
 

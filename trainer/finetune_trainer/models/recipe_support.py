@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.attention import families, kernels
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.models import base_config, liger, merged_dtype, multimodal
 from finetune_trainer.runtime import capabilities
@@ -24,4 +25,4 @@ def check_base(recipe: Training, options: EstimateOptions, config: Mapping[str, 
     liger.check_family(recipe, text.get("model_type", config.get("model_type")))
     multimodal.check_serving(options, config)
     merged_dtype.check_cards(options, text)
-    capabilities.check_attention(recipe, text, options.card)
+    kernels.check_cards(recipe, options.cards, families.support(text))

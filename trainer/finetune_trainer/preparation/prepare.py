@@ -11,15 +11,12 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.dataset import DatasetRows, EvaluationData
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.resources import Backend
+from finetune_trainer.attention import choice as attention_choice
+from finetune_trainer.attention import kernels
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import (
-    architecture,
-    attention_choice,
-    backend_choice,
-    recipe_support,
-)
+from finetune_trainer.models import architecture, backend_choice, recipe_support
 from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import (
     earlier_volume,
@@ -76,7 +73,7 @@ def run(
         job = backend_choice.follow(job, backend)
         recipe_support.check_base(job.training, options, download.config)
         attention = attention_choice.choose(download.text, architecture.layers(download.folder))
-        attention_choice.check(job.training, options.cards, attention)
+        kernels.check_cards(job.training, options.cards, attention)
         if attention.reason:
             log(f"attention kernels: {attention.reason}")
         job = attention_choice.follow(job, options.cards, attention)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_trainer.attention.kernels import Support
 from finetune_trainer.data.dataset import Prepared
 from finetune_trainer.errors import VolumeFull
 from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
 from finetune_trainer.runtime import disk
-from finetune_trainer.runtime.attention import Support
 from finetune_trainer.runtime.log import log
 
 

@@ -1,14 +1,10 @@
 """What a device and this image can compute, and the checks of a recipe against device or card."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
-from finetune_trainer.runtime import attention, attention_families
-from finetune_trainer.runtime.attention import AMPERE
-from finetune_trainer.runtime.cards import MIN_CAPABILITY, Card
+from finetune_trainer.runtime.cards import AMPERE, MIN_CAPABILITY, Card
 
 MIN_DRIVER = "R580"
 """The oldest NVIDIA driver that runs CUDA 13."""
@@ -72,15 +68,6 @@ def check_ahead(recipe: Training, card: Card | None) -> None:
     _check(recipe, name, ampere=card is None or card.is_ampere)
 
 
-def check_attention(recipe: Training, config: Mapping[str, Any], card: Card | None) -> None:
-    """Raise InvalidSpec if the recipe sets a kernel or packing that does not suit the base.
-
-    config: config.json of the base. card: as in ``check_ahead``.
-    """
-    capability = AMPERE if card is None else card.capability
-    attention.check(recipe, capability=capability, support=attention_families.support(config))
-
-
 def _check(recipe: Training, name: str, *, ampere: bool) -> None:
     advanced = recipe.advanced
     if ampere:
@@ -90,7 +77,7 @@ def _check(recipe: Training, name: str, *, ampere: bool) -> None:
             f"{name} does not support bfloat16: set training.advanced.quantization.computeDtype to "
             "float16, or use spec.placement to select an Ampere or later card"
         )
-    if advanced.attn_implementation == attention.FLASH:
+    if advanced.attn_implementation == "flash_attention_2":
         raise InvalidSpec(
             f"training.advanced.attnImplementation is flash_attention_2, which {name} does not "
             "support: set attnImplementation to auto or sdpa, or use spec.placement to select an "

@@ -18,6 +18,8 @@ MIG_USABLE = 0.9
 of an H100 (98 %), and 4.75 GiB for an eighth of an A100 with 40 GB (95 %)."""
 SIMILARITY = 0.8
 """Similarity from which a name is suggested. Below it, names of other cards are similar, too."""
+AMPERE = (8, 0)
+"""Compute capability from which a card has bfloat16 and runs FlashAttention-2."""
 MIN_CAPABILITY = (7, 5)
 """Turing, the oldest architecture in the PyTorch and bitsandbytes of this image (CUDA 13)."""
 
@@ -36,7 +38,7 @@ class Card:
     @property
     def is_ampere(self) -> bool:
         """Whether the card is Ampere or later: it has bfloat16 and runs FlashAttention-2."""
-        return self.capability >= (8, 0)
+        return self.capability >= AMPERE
 
     @property
     def gib(self) -> float:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
+from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, Stopped, Transient
-from finetune_trainer.models import attention_choice, backend_choice, text_model
+from finetune_trainer.models import backend_choice, text_model
 from finetune_trainer.reporting import event_file
 from finetune_trainer.reporting.event_file import EventFile
 from finetune_trainer.reporting.loss_history import LossHistory
@@ -31,7 +32,6 @@ from finetune_trainer.training import backends, base_check, results
 from finetune_trainer.training.early_stopping import EvaluationHistory
 from finetune_trainer.training.monitor import Cadence, Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings, OomFallback
-from finetune_trainer.training.results import CompletedTraining
 from finetune_trainer.volume_layout import Layout
 
 DEFAULT_MICRO_BATCH = 2
@@ -111,7 +111,7 @@ class _Run:
         if not trained.complete:
             self._raise_why_it_stopped(trained.step)
         self.progress.enter("saving")
-        finished = CompletedTraining(
+        finished = results.CompletedTraining(
             job=self.job,
             layout=self.layout,
             base=self.base,
@@ -198,17 +198,14 @@ class _Run:
                 eval_loss=last.loss if last else None,
             )
         held_out = self.layout.dataset / HELD_OUT
+        packed, config = self.data.facts["packed"], text_model.described(self.layout.base)
         request = backends.TrainRequest(
             base=self.layout.base,
             source=self.base.facts["source"].removeprefix("hf://"),
             commit=self.base.facts["baseCommit"],
             recipe=self.job.training,
-            packed=self.data.facts["packed"],
-            attention=attention_choice.load(
-                self.layout.dataset,
-                text_model.described(self.layout.base),
-                packed=self.data.facts["packed"],
-            ),
+            packed=packed,
+            attention=attention_choice.load(self.layout.dataset, config, packed=packed),
             train=Tokens.load(self.layout.dataset / TRAIN),
             held_out=Tokens.load(held_out) if held_out.is_file() else None,
             max_steps=self.max_steps,
@@ -216,9 +213,7 @@ class _Run:
             scratch=self.layout.scratch("checkpoint"),
             checkpoint=checkpoint,
             publish_checkpoint=self._publish_checkpoint,
-            checkpoint_of=lambda step: checkpoints.of_step(
-                self.layout.checkpoints, step, key=self.key
-            ),
+            checkpoint_of=lambda at: checkpoints.of_step(self.layout.checkpoints, at, key=self.key),
         )
         self.events = EventFile(self.layout.tensorboard / event_file.FILE, self.history)
         try:

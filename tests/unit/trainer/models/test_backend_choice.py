@@ -7,11 +7,11 @@ import pytest
 
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
+from finetune_trainer.attention import families
+from finetune_trainer.attention.kernels import ALL
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import UNSLOTH_FAMILIES, Facts
-from finetune_trainer.runtime import attention_families
-from finetune_trainer.runtime.attention import ALL
 
 PLAIN = {"trl": "1.14.2"}
 WITH_UNSLOTH = {"trl": "1.14.2", "unsloth": "2026.10.9"}
@@ -134,4 +134,4 @@ def test_installed_backends_have_versions() -> None:
 
 def test_rows_of_unsloth_families_may_be_packed() -> None:
     for family in UNSLOTH_FAMILIES:
-        assert attention_families.support({"model_type": family}).packed == ALL.packed
+        assert families.support({"model_type": family}).packed == ALL.packed

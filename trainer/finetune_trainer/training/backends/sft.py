@@ -14,14 +14,15 @@ from transformers.integrations.neftune import activate_neftune
 from trl.trainer.sft_config import SFTConfig
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.attention import packed_attention
+from finetune_trainer.attention.kernels import FLASH, VARLEN
 from finetune_trainer.checkpointing.adapter_files import WEIGHTS
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import cpu_bfloat16, liger, packed_attention
+from finetune_trainer.models import cpu_bfloat16, liger
 from finetune_trainer.quantization import quant_state
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.attention import FLASH, VARLEN
 from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import (

@@ -10,9 +10,11 @@ from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.attention import choice as attention_choice
+from finetune_trainer.attention import kernels, packed_attention
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import attention_choice, packed_attention, tensor_names
-from finetune_trainer.runtime import attention, capabilities
+from finetune_trainer.models import tensor_names
+from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.training.backends import (
@@ -49,13 +51,13 @@ class TrlBackend:
 def _choose(request: TrainRequest, device: Device) -> str:
     """Return the attention kernel to request from transformers."""
     capability = device.capability if device.cuda else None
-    attention.check(request.recipe, capability=capability, support=request.attention)
+    kernels.check(request.recipe, capability=capability, support=request.attention)
     if request.packed:
         attention_choice.require_apart(request.recipe, capability, request.attention)
-    chosen = attention.choose(
+    chosen = kernels.choose(
         request.recipe, packed=request.packed, capability=capability, support=request.attention
     )
-    if chosen == attention.VARLEN:
+    if chosen == kernels.VARLEN:
         packed_attention.register()
     return chosen
 

@@ -2,21 +2,21 @@
 
 FlashAttention-2 comes from the package ``flash-attn`` where an image contains it, and from PyTorch
 otherwise (``varlen``). Neither builds an attention mask, unlike the other kernels. Which kernels
-compute a model correctly is measured for each family (``attention_families``).
+compute a model correctly is measured for each family (``families``).
 """
 
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.runtime.cards import AMPERE, Card
 
 FLASH, SDPA, EAGER = "flash_attention_2", "sdpa", "eager"
 VARLEN = "varlen"
 """PyTorch's own FlashAttention-2, which receives the borders of the rows."""
 WITHOUT_MASK = frozenset({FLASH, VARLEN})
-AMPERE = (8, 0)
-"""Compute capability from which FlashAttention-2 runs."""
 LARGEST_HEAD = 256
 """Largest head size that FlashAttention-2 supports."""
 
@@ -95,6 +95,17 @@ def check(recipe: Training, *, capability: tuple[int, int] | None, support: Supp
             f"training.packing is always, but rows cannot be packed for the base: {reason}. Set "
             "packing to auto or never"
         )
+
+
+def check_cards(recipe: Training, cards: Iterable[Card], support: Support) -> None:
+    """Raise InvalidSpec if the recipe sets what a base or one of the cards does not support."""
+    for capability in capabilities(cards):
+        check(recipe, capability=capability, support=support)
+
+
+def capabilities(cards: Iterable[Card]) -> list[tuple[int, int]]:
+    """Return the compute capabilities of cards; that of Ampere if none is known."""
+    return [card.capability for card in cards] or [AMPERE]
 
 
 def uses_package(recipe: Training, capability: tuple[int, int] | None) -> bool:

@@ -1,6 +1,6 @@
 """Which attention kernels compute a model correctly: the measured table of model families.
 
-``make conformance`` writes the table (``attention_families.json``) for one version of transformers.
+``make conformance`` writes the table (``families.json``) for one version of transformers.
 A model that the table does not cover trains with SDPA and without packing: its family, a type of
 its layers, or the version of transformers is another one.
 """
@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.attention.kernels import EAGER, LARGEST_HEAD, SDPA, VARLEN, Support
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime.attention import EAGER, LARGEST_HEAD, SDPA, VARLEN, Support
 
-FILE = Path(__file__).with_name("attention_families.json")
+FILE = Path(__file__).with_name("families.json")
 LAYERS = ("layer_types", "layers_block_type", "block_types")
 """Fields of a config.json with the type of each layer."""
 HEADS = ("head_dim", "global_head_dim", "swa_head_dim", "qk_head_dim", "attention_head_dim")

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.models import packed_attention
-from finetune_trainer.runtime.attention import EAGER, SDPA, VARLEN
+from finetune_trainer.attention import packed_attention
+from finetune_trainer.attention.kernels import EAGER, SDPA, VARLEN
 
 LENGTHS = (13, 19, 10)
 """Lengths of the rows. Sliding windows and chunks of a tiny model should be shorter."""

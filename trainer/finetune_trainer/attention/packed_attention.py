@@ -21,7 +21,7 @@ from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from finetune_trainer.runtime.attention import LARGEST_HEAD, VARLEN
+from finetune_trainer.attention.kernels import LARGEST_HEAD, VARLEN
 
 Collator = Callable[[list[dict[str, Any]]], dict[str, Any]]
 

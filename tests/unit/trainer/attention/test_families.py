@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer.attention import families
+from finetune_trainer.attention.families import Family, Table, support
+from finetune_trainer.attention.kernels import ALL, Support
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime import attention_families
-from finetune_trainer.runtime.attention import ALL, Support
-from finetune_trainer.runtime.attention_families import Family, Table, support
 
 LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32}
 NESTED: dict[str, Any] = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}
 
 
 def test_table_is_that_of_the_pinned_transformers() -> None:
-    assert attention_families.table().transformers == importlib.metadata.version("transformers")
+    assert families.table().transformers == importlib.metadata.version("transformers")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_large_heads_exclude_flash_attention(config: dict[str, Any]) -> None:
 def test_soft_capping_and_attention_dropout_are_read_from_the_config(
     config: dict[str, Any], capped: bool
 ) -> None:
-    assert attention_families.is_capped(config) is capped
+    assert families.is_capped(config) is capped
 
 
 def test_soft_capping_that_is_on_by_default_counts() -> None:
@@ -145,13 +145,13 @@ def test_decoder_of_an_encoder_family_is_accepted() -> None:
 
 def test_rejected_family_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Table(transformers="1", families={"odd": Family(rejected="it is odd")})
-    monkeypatch.setattr(attention_families, "table", lambda: rows)
+    monkeypatch.setattr(families, "table", lambda: rows)
     with pytest.raises(InvalidSpec, match="family odd, which cannot be trained: it is odd"):
         support({"model_type": "odd"})
 
 
 def test_family_that_could_not_be_measured_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Table(transformers="1", families={"odd": Family(unmeasured="it is odd")})
-    monkeypatch.setattr(attention_families, "table", lambda: rows)
+    monkeypatch.setattr(families, "table", lambda: rows)
     found = support({"model_type": "odd"})
     assert found == Support(padded=("sdpa", "eager"), packed=(), reason=found.reason, unknown=True)

@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.models.llama import modeling_llama
 
-from finetune_trainer.models import packed_attention
-from finetune_trainer.runtime.attention import VARLEN
+from finetune_trainer.attention import packed_attention
+from finetune_trainer.attention.kernels import VARLEN
 
 LENGTHS = (5, 9, 1, 3)
 SIZES: dict[str, Any] = {

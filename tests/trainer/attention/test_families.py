@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from families import measure, page, tiny
-from finetune_trainer.models import attention_layers
-from finetune_trainer.runtime import attention_families
-from finetune_trainer.runtime.attention_families import Family
+from finetune_trainer.attention import families, layers
+from finetune_trainer.attention.families import Family
 
 KINDS = {
     "plain attention": "llama",
@@ -27,11 +26,11 @@ KINDS = {
 
 @pytest.mark.parametrize("family", KINDS.values(), ids=KINDS)
 def test_measurement_is_that_of_the_table(family: str) -> None:
-    assert measure.row(family) == attention_families.table().families[family]
+    assert measure.row(family) == families.table().families[family]
 
 
 def test_table_has_all_families_of_transformers() -> None:
-    assert sorted(attention_families.table().families) == tiny.names()
+    assert sorted(families.table().families) == tiny.names()
 
 
 def test_page_is_that_of_the_table() -> None:
@@ -86,7 +85,7 @@ def built(request: pytest.FixtureRequest) -> Any:
     indirect=["built"],
 )
 def test_layers_that_are_not_attention_are_found_in_the_model(built: Any, recurrent: bool) -> None:
-    assert bool(attention_layers.inspect(built).recurrent) is recurrent
+    assert bool(layers.inspect(built).recurrent) is recurrent
 
 
 @pytest.mark.parametrize(
@@ -100,12 +99,12 @@ def test_layers_that_are_not_attention_are_found_in_the_model(built: Any, recurr
     indirect=["built"],
 )
 def test_largest_head_of_any_layer_is_found_in_the_model(built: Any, largest: int) -> None:
-    assert attention_layers.inspect(built).largest_head == largest
+    assert layers.inspect(built).largest_head == largest
 
 
 def test_probe_detects_a_kernel_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement of a family whose packed rows see each other is not that of the table."""
-    from finetune_trainer.models import packed_attention
+    from finetune_trainer.attention import packed_attention
 
     monkeypatch.setattr(packed_attention, "with_borders", lambda collate: collate)
     found = measure.measure("llama")

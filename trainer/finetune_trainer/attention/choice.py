@@ -14,10 +14,10 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.attention import families, kernels
+from finetune_trainer.attention.kernels import EAGER, Support
+from finetune_trainer.attention.layers import Layers
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models.attention_layers import Layers
-from finetune_trainer.runtime import attention, attention_families
-from finetune_trainer.runtime.attention import AMPERE, EAGER, Support
 from finetune_trainer.runtime.cards import Card
 from finetune_trainer.runtime.files import read_json, write_json
 
@@ -30,8 +30,8 @@ def choose(config: Mapping[str, Any], layers: Layers) -> Support:
 
     config: config.json of the base. layers: of the model that it describes.
     """
-    found = attention_families.support(complete(config), transformers=installed())
-    found = attention_families.without_large_heads(found, layers.largest_head)
+    found = families.support(complete(config), transformers=installed())
+    found = families.without_large_heads(found, layers.largest_head)
     if found.unknown and not layers.sdpa:
         found = dataclasses.replace(found, padded=(EAGER,))
     if layers.recurrent and found.packed:
@@ -44,17 +44,12 @@ def choose(config: Mapping[str, Any], layers: Layers) -> Support:
     return found
 
 
-def check(recipe: Training, cards: Iterable[Card], support: Support) -> None:
-    """Raise InvalidSpec if the recipe sets what a base or one of the cards does not support."""
-    for capability in _capabilities(cards):
-        attention.check(recipe, capability=capability, support=support)
-
-
 def follow(job: JobConfig, cards: Iterable[Card], support: Support) -> JobConfig:
     """Return a job that packs rows only if they stay apart on each of its cards."""
     recipe = job.training
     if recipe.packing == "never" or all(
-        attention.packs(recipe, capability=each, support=support) for each in _capabilities(cards)
+        kernels.packs(recipe, capability=each, support=support)
+        for each in kernels.capabilities(cards)
     ):
         return job
     unpacked = recipe.model_copy(update={"packing": "never"})
@@ -90,7 +85,7 @@ def load(folder: Path, config: Mapping[str, Any], *, packed: bool) -> Support:
     found = Support(**{**written, **lists})
     if version == installed():
         return found
-    here = attention_families.support(complete(config), transformers=installed())
+    here = families.support(complete(config), transformers=installed())
     found = dataclasses.replace(
         found,
         padded=_both(found.padded, here.padded) or here.padded,
@@ -109,7 +104,7 @@ def load(folder: Path, config: Mapping[str, Any], *, packed: bool) -> Support:
 
 def require_apart(recipe: Training, capability: tuple[int, int] | None, support: Support) -> None:
     """Raise InvalidSpec if packed rows would see each other on this device."""
-    if not attention.packs(recipe, capability=capability, support=support):
+    if not kernels.packs(recipe, capability=capability, support=support):
         raise InvalidSpec(
             "the prepare stage packed the rows for another GPU: on this one, the attention kernel "
             "of the base would not keep them apart. Set training.packing to never, or use "
@@ -133,7 +128,3 @@ def installed() -> str:
 
 def _both(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
     return tuple(each for each in one if each in set(other))
-
-
-def _capabilities(cards: Iterable[Card]) -> list[tuple[int, int]]:
-    return [card.capability for card in cards] or [AMPERE]

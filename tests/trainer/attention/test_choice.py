@@ -9,17 +9,17 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support import tiny
 from tests.trainer.support.hub import Hub
 
-from families import tiny as families
+from families import tiny as tiny_families
+from finetune_trainer.attention import choice as attention_choice
+from finetune_trainer.attention import families
+from finetune_trainer.attention.kernels import Support
+from finetune_trainer.attention.layers import Layers
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import attention_choice
-from finetune_trainer.models.attention_layers import Layers
-from finetune_trainer.runtime import attention_families
-from finetune_trainer.runtime.attention import Support
 
 LLAMA: dict[str, Any] = {"model_type": "llama", "head_dim": 16}
 PLAIN = Layers(recurrent=(), largest_head=16, sdpa=True)
-VERSION = attention_families.table().transformers
+VERSION = families.table().transformers
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def _model(hub: Hub, folder: Path, family: str) -> str:
 
     torch.manual_seed(1)
     made = AutoModelForCausalLM.from_config(
-        families.config(family, vocab_size=320), dtype=torch.bfloat16
+        tiny_families.config(family, vocab_size=320), dtype=torch.bfloat16
     )
     made.get_input_embeddings().weight.data.normal_(std=0.02)
     made.save_pretrained(folder / family)

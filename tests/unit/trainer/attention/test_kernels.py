@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
+from finetune_trainer.attention import kernels
+from finetune_trainer.attention.kernels import ALL, Support
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime import attention
-from finetune_trainer.runtime.attention import ALL, Support
 
 CPU, T4, A10G = None, (7, 5), (8, 6)
 
@@ -58,7 +58,7 @@ def _without_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kernel_without_the_package_flash_attn(
     wanted: str, capability: tuple[int, int] | None, packed: bool, support: Support, expected: str
 ) -> None:
-    chosen = attention.choose(recipe(wanted), packed=packed, capability=capability, support=support)
+    chosen = kernels.choose(recipe(wanted), packed=packed, capability=capability, support=support)
     assert chosen == expected
 
 
@@ -79,11 +79,11 @@ def test_package_is_preferred_where_it_runs(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
     for support in (ALL, CAPPED):
-        chosen = attention.choose(
+        chosen = kernels.choose(
             recipe(compute=compute), packed=True, capability=capability, support=support
         )
         assert chosen == (expected if capability or not support.capped else "sdpa")
-    chosen = attention.choose(
+    chosen = kernels.choose(
         recipe(compute=compute), packed=False, capability=capability, support=SDPA_ONLY
     )
     assert chosen == "sdpa"
@@ -105,35 +105,35 @@ def test_package_is_preferred_where_it_runs(
 def test_rows_are_packed_where_the_kernel_keeps_them_apart(
     wanted: str, capability: tuple[int, int] | None, support: Support, expected: bool
 ) -> None:
-    found = attention.packs(recipe(wanted), capability=capability, support=support)
+    found = kernels.packs(recipe(wanted), capability=capability, support=support)
     assert found is expected
 
 
 def test_flash_attention_is_refused_for_a_base_that_it_does_not_support() -> None:
     wanted = recipe("flash_attention_2")
-    attention.check(wanted, capability=A10G, support=ALL)
-    attention.check(recipe(), capability=A10G, support=CAPPED)
+    kernels.check(wanted, capability=A10G, support=ALL)
+    kernels.check(recipe(), capability=A10G, support=CAPPED)
     with pytest.raises(InvalidSpec, match="soft-capping or dropout of the attention"):
-        attention.check(wanted, capability=A10G, support=CAPPED)
+        kernels.check(wanted, capability=A10G, support=CAPPED)
     with pytest.raises(
         InvalidSpec,
         match=r"attnImplementation is flash_attention_2, which cannot train the base: it is "
         r"special\. Set attnImplementation to auto",
     ):
-        attention.check(wanted, capability=A10G, support=SDPA_ONLY)
+        kernels.check(wanted, capability=A10G, support=SDPA_ONLY)
     with pytest.raises(InvalidSpec, match=r"attnImplementation is sdpa, which .* it has sinks"):
-        attention.check(recipe("sdpa"), capability=A10G, support=EAGER_ONLY)
-    attention.check(recipe("eager"), capability=A10G, support=EAGER_ONLY)
+        kernels.check(recipe("sdpa"), capability=A10G, support=EAGER_ONLY)
+    kernels.check(recipe("eager"), capability=A10G, support=EAGER_ONLY)
 
 
 def test_packing_is_refused_where_the_rows_would_see_each_other() -> None:
     always = recipe(packing="always")
-    attention.check(always, capability=A10G, support=ALL)
-    attention.check(always, capability=A10G, support=VARLEN_PACKS)
-    attention.check(recipe(), capability=A10G, support=UNPACKED)
+    kernels.check(always, capability=A10G, support=ALL)
+    kernels.check(always, capability=A10G, support=VARLEN_PACKS)
+    kernels.check(recipe(), capability=A10G, support=UNPACKED)
     with pytest.raises(
         InvalidSpec, match=r"packing is always, but .*it has other layers. Set packing to auto"
     ):
-        attention.check(always, capability=A10G, support=UNPACKED)
+        kernels.check(always, capability=A10G, support=UNPACKED)
     with pytest.raises(InvalidSpec, match="its masks ignore the rows"):
-        attention.check(always, capability=T4, support=VARLEN_PACKS)
+        kernels.check(always, capability=T4, support=VARLEN_PACKS)
