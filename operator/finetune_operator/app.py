@@ -1,7 +1,8 @@
 """The operator, as kopf runs it: what happens at the start, for each event, and at the end.
 
-``python -m finetune_operator`` and ``kopf run -m finetune_operator.app -A`` both start it.
-``environment`` lists the variables that configure it.
+``python -m finetune_operator`` and ``kopf run -m finetune_operator.app -A`` both start it; if the
+configuration names ``watchNamespaces``, ``kopf run`` needs the same names as ``-n`` instead of
+``-A``. ``environment`` lists the variables that configure it.
 
 kopf owns the process: its event loop, its signals and the watch of our own kinds of objects, each
 of which has one handler here. A handler stores the object, and the store wakes the work queue;
@@ -30,11 +31,11 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     kopf_settings.configure(settings)
     variables = environment.read(os.environ)
     config = environment.load_config(variables.config_file)
-    if settings.peering.clusterwide and config.watch_namespaces:
-        options = " ".join(f"-n {name}" for name in config.watch_namespaces)
+    if settings.peering.clusterwide == bool(config.watch_namespaces):
+        options = " ".join(f"-n {name}" for name in config.watch_namespaces) or "-A"
         raise kopf.PermanentError(
-            f"{variables.config_file}: watchNamespaces restricts the operator to namespaces, but "
-            f"kopf watches all of them. Replace -A by: {options}"
+            f"{variables.config_file}: kopf must watch the namespaces in watchNamespaces, or all "
+            f"of them if there are none. Run kopf with: {options}"
         )
     logs.configure(config.log_level)
     memo.manager = await manager.start(config, variables)

@@ -70,11 +70,15 @@ class Manager:
 
     async def stop(self) -> None:
         """Stop all parts. Raises the error that ended one of them before."""
+        ended = self.parts.done()
+        self.parts.remove_done_callback(_end_process)
         self.parts.cancel()
-        (end,) = await asyncio.gather(self.parts, return_exceptions=True)
+        (result,) = await asyncio.gather(self.parts, return_exceptions=True)
         await self.resources.aclose()
-        if isinstance(end, Exception):
-            raise end
+        if isinstance(result, Exception):
+            raise result
+        if ended:
+            raise RuntimeError("a part of the operator ended without an error")
         logger.info("stopped")
 
 
@@ -133,10 +137,9 @@ async def start(config: OperatorConfig, environment: Environment) -> Manager:
     raise AssertionError("unreachable: the stack suppresses no exception")
 
 
-def _end_process(parts: asyncio.Task[None]) -> None:
-    """Let kopf stop the process, unless ``stop`` has cancelled the parts."""
-    if not parts.cancelled():
-        signal.raise_signal(signal.SIGTERM)
+def _end_process(_: asyncio.Task[None]) -> None:
+    """Let kopf stop the process."""
+    signal.raise_signal(signal.SIGTERM)
 
 
 async def _wait_for_crd(kube: Kube) -> None:

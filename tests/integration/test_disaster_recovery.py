@@ -201,7 +201,8 @@ def test_the_crd_is_deleted_and_restored(recovery: Recovery, tmp_path: Path) -> 
             "the claim with an owner is deleted",
             lambda: not lost.items("persistentvolumeclaims"),
         )
-        assert running.process.poll() is None
+        # Without the CRD, there is nothing to watch: the next process waits for it.
+        assert running.process.wait(controlplane.PATIENCE_SECONDS) == 1
     (kept,) = places["kept-volume"].items("persistentvolumeclaims")
     assert kept["metadata"]["uid"] == backups["kept-volume"].claims[0]["metadata"]["uid"]
     controlplane.install_crd(recovery.plane)

@@ -46,7 +46,7 @@ def test_kopf_run_starts_the_operator(
         control_plane, tmp_path, namespaced, command=[*command, "-A"]
     ) as wrong:
         assert wrong.process.wait(PATIENCE_SECONDS) == 1
-    assert f"Replace -A by: -n {place.name}" in wrong.log.read_text()
+    assert f"Run kopf with: -n {place.name}" in wrong.log.read_text()
     with operatorprocess.operator(
         control_plane, tmp_path, namespaced, command=[*command, "-n", place.name]
     ) as running:

@@ -32,7 +32,10 @@ Right = tuple[str, str, str]
 """Verb, API group, resource with its subresource."""
 
 # Required by the admission plugin for owner references, not by a request.
-IN_NO_REQUEST = {("update", "finetune.dev", "finetunejobs/finalizers")}
+IN_NO_REQUEST = {
+    ("update", "finetune.dev", "finetunejobs/finalizers"),
+    ("delete", "networking.k8s.io", "networkpolicies"),
+}
 
 
 def bindings(rendered: Rendered) -> list[dict[str, Any]]:

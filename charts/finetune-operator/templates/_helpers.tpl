@@ -131,7 +131,8 @@ rules:
   verbs: [get, list, watch, create, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch]
+  # They are not deleted. The API server may require this verb for a change of the owners.
+  verbs: [get, list, watch, create, patch, delete]
 # Diagnosis: why a pod does not run.
 - apiGroups: [""]
   resources: [pods]

@@ -8,6 +8,7 @@ added to a list of named entries: another owner, a label of the pod template, a 
 from typing import Any
 
 from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import Terminal
 from finetune_operator.objects.contents import surplus
 from finetune_operator.objects.naming import VOLUME, has_exact_owners
 from finetune_operator.types import Object, Patch
@@ -22,8 +23,15 @@ async def apply_exactly(kube: Kube, body: Object, existing: Object | None) -> Ob
         # First: the API server rejects the apply while another owner is the controller.
         owners = {"metadata": {"ownerReferences": body["metadata"]["ownerReferences"]}}
         existing = await patched(kube, Patch(object=existing, changes=owners))
-    version = {} if existing is None else fence(existing)
-    written = await kube.apply({**body, "metadata": {**body["metadata"], **version}})
+    try:
+        written = await _applied(kube, body, existing)
+    except Terminal:
+        # A value of another client can make the merged object invalid: a port with another number
+        # stays next to ours, with the same name.
+        corrected = await _without_surplus(kube, body) if existing is not None else None
+        if corrected is None:
+            raise
+        written = await _applied(kube, body, corrected)
     if body["kind"] == VOLUME:
         # Its spec also has the values of its provisioner.
         return written
@@ -32,6 +40,20 @@ async def apply_exactly(kube: Kube, body: Object, existing: Object | None) -> Ob
         return written
     # Without the version: a controller that reacts to the apply may have written the status.
     return await kube.merge(written, {**others, "metadata": {"uid": written["metadata"]["uid"]}})
+
+
+async def _applied(kube: Kube, body: Object, existing: Object | None) -> Object:
+    version = {} if existing is None else fence(existing)
+    return await kube.apply({**body, "metadata": {**body["metadata"], **version}})
+
+
+async def _without_surplus(kube: Kube, body: Object) -> Object | None:
+    """Remove the values of other clients from an object; return it, or None if it has none."""
+    metadata = body["metadata"]
+    live = await kube.get(body["kind"], metadata["namespace"], metadata["name"])
+    if live is None or body["kind"] == VOLUME or not (others := surplus(body, live)):
+        return None
+    return await patched(kube, Patch(object=live, changes=others))
 
 
 async def patched(kube: Kube, patch: Patch) -> Object:

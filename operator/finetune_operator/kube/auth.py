@@ -14,6 +14,7 @@ Rejected credentials are loaded again: a token file is replaced long before its 
 """
 
 import asyncio
+import logging
 import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,6 +35,8 @@ from finetune_operator.kube.page_size import KOPF_PAGE
 RETRY_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0
 NEVER = timedelta(days=3650)
+
+logger = logging.getLogger("finetune_operator.auth")
 
 
 async def load(configuration: Configuration) -> None:
@@ -62,14 +65,17 @@ async def kopf_login(**_: Any) -> kopf.AiohttpSession:
     """Return a session for kopf as soon as the API server accepts its credentials.
 
     kopf logs in again after a 401, and ends if a login returns what it tried before. So this
-    returns only accepted credentials, with an expiration that differs on each call. Raises
-    Transient.
+    returns only accepted credentials, with an expiration that differs on each call. It does not
+    fail: kopf would not notice, and continue without its watches.
     """
     while True:
         configuration = Configuration()
-        await load(configuration)
-        if not await _are_rejected(configuration):
-            break
+        try:
+            await load(configuration)
+            if not await _are_rejected(configuration):
+                break
+        except Transient as error:
+            logger.warning("login failed: %s", error)
         await asyncio.sleep(RETRY_SECONDS)
     return kopf.AiohttpSession(
         server=configuration.host,

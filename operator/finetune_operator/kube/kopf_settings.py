@@ -10,7 +10,6 @@ from typing import Any
 
 import kopf
 
-import finetune_api
 from finetune_operator.kube.page_size import KOPF_PAGE
 
 WATCH_TIMEOUT_SECONDS = 70.0
@@ -51,7 +50,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.persistence.diffbase_storage = NoDiffBase()
-    settings.persistence.finalizer = f"{finetune_api.GROUP}/unused"
+    # kopf removes this finalizer wherever it finds it. No object can have one with a space.
+    settings.persistence.finalizer = "no finalizer"
     settings.watching.server_timeout = 600
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = WATCH_TIMEOUT_SECONDS

@@ -3,8 +3,9 @@
 Retained are the target revision, revisions that serve or still have a serving Deployment, and as
 many others as ``spec.revisionHistoryLimit`` allows: revisions with a model before others, newer
 before older. Whatever the limit, one revision is retained whose model can be served, if there is
-one. A revision without a volume that a new pod can mount cannot be reverted to: it is not retained,
-and does not count.
+one. A revision without a volume that a new pod can mount cannot be reverted to, and does not count.
+It stays in the ledger nevertheless, up to the same number: its claim may be restored under its
+name, and a claim without a record would be deleted.
 
 A revision that is not retained leaves the ledger when its volume can be deleted, so that a revert
 before continues on this volume. The remaining objects are found by their labels, so an operator
@@ -103,6 +104,7 @@ def _retained(
     ]
     usable.sort(key=lambda name: (ledger.has_model(name), ledger.completed(name, "train")))
     retained = usable[max(0, len(usable) - limit) :]
+    absent = [name for name in others if name not in usable and ledger.has_model(name)]
     models = (
         name
         for name in (*held, *retained)
@@ -111,7 +113,7 @@ def _retained(
     newest = newest_model(snapshot, ledger)
     if newest is not None and not any(models):
         retained.append(newest)
-    return set(retained)
+    return {*retained, *absent[max(0, len(absent) - limit) :]}
 
 
 def _given_up(snapshot: IndexedSnapshot, awaited: Collection[str]) -> set[str | None]:

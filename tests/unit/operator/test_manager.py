@@ -123,6 +123,16 @@ async def test_a_stop_sends_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert task.cancelled()
 
 
+async def test_a_part_that_ended_without_an_error_is_an_error() -> None:
+    async def ending() -> None:
+        raise asyncio.CancelledError
+
+    task = asyncio.create_task(ending())
+    await asyncio.wait([task])
+    with pytest.raises(RuntimeError, match="ended without an error"):
+        await managing(Parts(), task).stop()
+
+
 class ApiServer:
     """Fails twice: no answer, and an answer without the CRD."""
 

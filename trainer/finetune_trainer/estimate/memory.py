@@ -61,7 +61,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A training step. kernel: see ``runtime.attention``."""
+    """A training step. kernel: see ``attention.kernels``."""
 
     micro_batch: int
     length: int

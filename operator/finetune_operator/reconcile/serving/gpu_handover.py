@@ -67,10 +67,11 @@ def decide(
 
     The stable build is not the target's, and should have pods if it keeps its GPU.
     """
-    if not snapshot.can_be_mounted(old.revision):
+    if not snapshot.can_be_mounted(ledger.revision_of(str(old.build))):
         note = (
-            f"Build {old.build} keeps its GPU: its volume is terminating, so its pods could not "
-            "start again. To release the GPU, save the model, and set spec.serving.replicas to 0."
+            f"Build {old.build} keeps its GPU: its volume is terminating or was deleted, so its "
+            "pods could not start again. To release the GPU, save the model, and set "
+            "spec.serving.replicas to 0."
         )
         return Handover(ledger=ledger.with_gpu_releases_ended(position.reason), note=note)
     stage = _under_way(target, ledger)

@@ -170,7 +170,7 @@ def _keep(
         return _Old(Handover(ledger=ledger), replicas=1)
     desired = state.Replicas(0) if stopped else state.replicas(snapshot, target, old.revision)
     handover = Handover(ledger=ledger)
-    if desired.count > 0 and not snapshot.can_be_mounted(old.revision):
+    if desired.count > 0 and not snapshot.can_be_mounted(ledger.revision_of(serving)):
         desired = state.last_pods(snapshot, ledger, old)
     if desired.count > 0:
         handover = gpu_handover.decide(

@@ -11,6 +11,7 @@ from kubernetes.aio.config import incluster_config
 
 from finetune_operator.kube import auth
 from finetune_operator.kube.connection import Connection
+from finetune_operator.kube.errors import Transient
 from finetune_operator.kube.transport import Transport
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -121,3 +122,26 @@ def test_requests_use_the_proxy_password_and_not_netrc(
     kubeconfig(tmp_path, monkeypatch, "http://api.example")
     asyncio.run(run())
     assert requests == [("http://api.example/version", "Bearer t", "Basic dXNlcjpzZWNyZXQ=")]
+
+
+async def test_a_login_waits_for_credentials_that_can_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kopf does not notice a login that fails, and continues without its watches."""
+    answers = [Transient("the file is incomplete"), None]
+
+    async def load(configuration: Configuration) -> None:
+        configuration.host = "http://api.example"
+        if (error := answers.pop(0)) is not None:
+            raise error
+
+    async def accepted(_: Configuration) -> bool:
+        return False
+
+    monkeypatch.setattr(auth, "load", load)
+    monkeypatch.setattr(auth, "_are_rejected", accepted)
+    monkeypatch.setattr(auth, "RETRY_SECONDS", 0)
+    session = await auth.kopf_login()
+    assert (session.server, answers) == ("http://api.example", [])
+    assert "login failed: the file is incomplete" in caplog.text
+    await session.aiohttp_session.close()

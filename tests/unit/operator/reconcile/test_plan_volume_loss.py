@@ -159,18 +159,34 @@ def test_a_revert_to_the_named_revision_serves_again() -> None:
     work(cluster)
     assert {each["metadata"]["uid"] for each in cluster.each("Job")} <= jobs, "nothing was trained"
     assert claims(cluster) == [first]
-    assert second not in [each["revision"] for each in cluster.status["revisions"]]
+    assert {each["revision"] for each in cluster.status["revisions"]} == {first, second}
 
 
 def test_another_training_keeps_the_intact_older_model() -> None:
     cluster = Cluster()
     first = served(cluster)
-    served(cluster, rerun="2")
+    second = served(cluster, rerun="2")
     delete(naming.VOLUME, "demo-R")(cluster)
     third = served(cluster, rerun="3")
     work(cluster)
     assert sorted(claims(cluster)) == sorted([first, third])
-    assert [each["revision"] for each in cluster.status["revisions"]] == [first, third]
+    assert [each["revision"] for each in cluster.status["revisions"]] == [first, second, third]
+
+
+def test_a_claim_that_is_restored_under_its_name_is_kept() -> None:
+    """A revision keeps its record while its claim is gone; a claim without one is deleted."""
+    cluster = Cluster()
+    first = served(cluster)
+    second = served(cluster, rerun="2")
+    key = (naming.VOLUME, f"demo-{first}")
+    claim = cluster.objects.pop(key)
+    cluster.edit(serving={"extraArgs": ["--max-num-seqs=64"]})
+    work(cluster)
+    assert claims(cluster) == [second]
+    cluster.objects[key] = claim
+    cluster.edit(serving={"extraArgs": ["--max-num-seqs=32"]})
+    work(cluster)
+    assert sorted(claims(cluster)) == sorted([first, second])
 
 
 def test_the_last_model_is_kept_whatever_the_limit() -> None:

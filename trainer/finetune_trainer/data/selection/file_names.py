@@ -76,9 +76,14 @@ def folders(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _label(name: str) -> str:
-    """Return the words of the innermost folder that names a split, or of the file; or nothing."""
+    """Return the words of the file if they are a split; else those of the innermost folder or file.
+
+    In a folder such as training_data, the names of the files say which of them are for training.
+    """
     stem = name.rsplit("/", 1)[-1]
     stem = stem.removesuffix(next((each for each in SUFFIXES if stem.endswith(each)), ""))
+    if (own := "_".join(_words(stem))) in SPLIT_OF_WORD:
+        return own
     candidates = (*reversed(_folders(name)), stem)
     return next(("_".join(_words(each)) for each in candidates if _named(each)), "")
 

@@ -4,6 +4,7 @@
 its data are downloaded.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -30,6 +31,8 @@ MOST_CHOICES = 20
 MOST_FILES = 6
 """Choices and files that a message lists."""
 NAME_LENGTH = 80
+ARCHIVED = re.compile(r"\.(arrow|(parquet|jsonl|ndjson|json|csv)\.(zst|bz2|xz|zip|7z))$")
+"""Files with rows in a form that is not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +76,10 @@ class _Selector:
         if not declared:
             return self._undeclared(data)
         config = self._configuration(declared)
-        if config.patterns is not None:
-            files = self._declared_files(config, config.patterns)
-        else:
-            files = self._files_below(config, data)
-        return self._selected(config.name, files)
+        if config.patterns is None:
+            return self._selected(config.name, self._files_below(config, data))
+        files = tuple(self._declared_files(config, config.patterns))
+        return Selection(config=config.name, split=self._rows.split, files=files)
 
     def _configuration(self, declared: list[Configuration]) -> Configuration:
         names = [each.name for each in declared]
@@ -110,6 +112,7 @@ class _Selector:
                 f"{self._rows.split}: use fewer patterns with '*'"
             )
         found: dict[str, None] = {}
+        named: set[str] = set()
         for pattern in wanted:
             try:
                 matched = patterns.matching(pattern, config.folder, self._names)
@@ -123,16 +126,25 @@ class _Selector:
                     f"the card of {self._what} names the file {_shown(pattern)}, which does not "
                     "exist: correct the card, or copy the file into the repository"
                 )
+            if not patterns.has_magic(pattern):
+                named.update(matched)
             # A file that two patterns match is read once.
             found |= dict.fromkeys(
                 name for name in matched if _base(name) not in NOT_DATA - {_base(pattern)}
             )
         readable = [name for name in found if name.endswith(SUFFIXES)]
-        if not readable:
-            which = f" (they are {_few(list(found), MOST_FILES)})" if found else ""
+        # Without them, the job would train on a part of the declared rows.
+        unreadable = [
+            name
+            for name in found
+            if name not in readable and (name in named or ARCHIVED.search(name))
+        ]
+        if unreadable or not readable:
+            which = f" (they are {_few(unreadable or list(found), MOST_FILES)})" if found else ""
+            what = "files that cannot be read" if unreadable else "no file that can be read"
             raise DatasetInvalid(
-                f"the card of {self._what} selects no file that can be read for the split "
-                f"{self._rows.split}{which}. Supported formats: {READ}"
+                f"the card of {self._what} selects {what} for the split {self._rows.split}{which}. "
+                f"Supported formats: {READ}"
             )
         return readable
 
@@ -189,8 +201,9 @@ class _Selector:
 
     def _selected(self, config: str | None, files: list[str]) -> Selection:
         """Return a selection with the files of one format: the first in ``SUFFIXES``."""
-        suffix = next(each for each in SUFFIXES if any(name.endswith(each) for name in files))
-        same = tuple(name for name in files if name.endswith(suffix))
+        formats = {name: _format(name) for name in files}
+        first = next(each for each in SUFFIXES if each in formats.values())
+        same = tuple(name for name in files if formats[name] == first)
         return Selection(config=config, split=self._rows.split, files=same)
 
     def _ambiguous(self, problem: str, first: str, whole: str = "") -> NoReturn:
@@ -201,8 +214,9 @@ class _Selector:
                 f"{one_line(first, NAME_LENGTH)}{whole}"
             )
         raise DatasetInvalid(
-            f"{problem}. Set {kind}.source to the folder of one of them, or declare one as the "
-            f"default in {card.README}"
+            f"{problem}. Set {kind}.source to the folder of one of them. To read all of them, add "
+            f"a file {card.README} that begins with three lines: ---, then configs: "
+            "[{config_name: default, data_files: '**'}], then ---"
         )
 
     def _unknown(self, names: list[str]) -> NoReturn:
@@ -223,6 +237,12 @@ def _is_data(name: str) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
     special = any(part.startswith("__") for part in path.parts[:-1])
     return name.endswith(SUFFIXES) and path.name not in NOT_DATA and not hidden and not special
+
+
+def _format(name: str) -> str:
+    """Return the suffix of a data file, without that of its compression."""
+    plain = name.removesuffix(".gz")
+    return next(each for each in SUFFIXES if plain.endswith(each))
 
 
 def _base(name: str) -> str:

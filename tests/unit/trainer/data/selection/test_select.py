@@ -120,6 +120,41 @@ def test_splits_of_file_names_are_not_combined() -> None:
     assert selected(["train_sft/1.jsonl", "test/1.jsonl"]).files == ("train_sft/1.jsonl",)
 
 
+@pytest.mark.parametrize(
+    "folder", ["training", "training_data", "train_test_split", "my-train-data"]
+)
+def test_the_name_of_a_file_counts_more_than_words_of_its_folder(folder: str) -> None:
+    """The test rows must not be trained on because the folder is called training_data."""
+    names = [f"{folder}/{split}.jsonl" for split in ("train", "test")]
+    assert selected(names).files == (f"{folder}/train.jsonl",)
+    assert selected(names, split="test").files == (f"{folder}/test.jsonl",)
+    assert selected(["train/part-1.jsonl", "train/part-2.jsonl", "test/part-1.jsonl"]).files == (
+        "train/part-1.jsonl",
+        "train/part-2.jsonl",
+    )
+
+
+def test_declared_files_of_several_formats_are_all_read() -> None:
+    card = "---\nconfigs:\n- config_name: main\n  data_files: {}\n---\n"
+    names = ["a.jsonl", "b.json", "c.jsonl.gz"]
+    for declared in ("[a.jsonl, b.json, c.jsonl.gz]", "'*.json*'"):
+        assert set(selected(names, card.format(declared)).files) == set(names)
+    said = refusal(["a.jsonl", "b.jsonl.zst"], card.format("'*'"))
+    assert "selects files that cannot be read for the split train (they are b.jsonl.zst)" in said
+
+
+def test_compressed_files_of_a_split_are_read_with_the_others() -> None:
+    names = ["train-0.jsonl", "train-1.jsonl.gz"]
+    assert selected(names).files == tuple(names)
+
+
+def test_all_folders_of_a_bucket_can_be_declared() -> None:
+    names = ["2024/01/a.jsonl", "2024/02/b.jsonl"]
+    said = refusal(names, source="s3://bucket/rows")
+    line = said.split("three lines: ---, then ")[1].split(", then ---")[0]
+    assert selected(names, f"---\n{line}\n---\n", source="s3://bucket/rows").files == tuple(names)
+
+
 def test_a_folder_or_all_folders_can_be_named() -> None:
     everything = selected(GSM8K, config="default")
     assert everything.files == tuple(name for name in GSM8K if "train" in name)
