@@ -48,7 +48,8 @@ def test_cluster_role_has_exactly_these_permissions() -> None:
         "services": ["get", "list", "watch", "create", "patch", "delete"],
         "persistentvolumeclaims": ["get", "list", "watch", "create", "patch", "delete"],
         "configmaps": ["get", "list", "watch", "create", "delete"],
-        "networkpolicies.networking.k8s.io": ["get", "list", "watch", "create", "patch"],
+        # Nothing deletes them: a change of their owners can require this permission.
+        "networkpolicies.networking.k8s.io": ["get", "list", "watch", "create", "patch", "delete"],
         "pods": ["list", "watch"],
         "events": ["get", "list"],
         "events.events.k8s.io": ["create", "patch"],
