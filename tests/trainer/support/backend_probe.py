@@ -47,8 +47,9 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     """
     import numpy as np
 
-    from finetune_trainer.attention.kernels import ALL
+    from finetune_trainer.attention import choice as attention_choice
     from finetune_trainer.data.token_store import Tokens
+    from finetune_trainer.models import architecture, text_model
     from finetune_trainer.training import backends
     from finetune_trainer.training.backends import TrainRequest
     from finetune_trainer.training.backends.trainer import Trainer
@@ -63,7 +64,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
         commit="c",
         recipe=recipe,
         packed=packed,
-        attention=ALL,
+        attention=attention_choice.choose(text_model.described(base), architecture.layers(base)),
         train=Tokens(input_ids=ids, labels=ids, rows=rows, sequences=sequences),
         held_out=None,
         max_steps=10,

@@ -244,8 +244,8 @@ OF_MODEL_AND_ROWS = {
     "sha256": "test_prepare_reads_base_and_rows_from_a_web_server",
     "s3.endpoint": "test_prepare_reads_base_and_rows_from_s3",
     "format": "test_rows_of_every_format_with_default_and_named_columns",
-    "split": "test_files_of_a_split_are_selected, "
-    "test_evaluation_rows_are_tokenized_and_all_dataset_rows_are_trained_on",
+    "config": "test_one_of_several_configurations_is_read",
+    "split": "test_evaluation_rows_are_tokenized_and_all_dataset_rows_are_trained_on",
     "maxSamples": "test_max_samples_takes_the_first_rows",
     **{
         f"columns.{name}": "test_rows_of_every_format_with_default_and_named_columns"

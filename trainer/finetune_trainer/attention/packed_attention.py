@@ -37,8 +37,11 @@ UNUSED = frozenset(
         "output_router_logits",
         "return_dict",
         "logits_to_keep",
-        "skip_logits",
         "use_cache",
+        # Of Liger's loss, which passes its arguments on to the model.
+        "return_token_accuracy",
+        "skip_logits",
+        "use_token_scaling",
     }
 )
 """Arguments that models pass to the attention and that do not change its result."""
