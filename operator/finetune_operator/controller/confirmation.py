@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
+from finetune_operator.objects.stages import is_job_stage, needs_gpu
 from finetune_operator.telemetry.job_metrics import ready_reason
 from finetune_operator.types import LISTS, Create, Delete, Object, Plan, Snapshot
 
@@ -55,13 +56,11 @@ def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
     if ready_reason(plan.status) == Reason.VOLUME_LOST != ready_reason(status):
         # The cache may contain the claim as it was before the job owned it.
         return Confirmation("volume", frozenset({naming.VOLUME}) | job)
-    if any(
-        isinstance(action, Create)
-        and action.object["kind"] == "Job"
-        and naming.label(action.object, naming.STAGE) == "train"
-        for action in plan.actions
-    ):
-        return Confirmation("train", _OF_TRAINERS | job)
+    for action in plan.actions:
+        if isinstance(action, Create) and action.object["kind"] == "Job":
+            stage = naming.label(action.object, naming.STAGE)
+            if needs_gpu(stage):
+                return Confirmation(str(stage), _OF_TRAINERS | job)
     return Confirmation("job", job) if unfenced else NONE
 
 
@@ -87,4 +86,4 @@ def _ended(before: Object, after: Object) -> bool:
 
 
 def _attempts(revision: Object) -> Iterator[Any]:
-    return (each for each in revision.get("stages") or () if each.get("stage") != "serve")
+    return (each for each in revision.get("stages") or () if is_job_stage(each.get("stage")))

@@ -2,7 +2,7 @@
 
 from finetune_operator.manifests import egress, placement
 from finetune_operator.manifests.node_labels import versions_of
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import Stage
 from finetune_operator.revisions.target import TargetRevision
 
 

@@ -1,7 +1,7 @@
 """Arguments of a stage about what happened before: digests of folders, images, earlier jobs."""
 
 from finetune_api.v1alpha1.ledger import Artifacts, Revision
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import Stage
 
 EARLIER: dict[Stage, tuple[Stage, ...]] = {
     "prepare": (),

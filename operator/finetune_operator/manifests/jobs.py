@@ -1,4 +1,4 @@
-"""The Job of one attempt at ``prepare``, ``train`` or ``merge``; all stages use the same image.
+"""The Job of one attempt at a stage; all stages use the same image.
 
 A Job is created once and never patched; another attempt is another Job. Terminal exit codes fail
 the Job at once, node disruptions do not count as retries, and no second pod starts while the first
@@ -18,7 +18,7 @@ from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.manifests import arguments, earlier_stages, pod, sources
 from finetune_operator.objects import naming
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import JobStage
 from finetune_operator.revisions.documents import JOB_FILE
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
@@ -54,7 +54,7 @@ def grace_seconds(step_seconds: float | None) -> int:
 def render(
     job: Object,
     target: TargetRevision,
-    stage: Stage,
+    stage: JobStage,
     attempt: int,
     *,
     record: Revision,
@@ -72,14 +72,14 @@ def render(
     extra = spec.pod_metadata.labels
     labels = naming.labels(
         job,
-        component=stage,
+        component=stage.name,
         extra=extra,
         revision=target.revision,
-        build=target.build if stage == "merge" else None,
-        stage=stage,
+        build=target.build if stage.per_build else None,
+        stage=stage.name,
         attempt=attempt,
     )
-    name = naming.job_name(job["metadata"]["name"], target.revision, stage, attempt)
+    name = naming.job_name(job["metadata"]["name"], target.revision, stage.name, attempt)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -118,12 +118,12 @@ def render(
                         stage,
                         memory,
                         [
-                            *earlier_stages.manifests(stage, record.artifacts),
-                            *earlier_stages.images(stage, record),
-                            *earlier_stages.volume(stage, record),
+                            *earlier_stages.manifests(stage.name, record.artifacts),
+                            *earlier_stages.images(stage.name, record),
+                            *earlier_stages.volume(stage.name, record),
                             *arguments.of_stage(
                                 target,
-                                stage,
+                                stage.name,
                                 record.gpu_seconds_lost or 0,
                                 record.artifacts.largest_activation,
                             ),
@@ -137,24 +137,24 @@ def render(
     }
 
 
-def _deadline(spec: FineTuneJobSpec, stage: Stage) -> dict[str, int]:
-    """Return the deadline of the prepare Job: a hostile chat template or server may never end.
+def _deadline(spec: FineTuneJobSpec, stage: JobStage) -> dict[str, int]:
+    """Return the deadline of the Job of a stage that reads data from outside, which may never end.
 
-    Training and merging have none: their duration depends on the model, not on data from outside,
-    and the time in which a Job waits for a GPU would count.
+    The duration of other stages depends on the model, and the time in which a Job waits for a GPU
+    would count.
     """
-    if stage != "prepare":
+    if not stage.reads_sources:
         return {}
     return {"activeDeadlineSeconds": spec.run_policy.prepare_deadline_seconds}
 
 
-def _queue(spec: FineTuneJobSpec, stage: Stage) -> dict[str, str]:
+def _queue(spec: FineTuneJobSpec, stage: JobStage) -> dict[str, str]:
     """Return the labels for Kueue, which only the train Job has: no other Job requests a GPU.
 
     Kueue owns ``spec.suspend`` and the placement in the pod template of a labeled Job. The label on
     pods or on the Deployment would queue these as workloads of their own.
     """
-    if stage != "train":
+    if not stage.gpu:
         return {}
     labels = {
         naming.QUEUE: spec.queue_name,
@@ -172,6 +172,12 @@ def more_memory(resources: ResourceRequirements) -> str | None:
     return f"{2 * number:f}{suffix}"
 
 
+def resources_of(target: TargetRevision, stage: JobStage) -> ResourceRequirements:
+    """Return the resources of a stage's container, as the spec has them."""
+    resources: ResourceRequirements = getattr(target.resolved.spec.resources, stage.name)
+    return resources
+
+
 def _with_memory(resources: ResourceRequirements, memory: str | None) -> ResourceRequirements:
     if memory is None:
         return resources
@@ -185,12 +191,11 @@ def _with_memory(resources: ResourceRequirements, memory: str | None) -> Resourc
 def _pod(
     job: Object,
     target: TargetRevision,
-    stage: Stage,
+    stage: JobStage,
     memory: str | None,
     stage_arguments: list[str],
     card: str | None,
 ) -> dict[str, Any]:
-    gpu = stage == "train"
     volumes: list[dict[str, Any]] = [
         {
             "name": "work",
@@ -207,12 +212,12 @@ def _pod(
         {"name": "scratch", "mountPath": pod.SCRATCH},
     ]
     identity = {}
-    if stage == "prepare":
+    if stage.reads_sources:
         volumes += sources.volumes(target.resolved.spec)
         mounts += sources.mounts(target.resolved.spec)
         identity = sources.identity(target.resolved.spec)
     return {
-        **pod.spec(target.config, target.resolved, gpu=gpu, card=card),
+        **pod.spec(target.config, target.resolved, gpu=stage.gpu, card=card),
         **identity,
         "restartPolicy": "Never",
         "containers": [
@@ -221,7 +226,7 @@ def _pod(
                 "image": target.config.images.trainer,
                 "imagePullPolicy": target.config.image_pull_policy,
                 "args": [
-                    stage,
+                    stage.name,
                     *("--config", f"{CONFIG}/{JOB_FILE}"),
                     *("--config-digest", target.frozen.job_digest, "--work", WORK),
                     *stage_arguments,
@@ -229,10 +234,10 @@ def _pod(
                 "env": [*_environment(target, stage), pod.UID],
                 "ports": [{"name": "metrics", "containerPort": TRAINER_METRICS}],
                 "resources": pod.resources(
-                    _with_memory(getattr(target.resolved.spec.resources, stage), memory),
-                    gpu=target.config.gpu if gpu else None,
+                    _with_memory(resources_of(target, stage), memory),
+                    gpu=target.config.gpu if stage.gpu else None,
                 ),
-                "securityContext": container_security(read_only_root=not gpu),
+                "securityContext": container_security(read_only_root=not stage.gpu),
                 "terminationMessagePolicy": "File",
                 "volumeMounts": mounts,
             }
@@ -241,20 +246,20 @@ def _pod(
     }
 
 
-def _configuration(job: Object, target: TargetRevision, stage: Stage) -> list[dict[str, Any]]:
+def _configuration(job: Object, target: TargetRevision, stage: JobStage) -> list[dict[str, Any]]:
     """Return the sources of the config volume: job.json, and certificates and rows for prepare."""
     revision = naming.revision_name(job["metadata"]["name"], target.revision)
     own = [sources.file(revision, JOB_FILE, JOB_FILE)]
-    return own + sources.files(target.resolved.spec) if stage == "prepare" else own
+    return own + sources.files(target.resolved.spec) if stage.reads_sources else own
 
 
-def _environment(target: TargetRevision, stage: Stage) -> list[dict[str, Any]]:
+def _environment(target: TargetRevision, stage: JobStage) -> list[dict[str, Any]]:
     values = dict(pod.WRITABLE_CACHES)
-    if stage != "train":
+    if not stage.gpu:
         values |= pod.NO_GPU
     elif target.config.gpu.required:
         values |= pod.REQUIRE_GPU
-    if stage != "prepare":
+    if not stage.reads_sources:
         return pod.environment(values | pod.OFFLINE)
     if target.config.hub.endpoint:
         values["HF_ENDPOINT"] = target.config.hub.endpoint

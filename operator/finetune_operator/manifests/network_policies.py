@@ -7,7 +7,7 @@ policies are additive. vLLM serves its metrics on the port of its API, so the sc
 reach both.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
@@ -15,39 +15,35 @@ from finetune_operator.config import OperatorConfig
 from finetune_operator.manifests import egress
 from finetune_operator.manifests.vllm import PORT
 from finetune_operator.objects import naming
+from finetune_operator.objects.stages import STAGES, JobStage, StageDefinition
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
-
-STAGES: Mapping[str, tuple[str, ...]] = {
-    "prepare": ("prepare",),
-    "work": ("train", "merge"),
-    "serve": ("serve",),
-}
-"""The stages whose pods a policy selects, by the last part of its name."""
 
 
 def render(
     job: Object, target: TargetRevision, config: OperatorConfig, stages: Set[str]
 ) -> list[dict[str, Any]]:
     """Return the policies of a job that select pods of ``stages``."""
-    rules = {"prepare": _prepare, "work": _work, "serve": _serve}
+    selected: dict[str, list[StageDefinition]] = {}
+    for stage in STAGES:
+        selected.setdefault(stage.network, []).append(stage)
     return [
-        _policy(job, suffix, rules[suffix](target, config))
-        for suffix, selected in STAGES.items()
-        if not stages.isdisjoint(selected)
+        _policy(job, suffix, group, _rules(group[0], target, config))
+        for suffix, group in selected.items()
+        if not stages.isdisjoint(stage.name for stage in group)
     ]
 
 
-def _prepare(target: TargetRevision, config: OperatorConfig) -> dict[str, list[Any]]:
+def _rules(
+    stage: StageDefinition, target: TargetRevision, config: OperatorConfig
+) -> dict[str, list[Any]]:
+    if not isinstance(stage, JobStage):
+        return _serve(target, config)
     identity = target.resolved.spec.access.service_account_name is not None
     return {
         "ingress": [_scraped(config, TRAINER_METRICS)],
-        "egress": egress.rules(config, cloud_identity=identity),
+        "egress": egress.rules(config, cloud_identity=identity) if stage.reads_sources else [],
     }
-
-
-def _work(target: TargetRevision, config: OperatorConfig) -> dict[str, list[Any]]:
-    return {"ingress": [_scraped(config, TRAINER_METRICS)], "egress": []}
 
 
 def _serve(target: TargetRevision, config: OperatorConfig) -> dict[str, list[Any]]:
@@ -70,7 +66,9 @@ def _scraped(config: OperatorConfig, port: int) -> dict[str, Any]:
     return {"from": peers, "ports": [{"protocol": "TCP", "port": port}]}
 
 
-def _policy(job: Object, suffix: str, rules: Mapping[str, list[Any]]) -> dict[str, Any]:
+def _policy(
+    job: Object, suffix: str, stages: Iterable[StageDefinition], rules: Mapping[str, list[Any]]
+) -> dict[str, Any]:
     name = job["metadata"]["name"]
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -82,7 +80,11 @@ def _policy(job: Object, suffix: str, rules: Mapping[str, list[Any]]) -> dict[st
             "podSelector": {
                 "matchLabels": {naming.JOB: name},
                 "matchExpressions": [
-                    {"key": naming.STAGE, "operator": "In", "values": [*STAGES[suffix]]}
+                    {
+                        "key": naming.STAGE,
+                        "operator": "In",
+                        "values": [stage.name for stage in stages],
+                    }
                 ],
             },
             "policyTypes": ["Ingress", "Egress"],

@@ -4,6 +4,7 @@ from typing import Any
 
 from finetune_operator.manifests import pod, verifier, vllm
 from finetune_operator.objects import naming
+from finetune_operator.objects.stages import SERVE
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
@@ -16,7 +17,7 @@ def endpoint(job: Object) -> str:
 
 def selector(job: Object, build: str) -> dict[str, str]:
     """Return the labels of a build's serving pods."""
-    return {naming.JOB: job["metadata"]["name"], naming.STAGE: "serve", naming.BUILD: build}
+    return {naming.JOB: job["metadata"]["name"], naming.STAGE: SERVE.name, naming.BUILD: build}
 
 
 def selector_text(job: Object, build: str) -> str:
@@ -40,11 +41,11 @@ def deployment(
     """
     labels = naming.labels(
         job,
-        component="serve",
+        component=SERVE.name,
         extra=target.resolved.spec.pod_metadata.labels,
         revision=target.revision,
         build=target.build,
-        stage="serve",
+        stage=SERVE.name,
         attempt=attempt,
     )
     return {
@@ -105,7 +106,7 @@ def budget(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
 
 
 def _labels(job: Object, target: TargetRevision) -> dict[str, str]:
-    return naming.labels(job, component="serve", extra=target.resolved.spec.pod_metadata.labels)
+    return naming.labels(job, component=SERVE.name, extra=target.resolved.spec.pod_metadata.labels)
 
 
 def _pod(

@@ -23,6 +23,9 @@ class Child(NamedTuple):
     revision: str | None
     build: str | None
     stage: str | None
+    serves: bool
+    """Whether it is labeled as a pod that serves a model."""
+
     attempt: int | None
     terminating: bool
     ended: bool
@@ -173,6 +176,7 @@ def _child(job: Object, child: Object) -> Child:
         revision=labels.get(naming.REVISION),
         build=labels.get(naming.BUILD),
         stage=labels.get(naming.STAGE),
+        serves=kind == "Pod" and naming.is_serving(child),
         attempt=int(number) if number.isdecimal() else None,
         terminating="deletionTimestamp" in metadata,
         ended=(kind == "Pod" and pod_has_ended(child)) or (kind == "Job" and is_over(child)),

@@ -1,13 +1,12 @@
 """Names, labels and ownership of a job's children: the contract of docs/reference/labels.md."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.contracts import labels as keys
+from finetune_operator.objects.stages import SERVE, Stage
 from finetune_operator.types import Object
-
-Stage = Literal["prepare", "train", "merge", "serve"]
 
 PREFIX = GROUP
 JOB = keys.JOB
@@ -136,6 +135,11 @@ def label(child: Object, key: str) -> str | None:
     """Return a label of an object, or None."""
     value = child["metadata"].get("labels", {}).get(key)
     return None if value is None else str(value)
+
+
+def is_serving(pod: Object) -> bool:
+    """Report whether a pod has the label of the pods that serve a model."""
+    return label(pod, STAGE) == SERVE.name
 
 
 def selected_node(claim: Object) -> str | None:

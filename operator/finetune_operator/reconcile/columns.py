@@ -11,6 +11,7 @@ from typing import Any
 from finetune_api.contracts.durations import duration
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.stages import PIPELINE, SERVE, JobStage
 from finetune_operator.reconcile.conditions import Position
 
 SUMMARY_LENGTH = 39
@@ -40,49 +41,45 @@ def columns(
         return texts
     previous = snapshot.previous
     known = previous.progress if previous.is_about(revision) else None
-    stages = {
-        Reason.PREPARING: lambda: _preparing(preparation),
-        Reason.TRAINING: lambda: _training(snapshot, training),
-        Reason.MERGING: lambda: _merging(snapshot),
-        Reason.STARTING: lambda: _loading(snapshot),
-        Reason.RESTARTING: lambda: _loading(snapshot),
-    }
-    current = stages.get(Reason(position.reason)) if position.state == "active" else None
-    if current is None:
+    if position.state != "active":
         return {**texts, "progress": known}
-    text, seconds = current()
+    stage = next((stage for stage in PIPELINE if stage.in_progress == position.reason), None)
+    if stage is not None:
+        text, seconds = _of_stage(snapshot, stage, preparation if stage.reads_sources else training)
+    elif position.reason in (SERVE.in_progress, Reason.RESTARTING):
+        text, seconds = _loading(snapshot), None
+    else:
+        return {**texts, "progress": known}
     same = previous.conditions.get("Ready", {}).get("reason") == position.reason
     if known is not None and same and snapshot.progress is None and snapshot.loaded is None:
         return {**texts, "progress": known, "eta": previous.eta}
     return {**texts, "progress": text, "eta": remaining(seconds)}
 
 
-def _preparing(preparation: Mapping[str, Any]) -> tuple[str, float | None]:
-    share = preparation.get("progressPercent")
-    return _percent("prepare", share), preparation.get("etaSeconds")
+def _of_stage(
+    snapshot: IndexedSnapshot, stage: JobStage, recorded: Mapping[str, Any]
+) -> tuple[str, float | None]:
+    """Return the text of a stage that runs, and its remaining seconds.
 
-
-def _training(snapshot: IndexedSnapshot, training: Mapping[str, Any]) -> tuple[str, float | None]:
-    phase = snapshot.progress.phase if snapshot.progress is not None else None
-    if phase in PHASES:
-        return PHASES[phase], None
-    return _percent("train", training.get("progressPercent")), training.get("etaSeconds")
-
-
-def _merging(snapshot: IndexedSnapshot) -> tuple[str, float | None]:
+    recorded: the part of the status that keeps the last measurement of the stage, if it has one.
+    """
     progress = snapshot.progress
+    if progress is not None and progress.phase in PHASES:
+        return PHASES[progress.phase], None
+    if stage.reads_sources or stage.gpu:
+        return _percent(stage.name, recorded.get("progressPercent")), recorded.get("etaSeconds")
     if progress is None or progress.ratio is None:
-        return "merge", None
-    return _percent("merge", int(100 * progress.ratio)), progress.eta_seconds
+        return stage.name, None
+    return _percent(stage.name, int(100 * progress.ratio)), progress.eta_seconds
 
 
-def _loading(snapshot: IndexedSnapshot) -> tuple[str, float | None]:
+def _loading(snapshot: IndexedSnapshot) -> str:
     """The verifier reads the files while vLLM loads them, and then waits for vLLM."""
     if snapshot.loaded is None:
-        return "load", None
+        return "load"
     if snapshot.loaded >= 1:
-        return "verify", None
-    return _percent("load", int(100 * snapshot.loaded)), None
+        return "verify"
+    return _percent("load", int(100 * snapshot.loaded))
 
 
 def _percent(stage: str, percent: int | None) -> str:

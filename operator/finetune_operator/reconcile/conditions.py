@@ -8,7 +8,7 @@ failed and only an edit lets it continue. Another condition that would repeat th
 ``Ready`` refers to it instead.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -16,23 +16,9 @@ from typing import Any, Literal
 from finetune_api.contracts.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import JobStage
 from finetune_operator.reconcile.blocker import Blocker
-from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import TargetRevision
 
-CONDITION_OF: dict[Stage, str] = {"prepare": "DataReady", "train": "Trained", "merge": "Merged"}
-IN_PROGRESS: dict[Stage, Reason] = {
-    "prepare": Reason.PREPARING,
-    "train": Reason.TRAINING,
-    "merge": Reason.MERGING,
-}
-DOING: dict[Stage, str] = {
-    "prepare": "Downloading and validating the model and the dataset; tokenizing the dataset.",
-    "train": "Training the adapter.",
-    "merge": "Merging base model and adapter.",
-}
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
 POLL_SECONDS = 15.0
 """Requeue interval while something changes without an event: progress, a pod that cannot start."""
@@ -93,6 +79,11 @@ def active(reason: Reason, message: str, *, requeue_after: float = POLL_SECONDS)
     return Position(state="active", reason=reason, message=message, requeue_after=requeue_after)
 
 
+def runs(stage: JobStage, *, requeue_after: float = POLL_SECONDS) -> Position:
+    """Return the position of a job while a stage runs as expected."""
+    return active(stage.in_progress, stage.doing, requeue_after=requeue_after)
+
+
 def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
     """Return the position of a job whose pod has been blocked from starting for ``seconds``."""
     overdue = not blocker.waits and seconds > deadline
@@ -110,7 +101,7 @@ def conditions(
     previous: Mapping[str, Mapping[str, Any]],
     generation: int,
     now: datetime,
-    stages: Mapping[Stage, Attempt | None],
+    stages: Mapping[JobStage, Attempt | None],
     serving: ServingState | None,
     succeeded: bool,
 ) -> list[dict[str, Any]]:
@@ -135,7 +126,7 @@ def conditions(
         desired["Stalled"] = ("True", position.reason, position.message)
     desired["Suspended"] = _suspended(position)
     for stage, attempt in stages.items():
-        desired[CONDITION_OF[stage]] = _stage(attempt)
+        desired[stage.condition] = _stage(attempt)
     if serving is not None:
         desired["Serving"] = (
             "True" if serving.available else "False",
@@ -164,31 +155,8 @@ def conditions(
     ]
 
 
-def desired_stages(spec: FineTuneJobSpec) -> tuple[Stage, ...]:
-    """Return the stages that a spec asks for, in order."""
-    from_adapter = spec.serving.enabled and spec.serving.mode == "adapter"
-    if spec.merge.enabled and not from_adapter:
-        return ("prepare", "train", "merge")
-    return ("prepare", "train")
-
-
-def build_of(target: TargetRevision, stage: Stage) -> str | None:
-    """Return the build that an attempt at a stage belongs to; only merging depends on it."""
-    return target.build if stage == "merge" else None
-
-
-def latest_attempts(
-    ledger: Ledger, revision: str, build: str, stages: Iterable[Stage]
-) -> dict[Stage, Attempt | None]:
-    """Return the latest attempt at each stage; the attempt at merging is that of the build."""
-    return {
-        stage: ledger.attempt(revision, stage, build if stage == "merge" else None)
-        for stage in stages
-    }
-
-
 def _succeeded(
-    position: Position, stages: Mapping[Stage, Attempt | None], before: bool
+    position: Position, stages: Mapping[JobStage, Attempt | None], before: bool
 ) -> tuple[Status, str, str]:
     outcomes = [attempt.outcome if attempt else None for attempt in stages.values()]
     if before or (outcomes and all(outcome == "Completed" for outcome in outcomes)):

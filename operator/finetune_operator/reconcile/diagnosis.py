@@ -257,7 +257,7 @@ def _missing(pod: Object, message: str) -> Blocker | None:
         explanation = f"{subject} does not exist. Create it in namespace {namespace}"
         if not secret:
             keys = "the key that the configmap:// source or caConfigMapRef names"
-        elif naming.label(pod, naming.STAGE) == "serve":
+        elif naming.is_serving(pod):
             keys = "the key that serving.apiKeySecretRef names"
         else:
             keys = f"the key that tokenSecretRef names, or, for s3.secretRef, the keys {S3_KEYS}"

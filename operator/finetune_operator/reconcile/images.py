@@ -11,6 +11,7 @@ from finetune_operator.manifests import vllm
 from finetune_operator.objects import deployments, pods
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.jobs import created
+from finetune_operator.objects.stages import is_job_stage
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
@@ -34,8 +35,7 @@ def with_serving(snapshot: IndexedSnapshot, ledger: Ledger) -> Ledger:
     would only cause one more write of the status.
     """
     for build, deployment in snapshot.builds.items():
-        revision = ledger.revision_of(build)
-        attempt = ledger.attempt(revision, "serve", build) if revision is not None else None
+        revision, attempt = ledger.revision_of(build), ledger.serving(build)
         if revision is None or attempt is None or attempt.outcome == "Starting":
             continue
         own = [
@@ -60,11 +60,11 @@ def warnings(before: Ledger, after: Ledger, target: TargetRevision) -> tuple[str
         earlier = known.image_id if known is not None else None
         if attempt.image_id in (None, earlier):
             continue
-        serves = attempt.stage == "serve"
-        others = () if serves else [each.image_id for each in stages if each.stage != "serve"]
+        trainer = is_job_stage(attempt.stage)
+        others = [each.image_id for each in stages if trainer and is_job_stage(each.stage)]
         different = [each for each in (earlier, *others) if each not in (None, attempt.image_id)]
         if different:
-            component = "serving" if serves else "trainer"
+            component = "trainer" if trainer else "serving"
             found.append(
                 f"The {attempt.stage} stage runs the image {attempt.image_id}, but an earlier pod "
                 f"of the revision ran the image {different[0]}. The name "

@@ -13,14 +13,13 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects.index import IndexedSnapshot, index
 from finetune_operator.objects.previous_status import previous_status
+from finetune_operator.objects.stages import desired
 from finetune_operator.reconcile import images, policy, status, storage
 from finetune_operator.reconcile.columns import summary
 from finetune_operator.reconcile.conditions import (
     SEE_READY,
     Position,
     conditions,
-    desired_stages,
-    latest_attempts,
 )
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.network import surroundings
@@ -136,9 +135,10 @@ def _plan(
         previous=snapshot.previous.conditions,
         generation=snapshot.job["metadata"]["generation"],
         now=now,
-        stages=latest_attempts(
-            ledger, target.revision, target.build, desired_stages(target.resolved.spec)
-        ),
+        stages={
+            stage: ledger.latest(target.revision, stage, target.build)
+            for stage in desired(target.resolved.spec)
+        },
         serving=served,
         succeeded=_succeeded_before(snapshot, target.revision),
     )

@@ -9,9 +9,10 @@ from finetune_operator.manifests import serving as manifests
 from finetune_operator.manifests import vllm
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.previous_status import PreviousStatus
+from finetune_operator.objects.stages import PIPELINE, STAGES
 from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.columns import columns
-from finetune_operator.reconcile.conditions import IN_PROGRESS, Position, ServingState
+from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
@@ -20,9 +21,9 @@ from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.revisions.versions import LEDGER_VERSION
 from finetune_operator.types import Event
 
-COMPLETED = {"DataReady": Reason.DATA_READY, "Trained": Reason.TRAINED, "Merged": Reason.MERGED}
+COMPLETED = {stage.condition: stage.completed for stage in PIPELINE}
 """Stage conditions, with the reason of the event when they become True."""
-EXPECTED = {*IN_PROGRESS.values(), Reason.STARTING}
+EXPECTED = {stage.in_progress for stage in STAGES}
 """Reasons of Ready while a job progresses as expected, on which no one acts: no events."""
 MOST_WARNINGS = 32
 """Limit of the CRD."""
@@ -66,8 +67,7 @@ def render(
         "ledgerVersion": LEDGER_VERSION,
         "revisions": ledger.to_status(),
     }
-    trained = ledger.attempt(target.revision, "train")
-    if trained is not None and trained.outcome == "Completed":
+    if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
     if served is not None:

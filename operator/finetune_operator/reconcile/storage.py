@@ -15,6 +15,7 @@ from finetune_api.quantity import amount
 from finetune_operator.manifests.volume import outlives, render
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.objects.stages import JobStage
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Action, Apply, Create, Object, Patch
@@ -41,7 +42,7 @@ def to_start(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    stage: naming.Stage,
+    stage: JobStage,
     *,
     vouched: bool,
 ) -> tuple[Ledger, list[Action]]:
@@ -53,7 +54,7 @@ def to_start(
     volume = snapshot.volume(target.revision)
     claim = volume.object if volume is not None else None
     earlier = _adoptable(snapshot, target.revision)
-    if claim is None and stage == "prepare" and earlier is not None:
+    if claim is None and stage.reads_sources and earlier is not None:
         uid = earlier["metadata"]["uid"]
         actions: list[Action] = [_adoption(snapshot.job, target, earlier)]
         return ledger.with_untrusted_volume(target.revision, uid), actions

@@ -20,7 +20,14 @@ from finetune_api.v1alpha1.ledger import (
     Revision,
 )
 from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import (
+    MERGE,
+    PREPARE,
+    SERVE,
+    TRAIN,
+    Stage,
+    StageDefinition,
+)
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 
 
@@ -70,6 +77,27 @@ class Ledger:
                 return attempt
         return None
 
+    def latest(self, revision: str, stage: StageDefinition, build: str) -> Attempt | None:
+        """Return the latest attempt at a stage, of the build if the stage depends on it."""
+        return self.attempt(revision, stage.name, build if stage.per_build else None)
+
+    def preparation(self, revision: str) -> Attempt | None:
+        """Return the latest attempt at preparing the data of a revision, or None."""
+        return self.attempt(revision, PREPARE.name)
+
+    def training(self, revision: str) -> Attempt | None:
+        """Return the latest attempt at training a revision, or None."""
+        return self.attempt(revision, TRAIN.name)
+
+    def merging(self, revision: str, build: str) -> Attempt | None:
+        """Return the latest attempt at merging a build, or None."""
+        return self.attempt(revision, MERGE.name, build)
+
+    def serving(self, build: str) -> Attempt | None:
+        """Return the latest attempt at serving a build, or None."""
+        revision = self.revision_of(build)
+        return None if revision is None else self.attempt(revision, SERVE.name, build)
+
     def frozen(self, revision: str) -> FrozenConfiguration | None:
         """Return the configuration that a revision was started with, None if it has not started."""
         record = self.revisions.get(revision)
@@ -87,10 +115,15 @@ class Ledger:
         """Return the revisions, the one that was the target longest ago first."""
         return list(self.revisions)
 
-    def completed(self, revision: str, stage: Stage) -> bool:
-        """Report whether a stage of a revision has completed, for at least one build."""
+    def is_trained(self, revision: str) -> bool:
+        """Report whether the training of a revision has completed."""
+        training = self.training(revision)
+        return training is not None and training.outcome == "Completed"
+
+    def is_merged(self, revision: str) -> bool:
+        """Report whether a build of a revision has been merged."""
         return any(
-            attempt.stage == stage and attempt.outcome == "Completed"
+            attempt.stage == MERGE.name and attempt.outcome == "Completed"
             for attempt in self.revision(revision).stages
         )
 
@@ -101,12 +134,12 @@ class Ledger:
         """
         builds, failed = set(), set()
         for attempt in self.revision(revision).stages:
-            if attempt.stage == "serve" and attempt.outcome == "Completed":
+            if attempt.stage == SERVE.name and attempt.outcome == "Completed":
                 return True
             if attempt.build is not None:
                 builds.add(attempt.build)
                 failed |= {attempt.build} if attempt.outcome == "Failed" else set()
-        return self.completed(revision, "train") and (not builds or builds != failed)
+        return self.is_trained(revision) and (not builds or builds != failed)
 
     def started_stages(self) -> set[str]:
         """Return the stages that were started at least once, for any revision."""

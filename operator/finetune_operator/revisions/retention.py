@@ -102,7 +102,7 @@ def _retained(
         for name in others
         if snapshot.can_be_mounted(name) or (snapshot.restored and snapshot.volume(name) is None)
     ]
-    usable.sort(key=lambda name: (ledger.has_model(name), ledger.completed(name, "train")))
+    usable.sort(key=lambda name: (ledger.has_model(name), ledger.is_trained(name)))
     retained = usable[max(0, len(usable) - limit) :]
     absent = [name for name in others if name not in usable and ledger.has_model(name)]
     models = (

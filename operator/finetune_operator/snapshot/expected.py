@@ -7,6 +7,7 @@ watch may be late, and an object that has lost its label looks deleted to a watc
 from collections.abc import Iterator
 
 from finetune_operator.objects import naming
+from finetune_operator.objects.stages import is_job_stage
 from finetune_operator.types import Object
 
 
@@ -17,7 +18,7 @@ def expected(job: Object) -> Iterator[tuple[str, str]]:
     """
     name = job["metadata"]["name"]
     for revision in (job.get("status") or {}).get("revisions") or ():
-        stages = [each for each in revision.get("stages") or () if each.get("stage") != "serve"]
+        stages = [each for each in revision.get("stages") or () if is_job_stage(each.get("stage"))]
         if revision.get("untrustedVolume") or any(
             each.get("outcome") in ("Running", "Completed") for each in stages
         ):

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune_operator.objects import conditions, deployments, naming
+from finetune_operator.objects.stages import PIPELINE
 from finetune_operator.snapshot import trainer_metrics, verifier_metrics
 from finetune_operator.types import Object, Snapshot
-
-_STAGES = ("train", "merge", "prepare")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ def _target(
 
 
 def _stage_pod(snapshot: Snapshot) -> Object | None:
-    """Return the running pod of a stage, a train pod first."""
+    """Return the running pod of a stage, one with a GPU first."""
     stages = {
         job["metadata"]["uid"]: naming.label(job, naming.STAGE)
         for job in snapshot.jobs
@@ -71,7 +70,8 @@ def _stage_pod(snapshot: Snapshot) -> Object | None:
         and controller["uid"] in stages
         and pod["status"].get("phase") == "Running"
     }
-    return next((running[stage] for stage in _STAGES if stage in running), None)
+    stages_of_pods = sorted(PIPELINE, key=lambda stage: not stage.gpu)
+    return next((running[stage.name] for stage in stages_of_pods if stage.name in running), None)
 
 
 def _unreported_pod(job: Object, serving: Iterable[Object]) -> Object | None:

@@ -156,7 +156,7 @@ def count_status_write(
 
 def _holds_serving_gpu(pod: Object) -> bool:
     return (
-        naming.label(pod, naming.STAGE) == "serve"
+        naming.is_serving(pod)
         and bool(pod.get("spec", {}).get("nodeName"))
         and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
     )

@@ -182,7 +182,7 @@ def _against_serving(
         same = known is not None and previous.build == target.build
         return ServingComparison.model_validate(known) if same else None
     revision = ledger.revision_of(served)
-    attempt = revision and ledger.attempt(revision, "serve", served)
+    attempt = ledger.serving(served)
     return compare(
         Build(
             build=target.build,

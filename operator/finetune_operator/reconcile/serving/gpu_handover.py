@@ -22,10 +22,9 @@ from datetime import datetime, timedelta
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.resources import GPURelease
 from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.objects.stages import JobStage, desired, precedes_training
 from finetune_operator.reconcile.conditions import (
     Position,
-    desired_stages,
-    latest_attempts,
     timestamp,
 )
 from finetune_operator.reconcile.serving import readiness, release_check, train_pods
@@ -77,7 +76,7 @@ def decide(
     stage = _under_way(target, ledger)
     if (
         position.state != "active"
-        or stage == "prepare"
+        or (stage is not None and precedes_training(stage))
         or not train_pods.may_run(snapshot, target, ledger)
     ):
         return Handover(ledger=ledger.with_gpu_releases_ended(position.reason))
@@ -93,17 +92,17 @@ def _of_stage(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    stage: str,
+    stage: JobStage | None,
     position: Position,
     old: Child,
     now: datetime,
 ) -> Handover:
     rollout = target.resolved.spec.serving.rollout
-    if stage == "serve":
+    if stage is None:
         return _for_verification(snapshot, target, ledger, position, old, now)
     if rollout == "Auto":
         return _auto(snapshot, target, ledger, stage, old, now)
-    waiting = stage == "train" and _waiting(train_pods.living(snapshot, target, ledger))
+    waiting = stage.gpu and _waiting(train_pods.living(snapshot, target, ledger))
     if rollout == "FreeGPU":
         return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
     note = (
@@ -119,7 +118,7 @@ def _auto(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    stage: str,
+    stage: JobStage,
     old: Child,
     now: datetime,
 ) -> Handover:
@@ -138,7 +137,7 @@ def _auto(
             f"({release.ended}). To release the GPU again, set spec.serving.rollout to FreeGPU."
         )
         return Handover(ledger=ledger, note=note if _waiting(pods) else "")
-    if stage == "merge":
+    if not stage.gpu:
         return Handover(ledger=ledger, released=True)
     return _after_release(target, ledger, release, pods, old, now)
 
@@ -254,17 +253,13 @@ def _planned(
     )
 
 
-def _under_way(target: TargetRevision, ledger: Ledger) -> str:
-    """Return the first stage that has not completed, ``serve`` if all have."""
-    attempts = latest_attempts(
-        ledger, target.revision, target.build, desired_stages(target.resolved.spec)
-    )
-    unfinished = (
-        stage
-        for stage, attempt in attempts.items()
-        if attempt is None or attempt.outcome != "Completed"
-    )
-    return next(unfinished, "serve")
+def _under_way(target: TargetRevision, ledger: Ledger) -> JobStage | None:
+    """Return the first stage that has not completed, None if the model is complete."""
+    for stage in desired(target.resolved.spec):
+        attempt = ledger.latest(target.revision, stage, target.build)
+        if attempt is None or attempt.outcome != "Completed":
+            return stage
+    return None
 
 
 def _scaled_down(old: Child) -> bool:

@@ -43,7 +43,7 @@ def pods_of(snapshot: IndexedSnapshot, build: str, attempt: int | None = None) -
         pod.object
         for pod in snapshot.pods
         if pod.build == build
-        and pod.stage == "serve"
+        and pod.serves
         and attempt in (None, pod.attempt or 0)
         and not pod.terminating
         and not pod.ended

@@ -12,6 +12,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects import deployments
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.stages import SERVE
 from finetune_operator.reconcile import policy
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, suspended
 from finetune_operator.reconcile.decision import Decision
@@ -148,13 +149,13 @@ def _attempt(
     A build that was in service before and has been taken down since must become ready again.
     """
     key, build = target.resolved.serve_key, target.build
-    known = ledger.attempt(target.revision, "serve", build)
+    known = ledger.serving(build)
     if known is not None:
         stays = build == serving or build in snapshot.builds
         if stays if known.outcome == "Completed" else known.retry_key == key:
             return known
     return Attempt(
-        stage="serve",
+        stage=SERVE.name,
         build=build,
         build_digest=target.resolved.build_digest,
         attempt=known.attempt + 1 if known else 1,

@@ -47,8 +47,7 @@ def serving_build(snapshot: IndexedSnapshot, ledger: Ledger) -> str | None:
 
 def serve_attempt(ledger: Ledger, build: str) -> Attempt | None:
     """Return the latest attempt at serving a build, or None."""
-    revision = ledger.revision_of(build)
-    return None if revision is None else ledger.attempt(revision, "serve", build)
+    return ledger.serving(build)
 
 
 def failed(ledger: Ledger, build: str) -> bool:
@@ -111,7 +110,7 @@ def last_pods(snapshot: IndexedSnapshot, ledger: Ledger, build: Child) -> Replic
     volume = snapshot.volume(revision)
     if volume is None or count == 0:
         return Replicas(count)
-    command = copy_command(snapshot.job, revision, merged=ledger.completed(revision, "merge"))
+    command = copy_command(snapshot.job, revision, merged=ledger.is_merged(revision))
     return Replicas(
         count,
         (
@@ -135,7 +134,7 @@ def deployment(
     number: that of the attempt at serving it.
     """
     artifacts = ledger.revision(target.revision).artifacts
-    merged = ledger.attempt(target.revision, "merge", target.build)
+    merged = ledger.merging(target.revision, target.build)
     known = merged.merged_dtype if merged is not None else None
     model = vllm.Model(
         dtype=known or target.resolved.spec.merge.dtype,

@@ -33,7 +33,7 @@ def _job(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> C
 
     The Job of an attempt that was stopped may still have a pod that waits for a GPU.
     """
-    attempt = ledger.attempt(target.revision, "train")
+    attempt = ledger.training(target.revision)
     if attempt is None or attempt.outcome not in ("Starting", "Running"):
         return None
     job = snapshot.job_of(target.revision, attempt)

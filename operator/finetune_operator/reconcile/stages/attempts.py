@@ -5,7 +5,7 @@ from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import arguments, jobs
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import JobStage, job_stage
 from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -16,7 +16,7 @@ def following(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    stage: Stage,
+    stage: JobStage,
     previous: Attempt | None,
 ) -> Attempt:
     """Return the attempt that follows ``previous``, the latest attempt at the stage."""
@@ -25,11 +25,11 @@ def following(
     if previous is not None and previous.retry_key == key:
         memory = previous.memory
         if (previous.outcome, previous.reason) == ("Stopped", Reason.OUT_OF_MEMORY):
-            memory = jobs.more_memory(target.resolved.spec.resources.merge)
+            memory = jobs.more_memory(jobs.resources_of(target, stage))
     return Attempt(
-        stage=stage,
-        build=target.build if stage == "merge" else None,
-        build_digest=target.resolved.build_digest if stage == "merge" else None,
+        stage=stage.name,
+        build=target.build if stage.per_build else None,
+        build_digest=target.resolved.build_digest if stage.per_build else None,
         attempt=_number(snapshot, target, ledger, stage, previous),
         outcome="Starting",
         # The key at its start: if an edit changes it while the attempt runs, a failure is retried.
@@ -41,14 +41,14 @@ def following(
     )
 
 
-def retry_key(target: TargetRevision, stage: Stage) -> str:
+def retry_key(target: TargetRevision, stage: JobStage) -> str:
     """Return the hash of the fields whose edit gives a failed stage a new attempt.
 
     Data preparation also checks whether the model can be served, and whether the chart allows each
     connection; if it fails for such a reason, a change of that value must be enough to continue.
     """
     key = target.resolved.retry_key
-    return digest([key, arguments.of_prepare(target)]) if stage == "prepare" else key
+    return digest([key, arguments.of_prepare(target)]) if stage.reads_sources else key
 
 
 def creation(
@@ -56,12 +56,12 @@ def creation(
 ) -> Create:
     """Return the creation of an attempt's Job."""
     measured = None
-    if attempt.stage == "train" and snapshot.previous.is_about(target.revision):
+    if job_stage(attempt.stage).gpu and snapshot.previous.is_about(target.revision):
         measured = snapshot.previous.training.get("stepSeconds")
     body = jobs.render(
         snapshot.job,
         target,
-        attempt.stage,
+        job_stage(attempt.stage),
         attempt.attempt,
         record=ledger.revision(target.revision),
         memory=attempt.memory,
@@ -74,7 +74,7 @@ def _number(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    stage: Stage,
+    stage: JobStage,
     previous: Attempt | None,
 ) -> int:
     """Return the number of the next attempt.
@@ -86,11 +86,11 @@ def _number(
     present = [
         job.attempt or 0
         for job in snapshot.jobs
-        if job.owned and job.revision == target.revision and job.stage == stage
+        if job.owned and job.revision == target.revision and job.stage == stage.name
     ]
     known = [
         attempt.attempt
         for attempt in ledger.revision(target.revision).stages
-        if attempt.stage == stage
+        if attempt.stage == stage.name
     ]
     return max([*present, *known], default=0) + 1

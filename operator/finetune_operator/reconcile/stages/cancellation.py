@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import JobStage
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -15,7 +15,7 @@ UNDER_WAY = ("Starting", "Running")
 
 
 def stop_abandoned(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, stages: Collection[Stage]
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, stages: Collection[JobStage]
 ) -> Decision:
     """Stop the Jobs of a revision, build or stage that the spec no longer asks for.
 
@@ -30,7 +30,7 @@ def stop_abandoned(
         desired = (
             job.revision == target.revision
             and job.build in (None, target.build)
-            and job.stage in stages
+            and job.stage in {stage.name for stage in stages}
         )
         attempt = attempt_of(decision.ledger, job)
         if not desired or attempt is None or attempt.outcome not in UNDER_WAY:

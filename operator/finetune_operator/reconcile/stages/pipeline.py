@@ -12,15 +12,12 @@ from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import JobStage, desired, job_stage
 from finetune_operator.reconcile import configuration, storage
 from finetune_operator.reconcile.conditions import (
-    DOING,
-    IN_PROGRESS,
     Position,
     active,
-    build_of,
-    desired_stages,
+    runs,
     suspended,
 )
 from finetune_operator.reconcile.decision import Decision
@@ -43,7 +40,7 @@ def decide(
 
     refused: the position of a job whose spec exceeds the limits of the policy.
     """
-    stages = desired_stages(target.resolved.spec)
+    stages = desired(target.resolved.spec)
     changed = configuration.changed(snapshot, target)
     decision = stop_abandoned(snapshot, target, ledger, stages)
     decision = decision.then(volume_loss.decide(snapshot, target, decision.ledger, stages))
@@ -60,7 +57,7 @@ def _stage(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    stage: Stage,
+    stage: JobStage,
     changed: Position | None,
     refused: Position | None,
     now: datetime,
@@ -72,10 +69,10 @@ def _stage(
     start no attempt.
     """
     decision = Decision(ledger=ledger)
-    attempt = ledger.attempt(target.revision, stage, build_of(target, stage))
+    attempt = ledger.latest(target.revision, stage, target.build)
     if attempt is not None and attempt.outcome in UNDER_WAY:
         decision = under_way.decide(snapshot, target, ledger, attempt, now)
-        attempt = decision.ledger.attempt(target.revision, stage, attempt.build)
+        attempt = decision.ledger.latest(target.revision, stage, target.build)
     if decision.position is not None:
         running = decision.position.state == "active"
         return replace(decision, position=changed) if running and changed else decision
@@ -91,14 +88,14 @@ def _stage(
 
 def _is_terminal(target: TargetRevision, failed: Attempt) -> bool:
     """Report whether no field has changed whose edit gives a failed stage a new attempt."""
-    return failed.retry_key == attempts.retry_key(target, failed.stage)
+    return failed.retry_key == attempts.retry_key(target, job_stage(failed.stage))
 
 
 def _start(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    stage: Stage,
+    stage: JobStage,
     previous: Attempt | None,
 ) -> Decision:
     """Return the decision to start an attempt at a stage, or to wait until it can start."""
@@ -111,7 +108,7 @@ def _start(
         needed = orphan_needs_volume(snapshot, target)
         return Decision(
             ledger=ledger,
-            position=active(reason, f"Waiting for {awaited} before the {stage} stage starts."),
+            position=active(reason, f"Waiting for {awaited} before the {stage.name} stage starts."),
             actions=tuple(storage.ensure(snapshot.job, target, claim)) if needed else (),
         )
     if (misfit := storage.misfit(snapshot.job, target, claim)) is not None:
@@ -132,13 +129,13 @@ def _start(
             ledger=ledger.with_start(target.revision, target.frozen, attempt),
             position=_failed(attempt),
         )
-    lost = stage == "prepare" and restarts.follows_a_lost_volume(previous)
+    lost = stage.reads_sources and restarts.follows_a_lost_volume(previous)
     vouched = target.revision in ledger.revisions and not lost
     ledger = ledger.with_start(target.revision, target.frozen, attempt)
     ledger, actions = storage.to_start(snapshot, target, ledger, stage, vouched=vouched)
     return Decision(
         ledger=ledger,
-        position=active(IN_PROGRESS[stage], DOING[stage]),
+        position=runs(stage),
         actions=(*actions, attempts.creation(snapshot, target, ledger, attempt)),
     )
 

@@ -11,29 +11,28 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.pods import has_a_node
+from finetune_operator.objects.stages import JobStage, is_job_stage
 from finetune_operator.revisions.target import TargetRevision
-
-WRITERS = ("prepare", "train", "merge")
 
 
 def unmet(
-    snapshot: IndexedSnapshot, target: TargetRevision, stage: naming.Stage
+    snapshot: IndexedSnapshot, target: TargetRevision, stage: JobStage
 ) -> tuple[Reason, str] | None:
     """Return the first unmet precondition of a stage: its reason and the awaited change."""
     return next(_obstacles(snapshot, target, stage), None)
 
 
 def _obstacles(
-    snapshot: IndexedSnapshot, target: TargetRevision, stage: naming.Stage
+    snapshot: IndexedSnapshot, target: TargetRevision, stage: JobStage
 ) -> Iterator[tuple[Reason, str]]:
     for pod in snapshot.pods:
-        if pod.ended or not _competes(pod, target, stage):
+        if pod.ended or not _competes(pod, target, stage.name):
             continue
         # It cannot start: nothing creates another revision's volume again while it waits.
         if pod.revision == target.revision or not _waits_for_its_volume(snapshot, pod):
             yield Reason.WAITING_FOR_POD, f"Pod {pod.name} to terminate"
     for job in snapshot.jobs:
-        if _competes(job, target, stage) and not job.ended:
+        if _competes(job, target, stage.name) and not job.ended:
             yield Reason.WAITING_FOR_POD, f"Job {job.name} to finish"
     claim = naming.revision_name(snapshot.name, target.revision)
     for volume in snapshot.volumes:
@@ -80,4 +79,4 @@ def _waits_for_its_volume(snapshot: IndexedSnapshot, pod: Child) -> bool:
 def _competes(other: Child, target: TargetRevision, stage: str | None) -> bool:
     """Report whether a Job or pod may hold the GPU or the volume that a stage needs."""
     same_volume = other.revision == target.revision
-    return other.stage == stage or (same_volume and other.stage in WRITERS)
+    return other.stage == stage or (same_volume and is_job_stage(other.stage))

@@ -18,7 +18,7 @@ from finetune_operator.types import Object, Progress
 
 def measure(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Mapping[str, Any]:
     """Return the progress of training that metrics or a result report now, by field name."""
-    attempt = ledger.attempt(target.revision, "train")
+    attempt = ledger.training(target.revision)
     if attempt is None:
         return {}
     pods = _train_pods(snapshot, target, ledger)
@@ -68,7 +68,7 @@ def _train_pods(
     snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger
 ) -> Sequence[Object]:
     """Return the pods of the latest train attempt, which its Job controls, oldest first."""
-    attempt = ledger.attempt(target.revision, "train")
+    attempt = ledger.training(target.revision)
     if attempt is None:
         return ()
     job = snapshot.job_of(target.revision, attempt)
@@ -83,7 +83,7 @@ def training_status(
     measured: ``measure``, whose GPU-seconds the ledger has: it outlives an edit to another revision
     and back.
     """
-    attempt = ledger.attempt(revision, "train")
+    attempt = ledger.training(revision)
     if attempt is None:
         return {}
     before, now = _previous(snapshot, revision, snapshot.previous.training), dict(measured)
@@ -183,7 +183,7 @@ def preparation_status(snapshot: IndexedSnapshot, revision: str, ledger: Ledger)
 
     Without a new measurement the previous one is kept.
     """
-    attempt = ledger.attempt(revision, "prepare")
+    attempt = ledger.preparation(revision)
     if attempt is None or attempt.outcome not in ("Starting", "Running"):
         return {}
     before = _previous(snapshot, revision, snapshot.previous.preparation)

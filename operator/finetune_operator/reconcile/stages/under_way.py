@@ -7,14 +7,13 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.objects.stages import job_stage
 from finetune_operator.reconcile import diagnosis, images, storage
 from finetune_operator.reconcile.blocker import evidence
 from finetune_operator.reconcile.conditions import (
-    DOING,
-    IN_PROGRESS,
     POLL_SECONDS,
-    active,
     blocked,
+    runs,
     suspended,
 )
 from finetune_operator.reconcile.decision import Decision
@@ -72,11 +71,11 @@ def _identify(
     again: that succeeds only if the present one has the same content, and its uid is then known.
     """
     spec = target.resolved.spec
-    if spec.suspend or attempt.retry_key != attempts.retry_key(target, attempt.stage):
+    if spec.suspend or attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
         return stop(ledger, named)
     return Decision(
         ledger=ledger,
-        position=active(IN_PROGRESS[attempt.stage], DOING[attempt.stage]),
+        position=runs(job_stage(attempt.stage)),
         actions=(attempts.creation(snapshot, target, ledger, attempt),),
     )
 
@@ -129,7 +128,7 @@ def _follow(
             return stop(ledger, job, outcome="Failed", reason=Reason.OUT_OF_MEMORY, message=message)
     # After a pod has succeeded, it takes a moment until its Job is complete.
     busy = any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
-    if not busy and attempt.retry_key != attempts.retry_key(target, attempt.stage):
+    if not busy and attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
         # The edit may have fixed what it waits for.
         return stop(ledger, job)
     if snapshot.volume(target.revision) is not None:
@@ -162,7 +161,7 @@ def _running(
     ledger = ledger.with_attempt(target.revision, attempt.model_copy(update=changes))
     since = diagnosis.waiting_since(job.object, pods, events, last_pod=attempt.pod_created)
     seconds = (now - datetime.fromisoformat(since)).total_seconds()
-    trains, card = attempt.stage == "train", ledger.revision(target.revision).card
+    trains, card = job_stage(attempt.stage).gpu, ledger.revision(target.revision).card
     blocker = diagnosis.of_job(
         job.object,
         pods,
@@ -181,10 +180,9 @@ def _running(
             warnings=warnings,
         )
     pace = POLL_SECONDS if seconds < SLOW_AFTER_SECONDS else SLOW_POLL_SECONDS
-    stage = attempt.stage
     return Decision(
         ledger=ledger,
-        position=active(IN_PROGRESS[stage], DOING[stage], requeue_after=pace),
+        position=runs(job_stage(attempt.stage), requeue_after=pace),
         warnings=warnings,
     )
 
@@ -241,5 +239,6 @@ def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> 
 
 def _may_have_more_memory(target: TargetRevision, attempt: Attempt) -> bool:
     """Report whether a merge that ran out of memory may have more of it, which it may once."""
-    once = attempt.stage == "merge" and attempt.memory is None
-    return once and jobs.more_memory(target.resolved.spec.resources.merge) is not None
+    stage = job_stage(attempt.stage)
+    once = stage.doubles_memory and attempt.memory is None
+    return once and jobs.more_memory(jobs.resources_of(target, stage)) is not None

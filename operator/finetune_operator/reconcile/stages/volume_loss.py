@@ -11,10 +11,10 @@ from collections.abc import Collection
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.objects.naming import Stage
 from finetune_operator.objects.pods import claims_of
+from finetune_operator.objects.stages import JobStage
 from finetune_operator.reconcile.blocker import names
-from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, latest_attempts
+from finetune_operator.reconcile.conditions import POLL_SECONDS, Position
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.messages import copy_command
 from finetune_operator.reconcile.stages.cancellation import stop
@@ -25,7 +25,7 @@ from finetune_operator.types import Event
 
 
 def decide(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, stages: Collection[Stage]
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, stages: Collection[JobStage]
 ) -> Decision:
     """Stop, wait or start again if the target's volume is terminating, lost or replaced."""
     record, volume = ledger.revision(target.revision), snapshot.volume(target.revision)
@@ -69,8 +69,8 @@ def decide(
     return decision.then(Decision(ledger=ledger, events=(event,)))
 
 
-def _all_completed(target: TargetRevision, ledger: Ledger, stages: Collection[Stage]) -> bool:
-    attempts = latest_attempts(ledger, target.revision, target.build, stages).values()
+def _all_completed(target: TargetRevision, ledger: Ledger, stages: Collection[JobStage]) -> bool:
+    attempts = (ledger.latest(target.revision, stage, target.build) for stage in stages)
     return all(attempt is not None and attempt.outcome == "Completed" for attempt in attempts)
 
 
@@ -79,7 +79,7 @@ def _readers(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Child]:
     return [
         pod
         for pod in snapshot.pods
-        if pod.stage == "serve"
+        if pod.serves
         and pod.revision == target.revision
         and not pod.terminating
         and pod.object.get("status", {}).get("phase") == "Running"
@@ -93,7 +93,7 @@ def _model_lost(
     if snapshot.volume(target.revision) is None:
         found = f"PersistentVolumeClaim {claim}, which held the model, was deleted."
     elif _readers(snapshot, target):
-        merged = ledger.completed(target.revision, "merge")
+        merged = ledger.is_merged(target.revision)
         command = copy_command(snapshot.job, target.revision, merged=merged)
         found = (
             "The volume of the model is terminating. Running pods still mount "

@@ -4,7 +4,7 @@ import pytest
 
 from finetune_api.v1alpha1.ledger import Revision
 from finetune_operator.manifests import earlier_stages
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import Stage
 from finetune_trainer.__main__ import parser
 
 KNOWN, EARLIER = Revision(revision="r1"), Revision(revision="r1", untrusted_volume="uid")

@@ -21,8 +21,8 @@ from tests.unit.operator.reconcile.laws_of_statuses import consistent, numbers, 
 from tests.unit.operator.reconcile.random_events import deleted
 
 from finetune_api.contracts.result import Result
-from finetune_operator.manifests.network_policies import STAGES
 from finetune_operator.objects import naming
+from finetune_operator.objects.stages import STAGES
 from finetune_operator.types import Create, Delete, Object, Plan, Snapshot
 
 
@@ -128,8 +128,8 @@ class Laws:
             assert edited or self.cluster.get("ConfigMap", f"demo-{status['revision']}")
             started = {each["stage"] for one in status["revisions"] for each in one["stages"]}
             policies = {each["metadata"]["name"] for each in self.cluster.each("NetworkPolicy")}
-            for suffix, selected in STAGES.items():
-                assert started.isdisjoint(selected) or f"demo-{suffix}" in policies, started
+            for stage in STAGES:
+                assert stage.name not in started or f"demo-{stage.network}" in policies, started
         if status.get("serving", {}).get("build"):
             assert self.cluster.get("Service", "demo-serve")
 

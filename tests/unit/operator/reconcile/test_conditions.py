@@ -8,7 +8,7 @@ from tests.fakes.apiserver import Thing
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.status import Condition
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects.stages import MERGE, PIPELINE, PREPARE, TRAIN, JobStage
 from finetune_operator.reconcile.conditions import Position, ServingState, conditions
 
 EARLY, LATE = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
@@ -106,7 +106,7 @@ def attempt(outcome: Any, **more: Any) -> Attempt:
     ],
 )
 def test_stage_condition_of_each_outcome(given: Attempt | None, status: str, reason: str) -> None:
-    for stage, type_ in (("prepare", "DataReady"), ("train", "Trained"), ("merge", "Merged")):
+    for stage, type_ in zip(PIPELINE, ("DataReady", "Trained", "Merged"), strict=True):
         found = made("active", stages={stage: given})
         assert (found[type_]["status"], found[type_]["reason"]) == (status, reason)
         assert len({"DataReady", "Trained", "Merged"} & found.keys()) == 1
@@ -131,17 +131,16 @@ def test_stage_condition_of_each_outcome(given: Attempt | None, status: str, rea
 def test_succeeded_condition_of_stage_outcomes(
     state: str, outcomes: tuple[str | None, ...], status: str
 ) -> None:
-    order: tuple[Stage, ...] = ("prepare", "train")
     stages = {
         stage: attempt(outcome) if outcome else None
-        for stage, outcome in zip(order, outcomes, strict=False)
+        for stage, outcome in zip((PREPARE, TRAIN), outcomes, strict=False)
     }
     assert made(state, stages=stages)["Succeeded"]["status"] == status
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_succeeded_stays_true_within_a_revision(state: str) -> None:
-    stages: dict[Stage, Attempt | None] = {"train": attempt("Completed"), "merge": None}
+    stages: dict[JobStage, Attempt | None] = {TRAIN: attempt("Completed"), MERGE: None}
     assert made(state, stages=stages, succeeded=True)["Succeeded"]["status"] == "True"
 
 
