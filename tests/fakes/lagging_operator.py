@@ -14,12 +14,10 @@ from tests.fakes.apiserver import Cluster, Thing, copied
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.confirmation import ALL_KINDS
-from finetune_operator.controller.quiet import is_progress
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.objects.contents import without_empty
 from finetune_operator.reconcile import plan as planner
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.scraper import Value
@@ -144,20 +142,6 @@ class LaggingOperator:
         self.reconciler.config = config
         self.kube.between = between
         return LOOP.run_until_complete(self.reconciler.observe(self.key, now))
-
-    def latest(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot with the status that waits to be written, from which it plans."""
-        return self.reconciler.latest(self.key, snapshot)
-
-    def waits(self, snapshot: Snapshot, planned: Plan) -> bool:
-        """Let the status of a plan wait if it may; report whether it does."""
-        before, after = (
-            without_empty(status) for status in (snapshot.job["status"], planned.status)
-        )
-        if before == after or planned.actions or not is_progress(planned, before, after):
-            return False
-        self.reconciler.jobs[self.key].statuses.wait(snapshot.job, after)
-        return True
 
     def wrote(self, target: Object) -> None:
         """Store the response to a write."""

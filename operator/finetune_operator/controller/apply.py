@@ -25,7 +25,6 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller.exact_apply import apply_exactly, fence, patched
 from finetune_operator.controller.memory import Applied
 from finetune_operator.controller.ownership import require_owned
-from finetune_operator.controller.quiet import StatusWrites, is_observation, is_progress
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, ContentConflict
 from finetune_operator.kube.recorder import Recorder
@@ -99,39 +98,22 @@ class PlanExecutor:
         now: datetime,
         *,
         applied: AppliedVersions,
-        statuses: StatusWrites | None = None,
         on_write: OnWrite = lambda target, written: None,
     ) -> int:
         """Execute a plan; return the number of writes, not counting events.
 
-        applied: versions of the job's earlier applies, which this updates, as it does statuses, the
-        earlier writes of the status; without them, no status waits. on_write: is called for each
-        write. Raises OperatorError; writes before the error are not undone.
+        applied: versions of the job's earlier applies, which this updates. on_write: is called for
+        each write. Raises OperatorError; writes before the error are not undone.
         """
         writes, events = 0, plan.events
-        before, status = (
-            without_empty(each) for each in (snapshot.job.get("status") or {}, plan.status)
-        )
-        waits = (
-            statuses is not None
-            and status != before
-            and not needs_writes(snapshot, plan, applied)
-            and is_progress(plan, before, status)
-        )
-        statuses = StatusWrites() if statuses is None else statuses
-        if waits and is_observation(before, status):
-            statuses.observed(now)
-        if status == before:
-            # Events report changes of the status, of which there are none.
-            events = ()
-            statuses.drop()
-        elif waits and statuses.quiet_for(now) > 0:
-            statuses.wait(snapshot.job, status)
-        else:
+        if writes_status(snapshot, plan):
+            status = without_empty(plan.status)
             on_write(snapshot.job, await self.kube.replace_status(snapshot.job, status))
-            statuses.wrote(now)
             job_metrics.count_status_write(snapshot, plan)
             writes += 1
+        else:
+            # Events report changes of the status, of which there are none.
+            events = ()
         run = _Execution(self.kube, snapshot, applied, on_write)
         recording = asyncio.create_task(self.recorder.record(snapshot.job, events, now))
         try:

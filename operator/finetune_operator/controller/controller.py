@@ -88,15 +88,12 @@ class Controller:
     def wake(self, key: Key, value: Value | None) -> None:
         """Queue a key after one of the job's pods reported another value.
 
-        A reconcile would not write progress earlier than the status may be written again. It may
-        wait for a verification result, or for the failure to read one (None).
+        value: None if the first scrape for a verification, for which the job may wait, has failed.
         """
         if not self.stopped:
             self.reconciler.changed(key, METRICS, 0)
-            if value is None or isinstance(value, Verification):
-                self.queue.add(key)
-            else:
-                self.queue.add_after(key, self.reconciler.quiet_for(key), Priority.POLL)
+            awaited = value is None or isinstance(value, Verification)
+            self.queue.add(key, Priority.EVENT if awaited else Priority.POLL)
 
     def _priority(self, key: Key) -> Priority:
         """Return the priority of a job that has changed, or that is reconciled for the first time.

@@ -6,7 +6,6 @@ rate limiter of client-go does: the backoff of a job must also grow if nothing a
 
 from dataclasses import dataclass, field
 
-from finetune_operator.controller.quiet import StatusWrites
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.telemetry.job_metrics import JobSample
 from finetune_operator.types import Object
@@ -36,7 +35,6 @@ class JobMemory:
     """Monotonic time of the next reconcile without any change."""
     applied: dict[tuple[str, str], Applied] = field(default_factory=dict)
     """By kind and name of the child."""
-    statuses: StatusWrites = field(default_factory=StatusWrites)
     rejection: Terminal | None = None
     """Why the API server rejects a write of this job; its conditions report it."""
     sample: JobSample | None = None

@@ -14,7 +14,6 @@ own.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from typing import Protocol
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
-from finetune_operator.controller import confirmation, quiet
+from finetune_operator.controller import confirmation
 from finetune_operator.controller.apply import PlanExecutor, is_unfenced
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.memory import JobMemory
@@ -89,11 +88,6 @@ class Reconciler:
         job = self.reader.store.job(key)
         return job is not None and not (job.get("status") or {}).get("conditions")
 
-    def quiet_for(self, key: Key) -> float:
-        """Return the seconds for which progress of a job would wait to be written."""
-        memory = self.jobs.get(key)
-        return 0.0 if memory is None else memory.statuses.quiet_for(self.clock())
-
     def forget_all(self) -> None:
         """Forget all jobs."""
         for key in list(self.jobs):
@@ -137,8 +131,7 @@ class Reconciler:
             return 0.0
         after = plan.requeue_after
         if after is not None:
-            most = quiet.MOST_SECONDS if memory.statuses.waits else math.inf
-            after = min(after, most, responses.follow_up)
+            after = min(after, responses.follow_up)
         return _commit(memory, after)
 
     async def observe(self, key: Key, now: datetime) -> tuple[Snapshot, Plan] | None:
@@ -155,7 +148,7 @@ class Reconciler:
                 # The live read has confirmed the snapshot, so the plan is the same.
                 plan = known[1]
             else:
-                plan = self.planner.plan(self.latest(key, snapshot), config=self.config, now=now)
+                plan = self.planner.plan(snapshot, config=self.config, now=now)
             known = snapshot, plan
             revision = plan.status.get("revision")
             if revision and await self.reader.verify((key[0], revision_name(key[1], revision))):
@@ -170,10 +163,6 @@ class Reconciler:
             confirmed |= unconfirmed
             snapshot = await self.reader.read(key, live=unconfirmed, created=memory.created)
         return None
-
-    def latest(self, key: Key, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot whose status is the planned one that waits to be written, if any."""
-        return replace(snapshot, job=self.jobs[key].statuses.latest(snapshot.job))
 
     def _identify(self, key: Key, job: Object) -> None:
         """Record which job was read; the memory of an earlier job with this name is dropped."""
@@ -205,7 +194,6 @@ class Reconciler:
                 plan,
                 now,
                 applied=memory.applied,
-                statuses=memory.statuses,
                 on_write=responses.record,
             )
         except Terminal as error:
@@ -236,9 +224,7 @@ class Reconciler:
         if snapshot is None:
             return
         now, memory = self.clock(), self.jobs[key]
-        report = self.planner.report(
-            self.latest(key, snapshot), reason=error.reason, message=str(error), now=now
-        )
+        report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
         status_only = Plan(status=report.status, events=report.events)
         responses = Responses(memory=memory, store=self.reader.store)
         await self.executor.execute(
@@ -246,7 +232,6 @@ class Reconciler:
             status_only,
             now,
             applied={},
-            statuses=memory.statuses,
             on_write=responses.record,
         )
         self._sample(key, snapshot.pods, report.status)

@@ -11,8 +11,8 @@ from finetune_operator.types import Object
 FOLLOW_UP_SECONDS = 0.1
 """Delay of the reconcile that follows a change of an object that existed: the job may continue."""
 CREATED_SECONDS = 5.0
-"""Delay of the reconcile that follows the creation of an object; by then, most pods have started.
-The first status that shows the Job of an attempt, or its pod, waits even longer (``quiet``)."""
+"""Delay of the reconcile that follows the creation of an object; by then, most pods have started,
+and one write of the status reports Job and pod."""
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,6 @@ from tests.unit.operator.controller.rig import KEY, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller import controller as module
-from finetune_operator.controller import quiet
 from finetune_operator.controller.controller import (
     SETTLE_SECONDS,
     SLOW_SETTLE_SECONDS,
@@ -189,17 +188,15 @@ async def test_only_the_leader_enqueues_keys(rig: Rig) -> None:
     await running
 
 
-async def test_progress_wakes_a_job_once_its_status_may_be_written_again(
+async def test_another_value_of_a_pod_wakes_its_job(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Controller, "stopped", False)
     await rig.reconcile()
     rig.controller.queue.clear()
-    rig.delays.clear()
-    rig.controller.wake(KEY, Progress(pod="p", ratio=0.5))
-    assert rig.delays == [quiet.SECONDS]
-    for awaited in (Verification(pod="p", build="b", outcome="Verified"), None):
-        rig.controller.wake(KEY, awaited)
+    verified = Verification(pod="p", build="b", outcome="Verified")
+    for value in (Progress(pod="p", ratio=0.5), verified, None):
+        rig.controller.wake(KEY, value)
         assert rig.controller.queue.pop() == KEY
         rig.controller.queue.done(KEY)
 
@@ -235,20 +232,6 @@ async def test_an_endpoint_that_serves_does_not_wait_for_another_verification(ri
     rig.metrics.due = 2.0
     await rig.reconcile()
     assert ("ConfigMap", "a", "later") in rig.kube.objects
-
-
-async def test_a_status_that_waits_is_written_within_fifteen_seconds(rig: Rig) -> None:
-    """Although the job is polled once a minute."""
-    shown = {"conditions": [{"type": "Ready", "status": "False", "reason": "Preparing"}]}
-    await rig.reconcile()
-    rig.delays.clear()
-    for progress in ("1%", "2%"):
-        planned = Plan(status={**shown, "progress": progress}, requeue_after=60.0)
-        rig.planner.plan = lambda *_, planned=planned, **__: planned  # type: ignore[method-assign]
-        await rig.reconcile()
-    written, waits = rig.delays
-    # A delay is varied by a few per cent.
-    assert quiet.SECONDS < waits < 1.1 * quiet.MOST_SECONDS < 50 < written
 
 
 def test_a_stuck_worker_is_unhealthy(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,8 +79,6 @@ class Machine(RuleBasedStateMachine):
         self.laws = Laws(self.cluster)
         self.held: tuple[Snapshot, Plan] | None = None
         self.skew = timedelta()
-        self.quiet = False
-        """Whether statuses that only report progress wait."""
         self.leader, self.standby = LaggingOperator(self.cluster), LaggingOperator(self.cluster)
 
     @initialize(past=st.lists(EDITS, max_size=2), rounds=st.integers(0, 12))
@@ -105,10 +103,10 @@ class Machine(RuleBasedStateMachine):
         self.leader.catch_up()
         self.reconcile_once(between, die_before=write)
 
-    @rule(lag=LAG, other=LAG, quiet=st.booleans())
-    def fall_behind(self, lag: dict[str, int], other: dict[str, int], quiet: bool) -> None:
-        """From now on, the last events of some kinds are late, and perhaps progress waits."""
-        self.leader.lag, self.standby.lag, self.quiet = lag, other, quiet
+    @rule(lag=LAG, other=LAG)
+    def fall_behind(self, lag: dict[str, int], other: dict[str, int]) -> None:
+        """From now on, the last events of some kinds are late."""
+        self.leader.lag, self.standby.lag = lag, other
 
     @rule()
     def restart(self) -> None:
@@ -151,7 +149,6 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """A reconcile changes nothing after the earlier plans have been carried out."""
-        self.quiet = False
         for _ in range(6):
             version = self.cluster.version
             self.leader.catch_up({})
@@ -196,13 +193,12 @@ class Machine(RuleBasedStateMachine):
         if observed is None:
             return None
         snapshot, intended = observed
-        known = self.leader.latest(snapshot)
-        before = content(known)
-        assert plan(known, config=self.cluster.config, now=now) == intended
-        assert content(known) == before, "a plan leaves its input unchanged"
-        self.laws.of_plan(known, intended)
+        before = content(snapshot)
+        assert plan(snapshot, config=self.cluster.config, now=now) == intended
+        assert content(snapshot) == before, "a plan leaves its input unchanged"
+        self.laws.of_plan(snapshot, intended)
         if self.cluster.foreign:
-            trusted = plan(self.without_foreign(known), config=self.cluster.config, now=now)
+            trusted = plan(self.without_foreign(snapshot), config=self.cluster.config, now=now)
             laws_of_trust.of_hostile_objects(intended, trusted)
         return snapshot, intended
 
@@ -220,8 +216,6 @@ class Machine(RuleBasedStateMachine):
     ) -> bool:
         self.laws.record_completed_stages()
         operator = self.leader
-        if self.quiet and not late and operator.waits(snapshot, intended):
-            return True
         try:
             self.cluster.carry_out(
                 snapshot, intended, on_write=(lambda _: None) if late else operator.wrote, **which
@@ -399,7 +393,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Without further edits and with working kubelets, a job reaches its end."""
-        self.held, self.quiet = None, False
+        self.held = None
         self.leader.lag = {}
         if self.cluster.job:
             self.settle()
