@@ -7,7 +7,7 @@ from typing import NamedTuple
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
-from finetune_operator.objects.previous_status import PreviousStatus, previous_status
+from finetune_operator.objects.status_view import StatusView, status_view
 from finetune_operator.types import Object, Progress, Snapshot, Verification
 
 
@@ -38,7 +38,7 @@ class IndexedSnapshot:
 
     job: Object
     name: str
-    previous: PreviousStatus
+    previous: StatusView
     jobs: tuple[Child, ...]
     pods: tuple[Child, ...]
     volumes: tuple[Child, ...]
@@ -136,7 +136,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
     return IndexedSnapshot(
         job=job,
         name=name,
-        previous=previous_status(job),
+        previous=status_view(job),
         jobs=jobs,
         pods=_children(job, snapshot.pods),
         volumes=volumes,

@@ -12,8 +12,8 @@ from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects.index import IndexedSnapshot, index
-from finetune_operator.objects.previous_status import previous_status
 from finetune_operator.objects.stages import desired
+from finetune_operator.objects.status_view import status_view
 from finetune_operator.reconcile import images, policy, status, storage
 from finetune_operator.reconcile.columns import summary
 from finetune_operator.reconcile.conditions import (
@@ -56,7 +56,7 @@ def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -
     """Return a plan that only reports why nothing can be done: the previous status, Stalled."""
     present = snapshot.job.get("status", {})
     generation = snapshot.job["metadata"]["generation"]
-    previous = previous_status(snapshot.job).conditions
+    previous = status_view(snapshot.job).conditions
     stalled = conditions(
         Position(
             state="failed" if reason == Reason.INVALID_SPEC else "stalled",

@@ -8,8 +8,8 @@ from finetune_api.v1alpha1.status import MAX_WARNING_LENGTH
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.manifests import vllm
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.previous_status import PreviousStatus
 from finetune_operator.objects.stages import PIPELINE, STAGES
+from finetune_operator.objects.status_view import StatusView
 from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.columns import columns
 from finetune_operator.reconcile.conditions import Position, ServingState
@@ -89,9 +89,7 @@ def render(
     return status
 
 
-def new_warnings(
-    previous: PreviousStatus, revision: str, warnings: Iterable[str]
-) -> tuple[Event, ...]:
+def new_warnings(previous: StatusView, revision: str, warnings: Iterable[str]) -> tuple[Event, ...]:
     """Return an event for each warning about a revision that the previous status did not have."""
     known = previous.warnings if previous.is_about(revision) else ()
     return tuple(

@@ -10,7 +10,7 @@ from finetune_api.contracts.reference import BaseKind
 from finetune_api.v1alpha1.evaluation import Evaluation as EvaluationPolicy
 from finetune_api.v1alpha1.ledger import Artifacts, EvaluatedBuild, Evaluation
 from finetune_api.v1alpha1.status import EvaluationStatus, ServingComparison
-from finetune_operator.objects.previous_status import PreviousStatus
+from finetune_operator.objects.status_view import StatusView
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
@@ -131,9 +131,7 @@ def _of(found: Evaluation, base: BaseKind | None) -> EvaluatedBuild:
     return found.dequantized if base == "dequantized" else found.original
 
 
-def gate(
-    previous: PreviousStatus, target: TargetRevision, ledger: Ledger, served: str | None
-) -> Gate:
+def gate(previous: StatusView, target: TargetRevision, ledger: Ledger, served: str | None) -> Gate:
     """Return the decision about the target's build. served: the serving build, or None."""
     record = ledger.revision(target.revision)
     found = judge(record.artifacts.evaluation, base_of(target))
@@ -172,7 +170,7 @@ def base_of(target: TargetRevision) -> BaseKind:
 
 
 def _against_serving(
-    previous: PreviousStatus, target: TargetRevision, ledger: Ledger, served: str | None
+    previous: StatusView, target: TargetRevision, ledger: Ledger, served: str | None
 ) -> ServingComparison | None:
     """Compare the target's build with the serving one; once it serves, keep the last comparison."""
     if served is None:

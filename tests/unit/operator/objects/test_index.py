@@ -9,7 +9,7 @@ from tests.fakes.apiserver import Cluster, copied
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects import conditions
 from finetune_operator.objects.index import index
-from finetune_operator.objects.previous_status import previous_status
+from finetune_operator.objects.status_view import status_view
 
 TRAIN = Attempt(stage="train", attempt=1, outcome="Completed")
 
@@ -95,7 +95,7 @@ def test_an_attempt_label_that_is_no_number_is_none(label: str) -> None:
 
 
 def test_a_job_without_status_has_an_empty_previous_status() -> None:
-    previous = previous_status({"metadata": {"name": "demo"}})
+    previous = status_view({"metadata": {"name": "demo"}})
     assert (previous.revision, previous.build, previous.serving_build) == (None, None, None)
     assert (previous.conditions, previous.warnings, previous.revisions) == ({}, (), ())
     assert not previous.is_about("5dd9912b")

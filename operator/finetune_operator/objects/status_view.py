@@ -16,7 +16,7 @@ NOTHING: Values = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviousStatus:
+class StatusView:
     """The parts of a status that the next reconcile depends on."""
 
     conditions: Mapping[str, Values]
@@ -49,10 +49,10 @@ class PreviousStatus:
         return self.revision == revision
 
 
-def previous_status(job: Object) -> PreviousStatus:
+def status_view(job: Object) -> StatusView:
     """Return the status that a FineTuneJob has now."""
     status = job.get("status", NOTHING)
-    return PreviousStatus(
+    return StatusView(
         conditions={each["type"]: each for each in status.get("conditions", ())},
         revision=status.get("revision"),
         build=status.get("build"),
