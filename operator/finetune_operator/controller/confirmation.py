@@ -7,15 +7,14 @@ that was observed. The other cases are here; each names the kinds that are read.
 not one of them if the plan writes its status: that write fails if the job has changed.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube.kinds import FINETUNEJOB
-from finetune_operator.objects import naming
-from finetune_operator.objects.stages import is_job_stage, needs_gpu
-from finetune_operator.telemetry.job_metrics import ready_reason
-from finetune_operator.types import LISTS, Create, Delete, Object, Plan, Snapshot
+from finetune_operator.objects import naming, status_view
+from finetune_operator.objects.stages import needs_gpu
+from finetune_operator.objects.status_view import RevisionView
+from finetune_operator.types import LISTS, Create, Delete, Plan, Snapshot
 
 ALL_KINDS = frozenset({FINETUNEJOB, *LISTS})
 _OF_STAGES = frozenset({"Job", "Pod", naming.VOLUME})
@@ -47,13 +46,15 @@ def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
     job = frozenset({FINETUNEJOB} if unfenced else ())
     if any(isinstance(action, Delete) for action in plan.actions):
         return Confirmation("delete", ALL_KINDS)
-    status = snapshot.job.get("status") or {}
-    before, after = _revisions(status), _revisions(plan.status)
+    old, new = status_view.of_job(snapshot.job), status_view.of(plan.status)
+    before, after = (
+        {revision.name: revision for revision in view.revisions()} for view in (old, new)
+    )
     if before.keys() - after.keys():
         return Confirmation("revision", ALL_KINDS)
     if any(_ended(before[name], after[name]) for name in before):
         return Confirmation("attempt", _OF_STAGES)
-    if ready_reason(plan.status) == Reason.VOLUME_LOST != ready_reason(status):
+    if new.ready_reason == Reason.VOLUME_LOST != old.ready_reason:
         # The cache may contain the claim as it was before the job owned it.
         return Confirmation("volume", frozenset({naming.VOLUME}) | job)
     for action in plan.actions:
@@ -64,26 +65,16 @@ def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
     return Confirmation("job", job) if unfenced else NONE
 
 
-def _revisions(status: Object) -> dict[str, Object]:
-    return {each["revision"]: each for each in status.get("revisions") or ()}
-
-
-def _ended(before: Object, after: Object) -> bool:
+def _ended(before: RevisionView, after: RevisionView) -> bool:
     """Report whether an attempt of a revision ends without a result that reports completion.
 
     That is a conclusion from absence: of its Job, its volume, its pod, or the pod's result.
     """
-    now = {(each["stage"], each.get("build")): each for each in _attempts(after)}
-    for old in _attempts(before):
-        new = now.get((old["stage"], old.get("build")))
-        if old.get("outcome") not in _LATER:
+    now = {(attempt.stage, attempt.build): attempt for attempt in after.attempts}
+    for old in before.attempts:
+        if not old.runs_as_job or old.outcome not in _LATER:
             continue
-        if new is None or new["attempt"] != old["attempt"]:
-            return True
-        if new["outcome"] not in _LATER[old["outcome"]]:
+        new = now.get((old.stage, old.build))
+        if new is None or new.number != old.number or new.outcome not in _LATER[old.outcome]:
             return True
     return False
-
-
-def _attempts(revision: Object) -> Iterator[Any]:
-    return (each for each in revision.get("stages") or () if is_job_stage(each.get("stage")))

@@ -28,10 +28,11 @@ from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.memory import JobMemory
 from finetune_operator.controller.responses import Responses
 from finetune_operator.kube.errors import Terminal
+from finetune_operator.objects import status_view
 from finetune_operator.objects.naming import revision_name
 from finetune_operator.snapshot.reader import Reader, utc_now
 from finetune_operator.telemetry import metrics
-from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, JobSample, ready_reason
+from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, JobSample
 from finetune_operator.types import Key, Object, Plan, Snapshot
 
 FRESH_SHARE = 0.95
@@ -86,7 +87,7 @@ class Reconciler:
     def is_new(self, key: Key) -> bool:
         """Report whether no operator has ever reconciled a job."""
         job = self.reader.store.job(key)
-        return job is not None and not (job.get("status") or {}).get("conditions")
+        return job is not None and not status_view.of_job(job).conditions
 
     def forget_all(self) -> None:
         """Forget all jobs."""
@@ -122,8 +123,8 @@ class Reconciler:
         executed, writes = await self._execute(memory, key, snapshot, plan, now, responses)
         memory.news -= responses.own
         self._sample(key, snapshot.pods, executed.status)
-        reason = ready_reason(executed.status)
-        if responses.changed or reason != ready_reason(snapshot.job.get("status", {})):
+        reason = status_view.of(executed.status).ready_reason
+        if responses.changed or reason != status_view.of_job(snapshot.job).ready_reason:
             logger.info("reconciled", extra={"reason": reason, "writes": writes})
         if executed is not plan:
             # The rejection has ended: the planned conditions are still to be written.
@@ -150,7 +151,7 @@ class Reconciler:
             else:
                 plan = self.planner.plan(snapshot, config=self.config, now=now)
             known = snapshot, plan
-            revision = plan.status.get("revision")
+            revision = status_view.of(plan.status).revision
             if revision and await self.reader.verify((key[0], revision_name(key[1], revision))):
                 snapshot = await self.reader.read(key, created=memory.created)
                 continue
@@ -211,10 +212,7 @@ class Reconciler:
         report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
         return replace(
             plan,
-            status={
-                **plan.status,
-                **{name: report.status.get(name) for name in ("conditions", "summary", "eta")},
-            },
+            status=status_view.with_report(plan.status, report.status),
             events=report.events,
         )
 
@@ -251,8 +249,8 @@ class Reconciler:
 
 def _starts_serving(job: Object, plan: Plan) -> bool:
     """Report whether the status of a plan is the first one that reports the endpoint as ready."""
-    before, after = ready_reason(job.get("status") or {}), ready_reason(plan.status)
-    return after == Reason.SERVING != before
+    before, after = status_view.of_job(job), status_view.of(plan.status)
+    return after.ready_reason == Reason.SERVING != before.ready_reason
 
 
 def _commit(memory: JobMemory, seconds: float | None) -> float | None:

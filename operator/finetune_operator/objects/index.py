@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finetune_api.v1alpha1.ledger import Attempt
-from finetune_operator.objects import naming
+from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
-from finetune_operator.objects.status_view import StatusView, status_view
+from finetune_operator.objects.status_view import StatusView
 from finetune_operator.types import Object, Progress, Snapshot, Verification
 
 
@@ -136,7 +136,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
     return IndexedSnapshot(
         job=job,
         name=name,
-        previous=status_view(job),
+        previous=status_view.of_job(job),
         jobs=jobs,
         pods=_children(job, snapshot.pods),
         volumes=volumes,

@@ -5,7 +5,8 @@ from typing import Any
 
 from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.contracts import labels as keys
-from finetune_operator.objects.stages import SERVE, Stage
+from finetune_operator.objects.stages import SERVE
+from finetune_operator.objects.status_view import volume_owners
 from finetune_operator.types import Object
 
 PREFIX = GROUP
@@ -34,7 +35,7 @@ def revision_name(job: str, revision: str) -> str:
     return f"{job}-{revision}"
 
 
-def job_name(job: str, revision: str, stage: Stage, attempt: int) -> str:
+def job_name(job: str, revision: str, stage: str, attempt: int) -> str:
     """Return the name of the Job of an attempt at a stage."""
     return f"{job}-{revision}-{stage}-{attempt}"
 
@@ -73,7 +74,7 @@ def owned_by(job: Object, child: Object) -> bool:
     accepted, controller = {job["metadata"]["uid"]}, controller_of(child)
     owners = {each["uid"] for each in child["metadata"].get("ownerReferences") or ()}
     if child["kind"] == VOLUME:
-        accepted.update((job.get("status") or {}).get("volumeOwners", ()))
+        accepted.update(volume_owners(job.get("status") or {}))
         if controller is None:
             owners.add(label(child, JOB_UID))
     if controller is not None and controller.get("kind") == KIND:

@@ -1,23 +1,50 @@
-"""The FineTuneJob's status as the previous reconcile wrote it, parsed once.
+"""The status of a FineTuneJob, parsed once: nothing else reads it by the names of its fields.
 
 The status is an input of the next reconcile: the ledger, transition times of conditions, and
-measurements that cannot be read again after their pod is gone. Everything that the core reads from
-it is a field here.
+measurements that cannot be read again after their pod is gone. Parsing never fails, so the operator
+can also report on a status that another version has written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from finetune_operator.objects.stages import is_job_stage
 from finetune_operator.types import Object
 
 Values = Mapping[str, Any]
 NOTHING: Values = {}
+REPORTED = ("conditions", "summary", "eta")
+"""Fields that a report about a rejected write replaces; the others keep the planned values."""
+
+
+class AttemptView(NamedTuple):
+    """The latest attempt at a stage."""
+
+    stage: str
+    build: str | None
+    number: int
+    outcome: str
+    reason: str | None
+
+    @property
+    def runs_as_job(self) -> bool:
+        """Whether the attempt is a Job, not a Deployment."""
+        return is_job_stage(self.stage)
+
+
+class RevisionView(NamedTuple):
+    """A revision in the ledger."""
+
+    name: str
+    attempts: tuple[AttemptView, ...]
+    gpu_seconds: int
+    untrusted_volume: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusView:
-    """The parts of a status that the next reconcile depends on."""
+    """The parts of a status that the operator depends on."""
 
     conditions: Mapping[str, Values]
     """By type."""
@@ -41,31 +68,70 @@ class StatusView:
     """Uids of the FineTuneJobs whose volumes the job uses."""
 
     ledger_version: int | None
-    revisions: tuple[Values, ...]
-    """The ledger, not parsed: it may have been written by another version."""
+    ledger: tuple[Values, ...]
+    """Not parsed: it may have been written by another version."""
 
     def is_about(self, revision: str) -> bool:
         """Report whether progress and warnings describe a revision."""
         return self.revision == revision
 
+    @property
+    def ready_reason(self) -> str:
+        """Reason of the condition Ready, Unknown if it is missing."""
+        return str(self.conditions.get("Ready", NOTHING).get("reason", "Unknown"))
 
-def status_view(job: Object) -> StatusView:
-    """Return the status that a FineTuneJob has now."""
-    status = job.get("status", NOTHING)
+    def revisions(self) -> Iterator[RevisionView]:
+        """Yield the revisions in the ledger, as far as every version writes them."""
+        for record in self.ledger:
+            yield RevisionView(
+                name=str(record.get("revision")),
+                attempts=tuple(
+                    AttemptView(
+                        stage=str(attempt.get("stage")),
+                        build=attempt.get("build"),
+                        number=int(attempt.get("attempt") or 0),
+                        outcome=str(attempt.get("outcome")),
+                        reason=attempt.get("reason"),
+                    )
+                    for attempt in record.get("stages") or ()
+                ),
+                gpu_seconds=int(record.get("gpuSeconds") or 0),
+                untrusted_volume=record.get("untrustedVolume"),
+            )
+
+
+def of_job(job: Object) -> StatusView:
+    """Return the status that a FineTuneJob has now, an empty one before its first reconcile."""
+    return of(job.get("status") or NOTHING)
+
+
+def of(status: Values) -> StatusView:
+    """Return the view of a status."""
+    serving = status.get("serving") or NOTHING
     return StatusView(
-        conditions={each["type"]: each for each in status.get("conditions", ())},
+        conditions={each["type"]: each for each in status.get("conditions") or ()},
         revision=status.get("revision"),
         build=status.get("build"),
-        serving_build=status.get("serving", NOTHING).get("build"),
-        release_planned_at=status.get("serving", NOTHING).get("releasePlannedAt"),
-        warnings=tuple(status.get("warnings", ())),
+        serving_build=serving.get("build"),
+        release_planned_at=serving.get("releasePlannedAt"),
+        warnings=tuple(status.get("warnings") or ()),
         progress=status.get("progress"),
         eta=status.get("eta"),
-        preparation=status.get("preparation", NOTHING),
-        training=status.get("training", NOTHING),
-        against_serving=status.get("evaluation", NOTHING).get("againstServing"),
-        verification=status.get("verification", NOTHING),
-        volume_owners=tuple(status.get("volumeOwners", ())),
+        preparation=status.get("preparation") or NOTHING,
+        training=status.get("training") or NOTHING,
+        against_serving=(status.get("evaluation") or NOTHING).get("againstServing"),
+        verification=status.get("verification") or NOTHING,
+        volume_owners=volume_owners(status),
         ledger_version=status.get("ledgerVersion"),
-        revisions=tuple(status.get("revisions", ())),
+        ledger=tuple(status.get("revisions") or ()),
     )
+
+
+def volume_owners(status: Values) -> tuple[str, ...]:
+    """Return ``StatusView.volume_owners`` alone, which is read for every child of a job."""
+    return tuple(status.get("volumeOwners") or ())
+
+
+def with_report(status: Values, report: Values) -> Values:
+    """Return a planned status with the conditions of a report about a rejected write."""
+    return {**status, **{name: report.get(name) for name in REPORTED}}

@@ -11,9 +11,9 @@ from datetime import datetime
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
+from finetune_operator.objects import status_view
 from finetune_operator.objects.index import IndexedSnapshot, index
 from finetune_operator.objects.stages import desired
-from finetune_operator.objects.status_view import status_view
 from finetune_operator.reconcile import images, policy, status, storage
 from finetune_operator.reconcile.columns import summary
 from finetune_operator.reconcile.conditions import (
@@ -43,7 +43,7 @@ def plan(snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
         return Plan(status=snapshot.job.get("status", {}))
     try:
         found = index(snapshot)
-        ledger = Ledger.parse(found.previous.revisions, found.previous.ledger_version)
+        ledger = Ledger.parse(found.previous.ledger, found.previous.ledger_version)
         target = resolve_target(snapshot.job, ledger, config)
         return _plan(found, target, ledger.with_target(target.revision), config, now)
     except InvalidSpec as error:
@@ -56,7 +56,7 @@ def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -
     """Return a plan that only reports why nothing can be done: the previous status, Stalled."""
     present = snapshot.job.get("status", {})
     generation = snapshot.job["metadata"]["generation"]
-    previous = status_view(snapshot.job).conditions
+    previous = status_view.of_job(snapshot.job).conditions
     stalled = conditions(
         Position(
             state="failed" if reason == Reason.INVALID_SPEC else "stalled",

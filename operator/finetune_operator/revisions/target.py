@@ -23,6 +23,7 @@ from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
 from finetune_api.v1alpha1.rows import AUTO
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import OperatorConfig
+from finetune_operator.objects import status_view
 from finetune_operator.revisions.documents import LIVE, freeze
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.resolved_specs import ResolvedSpecs
@@ -93,7 +94,7 @@ def resolve_retained(
 
 def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved | None:
     """Return the spec as the retained revision that it is equal to was resolved, or None."""
-    current = job.get("status", {}).get("revision")
+    current = status_view.of_job(job).revision
     for revision in sorted(ledger.names(), key=lambda name: name != current):
         frozen = ledger.frozen(revision)
         if frozen is None:

@@ -6,8 +6,7 @@ watch may be late, and an object that has lost its label looks deleted to a watc
 
 from collections.abc import Iterator
 
-from finetune_operator.objects import naming
-from finetune_operator.objects.stages import is_job_stage
+from finetune_operator.objects import naming, status_view
 from finetune_operator.types import Object
 
 
@@ -17,15 +16,12 @@ def expected(job: Object) -> Iterator[tuple[str, str]]:
     A volume with unknown content must not be mistaken for a new one.
     """
     name = job["metadata"]["name"]
-    for revision in (job.get("status") or {}).get("revisions") or ():
-        stages = [each for each in revision.get("stages") or () if is_job_stage(each.get("stage"))]
-        if revision.get("untrustedVolume") or any(
-            each.get("outcome") in ("Running", "Completed") for each in stages
+    for revision in status_view.of_job(job).revisions():
+        attempts = [attempt for attempt in revision.attempts if attempt.runs_as_job]
+        if revision.untrusted_volume or any(
+            attempt.outcome in ("Running", "Completed") for attempt in attempts
         ):
-            yield naming.VOLUME, naming.revision_name(name, revision["revision"])
-        for each in stages:
-            if each.get("outcome") == "Running":
-                yield (
-                    "Job",
-                    naming.job_name(name, revision["revision"], each["stage"], each["attempt"]),
-                )
+            yield naming.VOLUME, naming.revision_name(name, revision.name)
+        for attempt in attempts:
+            if attempt.outcome == "Running":
+                yield "Job", naming.job_name(name, revision.name, attempt.stage, attempt.number)

@@ -20,7 +20,7 @@ from typing import Any
 
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
-from finetune_operator.objects import naming
+from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import is_over, pods_of
 from finetune_operator.objects.pods import has_a_node, refused_by_nodes
 from finetune_operator.objects.trimming import trimmed
@@ -159,7 +159,7 @@ class Reader:
                 found = await self._get(kind, (key[0], name))
                 if found is not None:
                     children[LISTS[kind]] = (*known, found)
-        revision = (job.get("status") or {}).get("revision")
+        revision = status_view.of_job(job).revision
         if revision and await self.verify((key[0], naming.revision_name(key[1], revision))):
             children["configmaps"] = self.store.children(key)["configmaps"]
 

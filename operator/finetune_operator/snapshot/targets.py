@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from finetune_operator.objects import conditions, deployments, naming
+from finetune_operator.objects import conditions, deployments, naming, status_view
 from finetune_operator.objects.stages import PIPELINE
 from finetune_operator.snapshot import trainer_metrics, verifier_metrics
 from finetune_operator.types import Object, Snapshot
@@ -80,7 +80,7 @@ def _unreported_pod(job: Object, serving: Iterable[Object]) -> Object | None:
     The status may report any ready pod of a build: all are compared with the same reference, once
     at each start. A restart of vLLM in a pod is compared with the same files again.
     """
-    reported = job.get("status", {}).get("verification", {})
+    reported = status_view.of_job(job).verification
     build = reported.get("build")
     ready = [pod for pod in serving if conditions.is_true(pod, "Ready")]
     names = {pod["metadata"]["name"] for pod in ready if naming.label(pod, naming.BUILD) == build}
@@ -91,7 +91,7 @@ def _unreported_pod(job: Object, serving: Iterable[Object]) -> Object | None:
 
 def _starting_pod(job: Object, serving: Iterable[Object]) -> Object | None:
     """Return the newest running serving pod of the target build that is not ready, or None."""
-    build = job.get("status", {}).get("build")
+    build = status_view.of_job(job).build
     return _newest(
         pod
         for pod in serving

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from finetune_operator.objects import naming
+from finetune_operator.objects import naming, status_view
+from finetune_operator.objects.status_view import RevisionView
 from finetune_operator.telemetry.metrics import REGISTRY
 from finetune_operator.types import Object, Plan, Snapshot
 
@@ -76,7 +76,7 @@ class JobMetrics(Collector):
         self.account(previous)
         return JobSample(
             namespace=namespace,
-            reason=ready_reason(status),
+            reason=status_view.of(status).ready_reason,
             gpus=sum(map(_holds_serving_gpu, pods)),
             at=self._clock(),
         )
@@ -124,23 +124,16 @@ JOB_METRICS = JobMetrics()
 REGISTRY.register(JOB_METRICS)
 
 
-def ready_reason(status: Object) -> str:
-    """Return the reason of the Ready condition, Unknown if it is missing."""
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "Ready":
-            return str(condition.get("reason", "Unknown"))
-    return "Unknown"
-
-
 def count_status_write(
     snapshot: Snapshot, plan: Plan, job_metrics: JobMetrics = JOB_METRICS
 ) -> None:
     """Count the attempts and GPU-seconds that a written status reports for the first time."""
-    old, new = snapshot.job.get("status") or {}, plan.status
-    before = _gpu_seconds(old)
+    old = tuple(status_view.of_job(snapshot.job).revisions())
+    new = tuple(status_view.of(plan.status).revisions())
+    before = {revision.name: revision.gpu_seconds for revision in old}
     namespace = str(snapshot.job["metadata"]["namespace"])
     if seconds := sum(
-        max(seconds - before.get(revision, 0), 0) for revision, seconds in _gpu_seconds(new).items()
+        max(revision.gpu_seconds - before.get(revision.name, 0), 0) for revision in new
     ):
         job_metrics.add_training(namespace, seconds)
     counted = _terminated_attempts(old)
@@ -162,27 +155,21 @@ def _holds_serving_gpu(pod: Object) -> bool:
     )
 
 
-def _gpu_seconds(status: Object) -> dict[str, int]:
-    """Return the GPU-seconds of training by revision."""
-    return {
-        str(revision["revision"]): int(revision.get("gpuSeconds") or 0)
-        for revision in status.get("revisions") or ()
-    }
-
-
-def _terminated_attempts(status: Object) -> dict[tuple[Any, ...], tuple[str, str]]:
+def _terminated_attempts(
+    revisions: Iterable[RevisionView],
+) -> dict[tuple[str, str, int, str | None], tuple[str, str]]:
     """Return outcome and reason of terminated attempts, by revision, stage, number and build.
 
     A reason is written by the trainer and becomes a label, so only a CamelCase word is accepted.
     """
     attempts = {}
-    for revision in status.get("revisions") or ():
-        for stage in revision.get("stages") or ():
-            if stage.get("outcome") in _TERMINATED:
-                key = (revision.get("revision"), *map(stage.get, ("stage", "attempt", "build")))
-                reason = str(stage.get("reason") or stage["outcome"])
+    for revision in revisions:
+        for attempt in revision.attempts:
+            if attempt.outcome in _TERMINATED:
+                reason = attempt.reason or attempt.outcome
                 valid = _REASON.fullmatch(reason) is not None
-                attempts[key] = (str(stage["outcome"]), reason if valid else "Other")
+                key = revision.name, attempt.stage, attempt.number, attempt.build
+                attempts[key] = attempt.outcome, reason if valid else "Other"
     return attempts
 
 

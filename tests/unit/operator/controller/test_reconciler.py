@@ -10,8 +10,8 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller.reconciler import MOST_NEWS
 from finetune_operator.controller.responses import CREATED_SECONDS
 from finetune_operator.kube.errors import Terminal
+from finetune_operator.objects import status_view
 from finetune_operator.snapshot.store import version_of
-from finetune_operator.telemetry.job_metrics import ready_reason
 from finetune_operator.types import Apply, Create, Plan, Snapshot
 
 
@@ -182,7 +182,9 @@ async def test_an_apply_is_remembered_for_its_job(rig: Rig, monkeypatch: Any) ->
     await rig.reconcile_cached()
     assert rig.kube.reads == reads
     assert sum(call[0] == "apply" for call in rig.kube.calls) == 1
-    assert ready_reason(rig.kube.objects["FineTuneJob", "a", "demo"]["status"]) == "Unknown"
+    assert (
+        status_view.of_job(rig.kube.objects["FineTuneJob", "a", "demo"]).ready_reason == "Unknown"
+    )
 
 
 @pytest.mark.parametrize("exists", [False, True])

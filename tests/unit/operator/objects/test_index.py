@@ -7,9 +7,8 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, copied
 
 from finetune_api.v1alpha1.ledger import Attempt
-from finetune_operator.objects import conditions
+from finetune_operator.objects import conditions, status_view
 from finetune_operator.objects.index import index
-from finetune_operator.objects.status_view import status_view
 
 TRAIN = Attempt(stage="train", attempt=1, outcome="Completed")
 
@@ -95,9 +94,9 @@ def test_an_attempt_label_that_is_no_number_is_none(label: str) -> None:
 
 
 def test_a_job_without_status_has_an_empty_previous_status() -> None:
-    previous = status_view({"metadata": {"name": "demo"}})
+    previous = status_view.of_job({"metadata": {"name": "demo"}})
     assert (previous.revision, previous.build, previous.serving_build) == (None, None, None)
-    assert (previous.conditions, previous.warnings, previous.revisions) == ({}, (), ())
+    assert (previous.conditions, previous.warnings, previous.ledger) == ({}, (), ())
     assert not previous.is_about("5dd9912b")
 
 

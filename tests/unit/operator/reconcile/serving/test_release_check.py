@@ -70,7 +70,7 @@ def obstacle(asked: Thing, met: Thing) -> str | None:
     snapshot = cluster.observe()
     (waits,) = (pod for pod in snapshot.pods if pod["status"]["phase"] == "Pending")
     found = index(snapshot)
-    ledger = Ledger.parse(found.previous.revisions, found.previous.ledger_version)
+    ledger = Ledger.parse(found.previous.ledger, found.previous.ledger_version)
     target = resolve_target(snapshot.job, ledger, cluster.config)
     return release_check.obstacle(found, target, cluster.builds[0], waits)
 
