@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -47,7 +49,7 @@ def _lines(outputs: Mapping[str, str]) -> Iterator[str]:
         yield from (f"## {section.title}", "", *_wrapped(section.text), "")
         for number, command in enumerate(section.commands):
             output = outputs[key(section.title, number)]
-            shown = _shown(output, command.until)
+            shown = _thinned(_shown(output, command.until))
             yield from ("```console", *_prompted(command.text), *shown, "```", "")
         for mistake in section.mistakes:
             yield from _mistake(mistake, outputs[mistake.name])
@@ -62,6 +64,23 @@ def _shown(output: str, until: str) -> list[str]:
         if line.startswith(until):
             return [*lines[:number], ELLIPSIS]
     raise ValueError(f"no line of the output starts with {until!r}")
+
+
+def _thinned(lines: list[str]) -> list[str]:
+    """Return the first, the middle and the last of successive lines that differ in numbers only.
+
+    A watch repeats a line for each step of progress.
+    """
+    shown: list[str] = []
+    for _, group in itertools.groupby(lines, key=_without_numbers):
+        same = list(group)
+        few = [same[0], ELLIPSIS, same[len(same) // 2], ELLIPSIS, same[-1]]
+        shown += same if len(same) <= len(few) else few
+    return shown
+
+
+def _without_numbers(line: str) -> str:
+    return " ".join(re.sub(r"\b\d[\d.]*(?:[a-z]\d*)*%?", "", line).split())
 
 
 def _mistake(mistake: Mistake, output: str) -> Iterator[str]:
