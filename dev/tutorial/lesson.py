@@ -18,11 +18,13 @@ class Command:
     """A shell command as the reader types it.
 
     ``shows``: regular expression that must be found in the output. ``fails``: whether the command
-    must end with an error. ``seconds``: time limit.
+    must end with an error. ``seconds``: time limit. ``until``: the page shows the output only up to
+    the line that starts with this text, because the rest is shown elsewhere.
     """
 
     text: str
     shows: str = ""
+    until: str = ""
     fails: bool = False
     seconds: float = 60.0
 
@@ -147,8 +149,8 @@ MISTAKES = (
 SECTIONS = (
     Section(
         title="The cluster",
-        text="The cluster of this tutorial has one node without a GPU. The node advertises one"
-        " simulated GPU, and has the label that GKE sets on nodes with an NVIDIA L4.",
+        text="The only node of this cluster has no GPU, but it advertises a simulated one, and has"
+        " the label that GKE sets on nodes with an NVIDIA L4.",
         commands=(
             Command(
                 text="kubectl get nodes -L cloud.google.com/gke-accelerator",
@@ -163,15 +165,16 @@ SECTIONS = (
     ),
     Section(
         title="Install the operator",
-        text="The values below are for a cluster without real GPUs: images built from a clone,"
-        " a mirror of the hub, vLLM for CPUs, and small resources. On a cluster with GPUs, the"
-        " images are the only values that you must set.",
+        text="These values are for a cluster without real GPUs: images built from a clone, a mirror"
+        " of the hub, vLLM for CPUs, and small resources. With GPUs, you must set only the"
+        " images.",
         commands=(
             Command(text="cat values.yaml", shows="required: false"),
             Command(
                 text="helm install finetune-operator charts/finetune-operator"
                 " -n finetune-system --create-namespace -f values.yaml",
                 shows="STATUS: deployed",
+                until="To run a first job",
             ),
             Command(
                 text="kubectl -n finetune-system rollout status deployment/finetune-operator",
@@ -182,8 +185,8 @@ SECTIONS = (
     ),
     Section(
         title="Run the first job",
-        text="The job teaches twelve facts about an invented town to SmolLM2-135M-Instruct. Its"
-        " rows are in a ConfigMap.",
+        text="With twelve rows in a ConfigMap, the job teaches SmolLM2-135M-Instruct facts about an"
+        " invented town. The last command returns when the job is ready or has failed.",
         commands=(
             Command(
                 text="kubectl create configmap velmora-facts"
@@ -197,15 +200,15 @@ SECTIONS = (
     ),
     Section(
         title="Ask the model",
-        text="The Service of the job provides an OpenAI-compatible API. The name of the model is"
-        " the name of the job.",
+        text="The Service of the job provides an OpenAI-compatible API, in which the model has the"
+        " name of the job.",
         commands=(Command(text=ASK, shows=ANSWER),),
     ),
     Section(
         title="Edit the learning rate",
-        text="A changed recipe starts a new revision. The cluster has one GPU, and the served model"
-        " uses it. The old build serves for `releaseAfterSeconds` and then releases the GPU for the"
-        " training. The column `SERVING` shows which revision answers requests.",
+        text="A changed recipe starts a new revision. As the served model uses the only GPU of this"
+        " cluster, the old build serves for another `releaseAfterSeconds`, and then releases it for"
+        " the training. Watch the column `SERVING`: it shows which revision answers requests.",
         commands=(
             Command(
                 text=f"kubectl patch ftj {JOB} --type=merge -p '"
@@ -223,14 +226,14 @@ SECTIONS = (
     ),
     Section(
         title="Ten mistakes",
-        text="Each message names the field, the value and the remediation. The API server rejects"
-        " the first three jobs. The operator reports the other mistakes in the condition `Ready`.",
+        text="Each message names the field, the value and the remediation. While the API server"
+        " rejects the first three jobs, the operator reports the other mistakes in the condition"
+        " `Ready`.",
         mistakes=MISTAKES,
     ),
     Section(
         title="Remove everything",
-        text="If you delete a FineTuneJob, Kubernetes also deletes its volumes, Deployments and"
-        " Jobs.",
+        text="With a FineTuneJob, Kubernetes also deletes its volumes, Deployments and Jobs.",
         commands=(
             Command(text="kubectl delete ftj --all", shows="deleted", seconds=120),
             Command(
