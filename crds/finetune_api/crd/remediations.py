@@ -51,11 +51,11 @@ WAITING = ReasonGroup(
         "last checkpoint when Kueue admits the Job again. `workloadPriorityClassName` sets the "
         "priority.",
         Reason.UNSCHEDULABLE: "No GPU is free, no node has the required labels, the nodes have "
-        "taints, or the volume is in another zone; the message contains the words of the scheduler "
-        "and, for a missing label, the field or chart value that requires it. Free a GPU, label a "
+        "taints, or the volume is in another zone; the message contains that of the scheduler and, "
+        "for a missing label, the field or chart value that requires it. Free a GPU, label a "
         "node, or change `placement` or the chart value `gpu.products` ([GPU "
         "models](../how-to/gpu-models.md)). If the job's own endpoint uses the GPU, the message "
-        "states when it is released, or why not ([single GPU](../how-to/single-gpu.md)). If the "
+        "states when it is released, or why it is not ([single GPU](../how-to/single-gpu.md)). If the "
         "volume is in a zone without GPUs, delete the job, set `placement.zones`, and create it "
         "again.",
         Reason.SECRET_MISSING: "Create the Secret with this key in the job's namespace. The "
