@@ -55,9 +55,9 @@ WAITING = ReasonGroup(
         "for a missing label, the field or chart value that requires it. Free a GPU, label a "
         "node, or change `placement` or the chart value `gpu.products` ([GPU "
         "models](../how-to/gpu-models.md)). If the job's own endpoint uses the GPU, the message "
-        "states when it is released, or why it is not ([single GPU](../how-to/single-gpu.md)). If the "
-        "volume is in a zone without GPUs, delete the job, set `placement.zones`, and create it "
-        "again.",
+        "states when it is released, or why it is not ([single GPU](../how-to/single-gpu.md)). If "
+        "the volume is in a zone without GPUs, delete the job, set `placement.zones`, and create "
+        "it again.",
         Reason.SECRET_MISSING: "Create the Secret with this key in the job's namespace. The "
         "kubelet tries again every few seconds. Fields: `tokenSecretRef`, `s3.secretRef`, "
         "`serving.apiKeySecretRef`.",
