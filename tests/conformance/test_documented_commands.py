@@ -28,16 +28,17 @@ from tests.integration.controlplane import (
 from tests.integration.manifest_files import PAGES, ROOT
 from tests.integration.namespace import Namespace
 from tests.integration.scenarios import ROUND_SECONDS, ScenarioRunner
+from tests.markdown import blocks
 
 from release.files import first_job
 
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 JOB = re.compile(r"\bftj[ /]([a-z0-9-]+)")
 SECONDS = 300.0
 NOT_HERE = {
     r"\b(logs|exec|port-forward)\b|pod/|delete pod |rollout status": "needs a real node",
-    r"pvc support-<revision>": "needs a claim that an earlier FineTuneJob left",
+    r"pvc support-<revision>|<volume>": "needs a claim that an earlier FineTuneJob left",
     r"oci://|install\.yaml": "needs a release; test_release installs one",
+    r" -f crds/": "another field manager, that of the tests, installed the CRD",
     r" -w$": "does not end",
     r"grep NotAllowed": "finds nothing in this cluster",
 }
@@ -69,8 +70,7 @@ SERVICE_MONITORS = {
 
 def commands(page: Path) -> list[str]:
     """Return the lines of a page that start kubectl or helm, with placeholders replaced."""
-    blocks = BLOCK.findall(page.read_text())
-    text = "".join(text for language, text in blocks if language in ("", "console"))
+    text = "".join(blocks(page.read_text(), "", "console"))
     text = text.replace("\\\n", " ")
     for placeholder, value in WRITTEN.items():
         text = text.replace(placeholder, value)
@@ -126,7 +126,7 @@ class Reader:
         """Execute a command; fail if it fails."""
         if command.startswith("helm install"):
             self._sh("helm uninstall finetune-operator -n finetune-system --ignore-not-found")
-        elif command.startswith("helm"):
+        elif command.startswith("helm") or "deployment finetune-operator" in command:
             self._install()
         elif created := re.match(r"kubectl create configmap (\S+)", command):
             # The page shows this command as an alternative to a file that contains the ConfigMap.

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from tests.integration.controlplane import ApiServer
+from tests.markdown import blocks
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -38,15 +39,12 @@ def documents(file: Path) -> list[dict[str, Any]]:
     return [found for found in yaml.load_all(file.read_text(), _Loader) if found]
 
 
-BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
 def printed() -> dict[str, dict[str, Any]]:
     """Return the complete objects in README and docs, by page and number of block and document."""
     return {
         f"{page.relative_to(ROOT)}#{number}.{place}": found
         for page in PAGES
-        for number, block in enumerate(BLOCK.findall(page.read_text()))
+        for number, block in enumerate(blocks(page.read_text(), "yaml"))
         for place, found in enumerate(yaml.load_all(block, _Loader))
         if found and "kind" in found
     }

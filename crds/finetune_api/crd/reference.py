@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 from finetune_api import API_VERSION, KIND
 from finetune_api.contracts.exitcodes import ExitCode, Retry
 from finetune_api.crd.openapi import Schema, default_text, model_in, schema_of
+from finetune_api.crd.remediations import GROUPS, STALLS_AFTER_DEADLINE, ReasonGroup
 from finetune_api.markers import ApiModel, Edit, extra_of
-from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 
@@ -91,20 +91,36 @@ def exit_codes_page() -> str:
 
 
 def reasons_page() -> str:
-    """Return the reference of all reasons."""
-    rows = ((f"`{reason}`", reason.doc, ", ".join(reason.uses)) for reason in Reason)
+    """Return the reference of all reasons, with their remediations."""
     return "\n".join(
         (
             HEADER,
             "# Reasons\n",
-            "This page lists the reasons in conditions, events, attempts and logs. The reasons are "
-            "part of the API, so alerts and scripts can use them. If the reason of the condition "
-            "`Ready` changes, the operator records an event with the new reason. The reasons "
-            "`Preparing`, `Training`, `Merging` and `Starting` cause no event. See "
-            "[troubleshooting](../troubleshooting.md) for causes and remediations.\n",
-            _table(("Reason", "Meaning", "Appears in"), rows),
+            "This page lists the reasons in conditions, events, attempts and logs, and what to do "
+            "about each. Reasons are part of the API, so alerts and scripts can use them. "
+            "[Troubleshooting](../troubleshooting.md) explains where you find them, and how a job "
+            "continues after a failure.\n",
+            *(_reasons(group) for group in GROUPS),
         )
     )
+
+
+def _reasons(group: ReasonGroup) -> str:
+    """Return the section of a group of reasons."""
+    rows = [
+        (
+            f"`{reason}`{' *' if reason in STALLS_AFTER_DEADLINE else ''}",
+            reason.doc,
+            text,
+            ", ".join(reason.uses),
+        )
+        for reason, text in group.texts.items()
+    ]
+    columns = ("Reason", "Meaning", "Cause and remediation", "Appears in")
+    if not any(text for _, _, text, _ in rows):
+        columns, rows = columns[:2] + columns[3:], [row[:2] + row[3:] for row in rows]
+    about = (f"{group.about}\n",) if group.about else ()
+    return "\n".join((f"## {group.title}\n", *about, _table(columns, rows)))
 
 
 def _groups(

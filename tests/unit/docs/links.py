@@ -15,7 +15,8 @@ ELSEWHERE = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//)")
 
 def pages() -> list[Path]:
     """Return every Markdown page whose links are checked."""
-    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
+    globs = ("*.md", "docs/**/*.md", "bench/*.md", "examples/*.md")
+    return sorted(page for each in globs for page in ROOT.glob(each))
 
 
 def links(text: str) -> Iterator[str]:

@@ -4,19 +4,19 @@ import re
 import shlex
 
 import pytest
+from tests.markdown import blocks
 
 from cluster import paths
 from finetune_cli import __main__ as ftj
 
 PAGES = [paths.REPO / "README.md", *sorted((paths.REPO / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|\| )(?:kubectl )?ftj ([^|>#\n]*)", re.MULTILINE)
 
 
 def command_lines() -> list[str]:
     found = []
     for page in PAGES:
-        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for block in blocks(page.read_text(encoding="utf-8"), "", "console"):
             joined = block.replace("\\\n", " ")
             found += COMMAND.findall(joined)
     return found

@@ -1,17 +1,16 @@
 """The manifests in README, docs and examples are valid, in whole or as the part that they show."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.markdown import blocks
 from tests.unit.docs.links import ROOT, pages
 
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
-BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CRD = yaml.safe_load((ROOT / "crds" / "finetune.dev_finetunejobs.yaml").read_text())
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
 
@@ -19,7 +18,7 @@ SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["
 def documents(path: Path) -> Iterator[Any]:
     """Yield the YAML documents of a file: those of the code blocks of a page."""
     text = path.read_text(encoding="utf-8")
-    for block in BLOCK.findall(text) if path.suffix == ".md" else [text]:
+    for block in blocks(text, "yaml") if path.suffix == ".md" else [text]:
         yield from yaml.safe_load_all(block)
 
 

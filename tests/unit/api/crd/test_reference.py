@@ -7,7 +7,16 @@ from tests.unit.api.leaves import LEAVES, Leaf
 
 from finetune_api.contracts.exitcodes import ExitCode, Retry
 from finetune_api.crd.reference import EFFECTS, api_page, exit_codes_page, reasons_page
-from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.crd.remediations import (
+    FAILED,
+    GROUPS,
+    LOGS,
+    PROGRESS,
+    RETRIED,
+    STALLS_AFTER_DEADLINE,
+    WAITING,
+)
+from finetune_api.v1alpha1.reasons import Reason, Use
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 
 PAGE = api_page()
@@ -94,8 +103,37 @@ def test_exit_codes_page_lists_every_code_with_its_retry_policy() -> None:
     assert all(f"* *{retry.name.lower()}*: {retry.value}\n" in page for retry in Retry)
 
 
-def test_reasons_page_lists_every_reason() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", reasons_page(), re.MULTILINE)
-    assert [tuple(row) for row in rows] == [
-        (reason.value, reason.doc, ", ".join(reason.uses)) for reason in Reason
+def test_reasons_page_lists_every_reason_with_its_remediation() -> None:
+    page = reasons_page()
+    rows = re.findall(r"^\| `(\w+)`(?: \*)? \| (.+) \|$", page, re.MULTILINE)
+    cells = {
+        reason: [cell for cell in re.split(r"(?<!\\) \| ", row) if cell.strip()]
+        for reason, row in rows
+    }
+    assert len(rows) == len(cells)
+    assert cells == {
+        reason.value: [
+            each.replace("|", "\\|") for each in (reason.doc, text, ", ".join(reason.uses)) if each
+        ]
+        for group in GROUPS
+        for reason, text in group.texts.items()
+    }
+    assert cells.keys() == {reason.value for reason in Reason}
+
+
+def test_every_reason_that_waits_or_fails_has_a_remediation() -> None:
+    missing = [
+        reason
+        for group in (WAITING, FAILED, RETRIED, LOGS)
+        for reason, text in group.texts.items()
+        if not text.endswith(".")
     ]
+    assert missing == []
+    ready = {reason for reason in Reason if Use.READY in reason.uses}
+    assert ready <= {reason for group in (PROGRESS, WAITING, FAILED) for reason in group.texts}
+
+
+def test_reasons_with_a_mark_are_those_that_stall_after_the_deadline() -> None:
+    marked = re.findall(r"^\| `(\w+)` \* \|", reasons_page(), re.MULTILINE)
+    assert marked == [reason.value for reason in STALLS_AFTER_DEADLINE]
+    assert set(STALLS_AFTER_DEADLINE) < WAITING.texts.keys()

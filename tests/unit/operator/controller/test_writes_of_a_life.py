@@ -1,4 +1,4 @@
-"""Every write of a job's life is accounted for in docs/development/benchmarks.md."""
+"""Every write of a job's life is accounted for in bench/README.md."""
 
 from collections import Counter
 

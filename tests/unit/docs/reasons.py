@@ -1,4 +1,4 @@
-"""The reasons that docs/troubleshooting.md explains, and where code gives reasons."""
+"""Where code gives reasons."""
 
 import ast
 import re
@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "troubleshooting.md"
 ENUM = ROOT / "crds" / "finetune_api" / "v1alpha1" / "reasons.py"
 PACKAGES = (
     "crds/finetune_api",
@@ -17,14 +16,6 @@ PACKAGES = (
     "trainer/finetune_verify",
 )
 WORD = re.compile(r"^[A-Z][A-Za-z]+$")
-ROW = re.compile(r"^\| `(\w+)`[ *]*\|(.*)\|$", re.MULTILINE)
-
-
-@cache
-def documented() -> dict[str, list[str]]:
-    """Return the reasons that the page explains, each with the other cells of its row."""
-    rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
-    return {reason: [cell.strip() for cell in cells.split("|")] for reason, cells in rows}
 
 
 @cache
