@@ -17,10 +17,7 @@ from bench.api_client import Api
 from bench.table import table
 from bench.world import World
 
-AT_ONCE = (
-    "from finetune_operator.reconcile.stages import under_way; under_way.SLOW_AFTER_SECONDS = 0.0\n"
-    "from finetune_operator.snapshot import scraper; scraper.SLOW_AFTER_SECONDS = 0.0"
-)
+AT_ONCE = "from finetune_operator import delays; delays.SLOW_AFTER = 0.0"
 """Runs before the operator: jobs are scraped and reconciled every 60 s from the start."""
 
 

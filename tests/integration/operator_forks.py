@@ -29,9 +29,9 @@ sys.exit(main())
 """
 """serve() returns in each operator."""
 SHORT_DELAYS = """
-from finetune_operator.controller import controller, responses
-controller.SLOW_SETTLE_SECONDS = controller.SETTLE_SECONDS
-responses.CREATED_SECONDS = responses.FOLLOW_UP_SECONDS
+from finetune_operator import delays
+delays.SLOW_SETTLE = delays.SETTLE
+delays.CREATED = delays.FOLLOW_UP
 """
 """Runs before an operator of a test: tests see the result of an event of a pod within 0.1 s, not
 within 5 s, so that they wait less, and ``settled`` knows that no event is pending."""

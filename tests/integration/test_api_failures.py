@@ -277,5 +277,5 @@ def _in_outage(outage: Outage, pod: dict[str, Any]) -> dict[str, Any] | None:
     return outage.pod_status(pod) if pod["metadata"]["namespace"].startswith("outage-") else None
 
 
-PRELUDE = "import finetune_operator.controller.resync as resync; resync.RESYNC_SECONDS = 10.0"
+PRELUDE = "from finetune_operator import delays; delays.RESYNC = 10.0"
 """Shortens the interval between resyncs."""

@@ -19,7 +19,7 @@ from tests.integration.namespace import Namespace
 OK = b"HTTP/1.1 200 OK\r\n"
 MIB = 1 << 20
 SCRAPES = 5
-"""Further scrapes that an attack lasts, one per ``INTERVAL_SECONDS``."""
+"""Further scrapes that an attack lasts, one per ``delays.SCRAPE``."""
 INTERVAL_SECONDS = 0.2
 LIMIT_SECONDS = 1.0
 """Time until another job has its first child."""
@@ -109,9 +109,10 @@ def test_a_hostile_pod_delays_no_other_job(
 ) -> None:
     with hostile_pod() as hostile:
         prelude = (
-            "from finetune_operator.snapshot import scraper, trainer_metrics\n"
+            "from finetune_operator import delays\n"
+            "from finetune_operator.snapshot import trainer_metrics\n"
             f"trainer_metrics.PORT = {hostile.port}\n"
-            f"scraper.INTERVAL_SECONDS = {INTERVAL_SECONDS}"
+            f"delays.SCRAPE = {INTERVAL_SECONDS}"
         )
         with operatorprocess.operator(control_plane, tmp_path, prelude=prelude) as operator:
             seconds_until_staged(place, "warm-up")

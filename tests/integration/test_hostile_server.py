@@ -28,7 +28,7 @@ from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.relay import PASS, Call, Outcome, Relay, answer, relay
 
-from finetune_operator.controller.resync import RESYNC_SECONDS
+from finetune_operator import delays
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
 REMEDIATION = "To install the CRD, run: kubectl apply"
@@ -64,7 +64,7 @@ def test_a_silent_watch_is_restarted(
         began = time.monotonic()
         place.wait_until_preparing("unreported")
         # A job that no watch reports is found by the next resync.
-        assert time.monotonic() - began < RESYNC_SECONDS / 10
+        assert time.monotonic() - began < delays.RESYNC / 10
         wait_until("the operator is ready", operator.ready)
 
 

@@ -20,9 +20,7 @@ from tests.integration.controlplane import (
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess
 
-SHORT_RETRY = (
-    "from finetune_operator.controller import controller; controller.REJECTED_SECONDS = 2.0"
-)
+SHORT_RETRY = "from finetune_operator import delays; delays.REJECTED = 2.0"
 """Shortens the delay after a rejected write."""
 END_SECONDS = 2.0
 """From SIGTERM to the end of the process."""

@@ -6,7 +6,7 @@ The result of a reconcile determines the next one:
 success        reconcile again after the requested time, if there is one
 Conflict       reconcile again at once
 Transient      reconcile again after 5 ms, doubling up to 60 s
-Terminal       reconcile again after ``REJECTED_SECONDS``; the status reports the error
+Terminal       reconcile again after ``delays.REJECTED``; the status reports the error
 timeout, bug   like Transient, with metrics of their own
 =============  ===========================================================================
 
@@ -18,8 +18,8 @@ import logging
 import random
 from dataclasses import dataclass, field
 
+from finetune_operator import delays
 from finetune_operator.controller.reconciler import Reconciler
-from finetune_operator.controller.responses import FOLLOW_UP_SECONDS
 from finetune_operator.controller.workqueue import Priority, WorkQueue
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
@@ -31,21 +31,8 @@ WORKERS = 16
 """A reconcile mostly waits for the API server, which processes many requests at once."""
 TIMEOUT_SECONDS = 30.0
 """Of one reconcile."""
-REJECTED_SECONDS = 30.0
-INTERVAL_SECONDS = 1.0
-BURST = 20
-"""A job is reconciled ``BURST`` times in succession, then once per interval."""
-SETTLE_SECONDS = 0.1
-"""Delay between an event of a child and the reconcile, which then covers related events too."""
-SLOW_SETTLE_SECONDS = 5.0
-"""The same for the kinds ``SLOW``. A pod starts within this time, so one reconcile covers that."""
-SLOW = frozenset({"Deployment", "Pod", "PersistentVolumeClaim"})
-"""Kinds whose changes a job mostly reports: it usually continues when a Job or its own spec
-changes, or after an urgent change (``Notify``)."""
 METRICS = "metrics"
 """The changes of a pod's metrics, in place of the kind of an object that has changed."""
-JITTER = 0.05
-"""Share by which delays are varied, so that jobs which start together spread over time."""
 
 logger = logging.getLogger("finetune_operator.controller")
 
@@ -57,7 +44,7 @@ class Controller:
     reconciler: Reconciler
     queue: WorkQueue[Key] = field(
         default_factory=lambda: WorkQueue(
-            metrics.CONTROLLER, interval=INTERVAL_SECONDS, burst=BURST
+            metrics.CONTROLLER, interval=delays.INTERVAL, burst=delays.BURST
         )
     )
     workers: int = WORKERS
@@ -75,9 +62,7 @@ class Controller:
         if kind == FINETUNEJOB:
             self.queue.add(key, self._priority(key))
         elif self.reconciler.knows(key):
-            slow = kind in SLOW and not urgent
-            seconds = SLOW_SETTLE_SECONDS if slow else SETTLE_SECONDS
-            self.queue.add_after(key, seconds, Priority.EVENT)
+            self.queue.add_after(key, delays.after_event(kind, urgent=urgent), Priority.EVENT)
 
     def recheck(self, key: Key) -> None:
         """Queue a key for a reconcile that reads the FineTuneJob from the API server."""
@@ -172,7 +157,7 @@ class Controller:
             metrics.RECONCILE_TERMINAL.labels(metrics.CONTROLLER).inc()
             logger.warning("write rejected: %s", error, extra={"reason": error.reason})
             self.queue.forget(key)
-            self.queue.add_after(key, REJECTED_SECONDS)
+            self.queue.add_after(key, delays.REJECTED)
             return "error"
         except Transient as error:
             seconds = self.queue.retry(key, error.retry_after or 0.0)
@@ -189,9 +174,9 @@ class Controller:
             if requeue_after is None:
                 return "success"
             # A delay is no secret.
-            seconds = requeue_after * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+            seconds = requeue_after * random.uniform(1 - delays.JITTER, 1 + delays.JITTER)  # noqa: S311
             # Shortly after a change the job may continue, for example on a GPU.
-            follows = requeue_after <= FOLLOW_UP_SECONDS
+            follows = requeue_after <= delays.FOLLOW_UP
             self.queue.add_after(key, seconds, Priority.EVENT if follows else Priority.POLL)
             return "requeue_after"
         metrics.RECONCILE_ERRORS.labels(metrics.CONTROLLER).inc()

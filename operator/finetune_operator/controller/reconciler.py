@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Protocol
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller import confirmation
 from finetune_operator.controller.apply import PlanExecutor, is_unfenced
@@ -35,8 +36,6 @@ from finetune_operator.telemetry import metrics
 from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, JobSample
 from finetune_operator.types import Key, Object, Plan, Snapshot
 
-FRESH_SHARE = 0.95
-"""Share of the time until the next reconcile for which a job without events is not reconciled."""
 MOST_NEWS = 100
 """Changes of a job that are recorded between two reconciles: more than one reconcile can write, so
 some remain when its own writes are removed. Users decide how many changes a job has."""
@@ -258,7 +257,7 @@ def _commit(memory: JobMemory, seconds: float | None) -> float | None:
 
     A write of our own queues the job, too, but is no news: nothing is due before.
     """
-    memory.due = 0.0 if seconds is None else time.monotonic() + FRESH_SHARE * seconds
+    memory.due = 0.0 if seconds is None else time.monotonic() + delays.FRESH_SHARE * seconds
     return seconds
 
 

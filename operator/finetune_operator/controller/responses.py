@@ -3,16 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
+from finetune_operator import delays
 from finetune_operator.controller.memory import JobMemory
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.types import Object
-
-FOLLOW_UP_SECONDS = 0.1
-"""Delay of the reconcile that follows a change of an object that existed: the job may continue."""
-CREATED_SECONDS = 5.0
-"""Delay of the reconcile that follows the creation of an object; by then, most pods have started,
-and one write of the status reports Job and pod."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +31,7 @@ class Responses:
         kind = target["kind"]
         if written is None:
             self.memory.unknown |= {(kind, target["metadata"]["name"])}
-            self.follow_up = FOLLOW_UP_SECONDS
+            self.follow_up = delays.FOLLOW_UP
             return
         version = version_of(written)
         # A watch may report a created object before the response does.
@@ -44,5 +39,5 @@ class Responses:
         news = self.store.put(written)
         self.own.add((kind, version))
         if self.memory.has_created(target, written) or (news and kind != FINETUNEJOB):
-            seconds = FOLLOW_UP_SECONDS if existed else CREATED_SECONDS
+            seconds = delays.FOLLOW_UP if existed else delays.CREATED
             self.follow_up = min(self.follow_up, seconds)

@@ -1,9 +1,9 @@
 """Resync: compares the FineTuneJobs in the store with those that exist.
 
 kopf's watch does not report the jobs that were deleted between two of its lists. So after each of
-its lists, and every ``RESYNC_SECONDS``, the metadata of all jobs is listed in pages. A job of which
+its lists, and every ``delays.RESYNC``, the metadata of all jobs is listed in pages. A job of which
 the store has an older version, or which does not exist any more, is read by its name, unless the
-watch reports the change within ``GRACE_SECONDS``.
+watch reports the change within ``delays.RESYNC_GRACE``.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from finetune_operator import delays
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Restored, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
@@ -18,9 +19,6 @@ from finetune_operator.snapshot import history
 from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.types import Key
 
-RESYNC_SECONDS = 300.0
-GRACE_SECONDS = 5.0
-RETRY_SECONDS = 5.0
 logger = logging.getLogger("finetune_operator.resync")
 
 
@@ -51,11 +49,11 @@ class Resync:
             except OperatorError as error:
                 logger.warning("resync failed: %s", error)
                 retry_after = error.retry_after if isinstance(error, Transient) else None
-                await asyncio.sleep(max(RETRY_SECONDS, retry_after or 0.0))
+                await asyncio.sleep(max(delays.RESYNC_RETRY, retry_after or 0.0))
                 continue
             logger.info("resync completed", extra={"rechecked": rechecked})
             try:
-                async with asyncio.timeout(RESYNC_SECONDS):
+                async with asyncio.timeout(delays.RESYNC):
                     await self._requested.wait()
             except TimeoutError:
                 continue
@@ -68,7 +66,7 @@ class Resync:
         suspects |= cached.keys() - listed.keys()
         if not suspects:
             return 0
-        await asyncio.sleep(GRACE_SECONDS)
+        await asyncio.sleep(delays.RESYNC_GRACE)
         differing = [
             key
             for key in suspects

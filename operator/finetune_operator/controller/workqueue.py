@@ -31,6 +31,7 @@ from enum import IntEnum, auto
 from heapq import heappop, heappush
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from finetune_operator import delays
 from finetune_operator.telemetry import metrics
 
 K = TypeVar("K", bound=tuple[str, *tuple[object, ...]])
@@ -76,8 +77,8 @@ class WorkQueue(Generic[K]):
         self,
         name: str,
         *,
-        base: float = 0.005,
-        cap: float = 60.0,
+        base: float = delays.RETRY_BASE,
+        cap: float = delays.RETRY_CAP,
         namespace_limit: int | None = None,
         interval: float = 0.0,
         burst: int = 1,

@@ -16,12 +16,11 @@ from typing import Any, Literal
 from finetune_api.contracts.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.objects.stages import JobStage
 from finetune_operator.reconcile.blocker import Blocker
 
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
-POLL_SECONDS = 15.0
-"""Requeue interval while something changes without an event: progress, a pod that cannot start."""
 MAX_MESSAGE = 4096
 """Characters of a condition's message, which may quote a pod or another component."""
 SEE_READY = "See the message of the condition Ready."
@@ -74,12 +73,12 @@ def suspended() -> Position:
     )
 
 
-def active(reason: Reason, message: str, *, requeue_after: float = POLL_SECONDS) -> Position:
+def active(reason: Reason, message: str, *, requeue_after: float = delays.POLL) -> Position:
     """Return the position of a job that is making progress or waits for it."""
     return Position(state="active", reason=reason, message=message, requeue_after=requeue_after)
 
 
-def runs(stage: JobStage, *, requeue_after: float = POLL_SECONDS) -> Position:
+def runs(stage: JobStage, *, requeue_after: float = delays.POLL) -> Position:
     """Return the position of a job while a stage runs as expected."""
     return active(stage.in_progress, stage.doing, requeue_after=requeue_after)
 
@@ -91,7 +90,7 @@ def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
         state="failed" if blocker.lasts else "stalled" if overdue else "active",
         reason=blocker.reason,
         message=blocker.message,
-        requeue_after=POLL_SECONDS,
+        requeue_after=delays.POLL,
     )
 
 

@@ -5,7 +5,7 @@ A read usually sends no request. It reads live:
 * the kinds that the caller names: all after a conflict or an error, some to confirm a plan;
 * by its name, a FineTuneJob or an object of the ledger (``expected``) that the store lacks;
 * the ConfigMap of a revision, of which the store has only the digests, once for each version;
-* the events of objects that have not run for ``PENDING_SECONDS``.
+* the events of objects that have not run for ``delays.EVENTS_OF_PENDING``.
 
 Metrics of pods are the last values of the ``scraper``; a read does not wait for them.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from finetune_operator import delays
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.objects import naming, status_view
@@ -33,10 +34,6 @@ from finetune_operator.types import LISTS, Key, Object, Progress, Snapshot, Veri
 
 MAX_EVENTS = 100
 MAX_PENDING_OBJECTS = 6
-PENDING_SECONDS = 10.0
-"""Age of an object from which its events are read; most objects run earlier."""
-EVENTS_SECONDS = 15.0
-"""Between two reads of the events of a job."""
 
 
 def utc_now() -> datetime:
@@ -169,13 +166,13 @@ class Reader:
             for each in pending_objects(
                 volumes=snapshot.volumes, jobs=snapshot.jobs, pods=snapshot.pods
             )
-            if self._age(each) >= PENDING_SECONDS
+            if self._age(each) >= delays.EVENTS_OF_PENDING
         ]
         if not pending:
             self.recent.pop(key, None)
             return ()
         recent = self.recent.setdefault(key, RecentEvents())
-        if self.monotonic() - recent.at >= EVENTS_SECONDS:
+        if self.monotonic() - recent.at >= delays.EVENTS:
             lists = await asyncio.gather(
                 *(
                     self.kube.list(CORE_EVENT, key[0], fields=_event_fields(each), limit=MAX_EVENTS)

@@ -16,23 +16,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from finetune_operator import delays
 from finetune_operator.snapshot import exposition, http, trainer_metrics, verifier_metrics
 from finetune_operator.snapshot.targets import Target
 from finetune_operator.types import Key, Progress, Verification
 
-INTERVAL_SECONDS = 13.0
-"""Between two scrapes of a pod, a little less than between two reconciles (``POLL_SECONDS``)."""
-SLOW_INTERVAL_SECONDS = 55.0
-TOGETHER_SECONDS = 1.0
-"""The pods that are due within this time are scraped together, and their jobs are reconciled
-together: the same work takes less processor time while its code and data are in the caches."""
-SLOW_AFTER_SECONDS = 300.0
 WORKERS = 32
 NAMESPACE_WORKERS = 4
-DUE_SECONDS = 5.0
-"""For so long a job waits for the first scrape for a verification result."""
-MAX_AGE_SECONDS = 150.0
-"""A value that could not be replaced for so long is unknown."""
 
 Fetch = Callable[[str, int], Awaitable[bytes | None]]
 """Takes address and port of a pod; returns the text of its metrics, None if the scrape failed."""
@@ -114,7 +104,7 @@ class Scraper:
         return tuple(
             entry.value
             for entry in map(self._entries.__getitem__, desired)
-            if entry.value is not None and now - entry.at < MAX_AGE_SECONDS
+            if entry.value is not None and now - entry.at < delays.STALE_METRICS
         )
 
     def verification_due(self, key: Key) -> float:
@@ -125,7 +115,7 @@ class Scraper:
         entry = self._entries.get((*key, "verification"))
         if entry is None or not entry.awaited:
             return 0.0
-        return max(0.0, DUE_SECONDS - (self._clock() - entry.since))
+        return max(0.0, delays.FIRST_VERIFICATION - (self._clock() - entry.since))
 
     def forget(self, key: Key) -> None:
         """Stop scraping the pods of a job."""
@@ -153,9 +143,8 @@ class Scraper:
             return
         before, awaited, now = entry.value, entry.awaited, self._clock()
         entry.value, entry.at = value, now
-        slow = now - entry.since >= SLOW_AFTER_SECONDS
-        due = now + (SLOW_INTERVAL_SECONDS if slow else INTERVAL_SECONDS)
-        self._queue.add_after(key, math.ceil(due / TOGETHER_SECONDS) * TOGETHER_SECONDS - now)
+        due = now + delays.scrape(now - entry.since)
+        self._queue.add_after(key, math.ceil(due / delays.TOGETHER) * delays.TOGETHER - now)
         if awaited or (value is not None and value != before):
             changed(key[:2], value)
 

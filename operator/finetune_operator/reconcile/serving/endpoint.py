@@ -7,12 +7,13 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments, naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import diagnosis
 from finetune_operator.reconcile.blocker import evidence
-from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, ServingState, blocked
+from finetune_operator.reconcile.conditions import Position, ServingState, blocked
 from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.target import TargetRevision
@@ -140,7 +141,7 @@ def starting(
                 state="stalled",
                 reason=Reason.ENDPOINT_DOWN,
                 message=f"The endpoint has been down for more than {seconds} s. {see}",
-                requeue_after=POLL_SECONDS,
+                requeue_after=delays.POLL,
             )
     deadline = target.resolved.spec.run_policy.pending_deadline_seconds
     if no_pod is not None:
@@ -166,4 +167,4 @@ def starting(
         message = "The serving pods are new and are loading the model."
     if restarting:
         reason, message = Reason.RESTARTING, "The endpoint is down; its pods are restarting."
-    return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)
+    return Position(state="active", reason=reason, message=message, requeue_after=delays.POLL)

@@ -9,12 +9,13 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects import deployments
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import SERVE
 from finetune_operator.reconcile import policy
-from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, suspended
+from finetune_operator.reconcile.conditions import Position, suspended
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, evaluation_gate, readiness, state
@@ -105,7 +106,7 @@ def _position(
             state="active",
             reason=Reason.STARTING,
             message=f"The endpoint switches to build {build}.",
-            requeue_after=POLL_SECONDS,
+            requeue_after=delays.POLL,
         )
     return endpoint.starting(
         snapshot,

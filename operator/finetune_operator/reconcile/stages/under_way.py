@@ -4,6 +4,7 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
@@ -11,7 +12,6 @@ from finetune_operator.objects.stages import job_stage
 from finetune_operator.reconcile import diagnosis, images, storage
 from finetune_operator.reconcile.blocker import evidence
 from finetune_operator.reconcile.conditions import (
-    POLL_SECONDS,
     blocked,
     runs,
     suspended,
@@ -22,9 +22,6 @@ from finetune_operator.reconcile.stages.cancellation import stop
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Event
-
-SLOW_POLL_SECONDS = 60.0
-SLOW_AFTER_SECONDS = 300.0
 
 
 def decide(
@@ -179,10 +176,9 @@ def _running(
             position=blocked(blocker, seconds=seconds, deadline=deadline),
             warnings=warnings,
         )
-    pace = POLL_SECONDS if seconds < SLOW_AFTER_SECONDS else SLOW_POLL_SECONDS
     return Decision(
         ledger=ledger,
-        position=runs(job_stage(attempt.stage), requeue_after=pace),
+        position=runs(job_stage(attempt.stage), requeue_after=delays.poll(seconds)),
         warnings=warnings,
     )
 

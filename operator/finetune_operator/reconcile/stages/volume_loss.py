@@ -9,12 +9,13 @@ completed: nothing is trained again before a user asks for it.
 from collections.abc import Collection
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.pods import claims_of
 from finetune_operator.objects.stages import JobStage
 from finetune_operator.reconcile.blocker import names
-from finetune_operator.reconcile.conditions import POLL_SECONDS, Position
+from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.messages import copy_command
 from finetune_operator.reconcile.stages.cancellation import stop
@@ -134,7 +135,7 @@ def _terminating(snapshot: IndexedSnapshot, claim: str) -> Position:
         state="active",
         reason=Reason.WAITING_FOR_VOLUME,
         message=message,
-        requeue_after=POLL_SECONDS,
+        requeue_after=delays.POLL,
     )
 
 

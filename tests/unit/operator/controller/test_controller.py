@@ -8,13 +8,11 @@ from tests.fakes.kube_client import child, job
 from tests.unit.operator.controller.rig import KEY, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.controller import controller as module
 from finetune_operator.controller.controller import (
-    SETTLE_SECONDS,
-    SLOW_SETTLE_SECONDS,
     Controller,
 )
-from finetune_operator.controller.responses import CREATED_SECONDS, FOLLOW_UP_SECONDS
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.types import Apply, Create, Patch, Plan, Progress, Verification
@@ -35,7 +33,7 @@ async def test_success_requeues_after_the_time_of_the_plan(rig: Rig) -> None:
 async def test_a_creation_is_followed_by_another_reconcile_once_pods_have_started(rig: Rig) -> None:
     assert await rig.reconcile() == "requeue_after"
     assert ("ConfigMap", "a", "c") in rig.kube.objects
-    assert rig.delays == [pytest.approx(CREATED_SECONDS, rel=0.05)]
+    assert rig.delays == [pytest.approx(delays.CREATED, rel=0.05)]
 
 
 @pytest.mark.parametrize("action", [Patch, Apply])
@@ -49,18 +47,18 @@ async def test_the_change_of_an_object_that_existed_is_followed_at_once(
     plan = Plan(status={"conditions": []}, actions=(change,), requeue_after=15.0)
     monkeypatch.setattr(rig.planner, "plan", lambda *_, **__: plan)
     assert await rig.reconcile() == "requeue_after"
-    assert rig.delays == [pytest.approx(FOLLOW_UP_SECONDS, rel=0.05)]
+    assert rig.delays == [pytest.approx(delays.FOLLOW_UP, rel=0.05)]
 
 
 @pytest.mark.parametrize(
     ("kind", "urgent", "seconds"),
     [
-        ("Pod", False, SLOW_SETTLE_SECONDS),
-        ("Pod", True, SETTLE_SECONDS),
-        ("PersistentVolumeClaim", False, SLOW_SETTLE_SECONDS),
-        ("Job", False, SETTLE_SECONDS),
-        ("Deployment", False, SLOW_SETTLE_SECONDS),
-        ("Deployment", True, SETTLE_SECONDS),
+        ("Pod", False, delays.SLOW_SETTLE),
+        ("Pod", True, delays.SETTLE),
+        ("PersistentVolumeClaim", False, delays.SLOW_SETTLE),
+        ("Job", False, delays.SETTLE),
+        ("Deployment", False, delays.SLOW_SETTLE),
+        ("Deployment", True, delays.SETTLE),
     ],
 )
 async def test_the_start_of_a_pod_waits_for_related_events(

@@ -7,8 +7,8 @@ from tests.fakes.kube_client import child, job
 from tests.unit.operator.controller.rig import CONFIG, KEY, NOW, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.controller.reconciler import MOST_NEWS
-from finetune_operator.controller.responses import CREATED_SECONDS
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.objects import status_view
 from finetune_operator.snapshot.store import version_of
@@ -123,7 +123,7 @@ async def test_an_own_write_causes_no_plan_before_the_next_reconcile_is_due(
     plans = planned(rig, monkeypatch)
     rig.delays.clear()
     assert await rig.process() == "requeue_after"
-    assert rig.delays == [pytest.approx(CREATED_SECONDS, rel=0.11)]
+    assert rig.delays == [pytest.approx(delays.CREATED, rel=0.11)]
     assert plans == []
     rig.reconciler.changed(KEY, "Pod", 99)
     await rig.process()

@@ -7,9 +7,10 @@ import pytest
 from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
+from finetune_operator import delays
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.objects.trimming import DIGESTS
-from finetune_operator.snapshot.reader import EVENTS_SECONDS, Reader, pending_objects
+from finetune_operator.snapshot.reader import Reader, pending_objects
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Object, Progress, Snapshot, Verification
 
@@ -184,7 +185,7 @@ async def test_events_are_read_after_ten_seconds_and_then_every_fifteen() -> Non
     assert await reading.requests() == 0
     reading.now += timedelta(seconds=1)
     assert await reading.requests() == 1
-    reading.now += timedelta(seconds=EVENTS_SECONDS - 1)
+    reading.now += timedelta(seconds=delays.EVENTS - 1)
     assert await reading.requests() == 0
     reading.now += timedelta(seconds=1)
     assert await reading.requests() == 1

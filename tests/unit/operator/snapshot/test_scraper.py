@@ -9,15 +9,10 @@ from typing import Any
 import pytest
 from tests.fakes import virtual_time
 
+from finetune_operator import delays
 from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.snapshot.scraper import (
-    DUE_SECONDS,
-    INTERVAL_SECONDS,
-    MAX_AGE_SECONDS,
     NAMESPACE_WORKERS,
-    SLOW_AFTER_SECONDS,
-    SLOW_INTERVAL_SECONDS,
-    TOGETHER_SECONDS,
     WORKERS,
     Scraper,
     Value,
@@ -104,32 +99,32 @@ async def test_a_read_does_not_wait_for_a_scrape_and_a_value_wakes_the_job(pods:
 @scraping
 async def test_only_another_value_wakes_the_job(pods: Pods) -> None:
     pods.latest(target())
-    await asyncio.sleep(3 * INTERVAL_SECONDS)
+    await asyncio.sleep(3 * delays.SCRAPE)
     assert len(pods.changed) == 1
     pods.step = 2
-    await asyncio.sleep(INTERVAL_SECONDS)
+    await asyncio.sleep(delays.SCRAPE)
     assert len(pods.changed) == 2
 
 
 @scraping
 async def test_scrapes_slow_down_after_five_minutes(pods: Pods) -> None:
     pods.latest(target())
-    await asyncio.sleep(SLOW_AFTER_SECONDS + 3 * SLOW_INTERVAL_SECONDS)
+    await asyncio.sleep(delays.SLOW_AFTER + 3 * delays.SLOW_SCRAPE)
     times = [time for time, _ in pods.scrapes]
     gaps = [later - time for time, later in itertools.pairwise(times)]
-    assert {round(gap) for gap in gaps} == {INTERVAL_SECONDS, SLOW_INTERVAL_SECONDS}
+    assert {round(gap) for gap in gaps} == {delays.SCRAPE, delays.SLOW_SCRAPE}
     assert gaps == sorted(gaps)
 
 
 @scraping
 async def test_pods_that_are_due_in_the_same_second_are_scraped_together(pods: Pods) -> None:
-    await asyncio.sleep(0.1 * TOGETHER_SECONDS)
+    await asyncio.sleep(0.1 * delays.TOGETHER)
     pods.latest(target("p", "10.0.0.1"), key=("a", "one"))
-    await asyncio.sleep(0.8 * TOGETHER_SECONDS)
+    await asyncio.sleep(0.8 * delays.TOGETHER)
     pods.latest(target("q", "10.0.0.2"), key=("a", "two"))
-    await asyncio.sleep(INTERVAL_SECONDS + TOGETHER_SECONDS)
+    await asyncio.sleep(delays.SCRAPE + delays.TOGETHER)
     first, second, *others = pods.scrapes
-    assert second[0] - first[0] == pytest.approx(0.8 * TOGETHER_SECONDS)
+    assert second[0] - first[0] == pytest.approx(0.8 * delays.TOGETHER)
     assert {address for _, address in others} == {"10.0.0.1", "10.0.0.2"}
     # Clocks are binary fractions.
     assert len({round(time, 6) for time, _ in others}) == 1
@@ -140,10 +135,10 @@ async def test_after_a_failed_scrape_the_value_is_unknown(pods: Pods) -> None:
     pods.latest(target())
     await asyncio.sleep(1)
     pods.step = None
-    await asyncio.sleep(INTERVAL_SECONDS)
+    await asyncio.sleep(delays.SCRAPE)
     assert pods.latest(target()) == []
     pods.step = 1
-    await asyncio.sleep(INTERVAL_SECONDS)
+    await asyncio.sleep(delays.SCRAPE)
     assert pods.latest(target()) == [1]
 
 
@@ -152,7 +147,7 @@ async def test_a_value_that_cannot_be_replaced_is_unknown_after_some_time(pods: 
     pods.latest(target())
     await asyncio.sleep(1)
     pods.seconds = lambda address: 1e9
-    await asyncio.sleep(MAX_AGE_SECONDS)
+    await asyncio.sleep(delays.STALE_METRICS)
     assert pods.latest(target()) == []
 
 
@@ -177,14 +172,14 @@ async def test_a_job_may_wait_for_the_end_of_the_first_scrape_for_a_verification
     pods.step = None
     assert pods.scraper.verification_due(KEY) == 0
     pods.latest(target("v", kind="verification"))
-    assert pods.scraper.verification_due(KEY) == DUE_SECONDS
+    assert pods.scraper.verification_due(KEY) == delays.FIRST_VERIFICATION
     await asyncio.sleep(0.5)
-    assert pods.scraper.verification_due(KEY) == pytest.approx(DUE_SECONDS - 0.5)
+    assert pods.scraper.verification_due(KEY) == pytest.approx(delays.FIRST_VERIFICATION - 0.5)
     assert pods.changed == []
     await asyncio.sleep(1)
     assert pods.scraper.verification_due(KEY) == 0
     assert pods.changed == [KEY], "a failed scrape wakes the job, too"
-    await asyncio.sleep(3 * INTERVAL_SECONDS)
+    await asyncio.sleep(3 * delays.SCRAPE)
     assert pods.changed == [KEY]
 
 
@@ -192,7 +187,7 @@ async def test_a_job_may_wait_for_the_end_of_the_first_scrape_for_a_verification
 async def test_a_job_does_not_wait_for_a_verification_forever(pods: Pods) -> None:
     pods.seconds = lambda address: 1e9
     pods.latest(target("v", kind="verification"))
-    await asyncio.sleep(DUE_SECONDS)
+    await asyncio.sleep(delays.FIRST_VERIFICATION)
     assert pods.scraper.verification_due(KEY) == 0
 
 
@@ -201,7 +196,7 @@ async def test_a_job_waits_for_no_other_first_scrape(pods: Pods) -> None:
     pods.step = None
     pods.latest(target(), target("l", kind="loaded"))
     assert pods.scraper.verification_due(KEY) == 0
-    await asyncio.sleep(3 * INTERVAL_SECONDS)
+    await asyncio.sleep(3 * delays.SCRAPE)
     assert pods.changed == []
 
 
