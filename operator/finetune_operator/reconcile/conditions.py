@@ -9,7 +9,7 @@ failed and only an edit lets it continue. Another condition that would repeat th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -81,6 +81,13 @@ def active(reason: Reason, message: str, *, requeue_after: float = delays.POLL) 
 def runs(stage: JobStage, *, requeue_after: float = delays.POLL) -> Position:
     """Return the position of a job while a stage runs as expected."""
     return active(stage.in_progress, stage.doing, requeue_after=requeue_after)
+
+
+def explained(position: Position, note: str) -> Position:
+    """Return a position whose message says first what a pod without a node can expect."""
+    if position.reason != Reason.UNSCHEDULABLE or not note:
+        return position
+    return replace(position, message=f"{note} {position.message}")
 
 
 def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:

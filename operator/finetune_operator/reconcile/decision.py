@@ -24,10 +24,8 @@ class Decision:
 
     def then(self, following: "Decision") -> "Decision":
         """Return this decision and a following one, which started from this one's ledger."""
-        stopped = [stop.object for stop in self.stops]
-        stops = [
-            stop for stop in following.stops if not any(stop.object is each for each in stopped)
-        ]
+        stopped = {stop.object["metadata"]["uid"] for stop in self.stops}
+        stops = [stop for stop in following.stops if stop.object["metadata"]["uid"] not in stopped]
         return Decision(
             ledger=following.ledger,
             position=following.position,

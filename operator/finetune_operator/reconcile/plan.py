@@ -20,6 +20,7 @@ from finetune_operator.reconcile.conditions import (
     SEE_READY,
     Position,
     conditions,
+    explained,
 )
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.network import surroundings
@@ -102,23 +103,29 @@ def _plan(
     config: OperatorConfig,
     now: datetime,
 ) -> Plan:
-    """Return the plan of a job whose target and ledger are known: each part's decision, in order.
+    """Return the plan of a job whose target and ledger are known.
 
     Each part starts from the ledger of the part before it.
     """
+    # 1. What is there: restored volumes, the build that serves, the limits that the spec exceeds.
     ledger = storage.with_restored(snapshot, ledger)
     serving = serving_build(snapshot, ledger)
     refused = policy.check(target, config.policy)
+
+    # 2. The stages of the target revision; once all have completed, the rollout of its build.
     stages = pipeline.decide(snapshot, target, ledger, policy.refusal(refused), now)
-    candidate = Decision(ledger=stages.ledger)
-    position = stages.position
-    if position is None:
-        candidate, position = rollout.decide(snapshot, target, stages.ledger, serving, refused, now)
-    kept, served = stable.decide(
-        snapshot, target, candidate.ledger, serving, refused, position, candidate.actions, now
-    )
-    position = kept.position or position
-    identified = images.with_serving(snapshot, kept.ledger)
+    if stages.position is None:
+        candidate = rollout.decide(snapshot, target, stages.ledger, serving, refused, now)
+    else:
+        unchanged = Decision(ledger=stages.ledger)
+        candidate = rollout.Rollout(decision=unchanged, position=stages.position)
+
+    # 3. The build that serves meanwhile, and the GPU that it may release.
+    kept = stable.decide(snapshot, target, serving, refused, candidate, now)
+    position = explained(candidate.position, kept.note)
+
+    # 4. What the ledger learns from the pods, and which revisions it forgets.
+    identified = images.with_serving(snapshot, kept.decision.ledger)
     moved = images.warnings(ledger, identified, target)
     ledger, pruned = retention.prune(
         snapshot,
@@ -130,6 +137,8 @@ def _plan(
     measured = progress.measure(snapshot, target, ledger)
     ledger = progress.with_gpu_seconds(snapshot, target, ledger, measured, now)
     ledger = ledger.with_card(target.revision, progress.checkpoint_card(snapshot, target, ledger))
+
+    # 5. The status.
     current = conditions(
         position,
         previous=snapshot.previous.conditions,
@@ -139,7 +148,7 @@ def _plan(
             stage: ledger.latest(target.revision, stage, target.build)
             for stage in desired(target.resolved.spec)
         },
-        serving=served,
+        serving=kept.state,
         succeeded=_succeeded_before(snapshot, target.revision),
     )
     rendered = status.render(
@@ -148,11 +157,18 @@ def _plan(
         ledger,
         position,
         conditions=current,
-        served=served,
+        served=kept.state,
         serving=serving,
-        warnings=(*stages.warnings, *candidate.warnings, *kept.warnings, *moved),
+        warnings=(
+            *stages.warnings,
+            *candidate.decision.warnings,
+            *kept.decision.warnings,
+            *moved,
+        ),
         measured=measured,
     )
+
+    # 6. The actions, in the order in which they are executed.
     return Plan(
         status=rendered,
         actions=(
@@ -160,15 +176,15 @@ def _plan(
             *storage.owners(snapshot.job, target, snapshot.volumes),
             *surroundings(snapshot, target, ledger, config),
             *stages.actions,
-            *candidate.actions,
-            *kept.actions,
+            *candidate.decision.actions,
+            *kept.decision.actions,
             *pruned,
         ),
         events=(
             *status.transitions(snapshot.previous.conditions, current),
             *status.new_warnings(snapshot.previous, target.revision, rendered["warnings"]),
             *stages.events,
-            *kept.events,
+            *kept.decision.events,
         ),
         requeue_after=position.requeue_after,
     )

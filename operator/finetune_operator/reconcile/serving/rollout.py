@@ -5,6 +5,7 @@ pods are ready, which they become once their model is verified. A build that fai
 ever ready is scaled to 0, and the stable build continues to serve (``stable``).
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
@@ -24,6 +25,19 @@ from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Action, Apply
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """The decision about the candidate, and what the stable build needs to know of it."""
+
+    decision: Decision
+    position: Position
+    replicas: int | None = None
+    """Replicas that its Deployment gets, None if the Deployment stays as it is."""
+
+    selected: bool = False
+    """Whether the Service is applied with the candidate as its build."""
+
+
 def decide(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
@@ -31,7 +45,7 @@ def decide(
     serving: str | None,
     violations: Violations,
     now: datetime,
-) -> tuple[Decision, Position]:
+) -> Rollout:
     """Return the decision about the candidate of a job whose stages have completed.
 
     serving: the build that the Service selects, or None; violations: the limits that the spec
@@ -40,7 +54,7 @@ def decide(
     spec, build = target.resolved.spec, target.build
     if not spec.serving.enabled:
         position = Position(state="done", reason=Reason.COMPLETED, message="The model is ready.")
-        return Decision(ledger=ledger), position
+        return Rollout(decision=Decision(ledger=ledger), position=position)
     child = snapshot.builds.get(build)
     ready = deployments.answering(child.object if child is not None else None)
     attempt = _attempt(snapshot, target, ledger, serving)
@@ -54,24 +68,28 @@ def decide(
     refusal = policy.refusal(policy.not_admitted(violations, attempt))
     if withheld := _withheld(snapshot, target, serving, attempt, gate, ready, desired.count):
         stop: tuple[Action, ...] = ()
+        replicas = None
         if child is not None and not child.terminating:
-            stop = (scaled(0),) if refusal is None else state.stopped(child)
-        return Decision(ledger=ledger, actions=stop, warnings=warnings), withheld
+            stop, replicas = (scaled(0),) if refusal is None else state.stopped(child), 0
+        decision = Decision(ledger=ledger, actions=stop, warnings=warnings)
+        return Rollout(decision=decision, position=withheld, replicas=replicas)
     if refusal is not None:
-        return Decision(ledger=ledger, warnings=warnings), refusal
+        return Rollout(decision=Decision(ledger=ledger, warnings=warnings), position=refusal)
     attempt = policy.admitted(target, attempt)
     may_select = _may_select(snapshot, target, serving, ready, desired.count)
     attempt = state.judged(
         snapshot, attempt, build, selectable=serving == build or may_select, now=now
     )
     ledger = ledger.with_attempt(target.revision, attempt)
-    failed = attempt.outcome == "Failed"
-    actions: tuple[Action, ...] = (scaled(0 if failed else desired.count),)
+    count = 0 if attempt.outcome == "Failed" else desired.count
+    actions: tuple[Action, ...] = (scaled(count),)
     if may_select:
         actions += (Apply(object=manifests.service(snapshot.job, target, build)),)
-    decision = Decision(ledger=ledger, actions=actions, warnings=warnings)
-    return decision, _position(
-        snapshot, target, ledger, serving, attempt, ready, desired.count, now
+    return Rollout(
+        decision=Decision(ledger=ledger, actions=actions, warnings=warnings),
+        position=_position(snapshot, target, ledger, serving, attempt, ready, desired.count, now),
+        replicas=count,
+        selected=may_select,
     )
 
 

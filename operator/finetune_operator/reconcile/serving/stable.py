@@ -9,14 +9,13 @@ If a user has deleted the volume of a build, its pods are the last ones that can
 they stay as they are until the user sets ``serving.replicas`` to 0.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving as manifests
-from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile import policy
 from finetune_operator.reconcile.conditions import Position, ServingState
@@ -24,28 +23,38 @@ from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
 from finetune_operator.reconcile.serving.gpu_handover import Handover
+from finetune_operator.reconcile.serving.rollout import Rollout
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision, resolve_retained
 from finetune_operator.types import Action, Apply, Delete, Scale
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stable:
+    """The decision about everything that serves but the candidate."""
+
+    decision: Decision
+    state: ServingState | None
+    """None if nothing is meant to serve."""
+
+    note: str = ""
+    """What a pod that waits for a GPU can expect of the hand-over, empty if it is unknown."""
+
+
 def decide(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
-    ledger: Ledger,
     serving: str | None,
     violations: Violations,
-    position: Position,
-    planned: Sequence[Action],
+    candidate: Rollout,
     now: datetime,
-) -> tuple[Decision, ServingState | None]:
-    """Return the decision about everything that serves but the candidate, and the serving state.
+) -> Stable:
+    """Return the decision about everything that serves but the candidate.
 
-    violations: the limits that the spec exceeds; they only keep it from being applied. position:
-    the job's, which the decision may explain; planned: the actions about the candidate.
-    The state is None if nothing is meant to serve. Pruning does not wait for the new model: a
-    pruned build may hold the GPU that the next training needs.
+    violations: the limits that the spec exceeds; they only keep it from being applied. Pruning does
+    not wait for the new model: a pruned build may hold the GPU that the next training needs.
     """
+    ledger, position = candidate.decision.ledger, candidate.position
     spec = target.resolved.spec
     enabled = spec.serving.enabled
     replaces = enabled and serving not in (None, target.build)
@@ -57,17 +66,16 @@ def decide(
         return _disabled(snapshot, ledger)
     if serving is None:
         gone = (
-            *_last_pods_stopped(snapshot, target, planned),
+            *_last_pods_stopped(snapshot, target, candidate),
             *_gone(snapshot, (target.build,), snapshot.budget),
         )
         pending = ServingState(
             available=False, reason=Reason.PENDING, message="No model is being served yet."
         )
-        return Decision(ledger=ledger, actions=gone), pending
-    actions = list(_last_pods_stopped(snapshot, target, planned))
-    applied = any(action.object["kind"] == "Service" for action in planned)
+        return Stable(decision=Decision(ledger=ledger, actions=gone), state=pending)
+    actions = list(_last_pods_stopped(snapshot, target, candidate))
     refused = bool(policy.not_admitted(violations, state.serve_attempt(ledger, serving)))
-    if not applied and not refused and state.misdirected(snapshot, target, serving):
+    if not candidate.selected and not refused and state.misdirected(snapshot, target, serving):
         actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
     old = _Old(Handover(ledger=ledger))
     if serving != target.build:
@@ -86,56 +94,43 @@ def decide(
         target,
         serving,
         replicas=(
-            old.replicas
-            if serving != target.build
-            else _replicas(snapshot, serving, (*planned, *actions))
+            old.replicas if serving != target.build else _replicas(snapshot, target, candidate)
         ),
         released=handover.released,
         release_planned_at=handover.planned_at,
         now=now,
     )
-    decision = Decision(
-        ledger=handover.ledger,
-        position=_explained(position, handover),
-        actions=tuple(actions),
-        events=handover.events,
-        warnings=(*old.warnings, *desired.warnings),
+    return Stable(
+        decision=Decision(
+            ledger=handover.ledger,
+            actions=tuple(actions),
+            events=handover.events,
+            warnings=(*old.warnings, *desired.warnings),
+        ),
+        state=current,
+        note=handover.note,
     )
-    return decision, current
 
 
-def _replicas(snapshot: IndexedSnapshot, build: str, planned: Iterable[Action]) -> int:
-    """Return the replicas of a build with the planned actions, or without any the present ones."""
-    for action in planned:
-        if (
-            action.object["kind"] == "Deployment"
-            and naming.label(action.object, naming.BUILD) == build
-            and not isinstance(action, Delete)
-        ):
-            if isinstance(action, Scale):
-                return action.replicas
-            return int(action.object["spec"]["replicas"])
-    child = snapshot.builds.get(build)
-    return int(child.object["spec"]["replicas"]) if child is not None else 0
+def _replicas(snapshot: IndexedSnapshot, target: TargetRevision, candidate: Rollout) -> int:
+    """Return the replicas that the target's build will have."""
+    if candidate.replicas is not None:
+        return candidate.replicas
+    child = snapshot.builds.get(target.build)
+    if child is None or _last_pods_stopped(snapshot, target, candidate):
+        return 0
+    return int(child.object["spec"]["replicas"])
 
 
 def _last_pods_stopped(
-    snapshot: IndexedSnapshot, target: TargetRevision, planned: Iterable[Action]
+    snapshot: IndexedSnapshot, target: TargetRevision, candidate: Rollout
 ) -> tuple[Action, ...]:
     """Stop the pods of the target's build if its volume is deleted and the user asks for none."""
     child = snapshot.builds.get(target.build)
     if child is None or child.terminating or snapshot.can_be_mounted(target.revision):
         return ()
     stops = target.resolved.spec.serving.replicas == 0
-    decided = any(action.object["kind"] == "Deployment" for action in planned)
-    return state.stopped(child) if stops and not decided else ()
-
-
-def _explained(position: Position, handover: Handover) -> Position:
-    """Return the position of a job with what a pod without a node can expect of the hand-over."""
-    if position.reason != Reason.UNSCHEDULABLE or not handover.note:
-        return position
-    return replace(position, message=f"{handover.note} {position.message}")
+    return state.stopped(child) if stops and candidate.replicas is None else ()
 
 
 class _Old(NamedTuple):
@@ -214,14 +209,14 @@ def _restored(
     return (state.deployment(snapshot, retained, ledger, replicas=count, number=number),)
 
 
-def _disabled(snapshot: IndexedSnapshot, ledger: Ledger) -> tuple[Decision, ServingState | None]:
+def _disabled(snapshot: IndexedSnapshot, ledger: Ledger) -> Stable:
     gone = _gone(snapshot, (), snapshot.service, snapshot.budget)
     if snapshot.service is None and not snapshot.builds:
-        return Decision(ledger=ledger, actions=gone), None
+        return Stable(decision=Decision(ledger=ledger, actions=gone), state=None)
     disabled = ServingState(
         available=False, reason=Reason.DISABLED, message="The endpoint is being removed."
     )
-    return Decision(ledger=ledger, actions=gone), disabled
+    return Stable(decision=Decision(ledger=ledger, actions=gone), state=disabled)
 
 
 def _gone(

@@ -1,0 +1,112 @@
+"""The operator's structure, counted: a stage is data, the status has one reader, no hub grows.
+
+The limits are those that keep the next feature a small change in an obvious place
+(docs/development/extending.md). ``python tests/unit/operator/test_structure.py [folder]`` prints the
+counts of a checkout, to compare two of them.
+"""
+
+import ast
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = "finetune_operator"
+STAGES = frozenset({"prepare", "train", "merge", "serve"})
+TABLE = "objects/stages.py"
+STATUS_VIEW = "objects/status_view.py"
+COMMAND = "vllm"
+"""``vllm serve`` is a command, not a stage."""
+
+
+def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
+    """Yield the operator's modules: path below the package, and syntax tree."""
+    package = root / "operator" / PACKAGE
+    for path in sorted(package.rglob("*.py")):
+        yield path.relative_to(package).as_posix(), ast.parse(path.read_text())
+
+
+def lines_with_stages(root: Path) -> Counter[str]:
+    """Return how many lines of each module name a stage: a string, a constant or an attribute."""
+    found: Counter[str] = Counter()
+    for name, tree in modules(root):
+        commands = {
+            id(word)
+            for words in ast.walk(tree)
+            if isinstance(words, ast.List)
+            and any(isinstance(each, ast.Constant) and each.value == COMMAND for each in words.elts)
+            for word in words.elts
+        }
+        lines = {
+            node.lineno
+            for node in ast.walk(tree)
+            if (isinstance(node, ast.Constant) and node.value in STAGES and id(node) not in commands)
+            or (isinstance(node, ast.Attribute) and node.attr.lower() in STAGES and node.attr.isupper())
+            or (isinstance(node, ast.Name) and node.id.lower() in STAGES and node.id.isupper())
+        }
+        if lines and name != TABLE:
+            found[name] = len(lines)
+    return found
+
+
+def readers_of_status(root: Path) -> list[str]:
+    """Return the modules that take a field of a job's status by its name."""
+    return [
+        name
+        for name, tree in modules(root)
+        if name != STATUS_VIEW and any(_reads_status(node) for node in ast.walk(tree))
+    ]
+
+
+def _reads_status(node: ast.AST) -> bool:
+    """Report whether a node is ``….status.get("…")``, or that of a job's ``status``."""
+    if not (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "get"
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    ):
+        return False
+    whole = ast.unparse(node.func.value)
+    return whole.endswith("plan.status") or ("job" in whole and "get('status'" in whole)
+
+
+def imports(root: Path) -> Counter[str]:
+    """Return how many other modules of the operator each module imports."""
+    package = root / "operator" / PACKAGE
+    found: Counter[str] = Counter()
+    for name, tree in modules(root):
+        imported = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
+                folder = package.joinpath(*str(node.module).split(".")[1:])
+                modules_of_folder = {path.stem for path in folder.glob("*")}
+                for alias in node.names:
+                    names_module = alias.name in modules_of_folder
+                    imported.add(f"{node.module}.{alias.name}" if names_module else node.module)
+        found[name] = len(imported)
+    return found
+
+
+def test_few_lines_name_a_stage_outside_of_the_table() -> None:
+    found = lines_with_stages(ROOT)
+    assert sum(found.values()) <= 12, found
+    assert len(found) <= 4, found
+
+
+def test_only_the_status_view_reads_the_status() -> None:
+    assert readers_of_status(ROOT) == []
+
+
+def test_no_module_knows_most_of_the_others() -> None:
+    assert {name: count for name, count in imports(ROOT).items() if count > 14} == {}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    stages = lines_with_stages(folder)
+    print(f"lines that name a stage: {sum(stages.values())} in {len(stages)} modules", dict(stages))
+    print("modules that read the status:", readers_of_status(folder))
+    print("most imports:", imports(folder).most_common(8))
