@@ -33,7 +33,7 @@ def main() -> int:
     logs.configure("info")
     try:
         file = environment.read(os.environ).config_file
-        namespaces = environment.load_config(file).watch_namespaces
+        namespaces = environment.load_config(file)[0].watch_namespaces
         kopf.run(clusterwide=not namespaces, namespaces=namespaces)
     except environment.ConfigurationError as error:
         logger.error("%s", error)

@@ -30,15 +30,15 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     """
     kopf_settings.configure(settings)
     variables = environment.read(os.environ)
-    config = environment.load_config(variables.config_file)
-    if settings.peering.clusterwide == bool(config.watch_namespaces):
-        options = " ".join(f"-n {name}" for name in config.watch_namespaces) or "-A"
+    process, jobs = environment.load_config(variables.config_file)
+    if settings.peering.clusterwide == bool(process.watch_namespaces):
+        options = " ".join(f"-n {name}" for name in process.watch_namespaces) or "-A"
         raise kopf.PermanentError(
             f"{variables.config_file}: kopf must watch the namespaces in watchNamespaces, or all "
             f"of them if there are none. Run kopf with: {options}"
         )
-    logs.configure(config.log_level)
-    memo.manager = await manager.start(config, variables)
+    logs.configure(process.log_level)
+    memo.manager = await manager.start(process, jobs, variables)
 
 
 @kopf.on.login(retries=1)

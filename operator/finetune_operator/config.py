@@ -1,8 +1,11 @@
 """Configuration of the operator, as rendered by the chart."""
 
+import hashlib
 import ssl
+from collections.abc import Mapping
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator
@@ -198,25 +201,32 @@ class MetricsConfig(CamelModel):
     certificate_folder: str = ""
 
 
-class OperatorConfig(CamelModel):
-    """All settings.
+class ProcessConfig(CamelModel):
+    """How the operator itself runs.
 
-    ``operator_namespace`` is the namespace of the operator and of ``lease_name``, the Lease of all
-    its replicas. Jobs in ``watch_namespaces`` are reconciled; empty means all. Clients in
-    ``scraper_namespaces`` may scrape the pods of jobs. ``defaults`` is a partial FineTuneJob spec,
-    which overrides built-in defaults and is overridden by each job. ``policy`` limits what jobs may
-    contain. Prepare pods trust ``ca_certificates`` (PEM) in addition to those of their image.
-
-    A configuration is never changed. It is identified by itself, not by its values, so results that
-    depend on it can be remembered.
+    ``operator_namespace`` is its namespace and that of ``lease_name``, the Lease of all replicas.
+    Jobs in ``watch_namespaces`` are reconciled; empty means all.
     """
 
     operator_namespace: str = "finetune-system"
     lease_name: str = "finetune-operator"
     watch_namespaces: list[str] = Field(default_factory=list)
+    metrics: MetricsConfig = MetricsConfig()
+    log_level: str = "info"
+
+
+class Settings(CamelModel):
+    """How jobs run: a value, part of every snapshot. Equal settings give equal plans.
+
+    Clients in ``operator_namespace`` and ``scraper_namespaces`` may scrape the pods of jobs.
+    ``defaults`` is a partial FineTuneJob spec, which overrides built-in defaults and is overridden
+    by each job. ``policy`` limits what jobs may contain. Prepare pods trust ``ca_certificates``
+    (PEM) in addition to those of their image. The order of the fields is that of operator.json.
+    """
+
+    operator_namespace: str = "finetune-system"
     scraper_namespaces: list[str] = Field(default_factory=list)
     egress: Egress = Egress()
-    metrics: MetricsConfig = MetricsConfig()
     images: Images
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)
@@ -227,7 +237,6 @@ class OperatorConfig(CamelModel):
     serving: ServingConfig = ServingConfig()
     defaults: dict[str, Any] = Field(default_factory=dict)
     policy: Limits = Limits()
-    log_level: str = "info"
 
     @field_validator("ca_certificates")
     @classmethod
@@ -240,10 +249,38 @@ class OperatorConfig(CamelModel):
             raise ValueError(f"no CA certificates in PEM format ({error})") from error
         return text
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 digest (hex) of all values."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values, and therefore another digest."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("digest", None)
+        return copied
+
     def __eq__(self, other: object) -> bool:
-        """Report whether this is the same object."""
-        return self is other
+        """Report whether all values are equal."""
+        return isinstance(other, Settings) and self.digest == other.digest
 
     def __hash__(self) -> int:
-        """Return a number that identifies the object."""
-        return id(self)
+        """Return the hash of the values."""
+        return hash(self.digest)
+
+
+def parsed(document: Any) -> tuple[ProcessConfig, Settings]:
+    """Return the two parts of the document that the chart renders. Raises ValidationError."""
+    if not isinstance(document, dict):
+        # The error says what is there instead.
+        document = Settings.model_validate(document)
+    process = {info.alias for info in ProcessConfig.model_fields.values()}
+    settings = {info.alias for info in Settings.model_fields.values()}
+    return (
+        ProcessConfig.model_validate(
+            {name: document[name] for name in document if name in process}
+        ),
+        Settings.model_validate(
+            {name: document[name] for name in document if name in settings or name not in process}
+        ),
+    )

@@ -22,7 +22,7 @@ from finetune_api.defaulting import InvalidSpec, effective_defaults
 from finetune_api.layering import without_nulls
 from finetune_api.policy.check import violations_of_defaults
 from finetune_operator import health
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import ProcessConfig, Settings, parsed
 from finetune_operator.metrics_server import server as metrics_server
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
 
@@ -60,11 +60,11 @@ def _port(variables: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def load_config(path: Path) -> OperatorConfig:
+def load_config(path: Path) -> tuple[ProcessConfig, Settings]:
     """Return the validated configuration. Raises ConfigurationError."""
     try:
-        config = OperatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        defaults = effective_defaults(config.defaults)
+        process, settings = parsed(yaml.safe_load(path.read_text(encoding="utf-8")))
+        defaults = effective_defaults(settings.defaults)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -77,11 +77,11 @@ def load_config(path: Path) -> OperatorConfig:
             for detail in error.errors()
         )
         raise ConfigurationError(f"{path}: {details}") from error
-    if refused := violations_of_defaults(without_nulls(config.defaults), config.policy):
+    if refused := violations_of_defaults(without_nulls(settings.defaults), settings.policy):
         raise ConfigurationError(
             f"{path}: values in defaults violate the limits in policy: {' '.join(refused)}"
         )
-    size = len(frozen_part(config.model_copy(update={"defaults": defaults})).encode())
+    size = len(frozen_part(settings.model_copy(update={"defaults": defaults})).encode())
     if size > MOST_FROZEN_BYTES:
         raise ConfigurationError(
             f"{path}: images, serving, hub and defaults have {size} bytes together, but "
@@ -89,22 +89,22 @@ def load_config(path: Path) -> OperatorConfig:
             "status of each job. Set long values, such as dataset.chatTemplate, in the jobs "
             "instead of in defaults."
         )
-    hub, egress = config.hub, config.egress
+    hub, egress = settings.hub, settings.egress
     closed = hub.port not in egress.ports and not egress.hub_cidrs
-    if hub.is_outside_name and closed and not config.proxy.serves(hub):
+    if hub.is_outside_name and closed and not settings.proxy.serves(hub):
         raise ConfigurationError(
             f"{path}: hub.endpoint: port {hub.port} of {hub.host} is not in egress.ports, "
             "so prepare pods cannot reach the hub. Set egress.hubCidrs to the address ranges of "
             f"{hub.host}. The operator then allows connections to this port only if the address is "
             "in these ranges."
         )
-    if config.proxy.is_outside_name and not config.proxy.cidrs:
+    if settings.proxy.is_outside_name and not settings.proxy.cidrs:
         raise ConfigurationError(
             f"{path}: proxy.url: NetworkPolicies cannot select the host name "
-            f"{config.proxy.host}. Set proxy.cidrs to the address ranges of the proxy."
+            f"{settings.proxy.host}. Set proxy.cidrs to the address ranges of the proxy."
         )
-    if config.log_level.upper() not in logging.getLevelNamesMapping():
+    if process.log_level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(
-            f"{path}: logLevel: {config.log_level!r} is invalid; use debug, info, warning or error"
+            f"{path}: logLevel: {process.log_level!r} is invalid; use debug, info, warning or error"
         )
-    return config
+    return process, settings

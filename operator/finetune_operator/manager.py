@@ -15,7 +15,7 @@ from typing import Any
 
 import finetune_api
 from finetune_operator import health
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import ProcessConfig, Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
@@ -82,7 +82,7 @@ class Manager:
         logger.info("stopped")
 
 
-async def start(config: OperatorConfig, environment: Environment) -> Manager:
+async def start(config: ProcessConfig, settings: Settings, environment: Environment) -> Manager:
     """Start all parts once the API server serves FineTuneJobs. Raises OSError and Transient."""
     async with AsyncExitStack() as stack:
         kube = await Kube.connect()
@@ -97,11 +97,10 @@ async def start(config: OperatorConfig, environment: Environment) -> Manager:
         kube.transport.fence = elector.remaining
         store = ObjectStore()
         reconciler = Reconciler(
-            reader=Reader(kube=kube, store=store, metrics=scraper),
+            reader=Reader(kube=kube, store=store, metrics=scraper, settings=settings),
             executor=PlanExecutor(
                 kube=kube, recorder=Recorder(kube, instance=environment.identity)
             ),
-            config=config,
             planner=plan,
         )
         controller = Controller(reconciler=reconciler)

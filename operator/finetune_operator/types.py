@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from finetune_operator.config import Settings
+
 Object = Mapping[str, Any]
 """A Kubernetes object."""
 
@@ -61,6 +63,7 @@ class Snapshot:
     """
 
     job: Object
+    settings: Settings
     configmaps: tuple[Object, ...] = ()
     volumes: tuple[Object, ...] = ()
     jobs: tuple[Object, ...] = ()

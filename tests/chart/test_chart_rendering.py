@@ -12,7 +12,7 @@ from tests.chart.helm import CHART, Values, render, template
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_operator import health
-from finetune_operator.config import Egress, GpuConfig, MetricsConfig, OperatorConfig
+from finetune_operator.config import Egress, GpuConfig, MetricsConfig, parsed
 from finetune_operator.metrics_server import server
 
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
@@ -72,14 +72,14 @@ def test_configuration_contains_every_setting_of_the_operator() -> None:
                 missing += omitted(value, f"{path}{name}.")
         return missing
 
-    config = OperatorConfig.model_validate(render().config)
-    assert omitted(config) == []
-    assert config.operator_namespace == "finetune-system"
+    process, config = parsed(render().config)
+    assert omitted(process) == omitted(config) == []
+    assert process.operator_namespace == config.operator_namespace == "finetune-system"
     assert config.serving.command == ["vllm", "serve", "/model"]
 
 
 def test_default_gpus_equal_the_default_of_the_operator() -> None:
-    config = OperatorConfig.model_validate(render().config)
+    _, config = parsed(render().config)
     assert config.gpu == GpuConfig()
     assert config.gpu.products == ["NVIDIA-A10G", "NVIDIA-L4", "NVIDIA-A10"]
 
@@ -91,7 +91,7 @@ def test_gpu_settings_reach_the_operator_unchanged() -> None:
         "tolerations": [{"key": "pool", "operator": "Equal", "value": "yes"}],
         "required": False,
     }
-    config = OperatorConfig.model_validate(render({"gpu": gpu}).config)
+    _, config = parsed(render({"gpu": gpu}).config)
     assert config.gpu.model_dump(by_alias=True, exclude_none=True) == gpu
 
 
@@ -119,7 +119,7 @@ def test_serving_settings_reach_the_operator_unchanged() -> None:
         "dtype": "float32",
         "shmSize": "256Mi",
     }
-    config = OperatorConfig.model_validate(render({"serving": serving}).config)
+    _, config = parsed(render({"serving": serving}).config)
     assert config.serving.model_dump(by_alias=True) == serving
 
 
@@ -237,6 +237,6 @@ def test_an_existing_service_account_must_be_named() -> None:
 
 
 def test_default_egress_equals_the_default_of_the_operator() -> None:
-    config = OperatorConfig.model_validate(render().config)
+    process, config = parsed(render().config)
     assert config.egress == Egress()
-    assert config.metrics == MetricsConfig()
+    assert process.metrics == MetricsConfig()

@@ -17,7 +17,7 @@ from typing import Any
 from finetune_api.crd.openapi import schema_of
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status import FineTuneJobStatus
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.objects import naming
 from finetune_operator.objects.contents import same_content
 from finetune_operator.objects.trimming import trimmed
@@ -42,7 +42,7 @@ SPEC: Thing = {
     "model": {"source": "hf://demo/llama"},
     "dataset": {"source": "hf://demo/rows", "format": "alpaca"},
 }
-CONFIG = OperatorConfig.model_validate(
+CONFIG = Settings.model_validate(
     {
         "images": {
             "trainer": "registry/trainer:1",
@@ -76,7 +76,7 @@ class Cluster:
 
     spec: Thing = field(default_factory=lambda: copied(SPEC))
     name: str = "demo"
-    config: OperatorConfig = CONFIG
+    config: Settings = CONFIG
     now: datetime = START
     progress: Progress | None = None
     loaded: float | None = None
@@ -143,6 +143,7 @@ class Cluster:
         between()
         lists["Pod"] = self._trimmed("Pod")
         return Snapshot(
+            settings=self.config,
             job=job,
             events=tuple(copied(self.events)),
             progress=self.running_progress(),
@@ -157,12 +158,12 @@ class Cluster:
 
     def plan_of(self, snapshot: Snapshot) -> Plan:
         """Return the plan for a snapshot at the current time."""
-        return plan(snapshot, config=self.config, now=self.now)
+        return plan(snapshot, now=self.now)
 
     def reconcile(self, *, die_before: int | None = None) -> Plan:
         """Plan and execute. ``die_before``: index of the write that the operator does not reach."""
         snapshot = self.observe()
-        intended = plan(snapshot, config=self.config, now=self.now)
+        intended = plan(snapshot, now=self.now)
         self.carry_out(snapshot, intended, die_before=die_before)
         return intended
 

@@ -7,11 +7,12 @@ see the present state.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from tests.fakes.apiserver import Cluster, Thing, copied
 
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.reconciler import Reconciler
@@ -94,13 +95,13 @@ class LaggingOperator:
             kube=self.kube,
             store=self.store,
             metrics=ClusterMetrics(self.cluster),
+            settings=self.cluster.config,
             clock=lambda: self.cluster.now,
             monotonic=lambda: self.cluster.now.timestamp(),
         )
         self.reconciler = Reconciler(
             reader=reader,
             executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="fake")),
-            config=self.cluster.config,
             planner=planner,
             job_metrics=JobMetrics(),
         )
@@ -136,10 +137,10 @@ class LaggingOperator:
                 change(_watched(each))
 
     def observe(
-        self, now: datetime, config: OperatorConfig, between: Callable[[], None] = lambda: None
+        self, now: datetime, config: Settings, between: Callable[[], None] = lambda: None
     ) -> tuple[Snapshot, Plan] | None:
         """Return the confirmed plan and its snapshot. between: is called before pods are listed."""
-        self.reconciler.config = config
+        self.reconciler.reader = replace(self.reconciler.reader, settings=config)
         self.kube.between = between
         return LOOP.run_until_complete(self.reconciler.observe(self.key, now))
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.fakes.apiserver import copied
+from tests.fakes.apiserver import CONFIG, copied
 from tests.fakes.pod_metrics import FakePodMetrics
 from tests.integration.controlplane import ControlPlane
 from tests.integration.namespace import Namespace
@@ -56,7 +56,13 @@ async def job(kube: Kube, namespace: str) -> Any:
 async def observe(kube: Kube, job: Any) -> Snapshot:
     # Events are read only of objects that have not run for some time.
     later = utc_now() + timedelta(minutes=1)
-    reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics(), clock=lambda: later)
+    reader = Reader(
+        kube=kube,
+        store=ObjectStore(),
+        metrics=FakePodMetrics(),
+        settings=CONFIG,
+        clock=lambda: later,
+    )
     snapshot = await reader.read((job["metadata"]["namespace"], "demo"), live=ALL_KINDS)
     assert snapshot is not None
     return snapshot

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.fakes import controllers
-from tests.fakes.apiserver import Cluster, Refused, Thing, copied
+from tests.fakes.apiserver import CONFIG, Cluster, Refused, Thing, copied
 from tests.fakes.kube_client import MemoryKube
 from tests.trainer.support.workshop import DEADLINE, Server, command
 from tests.unit.operator.controller.test_apply import execute
@@ -213,7 +213,7 @@ async def test_executor_rejects_an_object_of_other_content() -> None:
     kube = MemoryKube(copied(job), theirs)
     planned = Plan(status=job["status"], actions=(Create(object=own),))
     with pytest.raises(ContentConflict) as rejected:
-        await execute(kube, Snapshot(job=job), planned)
+        await execute(kube, Snapshot(settings=CONFIG, job=job), planned)
     assert rejected.value.reason == "ConfigurationChanged"
     assert f"Delete ConfigMap {own['metadata']['name']}" in str(rejected.value)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.busy_machine import fastest, seconds_without_core
 from tests.fakes import controllers
-from tests.fakes.apiserver import Cluster
+from tests.fakes.apiserver import CONFIG, Cluster
 from tests.fakes.kube_client import child, job
 
 from finetune_api.contracts.result import Result
@@ -337,7 +337,7 @@ def test_a_foreign_pod_with_the_labels_of_a_job_is_not_scraped(references: list[
         "pod-template-hash": "5f6",
     }
     foreign["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
-    assert targets(Snapshot(job=job(), jobs=(run,), pods=(foreign,))) == ()
+    assert targets(Snapshot(settings=CONFIG, job=job(), jobs=(run,), pods=(foreign,))) == ()
 
 
 @pytest.mark.finding(14, "numbers and labels of pods stop the reconciles of a job")
@@ -356,7 +356,7 @@ def test_a_label_of_a_foreign_pod_stops_nothing(value: str) -> None:
         "finetune.dev/attempt": value,
     }
     snapshot = cluster.observe()
-    index(Snapshot(job=snapshot.job, pods=(foreign,)))
+    index(Snapshot(settings=CONFIG, job=snapshot.job, pods=(foreign,)))
     with_it = Snapshot(**{**vars(snapshot), "pods": (*snapshot.pods, foreign)})
     assert (
         cluster.plan_of(with_it).status["training"] == cluster.plan_of(snapshot).status["training"]

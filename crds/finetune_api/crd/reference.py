@@ -107,7 +107,7 @@ def reasons_page() -> str:
 
 def _reasons(group: ReasonGroup) -> str:
     """Return the section of a group of reasons."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"`{reason}`{' *' if reason in STALLS_AFTER_DEADLINE else ''}",
             reason.doc,
@@ -116,8 +116,8 @@ def _reasons(group: ReasonGroup) -> str:
         )
         for reason, text in group.texts.items()
     ]
-    columns = ("Reason", "Meaning", "Cause and remediation", "Appears in")
-    if not any(text for _, _, text, _ in rows):
+    columns: tuple[str, ...] = ("Reason", "Meaning", "Cause and remediation", "Appears in")
+    if not any(group.texts.values()):
         columns, rows = columns[:2] + columns[3:], [row[:2] + row[3:] for row in rows]
     about = (f"{group.about}\n",) if group.about else ()
     return "\n".join((f"## {group.title}\n", *about, _table(columns, rows)))

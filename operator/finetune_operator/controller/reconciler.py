@@ -22,7 +22,6 @@ from typing import Protocol
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
-from finetune_operator.config import OperatorConfig
 from finetune_operator.controller import confirmation
 from finetune_operator.controller.apply import PlanExecutor, is_unfenced
 from finetune_operator.controller.confirmation import ALL_KINDS
@@ -46,7 +45,7 @@ logger = logging.getLogger("finetune_operator.controller")
 class Planner(Protocol):
     """The pure core (``finetune_operator.reconcile.plan``)."""
 
-    def plan(self, snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
+    def plan(self, snapshot: Snapshot, *, now: datetime) -> Plan:
         """Return the plan for a snapshot."""
 
     def report(self, snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -> Plan:
@@ -59,7 +58,6 @@ class Reconciler:
 
     reader: Reader
     executor: PlanExecutor
-    config: OperatorConfig
     planner: Planner
     clock: Callable[[], datetime] = utc_now
     job_metrics: JobMetrics = JOB_METRICS
@@ -148,7 +146,7 @@ class Reconciler:
                 # The live read has confirmed the snapshot, so the plan is the same.
                 plan = known[1]
             else:
-                plan = self.planner.plan(snapshot, config=self.config, now=now)
+                plan = self.planner.plan(snapshot, now=now)
             known = snapshot, plan
             revision = status_view.of(plan.status).revision
             if revision and await self.reader.verify((key[0], revision_name(key[1], revision))):

@@ -23,7 +23,7 @@ from finetune_api.contracts.destinations import (
     Network,
     Proxied,
 )
-from finetune_operator.config import Egress, Endpoint, OperatorConfig
+from finetune_operator.config import Egress, Endpoint, Settings
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 POD_IDENTITY = IPv4Network("169.254.170.23/32")
@@ -34,7 +34,7 @@ MOST_CONFIGURATIONS = 256
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def dns(config: OperatorConfig) -> list[dict[str, Any]]:
+def dns(config: Settings) -> list[dict[str, Any]]:
     """Return the rule that lets a pod reach the cluster's DNS only."""
     servers = config.egress.dns
     peers = [namespaces(*servers.namespaces)] if servers.namespaces else []
@@ -48,7 +48,7 @@ def dns(config: OperatorConfig) -> list[dict[str, Any]]:
     return [{"to": peers, "ports": ports}] if peers else []
 
 
-def destinations(config: OperatorConfig, *, cloud_identity: bool) -> Destinations:
+def destinations(config: Settings, *, cloud_identity: bool) -> Destinations:
     """Return the destinations of the prepare pod.
 
     cloud_identity: whether the pod has its own service account and requests cloud credentials.
@@ -86,13 +86,13 @@ def destinations(config: OperatorConfig, *, cloud_identity: bool) -> Destination
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def destinations_text(config: OperatorConfig, *, cloud_identity: bool) -> str:
+def destinations_text(config: Settings, *, cloud_identity: bool) -> str:
     """Return the destinations of the prepare pod as JSON; arguments as in ``destinations``."""
     return destinations(config, cloud_identity=cloud_identity).model_dump_json()
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def rules(config: OperatorConfig, *, cloud_identity: bool) -> list[dict[str, Any]]:
+def rules(config: Settings, *, cloud_identity: bool) -> list[dict[str, Any]]:
     """Return the egress rules of the prepare pod. cloud_identity: as in ``destinations``."""
     allowed = destinations(config, cloud_identity=cloud_identity)
     blocks: dict[tuple[int, ...], list[dict[str, Any]]] = {}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.manifests import egress
 from finetune_operator.manifests.vllm import PORT
 from finetune_operator.objects import naming
@@ -21,7 +21,7 @@ from finetune_operator.types import Object
 
 
 def render(
-    job: Object, target: TargetRevision, config: OperatorConfig, stages: Set[str]
+    job: Object, target: TargetRevision, config: Settings, stages: Set[str]
 ) -> list[dict[str, Any]]:
     """Return the policies of a job that select pods of ``stages``."""
     selected: dict[str, list[StageDefinition]] = {}
@@ -35,7 +35,7 @@ def render(
 
 
 def _rules(
-    stage: StageDefinition, target: TargetRevision, config: OperatorConfig
+    stage: StageDefinition, target: TargetRevision, config: Settings
 ) -> dict[str, list[Any]]:
     if not isinstance(stage, JobStage):
         return _serve(target, config)
@@ -46,7 +46,7 @@ def _rules(
     }
 
 
-def _serve(target: TargetRevision, config: OperatorConfig) -> dict[str, list[Any]]:
+def _serve(target: TargetRevision, config: Settings) -> dict[str, list[Any]]:
     allowed = target.resolved.spec.serving.allowed_namespaces
     callers: list[dict[str, Any]] = [{"podSelector": {}}]
     callers += [egress.namespaces(*allowed)] if allowed else []
@@ -61,7 +61,7 @@ def _serve(target: TargetRevision, config: OperatorConfig) -> dict[str, list[Any
     }
 
 
-def _scraped(config: OperatorConfig, port: int) -> dict[str, Any]:
+def _scraped(config: Settings, port: int) -> dict[str, Any]:
     peers = [egress.namespaces(*sorted({config.operator_namespace, *config.scraper_namespaces}))]
     return {"from": peers, "ports": [{"protocol": "TCP", "port": port}]}
 

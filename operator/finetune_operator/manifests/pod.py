@@ -8,7 +8,7 @@ from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_api.defaulting import Resolved
 from finetune_api.v1alpha1.references import SecretKeyRef
 from finetune_api.v1alpha1.resources import ResourceRequirements
-from finetune_operator.config import GpuConfig, OperatorConfig
+from finetune_operator.config import GpuConfig, Settings
 from finetune_operator.manifests import placement
 
 SCRATCH = "/tmp"  # noqa: S108 (a volume of this pod)
@@ -65,7 +65,7 @@ def secret(name: str, reference: SecretKeyRef | None) -> list[dict[str, Any]]:
 
 
 def spec(
-    config: OperatorConfig,
+    config: Settings,
     resolved: Resolved,
     *,
     gpu: bool,

@@ -8,6 +8,8 @@ from finetune_operator.objects.stages import SERVE
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
+_STAGE = SERVE.name
+
 
 def endpoint(job: Object) -> str:
     """Return the base URL of the OpenAI-compatible API, inside the cluster."""
@@ -17,7 +19,7 @@ def endpoint(job: Object) -> str:
 
 def selector(job: Object, build: str) -> dict[str, str]:
     """Return the labels of a build's serving pods."""
-    return {naming.JOB: job["metadata"]["name"], naming.STAGE: SERVE.name, naming.BUILD: build}
+    return {naming.JOB: job["metadata"]["name"], naming.STAGE: _STAGE, naming.BUILD: build}
 
 
 def selector_text(job: Object, build: str) -> str:
@@ -41,11 +43,11 @@ def deployment(
     """
     labels = naming.labels(
         job,
-        component=SERVE.name,
+        component=_STAGE,
         extra=target.resolved.spec.pod_metadata.labels,
         revision=target.revision,
         build=target.build,
-        stage=SERVE.name,
+        stage=_STAGE,
         attempt=attempt,
     )
     return {
@@ -106,7 +108,7 @@ def budget(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
 
 
 def _labels(job: Object, target: TargetRevision) -> dict[str, str]:
-    return naming.labels(job, component=SERVE.name, extra=target.resolved.spec.pod_metadata.labels)
+    return naming.labels(job, component=_STAGE, extra=target.resolved.spec.pod_metadata.labels)
 
 
 def _pod(

@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.contracts import labels as keys
-from finetune_operator.objects.stages import SERVE
+from finetune_operator.objects.stages import serves
 from finetune_operator.objects.status_view import volume_owners
 from finetune_operator.types import Object
 
@@ -140,7 +140,7 @@ def label(child: Object, key: str) -> str | None:
 
 def is_serving(pod: Object) -> bool:
     """Report whether a pod has the label of the pods that serve a model."""
-    return label(pod, STAGE) == SERVE.name
+    return serves(label(pod, STAGE))
 
 
 def selected_node(claim: Object) -> str | None:

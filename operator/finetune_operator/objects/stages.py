@@ -51,6 +51,9 @@ class JobStage(StageDefinition):
     doubles_memory: bool = False
     """Whether an attempt that ran out of memory is repeated once with twice its memory limit."""
 
+    replaces: tuple[str, ...] = ()
+    """Findings that an attempt removes from the ledger if it completes without them."""
+
 
 PREPARE = JobStage(
     name="prepare",
@@ -69,6 +72,8 @@ TRAIN = JobStage(
     doing="Training the adapter.",
     network="work",
     gpu=True,
+    # A digest of an earlier training must not outlive a training without a reference.
+    replaces=("referenceManifest",),
 )
 MERGE = JobStage(
     name="merge",
@@ -100,6 +105,11 @@ def job_stage(name: Stage) -> JobStage:
 def is_job_stage(name: str | None) -> bool:
     """Report whether a name, such as a label that anyone may write, is that of a Job stage."""
     return name in _JOB_STAGES
+
+
+def serves(name: str | None) -> bool:
+    """Report whether the stage of a name is the one that serves the model."""
+    return name == SERVE.name
 
 
 def needs_gpu(name: str | None) -> bool:

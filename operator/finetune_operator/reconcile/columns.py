@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api.contracts.durations import duration
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.stages import PIPELINE, SERVE, JobStage
+from finetune_operator.objects.stages import PIPELINE, JobStage
 from finetune_operator.reconcile.conditions import Position
 
 SUMMARY_LENGTH = 39
@@ -46,7 +46,7 @@ def columns(
     stage = next((stage for stage in PIPELINE if stage.in_progress == position.reason), None)
     if stage is not None:
         text, seconds = _of_stage(snapshot, stage, preparation if stage.reads_sources else training)
-    elif position.reason in (SERVE.in_progress, Reason.RESTARTING):
+    elif position.reason in (Reason.STARTING, Reason.RESTARTING):
         text, seconds = _loading(snapshot), None
     else:
         return {**texts, "progress": known}

@@ -6,7 +6,7 @@ The policy of a pod is created in the plan that creates the first pod of its kin
 from collections.abc import Mapping, Set
 from typing import Any
 
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.manifests.network_policies import render
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
@@ -17,7 +17,7 @@ from finetune_operator.types import Action, Apply, Create, Object
 
 
 def surroundings(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, config: OperatorConfig
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, config: Settings
 ) -> tuple[Action, ...]:
     """Return the actions that create the NetworkPolicies and the ConfigMap of the revision.
 
@@ -35,7 +35,7 @@ def surroundings(
 def ensure_policies(
     job: Object,
     target: TargetRevision,
-    config: OperatorConfig,
+    config: Settings,
     present: Mapping[str, Object],
     *,
     stages: Set[str],

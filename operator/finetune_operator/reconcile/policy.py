@@ -5,9 +5,6 @@ Serving pods continue with the values that they were admitted with: the attempt 
 the limited fields, so that a value is checked again only after it has changed.
 """
 
-from weakref import WeakKeyDictionary
-
-from finetune_api.defaulting import Resolved
 from finetune_api.policy.check import Violation, serving_keys, violations
 from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.ledger import Attempt
@@ -18,18 +15,10 @@ from finetune_operator.revisions.target import TargetRevision
 Violations = tuple[Violation, ...]
 
 
-_checked: WeakKeyDictionary[Resolved, tuple[Limits, Violations]] = WeakKeyDictionary()
-"""The last check of each resolved spec: most reconciles check the same spec again."""
-
-
 def check(target: TargetRevision, limits: Limits) -> Violations:
     """Return the limits that the spec of a target violates."""
     resolved = target.resolved
-    known = _checked.get(resolved)
-    if known is None or known[0] is not limits:
-        known = limits, violations(resolved.spec, limits, listed=resolved.listed)
-        _checked[resolved] = known
-    return known[1]
+    return violations(resolved.spec, limits, listed=resolved.listed)
 
 
 def refusal(refused: Violations) -> Position | None:

@@ -15,22 +15,18 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.defaulting import Resolved
 from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.ledger import FrozenConfiguration
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.types import Object
 
 JOB_FILE = "job.json"
 OPERATOR_FILE = "operator.json"
 LIVE = {
     "operator_namespace",
-    "lease_name",
-    "watch_namespaces",
     "scraper_namespaces",
     "egress",
     "proxy",
     "ca_certificates",
-    "metrics",
     "policy",
-    "log_level",
 }
 """Settings of the operator, of NetworkPolicies and of limits, which are not frozen."""
 MOST_FROZEN_BYTES = 32 * 1024
@@ -49,7 +45,7 @@ ADDED_TO_ROWS = ("config",)
 earlier version started does not change, and the trainer of that version can read it."""
 
 
-def freeze(job: Object, resolved: Resolved, config: OperatorConfig) -> FrozenConfiguration:
+def freeze(job: Object, resolved: Resolved, config: Settings) -> FrozenConfiguration:
     """Return what the ledger records about a revision that starts now."""
     operator = frozen_part(config)
     return FrozenConfiguration(
@@ -61,7 +57,7 @@ def freeze(job: Object, resolved: Resolved, config: OperatorConfig) -> FrozenCon
 
 
 @lru_cache(maxsize=64)
-def frozen_part(config: OperatorConfig) -> str:
+def frozen_part(config: Settings) -> str:
     """Return the settings that are frozen at the start of a revision, as JSON."""
     settings = config.model_dump(mode="json", exclude=LIVE)
     return json.dumps(settings, separators=(",", ":"), ensure_ascii=False)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -37,6 +37,9 @@ class Ledger:
 
     revisions: Mapping[str, Revision] = field(default_factory=dict)
     """By name; the revision that was the target most recently is the last."""
+
+    version: ClassVar[int] = LEDGER_VERSION
+    """Of the form of ``to_status``."""
 
     @classmethod
     def parse(cls, revisions: Iterable[Mapping[str, Any]], version: int | None = None) -> "Ledger":

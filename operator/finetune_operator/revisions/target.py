@@ -22,7 +22,7 @@ from finetune_api.v1alpha1.dataset import FormatRecord, NamedDataset
 from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
 from finetune_api.v1alpha1.rows import AUTO
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.objects import status_view
 from finetune_operator.revisions.documents import LIVE, freeze
 from finetune_operator.revisions.ledger import Ledger
@@ -39,7 +39,7 @@ class TargetRevision:
     """The revision that the spec asks for, resolved."""
 
     resolved: Resolved
-    config: OperatorConfig
+    config: Settings
     """The configuration that the revision was started with, and the present values of the settings
     that are not frozen. Its defaults are complete."""
 
@@ -57,7 +57,7 @@ class TargetRevision:
         return self.resolved.build
 
 
-def resolve_target(job: Object, ledger: Ledger, config: OperatorConfig) -> TargetRevision:
+def resolve_target(job: Object, ledger: Ledger, config: Settings) -> TargetRevision:
     """Return the revision that the job's spec asks for, a retained one if it is equal.
 
     Raises InvalidSpec if the spec cannot be run, UnsupportedVersion if an operator of another
@@ -92,7 +92,7 @@ def resolve_retained(
     return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
 
 
-def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved | None:
+def _retained(job: Object, ledger: Ledger, config: Settings) -> Resolved | None:
     """Return the spec as the retained revision that it is equal to was resolved, or None."""
     current = status_view.of_job(job).revision
     for revision in sorted(ledger.names(), key=lambda name: name != current):
@@ -188,7 +188,7 @@ def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:
 
 
 def _unknown_field(
-    job: Object, revision: str, config: OperatorConfig, error: UnknownField
+    job: Object, revision: str, config: Settings, error: UnknownField
 ) -> InvalidSpec | UnsupportedVersion:
     """Return the error to raise for a field that this version does not have.
 
@@ -211,27 +211,25 @@ def _unknown_field(
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _started(config: OperatorConfig) -> OperatorConfig:
+def _started(config: Settings) -> Settings:
     """Return the configuration of a revision that starts now: its defaults are complete."""
     return config.model_copy(update={"defaults": _effective(config)})
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _with_live(text: str, present: OperatorConfig) -> OperatorConfig:
+def _with_live(text: str, present: Settings) -> Settings:
     """Return a frozen configuration with the present values of the settings that are not frozen."""
     return _parsed(text).model_copy(update={name: getattr(present, name) for name in LIVE})
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _parsed(text: str) -> OperatorConfig:
+def _parsed(text: str) -> Settings:
     # A setting that this version no longer has does not make a revision unreadable.
-    parsed = OperatorConfig.model_validate_json(text, extra="ignore")
+    parsed = Settings.model_validate_json(text, extra="ignore")
     return parsed.model_copy(update={"defaults": _shared(parsed.defaults)})
 
 
-def _settings(
-    revision: str, frozen: FrozenConfiguration, present: OperatorConfig
-) -> OperatorConfig:
+def _settings(revision: str, frozen: FrozenConfiguration, present: Settings) -> Settings:
     """Return the settings of a revision: the frozen ones, and the present values of the others.
 
     Raises UnsupportedVersion if the frozen configuration cannot be read.
@@ -251,7 +249,7 @@ _resolved = ResolvedSpecs()
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _effective(config: OperatorConfig) -> Values:
+def _effective(config: Settings) -> Values:
     """Return the present defaults, complete."""
     return _shared(effective_defaults(config.defaults))
 

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator import delays
+from finetune_operator.config import Settings
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.objects import naming, status_view
@@ -56,6 +57,7 @@ class Reader:
     kube: Kube
     store: ObjectStore
     metrics: PodMetrics
+    settings: Settings
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic
     recent: dict[Key, RecentEvents] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class Reader:
             return None
         children: dict[str, Any] = self.store.children(key)
         await self._complete(key, job, children)
-        snapshot = Snapshot(job=job, **children)
+        snapshot = Snapshot(job=job, settings=self.settings, **children)
         values = self.metrics.latest(key, targets(snapshot))
         return dataclasses.replace(
             snapshot,

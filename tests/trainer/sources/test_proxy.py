@@ -22,7 +22,7 @@ from tests.trainer.support.stores import ROWS, assert_failed, sha256
 from tests.trainer.support.web import Bucket, Certificate, Web
 from tests.trainer.support.workshop import Ended
 
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.manifests import egress
 from finetune_trainer.checkpointing import manifest
 
@@ -50,7 +50,7 @@ class Network:
     def prepare(
         self, make: MakeWorkshop, folder: Path, *options: str, **changes: Any
     ) -> tuple[Ended, Path]:
-        config = OperatorConfig.model_validate(
+        config = Settings.model_validate(
             {
                 "images": IMAGES,
                 "hub": {"endpoint": MIRROR},

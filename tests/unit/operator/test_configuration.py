@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune_operator.environment import CONFIG_FILE, ConfigurationError, load_config, read
-from finetune_operator.revisions.documents import MOST_FROZEN_BYTES
+from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
 from finetune_operator.telemetry import logs
 
 VALID = "images: {trainer: t, serving: s, operator: o}\n"
@@ -17,7 +17,7 @@ VALID = "images: {trainer: t, serving: s, operator: o}\n"
 
 def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(VALID)
-    assert load_config(tmp_path / "c.yaml").images.trainer == "t"
+    assert load_config(tmp_path / "c.yaml")[1].images.trainer == "t"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_invalid_configuration_names_the_field(tmp_path: Path, text: str, messag
 )
 def test_hub_that_prepare_pods_can_reach_is_valid(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.yaml").write_text(VALID + text)
-    assert load_config(tmp_path / "c.yaml").hub.host
+    assert load_config(tmp_path / "c.yaml")[1].hub.host
 
 
 def test_configuration_must_fit_the_status(tmp_path: Path) -> None:
@@ -141,3 +141,20 @@ def test_log_line_of_an_error_has_the_traceback() -> None:
     line = json.loads(logs.Formatter().format(record))
     assert line["exception"].endswith("KeyError: 'metadata'")
     assert "exc_info" not in line
+
+
+def test_settings_are_equal_by_value(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(VALID)
+    (_, one), (_, other) = (load_config(tmp_path / "c.yaml") for _ in range(2))
+    assert one == other
+    assert hash(one) == hash(other)
+    changed = one.model_copy(update={"image_pull_policy": "Always"})
+    assert changed != one
+    assert changed.digest != one.digest
+
+
+def test_operator_json_has_the_settings_in_the_order_of_earlier_versions(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(VALID)
+    frozen = json.loads(frozen_part(load_config(tmp_path / "c.yaml")[1]))
+    names = ["images", "imagePullPolicy", "imagePullSecrets", "hub", "gpu", "serving", "defaults"]
+    assert list(frozen) == names

@@ -10,13 +10,12 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator import delays
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects import deployments
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import SERVE
 from finetune_operator.reconcile import policy
-from finetune_operator.reconcile.conditions import Position, suspended
+from finetune_operator.reconcile.conditions import Position, active, suspended
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, evaluation_gate, readiness, state
@@ -120,12 +119,7 @@ def _position(
             text += f" with {ready} of {desired} replicas"
         return Position(state="done", reason=Reason.SERVING, message=text)
     if attempt.outcome == "Completed" and ready:
-        return Position(
-            state="active",
-            reason=Reason.STARTING,
-            message=f"The endpoint switches to build {build}.",
-            requeue_after=delays.POLL,
-        )
+        return active(Reason.STARTING, f"The endpoint switches to build {build}.")
     return endpoint.starting(
         snapshot,
         target,

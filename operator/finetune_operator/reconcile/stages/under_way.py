@@ -1,23 +1,17 @@
-"""An attempt that is under way: follow its Job, stop it, or record its end."""
+"""An attempt that is under way: its Job is identified and followed, has ended, or is lost."""
 
 from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator import delays
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
-from finetune_operator.reconcile import diagnosis, images, storage
-from finetune_operator.reconcile.blocker import evidence
-from finetune_operator.reconcile.conditions import (
-    blocked,
-    runs,
-    suspended,
-)
+from finetune_operator.reconcile import images
+from finetune_operator.reconcile.conditions import runs
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import attempts, outcome, queueing, restarts
+from finetune_operator.reconcile.stages import attempts, ending, following
 from finetune_operator.reconcile.stages.cancellation import stop
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -49,9 +43,9 @@ def decide(
         ledger = ledger.with_attempt(target.revision, attempt)
     # A Job that has finished has its result even while it is terminating.
     if job is not None and job.ended:
-        return _record_end(snapshot, target, ledger, attempt, job)
+        return ending.decide(snapshot, target, ledger, attempt, job)
     if job is not None and not job.terminating:
-        return _follow(snapshot, target, ledger, attempt, job, now)
+        return following.decide(snapshot, target, ledger, attempt, job, now)
     return _lost(snapshot, target, ledger, attempt)
 
 
@@ -95,146 +89,3 @@ def _lost(
     stopped = attempt.model_copy(update={"outcome": "Stopped", "reason": reason})
     event = Event(type="Warning", reason=reason, message=message)
     return Decision(ledger=ledger.with_attempt(target.revision, stopped), events=(event,))
-
-
-def _follow(
-    snapshot: IndexedSnapshot,
-    target: TargetRevision,
-    ledger: Ledger,
-    attempt: Attempt,
-    job: Child,
-    now: datetime,
-) -> Decision:
-    """Return the decision about a Job that has not finished: whether it may continue."""
-    spec, pods = target.resolved.spec, snapshot.pods_of(job)
-    attempt = restarts.counted(attempt, job.object, pods)
-    ledger = ledger.with_attempt(target.revision, attempt)
-    if spec.suspend:
-        stopped = stop(ledger, job)
-        return stopped.then(Decision(ledger=stopped.ledger, position=suspended()))
-    if restarts.capped(attempt) > spec.run_policy.max_restarts:
-        failed = restarts.too_many(attempt, spec.run_policy.max_restarts)
-        stopped = stop(ledger, job)
-        return stopped.then(Decision(ledger=stopped.ledger.with_attempt(target.revision, failed)))
-    if outcome.out_of_memory(pods):
-        if _may_have_more_memory(target, attempt):
-            return stop(ledger, job, reason=Reason.OUT_OF_MEMORY)
-        if attempt.memory is not None:
-            # The doubled memory was not enough either; its Job would only repeat that.
-            message = outcome.killed_for_memory(job.object)
-            return stop(ledger, job, outcome="Failed", reason=Reason.OUT_OF_MEMORY, message=message)
-    # After a pod has succeeded, it takes a moment until its Job is complete.
-    busy = any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
-    if not busy and attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
-        # The edit may have fixed what it waits for.
-        return stop(ledger, job)
-    if snapshot.volume(target.revision) is not None:
-        return _running(snapshot, target, ledger, attempt, job, now)
-    ledger = ledger.with_untrusted_volume(target.revision, None)
-    create = tuple(storage.ensure(snapshot.job, target, None))
-    following = _running(snapshot, target, ledger, attempt, job, now)
-    return Decision(ledger=ledger, actions=create).then(following)
-
-
-def _running(
-    snapshot: IndexedSnapshot,
-    target: TargetRevision,
-    ledger: Ledger,
-    attempt: Attempt,
-    job: Child,
-    now: datetime,
-) -> Decision:
-    """Return the decision about a Job that continues: what it does, or its blocker."""
-    pods, events = snapshot.pods_of(job), snapshot.events
-    has_run = bool(attempt.has_run) or diagnosis.started(job.object, pods)
-    failed = diagnosis.failed_to_start(
-        job.object, events, before=attempt.reason == Reason.FAILED_TO_START
-    )
-    changes = {
-        "outcome": "Running",
-        "has_run": has_run or None,
-        "reason": Reason.FAILED_TO_START if failed else None,
-    }
-    ledger = ledger.with_attempt(target.revision, attempt.model_copy(update=changes))
-    since = diagnosis.waiting_since(job.object, pods, events, last_pod=attempt.pod_created)
-    seconds = (now - datetime.fromisoformat(since)).total_seconds()
-    trains, card = job_stage(attempt.stage).gpu, ledger.revision(target.revision).card
-    blocker = diagnosis.of_job(
-        job.object,
-        pods,
-        evidence(snapshot, target, gpu=trains, card=card if trains else None),
-        has_run=has_run,
-        failed_to_start=failed,
-        since=since,
-    )
-    warnings = queueing.warnings(job.object, has_run=has_run)
-    # A block that began in the future is reported: the clock was set back.
-    if blocker is not None and not 0 <= seconds < blocker.grace:
-        deadline = target.resolved.spec.run_policy.pending_deadline_seconds
-        return Decision(
-            ledger=ledger,
-            position=blocked(blocker, seconds=seconds, deadline=deadline),
-            warnings=warnings,
-        )
-    return Decision(
-        ledger=ledger,
-        position=runs(job_stage(attempt.stage), requeue_after=delays.poll(seconds)),
-        warnings=warnings,
-    )
-
-
-def _record_end(
-    snapshot: IndexedSnapshot,
-    target: TargetRevision,
-    ledger: Ledger,
-    attempt: Attempt,
-    job: Child,
-) -> Decision:
-    """Return the decision about a Job that has finished: the attempt's outcome and findings."""
-    revision, volume = target.revision, snapshot.volume(target.revision)
-    pods = snapshot.pods_of(job)
-    ended = outcome.of(job.object, pods)
-    assert ended is not None, "the Job has finished"
-    attempt = restarts.counted(attempt, job.object, pods)
-    result = ended.result
-    findings = result.artifacts_of(attempt.stage) if result is not None else {}
-    warnings = tuple(result.warnings) if result is not None else ()
-    changes = {"reason": ended.reason, "message": ended.message or None}
-    if ended.kind == "Completed":
-        dtype = findings.get("mergedDtype")
-        # A digest of an earlier training must not outlive a training without a reference.
-        findings = {"referenceManifest": None, **findings} if attempt.stage == "train" else findings
-        changes |= {
-            "outcome": "Completed",
-            "reason": None,
-            "merged_dtype": dtype if isinstance(dtype, str) else None,
-            "merged_manifest": findings.get("mergedManifest") if attempt.stage == "merge" else None,
-        }
-    else:
-        changes["outcome"] = "Stopped" if _again(target, attempt, ended) else "Failed"
-    if result is not None:
-        ledger = ledger.with_findings(revision, findings)
-    ledger = ledger.with_attempt(revision, attempt.model_copy(update=changes))
-    if ended.kind == "Completed" and volume is not None:
-        ledger = ledger.with_volume(revision, volume.object["metadata"]["uid"])
-    return Decision(ledger=ledger, warnings=warnings)
-
-
-def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> bool:
-    """Report whether a stage that did not complete is attempted again without an edit."""
-    if ended.reason == Reason.OUT_OF_MEMORY and _may_have_more_memory(target, attempt):
-        return True
-    if ended.reason == Reason.STOPPED:
-        return True
-    # Limited as failures are, or a trainer that leaves no result would run for ever. After a pod
-    # rejected its configuration, no attempt starts until the ConfigMap has the right content.
-    limit = target.resolved.spec.run_policy.backoff_limit
-    again = ended.kind == "Unproved" or ended.reason == Reason.CONFIGURATION_CHANGED
-    return again and (attempt.failures or 0) < limit
-
-
-def _may_have_more_memory(target: TargetRevision, attempt: Attempt) -> bool:
-    """Report whether a merge that ran out of memory may have more of it, which it may once."""
-    stage = job_stage(attempt.stage)
-    once = stage.doubles_memory and attempt.memory is None
-    return once and jobs.more_memory(jobs.resources_of(target, stage)) is not None

@@ -8,7 +8,7 @@ from tests.fakes.kube_client import MemoryKube, child
 from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.config import Images, OperatorConfig
+from finetune_operator.config import Images, Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.controller import Controller
@@ -23,7 +23,7 @@ from finetune_operator.types import Create, Plan, Snapshot
 
 KEY = ("a", "demo")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-CONFIG = OperatorConfig(images=Images(trainer="t", serving="s", operator="o"))
+CONFIG = Settings(images=Images(trainer="t", serving="s", operator="o"))
 
 
 def condition(reason: str) -> dict[str, str]:
@@ -37,7 +37,7 @@ class StubPlanner:
     requeue_after: float | None = 15.0
     step = 1
 
-    def plan(self, snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
+    def plan(self, snapshot: Snapshot, *, now: datetime) -> Plan:
         if self.failure is not None:
             raise self.failure
         return Plan(
@@ -59,10 +59,13 @@ class Rig:
         self.metrics = FakePodMetrics()
         self.reconciler = Reconciler(
             reader=Reader(
-                kube=self.kube, store=ObjectStore(), metrics=self.metrics, clock=lambda: NOW
+                kube=self.kube,
+                store=ObjectStore(),
+                metrics=self.metrics,
+                settings=CONFIG,
+                clock=lambda: NOW,
             ),
             executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="pod")),
-            config=CONFIG,
             planner=self.planner,
             clock=lambda: NOW,
             job_metrics=JobMetrics(),

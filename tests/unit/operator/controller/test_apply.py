@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes.apiserver import merge
+from tests.fakes.apiserver import CONFIG, merge
 from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
@@ -46,7 +46,7 @@ EVENT = Event(type="Normal", reason="Preparing", message="preparing")
 
 
 async def read(kube: MemoryKube) -> Snapshot:
-    reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics())
+    reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics(), settings=CONFIG)
     snapshot = await reader.read(("a", "demo"), live=ALL_KINDS)
     assert snapshot is not None
     return snapshot

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.fakes.apiserver import CONFIG
 from tests.fakes.kube_client import child, job
 
 from finetune_operator.controller import confirmation
@@ -42,7 +43,7 @@ def test_the_confirmation_of_actions(
     actions: list[Action], status: bool, cause: str, kinds: set[str]
 ) -> None:
     found = confirmation.of(
-        Snapshot(job=job()),
+        Snapshot(settings=CONFIG, job=job()),
         Plan(status={}, actions=tuple(actions)),
         unfenced=bool(actions) and not status,
     )
@@ -69,7 +70,7 @@ def test_the_confirmation_of_actions(
 def test_conclusions_from_absence_are_confirmed(before: Any, after: Any, cause: str) -> None:
     """A missing Job, volume, pod or result ends an attempt; a result alone completes it."""
     found = confirmation.of(
-        Snapshot(job=job(revisions=before)),
+        Snapshot(settings=CONFIG, job=job(revisions=before)),
         Plan(status={"revisions": after}),
         unfenced=False,
     )
@@ -86,7 +87,9 @@ def ready(reason: str) -> dict[str, Any]:
 )
 def test_a_lost_volume_is_confirmed_once(before: str, cause: str, kinds: set[str]) -> None:
     found = confirmation.of(
-        Snapshot(job=job(**ready(before))), Plan(status=ready("VolumeLost")), unfenced=False
+        Snapshot(settings=CONFIG, job=job(**ready(before))),
+        Plan(status=ready("VolumeLost")),
+        unfenced=False,
     )
     assert found.cause == cause
     assert found.kinds == kinds

@@ -169,8 +169,8 @@ async def test_forgetting_a_job_removes_its_only_record(rig: Rig) -> None:
 async def test_an_apply_is_remembered_for_its_job(rig: Rig, monkeypatch: Any) -> None:
     """The same apply is no write, so it needs no confirmation and no request."""
 
-    def plan(snapshot: Snapshot, *, config: object, now: object) -> Plan:
-        assert (config, now) == (CONFIG, NOW)
+    def plan(snapshot: Snapshot, *, now: object) -> Plan:
+        assert (snapshot.settings, now) == (CONFIG, NOW)
         service = Apply(object=child("Service", "s", spec={"port": 1}))
         return Plan(status={"conditions": []}, actions=(service,), requeue_after=15.0)
 
@@ -197,7 +197,7 @@ async def test_the_planner_knows_the_jobs_that_this_process_created(
         await rig.kube.create(body)
     known: list[tuple[int, int]] = []
 
-    def plan(snapshot: Snapshot, *, config: object, now: object) -> Plan:
+    def plan(snapshot: Snapshot, *, now: object) -> Plan:
         known.append((len(snapshot.jobs), len(snapshot.created)))
         assert snapshot.created <= {each["metadata"]["uid"] for each in snapshot.jobs}
         actions = () if snapshot.created else (Create(object=body),)

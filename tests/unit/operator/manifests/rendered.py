@@ -6,7 +6,7 @@ from typing import Any
 from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, copied
 
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.objects import naming
 from finetune_operator.types import Apply, Create
 
@@ -121,7 +121,7 @@ MAXIMAL_SPEC: Thing = {
     "revisionHistoryLimit": 2,
     "rerun": "2030-01-01",
 }
-MAXIMAL_CONFIG = OperatorConfig.model_validate(
+MAXIMAL_CONFIG = Settings.model_validate(
     {
         "operatorNamespace": "ml-operators",
         "scraperNamespaces": ["monitoring", "tracing"],
@@ -196,7 +196,7 @@ REPORTED: dict[str, Thing] = {
 """Artifacts of the stages on which later manifests depend."""
 
 
-def children(spec: Thing, config: OperatorConfig, name: str = "demo") -> dict[str, Thing]:
+def children(spec: Thing, config: Settings, name: str = "demo") -> dict[str, Thing]:
     """Run a job until it serves; return the objects that were created and applied, by title."""
     cluster = Cluster(spec=copied(spec), config=config, name=name)
     objects: dict[str, Thing] = {}

@@ -7,17 +7,15 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.contracts.destinations import METADATA, forms
-from finetune_operator.config import NOT_PUBLIC, OperatorConfig, Proxy
+from finetune_operator.config import NOT_PUBLIC, Proxy, Settings
 from finetune_operator.manifests.egress import NAMESPACE_LABEL, destinations
 from finetune_operator.manifests.egress import rules as render
 
 IMAGES = {"trainer": "t", "serving": "s", "operator": "o"}
 
 
-def configuration(hub: str = "", **egress: Any) -> OperatorConfig:
-    return OperatorConfig.model_validate(
-        {"images": IMAGES, "hub": {"endpoint": hub}, "egress": egress}
-    )
+def configuration(hub: str = "", **egress: Any) -> Settings:
+    return Settings.model_validate({"images": IMAGES, "hub": {"endpoint": hub}, "egress": egress})
 
 
 def egress_rules(

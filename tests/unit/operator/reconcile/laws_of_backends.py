@@ -19,7 +19,7 @@ def equal_backend_is_no_edit(cluster: Cluster, snapshot: Snapshot, status: Objec
     for name in (AUTO, selected["automatic"]):
         job = copied(dict(snapshot.job))
         merge(job["spec"], {"training": {"advanced": {"backend": name}}})
-        edited = plan(replace(snapshot, job=job), config=cluster.config, now=cluster.now).status
+        edited = plan(replace(snapshot, job=job), now=cluster.now).status
         assert (edited["revision"], edited["build"]) == (status["revision"], status["build"]), name
 
 

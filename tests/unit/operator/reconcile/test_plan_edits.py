@@ -24,7 +24,7 @@ from tests.unit.operator.reconcile.plan_steps import (
 from tests.unit.operator.reconcile.test_plan_stages import FIRST
 
 from finetune_api.defaulting import builtin_defaults
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Settings
 from finetune_operator.types import Apply, Delete, Object
 
 RETRAIN = edit(training={"seed": 1})
@@ -40,7 +40,7 @@ SERVING_OLD = "Succeeded? Reconciling+ Suspended- DataReady{} Trained{} Merged{}
 
 def upgraded(cluster: Cluster) -> None:
     """Give the operator other images, another serving command and other defaults."""
-    cluster.config = OperatorConfig.model_validate(
+    cluster.config = Settings.model_validate(
         {
             "images": {
                 "trainer": "registry/trainer:2",

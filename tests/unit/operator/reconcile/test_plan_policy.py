@@ -7,9 +7,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, copied
 from tests.unit.operator.reconcile.plan_steps import PREPARED, running
 
-from finetune_api.policy import check
-from finetune_operator.config import OperatorConfig
-from finetune_operator.reconcile import policy
+from finetune_operator.config import Settings
 
 KEYLESS: Thing = {"tolerations": [{"operator": "Exists"}]}
 BARE_LABEL: Thing = {"labels": {"app": "payments"}}
@@ -22,7 +20,7 @@ OWN_LABEL: Thing = {"labels": {"example.com/team": "a"}}
 def limit(cluster: Cluster, **limits: Any) -> None:
     """Restart the operator with other limits."""
     settings = cluster.config.model_dump(mode="json", exclude={"policy"})
-    cluster.config = OperatorConfig.model_validate({**settings, "policy": limits})
+    cluster.config = Settings.model_validate({**settings, "policy": limits})
 
 
 def ready(cluster: Cluster) -> Thing:
@@ -54,24 +52,6 @@ def serving(**spec: Any) -> Cluster:
     controllers.run_all(cluster)
     assert ready(cluster)["reason"] == "Serving"
     return cluster
-
-
-def test_an_unchanged_spec_is_checked_once_for_each_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    checks = []
-
-    def violations(*given: Any, **how: Any) -> Any:
-        checks.append(given[1])
-        return check.violations(*given, **how)
-
-    monkeypatch.setattr(policy, "violations", violations)
-    cluster = Cluster()
-    cluster.edit(training={"seed": 4711})
-    cluster.settle()
-    cluster.settle()
-    limit(cluster, **NO_HUB)
-    cluster.settle()
-    cluster.settle()
-    assert [each.sources.allow for each in checks] == [(".*",), ("pvc://.*",)]
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ from tests.unit.operator.reconcile.random_events import (
     stage_of,
 )
 
-from finetune_operator.config import GpuConfig, OperatorConfig
+from finetune_operator.config import GpuConfig, Settings
 from finetune_operator.objects import naming
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import LISTS, Plan, Progress, Snapshot
 
-UPGRADED = OperatorConfig.model_validate(
+UPGRADED = Settings.model_validate(
     {
         "images": {
             "trainer": "registry/trainer:2",
@@ -194,11 +194,11 @@ class Machine(RuleBasedStateMachine):
             return None
         snapshot, intended = observed
         before = content(snapshot)
-        assert plan(snapshot, config=self.cluster.config, now=now) == intended
+        assert plan(snapshot, now=now) == intended
         assert content(snapshot) == before, "a plan leaves its input unchanged"
         self.laws.of_plan(snapshot, intended)
         if self.cluster.foreign:
-            trusted = plan(self.without_foreign(snapshot), config=self.cluster.config, now=now)
+            trusted = plan(self.without_foreign(snapshot), now=now)
             laws_of_trust.of_hostile_objects(intended, trusted)
         return snapshot, intended
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.fakes.apiserver import CONFIG
 from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
@@ -28,6 +29,7 @@ class Reading:
             kube=self.kube,
             store=self.store,
             metrics=metrics or FakePodMetrics(),
+            settings=CONFIG,
             clock=lambda: self.now,
             monotonic=lambda: self.now.timestamp(),
         )

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.fakes.apiserver import CONFIG
 from tests.fakes.kube_client import child, job
 
 from finetune_operator.snapshot.targets import targets
@@ -49,7 +50,7 @@ def scraped(reported: dict[str, str] | None = None, **lists: Any) -> list[tuple[
     """Return name and port of the targets; reported: the verification in the job's status."""
     each = {**job(), "status": {"build": "b3", "verification": reported or {}}}
     found: dict[str, Any] = {name: tuple(objects) for name, objects in lists.items()}
-    snapshot = Snapshot(job=each, **found)
+    snapshot = Snapshot(settings=CONFIG, job=each, **found)
     return [(target.pod, target.port) for target in targets(snapshot)]
 
 

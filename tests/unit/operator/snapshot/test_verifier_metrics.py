@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
+from tests.fakes.apiserver import CONFIG
 
 import finetune_verify.server
 from finetune_operator.objects.index import index
@@ -55,6 +56,7 @@ def test_the_status_reports_the_verification_of_the_build() -> None:
     meta = {"namespace": "a", "name": "demo", "uid": "u", "resourceVersion": "1"}
     job: dict[str, Any] = {"kind": "FineTuneJob", "metadata": meta, "spec": {}}
     snapshot = Snapshot(
+        settings=CONFIG,
         job={**job, "status": {"verification": before}},
         verification=scraped(agreed("Verified", 0.00731, 0.0204)),
     )

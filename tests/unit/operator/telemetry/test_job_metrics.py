@@ -4,7 +4,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from tests.fakes import controllers
-from tests.fakes.apiserver import Cluster
+from tests.fakes.apiserver import CONFIG, Cluster
 
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.telemetry import job_metrics
@@ -111,7 +111,9 @@ def test_gpu_seconds_of_training_are_counted_once() -> None:
             for seconds in (before, after)
         )
         job = {"metadata": {"namespace": "team-a"}, "status": old}
-        job_metrics.count_status_write(Snapshot(job=job), Plan(status=new), metrics)
+        job_metrics.count_status_write(
+            Snapshot(settings=CONFIG, job=job), Plan(status=new), metrics
+        )
 
     write({}, {"r1": 10})
     write({"r1": 10}, {"r1": 10})
@@ -129,7 +131,7 @@ def test_an_edit_back_to_an_earlier_revision_counts_nothing() -> None:
 
     def reconcile() -> None:
         snapshot = cluster.observe()
-        planned = plan(snapshot, config=cluster.config, now=cluster.now)
+        planned = plan(snapshot, now=cluster.now)
         job_metrics.count_status_write(snapshot, planned, metrics)
         cluster.carry_out(snapshot, planned)
 
@@ -170,7 +172,7 @@ def test_each_attempt_is_counted_once_by_outcome_and_reason() -> None:
     history = [ledger(running), ledger(stopped), ledger(stopped), ledger(failed), ledger(failed)]
     before = (outcomes("Stopped", "Preempted"), outcomes("Failed", "LossDiverged"))
     for old, new in zip([{}, *history], history, strict=False):
-        snapshot = Snapshot(job={**job, "status": old})
+        snapshot = Snapshot(settings=CONFIG, job={**job, "status": old})
         job_metrics.count_status_write(snapshot, Plan(status=new), JobMetrics(Clock()))
     assert outcomes("Stopped", "Preempted") == before[0] + 1
     assert outcomes("Failed", "LossDiverged") == before[1] + 1
@@ -180,6 +182,6 @@ def test_a_reason_that_is_not_one_word_is_counted_as_other() -> None:
     failed = {"stage": "prepare", "attempt": 1, "outcome": "Failed", "reason": "row 7 of x"}
     before = outcomes("Failed", "Other", "prepare")
     job = {"metadata": {"namespace": "team-a"}}
-    snapshot, planned = Snapshot(job=job), Plan(status=ledger(failed))
+    snapshot, planned = Snapshot(settings=CONFIG, job=job), Plan(status=ledger(failed))
     job_metrics.count_status_write(snapshot, planned, JobMetrics(Clock()))
     assert outcomes("Failed", "Other", "prepare") == before + 1

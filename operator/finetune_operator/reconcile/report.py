@@ -1,0 +1,50 @@
+"""The plan of a job about which nothing can be decided: its status says why."""
+
+from datetime import datetime
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects import status_view
+from finetune_operator.reconcile import transitions
+from finetune_operator.reconcile.columns import summary
+from finetune_operator.reconcile.conditions import SEE_READY, Position, conditions
+from finetune_operator.types import Plan, Snapshot
+
+
+def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -> Plan:
+    """Return a plan that only reports why nothing can be done: the previous status, Stalled."""
+    before = status_view.of_job(snapshot.job)
+    generation, previous = snapshot.job["metadata"]["generation"], before.conditions
+    stalled = conditions(
+        Position(
+            state="failed" if reason == Reason.INVALID_SPEC else "stalled",
+            reason=reason,
+            message=message,
+        ),
+        previous=previous,
+        generation=generation,
+        now=now,
+        stages={},
+        serving=None,
+        succeeded=False,
+    )
+    reported = [
+        new
+        for new in stalled
+        if new["type"] in ("Ready", "Finished", "Stalled") or new["type"] not in previous
+    ]
+    replaced = {new["type"] for new in reported} | {"Reconciling"}
+    # A condition that referred to the previous message of Ready gets that message.
+    referred = {SEE_READY: previous["Ready"]["message"]} if "Ready" in previous else {}
+    reported += [
+        {**old, "message": referred.get(old["message"], old["message"])}
+        for type_, old in previous.items()
+        if type_ not in replaced
+    ]
+    status = {
+        **snapshot.job.get("status", {}),
+        "observedGeneration": generation,
+        "conditions": reported,
+        "summary": summary(message),
+        "eta": None,
+    }
+    return Plan(status=status, events=transitions.events(before, status_view.of(status)))

@@ -1,0 +1,54 @@
+"""The delivery of a model: the rollout of the target's build, and what serves meanwhile."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile.conditions import Position, ServingState, explained
+from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.policy import Violations
+from finetune_operator.reconcile.serving import rollout, stable
+from finetune_operator.reconcile.serving.state import serving_build
+from finetune_operator.revisions.target import TargetRevision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """The decision about everything that serves."""
+
+    decision: Decision
+    position: Position
+    """Of the job, now that its stages and its serving pods are known."""
+
+    serving: str | None
+    """The build that the Service selects, if any."""
+
+    state: ServingState | None
+    """None if nothing is meant to serve."""
+
+
+def decide(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    stages: Decision,
+    violations: Violations,
+    now: datetime,
+) -> Delivery:
+    """Return the decision about everything that serves, after the one about the stages.
+
+    A candidate exists once the stages have left the position open: all of them have completed.
+    """
+    serving = serving_build(snapshot, stages.ledger)
+    if stages.position is None:
+        candidate = rollout.decide(snapshot, target, stages.ledger, serving, violations, now)
+    else:
+        unchanged = Decision(ledger=stages.ledger)
+        candidate = rollout.Rollout(decision=unchanged, position=stages.position)
+    kept = stable.decide(snapshot, target, serving, violations, candidate, now)
+    position = explained(candidate.position, kept.note)
+    return Delivery(
+        decision=replace(candidate.decision.then(kept.decision), position=position),
+        position=position,
+        serving=serving,
+        state=kept.state,
+    )

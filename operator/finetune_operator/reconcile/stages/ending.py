@@ -1,0 +1,67 @@
+"""The end of an attempt whose Job has finished: outcome, findings, and whether it is repeated."""
+
+from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.manifests import jobs
+from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.objects.stages import job_stage
+from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.stages import outcome, restarts
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+
+
+def decide(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    attempt: Attempt,
+    job: Child,
+) -> Decision:
+    """Return the decision about a Job that has finished: the attempt's outcome and findings."""
+    revision, volume = target.revision, snapshot.volume(target.revision)
+    pods = snapshot.pods_of(job)
+    ended = outcome.of(job.object, pods)
+    assert ended is not None, "the Job has finished"
+    attempt = restarts.counted(attempt, job.object, pods)
+    result = ended.result
+    findings = result.artifacts_of(attempt.stage) if result is not None else {}
+    warnings = tuple(result.warnings) if result is not None else ()
+    changes = {"reason": ended.reason, "message": ended.message or None}
+    if ended.kind == "Completed":
+        dtype = findings.get("mergedDtype")
+        findings = dict.fromkeys(job_stage(attempt.stage).replaces) | findings
+        changes |= {
+            "outcome": "Completed",
+            "reason": None,
+            "merged_dtype": dtype if isinstance(dtype, str) else None,
+            "merged_manifest": findings.get("mergedManifest"),
+        }
+    else:
+        changes["outcome"] = "Stopped" if _again(target, attempt, ended) else "Failed"
+    if result is not None:
+        ledger = ledger.with_findings(revision, findings)
+    ledger = ledger.with_attempt(revision, attempt.model_copy(update=changes))
+    if ended.kind == "Completed" and volume is not None:
+        ledger = ledger.with_volume(revision, volume.object["metadata"]["uid"])
+    return Decision(ledger=ledger, warnings=warnings)
+
+
+def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> bool:
+    """Report whether a stage that did not complete is attempted again without an edit."""
+    if ended.reason == Reason.OUT_OF_MEMORY and may_have_more_memory(target, attempt):
+        return True
+    if ended.reason == Reason.STOPPED:
+        return True
+    # Limited as failures are, or a trainer that leaves no result would run for ever. After a pod
+    # rejected its configuration, no attempt starts until the ConfigMap has the right content.
+    limit = target.resolved.spec.run_policy.backoff_limit
+    again = ended.kind == "Unproved" or ended.reason == Reason.CONFIGURATION_CHANGED
+    return again and (attempt.failures or 0) < limit
+
+
+def may_have_more_memory(target: TargetRevision, attempt: Attempt) -> bool:
+    """Report whether a merge that ran out of memory may have more of it, which it may once."""
+    stage = job_stage(attempt.stage)
+    once = stage.doubles_memory and attempt.memory is None
+    return once and jobs.more_memory(jobs.resources_of(target, stage)) is not None

@@ -1,0 +1,63 @@
+"""The steps of a plan, in order; each part starts from the ledger of the part before it."""
+
+from datetime import datetime
+
+from finetune_operator.config import Settings
+from finetune_operator.objects import status_view
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile import policy, status, storage, transitions
+from finetune_operator.reconcile.network import surroundings
+from finetune_operator.reconcile.record import record
+from finetune_operator.reconcile.serving import delivery as serving
+from finetune_operator.reconcile.stages import pipeline
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Plan
+
+
+def steps(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    settings: Settings,
+    now: datetime,
+) -> Plan:
+    """Return the plan of a job whose target and ledger are known."""
+    # 1. What exists: restored volumes; the limits of the policy that the spec exceeds.
+    before = storage.with_restored(snapshot, ledger)
+    violations = policy.check(target, settings.policy)
+
+    # 2. The stages that produce the model.
+    stages = pipeline.decide(snapshot, target, before, policy.refusal(violations), now)
+
+    # 3. The rollout of the model, the build that serves meanwhile, the GPU that it may release.
+    delivery = serving.decide(snapshot, target, stages, violations, now)
+
+    # 4. What the ledger learns from the pods, and which revisions it forgets.
+    recorded = record(snapshot, target, before, delivery, now)
+
+    # 5. The status, and its changes as events.
+    rendered = status.render(
+        snapshot,
+        target,
+        delivery,
+        recorded,
+        warnings=(*stages.warnings, *delivery.decision.warnings, *recorded.warnings),
+        now=now,
+    )
+    changes = transitions.events(snapshot.previous, status_view.of(rendered))
+
+    # 6. The actions, in the order in which they are executed.
+    return Plan(
+        status=rendered,
+        actions=(
+            *stages.stops,
+            *storage.owners(snapshot.job, target, snapshot.volumes),
+            *surroundings(snapshot, target, recorded.ledger, settings),
+            *stages.actions,
+            *delivery.decision.actions,
+            *recorded.actions,
+        ),
+        events=(*changes, *stages.events, *delivery.decision.events),
+        requeue_after=delivery.position.requeue_after,
+    )
