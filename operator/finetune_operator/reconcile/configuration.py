@@ -7,19 +7,26 @@ ConfigMap is created again. While another one is in its place, no stage starts.
 from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.revision import configmap
-from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.trimming import DIGESTS
-from finetune_operator.reconcile.conditions import Position
-from finetune_operator.revisions.documents import JOB_FILE, agree, job_file
+from finetune_operator.reconcile.conditions import Position, active
+from finetune_operator.revisions.documents import JOB_FILE, OPERATOR_FILE, agree, job_file
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Create
+from finetune_operator.types import Create, Delete
 
 
-def creation(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Create, ...]:
-    """Return the creation of the ConfigMap if it is missing and can be rendered."""
-    if snapshot.configmap(target.revision) is not None or not _renders(snapshot, target):
+def ensured(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Create | Delete, ...]:
+    """Return the creation of the ConfigMap if it is missing and can be rendered.
+
+    A ConfigMap with the right job.json, but another operator.json, is deleted first: no pod reads
+    operator.json, and its images may have been corrected.
+    """
+    child = snapshot.configmap(target.revision)
+    if not _renders(snapshot, target) or (child is not None and child.terminating):
         return ()
-    return (Create(object=configmap(snapshot.job, target)),)
+    if child is None:
+        return (Create(object=configmap(snapshot.job, target)),)
+    return (Delete(object=child.object),) if _has_other_settings(child, target) else ()
 
 
 def changed(snapshot: IndexedSnapshot, target: TargetRevision) -> Position | None:
@@ -27,6 +34,12 @@ def changed(snapshot: IndexedSnapshot, target: TargetRevision) -> Position | Non
     child = snapshot.configmap(target.revision)
     if child is not None and agree(child.object.get(DIGESTS, {}), target.frozen):
         return None
+    if child is not None and _has_other_settings(child, target) and _renders(snapshot, target):
+        return active(
+            Reason.CONFIGURATION_CHANGED,
+            f"The operator replaces ConfigMap {child.name}, whose {OPERATOR_FILE} does not match "
+            "the digest in status.revisions.",
+        )
     if child is not None:
         return _stalled(
             f"ConfigMap {child.name} was changed: its data does not match the digests in "
@@ -41,6 +54,16 @@ def changed(snapshot: IndexedSnapshot, target: TargetRevision) -> Position | Non
         "changed after the revision started, or the operator was upgraded. If you changed these "
         "fields, set them to their earlier values. To train a new revision instead, set spec.rerun "
         "to a new value."
+    )
+
+
+def _has_other_settings(child: Child, target: TargetRevision) -> bool:
+    """Report whether a ConfigMap differs from the revision's in its operator.json alone."""
+    digests, frozen = child.object.get(DIGESTS, {}), target.frozen
+    return (
+        not agree(digests, frozen)
+        and digests.keys() == {JOB_FILE, OPERATOR_FILE}
+        and digests[JOB_FILE] == frozen.job_digest
     )
 
 

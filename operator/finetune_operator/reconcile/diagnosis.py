@@ -200,7 +200,9 @@ def _container(pod: Object) -> Blocker | None:
                 message=quoting(
                     f"Image {image} cannot be pulled. Check that the image exists. If the registry "
                     "requires a login, create the Secrets of the chart value imagePullSecrets in "
-                    "the namespace of the job.",
+                    "the namespace of the job. If the chart has a wrong image, correct it: a "
+                    "revision of which no container has started takes the corrected image, and "
+                    "for any other, set spec.rerun to a new value.",
                     KUBELET,
                     message or reason,
                 ),

@@ -29,7 +29,7 @@ def surroundings(
     policies = ensure_policies(
         snapshot.job, target, config, snapshot.own_policies, stages=ledger.started_stages()
     )
-    return (*policies, *configuration.creation(snapshot, target))
+    return (*policies, *configuration.ensured(snapshot, target))
 
 
 def ensure_policies(

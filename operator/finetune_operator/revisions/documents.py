@@ -56,6 +56,13 @@ def freeze(job: Object, resolved: Resolved, config: Settings) -> FrozenConfigura
     )
 
 
+def frozen_again(frozen: FrozenConfiguration, settings: Settings) -> FrozenConfiguration:
+    """Return the record of a revision with other settings, and the same input of the trainer."""
+    operator = frozen_part(settings)
+    changes = {"operator": operator, "operator_digest": text_digest(operator_file(operator))}
+    return frozen.model_copy(update=changes)
+
+
 @lru_cache(maxsize=64)
 def frozen_part(config: Settings) -> str:
     """Return the settings that are frozen at the start of a revision, as JSON."""

@@ -176,6 +176,12 @@ class Ledger:
             return ledger
         return ledger._with(revision, frozen=frozen)
 
+    def with_frozen(self, revision: str, frozen: FrozenConfiguration) -> "Ledger":
+        """Return the ledger with the present configuration of a revision that has started."""
+        if self.frozen(revision) in (None, frozen):
+            return self
+        return self._with(revision, frozen=frozen)
+
     def with_target(self, revision: str) -> "Ledger":
         """Return the ledger with a recorded revision as the most recent target."""
         if revision not in self.revisions or list(self.revisions)[-1] == revision:

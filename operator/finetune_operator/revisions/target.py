@@ -20,11 +20,12 @@ from finetune_api.layering import layered, without_nulls
 from finetune_api.several_datasets import single
 from finetune_api.v1alpha1.dataset import FormatRecord, NamedDataset
 from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.rows import AUTO
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Settings
 from finetune_operator.objects import status_view
-from finetune_operator.revisions.documents import LIVE, freeze
+from finetune_operator.revisions.documents import LIVE, freeze, frozen_again
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.resolved_specs import ResolvedSpecs
 from finetune_operator.revisions.versions import UnsupportedVersion
@@ -71,9 +72,28 @@ def resolve_target(job: Object, ledger: Ledger, config: Settings) -> TargetRevis
     frozen = ledger.frozen(resolved.revision)
     if frozen is not None:
         settings = _settings(resolved.revision, frozen, config)
+        if settings.images != config.images and _awaits_image(job, ledger, resolved.revision):
+            settings = settings.model_copy(update={"images": config.images})
+            frozen = frozen_again(frozen, settings)
         return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
     started = _started(config)
     return TargetRevision(resolved=resolved, config=started, frozen=freeze(job, resolved, started))
+
+
+def _awaits_image(job: Object, ledger: Ledger, revision: str) -> bool:
+    """Report whether a revision waits for an image, and none of its containers has ever started.
+
+    Nothing was made with the images that it was started with, so corrected ones can replace them.
+    """
+    present = status_view.of_job(job)
+    return (
+        present.is_about(revision)
+        and present.ready_reason == Reason.IMAGE_PULL_FAILED
+        and not any(
+            attempt.has_run or attempt.image_id or attempt.outcome == "Completed"
+            for attempt in ledger.revision(revision).stages
+        )
+    )
 
 
 def resolve_retained(

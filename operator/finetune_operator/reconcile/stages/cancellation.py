@@ -19,16 +19,19 @@ def stop_abandoned(
 ) -> Decision:
     """Stop the Jobs of a revision, build or stage that the spec no longer asks for.
 
-    stages: the desired ones. A Job whose attempt the ledger records as ended is stopped, too: the
-    operator may have restarted between the write of the ledger and the deletion. So is a Job that
-    the ledger does not know: another client created it.
+    stages: the desired ones. Jobs are also stopped if the images of the revision were corrected,
+    before any container has started; if the ledger records their attempt as ended, because the
+    operator may have restarted between the write of the ledger and the deletion; and if the ledger
+    does not know them, because another client created them.
     """
-    decision = Decision(ledger=ledger)
+    corrected = ledger.with_frozen(target.revision, target.frozen)
+    decision = Decision(ledger=corrected)
     for job in snapshot.jobs:
         if not job.owned or job.revision is None or job.ended:
             continue
         desired = (
             job.revision == target.revision
+            and corrected is ledger
             and job.build in (None, target.build)
             and job.stage in {stage.name for stage in stages}
         )

@@ -43,7 +43,9 @@ def said(blocker: Blocker | None) -> tuple[str, str] | None:
 
 IMAGE = (
     "Image registry/x:1 cannot be pulled. Check that the image exists. If the registry requires a "
-    "login, create the Secrets of the chart value imagePullSecrets in the namespace of the job."
+    "login, create the Secrets of the chart value imagePullSecrets in the namespace of the job. If "
+    "the chart has a wrong image, correct it: a revision of which no container has started takes "
+    "the corrected image, and for any other, set spec.rerun to a new value."
 )
 SOURCE_FIELD = "the configmap:// source or caConfigMapRef"
 OF_PREPARE = (

@@ -8,7 +8,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, IMAGE_IDS, Cluster, Thing
 
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_operator.objects import naming
+from finetune_operator.objects import naming, status_view
 
 TRAINER, SERVING = CONFIG.images.trainer, CONFIG.images.serving
 MOVED = "registry/trainer@sha256:" + "9" * 64
@@ -113,3 +113,71 @@ def test_a_value_that_is_no_image_is_not_recorded(value: str) -> None:
     cluster.settle()
     assert images(cluster)["prepare"] is None
     assert arguments(cluster, "train") == []
+
+
+WRONG = CONFIG.model_copy(
+    update={"images": CONFIG.images.model_copy(update={"trainer": "registry/trainr:1"})}
+)
+
+
+def reason(cluster: Cluster) -> str:
+    return status_view.of(cluster.status).ready_reason
+
+
+def fail_to_pull(cluster: Cluster, stage: str) -> None:
+    waiting = {"reason": "ImagePullBackOff", "message": "not found"}
+    container = {"name": "trainer", "image": "registry/trainr:1", "state": {"waiting": waiting}}
+    status = {"phase": "Pending", "containerStatuses": [container]}
+    controllers.pod_of_stage(cluster, stage)["status"] = status
+    cluster.wait(60)
+    cluster.settle()
+
+
+def test_a_revision_that_never_started_takes_a_corrected_image() -> None:
+    cluster = Cluster(config=WRONG)
+    cluster.settle()
+    controllers.sync(cluster)
+    fail_to_pull(cluster, "prepare")
+    assert reason(cluster) == "ImagePullFailed"
+    before = cluster.status["revisions"][0]["frozen"]
+    cluster.config = CONFIG
+    cluster.settle()
+    # The kubelet ends a pod without containers at once.
+    (pod,) = cluster.each("Pod")
+    cluster.remove(pod)
+    controllers.collect(cluster)
+    controllers.run_all(cluster)
+    assert reason(cluster) == "Serving"
+    (revision,) = cluster.status["revisions"]
+    assert TRAINER in revision["frozen"]["operator"]
+    assert revision["frozen"]["jobDigest"] == before["jobDigest"]
+    assert revision["frozen"]["operatorDigest"] != before["operatorDigest"]
+    jobs = [each["spec"]["template"]["spec"]["containers"][0] for each in cluster.each("Job")]
+    assert {each["image"] for each in jobs} == {TRAINER}
+    (configmap,) = cluster.each("ConfigMap")
+    assert TRAINER in configmap["data"]["operator.json"]
+
+
+def test_a_revision_keeps_its_images_once_a_container_has_started() -> None:
+    cluster = Cluster()
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    controllers.sync(cluster)
+    fail_to_pull(cluster, "train")
+    assert reason(cluster) == "ImagePullFailed"
+    before = cluster.status["revisions"]
+    cluster.config = WRONG
+    cluster.settle()
+    assert cluster.status["revisions"] == before
+    message = status_view.of(cluster.status).conditions["Ready"]["message"]
+    assert "set spec.rerun to a new value" in message
+
+
+def test_other_changes_of_the_images_do_not_stop_a_job_that_waits() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    controllers.sync(cluster)
+    cluster.config = WRONG
+    before = [each["metadata"]["uid"] for each in cluster.each("Job")]
+    cluster.settle()
+    assert [each["metadata"]["uid"] for each in cluster.each("Job")] == before
