@@ -49,9 +49,6 @@ REPLACED: dict[str, Attack] = {
     "job.json with a space": lambda cluster, own: with_data(job_json=own["data"]["job.json"] + " ")(
         cluster, own
     ),
-    "operator.json": lambda cluster, own: with_data(
-        operator_json=forged(cluster, "any")["data"]["operator.json"]
-    )(cluster, own),
     "no operator.json": with_data(operator_json=None),
     "no job.json": with_data(job_json=None),
     "a third document": with_data(hostile_json="{}"),
@@ -133,6 +130,25 @@ def test_no_stage_starts_with_a_replaced_configmap(attack: str, done: int) -> No
     assert {each["type"] for each in cluster.status["conditions"]} >= {"Ready", "Stalled"}
 
     cluster.remove(tenants)
+    for stage in STAGES[done:]:
+        controllers.run(cluster, stage)
+    controllers.serve(cluster)
+    assert reason(cluster) == "Serving"
+    assert templates(cluster) == unharmed()
+    assert operators_configmap(cluster)["data"] == own["data"]
+
+
+@pytest.mark.parametrize("done", range(3), ids=["start", "prepare", "train"])
+def test_a_forged_operator_json_is_replaced_before_a_stage_starts(done: int) -> None:
+    """No pod and no operator reads it, so nothing that ran depends on it."""
+    cluster = reached(STAGES[:done])
+    own = operators_configmap(cluster)
+    settings = forged(cluster, "any")["data"]["operator.json"]
+    place(cluster, with_data(operator_json=settings)(cluster, own))
+    before = set(templates(cluster))
+    cluster.settle()
+    assert set(templates(cluster)) == before
+    controllers.collect(cluster)
     for stage in STAGES[done:]:
         controllers.run(cluster, stage)
     controllers.serve(cluster)

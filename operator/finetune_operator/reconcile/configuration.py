@@ -15,17 +15,21 @@ from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Create, Delete
 
 
-def ensured(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Create | Delete, ...]:
-    """Return the creation of the ConfigMap if it is missing and can be rendered.
+def creation(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Create, ...]:
+    """Return the creation of the ConfigMap if it is missing and can be rendered."""
+    if snapshot.configmap(target.revision) is not None or not _renders(snapshot, target):
+        return ()
+    return (Create(object=configmap(snapshot.job, target)),)
 
-    A ConfigMap with the right job.json, but another operator.json, is deleted first: no pod reads
-    operator.json, and its images may have been corrected.
+
+def deletion(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Delete, ...]:
+    """Return the deletion of a ConfigMap with the right job.json, but another operator.json.
+
+    No pod reads operator.json, and the images in it may have been corrected.
     """
     child = snapshot.configmap(target.revision)
-    if not _renders(snapshot, target) or (child is not None and child.terminating):
+    if child is None or child.terminating or not _renders(snapshot, target):
         return ()
-    if child is None:
-        return (Create(object=configmap(snapshot.job, target)),)
     return (Delete(object=child.object),) if _has_other_settings(child, target) else ()
 
 

@@ -24,12 +24,13 @@ def surroundings(
     Once a revision has started, every reconcile checks them: without its ConfigMap no later pod
     could start.
     """
+    replaced = configuration.deletion(snapshot, target)
     if not ledger.revision(target.revision).stages:
-        return ()
+        return replaced
     policies = ensure_policies(
         snapshot.job, target, config, snapshot.own_policies, stages=ledger.started_stages()
     )
-    return (*policies, *configuration.ensured(snapshot, target))
+    return (*policies, *replaced, *configuration.creation(snapshot, target))
 
 
 def ensure_policies(
