@@ -176,7 +176,11 @@ def error_of(
     if status == 409:
         return Conflict(message)
     if status == 403 and "exceeded quota" in detail:
-        return Terminal(detail, reason=Reason.QUOTA_EXCEEDED)
+        return Terminal(
+            f"{detail.rstrip('.')}. Raise the ResourceQuota of the namespace, or lower "
+            "spec.resources or spec.storage.size.",
+            reason=Reason.QUOTA_EXCEEDED,
+        )
     # 401: the token is being replaced.
     if status in (401, 408, 429) or status >= 500 or 300 <= status < 400:
         seconds = float(retry_after) if retry_after.isdigit() else None

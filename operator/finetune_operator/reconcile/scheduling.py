@@ -87,17 +87,25 @@ def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
 def _resources(pod: Object, resources: Iterable[str]) -> str:
     """Return the explanation of missing resources; a device has a domain in its name."""
     devices = [name for name in resources if "/" in name]
+    others = [name for name in resources if name not in devices]
+    asked = [f"{name} {_requested(pod, name)}" for name in others]
+    lower = f"Lower spec.resources.{naming.label(pod, naming.STAGE)}.requests"
+    if devices and others:
+        return (
+            f"No suitable node has a free GPU ({names(devices)}) and enough free {names(others)}: "
+            f"the pod requests {names(asked)}. {lower} if no node with a GPU has as much, or wait "
+            "until a GPU becomes free."
+        )
     if devices:
         return (
             f"No suitable node has a free GPU ({names(devices)}). The pod starts when a GPU "
-            "becomes free, or when a node with a GPU is added. A node offers its GPUs only if a "
-            "device plugin runs on it."
+            "becomes free, or when a node with a GPU is added. To see which pods hold the GPUs of "
+            "a node, run: kubectl describe node NODE. A node offers its GPUs only if a device "
+            "plugin runs on it."
         )
-    asked = [f"{name} {_requested(pod, name)}" for name in resources]
-    stage = naming.label(pod, naming.STAGE)
     return (
         f"No suitable node has enough free {names(resources)}. The pod requests {names(asked)}. "
-        f"Lower spec.resources.{stage}.requests, or add a larger node."
+        f"{lower}, or add a larger node."
     )
 
 

@@ -156,11 +156,7 @@ def _before_release(
         return Handover(ledger=ledger)
     pod, since = waiting
     if obstacle := release_check.obstacle(snapshot, target, str(old.build), pod):
-        note = (
-            f"Build {old.build} keeps its GPU: {obstacle} To release the GPU anyway, set "
-            "spec.serving.rollout to FreeGPU."
-        )
-        return Handover(ledger=ledger, note=note)
+        return Handover(ledger=ledger, note=obstacle)
     seconds = target.resolved.spec.serving.release_after_seconds
     previous = snapshot.previous
     announced = previous.is_about(target.revision) and previous.release_planned_at is not None

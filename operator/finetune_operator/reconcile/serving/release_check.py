@@ -5,7 +5,7 @@ serving pod is that this pod runs there. If it cannot derive from the pods and t
 train pod could run on that node, too, the stable build keeps its GPU.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from finetune_operator.objects import naming
@@ -20,9 +20,31 @@ from finetune_operator.types import Object
 def obstacle(
     snapshot: IndexedSnapshot, target: TargetRevision, serving: str, waiting: Object
 ) -> str | None:
-    """Return why a release might not help the waiting train pod, as a sentence; None if it would.
+    """Return why the stable build keeps its GPU while a train pod waits, None if it need not.
 
     serving: the stable build.
+    """
+    pods = readiness.pods_of(snapshot, serving)
+    node = _node(pods[0]) if len(pods) == 1 else None
+    if node is None and not any(map(_node, pods)):
+        return f"Build {serving} has no GPU that it could release: none of its pods has a node."
+    cause = _cause(snapshot, target, pods, node, waiting)
+    return cause and (
+        f"Build {serving} keeps its GPU: {cause} To release the GPU anyway, set "
+        "spec.serving.rollout to FreeGPU."
+    )
+
+
+def _cause(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    pods: Sequence[Object],
+    node: str | None,
+    waiting: Object,
+) -> str | None:
+    """Return why a release might not help the waiting train pod, as a sentence; None if it would.
+
+    pods: those of the stable build; node: that of its only pod.
     """
     if (count := target.resolved.spec.serving.replicas) != 1:
         return f"spec.serving.replicas is {count}, but a GPU is released only if replicas is 1."
@@ -31,10 +53,8 @@ def obstacle(
             "The train pod possibly lacks more than a GPU. In this case, it cannot start even if a "
             "GPU is released."
         )
-    pods = readiness.pods_of(snapshot, serving)
-    node = _node(pods[0]) if len(pods) == 1 else None
     if node is None:
-        return f"Build {serving} has no GPU to release."
+        return f"the build has {len(pods)} pods, but a GPU is released only if it has one."
     if not _placement_allows(waiting, pods[0]):
         return f"The train pod might not be allowed on node {node}, whose GPU would be released."
     if not _volume_reaches(snapshot, target.revision, node):

@@ -150,6 +150,8 @@ def _withheld(
         return suspended()
     refusal = evaluation_gate.refusal(gate, spec.evaluation)
     if refusal is not None:
+        if serving is not None:
+            refusal += f" Build {serving} remains the one that serves."
         return Position(state="failed", reason=Reason.EVAL_GATE_FAILED, message=refusal)
     return None
 

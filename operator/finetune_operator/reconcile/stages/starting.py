@@ -8,6 +8,7 @@ from finetune_operator.objects.stages import JobStage
 from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.conditions import Position, active, runs, suspended
 from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.stages import attempts, restarts
 from finetune_operator.reconcile.stages.preconditions import orphan_needs_volume, unmet
 from finetune_operator.revisions.ledger import Ledger
@@ -66,8 +67,11 @@ def decide(
 
 def failed(attempt: Attempt) -> Position:
     """Return the position of a job whose attempt has failed."""
-    return Position(
-        state="failed",
-        reason=attempt.reason or Reason.FAILED,
-        message=attempt.message or f"The {attempt.stage} stage failed.",
-    )
+    message = attempt.message or f"The {attempt.stage} stage failed."
+    if attempt.reason == Reason.DATASET_INVALID:
+        # No field of the spec changes with the content of a ConfigMap, a volume or a server.
+        message = (
+            f"{sentence(message)} If you have corrected the data and not the spec, set spec.rerun "
+            "to a new value to try again."
+        )
+    return Position(state="failed", reason=attempt.reason or Reason.FAILED, message=message)

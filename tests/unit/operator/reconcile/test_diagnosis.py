@@ -189,8 +189,16 @@ CPU_REQUESTS = {"containers": [{"resources": {"requests": {"cpu": 3}}}, {}]}
             "1 Insufficient nvidia.com/gpu",
             None,
             "No suitable node has a free GPU (nvidia.com/gpu). The pod starts when a GPU becomes "
-            "free, or when a node with a GPU is added. A node offers its GPUs only if a device "
-            "plugin runs on it.",
+            "free, or when a node with a GPU is added. To see which pods hold the GPUs of a node, "
+            "run: kubectl describe node NODE. A node offers its GPUs only if a device plugin runs "
+            "on it.",
+        ),
+        (
+            "1 Insufficient nvidia.com/gpu, 2 Insufficient cpu",
+            CPU_REQUESTS,
+            "No suitable node has a free GPU (nvidia.com/gpu) and enough free cpu: the pod requests "
+            "cpu 3. Lower spec.resources.train.requests if no node with a GPU has as much, or wait "
+            "until a GPU becomes free.",
         ),
         (
             "1 Insufficient cpu, 1 Insufficient memory, 2 Insufficient cpu",

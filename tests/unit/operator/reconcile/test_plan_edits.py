@@ -24,7 +24,9 @@ from tests.unit.operator.reconcile.plan_steps import (
 from tests.unit.operator.reconcile.test_plan_stages import FIRST
 
 from finetune_api.defaulting import builtin_defaults
+from finetune_api.revision_hash import text_digest
 from finetune_operator.config import Settings
+from finetune_operator.revisions.documents import operator_file
 from finetune_operator.types import Apply, Delete, Object
 
 RETRAIN = edit(training={"seed": 1})
@@ -413,9 +415,11 @@ def test_new_built_in_defaults_change_nothing_for_a_revision_that_has_started(
 def test_a_removed_setting_in_a_frozen_configuration_is_ignored() -> None:
     cluster = Cluster()
     controllers.run_all(cluster)
-    (frozen,) = cluster.each("ConfigMap")
-    text = frozen["data"]["operator.json"]
-    frozen["data"]["operator.json"] = text.replace("{", '{"retired": {"setting": 1},', 1)
+    (configmap,), (revision,) = cluster.each("ConfigMap"), cluster.status["revisions"]
+    text = revision["frozen"]["operator"].replace("{", '{"retired": {"setting": 1},', 1)
+    document = operator_file(text)
+    configmap["data"]["operator.json"] = document
+    revision["frozen"] |= {"operator": text, "operatorDigest": text_digest(document)}
     assert stored(cluster.plan().status) == cluster.status
     assert not any(isinstance(action, Delete) for action in cluster.plan().actions)
 

@@ -274,7 +274,8 @@ def test_a_model_worse_than_the_serving_one_is_not_served_if_the_spec_says_so() 
     assert condition(cluster, "Ready")["reason"] == "EvalGateFailed"
     message = condition(cluster, "Ready")["message"]
     assert message.startswith(WORSE)
-    assert message.endswith("set spec.evaluation.onServingRegression to Serve.")
+    assert "set spec.evaluation.onServingRegression to Serve." in message
+    assert message.endswith(f" Build {before} remains the one that serves.")
     assert condition(cluster, "Finished")["status"] == "True"
     assert cluster.status["serving"]["build"] == before
     cluster.edit(evaluation={"onServingRegression": "Serve"})

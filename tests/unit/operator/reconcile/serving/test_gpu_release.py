@@ -170,7 +170,7 @@ OBSTACLES = {
     "GPU is released.": lacks_memory,
     "The train pod might not be allowed on node node-1": other_nodes,
     "might not be available on node node-1": volume_elsewhere,
-    "has no GPU to release.": pending_server,
+    "has no GPU that it could release": pending_server,
 }
 
 
@@ -186,7 +186,7 @@ def test_the_gpu_is_kept_if_its_release_might_not_help(said: str) -> None:
     assert "releasePlannedAt" not in cluster.status["serving"]
     assert said in message(cluster)
     advice = "To release the GPU anyway, set spec.serving.rollout to FreeGPU. No suitable node"
-    assert advice in message(cluster)
+    assert (advice in message(cluster)) == (OBSTACLES[said] is not pending_server)
 
 
 def test_a_volume_created_for_the_serving_node_is_available_there() -> None:
