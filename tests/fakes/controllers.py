@@ -10,6 +10,7 @@ from tests.fakes.apiserver import Cluster, Thing, copied
 
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import MANIFESTS, Result
+from finetune_api.contracts.stage_request import StageRequest, parse
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 
@@ -110,6 +111,14 @@ def stop(cluster: Cluster, pod: Thing) -> None:
         cluster.touch(pod)
     else:
         finish(cluster, pod, ExitCode.STOPPED, message(stage, "stopped"))
+
+
+def request_of(job: Thing) -> Any:
+    """Return the request that a Job passes to the trainer."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (argument,) = container["args"]
+    request: StageRequest = parse(argument)
+    return request
 
 
 # The Job controller.

@@ -134,7 +134,7 @@ def test_frozen_template_is_used_and_published(
     prepared = workshop.succeed("prepare")
     assert any("the day of preparation" in each for each in prepared.result["warnings"])
     workshop.succeed("train")
-    workshop.succeed("merge", "--build", "b")
+    workshop.succeed("merge", build="b")
     shipped = (workshop.work / "merged-b" / "chat_template.jinja").read_text()
     assert "macro strftime_now(" in shipped, (
         "the template defines its own function instead of the clock"
@@ -241,7 +241,7 @@ def test_model_with_large_activations_is_merged_in_bfloat16(
     rows = json.loads((workshop.work / "reference" / "reference.json").read_text())["rows"]
     assert found == pytest.approx(largest_embedding(workshop, rows), rel=1e-3)
     assert found > 2**14
-    merged = workshop.succeed("merge", "--build", "b", "--largest-activation", str(found))
+    merged = workshop.succeed("merge", build="b", largest_activation=found)
     assert merged.result["artifacts"]["mergedDtype"] == "bfloat16"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
+from finetune_api.contracts.stage_request import PrepareStageRequest
 from finetune_api.v1alpha1.dataset import DatasetRows, EvaluationData
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.resources import Backend
@@ -15,7 +16,6 @@ from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
-from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.models import architecture, backend_choice, recipe_support
 from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import (
@@ -25,6 +25,8 @@ from finetune_trainer.preparation import (
     prepare_rows,
     prepare_tokens,
 )
+from finetune_trainer.preparation import options as estimate_options
+from finetune_trainer.runtime.cards import Card
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
@@ -35,15 +37,15 @@ def run(
     job: JobConfig,
     layout: Layout,
     progress: Progress,
+    request: PrepareStageRequest,
     *,
-    options: EstimateOptions | None = None,
-    untrusted: bool = False,
+    card: Card | None = None,
 ) -> Result:
     """Prepare a job, unless its base and dataset are published already.
 
-    untrusted: whether an earlier FineTuneJob used the volume (``earlier_volume``).
+    card: the GPU of this machine, if the train stage will run here.
     """
-    options = options or EstimateOptions()
+    options, untrusted = estimate_options.estimate(request, card=card), request.untrusted_volume
     layout.work.mkdir(parents=True, exist_ok=True)
     with translate_volume_errors(layout.work, "preparing"):
         found = None if untrusted else published.prepared(layout, job, hashes=True)

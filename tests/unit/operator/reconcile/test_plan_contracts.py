@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Crash, Thing, copied
 from tests.unit.operator.manifests.rendered import (
@@ -133,3 +134,22 @@ def test_a_running_stage_of_an_earlier_revision_continues(
         cluster.created.clear()
         assert cluster.plan().actions == ()
         return
+
+
+def test_an_operator_before_contract_2_leaves_a_new_revision_alone() -> None:
+    """It reads the frozen configuration like this, and reports what it cannot read."""
+    cluster = started("minimal")
+    (record,) = cluster.status["revisions"]
+    with pytest.raises(ValidationError) as caught:
+        OperatorConfig.model_validate_json(record["frozen"]["operator"], extra="ignore")
+    assert [each["loc"] for each in caught.value.errors()] == [("images", "trainer")]
+
+
+def test_contract_changes_neither_names_nor_job_json(recorded: dict[str, Any]) -> None:
+    for name in CASES:
+        (before,), (now,) = (
+            cluster["revisions"] for cluster in (recorded[name]["status"], started(name).status)
+        )
+        assert now["revision"] == before["revision"]
+        assert now["frozen"]["digest"] == before["frozen"]["digest"]
+        assert now["frozen"]["jobDigest"] == before["frozen"]["jobDigest"]
