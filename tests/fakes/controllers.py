@@ -4,6 +4,7 @@ Each function is one step of one controller, so tests can insert other steps any
 """
 
 import hashlib
+import json
 from typing import Any, Literal
 
 from tests.fakes.apiserver import Cluster, Thing, copied
@@ -20,13 +21,14 @@ DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
 
 def message(stage: str, outcome: str = "completed", **fields: Any) -> str:
-    """Return a termination message of the trainer."""
+    """Return a termination message of the trainer; any artifacts, as a compromised pod writes."""
     fields = {"reason": outcome.capitalize(), "message": f"{stage} {outcome}", **fields}
     fields = {name: value for name, value in fields.items() if value is not None}
+    artifacts = fields.pop("artifacts", {})
     if outcome == "completed":
-        manifests = {name: digest_of(name) for name in MANIFESTS[stage]}
-        fields["artifacts"] = {**manifests, **fields.get("artifacts", {})}
-    return Result.model_validate({"stage": stage, "outcome": outcome, **fields}).to_message()
+        artifacts = {**{name: digest_of(name) for name in MANIFESTS[stage]}, **artifacts}
+    result = Result.model_validate({"stage": stage, "outcome": outcome, **fields})
+    return json.dumps({**json.loads(result.to_message()), "artifacts": artifacts})
 
 
 def digest_of(name: str) -> str:

@@ -39,8 +39,9 @@ def test_each_stage_reports_its_artifacts(done: Workshop) -> None:
     assert trained["globalStep"] == trained["maxSteps"] == 6
     assert 0 < trained["loss"] < 6
     assert trained["gpuSeconds"] > 0
-    assert trained["artifacts"]["datasetDigest"] == prepared["artifacts"]["datasetDigest"]
-    assert merged["artifacts"]["adapter"] == trained["artifacts"]["adapter"]
+    adapter, model = (manifest.read(done.work / name).facts for name in ("adapter", "merged-b1"))
+    assert adapter["datasetDigest"] == prepared["artifacts"]["datasetDigest"]
+    assert model["adapter"] == trained["artifacts"]["adapter"]
     assert merged["artifacts"]["mergedDtype"] == "float16"
     assert "6 optimizer steps" in prepared["warnings"][0]
 

@@ -18,7 +18,7 @@ from tests.trainer.support.workshop import Workshop
 
 from finetune_api.contracts import reference
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.ledger import Artifacts
+from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.chat_rendering import IGNORED, Renderer
 from finetune_trainer.data.reference_sample import (
@@ -181,14 +181,11 @@ def test_loss_of_each_dataset_is_reported_and_fits_the_result() -> None:
     first, second = found.datasets[:2]
     assert (first.tokens, first.base_loss, first.loss) == (3, "2.00000", "1.00000")
     assert (second.tokens, second.base_loss, second.loss) == (1, "3.00000", "1.00000")
-    artifacts = {
-        "adapter": f"sha256:{'0' * 64}",
-        "evaluation": found.model_dump(mode="json", by_alias=True, exclude_none=True),
-    }
+    artifacts = TrainArtifacts(adapter=f"sha256:{'0' * 64}", evaluation=found)
     result = Result(stage="train", outcome="completed", reason="Completed", artifacts=artifacts)
     read = Result.from_message(result.to_message())
     assert read is not None
-    assert Artifacts.model_validate(read.artifacts).evaluation == found
+    assert read.artifacts == artifacts
 
 
 def test_batches_group_similar_lengths_and_cover_each_row_once() -> None:

@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.result import Result
+from finetune_api.contracts.result import MergeArtifacts, Result
 from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import adapter_files, manifest, safetensors_writer
@@ -71,13 +71,9 @@ def run(
         outcome="completed",
         reason=Reason.COMPLETED,
         message=message,
-        artifacts={
-            "merged": found.digest,
-            "mergedManifest": found.sha256,
-            "mergedDtype": found.facts["dtype"],
-            "adapter": found.facts["adapter"],
-            "baseCommit": found.facts["baseCommit"],
-        },
+        artifacts=MergeArtifacts(
+            merged=found.digest, merged_manifest=found.sha256, merged_dtype=found.facts["dtype"]
+        ),
     )
 
 

@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.contracts.result import MergeArtifacts
+from finetune_api.v1alpha1.ledger import Attempt, TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
@@ -203,23 +204,25 @@ def _record_end(
     assert ended is not None, "the Job has finished"
     attempt = restarts.counted(attempt, job.object, pods)
     result = ended.result
-    findings = result.artifacts_of(attempt.stage) if result is not None else {}
+    # Those of another stage than the one that the pod ran may be forged.
+    own = result is not None and result.stage == attempt.stage
+    artifacts = result.artifacts if result is not None and own else None
     warnings = tuple(result.warnings) if result is not None else ()
     changes = {"reason": ended.reason, "message": ended.message or None}
     if ended.kind == "Completed":
-        dtype = findings.get("mergedDtype")
-        # A digest of an earlier training must not outlive a training without a reference.
-        findings = {"referenceManifest": None, **findings} if attempt.stage == "train" else findings
-        changes |= {
-            "outcome": "Completed",
-            "reason": None,
-            "merged_dtype": dtype if isinstance(dtype, str) else None,
-            "merged_manifest": findings.get("mergedManifest") if attempt.stage == "merge" else None,
-        }
+        changes |= {"outcome": "Completed", "reason": None}
+        if isinstance(artifacts, TrainArtifacts):
+            # A digest of an earlier training must not outlive a training without a reference.
+            ledger = ledger.without_reference(revision)
+        if isinstance(artifacts, MergeArtifacts):
+            changes |= {
+                "merged_dtype": artifacts.merged_dtype,
+                "merged_manifest": artifacts.merged_manifest,
+            }
     else:
         changes["outcome"] = "Stopped" if _again(target, attempt, ended) else "Failed"
-    if result is not None:
-        ledger = ledger.with_findings(revision, findings)
+    if artifacts is not None:
+        ledger = ledger.with_artifacts(revision, artifacts)
     ledger = ledger.with_attempt(revision, attempt.model_copy(update=changes))
     if ended.kind == "Completed" and volume is not None:
         ledger = ledger.with_volume(revision, volume.object["metadata"]["uid"])
