@@ -95,9 +95,9 @@ def test_counts_of_the_evaluation_dataset_are_in_result_and_manifest(
     assert 0 < counted.evaluated_tokens < counted.tokens
     said = f"{SHARED} of {QUESTIONS} rows of evaluation.dataset are also training rows"
     assert any(said in each for each in prepare_result["warnings"])
-    fact = manifest.read(evaluated.work / "dataset").facts["evaluationDataset"]
+    fact = manifest.read(evaluated.work / "dataset").facts["origins"]["evaluation.dataset"]
     assert fact["commit"] == hub.repos["datasets/demo/questions"].commit()
-    assert fact["sourceDigest"].startswith("sha256:")
+    assert fact["digest"].startswith("sha256:")
     card = (evaluated.work / "adapter" / "README.md").read_text()
     assert f"| evaluation dataset | `{OWN['source']}` |" in card
     assert fact["commit"] in card

@@ -136,7 +136,8 @@ def test_revision_of_the_spec_is_pinned(make: MakeWorkshop, hub: Hub) -> None:
     }
     # The hub of the tests serves no file of a branch, so both revisions were pinned before.
     assert manifest.read(workshop.work / "base").facts["baseCommit"] == commits["model"]
-    assert manifest.read(workshop.work / "dataset").facts["commit"] == commits["dataset"]
+    origin = manifest.read(workshop.work / "dataset").facts["origins"]["dataset"]
+    assert origin["commit"] == commits["dataset"]
 
 
 @pytest.mark.usefixtures("gated")

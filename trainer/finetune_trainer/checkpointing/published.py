@@ -15,7 +15,7 @@ CHAT_TEMPLATE = "chat_template.jinja"
 """File in the dataset's folder if the training renders rows with another chat template than the
 base's."""
 
-EVALUATION_FACT = "evaluationDataset"
+ORIGINS_FACT = "origins"
 ESTIMATE_FACT = "estimate"
 TEMPLATE_FACT = "templateDigest"
 """Facts in the dataset's manifest."""

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.dataset import Data, FormatRecord
+from finetune_api.v1alpha1.dataset import FormatRecord
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.rows import ToolCallParser
 from finetune_api.v1alpha1.sources import Kind
@@ -192,10 +191,15 @@ def publish(
         kind=published.DATASET,
         key=job.digest,
         facts={
-            **_facts_of(sources.training[0], tokenized),
             **data.model_dump(exclude_none=True),
-            "datasets": _datasets(data, sources, tokenized),
-            published.EVALUATION_FACT: _evaluation(data, sources, tokenized),
+            published.ORIGINS_FACT: {
+                source.kind: {
+                    "source": source.spec.source,
+                    "commit": source.repository.commit,
+                    "digest": tokenized.source_digests[source.kind],
+                }
+                for source in sources.all
+            },
             "baseCommit": base.commit,
             "template": template.kind,
             "templateDate": template.frozen,
@@ -210,34 +214,6 @@ def publish(
             ],
         },
     )
-
-
-def _evaluation(data: Data, sources: Sources, tokenized: TokenizedRows) -> dict[str, Any] | None:
-    """Return the facts about the evaluation dataset for the manifest; None without one."""
-    if sources.evaluation is None or data.evaluation_dataset is None:
-        return None
-    return {**_facts_of(sources.evaluation, tokenized), **data.evaluation_dataset.model_dump()}
-
-
-def _facts_of(source: RowSource, tokenized: TokenizedRows) -> dict[str, Any]:
-    """Return the origin of a dataset for the manifest."""
-    return {
-        "source": source.spec.source,
-        "commit": source.repository.commit,
-        "sourceDigest": tokenized.source_digests[source.kind],
-    }
-
-
-def _datasets(
-    data: Data, sources: Sources, tokenized: TokenizedRows
-) -> list[dict[str, Any]] | None:
-    """Return the facts about each of several datasets for the manifest; None for one dataset."""
-    if data.datasets is None:
-        return None
-    return [
-        {**_facts_of(source, tokenized), **rows.model_dump()}
-        for source, rows in zip(sources.training, data.datasets, strict=True)
-    ]
 
 
 def _vocabulary(base: BaseDownload) -> int:
