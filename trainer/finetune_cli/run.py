@@ -101,8 +101,8 @@ def _run_stage(
     progress: "Progress",
     stop: StopRequest,
 ) -> Result:
-    spec, work = file.resolved.spec, layout.work
-    paths = {"config": str(work / JOB_FILE), "work": str(work)}
+    spec = file.resolved.spec
+    paths: dict[str, Any] = {"config": str(layout.work / JOB_FILE), "work": str(layout.work)}
     if name == "prepare":
         from finetune_trainer.preparation import prepare
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import from_json
 
 from finetune_api.base import StatusModel
 from finetune_api.contracts.printable import printable
@@ -148,11 +147,10 @@ class Result(StatusModel):
         if len(text) > LIMIT:
             return None
         try:
-            # Unlike that of Python, this parser limits how deep values are nested.
-            values = from_json(text)
-            return cls.model_validate(values) if _is_bounded(values) else None
-        except ValueError:
+            result = cls.model_validate_json(text)
+        except ValidationError:
             return None
+        return result if _is_bounded(result.model_dump()) else None
 
 
 def _is_bounded(value: Any) -> bool:

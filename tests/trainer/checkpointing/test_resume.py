@@ -228,7 +228,8 @@ def test_sigterm_before_the_first_step_saves_nothing(
     config = workshop.folder / "job.json"
     config.unlink()
     os.mkfifo(config)
-    running = workshop.start(command, **({"build": "b"} if command == "merge" else {}))
+    fields: dict[str, Any] = {"build": "b"} if command == "merge" else {}
+    running = workshop.start(command, **fields)
     running.until(lambda: is_waiting_to_open(running, config))
     assert running.process.pid is not None
     os.kill(running.process.pid, signal.SIGTERM)

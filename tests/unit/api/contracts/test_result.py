@@ -213,22 +213,24 @@ def test_figures_of_datasets_are_dropped_before_other_artifacts() -> None:
 @pytest.mark.parametrize(
     ("value", "accepted"),
     [
-        (MAX_NUMBER, True),
-        (-MAX_NUMBER, True),
-        (MAX_NUMBER + 1, False),
-        (-MAX_NUMBER - 1, False),
-        ([1, {"a": MAX_NUMBER + 1}], False),
-        ("text", True),
-        (None, True),
+        ({"rows": MAX_NUMBER}, True),
+        ({"rows": -MAX_NUMBER}, True),
+        ({"rows": MAX_NUMBER + 1}, False),
+        ({"rows": -MAX_NUMBER - 1}, False),
+        ({"rows": str(MAX_NUMBER + 1)}, False),
+        ({"sources": [{"dataset": "d", "split": "s", "fileCount": MAX_NUMBER + 1}]}, False),
+        ({"novel": MAX_NUMBER + 1}, True),
+        ({"rows": "text"}, True),
+        ({"rows": None}, True),
     ],
 )
 def test_numbers_that_a_status_cannot_have_are_not_accepted(value: Any, accepted: bool) -> None:
     text = json.dumps(
         {
-            "stage": "train",
+            "stage": "prepare",
             "outcome": "failed",
             "reason": "Failed",
-            "artifacts": {"x": value},
+            "artifacts": value,
         }
     )
     assert (Result.from_message(text) is not None) is accepted
