@@ -204,9 +204,8 @@ def _record_end(
     assert ended is not None, "the Job has finished"
     attempt = restarts.counted(attempt, job.object, pods)
     result = ended.result
-    # Those of another stage than the one that the pod ran may be forged.
-    own = result is not None and result.stage == attempt.stage
-    artifacts = result.artifacts if result is not None and own else None
+    # A pod that reports the artifacts of another stage has forged them.
+    artifacts = result.artifacts if result and result.stage == attempt.stage else None
     warnings = tuple(result.warnings) if result is not None else ()
     changes = {"reason": ended.reason, "message": ended.message or None}
     if ended.kind == "Completed":

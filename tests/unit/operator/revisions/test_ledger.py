@@ -1,4 +1,4 @@
-"""The ledger: attempts are replaced in place, findings are kept, and a status restores it."""
+"""The ledger: attempts are replaced in place, artifacts are kept, and a status restores it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
