@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import fidelity, models, timed
 from bench.table import table
+from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_trainer.volume_layout import Layout
 
 DTYPE = "bfloat16"
@@ -87,8 +88,10 @@ def stream(work: Path, base: str) -> None:
     from finetune_trainer.merging import merge
     from finetune_trainer.runtime.progress import Progress
 
-    progress = Progress("merge")
-    merge.run(models.job(), Layout(work=work), progress, build=base, dtype=DTYPE, base=base)
+    request = MergeStageRequest.model_validate(
+        {"config": "job.json", "work": str(work), "build": base, "dtype": DTYPE, "base": base}
+    )
+    merge.run(models.job(), Layout(work=work), Progress("merge"), request)
 
 
 def peft(work: Path) -> None:

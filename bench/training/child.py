@@ -24,9 +24,10 @@ def main() -> int:
 
 
 def _ours(config: str, work: str) -> int:
+    from finetune_api.contracts.stage_request import TrainStageRequest
     from finetune_trainer.__main__ import main as trainer
 
-    return trainer(["train", "--config", config, "--work", work])
+    return trainer([TrainStageRequest(config=config, work=work).to_argument()])
 
 
 def _plain(who: str, config: Path, work: Path) -> int:

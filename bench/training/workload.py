@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts.stage_request import PrepareStageRequest
 from finetune_api.defaulting import builtin_defaults, resolve
 
 VOCABULARY = 8192
@@ -162,10 +163,14 @@ def prepare(
     sources.mkdir(exist_ok=True)
     if not (sources / "bench").exists():
         (sources / "bench").symlink_to(folder)
-    command = [sys.executable, "-m", "finetune_trainer", "prepare"]
-    command += ["--config", str(prepared.config), "--work", str(prepared.work), "--no-merge"]
+    request = PrepareStageRequest(
+        config=str(prepared.config),
+        work=str(prepared.work),
+        merges=False,
+        cards=(card,) if card else (),
+    )
     ended = subprocess.run(
-        [*command, *(["--card", card] if card else [])],
+        [sys.executable, "-m", "finetune_trainer", request.to_argument()],
         env=os.environ | {"FINETUNE_SOURCES_DIR": str(sources), "FINETUNE_METRICS_PORT": "off"},
         check=False,
         capture_output=True,

@@ -83,7 +83,7 @@ def test_a_forged_revision_changes_no_image(
         "the ledger has the revision", lambda now: now.get("revisions"), seconds=SECONDS
     )
     for text in (own["data"]["operator.json"], recorded["frozen"]["operator"]):
-        assert json.loads(text)["images"]["trainer"] == cluster.trainer_image()
+        assert json.loads(text)["images"]["trainer"]["image"] == cluster.trainer_image()
 
 
 @pytest.mark.finding(3, "a response of a pod stops the operator")

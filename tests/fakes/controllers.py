@@ -4,12 +4,14 @@ Each function is one step of one controller, so tests can insert other steps any
 """
 
 import hashlib
+import json
 from typing import Any, Literal
 
 from tests.fakes.apiserver import Cluster, Thing, copied
 
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import MANIFESTS, Result
+from finetune_api.contracts.stage_request import StageRequest, parse
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 
@@ -19,13 +21,14 @@ DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
 
 def message(stage: str, outcome: str = "completed", **fields: Any) -> str:
-    """Return a termination message of the trainer."""
+    """Return a termination message of the trainer; any artifacts, as a compromised pod writes."""
     fields = {"reason": outcome.capitalize(), "message": f"{stage} {outcome}", **fields}
     fields = {name: value for name, value in fields.items() if value is not None}
+    artifacts = fields.pop("artifacts", {})
     if outcome == "completed":
-        manifests = {name: digest_of(name) for name in MANIFESTS[stage]}
-        fields["artifacts"] = {**manifests, **fields.get("artifacts", {})}
-    return Result.model_validate({"stage": stage, "outcome": outcome, **fields}).to_message()
+        artifacts = {**{name: digest_of(name) for name in MANIFESTS[stage]}, **artifacts}
+    result = Result.model_validate({"stage": stage, "outcome": outcome, **fields})
+    return json.dumps({**json.loads(result.to_message()), "artifacts": artifacts})
 
 
 def digest_of(name: str) -> str:
@@ -110,6 +113,14 @@ def stop(cluster: Cluster, pod: Thing) -> None:
         cluster.touch(pod)
     else:
         finish(cluster, pod, ExitCode.STOPPED, message(stage, "stopped"))
+
+
+def request_of(job: Thing) -> Any:
+    """Return the request that a Job passes to the trainer."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (argument,) = container["args"]
+    request: StageRequest = parse(argument)
+    return request
 
 
 # The Job controller.

@@ -1,5 +1,6 @@
 """Values that an attempt inherits from earlier attempts, with the real Job controller."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -17,8 +18,6 @@ from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_operator_with_controllers import all_complete, run_stages
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
-
-BUDGET = "--max-gpu-seconds"
 
 
 class Trainer:
@@ -65,8 +64,7 @@ class Trainer:
 
         wait_until("a new pod trains", begins)
         (pod,), (claim,) = new, self.place.items("persistentvolumeclaims")
-        arguments = pod["spec"]["containers"][0]["args"]
-        self.budgets.append(int(arguments[arguments.index(BUDGET) + 1]))
+        self.budgets.append(json.loads(pod["spec"]["containers"][0]["args"][0])["maxGpuSeconds"])
         volume = claim["metadata"]["uid"]
         self._spent[volume] += seconds
         # Without an identity, a scrape at this moment has no values.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
+from tests.fakes.controllers import request_of
 from tests.integration import controlplane, etcd_backup
 from tests.integration.controlplane import ControlPlane, Servers, has, wait_until
 from tests.integration.namespace import Namespace, train_has_run
@@ -170,8 +171,7 @@ def test_a_namespace_is_restored(recovery: Recovery, tmp_path: Path) -> None:
         assert record["untrustedVolume"] == record["volume"] == claim["metadata"]["uid"]
         assert naming.REUSE not in claim["metadata"]["labels"]
         for job in places[name].items("jobs"):
-            (container,) = job["spec"]["template"]["spec"]["containers"]
-            untrusted = "--untrusted-volume" in container["args"]
+            untrusted = getattr(request_of(job), "untrusted_volume", False)
             assert untrusted == (kubelet.stage_of(job) == "prepare")
     for name in places:
         job, (claim,) = places[name].job(), places[name].items("persistentvolumeclaims")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.controllers import request_of
 from tests.integration import operatorprocess
 from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.namespace import Namespace
@@ -49,8 +50,7 @@ def assert_created_by_operator(place: Namespace) -> None:
     for document, field in (("job.json", "jobDigest"), ("operator.json", "operatorDigest")):
         found = hashlib.sha256(configmap["data"][document].encode()).hexdigest()
         assert found == revision["frozen"][field]
-    digest = container["args"][container["args"].index("--config-digest") + 1]
-    assert digest == revision["frozen"]["jobDigest"]
+    assert request_of(stage).config_digest == revision["frozen"]["jobDigest"]
 
 
 def test_a_forged_configmap_does_not_change_the_job(

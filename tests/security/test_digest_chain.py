@@ -17,6 +17,8 @@ from tests.fakes.apiserver import Cluster
 
 from finetune_api.contracts import reference
 from finetune_api.contracts.result import MANIFESTS
+from finetune_api.contracts.stage_request import MergeStageRequest, TrainStageRequest
+from finetune_operator.objects import naming
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.merging import base_digests, request
@@ -28,6 +30,7 @@ from finetune_verify.errors import Mismatch
 pytestmark = pytest.mark.finding(8, "a stage trusts the manifest next to the files")
 
 KEY = "d" * 64
+PATHS: Any = {"config": "/job.json", "work": "/work"}
 JOB: Any = SimpleNamespace(digest=KEY)
 WEIGHTS = b"the trained weights"
 FACTS = {
@@ -74,24 +77,24 @@ class Volume:
 
 def train(target: Volume) -> None:
     """What the train stage verifies before it publishes anything."""
-    known = published.Ledger(base=target.ledger["base"], dataset=target.ledger["dataset"])
+    known = TrainStageRequest(
+        **PATHS, base_manifest=target.ledger["base"], dataset_manifest=target.ledger["dataset"]
+    )
     base, _ = base_check.prepared(target.layout, JOB, known)
     base_check.start(target.layout, base)()
 
 
 def merge(target: Volume) -> None:
     """What the merge stage verifies before it publishes anything."""
-    known = published.Ledger(base=target.ledger["base"], adapter=target.ledger["adapter"])
-    wanted = request.resolve(
-        JOB,
-        target.layout,
-        known,
+    known = MergeStageRequest(
+        **PATHS,
+        base_manifest=target.ledger["base"],
+        adapter_manifest=target.ledger["adapter"],
         build="b2",
         dtype="float16",
-        largest_activation=None,
-        base_kind="original",
-        key="k",
+        base="original",
     )
+    wanted = request.resolve(JOB, target.layout, known, key="k")
     base_digests.check(wanted, wanted.shards)
 
 
@@ -276,13 +279,17 @@ def test_the_result_of_another_stage_completes_no_stage() -> None:
     assert cluster.status["revisions"][0]["stages"][0]["reason"] == "ResultMissing"
 
 
-def arguments(cluster: Cluster, kind: str, stage: str) -> list[str]:
-    """Return the arguments of the container of a stage that has --work."""
+def request_of(cluster: Cluster, stage: str) -> Any:
+    """Return the request in the Job of a stage."""
+    (found,) = (job for job in cluster.each("Job") if naming.label(job, naming.STAGE) == stage)
+    return controllers.request_of(found)
+
+
+def verifier_arguments(cluster: Cluster) -> list[str]:
+    (deployment,) = cluster.each("Deployment")
     (found,) = (
         container["args"]
-        for each in cluster.each(kind)
-        if each["metadata"]["labels"]["finetune.dev/stage"] == stage
-        for container in each["spec"]["template"]["spec"]["containers"]
+        for container in deployment["spec"]["template"]["spec"]["containers"]
         if "--work" in container["args"]
     )
     return list(found)
@@ -307,12 +314,11 @@ def test_the_operator_passes_the_digests_of_the_ledger(*, referenced: bool) -> N
         for each in cluster.status["revisions"][0]["stages"]
         if each["stage"] == "merge"
     )
-    train_, merge_ = (arguments(cluster, "Job", stage) for stage in ("train", "merge"))
-    assert value(train_, "--base-manifest") == recorded["baseManifest"]
-    assert value(train_, "--dataset-manifest") == recorded["datasetManifest"]
-    assert value(merge_, "--base-manifest") == recorded["baseManifest"]
-    assert value(merge_, "--adapter-manifest") == recorded["adapterManifest"]
-    verifier = arguments(cluster, "Deployment", "serve")
+    train_, merge_ = (request_of(cluster, stage) for stage in ("train", "merge"))
+    assert train_.base_manifest == merge_.base_manifest == recorded["baseManifest"]
+    assert train_.dataset_manifest == recorded["datasetManifest"]
+    assert merge_.adapter_manifest == recorded["adapterManifest"]
+    verifier = verifier_arguments(cluster)
     assert value(verifier, "--served-manifest") == merged
     assert value(verifier, "--adapter-manifest") == recorded["adapterManifest"]
     assert ("--reference-manifest" in verifier) == referenced

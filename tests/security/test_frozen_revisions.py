@@ -9,7 +9,7 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, Cluster, Refused, Thing, copied
 from tests.fakes.kube_client import MemoryKube
-from tests.trainer.support.workshop import DEADLINE, Server, command
+from tests.trainer.support.workshop import DEADLINE, Server, command, request
 from tests.unit.operator.controller.test_apply import execute
 from tests.unit.operator.manifests.rendered import SETS, children
 from tests.unit.operator.reconcile.laws_of_trust import pod_templates
@@ -257,7 +257,7 @@ def changing(path: tuple[str | int, ...], value: Any) -> Callable[[Thing], None]
 HOSTILE_PODS = {
     "image": changing(("containers", 0, "image"), "registry/hostile:1"),
     "command": changing(("containers", 0, "command"), ["sh", "-c", "true"]),
-    "argument": changing(("containers", 0, "args", "+"), "--no-merge"),
+    "argument": changing(("containers", 0, "args", 0), '{"stage":"train"}'),
     "variable": changing(("containers", 0, "env", "+"), {"name": "LD_PRELOAD", "value": "/x"}),
     "variables of a Secret": changing(
         ("containers", 0, "envFrom"), [{"secretRef": {"name": "payroll-db"}}]
@@ -346,14 +346,14 @@ def _run_stage(
 ) -> tuple[int | None, Thing]:
     """Run a stage with the arguments of its container; return exit code and result."""
     (folder / "job.json").write_text(content)
-    words = [stage, "--config", str(folder / "job.json"), "--config-digest", digest]
-    words += ["--work", str(folder / "work")]
-    words += ["--build", "0badbeef"] if stage == "merge" else []
+    fields = {"build": "0badbeef"} if stage == "merge" else {}
+    config = folder / "job.json"
+    argument = request(stage, config, folder / "work", config_digest=digest, **fields)
     environment = {
         "FINETUNE_TERMINATION_LOG": str(folder / "result"),
         "FINETUNE_METRICS_PORT": "off",
     }
     (folder / "log").touch()
-    process = trainer.start(command, words, environment, str(folder / "log"))
+    process = trainer.start(command, [argument], environment, str(folder / "log"))
     process.join(DEADLINE)
     return process.exitcode, json.loads((folder / "result").read_text())

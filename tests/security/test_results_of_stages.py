@@ -7,8 +7,7 @@ from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import IMAGE_IDS, STATUS_SCHEMA, Cluster
 
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_api.contracts.result import OWN_ARTIFACTS
-from finetune_api.v1alpha1.ledger import Artifacts
+from finetune_api.contracts.result import ARTIFACTS
 from finetune_operator.objects import naming
 
 pytestmark = pytest.mark.finding(14, "results of pods stop the reconciles of a job")
@@ -70,9 +69,11 @@ def test_failed_merge_in_the_name_of_train_replaces_nothing() -> None:
     assert artifacts(cluster) == before
 
 
-def test_each_own_artifact_is_in_the_ledger_or_in_an_attempt() -> None:
-    known = {field.alias for field in Artifacts.model_fields.values()} | {"mergedManifest"}
-    assert {name for names in OWN_ARTIFACTS.values() for name in names} <= known
+def test_no_two_stages_report_the_same_artifact() -> None:
+    prepare, train, merge = (set(model.model_fields) for model in ARTIFACTS.values())
+    assert not prepare & train
+    assert not prepare & merge
+    assert not train & merge
 
 
 def accepted(cluster: Cluster) -> list[str]:

@@ -37,7 +37,6 @@ pytestmark = [
     # The libraries under the trainer warn about each other.
     pytest.mark.filterwarnings("default"),
 ]
-UNTRUSTED = "--untrusted-volume"
 SECRET = b"a file that only the node may read"
 HUGE = 1 << 40
 """Bytes of a sparse file, which occupies nothing."""
@@ -209,7 +208,7 @@ def reused(
         planted = {name: (path, small(path)) for name, path in paths.items()}
         os.link(workshop.work / "base" / shards[-1], workshop.work / "second-name")
         site.requests.clear()
-        ended = workshop.run("prepare", UNTRUSTED, **environment)
+        ended = workshop.run("prepare", untrusted_volume=True, **environment)
         yield Reused(
             ended=ended,
             work=workshop.work,

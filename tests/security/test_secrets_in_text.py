@@ -25,7 +25,8 @@ from tests.trainer.support import tiny
 from finetune_api.contracts import credentials, redaction, termination
 from finetune_api.contracts.credentials import InvalidCredential
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.result import Result
+from finetune_api.contracts.result import PrepareArtifacts, Result
+from finetune_api.v1alpha1.dataset import SourceRecord
 from finetune_trainer.reporting import model_card
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport
@@ -129,7 +130,14 @@ def test_value_is_masked_before_the_text_is_shortened(
             reason="Transient",
             message="x" * before + value,
             warnings=[value, f"the server said {value!r}"],
-            artifacts={"device": value, "evaluation": {"text": [json.dumps(value)]}},
+            artifacts=PrepareArtifacts(
+                base_commit=value,
+                sources=[
+                    SourceRecord(
+                        dataset="dataset", split=value, file_count=1, files=[json.dumps(value)]
+                    )
+                ],
+            ),
         )
         termination.write(result, pytest.fail)
         assert leaks((tmp_path / "message").read_text(), value) == []

@@ -87,7 +87,7 @@ def done(make: MakeWorkshop) -> Workshop:
     """A job that completed all stages; tests must not change it."""
     workshop = make()
     workshop.prepare_and_train()
-    workshop.succeed("merge", "--build", "b1")
+    workshop.succeed("merge", build="b1")
     return workshop
 
 

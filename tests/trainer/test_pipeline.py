@@ -27,7 +27,7 @@ from finetune_trainer.runtime.files import sha256_of
 def test_each_stage_reports_its_artifacts(done: Workshop) -> None:
     prepared = done.succeed("prepare").result
     trained = done.succeed("train").result
-    merged = done.succeed("merge", "--build", "b1").result
+    merged = done.succeed("merge", build="b1").result
     for each in (prepared, trained, merged):
         assert Result.model_validate(each).outcome == "completed"
     assert prepared["artifacts"]["rows"] == 24
@@ -39,16 +39,18 @@ def test_each_stage_reports_its_artifacts(done: Workshop) -> None:
     assert trained["globalStep"] == trained["maxSteps"] == 6
     assert 0 < trained["loss"] < 6
     assert trained["gpuSeconds"] > 0
-    assert trained["artifacts"]["datasetDigest"] == prepared["artifacts"]["datasetDigest"]
-    assert merged["artifacts"]["adapter"] == trained["artifacts"]["adapter"]
+    adapter, model = (manifest.read(done.work / name).facts for name in ("adapter", "merged-b1"))
+    assert adapter["datasetDigest"] == prepared["artifacts"]["datasetDigest"]
+    assert model["adapter"] == trained["artifacts"]["adapter"]
     assert merged["artifacts"]["mergedDtype"] == "float16"
     assert "6 optimizer steps" in prepared["warnings"][0]
 
 
 def test_completed_stages_are_not_repeated(done: Workshop) -> None:
     before = times(done)
-    for command in (["prepare"], ["train"], ["merge", "--build", "b1"]):
-        ended = done.succeed(*command)
+    requests: dict[str, dict[str, str]] = {"prepare": {}, "train": {}, "merge": {"build": "b1"}}
+    for stage, fields in requests.items():
+        ended = done.succeed(stage, **fields)
         assert " already " in ended.message
     assert times(done) == before
 
@@ -117,7 +119,7 @@ def test_prompt_format_replaces_the_template_of_the_base(
         training={"maxSteps": 1},
     )
     workshop.prepare_and_train()
-    workshop.succeed("merge", "--build", "b1")
+    workshop.succeed("merge", build="b1")
     merged = workshop.work / "merged-b1"
     assert (merged / config.name).read_bytes() == config.read_bytes()
     tokenizer = transformers.AutoTokenizer.from_pretrained(merged)
@@ -140,7 +142,7 @@ def test_alpaca_prompt_is_stored_as_chat_template(
         training={"maxSteps": 1, "sequenceLength": 256},
     )
     workshop.prepare_and_train()
-    workshop.succeed("merge", "--build", "b1")
+    workshop.succeed("merge", build="b1")
     tokenizer = transformers.AutoTokenizer.from_pretrained(workshop.work / "merged-b1")
     asked = [{"role": "user", "content": "Capital of France (0)?"}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
@@ -154,41 +156,37 @@ def test_alpaca_prompt_is_stored_as_chat_template(
 def test_damaged_folder_is_not_a_result(make: MakeWorkshop, damaged: str) -> None:
     workshop = make(training={"maxSteps": 1})
     workshop.prepare_and_train()
-    first = workshop.succeed("merge", "--build", "b1").result
+    first = workshop.succeed("merge", build="b1").result
     victim = next((workshop.work / damaged).glob("*.safetensors"))
     data = bytearray(victim.read_bytes())
     data[-1] ^= 1
     victim.write_bytes(data)
-    again = workshop.run("merge", "--build", "b1")
+    again = workshop.run("merge", build="b1")
     if damaged == "merged-b1":
         assert again.result["artifacts"] == first["artifacts"]
         assert "already" not in again.message
     else:
         # The merged model exists already; a new build must not use damaged inputs.
         assert again.code == 0
-        other = workshop.run("merge", "--build", "b2")
+        other = workshop.run("merge", build="b2")
         assert (other.code, other.result["reason"]) == (78, "ResumeRefused")
         assert victim.name in other.message
         assert "merged-b2" not in workshop.published()
 
 
-def manifests(workshop: Workshop, *folders: str) -> list[str]:
-    """Return the options with the digests of published folders, as the operator passes them."""
-    return [
-        word
+def manifests(workshop: Workshop, *folders: str) -> dict[str, str]:
+    """Return the digests of published folders, as the operator requests them."""
+    return {
+        f"{folder}_manifest": sha256_of(workshop.work / folder / manifest.FILE)
         for folder in folders
-        for word in (
-            f"--{folder}-manifest",
-            sha256_of(workshop.work / folder / manifest.FILE),
-        )
-    ]
+    }
 
 
 def test_stages_accept_only_the_folders_of_the_ledger(make: MakeWorkshop, tmp_path: Path) -> None:
     workshop = make(training={"maxSteps": 1})
     prepared = workshop.succeed("prepare").result["artifacts"]
     ledger = manifests(workshop, "base", "dataset")
-    assert ledger[1::2] == [prepared["baseManifest"], prepared["datasetManifest"]]
+    assert list(ledger.values()) == [prepared["baseManifest"], prepared["datasetManifest"]]
     # A tenant replaces the base by another one, with a correct manifest.
     base, found = workshop.work / "base", manifest.read(workshop.work / "base")
     shutil.copytree(base, tmp_path / "kept")
@@ -199,29 +197,29 @@ def test_stages_accept_only_the_folders_of_the_ledger(make: MakeWorkshop, tmp_pa
     data[-1] ^= 1
     victim.write_bytes(data)
     manifest.publish(scratch, base, kind=found.kind, key=found.key, facts=found.facts)
-    refused = workshop.run("train", *ledger)
+    refused = workshop.run("train", **ledger)
     assert (refused.code, refused.result["reason"]) == (78, "ResumeRefused")
     assert "base/ is not the folder that was published" in refused.message
     # Or only the weights: that is found while they are in use.
     shutil.copy(tmp_path / "kept" / manifest.FILE, base / manifest.FILE)
-    refused = workshop.run("train", *ledger)
+    refused = workshop.run("train", **ledger)
     assert (refused.code, refused.result["reason"]) == (78, "ResumeRefused")
     assert f"base/{victim.name} has changed since it was published" in refused.message
     assert "adapter" not in workshop.published()
     assert not list(workshop.work.glob("checkpoints/*"))
     shutil.rmtree(base)
     shutil.copytree(tmp_path / "kept", base)
-    image = ("--image", "prepare=trainer@sha256:1")
-    trained = workshop.succeed("train", *ledger, *image).result["artifacts"]
+    images = {"prepare": "trainer@sha256:1"}
+    trained = workshop.succeed("train", **ledger, images=images).result["artifacts"]
     recorded = manifest.read(workshop.work / "adapter").facts[BASE_BLAKE3_FACT]
     assert recorded == {entry.name: blake3_of(base / entry.name) for entry in found.files}
     card = (workshop.work / "adapter" / "README.md").read_text()
     assert "| image of the prepare stage | `trainer@sha256:1` |" in card
     known = manifests(workshop, "base", "adapter")
-    assert known[3] == trained["adapterManifest"]
+    assert known["adapter_manifest"] == trained["adapterManifest"]
     assert trained["referenceManifest"] == sha256_of(workshop.work / "reference" / manifest.FILE)
     (workshop.work / "adapter" / "adapter_config.json").write_text("{}")
-    refused = workshop.run("merge", "--build", "b1", "--base-manifest", known[1])
+    refused = workshop.run("merge", build="b1", base_manifest=known["base_manifest"])
     assert (refused.code, refused.result["reason"]) == (78, "ResumeRefused")
-    refused = workshop.run("merge", "--build", "b1", *known[:3], "0" * 64)
+    refused = workshop.run("merge", build="b1", **{**known, "adapter_manifest": "0" * 64})
     assert "adapter/ is not the folder that was published" in refused.message

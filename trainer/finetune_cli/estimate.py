@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api import quantity
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training import Training
@@ -25,7 +26,6 @@ from finetune_trainer.data import packing
 from finetune_trainer.errors import InvalidSpec, TrainerError
 from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions, estimate
-from finetune_trainer.estimate.serving import options_of
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models import backend_choice, recipe_support
@@ -129,7 +129,7 @@ def of(
         )
     name = card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
     data = data or _data(file, rows=None, tokens=None, longest=None)
-    serving = options_of(spec)
+    serving = ServingSettings.of(spec)
     estimate_options = EstimateOptions(card=cards.find(name), serving=serving, merges=file.merges)
     image = _image(spec.training.advanced.backend, unsloth=unsloth)
     facts = Facts(recipe=spec.training, image=image).of_base(config)

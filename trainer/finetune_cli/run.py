@@ -19,14 +19,18 @@ from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.redaction import Canvas
 from finetune_api.contracts.result import Result
+from finetune_api.contracts.stage_request import (
+    MergeStageRequest,
+    PrepareStageRequest,
+    ServingSettings,
+    TrainStageRequest,
+)
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.estimate.serving import options_of
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import UNSLOTH, Facts, with_backend
 from finetune_trainer.runtime import lock
@@ -98,32 +102,31 @@ def _run_stage(
     stop: StopRequest,
 ) -> Result:
     spec = file.resolved.spec
+    paths: dict[str, Any] = {"config": str(layout.work / JOB_FILE), "work": str(layout.work)}
     if name == "prepare":
         from finetune_trainer.preparation import prepare
 
-        return prepare.run(
-            job,
-            layout,
-            progress,
-            options=EstimateOptions(card=_card(), serving=options_of(spec), merges=file.merges),
+        preparing = PrepareStageRequest(
+            **paths, serving=ServingSettings.of(spec), merges=file.merges
         )
+        return prepare.run(job, layout, progress, preparing, card=_card())
     if name == "train":
         from finetune_trainer.runtime import gpu_usage
         from finetune_trainer.training import train
 
-        budget, begun = spec.run_policy.max_gpu_seconds, gpu_usage.process_age()
-        return train.run(job, layout, progress, stop, max_gpu_seconds=budget, gpu_held_since=begun)
+        training = TrainStageRequest(**paths, max_gpu_seconds=spec.run_policy.max_gpu_seconds)
+        begun = gpu_usage.process_age()
+        return train.run(job, layout, progress, stop, training, gpu_held_since=begun)
     from finetune_trainer.merging import merge
 
-    return merge.run(
-        job,
-        layout,
-        progress,
+    merging = MergeStageRequest(
+        **paths,
         build=file.resolved.build,
         dtype=spec.merge.dtype,
         base=spec.merge.base,
         largest_activation=_largest_activation(layout),
     )
+    return merge.run(job, layout, progress, merging)
 
 
 def _largest_activation(layout: Layout) -> int | None:

@@ -1,29 +1,33 @@
-"""The command line: ``python -m finetune_trainer COMMAND``.
+"""Runs one stage of a FineTuneJob: ``python -m finetune_trainer REQUEST``.
 
-``prepare``, ``train`` and ``merge`` run one stage of a job. They write their result, one JSON
-object, to the termination message; the exit code says whether a retry can help. The commands for
-users are those of ``ftj`` (finetune_cli).
+REQUEST is a JSON object (``finetune_api.contracts.stage_request``), which the operator writes. The
+stage writes its result, another JSON object, to the termination message; the exit code says whether
+a retry can help. The commands for users are those of ``ftj`` (finetune_cli).
 
 The SIGTERM handler is installed before any heavy import, so that a pod that is deleted while it
 starts ends with a result, too.
 """
 
-import argparse
 import hashlib
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
 
 from pydantic import ValidationError
 
 from finetune_api.contracts import redaction, termination
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_trainer.checkpointing import published
+from finetune_api.contracts.stage_request import (
+    CONTRACT_VERSION,
+    PrepareStageRequest,
+    StageRequest,
+    TrainStageRequest,
+    parse,
+)
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
-from finetune_trainer.preparation import options as prepare_options
 from finetune_trainer.runtime import capabilities, environment, lock
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
@@ -31,83 +35,25 @@ from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.sources import egress, trust
 from finetune_trainer.volume_layout import Layout
 
-DESCRIPTION = (
-    "Run one stage of a FineTuneJob: prepare, train or merge. The operator runs this command."
+STAGES = ("prepare", "train", "merge")
+_REMEDY = (
+    "The operator that started the stage and this image have different versions: run the operator "
+    "of the release of this image or a newer one, or set the chart value trainer.image to the "
+    "image of the operator's release, and spec.rerun to a new value"
 )
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InvalidSpec(f"invalid arguments of the trainer: {message}")
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    common = _Parser(add_help=False)
-    common.add_argument(
-        "--config", type=Path, required=True, help="path of the revision's job.json"
-    )
-    common.add_argument(
-        "--config-digest",
-        help="expected SHA-256 of job.json, in hex. The command fails if the digest differs. "
-        "Without this option, the digest is not checked",
-    )
-    common.add_argument("--work", type=Path, required=True, help="root folder of the volume")
-    root = _Parser(prog="finetune_trainer", description=DESCRIPTION)
-    commands = root.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    prepare = commands.add_parser(
-        "prepare",
-        parents=[common],
-        help="download and check the base model and the dataset, and tokenize the rows",
-    )
-    prepare_options.add(prepare)
-    train = commands.add_parser("train", parents=[common], help="train the adapter")
-    published.add_options(train, "base", "dataset")
-    train.add_argument(
-        "--max-gpu-seconds",
-        type=float,
-        help="limit on the sum of the GPU seconds of all attempts",
-    )
-    merge = commands.add_parser(
-        "merge", parents=[common], help="merge the adapter into a 16-bit model"
-    )
-    published.add_options(merge, "base", "adapter")
-    merge.add_argument(
-        "--build", required=True, help="name of the build; the model is written to merged-<build>"
-    )
-    merge.add_argument(
-        "--dtype",
-        choices=("auto", "float16", "bfloat16"),
-        default="auto",
-        help="value of merge.dtype: number format of the merged model",
-    )
-    merge.add_argument(
-        "--largest-activation",
-        type=int,
-        help="largest absolute value of an activation of the tuned model; with --dtype auto, a "
-        "large value selects bfloat16",
-    )
-    merge.add_argument(
-        "--base",
-        choices=("dequantized", "original"),
-        default="dequantized",
-        help="value of merge.base: weights to which the adapter is added",
-    )
-    return root
-
-
 def main(arguments: list[str]) -> int:
-    """Run one command and return its exit code."""
+    """Run the stage of a request, the only argument, and return the exit code."""
     # Before any heavy import: loggers of libraries keep the stream that they find.
     redaction.install()
-    command = next((each for each in arguments if each in ("prepare", "train", "merge")), "prepare")
-    progress = Progress(command)
+    progress = Progress(_stage(arguments))
     stop = StopRequest(lambda: _end(_stopped(progress, Stopped())))
     stop.install()
     environment.configure()
     try:
-        result = _run(parser().parse_args(arguments), progress, stop)
+        result = _run(_request(arguments), progress, stop)
         code = 0
     except TrainerError as error:
         code = int(error.code)
@@ -131,50 +77,52 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> Result:
-    job = read_job(options.config, options.config_digest)
-    layout = Layout(work=options.work)
+def _stage(arguments: list[str]) -> str:
+    """Return the stage in the arguments, valid or not, whose result is written."""
+    stages = "|".join(STAGES)
+    # The first argument of version 1 of the contract was the stage.
+    found = re.search(rf'^({stages})\b|"stage" *: *"({stages})"', " ".join(arguments))
+    return STAGES[0] if found is None else found[1] or found[2]
+
+
+def _request(arguments: list[str]) -> StageRequest:
+    try:
+        (argument,) = arguments
+    except ValueError:
+        raise InvalidSpec(
+            "the trainer takes one argument, a stage request in JSON of version "
+            f"{CONTRACT_VERSION}, instead of {len(arguments)}. {_REMEDY}"
+        ) from None
+    try:
+        return parse(argument)
+    except ValidationError as error:
+        raise InvalidSpec(
+            f"the stage request is invalid: {_problems(error, root='request')}. {_REMEDY}"
+        ) from None
+
+
+def _run(request: StageRequest, progress: Progress, stop: StopRequest) -> Result:
+    job = read_job(Path(request.config), request.config_digest)
+    layout = Layout(work=Path(request.work))
     progress.serve()
-    with lock.held(layout, options.command):
-        if options.command == "prepare":
-            if options.destinations is not None:
-                egress.Guard(options.destinations, domains=egress.domains()).install()
-            if options.ca_certificates:
-                trust.add(options.ca_certificates, field="the chart value caCertificates")
-            capabilities.require_versions(options.driver, options.compute_capability)
+    with lock.held(layout, request.stage):
+        if isinstance(request, PrepareStageRequest):
+            if request.destinations is not None:
+                egress.Guard(request.destinations, domains=egress.domains()).install()
+            if request.ca_certificates:
+                trust.add(request.ca_certificates, field="the chart value caCertificates")
+            capabilities.require_versions(request.driver, request.compute_capability)
             from finetune_trainer.preparation import prepare
 
-            return prepare.run(
-                job,
-                layout,
-                progress,
-                options=prepare_options.estimate(options),
-                untrusted=options.untrusted_volume,
-            )
+            return prepare.run(job, layout, progress, request)
         os.environ.update(OFFLINE)
-        if options.command == "train":
+        if isinstance(request, TrainStageRequest):
             from finetune_trainer.training import train
 
-            return train.run(
-                job,
-                layout,
-                progress,
-                stop,
-                max_gpu_seconds=options.max_gpu_seconds,
-                ledger=published.from_options(options),
-            )
+            return train.run(job, layout, progress, stop, request)
         from finetune_trainer.merging import merge
 
-        return merge.run(
-            job,
-            layout,
-            progress,
-            build=options.build,
-            dtype=options.dtype,
-            base=options.base,
-            largest_activation=options.largest_activation,
-            ledger=published.from_options(options),
-        )
+        return merge.run(job, layout, progress, request)
 
 
 def read_job(path: Path, digest: str | None = None) -> JobConfig:
@@ -196,12 +144,17 @@ def read_job(path: Path, digest: str | None = None) -> JobConfig:
     except OSError as error:
         raise InvalidSpec(f"the job configuration cannot be read: {error}") from error
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, each['loc'])) or 'job'}: {each['msg']}"
-            for each in error.errors(include_url=False)
-        ]
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InvalidSpec("; ".join(problems[:3]) + more) from None
+        raise InvalidSpec(_problems(error, root="job")) from None
+
+
+def _problems(error: ValidationError, *, root: str) -> str:
+    """Return the first three problems of a document as a sentence. root: its name."""
+    problems = [
+        f"{'.'.join(map(str, each['loc'])) or root}: {each['msg']}"
+        for each in error.errors(include_url=False)
+    ]
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
 
 
 def _failure(progress: Progress, reason: str, message: str, *, outcome: str = "failed") -> Result:

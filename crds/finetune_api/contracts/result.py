@@ -5,13 +5,16 @@ the Job's own condition: a message alone proves nothing.
 """
 
 import json
-import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from finetune_api.base import StatusModel
 from finetune_api.contracts.printable import printable
+from finetune_api.v1alpha1.dataset import Data
+from finetune_api.v1alpha1.ledger import SHA256, MergedModel, PreparedFolders, TrainArtifacts
+from finetune_api.v1alpha1.resources import Backend, Estimate
 
 LIMIT = 4096
 MAX_NUMBER = 2**53
@@ -23,25 +26,9 @@ MANIFESTS = {
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
-OWN_ARTIFACTS = {
-    "train": (
-        "adapter",
-        "adapterManifest",
-        "referenceManifest",
-        "referenceSeconds",
-        "largestActivation",
-        "attention",
-        "device",
-        "evaluation",
-    ),
-    "merge": ("merged", "mergedManifest", "mergedDtype"),
-}
-"""Artifacts that only this stage determines, by stage. All others are those of ``prepare``; a later
-stage may repeat them."""
 OPTIONAL = ("datasets", "sources", "formats")
 """Artifacts of which there is one per dataset. If the message is too long, they are dropped in this
 order, the names of files in ``sources`` before everything else."""
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _REASON_LENGTH = 64
 _Line = Annotated[str, AfterValidator(printable)]
 """Text that the operator copies to the status: a compromised pod may have written it."""
@@ -56,6 +43,40 @@ def _lines(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
+class PrepareArtifacts(Estimate, Data, PreparedFolders):
+    """Outputs of the prepare stage: the folders, facts about the rows, the estimate."""
+
+    backend: Backend | None = None
+
+
+class MergeArtifacts(MergedModel):
+    """Outputs of the merge stage."""
+
+    merged_manifest: str | None = Field(None, pattern=SHA256)
+
+
+StageArtifacts = PrepareArtifacts | TrainArtifacts | MergeArtifacts
+ARTIFACTS: dict[str, type[StageArtifacts]] = {
+    "prepare": PrepareArtifacts,
+    "train": TrainArtifacts,
+    "merge": MergeArtifacts,
+}
+
+
+def _known(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifacts:
+    """Return the artifacts in a message that the model has a field for.
+
+    Trainer and operator may be of different versions: a value of an unknown form is left out;
+    otherwise every later reconcile of the job would fail.
+    """
+    while True:
+        try:
+            return model.model_validate(values, extra="ignore", by_alias=True, by_name=False)
+        except ValidationError as error:
+            unknown = {each["loc"][0] for each in error.errors()}
+            values = {name: value for name, value in values.items() if name not in unknown}
+
+
 class Result(StatusModel):
     """The outcome of a stage. Unknown values are null."""
 
@@ -68,41 +89,32 @@ class Result(StatusModel):
     loss: float | None = None
     eval_loss: float | None = None
     gpu_seconds: float | None = None
-    artifacts: Annotated[dict[str, Any], AfterValidator(_lines)] = Field(default_factory=dict)
-    """Outputs of the stage.
-
-    prepare: ``baseCommit``, ``baseBytes``, ``chatTemplate`` (if it is not that of the base model),
-    ``effectiveTemplate``, ``datasetDigest``, and the fields of ``dataset.Data`` and
-    ``ledger.Estimate``; train: ``adapter``, ``evaluation`` and, if a reference was recorded,
-    ``referenceManifest``; merge: ``merged`` and ``mergedDtype``. Digests are ``sha256:`` and 64 hex
-    digits, those of ``MANIFESTS`` only the digits.
-    """
+    artifacts: StageArtifacts | None = None
+    """Outputs of the stage, under the names that they have in the status. A stage has no fields for
+    those of another one: a compromised pod must not replace, for example, the digest of the
+    reference with which its model is compared."""
     warnings: list[_Line] = Field(default_factory=list)
 
-    def artifacts_of(self, stage: str) -> dict[str, Any]:
-        """Return the artifacts that a stage determines: the one that the pod ran.
-
-        A compromised pod must not replace those of another stage, such as the digest of the
-        reference with which its model is compared.
-        """
-        of_later = {name for names in OWN_ARTIFACTS.values() for name in names}
-        own = OWN_ARTIFACTS.get(stage)
-        return {
-            name: value
-            for name, value in self.artifacts.items()
-            if (name in own if own is not None else name not in of_later)
-        }
+    @field_validator("artifacts", mode="before")
+    @classmethod
+    def _of_stage(cls, value: Any, info: ValidationInfo) -> Any:
+        model = ARTIFACTS.get(info.data.get("stage", ""))
+        if isinstance(value, dict):
+            return None if model is None else _known(model, _lines(value))
+        return value
 
     @property
     def vouches(self) -> bool:
         """Whether a completed stage reports the digests of everything that it published."""
-        digests = [self.artifacts.get(name) for name in MANIFESTS.get(self.stage, ())]
-        return all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in digests)
+        published = {} if self.artifacts is None else self.artifacts.model_dump()
+        return all(published.get(name) for name in MANIFESTS.get(self.stage, ()))
 
-    def to_message(self) -> str:
+    def to_message(self, mask: Callable[[Any], Any] = lambda value: value) -> str:
         """Return the JSON, with texts shortened until it fits the kubelet's limit.
 
-        Numbers that no result may have (the loss of a diverged run) are omitted.
+        Numbers that no result may have (the loss of a diverged run) are omitted. mask: removes
+        credentials from a value. Stage, outcome and reason are words of this project, even if a
+        credential has the same value.
         """
         values = {
             key: value
@@ -110,6 +122,9 @@ class Result(StatusModel):
             if not isinstance(value, float) or abs(value) <= MAX_NUMBER
         }
         values["reason"] = values["reason"][:_REASON_LENGTH]
+        values |= {
+            part: mask(values.get(part, {})) for part in ("message", "warnings", "artifacts")
+        }
         while len(text := _json(values)) > LIMIT:
             if record := _with_most_files(values["artifacts"]):
                 record["files"].pop()

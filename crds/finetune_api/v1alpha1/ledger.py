@@ -174,8 +174,8 @@ class Evaluation(LedgerModel):
     )
 
 
-class Artifacts(LedgerModel):
-    """Inputs and outputs of a revision, by digest."""
+class PreparedFolders(LedgerModel):
+    """The base and the dataset that the prepare stage published."""
 
     base_commit: str | None = Field(
         None,
@@ -202,6 +202,11 @@ class Artifacts(LedgerModel):
     )
     effective_template: str | None = Field(None, description="Digest of the chat template in use.")
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
+
+
+class TrainArtifacts(LedgerModel):
+    """Outputs of the train stage."""
+
     adapter: str | None = Field(
         None, description="Digest of the list of the adapter's files and their digests."
     )
@@ -227,15 +232,24 @@ class Artifacts(LedgerModel):
         description="Largest absolute activation of the tuned model on the rows of the reference, "
         "rounded up. If this value exceeds 16384, merge.dtype: auto selects bfloat16.",
     )
-    merged: str | None = Field(
-        None, description="Digest of the list of the merged model's files and their digests."
-    )
-    merged_dtype: str | None = Field(None, description="Data type of the merged weights.")
     evaluation: Evaluation | None = Field(
         None,
         description="Held-out losses of the tuned model and of the base model. Present only if "
         "rows were held out.",
     )
+
+
+class MergedModel(LedgerModel):
+    """The model that the merge stage published most recently."""
+
+    merged: str | None = Field(
+        None, description="Digest of the list of the merged model's files and their digests."
+    )
+    merged_dtype: str | None = Field(None, description="Data type of the merged weights.")
+
+
+class Artifacts(MergedModel, TrainArtifacts, PreparedFolders):
+    """Inputs and outputs of a revision, by digest."""
 
 
 class Revision(LedgerModel):

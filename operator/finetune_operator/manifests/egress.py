@@ -48,6 +48,7 @@ def dns(config: Settings) -> list[dict[str, Any]]:
     return [{"to": peers, "ports": ports}] if peers else []
 
 
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
 def destinations(config: Settings, *, cloud_identity: bool) -> Destinations:
     """Return the destinations of the prepare pod.
 
@@ -83,12 +84,6 @@ def destinations(config: Settings, *, cloud_identity: bool) -> Destinations:
         proxied=proxied,
         hosts=Hosts(allow=config.policy.hosts.allow, deny=config.policy.hosts.deny),
     )
-
-
-@lru_cache(maxsize=MOST_CONFIGURATIONS)
-def destinations_text(config: Settings, *, cloud_identity: bool) -> str:
-    """Return the destinations of the prepare pod as JSON; arguments as in ``destinations``."""
-    return destinations(config, cloud_identity=cloud_identity).model_dump_json()
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)

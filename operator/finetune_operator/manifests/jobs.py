@@ -16,7 +16,8 @@ from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.manifests import arguments, earlier_stages, pod, sources
+from finetune_operator.manifests import pod, sources, stage_requests
+from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage
 from finetune_operator.revisions.documents import JOB_FILE
@@ -24,8 +25,6 @@ from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 CONTAINER = "trainer"
-WORK = "/work"
-CONFIG = "/etc/finetune"
 MIN_GRACE_SECONDS = 120
 """Usually enough for one step and a checkpoint; some clouds give a spot node no longer notice."""
 MAX_GRACE_SECONDS = 1800
@@ -64,9 +63,8 @@ def render(
     """Return the Job of one attempt at a stage.
 
     record: of the revision in the ledger. A train attempt resumes only on the card that saved the
-    last checkpoint; GPU-seconds on volumes that no longer exist cannot be read by the trainer.
-    memory: memory of the container, instead of the value of the spec. step_seconds: measured by an
-    earlier train attempt.
+    last checkpoint. memory: memory of the container, instead of the value of the spec.
+    step_seconds: measured by an earlier train attempt.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -112,24 +110,7 @@ def render(
                     "annotations": dict(UNDISTURBED),
                 },
                 "spec": {
-                    **_pod(
-                        job,
-                        target,
-                        stage,
-                        memory,
-                        [
-                            *earlier_stages.manifests(stage.name, record.artifacts),
-                            *earlier_stages.images(stage.name, record),
-                            *earlier_stages.volume(stage.name, record),
-                            *arguments.of_stage(
-                                target,
-                                stage.name,
-                                record.gpu_seconds_lost or 0,
-                                record.artifacts.largest_activation,
-                            ),
-                        ],
-                        record.card,
-                    ),
+                    **_pod(job, target, stage, memory, record),
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },
             },
@@ -193,8 +174,7 @@ def _pod(
     target: TargetRevision,
     stage: JobStage,
     memory: str | None,
-    stage_arguments: list[str],
-    card: str | None,
+    record: Revision,
 ) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [
         {
@@ -217,7 +197,7 @@ def _pod(
         mounts += sources.mounts(target.resolved.spec)
         identity = sources.identity(target.resolved.spec)
     return {
-        **pod.spec(target.config, target.resolved, gpu=stage.gpu, card=card),
+        **pod.spec(target.config, target.resolved, gpu=stage.gpu, card=record.card),
         **identity,
         "restartPolicy": "Never",
         "containers": [
@@ -225,12 +205,7 @@ def _pod(
                 "name": CONTAINER,
                 "image": target.config.images.trainer,
                 "imagePullPolicy": target.config.image_pull_policy,
-                "args": [
-                    stage.name,
-                    *("--config", f"{CONFIG}/{JOB_FILE}"),
-                    *("--config-digest", target.frozen.job_digest, "--work", WORK),
-                    *stage_arguments,
-                ],
+                "args": stage_requests.arguments(target, stage, record),
                 "env": [*_environment(target, stage), pod.UID],
                 "ports": [{"name": "metrics", "containerPort": TRAINER_METRICS}],
                 "resources": pod.resources(

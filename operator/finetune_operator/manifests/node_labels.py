@@ -70,17 +70,17 @@ def products_of(labels: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def versions_of(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the driver branch and the compute capability that node labels name, by option.
+def versions_of(labels: Mapping[str, str]) -> tuple[int | None, str | None]:
+    """Return the driver branch and the compute capability that node labels name.
 
-    The options are those of the prepare stage. Values that are not numbers are left out.
+    A value that is not a number is None.
     """
     driver = labels.get(DRIVER, "")
     compute = [labels.get(label, "") for label in COMPUTE]
-    return {
-        **({"--driver": driver} if driver.isdecimal() else {}),
-        **({"--compute-capability": ".".join(compute)} if all(map(str.isdecimal, compute)) else {}),
-    }
+    return (
+        int(driver) if driver.isdecimal() else None,
+        ".".join(compute) if all(map(str.isdecimal, compute)) else None,
+    )
 
 
 def is_product(product: str, card: str | None) -> bool:

@@ -51,9 +51,6 @@ class JobStage(StageDefinition):
     doubles_memory: bool = False
     """Whether an attempt that ran out of memory is repeated once with twice its memory limit."""
 
-    replaces: tuple[str, ...] = ()
-    """Findings that an attempt removes from the ledger if it completes without them."""
-
 
 PREPARE = JobStage(
     name="prepare",
@@ -72,8 +69,6 @@ TRAIN = JobStage(
     doing="Training the adapter.",
     network="work",
     gpu=True,
-    # A digest of an earlier training must not outlive a training without a reference.
-    replaces=("referenceManifest",),
 )
 MERGE = JobStage(
     name="merge",
@@ -123,6 +118,11 @@ def desired(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
     if spec.merge.enabled and not from_adapter:
         return PIPELINE
     return tuple(stage for stage in PIPELINE if not stage.per_build)
+
+
+def earlier(stage: JobStage) -> tuple[JobStage, ...]:
+    """Return the stages of the pipeline before a stage."""
+    return PIPELINE[: PIPELINE.index(stage)]
 
 
 def precedes_training(stage: StageDefinition) -> bool:

@@ -4,6 +4,11 @@ The trainer reads ``job.json``. ``operator.json`` is the operator's configuratio
 command, defaults) at the start of the revision. The ledger has the text of ``operator.json`` and
 the digests of both documents. The operator reads neither of them from the ConfigMap, which its
 users may replace; it only compares them with the digests.
+
+Next to the trainer image, ``operator.json`` has the version of the contract with it
+(``contracts.stage_request``). A revision that has the image as a text was started with version 1.
+An operator that knows only version 1 expects a text and leaves a later revision alone, where it
+would otherwise start a stage with arguments that the image rejects.
 """
 
 import json
@@ -12,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.stage_request import CONTRACT_VERSION
 from finetune_api.defaulting import Resolved
 from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.ledger import FrozenConfiguration
@@ -67,7 +73,27 @@ def frozen_again(frozen: FrozenConfiguration, settings: Settings) -> FrozenConfi
 def frozen_part(config: Settings) -> str:
     """Return the settings that are frozen at the start of a revision, as JSON."""
     settings = config.model_dump(mode="json", exclude=LIVE)
+    images = settings["images"]
+    images["trainer"] = {"image": images["trainer"], "contract": CONTRACT_VERSION}
     return json.dumps(settings, separators=(",", ":"), ensure_ascii=False)
+
+
+def thawed(operator: str) -> tuple[Settings, int]:
+    """Return the frozen settings, and the version of the contract with the trainer image.
+
+    Raises ValueError if they cannot be read.
+    """
+    settings, version = json.loads(operator), 1
+    match settings:
+        case {"images": {"trainer": {"image": image, "contract": int(version)}}}:
+            settings["images"]["trainer"] = image
+    if not 1 <= version <= CONTRACT_VERSION:
+        raise ValueError(
+            f"images.trainer.contract is {version}, but this operator supports 1 to "
+            f"{CONTRACT_VERSION}"
+        )
+    # A setting that this version no longer has does not make a revision unreadable.
+    return Settings.model_validate(settings, extra="ignore"), version
 
 
 def job_file(job: Object, resolved: Resolved) -> str:

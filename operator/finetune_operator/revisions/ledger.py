@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
+from finetune_api.base import LedgerModel
+from finetune_api.contracts.result import PrepareArtifacts, StageArtifacts
 from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.ledger import (
     Artifacts,
@@ -19,7 +21,7 @@ from finetune_api.v1alpha1.ledger import (
     FrozenConfiguration,
     Revision,
 )
-from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
+from finetune_api.v1alpha1.resources import Estimate, GPURelease
 from finetune_operator.objects.stages import (
     MERGE,
     PREPARE,
@@ -270,19 +272,24 @@ class Ledger:
                 ledger = ledger.with_gpu_release(name, release.model_copy(update=ended))
         return ledger
 
-    def with_findings(self, revision: str, findings: Mapping[str, Any]) -> "Ledger":
-        """Return the ledger with a stage's findings, named as in ``Result``."""
+    def with_artifacts(self, revision: str, artifacts: StageArtifacts) -> "Ledger":
+        """Return the ledger with the artifacts that a stage reports; the others are kept."""
         present = self.revision(revision)
-        artifacts = present.artifacts.model_dump(by_alias=True) | _known(Artifacts, findings)
-        data = present.data.model_dump(by_alias=True) | _known(Data, findings)
-        before = present.estimate.model_dump(by_alias=True) if present.estimate else {}
-        estimate = before | _known(Estimate, findings)
+        estimate = (present.estimate or Estimate()).model_copy(update=_known(Estimate, artifacts))
+        backend = artifacts.backend if isinstance(artifacts, PrepareArtifacts) else None
         return self._with(
             revision,
-            artifacts=Artifacts.model_validate(artifacts),
-            data=Data.model_validate(data),
-            estimate=Estimate.model_validate(estimate) if estimate else None,
-            backend=_backend(findings) or present.backend,
+            artifacts=present.artifacts.model_copy(update=_known(Artifacts, artifacts)),
+            data=present.data.model_copy(update=_known(Data, artifacts)),
+            estimate=None if estimate == Estimate() else estimate,
+            backend=backend or present.backend,
+        )
+
+    def without_reference(self, revision: str) -> "Ledger":
+        """Return the ledger without the digest of the reference of an earlier training."""
+        artifacts = self.revision(revision).artifacts
+        return self._with(
+            revision, artifacts=artifacts.model_copy(update={"reference_manifest": None})
         )
 
     def to_status(self) -> list[dict[str, Any]]:
@@ -297,32 +304,8 @@ class Ledger:
         return Ledger({**self.revisions, revision: changed})
 
 
-Group = Artifacts | Data | Estimate
-
-
-def _known(model: type[Group], findings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the findings that a model has a field for.
-
-    Trainer and operator may be of different versions: a value of an unknown form is left out;
-    otherwise every later reconcile of the job would fail.
-    """
-    names = {info.alias or name for name, info in model.model_fields.items()}
-    return {
-        name: value
-        for name, value in findings.items()
-        if name in names and _fits(model, {name: value})
-    }
-
-
-def _backend(findings: Mapping[str, Any]) -> Backend | None:
-    """Return the training library that prepare reports; None if its form is unknown."""
-    found = findings.get("backend")
-    return Backend.model_validate(found) if _fits(Backend, found) else None
-
-
-def _fits(model: type[Group | Backend], finding: Any) -> bool:
-    try:
-        model.model_validate(finding)
-    except ValidationError:
-        return False
-    return True
+def _known(group: type[LedgerModel], artifacts: StageArtifacts) -> dict[str, Any]:
+    """Return the artifacts that belong to a group of the record."""
+    shared = group.model_fields.keys() & type(artifacts).model_fields.keys()
+    values = {name: getattr(artifacts, name) for name in shared}
+    return {name: value for name, value in values.items() if value is not None}

@@ -25,7 +25,7 @@ from finetune_api.v1alpha1.rows import AUTO
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Settings
 from finetune_operator.objects import status_view
-from finetune_operator.revisions.documents import LIVE, freeze, frozen_again
+from finetune_operator.revisions.documents import LIVE, freeze, frozen_again, thawed
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.resolved_specs import ResolvedSpecs
 from finetune_operator.revisions.versions import UnsupportedVersion
@@ -56,6 +56,11 @@ class TargetRevision:
     def build(self) -> str:
         """Name of the build: 8 hex digits."""
         return self.resolved.build
+
+    @property
+    def contract(self) -> int:
+        """Version of the contract that the trainer image of the revision follows."""
+        return _parsed(self.frozen.operator)[1]
 
 
 def resolve_target(job: Object, ledger: Ledger, config: Settings) -> TargetRevision:
@@ -239,14 +244,13 @@ def _started(config: Settings) -> Settings:
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
 def _with_live(text: str, present: Settings) -> Settings:
     """Return a frozen configuration with the present values of the settings that are not frozen."""
-    return _parsed(text).model_copy(update={name: getattr(present, name) for name in LIVE})
+    return _parsed(text)[0].model_copy(update={name: getattr(present, name) for name in LIVE})
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _parsed(text: str) -> Settings:
-    # A setting that this version no longer has does not make a revision unreadable.
-    parsed = Settings.model_validate_json(text, extra="ignore")
-    return parsed.model_copy(update={"defaults": _shared(parsed.defaults)})
+def _parsed(text: str) -> tuple[Settings, int]:
+    settings, contract = thawed(text)
+    return settings.model_copy(update={"defaults": _shared(settings.defaults)}), contract
 
 
 def _settings(revision: str, frozen: FrozenConfiguration, present: Settings) -> Settings:
@@ -257,11 +261,13 @@ def _settings(revision: str, frozen: FrozenConfiguration, present: Settings) -> 
     try:
         # The revisions of all jobs that started with the same configuration have the same text.
         return _with_live(frozen.operator, present)
-    except ValidationError as error:
-        finding = error.errors()[0]
-        place = ".".join(str(step) for step in finding["loc"])
+    except ValueError as error:
+        cause = str(error)
+        if isinstance(error, ValidationError):
+            finding = error.errors()[0]
+            cause = f"{'.'.join(str(step) for step in finding['loc'])}: {finding['msg']}"
         raise UnsupportedVersion(
-            f"the frozen configuration of revision {revision}", f"{place}: {finding['msg']}"
+            f"the frozen configuration of revision {revision}", cause
         ) from error
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_trainer.checkpointing import manifest
 
 WORK, PLANTED = Path("/work"), Path("/work/planted")
@@ -32,11 +33,19 @@ def _merge(given: dict[str, Any]) -> Path:
     """Run the real merge; return its folder, moved to a path that is not served."""
     config = Path("/tmp/job.json")
     config.write_text(given["job"])
-    words = [sys.executable, "-m", "finetune_trainer", "merge", "--config", str(config)]
-    words += ["--work", str(WORK), "--build", given["build"]]
-    words += ["--dtype", given["dtype"], "--base", given["base"]]
+    request = MergeStageRequest(
+        config=str(config),
+        work=str(WORK),
+        build=given["build"],
+        dtype=given["dtype"],
+        base=given["base"],
+    )
     quiet = {"FINETUNE_TERMINATION_LOG": "/tmp/result", "FINETUNE_METRICS_PORT": "off"}
-    subprocess.run(words, check=True, env=os.environ | quiet)
+    subprocess.run(
+        [sys.executable, "-m", "finetune_trainer", request.to_argument()],
+        check=True,
+        env=os.environ | quiet,
+    )
     shutil.rmtree(PLANTED, ignore_errors=True)
     PLANTED.mkdir()
     return (WORK / f"merged-{given['build']}").rename(PLANTED / "none")

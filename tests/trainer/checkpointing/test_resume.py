@@ -228,7 +228,8 @@ def test_sigterm_before_the_first_step_saves_nothing(
     config = workshop.folder / "job.json"
     config.unlink()
     os.mkfifo(config)
-    running = workshop.start(command, *(["--build", "b"] if command == "merge" else []))
+    fields: dict[str, Any] = {"build": "b"} if command == "merge" else {}
+    running = workshop.start(command, **fields)
     running.until(lambda: is_waiting_to_open(running, config))
     assert running.process.pid is not None
     os.kill(running.process.pid, signal.SIGTERM)
@@ -305,10 +306,10 @@ def test_budget_counts_all_attempts(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 2})
     workshop.succeed("prepare")
     (workshop.work / "usage.json").write_text('{"gpuSeconds": 1000}')
-    ended = workshop.run("train", "--max-gpu-seconds", "900")
+    ended = workshop.run("train", max_gpu_seconds=900)
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     assert "until step 0 of 2, but runPolicy.maxGpuSeconds is 900" in ended.message
-    ended = workshop.run("train", "--max-gpu-seconds", "2000")
+    ended = workshop.run("train", max_gpu_seconds=2000)
     assert ended.code == 0, ended.log
     assert 1000 < ended.result["gpuSeconds"] < 1100
 
@@ -316,7 +317,7 @@ def test_budget_counts_all_attempts(make: MakeWorkshop) -> None:
 def test_exceeded_budget_ends_with_a_checkpoint(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 9999, "advanced": {"saveSteps": 9999}})
     workshop.succeed("prepare")
-    ended = workshop.run("train", "--max-gpu-seconds", "3")
+    ended = workshop.run("train", max_gpu_seconds=3)
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     step = ended.result["globalStep"]
     assert newest(workshop).name == f"step-{step}"

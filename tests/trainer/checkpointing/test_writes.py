@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support.failing_syscalls import Commands, Fault, Site, commands
-from tests.trainer.support.workshop import Workshop
+from tests.trainer.support.workshop import Workshop, request
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting import event_file
@@ -33,13 +33,13 @@ class Attempts:
     """Attempts of one command, on a volume that ``reset`` restores to ``before``."""
 
     def __init__(
-        self, workshop: Workshop, process: Commands, before: Path, command: str, *options: str
+        self, workshop: Workshop, process: Commands, before: Path, command: str, **fields: str
     ) -> None:
         self.workshop = workshop
         self.process = process
         self.before = before
-        self.arguments = [command, "--config", f"{workshop.folder}/job.json"]
-        self.arguments += ["--work", str(workshop.work), *options]
+        config = workshop.folder / "job.json"
+        self.arguments = [request(command, config, workshop.work, **fields)]
         self.reset()
         assert self.run() == 0
         self.sites = list(dict.fromkeys(process.volume.seen))
@@ -121,10 +121,10 @@ def test_fault_at_every_written_path(
         workshop.succeed(earlier)
     before = workshop.folder / "before"
     shutil.copytree(workshop.work, before)
-    options = ["--build", "b1"] if command == "merge" else []
+    fields = {"build": "b1"} if command == "merge" else {}
     server = workshop.servers["trl"]
     with commands(server, workshop.work, workshop.folder / "log") as process:
-        attempts = Attempts(workshop, process, before, command, *options)
+        attempts = Attempts(workshop, process, before, command, **fields)
         found = [
             wrong_outcome(attempts, site, *fault) for site in attempts.sites for fault in FAULTS
         ]

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from tests.trainer.support import tiny
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.dataset import Data
 from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import Renderer
-from finetune_trainer.data.dataset import Plan, Statistics, prepare
+from finetune_trainer.data.dataset import Plan, prepare
 from finetune_trainer.data.rows import readers
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
-Finished = tuple[Tokens, Tokens, Statistics, Plan]
+Finished = tuple[Tokens, Tokens, Data, Plan]
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
 
 TEXT = {"type": "text", "text": "Yo"}
@@ -201,7 +202,7 @@ def long_row(tokens: int) -> dict[str, str]:
 
 def test_overlong_rows_up_to_five_percent_are_dropped() -> None:
     train, _, counts, _ = finish([*tiny.rows(19), long_row(129)])
-    assert (train.count, counts.dropped_rows, counts.longest) == (19, 1, 129)
+    assert (train.count, counts.dropped_rows, counts.longest_row) == (19, 1, 129)
     assert finish([*tiny.rows(19), long_row(128)])[2].dropped_rows == 0
     message = r"2 of 20 rows \(10.0 %.*128, for example .*\. The longest row has 200"
     with pytest.raises(DatasetInvalid, match=message):

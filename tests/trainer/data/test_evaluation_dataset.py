@@ -95,9 +95,9 @@ def test_counts_of_the_evaluation_dataset_are_in_result_and_manifest(
     assert 0 < counted.evaluated_tokens < counted.tokens
     said = f"{SHARED} of {QUESTIONS} rows of evaluation.dataset are also training rows"
     assert any(said in each for each in prepare_result["warnings"])
-    fact = manifest.read(evaluated.work / "dataset").facts["evaluationDataset"]
+    fact = manifest.read(evaluated.work / "dataset").facts["origins"]["evaluation.dataset"]
     assert fact["commit"] == hub.repos["datasets/demo/questions"].commit()
-    assert fact["sourceDigest"].startswith("sha256:")
+    assert fact["digest"].startswith("sha256:")
     card = (evaluated.work / "adapter" / "README.md").read_text()
     assert f"| evaluation dataset | `{OWN['source']}` |" in card
     assert fact["commit"] in card
@@ -154,9 +154,12 @@ def test_sample_of_the_evaluation_dataset_is_independent_of_the_recipe() -> None
 def test_duplicates_of_the_evaluation_dataset_are_counted_and_kept() -> None:
     own = [*tiny.rows(30)[20:], *tiny.rows(22)[20:]]
     found = prepared(tiny.rows(24), own, dataset={"duplicates": "drop"})
-    assert found.evaluation is not None
-    assert (found.evaluation.rows, found.evaluation.duplicate_rows) == (12, 2)
-    assert found.evaluation.trained_rows == 6, "four rows, two of them twice"
+    assert found.counts.evaluation_dataset is not None
+    assert (
+        found.counts.evaluation_dataset.rows,
+        found.counts.evaluation_dataset.duplicate_rows,
+    ) == (12, 2)
+    assert found.counts.evaluation_dataset.trained_rows == 6, "four rows, two of them twice"
     assert found.held_out.count == 12
     assert len(found.sample) == 10, "each is scored once"
 
@@ -165,8 +168,11 @@ def test_estimate_uses_the_longest_row_of_both_datasets() -> None:
     long = {"instruction": "a", "output": "b" * 90}
     assert prepared(tiny.rows(20), [*tiny.rows(20), long]).longest == 112 < LENGTH
     found = prepared(tiny.rows(20), [*tiny.rows(20), {"instruction": "a", "output": "b" * 200}])
-    assert found.evaluation is not None
-    assert (found.evaluation.dropped_rows, found.evaluation.longest_row) == (1, 222)
+    assert found.counts.evaluation_dataset is not None
+    assert (
+        found.counts.evaluation_dataset.dropped_rows,
+        found.counts.evaluation_dataset.longest_row,
+    ) == (1, 222)
 
 
 def refused(ended: Ended, code: int, *said: str) -> None:

@@ -65,7 +65,7 @@ def test_weight_is_the_number_of_passes(
         assert len(set(own)) == min(in_all, count)
         if weight > 1:
             assert max(own.count(text) for text in own) == -(-weight // 1)
-    assert [each.rows for each in found.datasets] == list(rows)
+    assert [each.rows for each in found.counts.datasets or ()] == list(rows)
     assert found.counts.rows == sum(rows) == found.train.count
 
 
@@ -81,8 +81,11 @@ def test_rows_are_held_out_of_all_datasets_together() -> None:
     spec = job({}, {"validationFraction": 0.25, "weight": 3})
     shared = numbered("s", 10)
     found = finish(spec, [*numbered("a", 30), *shared], [*numbered("b", 30), *shared])
-    assert sum(each.validation_rows for each in found.datasets) == found.counts.validation_rows
-    assert all(each.validation_rows for each in found.datasets)
+    assert (
+        sum(each.validation_rows for each in found.counts.datasets or ())
+        == found.counts.validation_rows
+    )
+    assert all(each.validation_rows for each in found.counts.datasets or ())
     held_out = {
         str(tiny.tokenizer().decode(found.held_out.input_ids[start:end]))
         for start, end in zip(found.held_out.rows, found.held_out.rows[1:], strict=False)
@@ -94,14 +97,14 @@ def test_rows_are_held_out_of_all_datasets_together() -> None:
 def test_rows_that_two_datasets_share_can_be_dropped() -> None:
     spec = job({"duplicates": "drop"}, {})
     found = finish(spec, numbered("a", 5), [*numbered("a", 5), *numbered("b", 2)])
-    assert [each.rows for each in found.datasets] == [5, 2]
+    assert [each.rows for each in found.counts.datasets or ()] == [5, 2]
     assert found.counts.duplicate_rows == 5
 
 
 def test_max_samples_limits_each_dataset() -> None:
     spec = job({"maxSamples": 3}, {"maxSamples": 2})
     found = finish(spec, numbered("a", 9), numbered("b", 9))
-    assert [each.rows for each in found.datasets] == [3, 2]
+    assert [each.rows for each in found.counts.datasets or ()] == [3, 2]
 
 
 def test_errors_name_the_dataset() -> None:

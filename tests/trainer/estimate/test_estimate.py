@@ -42,7 +42,9 @@ def test_chunk_of_logits_is_that_of_the_installed_trl() -> None:
 
 def test_training_uses_the_micro_batch_of_the_estimate(make: MakeWorkshop) -> None:
     workshop = make()
-    prepared = workshop.succeed("prepare", "--card", "NVIDIA-A10G", "--serving-share", "0.88")
+    prepared = workshop.succeed(
+        "prepare", cards=["NVIDIA-A10G"], serving={"gpuMemoryUtilization": 0.88}
+    )
     assert "of the 22.49 GiB of NVIDIA-A10G with micro-batch size 4" in prepared.message
     estimate = manifest.read(workshop.work / "dataset").facts["estimate"]
     assert estimate["card"] == "NVIDIA-A10G"
@@ -64,34 +66,33 @@ def test_training_that_does_not_fit_is_refused_before_the_download(make: MakeWor
             "advanced": {"microBatchSize": 4, **HALF},
         }
     )
-    ended = workshop.run("prepare", "--card", "Tesla-T4")
+    ended = workshop.run("prepare", cards=["Tesla-T4"])
     assert (ended.code, ended.result["reason"]) == (82, "DoesNotFit")
     assert "Tesla-T4 has 15.00 GiB" in ended.message
     assert workshop.published() == []
     assert not list(workshop.work.rglob("*.safetensors"))
     # On an unknown GPU, the same job is accepted.
-    assert workshop.run("prepare", "--card", "NVIDIA-Imaginary").code == 0
+    assert workshop.run("prepare", cards=["NVIDIA-Imaginary"]).code == 0
 
 
 def test_serving_that_does_not_fit_is_refused_in_prepare(make: MakeWorkshop) -> None:
     workshop = make(training={"advanced": HALF})
-    length = ["--serving-length", "1048576"]
-    options = ["--card", "Tesla-T4", "--serving-share", "0.001", *length]
-    ended = workshop.run("prepare", *options)
+    too_long = {"gpuMemoryUtilization": 0.001, "maxModelLen": 1048576}
+    ended = workshop.run("prepare", cards=["Tesla-T4"], serving=too_long)
     assert (ended.code, ended.result["reason"]) == (82, "DoesNotFit")
     assert "serving needs about" in ended.message
-    as_bfloat16 = ["--card", "Tesla-T4", "--serving-share", "0.9", "--serving-dtype", "bfloat16"]
-    ended = workshop.run("prepare", *as_bfloat16)
+    as_bfloat16 = {"gpuMemoryUtilization": 0.9, "dtype": "bfloat16"}
+    ended = workshop.run("prepare", cards=["Tesla-T4"], serving=as_bfloat16)
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
     assert "the serving pods compute in bfloat16 (set by merge.dtype" in ended.message
-    assert workshop.run("prepare", "--card", "Tesla-T4").code == 0
+    assert workshop.run("prepare", cards=["Tesla-T4"]).code == 0
 
 
 def test_a_volume_below_the_estimate_is_refused_before_the_download(make: MakeWorkshop) -> None:
     workshop = make()
-    ended = workshop.run("prepare", "--volume-size", "1Mi")
+    ended = workshop.run("prepare", volume_size="1Mi")
     assert (ended.code, ended.result["reason"]) == (73, "VolumeFull")
     assert "spec.storage.size is 1.0Mi: set spec.storage.size to at least " in ended.message
     assert not list(workshop.work.rglob("*.safetensors"))
     size = ended.message.rsplit(" ", 1)[1]
-    assert workshop.run("prepare", "--volume-size", size).code == 0
+    assert workshop.run("prepare", volume_size=size).code == 0

@@ -18,7 +18,7 @@ from tests.trainer.support.workshop import Workshop
 
 from finetune_api.contracts import reference
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.ledger import Artifacts
+from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.chat_rendering import IGNORED, Renderer
 from finetune_trainer.data.reference_sample import (
@@ -134,7 +134,7 @@ def test_frozen_template_is_used_and_published(
     prepared = workshop.succeed("prepare")
     assert any("the day of preparation" in each for each in prepared.result["warnings"])
     workshop.succeed("train")
-    workshop.succeed("merge", "--build", "b")
+    workshop.succeed("merge", build="b")
     shipped = (workshop.work / "merged-b" / "chat_template.jinja").read_text()
     assert "macro strftime_now(" in shipped, (
         "the template defines its own function instead of the clock"
@@ -181,14 +181,11 @@ def test_loss_of_each_dataset_is_reported_and_fits_the_result() -> None:
     first, second = found.datasets[:2]
     assert (first.tokens, first.base_loss, first.loss) == (3, "2.00000", "1.00000")
     assert (second.tokens, second.base_loss, second.loss) == (1, "3.00000", "1.00000")
-    artifacts = {
-        "adapter": f"sha256:{'0' * 64}",
-        "evaluation": found.model_dump(mode="json", by_alias=True, exclude_none=True),
-    }
+    artifacts = TrainArtifacts(adapter=f"sha256:{'0' * 64}", evaluation=found)
     result = Result(stage="train", outcome="completed", reason="Completed", artifacts=artifacts)
     read = Result.from_message(result.to_message())
     assert read is not None
-    assert Artifacts.model_validate(read.artifacts).evaluation == found
+    assert read.artifacts == artifacts
 
 
 def test_batches_group_similar_lengths_and_cover_each_row_once() -> None:
@@ -241,7 +238,7 @@ def test_model_with_large_activations_is_merged_in_bfloat16(
     rows = json.loads((workshop.work / "reference" / "reference.json").read_text())["rows"]
     assert found == pytest.approx(largest_embedding(workshop, rows), rel=1e-3)
     assert found > 2**14
-    merged = workshop.succeed("merge", "--build", "b", "--largest-activation", str(found))
+    merged = workshop.succeed("merge", build="b", largest_activation=found)
     assert merged.result["artifacts"]["mergedDtype"] == "bfloat16"
 
 

@@ -72,7 +72,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_original_merge_equals_peft(trained: Workshop, dtype: str) -> None:
-    trained.succeed("merge", "--build", dtype, "--dtype", dtype, "--base", "original")
+    trained.succeed("merge", build=dtype, dtype=dtype, base="original")
     # The result is rounded once, because PEFT gets the base in float32.
     base = transformers.AutoModelForCausalLM.from_pretrained(
         trained.work / "base", dtype=torch.float32
@@ -83,7 +83,7 @@ def test_original_merge_equals_peft(trained: Workshop, dtype: str) -> None:
 
 
 def test_original_merge_in_the_base_dtype_equals_peft(trained: Workshop) -> None:
-    trained.succeed("merge", "--build", "own", "--dtype", "bfloat16", "--base", "original")
+    trained.succeed("merge", build="own", dtype="bfloat16", base="original")
     base = transformers.AutoModelForCausalLM.from_pretrained(
         trained.work / "base", dtype=torch.bfloat16
     )
@@ -92,7 +92,7 @@ def test_original_merge_in_the_base_dtype_equals_peft(trained: Workshop) -> None
 
 
 def test_dequantized_merge_gives_the_logits_of_the_trained_model(trained: Workshop) -> None:
-    trained.succeed("merge", "--build", "served")
+    trained.succeed("merge", build="served")
     untuned, tuned, merged = logits_of_all(trained, "served")
     assert (merged - tuned).abs().max() < 0.01
     assert (merged - untuned).abs().max() > 0.05
@@ -114,7 +114,7 @@ def test_dequantized_merge_equals_dequantized_base_plus_adapter(
 ) -> None:
     workshop = make(training={"maxSteps": 2, "advanced": {"quantization": quantization}})
     workshop.prepare_and_train()
-    workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16")
+    workshop.succeed("merge", build="b", dtype="bfloat16")
     full: dict[str, Any] = {
         "type": "nf4",
         "doubleQuant": True,
@@ -162,7 +162,7 @@ def test_base_with_tied_embeddings_by_dtype_and_shard_count(
         training={"maxSteps": 2, "lora": {"targetModules": ["all-linear"]}},
     )
     workshop.prepare_and_train()
-    ended = workshop.succeed("merge", "--build", "b", "--base", "original")
+    ended = workshop.succeed("merge", build="b", base="original")
     assert ended.message == "merged 14 adapter pairs"
     base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     theirs = peft.PeftModel.from_pretrained(base, workshop.work / "adapter").merge_and_unload()
@@ -183,12 +183,12 @@ def test_float16_overflow_names_the_tensor(make: MakeWorkshop, hub: Hub, tmp_pat
         model={"source": hub.add("model", "demo/large", folder)}, training={"maxSteps": 1}
     )
     workshop.prepare_and_train()
-    ended = workshop.run("merge", "--build", "b")
+    ended = workshop.run("merge", build="b")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert "model.embed_tokens.weight has the value" in ended.message
     assert "set merge.dtype to bfloat16" in ended.message
     assert "merged-b" not in workshop.published()
-    assert workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16")
+    assert workshop.succeed("merge", build="b", dtype="bfloat16")
 
 
 def configure(folder: Path, **changes: Any) -> None:
@@ -282,7 +282,7 @@ def test_mismatched_adapter_is_refused(
     shutil.copytree(done.work, tmp_path / "work")
     workshop = make(work=tmp_path / "work")
     change_adapter(workshop, change)
-    ended = workshop.run("merge", "--build", "b2")
+    ended = workshop.run("merge", build="b2")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert said in ended.message
     assert "merged-b2" not in workshop.published()
@@ -315,7 +315,7 @@ def test_tied_embedding_or_head_is_not_replaced(
     )
     workshop.prepare_and_train()
     publish_adapter(workshop, peft.LoraConfig(target_modules="all-linear", modules_to_save=[name]))
-    ended = workshop.run("merge", "--build", "b")
+    ended = workshop.run("merge", build="b")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert (
         f"{name}.weight, but the embedding and the head of the base model share one"
@@ -383,7 +383,7 @@ def test_rank_and_alpha_patterns_and_fully_trained_modules(
     workshop = copy_of(done, make, tmp_path)
     config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", **settings)
     publish_adapter(workshop, config)
-    workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16", "--base", "original")
+    workshop.succeed("merge", build="b", dtype="bfloat16", base="original")
     base = transformers.AutoModelForCausalLM.from_pretrained(
         workshop.work / "base", dtype=torch.float32
     )
@@ -409,8 +409,7 @@ def test_files_in_subfolders_are_copied_and_world_readable(
         scratch, workshop.work / "base", kind=found.kind, key=found.key, facts=found.facts
     )
     images = {"prepare": "trainer@sha256:1", "train": "trainer@sha256:2"}
-    options = [word for pair in images.items() for word in ("--image", "=".join(pair))]
-    workshop.with_fault(private_files).succeed("merge", "--build", "b2", *options)
+    workshop.with_fault(private_files).succeed("merge", build="b2", images=images)
     merged = workshop.work / "merged-b2"
     assert manifest.read(merged).facts["images"] == images
     for stage, image in images.items():
@@ -426,7 +425,7 @@ def test_base_with_biases(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
         model={"source": hub.add("model", "demo/biased", folder)}, training={"maxSteps": 1}
     )
     workshop.prepare_and_train()
-    workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16", "--base", "original")
+    workshop.succeed("merge", build="b", dtype="bfloat16", base="original")
     base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     theirs = peft.PeftModel.from_pretrained(base, workshop.work / "adapter").merge_and_unload()
     expected = dict(theirs.bfloat16().state_dict())
@@ -447,7 +446,7 @@ def test_unsupported_adapter_kind_is_refused_before_writing(
 ) -> None:
     workshop = copy_of(done, make, tmp_path)
     publish_adapter(workshop, peft.LoraConfig(target_modules="all-linear", **settings))
-    ended = workshop.run("merge", "--build", "b2", "--base", "original")
+    ended = workshop.run("merge", build="b2", base="original")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert said in ended.message
     assert not list(workshop.work.glob(".writing-*"))
@@ -573,7 +572,7 @@ def test_check_detects_a_wrong_merge(done: Workshop) -> None:
 def test_wrong_sums_fail_the_merge(done: Workshop, make: MakeWorkshop, tmp_path: Path) -> None:
     workshop = copy_of(done, make, tmp_path)
     name = "model.layers.0.self_attn.k_proj.weight"
-    ended = workshop.with_fault(WrongSums(name=name)).run("merge", "--build", "b2")
+    ended = workshop.with_fault(WrongSums(name=name)).run("merge", build="b2")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert f"{name} was merged incorrectly: row" in ended.message
     assert "merged-b2" not in workshop.published()
@@ -604,11 +603,11 @@ def test_different_4bit_codes_are_refused(
     manifest.publish(
         scratch, workshop.work / "adapter", kind=found.kind, key=found.key, facts=facts
     )
-    ended = workshop.run("merge", "--build", "b2")
+    ended = workshop.run("merge", build="b2")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert said.format(module) in ended.message
     assert "set merge.base to original" in ended.message
-    assert workshop.succeed("merge", "--build", "b2", "--base", "original")
+    assert workshop.succeed("merge", build="b2", base="original")
 
 
 def test_merge_uses_the_recorded_quantization_scales(
@@ -626,7 +625,7 @@ def test_merge_uses_the_recorded_quantization_scales(
     manifest.publish(
         scratch, workshop.work / "adapter", kind=found.kind, key=found.key, facts=found.facts
     )
-    workshop.succeed("merge", "--build", "b2")
+    workshop.succeed("merge", build="b2")
     before, after = weights(done.work / "merged-b1"), weights(workshop.work / "merged-b2")
     assert {name for name in before if not torch.equal(before[name], after[name])} == {
         f"{module}.weight"

@@ -50,7 +50,7 @@ def written(workshop: Workshop) -> list[str]:
 @pytest.mark.parametrize("file", ["base/config.json", "adapter/adapter_model.safetensors"])
 def test_read_error_during_the_merge_is_transient(trained: Workshop, file: str) -> None:
     at = AtFileOperation(volume=trained.work / file, count=1, happens=unreadable)
-    ended = trained.with_fault(at).run("merge", "--build", "b1")
+    ended = trained.with_fault(at).run("merge", build="b1")
     assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
     assert "spec.storage.storageClassName" in ended.result["message"]
     assert written(trained) == []
@@ -62,7 +62,7 @@ def test_read_error_during_the_merge_is_transient(trained: Workshop, file: str) 
 def test_stop_ends_the_merge_at_once(
     done: Workshop, trained: Workshop, slow: Callable[[], None]
 ) -> None:
-    running = trained.with_fault(slow).start("merge", "--build", "b1")
+    running = trained.with_fault(slow).start("merge", build="b1")
     running.until(lambda: bool(written(trained)))
     time.sleep(0.3)
     assert running.process.pid is not None
@@ -76,7 +76,7 @@ def test_stop_ends_the_merge_at_once(
         "Stopped",
     )
     assert [name for name in written(trained) if not name.endswith(".part")] == []
-    trained.succeed("merge", "--build", "b1")
+    trained.succeed("merge", build="b1")
     assert content(trained.work / "merged-b1") == content(done.work / "merged-b1")
 
 
@@ -105,7 +105,7 @@ def test_killed_merge_repeats_one_shard_and_gives_the_same_bytes(
         model={"source": hub.add("model", "demo/shards", folder)}, training={"maxSteps": 1}
     )
     workshop.prepare_and_train()
-    workshop.succeed("merge", "--build", "b")
+    workshop.succeed("merge", build="b")
     final = workshop.work / "merged-b"
     expected = {path.name: path.read_bytes() for path in final.iterdir()}
     shards = sum(name.endswith(".safetensors") for name in expected)
@@ -118,7 +118,7 @@ def test_killed_merge_repeats_one_shard_and_gives_the_same_bytes(
         # next one, at a different flush; after the last shard, an attempt is killed during the
         # publication.
         left = 4 + len(kept) % 3 if kept[-1] < shards else 20 * (len(kept) - shards) + 3
-        ended = workshop.start("merge", "--build", "b", target=(killed_at_flush, left)).wait()
+        ended = workshop.start("merge", build="b", target=(killed_at_flush, left)).wait()
         assert ended.code in (0, -signal.SIGKILL), ended.log
         lines = re.findall(r"; writing .*?(?:(\d+) shards are already complete)?$", ended.log, re.M)
         kept.append(int(lines[-1] or 0))
@@ -136,11 +136,11 @@ def test_merge_killed_at_any_flush_gives_the_same_bytes(
     kills, code = 0, -signal.SIGKILL
     while code != 0:
         workshop = before_the_merge(done, make, tmp_path / str(kills))
-        ended = workshop.start("merge", "--build", "b1", target=(killed_at_flush, kills)).wait()
+        ended = workshop.start("merge", build="b1", target=(killed_at_flush, kills)).wait()
         code = ended.code
         assert code in (0, -signal.SIGKILL), ended.log
         kills += code != 0
-        workshop.succeed("merge", "--build", "b1")
+        workshop.succeed("merge", build="b1")
         assert content(workshop.work / "merged-b1") == expected
         assert not list(workshop.work.glob(".*"))
     assert kills > 20
@@ -148,7 +148,7 @@ def test_merge_killed_at_any_flush_gives_the_same_bytes(
 
 def test_pair_not_applied_exactly_once_is_refused(trained: Workshop) -> None:
     # The merge was killed during the publication, after both shards.
-    ended = trained.start("merge", "--build", "b1", target=(killed_at_flush, 9)).wait()
+    ended = trained.start("merge", build="b1", target=(killed_at_flush, 9)).wait()
     assert ended.code == -signal.SIGKILL
     file = trained.work / ".merging-b1.json"
     before = file.read_text()
@@ -156,12 +156,12 @@ def test_pair_not_applied_exactly_once_is_refused(trained: Workshop) -> None:
     assert before.count(f'"{name}"') == 1
     for said, after in ((0, '"x"'), (2, f'"{name}", "{name}"')):
         file.write_text(before.replace(f'"{name}"', after))
-        ended = trained.run("merge", "--build", "b1")
+        ended = trained.run("merge", build="b1")
         assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
         words = f"the adapter weights of {name} were applied {said} times instead of once"
         assert words in ended.message
     file.write_text(before)
-    trained.succeed("merge", "--build", "b1")
+    trained.succeed("merge", build="b1")
 
 
 def fill_up_to(volume: Path, room: int) -> None:
@@ -180,14 +180,14 @@ def test_missing_space_fails_before_writing(
     needed = math.ceil((sum(sizes.values()) + disk.RESERVE) / PAGE) * PAGE
     # The file with the holder of the lock takes one page.
     fill_up_to(small_volume, needed)
-    ended = workshop.run("merge", "--build", "b1")
+    ended = workshop.run("merge", build="b1")
     assert (ended.code, ended.result["reason"]) == (73, "VolumeFull")
     assert f"the merged model (float16) needs {disk.human(sum(sizes.values()))}" in ended.message
     assert "raise spec.storage.size by at least" in ended.message
     assert written(workshop) == []
     (small_volume / "ballast").unlink()
     fill_up_to(small_volume, needed + PAGE)
-    workshop.succeed("merge", "--build", "b1")
+    workshop.succeed("merge", build="b1")
 
 
 def test_partial_shard_frees_its_space_for_the_next_attempt(
@@ -196,7 +196,7 @@ def test_partial_shard_frees_its_space_for_the_next_attempt(
     subprocess.run(["mount", "-o", "remount,size=40m", small_volume], check=True)
     workshop = before_the_merge(done, make, small_volume)
     # The merge was killed in the second of two shards.
-    ended = workshop.start("merge", "--build", "b1", target=(killed_at_flush, 4)).wait()
+    ended = workshop.start("merge", build="b1", target=(killed_at_flush, 4)).wait()
     assert ended.code == -signal.SIGKILL
     (part,) = small_volume.glob(".writing-*/.*.part")
     room = part.stat().st_size
@@ -206,7 +206,7 @@ def test_partial_shard_frees_its_space_for_the_next_attempt(
     ]
     needed = room + sum(path.stat().st_size for path in other_files)
     fill_up_to(small_volume, needed + disk.RESERVE + 5 * PAGE - room)
-    workshop.succeed("merge", "--build", "b1")
+    workshop.succeed("merge", build="b1")
     assert content(workshop.work / "merged-b1") == content(done.work / "merged-b1")
 
 
@@ -245,7 +245,7 @@ def test_changed_base_byte_is_refused(trained: Workshop, at: int) -> None:
 
 
 def refused_as_changed(workshop: Workshop, shard: Path) -> None:
-    ended = workshop.run("merge", "--build", "b1")
+    ended = workshop.run("merge", build="b1")
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused"), ended.log
     assert f"base/{shard.name} has changed since it was published" in ended.message
     assert "merged-b1" not in workshop.published()
@@ -284,7 +284,7 @@ def test_pickle_is_refused_before_writing(
     manifest.publish(
         trained.work / "scratch", final, kind=found.kind, key=found.key, facts=found.facts
     )
-    ended = trained.run("merge", "--build", "b1")
+    ended = trained.run("merge", build="b1")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert (
         f"{folder}/{name} is a pickle. Pickles can run code and are never loaded" in ended.message

@@ -96,7 +96,7 @@ def test_family_is_prepared_trained_and_merged_on_each_backend(
     resumed = workshop.succeed("train")
     assert "resuming from the checkpoint of step 2" in resumed.log
     assert resumed.result["artifacts"]["referenceManifest"]
-    workshop.succeed("merge", "--build", "b")
+    workshop.succeed("merge", build="b")
     untuned, trained, merged = logits_of_all(workshop, "b")
     assert torch.isfinite(trained).all()
     # The remaining difference is the rounding of the weights to 16 bits.

@@ -75,7 +75,7 @@ def test_text_model_is_trained_verified_and_merged(
         training={"maxSteps": 4, "lora": ALL},
     )
     workshop.prepare_and_train()
-    workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16", "--base", "original")
+    workshop.succeed("merge", build="b", dtype="bfloat16", base="original")
     folder = workshop.work / "merged-b"
     merged, report = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
@@ -99,8 +99,8 @@ def test_text_model_is_trained_verified_and_merged(
         assert row["original"]["base"] != pytest.approx(exact, abs=0.1)
 
 
-def refused(make: MakeWorkshop, source: str, *options: str, **training: Any) -> str:
-    ended = make(model={"source": source}, training=training).run("prepare", *options)
+def refused(make: MakeWorkshop, source: str, serving: Any = None, **training: Any) -> str:
+    ended = make(model={"source": source}, training=training).run("prepare", serving=serving)
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec"), ended.log
     return ended.message
 
@@ -132,7 +132,7 @@ def test_prepare_refuses_a_model_whose_layers_the_libraries_do_not_find(
 def test_prepare_refuses_text_models_that_vllm_cannot_serve(
     make: MakeWorkshop, bases: dict[str, str]
 ) -> None:
-    message = refused(make, bases["gemma3"], "--serving-share", "0.9", "--no-merge")
+    message = refused(make, bases["gemma3"], {"gpuMemoryUtilization": 0.9})
     assert "the base is of the multimodal family gemma3" in message
     assert message.endswith("set serving.mode to merged")
     message = refused(make, bases["gemma3"], advanced={"backend": "unsloth"})
@@ -157,7 +157,7 @@ def test_adapter_of_a_whole_multimodal_model_is_merged_into_the_whole(
     del facts["textModel"]
     shutil.rmtree(adapter)
     manifest.publish(scratch, adapter, kind=found.kind, key=found.key, facts=facts)
-    workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16", "--base", "original")
+    workshop.succeed("merge", build="b", dtype="bfloat16", base="original")
     base, merged = tensors(workshop.work / "base"), tensors(workshop.work / "merged-b")
     assert merged.keys() == base.keys()
     changed = {name for name in base if not torch.equal(base[name], merged[name])}
@@ -180,7 +180,7 @@ def test_files_without_the_usual_prefix_are_merged_under_their_names(
     )
     trained = workshop.prepare_and_train()
     assert trained.result["artifacts"]["referenceManifest"]
-    workshop.succeed("merge", "--build", "b")
+    workshop.succeed("merge", build="b")
     assert tensors(workshop.work / "merged-b").keys() == plain.keys()
     untuned, tuned_logits, merged = logits_of_all(workshop, "b")
     assert (merged - tuned_logits).abs().max() < 0.05

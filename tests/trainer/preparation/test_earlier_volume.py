@@ -13,7 +13,6 @@ from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.token_store import TRAIN
 from finetune_trainer.runtime.files import sha256_of
 
-UNTRUSTED = "--untrusted-volume"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
@@ -62,7 +61,7 @@ def test_planted_files_are_not_used(earlier: Workshop, hub: Hub) -> None:
     rows = manifest.read(earlier.work / "dataset").digest
     plant(earlier)
     hub.requests.clear()
-    ended = earlier.succeed("prepare", UNTRUSTED)
+    ended = earlier.succeed("prepare", untrusted_volume=True)
     assert SECOND in fetched(hub)
     assert FIRST not in fetched(hub)
     assert "reused 1 files of model demo/tiny" in ended.log
@@ -83,11 +82,11 @@ def test_without_the_option_a_manifest_on_the_volume_is_trusted(earlier: Worksho
 
 def test_an_intact_base_is_not_downloaded_again(earlier: Workshop, hub: Hub) -> None:
     hub.requests.clear()
-    earlier.succeed("prepare", UNTRUSTED)
+    earlier.succeed("prepare", untrusted_volume=True)
     assert fetched(hub).isdisjoint({FIRST, SECOND})
     assert "config.json" in fetched(hub)
     hub.requests.clear()
-    earlier.succeed("prepare", UNTRUSTED)
+    earlier.succeed("prepare", untrusted_volume=True)
     assert fetched(hub).isdisjoint({FIRST, SECOND})
 
 
@@ -95,12 +94,12 @@ def test_nothing_is_deleted_before_the_sources_are_known(earlier: Workshop, hub:
     plant(earlier)
     hub.refusing = 503
     try:
-        ended = earlier.run("prepare", UNTRUSTED)
+        ended = earlier.run("prepare", untrusted_volume=True)
     finally:
         hub.refusing = 0
     assert (ended.code, ended.result["reason"]) == (75, "Transient")
     assert (earlier.work / "checkpoints").exists()
-    earlier.succeed("prepare", UNTRUSTED)
+    earlier.succeed("prepare", untrusted_volume=True)
     assert not (earlier.work / "checkpoints").exists()
 
 
@@ -113,7 +112,7 @@ def test_a_source_without_digests_is_read_again(
     workshop = make(model={"source": "pvc://models/tiny"})
     assert workshop.run("prepare", **sources).code == 0
     plant(workshop)
-    ended = workshop.run("prepare", UNTRUSTED, **sources)
+    ended = workshop.run("prepare", untrusted_volume=True, **sources)
     assert ended.code == 0, ended.log
     assert "reused 0 files" in ended.log
     assert sha256_of(workshop.work / "base" / SECOND) == sha256_of(folder / SECOND)

@@ -16,7 +16,7 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support import tiny
 from tests.trainer.support.faults import RecordsStarts
 from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Ended
+from tests.trainer.support.workshop import Ended, command, request
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.runtime import disk
@@ -136,7 +136,8 @@ def test_revision_of_the_spec_is_pinned(make: MakeWorkshop, hub: Hub) -> None:
     }
     # The hub of the tests serves no file of a branch, so both revisions were pinned before.
     assert manifest.read(workshop.work / "base").facts["baseCommit"] == commits["model"]
-    assert manifest.read(workshop.work / "dataset").facts["commit"] == commits["dataset"]
+    origin = manifest.read(workshop.work / "dataset").facts["origins"]["dataset"]
+    assert origin["commit"] == commits["dataset"]
 
 
 @pytest.mark.usefixtures("gated")
@@ -488,15 +489,15 @@ def test_command_in_its_own_process_writes_the_termination_message(
     workshop = make(dataset={"source": "hf://demo/missing"})
     message = workshop.folder / "message"
     hub.requests.clear()
-    command = [sys.executable, "-m", "finetune_trainer", "prepare"]
-    command += ["--config", f"{workshop.folder}/job.json", "--work", str(workshop.work)]
+    argument = request("prepare", workshop.folder / "job.json", workshop.work)
+    words = [sys.executable, "-m", "finetune_trainer", argument]
     environment = os.environ | {
         "HF_ENDPOINT": hub.url,
         "PYTHONPATH": os.pathsep.join(sys.path),
         "FINETUNE_TERMINATION_LOG": str(message),
         "FINETUNE_METRICS_PORT": "off",
     }
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 66, ended.stderr
     assert json.loads(message.read_text())["reason"] == "DatasetNotFound"
     assert "prepare failed: DatasetNotFound: dataset demo/missing" in ended.stderr
@@ -523,8 +524,32 @@ def test_invalid_job_configuration_is_refused(
     refused(workshop.run("prepare"), 64, "InvalidSpec", said)
 
 
-def test_missing_argument_is_refused(make: MakeWorkshop) -> None:
-    refused(make().run("merge"), 64, "InvalidSpec", "--build")
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "merge.build: Field required"),
+        ({"build": "b", "novel": 1}, "merge.novel: Extra inputs are not permitted"),
+        ({"build": "b", "contract": 3}, "merge.contract: Input should be 2"),
+    ],
+)
+def test_invalid_request_is_refused(make: MakeWorkshop, fields: dict[str, Any], said: str) -> None:
+    ended = make().run("merge", **fields)
+    refused(ended, 64, "InvalidSpec", f"the stage request is invalid: {said}")
+    assert ended.result["stage"] == "merge"
+
+
+def replaced_arguments(
+    words: list[str], _: list[str], environment: dict[str, str], log: str
+) -> None:
+    command(words, environment, log)
+
+
+def test_arguments_of_an_earlier_operator_are_refused(make: MakeWorkshop) -> None:
+    """Its record of the revision was lost, as with an older CRD."""
+    words = ["train", "--config", "/etc/finetune/job.json", "--work", "/work"]
+    ended = make().start("train", target=(replaced_arguments, words)).wait()
+    refused(ended, 64, "InvalidSpec", "the trainer takes one argument", "instead of 5")
+    assert ended.result["stage"] == "train"
 
 
 def test_unknown_field_is_refused(make: MakeWorkshop) -> None:

@@ -64,9 +64,9 @@ def test_model_card_names_the_configuration_and_the_split(done: Workshop) -> Non
     assert "| dataset split | `train` |" in card()
     assert "dataset configuration" not in card()
     record = {"dataset": "dataset", "config": "main", "split": "test", "fileCount": 1, "files": []}
-    own = {"source": "hf://a/b", "commit": "c", "sourceDigest": "d"}
+    own = {"source": "hf://a/b", "commit": "c", "digest": "d"}
     of_own = {**record, "dataset": "evaluation.dataset", "config": "socratic"}
-    text = card(sources=[record, of_own], evaluationDataset=own)
+    text = card(sources=[record, of_own], origins={"dataset": own, "evaluation.dataset": own})
     for said in (
         "| dataset configuration | `main` |",
         "| dataset split | `test` |",
@@ -74,8 +74,8 @@ def test_model_card_names_the_configuration_and_the_split(done: Workshop) -> Non
         "| evaluation dataset split | `test` |",
     ):
         assert said in text
-    several = [{**own, "name": "support"}]
-    text = card(sources=[{**record, "dataset": "datasets[support]"}], datasets=several)
+    several = "datasets[support]"
+    text = card(sources=[{**record, "dataset": several}], origins={several: own})
     assert "| dataset support configuration | `main` |" in text
     # A dataset that an earlier version prepared has no record.
     assert "split" not in card(sources=None).split("## Recipe")[0]

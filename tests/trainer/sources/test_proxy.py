@@ -48,7 +48,7 @@ class Network:
         self._variables = {f"EVALUATION_DATASET_{name}": value for name, value in key.items()}
 
     def prepare(
-        self, make: MakeWorkshop, folder: Path, *options: str, **changes: Any
+        self, make: MakeWorkshop, folder: Path, authority: str = "", **changes: Any
     ) -> tuple[Ended, Path]:
         config = Settings.model_validate(
             {
@@ -64,9 +64,14 @@ class Network:
             functools.partial(use_mirror, MIRROR)
         )
         self.proxy.forget()
-        variables = {"FINETUNE_CONFIG_DIR": str(folder)} | self._variables
-        arguments = ("--destinations", allowed.model_dump_json(), *options)
-        return workshop.run("prepare", *arguments, **variables), workshop.work
+        ended = workshop.run(
+            "prepare",
+            destinations=allowed,
+            ca_certificates=authority,
+            FINETUNE_CONFIG_DIR=str(folder),
+            **self._variables,
+        )
+        return ended, workshop.work
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +127,12 @@ def test_prepare_downloads_through_the_proxy(
     tmp_path: Path,
     of_chart: bool,
 ) -> None:
-    options: tuple[str, ...] = ()
-    if of_chart:
-        options = ("--ca-certificates", certificate.authority.read_text())
-    else:
+    authority = certificate.authority.read_text() if of_chart else ""
+    if not of_chart:
         (tmp_path / "ca").mkdir()
         for kind in ("model", "dataset", "evaluation.dataset"):
             shutil.copy(certificate.authority, tmp_path / "ca" / f"{kind}.crt")
-    ended, work = network.prepare(make, tmp_path, *options, evaluation={"dataset": store(bucket)})
+    ended, work = network.prepare(make, tmp_path, authority, evaluation={"dataset": store(bucket)})
     assert ended.code == 0, ended.log
     found = manifest.read(work / "base")
     assert {entry.name: entry.sha256 for entry in found.files} == {
@@ -168,8 +171,6 @@ def test_redirect_to_a_denied_host_does_not_reach_the_proxy(
     said: str,
 ) -> None:
     monkeypatch.setitem(network.site.redirects, "rows.jsonl", target)
-    ended, _ = network.prepare(
-        make, tmp_path, "--ca-certificates", certificate.authority.read_text()
-    )
+    ended, _ = network.prepare(make, tmp_path, certificate.authority.read_text())
     assert_failed(ended, 77, "AccessDenied", said, "https://rows.corp.test/rows.jsonl")
     assert f"{urlsplit(target).hostname}:443" not in network.proxy.requests()

@@ -18,6 +18,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+from pydantic_core import to_json
+
 CUDA_SHAPED = "unsloth as on a GPU"
 """The server whose libraries Unsloth has replaced as it does on a GPU."""
 INTERPRETED = "trl with Triton's interpreter"
@@ -113,32 +116,37 @@ class Workshop:
 
     def start(
         self,
-        name: str,
-        *options: str,
+        stage: str,
+        *,
         target: tuple[Any, ...] = (),
-        **environment: str,
+        **settings: Any,
     ) -> Running:
-        """Start a command. ``target``: a function to run instead, with its first arguments."""
+        """Start a stage.
+
+        target: a function to run instead, with its first arguments. settings: fields of its request
+        in lower case, and environment variables in upper case.
+        """
         (self.folder / "result").unlink(missing_ok=True)
-        arguments = [name, "--config", f"{self.folder}/job.json", "--work", str(self.work)]
+        fields = {name: value for name, value in settings.items() if name.islower()}
+        argument = request(stage, self.folder / "job.json", self.work, **fields)
         environment = {
             "FINETUNE_TERMINATION_LOG": str(self.folder / "result"),
             "FINETUNE_METRICS_PORT": "off",
-        } | environment
+        } | {name: value for name, value in settings.items() if not name.islower()}
         log = self.folder / "log"
         log.touch()
         usual = (command,) if self.fault is None else (broken_command, self.fault)
         function, *first = target or usual
         server = self.servers[self.backend]
-        process = server.start(function, *first, [*arguments, *options], environment, str(log))
+        process = server.start(function, *first, [argument], environment, str(log))
         return Running(process=process, folder=self.folder)
 
-    def run(self, command: str, *options: str, **environment: str) -> Ended:
-        return self.start(command, *options, target=(), **environment).wait()
+    def run(self, stage: str, **settings: Any) -> Ended:
+        return self.start(stage, **settings).wait()
 
-    def succeed(self, command: str, *options: str) -> Ended:
-        ended = self.run(command, *options)
-        assert ended.code == 0, f"{command}: {ended.result}\n{ended.log}"
+    def succeed(self, stage: str, **settings: Any) -> Ended:
+        ended = self.run(stage, **settings)
+        assert ended.code == 0, f"{stage}: {ended.result}\n{ended.log}"
         return ended
 
     def prepare_and_train(self) -> Ended:
@@ -157,6 +165,14 @@ class Workshop:
     def published(self) -> list[str]:
         """The folders with a manifest."""
         return sorted(path.parent.name for path in self.work.glob("*/manifest.json"))
+
+
+def request(stage: str, config: Path, work: Path, **fields: Any) -> str:
+    """Return the request of a stage, which is not validated, as the argument of the trainer."""
+    named = {to_camel(name): value for name, value in fields.items()}
+    return to_json(
+        {"stage": stage, "config": config, "work": work, **named}, by_alias=True
+    ).decode()
 
 
 class Server:

@@ -136,7 +136,7 @@ def builds(
     for base in ("dequantized", "original"):
         for dtype in ("float16", "bfloat16"):
             build = f"{base}-{dtype}"
-            workshop.succeed("merge", "--build", build, "--dtype", dtype, "--base", base)
+            workshop.succeed("merge", build=build, dtype=dtype, base=base)
     return workshop
 
 
@@ -198,7 +198,7 @@ async def test_previous_revision_is_detected(
 ) -> None:
     before = make(training={"seed": 1, "maxSteps": 5})
     before.prepare_and_train()
-    before.succeed("merge", "--build", "b1")
+    before.succeed("merge", build="b1")
     with pytest.raises(Mismatch, match="not the tuned model"):
         await verified(done, served(before), unused_port)
     # The folder of the previous revision, mounted instead of the target's folder.
@@ -278,7 +278,7 @@ async def test_model_that_learned_nothing_is_inconclusive(
 ) -> None:
     workshop = make(training={"maxSteps": 1, "learningRate": 1e-7})
     workshop.prepare_and_train()
-    workshop.succeed("merge", "--build", "b1")
+    workshop.succeed("merge", build="b1")
     verdict = await verified(workshop, served(workshop), unused_port)
     assert verdict.outcome == "Inconclusive"
     assert "too similar to show which of the two is served" in verdict.message

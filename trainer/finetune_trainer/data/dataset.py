@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.dataset import DatasetRows, EvaluationData
+from finetune_api.v1alpha1.dataset import Data, DatasetRows, EvaluationData
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import IGNORED
@@ -15,24 +15,6 @@ from finetune_trainer.data.split import Flags
 from finetune_trainer.data.token_store import Integers, Tokens
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statistics:
-    """Counts of the tokenized rows."""
-
-    rows: int
-    validation_rows: int
-    """Held-out rows, or rows of the evaluation dataset."""
-    dropped_rows: int
-    truncated_rows: int
-    duplicate_rows: int
-    train_tokens: int
-    trained_tokens: int
-    median_length: int
-    p95_length: int
-    longest: int
-    """Tokens of the longest row, dropped and truncated rows included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +32,17 @@ class Prepared:
 
     train: Tokens
     held_out: Tokens
-    counts: Statistics
+    counts: Data
+    """What the status says about the rows."""
     plan: Plan
     sample: list[dict[str, Any]]
     """Rows for the verification of builds, from ``reference_sample.Sample.choose``."""
-    evaluation: EvaluationData | None
-    """Counts of the evaluation dataset; None without one."""
-    datasets: list[DatasetRows]
-    """Counts of each of several datasets; empty for one dataset."""
 
     @property
     def longest(self) -> int:
         """Tokens of the longest row of both datasets, dropped and truncated rows included."""
-        own = self.evaluation.longest_row if self.evaluation else None
-        return max(self.counts.longest, own or 0)
+        own = self.counts.evaluation_dataset
+        return max(self.counts.longest_row or 0, (own.longest_row or 0) if own else 0)
 
     @property
     def bytes(self) -> int:
@@ -105,7 +84,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
             f"{kept} rows is held out: set or raise dataset.validationFraction, or set "
             "evaluation.dataset"
         )
-    counts = Statistics(
+    counts = Data(
         rows=int(passes.sum()),
         validation_rows=validation_rows,
         dropped_rows=rows.dropped,
@@ -115,7 +94,10 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
         trained_tokens=int((train.labels != IGNORED).sum()),
         median_length=_quantile(lengths, 50),
         p95_length=_quantile(lengths, 95),
-        longest=rows.longest,
+        longest_row=rows.longest,
+        planned_steps=plan.steps,
+        evaluation_dataset=own,
+        datasets=_rows_of_each(job, rows, passes, held_out),
     )
     return Prepared(
         train=train,
@@ -123,8 +105,6 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
         counts=counts,
         plan=plan,
         sample=source.sample.choose(source.renderer, held_out=validation_rows > 0, largest=largest),
-        evaluation=own,
-        datasets=_rows_of_each(job, rows, passes, held_out),
     )
 
 
@@ -142,15 +122,17 @@ def _passes(job: JobConfig, rows: RowTokenizer, training: Flags) -> Integers:
 
 def _rows_of_each(
     job: JobConfig, rows: RowTokenizer, passes: Integers, held_out: Flags
-) -> list[DatasetRows]:
-    """Return the numbers of rows of each of several datasets."""
+) -> list[DatasetRows] | None:
+    """Return the numbers of rows of each of several datasets; None for one dataset."""
+    if job.datasets is None:
+        return None
     return [
         DatasetRows(
             name=each.name,
             rows=int(passes[rows.origin == position].sum()),
             validation_rows=int(held_out[rows.origin == position].sum()),
         )
-        for position, each in enumerate(job.datasets or ())
+        for position, each in enumerate(job.datasets)
     ]
 
 

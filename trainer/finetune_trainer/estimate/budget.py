@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass, replace
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention.kernels import choose
 from finetune_trainer.estimate import host, memory
 from finetune_trainer.estimate.backends import EFFICIENCY, FORMULAS
 from finetune_trainer.estimate.memory import Memory, Step
-from finetune_trainer.estimate.serving import ServingMemory, ServingOptions, serving
+from finetune_trainer.estimate.serving import ServingMemory, serving
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.cards import AMPERE, Card
 
@@ -31,7 +32,7 @@ class EstimateOptions:
 
     card: Card | None = None
     others: tuple[Card, ...] = ()
-    serving: ServingOptions | None = None
+    serving: ServingSettings | None = None
     merges: bool = True
     volume: int | None = None
     train_memory: int | None = None

@@ -9,7 +9,7 @@ before the training.
 
 from dataclasses import dataclass
 
-from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_trainer.estimate.memory import CONTEXT
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.cards import Card
@@ -36,28 +36,6 @@ MARGIN = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServingOptions:
-    """Settings of the serving pods. ``max_model_len`` None selects the context of the model."""
-
-    max_model_len: int | None
-    share: float
-    dtype: str = "auto"
-    """Data type of ``merge.dtype``, or of ``serving.dtype`` if the adapter is served."""
-
-
-def options_of(spec: FineTuneJobSpec) -> ServingOptions | None:
-    """Return the settings of the serving pods of a job; None if it serves nothing."""
-    serving = spec.serving
-    if not serving.enabled:
-        return None
-    return ServingOptions(
-        max_model_len=serving.max_model_len,
-        share=serving.gpu_memory_utilization,
-        dtype=spec.merge.dtype if serving.mode == "merged" else serving.dtype,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class ServingMemory:
     """Bytes on the GPU of one serving pod, by part."""
 
@@ -78,7 +56,7 @@ class ServingMemory:
         return self.share * card.memory
 
 
-def serving(shape: Shape, options: ServingOptions) -> ServingMemory | None:
+def serving(shape: Shape, options: ServingSettings) -> ServingMemory | None:
     """Return the memory of serving; None if the maximum request length is not known."""
     length = options.max_model_len or shape.context
     if length is None:
@@ -93,13 +71,13 @@ def serving(shape: Shape, options: ServingOptions) -> ServingMemory | None:
         graphs=layers * GRAPH_LAYER_BYTES + GRAPH_TOKENS * token,
         working=CONTEXT + FRAGMENTATION + BATCHED_TOKENS * token + sampler,
         length=length,
-        share=options.share,
+        share=options.gpu_memory_utilization,
     )
 
 
-def longest_that_fits(shape: Shape, options: ServingOptions, card: Card) -> int:
+def longest_that_fits(shape: Shape, options: ServingSettings, card: Card) -> int:
     """Return the largest ``maxModelLen`` with a margin, as a multiple of 256; 0 if none fits."""
-    bare = serving(shape, ServingOptions(max_model_len=1, share=options.share))
+    bare = serving(shape, options.model_copy(update={"max_model_len": 1}))
     assert bare is not None
     room = bare.limit(card) - (bare.total - bare.cache)
     return max(0, int(MARGIN * room // shape.kv_bytes(256)) * 256)

@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
-from finetune_trainer.estimate.serving import ServingOptions, longest_that_fits
+from finetune_trainer.estimate.serving import longest_that_fits
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.cards import Card, next_larger
 
@@ -75,7 +76,7 @@ def _is_smaller(one: tuple[Option, ...], other: tuple[Option, ...]) -> bool:
     )
 
 
-def for_serving(shape: Shape, options: ServingOptions, found: Estimate, count: int) -> list[str]:
+def for_serving(shape: Shape, options: ServingSettings, found: Estimate, count: int) -> list[str]:
     """Return up to ``count`` alternatives, by rising cost."""
     assert found.card is not None
     assert found.serving is not None
@@ -83,7 +84,7 @@ def for_serving(shape: Shape, options: ServingOptions, found: Estimate, count: i
     length = longest_that_fits(shape, options, found.card)
     if length >= SHORTEST:
         alternatives.append(f"serving.maxModelLen: {length}")
-    larger = next_larger(found.serving.total / options.share)
+    larger = next_larger(found.serving.total / options.gpu_memory_utilization)
     if larger is not None:
         alternatives.append(_on(larger))
     return [*alternatives, "serving.enabled: false"][:count]

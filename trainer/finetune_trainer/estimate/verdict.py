@@ -3,12 +3,12 @@
 import math
 from collections.abc import Collection
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import DoesNotFit, VolumeFull
 from finetune_trainer.estimate import suggestions
 from finetune_trainer.estimate.budget import USABLE, Data, Estimate
 from finetune_trainer.estimate.memory import GIB
-from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime import disk
 
@@ -20,7 +20,7 @@ def refusal(
     shape: Shape,
     recipe: Training,
     data: Data,
-    serving: ServingOptions | None,
+    serving: ServingSettings | None,
     backends: Collection[str],
 ) -> DoesNotFit | None:
     """Return the error of a job that does not fit its GPU; None if it fits or if it is unknown.

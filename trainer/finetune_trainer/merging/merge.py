@@ -19,10 +19,10 @@ import torch
 from safetensors import safe_open
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.result import Result
+from finetune_api.contracts.result import MergeArtifacts, Result
+from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import adapter_files, manifest, safetensors_writer
-from finetune_trainer.checkpointing.published import NO_LEDGER, Ledger
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.merging import (
@@ -52,34 +52,15 @@ def run(
     job: JobConfig,
     layout: Layout,
     progress: Progress,
-    *,
-    build: str,
-    dtype: str,
-    base: str,
-    largest_activation: int | None = None,
-    ledger: Ledger = NO_LEDGER,
+    requested: MergeStageRequest,
 ) -> Result:
-    """Merge a trained job, or return the result of an earlier attempt that published this build.
-
-    dtype: float16, bfloat16 or auto. base: ``dequantized`` or ``original``. largest_activation: of
-    the tuned model, for dtype auto; None if it was not recorded. ledger: the manifests of base and
-    adapter, and the images of earlier stages.
-    """
-    key = f"{job.digest} {build} {dtype} {base}"
+    """Merge a trained job, or return the result of an earlier attempt that published this build."""
+    build = requested.build
+    key = f"{job.digest} {build} {requested.dtype} {requested.base}"
     with translate_volume_errors(layout.work, "merging"):
         found = manifest.valid(layout.merged(build), kind=KIND, key=key)
         if found is None:
-            merging = request.resolve(
-                job,
-                layout,
-                ledger,
-                build=build,
-                dtype=dtype,
-                largest_activation=largest_activation,
-                base_kind=base,
-                key=key,
-            )
-            found = _merge(merging, progress)
+            found = _merge(request.resolve(job, layout, requested, key=key), progress)
             message = f"merged {found.facts['pairs']} adapter pairs"
         else:
             message = "the model is already merged"
@@ -90,13 +71,9 @@ def run(
         outcome="completed",
         reason=Reason.COMPLETED,
         message=message,
-        artifacts={
-            "merged": found.digest,
-            "mergedManifest": found.sha256,
-            "mergedDtype": found.facts["dtype"],
-            "adapter": found.facts["adapter"],
-            "baseCommit": found.facts["baseCommit"],
-        },
+        artifacts=MergeArtifacts(
+            merged=found.digest, merged_manifest=found.sha256, merged_dtype=found.facts["dtype"]
+        ),
     )
 
 

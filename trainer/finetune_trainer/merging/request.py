@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import NotMergeable, ResumeRefused
 from finetune_trainer.models import base_files, merged_dtype
@@ -58,15 +59,11 @@ class MergeRequest:
 def resolve(
     job: JobConfig,
     layout: Layout,
-    ledger: published.Ledger,
+    requested: MergeStageRequest,
     *,
-    build: str,
-    dtype: str,
-    largest_activation: int | None,
-    base_kind: str,
     key: str,
 ) -> MergeRequest:
-    """Verify base and adapter on the volume and return the request.
+    """Verify base and adapter on the volume and return what to merge.
 
     Raise ResumeRefused if one of them is missing or damaged, and NotMergeable if they do not belong
     together or contain pickles.
@@ -74,13 +71,20 @@ def resolve(
     try:
         # The digests of the shards are checked later, while they are read for the merge.
         base_manifest = manifest.verify(
-            layout.base, kind=published.BASE, key=job.digest, hashes=False, sha256=ledger.base
+            layout.base,
+            kind=published.BASE,
+            key=job.digest,
+            hashes=False,
+            sha256=requested.base_manifest,
         )
         for entry in base_manifest.files:
             if not entry.name.endswith(SHARD):
                 manifest.check_digest(layout.base, entry)
         trained = manifest.verify(
-            layout.adapter, kind=published.ADAPTER, key=job.digest, sha256=ledger.adapter
+            layout.adapter,
+            kind=published.ADAPTER,
+            key=job.digest,
+            sha256=requested.adapter_manifest,
         )
     except manifest.ManifestError as problem:
         raise ResumeRefused(
@@ -97,17 +101,17 @@ def resolve(
     return MergeRequest(
         job=job,
         layout=layout,
-        build=build,
+        build=requested.build,
         dtype=merged_dtype.resolve(
-            dtype,
+            requested.dtype,
             read_json(layout.base / base_files.CONFIG),
-            largest_activation=largest_activation,
+            largest_activation=requested.largest_activation,
         ),
-        base=base_kind,
+        base=requested.base,
         key=key,
         base_manifest=base_manifest,
         trained=trained,
-        images=ledger.images,
+        images=requested.images,
     )
 
 

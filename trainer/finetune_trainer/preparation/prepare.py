@@ -4,18 +4,15 @@ Base and dataset are pinned to a commit, checked, downloaded and published as ``
 ``dataset/``. No other stage uses the network.
 """
 
-from typing import Any
-
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.dataset import DatasetRows, EvaluationData
+from finetune_api.contracts.result import PrepareArtifacts, Result
+from finetune_api.contracts.stage_request import PrepareStageRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.resources import Backend
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
-from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.models import architecture, backend_choice, recipe_support
 from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import (
@@ -25,6 +22,8 @@ from finetune_trainer.preparation import (
     prepare_rows,
     prepare_tokens,
 )
+from finetune_trainer.preparation import options as estimate_options
+from finetune_trainer.runtime.cards import Card
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
@@ -35,15 +34,15 @@ def run(
     job: JobConfig,
     layout: Layout,
     progress: Progress,
+    request: PrepareStageRequest,
     *,
-    options: EstimateOptions | None = None,
-    untrusted: bool = False,
+    card: Card | None = None,
 ) -> Result:
     """Prepare a job, unless its base and dataset are published already.
 
-    untrusted: whether an earlier FineTuneJob used the volume (``earlier_volume``).
+    card: the GPU of this machine, if the train stage will run here.
     """
-    options = options or EstimateOptions()
+    options, untrusted = estimate_options.estimate(request, card=card), request.untrusted_volume
     layout.work.mkdir(parents=True, exist_ok=True)
     with translate_volume_errors(layout.work, "preparing"):
         found = None if untrusted else published.prepared(layout, job, hashes=True)
@@ -114,7 +113,6 @@ def _result(
     base_manifest: manifest.Manifest, data: manifest.Manifest, backend: Backend, *, message: str
 ) -> Result:
     facts = data.facts
-    effective = facts.get(published.TEMPLATE_FACT)
     template = next((file for file in data.files if file.name == published.CHAT_TEMPLATE), None)
     return Result(
         stage="prepare",
@@ -122,57 +120,21 @@ def _result(
         reason=Reason.COMPLETED,
         message=message,
         max_steps=facts["plannedSteps"],
-        artifacts={
-            "baseCommit": base_manifest.facts["baseCommit"],
-            "baseBytes": base_manifest.size(),
-            "baseManifest": base_manifest.sha256,
-            "datasetDigest": data.digest,
-            "datasetManifest": data.sha256,
-            "backend": backend.model_dump(),
-            **({"chatTemplate": f"sha256:{template.sha256}"} if template else {}),
-            **({"effectiveTemplate": effective} if effective else {}),
-            **{
-                name: facts[name]
-                for name in (
-                    "rows",
-                    "validationRows",
-                    "droppedRows",
-                    "truncatedRows",
-                    "duplicateRows",
-                    "trainTokens",
-                    "trainedTokens",
-                    "medianLength",
-                    "p95Length",
-                    "longestRow",
-                    "plannedSteps",
-                    "formats",
-                )
+        # The facts of the manifest that the status has, and others.
+        artifacts=PrepareArtifacts.model_validate(
+            {
+                **facts,
+                **report.status(facts.get(published.ESTIMATE_FACT)),
+                "baseCommit": base_manifest.facts["baseCommit"],
+                "baseBytes": base_manifest.size(),
+                "baseManifest": base_manifest.sha256,
+                "datasetDigest": data.digest,
+                "datasetManifest": data.sha256,
+                "backend": backend,
+                "chatTemplate": f"sha256:{template.sha256}" if template else None,
+                "effectiveTemplate": facts.get(published.TEMPLATE_FACT),
             },
-            **({"sources": found} if (found := facts.get("sources")) else {}),
-            **_several(facts["datasets"]),
-            **({"toolCallParser": parser} if (parser := facts["toolCallParser"]) else {}),
-            **_evaluation(facts.get(published.EVALUATION_FACT)),
-            **report.status(facts.get(published.ESTIMATE_FACT)),
-        },
+            extra="ignore",
+        ),
         warnings=facts["warnings"],
     )
-
-
-def _several(facts: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """Return the rows of each of several datasets under their names in status."""
-    if facts is None:
-        return {}
-    names = {info.alias for info in DatasetRows.model_fields.values()}
-    return {"datasets": [{key: fact[key] for key in fact if key in names} for fact in facts]}
-
-
-def _evaluation(fact: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the counts of the evaluation dataset under their names in status.
-
-    The manifest of the dataset has more facts, such as its source, which the ledger does not have.
-    """
-    if fact is None:
-        return {}
-    names = {info.alias for info in EvaluationData.model_fields.values()}
-    counted = EvaluationData.model_validate({key: fact[key] for key in fact if key in names})
-    return {published.EVALUATION_FACT: counted.model_dump(exclude_none=True)}

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.dataset import FormatRecord
@@ -179,36 +178,34 @@ def publish(
     attention_choice.save(scratch, attention)
     if template.shipped and template.text is not None:
         (scratch / published.CHAT_TEMPLATE).write_text(template.text, encoding="utf-8")
-    counts, plan = rows.counts, rows.plan
+    data = rows.counts.model_copy(
+        update={
+            "formats": tokenized.formats,
+            "sources": [source.record for source in sources.all],
+            "tool_call_parser": tokenized.tool_call_parser,
+        }
+    )
     return manifest.publish(
         scratch,
         layout.dataset,
         kind=published.DATASET,
         key=job.digest,
         facts={
-            **_facts_of(sources.training[0], tokenized),
-            "datasets": _datasets(job, sources, tokenized),
+            **data.model_dump(exclude_none=True),
+            published.ORIGINS_FACT: {
+                source.kind: {
+                    "source": source.spec.source,
+                    "commit": source.repository.commit,
+                    "digest": tokenized.source_digests[source.kind],
+                }
+                for source in sources.all
+            },
             "baseCommit": base.commit,
             "template": template.kind,
             "templateDate": template.frozen,
             published.TEMPLATE_FACT: template.digest,
-            "packed": plan.packed,
-            "sequences": plan.sequences,
-            "plannedSteps": plan.steps,
-            "rows": counts.rows,
-            "validationRows": counts.validation_rows,
-            "droppedRows": counts.dropped_rows,
-            "truncatedRows": counts.truncated_rows,
-            "duplicateRows": counts.duplicate_rows,
-            "trainTokens": counts.train_tokens,
-            "trainedTokens": counts.trained_tokens,
-            "medianLength": counts.median_length,
-            "p95Length": counts.p95_length,
-            "longestRow": counts.longest,
-            "formats": [each.model_dump(exclude_none=True) for each in tokenized.formats],
-            "sources": [each.record.model_dump(exclude_none=True) for each in sources.all],
-            "toolCallParser": tokenized.tool_call_parser,
-            published.EVALUATION_FACT: _evaluation(sources.evaluation, tokenized),
+            "packed": rows.plan.packed,
+            "sequences": rows.plan.sequences,
             published.ESTIMATE_FACT: checked.facts,
             "warnings": [
                 *attention_choice.warnings(attention),
@@ -217,34 +214,6 @@ def publish(
             ],
         },
     )
-
-
-def _evaluation(source: RowSource | None, tokenized: TokenizedRows) -> dict[str, Any] | None:
-    """Return the facts about the evaluation dataset for the manifest; None without one."""
-    if source is None or tokenized.rows.evaluation is None:
-        return None
-    return {**_facts_of(source, tokenized), **tokenized.rows.evaluation.model_dump()}
-
-
-def _facts_of(source: RowSource, tokenized: TokenizedRows) -> dict[str, Any]:
-    """Return the origin of a dataset for the manifest."""
-    return {
-        "source": source.spec.source,
-        "commit": source.repository.commit,
-        "sourceDigest": tokenized.source_digests[source.kind],
-    }
-
-
-def _datasets(
-    job: JobConfig, sources: Sources, tokenized: TokenizedRows
-) -> list[dict[str, Any]] | None:
-    """Return the facts about each of several datasets for the manifest; None for one dataset."""
-    if job.datasets is None:
-        return None
-    return [
-        {**_facts_of(source, tokenized), **rows.model_dump()}
-        for source, rows in zip(sources.training, tokenized.rows.datasets, strict=True)
-    ]
 
 
 def _vocabulary(base: BaseDownload) -> int:
@@ -266,7 +235,7 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
             f"{counts.dropped_rows} rows longer than training.sequenceLength were dropped: to "
             "train on these rows, raise training.sequenceLength"
         )
-    own = tokenized.rows.evaluation
+    own = counts.evaluation_dataset
     if own is not None and own.dropped_rows:
         warnings.append(
             f"the evaluation does not use {own.dropped_rows} rows of evaluation.dataset: they are "

@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api.contracts.durations import duration, estimated
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.redaction import mask
-from finetune_trainer.checkpointing.published import TEXT_MODEL_FACT
+from finetune_trainer.checkpointing.published import ORIGINS_FACT, TEXT_MODEL_FACT
 from finetune_trainer.reporting import markdown
 from finetune_trainer.reporting.loss_history import LossHistory
 
@@ -163,24 +163,18 @@ def _comparison(report: TrainingReport) -> Iterable[tuple[str, str, str]]:
 
 
 def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
-    job, data, trained = report.job, report.data, report.trained
+    data, trained = report.data, report.trained
     yield "base", f"`{report.base['source']}`"
     yield "base commit", f"`{report.base['baseCommit']}`"
     read = {each["dataset"]: each for each in data.get("sources") or ()}
-    for each in data.get("datasets") or [{**data, "source": job.dataset.source}]:
-        name = f"dataset {each['name']}" if "name" in each else "dataset"
-        yield name, f"`{each['source']}`"
-        yield from _selected(
-            name, read.get(f"datasets[{each['name']}]" if "name" in each else name)
-        )
-        if each.get("commit"):
-            yield f"{name} commit", f"`{each['commit']}`"
-        yield f"{name} digest", f"`{each['sourceDigest']}`"
-    if own := data.get("evaluationDataset"):
-        yield "evaluation dataset", f"`{own['source']}`"
-        yield from _selected("evaluation dataset", read.get("evaluation.dataset"))
-        yield "evaluation dataset commit", f"`{own['commit']}`"
-        yield "evaluation dataset digest", f"`{own['sourceDigest']}`"
+    for path, origin in sorted((data.get(ORIGINS_FACT) or {}).items()):
+        # datasets[support] becomes "dataset support", evaluation.dataset "evaluation dataset".
+        name = path.replace("datasets[", "dataset ").replace("]", "").replace(".", " ")
+        yield name, f"`{origin['source']}`"
+        yield from _selected(name, read.get(path))
+        if origin["commit"]:
+            yield f"{name} commit", f"`{origin['commit']}`"
+        yield f"{name} digest", f"`{origin['digest']}`"
     yield "tokenized dataset digest", f"`{trained['datasetDigest']}`"
     yield "prompt", str(data["template"] or "none (plain text)")
     yield "attention kernel", str(trained["attention"])

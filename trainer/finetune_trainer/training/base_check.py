@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.stage_request import TrainStageRequest
 from finetune_trainer.checkpointing import fast_digest, published
 from finetune_trainer.checkpointing.manifest import Manifest, ManifestError, changed
 from finetune_trainer.errors import ResumeRefused
@@ -20,10 +21,18 @@ from finetune_trainer.volume_layout import Layout
 _REMEDY = ": to prepare the base model and the dataset again, set spec.rerun to a new value"
 
 
-def prepared(layout: Layout, job: JobConfig, ledger: published.Ledger) -> tuple[Manifest, Manifest]:
+def prepared(
+    layout: Layout, job: JobConfig, request: TrainStageRequest
+) -> tuple[Manifest, Manifest]:
     """Return the manifests of base and dataset, without hashing the base. Raise ResumeRefused."""
     try:
-        return published.verify_prepared(layout, job, ledger, hashes=False)
+        return published.verify_prepared(
+            layout,
+            job,
+            hashes=False,
+            base=request.base_manifest,
+            dataset=request.dataset_manifest,
+        )
     except ManifestError as problem:
         raise ResumeRefused(f"{problem}{_REMEDY}") from problem
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.ledger import Evaluation as HeldOutLoss
+from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.evaluation import reference
@@ -139,17 +141,17 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
         loss=facts["loss"],
         eval_loss=facts["evalLoss"],
         gpu_seconds=facts["gpuSeconds"],
-        artifacts={
-            "adapter": adapter.digest,
-            "adapterManifest": adapter.sha256,
-            **({"referenceManifest": recorded.manifest} if recorded.manifest else {}),
-            "baseCommit": facts["baseCommit"],
-            "datasetDigest": facts["datasetDigest"],
-            "attention": facts["attention"],
-            "device": facts["device"],
-            "referenceSeconds": round(recorded.seconds),
-            **({"largestActivation": peak} if (peak := recorded.largest_activation) else {}),
-            **({"evaluation": recorded.evaluation} if recorded.evaluation else {}),
-        },
+        artifacts=TrainArtifacts(
+            adapter=adapter.digest,
+            adapter_manifest=adapter.sha256,
+            reference_manifest=recorded.manifest,
+            attention=facts["attention"],
+            device=facts["device"],
+            reference_seconds=round(recorded.seconds),
+            largest_activation=recorded.largest_activation,
+            evaluation=None
+            if recorded.evaluation is None
+            else HeldOutLoss.model_validate(recorded.evaluation),
+        ),
         warnings=[*facts["warnings"], *recorded.warnings],
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
+from finetune_api.contracts.stage_request import TrainStageRequest
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
@@ -43,15 +44,13 @@ def run(
     layout: Layout,
     progress: Progress,
     stop: StopRequest,
+    request: TrainStageRequest,
     *,
-    max_gpu_seconds: float | None = None,
     gpu_held_since: float = 0.0,
-    ledger: published.Ledger = published.NO_LEDGER,
 ) -> Result:
     """Train a job, or return the result of an earlier attempt that published its adapter.
 
-    max_gpu_seconds: budget over all attempts. gpu_held_since: age of this process, in seconds, from
-    which its GPU is counted. ledger: the manifests of base and dataset, and the image of prepare.
+    gpu_held_since: age of this process, in seconds, from which its GPU is counted.
     """
     with translate_volume_errors(layout.work, "training"):
         found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.digest)
@@ -59,7 +58,7 @@ def run(
             progress.ratio(1.0)
             progress.enter("reference")
             return results.result(found, layout, "the adapter is already trained")
-        prepared = base_check.prepared(layout, job, ledger)
+        prepared = base_check.prepared(layout, job, request)
         # Before the libraries load: a pod without its GPU must not load the model on its CPU.
         progress.runs_on(device.detect().product)
         usage = GpuUsage(layout.usage, held_since=gpu_held_since)
@@ -69,9 +68,10 @@ def run(
             backend = backend_choice.load(layout.dataset)
             job = backend_choice.follow(job, backend)
             base = base_check.start(layout, prepared[0])
-            run = _Run(job, layout, progress, stop, usage, prepared, max_gpu_seconds, base)
+            budget = request.max_gpu_seconds
+            run = _Run(job, layout, progress, stop, usage, prepared, budget, base)
             run.warnings += backend_choice.version_warnings(backend)
-            return run.result(ledger.images)
+            return run.result(request.images)
 
 
 class _Run:

@@ -3,7 +3,7 @@
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.manifests import arguments, jobs
+from finetune_operator.manifests import jobs, stage_requests
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, job_stage
 from finetune_operator.reconcile.stages import restarts
@@ -48,7 +48,7 @@ def retry_key(target: TargetRevision, stage: JobStage) -> str:
     connection; if it fails for such a reason, a change of that value must be enough to continue.
     """
     key = target.resolved.retry_key
-    return digest([key, arguments.of_prepare(target)]) if stage.reads_sources else key
+    return digest([key, stage_requests.retried(target)]) if stage.reads_sources else key
 
 
 def creation(

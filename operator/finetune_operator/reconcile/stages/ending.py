@@ -1,6 +1,7 @@
 """The end of an attempt whose Job has finished: outcome, findings, and whether it is repeated."""
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.contracts.result import MergeArtifacts
+from finetune_api.v1alpha1.ledger import Attempt, TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
 from finetune_operator.objects.index import Child, IndexedSnapshot
@@ -25,22 +26,24 @@ def decide(
     assert ended is not None, "the Job has finished"
     attempt = restarts.counted(attempt, job.object, pods)
     result = ended.result
-    findings = result.artifacts_of(attempt.stage) if result is not None else {}
+    # A pod that reports the artifacts of another stage has forged them.
+    artifacts = result.artifacts if result and result.stage == attempt.stage else None
     warnings = tuple(result.warnings) if result is not None else ()
     changes = {"reason": ended.reason, "message": ended.message or None}
     if ended.kind == "Completed":
-        dtype = findings.get("mergedDtype")
-        findings = dict.fromkeys(job_stage(attempt.stage).replaces) | findings
-        changes |= {
-            "outcome": "Completed",
-            "reason": None,
-            "merged_dtype": dtype if isinstance(dtype, str) else None,
-            "merged_manifest": findings.get("mergedManifest"),
-        }
+        changes |= {"outcome": "Completed", "reason": None}
+        if isinstance(artifacts, TrainArtifacts):
+            # A digest of an earlier training must not outlive a training without a reference.
+            ledger = ledger.without_reference(revision)
+        if isinstance(artifacts, MergeArtifacts):
+            changes |= {
+                "merged_dtype": artifacts.merged_dtype,
+                "merged_manifest": artifacts.merged_manifest,
+            }
     else:
         changes["outcome"] = "Stopped" if _again(target, attempt, ended) else "Failed"
-    if result is not None:
-        ledger = ledger.with_findings(revision, findings)
+    if artifacts is not None:
+        ledger = ledger.with_artifacts(revision, artifacts)
     ledger = ledger.with_attempt(revision, attempt.model_copy(update=changes))
     if ended.kind == "Completed" and volume is not None:
         ledger = ledger.with_volume(revision, volume.object["metadata"]["uid"])

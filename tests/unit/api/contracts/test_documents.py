@@ -11,6 +11,7 @@ from finetune_api.contracts.printable import escaped, printable
 from finetune_api.contracts.reference import Reference, Scores
 from finetune_api.contracts.result import Result
 from finetune_api.contracts.untrusted_json import parse
+from finetune_api.v1alpha1.ledger import TrainArtifacts
 
 
 def test_pods_meet_the_restricted_pod_security_standard() -> None:
@@ -75,7 +76,7 @@ def test_result_is_written_without_credentials_or_logged(
         reason="Transient",
         message="hf_secret_value",
         warnings=["hf_secret_value"],
-        artifacts={"adapter": "hf_secret_value"},
+        artifacts=TrainArtifacts(adapter="hf_secret_value"),
     )
     logged: list[str] = []
     file = tmp_path / "log"

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_api.contracts.result import LIMIT, MAX_NUMBER, Result
+from finetune_api.contracts.result import LIMIT, MAX_NUMBER, PrepareArtifacts, Result
+from finetune_api.v1alpha1.dataset import DatasetRows
+from finetune_api.v1alpha1.ledger import TrainArtifacts
 
 TEXT = st.text(max_size=20_000) | st.text(alphabet='\x00\x1f"\\😀é', max_size=20_000)
 NUMBER = st.none() | st.floats()
@@ -21,18 +23,20 @@ WHOLE = st.integers(-MAX_NUMBER, MAX_NUMBER)
     loss=NUMBER,
     seconds=NUMBER,
     step=st.none() | st.integers(0, MAX_NUMBER),
-    artifacts=st.dictionaries(TEXT, TEXT | WHOLE, max_size=30),
+    artifacts=st.builds(
+        TrainArtifacts, adapter=TEXT, device=TEXT, attention=TEXT, reference_seconds=WHOLE
+    ),
     warnings=st.lists(TEXT, max_size=40),
 )
-@example("R" * 9000, "", None, None, None, {}, [])
-@example("VolumeFull", "\udcff.jsonl: no space", math.nan, math.inf, 1, {}, ["\udcff"])
+@example("R" * 9000, "", None, None, None, None, [])
+@example("VolumeFull", "\udcff.jsonl: no space", math.nan, math.inf, 1, None, ["\udcff"])
 def test_any_result_fits_the_limit_and_can_be_parsed(
     reason: str,
     message: str,
     loss: float | None,
     seconds: float | None,
     step: int | None,
-    artifacts: dict[str, Any],
+    artifacts: TrainArtifacts | None,
     warnings: list[str],
 ) -> None:
     result = Result(
@@ -61,7 +65,7 @@ def test_result_within_the_limit_is_unchanged() -> None:
         outcome="completed",
         reason="Completed",
         message="1,024 rows",
-        artifacts={"rows": 1024, "datasetDigest": "sha256:" + "a" * 64},
+        artifacts=PrepareArtifacts(rows=1024, dataset_digest="sha256:" + "a" * 64),
         warnings=["3 rows are longer than sequenceLength"],
     )
     assert Result.from_message(result.to_message()) == result
@@ -69,7 +73,7 @@ def test_result_within_the_limit_is_unchanged() -> None:
 
 def test_digests_are_kept_before_warnings() -> None:
     """The operator does not accept the next stage without them."""
-    artifacts = {"adapter": "sha256:" + "a" * 64, "baseCommit": "b" * 40}
+    artifacts = TrainArtifacts(adapter="sha256:" + "a" * 64, adapter_manifest="b" * 64)
     result = Result(
         stage="train",
         outcome="completed",
@@ -95,7 +99,13 @@ def test_first_warnings_are_kept() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Traceback (most recent call last):", "{}", "[]", '{"stage": "train"', '{"stage": "eat"}'],
+    [
+        *("", "Traceback (most recent call last):", "{}", "[]", "7", '{"stage": "train"'),
+        '{"stage": "eat"}',
+        '{"stage": "train", "outcome": "failed", "reason": "R", "artifacts": ["adapter"]}',
+        "[" * LIMIT,
+        f'{{"artifacts": {"[" * 2000}{"]" * 2000}}}',
+    ],
 )
 def test_other_text_is_not_a_result(text: str) -> None:
     assert Result.from_message(text) is None
@@ -115,11 +125,24 @@ def test_a_message_of_200_characters_is_kept_before_artifacts(length: int, messa
         outcome="failed",
         reason="Failed",
         message="m" * length,
-        artifacts={"large": "a" * LIMIT},
+        artifacts=TrainArtifacts(device="a" * LIMIT),
     )
     read = Result.from_message(result.to_message())
     assert read is not None
-    assert (read.message, read.artifacts) == (message, {})
+    assert (read.message, read.artifacts) == (message, TrainArtifacts())
+
+
+def prepared(result: Result) -> PrepareArtifacts:
+    assert isinstance(result.artifacts, PrepareArtifacts)
+    return result.artifacts
+
+
+def reported(stage: str, artifacts: dict[str, Any]) -> Result:
+    """Return the result in a message with any artifacts."""
+    values = {"stage": stage, "outcome": "completed", "reason": "Completed"}
+    result = Result.from_message(json.dumps({**values, "artifacts": artifacts}))
+    assert result is not None
+    return result
 
 
 def _prepared(datasets: int, *, file_name: str) -> Result:
@@ -132,12 +155,16 @@ def _prepared(datasets: int, *, file_name: str) -> Result:
         outcome="completed",
         reason="Completed",
         message="base and dataset are prepared",
-        artifacts={
-            **dict.fromkeys(("baseCommit", "baseManifest", "datasetManifest"), "a" * 64),
-            "formats": [{"dataset": path, **formats} for path in paths],
-            "sources": [{"dataset": path, **found} for path in paths],
-            "datasets": [{"name": path[9:-1], "rows": 100_000} for path in paths],
-        },
+        artifacts=PrepareArtifacts.model_validate(
+            {
+                **dict.fromkeys(("baseCommit", "baseManifest", "datasetManifest"), "a" * 64),
+                "formats": [{"dataset": path, **formats} for path in paths],
+                "sources": [{"dataset": path, **found} for path in paths],
+                "datasets": [
+                    {"name": path[9:-1], "rows": 100_000, "validationRows": 0} for path in paths
+                ],
+            }
+        ),
         warnings=["the chat template writes a date into every prompt"] * 3,
     )
 
@@ -146,10 +173,11 @@ def test_file_names_are_dropped_before_warnings() -> None:
     read = Result.from_message(_prepared(2, file_name="data/" + "n" * 200).to_message())
     assert read is not None
     assert len(read.warnings) == 3
-    kept = [len(each["files"]) for each in read.artifacts["sources"]]
+    sources = prepared(read).sources or []
+    kept = [len(each.files) for each in sources]
     assert 0 < sum(kept) < 20
     assert max(kept) - min(kept) <= 1
-    assert [each["fileCount"] for each in read.artifacts["sources"]] == [1000, 1000]
+    assert [each.file_count for each in sources] == [1000, 1000]
 
 
 @pytest.mark.parametrize("datasets", [16, 17])
@@ -158,11 +186,11 @@ def test_records_of_many_datasets_are_dropped_before_digests(datasets: int) -> N
     read = Result.from_message(result.to_message())
     assert read is not None
     assert read.vouches
-    assert read.artifacts["formats"] == result.artifacts["formats"]
-    many = result.model_copy(
-        update={"artifacts": {**result.artifacts, "formats": result.artifacts["formats"] * 3}}
-    )
-    read = Result.from_message(many.to_message())
+    formats = prepared(result).formats
+    assert formats
+    assert prepared(read).formats == formats
+    many = prepared(result).model_copy(update={"formats": formats * 3})
+    read = Result.from_message(result.model_copy(update={"artifacts": many}).to_message())
     assert read is not None
     assert read.vouches
 
@@ -172,32 +200,37 @@ def test_figures_of_datasets_are_dropped_before_other_artifacts() -> None:
         stage="prepare",
         outcome="completed",
         reason="Completed",
-        artifacts={"baseCommit": "b", "datasets": ["d" * LIMIT]},
+        artifacts=PrepareArtifacts(
+            base_commit="b",
+            datasets=[DatasetRows(name="d", rows=1, validation_rows=0)] * LIMIT,
+        ),
     )
     read = Result.from_message(result.to_message())
     assert read is not None
-    assert read.artifacts == {"baseCommit": "b"}
+    assert read.artifacts == PrepareArtifacts(base_commit="b")
 
 
 @pytest.mark.parametrize(
     ("value", "accepted"),
     [
-        (MAX_NUMBER, True),
-        (-MAX_NUMBER, True),
-        (MAX_NUMBER + 1, False),
-        (-MAX_NUMBER - 1, False),
-        ([1, {"a": MAX_NUMBER + 1}], False),
-        ("text", True),
-        (None, True),
+        ({"rows": MAX_NUMBER}, True),
+        ({"rows": -MAX_NUMBER}, True),
+        ({"rows": MAX_NUMBER + 1}, False),
+        ({"rows": -MAX_NUMBER - 1}, False),
+        ({"rows": str(MAX_NUMBER + 1)}, False),
+        ({"sources": [{"dataset": "d", "split": "s", "fileCount": MAX_NUMBER + 1}]}, False),
+        ({"novel": MAX_NUMBER + 1}, True),
+        ({"rows": "text"}, True),
+        ({"rows": None}, True),
     ],
 )
 def test_numbers_that_a_status_cannot_have_are_not_accepted(value: Any, accepted: bool) -> None:
     text = json.dumps(
         {
-            "stage": "train",
+            "stage": "prepare",
             "outcome": "failed",
             "reason": "Failed",
-            "artifacts": {"x": value},
+            "artifacts": value,
         }
     )
     assert (Result.from_message(text) is not None) is accepted
@@ -227,33 +260,48 @@ def test_a_text_of_exactly_the_limit_is_a_result() -> None:
     ],
 )
 def test_a_stage_vouches_for_the_manifests_that_it_published(
-    stage: Any, artifacts: dict[str, Any], vouches: bool
+    stage: str, artifacts: dict[str, Any], vouches: bool
 ) -> None:
-    result = Result(stage=stage, outcome="completed", reason="Completed", artifacts=artifacts)
-    assert result.vouches is vouches
+    assert reported(stage, artifacts).vouches is vouches
 
 
 @pytest.mark.parametrize(
     ("stage", "own"),
     [
-        ("prepare", {"baseCommit"}),
+        ("prepare", {"baseCommit", "rows", "card"}),
         ("train", {"adapter", "referenceManifest"}),
-        ("merge", {"merged"}),
-        ("verify", {"baseCommit"}),
+        ("merge", {"merged", "mergedManifest"}),
+        ("verify", set()),
     ],
 )
-def test_a_stage_determines_its_own_artifacts(stage: str, own: set[str]) -> None:
-    names = ("baseCommit", "adapter", "referenceManifest", "merged")
-    artifacts = dict.fromkeys(names, "a" * 64)
-    result = Result(stage="train", outcome="completed", reason="Completed", artifacts=artifacts)
-    assert result.artifacts_of(stage).keys() == own
+def test_a_stage_reports_its_own_artifacts_only(stage: str, own: set[str]) -> None:
+    texts = ("baseCommit", "card", "adapter", "referenceManifest", "merged", "mergedManifest")
+    artifacts = dict.fromkeys(texts, "a" * 64) | {"rows": 7, "novel": {"version": 2}}
+    found = reported(stage, artifacts).artifacts
+    assert (set() if found is None else found.model_dump(exclude_none=True).keys()) == own
+
+
+@pytest.mark.parametrize(
+    ("stage", "unknown"),
+    [
+        ("prepare", {"rows": "many"}),
+        ("prepare", {"formats": [{"dataset": "dataset", "format": "csv"}], "rows": [1]}),
+        ("prepare", {"base_commit": "a name in Python", "baseCommit": 5}),
+        ("train", {"adapter": 5, "evaluation": {"rows": 3}}),
+        ("merge", {"merged": ["x"], "mergedManifest": "A" * 64}),
+    ],
+)
+def test_artifacts_of_an_unknown_form_are_left_out(stage: str, unknown: dict[str, Any]) -> None:
+    known = {"prepare": "chatTemplate", "train": "device", "merge": "mergedDtype"}[stage]
+    found = reported(stage, {known: "known", **unknown}).artifacts
+    assert found is not None
+    assert found.model_dump(exclude_none=True) == {known: "known"}
 
 
 def test_texts_in_nested_artifacts_contain_no_control_characters() -> None:
-    artifacts = {"evaluation": {"losses": [{"dataset": "a\x1b[2Jb"}], "loss": 1.5}}
-    result = Result(stage="train", outcome="completed", reason="Completed", artifacts=artifacts)
-    read = Result.from_message(result.to_message())
-    assert read is not None
-    (loss,) = read.artifacts["evaluation"]["losses"]
-    assert loss["dataset"].isprintable()
-    assert read.artifacts["evaluation"]["loss"] == 1.5
+    record = {"dataset": "a\x1b[2Jb", "split": "train", "fileCount": 3, "novel": 1}
+    found = prepared(reported("prepare", {"sources": [record]})).sources
+    assert found is not None
+    (source,) = found
+    assert source.dataset.isprintable()
+    assert source.file_count == 3

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.fakes.apiserver import CONFIG, NAME, SPEC, Thing
+from tests.fakes.controllers import request_of
 from tests.unit.operator.manifests.rendered import (
     MAXIMAL_CONFIG,
     MAXIMAL_SPEC,
@@ -425,11 +426,9 @@ def test_a_dataset_in_a_configmap_is_mounted_only_for_prepare() -> None:
         assert (mounted in volumes["config"]["projected"]["sources"]) == (title == "job-prepare")
 
 
-def test_max_gpu_seconds_is_an_argument_of_the_trainer() -> None:
-    (container,) = containers(template(ALL["maximal"]["job-train"]))
-    assert container["args"][-2:] == ["--max-gpu-seconds", "86400"]
-    (container,) = containers(template(children(SPEC, MAXIMAL_CONFIG)["job-train"]))
-    assert "--max-gpu-seconds" not in container["args"]
+def test_max_gpu_seconds_is_in_the_request_of_train() -> None:
+    assert request_of(ALL["maximal"]["job-train"]).max_gpu_seconds == 86400
+    assert request_of(children(SPEC, MAXIMAL_CONFIG)["job-train"]).max_gpu_seconds is None
 
 
 def test_only_the_train_job_has_labels_for_kueue() -> None:

@@ -66,20 +66,20 @@ def test_parts_of_a_card_are_named_as_by_gpu_feature_discovery(
 
 
 @pytest.mark.parametrize(
-    ("labels", "options"),
+    ("labels", "versions"),
     [
-        ({}, {}),
-        ({"cuda.driver-version.major": "570"}, {"--driver": "570"}),
-        ({"cuda.driver-version.major": "unknown"}, {}),
-        ({"gpu.compute.major": "8", "gpu.compute.minor": "9"}, {"--compute-capability": "8.9"}),
-        ({"gpu.compute.major": "8"}, {}),
-        ({"gpu.compute.minor": "9"}, {}),
+        ({}, (None, None)),
+        ({"cuda.driver-version.major": "570"}, (570, None)),
+        ({"cuda.driver-version.major": "unknown"}, (None, None)),
+        ({"gpu.compute.major": "8", "gpu.compute.minor": "9"}, (None, "8.9")),
+        ({"gpu.compute.major": "8"}, (None, None)),
+        ({"gpu.compute.minor": "9"}, (None, None)),
     ],
 )
-def test_versions_in_labels_become_options_of_prepare(
-    labels: dict[str, str], options: dict[str, str]
+def test_versions_in_labels(
+    labels: dict[str, str], versions: tuple[int | None, str | None]
 ) -> None:
-    assert versions_of({f"nvidia.com/{key}": value for key, value in labels.items()}) == options
+    assert versions_of({f"nvidia.com/{key}": value for key, value in labels.items()}) == versions
 
 
 def test_cuda_does_not_know_of_time_slicing() -> None:

@@ -1,6 +1,5 @@
 """Placement of pods: node selector, affinity and tolerations, as the scheduler evaluates them."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.apiserver import SPEC, Thing
+from tests.fakes.controllers import request_of
 from tests.unit.operator.manifests.rendered import SETS, children, template
 
 from finetune_api.defaulting import effective_defaults, resolve
@@ -26,7 +26,6 @@ from finetune_operator.manifests.node_labels import (
     products_of,
     values_of,
 )
-from finetune_trainer.__main__ import parser
 from finetune_trainer.runtime import cards
 
 ZONE = "topology.kubernetes.io/zone"
@@ -270,33 +269,26 @@ def test_a_node_selector_of_the_chart_has_the_chart_as_its_origin() -> None:
 def test_prepare_estimates_for_every_card_that_the_train_pod_may_get(
     spec: Thing, cards: list[str]
 ) -> None:
-    arguments = template(children({**SPEC, **spec}, SETS["minimal"][1])["job-prepare"])["spec"][
-        "containers"
-    ][0]["args"]
-    given = [value for flag, value in itertools.pairwise(arguments) if flag == "--card"]
-    assert given == cards
+    job = children({**SPEC, **spec}, SETS["minimal"][1])["job-prepare"]
+    assert request_of(job).cards == tuple(cards)
 
 
 @pytest.mark.parametrize(
     ("labels", "given"),
     [
-        ({DRIVER: "570"}, ["--driver", "570"]),
-        ({DRIVER: "latest"}, []),
-        ({COMPUTE[0]: "7", COMPUTE[1]: "0"}, ["--compute-capability", "7.0"]),
-        ({COMPUTE[0]: "7"}, []),
+        ({DRIVER: "570"}, (570, None)),
+        ({DRIVER: "latest"}, (None, None)),
+        ({COMPUTE[0]: "7", COMPUTE[1]: "0"}, (None, "7.0")),
+        ({COMPUTE[0]: "7"}, (None, None)),
     ],
     ids=str,
 )
 def test_prepare_checks_the_versions_in_the_node_selector(
-    labels: dict[str, str], given: list[str]
+    labels: dict[str, str], given: tuple[int | None, str | None]
 ) -> None:
     spec = {**SPEC, "placement": {"nodeSelector": labels}}
-    job = children(spec, SETS["minimal"][1])["job-prepare"]
-    arguments = template(job)["spec"]["containers"][0]["args"]
-    options = ("--driver", "--compute-capability")
-    pairs = itertools.pairwise(arguments)
-    assert [each for pair in pairs if pair[0] in options for each in pair] == given
-    parser().parse_args(arguments[arguments.index("prepare") :])
+    request = request_of(children(spec, SETS["minimal"][1])["job-prepare"])
+    assert (request.driver, request.compute_capability) == given
 
 
 def test_placement_of_a_job_that_sets_every_field() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
 from finetune_api.revision_hash import text_digest
@@ -36,9 +37,8 @@ def configuration_is_vouched_for(intended: Plan) -> None:
             assert text_digest(data["operator.json"]) == digests["operatorDigest"]
             assert json.loads(data["operator.json"]) == json.loads(digests["operator"])
         if action.object["kind"] == "Job":
-            (container,) = action.object["spec"]["template"]["spec"]["containers"]
-            expected = container["args"][container["args"].index("--config-digest") + 1]
-            assert expected == digests["jobDigest"]
+            request = controllers.request_of(dict(action.object))
+            assert request.config_digest == digests["jobDigest"]
 
 
 def results_are_of_own_jobs(cluster: Cluster, proved: Collection[str]) -> None:
@@ -61,8 +61,7 @@ def unknown_content_is_deleted(job: Thing, proved: Collection[tuple[str, ...]]) 
     """
     labels, (owner,) = job["metadata"]["labels"], job["metadata"]["ownerReferences"]
     if labels[naming.STAGE] == "prepare":
-        (container,) = job["spec"]["template"]["spec"]["containers"]
-        assert "--untrusted-volume" in container["args"], job["metadata"]["name"]
+        assert controllers.request_of(job).untrusted_volume, job["metadata"]["name"]
     else:
         assert (owner["uid"], labels[naming.REVISION], "prepare", "None") in proved
 

@@ -31,7 +31,7 @@ def backend(cluster: Cluster, pod: Thing) -> Thing | None:
     (container,) = pod["spec"]["containers"]
     found = cluster.get("ConfigMap", f"demo-{pod['metadata']['labels'][naming.REVISION]}") or {}
     text = found.get("data", {}).get("job.json", "")
-    if text_digest(text) not in container["args"]:
+    if text_digest(text) not in "".join(container["args"]):
         return None
     automatic = AUTOMATIC[container["image"]]
     written = json.loads(text)["training"]["advanced"]["backend"]

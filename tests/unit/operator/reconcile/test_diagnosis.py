@@ -197,8 +197,8 @@ CPU_REQUESTS = {"containers": [{"resources": {"requests": {"cpu": 3}}}, {}]}
             "1 Insufficient nvidia.com/gpu, 2 Insufficient cpu",
             CPU_REQUESTS,
             "No suitable node has a free GPU (nvidia.com/gpu) and enough free cpu: the pod "
-            "requests cpu 3. Lower spec.resources.train.requests if no node with a GPU has as much, or wait "
-            "until a GPU becomes free.",
+            "requests cpu 3. Lower spec.resources.train.requests if no node with a GPU has as "
+            "much, or wait until a GPU becomes free.",
         ),
         (
             "1 Insufficient cpu, 1 Insufficient memory, 2 Insufficient cpu",

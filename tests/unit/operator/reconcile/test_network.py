@@ -95,5 +95,5 @@ def test_new_ca_certificates_retry_a_failed_preparation() -> None:
     cluster.config = cluster.config.model_copy(update={"ca_certificates": "a certificate"})
     cluster.settle()
     controllers.sync(cluster)
-    arguments = controllers.pod_of_stage(cluster, "prepare")["spec"]["containers"][0]["args"]
-    assert arguments[-2:] == ["--ca-certificates", "a certificate"]
+    job = next(each for each in cluster.each("Job") if not controllers.ended(each))
+    assert controllers.request_of(job).ca_certificates == "a certificate"

@@ -465,15 +465,11 @@ def test_each_build_is_served_in_its_own_number_format() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "largest", "options"),
-    [
-        ("auto", 20_000, ["--largest-activation", "20000"]),
-        ("auto", None, []),
-        ("bfloat16", 20_000, []),
-    ],
+    ("written", "largest", "requested"),
+    [("auto", 20_000, 20_000), ("auto", None, None), ("bfloat16", 20_000, None)],
 )
 def test_largest_activation_of_the_ledger_reaches_the_merge(
-    written: str, largest: int | None, options: list[str]
+    written: str, largest: int | None, requested: int | None
 ) -> None:
     cluster = Cluster()
     cluster.edit(merge={"dtype": written})
@@ -482,9 +478,8 @@ def test_largest_activation_of_the_ledger_reaches_the_merge(
     controllers.run(cluster, "train", text=controllers.message("train", artifacts=found))
     cluster.settle()
     (merge,) = (each for each in cluster.list("Job") if "-merge-" in each["metadata"]["name"])
-    arguments = merge["spec"]["template"]["spec"]["containers"][0]["args"]
-    at = arguments.index("--dtype")
-    assert arguments[at + 1 : arguments.index("--base")] == [written, *options]
+    request = controllers.request_of(merge)
+    assert (request.dtype, request.largest_activation) == (written, requested)
 
 
 def number_format(deployment: Object) -> str:

@@ -1,6 +1,5 @@
-"""The images that pods ran: in the ledger, in the arguments of later stages, and in warnings."""
+"""The images that pods ran: in the ledger, in the requests of later stages, and in warnings."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,11 +19,10 @@ def images(cluster: Cluster) -> dict[str, Any]:
     return {each["stage"]: each.get("imageID") for each in revision["stages"]}
 
 
-def arguments(cluster: Cluster, stage: str) -> list[str]:
-    """Return the values of --image of the Job of a stage."""
+def requested(cluster: Cluster, stage: str) -> dict[str, str]:
+    """Return the images in the request of a stage."""
     (job,) = [each for each in cluster.each("Job") if naming.label(each, naming.STAGE) == stage]
-    words = job["spec"]["template"]["spec"]["containers"][0]["args"]
-    return [value for name, value in pairwise(words) if name == "--image"]
+    return dict(controllers.request_of(job).images)
 
 
 def serving_pod(cluster: Cluster) -> Thing:
@@ -42,9 +40,8 @@ def test_the_ledger_has_the_image_of_each_stage_and_later_stages_receive_it() ->
         "merge": trainer,
         "serve": vllm,
     }
-    assert arguments(cluster, "prepare") == []
-    assert arguments(cluster, "train") == [f"prepare={trainer}"]
-    assert arguments(cluster, "merge") == [f"prepare={trainer}", f"train={trainer}"]
+    assert requested(cluster, "train") == {"prepare": trainer}
+    assert requested(cluster, "merge") == {"prepare": trainer, "train": trainer}
     assert cluster.status["warnings"] == []
 
 
@@ -55,7 +52,7 @@ def test_a_tag_that_moves_between_two_stages_is_reported_once() -> None:
     controllers.run(cluster, "train")
     controllers.run(cluster, "merge")
     cluster.settle()
-    assert arguments(cluster, "merge") == [f"prepare={IMAGE_IDS[TRAINER]}", f"train={MOVED}"]
+    assert requested(cluster, "merge") == {"prepare": IMAGE_IDS[TRAINER], "train": MOVED}
     raised = [each.message for each in cluster.recorded if each.reason == "WarningRaised"]
     assert raised == cluster.status["warnings"]
     assert raised[0] == (
@@ -112,7 +109,7 @@ def test_a_value_that_is_no_image_is_not_recorded(value: str) -> None:
     controllers.run(cluster, "prepare")
     cluster.settle()
     assert images(cluster)["prepare"] is None
-    assert arguments(cluster, "train") == []
+    assert requested(cluster, "train") == {}
 
 
 WRONG = CONFIG.model_copy(

@@ -162,12 +162,10 @@ def adopt(cluster: Cluster) -> Thing:
     return claim
 
 
-def prepare_arguments(cluster: Cluster) -> list[str]:
+def is_untrusted(cluster: Cluster) -> bool:
+    """Report whether the prepare pod is told that the content of the volume is unknown."""
     (job,) = [each for each in cluster.each("Job") if "-prepare-" in each["metadata"]["name"]]
-    return list(job["spec"]["template"]["spec"]["containers"][0]["args"])
-
-
-UNTRUSTED = "--untrusted-volume"
+    return bool(controllers.request_of(job).untrusted_volume)
 
 
 def test_a_claim_with_the_label_is_used_with_unknown_content() -> None:
@@ -175,7 +173,7 @@ def test_a_claim_with_the_label_is_used_with_unknown_content() -> None:
     claim = adopt(cluster)
     cluster.settle()
     (record,), job = cluster.status["revisions"], cluster.present_job()
-    assert UNTRUSTED in prepare_arguments(cluster)
+    assert is_untrusted(cluster)
     assert record["untrustedVolume"] == claim["metadata"]["uid"]
     assert "volume" not in record
     assert naming.owned_by(job, claim)
@@ -194,7 +192,7 @@ def test_a_crash_during_the_adoption_leaves_the_content_unknown(write: int) -> N
     with contextlib.suppress(Crash):
         cluster.reconcile(die_before=write)
     cluster.settle()
-    assert UNTRUSTED in prepare_arguments(cluster)
+    assert is_untrusted(cluster)
     assert naming.owned_by(cluster.present_job(), claim)
 
 
@@ -207,7 +205,7 @@ def test_every_attempt_at_preparation_treats_the_content_as_unknown() -> None:
     cluster.settle()
     (second,) = cluster.each("Job")
     assert second["metadata"]["name"].endswith("-prepare-2")
-    assert UNTRUSTED in prepare_arguments(cluster)
+    assert is_untrusted(cluster)
 
 
 def test_a_smaller_claim_is_grown() -> None:
@@ -278,7 +276,7 @@ def test_the_content_of_a_restored_claim_is_unknown_before_preparation_has_compl
     for step in (running("prepare"), restored()):
         step(cluster)
     cluster.settle()
-    assert UNTRUSTED in prepare_arguments(cluster)
+    assert is_untrusted(cluster)
     (claim,) = cluster.each(naming.VOLUME)
     assert cluster.status["revisions"][0]["untrustedVolume"] == claim["metadata"]["uid"]
 
@@ -296,7 +294,7 @@ def test_a_restored_claim_is_unknown_if_the_ledger_in_the_backup_is_older(pause:
         cluster.settle()
         cluster.edit(suspend=False)
     cluster.settle()
-    assert UNTRUSTED in prepare_arguments(cluster)
+    assert is_untrusted(cluster)
     (claim,) = cluster.each(naming.VOLUME)
     assert cluster.status["revisions"][0]["untrustedVolume"] == claim["metadata"]["uid"]
 
@@ -333,7 +331,7 @@ def test_a_claim_in_place_of_a_lost_one_is_unknown(paused: bool) -> None:
     if paused:
         cluster.edit(suspend=False)
     cluster.settle()
-    assert UNTRUSTED in prepare_arguments(cluster)
+    assert is_untrusted(cluster)
     assert cluster.status["revisions"][0]["untrustedVolume"] == other["metadata"]["uid"]
 
 
@@ -349,7 +347,7 @@ def test_a_limit_of_restarts_does_not_hide_the_loss_of_the_volume() -> None:
     assert cluster.status["conditions"][0]["reason"] == "TooManyRestarts"
     cluster.edit(runPolicy={"maxRestarts": 5})
     cluster.settle()
-    assert UNTRUSTED in prepare_arguments(cluster)
+    assert is_untrusted(cluster)
 
 
 def test_only_preparation_starts_with_an_unknown_claim() -> None:
@@ -372,7 +370,7 @@ def test_a_new_claim_in_place_of_an_unknown_one_is_known() -> None:
     controllers.sync(cluster)
     without_volume(cluster)
     cluster.settle()
-    assert UNTRUSTED not in prepare_arguments(cluster)
+    assert not is_untrusted(cluster)
     assert "untrustedVolume" not in cluster.status["revisions"][0]
 
 
@@ -381,7 +379,7 @@ def test_a_new_claim_has_no_unknown_content() -> None:
     for step in (running("prepare"), restored(), without_claims):
         step(cluster)
     cluster.settle()
-    assert UNTRUSTED not in prepare_arguments(cluster)
+    assert not is_untrusted(cluster)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -41,6 +41,7 @@ def frozen(**changes: Any) -> Callable[[Cluster], None]:
     return step
 
 
+IMAGES = {"serving": "vllm:1", "operator": "operator:1"}
 STATES = {
     "ledger with an unknown stage name": (rename_stage, "stages.0.stage: "),
     "ledger of a newer format": (
@@ -56,6 +57,10 @@ STATES = {
         "revisions.0.frozen is missing",
     ),
     "frozen configuration of another form": (frozen(images="trainer:1"), "images: "),
+    "trainer image that follows a later contract": (
+        frozen(images=IMAGES | {"trainer": {"image": "trainer:9", "contract": 3}}),
+        "images.trainer.contract is 3, but this operator supports 1 to 2",
+    ),
     "frozen default that does not exist": (
         frozen(defaults={"training": {"fieldToCome": 7}}),
         "spec.training.fieldToCome: unknown field",

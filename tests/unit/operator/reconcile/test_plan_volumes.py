@@ -389,8 +389,7 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
         step(cluster)
     assert cluster.status["training"]["gpuSeconds"] == 300
     (job,) = (each for each in cluster.each("Job") if not controllers.ended(each))
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["args"][-2:] == ["--max-gpu-seconds", "700"]
+    assert controllers.request_of(job).max_gpu_seconds == 700
     cluster.wait(50)
     cluster.progress = Progress(pod="", global_step=1, max_steps=9, gpu_seconds=50.0)
     cluster.settle()

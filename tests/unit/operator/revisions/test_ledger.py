@@ -1,11 +1,13 @@
-"""The ledger: attempts are replaced in place, findings are kept, and a status restores it."""
+"""The ledger: attempts are replaced in place, artifacts are kept, and a status restores it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.ledger import Attempt, FrozenConfiguration
+from finetune_api.contracts.result import MergeArtifacts, PrepareArtifacts
+from finetune_api.v1alpha1.ledger import Attempt, FrozenConfiguration, TrainArtifacts
+from finetune_api.v1alpha1.resources import Estimate
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 
@@ -123,7 +125,8 @@ def test_a_ledger_survives_the_status() -> None:
     ledger = ledger.with_attempt(
         "r", attempt("merge", 3, "b", "Failed").model_copy(update={"retry_key": "k"})
     )
-    ledger = ledger.with_findings("r", {"adapter": "sha256:1", "rows": 7})
+    ledger = ledger.with_artifacts("r", TrainArtifacts(adapter="sha256:1"))
+    ledger = ledger.with_artifacts("r", PrepareArtifacts(rows=7))
     ledger = ledger.with_start("r", FROZEN, attempt("train"))
     status = ledger.to_status()
     assert status == [
@@ -152,29 +155,24 @@ def test_a_ledger_survives_the_status() -> None:
     assert Ledger.parse(status).to_status() == status
 
 
-def test_findings_of_several_stages_are_merged() -> None:
+def test_artifacts_of_several_stages_are_merged() -> None:
     ledger = Ledger()
-    ledger = ledger.with_findings("r", {"baseCommit": "c", "rows": 10, "plannedSteps": 4})
-    ledger = ledger.with_findings("r", {"adapter": "sha256:1"})
-    ledger = ledger.with_findings("r", {"adapter": "sha256:2", "mergedDtype": "float16"})
+    prepared = PrepareArtifacts(base_commit="c", rows=10, planned_steps=4, card="NVIDIA-L4")
+    for each in (
+        prepared,
+        TrainArtifacts(adapter="sha256:1"),
+        TrainArtifacts(adapter="sha256:2"),
+        MergeArtifacts(merged_dtype="float16"),
+    ):
+        ledger = ledger.with_artifacts("r", each)
     artifacts, data = ledger.revision("r").artifacts, ledger.revision("r").data
+    assert ledger.revision("r").estimate == Estimate(card="NVIDIA-L4")
     assert (artifacts.base_commit, artifacts.adapter, artifacts.merged_dtype) == (
         "c",
         "sha256:2",
         "float16",
     )
     assert (data.rows, data.planned_steps) == (10, 4)
-
-
-@pytest.mark.parametrize(
-    "findings", [{"rows": "many"}, {"adapter": 5}, {"merged": ["x"]}, {"later": {"version": 2}}]
-)
-def test_findings_of_an_unknown_form_are_ignored(findings: dict[str, Any]) -> None:
-    ledger = Ledger()
-    ledger = ledger.with_findings("r", {"baseCommit": "c", **findings})
-    assert ledger.to_status() == [
-        {"revision": "r", "stages": [], "artifacts": {"baseCommit": "c"}, "data": {}}
-    ]
 
 
 @pytest.mark.parametrize("path", [(), ("stages", 0), ("frozen",), ("artifacts",), ("data",)])
@@ -214,11 +212,14 @@ def test_a_build_has_the_digest_of_its_attempts() -> None:
 
 
 def test_a_ledger_never_changes() -> None:
-    ledger = Ledger().with_attempt("r", attempt("train")).with_findings("r", {"rows": 10})
+    ledger = (
+        Ledger().with_attempt("r", attempt("train")).with_artifacts("r", PrepareArtifacts(rows=10))
+    )
     before = ledger.to_status()
     ledger.with_attempt("r", attempt("train", 2))
     ledger.with_attempt("other", attempt("prepare"))
-    ledger.with_findings("r", {"rows": 11})
+    ledger.with_artifacts("r", PrepareArtifacts(rows=11))
+    ledger.without_reference("r")
     ledger.with_gpu_seconds("r", 5, started=START, until=START + DAY)
     ledger.with_volume("r", "uid")
     ledger.with_lost_volume("r", "VolumeLost")

@@ -11,7 +11,8 @@ from tests.fakes.pod_metrics import FakePodMetrics
 from finetune_operator import delays
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.objects.trimming import DIGESTS
-from finetune_operator.snapshot.reader import Reader, pending_objects
+from finetune_operator.snapshot.pending import pending_objects
+from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Object, Progress, Snapshot, Verification
 

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.trainer import shapes
 from tests.unit.trainer.recipes import BOTH, on_a_backend
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
 from finetune_cli.__main__ import main
@@ -18,7 +19,6 @@ from finetune_trainer.estimate import budget, memory, serving, shape, verdict
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
 from finetune_trainer.estimate.memory import GIB, Step
-from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.models import backend_choice
 from finetune_trainer.runtime import cards
 
@@ -236,7 +236,7 @@ def test_every_suggestion_fits() -> None:
 
 def test_serving_that_does_not_fit_is_refused() -> None:
     long_context = known(shapes.LLAMA31_8B)
-    serving_options = ServingOptions(max_model_len=None, share=0.88)
+    serving_options = ServingSettings(max_model_len=None, gpu_memory_utilization=0.88)
     options = EstimateOptions(card=A10G, serving=serving_options)
     recipe = on_a_backend(Training())
     found = budget.estimate(long_context, recipe, data=Data(), options=options)
@@ -248,14 +248,15 @@ def test_serving_that_does_not_fit_is_refused() -> None:
     assert f"(1) serving.maxModelLen: {length}" in str(refusal)
     for tokens, fits in ((length, True), (length * 10 // 9 + 512, False)):
         with_length = EstimateOptions(
-            card=A10G, serving=ServingOptions(max_model_len=tokens, share=0.88)
+            card=A10G, serving=ServingSettings(max_model_len=tokens, gpu_memory_utilization=0.88)
         )
         again = budget.estimate(long_context, recipe, data=Data(), options=with_length)
         assert again.serving_fits is fits
 
 
 def test_serving_memory_has_16_bit_weights_and_cache_of_one_request() -> None:
-    found = serving.serving(LLAMA3, ServingOptions(max_model_len=8192, share=0.88))
+    settings = ServingSettings(max_model_len=8192, gpu_memory_utilization=0.88)
+    found = serving.serving(LLAMA3, settings)
     assert found is not None
     assert found.weights == 16_060_522_496
     assert found.cache == GIB

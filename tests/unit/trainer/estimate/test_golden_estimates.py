@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 from tests.unit.trainer import shapes
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
 from finetune_trainer.estimate import budget, report, shape, suggestions, verdict
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
-from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.estimate.verdict import gib
 from finetune_trainer.runtime import cards
 
 GOLDEN = Path(__file__).parent / "testdata" / "estimates.json"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 ROWS = Data(longest=1500, sequences=900, tokens=700_000, held_out_tokens=40_000, steps=300)
-SERVING = ServingOptions(max_model_len=8192, share=0.88)
+SERVING = ServingSettings(max_model_len=8192, gpu_memory_utilization=0.88)
 WIDE_HEADS = shapes.LLAMA3_8B | {
     "model_type": "gemma2",
     "head_dim": 256,

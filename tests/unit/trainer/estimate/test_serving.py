@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from tests.unit.trainer import shapes
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_trainer.estimate import serving, shape
 from finetune_trainer.estimate.memory import GIB
-from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.runtime import cards
 
 A10G = cards.CARDS["NVIDIA-A10G"]
@@ -21,7 +21,7 @@ def llama3() -> shape.Shape:
 
 
 def test_working_memory_has_context_activations_and_sampler(llama3: shape.Shape) -> None:
-    found = serving.serving(llama3, ServingOptions(max_model_len=4096, share=0.9))
+    found = serving.serving(llama3, ServingSettings(max_model_len=4096, gpu_memory_utilization=0.9))
     assert found is not None
     activations = 2048 * 2 * (4 * 4096 + 3 * 14336)
     sampler = 256 * 128256 * 4 * 2
@@ -32,7 +32,7 @@ def test_working_memory_has_context_activations_and_sampler(llama3: shape.Shape)
 
 
 def test_length_defaults_to_the_context_of_the_model(llama3: shape.Shape) -> None:
-    options = ServingOptions(max_model_len=None, share=0.9)
+    options = ServingSettings(max_model_len=None, gpu_memory_utilization=0.9)
     found = serving.serving(llama3, options)
     assert found is not None
     assert found.length == 8192
@@ -46,17 +46,18 @@ def test_longest_length_leaves_a_tenth_of_the_free_memory(
     llama3: shape.Shape, share: float
 ) -> None:
     length = serving.longest_that_fits(
-        llama3, ServingOptions(max_model_len=None, share=share), A10G
+        llama3, ServingSettings(max_model_len=None, gpu_memory_utilization=share), A10G
     )
     assert length > 0
     assert length % 256 == 0
     for tokens, fits in ((length, True), (length + 256, False)):
-        found = serving.serving(llama3, ServingOptions(max_model_len=tokens, share=share))
+        settings = ServingSettings(max_model_len=tokens, gpu_memory_utilization=share)
+        found = serving.serving(llama3, settings)
         assert found is not None
         room = found.limit(A10G) - (found.total - found.cache)
         assert (found.cache <= 0.9 * room) is fits
 
 
 def test_longest_length_is_0_if_the_weights_do_not_fit(llama3: shape.Shape) -> None:
-    options = ServingOptions(max_model_len=None, share=0.5)
+    options = ServingSettings(max_model_len=None, gpu_memory_utilization=0.5)
     assert serving.longest_that_fits(llama3, options, A10G) == 0

@@ -7,11 +7,11 @@ import pytest
 from tests.unit.trainer import shapes
 from tests.unit.trainer.recipes import BOTH, on_a_backend
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Training
 from finetune_trainer.estimate import budget, shape, suggestions
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
-from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.runtime import cards
 
 A10G = cards.CARDS["NVIDIA-A10G"]
@@ -153,13 +153,13 @@ def test_larger_gpu_is_suggested_by_node_label(llama3: shape.Shape) -> None:
     assert gpu == ("placement.nodeSelector nvidia.com/gpu.product: NVIDIA-A40 (44.99 GiB)")
 
 
-def served(llama3: shape.Shape, options: ServingOptions, card: cards.Card) -> Estimate:
+def served(llama3: shape.Shape, options: ServingSettings, card: cards.Card) -> Estimate:
     served_on = EstimateOptions(card=card, serving=options)
     return budget.estimate(llama3, recipe(), data=Data(), options=served_on)
 
 
 def test_serving_alternatives(llama3: shape.Shape) -> None:
-    options = ServingOptions(max_model_len=65536, share=0.9)
+    options = ServingSettings(max_model_len=65536, gpu_memory_utilization=0.9)
     found = suggestions.for_serving(llama3, options, served(llama3, options, A10G), ALL)
     assert [text.split(":")[0] for text in found] == [
         "serving.maxModelLen",
@@ -170,7 +170,7 @@ def test_serving_alternatives(llama3: shape.Shape) -> None:
 
 
 def test_no_length_is_suggested_if_the_weights_do_not_fit(llama3: shape.Shape) -> None:
-    options = ServingOptions(max_model_len=8192, share=0.9)
+    options = ServingSettings(max_model_len=8192, gpu_memory_utilization=0.9)
     card = cards.CARDS["Tesla-T4"]
     found = suggestions.for_serving(llama3, options, served(llama3, options, card), ALL)
     assert len(found) == 2
@@ -183,6 +183,6 @@ def test_shortest_suggested_context_has_512_tokens(
     llama3: shape.Shape, monkeypatch: pytest.MonkeyPatch, length: int, suggested: bool
 ) -> None:
     monkeypatch.setattr(suggestions, "longest_that_fits", lambda *_: length)
-    options = ServingOptions(max_model_len=65536, share=0.9)
+    options = ServingSettings(max_model_len=65536, gpu_memory_utilization=0.9)
     found = suggestions.for_serving(llama3, options, served(llama3, options, A10G), ALL)
     assert (f"serving.maxModelLen: {length}" in found) == suggested

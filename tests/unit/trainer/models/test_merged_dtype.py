@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.models import merged_dtype
 from finetune_trainer.runtime import cards
 
@@ -84,7 +84,7 @@ def test_bfloat16_is_refused_for_cards_without_it(
     options = EstimateOptions(
         card=found[0] if found else None,
         others=tuple(found[1:]),
-        serving=ServingOptions(max_model_len=None, share=0.9, dtype=dtype),
+        serving=ServingSettings(max_model_len=None, gpu_memory_utilization=0.9, dtype=dtype),
         merges=merges,
     )
     config = {"model_type": family}

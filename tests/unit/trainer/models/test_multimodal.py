@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
+from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.models import multimodal, recipe_support
 from finetune_trainer.models.backend_choice import Facts, choose
 from finetune_trainer.models.base_config import text_config
 
-SERVES = EstimateOptions(serving=ServingOptions(max_model_len=None, share=0.9))
+SERVES = EstimateOptions(serving=ServingSettings(max_model_len=None, gpu_memory_utilization=0.9))
 SERVES_ADAPTER = EstimateOptions(serving=SERVES.serving, merges=False)
 GEMMA3 = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}
 UNIFIED = {"model_type": "gemma4_unified", "text_config": {"model_type": "gemma4_unified_text"}}
