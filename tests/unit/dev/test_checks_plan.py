@@ -1,9 +1,12 @@
 """``make test``: a build that only one suite needs fails that suite alone. ``make bench``."""
 
 import ast
+import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from tests import conftest
 
 from checks import plan, suites
 from cluster import paths
@@ -63,6 +66,15 @@ def test_every_end_to_end_file_is_in_one_lane(monkeypatch: pytest.MonkeyPatch) -
         plan._end_to_end(lane, plan.Build())
     files = (paths.REPO / "tests" / "e2e").glob("test_*.py")
     assert sorted(ran) == sorted(str(each.relative_to(paths.REPO)) for each in files)
+
+
+def test_the_cpu_time_of_a_test_process_is_printed_with_its_suite() -> None:
+    reporter = Mock()
+    conftest.pytest_terminal_summary(reporter)
+    (line,) = reporter.write_line.call_args.args
+    figure, last = suites._printed_figures(f"....\n{line}\n4 passed in 0.70s")
+    assert re.fullmatch(r" +CPU time: \d+\.\d s, of which \d+\.\d s in child processes", figure)
+    assert last == "4 passed in 0.70s"
 
 
 def test_make_bench_runs_every_benchmark() -> None:
