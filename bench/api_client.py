@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from tests.integration.controlplane import TOKEN, ControlPlane
@@ -23,9 +23,16 @@ class Api:
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
         await self._session.close()
+
+    async def create_namespace(self, name: str) -> None:
+        """Create a namespace, unless it exists."""
+        await self.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
     async def send(
         self, method: str, path: str, body: Any = None, kind: str = "application/json"

@@ -20,6 +20,7 @@ from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane
 from tests.ports import free_ports
 
+from bench import harness
 from bench.api_client import Api
 from cluster import paths
 from cluster.artifacts import gomodule
@@ -35,7 +36,6 @@ JOBSET = Module(path="sigs.k8s.io/jobset", version="v0.12.0", packages={"jobset"
 CACHE = paths.CACHE / "bench" / f"kubeflow-{VERSION}"
 TRAINJOBS = "/apis/trainer.kubeflow.org/v1alpha1"
 QPS = 5000
-CREATORS = 16
 PATIENCE_SECONDS = 1800.0
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -209,13 +209,12 @@ def _create_runtime(plane: ControlPlane) -> None:
 
 async def _created(plane: ControlPlane, size: int, per_namespace: int) -> float:
     """Create TrainJobs; return the seconds until as many Jobs exist."""
-    api = Api(plane)
-    namespaces = [f"team-{number}" for number in range(-(-size // per_namespace))]
-    numbers, jobs = iter(range(size)), set()
-    complete = asyncio.Event()
+    async with Api(plane) as api:
+        namespaces = await harness.create_namespaces(api, size, per_namespace)
+        jobs: set[str] = set()
+        complete = asyncio.Event()
 
-    async def creator() -> None:
-        for number in numbers:
+        async def create(number: int) -> None:
             path = f"{TRAINJOBS}/namespaces/{namespaces[number % len(namespaces)]}/trainjobs"
             body = {
                 "apiVersion": "trainer.kubeflow.org/v1alpha1",
@@ -225,24 +224,19 @@ async def _created(plane: ControlPlane, size: int, per_namespace: int) -> float:
             }
             await api.send("POST", path, body)
 
-    async def count() -> None:
-        async for _, each in api.watch("/apis/batch/v1/jobs", ""):
-            jobs.add(each["metadata"]["uid"])
-            if len(jobs) == size:
-                complete.set()
+        async def count() -> None:
+            async for _, each in api.watch("/apis/batch/v1/jobs", ""):
+                jobs.add(each["metadata"]["uid"])
+                if len(jobs) == size:
+                    complete.set()
 
-    try:
-        for name in namespaces:
-            await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         counting = asyncio.create_task(count())
         began = monotonic()
-        await asyncio.gather(*(creator() for _ in range(CREATORS)))
+        await harness.concurrently(size, create)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await complete.wait()
         counting.cancel()
         return monotonic() - began
-    finally:
-        await api.close()
 
 
 def _processor_seconds(pid: int) -> float:

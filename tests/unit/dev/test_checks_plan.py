@@ -1,6 +1,5 @@
-"""``make test``: a build that only one suite needs fails that suite alone. ``make bench``."""
+"""``make test``: a build that only one suite needs fails that suite alone."""
 
-import ast
 import re
 from pathlib import Path
 from unittest.mock import Mock
@@ -75,13 +74,3 @@ def test_the_cpu_time_of_a_test_process_is_printed_with_its_suite() -> None:
     figure, last = suites._printed_figures(f"....\n{line}\n4 passed in 0.70s")
     assert re.fullmatch(r" +CPU time: \d+\.\d s, of which \d+\.\d s in child processes", figure)
     assert last == "4 passed in 0.70s"
-
-
-def test_make_bench_runs_every_benchmark() -> None:
-    program = ast.parse((paths.REPO / "bench" / "__main__.py").read_text())
-    (commands,) = (
-        ast.literal_eval(each.value)
-        for each in program.body
-        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "COMMANDS"
-    )
-    assert sorted(plan.BENCHMARKS) == sorted(commands)
