@@ -41,9 +41,9 @@ def measure(options: argparse.Namespace) -> str:
     figures = []
     for size in map(int, options.jobs.split(",")):
         print(f"==> {size} jobs at once, client without logic", flush=True)
-        with harness.cluster() as (plane, _), floor.client(plane, life) as bare:
+        with harness.cluster() as (plane, _), floor.client(plane, life) as stop:
             least = asyncio.run(_life(plane, size, options.per_namespace))
-            spent = bare.stop()
+            spent = stop()
         print(f"==> {size} jobs at once", flush=True)
         with harness.cluster() as (plane, folder), operator(plane, folder, config) as running:
             before, reconciles = harness.cost(running), harness.reconciles(running)
