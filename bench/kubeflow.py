@@ -8,12 +8,11 @@ pays for the round trips to them. No pod runs, as before the first child of the 
 import asyncio
 import os
 import subprocess
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from tests.integration import controlplane
@@ -39,14 +38,11 @@ QPS = 5000
 PATIENCE_SECONDS = 1800.0
 TICK = os.sysconf("SC_CLK_TCK")
 
-Row = TypeVar("Row")
-
 
 @dataclass(frozen=True, kw_only=True)
 class PeerFigures:
     """Results for one number of TrainJobs."""
 
-    jobs: int
     first_child: float
     processor_seconds: float
     """Of both managers."""
@@ -106,28 +102,7 @@ def run(
                 print((folder / f"{log}.log").read_text()[-3000:])
             raise
         spent = sum(_processor_seconds(manager.pid) for manager in managers)
-    return PeerFigures(jobs=size, first_child=seconds, processor_seconds=spent)
-
-
-def rows(
-    peer: Callable[[Row], PeerFigures | None], ours: Callable[[Row], float]
-) -> list[tuple[str, Callable[[Row], str]]]:
-    """Return the rows of the table. ours: the operator's seconds."""
-
-    def seconds(row: Row) -> str:
-        found = peer(row)
-        if found is None:
-            return "-"
-        return f"{found.first_child:.1f} (ratio {ours(row) / found.first_child:.2f})"
-
-    def spent(row: Row) -> str:
-        found = peer(row)
-        return "-" if found is None else f"{1000 * found.processor_seconds / found.jobs:.1f}"
-
-    return [
-        (f"seconds until every TrainJob of Kubeflow Trainer {VERSION} has its Job", seconds),
-        ("processor time per TrainJob until then, ms (trainer and JobSet)", spent),
-    ]
+    return PeerFigures(first_child=seconds, processor_seconds=spent)
 
 
 def _install(plane: ControlPlane, folder: Path) -> None:
