@@ -1,11 +1,12 @@
 """``python bench COMMAND [--write]``: run a benchmark and print the results.
 
---write also puts them into docs/reference/benchmarks.md.
+--write also puts them into docs/reference/benchmarks.md. ``all`` runs every benchmark so.
 """
 
 import argparse
 import importlib
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,20 +19,21 @@ sys.path[0:1] = [
 
 DOCUMENT = REPOSITORY / "docs" / "reference" / "benchmarks.md"
 COMMANDS = {
-    "quickstart": "run the quickstart once on the local cluster",
+    "estimate": "the memory formula compared with traced training steps; needs no GPU",
+    "merge": "the merge compared with a copy of the same bytes and with PEFT",
+    "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
     "scale": "run many jobs at once to Ready",
     "idle": "cost of many training jobs without changes",
-    "merge": "the merge compared with a copy of the same bytes and with PEFT",
-    "estimate": "the memory formula compared with traced training steps; needs no GPU",
-    "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
-    "verify": "rollouts that must be verified and faults that must not, on the local cluster",
     "tenants": "memory and fairness while one tenant floods the operator",
     "soak": "random user actions while a replica is killed every 20 seconds",
+    "quickstart": "run the quickstart once on the local cluster",
+    "verify": "rollouts that must be verified and faults that must not, on the local cluster",
 }
+"""In the order of ``all``: the last two start the cluster, which would disturb the others."""
 
 
-def main() -> None:
-    """Run a benchmark and report the results."""
+def main() -> int:
+    """Run a benchmark and report the results; return the exit status."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in COMMANDS.items():
@@ -41,15 +43,24 @@ def main() -> None:
         )
         # Each imports other parts of the tests: import the requested one only.
         if name in sys.argv[1:2]:
-            importlib.import_module(f"bench.{name}").add_arguments(command)
+            module = importlib.import_module(f"bench.{name}")
+            getattr(module, "add_arguments", lambda _: None)(command)
+    commands.add_parser("all", help="run all of them, one after the other, with --write")
     options = parser.parse_args()
+    if options.command == "all":
+        runs = [
+            subprocess.run([sys.executable, __file__, name, "--write"], check=False)
+            for name in COMMANDS
+        ]
+        return int(any(run.returncode for run in runs))
     # On SIGTERM, stop the started processes (operators, etcd, kubectl proxy) by unwinding.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    measured = importlib.import_module(f"bench.{options.command}").measure(options)
+    measured = module.measure(options)
     report = f"Machine: {importlib.import_module('bench.machine').description()}.\n\n{measured}"
     print(report)
     if options.write:
         _write(options.command, report)
+    return 0
 
 
 def _write(name: str, text: str) -> None:
@@ -59,4 +70,4 @@ def _write(name: str, text: str) -> None:
     DOCUMENT.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
-main()
+sys.exit(main())

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from tests.integration.controlplane import TOKEN, ControlPlane
@@ -15,17 +15,24 @@ Object = dict[str, Any]
 class Api:
     """Client of the API server for many concurrent requests."""
 
-    def __init__(self, plane: ControlPlane) -> None:
-        self._server = plane.server
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=plane.tls, limit=CONNECTIONS),
+    def __init__(self, plane: ControlPlane, *, connections: int = CONNECTIONS) -> None:
+        self.server = plane.server
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=plane.tls, limit=connections),
             headers={"Authorization": f"Bearer {TOKEN}"},
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
-        await self._session.close()
+        await self.session.close()
+
+    async def create_namespace(self, name: str) -> None:
+        """Create a namespace, unless it exists."""
+        await self.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
     async def send(
         self, method: str, path: str, body: Any = None, kind: str = "application/json"
@@ -33,8 +40,8 @@ class Api:
         """Send a request. Return {} on 404 and 409; raise RuntimeError on other errors."""
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": kind}
-        async with self._session.request(
-            method, self._server + path, data=data, headers=headers
+        async with self.session.request(
+            method, self.server + path, data=data, headers=headers
         ) as answer:
             if answer.status in (404, 409):
                 return {}
@@ -51,8 +58,8 @@ class Api:
             yield "ADDED", each
         since = found["metadata"]["resourceVersion"]
         while True:
-            url = f"{self._server}{path}?watch=1&resourceVersion={since}&{query}"
-            async with self._session.get(url, timeout=None, read_bufsize=1 << 20) as answer:
+            url = f"{self.server}{path}?watch=1&resourceVersion={since}&{query}"
+            async with self.session.get(url, timeout=None, read_bufsize=1 << 20) as answer:
                 async for line in answer.content:
                     event = json.loads(line)
                     if event["type"] == "ERROR":

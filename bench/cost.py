@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,13 +14,15 @@ class Cost:
     resident_bytes: float
     processor_seconds: float
 
-    def since(self, before: "Cost") -> dict[str, float]:
-        """Return the requests by method since an earlier reading of the same process."""
-        return {
+    def since(self, before: "Cost") -> "Cost":
+        """Return the difference from an earlier reading of the process; the memory is the last."""
+        requests = {
             method: count - before.requests.get(method, 0)
             for method, count in sorted(self.requests.items())
             if count != before.requests.get(method, 0)
         }
+        spent = self.processor_seconds - before.processor_seconds
+        return replace(self, requests=requests, processor_seconds=spent)
 
 
 def parsed(text: str) -> Cost:

@@ -11,17 +11,16 @@ import asyncio
 import multiprocessing
 import resource
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-import aiohttp
 import orjson
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
-from tests.integration.controlplane import TOKEN, ControlPlane
+from tests.integration.controlplane import ControlPlane
 
 from bench.api_client import Api
 from bench.world import LABEL, WATCHED
@@ -145,8 +144,7 @@ def _happen(cluster: Cluster, step: str) -> None:
 class _Client:
     """Sends the life of every job."""
 
-    server: str
-    session: aiohttp.ClientSession
+    api: Api
     life: Mapping[str, Sequence[Write]]
     uids: dict[tuple[str, str], str] = field(default_factory=dict)
     versions: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -192,9 +190,9 @@ class _Client:
             .replace(VERSION.encode(), self.versions[key].encode())
         )
         self.sent += 1
-        async with self.session.request(
+        async with self.api.session.request(
             write.method,
-            self.server + own(write.path),
+            self.api.server + own(write.path),
             data=body,
             headers={"Content-Type": write.content},
         ) as response:
@@ -225,56 +223,42 @@ class _Client:
             self.see("serve", (metadata["namespace"], metadata["labels"][LABEL]))
 
 
+HANDLERS = {"FineTuneJob": _Client.job, "Job": _Client.child, "Deployment": _Client.deployment}
+
+
 async def _run(plane: ControlPlane, life: Mapping[str, Sequence[Write]], pipe: Connection) -> None:
-    api = Api(plane)
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=plane.tls, limit=CONNECTIONS),
-        headers={"Authorization": f"Bearer {TOKEN}"},
-        timeout=aiohttp.ClientTimeout(total=None),
-    )
-    client = _Client(server=plane.server, session=session, life=life)
-    handlers = {"FineTuneJob": client.job, "Job": client.child, "Deployment": client.deployment}
+    async with Api(plane, connections=CONNECTIONS + len(HANDLERS)) as api:
+        client = _Client(api=api, life=life)
 
-    async def watch(kind: str) -> None:
-        query = "" if kind == "FineTuneJob" else f"labelSelector={LABEL}"
-        async for what, each in api.watch(WATCHED[kind], query):
-            if what != "DELETED":
-                handlers[kind](each)
+        async def watch(kind: str) -> None:
+            query = "" if kind == "FineTuneJob" else f"labelSelector={LABEL}"
+            async for what, each in api.watch(WATCHED[kind], query):
+                if what != "DELETED":
+                    HANDLERS[kind](client, each)
 
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    parts = [
-        asyncio.create_task(stopped.wait()),
-        *(asyncio.create_task(watch(k)) for k in handlers),
-    ]
-    pipe.send("ready")
-    await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    pipe.send(Spent(writes=client.sent, processor_seconds=used.ru_utime + used.ru_stime))
-    for part in parts:
-        part.cancel()
-    await asyncio.gather(*parts, return_exceptions=True)
-    await session.close()
-    await api.close()
-
-
-class FloorClient:
-    """The running process; ``stop`` ends it and returns what it spent."""
-
-    def __init__(self, process: Any, pipe: Connection) -> None:
-        self._process, self._pipe = process, pipe
-
-    def stop(self) -> Spent:
-        """Stop the process. Raise EOFError if it has failed."""
-        self._process.terminate()
-        spent = self._pipe.recv()
-        assert isinstance(spent, Spent)
-        return spent
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        parts = [
+            asyncio.create_task(stopped.wait()),
+            *(asyncio.create_task(watch(kind)) for kind in HANDLERS),
+        ]
+        pipe.send("ready")
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        pipe.send(Spent(writes=client.sent, processor_seconds=used.ru_utime + used.ru_stime))
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
 
 
 @contextmanager
-def client(plane: ControlPlane, life: Mapping[str, Sequence[Write]]) -> Iterator[FloorClient]:
-    """Run the client in a process of its own until the end of the block."""
+def client(
+    plane: ControlPlane, life: Mapping[str, Sequence[Write]]
+) -> Iterator[Callable[[], Spent]]:
+    """Run the client in a process of its own until the end of the block.
+
+    The yielded function stops it, and returns what it spent, or raises EOFError if it has failed.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(
@@ -282,9 +266,16 @@ def client(plane: ControlPlane, life: Mapping[str, Sequence[Write]]) -> Iterator
     )
     process.start()
     theirs.close()
+
+    def stop() -> Spent:
+        process.terminate()
+        spent = ours.recv()
+        assert isinstance(spent, Spent)
+        return spent
+
     try:
         ours.recv()
-        yield FloorClient(process, ours)
+        yield stop
     finally:
         process.kill()
         process.join()

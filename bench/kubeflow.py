@@ -8,18 +8,18 @@ pays for the round trips to them. No pod runs, as before the first child of the 
 import asyncio
 import os
 import subprocess
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane
 from tests.ports import free_ports
 
+from bench import harness
 from bench.api_client import Api
 from cluster import paths
 from cluster.artifacts import gomodule
@@ -35,18 +35,14 @@ JOBSET = Module(path="sigs.k8s.io/jobset", version="v0.12.0", packages={"jobset"
 CACHE = paths.CACHE / "bench" / f"kubeflow-{VERSION}"
 TRAINJOBS = "/apis/trainer.kubeflow.org/v1alpha1"
 QPS = 5000
-CREATORS = 16
 PATIENCE_SECONDS = 1800.0
 TICK = os.sysconf("SC_CLK_TCK")
-
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerFigures:
     """Results for one number of TrainJobs."""
 
-    jobs: int
     first_child: float
     processor_seconds: float
     """Of both managers."""
@@ -106,28 +102,7 @@ def run(
                 print((folder / f"{log}.log").read_text()[-3000:])
             raise
         spent = sum(_processor_seconds(manager.pid) for manager in managers)
-    return PeerFigures(jobs=size, first_child=seconds, processor_seconds=spent)
-
-
-def rows(
-    peer: Callable[[Row], PeerFigures | None], ours: Callable[[Row], float]
-) -> list[tuple[str, Callable[[Row], str]]]:
-    """Return the rows of the table. ours: the operator's seconds."""
-
-    def seconds(row: Row) -> str:
-        found = peer(row)
-        if found is None:
-            return "-"
-        return f"{found.first_child:.1f} (ratio {ours(row) / found.first_child:.2f})"
-
-    def spent(row: Row) -> str:
-        found = peer(row)
-        return "-" if found is None else f"{1000 * found.processor_seconds / found.jobs:.1f}"
-
-    return [
-        (f"seconds until every TrainJob of Kubeflow Trainer {VERSION} has its Job", seconds),
-        ("processor time per TrainJob until then, ms (trainer and JobSet)", spent),
-    ]
+    return PeerFigures(first_child=seconds, processor_seconds=spent)
 
 
 def _install(plane: ControlPlane, folder: Path) -> None:
@@ -209,13 +184,12 @@ def _create_runtime(plane: ControlPlane) -> None:
 
 async def _created(plane: ControlPlane, size: int, per_namespace: int) -> float:
     """Create TrainJobs; return the seconds until as many Jobs exist."""
-    api = Api(plane)
-    namespaces = [f"team-{number}" for number in range(-(-size // per_namespace))]
-    numbers, jobs = iter(range(size)), set()
-    complete = asyncio.Event()
+    async with Api(plane) as api:
+        namespaces = await harness.create_namespaces(api, size, per_namespace)
+        jobs: set[str] = set()
+        complete = asyncio.Event()
 
-    async def creator() -> None:
-        for number in numbers:
+        async def create(number: int) -> None:
             path = f"{TRAINJOBS}/namespaces/{namespaces[number % len(namespaces)]}/trainjobs"
             body = {
                 "apiVersion": "trainer.kubeflow.org/v1alpha1",
@@ -225,24 +199,19 @@ async def _created(plane: ControlPlane, size: int, per_namespace: int) -> float:
             }
             await api.send("POST", path, body)
 
-    async def count() -> None:
-        async for _, each in api.watch("/apis/batch/v1/jobs", ""):
-            jobs.add(each["metadata"]["uid"])
-            if len(jobs) == size:
-                complete.set()
+        async def count() -> None:
+            async for _, each in api.watch("/apis/batch/v1/jobs", ""):
+                jobs.add(each["metadata"]["uid"])
+                if len(jobs) == size:
+                    complete.set()
 
-    try:
-        for name in namespaces:
-            await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         counting = asyncio.create_task(count())
         began = monotonic()
-        await asyncio.gather(*(creator() for _ in range(CREATORS)))
+        await harness.concurrently(size, create)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await complete.wait()
         counting.cancel()
         return monotonic() - began
-    finally:
-        await api.close()
 
 
 def _processor_seconds(pid: int) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import fidelity, models, timed
-from bench.table import table
+from bench.table import table, verdict
 from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_trainer.volume_layout import Layout
 
@@ -170,14 +170,14 @@ def _markdown(found: Measured) -> str:
         times, faster = cost.seconds / copied, theirs.seconds / cost.seconds
         against = f"{faster:.2f}"
         if base == "original":
-            against += f" (goal {TIMES_PEFT}, {_verdict(faster >= TIMES_PEFT)})"
+            against += f" (goal {TIMES_PEFT}, {verdict(faster >= TIMES_PEFT)})"
         rows.append(
             (
                 f"merge, `{base}`",
                 f"{cost.seconds:.2f}",
-                f"{times:.2f} (goal {goal}, {_verdict(times <= goal)})",
+                f"{times:.2f} (goal {goal}, {verdict(times <= goal)})",
                 against,
-                f"{_mib(cost)} (goal {MEMORY >> 20} MiB, {_verdict(cost.anonymous < MEMORY)})",
+                f"{_mib(cost)} (goal {MEMORY >> 20} MiB, {verdict(cost.anonymous < MEMORY)})",
             )
         )
     parts = [
@@ -195,14 +195,10 @@ def _markdown(found: Measured) -> str:
             "Kullback-Leibler divergence from the 4-bit model with its adapter, in nats per token: "
             f"{found.kl.original:.3g} with `original`, {found.kl.dequantized:.3g} with "
             f"`dequantized`. The result of `dequantized` is {closer:.0f} times closer to the 4-bit "
-            f"model (goal: {CLOSER:.0f} times, {_verdict(closer >= CLOSER)}).",
+            f"model (goal: {CLOSER:.0f} times, {verdict(closer >= CLOSER)}).",
         ]
     return "\n".join(parts) + "\n"
 
 
 def _mib(cost: timed.Cost) -> str:
     return f"{cost.anonymous / 2**20:.0f} MiB"
-
-
-def _verdict(met: bool) -> str:
-    return "met" if met else "missed"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.trainer.support import tiny
 
+from bench.training import workload
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.runtime.files import fresh
@@ -79,10 +80,10 @@ def make(layout: Layout, shape: Shape) -> None:
     from finetune_trainer.quantization import quant_state
     from finetune_trainer.training import base_check
 
-    torch.manual_seed(1)
     facts: dict[str, Any] = {"source": "hf://bench/base", "baseCommit": "0" * 40}
     scratch = fresh(layout.scratch("base"))
-    _random_model(shape).save_pretrained(scratch, max_shard_size="1GB")
+    sizes = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048, **shape.config}
+    workload.random_llama(**sizes).save_pretrained(scratch, max_shard_size="1GB")
     manifest.publish(scratch, layout.base, kind=published.BASE, key=job().digest, facts=facts)
 
     wanted = job().training.advanced.quantization
@@ -113,17 +114,3 @@ def make(layout: Layout, shape: Shape) -> None:
         "quantization": wanted.model_dump(mode="json", by_alias=True),
     }
     manifest.publish(scratch, layout.adapter, kind=published.ADAPTER, key=job().digest, facts=facts)
-
-
-def _random_model(shape: Shape) -> Any:
-    import torch
-    import transformers
-
-    usual = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048}
-    config = transformers.LlamaConfig(**usual | dict(shape.config))
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        return transformers.LlamaForCausalLM(config)
-    finally:
-        torch.set_default_dtype(before)

@@ -17,10 +17,6 @@ NAMESPACE = "e2e-bench"
 READY_SECONDS = 1200.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command: none."""
-
-
 def measure(_: argparse.Namespace) -> str:
     """Run the benchmark and return its tables."""
     print("==> check cluster, images and operator", flush=True)
@@ -48,7 +44,5 @@ def _measure(cluster: Cluster) -> Run:
             timeline=timeline.read(tuning, applied=applied),
             steps=int(tuning.status()["training"]["maxSteps"]),
             start_seconds=started,
-            requests=after.since(before),
-            processor_seconds=after.processor_seconds - before.processor_seconds,
-            resident_bytes=after.resident_bytes,
+            cost=after.since(before),
         )

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.table import table
+from bench.cost import Cost
+from bench.table import table, verdict
 from bench.timeline import Timeline
 
 NAMES = {
@@ -24,21 +25,14 @@ class Run:
     timeline: Timeline
     steps: int
     start_seconds: float
-    requests: Mapping[str, float]
-    processor_seconds: float
-    resident_bytes: float
+    cost: Cost
 
 
 def markdown(run: Run) -> str:
     """Return all tables."""
     time = run.timeline
-    waits = time.operator_waits()
-    own = sum(waits.values())
     whole = time.ready - time.applied
-    requests = ", ".join(f"{count:.0f} {method}" for method, count in run.requests.items())
-    verdict = "met" if own < GOAL_SECONDS else "missed"
-    after = time.own_after_training()
-    after_verdict = "met" if sum(after.values()) < OWN_SECONDS else "missed"
+    requests = ", ".join(f"{count:.0f} {method}" for method, count in run.cost.requests.items())
     parts = [
         table(
             ("from", "to", "seconds"),
@@ -76,18 +70,11 @@ def markdown(run: Run) -> str:
         ),
         table(
             ("delay caused by the operator", "seconds"),
-            [(what, _s(seconds, 2)) for what, seconds in waits.items()]
-            + [(f"total (goal: under {GOAL_SECONDS:.0f} s, {verdict})", _s(own, 2))],
+            _with_total(time.operator_waits(), GOAL_SECONDS),
         ),
         table(
             ("from the last training step to Ready: operator and verifier", "seconds"),
-            [(what, _s(seconds, 2)) for what, seconds in after.items()]
-            + [
-                (
-                    f"total (goal: under {OWN_SECONDS:.0f} s, {after_verdict})",
-                    _s(sum(after.values()), 2),
-                )
-            ],
+            _with_total(time.own_after_training(), OWN_SECONDS),
         ),
         table(
             ("from the last training step to Ready: trainer, Kubernetes and vLLM", "seconds"),
@@ -99,14 +86,21 @@ def markdown(run: Run) -> str:
                 ("time from process start until ready", f"{run.start_seconds:.2f} s"),
                 (
                     "requests to the API server for this job",
-                    f"{sum(run.requests.values()):.0f} ({requests})",
+                    f"{sum(run.cost.requests.values()):.0f} ({requests})",
                 ),
-                ("processor time for this job", f"{run.processor_seconds:.1f} s"),
-                ("resident memory after the run", f"{run.resident_bytes / 2**20:.0f} MiB"),
+                ("processor time for this job", f"{run.cost.processor_seconds:.1f} s"),
+                ("resident memory after the run", f"{run.cost.resident_bytes / 2**20:.0f} MiB"),
             ],
         ),
     ]
     return "\n".join(f"{part}\n" for part in parts)
+
+
+def _with_total(delays: Mapping[str, float], goal: float) -> list[tuple[str, str]]:
+    """Return a row for each delay, and one for their sum, which has a goal."""
+    total = sum(delays.values())
+    name = f"total (goal: under {goal:.0f} s, {verdict(total < goal)})"
+    return [(what, _s(seconds, 2)) for what, seconds in (*delays.items(), (name, total))]
 
 
 def _s(seconds: float, digits: int = 1) -> str:

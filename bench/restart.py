@@ -15,7 +15,7 @@ from typing import Any
 from tests.integration.controlplane import ControlPlane
 from tests.integration.operatorprocess import OperatorProcess, operator, starting
 
-from bench.world import JOBS
+from bench import harness
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 300.0
@@ -39,9 +39,8 @@ def measure(
     folder: Path,
     config: Mapping[str, Any],
     leader: OperatorProcess,
-    job: Mapping[str, Any],
 ) -> Restarts:
-    """Kill the leader, then start another process. config: has the Lease; job: the spec of a job.
+    """Kill the leader, then start another process. config: has the Lease.
 
     The leader has ended afterwards.
     """
@@ -49,29 +48,25 @@ def measure(
         standby_bytes = standby.metric("process_resident_memory_bytes")
         began = monotonic()
         os.kill(leader.process.pid, signal.SIGKILL)
-        _create(plane, job, "after-failover")
+        _create(plane, "after-failover")
         failover = _first_write(plane, "after-failover") - began
         standby.stop()
-    _create(plane, job, "after-start")
+    _create(plane, "after-start")
     began = monotonic()
     with starting(plane, folder, config, pod="started"):
         start = _first_write(plane, "after-start") - began
     return Restarts(failover=failover, start=start, standby_bytes=standby_bytes)
 
 
-def _path(name: str = "") -> str:
-    return f"{JOBS}/namespaces/{NAMESPACE}/finetunejobs" + (f"/{name}" if name else "")
-
-
-def _create(plane: ControlPlane, job: Mapping[str, Any], name: str) -> None:
-    plane.post(_path(), {**job, "metadata": {"name": name}})
+def _create(plane: ControlPlane, name: str) -> None:
+    plane.post(harness.path(NAMESPACE), harness.job(name))
 
 
 def _first_write(plane: ControlPlane, name: str) -> float:
     """Wait until the status of a job was written; return the time. Raise TimeoutError."""
     deadline = monotonic() + PATIENCE_SECONDS
     while monotonic() < deadline:
-        if plane.get(_path(name)).get("status", {}).get("conditions"):
+        if plane.get(harness.path(NAMESPACE, name)).get("status", {}).get("conditions"):
             return monotonic()
         sleep(POLL_SECONDS)
     raise TimeoutError(f"no operator has written the status of {name}")

@@ -94,8 +94,12 @@ def markdown(figures: Sequence[Figures]) -> str:
             lambda each: f"{each.restarts.standby_bytes / 2**20:.0f}",
         ),
     ]
-    if any(each.peer for each in figures):
-        rows += kubeflow.rows(lambda each: each.peer, lambda each: each.times.first_child)
+    if all(each.peer for each in figures):
+        peer = f"Kubeflow Trainer {kubeflow.VERSION}"
+        rows += [
+            (f"seconds until every TrainJob of {peer} has its Job", _of_peer),
+            ("processor time per TrainJob until then, ms (trainer and JobSet)", _spent_by_peer),
+        ]
     text = table(
         ("jobs created at once", *(f"{each.jobs:,}" for each in figures)),
         [(name, *map(cell, figures)) for name, cell in rows],
@@ -113,6 +117,16 @@ def markdown(figures: Sequence[Figures]) -> str:
 
 def _against(seconds: float, least: float) -> str:
     return f"{least:.1f} (ratio {seconds / least:.2f})"
+
+
+def _of_peer(figures: Figures) -> str:
+    assert figures.peer is not None
+    return _against(figures.times.first_child, figures.peer.first_child)
+
+
+def _spent_by_peer(figures: Figures) -> str:
+    assert figures.peer is not None
+    return f"{1000 * figures.peer.processor_seconds / figures.jobs:.1f}"
 
 
 def _reads(figures: Figures) -> float:

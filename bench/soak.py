@@ -8,7 +8,6 @@ the remaining objects are counted.
 
 import argparse
 import asyncio
-import os
 import random
 import signal
 import time
@@ -20,12 +19,12 @@ from pathlib import Path
 from statistics import mean
 
 from tests.integration.controlplane import ControlPlane
-from tests.integration.operatorprocess import CONFIG, OperatorProcess, starting
+from tests.integration.operatorprocess import OperatorProcess, starting
 
-from bench import scale
+from bench import harness
 from bench.api_client import Api
 from bench.table import table
-from bench.world import JOBS, LABEL, MERGE, World
+from bench.world import LABEL, MERGE, World
 
 KILL_SECONDS = 20.0
 BACK_SECONDS = 1.0
@@ -79,7 +78,7 @@ class Replicas:
     def start(self, pod: str = "") -> None:
         """Start a replica, as a new pod unless one is named."""
         pod = pod or f"replica-{next(self.numbers)}"
-        config = {**scale.quiet(CONFIG), "leaseName": "soak"}
+        config = {**harness.CONFIG, "leaseName": "soak"}
         how = starting(self.plane, self.folder, config, pod=pod, prelude=TASKS)
         self.running[pod] = self.stack.enter_context(how)
 
@@ -102,7 +101,7 @@ class Replicas:
 
 def measure(options: argparse.Namespace) -> str:
     """Run the benchmark and return its table."""
-    with scale.cluster() as (plane, folder), ExitStack() as stack:
+    with harness.cluster() as (plane, folder), ExitStack() as stack:
         chance = random.Random(options.seed)
         replicas = Replicas(plane=plane, folder=folder, stack=stack, chance=chance)
         return asyncio.run(_soak(plane, replicas, 60 * options.minutes, chance))
@@ -111,40 +110,38 @@ def measure(options: argparse.Namespace) -> str:
 async def _soak(
     plane: ControlPlane, replicas: Replicas, seconds: float, chance: random.Random
 ) -> str:
-    api = Api(plane)
-    world = World(api=api, lasts=lambda stage: chance.uniform(0.5, 3.0))
     done: Counter[str] = Counter()
     memory: list[tuple[int, float]] = []
     replicas.start()
-    try:
-        async with scale.living(world):
-            await scale.until("a replica is the leader", lambda: _tasks(replicas.oldest()) > 0)
-            await asyncio.sleep(5)
-            tasks = _tasks(replicas.oldest())
-            replicas.start()
-            users = asyncio.create_task(_users(api, world, done, chance))
-            began, kill_at = time.monotonic(), KILL_SECONDS
-            while (passed := time.monotonic() - began) < seconds:
-                if users.done():
-                    users.result()
-                if passed > kill_at:
-                    kill_at += KILL_SECONDS
-                    await replicas.kill(api, leader=passed < seconds / 2)
-                memory.append((int(8 * passed / seconds), _resident(replicas.oldest())))
-                await asyncio.sleep(1)
-            users.cancel()
-            await asyncio.wait([users])
-            await asyncio.sleep(1)  # until the event of the last creation arrives
-            present = len(world.moments)
-            ready = sum(each.ready is not None for each in world.moments.values())
-            print("==> delete all jobs", flush=True)
-            for namespace, name in list(world.moments):
-                await _change(api, "DELETE", namespace, name)
-            left = await _left(api)
-            await asyncio.sleep(5)
-            after = _tasks(replicas.oldest())
-    finally:
-        await api.close()
+    async with harness.simulated(plane, lambda stage: chance.uniform(0.5, 3.0)) as world:
+        api = world.api
+        await harness.until("a replica is the leader", lambda: _tasks(replicas.oldest()) > 0)
+        await asyncio.sleep(5)
+        tasks = _tasks(replicas.oldest())
+        replicas.start()
+        users = asyncio.create_task(_users(api, world, done, chance))
+        began, kill_at = time.monotonic(), KILL_SECONDS
+        while (passed := time.monotonic() - began) < seconds:
+            if users.done():
+                users.result()
+            if passed > kill_at:
+                kill_at += KILL_SECONDS
+                await replicas.kill(api, leader=passed < seconds / 2)
+            memory.append(
+                (int(8 * passed / seconds), harness.resident_bytes(replicas.oldest(), peak=False))
+            )
+            await asyncio.sleep(1)
+        users.cancel()
+        await asyncio.wait([users])
+        await asyncio.sleep(1)  # until the event of the last creation arrives
+        present = len(world.moments)
+        ready = sum(each.ready is not None for each in world.moments.values())
+        print("==> delete all jobs", flush=True)
+        for namespace, name in list(world.moments):
+            await _change(api, "DELETE", namespace, name)
+        left = await _left(api)
+        await asyncio.sleep(5)
+        after = _tasks(replicas.oldest())
     middle, last = (
         mean([each for eighth, each in memory if eighth in eighths]) for eighths in ((5,), (7,))
     )
@@ -168,15 +165,14 @@ async def _soak(
 
 
 async def _users(api: Api, world: World, done: Counter[str], chance: random.Random) -> None:
-    await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": "soak"}})
+    await api.create_namespace("soak")
     number = 0
     while True:
         await asyncio.sleep(chance.expovariate(1 / ACTION_SECONDS))
         names = [name for _, name in world.moments]
         if not names or (len(names) < MOST_JOBS and chance.random() < 0.3):
             number += 1
-            body = scale.job(f"job-{number}")
-            await api.send("POST", f"{JOBS}/namespaces/soak/finetunejobs", body)
+            await api.send("POST", harness.path("soak"), harness.job(f"job-{number}"))
             done["created"] += 1
         elif chance.random() < 0.2:
             await _change(api, "DELETE", "soak", chance.choice(names))
@@ -188,8 +184,8 @@ async def _users(api: Api, world: World, done: Counter[str], chance: random.Rand
 
 
 async def _change(api: Api, method: str, namespace: str, name: str, body: object = None) -> None:
-    path = f"{JOBS}/namespaces/{namespace}/finetunejobs/{name}"
-    await api.send(method, path, body, MERGE if method == "PATCH" else "application/json")
+    kind = MERGE if method == "PATCH" else "application/json"
+    await api.send(method, harness.path(namespace, name), body, kind)
 
 
 async def _left(api: Api, seconds: float = 120) -> int:
@@ -208,8 +204,3 @@ async def _left(api: Api, seconds: float = 120) -> int:
 
 def _tasks(running: OperatorProcess) -> float:
     return running.metric("soak_tasks")
-
-
-def _resident(running: OperatorProcess) -> float:
-    pages = int(Path(f"/proc/{running.process.pid}/statm").read_text(encoding="ascii").split()[1])
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))

@@ -1,4 +1,4 @@
-"""Format results as a Markdown table."""
+"""Format results: a Markdown table, and whether a goal is met."""
 
 from collections.abc import Iterable
 
@@ -14,3 +14,8 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
     rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
     return "\n".join([text(head), rule, *(text(row) for row in lines[1:])])
+
+
+def verdict(met: bool) -> str:
+    """Return the word for a goal."""
+    return "met" if met else "missed"

@@ -19,12 +19,12 @@ from time import monotonic
 from typing import Any
 
 from tests.integration.controlplane import ControlPlane
-from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
+from tests.integration.operatorprocess import OperatorProcess, operator
 
-from bench import scale
+from bench import harness
 from bench.api_client import Api
 from bench.table import table
-from bench.world import JOBS, MERGE
+from bench.world import MERGE
 
 ATTACKER, VICTIM = "attacker", "victim"
 ANNOTATION_BYTES = 250_000
@@ -35,6 +35,8 @@ LARGE = "x" * ((1 << 20) - 100)
 SAMPLES = 20
 PAUSE_SECONDS = 1.0
 CREATORS = 8
+DATASET = {"source": "hf://acme/data", "format": "messages"}
+"""Rows whose chat template can be edited."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +61,8 @@ def measure(options: argparse.Namespace) -> str:
 def _edits(count: int) -> Iterator[tuple[str, str]]:
     print(f"==> {count} edits of the largest job", flush=True)
     with (
-        scale.cluster() as (plane, folder),
-        operator(plane, folder, scale.quiet(CONFIG)) as running,
+        harness.cluster() as (plane, folder),
+        operator(plane, folder, harness.CONFIG) as running,
     ):
         peak = asyncio.run(_peak_during(plane, running, _edit(count)))
     yield f"peak memory during {count:,} edits of one job of the largest size (goal: 200 MiB)", peak
@@ -68,9 +70,9 @@ def _edits(count: int) -> Iterator[tuple[str, str]]:
 
 def _annotations(count: int) -> Iterator[tuple[str, str]]:
     print(f"==> {count} jobs with large annotations", flush=True)
-    with scale.cluster() as (plane, folder):
+    with harness.cluster() as (plane, folder):
         asyncio.run(_with_api(plane, _annotated(count)))
-        with operator(plane, folder, scale.quiet(CONFIG)) as running:
+        with operator(plane, folder, harness.CONFIG) as running:
             peak = asyncio.run(_peak_during(plane, running, _reconciled(running, count)))
     kilobytes = ANNOTATION_BYTES // 1000
     yield (
@@ -83,10 +85,10 @@ def _annotations(count: int) -> Iterator[tuple[str, str]]:
 def _objects(count: int) -> Iterator[tuple[str, str]]:
     print(f"==> {count} labelled objects of each kind", flush=True)
     flood = f"{count:,} ConfigMaps, pods and Jobs each, of 1 MiB, with a label"
-    with scale.cluster() as (plane, folder):
-        with operator(plane, folder, scale.quiet(CONFIG)) as running:
+    with harness.cluster() as (plane, folder):
+        with operator(plane, folder, harness.CONFIG) as running:
             during = asyncio.run(_peak_during(plane, running, _labelled(count)))
-        with operator(plane, folder, scale.quiet(CONFIG)) as running:
+        with operator(plane, folder, harness.CONFIG) as running:
             later = asyncio.run(_peak_during(plane, running, _edited_and_reconciled(running)))
     yield f"peak memory while {flood} are created (goal: 300 MiB)", during
     yield f"peak memory with {flood}, from the start on (goal: 300 MiB)", later
@@ -95,8 +97,8 @@ def _objects(count: int) -> Iterator[tuple[str, str]]:
 def _fairness(count: int) -> Iterator[tuple[str, str]]:
     print(f"==> {count} new jobs at once, then endless edits", flush=True)
     with (
-        scale.cluster() as (plane, folder),
-        operator(plane, folder, scale.quiet(CONFIG)) as running,
+        harness.cluster() as (plane, folder),
+        operator(plane, folder, harness.CONFIG) as running,
     ):
         waits = asyncio.run(_waits(plane, running, count))
     for name, seconds in waits.items():
@@ -109,20 +111,17 @@ def _fairness(count: int) -> Iterator[tuple[str, str]]:
 
 
 async def _with_api(plane: ControlPlane, work: Any) -> Any:
-    api = Api(plane)
-    try:
+    async with Api(plane) as api:
         for name in (ATTACKER, VICTIM):
-            await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+            await api.create_namespace(name)
         return await work(api)
-    finally:
-        await api.close()
 
 
 async def _peak_during(plane: ControlPlane, running: OperatorProcess, work: Any) -> str:
     """Return the largest resident memory of the operator from its start to 5 s after some work."""
     await _with_api(plane, work)
     await asyncio.sleep(5)
-    return f"{scale.peak(running) / 2**20:.0f} MiB"
+    return f"{harness.resident_bytes(running, peak=True) / 2**20:.0f} MiB"
 
 
 def _edit(count: int) -> Any:
@@ -170,24 +169,17 @@ def _edited_and_reconciled(running: OperatorProcess) -> Any:
     """Change the job, which lists its labelled objects, and wait for its reconcile."""
 
     async def work(api: Api) -> None:
-        path = f"{JOBS}/namespaces/{ATTACKER}/finetunejobs/labelled"
-        before = running.metric("controller_runtime_reconcile_total")
+        before = harness.reconciles(running)
+        path = harness.path(ATTACKER, "labelled")
         await api.send("PATCH", path, {"spec": {"suspend": False}}, MERGE)
-
-        def done() -> bool:
-            return running.metric("controller_runtime_reconcile_total") > before
-
-        await scale.until("the job is reconciled", done)
+        await harness.until("the job is reconciled", lambda: harness.reconciles(running) > before)
 
     return work
 
 
 def _reconciled(running: OperatorProcess, count: int) -> Any:
     async def work(api: Api) -> None:
-        def done() -> bool:
-            return running.metric("controller_runtime_reconcile_total") >= count
-
-        await scale.until("every job is reconciled", done)
+        await harness.until("every job is reconciled", lambda: harness.reconciles(running) >= count)
 
     return work
 
@@ -257,29 +249,16 @@ async def _endless_edits(api: Api) -> AsyncIterator[None]:
 
 async def _many(api: Api, count: int, **how: Any) -> None:
     """Create jobs of the attacker, some at a time."""
-    numbers = iter(range(count))
-
-    async def create() -> None:
-        for number in numbers:
-            await _create(api, ATTACKER, f"flood-{number}", **how)
-
-    await asyncio.gather(*(create() for _ in range(CREATORS)))
+    await harness.concurrently(
+        count, lambda number: _create(api, ATTACKER, f"flood-{number}", **how), at_once=CREATORS
+    )
 
 
 async def _create(
     api: Api, namespace: str, name: str, *, suspend: bool = False, **metadata: Any
 ) -> str:
     """Create a job; return its path."""
-    path = f"{JOBS}/namespaces/{namespace}/finetunejobs"
-    body = {
-        "apiVersion": "finetune.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": name, **metadata},
-        "spec": {
-            "model": {"source": "hf://acme/base"},
-            "dataset": {"source": "hf://acme/data", "format": "messages"},
-            "suspend": suspend,
-        },
-    }
-    await api.send("POST", path, body)
-    return f"{path}/{name}"
+    body = harness.job(name, dataset=DATASET, suspend=suspend)
+    body["metadata"] |= metadata
+    await api.send("POST", harness.path(namespace), body)
+    return harness.path(namespace, name)

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.table import table
+from bench.table import table, verdict
 from bench.training import runs, workload
 from bench.training.pairs import SAVE_STEPS, Packing, Pair
 from bench.training.runs import Run
@@ -150,13 +150,12 @@ def overhead(pairs: Mapping[str, Pair], rounded: Mapping[str, Pair]) -> str:
         ours, plain = pair.seconds()
         _, stock = rounded[backend].seconds()
         share = pair.overhead()
-        met = "met" if share <= OVERHEAD else "missed"
         rows.append(
             (
                 f"`{backend}`",
                 f"{ours:.3f}",
                 f"{plain:.3f}",
-                f"{share:+.1%} (goal {OVERHEAD:.0%}, {met})",
+                f"{share:+.1%} (goal {OVERHEAD:.0%}, {verdict(share <= OVERHEAD)})",
                 ", ".join(f"{each:+.1%}" for each in pair.rounds()),
                 f"{stock:.3f} ({rounded[backend].overhead():+.1%})",
             )

@@ -1,5 +1,11 @@
-"""Hypothesis profiles of all tests; ``--hypothesis-profile`` chooses one."""
+"""All tests: profiles of Hypothesis, and the CPU time of each test process.
 
+``--hypothesis-profile`` chooses a profile.
+"""
+
+import resource
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -13,3 +19,17 @@ settings.register_profile("thorough", ANY_SPEED, max_examples=150, derandomize=T
 
 settings.register_profile("search", ANY_SPEED, max_examples=1000, print_blob=True)
 """``make search``: other examples in each run. It prints how to repeat a failure."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write the CPU time, which other processes on the machine affect less than the duration.
+
+    ``make test`` prints indented lines of a suite.
+    """
+    own, children = (
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+    terminalreporter.write_line(
+        f"    CPU time: {own + children:.1f} s, of which {children:.1f} s in child processes"
+    )

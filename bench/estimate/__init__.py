@@ -36,10 +36,6 @@ class Compared:
         return self.estimated / self.traced - 1
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add no options."""
-
-
 def measure(_: argparse.Namespace) -> str:
     """Trace all steps and return a table."""
     found = []

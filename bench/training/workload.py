@@ -82,25 +82,29 @@ class Prepared:
 
 def write_model(folder: Path, shape: str) -> None:
     """Write random bfloat16 weights with a tokenizer trained on the rows."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(1)
-    config = LlamaConfig(
+    random_llama(
         **SHAPES[shape],
         max_position_embeddings=8192,
         rope_theta=500000.0,
         tie_word_embeddings=shape in TIED,
         eos_token_id=0,
         dtype="bfloat16",
-    )
+    ).save_pretrained(folder)
+    _tokenizer([row["output"] for row in docstrings()]).save_pretrained(folder)
+
+
+def random_llama(**config: Any) -> Any:
+    """Return a Llama with random bfloat16 weights. config: arguments of LlamaConfig."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        LlamaForCausalLM(config).save_pretrained(folder)
+        return LlamaForCausalLM(LlamaConfig(**config))
     finally:
         torch.set_default_dtype(before)
-    _tokenizer([row["output"] for row in docstrings()]).save_pretrained(folder)
 
 
 def write_rows(folder: Path, count: int) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
+import generated_part
 from chartdocs.schema import with_schema
 from chartdocs.values import UndocumentedValue, Value, parse
-from generated_part import with_lines
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VALUES = REPOSITORY / "charts/finetune-operator/values.yaml"
@@ -43,27 +43,20 @@ def main() -> int:
     """Write or check the files; return the exit status."""
     parser = argparse.ArgumentParser(prog="chartdocs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only report files that are stale")
-    check = parser.parse_args().check
+    check: bool = parser.parse_args().check
     try:
         lines = list(tables(parse(VALUES.read_text(encoding="utf-8"))))
     except UndocumentedValue as error:
         print(f"{VALUES.relative_to(REPOSITORY)}: {error}", file=sys.stderr)
         return 1
-    stale = []
-    files: dict[Path, Callable[[str], str]] = {
-        **dict.fromkeys(PAGES, lambda text: with_lines(text, BEGIN, lines)),
-        SCHEMA: with_schema,
+    files = {
+        page: generated_part.with_lines(page.read_text("utf-8"), BEGIN, lines) for page in PAGES
     }
-    for page, generated in files.items():
-        text = page.read_text(encoding="utf-8")
-        current = generated(text)
-        if current != text:
-            stale.append(page)
-            if not check:
-                page.write_text(current, encoding="utf-8")
-    for page in stale if check else ():
-        print(f"{page.relative_to(REPOSITORY)} is stale: run make generate", file=sys.stderr)
-    return int(check and bool(stale))
+    files[SCHEMA] = with_schema(SCHEMA.read_text("utf-8"))
+    if check:
+        return generated_part.check(files, "make generate")
+    generated_part.write(files)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The development environment ``.venv``, which uv creates from the pinned constraints files.
+"""Environments that uv creates from pinned constraints files, above all ``.venv``.
 
-The environment is recreated if the constraints change or if its folder was moved. Its key is
+An environment is recreated if the constraints change or if its folder was moved. Its key is
 written last, so an interrupted installation does not count as complete.
 """
 
@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import packages, paths
@@ -49,29 +50,41 @@ def variables() -> dict[str, str]:
 def ensure() -> None:
     """Create the environment unless it exists for exactly these constraints in this folder."""
     present = [file for file in CONSTRAINTS if file.exists()]
+    title = "make .venv from the pinned constraints"
+    create(FOLDER, present, LOG, title=title, overrides=OVERRIDES)
+
+
+def create(
+    folder: Path,
+    constraints: Sequence[Path],
+    log: Path,
+    *,
+    title: str,
+    overrides: Sequence[Path] = (),
+) -> None:
+    """Create an environment unless it exists for exactly these files in this folder."""
     # The programs of an environment contain its folder in their first line.
-    digest = hashlib.sha256(f"{sys.version}\0{FOLDER}".encode())
-    for file in [*present, *OVERRIDES]:
+    digest = hashlib.sha256(f"{sys.version}\0{folder}".encode())
+    for file in [*constraints, *overrides]:
         digest.update(file.read_bytes())
     key = digest.hexdigest()
-    mark = FOLDER / ".finetune-key"
-    LOG.parent.mkdir(parents=True, exist_ok=True)
-    with (LOG.parent / "venv.lock").open("w") as lock:
+    mark = folder / ".finetune-key"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if mark.exists() and mark.read_text() == key:
             return
-        with phase("make .venv from the pinned constraints"):
-            shutil.rmtree(FOLDER, ignore_errors=True)
-            tool = uv()
-            logged([tool, "venv", "--python", INTERPRETER, str(FOLDER)], LOG, hint=INDEX_HINT)
-            command = [tool, "pip", "install", "--python", program("python")]
-            command += ["--require-hashes"]
-            for file in OVERRIDES:
+        with phase(title):
+            shutil.rmtree(folder, ignore_errors=True)
+            tool, python = uv(), str(folder / "bin" / "python")
+            logged([tool, "venv", "--python", INTERPRETER, str(folder)], log, hint=INDEX_HINT)
+            command = [tool, "pip", "install", "--python", python, "--require-hashes"]
+            for file in overrides:
                 command += ["--override", str(file)]
-            for file in present:
+            for file in constraints:
                 command += ["--requirement", str(file)]
             # Use the trust store of the machine, which can contain the CA of a company's proxy.
-            logged(command, LOG, env={"UV_SYSTEM_CERTS": "1"}, hint=INDEX_HINT)
+            logged(command, log, env={"UV_SYSTEM_CERTS": "1"}, hint=INDEX_HINT)
             mark.write_text(key)
 
 

@@ -55,20 +55,6 @@ _numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
 
 
-BENCHMARKS = (
-    "estimate",
-    "merge",
-    "trainer",
-    "scale",
-    "idle",
-    "tenants",
-    "soak",
-    "quickstart",
-    "verify",
-)
-"""The last two start the cluster, which would disturb the others."""
-
-
 def _formatted() -> list[str]:
     return [name for name in FORMATTED if (paths.REPO / name).is_dir()]
 
@@ -186,10 +172,7 @@ def bench() -> int:
     packages.ensure()
     environment.ensure()
     assets = str(binaries.ensure(*binaries.ASSETS))
-    codes = [
-        suites.live(["bench", name, "--write"], KUBEBUILDER_ASSETS=assets) for name in BENCHMARKS
-    ]
-    return int(any(codes))
+    return suites.live(["bench", "all"], KUBEBUILDER_ASSETS=assets)
 
 
 def _background_check() -> None:

@@ -6,6 +6,10 @@ time. The files that took longest in the last run come first; files without a re
 them, because they can take long.
 
 ``CHECKS_CLAIMS`` is the folder. Without this variable, the plugin changes nothing.
+
+pytest-xdist starts all its processes at once, while ours begin when their lane is free. It also
+runs the files with the most tests first: with the durations of a run of ``make test``, two
+processes would end the trainer tests after 947 instead of 845 s.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import generated_part
 from finetune_trainer.attention import families
 from finetune_trainer.attention.families import Family, Table
 from finetune_trainer.attention.kernels import EAGER, SDPA, VARLEN
@@ -92,7 +93,7 @@ def _notes(row: Family) -> str:
 
 def write() -> int:
     """Write the page; return the exit status."""
-    PAGE.write_text(text(families.table()), encoding="utf-8")
+    generated_part.write({PAGE: text(families.table())})
     return 0
 
 
@@ -101,14 +102,12 @@ def check() -> int:
     import importlib.metadata
 
     table, installed = families.table(), importlib.metadata.version("transformers")
-    problems = []
-    if table.transformers != installed:
-        problems.append(
-            f"{families.FILE.relative_to(REPOSITORY)} is of transformers "
-            f"{table.transformers}, but {installed} is installed: run python dev/families run"
-        )
-    if not PAGE.exists() or PAGE.read_text("utf-8") != text(table):
-        problems.append(f"{PAGE.relative_to(REPOSITORY)} is stale: run python dev/families page")
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return int(bool(problems))
+    stale = generated_part.check({PAGE: text(table)}, "python dev/families page")
+    if table.transformers == installed:
+        return stale
+    print(
+        f"{families.FILE.relative_to(REPOSITORY)} is of transformers "
+        f"{table.transformers}, but {installed} is installed: run python dev/families run",
+        file=sys.stderr,
+    )
+    return 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 
+import generated_part
 from cluster import paths
 from tutorial.lesson import SECTIONS, Mistake
 from tutorial.runner import RECORDING, key
@@ -27,15 +27,12 @@ ELLIPSIS = "…"
 
 def write() -> None:
     """Write the page from the recording in the repository."""
-    PAGE.write_text(_page(), encoding="utf-8")
+    generated_part.write({PAGE: _page()})
 
 
 def check() -> int:
     """Return 0 if the page matches script and recording; otherwise print the reason, return 1."""
-    if PAGE.read_text(encoding="utf-8") == _page():
-        return 0
-    print(f"{PAGE.relative_to(paths.REPO)} is stale: run make tutorial", file=sys.stderr)
-    return 1
+    return generated_part.check({PAGE: _page()}, "make tutorial")
 
 
 def _page() -> str:

@@ -1,13 +1,15 @@
 """The generated reference of chart values: parsing values.yaml, and writing the tables."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from chartdocs.__main__ import BEGIN, tables
 from chartdocs.schema import QUANTITY, partial, with_schema
 from chartdocs.values import UndocumentedValue, parse
-from generated_part import END, with_lines
+from cluster import paths
+from generated_part import END, check, with_lines, write
 
 VALUES = """\
 # Comment of the file.
@@ -79,6 +81,18 @@ def test_page_keeps_the_text_around_its_markers() -> None:
 def test_page_without_markers_is_an_error(page: str) -> None:
     with pytest.raises(ValueError, match="the page needs the lines"):
         with_lines(page, BEGIN, [])
+
+
+def test_a_file_with_another_text_is_reported_with_the_command_that_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "REPO", tmp_path)
+    files = {tmp_path / "a.md": "–\n", tmp_path / "b.md": "new\n"}
+    write(files)
+    assert check(files, "make generate") == 0
+    (tmp_path / "b.md").write_text("old\n")
+    assert check(files, "make generate") == 1
+    assert capsys.readouterr().err == "b.md is stale: run make generate\n"
 
 
 def test_a_partial_schema_requires_nothing_and_rejects_unknown_fields() -> None:

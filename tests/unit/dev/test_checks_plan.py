@@ -1,9 +1,11 @@
-"""``make test``: a build that only one suite needs fails that suite alone. ``make bench``."""
+"""``make test``: a build that only one suite needs fails that suite alone."""
 
-import ast
+import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from tests import conftest
 
 from checks import plan, suites
 from cluster import paths
@@ -65,11 +67,10 @@ def test_every_end_to_end_file_is_in_one_lane(monkeypatch: pytest.MonkeyPatch) -
     assert sorted(ran) == sorted(str(each.relative_to(paths.REPO)) for each in files)
 
 
-def test_make_bench_runs_every_benchmark() -> None:
-    program = ast.parse((paths.REPO / "bench" / "__main__.py").read_text())
-    (commands,) = (
-        ast.literal_eval(each.value)
-        for each in program.body
-        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "COMMANDS"
-    )
-    assert sorted(plan.BENCHMARKS) == sorted(commands)
+def test_the_cpu_time_of_a_test_process_is_printed_with_its_suite() -> None:
+    reporter = Mock()
+    conftest.pytest_terminal_summary(reporter)
+    (line,) = reporter.write_line.call_args.args
+    figure, last = suites._printed_figures(f"....\n{line}\n4 passed in 0.70s")
+    assert re.fullmatch(r" +CPU time: \d+\.\d s, of which \d+\.\d s in child processes", figure)
+    assert last == "4 passed in 0.70s"
