@@ -1,9 +1,10 @@
-"""Compare tokenization and scores of the server with the reference."""
+"""Compare tokenization, scores and decoding of the server with the reference."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune_api.contracts.reference import Reference, Row
+from finetune_verify import decoding
 from finetune_verify.build import Build
 from finetune_verify.comparison import CLEAR, Comparison, compare
 from finetune_verify.errors import Mismatch
@@ -47,7 +48,10 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
     result = compare(rows, dtypes=build.dtypes, paths=build.paths)
     if result.outcome == "Mismatch":
         raise Mismatch(f"the served model is not the tuned model: {_difference(result)}")
-    numbers = f"{_numbers(result)}; {_smallest_fault(result)}"
+    decoded = await decoding.require_agreement(
+        vllm, reference, rows, longest=longest, dtypes=build.dtypes, paths=build.paths
+    )
+    numbers = "; ".join((_numbers(result), _smallest_fault(result), _decoded(decoded)))
     if result.outcome == "Inconclusive":
         message = (
             "the served model matches the record of the training, but the log-probabilities of the "
@@ -118,6 +122,16 @@ def _smallest_fault(result: Comparison) -> str:
     return (
         "the comparison would detect a model that lacks "
         f"{100 * result.smallest_fault:.2g} % of this effect"
+    )
+
+
+def _decoded(found: decoding.Decoded | None) -> str:
+    if found is None:
+        return "decoding was not compared: every prompt of the reference is too long"
+    return (
+        f"the log-probabilities of {found.tokens} generated tokens agree with those of the same "
+        f"tokens in a prompt (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} "
+        "nats)"
     )
 
 

@@ -202,6 +202,20 @@ async def test_wrong_adapter_scale_is_detected(
         await verified(done, server, unused_port, dtype=computed)
 
 
+async def test_wrong_decoding_is_detected(done: Workshop, unused_port: int) -> None:
+    """The scores of prompts are right, but generated tokens have other log-probabilities."""
+    server = served(done)
+    verdict = await verified(done, server, unused_port)
+    assert "16 generated tokens agree" in verdict.message
+
+    def flatter(logits: torch.Tensor) -> None:
+        logits *= 0.8
+
+    server.decoding = flatter
+    with pytest.raises(Mismatch, match="generates tokens with other log-probabilities than"):
+        await verified(done, server, unused_port)
+
+
 async def test_untuned_base_is_detected(done: Workshop, unused_port: int) -> None:
     model = load(done.work / "base", dtype=torch.float32)
     with pytest.raises(Mismatch, match="not the tuned model"):
