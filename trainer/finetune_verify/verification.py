@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune_api.contracts.reference import Reference, Row
-from finetune_verify import decoding
+from finetune_verify import decoding, long_prompts
 from finetune_verify.build import Build
 from finetune_verify.comparison import CLEAR, Comparison, compare
 from finetune_verify.errors import Mismatch
@@ -51,7 +51,10 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
     decoded = await decoding.require_agreement(
         vllm, reference, rows, longest=longest, dtypes=build.dtypes, paths=build.paths
     )
-    numbers = "; ".join((_numbers(result), _smallest_fault(result), _decoded(decoded)))
+    long = await long_prompts.require_agreement(vllm, reference.long_row, build, longest=longest)
+    numbers = "; ".join(
+        (_numbers(result), _smallest_fault(result), _long_prompts(long), _decoded(decoded))
+    )
     if result.outcome == "Inconclusive":
         message = (
             "the served model matches the record of the training, but the log-probabilities of the "
@@ -122,6 +125,15 @@ def _smallest_fault(result: Comparison) -> str:
     return (
         "the comparison would detect a model that lacks "
         f"{100 * result.smallest_fault:.2g} % of this effect"
+    )
+
+
+def _long_prompts(found: long_prompts.LongPrompts | None) -> str:
+    if found is None:
+        return "long prompts were not compared"
+    return (
+        f"the log-probabilities of {found.tokens} tokens after prompts of up to {found.longest} "
+        f"tokens agree (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} nats)"
     )
 
 

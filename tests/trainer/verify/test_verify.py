@@ -216,6 +216,45 @@ async def test_wrong_decoding_is_detected(done: Workshop, unused_port: int) -> N
         await verified(done, server, unused_port)
 
 
+async def test_wrong_scores_after_long_prompts_are_detected(
+    done: Workshop, unused_port: int
+) -> None:
+    """Positions of the other rows are right."""
+    server = served(done)
+    server.max_model_len = 2048
+    verdict = await verified(done, server, unused_port)
+    found = Reference.model_validate_json((done.work / FOLDER / FILE).read_bytes())
+    assert found.long_row is not None
+    longest = len(found.long_row.ids)
+    assert longest > max(len(row.ids) for row in found.rows)
+    assert f"after prompts of up to {longest - 1} tokens agree" in verdict.message
+    server.max_model_len = 528
+    assert "long prompts were not compared" in (await verified(done, server, unused_port)).message
+
+    server.max_model_len = 2048
+    rotary = server.model.model.rotary_emb
+    computed = rotary.forward
+
+    def limited(hidden: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        return computed(hidden, position_ids.clamp(max=511))
+
+    rotary.forward = limited
+    with pytest.raises(Mismatch, match="not the tuned model after long prompts"):
+        await verified(done, server, unused_port)
+
+
+async def test_reference_without_a_long_row_is_verified(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int
+) -> None:
+    """References of earlier releases have none."""
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    change_reference(copy, lambda document: document.pop("longRow"))
+    verdict = await verified(copy, served(done), unused_port)
+    assert verdict.outcome == "Verified"
+    assert "long prompts were not compared" in verdict.message
+
+
 async def test_untuned_base_is_detected(done: Workshop, unused_port: int) -> None:
     model = load(done.work / "base", dtype=torch.float32)
     with pytest.raises(Mismatch, match="not the tuned model"):
