@@ -25,6 +25,7 @@ COMMANDS = {
     "estimate": "the memory formula compared with traced training steps; needs no GPU",
     "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
     "verify": "rollouts that must be verified and faults that must not, on the local cluster",
+    "rejections": "correct models and weak adapters on simulated servers, verified",
     "tenants": "memory and fairness while one tenant floods the operator",
     "soak": "random user actions while a replica is killed every 20 seconds",
 }

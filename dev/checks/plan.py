@@ -63,6 +63,7 @@ BENCHMARKS = (
     "idle",
     "tenants",
     "soak",
+    "rejections",
     "quickstart",
     "verify",
 )
