@@ -24,6 +24,8 @@ TOKENS = 16
 """Decoded tokens that are compared; the first token of an answer is not decoded."""
 TOKENS_OF_PROMPT = 8
 """Maximum number of them after one prompt, so that there are at least two prompts."""
+PROMPTS = 16
+"""Maximum number of prompts: a stop token may end an answer early."""
 NEGLIGIBLE = 1e-3
 """Distances up to this one, in nats, are never rejected."""
 
@@ -49,7 +51,7 @@ async def require_agreement(
     dtypes: Sequence[str],
     paths: int,
 ) -> Decoded | None:
-    """Generate tokens, score them again, and compare. Return None if no prompt is short enough.
+    """Generate tokens, score them again, and compare. Return None if nothing was decoded.
 
     rows: scores of the reference. longest: maximum length of the server. Raise Mismatch if the
     scores differ by more than rounding.
@@ -93,13 +95,15 @@ def tolerance(
 
 async def _generate(vllm: VllmClient, reference: Reference, longest: int) -> list[Pair]:
     pairs: list[Pair] = []
-    for row in reference.rows:
+    for row in reference.rows[:PROMPTS]:
         prompt = row.ids[: row.spans[0][0]]
         count = 1 + min(TOKENS_OF_PROMPT, TOKENS - len(pairs))
         # Scoring the answer generates one more token.
         if count == 1 or len(prompt) + count >= longest:
             continue
         answer = await vllm.generate(prompt, count)
+        if len(answer) < 2:
+            continue
         again = await vllm.logprobs([*prompt, *(token for token, _ in answer)])
         decoded = answer[1:]
         pairs += zip((score for _, score in decoded), again[-len(decoded) :], strict=True)

@@ -139,7 +139,7 @@ def _long_prompts(found: long_prompts.LongPrompts | None) -> str:
 
 def _decoded(found: decoding.Decoded | None) -> str:
     if found is None:
-        return "decoding was not compared: every prompt of the reference is too long"
+        return "decoding was not compared: prompts are too long, or answers too short"
     return (
         f"the log-probabilities of {found.tokens} generated tokens agree with those of the same "
         f"tokens in a prompt (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} "

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.contracts.reference import Reference
 from finetune_verify import decoding
 from finetune_verify.comparison import MERGED
-from finetune_verify.decoding import TOKENS, TOKENS_OF_PROMPT, Pair, tolerance
+from finetune_verify.decoding import PROMPTS, TOKENS, TOKENS_OF_PROMPT, Pair, tolerance
 from finetune_verify.errors import Mismatch
 from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient
@@ -65,15 +65,16 @@ def test_more_than_rounding_is_not_allowed(seed: int) -> None:
 class Scripted(VllmClient):
     """A server whose generated tokens have another log-probability than in a prompt."""
 
-    def __init__(self, difference: float) -> None:
-        """No session: nothing is sent."""
+    def __init__(self, difference: float, *, most: int = 100) -> None:
+        """No session: nothing is sent. most: length of an answer that a stop token ends."""
         self.difference = difference
+        self.most = most
         self.prompts: list[list[int]] = []
 
     async def generate(self, ids: Sequence[int], count: int) -> list[tuple[int, float]]:
         self.prompts.append(list(ids))
         # The first token is not decoded.
-        return [(7, -9.0), *[(7, -1.0 + self.difference)] * (count - 1)]
+        return [(7, -9.0), *[(7, -1.0 + self.difference)] * (min(count, self.most) - 1)]
 
     async def logprobs(self, ids: Sequence[int]) -> list[float]:
         return [-1.0] * (len(ids) - 1)
@@ -119,5 +120,15 @@ async def test_other_log_probabilities_than_in_a_prompt_are_a_mismatch() -> None
         await compared(Scripted(2.0), 5, 6)
 
 
-async def test_nothing_is_compared_if_no_prompt_fits() -> None:
+async def test_short_answers_need_more_prompts() -> None:
+    server = Scripted(0.0, most=3)
+    found = await compared(server, *[5] * 20)
+    assert found is not None
+    assert (found.tokens, len(server.prompts)) == (TOKENS, 8)
+
+
+async def test_nothing_is_compared_without_a_decoded_token() -> None:
     assert await compared(Scripted(2.0), 60, 62) is None
+    server = Scripted(2.0, most=1)
+    assert await compared(server, *[5] * 300) is None
+    assert len(server.prompts) == PROMPTS
