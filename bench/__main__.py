@@ -24,6 +24,7 @@ COMMANDS = {
     "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
     "scale": "run many jobs at once to Ready",
     "idle": "cost of many training jobs without changes",
+    "rejections": "correct models and weak adapters on simulated servers, verified",
     "tenants": "memory and fairness while one tenant floods the operator",
     "soak": "random user actions while a replica is killed every 20 seconds",
     "quickstart": "run the quickstart once on the local cluster",

@@ -50,6 +50,8 @@ class Verification:
     outcome: str
     distance: float | None = None
     tolerance: float | None = None
+    smallest_fault: float | None = None
+    """Smallest fault that the comparison would detect, as a share of the effect of tuning."""
     seconds: float | None = None
 
 

@@ -9,19 +9,27 @@ tokens. It is proportional to the unit roundoff u, which scales it to other numb
 computation: two if adapter and weights are merged, four if the adapter is a separate path.
 ``chance`` covers sampling: both sides are samples with the standard error of their own fourth
 moment; the tolerance allows three of them.
+
+The distance detects every large fault. ``tuning_effect`` detects an adapter at a slightly wrong
+scale, which may be hidden in the rounding error of each single score.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from finetune_verify import tuning_effect
+from finetune_verify.scores import ScoredRow
+from finetune_verify.statistics import chance, rms
+
+Outcome = Literal["Verified", "Inconclusive", "Mismatch"]
+
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 ROUNDED_IN = "bfloat16"
-CLEAR = 8.0
-"""Distance between tuned model and base, in tolerances, from which the scores distinguish them."""
+CLEAR = 0.1
+"""The scores verify a model if a fault of this size would be detected, as a share of the effect."""
 
-STANDARD_ERRORS = 3.0
 MERGED, APART = 2, 4
 """Number of times that a server may round, relative to the reference's computation."""
 
@@ -30,67 +38,61 @@ MERGED, APART = 2, 4
 class Comparison:
     """Result of a comparison. Distances are in nats, rms over ``tokens``."""
 
-    outcome: Literal["Verified", "Inconclusive", "Mismatch"]
+    outcome: Outcome
     distance: float
     tolerance: float
     effect: float
     """Distance between the tuned model and its base."""
     tokens: int
+    effect_error: tuning_effect.EffectError | None = None
+    """None if the distance exceeds the tolerance."""
+    smallest_fault: float | None = None
+    """Smallest share of the effect whose absence would be detected. None if the base model, which
+    has no effect, would not be detected."""
 
 
-def compare(
-    *,
-    served: Sequence[float],
-    tuned: Sequence[float],
-    base: Sequence[float],
-    rounding: Sequence[float],
-    dtypes: Sequence[str],
-    paths: int,
-) -> Comparison:
+def compare(rows: Sequence[ScoredRow], *, dtypes: Sequence[str], paths: int) -> Comparison:
     """Compare served log-probabilities with the reference.
 
-    served, tuned, base: log-probabilities of the same tokens. rounding: differences between the
-    tuned model in bfloat16 and in float32. dtypes: number formats of the weights and of the
-    server's arithmetic. paths: ``MERGED`` or ``APART``.
+    dtypes: number formats of the weights and of the server's arithmetic. paths: ``MERGED`` or
+    ``APART``.
     """
-    distance = rms([a - b for a, b in zip(served, tuned, strict=True)])
-    effect = rms([a - b for a, b in zip(tuned, base, strict=True)])
-    allowed = tolerance(rounding, dtypes, paths)
+    differences = _all(row.differences for row in rows)
+    distance, tokens = rms(differences), len(differences)
+    effect = rms(_all(row.effect for row in rows))
+    allowed = tolerance(_all(row.rounding for row in rows), dtypes, paths)
     # Not "distance > allowed": a NaN must not pass.
     if not distance <= allowed:
-        outcome: Literal["Verified", "Inconclusive", "Mismatch"] = "Mismatch"
-    else:
-        outcome = "Verified" if effect >= CLEAR * allowed else "Inconclusive"
+        return Comparison(
+            outcome="Mismatch", distance=distance, tolerance=allowed, effect=effect, tokens=tokens
+        )
+    error = tuning_effect.estimate(rows, roundoff=roundoff(dtypes), paths=paths)
+    smallest = error.smallest_fault
+    if error.unit:
+        # A fault that is larger than tolerance and rounding error together exceeds the tolerance.
+        smallest = min(smallest, (allowed + distance) / error.unit)
+    outcome: Outcome = "Verified" if smallest <= CLEAR else "Inconclusive"
     return Comparison(
-        outcome=outcome, distance=distance, tolerance=allowed, effect=effect, tokens=len(served)
+        outcome=outcome if error.allowed else "Mismatch",
+        distance=distance,
+        tolerance=allowed,
+        effect=effect,
+        tokens=tokens,
+        effect_error=error,
+        smallest_fault=smallest if smallest <= 1 else None,
     )
 
 
 def tolerance(rounding: Sequence[float], dtypes: Sequence[str], paths: int) -> float:
     """Return the largest distance that rounding explains, in nats."""
+    return math.sqrt(paths) * chance(rounding) * roundoff(dtypes) * rms(rounding)
+
+
+def roundoff(dtypes: Sequence[str]) -> float:
+    """Return the unit roundoff of the coarsest number format, relative to that of bfloat16."""
     coarsest = max(UNIT_ROUNDOFF[dtype] for dtype in dtypes) + UNIT_ROUNDOFF["float32"]
-    chance = 1 + STANDARD_ERRORS * math.sqrt(2) * relative_error(rounding)
-    return math.sqrt(paths) * chance * coarsest / UNIT_ROUNDOFF[ROUNDED_IN] * rms(rounding)
+    return coarsest / UNIT_ROUNDOFF[ROUNDED_IN]
 
 
-def rms(values: Sequence[float]) -> float:
-    """Return the root mean square; 0 for no values."""
-    return math.sqrt(_moment(values, 2))
-
-
-def relative_error(values: Sequence[float]) -> float:
-    """Return the relative standard error of ``rms(values)``, from their own fourth moment.
-
-    By the delta method: var(rms) / rms² = (m4 / m2² - 1) / 4n.
-    """
-    largest = max((abs(value) for value in values), default=0.0)
-    if largest == 0:
-        return 0.0
-    # In units of the largest, so that no power of a tiny value vanishes.
-    scaled = [value / largest for value in values]
-    kurtosis = _moment(scaled, 4) / _moment(scaled, 2) ** 2
-    return math.sqrt(max(0.0, kurtosis - 1) / (4 * len(values)))
-
-
-def _moment(values: Sequence[float], order: int) -> float:
-    return math.fsum(value**order for value in values) / len(values) if values else 0.0
+def _all(rows: Iterable[Sequence[float]]) -> list[float]:
+    return [value for row in rows for value in row]

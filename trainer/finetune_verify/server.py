@@ -26,6 +26,11 @@ class State:
         self._tolerance = gauge(
             "tolerance", "Maximum distance that is attributed to rounding errors, in nats."
         )
+        self._smallest_fault = gauge(
+            "smallest_fault",
+            "Smallest fault that the comparison would detect, as a share of the effect of tuning; "
+            "NaN if the comparison would not detect the base model.",
+        )
         self._seconds = gauge(
             "seconds", "Duration in seconds of the comparison, which starts when vLLM is healthy."
         )
@@ -54,8 +59,8 @@ class State:
                 registry=self.registry,
             ).labels(uid).set(1)
         # NaN until the first comparison: a 0 would read as a measurement.
-        unknown = (self._distance, self._tolerance, self._seconds, self._answering)
-        for metric in (*unknown, self._read, self._size):
+        measured = (self._distance, self._tolerance, self._smallest_fault)
+        for metric in (*measured, self._seconds, self._answering, self._read, self._size):
             metric.set(float("nan"))
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -64,9 +69,12 @@ class State:
     def agreed(self, verdict: Verdict, seconds: float, *, answering: float) -> None:
         """Become ready; vLLM took ``answering`` of the ``seconds`` of the comparison to answer."""
         self.verdict = verdict
-        nothing = float("nan")
-        self._distance.set(nothing if verdict.distance is None else verdict.distance)
-        self._tolerance.set(nothing if verdict.tolerance is None else verdict.tolerance)
+        for metric, value in (
+            (self._distance, verdict.distance),
+            (self._tolerance, verdict.tolerance),
+            (self._smallest_fault, verdict.smallest_fault),
+        ):
+            metric.set(float("nan") if value is None else value)
         self._seconds.set(seconds)
         self._answering.set(answering)
         for outcome in OUTCOMES:

@@ -1,12 +1,14 @@
-"""Compare tokenization and scores of the server with the reference."""
+"""Compare tokenization, scores and decoding of the server with the reference."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune_api.contracts.reference import Reference, Row
+from finetune_verify import decoding, long_prompts
 from finetune_verify.build import Build
-from finetune_verify.comparison import compare
+from finetune_verify.comparison import CLEAR, Comparison, compare
 from finetune_verify.errors import Mismatch
+from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient
 
 Outcome = Literal["Verified", "Inconclusive", "Skipped"]
@@ -21,6 +23,8 @@ class Verdict:
     distance: float | None = None
     tolerance: float | None = None
     tokens: int = 0
+    smallest_fault: float | None = None
+    """Smallest share of the effect of tuning whose absence would be detected, if any."""
 
 
 SKIPPED = Verdict(
@@ -35,49 +39,27 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
     Raise Mismatch if the model is another one, and Unavailable if the server stopped answering.
     """
     longest = await _compare_tokens(vllm, reference)
-    served, tuned, base, rounding = list[float](), list[float](), list[float](), list[float]()
-    for row in reference.rows:
-        # The request generates one token, which counts towards the maximum length.
-        ids = row.ids[: longest - 1]
-        kept = [at for at in row.positions if at < len(ids)]
-        if not kept:
-            continue
-        found = await vllm.logprobs(ids)
-        scores = row.scores(build.base)
-        served += [found[at - 1] for at in kept]
-        tuned += scores.tuned[: len(kept)]
-        base += scores.base[: len(kept)]
-        rounding += [
-            rounded - exact
-            for rounded, exact in zip(
-                scores.rounded[: len(kept)], scores.tuned[: len(kept)], strict=True
-            )
-        ]
-    if not served:
+    rows = await _scored(vllm, reference, build, longest)
+    if not rows:
         raise Mismatch(
             f"the server accepts at most {longest} tokens, but in every reference row, the tokens "
             "with recorded log-probabilities come later: raise serving.maxModelLen"
         )
-    result = compare(
-        served=served,
-        tuned=tuned,
-        base=base,
-        rounding=rounding,
-        dtypes=build.dtypes,
-        paths=build.paths,
-    )
-    numbers = (
-        f"the root mean square distance to the reference is {result.distance:.4g} nats over "
-        f"{result.tokens} tokens; the tolerance is {result.tolerance:.4g} nats; the effect of "
-        f"tuning is {result.effect:.4g} nats"
-    )
+    result = compare(rows, dtypes=build.dtypes, paths=build.paths)
     if result.outcome == "Mismatch":
-        raise Mismatch(f"the served model is not the tuned model: {numbers}")
+        raise Mismatch(f"the served model is not the tuned model: {_difference(result)}")
+    decoded = await decoding.require_agreement(
+        vllm, reference, rows, longest=longest, dtypes=build.dtypes, paths=build.paths
+    )
+    long = await long_prompts.require_agreement(vllm, reference.long_row, build, longest=longest)
+    numbers = "; ".join(
+        (_numbers(result), _smallest_fault(result), _long_prompts(long), _decoded(decoded))
+    )
     if result.outcome == "Inconclusive":
         message = (
             "the served model matches the record of the training, but the log-probabilities of the "
-            "tuned model and of its base model are too similar to show which of the two is served "
-            f"({numbers})"
+            "tuned model and of its base model are too similar to detect a model with "
+            f"{1 - CLEAR:g} of the effect of tuning ({numbers})"
         )
     else:
         message = f"the served model is the tuned model ({numbers})"
@@ -89,6 +71,79 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         distance=result.distance,
         tolerance=result.tolerance,
         tokens=result.tokens,
+        smallest_fault=result.smallest_fault,
+    )
+
+
+async def _scored(
+    vllm: VllmClient, reference: Reference, build: Build, longest: int
+) -> list[ScoredRow]:
+    """Return the scores of all tokens that the server accepts, from the server and the record."""
+    rows = []
+    for row in reference.rows:
+        # The request generates one token, which counts towards the maximum length.
+        ids = row.ids[: longest - 1]
+        kept = [at for at in row.positions if at < len(ids)]
+        if not kept:
+            continue
+        found = await vllm.logprobs(ids)
+        scores, part = row.scores(build.base), slice(len(kept))
+        rows.append(
+            ScoredRow(
+                served=[found[at - 1] for at in kept],
+                tuned=scores.tuned[part],
+                base=scores.base[part],
+                rounded=scores.rounded[part],
+            )
+        )
+    return rows
+
+
+def _numbers(result: Comparison) -> str:
+    return (
+        f"the root mean square distance to the reference is {result.distance:.4g} nats over "
+        f"{result.tokens} tokens; the tolerance is {result.tolerance:.4g} nats; the effect of "
+        f"tuning is {result.effect:.4g} nats"
+    )
+
+
+def _difference(result: Comparison) -> str:
+    """Return how a model differs from the reference."""
+    error = result.effect_error
+    if error is None:
+        return _numbers(result)
+    return (
+        f"it has {1 + error.error:.3g} of the effect of tuning, as with an adapter at a wrong "
+        f"scale; rounding explains {1 + error.lowest:.3g} to {1 + error.highest:.3g} "
+        f"({_numbers(result)})"
+    )
+
+
+def _smallest_fault(result: Comparison) -> str:
+    if result.smallest_fault is None:
+        return "the comparison would not detect the base model"
+    return (
+        "the comparison would detect a model that lacks "
+        f"{100 * result.smallest_fault:.2g} % of this effect"
+    )
+
+
+def _long_prompts(found: long_prompts.LongPrompts | None) -> str:
+    if found is None:
+        return "long prompts were not compared"
+    return (
+        f"the log-probabilities of {found.tokens} tokens after prompts of up to {found.longest} "
+        f"tokens agree (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} nats)"
+    )
+
+
+def _decoded(found: decoding.Decoded | None) -> str:
+    if found is None:
+        return "decoding was not compared: prompts are too long, or answers too short"
+    return (
+        f"the log-probabilities of {found.tokens} generated tokens agree with those of the same "
+        f"tokens in a prompt (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} "
+        "nats)"
     )
 
 

@@ -2,8 +2,9 @@
 
 ``/tokenize`` takes messages or a prompt and returns ``tokens`` and ``max_model_len``.
 ``/v1/completions`` with ``prompt_logprobs: 0`` returns, for each prompt token except the first, an
-object with the token's id and log-probability (vLLM 0.32, entrypoints/serve/tokenize and
-entrypoints/openai/completion).
+object with the token's id and log-probability. With ``logprobs: 0`` and ``return_token_ids``, it
+returns the id and the log-probability of each generated token, before penalties and temperature
+(vLLM 0.32, entrypoints/serve/tokenize and entrypoints/openai/completion).
 """
 
 import asyncio
@@ -78,6 +79,40 @@ class VllmClient:
             ]
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise Mismatch(f"/v1/completions returned no log-probabilities: {error!r}") from error
+
+    async def next_logprob(self, ids: Sequence[int], token: int) -> float:
+        """Return the log-probability of ``token`` after ``ids``."""
+        found = await self._generate(ids, max_tokens=1, allowed_token_ids=[token])
+        if [each for each, _ in found] != [token]:
+            raise Mismatch(f"/v1/completions did not generate the only allowed token {token}")
+        return found[0][1]
+
+    async def generate(self, ids: Sequence[int], count: int) -> list[tuple[int, float]]:
+        """Return the ``count`` most likely tokens after ``ids``, with their log-probabilities.
+
+        The end of an answer does not end them, but other stop tokens of the model may.
+        """
+        return await self._generate(ids, max_tokens=count, ignore_eos=True)
+
+    async def _generate(self, ids: Sequence[int], **options: Any) -> list[tuple[int, float]]:
+        request = {
+            "model": self._model,
+            "prompt": list(ids),
+            "temperature": 0,
+            "logprobs": 0,
+            "return_token_ids": True,
+            **options,
+        }
+        answer = await self._post("/v1/completions", request)
+        try:
+            choice = answer["choices"][0]
+            scores = choice["logprobs"]["token_logprobs"]
+            return [
+                (int(token), float(score))
+                for token, score in zip(choice["token_ids"], scores, strict=True)
+            ]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise Mismatch(f"/v1/completions returned no generated tokens: {error!r}") from error
 
     async def _post(self, route: str, request: dict[str, Any]) -> Any:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)

@@ -78,6 +78,9 @@ class Reference(_Document):
     """All rows of the reference."""
 
     rows: list[Row]
+    long_row: Row | None = None
+    """Tokens of all rows, one row after another, for positions after those of the rows. None in
+    older references, and if the rows have too few tokens."""
     held_out: bool
     """Whether the rows were held out; otherwise they are a sample of the training rows."""
     largest_activation: int | None = None

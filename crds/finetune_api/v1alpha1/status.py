@@ -191,7 +191,8 @@ class VerificationStatus(StatusModel):
         None,
         description='Result of the verification. "Verified": the log-probabilities of the served '
         'model agree with the log-probabilities that training recorded. "Inconclusive": the file '
-        "digests match, but the tuned model and the base model are too similar for a comparison. "
+        "digests match, but the tuned model and the base model are too similar to detect a model "
+        "that has 0.9 of the effect of tuning. "
         '"Skipped": the file digests match, but training recorded no log-probabilities.',
     )
     distance: str | None = Field(
@@ -203,6 +204,13 @@ class VerificationStatus(StatusModel):
         None,
         description='Largest value of the field "distance" that rounding errors can explain, in '
         "nats.",
+    )
+    smallest_fault: str | None = Field(
+        None,
+        description="Smallest fault that the comparison would detect, as a share of the effect of "
+        'tuning. Example: with "0.04", the verification fails if the served model has less than '
+        "0.96 or more than 1.04 of the effect, such as with an adapter at a wrong scale. The field "
+        "is unset if the comparison would not detect the base model.",
     )
     seconds: str | None = Field(None, description="Duration of the comparison in seconds.")
 

@@ -20,6 +20,7 @@ def verification(series: Series, *, pod: str, build: str) -> Verification | None
         outcome=found[0],
         distance=series.get(("finetune_verify_distance", "")),
         tolerance=series.get(("finetune_verify_tolerance", "")),
+        smallest_fault=series.get(("finetune_verify_smallest_fault", "")),
         seconds=series.get(("finetune_verify_seconds", "")),
     )
 

@@ -66,3 +66,11 @@ def test_rows_are_alone_where_the_mask_of_a_tree_would_differ(
     if trees == len(ROWS):
         arguments = prefix_tree.decoder_arguments(found, torch.device("cpu"))
         assert arguments.keys() == {"input_ids"}, "the model makes its own mask"
+
+
+def test_long_row_alone_keeps_the_trees_of_the_other_rows() -> None:
+    """A row that is too long for a tree has the mask of the model."""
+    config = SimpleNamespace(model_type="mistral", sliding_window=512)
+    found = prefix_tree.of_rows([*ROWS, [1] * 600], config)
+    assert len(found) == 2
+    assert [each.is_chain for each in found if len(each.ids) == 600] == [True]

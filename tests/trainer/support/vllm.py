@@ -1,6 +1,6 @@
 """Serve the vLLM routes that the verifier uses, with scores of transformers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,8 @@ class Served:
     """The number of /health requests that are still rejected."""
     broken: int = 0
     """The number of score requests that are still answered with 500."""
+    decoding: Callable[[Any], None] | None = None
+    """Called with the model's logits of the next token while a token is decoded."""
     asked: list[str] = field(default_factory=list)
 
     def tokens(self, body: dict[str, Any]) -> list[int]:
@@ -43,6 +45,25 @@ class Served:
         pairs = zip(ids[1:], scores, strict=True)
         return [None, *({str(token): {"logprob": score}} for token, score in pairs)]
 
+    def generate(
+        self, ids: list[int], count: int, allowed: list[int] | None = None
+    ) -> dict[str, Any]:
+        """Return a choice with greedily generated tokens, decoded with a cache."""
+        tokens: list[int] = []
+        scores: list[float] = []
+        cache, following = None, ids
+        while len(tokens) < count:
+            with torch.no_grad():
+                found = self.model(torch.tensor([following]), past_key_values=cache, use_cache=True)
+            logits = found.logits[0, -1].float()
+            if tokens and self.decoding is not None:
+                self.decoding(logits)
+            best = int(logits.argmax()) if allowed is None else allowed[0]
+            tokens.append(best)
+            scores.append(float(logits.log_softmax(-1)[best]))
+            cache, following = found.past_key_values, [best]
+        return {"token_ids": tokens, "logprobs": {"token_logprobs": scores}}
+
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
         if request.path == "/health":
@@ -61,7 +82,13 @@ class Served:
             return web.Response(status=500)
         if len(body["prompt"]) + body["max_tokens"] > self.max_model_len:
             return web.json_response({"error": "too long"}, status=400)
-        found = {"choices": [{"prompt_logprobs": self.prompt_logprobs(body["prompt"])}]}
+        if "prompt_logprobs" in body:
+            choice: dict[str, Any] = {"prompt_logprobs": self.prompt_logprobs(body["prompt"])}
+        else:
+            choice = self.generate(
+                body["prompt"], body["max_tokens"], body.get("allowed_token_ids")
+            )
+        found = {"choices": [choice]}
         return web.json_response(found)
 
 

@@ -26,8 +26,8 @@ from finetune_api.contracts.reference import FILE, FOLDER, Reference
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.runtime.files import sha256_of
 from finetune_verify import __main__ as verify
-from finetune_verify.comparison import rms
 from finetune_verify.errors import Mismatch
+from finetune_verify.statistics import rms
 from finetune_verify.verification import Verdict
 
 Change = Callable[[Served], None]
@@ -170,6 +170,17 @@ async def test_correct_adapter_build_is_verified(builds: Workshop, unused_port: 
             await verified(builds, server, unused_port, mode="adapter", dtype="float32")
 
 
+def change_reference(workshop: Workshop, change: Callable[[Any], Any]) -> None:
+    """Publish the reference of a volume again after a change."""
+    final, scratch = workshop.work / FOLDER, workshop.work / "changed"
+    found = manifest.read(final)
+    final.rename(scratch)
+    document = json.loads((scratch / FILE).read_text())
+    change(document)
+    (scratch / FILE).write_text(json.dumps(document))
+    manifest.publish(scratch, final, kind=found.kind, key=found.key, facts=found.facts)
+
+
 def zero(name: str) -> Change:
     def change(server: Served) -> None:
         server.model.get_parameter(name).data.zero_()
@@ -177,14 +188,71 @@ def zero(name: str) -> Change:
     return change
 
 
-@pytest.mark.parametrize("factor", [-1.0, -0.5, 1.0], ids=["base", "half its scale", "twice"])
+@pytest.mark.parametrize(
+    "factor",
+    [-1.0, -0.5, -0.1, 0.1, 1.0],
+    ids=["base", "half its scale", "0.9 of its scale", "1.1 of its scale", "twice"],
+)
 @pytest.mark.parametrize("computed", ["float32", "bfloat16"])
 async def test_wrong_adapter_scale_is_detected(
     done: Workshop, unused_port: int, factor: float, computed: str
 ) -> None:
     server = served(done, factor=factor, dtype=getattr(torch, computed))
-    with pytest.raises(Mismatch, match=r"not the tuned model: .* distance .* nats over"):
+    with pytest.raises(Mismatch, match=r"not the tuned model: .*distance .* nats over"):
         await verified(done, server, unused_port, dtype=computed)
+
+
+async def test_wrong_decoding_is_detected(done: Workshop, unused_port: int) -> None:
+    """The scores of prompts are right, but generated tokens have other log-probabilities."""
+    server = served(done)
+    verdict = await verified(done, server, unused_port)
+    assert "16 generated tokens agree" in verdict.message
+
+    def flatter(logits: torch.Tensor) -> None:
+        logits *= 0.8
+
+    server.decoding = flatter
+    with pytest.raises(Mismatch, match="generates tokens with other log-probabilities than"):
+        await verified(done, server, unused_port)
+
+
+async def test_wrong_scores_after_long_prompts_are_detected(
+    done: Workshop, unused_port: int
+) -> None:
+    """Positions of the other rows are right."""
+    server = served(done)
+    server.max_model_len = 2048
+    verdict = await verified(done, server, unused_port)
+    found = Reference.model_validate_json((done.work / FOLDER / FILE).read_bytes())
+    assert found.long_row is not None
+    longest = len(found.long_row.ids)
+    assert longest > max(len(row.ids) for row in found.rows)
+    assert f"after prompts of up to {longest - 1} tokens agree" in verdict.message
+    server.max_model_len = 528
+    assert "long prompts were not compared" in (await verified(done, server, unused_port)).message
+
+    server.max_model_len = 2048
+    rotary = server.model.model.rotary_emb
+    computed = rotary.forward
+
+    def limited(hidden: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        return computed(hidden, position_ids.clamp(max=511))
+
+    rotary.forward = limited
+    with pytest.raises(Mismatch, match="not the tuned model after long prompts"):
+        await verified(done, server, unused_port)
+
+
+async def test_reference_without_a_long_row_is_verified(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int
+) -> None:
+    """References of earlier releases have none."""
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    change_reference(copy, lambda document: document.pop("longRow"))
+    verdict = await verified(copy, served(done), unused_port)
+    assert verdict.outcome == "Verified"
+    assert "long prompts were not compared" in verdict.message
 
 
 async def test_untuned_base_is_detected(done: Workshop, unused_port: int) -> None:
@@ -259,14 +327,12 @@ async def test_rows_without_a_request_are_still_scored(
     """Rows with tool calls, for example, give no request; the message reports this."""
     shutil.copytree(done.work, tmp_path / "work")
     copy = make(work=tmp_path / "work")
-    final, scratch = copy.work / FOLDER, copy.work / "changed"
-    found = manifest.read(final)
-    final.rename(scratch)
-    document = json.loads((scratch / FILE).read_text())
-    for row in document["rows"]:
-        row |= {"messages": None, "text": None, "promptIds": None}
-    (scratch / FILE).write_text(json.dumps(document))
-    manifest.publish(scratch, final, kind=found.kind, key=found.key, facts=found.facts)
+
+    def drop_requests(document: Any) -> None:
+        for row in document["rows"]:
+            row |= {"messages": None, "text": None, "promptIds": None}
+
+    change_reference(copy, drop_requests)
     verdict = await verified(copy, served(done), unused_port)
     assert verdict.outcome == "Verified"
     assert "no reference row can be sent as a request" in verdict.message
@@ -281,7 +347,7 @@ async def test_model_that_learned_nothing_is_inconclusive(
     workshop.succeed("merge", build="b1")
     verdict = await verified(workshop, served(workshop), unused_port)
     assert verdict.outcome == "Inconclusive"
-    assert "too similar to show which of the two is served" in verdict.message
+    assert "too similar to detect a model with 0.9 of the effect" in verdict.message
 
 
 async def test_volume_without_a_reference_is_skipped(

@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,12 +13,14 @@ from finetune_verify.comparison import (
     MERGED,
     Comparison,
     compare,
-    relative_error,
-    rms,
     tolerance,
 )
+from finetune_verify.scores import ScoredRow
+from finetune_verify.statistics import relative_error, rms
 
 TOKENS = 2000
+ROWS = 40
+ODDS = -0.5
 
 
 def noise(size: float, seed: int, tokens: int = TOKENS) -> list[float]:
@@ -26,16 +29,61 @@ def noise(size: float, seed: int, tokens: int = TOKENS) -> list[float]:
     return [drawn.gauss(0, size) * tokens_own.lognormvariate(0, 1) for _ in range(tokens)]
 
 
-def judged(distance: float, *, seed: int = 1, effect: float = 4.0, dtype: str) -> Comparison:
-    """Return the verdict if the rounding errors are ``distance`` times those of bfloat16."""
-    tuned = [-1.0] * TOKENS
+def log_probability(odds: float) -> float:
+    """Return the log-probability for log-odds."""
+    return -math.log1p(math.exp(-odds))
+
+
+def in_rows(
+    served: list[float], tuned: list[float], base: list[float], rounded: list[float], rows: int
+) -> list[ScoredRow]:
+    """Return the scores as rows of equal length."""
+    return [
+        ScoredRow(
+            served=served[row::rows],
+            tuned=tuned[row::rows],
+            base=base[row::rows],
+            rounded=rounded[row::rows],
+        )
+        for row in range(rows)
+    ]
+
+
+def scores(*changes: list[float]) -> list[float]:
+    """Return log-probabilities of tokens whose log-odds have these changes."""
+    return [log_probability(ODDS + math.fsum(each)) for each in zip(*changes, strict=True)]
+
+
+def judged(
+    distance: float,
+    *,
+    seed: int = 1,
+    effect: float = 4.0,
+    scale: float = 1.0,
+    dtype: str = "bfloat16",
+    paths: int = MERGED,
+    tokens: int = TOKENS,
+) -> Comparison:
+    """Return the verdict on a served adapter at ``scale`` of its scale.
+
+    The rounding errors are ``distance`` times those of bfloat16, and the adapter changes the
+    log-odds of tokens by up to 1.3 ``effect``.
+    """
+    drawn = random.Random(5)
+    changes = [effect * drawn.choice((-0.5, 1.0, 1.3)) for _ in range(tokens)]
     return compare(
-        served=[a + b for a, b in zip(tuned, noise(distance * 0.05, seed), strict=True)],
-        tuned=tuned,
-        base=[each - effect for each in tuned],
-        rounding=noise(0.05, 1000),
+        in_rows(
+            scores(
+                [(scale - 1) * change for change in changes],
+                noise(distance * 0.05, seed, tokens),
+            ),
+            scores([0.0] * tokens),
+            scores([-change for change in changes]),
+            scores(noise(0.05, 1000, tokens)),
+            min(ROWS, tokens),
+        ),
         dtypes=(dtype, dtype),
-        paths=MERGED,
+        paths=paths,
     )
 
 
@@ -53,19 +101,84 @@ def test_distance_beyond_rounding_is_a_mismatch(seed: int) -> None:
     assert judged(4.0, seed=seed, dtype="bfloat16").outcome == "Mismatch"
 
 
+@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("paths", [MERGED, APART])
+@pytest.mark.parametrize("scale", [0.9, 1.1])
+def test_adapter_at_a_wrong_scale_is_a_mismatch(seed: int, paths: int, scale: float) -> None:
+    """Rounding hides the error of the scale in each single score, but not in all of them."""
+    effect = 8 * judged(1.0, paths=paths).tolerance
+    fault = judged(1.0, seed=seed, effect=effect, scale=scale, paths=paths)
+    assert fault.outcome == "Mismatch"
+    assert fault.distance < fault.tolerance
+    assert fault.effect_error is not None
+    assert 1 + fault.effect_error.error == pytest.approx(scale, abs=0.04)
+    assert judged(1.0, seed=seed, effect=effect, paths=paths).outcome == "Verified"
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("tokens", [40, 2000])
+@pytest.mark.parametrize("effect", [0.05, 0.5, 5.0])
+def test_every_error_of_the_scale_from_the_reported_one_is_detected(
+    seed: int, tokens: int, effect: float
+) -> None:
+    correct = judged(1.0, seed=seed, effect=effect, tokens=tokens)
+    smallest = correct.smallest_fault or math.inf
+    assert correct.outcome == ("Verified" if smallest <= 0.1 else "Inconclusive")
+    if smallest > 1:
+        return
+    for sign in (-1, 1):
+        scale = 1 + sign * 1.3 * smallest
+        found = judged(1.0, seed=seed, effect=effect, tokens=tokens, scale=scale)
+        assert found.outcome == "Mismatch"
+
+
+def test_less_rounding_and_more_tokens_detect_smaller_faults() -> None:
+    def smallest(distance: float = 1.0, **changes: Any) -> float:
+        return judged(distance, **{"effect": 0.5, **changes}).smallest_fault or math.inf
+
+    assert smallest(1 / 8, dtype="float16") < smallest()
+    assert smallest(effect=5.0) < smallest()
+    assert smallest(tokens=100) > smallest()
+
+
 def test_too_small_effect_is_inconclusive() -> None:
-    allowed = judged(1.0, dtype="bfloat16").tolerance
-    assert judged(1.0, dtype="bfloat16", effect=7.9 * allowed).outcome == "Inconclusive"
-    assert judged(1.0, dtype="bfloat16", effect=8.1 * allowed).outcome == "Verified"
+    assert judged(1.0, effect=0.2).outcome == "Inconclusive"
+    assert judged(1.0, effect=1.0).outcome == "Verified"
+
+
+def test_scores_of_a_base_that_only_rounding_changes_verify_nothing() -> None:
+    """An adapter that learned nothing: rounding alone makes its base differ."""
+    tuned, rounded = scores([0.0] * TOKENS), scores(noise(0.05, 1000))
+    for base in (tuned, rounded):
+        found = compare(
+            in_rows(list(base), tuned, base, rounded, ROWS), dtypes=("bfloat16",), paths=MERGED
+        )
+        assert found.outcome == "Inconclusive"
+        assert found.smallest_fault is None
+
+
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_rounding_common_to_all_tokens_is_no_wrong_scale(seed: int) -> None:
+    """Rounded weights may change all scores along the effect of tuning."""
+    bias = [0.1 * abs(random.Random(seed).gauss(0, 1))] * TOKENS
+    found = compare(
+        in_rows(
+            scores(bias, noise(0.05, seed)),
+            scores([0.0] * TOKENS),
+            scores([-1.0] * TOKENS),
+            scores(bias, noise(0.05, 1000)),
+            ROWS,
+        ),
+        dtypes=("bfloat16",),
+        paths=MERGED,
+    )
+    assert found.outcome != "Mismatch"
 
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -9999.0])
 def test_nan_score_never_passes(strange: float) -> None:
     found = compare(
-        served=[-1.0, strange],
-        tuned=[-1.0, -1.0],
-        base=[-5.0, -5.0],
-        rounding=[0.1, -0.1],
+        in_rows([-1.0, strange], [-1.0, -1.0], [-5.0, -5.0], [-0.9, -1.1], 1),
         dtypes=("bfloat16",),
         paths=MERGED,
     )

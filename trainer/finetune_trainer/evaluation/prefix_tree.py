@@ -84,10 +84,12 @@ class Tree:
 def of_rows(rows: Sequence[Sequence[int]], config: Any) -> list[Tree]:
     """Return the trees of all rows for a model; each row alone if the model does not support trees.
 
-    config: that of transformers. The mask of a tree has no sliding window.
+    config: that of transformers. The mask of a tree has no sliding window, which matters only for
+    rows that can be in a tree with others.
     """
     window = getattr(config, "sliding_window", None)
-    fits = window is None or max(map(len, rows)) <= window
+    longest = max((len(row) for row in rows if len(row) <= TREE_TOKENS), default=0)
+    fits = window is None or longest <= window
     return grow(rows, limit=TREE_TOKENS if fits and config.model_type in FAMILIES else 0)
 
 

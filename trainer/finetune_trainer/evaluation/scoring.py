@@ -21,7 +21,7 @@ import torch
 from finetune_api.contracts.reference import Reference, Row
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
-from finetune_trainer.evaluation import prefix_tree
+from finetune_trainer.evaluation import long_row, prefix_tree
 from finetune_trainer.evaluation.activation_peak import ActivationPeak
 from finetune_trainer.evaluation.prefix_tree import Tree
 from finetune_trainer.models import cpu_bfloat16
@@ -37,7 +37,7 @@ from finetune_trainer.runtime import device as devices
 from finetune_trainer.volume_layout import Layout
 
 KINDS: tuple[BaseKind, ...] = get_args(BaseKind)
-TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = long_row.LENGTH
 """Maximum number of padded tokens of one model per forward pass of a layer."""
 LOGITS_AT_ONCE = 512
 
@@ -72,32 +72,39 @@ def score(layout: Layout) -> Reference:
             DequantizedBase(manifest.read(layout.adapter), layout.adapter),
             device=torch.device("cuda" if device.cuda else "cpu"),
         )
+        context = getattr(layerwise.model.config, "max_position_embeddings", None)
+        long = long_row.of_rows(rows, context=context)
+        requested = rows if long is None else [*rows, long]
         positions = [
-            [at for start, end in row["spans"] for at in range(start, end)] for row in rows
+            [at for start, end in row["spans"] for at in range(start, end)] for row in requested
         ]
         scorer = Scorer(layerwise)
-        scores = scorer.score(models(evaluated=held_out), [row["ids"] for row in rows], positions)
+        scores = scorer.score(
+            models(evaluated=held_out), [row["ids"] for row in requested], positions
+        )
     finally:
         torch.backends.cuda.matmul.fp32_precision = precision
+    scored = [
+        Row.model_validate(
+            {
+                **row,
+                **{
+                    kind: {
+                        model.part: found[at]
+                        for model, found in scores.items()
+                        if model.kind == kind
+                    }
+                    for kind in KINDS
+                },
+            }
+        )
+        for at, row in enumerate(requested)
+    ]
     return Reference(
         held_out=held_out,
         largest_activation=scorer.activations.value,
-        rows=[
-            Row.model_validate(
-                {
-                    **row,
-                    **{
-                        kind: {
-                            model.part: found[at]
-                            for model, found in scores.items()
-                            if model.kind == kind
-                        }
-                        for kind in KINDS
-                    },
-                }
-            )
-            for at, row in enumerate(rows)
-        ],
+        rows=scored[: len(rows)],
+        long_row=None if long is None else scored[-1],
     )
 
 

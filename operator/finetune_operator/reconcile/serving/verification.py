@@ -18,6 +18,7 @@ def verification_status(snapshot: IndexedSnapshot, build: str | None) -> dict[st
         outcome=found.outcome,
         distance=_significant(found.distance),
         tolerance=_significant(found.tolerance),
+        smallest_fault=_significant(found.smallest_fault),
         seconds=_significant(found.seconds),
     ).model_dump(mode="json", by_alias=True, exclude_none=True)
 

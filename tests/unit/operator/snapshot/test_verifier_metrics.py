@@ -1,5 +1,6 @@
 """``Verification`` from the metrics of a verify container, and its way into the status."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from finetune_operator.snapshot.exposition import parse
 from finetune_operator.snapshot.verifier_metrics import OUTCOMES, loaded, verification
 from finetune_operator.types import Snapshot, Verification
 from finetune_verify.server import State
-from finetune_verify.verification import Verdict
+from finetune_verify.verification import Outcome, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -27,18 +28,39 @@ def scraped(state: State) -> Verification | None:
     return verification(series, pod="p", build="b1")
 
 
-def agreed(outcome: str, distance: float | None, tolerance: float | None) -> State:
+def agreed(
+    outcome: Outcome,
+    distance: float | None,
+    tolerance: float | None,
+    smallest_fault: float | None = None,
+) -> State:
     """Return the state of a verify container with a verdict."""
     state = State()
-    verdict = Verdict(outcome=outcome, message="", distance=distance, tolerance=tolerance)  # type: ignore[arg-type]
+    verdict = Verdict(
+        outcome=outcome,
+        message="",
+        distance=distance,
+        tolerance=tolerance,
+        smallest_fault=smallest_fault,
+    )
     state.agreed(verdict, 3.25, answering=1.0)
     return state
 
 
 def test_a_verdict_is_parsed() -> None:
-    assert scraped(agreed("Verified", 0.00731, 0.0204)) == Verification(
-        pod="p", build="b1", outcome="Verified", distance=0.00731, tolerance=0.0204, seconds=3.25
+    found = Verification(
+        pod="p",
+        build="b1",
+        outcome="Verified",
+        distance=0.00731,
+        tolerance=0.0204,
+        smallest_fault=0.031,
+        seconds=3.25,
     )
+    assert scraped(agreed("Verified", 0.00731, 0.0204, 0.031)) == found
+    # No fault would be detected.
+    unclear = dataclasses.replace(found, outcome="Inconclusive", smallest_fault=None)
+    assert scraped(agreed("Inconclusive", 0.00731, 0.0204)) == unclear
     skipped = Verification(pod="p", build="b1", outcome="Skipped", seconds=3.25)
     assert scraped(agreed("Skipped", None, None)) == skipped
 
@@ -58,7 +80,7 @@ def test_the_status_reports_the_verification_of_the_build() -> None:
     snapshot = Snapshot(
         settings=CONFIG,
         job={**job, "status": {"verification": before}},
-        verification=scraped(agreed("Verified", 0.00731, 0.0204)),
+        verification=scraped(agreed("Verified", 0.00731, 0.0204, 0.031)),
     )
     assert verification_status(index(snapshot), "b1") == {
         "pod": "p",
@@ -66,6 +88,7 @@ def test_the_status_reports_the_verification_of_the_build() -> None:
         "outcome": "Verified",
         "distance": "0.00731",
         "tolerance": "0.0204",
+        "smallestFault": "0.031",
         "seconds": "3.25",
     }
     assert verification_status(index(snapshot), "b0") == before

@@ -1,0 +1,59 @@
+"""Compare the scores of the reference's long row: positions after those of its other rows.
+
+The score of each token is requested as that of the next token after all tokens before it, because
+the scores of all tokens of a long prompt would need several GiB of GPU memory at once. The server
+takes the prompt of the previous request from its prefix cache, as it does for its clients.
+"""
+
+from dataclasses import dataclass
+
+from finetune_api.contracts.reference import Row
+from finetune_verify.build import Build
+from finetune_verify.comparison import tolerance
+from finetune_verify.errors import Mismatch
+from finetune_verify.statistics import rms
+from finetune_verify.vllm_client import VllmClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongPrompts:
+    """Comparison of scores after long prompts; distances in nats (rms)."""
+
+    distance: float
+    tolerance: float
+    tokens: int
+    longest: int
+    """Tokens of the longest prompt."""
+
+
+async def require_agreement(
+    vllm: VllmClient, row: Row | None, build: Build, *, longest: int
+) -> LongPrompts | None:
+    """Compare the scores. Return None without a long row, or if the server is limited to less.
+
+    longest: maximum length of the server. Raise Mismatch if the scores differ by more than
+    rounding.
+    """
+    kept = [at for at in row.positions if at < longest] if row is not None else []
+    if row is None or not kept:
+        return None
+    scores, part = row.scores(build.base), slice(len(kept))
+    served = [await vllm.next_logprob(row.ids[:at], row.ids[at]) for at in kept]
+    tuned, rounded = scores.tuned[part], scores.rounded[part]
+    found = LongPrompts(
+        distance=rms([a - b for a, b in zip(served, tuned, strict=True)]),
+        tolerance=tolerance(
+            [a - b for a, b in zip(rounded, tuned, strict=True)], build.dtypes, build.paths
+        ),
+        tokens=len(kept),
+        longest=kept[-1],
+    )
+    # Not "distance > tolerance": a NaN must not pass.
+    if not found.distance <= found.tolerance:
+        raise Mismatch(
+            "the served model is not the tuned model after long prompts: the root mean square "
+            f"distance to the reference is {found.distance:.4g} nats over {found.tokens} tokens "
+            f"after {kept[0]} to {found.longest} tokens; the tolerance is {found.tolerance:.4g} "
+            "nats"
+        )
+    return found
