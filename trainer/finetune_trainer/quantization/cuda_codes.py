@@ -5,8 +5,8 @@ The kernels compute as those for a CPU do, with two exceptions:
 * They are compiled to flush subnormal numbers to zero. In a block without any other number, each
   weight is multiplied by the reciprocal of 0. The result is NaN, which is above no border between
   two codes. With NF4, all weights of such a block have the code of -1; a CPU gives them that of 0.
-* With FP4, the border belongs to the code that is nearer to zero, on both sides of zero, and only
-  a weight below zero has the code of -0.
+* With FP4, a border has fewer digits, and belongs to the code that is nearer to zero on both sides
+  of zero. Only a weight below zero has the code of -0.
 
 The codes of bfloat16 weights in NF4 do not depend on the last bit of the reciprocal, in which GPU
 and CPU may differ. For float16, they do if the reciprocal errs by 0.94 of its last bit (CUDA allows
