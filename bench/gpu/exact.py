@@ -1,6 +1,7 @@
 """Bit-exactness: after a resume, between two runs, and of 4-bit weights on CPU and GPU."""
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,7 +12,10 @@ from bench.gpu.memory import NOT_MEASURED, prepare
 from bench.table import table
 from bench.training import runs
 from bench.training.workload import Prepared
+from finetune_trainer.quantization import cuda_codes
 
+Quantize = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Returns packed codes and the largest magnitude of each block."""
 STEPS = 6
 KILLED_AT = 4
 """The preceding checkpoint is that of step 3."""
@@ -51,31 +55,58 @@ def resume(folder: Path, backends: list[str], *, cap: int | None) -> str:
 
 
 def nf4(model: Path, *, cuda: bool) -> str:
-    """Quantize a model's projections on CPU and GPU, and compare codes and scales."""
-    head = ("4-bit weights quantized on CPU and GPU", "figure")
+    """Quantize a model's projections on the GPU, and compare codes and scales with those of merges.
+
+    Two more tensors contain what a GPU treats differently from a CPU (``cuda_codes``).
+    """
+    head = ("4-bit weights quantized on the GPU and by a merge", "figure")
     what = ("tensors", "with the same codes", "with the same scales", "largest relative step")
     if not cuda:
         return table(head, [(each, NOT_MEASURED) for each in what])
-    from bitsandbytes.functional import quantize_4bit
+    return table(head, zip(what, agreement([*faint(), *_projections(model)], _on_gpu), strict=True))
 
+
+def agreement(weights: Iterable[torch.Tensor], quantize: Quantize) -> tuple[str, ...]:
+    """Return the figures for weights that ``quantize`` quantizes."""
     count = codes = scales = 0
     furthest = 0.0
+    for weight in weights:
+        theirs, there = quantize(weight)
+        _, ours = cuda_codes.round_trip(weight, None, kind="nf4", block=64)
+        # A GPU flushes subnormal numbers to zero.
+        here = weight.float().view(-1, 64).abs().amax(1)
+        here[here < torch.finfo(torch.float32).tiny] = 0
+        count += 1
+        codes += torch.equal(ours, theirs)
+        scales += torch.equal(here, there)
+        step = ((here - there).abs() / here.clamp_min(1e-30)).max()
+        furthest = max(furthest, float(step))
+    return str(count), str(codes), str(scales), f"{furthest:.2g}"
+
+
+def faint() -> list[torch.Tensor]:
+    """Return weights with blocks of zeros, of subnormal numbers, and of some of both."""
+    torch.manual_seed(0)
+    weight = torch.randn(64, 256).to(torch.bfloat16)
+    zeros, small = weight.clone(), weight * 1e-38
+    zeros[::2] = 0
+    small[::3, ::2] = 0
+    return [zeros, small]
+
+
+def _projections(model: Path) -> Iterator[torch.Tensor]:
     for path in sorted(model.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
-                if "_proj" not in name:
-                    continue
-                weight = file.get_tensor(name)
-                ours, state = quantize_4bit(weight, blocksize=64, quant_type="nf4")
-                theirs, other = quantize_4bit(weight.cuda(), blocksize=64, quant_type="nf4")
-                count += 1
-                codes += torch.equal(ours, theirs.cpu())
-                there = other.absmax.cpu()
-                scales += torch.equal(state.absmax, there)
-                step = ((state.absmax - there).abs() / state.absmax.clamp_min(1e-30)).max()
-                furthest = max(furthest, float(step))
-    figures = (str(count), str(codes), str(scales), f"{furthest:.2g}")
-    return table(head, zip(what, figures, strict=True))
+                if "_proj" in name:
+                    yield file.get_tensor(name)
+
+
+def _on_gpu(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    from bitsandbytes.functional import quantize_4bit
+
+    codes, state = quantize_4bit(weight.cuda(), blocksize=64, quant_type="nf4")
+    return codes.cpu(), state.absmax.cpu()
 
 
 def _adapter(prepared: Prepared) -> dict[str, torch.Tensor]:

@@ -275,6 +275,28 @@ def test_foreign_checkpoint_is_refused(
     assert said in ended.message
 
 
+def test_checkpoint_whose_tensors_have_other_names_is_refused(
+    make: MakeWorkshop, uninterrupted: Workshop
+) -> None:
+    """An earlier version trained a multimodal base as a whole; PEFT ignores names of that model."""
+    workshop = prepared_copy(make, uninterrupted)
+    shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
+    path = newest(workshop)
+    found, scratch = manifest.read(path), workshop.work / "renamed"
+    shutil.copytree(path, scratch)
+    (scratch / manifest.FILE).unlink()
+    tensors = load_file(scratch / "adapter_model.safetensors")
+    whole = {name.replace(".layers.", ".language_model.layers."): tensors[name] for name in tensors}
+    save_file(whole, scratch / "adapter_model.safetensors", {"format": "pt"})
+    manifest.publish(scratch, path, kind=found.kind, key=found.key, facts=found.facts)
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused"), ended.log
+    assert f"checkpoint {path.name} does not fit the model" in ended.message
+    for part in ("", ".language_model"):
+        assert f"model{part}.layers.0.mlp.down_proj.lora_A.weight" in ended.message
+    assert "set spec.rerun to a new value" in ended.message
+
+
 @pytest.mark.parametrize("another", ["recipe", "dataset"])
 def test_changed_recipe_or_rows_do_not_resume(
     make: MakeWorkshop, uninterrupted: Workshop, another: str

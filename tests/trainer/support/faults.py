@@ -294,6 +294,20 @@ class HeldWhileLoading:
         quant_state.record_quantization = record
 
 
+def without_managed_memory() -> None:
+    """The GPU is a virtual one without managed memory; the training itself runs on the CPU."""
+    from finetune_trainer.runtime.capabilities import Device
+    from finetune_trainer.training.backends import paged_optimizer
+
+    usual = paged_optimizer.fitting
+    virtual = Device(name="NVIDIA A10-4Q", cuda=True, capability=(8, 6))
+
+    def fitting(recipe: Any, device: Device) -> Any:
+        return usual(recipe, virtual, probe=lambda: "error 801")
+
+    vars(paged_optimizer)["fitting"] = fitting
+
+
 def unsloth_in_float32() -> None:
     """No fault: accept float32 with Unsloth, which refuses it on a GPU only."""
     from finetune_trainer.models import backend_choice

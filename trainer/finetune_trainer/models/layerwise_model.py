@@ -19,7 +19,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from finetune_trainer.checkpointing.safetensors_header import read_header
-from finetune_trainer.models import tensor_names, text_model
+from finetune_trainer.models import adapter_names, tensor_names, text_model
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
 BaseKind = Literal["original", "dequantized"]
@@ -55,6 +55,9 @@ class LayerwiseModel:
         # Creating parameters without weights has untied tied ones.
         model.tie_weights()
         wrapped = peft.PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True)
+        foreign = adapter_names.difference(wrapped, adapter)
+        if foreign is not None:
+            raise UnsupportedFamily(f"the adapter does not fit {type(model).__name__}: {foreign}")
         _fill_adapter(wrapped, peft.load_peft_weights(adapter, device="cpu"))
         self.model = model.eval()
         self._names = {

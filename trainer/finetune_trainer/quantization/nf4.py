@@ -8,6 +8,7 @@ two borders, so rounding a weight into a neighboring cell does not matter.
 bitsandbytes itself is not imported: with its dependencies it takes 120 MiB and some seconds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -32,6 +33,8 @@ LEVELS = (
     1.0,
 )
 """Value of each code relative to the largest magnitude of its block (QLoRA, appendix E)."""
+Quantize = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+"""A function like ``quantize``."""
 CELLS = 256
 CHUNK = 1 << 18
 """Weights per chunk; the intermediate results stay in the cache of a core."""
@@ -43,26 +46,6 @@ class Table:
 
     border: torch.Tensor
     below: torch.Tensor
-
-
-def round_trip(
-    weight: torch.Tensor, scales: torch.Tensor | None, *, block: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a weight quantized and dequantized, in its own type and shape, and its packed codes.
-
-    weight: on the CPU, any floating type and shape, a whole number of blocks. scales: float32, one
-    per block; None: the largest magnitude of each block.
-    """
-    flat = weight.reshape(-1)
-    packed = torch.empty(flat.numel() // 2, 1, dtype=torch.uint8)
-    made = torch.empty_like(flat)
-    for start in range(0, flat.numel(), CHUNK):
-        codes, largest = quantize(flat[start : start + CHUNK], block=block)
-        if scales is not None:
-            largest = scales[start // block :][: largest.numel()]
-        packed[start // 2 :][: codes.numel()] = codes
-        made[start : start + CHUNK] = dequantize(codes, largest, block=block)
-    return made.view(weight.shape), packed
 
 
 def quantize(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,27 +61,64 @@ def quantize(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, torch.T
     cell = ((relative + 1) * (CELLS / 2)).int().clamp_(0, CELLS - 1)
     codes = table.below.index_select(0, cell)
     codes += relative > table.border.index_select(0, cell)
-    return torch.add(codes[1::2], codes[::2], alpha=16).unsqueeze(1), largest
+    return pack(codes), largest
 
 
-def dequantize(packed: torch.Tensor, scales: torch.Tensor, *, block: int) -> torch.Tensor:
+def pack(codes: torch.Tensor) -> torch.Tensor:
+    """Return codes (uint8, flat) in pairs, one byte each."""
+    return torch.add(codes[1::2], codes[::2], alpha=16).unsqueeze(1)
+
+
+def round_trip(
+    weight: torch.Tensor,
+    scales: torch.Tensor | None,
+    *,
+    block: int,
+    quantize: Quantize = quantize,
+    levels: tuple[float, ...] = LEVELS,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a weight quantized and dequantized, in its own type and shape, and its packed codes.
+
+    weight: on the CPU, any floating type and shape, a whole number of blocks. scales: float32, one
+    per block; None: the largest magnitude of each block. levels: value of each code.
+    """
+    flat = weight.reshape(-1)
+    packed = torch.empty(flat.numel() // 2, 1, dtype=torch.uint8)
+    made = torch.empty_like(flat)
+    for start in range(0, flat.numel(), CHUNK):
+        codes, largest = quantize(flat[start : start + CHUNK], block=block)
+        if scales is not None:
+            largest = scales[start // block :][: largest.numel()]
+        packed[start // 2 :][: codes.numel()] = codes
+        made[start : start + CHUNK] = _dequantize(codes, largest, levels, block=block)
+    return made.view(weight.shape), packed
+
+
+def _dequantize(
+    packed: torch.Tensor, scales: torch.Tensor, levels: tuple[float, ...], *, block: int
+) -> torch.Tensor:
     """Return the weights (float32, flat) of packed codes, with one scale per block."""
     # Two weights at a time: each byte indexes a table of pairs.
-    pairs = _pairs().index_select(0, packed.view(-1).int())
+    pairs = _pairs(levels).index_select(0, packed.view(-1).int())
     return (pairs.view(torch.float32).view(-1, block) * scales.view(-1, 1)).view(-1)
+
+
+def borders_between(levels: tuple[float, ...]) -> torch.Tensor:
+    """Return the border between each two adjacent codes."""
+    values = torch.tensor(levels)
+    return (values[:-1] + values[1:]) / 2
 
 
 @cache
 def _table() -> Table:
-    code = torch.tensor(LEVELS)
-    borders = (code[:-1] + code[1:]) / 2
+    borders = borders_between(LEVELS)
     centres = (torch.arange(CELLS) + 0.5) / (CELLS / 2) - 1
     near = (centres.view(-1, 1) - borders).abs().argmin(1)
     return Table(border=borders[near], below=near.to(torch.uint8))
 
 
 @cache
-def _pairs() -> torch.Tensor:
+def _pairs(levels: tuple[float, ...]) -> torch.Tensor:
     """Return the two values of each byte of packed codes: two float32 as one int64."""
-    code, byte = torch.tensor(LEVELS), torch.arange(256)
+    code, byte = torch.tensor(levels), torch.arange(256)
     return torch.stack([code[byte >> 4], code[byte & 15]], 1).view(torch.int64).view(-1)

@@ -3,7 +3,8 @@
 A weight is quantized in blocks of 64: a 4-bit code per weight, a scale per block. The codes follow
 from the weight; their digest shows whether they were reproduced. The scales of double quantization
 do not: they depend on a mean, whose last bits depend on the summation order of the device, and are
-themselves rounded to 8 bits. Therefore they are stored (1/64 byte per weight).
+themselves rounded to 8 bits. Therefore they are stored (1/64 byte per weight). Some codes depend on
+whether a GPU or a CPU quantized the weight, which the adapter records (``cuda_codes``).
 
 ``record_quantization`` reads them from the model before training, ``require_quantization`` compares
 the model with the recipe, and ``Quantizer`` reproduces the weights on any device, in pieces of any
@@ -24,7 +25,7 @@ from safetensors.torch import save_file
 from finetune_api.v1alpha1.training import Quantization, Training
 from finetune_trainer.checkpointing.manifest import Manifest
 from finetune_trainer.errors import InvalidSpec, NotMergeable
-from finetune_trainer.quantization import nf4
+from finetune_trainer.quantization import cuda_codes, nf4
 
 FILE = "quantization.safetensors"
 BLOCK = 64
@@ -109,11 +110,16 @@ class Quantizer:
         digest: str,
         scales: Mapping[str, torch.Tensor],
         quantization: Quantization,
+        by_cuda: bool,
     ) -> None:
-        """``scales``: this module's tensors, on the device that computes."""
+        """``scales``: this module's tensors, on the device that computes.
+
+        by_cuda: whether a GPU quantized the weight in training.
+        """
         self._module = module
         self._digest = digest
         self._quantization = quantization
+        self._by_cuda = by_cuda
         self._sha256 = hashlib.sha256()
         self._absmax = _block_scales(module, scales) if quantization.double_quant else None
 
@@ -128,7 +134,10 @@ class Quantizer:
         piece = piece.to(getattr(torch, requested.compute_dtype))
         blocks = math.ceil(piece.numel() / BLOCK)
         absmax = None if self._absmax is None else self._absmax[block : block + blocks]
-        if requested.type == "nf4" and piece.device.type == "cpu" and piece.numel() % BLOCK == 0:
+        on_cpu = piece.device.type == "cpu"
+        if on_cpu and self._by_cuda:
+            return cuda_codes.round_trip(piece, absmax, kind=requested.type, block=BLOCK)
+        if on_cpu and requested.type == "nf4" and piece.numel() % BLOCK == 0:
             return nf4.round_trip(piece, absmax, block=BLOCK)
         return _round_trip(piece, absmax, requested.type)
 
@@ -152,6 +161,8 @@ class DequantizedBase:
         """``adapter``: manifest of the published ``folder``."""
         self._digests: dict[str, str] = adapter.facts["quantizedModules"]
         self._quantization = Quantization.model_validate(adapter.facts["quantization"])
+        # The device that trains also quantizes.
+        self._by_cuda: bool = adapter.facts.get("device", "cpu") != "cpu"
         path = folder / FILE
         double_quant = self._quantization.double_quant
         self._scales: Any = safe_open(path, framework="pt") if double_quant else None
@@ -177,6 +188,7 @@ class DequantizedBase:
             digest=self._digests[module],
             scales=scales,
             quantization=self._quantization,
+            by_cuda=self._by_cuda,
         )
 
     def weight(self, tensor: str, original: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,8 @@ SHARED = "-SHARED"
 MIG_USABLE = 0.9
 """Usable share of the memory of a MIG device. ``nvidia-smi mig -lgip`` lists 9.75 GiB for an eighth
 of an H100 (98 %), and 4.75 GiB for an eighth of an A100 with 40 GB (95 %)."""
+MIG_PARTS = {"NVIDIA-A30": 4}
+"""Parts of the processors of a card, of which a MIG device has some; other cards have 7."""
 SIMILARITY = 0.8
 """Similarity from which a name is suggested. Below it, names of other cards are similar, too."""
 AMPERE = (8, 0)
@@ -46,7 +48,7 @@ class Card:
         return self.memory / 2**30
 
 
-_TABLE = {
+_TABLE: dict[str, tuple[int, float | None, tuple[int, int]]] = {
     "Tesla-T4": (15_360, 65.0, (7, 5)),
     "Tesla-V100-SXM2-16GB": (16_384, 125.0, (7, 0)),
     "Tesla-V100-SXM2-32GB": (32_768, 125.0, (7, 0)),
@@ -55,7 +57,10 @@ _TABLE = {
     "NVIDIA-L4": (23_034, 121.0, (8, 9)),
     "NVIDIA-GeForce-RTX-3090": (24_576, 71.0, (8, 6)),
     "NVIDIA-GeForce-RTX-4090": (24_564, 165.2, (8, 9)),
+    "NVIDIA-A30": (24_576, 165.0, (8, 0)),
+    "NVIDIA-GeForce-RTX-5090": (32_607, 209.5, (12, 0)),
     "NVIDIA-A40": (46_068, 149.7, (8, 6)),
+    "NVIDIA-L40": (46_068, 181.0, (8, 9)),
     "NVIDIA-L40S": (46_068, 362.0, (8, 9)),
     "NVIDIA-RTX-A6000": (49_140, 154.8, (8, 6)),
     "NVIDIA-A100-PCIE-40GB": (40_960, 312.0, (8, 0)),
@@ -64,7 +69,12 @@ _TABLE = {
     "NVIDIA-A100-SXM4-80GB": (81_920, 312.0, (8, 0)),
     "NVIDIA-H100-PCIe": (81_559, 756.0, (9, 0)),
     "NVIDIA-H100-80GB-HBM3": (81_559, 989.0, (9, 0)),
+    "NVIDIA-H100-NVL": (95_830, 835.0, (9, 0)),
+    "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition": (97_887, None, (12, 0)),
+    "NVIDIA-RTX-PRO-6000-Blackwell-Workstation-Edition": (97_887, None, (12, 0)),
+    "NVIDIA-RTX-PRO-6000-Blackwell-Max-Q-Workstation-Edition": (97_887, None, (12, 0)),
     "NVIDIA-H200": (143_771, 989.0, (9, 0)),
+    "NVIDIA-B200": (183_359, 2_250.0, (10, 0)),
 }
 CARDS = {
     name: Card(name=name, memory=mib * MIB, tflops=tflops, capability=capability)
@@ -100,7 +110,7 @@ def similar(name: str) -> list[str]:
 def _mig_device(card: Card, profile: str) -> Card | None:
     """Return the device of a MIG profile; None for an unknown profile.
 
-    ``2g.20gb`` has 2 of 7 parts of the processors, and the eighths of the memory that make 20 GB.
+    ``2g.20gb`` has 2 parts of the processors, and the eighths of the memory that make 20 GB.
     """
     found = re.fullmatch(r"([1-7])g\.(\d+)gb(\.me)?", profile)
     if found is None:
@@ -112,7 +122,7 @@ def _mig_device(card: Card, profile: str) -> Card | None:
         card,
         name=f"{card.name}-MIG-{profile}",
         memory=int(card.memory * eighths / 8 * MIG_USABLE),
-        tflops=None if card.tflops is None else card.tflops * int(found[1]) / 7,
+        tflops=card.tflops and card.tflops * int(found[1]) / MIG_PARTS.get(card.name, 7),
     )
 
 

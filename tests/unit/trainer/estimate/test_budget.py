@@ -62,6 +62,13 @@ def test_memory_of_an_a10g_is_less_than_24_gib() -> None:
         ("NVIDIA-A10G-SHARED", "NVIDIA-A10G"),
         ("A10G", "NVIDIA-A10G"),
         ("Tesla-T4", "Tesla-T4"),
+        ("NVIDIA-B200-MIG-1g.23gb", "NVIDIA-B200-MIG-1g.23gb"),
+        ("NVIDIA H100 NVL", "NVIDIA-H100-NVL"),
+        ("NVIDIA GeForce RTX 5090", "NVIDIA-GeForce-RTX-5090"),
+        (
+            "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition-SHARED",
+            "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition",
+        ),
         ("NVIDIA A100-SXM4-80GB", "NVIDIA-A100-SXM4-80GB"),
         ("NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"),
         ("NVIDIA-A100-SXM4-80GB-MIG-1g.10gb-SHARED", "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"),
@@ -79,24 +86,28 @@ def test_gpu_is_found_by_node_label(label: str, name: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("card", "profile", "gib", "parts"),
+    ("card", "profile", "gib", "share"),
     [
         # GiB as listed by nvidia-smi mig -lgip.
-        ("NVIDIA-A100-SXM4-40GB", "1g.5gb", 4.75, 1),
-        ("NVIDIA-H100-80GB-HBM3", "1g.10gb", 9.75, 1),
-        ("NVIDIA-H100-80GB-HBM3", "1g.20gb", 19.62, 1),
-        ("NVIDIA-H100-80GB-HBM3", "1g.10gb.me", 9.75, 1),
-        ("NVIDIA-H100-80GB-HBM3", "3g.40gb", 39.50, 3),
-        ("NVIDIA-H100-80GB-HBM3", "7g.80gb", 79.25, 7),
+        ("NVIDIA-A100-SXM4-40GB", "1g.5gb", 4.75, 1 / 7),
+        ("NVIDIA-H100-80GB-HBM3", "1g.10gb", 9.75, 1 / 7),
+        ("NVIDIA-H100-80GB-HBM3", "1g.20gb", 19.62, 1 / 7),
+        ("NVIDIA-H100-80GB-HBM3", "1g.10gb.me", 9.75, 1 / 7),
+        ("NVIDIA-H100-80GB-HBM3", "3g.40gb", 39.50, 3 / 7),
+        ("NVIDIA-H100-80GB-HBM3", "7g.80gb", 79.25, 1),
+        ("NVIDIA-A30", "1g.6gb", 5.81, 1 / 4),
+        ("NVIDIA-A30", "4g.24gb", 23.44, 1),
     ],
 )
-def test_mig_device_has_a_part_of_its_card(card: str, profile: str, gib: float, parts: int) -> None:
+def test_mig_device_has_a_part_of_its_card(
+    card: str, profile: str, gib: float, share: float
+) -> None:
     found = cards.find(f"{card}-MIG-{profile}")
     assert found is not None
     assert 0.9 * gib < found.gib <= gib
     whole = cards.CARDS[card]
     assert found.capability == whole.capability
-    assert found.tflops == pytest.approx((whole.tflops or 0) * parts / 7)
+    assert found.tflops == pytest.approx((whole.tflops or 0) * share)
 
 
 def test_time_sliced_card_has_a_warning() -> None:

@@ -127,6 +127,6 @@ def test_the_smallest_card_decides_and_unsupported_ones_are_not_proposed() -> No
     listed = [CARDS[name] for name in ("NVIDIA-L4", "NVIDIA-A10G", "NVIDIA-A10")]
     assert smallest(listed) == CARDS["NVIDIA-A10G"]
     assert smallest([]) is None
-    proposed = next_larger(30 * 2**30)
+    proposed = next_larger(31.9 * 2**30)
     assert proposed is not None
     assert proposed.name == "NVIDIA-A100-PCIE-40GB", "not the V100 with 32 GB"

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,
     library_arguments,
+    paged_optimizer,
 )
 from finetune_trainer.training.backends.trainer import MonitorCallback, Trainer
 from finetune_trainer.training.monitor import Monitor
@@ -87,8 +88,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def _train(
     request: TrainRequest, monitor: Monitor, adapter: Path, device: Device, factory: ModelFactory
 ) -> TrainOutput:
-    recipe = request.recipe
-    capabilities.check(recipe, device)
+    capabilities.check(request.recipe, device)
+    recipe, notes = paged_optimizer.fitting(request.recipe, device)
+    request = replace(request, recipe=recipe)
+    for note in notes:
+        log(note)
     liger.check_device(recipe, cuda=device.cuda)
     transformers.utils.logging.set_verbosity_error()
     transformers.set_seed(recipe.seed)
@@ -124,6 +128,7 @@ def _train(
         quantization=recorded,
         attention=kernel,
         device=device.name,
+        notes=notes,
     )
 
 

@@ -12,6 +12,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune_trainer.data.chat_rendering import IGNORED
+from finetune_trainer.errors import ResumeRefused
+from finetune_trainer.models import adapter_names
 from finetune_trainer.runtime.files import fresh
 from finetune_trainer.training.backends import TrainRequest, library_arguments, loraplus
 from finetune_trainer.training.monitor import Monitor, StepActions
@@ -139,6 +141,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         # PEFT chooses the types when it loads. Other types than before the crash round differently,
         # and a resumed run would differ from an uninterrupted one.
         model = model or self.model
+        _require_same_tensors(model, Path(resume_from_checkpoint))
         types = {n: p.dtype for n, p in model.named_parameters() if p.requires_grad}
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, parameter in model.named_parameters():
@@ -175,6 +178,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         if count:
             self.monitor.on_evaluate(self.state.global_step, total / count)
         return True
+
+
+def _require_same_tensors(model: Any, checkpoint: Path) -> None:
+    """Raise ResumeRefused if PEFT would not load all tensors of a checkpoint's adapter."""
+    found = adapter_names.difference(model, checkpoint)
+    if found is not None:
+        raise ResumeRefused(
+            f"checkpoint {checkpoint.name} does not fit the model that this trainer image builds: "
+            f"{found}. Resume with the trainer image that started the training, or set spec.rerun "
+            "to a new value to retrain"
+        )
 
 
 @contextmanager
