@@ -223,7 +223,7 @@ def test_overlong_rows_are_truncated_if_set() -> None:
 )
 def test_rows_are_held_out_from_100_rows(rows: int, held_out: int) -> None:
     train, evaluation, counts, _ = finish(tiny.rows(rows))
-    assert counts.rows + counts.validation_rows == rows
+    assert (counts.rows or 0) + (counts.validation_rows or 0) == rows
     assert (train.count, evaluation.count) == (counts.rows, counts.validation_rows)
     assert counts.validation_rows == held_out
 

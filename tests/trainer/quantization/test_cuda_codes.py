@@ -119,7 +119,7 @@ def test_nf4_codes_do_not_depend_on_the_last_bit_of_the_reciprocal(
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-def test_codes_are_those_of_the_kernel(kind: str, dtype: torch.dtype) -> None:
+def test_codes_are_those_of_the_kernel(kind: Literal["nf4", "fp4"], dtype: torch.dtype) -> None:
     torch.manual_seed(3)
     weight = torch.randn(96, 1024).to(dtype) * 0.02
     weight[0] = 0
