@@ -7,7 +7,7 @@ FSETP.GT.FTZ.
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
