@@ -98,7 +98,7 @@ def prepare(
     workshop = Workshop(trainers, folder, folder / "work", job)
     return workshop.run(
         "prepare",
-        destinations=allowed,
+        destinations=json.loads(allowed),
         FINETUNE_CONFIG_DIR=str(folder),
         FINETUNE_SOURCES_DIR=str(folder / "claims"),
         DATASET_AWS_ACCESS_KEY_ID="AKIDEXAMPLE1",

@@ -99,8 +99,12 @@ def test_text_model_is_trained_verified_and_merged(
         assert row["original"]["base"] != pytest.approx(exact, abs=0.1)
 
 
-def refused(make: MakeWorkshop, source: str, serving: Any = None, **training: Any) -> str:
-    ended = make(model={"source": source}, training=training).run("prepare", serving=serving)
+def refused(make: MakeWorkshop, source: str, *, adapter: bool = False, **training: Any) -> str:
+    """Return the message of prepare. adapter: whether the adapter is served, unmerged."""
+    serves: dict[str, Any] = (
+        {"serving": {"gpuMemoryUtilization": 0.9}, "merges": False} if adapter else {}
+    )
+    ended = make(model={"source": source}, training=training).run("prepare", **serves)
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec"), ended.log
     return ended.message
 
@@ -132,7 +136,7 @@ def test_prepare_refuses_a_model_whose_layers_the_libraries_do_not_find(
 def test_prepare_refuses_text_models_that_vllm_cannot_serve(
     make: MakeWorkshop, bases: dict[str, str]
 ) -> None:
-    message = refused(make, bases["gemma3"], {"gpuMemoryUtilization": 0.9})
+    message = refused(make, bases["gemma3"], adapter=True)
     assert "the base is of the multimodal family gemma3" in message
     assert message.endswith("set serving.mode to merged")
     message = refused(make, bases["gemma3"], advanced={"backend": "unsloth"})
