@@ -182,6 +182,8 @@ CLIENTS = {
     "short form": "socket.socket().connect(('127.1', PORT))",
     "IPv4-mapped": "socket.socket(socket.AF_INET6).connect(('::ffff:127.0.0.1', PORT))",
     "datagram": "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', PORT))",
+    "datagram with parts": "socket.socket(type=socket.SOCK_DGRAM).sendmsg([b'x'], (), 0, "
+    "('127.0.0.1', PORT))",
     "urllib": "urllib.request.urlopen(f'http://{HOST}:{PORT}', timeout=5)",
     "httpx": "httpx.get(f'http://{HOST}:{PORT}')",
     "aiohttp": "asyncio.run(get(f'http://{HOST}:{PORT}'))",

@@ -76,8 +76,8 @@ class Limits(CamelModel):
     pod_labels: Names = Names(
         allow=(r"[^/]+\.[^/]+/.+",),
         deny=(
-            r"(.*\.)?(kubernetes|k8s|x-k8s|istio|linkerd)\.io/.*",
-            r"(.*\.)?(argoproj\.io|azure\.workload\.identity)/.*",
+            r"(.*\.)?(kubernetes|k8s|x-k8s|istio|linkerd|kuma)\.io/.*",
+            r"(.*\.)?(argoproj\.io|azure\.workload\.identity|datadoghq\.com)/.*",
         ),
     )
     """Of keys."""

@@ -24,6 +24,8 @@ from finetune_trainer.errors import EgressDenied
 
 RESOLVER = Path("/etc/resolv.conf")
 INTERNET = (socket.AF_INET, socket.AF_INET6)
+SENT = ("socket.connect", "socket.sendto", "socket.sendmsg")
+"""Audit events with the address that a socket sends to; a connected one may send without."""
 REQUEST = "finetune_trainer.request"
 """Audit event of a request: its host, its port, and whether the job chose the host."""
 LOCAL = (".localhost", ".local", ".internal", ".svc")
@@ -161,7 +163,7 @@ class Guard:
         if event == REQUEST:
             host, port, chosen_by_job = arguments
             self.check_request(host, port, chosen_by_job=chosen_by_job)
-        elif event in ("socket.connect", "socket.sendto") and arguments[0].family in INTERNET:
+        elif event in SENT and arguments[0].family in INTERNET and arguments[1] is not None:
             self.check(_text(arguments[1][0]), arguments[1][1])
 
 
