@@ -225,6 +225,8 @@ EVENTS = ReasonGroup(
         Reason.DATA_READY: "",
         Reason.TRAINED: "",
         Reason.MERGED: "",
+        Reason.SUPERSEDED: "The message names the Job, and what the spec describes instead. If you "
+        "revert the edit, the job continues with its earlier revision and the last checkpoint.",
         Reason.WARNING_RAISED: "Examples are few training steps, dropped rows, and a model that is "
         "worse than the serving model. The job continues. To list the warnings, run `kubectl get "
         "ftj <name> -o jsonpath='{.status.warnings}'`.",

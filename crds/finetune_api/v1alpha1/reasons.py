@@ -232,11 +232,8 @@ class Reason(DocumentedEnum):
     DATA_READY = ("DataReady", "Data preparation has completed.", EVENT)
     TRAINED = ("Trained", "Training has completed.", EVENT)
     MERGED = ("Merged", "The merge has completed.", EVENT)
-    WARNING_RAISED = (
-        "WarningRaised",
-        "The operator or a pod of the job added a warning to `status.warnings`.",
-        EVENT,
-    )
+    SUPERSEDED = ("Superseded", "A Job was stopped, because the spec has changed.", EVENT)
+    WARNING_RAISED = ("WarningRaised", "A warning was added to `status.warnings`.", EVENT)
     GPU_RELEASE_PLANNED = (
         "GPUReleasePlanned",
         "A pod of a new build waits for a GPU. The previous build will release its GPU at the "

@@ -4,12 +4,13 @@ from collections.abc import Collection
 from typing import Any
 
 from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import JobStage
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Delete
+from finetune_operator.types import Delete, Event
 
 UNDER_WAY = ("Starting", "Running")
 
@@ -36,9 +37,29 @@ def stop_abandoned(
             and job.stage in {stage.name for stage in stages}
         )
         attempt = attempt_of(decision.ledger, job)
-        if not desired or attempt is None or attempt.outcome not in UNDER_WAY:
+        under_way = attempt is not None and attempt.outcome in UNDER_WAY
+        if not desired and under_way:
+            event = _superseded(target, job, corrected=corrected is not ledger)
+            decision = decision.then(Decision(ledger=decision.ledger, events=(event,)))
+        if not desired or not under_way:
             decision = decision.then(stop(decision.ledger, job))
     return decision
+
+
+def _superseded(target: TargetRevision, job: Child, *, corrected: bool) -> Event:
+    if job.revision != target.revision:
+        cause = f"the spec now describes revision {target.revision}"
+    elif job.build not in (None, target.build):
+        cause = f"the spec now describes build {target.build}"
+    elif corrected:
+        cause = "the images of the chart were corrected"
+    else:
+        cause = f"the spec no longer asks for the {job.stage} stage"
+    return Event(
+        type="Normal",
+        reason=Reason.SUPERSEDED,
+        message=f"Job {job.name} was stopped: {cause}.",
+    )
 
 
 def stop(ledger: Ledger, job: Child, **end: str) -> Decision:

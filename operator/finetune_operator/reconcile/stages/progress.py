@@ -148,6 +148,8 @@ def _reported(pods: Sequence[Object]) -> dict[str, Any]:
                 "loss": _text(result.loss),
                 "evalLoss": _text(result.eval_loss),
                 "gpuSeconds": _whole(result.gpu_seconds),
+                # A trainer that was stopped has saved its last step.
+                "lastCheckpointStep": result.global_step if result.outcome == "stopped" else None,
             }
     return {}
 

@@ -487,3 +487,34 @@ def number_format(deployment: Object) -> str:
     container, _ = deployment["spec"]["template"]["spec"]["containers"]
     arguments: list[str] = container["args"]
     return arguments[arguments.index("--dtype") + 1]
+
+
+@pytest.mark.parametrize(
+    ("done", "change", "cause"),
+    [
+        (["prepare"], {"training": {"seed": 1}}, "the spec now describes revision {revision}"),
+        (
+            ["prepare", "train"],
+            {"merge": {"dtype": "bfloat16"}},
+            "the spec now describes build {build}",
+        ),
+        (
+            ["prepare", "train"],
+            {"merge": {"enabled": False}},
+            "the spec no longer asks for the merge stage",
+        ),
+    ],
+)
+def test_an_event_says_why_a_job_was_stopped(done: list[str], change: Any, cause: str) -> None:
+    cluster = Cluster()
+    cluster.edit(serving={"enabled": False})
+    for stage in done:
+        controllers.run(cluster, stage)
+    cluster.settle()
+    *_, job = (each["metadata"]["name"] for each in cluster.each("Job"))
+    cluster.recorded.clear()
+    cluster.edit(**change)
+    cluster.settle()
+    superseded = [each.message for each in cluster.recorded if each.reason == "Superseded"]
+    expected = cause.format(**{name: cluster.status[name] for name in ("revision", "build")})
+    assert superseded == [f"Job {job} was stopped: {expected}."]

@@ -8,6 +8,7 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
+from finetune_api.contracts.exitcodes import ExitCode
 from finetune_operator.types import Progress
 
 MEASURED = Progress(
@@ -91,6 +92,20 @@ def test_metrics_are_in_the_status() -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     assert training(cluster) == SHOWN
+
+
+def test_the_step_that_a_stopped_trainer_saved_is_in_the_status() -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    training(cluster)
+    cluster.edit(suspend=True)
+    cluster.settle()
+    stopped = controllers.message("train", "stopped", globalStep=47, maxSteps=100)
+    pod = controllers.pod_of_stage(cluster, "train")
+    controllers.finish(cluster, pod, ExitCode.STOPPED, stopped)
+    cluster.progress = None
+    shown = training(cluster)
+    assert (shown["globalStep"], shown["lastCheckpointStep"]) == (47, 47)
 
 
 @pytest.mark.parametrize(
