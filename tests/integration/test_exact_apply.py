@@ -22,7 +22,7 @@ KINDS = {
 OBJECTS: dict[str, dict[str, Any]] = {
     path.stem: body
     for path in sorted(GOLDEN.glob("*.yaml"))
-    if (body := yaml.safe_load(path.read_text()))["kind"] in KINDS
+    if (body := yaml.safe_load(path.read_text())).get("kind") in KINDS
 }
 
 
