@@ -5,19 +5,18 @@ a whole. An answer is generated token by token: other kernels read the keys and 
 tokens from the cache. So the server generates tokens after prompts of the reference, and then
 scores the same tokens in a prompt. Both computations differ only by rounding.
 
-Rounding errors of the logits change a log-probability in proportion to 1 - p. The errors of the
-reference, divided by 1 - p, therefore bound those of the generated tokens, which it does not have.
+``few_tokens`` bounds the rounding of the generated tokens, which the reference does not have.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.contracts.reference import Reference
-from finetune_verify.comparison import roundoff
+from finetune_verify import few_tokens
 from finetune_verify.errors import Mismatch
+from finetune_verify.few_tokens import uncertainty
 from finetune_verify.scores import ScoredRow
-from finetune_verify.statistics import chance, rms
+from finetune_verify.statistics import rms
 from finetune_verify.vllm_client import VllmClient
 
 TOKENS = 16
@@ -26,6 +25,8 @@ TOKENS_OF_PROMPT = 8
 """Maximum number of them after one prompt, so that there are at least two prompts."""
 PROMPTS = 16
 """Maximum number of prompts: a stop token may end an answer early."""
+UNTRAINED = 2.0
+"""Factor for generated tokens that training did not see."""
 NEGLIGIBLE = 1e-3
 """Distances up to this one, in nats, are never rejected."""
 
@@ -51,19 +52,19 @@ async def require_agreement(
     dtypes: Sequence[str],
     paths: int,
 ) -> Decoded | None:
-    """Generate tokens, score them again, and compare. Return None if nothing was decoded.
+    """Generate tokens, score them again, and compare.
+
+    Return None if nothing was decoded, or if the reference has too few tokens to tell rounding from
+    a fault.
 
     rows: scores of the reference. longest: maximum length of the server. Raise Mismatch if the
     scores differ by more than rounding.
     """
     pairs = await _generate(vllm, reference, longest)
-    if not pairs:
+    allowed = tolerance(pairs, rows, dtypes=dtypes, paths=paths)
+    if not pairs or allowed is None:
         return None
-    found = Decoded(
-        distance=rms([a - b for a, b in pairs]),
-        tolerance=tolerance(pairs, rows, dtypes=dtypes, paths=paths),
-        tokens=len(pairs),
-    )
+    found = Decoded(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=len(pairs))
     # Not "distance > tolerance": a NaN must not pass.
     if not found.distance <= found.tolerance:
         raise Mismatch(
@@ -76,21 +77,16 @@ async def require_agreement(
 
 def tolerance(
     pairs: Sequence[Pair], rows: Sequence[ScoredRow], *, dtypes: Sequence[str], paths: int
-) -> float:
-    """Return the largest distance that rounding explains, in nats.
+) -> float | None:
+    """Return the largest distance that rounding explains, in nats; None if too little is recorded.
 
-    As many tokens of the reference as were generated, those with the largest errors, replace the
-    generated tokens: a few tokens may all be sensitive ones.
+    Both computations round. Tokens that the model generates beyond the trained answers may be more
+    sensitive than those of the reference.
     """
-    errors = sorted(
-        abs(rounded - tuned) / _uncertainty(rounded, tuned)
-        for row in rows
-        for rounded, tuned in zip(row.rounded, row.tuned, strict=True)
+    allowed = few_tokens.tolerance(
+        [uncertainty(*pair) for pair in pairs], rows, dtypes=dtypes, paths=2 * paths
     )
-    allowed = chance([each for row in rows for each in row.rounding]) * rms(errors[-len(pairs) :])
-    # Both computations round.
-    factor = math.sqrt(2 * paths) * roundoff(dtypes)
-    return max(NEGLIGIBLE, factor * allowed * rms([_uncertainty(*pair) for pair in pairs]))
+    return None if allowed is None else max(NEGLIGIBLE, UNTRAINED * allowed)
 
 
 async def _generate(vllm: VllmClient, reference: Reference, longest: int) -> list[Pair]:
@@ -108,8 +104,3 @@ async def _generate(vllm: VllmClient, reference: Reference, longest: int) -> lis
         decoded = answer[1:]
         pairs += zip((score for _, score in decoded), again[-len(decoded) :], strict=True)
     return pairs
-
-
-def _uncertainty(*logarithms: float) -> float:
-    """Return 1 - p of the less likely one of log-probabilities."""
-    return max(1e-7, -math.expm1(min(0.0, *logarithms)))

@@ -5,12 +5,16 @@ the scores of all tokens of a long prompt would need several GiB of GPU memory a
 takes the prompt of the previous request from its prefix cache, as it does for its clients.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.contracts.reference import Row
+from finetune_verify import few_tokens
 from finetune_verify.build import Build
 from finetune_verify.comparison import tolerance
 from finetune_verify.errors import Mismatch
+from finetune_verify.few_tokens import uncertainty
+from finetune_verify.scores import ScoredRow
 from finetune_verify.statistics import rms
 from finetune_verify.vllm_client import VllmClient
 
@@ -27,24 +31,32 @@ class LongPrompts:
 
 
 async def require_agreement(
-    vllm: VllmClient, row: Row | None, build: Build, *, longest: int
+    vllm: VllmClient, row: Row | None, rows: Sequence[ScoredRow], build: Build, *, longest: int
 ) -> LongPrompts | None:
-    """Compare the scores. Return None without a long row, or if the server is limited to less.
+    """Compare the scores.
 
-    longest: maximum length of the server. Raise Mismatch if the scores differ by more than
-    rounding.
+    Return None without a long row, if the server is limited to less, or if the reference has too
+    few tokens to tell rounding from a fault. rows: scores of its other rows. longest: maximum
+    length of the server. Raise Mismatch if the scores differ by more than rounding.
     """
     kept = [at for at in row.positions if at < longest] if row is not None else []
     if row is None or not kept:
         return None
     scores, part = row.scores(build.base), slice(len(kept))
-    served = [await vllm.next_logprob(row.ids[:at], row.ids[at]) for at in kept]
     tuned, rounded = scores.tuned[part], scores.rounded[part]
+    allowed = few_tokens.tolerance(
+        [uncertainty(*pair) for pair in zip(rounded, tuned, strict=True)],
+        rows,
+        dtypes=build.dtypes,
+        paths=build.paths,
+    )
+    if allowed is None:
+        return None
+    served = [await vllm.next_logprob(row.ids[:at], row.ids[at]) for at in kept]
+    recorded = [a - b for a, b in zip(rounded, tuned, strict=True)]
     found = LongPrompts(
         distance=rms([a - b for a, b in zip(served, tuned, strict=True)]),
-        tolerance=tolerance(
-            [a - b for a, b in zip(rounded, tuned, strict=True)], build.dtypes, build.paths
-        ),
+        tolerance=max(allowed, tolerance(recorded, build.dtypes, build.paths)),
         tokens=len(kept),
         longest=kept[-1],
     )

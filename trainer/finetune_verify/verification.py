@@ -51,15 +51,16 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
     decoded = await decoding.require_agreement(
         vllm, reference, rows, longest=longest, dtypes=build.dtypes, paths=build.paths
     )
-    long = await long_prompts.require_agreement(vllm, reference.long_row, build, longest=longest)
+    long = await long_prompts.require_agreement(
+        vllm, reference.long_row, rows, build, longest=longest
+    )
     numbers = "; ".join(
         (_numbers(result), _smallest_fault(result), _long_prompts(long), _decoded(decoded))
     )
     if result.outcome == "Inconclusive":
         message = (
-            "the served model matches the record of the training, but the log-probabilities of the "
-            "tuned model and of its base model are too similar to detect a model with "
-            f"{1 - CLEAR:g} of the effect of tuning ({numbers})"
+            "the served model matches the record of the training, but rounding could hide the loss "
+            f"of {CLEAR:g} of the effect of tuning in these log-probabilities ({numbers})"
         )
     else:
         message = f"the served model is the tuned model ({numbers})"
@@ -139,7 +140,7 @@ def _long_prompts(found: long_prompts.LongPrompts | None) -> str:
 
 def _decoded(found: decoding.Decoded | None) -> str:
     if found is None:
-        return "decoding was not compared: prompts are too long, or answers too short"
+        return "decoding was not compared: prompts are too long, or answers too short or too few"
     return (
         f"the log-probabilities of {found.tokens} generated tokens agree with those of the same "
         f"tokens in a prompt (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} "

@@ -11,6 +11,7 @@ from finetune_verify import decoding
 from finetune_verify.comparison import MERGED
 from finetune_verify.decoding import PROMPTS, TOKENS, TOKENS_OF_PROMPT, Pair, tolerance
 from finetune_verify.errors import Mismatch
+from finetune_verify.few_tokens import RECORDED
 from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient
 
@@ -39,7 +40,9 @@ def generated(drawn: random.Random, odds: float, noise: float) -> list[Pair]:
 
 def within(pairs: Sequence[Pair], row: ScoredRow, dtype: str) -> bool:
     distance = math.sqrt(math.fsum((a - b) ** 2 for a, b in pairs) / len(pairs))
-    return distance <= tolerance(pairs, [row], dtypes=(dtype,), paths=MERGED)
+    allowed = tolerance(pairs, [row], dtypes=(dtype,), paths=MERGED)
+    assert allowed is not None
+    return distance <= allowed
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -95,11 +98,14 @@ def reference(*prompts: int) -> Reference:
     return Reference.model_validate({"rows": rows, "heldOut": False})
 
 
-async def compared(server: Scripted, *prompts: int) -> decoding.Decoded | None:
+async def compared(
+    server: Scripted, *prompts: int, recorded: int = RECORDED
+) -> decoding.Decoded | None:
+    one = [-1.0] * recorded
     return await decoding.require_agreement(
         server,
         reference(*prompts),
-        [ScoredRow(served=[-1.0], tuned=[-1.0], base=[-1.0], rounded=[-1.1])],
+        [ScoredRow(served=one, tuned=one, base=one, rounded=[-1.1] * recorded)],
         longest=64,
         dtypes=("bfloat16",),
         paths=MERGED,
@@ -118,6 +124,10 @@ async def test_tokens_of_several_prompts_that_fit_are_compared() -> None:
 async def test_other_log_probabilities_than_in_a_prompt_are_a_mismatch() -> None:
     with pytest.raises(Mismatch, match=r"is 2 nats over 16 tokens; the tolerance is"):
         await compared(Scripted(2.0), 5, 6)
+
+
+async def test_too_few_recorded_tokens_bound_no_rounding() -> None:
+    assert await compared(Scripted(2.0), 5, 6, recorded=RECORDED - 1) is None
 
 
 async def test_short_answers_need_more_prompts() -> None:
