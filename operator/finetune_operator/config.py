@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import METADATA, NamespacePorts, Network
@@ -276,11 +276,17 @@ def parsed(document: Any) -> tuple[ProcessConfig, Settings]:
         document = Settings.model_validate(document)
     process = {info.alias for info in ProcessConfig.model_fields.values()}
     settings = {info.alias for info in Settings.model_fields.values()}
-    return (
-        ProcessConfig.model_validate(
-            {name: document[name] for name in document if name in process}
-        ),
-        Settings.model_validate(
-            {name: document[name] for name in document if name in settings or name not in process}
-        ),
-    )
+    of_process = {name: value for name, value in document.items() if name in process}
+    of_jobs = {
+        name: value for name, value in document.items() if name in settings or name not in process
+    }
+    parts: list[Any] = []
+    errors: list[Any] = []
+    for model, values in ((ProcessConfig, of_process), (Settings, of_jobs)):
+        try:
+            parts.append(model.model_validate(values))
+        except ValidationError as error:
+            errors += error.errors()
+    if errors:
+        raise ValidationError.from_exception_data("the configuration", errors)
+    return parts[0], parts[1]

@@ -38,6 +38,8 @@ CREATED = 5.0
 one write of the status reports Job and pod."""
 REJECTED = 30.0
 """Until a write that the API server rejected is tried again: an administrator has to act first."""
+REPLACED = 60.0
+"""Age of a ConfigMap from which the operator replaces it, if another client changed it."""
 INTERVAL = 1.0
 BURST = 20
 """A job is reconciled ``BURST`` times in succession, then once per ``INTERVAL``: an endless loop of

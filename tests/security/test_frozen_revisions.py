@@ -15,6 +15,7 @@ from tests.unit.operator.manifests.rendered import SETS, children
 from tests.unit.operator.reconcile.laws_of_trust import pod_templates
 from tests.unit.operator.reconcile.random_events import hostile_configmap
 
+from finetune_operator import delays
 from finetune_operator.kube.errors import ContentConflict
 from finetune_operator.objects.contents import same_content
 from finetune_operator.types import Create, Plan, Snapshot
@@ -146,6 +147,9 @@ def test_a_forged_operator_json_is_replaced_before_a_stage_starts(done: int) -> 
     settings = forged(cluster, "any")["data"]["operator.json"]
     place(cluster, with_data(operator_json=settings)(cluster, own))
     before = set(templates(cluster))
+    cluster.settle()
+    assert "Delete ConfigMap" in cluster.status["conditions"][0]["message"], "it is new"
+    cluster.wait(delays.REPLACED)
     cluster.settle()
     assert set(templates(cluster)) == before
     controllers.collect(cluster)

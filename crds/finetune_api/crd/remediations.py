@@ -63,8 +63,10 @@ WAITING = ReasonGroup(
         "`serving.apiKeySecretRef`.",
         Reason.CONFIG_MAP_MISSING: "Create the ConfigMap with this key in the job's namespace. "
         "Fields: a `configmap://` source, `caConfigMapRef`.",
-        Reason.IMAGE_PULL_FAILED: "Correct the image in the chart values, or create the Secrets of "
-        "`imagePullSecrets` in the job's namespace.",
+        Reason.IMAGE_PULL_FAILED: "Create the Secrets of `imagePullSecrets` in the job's "
+        "namespace, or correct the image in the chart values. A revision takes a corrected trainer "
+        "image as long as none of its containers has started, and corrected images of serving pods "
+        "as long as none of these has started. Otherwise, provide the image under its name.",
         Reason.VOLUME_PENDING: "The StorageClass does not exist, the cluster has no default class, "
         "no capacity is left, or the claim is terminating. Set `storage.storageClassName` to a "
         "class that `kubectl get storageclass` lists, or stop the other pods that use the volume. "
@@ -123,8 +125,8 @@ FAILED = ReasonGroup(
         Reason.UNSUPPORTED_VERSION: "The operator changes no object of the job. Run the version "
         "that wrote the ledger (`status.revisions`) or a newer one, or delete and re-create the "
         "job, which then starts from the beginning.",
-        Reason.CONFIGURATION_CHANGED: "Delete the object that the message names. The operator "
-        "creates it again within five minutes, and the job continues.",
+        Reason.CONFIGURATION_CHANGED: "If the message asks for it, delete the object that it "
+        "names. The operator creates it again within five minutes, and the job continues.",
         Reason.FAILED_TO_START: "A ResourceFlavor or an admission check conflicts with the pod: "
         "`kubectl get workloads -n <namespace> -l kueue.x-k8s.io/job-uid=<uid of the Job> -o "
         "yaml`. Kueue does not try again: change `placement` or `queueName` to queue a new "
@@ -175,7 +177,7 @@ FAILED = ReasonGroup(
         f"`serving.replicas` to 0 ([details]({_LOST})).",
         Reason.RETRIES_EXHAUSTED: f"{_LOG} If the cause was temporary, raise "
         "`runPolicy.backoffLimit`.",
-        Reason.DEADLINE_EXCEEDED: "The download is slow, the pods waited for a node, or a chat "
+        Reason.DEADLINE_EXCEEDED: "The download is slow, the pods did not start, or a chat "
         "template does not end. Raise `runPolicy.prepareDeadlineSeconds`; the download resumes. If "
         "the log shows no progress, correct `dataset.chatTemplate`.",
         Reason.RESULT_MISSING: "Read the log of the stage, and check that the chart value "

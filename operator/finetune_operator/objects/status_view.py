@@ -1,8 +1,8 @@
 """The status of a FineTuneJob, parsed once: nothing else reads it by the names of its fields.
 
 The status is an input of the next reconcile: the ledger, transition times of conditions, and
-measurements that cannot be read again after their pod is gone. Parsing never fails, so the operator
-can also report on a status that another version has written.
+measurements that cannot be read again after their pod is gone. A part that is missing is None or
+empty, so the operator can also report on a status that another version has written.
 """
 
 from collections.abc import Iterator, Mapping

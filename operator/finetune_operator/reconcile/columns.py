@@ -64,7 +64,7 @@ def _of_stage(
     recorded: the part of the status that keeps the last measurement of the stage, if it has one.
     """
     progress = snapshot.progress
-    if progress is not None and progress.phase in PHASES:
+    if stage.gpu and progress is not None and progress.phase in PHASES:
         return PHASES[progress.phase], None
     if stage.reads_sources or stage.gpu:
         return _percent(stage.name, recorded.get("progressPercent")), recorded.get("etaSeconds")

@@ -4,8 +4,11 @@ The operator compares it with the digests in the ledger, and reads nothing else 
 ConfigMap is created again. While another one is in its place, no stage starts.
 """
 
+from datetime import datetime
+
 from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.manifests.revision import configmap
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.trimming import DIGESTS
@@ -22,23 +25,22 @@ def creation(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Create,
     return (Create(object=configmap(snapshot.job, target)),)
 
 
-def deletion(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Delete, ...]:
-    """Return the deletion of a ConfigMap with the right job.json, but another operator.json.
-
-    No pod reads operator.json, and the images in it may have been corrected.
-    """
+def deletion(
+    snapshot: IndexedSnapshot, target: TargetRevision, now: datetime
+) -> tuple[Delete, ...]:
+    """Return the deletion of a ConfigMap that the operator replaces."""
     child = snapshot.configmap(target.revision)
-    if child is None or child.terminating or not _renders(snapshot, target):
+    if child is None or not _is_replaced(snapshot, child, target, now):
         return ()
-    return (Delete(object=child.object),) if _has_other_settings(child, target) else ()
+    return (Delete(object=child.object),)
 
 
-def changed(snapshot: IndexedSnapshot, target: TargetRevision) -> Position | None:
+def changed(snapshot: IndexedSnapshot, target: TargetRevision, now: datetime) -> Position | None:
     """Return the position of a job whose pods would not get the configuration of the ledger."""
     child = snapshot.configmap(target.revision)
     if child is not None and agree(child.object.get(DIGESTS, {}), target.frozen):
         return None
-    if child is not None and _has_other_settings(child, target) and _renders(snapshot, target):
+    if child is not None and _is_replaced(snapshot, child, target, now):
         return active(
             Reason.CONFIGURATION_CHANGED,
             f"The operator replaces ConfigMap {child.name}, whose {OPERATOR_FILE} does not match "
@@ -61,13 +63,23 @@ def changed(snapshot: IndexedSnapshot, target: TargetRevision) -> Position | Non
     )
 
 
-def _has_other_settings(child: Child, target: TargetRevision) -> bool:
-    """Report whether a ConfigMap differs from the revision's in its operator.json alone."""
+def _is_replaced(
+    snapshot: IndexedSnapshot, child: Child, target: TargetRevision, now: datetime
+) -> bool:
+    """Report whether a ConfigMap differs from the revision's in its operator.json alone.
+
+    No pod reads operator.json, and the images in it may have been corrected. A new ConfigMap is
+    left alone: whoever changes each one at once would keep the operator busy.
+    """
     digests, frozen = child.object.get(DIGESTS, {}), target.frozen
+    created = datetime.fromisoformat(str(child.object["metadata"]["creationTimestamp"]))
     return (
-        not agree(digests, frozen)
+        not child.terminating
+        and not agree(digests, frozen)
         and digests.keys() == {JOB_FILE, OPERATOR_FILE}
         and digests[JOB_FILE] == frozen.job_digest
+        and abs((now - created).total_seconds()) >= delays.REPLACED
+        and _renders(snapshot, target)
     )
 
 
@@ -77,4 +89,9 @@ def _renders(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:
 
 
 def _stalled(message: str) -> Position:
-    return Position(state="stalled", reason=Reason.CONFIGURATION_CHANGED, message=message)
+    return Position(
+        state="stalled",
+        reason=Reason.CONFIGURATION_CHANGED,
+        message=message,
+        requeue_after=delays.REPLACED,
+    )

@@ -200,9 +200,7 @@ def _container(pod: Object) -> Blocker | None:
                 message=quoting(
                     f"Image {image} cannot be pulled. Check that the image exists. If the registry "
                     "requires a login, create the Secrets of the chart value imagePullSecrets in "
-                    "the namespace of the job. If the chart has a wrong image, correct it: a "
-                    "revision of which no container has started takes the corrected image, and "
-                    "for any other, set spec.rerun to a new value.",
+                    f"the namespace of the job. {_image_of(pod)}",
                     KUBELET,
                     message or reason,
                 ),
@@ -226,6 +224,21 @@ def _container(pod: Object) -> Blocker | None:
                 ),
             )
     return None
+
+
+def _image_of(pod: Object) -> str:
+    """Return how a wrong image in the chart is corrected for a job that has started."""
+    if naming.is_serving(pod):
+        return (
+            "If the chart has a wrong image, correct it: a revision of which no serving pod has "
+            "ever started takes the corrected image. Any other keeps its image, so provide it "
+            "under this name; spec.rerun would train again."
+        )
+    return (
+        "If the chart has a wrong image, correct it: a revision of which no container has started "
+        "takes the corrected image. Any other keeps its image: provide it under this name, or set "
+        "spec.rerun to a new value to start a new revision."
+    )
 
 
 def _unmounted(pod: Object, evidence: Evidence) -> Blocker | None:

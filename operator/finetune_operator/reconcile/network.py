@@ -4,6 +4,7 @@ The policy of a pod is created in the plan that creates the first pod of its kin
 """
 
 from collections.abc import Mapping, Set
+from datetime import datetime
 from typing import Any
 
 from finetune_operator.config import Settings
@@ -17,14 +18,18 @@ from finetune_operator.types import Action, Apply, Create, Object
 
 
 def surroundings(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, config: Settings
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    config: Settings,
+    now: datetime,
 ) -> tuple[Action, ...]:
     """Return the actions that create the NetworkPolicies and the ConfigMap of the revision.
 
     Once a revision has started, every reconcile checks them: without its ConfigMap no later pod
     could start.
     """
-    replaced = configuration.deletion(snapshot, target)
+    replaced = configuration.deletion(snapshot, target, now)
     if not ledger.revision(target.revision).stages:
         return replaced
     policies = ensure_policies(

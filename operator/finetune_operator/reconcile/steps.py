@@ -53,7 +53,7 @@ def steps(
         actions=(
             *stages.stops,
             *storage.owners(snapshot.job, target, snapshot.volumes),
-            *surroundings(snapshot, target, recorded.ledger, settings),
+            *surroundings(snapshot, target, recorded.ledger, settings, now),
             *stages.actions,
             *delivery.decision.actions,
             *recorded.actions,

@@ -63,18 +63,24 @@ def freeze(job: Object, resolved: Resolved, config: Settings) -> FrozenConfigura
 
 
 def frozen_again(frozen: FrozenConfiguration, settings: Settings) -> FrozenConfiguration:
-    """Return the record of a revision with other settings, and the same input of the trainer."""
-    operator = frozen_part(settings)
+    """Return the record of a revision with other images, and the same input of the trainer."""
+    before, version = thawed(frozen.operator)
+    same = before.images.trainer == settings.images.trainer
+    operator = frozen_part(settings, version if same else CONTRACT_VERSION)
     changes = {"operator": operator, "operator_digest": text_digest(operator_file(operator))}
     return frozen.model_copy(update=changes)
 
 
 @lru_cache(maxsize=64)
-def frozen_part(config: Settings) -> str:
-    """Return the settings that are frozen at the start of a revision, as JSON."""
+def frozen_part(config: Settings, contract: int = CONTRACT_VERSION) -> str:
+    """Return the settings that are frozen at the start of a revision, as JSON.
+
+    contract: version of the contract with the trainer image.
+    """
     settings = config.model_dump(mode="json", exclude=LIVE)
     images = settings["images"]
-    images["trainer"] = {"image": images["trainer"], "contract": CONTRACT_VERSION}
+    if contract > 1:
+        images["trainer"] = {"image": images["trainer"], "contract": contract}
     return json.dumps(settings, separators=(",", ":"), ensure_ascii=False)
 
 

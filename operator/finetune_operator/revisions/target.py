@@ -23,8 +23,9 @@ from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.rows import AUTO
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.config import Settings
+from finetune_operator.config import Images, Settings
 from finetune_operator.objects import status_view
+from finetune_operator.objects.stages import is_job_stage
 from finetune_operator.revisions.documents import LIVE, freeze, frozen_again, thawed
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.resolved_specs import ResolvedSpecs
@@ -77,27 +78,35 @@ def resolve_target(job: Object, ledger: Ledger, config: Settings) -> TargetRevis
     frozen = ledger.frozen(resolved.revision)
     if frozen is not None:
         settings = _settings(resolved.revision, frozen, config)
-        if settings.images != config.images and _awaits_image(job, ledger, resolved.revision):
-            settings = settings.model_copy(update={"images": config.images})
+        images = _corrected(settings.images, config.images, job, ledger.revision(resolved.revision))
+        if images != settings.images:
+            settings = settings.model_copy(update={"images": images})
             frozen = frozen_again(frozen, settings)
         return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
     started = _started(config)
     return TargetRevision(resolved=resolved, config=started, frozen=freeze(job, resolved, started))
 
 
-def _awaits_image(job: Object, ledger: Ledger, revision: str) -> bool:
-    """Report whether a revision waits for an image, and none of its containers has ever started.
+def _corrected(frozen: Images, present: Images, job: Object, record: Revision) -> Images:
+    """Return the images of a revision, with the present ones where nothing was made with its own.
 
-    Nothing was made with the images that it was started with, so corrected ones can replace them.
+    That matters only while the job waits for an image. Once a container of a stage has started, the
+    trainer image stays; once a serving pod has started, so do the images of serving pods, because
+    no endpoint changes without an edit.
     """
-    present = status_view.of_job(job)
-    return (
-        present.is_about(revision)
-        and present.ready_reason == Reason.IMAGE_PULL_FAILED
-        and not any(
-            attempt.has_run or attempt.image_id or attempt.outcome == "Completed"
-            for attempt in ledger.revision(revision).stages
-        )
+    status = status_view.of_job(job)
+    if not status.is_about(record.revision) or status.ready_reason != Reason.IMAGE_PULL_FAILED:
+        return frozen
+    started = {
+        is_job_stage(attempt.stage)
+        for attempt in record.stages
+        if attempt.has_run or attempt.image_id or attempt.outcome == "Completed"
+    }
+    serving = frozen if False in started else present
+    return Images(
+        trainer=frozen.trainer if True in started else present.trainer,
+        serving=serving.serving,
+        operator=serving.operator,
     )
 
 

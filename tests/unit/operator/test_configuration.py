@@ -158,3 +158,9 @@ def test_operator_json_has_the_settings_in_the_order_of_earlier_versions(tmp_pat
     frozen = json.loads(frozen_part(load_config(tmp_path / "c.yaml")[1]))
     names = ["images", "imagePullPolicy", "imagePullSecrets", "hub", "gpu", "serving", "defaults"]
     assert list(frozen) == names
+
+
+def test_errors_of_both_parts_are_reported_together(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(VALID + "watchNamespaces: a\nbogus: 1\n")
+    with pytest.raises(ConfigurationError, match=r"watchNamespaces.*; bogus: Extra inputs"):
+        load_config(tmp_path / "c.yaml")

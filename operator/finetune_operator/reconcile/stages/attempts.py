@@ -37,6 +37,8 @@ def following(
         memory=memory,
         # Another image under the same tag is reported.
         image_id=previous.image_id if previous is not None else None,
+        # A revision whose volume a container has written keeps its images.
+        has_run=previous.has_run if previous is not None and stage.reads_sources else None,
         **restarts.carried(previous),
     )
 

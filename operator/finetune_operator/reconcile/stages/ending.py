@@ -30,6 +30,8 @@ def decide(
     artifacts = result.artifacts if result and result.stage == attempt.stage else None
     warnings = tuple(result.warnings) if result is not None else ()
     changes = {"reason": ended.reason, "message": ended.message or None}
+    if ended.reason == Reason.DEADLINE_EXCEEDED and not (attempt.has_run or attempt.image_id):
+        changes["message"] = outcome.never_started(job.object)
     if ended.kind == "Completed":
         changes |= {"outcome": "Completed", "reason": None}
         if isinstance(artifacts, TrainArtifacts):

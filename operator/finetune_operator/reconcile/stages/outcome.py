@@ -158,6 +158,16 @@ def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
     )
 
 
+def never_started(job: Object) -> str:
+    """Return the message about a Job that exceeded its deadline before a container started."""
+    return (
+        f"No container of Job {job['metadata']['name']} started within "
+        f"{job['spec']['activeDeadlineSeconds']} s, for example because the image could not be "
+        "pulled or no node was available. After you have removed the cause, change "
+        "spec.runPolicy.prepareDeadlineSeconds to try again."
+    )
+
+
 def _overdue(job: Object, seconds: int, result: Result | None) -> str:
     """Return the message about a Job that exceeded its deadline, which only prepare Jobs have."""
     quoted = f" {result.reason}: {sentence(result.message)}" if result else ""

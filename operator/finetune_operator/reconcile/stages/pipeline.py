@@ -32,7 +32,7 @@ def decide(
     refused: the position of a job whose spec exceeds the limits of the policy.
     """
     stages = desired(target.resolved.spec)
-    changed = configuration.changed(snapshot, target)
+    changed = configuration.changed(snapshot, target, now)
     decision = stop_abandoned(snapshot, target, ledger, stages)
     decision = decision.then(volume_loss.decide(snapshot, target, decision.ledger, stages))
     for stage in stages:

@@ -45,7 +45,8 @@ IMAGE = (
     "Image registry/x:1 cannot be pulled. Check that the image exists. If the registry requires a "
     "login, create the Secrets of the chart value imagePullSecrets in the namespace of the job. If "
     "the chart has a wrong image, correct it: a revision of which no container has started takes "
-    "the corrected image, and for any other, set spec.rerun to a new value."
+    "the corrected image. Any other keeps its image: provide it under this name, or set spec.rerun "
+    "to a new value to start a new revision."
 )
 SOURCE_FIELD = "the configmap:// source or caConfigMapRef"
 OF_PREPARE = (

@@ -170,6 +170,68 @@ def test_a_revision_keeps_its_images_once_a_container_has_started() -> None:
     assert "set spec.rerun to a new value" in message
 
 
+def test_a_started_container_whose_image_is_unknown_keeps_the_images() -> None:
+    cluster = Cluster()
+    cluster.image_ids[TRAINER] = "not an image"
+    cluster.settle()
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "prepare"))
+    cluster.settle()
+    cluster.edit(suspend=True)
+    cluster.settle()
+    controllers.stop(cluster, controllers.pod_of_stage(cluster, "prepare"))
+    controllers.collect(cluster)
+    controllers.collect(cluster)
+    cluster.edit(suspend=False)
+    cluster.settle()
+    controllers.sync(cluster)
+    fail_to_pull(cluster, "prepare")
+    assert reason(cluster) == "ImagePullFailed"
+    before = cluster.status["revisions"][0]["frozen"]
+    cluster.config = WRONG
+    cluster.settle()
+    assert cluster.status["revisions"][0]["frozen"] == before
+
+
+def test_a_build_that_never_served_takes_a_corrected_serving_image() -> None:
+    images = CONFIG.images.model_copy(update={"serving": "registry/vlm:1"})
+    cluster = Cluster(config=CONFIG.model_copy(update={"images": images}))
+    for stage in ("prepare", "train", "merge"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    controllers.sync(cluster)
+    fail_to_pull(cluster, "serve")
+    assert reason(cluster) == "ImagePullFailed"
+    assert "spec.rerun would train again" in str(cluster.status["conditions"][0]["message"])
+    revisions = [each["revision"] for each in cluster.status["revisions"]]
+    moved = CONFIG.images.model_copy(update={"trainer": "registry/trainer:2"})
+    cluster.config = CONFIG.model_copy(update={"images": moved})
+    cluster.settle()
+    (deployment,) = cluster.each("Deployment")
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    assert SERVING in [each["image"] for each in containers]
+    assert [each["revision"] for each in cluster.status["revisions"]] == revisions
+    frozen = cluster.status["revisions"][0]["frozen"]["operator"]
+    assert TRAINER in frozen
+    assert "registry/trainer:2" not in frozen
+
+
+def test_a_deadline_without_a_started_container_says_so() -> None:
+    cluster = Cluster(config=WRONG)
+    cluster.settle()
+    controllers.sync(cluster)
+    fail_to_pull(cluster, "prepare")
+    (job,) = cluster.each("Job")
+    (pod,) = cluster.each("Pod")
+    cluster.remove(pod)
+    controllers.overdue(cluster, job)
+    controllers.sync(cluster)
+    cluster.settle()
+    assert reason(cluster) == "DeadlineExceeded"
+    message = str(cluster.status["conditions"][0]["message"])
+    assert message.startswith("No container of Job demo-")
+
+
 def test_other_changes_of_the_images_do_not_stop_a_job_that_waits() -> None:
     cluster = Cluster()
     cluster.settle()
