@@ -191,8 +191,8 @@ class VerificationStatus(StatusModel):
         None,
         description='Result of the verification. "Verified": the log-probabilities of the served '
         'model agree with the log-probabilities that training recorded. "Inconclusive": the file '
-        "digests match, but the tuned model and the base model are too similar to detect a model "
-        "that has 0.9 of the effect of tuning. "
+        "digests match, but rounding could hide the loss of a tenth of the effect of tuning in "
+        "the log-probabilities. "
         '"Skipped": the file digests match, but training recorded no log-probabilities.',
     )
     distance: str | None = Field(
