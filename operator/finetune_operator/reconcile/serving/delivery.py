@@ -1,4 +1,4 @@
-"""The delivery of a model: the rollout of the target's build, and what serves meanwhile."""
+"""The delivery of a model: the rollout of its build, and the build that serves meanwhile."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
