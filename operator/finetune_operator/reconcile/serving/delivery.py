@@ -1,6 +1,6 @@
 """The delivery of a model: the rollout of its build, and the build that serves meanwhile."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.objects.index import IndexedSnapshot
@@ -45,10 +45,9 @@ def decide(
         unchanged = Decision(ledger=stages.ledger)
         candidate = rollout.Rollout(decision=unchanged, position=stages.position)
     kept = stable.decide(snapshot, target, serving, violations, candidate, now)
-    position = explained(candidate.position, kept.note)
     return Delivery(
-        decision=replace(candidate.decision.then(kept.decision), position=position),
-        position=position,
+        decision=candidate.decision.then(kept.decision),
+        position=explained(candidate.position, kept.note),
         serving=serving,
         state=kept.state,
     )

@@ -74,7 +74,7 @@ def decide(
         )
         return Stable(decision=Decision(ledger=ledger, actions=gone), state=pending)
     actions = list(_last_pods_stopped(snapshot, target, candidate))
-    refused = bool(policy.not_admitted(violations, state.serve_attempt(ledger, serving)))
+    refused = bool(policy.not_admitted(violations, ledger.serving(serving)))
     if not candidate.selected and not refused and state.misdirected(snapshot, target, serving):
         actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
     old = _Old(Handover(ledger=ledger))
@@ -187,7 +187,7 @@ def _judge(
 
     It may have been the first build, and replaced by an edit before its pods were ready.
     """
-    revision, attempt = ledger.revision_of(serving), state.serve_attempt(ledger, serving)
+    revision, attempt = ledger.revision_of(serving), ledger.serving(serving)
     if revision is None or attempt is None:
         return ledger, False
     attempt = state.judged(snapshot, attempt, serving, selectable=True, now=now)
@@ -203,7 +203,7 @@ def _restored(
     retained = resolve_retained(ledger, target, revision, build) if revision else None
     if retained is None:
         return ()
-    attempt = state.serve_attempt(ledger, build)
+    attempt = ledger.serving(build)
     number = attempt.attempt if attempt is not None else 1
     count = min(1, target.resolved.spec.serving.replicas)
     return (state.deployment(snapshot, retained, ledger, replicas=count, number=number),)

@@ -45,14 +45,9 @@ def serving_build(snapshot: IndexedSnapshot, ledger: Ledger) -> str | None:
     return live
 
 
-def serve_attempt(ledger: Ledger, build: str) -> Attempt | None:
-    """Return the latest attempt at serving a build, or None."""
-    return ledger.serving(build)
-
-
 def failed(ledger: Ledger, build: str) -> bool:
     """Report whether a build failed before it was ever ready."""
-    attempt = serve_attempt(ledger, build)
+    attempt = ledger.serving(build)
     return attempt is not None and attempt.outcome == "Failed"
 
 
