@@ -15,8 +15,8 @@ from pydantic_core import ErrorDetails
 
 from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.base import Values
-from finetune_api.crd.definition import NAME_MAX_LENGTH, NAME_PATTERN, NAME_RULE
 from finetune_api.crd.openapi import model_in
+from finetune_api.crd.resources import NAME_MAX_LENGTH, NAME_PATTERN, NAME_RULE
 from finetune_api.defaulting import InvalidSpec, builtin_defaults, resolve
 from finetune_api.layering import without_nulls
 from finetune_api.markers import WITHOUT_RULES, ApiModel, extra_of

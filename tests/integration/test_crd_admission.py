@@ -19,6 +19,7 @@ from tests.integration.manifest_files import (
 )
 
 from finetune_api.crd.definition import custom_resource_definition
+from finetune_api.crd.resources import FINETUNEJOB
 from finetune_api.defaulting import InvalidSpec, builtin_defaults, resolve
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
@@ -28,8 +29,8 @@ def _name(file: Path) -> str:
 
 
 def _schema() -> dict[str, Any]:
-    schema: dict[str, Any] = custom_resource_definition()["spec"]["versions"][0]["schema"]
-    return schema["openAPIV3Schema"]  # type: ignore[no-any-return]
+    (version,) = custom_resource_definition(FINETUNEJOB)["spec"]["versions"]
+    return version["schema"]["openAPIV3Schema"]  # type: ignore[no-any-return]
 
 
 def _rules(schema: Any, path: str = "") -> Iterator[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tests.integration.controlplane import ApiError, ControlPlane
 
 from finetune_api.crd.definition import custom_resource_definition
+from finetune_api.crd.resources import FINETUNEJOB
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 Path = tuple[str, ...]
@@ -88,7 +89,7 @@ def _objects(schema: Spec, path: Path) -> st.SearchStrategy[Spec]:
 
 LEAVES = dict(
     _leaves(
-        custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"][
+        custom_resource_definition(FINETUNEJOB)["spec"]["versions"][0]["schema"]["openAPIV3Schema"][
             "properties"
         ]["spec"]
     )

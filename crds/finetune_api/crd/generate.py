@@ -6,24 +6,24 @@ With ``--check`` nothing is written: the command prints the stale files and exit
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.reference import api_page, exit_codes_page, reasons_page
+from finetune_api.crd.resources import RESOURCES, Resource
 from finetune_api.policy import admission
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = "# Generated from crds/finetune_api by `make generate`; do not edit.\n"
 
 
-def crd_file() -> str:
-    """Return the CRD as YAML."""
-    text = yaml.safe_dump(
-        custom_resource_definition(), sort_keys=False, width=100, allow_unicode=True
-    )
-    return HEADER + text
+def crd_file(resource: Resource) -> str:
+    """Return the CRD of a resource as YAML."""
+    definition = custom_resource_definition(resource)
+    return HEADER + yaml.safe_dump(definition, sort_keys=False, width=100, allow_unicode=True)
 
 
 def policy_file() -> str:
@@ -33,10 +33,13 @@ def policy_file() -> str:
 
 
 FILES: Mapping[str, Callable[[], str]] = {
-    "crds/finetune.dev_finetunejobs.yaml": crd_file,
-    "charts/finetune-operator/files/finetune.dev_finetunejobs.yaml": crd_file,
+    **{
+        f"{folder}/{resource.file}": partial(crd_file, resource)
+        for resource in RESOURCES
+        for folder in ("crds", "charts/finetune-operator/files")
+    },
     "charts/finetune-operator/files/policy.yaml": policy_file,
-    "docs/reference/api.md": api_page,
+    **{f"docs/reference/{resource.page}": partial(api_page, resource) for resource in RESOURCES},
     "docs/reference/exit-codes.md": exit_codes_page,
     "docs/reference/reasons.md": reasons_page,
 }

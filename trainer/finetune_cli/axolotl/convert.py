@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from finetune_api import API_VERSION, KIND
-from finetune_api.crd.definition import NAME_MAX_LENGTH, NAME_PATTERN, NAME_RULE
+from finetune_api.crd.resources import NAME_MAX_LENGTH, NAME_PATTERN, NAME_RULE
 from finetune_api.defaulting import InvalidSpec as Unresolvable
 from finetune_api.defaulting import builtin_defaults, resolve
 from finetune_api.rules import matches

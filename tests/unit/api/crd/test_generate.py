@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.crd import generate
+from finetune_api.crd.resources import RESOURCES, Resource
 
 
 def test_generated_files_are_current(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,10 +29,10 @@ def test_check_prints_stale_files_and_generate_writes_them(
     assert not (tmp_path / missing).exists()
 
 
-def test_chart_has_the_same_crd() -> None:
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.kind)
+def test_chart_has_the_same_crd(resource: Resource) -> None:
     crd, chart = (
-        generate.ROOT / name
-        for name, render in generate.FILES.items()
-        if render is generate.crd_file
+        generate.ROOT / folder / resource.file
+        for folder in ("crds", "charts/finetune-operator/files")
     )
     assert crd.read_bytes() == chart.read_bytes()

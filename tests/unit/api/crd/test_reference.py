@@ -16,10 +16,11 @@ from finetune_api.crd.remediations import (
     STALLS_AFTER_DEADLINE,
     WAITING,
 )
+from finetune_api.crd.resources import FINETUNEJOB
 from finetune_api.v1alpha1.reasons import Reason, Use
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 
-PAGE = api_page()
+PAGE = api_page(FINETUNEJOB)
 
 
 def _sections() -> dict[str, list[list[str]]]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.cli.axolotl.test_axolotl import LIGER, MINIMAL
 
-from finetune_api.crd.definition import NAME_MAX_LENGTH
+from finetune_api.crd.resources import NAME_MAX_LENGTH
 from finetune_api.validation import findings
 from finetune_cli.axolotl.convert import convert
 from finetune_trainer.errors import InvalidSpec

@@ -18,7 +18,7 @@ from tests.unit.operator.manifests.rendered import (
 from finetune_api.contracts.exitcodes import FINAL
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.ports import POD_UID_VARIABLE
-from finetune_api.crd.definition import NAME_MAX_LENGTH
+from finetune_api.crd.resources import NAME_MAX_LENGTH
 from finetune_operator.manifests import vllm
 from finetune_operator.manifests.pod import NO_GPU, OFFLINE
 from finetune_operator.objects import naming

@@ -8,6 +8,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
 
 from finetune_api.crd.definition import custom_resource_definition
+from finetune_api.crd.resources import FINETUNEJOB
 from finetune_operator.reconcile.columns import SUMMARY_LENGTH, remaining, summary
 from finetune_operator.types import Progress
 
@@ -161,7 +162,7 @@ def test_short_message_is_the_beginning_of_the_message(message: str, short: str)
 
 
 def test_the_wide_output_fits_the_terminal() -> None:
-    (version,) = custom_resource_definition()["spec"]["versions"]
+    (version,) = custom_resource_definition(FINETUNEJOB)["spec"]["versions"]
     columns: list[dict[str, Any]] = version["additionalPrinterColumns"]
     names = ["Name", *(column["name"] for column in columns)]
     assert set(names) == set(LONGEST), "each column has a longest plausible value here"

@@ -1,0 +1,121 @@
+"""The kinds of objects that the project defines. A new kind is one ``Resource`` in ``RESOURCES``.
+
+The CustomResourceDefinitions, the reference page and the operator's kinds are made from them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel
+
+from finetune_api import GROUP, KIND, PLURAL
+from finetune_api.quantity import comparable
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status import FineTuneJobStatus
+
+NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+NAME_MAX_LENGTH = 40
+NAME_RULE = (
+    f"metadata.name is part of the name of a Service: use at most {NAME_MAX_LENGTH} lower-case "
+    "letters, digits and '-', starting with a letter and ending with a letter or digit"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of ``kubectl get``. With ``wide``, only ``-o wide`` shows it."""
+
+    name: str
+    path: str
+    type: Literal["string", "integer", "date"] = "string"
+    wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CelRule:
+    """A rule that only the API server can check: about the name, or about a change."""
+
+    cel: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """A kind of objects, as its CustomResourceDefinition describes it."""
+
+    kind: str
+    plural: str
+    short_name: str
+    scope: Literal["Namespaced", "Cluster"]
+    categories: tuple[str, ...]
+    description: str
+    spec: type[BaseModel]
+    spec_description: str
+    status: type[BaseModel]
+    status_description: str
+    columns: tuple[Column, ...]
+    rules: tuple[CelRule, ...] = ()
+    """Of the whole object."""
+    group_rules: Mapping[str, tuple[CelRule, ...]] = field(default_factory=dict)
+    """Of a group of fields in the spec, by its name."""
+    scale: Mapping[str, str] | None = None
+    """Paths of the ``scale`` subresource."""
+    page: str
+    """Name of the reference page."""
+
+    @property
+    def file(self) -> str:
+        """Name of the file with the CustomResourceDefinition."""
+        return f"{GROUP}_{self.plural}.yaml"
+
+
+FINETUNEJOB = Resource(
+    kind=KIND,
+    plural=PLURAL,
+    short_name="ftj",
+    scope="Namespaced",
+    categories=("all", "finetune"),
+    description="FineTuneJob fine-tunes a language model with QLoRA on one GPU, merges the adapter "
+    "into the base model, and serves the result.",
+    spec=FineTuneJobSpec,
+    spec_description="Desired state of the job: the base model, the dataset, the training recipe "
+    "and the serving settings.",
+    status=FineTuneJobStatus,
+    status_description="Observed state of the job. Written by the operator.",
+    columns=(
+        Column(name="Ready", path='.status.conditions[?(@.type=="Ready")].status'),
+        Column(name="State", path='.status.conditions[?(@.type=="Ready")].reason'),
+        Column(name="Serving", path=".status.serving.summary"),
+        Column(name="Progress", path=".status.progress"),
+        Column(name="ETA", path=".status.eta"),
+        Column(name="Loss", path=".status.training.loss"),
+        Column(name="Age", path=".metadata.creationTimestamp", type="date"),
+        Column(name="Warnings", path=".status.warningCount", type="integer", wide=True),
+        Column(name="Message", path=".status.summary", wide=True),
+    ),
+    rules=(
+        CelRule(
+            cel=f"self.metadata.name.matches('{NAME_PATTERN}') && "
+            f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
+            message=NAME_RULE,
+        ),
+    ),
+    group_rules={
+        "storage": (
+            CelRule(
+                cel="!has(self.size) || !has(oldSelf.size) || "
+                f"!({comparable('self.size')}) || "
+                "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+                message="a volume cannot shrink: keep storage.size or set a larger value",
+            ),
+        ),
+    },
+    scale={
+        "specReplicasPath": ".spec.serving.replicas",
+        "statusReplicasPath": ".status.serving.replicas",
+        "labelSelectorPath": ".status.serving.selector",
+    },
+    page="api.md",
+)
+RESOURCES = (FINETUNEJOB,)
