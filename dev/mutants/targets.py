@@ -46,7 +46,6 @@ AREAS = (
         packages=(
             "finetune_operator.controller.workqueue",
             "finetune_operator.controller.apply",
-            "finetune_operator.controller.confirmation",
             "finetune_operator.leader_election",
             "finetune_operator.snapshot.expected",
             "finetune_operator.snapshot.reflector",

@@ -50,7 +50,7 @@ async def login(**_: Any) -> kopf.AiohttpSession:
 @kopf.on.event(*KINDS[FINETUNEJOB].resource)
 async def finetunejob(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """Store a FineTuneJob that was listed, or that has changed, and wake its reconcile."""
-    memo.manager.deliver(event["type"], event["object"])
+    memo.manager.kinds[FINETUNEJOB].deliver(event["type"], event["object"])
 
 
 @kopf.on.cleanup(errors=kopf.ErrorsMode.PERMANENT)

@@ -1,8 +1,8 @@
 """HTTP server of the probes: ``/healthz`` and ``/readyz``.
 
-``/healthz`` fails if a worker has ended or has processed one job for ``STUCK_SECONDS``; a restart
-resolves both. ``/readyz`` fails until all parts have started and the objects that jobs own have
-been listed. A standby is ready too.
+``/healthz`` fails if a worker has ended or has reconciled one object for ``STUCK_SECONDS``; a
+restart resolves both. ``/readyz`` fails until all parts have started and the objects that ours own
+have been listed. A standby is ready too.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from finetune_operator.controller.controller import Controller
-from finetune_operator.snapshot.reflector import Reflector
+from finetune_operator.controller.running import RunningKind
 
 PORT = 8081
 STUCK_SECONDS = 300.0
@@ -20,23 +19,26 @@ STUCK_SECONDS = 300.0
 class Health:
     """State of the process for the probes."""
 
-    def __init__(self, controller: Controller, children: Sequence[Reflector]) -> None:
-        self._controller, self._children = controller, children
+    def __init__(self, kinds: Sequence[RunningKind]) -> None:
+        self._kinds = kinds
         self.started = False
-        """Whether all parts run, so that kopf starts to watch FineTuneJobs."""
+        """Whether all parts run, so that kopf starts to watch our own kinds."""
 
     @property
     def ready(self) -> bool:
-        """Whether the store is kept up to date."""
-        return self.started and all(each.synced.is_set() for each in self._children)
+        """Whether the stores are kept up to date."""
+        return self.started and all(
+            reflector.synced.is_set() for kind in self._kinds for reflector in kind.reflectors
+        )
 
     def failure_reason(self) -> str | None:
         """Return why the process must be restarted, None if it is healthy."""
-        if not self._controller.alive:
-            return "a worker has ended"
-        longest = self._controller.queue.longest()
-        if longest > STUCK_SECONDS:
-            return f"a worker has been reconciling one job for {longest:.0f} s"
+        for kind in self._kinds:
+            if not kind.controller.alive:
+                return "a worker has ended"
+            longest = kind.controller.queue.longest()
+            if longest > STUCK_SECONDS:
+                return f"a worker has been reconciling one {kind.own} for {longest:.0f} s"
         return None
 
 

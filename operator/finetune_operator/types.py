@@ -6,7 +6,7 @@ Kubernetes objects are plain dicts, as the API server sends and accepts them.
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 from finetune_operator.config import Settings
 
@@ -14,7 +14,7 @@ Object = Mapping[str, Any]
 """A Kubernetes object."""
 
 Key = tuple[str, str]
-"""Namespace and name of a FineTuneJob."""
+"""Namespace (empty if it is cluster-scoped) and name of an object of one of our own kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,17 @@ class Verification:
     seconds: float | None = None
 
 
+class Observed(Protocol):
+    """A snapshot of any of our own kinds, as the controller uses it."""
+
+    @property
+    def owner(self) -> Object:
+        """The object that is reconciled."""
+
+    def children(self, kind: str) -> tuple[Object, ...]:
+        """Return the objects of a kind with the label of the owner, whoever owns them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """A FineTuneJob and all objects with its label, as one reconcile reads them.
@@ -90,6 +101,16 @@ class Snapshot:
     They are recorded in the ledger. A process that restarts before this confirms the content again.
     """
 
+    @property
+    def owner(self) -> Object:
+        """The FineTuneJob."""
+        return self.job
+
+    def children(self, kind: str) -> tuple[Object, ...]:
+        """Return the objects of a kind with the label of the job, whoever owns them."""
+        found: tuple[Object, ...] = getattr(self, LISTS[kind])
+        return found
+
 
 LISTS = {
     "ConfigMap": "configmaps",
@@ -101,7 +122,7 @@ LISTS = {
     "NetworkPolicy": "networkpolicies",
     "PodDisruptionBudget": "budgets",
 }
-"""The kinds of children, and their fields in ``Snapshot``."""
+"""The kinds of a job's children, and their fields in ``Snapshot``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +175,7 @@ INDEPENDENT_KINDS = frozenset({"ConfigMap", "PersistentVolumeClaim", "NetworkPol
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """An event about the job, shown by ``kubectl describe``."""
+    """An event about the reconciled object, shown by ``kubectl describe``."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -167,7 +188,7 @@ class Plan:
 
     ``status`` is written first, with the observed resourceVersion; the actions follow in order, and
     only if that write succeeded, so the ledger in the status is always ahead of the children. An
-    unchanged status without actions means that the job is in its desired state.
+    unchanged status without actions means that the desired state is reached.
 
     The events are independent of the actions.
     """
@@ -187,6 +208,17 @@ class Plan:
         for independent, group in itertools.groupby(self.actions, key=_is_independent):
             actions = tuple(group)
             yield from [actions] if independent else ((action,) for action in actions)
+
+
+class Confirmation(NamedTuple):
+    """The kinds that are read live before a plan is executed, and why."""
+
+    cause: str
+    kinds: frozenset[str]
+
+
+UNCONFIRMED = Confirmation("", frozenset())
+"""The plan needs no live read."""
 
 
 def _is_independent(action: Action) -> bool:

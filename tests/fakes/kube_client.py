@@ -134,7 +134,7 @@ class MemoryKube(Kube):
     @staticmethod
     def _key(body: Object) -> tuple[str, str, str]:
         metadata = body["metadata"]
-        return body["kind"], metadata["namespace"], metadata["name"]
+        return body["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 def job(**status: Any) -> dict[str, Any]:

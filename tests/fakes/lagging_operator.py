@@ -14,16 +14,17 @@ from tests.fakes.apiserver import Cluster, Thing, copied
 
 from finetune_operator.config import Settings
 from finetune_operator.controller.apply import PlanExecutor
-from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.reconcile import plan as planner
+from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.scraper import Value
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.targets import Target
+from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.telemetry.job_metrics import JobMetrics
 from finetune_operator.types import LISTS, Key, Object, Plan, Snapshot
 
@@ -91,19 +92,19 @@ class LaggingOperator:
         self._recorded: dict[tuple[str, str], Thing] = {}
         self._events: dict[str, deque[tuple[str, Thing]]] = {kind: deque() for kind in KINDS}
         self.store = ObjectStore()
-        reader = Reader(
-            kube=self.kube,
-            store=self.store,
+        self.reader = Reader(
+            live=LiveReader(kube=self.kube, store=self.store),
             metrics=ClusterMetrics(self.cluster),
             settings=self.cluster.config,
             clock=lambda: self.cluster.now,
             monotonic=lambda: self.cluster.now.timestamp(),
         )
         self.reconciler = Reconciler(
-            reader=reader,
+            store=self.store,
+            reader=self.reader,
             executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="fake")),
             planner=planner,
-            job_metrics=JobMetrics(),
+            telemetry=JobMetrics(),
         )
         self.catch_up({})
 
@@ -140,7 +141,7 @@ class LaggingOperator:
         self, now: datetime, config: Settings, between: Callable[[], None] = lambda: None
     ) -> tuple[Snapshot, Plan] | None:
         """Return the confirmed plan and its snapshot. between: is called before pods are listed."""
-        self.reconciler.reader = replace(self.reconciler.reader, settings=config)
+        self.reconciler.reader = self.reader = replace(self.reader, settings=config)
         self.kube.between = between
         return LOOP.run_until_complete(self.reconciler.observe(self.key, now))
 
@@ -151,11 +152,11 @@ class LaggingOperator:
         )
         if found is not None:
             self.store.put(found)
-            self.reconciler.jobs[self.key].has_created(target, found)
+            self.reconciler.memories[self.key].has_created(target, found)
 
     def failed(self) -> None:
         """Handle a failed write as the reconciler does."""
-        self.reconciler.distrust(self.key, ALL_KINDS)
+        self.reconciler.distrust(self.key, JOBS.kinds)
 
 
 def _version(each: Thing | None) -> str:

@@ -12,7 +12,6 @@ from tests.integration.namespace import Namespace
 from tests.unit.operator.manifests.rendered import SETS, children
 
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor
-from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import (
     Conflict,
@@ -23,8 +22,10 @@ from finetune_operator.kube.errors import (
 )
 from finetune_operator.kube.kinds import path_of
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.snapshot.reader import Reader, utc_now
+from finetune_operator.snapshot.live import LiveReader
+from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,15 +56,14 @@ async def job(kube: Kube, namespace: str) -> Any:
 
 async def observe(kube: Kube, job: Any) -> Snapshot:
     # Events are read only of objects that have not run for some time.
-    later = utc_now() + timedelta(minutes=1)
+    later = datetime.now(UTC) + timedelta(minutes=1)
     reader = Reader(
-        kube=kube,
-        store=ObjectStore(),
+        live=LiveReader(kube=kube, store=ObjectStore()),
         metrics=FakePodMetrics(),
         settings=CONFIG,
         clock=lambda: later,
     )
-    snapshot = await reader.read((job["metadata"]["namespace"], "demo"), live=ALL_KINDS)
+    snapshot = await reader.read((job["metadata"]["namespace"], "demo"), live=JOBS.kinds)
     assert snapshot is not None
     return snapshot
 

@@ -4,9 +4,9 @@ The status is written with the resourceVersion that was read. If this write is r
 else of the plan is executed, so the ledger in the status is always ahead of the children. The
 actions of a batch (``Plan.batches``) are independent of each other and executed at once. Every
 other write has its own precondition: a create its deterministic name, an apply and a delete the uid
-and resourceVersion that were read. An object that is not controlled by the job is never changed,
-except for a volume that the job may adopt. If an object to be created exists, it must have the
-content that the operator would write.
+and resourceVersion that were read. An object that the reconciled object does not control is never
+changed, except for a volume that a job may adopt. If an object to be created exists, it must have
+the content that the operator would write.
 
 An apply also removes the owners and the values that other clients added to the object. It is
 skipped if the object is still in the version that the same apply produced, so neither a
@@ -31,19 +31,17 @@ from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import same_content, without_empty
 from finetune_operator.objects.digest import sha256
 from finetune_operator.objects.naming import has_exact_owners, may_adopt, owned_by
-from finetune_operator.telemetry import job_metrics
 from finetune_operator.types import (
-    LISTS,
     Action,
     Apply,
     Create,
     Delete,
     Event,
     Object,
+    Observed,
     Patch,
     Plan,
     Scale,
-    Snapshot,
 )
 
 OnWrite = Callable[[Object, Object | None], None]
@@ -53,7 +51,7 @@ AppliedVersions = dict[tuple[str, str], Applied]
 logger = logging.getLogger("finetune_operator.apply")
 
 
-def needs_writes(snapshot: Snapshot, plan: Plan, applied: AppliedVersions) -> bool:
+def needs_writes(snapshot: Observed, plan: Plan, applied: AppliedVersions) -> bool:
     """Report whether the actions of a plan would write anything."""
     return any(
         not (isinstance(action, Apply) and is_applied(snapshot, action.object, applied))
@@ -61,20 +59,20 @@ def needs_writes(snapshot: Snapshot, plan: Plan, applied: AppliedVersions) -> bo
     )
 
 
-def writes_status(snapshot: Snapshot, plan: Plan) -> bool:
+def writes_status(snapshot: Observed, plan: Plan) -> bool:
     """Report whether a plan changes the status."""
-    return bool(without_empty(plan.status) != without_empty(snapshot.job.get("status") or {}))
+    return bool(without_empty(plan.status) != without_empty(snapshot.owner.get("status") or {}))
 
 
-def is_unfenced(snapshot: Snapshot, plan: Plan, applied: AppliedVersions) -> bool:
+def is_unfenced(snapshot: Observed, plan: Plan, applied: AppliedVersions) -> bool:
     """Report whether a plan writes objects, and no status whose version the server compares."""
     return needs_writes(snapshot, plan, applied) and not writes_status(snapshot, plan)
 
 
-def is_applied(snapshot: Snapshot, body: Object, applied: AppliedVersions) -> bool:
+def is_applied(snapshot: Observed, body: Object, applied: AppliedVersions) -> bool:
     """Report whether an object is in the version that applying ``body`` produced."""
     existing = _find(snapshot, body)
-    if existing is None or not owned_by(snapshot.job, existing):
+    if existing is None or not owned_by(snapshot.owner, existing):
         return False
     if not has_exact_owners(body, existing):
         return False
@@ -93,7 +91,7 @@ class PlanExecutor:
 
     async def execute(
         self,
-        snapshot: Snapshot,
+        snapshot: Observed,
         plan: Plan,
         now: datetime,
         *,
@@ -102,27 +100,26 @@ class PlanExecutor:
     ) -> int:
         """Execute a plan; return the number of writes, not counting events.
 
-        applied: versions of the job's earlier applies, which this updates. on_write: is called for
+        applied: versions of earlier applies, which this updates. on_write: is called for
         each write. Raises OperatorError; writes before the error are not undone.
         """
         writes, events = 0, plan.events
         if writes_status(snapshot, plan):
             status = without_empty(plan.status)
-            on_write(snapshot.job, await self.kube.replace_status(snapshot.job, status))
-            job_metrics.count_status_write(snapshot, plan)
+            on_write(snapshot.owner, await self.kube.replace_status(snapshot.owner, status))
             writes += 1
         else:
             # Events report changes of the status, of which there are none.
             events = ()
         run = _Execution(self.kube, snapshot, applied, on_write)
-        recording = asyncio.create_task(self.recorder.record(snapshot.job, events, now))
+        recording = asyncio.create_task(self.recorder.record(snapshot.owner, events, now))
         try:
             for batch in plan.batches():
                 writes += await run.execute_all(batch)
         finally:
             # The status was written, so its events are recorded even if an action failed.
             await recording
-            await self.recorder.record(snapshot.job, run.drift, now)
+            await self.recorder.record(snapshot.owner, run.drift, now)
         return writes
 
 
@@ -131,7 +128,7 @@ class _Execution:
     """Executes the actions of one plan."""
 
     kube: Kube
-    snapshot: Snapshot
+    snapshot: Observed
     applied: AppliedVersions
     on_write: OnWrite
     drift: list[Event] = field(default_factory=list)
@@ -152,9 +149,9 @@ class _Execution:
         """Execute an action; return the number of changes, 0 or 1."""
         kind, name = _kind_and_name(action.object)
         extra: dict[str, Any] = {"child": f"{kind}/{name}"}
-        adopts = isinstance(action, Patch) and may_adopt(self.snapshot.job, action.object)
+        adopts = isinstance(action, Patch) and may_adopt(self.snapshot.owner, action.object)
         if not adopts and not isinstance(action, Create | Apply):
-            require_owned(self.snapshot.job, action.object)
+            require_owned(self.snapshot.owner, action.object)
         if isinstance(action, Delete | Scale):
             self.applied.pop((kind, name), None)
         match action:
@@ -194,7 +191,7 @@ class _Execution:
             if existing is None:
                 # 409 without such an object, such as a conflict while a quota is updated.
                 raise
-            require_owned(self.snapshot.job, existing)
+            require_owned(self.snapshot.owner, existing)
             if not same_content(body, existing):
                 raise ContentConflict(*_kind_and_name(body)) from None
             return existing, False
@@ -203,7 +200,7 @@ class _Execution:
         """Apply an object; return it, and whether its version changed."""
         existing = _find(self.snapshot, body) or await self._get(body)
         if existing is not None:
-            require_owned(self.snapshot.job, existing)
+            require_owned(self.snapshot.owner, existing)
         written = await apply_exactly(self.kube, body, existing)
         result = Applied(_version(written), sha256(body))
         changed = existing is None or fence(written) != fence(existing)
@@ -255,10 +252,8 @@ def _last_field_manager(existing: Object) -> str | None:
     return str(max(entries, key=lambda each: str(each.get("time", "")))["manager"])
 
 
-def _find(snapshot: Snapshot, body: Object) -> Object | None:
+def _find(snapshot: Observed, body: Object) -> Object | None:
     """Return the object of the snapshot with the kind and name of ``body``."""
-    each: Object
-    for each in getattr(snapshot, LISTS[body["kind"]]):
-        if each["metadata"]["name"] == body["metadata"]["name"]:
-            return each
-    return None
+    name = body["metadata"]["name"]
+    present = snapshot.children(body["kind"])
+    return next((child for child in present if child["metadata"]["name"] == name), None)

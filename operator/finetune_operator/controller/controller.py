@@ -1,4 +1,4 @@
-"""The controller: workers take keys from the queue and reconcile them.
+"""The controller of one of our own kinds: workers take keys from the queue and reconcile them.
 
 The result of a reconcile determines the next one:
 
@@ -17,15 +17,15 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass, field
+from typing import Generic
 
 from finetune_operator import delays
+from finetune_operator.controller.kind import S
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.workqueue import Priority, WorkQueue
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.kube.kinds import FINETUNEJOB
-from finetune_operator.snapshot.scraper import Value
 from finetune_operator.telemetry import logs, metrics
-from finetune_operator.types import Key, Verification
+from finetune_operator.types import Key
 
 WORKERS = 16
 """A reconcile mostly waits for the API server, which processes many requests at once."""
@@ -38,68 +38,72 @@ logger = logging.getLogger("finetune_operator.controller")
 
 
 @dataclass(kw_only=True)
-class Controller:
+class Controller(Generic[S]):
     """See the module."""
 
-    reconciler: Reconciler
-    queue: WorkQueue[Key] = field(
-        default_factory=lambda: WorkQueue(
-            metrics.CONTROLLER, interval=delays.INTERVAL, burst=delays.BURST
-        )
-    )
+    reconciler: Reconciler[S]
+    queue: WorkQueue[Key]
     workers: int = WORKERS
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def notify(self, key: Key, kind: str, version: int, urgent: bool) -> None:
-        """Queue a key after an object of the job has changed. urgent: see ``Notify``.
+        """Queue a key after one of its objects has changed. urgent: see ``Notify``.
 
-        A standby queues nothing: a new leader queues all jobs. Objects with the label of a job that
-        does not exist are no work.
+        A standby queues nothing: a new leader queues all keys. Objects with the label of an owner
+        that does not exist are no work.
         """
         if self.stopped:
             return
         self.reconciler.changed(key, kind, version)
-        if kind == FINETUNEJOB:
+        if kind == self._own:
             self.queue.add(key, self._priority(key))
         elif self.reconciler.knows(key):
             self.queue.add_after(key, delays.after_event(kind, urgent=urgent), Priority.EVENT)
 
     def recheck(self, key: Key) -> None:
-        """Queue a key for a reconcile that reads the FineTuneJob from the API server."""
+        """Queue a key for a reconcile that reads its object from the API server."""
         if not self.stopped:
-            self.reconciler.distrust(key, {FINETUNEJOB})
+            self.reconciler.distrust(key, {self._own})
             self.queue.add(key, Priority.POLL)
 
-    def wake(self, key: Key, value: Value | None) -> None:
-        """Queue a key after one of the job's pods reported another value.
+    def wake(self, key: Key, *, urgent: bool) -> None:
+        """Queue a key after one of its pods reported another value.
 
-        value: None if the first scrape for a verification, for which the job may wait, has failed.
+        urgent: whether a reconcile may wait for the value.
         """
         if not self.stopped:
             self.reconciler.changed(key, METRICS, 0)
-            awaited = value is None or isinstance(value, Verification)
-            self.queue.add(key, Priority.EVENT if awaited else Priority.POLL)
+            self.queue.add(key, Priority.EVENT if urgent else Priority.POLL)
+
+    @property
+    def name(self) -> str:
+        """Label of the controller's metrics."""
+        return self._own.lower()
+
+    @property
+    def _own(self) -> str:
+        return self.reconciler.store.watches.own
 
     def _priority(self, key: Key) -> Priority:
-        """Return the priority of a job that has changed, or that is reconciled for the first time.
+        """Return the priority of an object that has changed, or is reconciled for the first time.
 
-        After a restart, the jobs that an earlier operator has reconciled do not delay new ones.
+        After a restart, the objects that an earlier operator has reconciled do not delay new ones.
         """
         if self.reconciler.knows(key):
             return Priority.EVENT
         return Priority.NEW if self.reconciler.is_new(key) else Priority.POLL
 
     async def run(self) -> None:
-        """Reconcile all jobs, and each one that changes, until ``stop``.
+        """Reconcile all objects, and each one that changes, until ``stop``.
 
         Raises the error that ended a worker.
         """
-        metrics.MAX_WORKERS.labels(metrics.CONTROLLER).set(self.workers)
+        metrics.MAX_WORKERS.labels(self.name).set(self.workers)
         self._tasks = [
             asyncio.create_task(self._work(), name=f"worker-{number}")
             for number in range(self.workers)
         ]
-        for key in self.reconciler.reader.store.jobs():
+        for key in self.reconciler.store.own_keys():
             self.queue.add(key, self._priority(key))
         try:
             for task in asyncio.as_completed(self._tasks):
@@ -123,8 +127,8 @@ class Controller:
     async def stop(self) -> None:
         """Stop the workers; a reconcile in progress is cancelled, as in a crash.
 
-        All jobs are forgotten: another replica reports their metrics now, and a job that is deleted
-        in the meantime would be reported forever.
+        All objects are forgotten: another replica reports their metrics now, and an object that is
+        deleted in the meantime would be reported forever.
         """
         tasks, self._tasks = self._tasks, []
         for task in tasks:
@@ -138,14 +142,14 @@ class Controller:
             async with self.queue.take() as key:
                 with (
                     logs.for_job(*key),
-                    metrics.ACTIVE_WORKERS.labels(metrics.CONTROLLER).track_inprogress(),
+                    metrics.ACTIVE_WORKERS.labels(self.name).track_inprogress(),
                 ):
-                    with metrics.RECONCILE_SECONDS.labels(metrics.CONTROLLER).time():
+                    with metrics.RECONCILE_SECONDS.labels(self.name).time():
                         result = await self.process(key)
-                    metrics.RECONCILE_TOTAL.labels(metrics.CONTROLLER, result).inc()
+                    metrics.RECONCILE_TOTAL.labels(self.name, result).inc()
 
     async def process(self, key: Key) -> str:
-        """Reconcile a job and schedule its next reconcile; return the result as a label."""
+        """Reconcile an object and schedule its next reconcile; return the result as a label."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 requeue_after = await self.reconciler.reconcile(key)
@@ -154,7 +158,7 @@ class Controller:
             self.queue.add(key)
             return "requeue"
         except Terminal as error:
-            metrics.RECONCILE_TERMINAL.labels(metrics.CONTROLLER).inc()
+            metrics.RECONCILE_TERMINAL.labels(self.name).inc()
             logger.warning("write rejected: %s", error, extra={"reason": error.reason})
             self.queue.forget(key)
             self.queue.add_after(key, delays.REJECTED)
@@ -163,7 +167,7 @@ class Controller:
             seconds = self.queue.retry(key, error.retry_after or 0.0)
             logger.warning("reconcile failed: %s", error, extra={"retry_after": round(seconds, 3)})
         except TimeoutError:
-            metrics.RECONCILE_TIMEOUTS.labels(metrics.CONTROLLER).inc()
+            metrics.RECONCILE_TIMEOUTS.labels(self.name).inc()
             self.queue.retry(key)
             logger.error("reconcile timed out after %.0f s", TIMEOUT_SECONDS)
         except Exception:
@@ -175,9 +179,9 @@ class Controller:
                 return "success"
             # A delay is no secret.
             seconds = requeue_after * random.uniform(1 - delays.JITTER, 1 + delays.JITTER)  # noqa: S311
-            # Shortly after a change the job may continue, for example on a GPU.
+            # Shortly after a change a job may continue, for example on a GPU.
             follows = requeue_after <= delays.FOLLOW_UP
             self.queue.add_after(key, seconds, Priority.EVENT if follows else Priority.POLL)
             return "requeue_after"
-        metrics.RECONCILE_ERRORS.labels(metrics.CONTROLLER).inc()
+        metrics.RECONCILE_ERRORS.labels(self.name).inc()
         return "error"

@@ -1,13 +1,12 @@
-"""The memory of one job: everything that is remembered about it between two reconciles.
+"""Everything that is remembered about one object between two of its reconciles.
 
-Removing the record forgets the job. The work queue keeps its own count of failures per key, as the
-rate limiter of client-go does: the backoff of a job must also grow if nothing about it can be read.
+Removing the record forgets the object. The work queue keeps its own count of failures per key, as
+the rate limiter of client-go does: the backoff must also grow if nothing can be read.
 """
 
 from dataclasses import dataclass, field
 
 from finetune_operator.kube.errors import Terminal
-from finetune_operator.telemetry.job_metrics import JobSample
 from finetune_operator.types import Object
 
 
@@ -20,7 +19,7 @@ class Applied:
 
 
 @dataclass(slots=True, kw_only=True)
-class JobMemory:
+class Memory:
     """See the module."""
 
     uid: str = ""
@@ -36,8 +35,7 @@ class JobMemory:
     applied: dict[tuple[str, str], Applied] = field(default_factory=dict)
     """By kind and name of the child."""
     rejection: Terminal | None = None
-    """Why the API server rejects a write of this job; its conditions report it."""
-    sample: JobSample | None = None
+    """Why the API server rejects a write; the conditions report it."""
     created: frozenset[str] = frozenset()
     """UID of the newest Job, see ``Snapshot.created``."""
 

@@ -1,4 +1,4 @@
-"""The check before a write that an object is owned by its job. Pure."""
+"""The check before a write that an object is owned by the reconciled object. Pure."""
 
 from finetune_operator.kube.errors import NameConflict
 from finetune_operator.objects.naming import (
@@ -12,15 +12,15 @@ from finetune_operator.objects.naming import (
 from finetune_operator.types import Object
 
 
-def require_owned(job: Object, existing: Object) -> None:
-    """Raise NameConflict if an object is not owned by the job."""
-    if not owned_by(job, existing):
+def require_owned(owner: Object, existing: Object) -> None:
+    """Raise NameConflict if an object is not owned by the owner."""
+    if not owned_by(owner, existing):
         kind, name = existing["kind"], existing["metadata"]["name"]
         raise NameConflict(
-            f"{kind} {name} exists and is not owned by this FineTuneJob (it has no owner reference "
-            f"to uid {job['metadata']['uid']}). Delete or rename {kind} {name}, or "
-            "create the FineTuneJob under another name."
-            f"{_reuse(job, existing)}"
+            f"{kind} {name} exists and is not owned by this {owner['kind']} (it has no owner "
+            f"reference to uid {owner['metadata']['uid']}). Delete or rename {kind} {name}, or "
+            f"create the {owner['kind']} under another name."
+            f"{_reuse(owner, existing)}"
         )
 
 

@@ -1,109 +1,91 @@
-"""The reconciler: observes one job, plans, and executes the plan.
+"""The reconciler of one of our own kinds: observes an object, plans, and executes the plan.
+
+It knows no kind (``kind``): a reader makes the snapshot, a planner decides, ``Telemetry`` counts.
 
 The snapshot comes from the store. A plan that must not be executed on the basis of old information
-(``confirmation``) is confirmed by a live read and planned again. After a conflict or an error, the
-next reconcile reads everything live.
+(``Planner.confirmation``) is confirmed by a live read and planned again. After a conflict or an
+error, the next reconcile reads everything live.
 
-While the API server rejects a write of a job, the reconciler writes a status that reports the
+While the API server rejects a write for an object, the reconciler writes a status that reports the
 rejection instead of the planned conditions. Otherwise the conditions would alternate with every
 attempt.
-
-A plan that reports the endpoint as ready waits until the first scrape of the serving pod ends.
-Users then find the verification result as soon as the job is Ready, and it needs no write of its
-own.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Any, Generic
 
-from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
-from finetune_operator.controller import confirmation
 from finetune_operator.controller.apply import PlanExecutor, is_unfenced
-from finetune_operator.controller.confirmation import ALL_KINDS
-from finetune_operator.controller.memory import JobMemory
+from finetune_operator.controller.kind import Planner, Reader, S, Telemetry
+from finetune_operator.controller.memory import Memory
 from finetune_operator.controller.responses import Responses
 from finetune_operator.kube.errors import Terminal
-from finetune_operator.objects import status_view
-from finetune_operator.objects.naming import revision_name
-from finetune_operator.snapshot.reader import Reader, utc_now
+from finetune_operator.objects import conditions
+from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.telemetry import metrics
-from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, JobSample
-from finetune_operator.types import Key, Object, Plan, Snapshot
+from finetune_operator.types import Confirmation, Key, Object, Plan
 
 MOST_NEWS = 100
-"""Changes of a job that are recorded between two reconciles: more than one reconcile can write, so
-some remain when its own writes are removed. Users decide how many changes a job has."""
+"""Changes of an object that are recorded between two reconciles: more than one reconcile can write,
+so some remain when its own writes are removed. Users decide how many changes an object has."""
 
 logger = logging.getLogger("finetune_operator.controller")
 
 
-class Planner(Protocol):
-    """The pure core (``finetune_operator.reconcile.plan``)."""
-
-    def plan(self, snapshot: Snapshot, *, now: datetime) -> Plan:
-        """Return the plan for a snapshot."""
-
-    def report(self, snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -> Plan:
-        """Return a plan whose conditions report an error."""
-
-
 @dataclass(kw_only=True)
-class Reconciler:
-    """See the module. ``jobs`` is everything that is remembered between two reconciles."""
+class Reconciler(Generic[S]):
+    """See the module. ``memories`` is everything that is remembered between two reconciles."""
 
-    reader: Reader
+    store: ObjectStore
+    reader: Reader[S]
     executor: PlanExecutor
-    planner: Planner
-    clock: Callable[[], datetime] = utc_now
-    job_metrics: JobMetrics = JOB_METRICS
-    jobs: dict[Key, JobMemory] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.job_metrics.read_from(self._samples)
+    planner: Planner[S]
+    telemetry: Telemetry[S]
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    memories: dict[Key, Memory] = field(default_factory=dict)
 
     def changed(self, key: Key, kind: str, version: int) -> None:
-        """Record that an object of a job, or its pods' metrics, changed: a reconcile is due."""
-        memory = self.jobs.get(key)
+        """Record that an object, or the metrics of a pod, changed: a reconcile is due."""
+        memory = self.memories.get(key)
         if memory is not None and len(memory.news) < MOST_NEWS:
             memory.news |= {(kind, version)}
 
     def distrust(self, key: Key, kinds: Set[str]) -> None:
-        """Let the next reconcile of a job read some kinds live."""
-        memory = self.jobs.setdefault(key, JobMemory())
+        """Let the next reconcile read some kinds live."""
+        memory = self.memories.setdefault(key, Memory())
         memory.live |= kinds
 
     def knows(self, key: Key) -> bool:
-        """Report whether a job has been reconciled since it was created or forgotten."""
-        return key in self.jobs
+        """Report whether an object has been reconciled since it was created or forgotten."""
+        return key in self.memories
 
     def is_new(self, key: Key) -> bool:
-        """Report whether no operator has ever reconciled a job."""
-        job = self.reader.store.job(key)
-        return job is not None and not status_view.of_job(job).conditions
+        """Report whether no operator has ever reconciled an object."""
+        owner = self.store.owner(key)
+        return owner is not None and not conditions.get(owner, "Ready")
 
     def forget_all(self) -> None:
-        """Forget all jobs."""
-        for key in list(self.jobs):
+        """Forget all objects."""
+        for key in list(self.memories):
             self._forget(key)
 
     async def reconcile(self, key: Key) -> float | None:
-        """Reconcile a job; return the seconds until the next reconcile, None if none is needed.
+        """Reconcile an object; return the seconds until the next reconcile, None if none is needed.
 
         Raises OperatorError.
         """
-        memory = self.jobs.setdefault(key, JobMemory())
+        memory = self.memories.setdefault(key, Memory())
         if (seconds := memory.not_due_for(time.monotonic())) > 0:
             return seconds
         try:
             return await self._reconcile(key)
         except BaseException:
-            if key in self.jobs:
-                self.distrust(key, ALL_KINDS)
+            if key in self.memories:
+                self.distrust(key, self.store.watches.kinds)
             raise
 
     async def _reconcile(self, key: Key) -> float | None:
@@ -112,16 +94,15 @@ class Reconciler:
             self._forget(key)
             return None
         snapshot, plan = observed
-        memory = self.jobs[key]
-        waits = self.reader.metrics.verification_due(key)
-        if waits > 0 and _starts_serving(snapshot.job, plan):
-            return _commit(memory, waits)
-        responses = Responses(memory=memory, store=self.reader.store)
+        memory = self.memories[key]
+        if (seconds := self.reader.wait(key, snapshot, plan)) > 0:
+            return _commit(memory, seconds)
+        responses = Responses(memory=memory, store=self.store)
         executed, writes = await self._execute(memory, key, snapshot, plan, now, responses)
         memory.news -= responses.own
-        self._sample(key, snapshot.pods, executed.status)
-        reason = status_view.of(executed.status).ready_reason
-        if responses.changed or reason != status_view.of_job(snapshot.job).ready_reason:
+        self.telemetry.observed(key, snapshot, executed.status)
+        reason = _ready_reason({"status": executed.status})
+        if responses.changed or reason != _ready_reason(snapshot.owner):
             logger.info("reconciled", extra={"reason": reason, "writes": writes})
         if executed is not plan:
             # The rejection has ended: the planned conditions are still to be written.
@@ -132,28 +113,26 @@ class Reconciler:
             after = min(after, responses.follow_up)
         return _commit(memory, after)
 
-    async def observe(self, key: Key, now: datetime) -> tuple[Snapshot, Plan] | None:
-        """Return snapshot and plan, confirmed if necessary; None if the job does not exist."""
-        memory = self.jobs.setdefault(key, JobMemory())
+    async def observe(self, key: Key, now: datetime) -> tuple[S, Plan] | None:
+        """Return snapshot and plan, confirmed if necessary; None if the object does not exist."""
+        memory = self.memories.setdefault(key, Memory())
         live, names = memory.live, tuple(memory.unknown)
         memory.news, memory.live, memory.unknown = frozenset(), frozenset(), frozenset()
         confirmed = set(live)
         snapshot = await self.reader.read(key, live=live, names=names, created=memory.created)
-        known: tuple[Snapshot, Plan] | None = None
+        known: tuple[S, Plan] | None = None
         while snapshot is not None:
-            self._identify(key, snapshot.job)
+            self._identify(key, snapshot.owner)
             if known is not None and known[0] == snapshot:
                 # The live read has confirmed the snapshot, so the plan is the same.
                 plan = known[1]
             else:
                 plan = self.planner.plan(snapshot, now=now)
             known = snapshot, plan
-            revision = status_view.of(plan.status).revision
-            if revision and await self.reader.verify((key[0], revision_name(key[1], revision))):
+            if await self.reader.complete(key, plan):
                 snapshot = await self.reader.read(key, created=memory.created)
                 continue
-            unfenced = is_unfenced(snapshot, plan, self.jobs[key].applied)
-            needed = confirmation.of(snapshot, plan, unfenced=unfenced)
+            needed = self._confirmation(snapshot, plan, self.memories[key])
             unconfirmed = needed.kinds - confirmed
             if not unconfirmed:
                 return snapshot, plan
@@ -162,19 +141,30 @@ class Reconciler:
             snapshot = await self.reader.read(key, live=unconfirmed, created=memory.created)
         return None
 
-    def _identify(self, key: Key, job: Object) -> None:
-        """Record which job was read; the memory of an earlier job with this name is dropped."""
-        uid = job["metadata"]["uid"]
-        if self.jobs[key].uid not in ("", uid):
+    def _confirmation(self, snapshot: S, plan: Plan, memory: Memory) -> Confirmation:
+        """Return the live read that a plan needs.
+
+        The write of a status fails if the object has changed; without one, the object is read.
+        """
+        needed = self.planner.confirmation(snapshot, plan)
+        if not is_unfenced(snapshot, plan, memory.applied):
+            return needed
+        own = self.store.watches.own
+        return Confirmation(needed.cause or "owner", needed.kinds | {own})
+
+    def _identify(self, key: Key, owner: Object) -> None:
+        """Record what was read; the memory of an earlier object with this name is dropped."""
+        uid = owner["metadata"]["uid"]
+        if self.memories[key].uid not in ("", uid):
             self._forget(key)
-            self.jobs[key] = JobMemory()
-        self.jobs[key].uid = uid
+            self.memories[key] = Memory()
+        self.memories[key].uid = uid
 
     async def _execute(
         self,
-        memory: JobMemory,
+        memory: Memory,
         key: Key,
-        snapshot: Snapshot,
+        snapshot: S,
         plan: Plan,
         now: datetime,
         responses: Responses,
@@ -187,13 +177,7 @@ class Reconciler:
         if rejection is not None and plan.actions:
             plan = self._with_rejection(snapshot, plan, rejection, now)
         try:
-            writes = await self.executor.execute(
-                snapshot,
-                plan,
-                now,
-                applied=memory.applied,
-                on_write=responses.record,
-            )
+            writes = await self._write(snapshot, plan, now, memory.applied, responses)
         except Terminal as error:
             memory.rejection = error
             if rejection is None or _text(rejection) != _text(error):
@@ -202,58 +186,57 @@ class Reconciler:
         memory.rejection = None
         return plan, writes
 
-    def _with_rejection(
-        self, snapshot: Snapshot, plan: Plan, error: Terminal, now: datetime
-    ) -> Plan:
+    async def _write(
+        self,
+        snapshot: S,
+        plan: Plan,
+        now: datetime,
+        applied: dict[tuple[str, str], Any],
+        responses: Responses,
+    ) -> int:
+        """Execute a plan; return the number of its writes. Raises OperatorError."""
+
+        def record(target: Object, written: Object | None) -> None:
+            responses.record(target, written)
+            if target["kind"] == self.store.watches.own:
+                self.telemetry.written(snapshot, plan)
+
+        return await self.executor.execute(snapshot, plan, now, applied=applied, on_write=record)
+
+    def _with_rejection(self, snapshot: S, plan: Plan, error: Terminal, now: datetime) -> Plan:
         """Return the plan with conditions and events that report the rejection."""
-        report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
-        return replace(
-            plan,
-            status=status_view.with_report(plan.status, report.status),
-            events=report.events,
+        report = self.planner.report(
+            snapshot, reason=error.reason, message=str(error), now=now, planned=plan.status
         )
+        return replace(plan, status=report.status, events=report.events)
 
     async def _report(self, key: Key, error: Terminal) -> None:
         """Write a rejection into the status, based on a read that includes earlier writes."""
-        snapshot = await self.reader.read(key, live=ALL_KINDS)
+        snapshot = await self.reader.read(key, live=self.store.watches.kinds)
         if snapshot is None:
             return
-        now, memory = self.clock(), self.jobs[key]
+        now = self.clock()
         report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
+        responses = Responses(memory=self.memories[key], store=self.store)
         status_only = Plan(status=report.status, events=report.events)
-        responses = Responses(memory=memory, store=self.reader.store)
-        await self.executor.execute(
-            snapshot,
-            status_only,
-            now,
-            applied={},
-            on_write=responses.record,
-        )
-        self._sample(key, snapshot.pods, report.status)
+        await self._write(snapshot, status_only, now, {}, responses)
+        self.telemetry.observed(key, snapshot, report.status)
 
     def _forget(self, key: Key) -> None:
         self.reader.forget(key)
-        if (memory := self.jobs.pop(key, None)) is not None:
-            self.job_metrics.account(memory.sample)
-
-    def _sample(self, key: Key, pods: Iterable[Object], status: Object) -> None:
-        memory = self.jobs[key]
-        memory.sample = self.job_metrics.sample(memory.sample, key[0], pods, status)
-
-    def _samples(self) -> Iterable[JobSample]:
-        return [memory.sample for memory in self.jobs.values() if memory.sample is not None]
+        self.telemetry.forget(key)
+        self.memories.pop(key, None)
 
 
-def _starts_serving(job: Object, plan: Plan) -> bool:
-    """Report whether the status of a plan is the first one that reports the endpoint as ready."""
-    before, after = status_view.of_job(job), status_view.of(plan.status)
-    return after.ready_reason == Reason.SERVING != before.ready_reason
+def _ready_reason(body: Object) -> str:
+    """Return the reason of an object's condition Ready, Unknown if it is missing."""
+    return str(conditions.get(body, "Ready").get("reason", "Unknown"))
 
 
-def _commit(memory: JobMemory, seconds: float | None) -> float | None:
+def _commit(memory: Memory, seconds: float | None) -> float | None:
     """Record that the next reconcile is due after some seconds, None if none is; return them.
 
-    A write of our own queues the job, too, but is no news: nothing is due before.
+    A write of our own queues the object, too, but is no news: nothing is due before.
     """
     memory.due = 0.0 if seconds is None else time.monotonic() + delays.FRESH_SHARE * seconds
     return seconds

@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from finetune_operator import delays
-from finetune_operator.controller.memory import JobMemory
-from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.controller.memory import Memory
 from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.types import Object
 
@@ -14,7 +13,7 @@ from finetune_operator.types import Object
 class Responses:
     """See the module."""
 
-    memory: JobMemory
+    memory: Memory
     store: ObjectStore
     own: set[tuple[str, int]] = field(default_factory=set)
     """Kind and version of the written objects, whose watch events are no news."""
@@ -38,6 +37,6 @@ class Responses:
         existed = 0 < self.store.version(kind, name_of(written)) < version
         news = self.store.put(written)
         self.own.add((kind, version))
-        if self.memory.has_created(target, written) or (news and kind != FINETUNEJOB):
+        if self.memory.has_created(target, written) or (news and kind in self.store.watches.owned):
             seconds = delays.FOLLOW_UP if existed else delays.CREATED
             self.follow_up = min(self.follow_up, seconds)

@@ -1,9 +1,9 @@
-"""Resync: compares the FineTuneJobs in the store with those that exist.
+"""Resync: compares the objects of our own kind in the store with those that exist.
 
-kopf's watch does not report the jobs that were deleted between two of its lists. So after each of
-its lists, and every ``delays.RESYNC``, the metadata of all jobs is listed in pages. A job of which
-the store has an older version, or which does not exist any more, is read by its name, unless the
-watch reports the change within ``delays.RESYNC_GRACE``.
+kopf's watch does not report the objects that were deleted between two of its lists. So after each
+of its lists, and every ``delays.RESYNC``, the metadata of all objects is listed in pages. An object
+of which the store has an older version, or which does not exist any more, is read by its name,
+unless the watch reports the change within ``delays.RESYNC_GRACE``.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from finetune_operator import delays
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Restored, Transient
-from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.snapshot import history
 from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.types import Key
@@ -24,7 +23,7 @@ logger = logging.getLogger("finetune_operator.resync")
 
 @dataclass(kw_only=True)
 class Resync:
-    """See the module. ``recheck`` takes the key of a job that must be read."""
+    """See the module. ``recheck`` takes the key of an object that must be read."""
 
     kube: Kube
     store: ObjectStore
@@ -35,7 +34,7 @@ class Resync:
     """Of the newest list."""
 
     def request(self) -> None:
-        """Request a resync soon: kopf lists the jobs again."""
+        """Request a resync soon: kopf lists the objects again."""
         self._requested.set()
 
     async def run(self) -> None:
@@ -59,8 +58,9 @@ class Resync:
                 continue
 
     async def resync(self) -> int:
-        """Recheck the jobs that differ; return their number. Raises OperatorError."""
-        cached = {key: self.store.version(FINETUNEJOB, key) for key in self.store.jobs()}
+        """Recheck the objects that differ; return their number. Raises OperatorError."""
+        own = self.store.watches.own
+        cached = {key: self.store.version(own, key) for key in self.store.own_keys()}
         listed = await self._list()
         suspects = {key for key, version in listed.items() if cached.get(key, 0) < version}
         suspects |= cached.keys() - listed.keys()
@@ -70,22 +70,23 @@ class Resync:
         differing = [
             key
             for key in suspects
-            if self.store.version(FINETUNEJOB, key) < listed.get(key, 0)
-            or (key not in listed and 0 < self.store.version(FINETUNEJOB, key) <= cached[key])
+            if self.store.version(own, key) < listed.get(key, 0)
+            or (key not in listed and 0 < self.store.version(own, key) <= cached[key])
         ]
         for key in differing:
             self.recheck(key)
         return len(differing)
 
     async def _list(self) -> dict[Key, int]:
-        """Return the versions of all FineTuneJobs. Raises OperatorError."""
+        """Return the versions of all objects. Raises OperatorError."""
+        own = self.store.watches.own
         listed: dict[Key, int] = {}
         newest = self._version
         for namespace in self.namespaces or ("",):
-            async for page in self.kube.pages(FINETUNEJOB, namespace, metadata_only=True):
-                history.check(self.store, FINETUNEJOB, page, self._version)
+            async for page in self.kube.pages(own, namespace, metadata_only=True):
+                history.check(self.store, own, page, self._version)
                 newest = max(newest, int(page.version))
-                for job in page.items:
-                    listed[name_of(job)] = version_of(job)
+                for found in page.items:
+                    listed[name_of(found)] = version_of(found)
         self._version = newest
         return listed

@@ -8,12 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 from kubernetes.aio.client.configuration import Configuration
 
+from finetune_api import API_VERSION, GROUP
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
 from finetune_operator.kube.connection import JSON, Connection
 from finetune_operator.kube.decoding import event_decoder, list_decoder
 from finetune_operator.kube.errors import NotFound, Terminal, Transient
-from finetune_operator.kube.kinds import FINETUNEJOB, KINDS, path_of
+from finetune_operator.kube.kinds import KINDS, OWN_KINDS, path_of
 from finetune_operator.kube.page_size import PAGE, PageSize, PageTooLarge
 from finetune_operator.kube.transport import Transport
 from finetune_operator.objects import naming
@@ -58,20 +59,20 @@ class Kube:
         """Close the connections."""
         await self.transport.close()
 
-    async def require_crd(self) -> None:
-        """Check that the API server serves FineTuneJobs. Raises Terminal if it does not."""
-        kind = KINDS[FINETUNEJOB]
+    async def require_crds(self) -> None:
+        """Check that the API server serves all our own kinds. Raises Terminal if it does not."""
         try:
-            discovery = await self.transport.call("GET", f"/apis/{kind.api_version}")
+            discovery = await self.transport.call("GET", f"/apis/{API_VERSION}")
             served = {resource["name"] for resource in discovery.get("resources") or ()}
         except NotFound:
             served = set()
-        missing = {kind.plural, f"{kind.plural}/status"} - served
+        needed = {kind.plural for kind in OWN_KINDS.values()}
+        missing = (needed | {f"{plural}/status" for plural in needed}) - served
         if missing:
+            files = sorted({f"-f crds/{GROUP}_{name.split('/')[0]}.yaml" for name in missing})
             raise Terminal(
-                f"the API server does not serve {' and '.join(sorted(missing))} of "
-                f"{kind.api_version}. To install the CRD, run: kubectl apply --server-side -f "
-                "crds/finetune.dev_finetunejobs.yaml",
+                f"the API server does not serve {' and '.join(sorted(missing))} of {API_VERSION}. "
+                f"To install the CRD, run: kubectl apply --server-side {' '.join(files)}",
                 reason=Reason.CRD_MISSING,
             )
 
@@ -119,7 +120,7 @@ class Kube:
 
         If objects are large, pages have fewer of them.
         """
-        path = _collection(kind, namespace)
+        path = KINDS[kind].path(namespace)
         limit = PageSize(size, first=size) if size else PageSize(PAGE)
         query: dict[str, str] = {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
@@ -170,7 +171,7 @@ class Kube:
         query |= {} if name else {"allowWatchBookmarks": "true"}
         query |= {"labelSelector": labels} if labels else {}
         return self.transport.stream(
-            _collection(kind, namespace),
+            KINDS[kind].path(namespace),
             query,
             seconds=WATCH_SECONDS + 30,
             silence=None if name else SILENCE_SECONDS,
@@ -180,10 +181,9 @@ class Kube:
 
     async def create(self, body: Object, *, fenced: bool = True) -> Object:
         """Create an object. Raises Conflict if the name is taken."""
-        namespace = body["metadata"]["namespace"]
         return await self._object(
             "POST",
-            KINDS[body["kind"]].path(namespace),
+            KINDS[body["kind"]].path(body["metadata"].get("namespace", "")),
             query={"fieldManager": FIELD_MANAGER},
             body=body,
             fenced=fenced,
@@ -252,18 +252,18 @@ class Kube:
             content_type="application/merge-patch+json",
         )
 
-    async def replace_status(self, job: Object, status: Object) -> Object:
+    async def replace_status(self, target: Object, status: Object) -> Object:
         """Replace the status of an object in the version that was read. Raises Conflict."""
-        identity = ("name", "namespace", "uid", "resourceVersion")
+        identity = target["metadata"].keys() & {"name", "namespace", "uid", "resourceVersion"}
         written = await self._object(
             "PUT",
-            path_of(job) + "/status",
+            path_of(target) + "/status",
             query={"fieldManager": FIELD_MANAGER},
             body={
-                "apiVersion": job["apiVersion"],
-                "kind": job["kind"],
-                "metadata": {key: job["metadata"][key] for key in identity},
-                "spec": job["spec"],
+                "apiVersion": target["apiVersion"],
+                "kind": target["kind"],
+                "metadata": {key: target["metadata"][key] for key in sorted(identity)},
+                "spec": target["spec"],
                 "status": status,
             },
         )
@@ -277,12 +277,6 @@ class Kube:
             # For example the page of a proxy: whether a write took effect is unknown.
             raise Transient(f"{method} {path}: not an object: {answer.get('message')}")
         return answer
-
-
-def _collection(kind: str, namespace: str) -> str:
-    """Return the path of the objects of a kind in a namespace, or in all namespaces."""
-    path = KINDS[kind].path(namespace)
-    return path if namespace else path.replace("/namespaces/", "", 1)
 
 
 def _trimmed(each: Object) -> Object:

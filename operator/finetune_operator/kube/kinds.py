@@ -4,15 +4,17 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 import finetune_api
+from finetune_api.crd.resources import RESOURCES
 from finetune_operator.types import Object
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """API version and plural of a kind."""
+    """API version, plural and scope of a kind."""
 
     api_version: str
     plural: str
+    namespaced: bool = True
     kind: str = ""
     """Name of the kind in the API, if it differs from the key in ``KINDS``."""
 
@@ -22,17 +24,27 @@ class Kind:
         group, _, version = self.api_version.rpartition("/")
         return group, version, self.plural
 
-    def path(self, namespace: str, name: str = "") -> str:
-        """Return the path of one object, or of the collection of a namespace."""
+    def path(self, namespace: str = "", name: str = "") -> str:
+        """Return the path of one object, or of a collection: of a namespace, or of all of them."""
         root = "/apis/" if "/" in self.api_version else "/api/"
-        path = f"{root}{self.api_version}/namespaces/{quote(namespace)}/{self.plural}"
+        place = f"namespaces/{quote(namespace)}/" if self.namespaced and namespace else ""
+        path = f"{root}{self.api_version}/{place}{self.plural}"
         return f"{path}/{quote(name)}" if name else path
 
 
+OWN_KINDS = {
+    resource.kind: Kind(
+        api_version=finetune_api.API_VERSION,
+        plural=resource.plural,
+        namespaced=resource.scope == "Namespaced",
+    )
+    for resource in RESOURCES
+}
+"""The kinds that the project defines."""
 FINETUNEJOB = finetune_api.KIND
 CORE_EVENT = "CoreEvent"
 KINDS = {
-    FINETUNEJOB: Kind(api_version=finetune_api.API_VERSION, plural=finetune_api.PLURAL),
+    **OWN_KINDS,
     "ConfigMap": Kind(api_version="v1", plural="configmaps"),
     "PersistentVolumeClaim": Kind(api_version="v1", plural="persistentvolumeclaims"),
     "Pod": Kind(api_version="v1", plural="pods"),
@@ -51,4 +63,4 @@ KINDS = {
 def path_of(body: Object) -> str:
     """Return the path of an object."""
     metadata = body["metadata"]
-    return KINDS[body["kind"]].path(metadata["namespace"], metadata["name"])
+    return KINDS[body["kind"]].path(metadata.get("namespace", ""), metadata["name"])

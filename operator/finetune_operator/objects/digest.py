@@ -19,8 +19,8 @@ def sha256(value: Any) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def job_version(job: Object) -> int:
-    """Return a number that identifies a FineTuneJob's contents except for its status.
+def own_version(body: Object) -> int:
+    """Return a number that identifies the contents of an object of our own kinds but its status.
 
     A write to the status does not change it: the resourceVersion and the field managers, which the
     API server updates on every write, are left out. So are the annotations, which nothing depends
@@ -28,8 +28,8 @@ def job_version(job: Object) -> int:
     """
     metadata = {
         key: value
-        for key, value in job["metadata"].items()
+        for key, value in body["metadata"].items()
         if key not in ("annotations", "managedFields", "resourceVersion")
     }
-    rest = {key: value for key, value in job.items() if key not in ("metadata", "status")}
+    rest = {key: value for key, value in body.items() if key not in ("metadata", "status")}
     return hash(sha256({**rest, "metadata": metadata}))

@@ -14,8 +14,6 @@ from finetune_operator.types import Object
 
 Values = Mapping[str, Any]
 NOTHING: Values = {}
-REPORTED = ("conditions", "summary", "eta")
-"""Fields that a report about a rejected write replaces; the others keep the planned values."""
 
 
 class AttemptView(NamedTuple):
@@ -130,8 +128,3 @@ def of(status: Values) -> StatusView:
 def volume_owners(status: Values) -> tuple[str, ...]:
     """Return ``StatusView.volume_owners`` alone, which is read for every child of a job."""
     return tuple(status.get("volumeOwners") or ())
-
-
-def with_report(status: Values, report: Values) -> Values:
-    """Return a planned status with the conditions of a report about a rejected write."""
-    return {**status, **{name: report.get(name) for name in REPORTED}}

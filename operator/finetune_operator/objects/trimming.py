@@ -9,7 +9,7 @@ then, only small fields are kept.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from finetune_api import KIND
+from finetune_api import API_VERSION
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
 from finetune_operator.objects.digest import sha256
@@ -33,7 +33,7 @@ DIGESTS = "digests"
 """Field of a trimmed ConfigMap: the digest of each value in ``data``, by key."""
 
 LABELS_DIGEST = "digest of all labels"
-"""The only label of a trimmed FineTuneJob; no valid label has this key."""
+"""The only label of a trimmed object of our own kinds; no valid label has this key."""
 _LABELS = (
     naming.JOB,
     naming.JOB_UID,
@@ -146,18 +146,23 @@ def metadata_fields(kind: str) -> Fields:
 
 
 def trimmed(each: Object) -> dict[str, Any]:
-    """Return an object with the fields that a snapshot uses, a FineTuneJob with spec and status.
+    """Return an object with the fields that a snapshot uses; ours keep spec and status.
 
     The result may share values with ``each``, which is not changed.
     """
     return fitted(reduced(each))[0]
 
 
+def is_own(body: Object) -> bool:
+    """Report whether an object is of one of our own kinds."""
+    return bool(body["apiVersion"] == API_VERSION)
+
+
 def reduced(each: Object) -> dict[str, Any]:
     """Return an object with the fields that a snapshot uses, however large they are."""
     kind = each["kind"]
     common = {"apiVersion": each["apiVersion"], "kind": kind, "metadata": _metadata(each)}
-    if kind == KIND:
+    if is_own(each):
         return {**each, **common}
     result = {**common, **_selected(each, FIELDS.get(kind, {}))}
     if kind in _CONDITIONS and (conditions := (result.get("status") or {}).get("conditions")):
@@ -178,8 +183,8 @@ def fitted(body: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 
 def _is_too_large(body: dict[str, Any], data: bytes) -> bool:
-    """Report whether a reduced object with these bytes must be shortened; a FineTuneJob never."""
-    if body["kind"] == KIND:
+    """Report whether a reduced object with these bytes must be shortened; one of ours never is."""
+    if is_own(body):
         return False
     if len(data) > MAX_BYTES:
         return True
@@ -233,7 +238,7 @@ def _cut(value: Any) -> Any:
 def _metadata(each: Object) -> dict[str, Any]:
     metadata = each["metadata"]
     result: dict[str, Any] = {key: metadata[key] for key in _METADATA if key in metadata}
-    if each["kind"] == KIND:
+    if is_own(each):
         # A user can set more than 1 MB of labels. A change of them causes a reconcile, no more.
         labels = metadata.get("labels")
         if labels and labels.keys() != {LABELS_DIGEST}:

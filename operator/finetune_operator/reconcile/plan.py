@@ -11,6 +11,7 @@ from datetime import datetime
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import index
+from finetune_operator.reconcile.confirmation import confirmation
 from finetune_operator.reconcile.report import report
 from finetune_operator.reconcile.steps import steps
 from finetune_operator.revisions.ledger import Ledger
@@ -18,7 +19,7 @@ from finetune_operator.revisions.target import resolve_target
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Plan, Snapshot
 
-__all__ = ["plan", "report"]
+__all__ = ["confirmation", "plan", "report"]
 
 
 def plan(snapshot: Snapshot, *, now: datetime) -> Plan:

@@ -1,6 +1,8 @@
 """The plan of a job about which nothing can be decided: its status says why."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import status_view
@@ -10,8 +12,18 @@ from finetune_operator.reconcile.conditions import SEE_READY, Position, conditio
 from finetune_operator.types import Plan, Snapshot
 
 
-def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -> Plan:
-    """Return a plan that only reports why nothing can be done: the previous status, Stalled."""
+def report(
+    snapshot: Snapshot,
+    *,
+    reason: Reason,
+    message: str,
+    now: datetime,
+    planned: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Return a plan that only reports why nothing can be done: the previous status, Stalled.
+
+    planned: a status whose other fields are written, instead of those of the previous one.
+    """
     before = status_view.of_job(snapshot.job)
     generation, previous = snapshot.job["metadata"]["generation"], before.conditions
     stalled = conditions(
@@ -40,11 +52,13 @@ def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -
         for type_, old in previous.items()
         if type_ not in replaced
     ]
+    reporting = {"conditions": reported, "summary": summary(message), "eta": None}
     status = {
         **snapshot.job.get("status", {}),
         "observedGeneration": generation,
-        "conditions": reported,
-        "summary": summary(message),
-        "eta": None,
+        **reporting,
     }
-    return Plan(status=status, events=transitions.events(before, status_view.of(status)))
+    return Plan(
+        status=status if planned is None else {**planned, **reporting},
+        events=transitions.events(before, status_view.of(status)),
+    )

@@ -18,26 +18,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.config import Settings
-from finetune_operator.kube.client import Kube
-from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
+from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects import naming, status_view
-from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.expected import expected
+from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import event_fields, pending_objects
-from finetune_operator.snapshot.reflector import METADATA_ONLY
 from finetune_operator.snapshot.scraper import PodMetrics
-from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.snapshot.targets import targets
-from finetune_operator.types import LISTS, Key, Object, Progress, Snapshot, Verification
+from finetune_operator.types import LISTS, Key, Object, Plan, Progress, Snapshot, Verification
 
 MAX_EVENTS = 100
-
-
-def utc_now() -> datetime:
-    """Return the current time."""
-    return datetime.now(UTC)
 
 
 @dataclass(kw_only=True)
@@ -52,11 +45,10 @@ class RecentEvents:
 class Reader:
     """See the module. Every method raises OperatorError."""
 
-    kube: Kube
-    store: ObjectStore
+    live: LiveReader
     metrics: PodMetrics
     settings: Settings
-    clock: Callable[[], datetime] = utc_now
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     recent: dict[Key, RecentEvents] = field(default_factory=dict)
 
@@ -73,17 +65,18 @@ class Reader:
         live: kinds that are read from the API server first; names: kind and name of further objects
         to read; created: uids of Jobs, see ``Snapshot.created``.
         """
-        await self._refresh(key, live)
+        store, own = self.live.store, self.live.store.watches.own
+        await self.live.refresh(key, live)
         for kind, name in names:
             if kind not in live:
-                await self._get(kind, (key[0], name))
-        job = self.store.job(key)
-        if job is None and FINETUNEJOB not in live:
-            await self._refresh(key, frozenset({FINETUNEJOB}))
-            job = self.store.job(key)
+                await self.live.get(kind, (key[0], name))
+        job = store.owner(key)
+        if job is None and own not in live:
+            await self.live.refresh(key, frozenset({own}))
+            job = store.owner(key)
         if job is None:
             return None
-        children: dict[str, Any] = self.store.children(key)
+        children: dict[str, Any] = store.children(key)
         await self._complete(key, job, children)
         snapshot = Snapshot(job=job, settings=self.settings, **children)
         values = self.metrics.latest(key, targets(snapshot))
@@ -101,64 +94,36 @@ class Reader:
         self.recent.pop(key, None)
         self.metrics.forget(key)
 
-    async def verify(self, name: tuple[str, str]) -> bool:
-        """Read a ConfigMap if its digests are unknown; return whether they are known now."""
-        if self.store.version("ConfigMap", name) == 0 or self.store.is_verified(name):
-            return False
-        await self._get("ConfigMap", name)
-        return self.store.is_verified(name)
+    async def complete(self, key: Key, plan: Plan) -> bool:
+        """Read what a plan depends on and the snapshot lacked; return whether there is news."""
+        revision = status_view.of(plan.status).revision
+        return revision is not None and await self._verify(key, revision)
 
-    async def _refresh(self, key: Key, kinds: Set[str]) -> None:
-        """Read the objects of some kinds with the label of a job into the store."""
+    def wait(self, key: Key, snapshot: Snapshot, plan: Plan) -> float:
+        """Return for how many seconds the execution of a plan waits for information; usually 0.
 
-        async def list_(kind: str) -> None:
-            version = max(
-                (version_of(each) for each in self.store.children(key)[LISTS[kind]]), default=0
-            )
-            listed = await self.kube.list(
-                kind,
-                key[0],
-                labels=f"{naming.JOB}={key[1]}",
-                metadata_only=kind in METADATA_ONLY,
-            )
-            for each in listed:
-                self.store.put(each)
-            self.store.retain(kind, {name_of(each) for each in listed}, version, key=key)
+        A plan that reports the endpoint as ready waits until the first scrape of the serving pod
+        ends. Users then find the verification result as soon as the job is Ready, and it needs no
+        write of its own.
+        """
+        before, after = status_view.of_job(snapshot.job), status_view.of(plan.status)
+        starts_serving = after.ready_reason == Reason.SERVING != before.ready_reason
+        return self.metrics.verification_due(key) if starts_serving else 0.0
 
-        async def jobs_then_pods() -> None:
-            # A pod list that is older than the Job list could show running pods of a finished Job.
-            # Its result would be missed, and so would a pod that survived the deletion of its Job.
-            for kind in ("Job", "Pod"):
-                if kind in kinds:
-                    await list_(kind)
-
-        others = (kind for kind in LISTS if kind in kinds - {"Job", "Pod"})
-        job = [self._get(FINETUNEJOB, key)] if FINETUNEJOB in kinds else []
-        await asyncio.gather(jobs_then_pods(), *map(list_, others), *job)
-
-    async def _get(self, kind: str, name: tuple[str, str]) -> Object | None:
-        """Read an object into the store, and return it; None if it does not exist."""
-        version = self.store.version(kind, name)
-        found = await self.kube.get(kind, *name)
-        if found is None:
-            self.store.evict(kind, name, version)
-            return None
-        # Without data, a ConfigMap would look like its metadata.
-        body = {"data": {}, **found} if kind == "ConfigMap" else found
-        self.store.put(body)
-        return trimmed(body)
+    async def _verify(self, key: Key, revision: str) -> bool:
+        return await self.live.verify((key[0], naming.revision_name(key[1], revision)))
 
     async def _complete(self, key: Key, job: Object, children: dict[str, Any]) -> None:
         """Add the objects of the ledger that the store lacks, though they exist."""
         for kind, name in expected(job):
             known = children[LISTS[kind]]
             if all(each["metadata"]["name"] != name for each in known):
-                found = await self._get(kind, (key[0], name))
+                found = await self.live.get(kind, (key[0], name))
                 if found is not None:
                     children[LISTS[kind]] = (*known, found)
         revision = status_view.of_job(job).revision
-        if revision and await self.verify((key[0], naming.revision_name(key[1], revision))):
-            children["configmaps"] = self.store.children(key)["configmaps"]
+        if revision and await self._verify(key, revision):
+            children["configmaps"] = self.live.store.children(key)["configmaps"]
 
     async def _events(self, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
         pending = [
@@ -175,7 +140,9 @@ class Reader:
         if self.monotonic() - recent.at >= delays.EVENTS:
             lists = await asyncio.gather(
                 *(
-                    self.kube.list(CORE_EVENT, key[0], fields=event_fields(each), limit=MAX_EVENTS)
+                    self.live.kube.list(
+                        CORE_EVENT, key[0], fields=event_fields(each), limit=MAX_EVENTS
+                    )
                     for each in pending
                 )
             )

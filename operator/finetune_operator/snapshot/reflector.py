@@ -21,11 +21,10 @@ from finetune_operator.kube.errors import Gone, OperatorError, Restored, Transie
 from finetune_operator.kube.kinds import KINDS
 from finetune_operator.objects.deployments import answering
 from finetune_operator.objects.jobs import pod_has_ended
-from finetune_operator.objects.naming import JOB
 from finetune_operator.snapshot import history
 from finetune_operator.snapshot.store import Name, ObjectStore, name_of, version_of
 from finetune_operator.telemetry import metrics
-from finetune_operator.types import LISTS, Key, Object
+from finetune_operator.types import Key, Object
 
 FIRST_DELAY_SECONDS, MOST_DELAY_SECONDS = 0.5, 8.0
 """Between two attempts, doubling; varied so that the watches of many kinds spread over time."""
@@ -34,12 +33,10 @@ WATCH_ATTEMPTS = 3
 PAGES_AT_ONCE = 2
 """Pages of lists, of any kinds, that are requested at once: the API server prepares one of them
 while the other one is stored. More would need more memory."""
-METADATA_ONLY = frozenset({"ConfigMap"})
-"""Kinds of which only the metadata is watched; a reconcile reads the object that it needs."""
 
 Notify = Callable[[Key, str, int, bool], None]
-"""Takes the key of a job, and of an object with news for it: kind, version, whether it is urgent:
-the object is gone, or will soon be gone with its result, or lets the job continue."""
+"""Takes the key of an owner, and of an object with news for it: kind, version, and whether it is
+urgent: the object is gone, or will soon be gone with its result, or lets the owner continue."""
 
 logger = logging.getLogger("finetune_operator.reflector")
 
@@ -79,7 +76,10 @@ class Reflector:
         names: set[Name] = set()
         version = 0
         pages = self.kube.pages(
-            self.kind, self.namespace, labels=JOB, metadata_only=self.kind in METADATA_ONLY
+            self.kind,
+            self.namespace,
+            labels=self.store.watches.label,
+            metadata_only=self.kind in self.store.watches.metadata_only,
         )
         async with aclosing(pages):
             while (listed := await self._store_next(pages, names)) is not None:
@@ -114,8 +114,8 @@ class Reflector:
                     self.kind,
                     self.namespace,
                     since=str(self._version),
-                    labels=JOB,
-                    metadata_only=self.kind in METADATA_ONLY,
+                    labels=self.store.watches.label,
+                    metadata_only=self.kind in self.store.watches.metadata_only,
                 )
                 async with aclosing(events):
                     async for event in events:
@@ -174,11 +174,11 @@ class Reflector:
 def reflectors(
     kube: Kube, store: ObjectStore, namespaces: Iterable[str], notify: Notify
 ) -> list[Reflector]:
-    """Return the reflectors of all kinds of children. namespaces: empty means all."""
+    """Return the reflectors of the owned kinds of a store. namespaces: empty means all."""
     turns = asyncio.Semaphore(PAGES_AT_ONCE)
     return [
         Reflector(kube=kube, store=store, kind=kind, namespace=each, notify=notify, turns=turns)
-        for kind in LISTS
+        for kind in store.watches.owned
         for each in (tuple(namespaces) or ("",))
     ]
 

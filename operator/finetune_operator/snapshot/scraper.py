@@ -28,8 +28,15 @@ Fetch = Callable[[str, int], Awaitable[bytes | None]]
 """Takes address and port of a pod; returns the text of its metrics, None if the scrape failed."""
 Value = Progress | Verification | float
 """The float is the share of the model that a starting pod has loaded."""
-Changed = Callable[[Key, Value | None], None]
-"""Takes the key of a job and the new value of one of its pods, None if there is none."""
+
+
+class Changed(Protocol):
+    """Is called with the key of a job of which a pod reports another value."""
+
+    def __call__(self, key: Key, *, urgent: bool) -> None:
+        """Record the change. urgent: whether the job may wait for it."""
+
+
 ScrapeKey = tuple[str, str, str]
 """Namespace and name of a FineTuneJob, and the kind of the target."""
 
@@ -146,7 +153,7 @@ class Scraper:
         due = now + delays.scrape(now - entry.since)
         self._queue.add_after(key, math.ceil(due / delays.TOGETHER) * delays.TOGETHER - now)
         if awaited or (value is not None and value != before):
-            changed(key[:2], value)
+            changed(key[:2], urgent=awaited or isinstance(value, Verification))
 
     async def _value(self, target: Target) -> Value | None:
         try:

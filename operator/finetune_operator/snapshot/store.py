@@ -1,12 +1,12 @@
-"""The objects of all jobs, as the watches and the responses to our own writes report them.
+"""The objects of one controller, as the watches and the responses to our own writes report them.
 
 Objects arrive in any order: from a list, from a watch, in the response to a write, in a live read.
 Within one kind, resourceVersions are ordered (Kubernetes 1.35 documents that; etcd always did it),
 so the newest version of an object wins. A deletion leaves a tombstone: what arrives later about the
 deleted version, or about an older one, is dropped. Versions of two kinds are never compared.
 
-Objects are trimmed (``objects.trimming``) and packed (``packing``). Only FineTuneJobs are kept
-whole.
+Objects are trimmed (``objects.trimming``) and packed (``packing``). Only those of our own kinds are
+kept whole.
 """
 
 import sys
@@ -17,14 +17,13 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_operator.kube.kinds import FINETUNEJOB
-from finetune_operator.objects import naming
-from finetune_operator.objects.digest import job_version
+from finetune_operator.objects.digest import own_version
 from finetune_operator.objects.encoding import encoded
 from finetune_operator.objects.trimming import DIGESTS, fitted, news, reduced
 from finetune_operator.snapshot.packing import Packing
+from finetune_operator.snapshot.watches import JOBS, Watches
 from finetune_operator.telemetry import metrics
-from finetune_operator.types import LISTS, Key, Object
+from finetune_operator.types import Key, Object
 
 TOMBSTONE_SECONDS = 600.0
 """For longer than a response or an event can be delayed."""
@@ -47,9 +46,13 @@ class _Entry:
 class ObjectStore:
     """See the module. Tests replace ``clock``."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._entries: dict[str, dict[Name, _Entry]] = {kind: {} for kind in (FINETUNEJOB, *LISTS)}
+    def __init__(
+        self, watches: Watches = JOBS, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.watches, self._clock = watches, clock
+        self._entries: dict[str, dict[Name, _Entry]] = {
+            kind: {} for kind in (watches.own, *watches.owned)
+        }
         self._children: dict[Key, list[tuple[str, Name]]] = {}
         """Sorted; a set of as many elements would need four times the memory."""
         self._packings = {kind: Packing() for kind in self._entries}
@@ -60,8 +63,8 @@ class ObjectStore:
     def put(self, each: Object) -> tuple[Key, ...]:
         """Store an object, unless a newer version or its deletion is known.
 
-        Return the keys of the jobs for which it contains news: the job in its label, and the job
-        that was in its label before.
+        Return the keys of the owners for which it contains news: the owner in its label, and the
+        owner that was in its label before.
         """
         kind, name, version = each["kind"], name_of(each), version_of(each)
         known = self._entries[kind].get(name)
@@ -73,23 +76,23 @@ class ObjectStore:
             return ()
         if version <= self._tombstones.get((kind, name), (0, 0.0))[0]:
             return ()
-        key = _key_of(each)
+        key = self._key_of(each)
         if key is None:
             return self._remove(kind, name, version)
         if siblings := self._children.get(key):
-            # All objects of a job share one key in memory.
+            # All objects of an owner share one key in memory.
             of_kind, first = siblings[0]
             key = self._entries[of_kind][first].key
         body, plain = _trimmed(each)
         entry = _Entry(
             version=version,
             key=key,
-            content=_content(body, plain),
+            content=self._content(body, plain),
             verified=DIGESTS in body,
             packed=self._packings[kind].pack(plain),
         )
         self._entries[kind][name] = entry
-        if kind != FINETUNEJOB:
+        if kind != self.watches.own:
             if known is not None and known.key != key:
                 self._unlink(known.key, kind, name)
             if known is None or known.key != key:
@@ -103,7 +106,7 @@ class ObjectStore:
     def remove(self, each: Object) -> tuple[Key, ...]:
         """Remove an object that was deleted, or lost its label, in the version of ``each``.
 
-        Return the keys of the jobs for which that is news.
+        Return the keys of the owners for which that is news.
         """
         return self._remove(each["kind"], name_of(each), version_of(each))
 
@@ -126,7 +129,7 @@ class ObjectStore:
         namespace: str = "",
         key: Key | None = None,
     ) -> tuple[Key, ...]:
-        """Remove the objects that are not in a complete list; return the keys of their jobs.
+        """Remove the objects that are not in a complete list; return the keys of their owners.
 
         version: of the list; newer objects stay. namespace, key: to which the list was restricted.
         """
@@ -140,13 +143,13 @@ class ObjectStore:
         ]
         return tuple(each for name in gone for each in self._remove(kind, name, version))
 
-    def jobs(self) -> list[Key]:
-        """Return the keys of all FineTuneJobs."""
-        return list(self._entries[FINETUNEJOB])
+    def own_keys(self) -> list[Key]:
+        """Return the keys of all objects of our own kind."""
+        return list(self._entries[self.watches.own])
 
-    def job(self, key: Key) -> Object | None:
-        """Return a FineTuneJob, or None."""
-        return self.get(FINETUNEJOB, key)
+    def owner(self, key: Key) -> Object | None:
+        """Return the object of our own kind with a key, or None."""
+        return self.get(self.watches.own, key)
 
     def get(self, kind: str, name: Name) -> Object | None:
         """Return an object, or None."""
@@ -159,16 +162,31 @@ class ObjectStore:
         return 0 if known is None else known.version
 
     def children(self, key: Key) -> dict[str, tuple[Object, ...]]:
-        """Return the objects with the label of a job, by their field in ``Snapshot``."""
-        found: dict[str, list[Object]] = {field: [] for field in LISTS.values()}
+        """Return the objects with the label of an owner, by their field in the snapshot."""
+        fields = self.watches.owned
+        found: dict[str, list[Object]] = {field: [] for field in fields.values()}
         for kind, name in self._children.get(key, ()):
-            found[LISTS[kind]].append(self._unpacked(kind, self._entries[kind][name]))
+            found[fields[kind]].append(self._unpacked(kind, self._entries[kind][name]))
         return {field: tuple(objects) for field, objects in found.items()}
 
     def is_verified(self, name: Name) -> bool:
         """Report whether the digests of a ConfigMap's data are known."""
         known = self._entries["ConfigMap"].get(name)
         return known is not None and known.verified
+
+    def _key_of(self, each: Object) -> Key | None:
+        key = self.watches.key_of(each)
+        return None if key is None else (sys.intern(key[0]), sys.intern(key[1]))
+
+    def _content(self, body: dict[str, Any], plain: bytes) -> int:
+        """Return a number that depends on uid and on everything that a reconcile uses.
+
+        body: a trimmed object without its version; plain: its bytes.
+        """
+        if body["kind"] == self.watches.own:
+            return own_version(body)
+        used = news(body)
+        return hash(plain if used is body else encoded(used))
 
     def _names(self, kind: str, key: Key) -> list[Name]:
         return [name for of_kind, name in self._children.get(key, ()) if of_kind == kind]
@@ -181,7 +199,7 @@ class ObjectStore:
         if known is None:
             return ()
         del self._entries[kind][name]
-        if kind != FINETUNEJOB:
+        if kind != self.watches.own:
             self._unlink(known.key, kind, name)
         return (known.key,)
 
@@ -204,15 +222,15 @@ class ObjectStore:
     def _unlink(self, key: Key, kind: str, name: Name) -> None:
         children = self._children[key]
         removed = children.pop(bisect_left(children, (kind, name)))
-        assert removed == (kind, name), "every object of a job must be in its list"
+        assert removed == (kind, name), "every object of an owner must be in its list"
         if not children:
             del self._children[key]
 
 
 def name_of(each: Object) -> Name:
-    """Return namespace and name of an object."""
+    """Return namespace (empty if the object is cluster-scoped) and name of an object."""
     # The keys and names of thousands of objects share few namespaces.
-    return sys.intern(each["metadata"]["namespace"]), each["metadata"]["name"]
+    return sys.intern(each["metadata"].get("namespace", "")), each["metadata"]["name"]
 
 
 def version_of(each: Object) -> int:
@@ -225,24 +243,3 @@ def _trimmed(each: Object) -> tuple[dict[str, Any], bytes]:
     body = reduced(each)
     del body["metadata"]["resourceVersion"]
     return fitted(body)
-
-
-def _content(body: dict[str, Any], plain: bytes) -> int:
-    """Return a number that depends on uid and on everything that a reconcile uses.
-
-    body: a trimmed object without its version; plain: its bytes.
-    """
-    if body["kind"] == FINETUNEJOB:
-        return job_version(body)
-    used = news(body)
-    return hash(plain if used is body else encoded(used))
-
-
-def _key_of(each: Object) -> Key | None:
-    """Return the key of the job in the label of an object, None without the label."""
-    if each["kind"] == FINETUNEJOB:
-        return name_of(each)
-    name = (each["metadata"].get("labels") or {}).get(naming.JOB)
-    if name is None:
-        return None
-    return sys.intern(each["metadata"]["namespace"]), sys.intern(name)

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.status_view import RevisionView
 from finetune_operator.telemetry.metrics import REGISTRY
-from finetune_operator.types import Object, Plan, Snapshot
+from finetune_operator.types import Key, Object, Plan, Snapshot
 
 _STAGE_SECONDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400, 259200)
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
@@ -62,41 +62,42 @@ class JobMetrics(Collector):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._samples: Callable[[], Iterable[JobSample]] = tuple
+        self._samples: dict[Key, JobSample] = {}
         self._gpu_seconds: dict[tuple[str, str], float] = {}
 
-    def read_from(self, samples: Callable[[], Iterable[JobSample]]) -> None:
-        """Set the function that returns the samples of all jobs."""
-        self._samples = samples
-
-    def sample(
-        self, previous: JobSample | None, namespace: str, pods: Iterable[Object], status: Object
-    ) -> JobSample:
-        """Account for the time since the previous sample of a job; return the new sample."""
-        self.account(previous)
-        return JobSample(
-            namespace=namespace,
+    def observed(self, key: Key, snapshot: Snapshot, status: Object) -> None:
+        """Record the state of a job after a reconcile."""
+        self.forget(key)
+        self._samples[key] = JobSample(
+            namespace=key[0],
             reason=status_view.of(status).ready_reason,
-            gpus=sum(map(_holds_serving_gpu, pods)),
+            gpus=sum(map(_holds_serving_gpu, snapshot.pods)),
             at=self._clock(),
         )
 
-    def account(self, sample: JobSample | None) -> None:
+    def written(self, snapshot: Snapshot, plan: Plan) -> None:
+        """Count the attempts and GPU-seconds that a written status reports for the first time."""
+        seconds = _count(snapshot, plan)
+        if seconds:
+            self._add(str(snapshot.job["metadata"]["namespace"]), "training", seconds)
+
+    def forget(self, key: Key) -> None:
+        """Forget a job, after accounting for the time since it was observed."""
+        if (sample := self._samples.pop(key, None)) is not None:
+            self._account(sample)
+
+    def _account(self, sample: JobSample) -> None:
         """Add the GPU-seconds of a job's serving pods up to now."""
-        if sample is not None and sample.gpus:
+        if sample.gpus:
             now = self._clock()
             self._add(sample.namespace, "serving", sample.gpus * (now - sample.at))
             sample.at = now
 
-    def add_training(self, namespace: str, seconds: float) -> None:
-        """Add GPU-seconds that a trainer reported."""
-        self._add(namespace, "training", seconds)
-
     def collect(self) -> Iterable[Metric]:
         """Return the metrics, for prometheus-client."""
         counts: dict[tuple[str, str], int] = {}
-        for sample in self._samples():
-            self.account(sample)
+        for sample in self._samples.values():
+            self._account(sample)
             labels = sample.namespace, sample.reason
             counts[labels] = counts.get(labels, 0) + 1
         jobs = GaugeMetricFamily(
@@ -124,18 +125,12 @@ JOB_METRICS = JobMetrics()
 REGISTRY.register(JOB_METRICS)
 
 
-def count_status_write(
-    snapshot: Snapshot, plan: Plan, job_metrics: JobMetrics = JOB_METRICS
-) -> None:
-    """Count the attempts and GPU-seconds that a written status reports for the first time."""
+def _count(snapshot: Snapshot, plan: Plan) -> int:
+    """Count the attempts that a status reports for the first time; return its new GPU-seconds."""
     old = tuple(status_view.of_job(snapshot.job).revisions())
     new = tuple(status_view.of(plan.status).revisions())
     before = {revision.name: revision.gpu_seconds for revision in old}
     namespace = str(snapshot.job["metadata"]["namespace"])
-    if seconds := sum(
-        max(revision.gpu_seconds - before.get(revision.name, 0), 0) for revision in new
-    ):
-        job_metrics.add_training(namespace, seconds)
     counted = _terminated_attempts(old)
     for attempt, (outcome, reason) in _terminated_attempts(new).items():
         if attempt in counted:
@@ -145,6 +140,7 @@ def count_status_write(
         if outcome == "Completed":
             for duration in _durations(snapshot.jobs, (revision, stage, str(number))):
                 STAGE_SECONDS.labels(stage).observe(duration)
+    return sum(max(revision.gpu_seconds - before.get(revision.name, 0), 0) for revision in new)
 
 
 def _holds_serving_gpu(pod: Object) -> bool:

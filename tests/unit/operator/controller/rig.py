@@ -10,16 +10,26 @@ from tests.fakes.pod_metrics import FakePodMetrics
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Images, Settings
 from finetune_operator.controller.apply import PlanExecutor
-from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
+from finetune_operator.controller.resync import Resync
+from finetune_operator.controller.running import RunningKind
 from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.kube.errors import OperatorError
 from finetune_operator.kube.recorder import Recorder
+from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.telemetry.job_metrics import JobMetrics
-from finetune_operator.types import Create, Plan, Snapshot
+from finetune_operator.types import (
+    UNCONFIRMED,
+    Confirmation,
+    Create,
+    Object,
+    Plan,
+    Snapshot,
+)
 
 KEY = ("a", "demo")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,8 +56,20 @@ class StubPlanner:
             requeue_after=self.requeue_after,
         )
 
-    def report(self, snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -> Plan:
-        return Plan(status={**snapshot.job["status"], "conditions": [condition(reason)]})
+    def confirmation(self, snapshot: Snapshot, plan: Plan) -> Confirmation:
+        return UNCONFIRMED
+
+    def report(
+        self,
+        snapshot: Snapshot,
+        *,
+        reason: Reason,
+        message: str,
+        now: datetime,
+        planned: Object | None = None,
+    ) -> Plan:
+        before = planned or snapshot.job["status"]
+        return Plan(status={**before, "conditions": [condition(reason)]})
 
 
 class Rig:
@@ -56,11 +78,12 @@ class Rig:
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.kube, self.planner = MemoryKube(*objects), StubPlanner()
         self.delays: list[float] = []
-        self.metrics = FakePodMetrics()
+        self.metrics, self.job_metrics = FakePodMetrics(), JobMetrics()
+        self.store = ObjectStore()
         self.reconciler = Reconciler(
+            store=self.store,
             reader=Reader(
-                kube=self.kube,
-                store=ObjectStore(),
+                live=LiveReader(kube=self.kube, store=self.store),
                 metrics=self.metrics,
                 settings=CONFIG,
                 clock=lambda: NOW,
@@ -68,11 +91,18 @@ class Rig:
             executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="pod")),
             planner=self.planner,
             clock=lambda: NOW,
-            job_metrics=JobMetrics(),
+            telemetry=self.job_metrics,
         )
         self.controller = Controller(
             reconciler=self.reconciler, queue=WorkQueue("test", call_later=self._delay)
         )
+
+    @property
+    def running(self) -> RunningKind:
+        """The controller as a part of the process, without reflectors."""
+        recheck = self.controller.recheck
+        resync = Resync(kube=self.kube, store=self.store, namespaces=(), recheck=recheck)
+        return RunningKind(controller=self.controller, resync=resync, reflectors=())
 
     def _delay(self, seconds: float, callback: Callable[[], None]) -> "Rig":
         self.delays.append(seconds)
@@ -83,7 +113,7 @@ class Rig:
 
     async def reconcile(self) -> str:
         """Reconcile once with a full read; return the result."""
-        self.reconciler.distrust(KEY, ALL_KINDS)
+        self.reconciler.distrust(KEY, JOBS.kinds)
         return await self.reconcile_cached()
 
     async def reconcile_cached(self) -> str:

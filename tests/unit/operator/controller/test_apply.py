@@ -20,15 +20,15 @@ from finetune_operator.controller.apply import (
     needs_writes,
     writes_status,
 )
-from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.kube.client import FIELD_MANAGER
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects import naming
 from finetune_operator.objects.contents import without_empty
+from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.telemetry.metrics import REGISTRY
+from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.types import (
     INDEPENDENT_KINDS,
     Apply,
@@ -46,8 +46,9 @@ EVENT = Event(type="Normal", reason="Preparing", message="preparing")
 
 
 async def read(kube: MemoryKube) -> Snapshot:
-    reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics(), settings=CONFIG)
-    snapshot = await reader.read(("a", "demo"), live=ALL_KINDS)
+    live = LiveReader(kube=kube, store=ObjectStore())
+    reader = Reader(live=live, metrics=FakePodMetrics(), settings=CONFIG)
+    snapshot = await reader.read(("a", "demo"), live=JOBS.kinds)
     assert snapshot is not None
     return snapshot
 
@@ -344,25 +345,6 @@ async def test_a_plan_writes_the_status_if_a_value_changes(
 ) -> None:
     snapshot = await read(MemoryKube(job(**old)))
     assert writes_status(snapshot, Plan(status=new)) is written
-
-
-async def test_a_written_status_counts_the_attempts_that_it_ends() -> None:
-    """As finetune_stage_outcomes_total."""
-    labels = {"job_namespace": "a", "stage": "merge", "outcome": "Failed", "reason": "OutOfMemory"}
-    before, after = (
-        {"revisions": [{"revision": "r1", "stages": [{"stage": "merge", "attempt": 1, **more}]}]}
-        for more in ({"outcome": "Running"}, {"outcome": "Failed", "reason": "OutOfMemory"})
-    )
-    kube = MemoryKube(job(**before))
-
-    def count() -> float:
-        return REGISTRY.get_sample_value("finetune_stage_outcomes_total", labels) or 0.0
-
-    start = count()
-    await execute(kube, await read(kube), Plan(status=after))
-    assert count() == start + 1
-    await execute(kube, await read(kube), Plan(status=after))
-    assert count() == start + 1
 
 
 async def test_a_change_of_the_status_alone_causes_no_apply() -> None:

@@ -15,7 +15,7 @@ from finetune_operator.controller.controller import (
 )
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.types import Apply, Create, Patch, Plan, Progress, Verification
+from finetune_operator.types import Apply, Create, Patch, Plan
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_a_job_at_rest_is_not_requeued(rig: Rig) -> None:
     rig.planner.requeue_after = None
     assert await rig.reconcile() == "success"
     assert rig.delays == []
-    assert KEY in rig.reconciler.jobs
+    assert KEY in rig.reconciler.memories
 
 
 async def test_a_deleted_job_is_forgotten_and_not_requeued(rig: Rig) -> None:
@@ -88,7 +88,7 @@ async def test_a_deleted_job_is_forgotten_and_not_requeued(rig: Rig) -> None:
     del rig.kube.objects["FineTuneJob", "a", "demo"]
     assert await rig.reconcile() == "success"
     assert rig.delays == []
-    assert rig.reconciler.jobs == {}
+    assert rig.reconciler.memories == {}
 
 
 async def test_a_conflict_requeues_at_once(rig: Rig) -> None:
@@ -166,11 +166,11 @@ async def test_workers_process_keys_until_stop(rig: Rig) -> None:
     running = asyncio.create_task(rig.controller.run())
     rig.controller.queue.add(KEY)
     await asyncio.wait_for(created.wait(), 5)
-    assert Health(rig.controller, []).failure_reason() is None
+    assert Health([rig.running]).failure_reason() is None
     await rig.controller.stop()
     await asyncio.wait_for(running, 5)
-    assert Health(rig.controller, []).failure_reason() is None
-    assert rig.reconciler.jobs == {}
+    assert Health([rig.running]).failure_reason() is None
+    assert rig.reconciler.memories == {}
 
 
 async def test_only_the_leader_enqueues_keys(rig: Rig) -> None:
@@ -192,9 +192,8 @@ async def test_another_value_of_a_pod_wakes_its_job(
     monkeypatch.setattr(Controller, "stopped", False)
     await rig.reconcile()
     rig.controller.queue.clear()
-    verified = Verification(pod="p", build="b", outcome="Verified")
-    for value in (Progress(pod="p", ratio=0.5), verified, None):
-        rig.controller.wake(KEY, value)
+    for urgent in (False, True):
+        rig.controller.wake(KEY, urgent=urgent)
         assert rig.controller.queue.pop() == KEY
         rig.controller.queue.done(KEY)
 
@@ -216,7 +215,7 @@ async def test_the_first_report_of_an_endpoint_waits_for_the_verification_result
     assert rig.delays == [pytest.approx(2.0, rel=0.06)], "however long it has waited"
     assert ("ConfigMap", "a", "later") not in rig.kube.objects
     rig.metrics.due = 0.0
-    rig.controller.wake(KEY, None)
+    rig.controller.wake(KEY, urgent=True)
     await rig.process()
     assert rig.reason() == "Serving"
     assert ("ConfigMap", "a", "later") in rig.kube.objects
@@ -235,8 +234,8 @@ async def test_an_endpoint_that_serves_does_not_wait_for_another_verification(ri
 def test_a_stuck_worker_is_unhealthy(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Controller, "alive", True)
     monkeypatch.setattr(rig.controller.queue, "longest", lambda: 301.0)
-    expected = "a worker has been reconciling one job for 301 s"
-    assert Health(rig.controller, []).failure_reason() == expected
+    expected = "a worker has been reconciling one FineTuneJob for 301 s"
+    assert Health([rig.running]).failure_reason() == expected
 
 
 async def test_an_error_outside_of_reconciles_ends_the_controller(

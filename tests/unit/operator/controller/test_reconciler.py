@@ -9,9 +9,10 @@ from tests.unit.operator.controller.rig import CONFIG, KEY, NOW, Rig
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.controller.reconciler import MOST_NEWS
-from finetune_operator.kube.errors import Terminal
+from finetune_operator.kube.errors import Terminal, Transient
 from finetune_operator.objects import status_view
 from finetune_operator.snapshot.store import version_of
+from finetune_operator.telemetry.metrics import REGISTRY
 from finetune_operator.types import Apply, Create, Plan, Snapshot
 
 
@@ -57,7 +58,7 @@ async def test_a_plan_without_a_status_write_is_confirmed_by_reading_the_job(rig
     await rig.reconcile_cached()
     gone = rig.kube.objects.pop(("ConfigMap", "a", "c"))
     del rig.kube.objects["FineTuneJob", "a", "demo"]
-    rig.reconciler.reader.store.remove(gone)
+    rig.store.remove(gone)
     rig.reconciler.changed(KEY, "ConfigMap", 99)
     before = list(rig.kube.calls)
     assert await rig.process() == "success"
@@ -69,7 +70,7 @@ async def test_a_live_read_without_news_confirms_the_plan_without_another(
 ) -> None:
     await rig.reconcile()
     await rig.reconcile_cached()
-    rig.reconciler.reader.store.remove(rig.kube.objects.pop(("ConfigMap", "a", "c")))
+    rig.store.remove(rig.kube.objects.pop(("ConfigMap", "a", "c")))
     rig.reconciler.changed(KEY, "ConfigMap", 99)
     plans = planned(rig, monkeypatch)
     reads = rig.kube.reads
@@ -99,11 +100,11 @@ async def test_a_second_reconcile_writes_nothing(rig: Rig) -> None:
 
 async def test_the_events_of_own_writes_are_no_news(rig: Rig) -> None:
     """Whether they arrive before the response or after it."""
-    store = rig.reconciler.reader.store
+    store = rig.store
     await rig.reconcile()
     for kind, name in (("FineTuneJob", "demo"), ("ConfigMap", "c")):
         assert store.put(rig.kube.objects[kind, "a", name]) == ()
-    memory = rig.reconciler.jobs[KEY]
+    memory = rig.reconciler.memories[KEY]
     rig.planner.step = 2
 
     def fault(verb: str, kind: str, name: str) -> None:
@@ -135,7 +136,7 @@ async def test_the_record_of_changes_is_limited(rig: Rig, monkeypatch: pytest.Mo
     await rig.reconcile()
     for version in range(2 * MOST_NEWS):
         rig.reconciler.changed(KEY, "Pod", version)
-    assert len(rig.reconciler.jobs[KEY].news) == MOST_NEWS
+    assert len(rig.reconciler.memories[KEY].news) == MOST_NEWS
     plans = planned(rig, monkeypatch)
     await rig.process()
     assert len(plans) == 1
@@ -144,26 +145,44 @@ async def test_the_record_of_changes_is_limited(rig: Rig, monkeypatch: pytest.Mo
 async def test_a_recreated_job_inherits_nothing(rig: Rig) -> None:
     rig.reject(Terminal("exceeded quota: gpu", reason=Reason.QUOTA_EXCEEDED))
     await rig.reconcile()
-    earlier = rig.reconciler.jobs[KEY]
+    earlier = rig.reconciler.memories[KEY]
     assert earlier.rejection is not None
     again = job()
     again["metadata"] |= {"uid": "uid-of-the-second", "resourceVersion": "99"}
     rig.kube.objects["FineTuneJob", "a", "demo"] = again
     rig.reject(None)
     await rig.reconcile()
-    assert rig.reconciler.jobs[KEY] is not earlier
-    assert rig.reconciler.jobs[KEY].uid == "uid-of-the-second"
+    assert rig.reconciler.memories[KEY] is not earlier
+    assert rig.reconciler.memories[KEY].uid == "uid-of-the-second"
     assert rig.reason() == "Preparing"
 
 
-async def test_forgetting_a_job_removes_its_only_record(rig: Rig) -> None:
+async def test_forgetting_a_job_removes_its_record_and_its_metrics(rig: Rig) -> None:
     await rig.reconcile()
-    memory = rig.reconciler.jobs[KEY]
-    assert memory.sample is not None
+    jobs, _ = rig.job_metrics.collect()
+    assert [sample.value for sample in jobs.samples] == [1]
     rig.reconciler.forget_all()
-    assert rig.reconciler.jobs == {}
-    jobs, _ = rig.reconciler.job_metrics.collect()
+    assert rig.reconciler.memories == {}
+    jobs, _ = rig.job_metrics.collect()
     assert jobs.samples == []
+
+
+async def test_a_written_status_counts_the_attempts_that_it_ends(rig: Rig) -> None:
+    """As finetune_stage_outcomes_total, also if an action fails after the status was written."""
+    labels = {"job_namespace": "a", "stage": "merge", "outcome": "Failed", "reason": "OutOfMemory"}
+    attempt = {"stage": "merge", "attempt": 1, "outcome": "Failed", "reason": "OutOfMemory"}
+    status = {"revisions": [{"revision": "r1", "stages": [attempt]}]}
+
+    def count() -> float:
+        return REGISTRY.get_sample_value("finetune_stage_outcomes_total", labels) or 0.0
+
+    planned = Plan(status=status, actions=(Create(object=child("ConfigMap", "c")),))
+    rig.planner.plan = lambda *_, **__: planned  # type: ignore[method-assign]
+    rig.reject(Transient("down"))
+    start = count()
+    for _ in range(2):
+        await rig.reconcile()
+        assert count() == start + 1
 
 
 async def test_an_apply_is_remembered_for_its_job(rig: Rig, monkeypatch: Any) -> None:
@@ -176,7 +195,7 @@ async def test_an_apply_is_remembered_for_its_job(rig: Rig, monkeypatch: Any) ->
 
     monkeypatch.setattr(rig.planner, "plan", plan)
     await rig.reconcile()
-    assert [*rig.reconciler.jobs[KEY].applied] == [("Service", "s")]
+    assert [*rig.reconciler.memories[KEY].applied] == [("Service", "s")]
     await rig.reconcile_cached()
     reads = rig.kube.reads
     await rig.reconcile_cached()

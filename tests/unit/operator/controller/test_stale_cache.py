@@ -15,10 +15,12 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
 from tests.fakes.lagging_operator import KINDS, LaggingOperator
 
-from finetune_operator.controller import confirmation
+from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import PIPELINE
+from finetune_operator.reconcile.confirmation import confirmation
+from finetune_operator.types import UNCONFIRMED, Confirmation
 
 ALL_BUT_THE_JOB = dict.fromkeys(set(KINDS) - {FINETUNEJOB}, 1000)
 
@@ -130,7 +132,7 @@ CASES = {
         late={naming.VOLUME: 1},
         harmed=lambda cluster: cluster.status["conditions"][0]["reason"] == "VolumeLost",
     ),
-    "job": Case(
+    "owner": Case(
         before=controllers.run_all,
         happens=delete_a_policy_and_the_job,
         late={FINETUNEJOB: 1},
@@ -155,17 +157,17 @@ def harmed(case: Case) -> bool:
 @pytest.mark.parametrize("cause", CASES)
 def test_a_confirmation_prevents_harm(cause: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not harmed(CASES[cause])
-    confirmed, causes = confirmation.of, []
+    confirmed, causes = Reconciler._confirmation, []
 
-    def without(*plan: Any, **how: Any) -> confirmation.Confirmation:
-        found = confirmed(*plan, **how)
+    def without(*plan: Any) -> Confirmation:
+        found = confirmed(*plan)
         causes.append(found.cause)
-        return confirmation.NONE if found.cause == cause else found
+        return UNCONFIRMED if found.cause == cause else found
 
-    monkeypatch.setattr(confirmation, "of", without)
+    monkeypatch.setattr(Reconciler, "_confirmation", without)
     assert harmed(CASES[cause]), causes
 
 
 def test_each_confirmation_has_a_case() -> None:
-    named = set(re.findall(r'Confirmation\("(\w+)"', inspect.getsource(confirmation.of)))
-    assert named | {stage.name for stage in PIPELINE if stage.gpu} == set(CASES)
+    named = set(re.findall(r'Confirmation\("(\w+)"', inspect.getsource(confirmation)))
+    assert named | {"owner"} | {stage.name for stage in PIPELINE if stage.gpu} == set(CASES)

@@ -1,5 +1,6 @@
 """Requests of the client, and the handling of responses, against an HTTP server."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -110,8 +111,9 @@ async def test_a_status_is_replaced_in_the_version_that_was_read(
 
 async def test_a_missing_crd_is_reported_with_the_remediation(kube: Kube, server: Server) -> None:
     server.responds(404, {"message": "not found"})
-    with pytest.raises(Terminal, match="install the CRD"):
-        await kube.require_crd()
+    command = "kubectl apply --server-side -f crds/finetune.dev_finetunejobs.yaml"
+    with pytest.raises(Terminal, match=re.escape(command)):
+        await kube.require_crds()
 
 
 def _identity() -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fakes.apiserver import Cluster, copied, merge
 
-from finetune_operator.objects.digest import job_version, sha256
+from finetune_operator.objects.digest import own_version, sha256
 
 WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
     "status": {"status": {"observedGeneration": 7}},
@@ -32,13 +32,13 @@ def changed(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_change_without_effect_keeps_the_version(name: str) -> None:
     job, other = changed(WITHOUT_EFFECT[name])
     assert job != other
-    assert job_version(job) == job_version(other)
+    assert own_version(job) == own_version(other)
 
 
 @pytest.mark.parametrize("name", WITH_EFFECT)
 def test_change_with_effect_changes_the_version(name: str) -> None:
     job, other = changed(WITH_EFFECT[name])
-    assert job_version(job) != job_version(other)
+    assert own_version(job) != own_version(other)
 
 
 def test_digest_does_not_depend_on_the_order_of_keys() -> None:

@@ -9,11 +9,12 @@ from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_operator import delays
-from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.objects.trimming import DIGESTS
+from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import pending_objects
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.types import Object, Progress, Snapshot, Verification
 
 KEY = ("a", "demo")
@@ -27,8 +28,7 @@ class Reading:
         self.kube, self.store = MemoryKube(*objects), ObjectStore()
         self.now = CREATED + timedelta(hours=1)
         self.reader = Reader(
-            kube=self.kube,
-            store=self.store,
+            live=LiveReader(kube=self.kube, store=self.store),
             metrics=metrics or FakePodMetrics(),
             settings=CONFIG,
             clock=lambda: self.now,
@@ -94,7 +94,7 @@ async def test_a_deleted_job_is_evicted_by_a_live_read() -> None:
     reading.kube.objects.clear()
     assert await reading.reader.read(KEY) is not None
     assert await reading.reader.read(KEY, live={"FineTuneJob"}) is None
-    assert reading.store.jobs() == []
+    assert reading.store.own_keys() == []
 
 
 async def test_a_live_read_costs_one_get_and_eight_lists_and_evicts_what_is_gone() -> None:
@@ -102,7 +102,7 @@ async def test_a_live_read_costs_one_get_and_eight_lists_and_evicts_what_is_gone
     del reading.kube.objects["Job", "a", "gone"]
     reading.kube._store(child("Service", "s"))
     reads = reading.kube.reads
-    snapshot = await reading.read(live=ALL_KINDS)
+    snapshot = await reading.read(live=JOBS.kinds)
     assert reading.kube.reads == reads + 9
     found = [each["metadata"]["name"] for each in (*snapshot.pods, *snapshot.services)]
     assert (found, snapshot.jobs) == (["p", "s"], ())

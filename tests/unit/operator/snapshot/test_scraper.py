@@ -15,7 +15,6 @@ from finetune_operator.snapshot.scraper import (
     NAMESPACE_WORKERS,
     WORKERS,
     Scraper,
-    Value,
 )
 from finetune_operator.snapshot.targets import Target
 from finetune_operator.types import Key, Progress
@@ -59,7 +58,7 @@ class Pods:
         values = self.scraper.latest(key, targets)
         return [value.global_step for value in values if isinstance(value, Progress)]
 
-    def record(self, key: Key, value: Value | None) -> None:
+    def record(self, key: Key, *, urgent: bool) -> None:
         self.changed.append(key)
 
     async def during(self, test: Awaitable[None]) -> None:
@@ -240,7 +239,7 @@ async def test_a_defect_does_not_end_the_workers(caplog: pytest.LogCaptureFixtur
         raise RuntimeError
 
     scraper = Scraper(WorkQueue[Any]("scrapes"), fetch=fetch)
-    running = asyncio.create_task(scraper.run(changed=lambda key, value: None))
+    running = asyncio.create_task(scraper.run(changed=lambda key, *, urgent: None))
     scraper.latest(KEY, [target()])
     await asyncio.wait_for(failed.wait(), 5)
     await asyncio.sleep(0)

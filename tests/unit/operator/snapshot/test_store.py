@@ -150,7 +150,7 @@ def test_a_status_write_is_no_news_about_its_job() -> None:
     assert store.put(first) == (KEY,)
     first["metadata"] |= {"resourceVersion": "2", "managedFields": [{"manager": "x"}]}
     assert store.put({**first, "status": {"summary": "x"}}) == ()
-    found = store.job(KEY)
+    found = store.owner(KEY)
     assert found is not None
     assert found["status"] == {"summary": "x"}
     first["metadata"] |= {"resourceVersion": "3"}

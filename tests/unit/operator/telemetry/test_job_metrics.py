@@ -8,7 +8,7 @@ from tests.fakes.apiserver import CONFIG, Cluster
 
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.telemetry import job_metrics
-from finetune_operator.telemetry.job_metrics import JobMetrics, JobSample
+from finetune_operator.telemetry.job_metrics import JobMetrics
 from finetune_operator.types import Key, Object, Plan, Snapshot
 
 A, B = ("team-a", "one"), ("team-a", "two")
@@ -24,19 +24,8 @@ class Clock:
         return self.now
 
 
-class Jobs:
-    """Job metrics over the samples of reconciled jobs."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.metrics, self.samples = JobMetrics(clock), dict[Key, JobSample]()
-        self.metrics.read_from(self.samples.values)
-
-    def reconciled(self, key: Key, pods: list[Object], status: Object) -> None:
-        previous = self.samples.get(key)
-        self.samples[key] = self.metrics.sample(previous, key[0], pods, status)
-
-    def forget(self, key: Key) -> None:
-        self.metrics.account(self.samples.pop(key, None))
+def reconciled(metrics: JobMetrics, key: Key, pods: list[Object], status: Object) -> None:
+    metrics.observed(key, Snapshot(settings=CONFIG, job={}, pods=tuple(pods)), status)
 
 
 def status(reason: str) -> dict[str, Any]:
@@ -62,39 +51,39 @@ def samples(metrics: JobMetrics) -> dict[tuple[str, ...], float]:
 
 
 def test_jobs_are_counted_by_namespace_and_reason() -> None:
-    jobs = Jobs(Clock())
-    jobs.reconciled(A, [], status("Training"))
-    jobs.reconciled(B, [], status("Training"))
-    jobs.reconciled(("team-b", "one"), [], {})
-    jobs.reconciled(B, [], status("Serving"))
-    assert samples(jobs.metrics) == {
+    metrics = JobMetrics(Clock())
+    reconciled(metrics, A, [], status("Training"))
+    reconciled(metrics, B, [], status("Training"))
+    reconciled(metrics, ("team-b", "one"), [], {})
+    reconciled(metrics, B, [], status("Serving"))
+    assert samples(metrics) == {
         ("finetune_jobs", "team-a", "Serving"): 1,
         ("finetune_jobs", "team-a", "Training"): 1,
         ("finetune_jobs", "team-b", "Unknown"): 1,
     }
-    jobs.forget(A)
-    jobs.forget(A)
-    assert ("finetune_jobs", "team-a", "Training") not in samples(jobs.metrics)
+    metrics.forget(A)
+    metrics.forget(A)
+    assert ("finetune_jobs", "team-a", "Training") not in samples(metrics)
 
 
 def test_gpu_seconds_of_serving_count_while_a_pod_has_a_node() -> None:
     clock = Clock()
-    jobs = Jobs(clock)
+    metrics = JobMetrics(clock)
     serving = ("finetune_gpu_seconds_total", "team-a", "serving")
-    jobs.reconciled(A, [pod(node=""), pod(stage="train")], status("Starting"))
+    reconciled(metrics, A, [pod(node=""), pod(stage="train")], status("Starting"))
     clock.now += 100
-    jobs.reconciled(A, [pod(phase="Pending"), pod(phase="Failed")], status("Starting"))
-    assert samples(jobs.metrics)[serving] == 0
+    reconciled(metrics, A, [pod(phase="Pending"), pod(phase="Failed")], status("Starting"))
+    assert samples(metrics)[serving] == 0
     clock.now += 60
-    assert samples(jobs.metrics)[serving] == 60, "the pod holds its GPU while it loads the model"
-    jobs.reconciled(A, [pod(), pod()], status("Serving"))
+    assert samples(metrics)[serving] == 60, "the pod holds its GPU while it loads the model"
+    reconciled(metrics, A, [pod(), pod()], status("Serving"))
     clock.now += 10
-    assert samples(jobs.metrics)[serving] == 80
-    assert samples(jobs.metrics)[serving] == 80
+    assert samples(metrics)[serving] == 80
+    assert samples(metrics)[serving] == 80
     clock.now += 1
-    jobs.forget(A)
+    metrics.forget(A)
     clock.now += 1000
-    assert samples(jobs.metrics)[serving] == 82
+    assert samples(metrics)[serving] == 82
 
 
 def test_gpu_seconds_of_training_are_counted_once() -> None:
@@ -111,9 +100,7 @@ def test_gpu_seconds_of_training_are_counted_once() -> None:
             for seconds in (before, after)
         )
         job = {"metadata": {"namespace": "team-a"}, "status": old}
-        job_metrics.count_status_write(
-            Snapshot(settings=CONFIG, job=job), Plan(status=new), metrics
-        )
+        metrics.written(Snapshot(settings=CONFIG, job=job), Plan(status=new))
 
     write({}, {"r1": 10})
     write({"r1": 10}, {"r1": 10})
@@ -132,7 +119,7 @@ def test_an_edit_back_to_an_earlier_revision_counts_nothing() -> None:
     def reconcile() -> None:
         snapshot = cluster.observe()
         planned = plan(snapshot, now=cluster.now)
-        job_metrics.count_status_write(snapshot, planned, metrics)
+        metrics.written(snapshot, planned)
         cluster.carry_out(snapshot, planned)
 
     def train(seconds: float) -> None:
@@ -173,7 +160,7 @@ def test_each_attempt_is_counted_once_by_outcome_and_reason() -> None:
     before = (outcomes("Stopped", "Preempted"), outcomes("Failed", "LossDiverged"))
     for old, new in zip([{}, *history], history, strict=False):
         snapshot = Snapshot(settings=CONFIG, job={**job, "status": old})
-        job_metrics.count_status_write(snapshot, Plan(status=new), JobMetrics(Clock()))
+        JobMetrics(Clock()).written(snapshot, Plan(status=new))
     assert outcomes("Stopped", "Preempted") == before[0] + 1
     assert outcomes("Failed", "LossDiverged") == before[1] + 1
 
@@ -183,5 +170,5 @@ def test_a_reason_that_is_not_one_word_is_counted_as_other() -> None:
     before = outcomes("Failed", "Other", "prepare")
     job = {"metadata": {"namespace": "team-a"}}
     snapshot, planned = Snapshot(settings=CONFIG, job=job), Plan(status=ledger(failed))
-    job_metrics.count_status_write(snapshot, planned, JobMetrics(Clock()))
+    JobMetrics(Clock()).written(snapshot, planned)
     assert outcomes("Failed", "Other", "prepare") == before + 1

@@ -3,20 +3,18 @@
 A plan is made from the cache, which may be older than the cluster by any number of changes of any
 kind. Most writes are safe nevertheless: a status is written with the resourceVersion of its job, an
 object is created under a name that only one object can have, and applied or patched in the version
-that was observed. The other cases are here; each names the kinds that are read. The FineTuneJob is
-not one of them if the plan writes its status: that write fails if the job has changed.
+that was observed. The other cases are here; each names the kinds that are read. The reconciler
+adds the FineTuneJob if no write of the status precedes the actions.
 """
 
-from typing import NamedTuple
-
+from finetune_api import KIND
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.stages import needs_gpu
 from finetune_operator.objects.status_view import RevisionView
-from finetune_operator.types import LISTS, Create, Delete, Plan, Snapshot
+from finetune_operator.types import LISTS, UNCONFIRMED, Confirmation, Create, Delete, Plan, Snapshot
 
-ALL_KINDS = frozenset({FINETUNEJOB, *LISTS})
+ALL_KINDS = frozenset({KIND, *LISTS})
 _OF_STAGES = frozenset({"Job", "Pod", naming.VOLUME})
 _OF_TRAINERS = frozenset({"Job", "Pod"})
 _LATER = {
@@ -27,23 +25,8 @@ _LATER = {
 """Outcomes of the same attempt that positive evidence proves, by the outcome before."""
 
 
-class Confirmation(NamedTuple):
-    """The kinds that a plan must be confirmed by, and why."""
-
-    cause: str
-    kinds: frozenset[str]
-
-
-NONE = Confirmation("", frozenset())
-
-
-def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
-    """Return the confirmation that a plan needs.
-
-    unfenced: whether an action of the plan changes anything, but no write of the status precedes
-    it, which would fail if the job had changed.
-    """
-    job = frozenset({FINETUNEJOB} if unfenced else ())
+def confirmation(snapshot: Snapshot, plan: Plan) -> Confirmation:
+    """Return the confirmation that a plan needs."""
     if any(isinstance(action, Delete) for action in plan.actions):
         return Confirmation("delete", ALL_KINDS)
     old, new = status_view.of_job(snapshot.job), status_view.of(plan.status)
@@ -56,13 +39,13 @@ def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
         return Confirmation("attempt", _OF_STAGES)
     if new.ready_reason == Reason.VOLUME_LOST != old.ready_reason:
         # The cache may contain the claim as it was before the job owned it.
-        return Confirmation("volume", frozenset({naming.VOLUME}) | job)
+        return Confirmation("volume", frozenset({naming.VOLUME}))
     for action in plan.actions:
         if isinstance(action, Create) and action.object["kind"] == "Job":
             stage = naming.label(action.object, naming.STAGE)
             if needs_gpu(stage):
-                return Confirmation(str(stage), _OF_TRAINERS | job)
-    return Confirmation("job", job) if unfenced else NONE
+                return Confirmation(str(stage), _OF_TRAINERS)
+    return UNCONFIRMED
 
 
 def _ended(before: RevisionView, after: RevisionView) -> bool:

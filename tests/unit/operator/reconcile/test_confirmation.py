@@ -6,8 +6,7 @@ import pytest
 from tests.fakes.apiserver import CONFIG
 from tests.fakes.kube_client import child, job
 
-from finetune_operator.controller import confirmation
-from finetune_operator.controller.confirmation import ALL_KINDS
+from finetune_operator.reconcile.confirmation import ALL_KINDS, confirmation
 from finetune_operator.types import Action, Apply, Create, Delete, Plan, Snapshot
 
 TRAINERS = {"Job", "Pod"}
@@ -27,25 +26,18 @@ def stage_job(stage: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("actions", "status", "cause", "kinds"),
+    ("actions", "cause", "kinds"),
     [
-        ([Delete(object=stage_job("train"))], True, "delete", ALL_KINDS),
-        ([Create(object=stage_job("train"))], True, "train", TRAINERS),
-        ([Create(object=stage_job("train"))], False, "train", {*TRAINERS, "FineTuneJob"}),
-        ([Create(object=stage_job("prepare"))], True, "", set()),
-        ([Create(object=stage_job("prepare"))], False, "job", {"FineTuneJob"}),
-        ([Apply(object=child("Service", "s"))], False, "job", {"FineTuneJob"}),
-        ([], True, "", set()),
-        ([], False, "", set()),
+        ([Delete(object=stage_job("train"))], "delete", ALL_KINDS),
+        ([Create(object=stage_job("train"))], "train", TRAINERS),
+        ([Create(object=stage_job("prepare"))], "", set()),
+        ([Apply(object=child("Service", "s"))], "", set()),
+        ([], "", set()),
     ],
 )
-def test_the_confirmation_of_actions(
-    actions: list[Action], status: bool, cause: str, kinds: set[str]
-) -> None:
-    found = confirmation.of(
-        Snapshot(settings=CONFIG, job=job()),
-        Plan(status={}, actions=tuple(actions)),
-        unfenced=bool(actions) and not status,
+def test_the_confirmation_of_actions(actions: list[Action], cause: str, kinds: set[str]) -> None:
+    found = confirmation(
+        Snapshot(settings=CONFIG, job=job()), Plan(status={}, actions=tuple(actions))
     )
     assert found.cause == cause
     assert found.kinds == kinds
@@ -69,10 +61,9 @@ def test_the_confirmation_of_actions(
 )
 def test_conclusions_from_absence_are_confirmed(before: Any, after: Any, cause: str) -> None:
     """A missing Job, volume, pod or result ends an attempt; a result alone completes it."""
-    found = confirmation.of(
+    found = confirmation(
         Snapshot(settings=CONFIG, job=job(revisions=before)),
         Plan(status={"revisions": after}),
-        unfenced=False,
     )
     assert found.cause == cause
 
@@ -86,10 +77,9 @@ def ready(reason: str) -> dict[str, Any]:
     [("Serving", "volume", {"PersistentVolumeClaim"}), ("VolumeLost", "", set())],
 )
 def test_a_lost_volume_is_confirmed_once(before: str, cause: str, kinds: set[str]) -> None:
-    found = confirmation.of(
+    found = confirmation(
         Snapshot(settings=CONFIG, job=job(**ready(before))),
         Plan(status=ready("VolumeLost")),
-        unfenced=False,
     )
     assert found.cause == cause
     assert found.kinds == kinds

@@ -1,0 +1,66 @@
+"""Reads from the API server into the store: objects that it lacks, or that may be out of date."""
+
+import asyncio
+from collections.abc import Set
+from dataclasses import dataclass
+
+from finetune_operator.kube.client import Kube
+from finetune_operator.objects.trimming import trimmed
+from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
+from finetune_operator.types import Key, Object
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveReader:
+    """Reads the kinds of one controller live. Every method raises OperatorError."""
+
+    kube: Kube
+    store: ObjectStore
+
+    async def refresh(self, key: Key, kinds: Set[str]) -> None:
+        """Read the objects of some kinds that belong to a key."""
+        watches = self.store.watches
+
+        async def jobs_then_pods() -> None:
+            # A pod list that is older than the Job list could show running pods of a finished Job.
+            # Its result would be missed, and so would a pod that survived the deletion of its Job.
+            for kind in ("Job", "Pod"):
+                if kind in kinds:
+                    await self._list(key, kind)
+
+        others = (kind for kind in watches.owned if kind in kinds - {"Job", "Pod"})
+        own = [self.get(watches.own, key)] if watches.own in kinds else []
+        await asyncio.gather(jobs_then_pods(), *(self._list(key, kind) for kind in others), *own)
+
+    async def get(self, kind: str, name: tuple[str, str]) -> Object | None:
+        """Read an object, and return it; None if it does not exist."""
+        version = self.store.version(kind, name)
+        found = await self.kube.get(kind, *name)
+        if found is None:
+            self.store.evict(kind, name, version)
+            return None
+        # Without data, a ConfigMap would look like its metadata.
+        body = {"data": {}, **found} if kind == "ConfigMap" else found
+        self.store.put(body)
+        return trimmed(body)
+
+    async def verify(self, name: tuple[str, str]) -> bool:
+        """Read a ConfigMap if its digests are unknown; return whether they are known now."""
+        if self.store.version("ConfigMap", name) == 0 or self.store.is_verified(name):
+            return False
+        await self.get("ConfigMap", name)
+        return self.store.is_verified(name)
+
+    async def _list(self, key: Key, kind: str) -> None:
+        watches = self.store.watches
+        known = self.store.children(key)[watches.owned[kind]]
+        version = max((version_of(child) for child in known), default=0)
+        listed = await self.kube.list(
+            kind,
+            key[0],
+            labels=watches.selector(key[1]),
+            metadata_only=kind in watches.metadata_only,
+        )
+        for child in listed:
+            self.store.put(child)
+        self.store.retain(kind, {name_of(child) for child in listed}, version, key=key)
