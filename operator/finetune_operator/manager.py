@@ -20,7 +20,6 @@ from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
-from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.environment import Environment
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal, Transient
@@ -34,6 +33,7 @@ from finetune_operator.snapshot.reflector import Reflector, reflectors
 from finetune_operator.snapshot.scraper import NAMESPACE_WORKERS, Scraper
 from finetune_operator.snapshot.store import ObjectStore, version_of
 from finetune_operator.types import Object
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 RETRY_SECONDS = 2.0
 """Between two checks whether the API server serves FineTuneJobs."""

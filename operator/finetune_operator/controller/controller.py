@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 
 from finetune_operator import delays
 from finetune_operator.controller.reconciler import Reconciler
-from finetune_operator.controller.workqueue import Priority, WorkQueue
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.snapshot.scraper import Value
 from finetune_operator.telemetry import logs, metrics
 from finetune_operator.types import Key, Verification
+from finetune_operator.workqueue.workqueue import Priority, WorkQueue
 
 WORKERS = 16
 """A reconcile mostly waits for the API server, which processes many requests at once."""

@@ -13,13 +13,13 @@ from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
-from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.kube.errors import OperatorError
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.telemetry.job_metrics import JobMetrics
 from finetune_operator.types import Create, Plan, Snapshot
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 KEY = ("a", "demo")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from finetune_operator.controller.workqueue import HEAD_START_SECONDS, Priority, WorkQueue
 from finetune_operator.telemetry.metrics import REGISTRY
+from finetune_operator.workqueue.workqueue import HEAD_START_SECONDS, Priority, WorkQueue
 
 Key = tuple[str, str]
 KEYS = st.tuples(st.sampled_from("xy"), st.sampled_from("abc"))
