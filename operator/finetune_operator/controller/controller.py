@@ -25,7 +25,8 @@ from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.snapshot.scraper import Value
 from finetune_operator.telemetry import logs, metrics
 from finetune_operator.types import Key, Verification
-from finetune_operator.workqueue.workqueue import Priority, WorkQueue
+from finetune_operator.workqueue.fair_queue import Priority
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 WORKERS = 16
 """A reconcile mostly waits for the API server, which processes many requests at once."""
