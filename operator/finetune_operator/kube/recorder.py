@@ -1,10 +1,9 @@
 """Event recorder: writes ``events.k8s.io/v1`` events, which ``kubectl describe`` shows.
 
 The name of an event is derived from its object and its text, so a repeated event increments the
-count of the same object, whichever process writes it. ``correlator`` combines similar events and
-limits their number. Plans contain events only for changes of the status, so a reconcile without
-changes records none. An event that cannot be written is logged and dropped: it must not block the
-job.
+count of the same object, whichever process writes it. ``event_limit`` limits the number of events.
+Plans contain events only for changes of the status, so a reconcile without changes records none. An
+event that cannot be written is logged and dropped: it must not block the job.
 """
 
 import asyncio
@@ -17,8 +16,8 @@ from typing import Any
 import finetune_api
 from finetune_api.contracts.printable import printable
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
-from finetune_operator.kube.correlator import Correlator
 from finetune_operator.kube.errors import Conflict, OperatorError
+from finetune_operator.kube.event_limit import EventLimit
 from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects.digest import sha256
 from finetune_operator.types import Event, Object
@@ -33,14 +32,13 @@ class Recorder:
 
     def __init__(self, kube: Kube, *, instance: str) -> None:
         self._kube, self._instance = kube, instance
-        self._correlator = Correlator(time.monotonic)
+        self._limit = EventLimit(time.monotonic)
 
     async def record(self, job: Object, events: Iterable[Event], now: datetime) -> None:
         """Write the events of a job, all at once."""
-        admitted = (self._correlator.admit(job["metadata"]["uid"], event) for event in events)
-        await asyncio.gather(
-            *(self._record(job, event, now) for event in admitted if event is not None)
-        )
+        uid = job["metadata"]["uid"]
+        admitted = [event for event in events if self._limit.admit(uid)]
+        await asyncio.gather(*(self._record(job, event, now) for event in admitted))
 
     async def _record(self, job: Object, event: Event, now: datetime) -> None:
         try:
