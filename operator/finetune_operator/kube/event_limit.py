@@ -2,7 +2,7 @@
 
 These are the limits of Kubernetes' own recorder. A tenant who edits a job without end causes one
 reconcile per second, and each may have another message: in an hour, the lifetime of events in etcd,
-3,600 Event objects of 1 kB without the limit, and 37 with it.
+3,600 Event objects of 1.2 kB without the limit, and 37 with it.
 
 Only the latest objects are remembered. An object that was forgotten gets a new burst.
 """
