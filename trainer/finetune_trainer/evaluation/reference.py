@@ -28,7 +28,7 @@ KIND = reference.KIND
 class Recorded:
     """Result of recording a reference.
 
-    evaluation: ``Evaluation`` of ``finetune_api.v1alpha1.status``; None without held-out rows.
+    evaluation: ``HeldOutLosses`` of the API; None without held-out rows.
     largest_activation: as in the reference; None if recording failed.
     """
 
