@@ -11,7 +11,7 @@ from datetime import datetime
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import index
-from finetune_operator.reconcile.report import report
+from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.reconcile.steps import steps
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
