@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import finetune_api
-from finetune_api.contracts.printable import printable
+from finetune_api.safety.printable import printable
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, OperatorError
 from finetune_operator.kube.event_limit import EventLimit
