@@ -42,65 +42,65 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
+class Statement:
     """A statement about the fields of a model, in CEL and in Python."""
 
     cel: str
     holds: Callable[[Any], bool]
 
-    def __and__(self, other: "Condition") -> "Condition":
-        """Return the condition that both hold."""
-        return Condition(
+    def __and__(self, other: "Statement") -> "Statement":
+        """Return the statement that both hold."""
+        return Statement(
             cel=f"({self.cel} && {other.cel})",
             holds=lambda model: self.holds(model) and other.holds(model),
         )
 
-    def __or__(self, other: "Condition") -> "Condition":
-        """Return the condition that at least one of the two holds."""
-        return Condition(
+    def __or__(self, other: "Statement") -> "Statement":
+        """Return the statement that at least one of the two holds."""
+        return Statement(
             cel=f"({self.cel} || {other.cel})",
             holds=lambda model: self.holds(model) or other.holds(model),
         )
 
-    def __invert__(self) -> "Condition":
-        """Return the condition that this one does not hold."""
-        return Condition(cel=f"!({self.cel})", holds=lambda model: not self.holds(model))
+    def __invert__(self) -> "Statement":
+        """Return the statement that this one does not hold."""
+        return Statement(cel=f"!({self.cel})", holds=lambda model: not self.holds(model))
 
 
-def is_set(path: str) -> Condition:
-    """Return the condition that a field is set. path: in camelCase, such as ``lora.useDora``."""
-    return Condition(cel=f"({_has(path)})", holds=lambda model: _written(model, path))
+def is_set(path: str) -> Statement:
+    """Return the statement that a field is set. path: in camelCase, such as ``lora.useDora``."""
+    return Statement(cel=f"({_has(path)})", holds=lambda model: _written(model, path))
 
 
-def equals(path: str, value: str | bool | float) -> Condition:
-    """Return the condition that a field has a value.
+def equals(path: str, value: str | bool | float) -> Statement:
+    """Return the statement that a field has a value.
 
     CEL sees the written value, Python the value after defaulting.
     """
-    return Condition(
+    return Statement(
         cel=f"({_has(path)} && self.{path} == {literal(value)})",
         holds=lambda model: _value(model, path) == value,
     )
 
 
-def contains(path: str, item: str) -> Condition:
-    """Return the condition that a list of strings is set and contains ``item``."""
-    return Condition(
+def contains(path: str, item: str) -> Statement:
+    """Return the statement that a list of strings is set and contains ``item``."""
+    return Statement(
         cel=f"({_has(path)} && {literal(item)} in self.{path})",
         holds=lambda model: item in (_value(model, path) or ()),
     )
 
 
-def starts_with(path: str, *prefixes: str) -> Condition:
-    """Return the condition that a required string begins with one of the prefixes."""
-    return Condition(
+def starts_with(path: str, *prefixes: str) -> Statement:
+    """Return the statement that a required string begins with one of the prefixes."""
+    return Statement(
         cel="(" + " || ".join(f"self.{path}.startsWith('{prefix}')" for prefix in prefixes) + ")",
         holds=lambda model: str(_value(model, path)).startswith(prefixes),
     )
 
 
-def excludes(first: Condition, second: Condition, message: str) -> Rule:
-    """Return the rule that two conditions do not hold together."""
+def excludes(first: Statement, second: Statement, message: str) -> Rule:
+    """Return the rule that two statements do not hold together."""
     return Rule(
         cel=f"!({first.cel} && {second.cel})",
         message=message,
@@ -108,8 +108,8 @@ def excludes(first: Condition, second: Condition, message: str) -> Rule:
     )
 
 
-def requires(first: Condition, second: Condition, message: str) -> Rule:
-    """Return the rule that the second condition holds if the first one does."""
+def requires(first: Statement, second: Statement, message: str) -> Rule:
+    """Return the rule that the second statement holds if the first one does."""
     return Rule(
         cel=f"!{first.cel} || {second.cel}",
         message=message,
@@ -163,12 +163,12 @@ def unique_by(key: str, message: str) -> Rule:
 
 def at_most_one_sets(paths: tuple[str, ...], message: str) -> Rule:
     """Return the rule that at most one group of a list sets each of some fields."""
-    conditions = [is_set(path) for path in paths]
+    statements = [is_set(path) for path in paths]
     return Rule(
         cel=" && ".join(f"size(self.filter(item, has(item.{path}))) <= 1" for path in paths),
         message=message,
         fails=lambda items: any(
-            sum(condition.holds(item) for item in items) > 1 for condition in conditions
+            sum(statement.holds(item) for item in items) > 1 for statement in statements
         ),
     )
 

@@ -44,18 +44,19 @@ AREAS = (
     Area(
         root="operator",
         packages=(
-            "finetune_operator.controller.workqueue",
             "finetune_operator.controller.apply",
             "finetune_operator.leader_election",
             "finetune_operator.snapshot.expected",
             "finetune_operator.snapshot.reflector",
             "finetune_operator.snapshot.store",
+            "finetune_operator.workqueue",
         ),
         tests=(
             "tests/unit/operator/controller",
             "tests/unit/operator/snapshot",
             "tests/unit/operator/kube",
             "tests/unit/operator/test_leader_election.py",
+            "tests/unit/operator/workqueue",
         ),
     ),
     Area(

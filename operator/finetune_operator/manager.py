@@ -20,7 +20,6 @@ from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind, run_until_first_exit
-from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.environment import Environment
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal, Transient
@@ -36,6 +35,7 @@ from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.telemetry.job_metrics import JOB_METRICS
 from finetune_operator.types import Key
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 RETRY_SECONDS = 2.0
 """Between two checks whether the API server serves our own kinds."""

@@ -16,7 +16,7 @@ from tests.fakes.apiserver import Cluster
 from tests.trainer.support import tiny
 from tests.trainer.support.workshop import Server, Workshop
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.safety import untrusted_json
 from finetune_operator.manifests.pod import SCRATCH_LIMIT
 from finetune_trainer.checkpointing import manifest, safetensors_header
 from finetune_trainer.checkpointing.manifest import ManifestError
@@ -183,7 +183,7 @@ NAMES = {
 }
 LOG = """
 import sys
-from finetune_api.contracts import redaction
+from finetune_api.safety import redaction
 redaction.install()
 from finetune_trainer.runtime.progress import log
 name = {name!r}

@@ -26,13 +26,13 @@ from finetune_operator.metrics_server.access import (
     DENIED_SECONDS,
     FORBIDDEN,
     INVALID_TOKEN,
+    MOST_ANSWERS,
     MOST_CLIENTS,
-    MOST_DECISIONS,
     NO_TOKEN,
     TOO_MANY,
     UNAVAILABLE,
-    Access,
-    Decision,
+    AccessControl,
+    Answer,
 )
 
 pytestmark = pytest.mark.finding(13, "metrics of all tenants are readable by every pod")
@@ -80,7 +80,7 @@ async def serving(api: ApiServer, **config: Any) -> AsyncIterator[Callable[..., 
             yield get
 
 
-REQUESTS: dict[str, tuple[dict[str, str], Decision]] = {
+REQUESTS: dict[str, tuple[dict[str, str], Answer]] = {
     "without a token": ({}, NO_TOKEN),
     "empty token": ({"Authorization": "Bearer "}, NO_TOKEN),
     "password": ({"Authorization": "Basic cHJvbWV0aGV1czp4"}, NO_TOKEN),
@@ -141,17 +141,17 @@ class Reviews:
 
     def __init__(self) -> None:
         self.now, self.tokens = 0.0, list[str]()
-        self.access = Access(self._review, clock=lambda: self.now)
+        self.access = AccessControl(self._review, clock=lambda: self.now)
 
-    async def _review(self, token: str) -> Decision:
+    async def _review(self, token: str) -> Answer:
         self.tokens.append(token)
         return {"prometheus": ALLOWED, "tenant": FORBIDDEN}.get(token, INVALID_TOKEN)
 
-    async def decide(self, token: str, client: str = POD) -> Decision:
-        return await self.access.decide(f"Bearer {token}", client)
+    async def decide(self, token: str, client: str = POD) -> Answer:
+        return await self.access.answer(f"Bearer {token}", client)
 
 
-async def test_decisions_are_cached_for_a_bounded_time() -> None:
+async def test_answers_are_cached_for_a_bounded_time() -> None:
     reviews = Reviews()
     for token, seconds in (("prometheus", ALLOWED_SECONDS), ("tenant", DENIED_SECONDS)):
         before = len(reviews.tokens)
@@ -183,7 +183,7 @@ async def test_memory_is_bounded_and_keeps_the_scraper() -> None:
     assert await reviews.decide("prometheus") is ALLOWED
     for number in range(2 * MOST_CLIENTS):
         await reviews.decide(f"forged-{number}", client=f"client-{number}")
-    assert len(reviews.access._decisions) == MOST_DECISIONS
+    assert len(reviews.access._answers) == MOST_ANSWERS
     assert len(reviews.access._clients) == MOST_CLIENTS
     known = len(reviews.tokens)
     assert await reviews.decide("prometheus") is ALLOWED
@@ -195,7 +195,7 @@ async def test_slow_reviews_are_bounded_in_number_and_time(
 ) -> None:
     active = most = 0
 
-    async def never(token: str) -> Decision:
+    async def never(token: str) -> Answer:
         nonlocal active, most
         active += 1
         most = max(most, active)
@@ -206,9 +206,9 @@ async def test_slow_reviews_are_bounded_in_number_and_time(
         return ALLOWED
 
     monkeypatch.setattr(access, "REVIEW_SECONDS", 0.05)
-    found = Access(never)
+    found = AccessControl(never)
     decisions = await asyncio.gather(
-        *(found.decide(f"Bearer {number}", f"client-{number}") for number in range(50))
+        *(found.answer(f"Bearer {number}", f"client-{number}") for number in range(50))
     )
     assert set(decisions) == {UNAVAILABLE}
     assert (most, active) == (CONCURRENT_REVIEWS, 0)

@@ -17,12 +17,12 @@ from tests.fakes.apiserver import CONFIG, Cluster
 from tests.fakes.kube_client import child, job
 
 from finetune_api.contracts.result import Result
-from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.objects.index import index
 from finetune_operator.snapshot import exposition, http, scraper, verifier_metrics
 from finetune_operator.snapshot.scraper import Scraper
 from finetune_operator.snapshot.targets import Target, targets
 from finetune_operator.types import Key, Progress, Snapshot
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 pytestmark = pytest.mark.finding(3, "metrics of a hostile pod block or mislead the operator")
 

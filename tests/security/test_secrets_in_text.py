@@ -22,10 +22,11 @@ from tests.security.credentials import (
 )
 from tests.trainer.support import tiny
 
-from finetune_api.contracts import credentials, redaction, termination
-from finetune_api.contracts.credentials import InvalidCredential
+from finetune_api.contracts import termination
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import PrepareArtifacts, Result
+from finetune_api.safety import credentials, redaction
+from finetune_api.safety.credentials import InvalidCredential
 from finetune_api.v1alpha1.dataset import SourceRecord
 from finetune_trainer.reporting import model_card
 from finetune_trainer.reporting.loss_history import LossHistory
@@ -163,7 +164,7 @@ def test_value_that_is_a_word_of_the_result_does_not_break_the_result(
 
 SCRIPT = """
 import logging, sys, threading, warnings
-from finetune_api.contracts import redaction
+from finetune_api.safety import redaction
 redaction.install()
 import os
 value = os.environ["MODEL_HF_TOKEN"]

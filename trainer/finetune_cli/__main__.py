@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import redaction
+from finetune_api.safety import redaction
 from finetune_cli.errors import CommandFailed
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.runtime import environment

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.safety import untrusted_json
 from finetune_api.v1alpha1.model import Model
 from finetune_trainer.errors import InvalidSpec, ModelNotFound
 

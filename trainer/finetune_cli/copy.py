@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.contracts import labels
-from finetune_api.contracts.printable import printable
+from finetune_api.safety.printable import printable
 from finetune_cli.copying import pod, transfer, vouched
 from finetune_cli.copying.kubectl import Kubectl
 from finetune_cli.copying.progress import Progress

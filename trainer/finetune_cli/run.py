@@ -17,7 +17,6 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.redaction import Canvas
 from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import (
     MergeStageRequest,
@@ -25,6 +24,7 @@ from finetune_api.contracts.stage_request import (
     ServingSettings,
     TrainStageRequest,
 )
+from finetune_api.safety.redaction import Canvas
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
 from finetune_cli import base_config, job_file

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finetune_api.contracts import redaction, termination
+from finetune_api.contracts import termination
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import (
@@ -27,6 +27,7 @@ from finetune_api.contracts.stage_request import (
     TrainStageRequest,
     parse,
 )
+from finetune_api.safety import redaction
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.runtime import capabilities, environment, lock
 from finetune_trainer.runtime.log import log

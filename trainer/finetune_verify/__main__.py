@@ -17,12 +17,13 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from finetune_api.contracts import credentials, redaction, termination
+from finetune_api.contracts import termination
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.ports import VERIFIER_METRICS
-from finetune_api.contracts.printable import printable
 from finetune_api.contracts.reference import Reference
 from finetune_api.contracts.result import Result
+from finetune_api.safety import credentials, redaction
+from finetune_api.safety.printable import printable
 from finetune_verify import build, volume
 from finetune_verify.errors import InvalidKey, Mismatch, Unavailable
 from finetune_verify.server import State, application

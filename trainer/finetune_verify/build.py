@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune_api.contracts import untrusted_file, untrusted_json
 from finetune_api.contracts.reference import FOLDER, KIND, BaseKind
+from finetune_api.safety import untrusted_file, untrusted_json
 from finetune_verify import volume
 from finetune_verify.comparison import APART, MERGED, UNIT_ROUNDOFF
 from finetune_verify.errors import Mismatch

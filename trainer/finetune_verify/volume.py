@@ -18,8 +18,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.contracts import reference, untrusted_file, untrusted_json
-from finetune_api.contracts.redaction import one_line
+from finetune_api.contracts import reference
+from finetune_api.safety import untrusted_file, untrusted_json
+from finetune_api.safety.redaction import one_line
 from finetune_verify.errors import Mismatch
 
 MANIFEST = "manifest.json"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from finetune_api.base import StatusModel
-from finetune_api.contracts.printable import printable
+from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.ledger import SHA256, MergedModel, PreparedFolders, TrainArtifacts
 from finetune_api.v1alpha1.resources import Backend, Estimate

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from finetune_api.contracts.redaction import mask_all
 from finetune_api.contracts.result import Result
+from finetune_api.safety.redaction import mask_all
 
 PATH_VARIABLE = "FINETUNE_TERMINATION_LOG"
 DEFAULT_PATH = "/dev/termination-log"

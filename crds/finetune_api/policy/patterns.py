@@ -3,8 +3,10 @@ r"""Patterns of names: the syntax that RE2 and this module understand in the sam
 Literal characters, ``\`` before punctuation, ``.``, classes such as ``[a-z0-9-]``, groups, ``|``,
 and ``*``, ``+`` or ``?`` after one of these. A pattern always matches a whole value. The API server
 evaluates it with RE2. Python's ``re`` would do the same, but needs exponential time for some
-patterns and values, and the values come from users. This matcher follows all alternatives at once:
-its time is proportional to the product of both lengths.
+patterns and values, and the values come from users: ``(a|a?)+b`` and 24 characters take 30 s, here
+512 characters take 1 ms. This matcher follows all alternatives at once: its time is proportional to
+the product of both lengths. The bindings of RE2 would do that too, but the package depends on
+pydantic alone, and a syntax in which both agree must be checked in any case.
 """
 
 import string

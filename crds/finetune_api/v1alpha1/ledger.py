@@ -6,6 +6,7 @@ from pydantic import Field
 
 from finetune_api.base import LedgerModel
 from finetune_api.v1alpha1.dataset import Data
+from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
 
 SHA256 = r"^[0-9a-f]{64}$"
@@ -117,63 +118,6 @@ class Attempt(LedgerModel):
     )
 
 
-class EvaluatedBuild(LedgerModel):
-    """Held-out loss of one of the two models that a merge can produce."""
-
-    loss: str = Field(
-        description="Mean held-out loss of the tuned model per answer token, in nats."
-    )
-    difference: str = Field(
-        description="Mean held-out loss of the tuned model minus mean held-out loss of the base "
-        "model, per answer token, in nats. A positive value means that the tuned model is worse."
-    )
-    standard_error: str | None = Field(
-        None,
-        description="Standard error of the difference, in nats. The trainer computes this error "
-        "from the differences of the individual rows.",
-    )
-
-
-class EvaluatedDataset(LedgerModel):
-    """Held-out losses on the rows of one of several datasets."""
-
-    name: str = Field(description="Path in the spec. Example: datasets[support].", max_length=64)
-    tokens: int = Field(description="Number of answer tokens in the held-out rows of the dataset.")
-    base_loss: str = Field(description="Mean held-out loss of the base model per answer token.")
-    loss: str = Field(
-        description="Mean held-out loss of the tuned model per answer token, with the base "
-        "weights rounded to 4 bits."
-    )
-
-
-class Evaluation(LedgerModel):
-    """Evaluation of the tuned model and its base model on held-out rows."""
-
-    rows: int = Field(description="Number of held-out rows in the evaluation.")
-    tokens: int = Field(description="Number of answer tokens in the held-out rows.")
-    base_loss: str = Field(
-        description="Mean held-out loss of the base model per answer token, in nats."
-    )
-    rows_digest: str | None = Field(
-        None,
-        description="Digest of the token IDs of the held-out rows. Two evaluations are "
-        "comparable only if their digests are equal.",
-    )
-    dequantized: EvaluatedBuild = Field(
-        description="Held-out loss of the tuned model if the adapter is applied to base weights "
-        "rounded to 4 bits, as with merge.base: dequantized."
-    )
-    datasets: list[EvaluatedDataset] | None = Field(
-        None,
-        description="Held-out losses on the rows of each dataset. Present only if the job has "
-        "several datasets and no evaluation dataset.",
-    )
-    original: EvaluatedBuild = Field(
-        description="Held-out loss of the tuned model if the adapter is applied to the weights of "
-        "the published base model, as with merge.base: original."
-    )
-
-
 class PreparedFolders(LedgerModel):
     """The base and the dataset that the prepare stage published."""
 
@@ -232,7 +176,7 @@ class TrainArtifacts(LedgerModel):
         description="Largest absolute activation of the tuned model on the rows of the reference, "
         "rounded up. If this value exceeds 16384, merge.dtype: auto selects bfloat16.",
     )
-    evaluation: Evaluation | None = Field(
+    evaluation: HeldOutLosses | None = Field(
         None,
         description="Held-out losses of the tuned model and of the base model. Present only if "
         "rows were held out.",

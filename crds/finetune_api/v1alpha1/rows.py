@@ -6,7 +6,7 @@ Shared by the training dataset (``dataset``) and the evaluation dataset (``evalu
 from typing import Any, Literal
 
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.rules import Condition, Rule, equals, excludes, is_set, matches, starts_with
+from finetune_api.rules import Rule, Statement, equals, excludes, is_set, matches, starts_with
 from finetune_api.v1alpha1 import sources
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef
 from finetune_api.v1alpha1.sources import S3
@@ -121,7 +121,7 @@ def _columns_rule(format_: str, parts: tuple[str, ...]) -> Rule:
         is_set(f"columns.{part}") for part in Columns.model_fields if part not in parts
     )
     used = sources.listed(tuple(f"columns.{part}" for part in parts))
-    foreign: Condition = first
+    foreign: Statement = first
     for other in others:
         foreign |= other
     return excludes(

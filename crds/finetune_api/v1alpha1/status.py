@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.base import StatusModel
+from finetune_api.v1alpha1.evaluation import EvaluationStatus
 from finetune_api.v1alpha1.ledger import Revision
 
 MAX_WARNING_LENGTH = 1024
@@ -141,44 +142,6 @@ class ServingStatus(StatusModel):
         "build gets another GPU earlier, the serving pods keep their GPU. Present while a pod of "
         "the new build waits for a GPU.",
         json_schema_extra={"format": "date-time"},
-    )
-
-
-class ServingComparison(StatusModel):
-    """Comparison of a build with the build that was serving, on the same rows."""
-
-    build: str = Field(
-        description="Name of the build that was serving at the time of the comparison."
-    )
-    outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
-        description="Held-out loss of the target build compared with the serving build. "
-        '"Better": the loss is lower by more than two standard errors. "Worse": the loss is higher '
-        'by more than two standard errors. "Undecided": the difference is smaller, or fewer than '
-        '20 rows are held out. "NotComparable": the rows or the base models of the two evaluations '
-        "differ, or one of the builds has no evaluation."
-    )
-    message: str = Field(
-        description="Measured losses, or the reason why the builds are not comparable."
-    )
-
-
-class EvaluationStatus(StatusModel):
-    """Result of the evaluation gate for the target build."""
-
-    outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
-        description='Result of the evaluation. "Failed": the held-out loss of the tuned model '
-        "exceeds the held-out loss of its base model by more than two standard errors. "
-        '"Passed": the loss is not above this limit. "NotEvaluated": fewer than 20 rows are held '
-        "out."
-    )
-    message: str = Field(
-        description="Measured losses, or the reason why the model was not evaluated."
-    )
-    against_serving: ServingComparison | None = Field(
-        None,
-        description="Comparison of the target build with the build that is serving. If the target "
-        "build is worse, the operator issues a warning. If evaluation.onServingRegression is "
-        '"Stall", the operator does not serve a worse build.',
     )
 
 

@@ -22,10 +22,11 @@ from typing import Generic
 from finetune_operator import delays
 from finetune_operator.controller.kind import S
 from finetune_operator.controller.reconciler import Reconciler
-from finetune_operator.controller.workqueue import Priority, WorkQueue
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.telemetry import logs, metrics
 from finetune_operator.types import Key
+from finetune_operator.workqueue.fair_queue import Priority
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 WORKERS = 16
 """A reconcile mostly waits for the API server, which processes many requests at once."""

@@ -1,10 +1,9 @@
 """Event recorder: writes ``events.k8s.io/v1`` events, which ``kubectl describe`` shows.
 
 The name of an event is derived from its object and its text, so a repeated event increments the
-count of the same object, whichever process writes it. ``correlator`` combines similar events and
-limits their number. Plans contain events only for changes of the status, so a reconcile without
-changes records none. An event that cannot be written is logged and dropped: it must not block the
-job.
+count of the same object, whichever process writes it. ``event_limit`` limits the number of events.
+Plans contain events only for changes of the status, so a reconcile without changes records none. An
+event that cannot be written is logged and dropped: it must not block the job.
 """
 
 import asyncio
@@ -15,15 +14,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import finetune_api
-from finetune_api.contracts.printable import printable
+from finetune_api.safety.printable import printable
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
-from finetune_operator.kube.correlator import Correlator
 from finetune_operator.kube.errors import Conflict, OperatorError
+from finetune_operator.kube.event_limit import EventLimit
 from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects.digest import sha256
 from finetune_operator.types import Event, Object
 
 _MAX_NOTE_BYTES = 1024
+_IDENTITY = ("name", "namespace", "uid", "resourceVersion")
 
 logger = logging.getLogger("finetune_operator.recorder")
 
@@ -33,18 +33,17 @@ class Recorder:
 
     def __init__(self, kube: Kube, *, instance: str) -> None:
         self._kube, self._instance = kube, instance
-        self._correlator = Correlator(time.monotonic)
+        self._limit = EventLimit(time.monotonic)
 
-    async def record(self, job: Object, events: Iterable[Event], now: datetime) -> None:
-        """Write the events of a job, all at once."""
-        admitted = (self._correlator.admit(job["metadata"]["uid"], event) for event in events)
-        await asyncio.gather(
-            *(self._record(job, event, now) for event in admitted if event is not None)
-        )
+    async def record(self, regarding: Object, events: Iterable[Event], now: datetime) -> None:
+        """Write the events about an object, all at once."""
+        uid = regarding["metadata"]["uid"]
+        admitted = [event for event in events if self._limit.admit(uid)]
+        await asyncio.gather(*(self._record(regarding, event, now) for event in admitted))
 
-    async def _record(self, job: Object, event: Event, now: datetime) -> None:
+    async def _record(self, regarding: Object, event: Event, now: datetime) -> None:
         try:
-            await self._write(render(job, event, now, self._instance))
+            await self._write(render(regarding, event, now, self._instance))
         except OperatorError as error:
             logger.warning("failed to write an event: %s", error, extra={"reason": event.reason})
 
@@ -61,28 +60,29 @@ class Recorder:
             await self._kube.merge(body, {"series": series})
 
 
-def event_name(job: Object, event: Event) -> str:
+def event_name(regarding: Object, event: Event) -> str:
     """Return the name of an event: equal for equal events about the same object."""
-    metadata = job["metadata"]
+    metadata = regarding["metadata"]
     digest = sha256([metadata["uid"], event.type, event.reason, event.message])
     return f"{metadata['name']}.{digest[:16]}"
 
 
-def render(job: Object, event: Event, now: datetime, instance: str) -> dict[str, Any]:
+def render(regarding: Object, event: Event, now: datetime, instance: str) -> dict[str, Any]:
     """Return the Event object; its note is one line of the 1,024 bytes that the API accepts."""
-    metadata = job["metadata"]
+    metadata = regarding["metadata"]
     note = printable(event.message).encode()[:_MAX_NOTE_BYTES].decode(errors="ignore")
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"name": event_name(job, event), "namespace": metadata["namespace"]},
+        "metadata": {
+            "name": event_name(regarding, event),
+            # Kubernetes keeps the events of cluster-scoped objects there.
+            "namespace": metadata.get("namespace", "default"),
+        },
         "regarding": {
-            "apiVersion": job["apiVersion"],
-            "kind": job["kind"],
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "uid": metadata["uid"],
-            "resourceVersion": metadata["resourceVersion"],
+            "apiVersion": regarding["apiVersion"],
+            "kind": regarding["kind"],
+            **{key: metadata[key] for key in _IDENTITY if key in metadata},
         },
         "type": event.type,
         "reason": event.reason,

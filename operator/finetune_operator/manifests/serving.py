@@ -30,7 +30,7 @@ def selector_text(job: Object, build: str) -> str:
 def deployment(
     job: Object,
     target: TargetRevision,
-    model: vllm.Model,
+    model: vllm.ServedModel,
     manifests: verifier.Manifests,
     *,
     replicas: int,
@@ -112,7 +112,7 @@ def _labels(job: Object, target: TargetRevision) -> dict[str, str]:
 
 
 def _pod(
-    job: Object, target: TargetRevision, model: vllm.Model, manifests: verifier.Manifests
+    job: Object, target: TargetRevision, model: vllm.ServedModel, manifests: verifier.Manifests
 ) -> dict[str, Any]:
     revision = naming.revision_name(job["metadata"]["name"], target.revision)
     return {

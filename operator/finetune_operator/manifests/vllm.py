@@ -45,7 +45,7 @@ QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CACHE_ROOT": f"{
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ServedModel:
     """Facts about a build's model that earlier stages reported."""
 
     dtype: str = "auto"
@@ -60,19 +60,19 @@ def names(job: Object, target: TargetRevision) -> list[str]:
     return target.resolved.spec.serving.served_model_names or [job["metadata"]["name"]]
 
 
-def startup_seconds(model: Model) -> int:
+def startup_seconds(model: ServedModel) -> int:
     """Return the time limit from container start to readiness, in seconds."""
     if model.base_bytes is None:
         return UNKNOWN_SIZE_SECONDS
     return STARTUP_SECONDS + model.base_bytes // SLOWEST_BYTES_PER_SECOND
 
 
-def deadline_seconds(model: Model) -> int:
+def deadline_seconds(model: ServedModel) -> int:
     """Return the progress deadline of the Deployment in seconds, longer than the startup limit."""
     return startup_seconds(model) + PENDING_SECONDS
 
 
-def container(job: Object, target: TargetRevision, model: Model) -> dict[str, Any]:
+def container(job: Object, target: TargetRevision, model: ServedModel) -> dict[str, Any]:
     """Return the vLLM container."""
     config, spec = target.config, target.resolved.spec
     health = {"httpGet": {"path": "/health", "port": "http"}}
@@ -124,7 +124,7 @@ def container(job: Object, target: TargetRevision, model: Model) -> dict[str, An
     }
 
 
-def _model_arguments(job: Object, target: TargetRevision, model: Model) -> list[str]:
+def _model_arguments(job: Object, target: TargetRevision, model: ServedModel) -> list[str]:
     config, spec = target.config, target.resolved.spec
     served_names = names(job, target)
     if spec.serving.mode == "merged":

@@ -1,7 +1,7 @@
 """Who may read ``/metrics``: the API server authenticates and authorizes each bearer token.
 
 As in projects of kubebuilder, a TokenReview returns the user of a token, and a SubjectAccessReview
-says whether the user may ``get`` the path. Decisions are cached by the digest of the token. A
+says whether the user may ``get`` the path. Answers are cached by the digest of the token. A
 client address that sends new tokens too often is rejected without a review, so that no pod can use
 the operator to flood the API server, or delay the reviews of other clients. All replicas serve
 ``/metrics``, so reviews ignore the fence of leader election.
@@ -21,71 +21,71 @@ from finetune_operator.kube.errors import OperatorError
 PATH = "/metrics"
 ALLOWED_SECONDS = 60.0
 DENIED_SECONDS = 10.0
-"""How long a decision is cached. A revoked permission is effective after the first one at most."""
-MOST_DECISIONS = 256
+"""How long an answer is cached. A revoked permission is effective after the first one at most."""
+MOST_ANSWERS = 256
 MOST_CLIENTS = 1024
 BURST = 5
 REVIEWS_PER_SECOND = 1.0
-"""Rate limit of each client address, for tokens without a cached decision."""
+"""Rate limit of each client address, for tokens without a cached answer."""
 CONCURRENT_REVIEWS = 4
 REVIEW_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class Answer:
     """The HTTP status of a request without access, 200 with access, and a text that explains it."""
 
     status: int
     text: str = ""
 
 
-ALLOWED = Decision(status=200)
-NO_TOKEN = Decision(status=401, text="send the token of a ServiceAccount as a bearer token")
-INVALID_TOKEN = Decision(status=401, text="the API server does not accept the bearer token")
-FORBIDDEN = Decision(
+ALLOWED = Answer(status=200)
+NO_TOKEN = Answer(status=401, text="send the token of a ServiceAccount as a bearer token")
+INVALID_TOKEN = Answer(status=401, text="the API server does not accept the bearer token")
+FORBIDDEN = Answer(
     status=403,
     text=f"the user of the token has no permission for the verb get on the non-resource URL {PATH}",
 )
-TOO_MANY = Decision(status=429, text="too many requests with different tokens from this address")
-UNAVAILABLE = Decision(status=503, text="the API server could not check the token: try again")
+TOO_MANY = Answer(status=429, text="too many requests with different tokens from this address")
+UNAVAILABLE = Answer(status=503, text="the API server could not check the token: try again")
 
-Review = Callable[[str], Awaitable[Decision]]
+Review = Callable[[str], Awaitable[Answer]]
 
 
-class Access:
-    """Decides about requests. review: returns the decision of the API server about a token."""
+class AccessControl:
+    """Decides about requests. review: returns the answer of the API server about a token."""
 
     def __init__(self, review: Review, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._review = review
         self._clock = clock
-        self._decisions: OrderedDict[bytes, tuple[Decision, float]] = OrderedDict()
+        self._answers: OrderedDict[bytes, tuple[Answer, float]] = OrderedDict()
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._slots = asyncio.Semaphore(CONCURRENT_REVIEWS)
 
-    async def decide(self, authorization: str, client: str) -> Decision:
-        """Return the decision. authorization: that header. client: the address of the client."""
+    async def answer(self, authorization: str, client: str) -> Answer:
+        """Return the answer. authorization: that header. client: the address of the client."""
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             return NO_TOKEN
         key = hashlib.sha256(token.encode(errors="replace")).digest()
-        known = self._decisions.get(key)
-        if known is not None and self._clock() < known[1]:
-            return known[0]
-        # The token of a scraper is reviewed again when its decision expires, however many other
+        cached, expires = self._answers.get(key, (None, 0.0))
+        if cached is not None and self._clock() < expires:
+            return cached
+        # The token of a scraper is reviewed again when its answer expires, however many other
         # tokens its node or proxy sends.
-        if (known is None or known[0] is not ALLOWED) and not self._take(client):
+        if cached is not ALLOWED and not self._take(client):
             return TOO_MANY
         try:
             async with asyncio.timeout(REVIEW_SECONDS), self._slots:
-                decision = await self._review(token)
+                answer = await self._review(token)
         except (TimeoutError, OperatorError):
             return UNAVAILABLE
-        seconds = ALLOWED_SECONDS if decision is ALLOWED else DENIED_SECONDS
-        self._decisions[key] = (decision, self._clock() + seconds)
-        self._decisions.move_to_end(key)
+        seconds = ALLOWED_SECONDS if answer is ALLOWED else DENIED_SECONDS
+        self._answers[key] = (answer, self._clock() + seconds)
+        self._answers.move_to_end(key)
         self._shrink()
-        return decision
+        return answer
 
     def _take(self, client: str) -> bool:
         """Take one review from the bucket of a client; report whether there was one."""
@@ -100,11 +100,11 @@ class Access:
         return granted
 
     def _shrink(self) -> None:
-        """Forget the oldest decisions, those of rejected tokens first."""
-        while len(self._decisions) > MOST_DECISIONS:
-            rejected = (key for key, found in self._decisions.items() if found[0] is not ALLOWED)
-            oldest = next(rejected, None) or next(iter(self._decisions))
-            del self._decisions[oldest]
+        """Forget the oldest answers, those of rejected tokens first."""
+        while len(self._answers) > MOST_ANSWERS:
+            rejected = (key for key, (kept, _) in self._answers.items() if kept is not ALLOWED)
+            oldest = next(rejected, None) or next(iter(self._answers))
+            del self._answers[oldest]
 
 
 def reviewed_by(kube: Kube) -> Review:
@@ -113,15 +113,15 @@ def reviewed_by(kube: Kube) -> Review:
     async def create(group: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
         body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
         path = f"/apis/{group}/v1/{kind.lower()}s"
-        answer = await kube.transport.call("POST", path, body=body, fenced=False)
-        status: dict[str, Any] = answer.get("status") or {}
+        response = await kube.transport.call("POST", path, body=body, fenced=False)
+        status: dict[str, Any] = response.get("status") or {}
         return status
 
-    async def review(token: str) -> Decision:
-        found = await create("authentication.k8s.io", "TokenReview", {"token": token})
-        if not found.get("authenticated"):
+    async def review(token: str) -> Answer:
+        reviewed = await create("authentication.k8s.io", "TokenReview", {"token": token})
+        if not reviewed.get("authenticated"):
             return INVALID_TOKEN
-        user = found.get("user") or {}
+        user = reviewed.get("user") or {}
         subject = {
             "user": user.get("username", ""),
             "groups": user.get("groups") or [],
@@ -129,7 +129,7 @@ def reviewed_by(kube: Kube) -> Review:
             "extra": user.get("extra") or {},
             "nonResourceAttributes": {"path": PATH, "verb": "get"},
         }
-        allowed = await create("authorization.k8s.io", "SubjectAccessReview", subject)
-        return ALLOWED if allowed.get("allowed") else FORBIDDEN
+        access = await create("authorization.k8s.io", "SubjectAccessReview", subject)
+        return ALLOWED if access.get("allowed") else FORBIDDEN
 
     return review

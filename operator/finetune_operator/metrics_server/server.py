@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from finetune_operator.config import MetricsConfig
 from finetune_operator.kube.client import Kube
 from finetune_operator.metrics_server import certificate
-from finetune_operator.metrics_server.access import PATH, Access, reviewed_by
+from finetune_operator.metrics_server.access import PATH, AccessControl, reviewed_by
 from finetune_operator.telemetry.metrics import REGISTRY
 
 PORT = 8080
@@ -21,7 +21,7 @@ PORT = 8080
 @asynccontextmanager
 async def serving(config: MetricsConfig, kube: Kube, port: int = PORT) -> AsyncIterator[int]:
     """Serve on all addresses until the end of the block; yield the port. Raises OSError."""
-    access = Access(reviewed_by(kube)) if config.secure else None
+    access = AccessControl(reviewed_by(kube)) if config.secure else None
     folder = Path(config.certificate_folder) if config.certificate_folder else None
     context = certificate.server_context(folder) if config.secure else None
     runner = web.AppRunner(_application(access), access_log=None, shutdown_timeout=0.2)
@@ -45,16 +45,14 @@ def _reloading(context: ssl.SSLContext | None, folder: Path | None) -> asyncio.T
     return asyncio.create_task(certificate.reload(context, folder))
 
 
-def _application(access: Access | None) -> web.Application:
+def _application(access: AccessControl | None) -> web.Application:
     async def metrics(request: web.Request) -> web.Response:
         if access is not None:
             sent = request.headers.get("Authorization", "")
-            decision = await access.decide(sent, request.remote or "")
-            if decision.status != 200:
-                headers = {"WWW-Authenticate": "Bearer"} if decision.status == 401 else {}
-                return web.Response(
-                    status=decision.status, text=f"{decision.text}\n", headers=headers
-                )
+            answer = await access.answer(sent, request.remote or "")
+            if answer.status != 200:
+                headers = {"WWW-Authenticate": "Bearer"} if answer.status == 401 else {}
+                return web.Response(status=answer.status, text=f"{answer.text}\n", headers=headers)
         return web.Response(
             body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )

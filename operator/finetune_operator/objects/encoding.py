@@ -1,7 +1,9 @@
 """Objects as bytes, for the cache: MessagePack. Pure.
 
-The bytes depend on nothing but the value. Compared with marshal of Python, they take half the time
-to write and are a quarter fewer.
+The bytes depend on nothing but the value. The objects of 5,000 jobs that serve take 198 MiB, and as
+dicts 662 MiB, which exceeds the memory limit of the chart (512 MiB). Compression would save another
+144 MiB and cost two thirds more time for each read. Compared with marshal of Python, the bytes take
+half the time to write and are a quarter fewer.
 """
 
 import json

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from finetune_api.contracts.printable import printable
+from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.objects.stages import JobStage
-from finetune_operator.reconcile.blocker import Blocker
+from finetune_operator.reconcile.diagnosis.blocker import Blocker
 
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
 MAX_MESSAGE = 4096

@@ -12,7 +12,7 @@ from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import index
 from finetune_operator.reconcile.confirmation import confirmation
-from finetune_operator.reconcile.report import report
+from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.reconcile.steps import steps
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target

@@ -5,9 +5,10 @@ from datetime import datetime
 from finetune_operator.config import Settings
 from finetune_operator.objects import status_view
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.reconcile import policy, status, storage, transitions
+from finetune_operator.reconcile import policy, storage
 from finetune_operator.reconcile.network import surroundings
 from finetune_operator.reconcile.record import record
+from finetune_operator.reconcile.reporting import status, transitions
 from finetune_operator.reconcile.serving import delivery as serving
 from finetune_operator.reconcile.stages import pipeline
 from finetune_operator.revisions.ledger import Ledger

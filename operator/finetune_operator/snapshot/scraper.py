@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from finetune_operator import delays
 from finetune_operator.snapshot import exposition, http, trainer_metrics, verifier_metrics
 from finetune_operator.snapshot.targets import Target
 from finetune_operator.types import Key, Progress, Verification
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 WORKERS = 32
 NAMESPACE_WORKERS = 4
@@ -56,19 +56,6 @@ class PodMetrics(Protocol):
         """Stop scraping the pods of a job."""
 
 
-class Queue(Protocol):
-    """The parts of the work queue that a scraper uses."""
-
-    def add(self, key: ScrapeKey) -> None:
-        """Queue a key."""
-
-    def add_after(self, key: ScrapeKey, seconds: float) -> None:
-        """Queue a key after a delay."""
-
-    def take(self) -> AbstractAsyncContextManager[ScrapeKey]:
-        """Wait for a key, and end its processing at the end of the block."""
-
-
 @dataclass(slots=True, kw_only=True)
 class _Entry:
     target: Target
@@ -84,11 +71,14 @@ class _Entry:
 
 
 class Scraper:
-    """See the module. ``queue`` limits how many scrapes of a namespace run at once."""
+    """The last values of the pods, and the workers that replace them.
+
+    queue: limits how many scrapes of a namespace run at once.
+    """
 
     def __init__(
         self,
-        queue: Queue,
+        queue: WorkQueue[ScrapeKey],
         *,
         fetch: Fetch = http.get,
         clock: Callable[[], float] = time.monotonic,

@@ -5,8 +5,8 @@ Within one kind, resourceVersions are ordered (Kubernetes 1.35 documents that; e
 so the newest version of an object wins. A deletion leaves a tombstone: what arrives later about the
 deleted version, or about an older one, is dropped. Versions of two kinds are never compared.
 
-Objects are trimmed (``objects.trimming``) and packed (``packing``). Only those of our own kinds are
-kept whole.
+Objects are trimmed (``objects.trimming``) and kept as bytes (``objects.encoding``). Only those
+of our own kinds are kept whole.
 """
 
 import sys
@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.objects.digest import own_version
-from finetune_operator.objects.encoding import encoded
+from finetune_operator.objects.encoding import decoded, encoded
 from finetune_operator.objects.trimming import DIGESTS, fitted, news, reduced
-from finetune_operator.snapshot.packing import Packing
 from finetune_operator.snapshot.watches import JOBS, Watches
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import Key, Object
@@ -40,7 +39,7 @@ class _Entry:
     """Changes if a reconcile may decide something else, and if another object has the name."""
     verified: bool
     """Whether the digests of a ConfigMap's data are known."""
-    packed: bytes
+    data: bytes
 
 
 class ObjectStore:
@@ -55,7 +54,6 @@ class ObjectStore:
         }
         self._children: dict[Key, list[tuple[str, Name]]] = {}
         """Sorted; a set of as many elements would need four times the memory."""
-        self._packings = {kind: Packing() for kind in self._entries}
         self._tombstones: OrderedDict[tuple[str, Name], tuple[int, float]] = OrderedDict()
         for kind, entries in self._entries.items():
             metrics.CACHE_OBJECTS.labels(kind).set_function(entries.__len__)
@@ -72,7 +70,7 @@ class ObjectStore:
             if version == known.version and not known.verified and "data" in each:
                 # A live read of a ConfigMap, of which a watch reported the metadata.
                 _, plain = _trimmed(each)
-                known.packed, known.verified = self._packings[kind].pack(plain), True
+                known.data, known.verified = plain, True
             return ()
         if version <= self._tombstones.get((kind, name), (0, 0.0))[0]:
             return ()
@@ -89,7 +87,7 @@ class ObjectStore:
             key=key,
             content=self._content(body, plain),
             verified=DIGESTS in body,
-            packed=self._packings[kind].pack(plain),
+            data=plain,
         )
         self._entries[kind][name] = entry
         if kind != self.watches.own:
@@ -154,7 +152,7 @@ class ObjectStore:
     def get(self, kind: str, name: Name) -> Object | None:
         """Return an object, or None."""
         known = self._entries[kind].get(name)
-        return None if known is None else self._unpacked(kind, known)
+        return None if known is None else _decoded(known)
 
     def version(self, kind: str, name: Name) -> int:
         """Return the version of an object, 0 if it is unknown."""
@@ -166,7 +164,7 @@ class ObjectStore:
         fields = self.watches.owned
         found: dict[str, list[Object]] = {field: [] for field in fields.values()}
         for kind, name in self._children.get(key, ()):
-            found[fields[kind]].append(self._unpacked(kind, self._entries[kind][name]))
+            found[fields[kind]].append(_decoded(self._entries[kind][name]))
         return {field: tuple(objects) for field, objects in found.items()}
 
     def is_verified(self, name: Name) -> bool:
@@ -214,11 +212,6 @@ class ObjectStore:
                 break
             self._tombstones.popitem(last=False)
 
-    def _unpacked(self, kind: str, entry: _Entry) -> Object:
-        body = self._packings[kind].unpack(entry.packed)
-        body["metadata"]["resourceVersion"] = str(entry.version)
-        return body
-
     def _unlink(self, key: Key, kind: str, name: Name) -> None:
         children = self._children[key]
         removed = children.pop(bisect_left(children, (kind, name)))
@@ -236,6 +229,12 @@ def name_of(each: Object) -> Name:
 def version_of(each: Object) -> int:
     """Return the resourceVersion of an object, or of a list, as a number."""
     return int(each["metadata"]["resourceVersion"])
+
+
+def _decoded(entry: _Entry) -> Object:
+    body: dict[str, Any] = decoded(entry.data)
+    body["metadata"]["resourceVersion"] = str(entry.version)
+    return body
 
 
 def _trimmed(each: Object) -> tuple[dict[str, Any], bytes]:

@@ -13,7 +13,7 @@ from tests.trainer.support.workshop import Ended, Workshop
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.reference import Reference
 from finetune_api.v1alpha1.dataset import Data
-from finetune_api.v1alpha1.ledger import Evaluation
+from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_operator.reconcile.serving.evaluation_gate import judge
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.chat_rendering import Renderer
@@ -111,7 +111,7 @@ def test_reference_and_evaluation_gate_use_the_evaluation_dataset(evaluated: Wor
     asked = {row[0]["content"] for row in ROWS}
     assert {row.messages[0]["content"] for row in found.rows if row.messages} == asked
     trained = evaluated.succeed("train").result
-    numbers = Evaluation.model_validate(trained["artifacts"]["evaluation"])
+    numbers = HeldOutLosses.model_validate(trained["artifacts"]["evaluation"])
     assert numbers == evaluate(found)
     gate = judge(numbers, "dequantized")
     assert gate.outcome in ("Passed", "Failed")

@@ -3,8 +3,8 @@
 import pytest
 
 from finetune_api.rules import (
-    Condition,
     Rule,
+    Statement,
     between,
     each_matches,
     equals,
@@ -24,7 +24,7 @@ WRITTEN = Training.model_validate({"maxSteps": 5, "epochs": None, "lora": {"useD
 
 
 @pytest.mark.parametrize(
-    ("condition", "cel", "holds"),
+    ("statement", "cel", "holds"),
     [
         (is_set("maxSteps"), "(has(self.maxSteps))", True),
         (is_set("lora.useDora"), "(has(self.lora) && has(self.lora.useDora))", True),
@@ -60,10 +60,10 @@ WRITTEN = Training.model_validate({"maxSteps": 5, "epochs": None, "lora": {"useD
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_condition_in_cel_and_python(condition: Condition, cel: str, holds: bool) -> None:
+def test_statement_in_cel_and_python(statement: Statement, cel: str, holds: bool) -> None:
     """A default counts for ``equals``, but not for ``is_set``."""
-    assert condition.cel == cel
-    assert condition.holds(WRITTEN) is holds
+    assert statement.cel == cel
+    assert statement.holds(WRITTEN) is holds
 
 
 def test_condition_on_an_unknown_field_raises_an_error() -> None:

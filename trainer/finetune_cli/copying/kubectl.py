@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from finetune_api.contracts.printable import printable
+from finetune_api.safety.printable import printable
 from finetune_cli.errors import CommandFailed, Interrupted
 
 

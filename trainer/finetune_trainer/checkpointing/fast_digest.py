@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
-from finetune_api.contracts import untrusted_file
+from finetune_api.safety import untrusted_file
 
 READ_BYTES = 1 << 18
 """Bytes per read: they stay in the processor cache until both digests have used them."""

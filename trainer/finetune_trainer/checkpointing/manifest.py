@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_file, untrusted_json
+from finetune_api.safety import untrusted_file, untrusted_json
 from finetune_trainer.runtime.files import flush, sha256_of, write_json
 from finetune_trainer.volume_layout import partial_path
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_file, untrusted_json
+from finetune_api.safety import untrusted_file, untrusted_json
 from finetune_trainer.errors import InvalidSpec
 
 BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from finetune_api.contracts import untrusted_file
+from finetune_api.safety import untrusted_file
 from finetune_trainer.checkpointing.safetensors_header import FLOATS, Header, encode_header
 from finetune_trainer.runtime.files import flush, fresh, write_json
 from finetune_trainer.volume_layout import partial_path

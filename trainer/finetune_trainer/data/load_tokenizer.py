@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts.redaction import one_line
+from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime.files import read_json
 

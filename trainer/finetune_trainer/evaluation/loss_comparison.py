@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.contracts.reference import BaseKind, Reference
-from finetune_api.v1alpha1.ledger import EvaluatedBuild, EvaluatedDataset, Evaluation
+from finetune_api.v1alpha1.evaluation import EvaluatedBuild, EvaluatedDataset, HeldOutLosses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Difference:
     standard_error: float
 
 
-def evaluate(reference: Reference) -> Evaluation:
+def evaluate(reference: Reference) -> HeldOutLosses:
     """Return the losses of both builds that a merge can produce, and that of the 16-bit base."""
-    return Evaluation(
+    return HeldOutLosses(
         rows=len(reference.rows),
         tokens=reference.tokens,
         base_loss=_text(_loss([row.original.base for row in reference.rows])),

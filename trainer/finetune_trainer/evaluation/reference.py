@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.contracts import reference
-from finetune_api.contracts.redaction import one_line
+from finetune_api.safety.redaction import one_line
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.evaluation import scoring_process
 from finetune_trainer.evaluation.loss_comparison import evaluate
@@ -28,7 +28,7 @@ KIND = reference.KIND
 class Recorded:
     """Result of recording a reference.
 
-    evaluation: ``Evaluation`` of ``finetune_api.v1alpha1.status``; None without held-out rows.
+    evaluation: ``HeldOutLosses`` of the API; None without held-out rows.
     largest_activation: as in the reference; None if recording failed.
     """
 

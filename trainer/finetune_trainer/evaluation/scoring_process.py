@@ -12,8 +12,8 @@ import threading
 import traceback
 from pathlib import Path
 
-from finetune_api.contracts import redaction
 from finetune_api.contracts.reference import Reference
+from finetune_api.safety import redaction
 from finetune_trainer.runtime import environment
 from finetune_trainer.volume_layout import Layout
 

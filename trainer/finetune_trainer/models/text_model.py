@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts.redaction import one_line
+from finetune_api.safety.redaction import one_line
 from finetune_trainer.checkpointing.safetensors_header import read_header
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import base_config, base_files

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from finetune_api.contracts.redaction import one_line
+from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.runtime.disk import human
 from finetune_trainer.runtime.files import sha256_of

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from finetune_api.contracts import untrusted_file, untrusted_json
+from finetune_api.safety import untrusted_file, untrusted_json
 
 FILE = "loss_history.json"
 Points = list[tuple[int, float]]

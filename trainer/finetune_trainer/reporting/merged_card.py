@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.redaction import mask
+from finetune_api.safety.redaction import mask
 from finetune_trainer.reporting import markdown
 
 

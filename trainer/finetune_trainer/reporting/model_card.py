@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.contracts.durations import duration, estimated
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.redaction import mask
+from finetune_api.safety.redaction import mask
 from finetune_trainer.checkpointing.published import ORIGINS_FACT, TEXT_MODEL_FACT
 from finetune_trainer.reporting import markdown
 from finetune_trainer.reporting.loss_history import LossHistory

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_file, untrusted_json
+from finetune_api.safety import untrusted_file, untrusted_json
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.volume_layout import partial_path
 

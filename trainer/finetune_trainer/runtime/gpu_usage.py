@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_file, untrusted_json
+from finetune_api.safety import untrusted_file, untrusted_json
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.runtime.files import write_json
 

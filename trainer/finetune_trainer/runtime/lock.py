@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 
-from finetune_api.contracts import untrusted_json
+from finetune_api.safety import untrusted_json
 from finetune_trainer.errors import ResumeRefused, Transient
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.volume_errors import translate_volume_errors

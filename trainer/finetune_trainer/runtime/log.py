@@ -3,7 +3,7 @@
 import sys
 import time
 
-from finetune_api.contracts.printable import printable
+from finetune_api.safety.printable import printable
 
 
 def log(text: str) -> None:

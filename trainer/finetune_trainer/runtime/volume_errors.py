@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune_api.contracts.redaction import one_line
+from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import Transient, VolumeFull
 from finetune_trainer.runtime.disk import free_bytes, human
 

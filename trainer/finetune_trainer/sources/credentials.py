@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from finetune_api.contracts import credentials
+from finetune_api.safety import credentials
 from finetune_trainer.errors import AccessDenied
 
 

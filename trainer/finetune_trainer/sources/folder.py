@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune_api.contracts.printable import escaped
+from finetune_api.safety.printable import escaped
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
 from finetune_trainer.runtime.files import sha256_of

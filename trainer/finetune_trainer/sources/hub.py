@@ -39,7 +39,7 @@ from huggingface_hub.utils import (
     http_stream_backoff,
 )
 
-from finetune_api.contracts.printable import printable
+from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.sources import egress, trust

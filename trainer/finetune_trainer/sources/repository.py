@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from finetune_api.contracts.redaction import mask, one_line
+from finetune_api.safety.redaction import mask, one_line
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import (
     DatasetNotFound,

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import untrusted_file
-from finetune_api.contracts.redaction import one_line
+from finetune_api.safety import untrusted_file
+from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import InvalidSpec, Transient
 from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.runtime.log import log

@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.ledger import Evaluation as HeldOutLoss
+from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
@@ -151,7 +151,7 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             largest_activation=recorded.largest_activation,
             evaluation=None
             if recorded.evaluation is None
-            else HeldOutLoss.model_validate(recorded.evaluation),
+            else HeldOutLosses.model_validate(recorded.evaluation),
         ),
         warnings=[*facts["warnings"], *recorded.warnings],
     )

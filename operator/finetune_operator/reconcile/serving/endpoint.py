@@ -11,9 +11,9 @@ from finetune_operator import delays
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments, naming
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.reconcile import diagnosis
-from finetune_operator.reconcile.blocker import evidence
 from finetune_operator.reconcile.conditions import Position, ServingState, blocked
+from finetune_operator.reconcile.diagnosis import diagnosis
+from finetune_operator.reconcile.diagnosis.blocker import evidence
 from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.target import TargetRevision

@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.contracts.reference import BaseKind
-from finetune_api.v1alpha1.evaluation import Evaluation as EvaluationPolicy
-from finetune_api.v1alpha1.ledger import Artifacts, EvaluatedBuild, Evaluation
-from finetune_api.v1alpha1.status import EvaluationStatus, ServingComparison
+from finetune_api.v1alpha1.evaluation import (
+    EvaluatedBuild,
+    Evaluation,
+    EvaluationStatus,
+    HeldOutLosses,
+    ServingComparison,
+)
+from finetune_api.v1alpha1.ledger import Artifacts
 from finetune_operator.objects.status_view import StatusView
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -44,27 +49,27 @@ class Build:
     base: BaseKind | None
 
 
-def judge(found: Evaluation | None, base: BaseKind) -> Gate:
-    """Return the decision about the build on one of the bases. found: None if not evaluated."""
-    if found is None:
+def judge(losses: HeldOutLosses | None, base: BaseKind) -> Gate:
+    """Return the decision about the build on one of the bases. losses: None if not evaluated."""
+    if losses is None:
         return Gate(
             outcome="NotEvaluated",
             message="The model was not evaluated because no rows were held out. To evaluate it, "
             "set validationFraction of the dataset, or set spec.evaluation.dataset.",
         )
-    build = _of(found, base)
-    if found.rows < ENOUGH_ROWS or build.standard_error is None:
+    build = _of(losses, base)
+    if losses.rows < ENOUGH_ROWS or build.standard_error is None:
         return Gate(
             outcome="NotEvaluated",
-            message=f"{found.rows} held-out rows are too few for a decision (at least "
+            message=f"{losses.rows} held-out rows are too few for a decision (at least "
             f"{ENOUGH_ROWS} are needed). Raise validationFraction of the dataset, or add rows "
             "to spec.evaluation.dataset.",
         )
     difference, error = float(build.difference), float(build.standard_error)
     numbers = (
         f"held-out loss {float(build.loss):.4f}, held-out loss of the base model "
-        f"{float(found.base_loss):.4f} (difference per token {difference:+.4f}, "
-        f"standard error {error:.4f}, {found.rows} rows, {found.tokens} tokens)"
+        f"{float(losses.base_loss):.4f} (difference per token {difference:+.4f}, "
+        f"standard error {error:.4f}, {losses.rows} rows, {losses.tokens} tokens)"
     )
     if difference > STANDARD_ERRORS * error:
         return Gate(
@@ -106,12 +111,12 @@ def compare(candidate: Build, serving: Build) -> ServingComparison:
 
 
 def _not_comparable(candidate: Build, serving: Build) -> str | None:
-    for each in (candidate, serving):
-        if each.artifacts.evaluation is None:
-            return f"Build {each.build} was not evaluated: no rows were held out."
-        if each.base is None or each.artifacts.evaluation.rows_digest is None:
+    for build in (candidate, serving):
+        if build.artifacts.evaluation is None:
+            return f"Build {build.build} was not evaluated: no rows were held out."
+        if build.base is None or build.artifacts.evaluation.rows_digest is None:
             return (
-                f"Build {each.build} was evaluated by an earlier version of the operator or "
+                f"Build {build.build} was evaluated by an earlier version of the operator or "
                 "trainer, which did not record all values that the comparison needs."
             )
     new, old = candidate.artifacts, serving.artifacts
@@ -127,18 +132,18 @@ def _not_comparable(candidate: Build, serving: Build) -> str | None:
     return None
 
 
-def _of(found: Evaluation, base: BaseKind | None) -> EvaluatedBuild:
-    return found.dequantized if base == "dequantized" else found.original
+def _of(losses: HeldOutLosses, base: BaseKind | None) -> EvaluatedBuild:
+    return losses.dequantized if base == "dequantized" else losses.original
 
 
 def gate(previous: StatusView, target: TargetRevision, ledger: Ledger, served: str | None) -> Gate:
     """Return the decision about the target's build. served: the serving build, or None."""
     record = ledger.revision(target.revision)
-    found = judge(record.artifacts.evaluation, base_of(target))
-    return replace(found, against_serving=_against_serving(previous, target, ledger, served))
+    judged = judge(record.artifacts.evaluation, base_of(target))
+    return replace(judged, against_serving=_against_serving(previous, target, ledger, served))
 
 
-def refusal(gate: Gate, policy: EvaluationPolicy) -> str | None:
+def refusal(gate: Gate, policy: Evaluation) -> str | None:
     """Return why a build must not be served according to the spec, None if it may be served."""
     if gate.outcome == "Failed" and policy.on_regression == "Stall":
         return gate.message
@@ -176,9 +181,9 @@ def _against_serving(
     if served is None:
         return None
     if served == target.build:
-        known = previous.against_serving
-        same = known is not None and previous.build == target.build
-        return ServingComparison.model_validate(known) if same else None
+        compared = previous.against_serving
+        same = compared is not None and previous.build == target.build
+        return ServingComparison.model_validate(compared) if same else None
     revision = ledger.revision_of(served)
     attempt = ledger.serving(served)
     return compare(

@@ -131,7 +131,7 @@ def deployment(
     artifacts = ledger.revision(target.revision).artifacts
     merged = ledger.merging(target.revision, target.build)
     known = merged.merged_dtype if merged is not None else None
-    model = vllm.Model(
+    model = vllm.ServedModel(
         dtype=known or target.resolved.spec.merge.dtype,
         base_bytes=artifacts.base_bytes,
         custom_template=artifacts.chat_template is not None,

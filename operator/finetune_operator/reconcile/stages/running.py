@@ -7,10 +7,10 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
-from finetune_operator.reconcile import diagnosis
-from finetune_operator.reconcile.blocker import evidence
 from finetune_operator.reconcile.conditions import blocked, runs
 from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.diagnosis import diagnosis
+from finetune_operator.reconcile.diagnosis.blocker import evidence
 from finetune_operator.reconcile.stages import queueing
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision

@@ -14,9 +14,9 @@ from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.pods import claims_of
 from finetune_operator.objects.stages import JobStage
-from finetune_operator.reconcile.blocker import names
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.diagnosis.blocker import names
 from finetune_operator.reconcile.messages import copy_command
 from finetune_operator.reconcile.stages.cancellation import stop
 from finetune_operator.revisions import retention

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from finetune_api.contracts import ports, reference, termination
 from finetune_api.contracts.pod_security import container_security, pod_security
-from finetune_api.contracts.printable import escaped, printable
 from finetune_api.contracts.reference import Reference, Scores
 from finetune_api.contracts.result import Result
-from finetune_api.contracts.untrusted_json import parse
+from finetune_api.safety.printable import escaped, printable
+from finetune_api.safety.untrusted_json import parse
 from finetune_api.v1alpha1.ledger import TrainArtifacts
 
 

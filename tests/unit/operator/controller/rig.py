@@ -14,7 +14,6 @@ from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind
-from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.kube.errors import OperatorError
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.live import LiveReader
@@ -30,6 +29,7 @@ from finetune_operator.types import (
     Plan,
     Snapshot,
 )
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 KEY = ("a", "demo")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -15,13 +15,13 @@ from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind
-from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.kube.kinds import KINDS, Kind
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import Watches
 from finetune_operator.types import UNCONFIRMED, Confirmation, Key, Object, Plan
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 CATALOG, KEY = "FineTuneCatalog", ("", "gold")
 

@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, job
 
-from finetune_operator.kube.correlator import (
+from finetune_operator.kube.errors import OperatorError, Terminal
+from finetune_operator.kube.event_limit import (
     BURST,
     REFILL_SECONDS,
     REMEMBERED_OBJECTS,
-    SIMILAR_SECONDS,
-    Correlator,
+    EventLimit,
 )
-from finetune_operator.kube.errors import OperatorError, Terminal
 from finetune_operator.kube.recorder import Recorder, event_name, render
 from finetune_operator.types import Event
 
@@ -70,48 +69,39 @@ class Clock:
         return self.now
 
 
-def similar(number: int) -> Event:
-    return Event(type="Warning", reason="WarningRaised", message=f"warning {number}")
-
-
-def test_the_tenth_similar_event_and_later_ones_are_combined() -> None:
-    clock = Clock()
-    correlator = Correlator(clock)
-    admitted = [correlator.admit("uid", similar(number)) for number in range(12)]
-    assert admitted[:9] == [similar(number) for number in range(9)]
-    combined = Event(
-        type="Warning",
-        reason="WarningRaised",
-        message="(combined from similar events): warning 9",
-    )
-    assert admitted[9:] == [combined] * 3
-    assert correlator.admit("uid", similar(3)) == similar(3), "an equal event is counted"
-    assert correlator.admit("uid", EVENT) == EVENT, "another reason"
-    assert correlator.admit("another", similar(12)) == similar(12), "another object"
-    clock.now += SIMILAR_SECONDS + 1
-    assert correlator.admit("uid", similar(13)) == similar(13), "a new series"
-
-
 def test_an_object_gets_a_burst_of_events_and_then_one_per_interval() -> None:
     clock = Clock()
-    correlator = Correlator(clock)
-    admitted = [correlator.admit("uid", EVENT) for _ in range(BURST + 3)]
-    assert admitted == [EVENT] * BURST + [None] * 3
-    assert correlator.admit("another", EVENT) == EVENT
+    limit = EventLimit(clock)
+    assert [limit.admit("uid") for _ in range(BURST + 3)] == [True] * BURST + [False] * 3
+    assert limit.admit("another")
     for _ in range(3):
         clock.now += REFILL_SECONDS
-        assert correlator.admit("uid", EVENT) == EVENT
-        assert correlator.admit("uid", EVENT) is None
+        assert limit.admit("uid")
+        assert not limit.admit("uid")
+    clock.now += 2 * BURST * REFILL_SECONDS
+    assert [limit.admit("uid") for _ in range(BURST + 1)] == [True] * BURST + [False]
+
+
+async def test_the_recorder_drops_the_events_above_the_limit() -> None:
+    memory, snapshot = kube()
+    events = [
+        Event(type="Warning", reason="WarningRaised", message=f"warning {number}")
+        for number in range(BURST + 5)
+    ]
+    recorder = Recorder(memory, instance="pod")
+    for event in events:
+        await recorder.record(snapshot, [event], NOW)
+    assert names(memory) == [event_name(snapshot, event) for event in events[:BURST]]
 
 
 def test_only_the_latest_objects_are_remembered() -> None:
-    correlator = Correlator(Clock())
+    limit = EventLimit(Clock())
     for _ in range(BURST):
-        correlator.admit("first", EVENT)
-    assert correlator.admit("first", EVENT) is None
+        limit.admit("first")
+    assert not limit.admit("first")
     for number in range(REMEMBERED_OBJECTS):
-        correlator.admit(f"uid-{number}", EVENT)
-    assert correlator.admit("first", EVENT) == EVENT
+        limit.admit(f"uid-{number}")
+    assert limit.admit("first")
 
 
 async def test_a_rejected_event_does_not_block_the_next() -> None:
@@ -124,3 +114,13 @@ async def test_a_rejected_event_does_not_block_the_next() -> None:
     memory.fault = fault
     await Recorder(memory, instance="pod").record(snapshot, [EVENT, other], NOW)
     assert names(memory) == [event_name(snapshot, other)]
+
+
+def test_an_event_about_a_cluster_scoped_object_is_in_the_namespace_default() -> None:
+    about = job()
+    del about["metadata"]["namespace"]
+    event = Event(type="Normal", reason="Checked", message="valid")
+    body = render({**about, "kind": "FineTuneCatalog"}, event, NOW, "pod")
+    assert body["metadata"]["namespace"] == "default"
+    assert "namespace" not in body["regarding"]
+    assert body["regarding"]["kind"] == "FineTuneCatalog"

@@ -6,7 +6,7 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
-from finetune_operator.reconcile.scheduling import PROVISIONING_SECONDS, required_labels
+from finetune_operator.reconcile.diagnosis.scheduling import PROVISIONING_SECONDS, required_labels
 
 DEADLINE = 600
 ENDS_BY_ITSELF = ("Unschedulable",)

@@ -10,7 +10,6 @@ import pytest
 from tests.fakes import virtual_time
 
 from finetune_operator import delays
-from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.snapshot.scraper import (
     NAMESPACE_WORKERS,
     WORKERS,
@@ -18,6 +17,7 @@ from finetune_operator.snapshot.scraper import (
 )
 from finetune_operator.snapshot.targets import Target
 from finetune_operator.types import Key, Progress
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 KEY = ("a", "demo")
 

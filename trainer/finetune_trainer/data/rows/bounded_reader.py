@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from finetune_api.contracts import untrusted_file
+from finetune_api.safety import untrusted_file
 from finetune_trainer.errors import DatasetInvalid
 
 BLOCK = 1 << 20

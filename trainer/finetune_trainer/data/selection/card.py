@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.contracts.redaction import one_line
+from finetune_api.safety.redaction import one_line
 from finetune_api.v1alpha1.rows import CONFIG
 from finetune_trainer.data.selection import untrusted_yaml
 

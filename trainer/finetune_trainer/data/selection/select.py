@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NoReturn
 
-from finetune_api.contracts.redaction import one_line
+from finetune_api.safety.redaction import one_line
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import HF_SOURCE_PREFIX, Kind
 from finetune_trainer.data.rows.readers import READ, SUFFIXES

@@ -9,18 +9,19 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import SPEC, Cluster
 from tests.unit.operator.reconcile import plan_steps
 
-from finetune_api.v1alpha1.ledger import Artifacts, EvaluatedBuild, Evaluation
+from finetune_api.v1alpha1.evaluation import EvaluatedBuild, HeldOutLosses
+from finetune_api.v1alpha1.ledger import Artifacts
 from finetune_operator.reconcile.serving.evaluation_gate import Build, compare, judge
 from finetune_trainer.evaluation.loss_comparison import difference
 
 
-def found(difference: float, error: float | None = 0.1, rows: int = 45) -> Evaluation:
+def found(difference: float, error: float | None = 0.1, rows: int = 45) -> HeldOutLosses:
     build = EvaluatedBuild(
         loss="1.50000",
         difference=f"{difference:.5f}",
         standard_error=None if error is None else f"{error:.5f}",
     )
-    return Evaluation(
+    return HeldOutLosses(
         rows=rows,
         tokens=2100,
         base_loss="1.40000",
@@ -57,7 +58,7 @@ def build(name: str, loss: float, **changes: Any) -> Build:
     ],
 )
 def test_gate_outcome_of_an_evaluation(
-    evaluation: Evaluation | None, outcome: str, said: str
+    evaluation: HeldOutLosses | None, outcome: str, said: str
 ) -> None:
     gate = judge(evaluation, "dequantized")
     assert gate.outcome == outcome
@@ -154,7 +155,7 @@ def test_the_error_of_a_comparison_is_at_most_the_sum_of_both(
     assert difference(new, old).standard_error <= bound + 1e-9
 
 
-def trained(cluster: Cluster, evaluation: Evaluation) -> None:
+def trained(cluster: Cluster, evaluation: HeldOutLosses) -> None:
     """Take a job through its merge, with an evaluation from its training."""
     plan_steps.run("prepare")(cluster)
     artifacts: dict[str, Any] = {"evaluation": evaluation.model_dump(exclude_none=True)}

@@ -13,7 +13,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
 from finetune_operator.objects.pods import claims_of, has_a_node, refused_by_nodes
-from finetune_operator.reconcile.blocker import Blocker, Evidence, names
+from finetune_operator.reconcile.diagnosis.blocker import Blocker, Evidence, names
 from finetune_operator.reconcile.messages import quoting
 from finetune_operator.types import Object
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from finetune_api.contracts import credentials
-from finetune_api.contracts.credentials import InvalidCredential, checked
+from finetune_api.safety import credentials
+from finetune_api.safety.credentials import InvalidCredential, checked
 
 FIELD = "spec.model.tokenSecretRef"
 REMEDIATION = (

@@ -13,9 +13,9 @@ from finetune_operator.manifests import sources
 from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pod_has_ended
-from finetune_operator.reconcile.blocker import Blocker, Evidence
+from finetune_operator.reconcile.diagnosis.blocker import Blocker, Evidence
+from finetune_operator.reconcile.diagnosis.scheduling import unscheduled
 from finetune_operator.reconcile.messages import quoting, sentence
-from finetune_operator.reconcile.scheduling import unscheduled
 from finetune_operator.types import Object
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")

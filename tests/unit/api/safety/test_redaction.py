@@ -10,8 +10,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from finetune_api.contracts import redaction
-from finetune_api.contracts.redaction import MASK, SHORTEST_VALUE, mask, mask_all, one_line
+from finetune_api.safety import redaction
+from finetune_api.safety.redaction import MASK, SHORTEST_VALUE, mask, mask_all, one_line
 
 TOKEN = 'hf_a+b/c="d"\nsecond-line'
 FORMS = {

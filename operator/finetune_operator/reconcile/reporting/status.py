@@ -11,9 +11,9 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import desired
 from finetune_operator.objects.status_view import StatusView
 from finetune_operator.reconcile import storage
-from finetune_operator.reconcile.columns import columns
 from finetune_operator.reconcile.conditions import conditions
 from finetune_operator.reconcile.record import Record
+from finetune_operator.reconcile.reporting.columns import columns
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.delivery import Delivery
 from finetune_operator.reconcile.serving.verification import verification_status

@@ -9,7 +9,7 @@ from tests.fakes.apiserver import Cluster
 
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.resources import FINETUNEJOB
-from finetune_operator.reconcile.columns import SUMMARY_LENGTH, remaining, summary
+from finetune_operator.reconcile.reporting.columns import SUMMARY_LENGTH, remaining, summary
 from finetune_operator.types import Progress
 
 TRAINING = Progress(pod="", global_step=57, max_steps=100, eta_seconds=250.0)

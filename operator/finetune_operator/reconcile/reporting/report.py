@@ -6,9 +6,9 @@ from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import status_view
-from finetune_operator.reconcile import transitions
-from finetune_operator.reconcile.columns import summary
 from finetune_operator.reconcile.conditions import SEE_READY, Position, conditions
+from finetune_operator.reconcile.reporting import transitions
+from finetune_operator.reconcile.reporting.columns import summary
 from finetune_operator.types import Plan, Snapshot
 
 

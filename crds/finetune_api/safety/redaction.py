@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
-from finetune_api.contracts import credentials
-from finetune_api.contracts.printable import escaped, printable
+from finetune_api.safety import credentials
+from finetune_api.safety.printable import escaped, printable
 
 MASK = "[redacted]"
 SHORTEST_VALUE = 4

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.reconcile import diagnosis
-from finetune_operator.reconcile.blocker import Blocker, Evidence, names
+from finetune_operator.reconcile.diagnosis import diagnosis
+from finetune_operator.reconcile.diagnosis.blocker import Blocker, Evidence, names
+from finetune_operator.reconcile.diagnosis.scheduling import PROVISIONING_SECONDS, required_labels
 from finetune_operator.reconcile.messages import quoting, sentence
-from finetune_operator.reconcile.scheduling import PROVISIONING_SECONDS, required_labels
 
 NO_EVIDENCE = Evidence()
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from finetune_operator.controller.workqueue import HEAD_START_SECONDS, Priority, WorkQueue
 from finetune_operator.telemetry.metrics import REGISTRY
+from finetune_operator.workqueue.fair_queue import HEAD_START_SECONDS, Priority
+from finetune_operator.workqueue.workqueue import WorkQueue
 
 Key = tuple[str, str]
 KEYS = st.tuples(st.sampled_from("xy"), st.sampled_from("abc"))
@@ -257,6 +258,27 @@ async def test_a_key_of_a_namespace_at_its_limit_is_processed_after_another_is_d
     assert await asyncio.wait_for(waiting, 1) == B
 
 
+async def test_workers_process_all_keys_of_namespaces_that_are_at_their_limit() -> None:
+    queue: WorkQueue[Key] = WorkQueue("test", namespace_limit=1)
+    keys = [(namespace, str(number)) for namespace in "xyz" for number in range(5)]
+    processed: list[Key] = []
+
+    async def work() -> None:
+        while True:
+            async with queue.take() as key:
+                await asyncio.sleep(0)
+                processed.append(key)
+
+    for key in keys:
+        queue.add(key)
+    workers = [asyncio.create_task(work()) for _ in range(8)]
+    await asyncio.sleep(0.1)
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    assert sorted(processed) == sorted(keys)
+
+
 def in_order(queue: WorkQueue[Key]) -> list[Key]:
     """Return all queued keys in the order in which they are processed."""
     found = []
@@ -444,7 +466,7 @@ def test_an_endless_loop_of_edits_is_processed_once_per_interval_after_a_burst(
     time.advance_to(time.now + 1000)
     queue.add(B)
     queue.pop()
-    assert list(queue._arrivals) == [B], "no memory of a key that is far from its limit"
+    assert list(queue._rate._arrivals) == [B], "no memory of a key that is far from its limit"
 
 
 def test_a_limited_key_is_processed_after_its_delay() -> None:

@@ -1,0 +1,1 @@
+"""Text and files that others control, and credentials in what a process writes."""
