@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 from bench import harness
 from bench.api_client import Api

@@ -24,7 +24,7 @@ from tests.integration.controlplane import (
     wait_until,
 )
 from tests.integration.manifest_files import ROOT, kubectl
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 from cluster.artifacts import gomodule
 from conformance import modules

@@ -28,7 +28,7 @@ from tests.integration.controlplane import (
 from tests.integration.manifest_files import PAGES, ROOT
 from tests.integration.namespace import Namespace
 from tests.integration.scenarios import ROUND_SECONDS, ScenarioRunner
-from tests.markdown import blocks
+from tests.support.markdown import blocks
 
 from release.files import first_job
 

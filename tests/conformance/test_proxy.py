@@ -24,7 +24,7 @@ from tests.e2e.pods import Task
 from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, namespaces
 from tests.e2e.tuning import Tuning, small
 from tests.integration.controlplane import process, wait_until
-from tests.ports import free_port
+from tests.support.ports import free_port
 from tests.trainer.support import hub as hubs
 from tests.trainer.support import web
 

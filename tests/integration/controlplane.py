@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 from tests.integration.operator_forks import Fork
-from tests.ports import free_port, free_ports
+from tests.support.ports import free_port, free_ports
 
 TOKEN = "administrator"
 ADMINISTRATOR = {"Authorization": f"Bearer {TOKEN}"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from tests.integration.controlplane import ApiServer
-from tests.markdown import blocks
+from tests.support.markdown import blocks
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.busy_machine import seconds_without_core
 from tests.integration import operator_forks
 from tests.integration.controlplane import REQUEST_SECONDS, ControlPlane, end, process, wait_until
 from tests.integration.operator_forks import Fork
-from tests.ports import free_port
+from tests.support.busy_machine import seconds_without_core
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "operator", ROOT / "crds")

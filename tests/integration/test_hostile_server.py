@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.busy_machine import fastest
 from tests.integration import operatorprocess
 from tests.integration.controlplane import (
     CRD,
@@ -27,6 +26,7 @@ from tests.integration.controlplane import (
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.relay import PASS, Call, Outcome, Relay, answer, relay
+from tests.support.busy_machine import fastest
 
 from finetune_operator import delays
 

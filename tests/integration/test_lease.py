@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.busy_machine import seconds_without_core
 from tests.integration.controlplane import PATIENCE_SECONDS, ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
 from tests.integration.relay import HOLD, PASS, Call, Outcome, Relay, relay
+from tests.support.busy_machine import seconds_without_core
 
 from finetune_operator.leader_election import DURATION_SECONDS, RENEW_SECONDS
 

@@ -9,7 +9,6 @@ import json
 import signal
 from pathlib import Path
 
-from tests.busy_machine import fastest
 from tests.integration import operatorprocess
 from tests.integration.controlplane import (
     PATIENCE_SECONDS,
@@ -19,6 +18,7 @@ from tests.integration.controlplane import (
 )
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess
+from tests.support.busy_machine import fastest
 
 SHORT_RETRY = "from finetune_operator import delays; delays.REJECTED = 2.0"
 """Shortens the delay after a rejected write."""

@@ -26,7 +26,7 @@ from tests.integration.controlplane import (
     has,
     wait_until,
 )
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "getting-started" / "installation.md"

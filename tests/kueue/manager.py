@@ -19,7 +19,7 @@ from tests.integration.controlplane import (
     wait_until,
 )
 from tests.integration.namespace import Namespace
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 NAMESPACE = "kueue-system"
 API = "/apis/kueue.x-k8s.io/v1beta2"
