@@ -33,9 +33,7 @@ E2E = (
     (
         "quickstart",
         "failures",
-        "security",
         "tenants",
-        "forged_objects",
         "trainer_image",
         "training",
         "deletion",

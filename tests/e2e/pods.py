@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,7 @@ class Task:
     """A script to run in a pod.
 
     claim: a volume that is mounted read-only at /work; writable: claims that are mounted writable,
-    by mount path; ready: a file that the script writes when the caller can continue; owners: owner
-    references of the pod; node: the node of the pod, which the scheduler then does not choose.
+    by mount path; ready: a file that the script writes when the caller can continue.
     """
 
     script: str
@@ -32,9 +31,6 @@ class Task:
     writable: Mapping[str, str] = field(default_factory=dict)
     ready: str = ""
     memory: str = "256Mi"
-    labels: Object | None = None
-    owners: Sequence[Object] = ()
-    node: str = ""
 
 
 def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 900) -> Any:
@@ -101,7 +97,7 @@ def _result(log: str) -> Any:
 
 def objects(name: str, namespace: str, task: Task) -> list[Object]:
     """Return the ConfigMap and the pod of a task."""
-    metadata = {"name": name, "namespace": namespace, "labels": dict(task.labels or {})}
+    metadata = {"name": name, "namespace": namespace}
     files = {
         "script.py": (SCRIPTS / task.script).read_text(encoding="utf-8"),
         "given.json": json.dumps(task.given),
@@ -129,9 +125,8 @@ def objects(name: str, namespace: str, task: Task) -> list[Object]:
         {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {**metadata, "ownerReferences": list(task.owners)},
+            "metadata": metadata,
             "spec": {
-                **({"nodeName": task.node} if task.node else {}),
                 "restartPolicy": "Never",
                 "terminationGracePeriodSeconds": 1,
                 "automountServiceAccountToken": False,
