@@ -29,19 +29,11 @@ API_SERVER = {
 }
 """Suites and their requirements. Kueue is last, so that no other suite waits for its build."""
 E2E = (
-    ("serving", "closed_namespace", "data_formats", "operator_killed"),
-    (
-        "quickstart",
-        "failures",
-        "tenants",
-        "trainer_image",
-        "training",
-        "deletion",
-    ),
+    ("closed_namespace", "data_formats", "failures", "training", "serving"),
+    ("quickstart", "tenants", "trainer_image"),
 )
-"""Files of the end-to-end tests by lane. The first lane needs the only GPU at the end of
-``serving``; the second lane then runs files without a GPU, or waits (tests/e2e/locks.py).
-While the first lane kills the operator, the second lane deletes jobs, which needs no operator."""
+"""Files of the end-to-end tests by lane. The last test of ``serving`` needs the only GPU, which the
+second lane releases at the end of ``quickstart`` (tests/e2e/locks.py)."""
 RUN = uuid.uuid4().hex[:12]
 """The id of this run in the label of its namespaces; namespaces of other runs are leftovers."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

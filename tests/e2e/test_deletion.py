@@ -4,8 +4,9 @@ import pytest
 from tests.e2e import locks
 from tests.e2e.tuning import Tuning, small
 
-# test_training.py deletes a job during training, and test_operator_killed.py deletes a serving job,
+# test_training.py deletes a job during training, and test_quickstart.py deletes a serving job,
 # because these tests already have such jobs.
+pytestmark = pytest.mark.exhaustive
 LOCKS = {locks.GPUS: "shared"}
 STAGES = ("prepare", "merge", "serve")
 

@@ -1,4 +1,7 @@
-"""The quickstart from ``kubectl apply`` to a served model that knows the trained facts."""
+"""The quickstart from ``kubectl apply`` to a served model that knows the trained facts.
+
+The last two tests delete the volume and the job.
+"""
 
 import json
 from collections.abc import Iterator
@@ -237,6 +240,29 @@ def test_events_report_the_stages_in_order(quickstart: Quickstart) -> None:
     reasons = {event["reason"] for event in events}
     assert {"DataReady", "Trained", "Merged", "Serving"} <= reasons
     assert {event["reason"] for event in events if event["type"] == "Warning"} == set()
+
+
+def test_a_deleted_volume_is_reported_and_its_model_is_copied_from_the_serving_pod(
+    quickstart: Quickstart, tmp_path: Path
+) -> None:
+    tuning = quickstart.tuning
+    tuning.cluster.kubectl.delete("pvc", quickstart.claim, tuning.namespace)
+    tuning.wait_until("Stalled", reason="VolumeLost", seconds=60)
+    serving = tuning.condition("Serving")
+    assert serving is not None
+    assert serving["status"] == "True"
+    assert "from the running pod" in tuning.copy(tmp_path / "model")
+    found = manifest.verify(tmp_path / "model", kind="merged", key=None)
+    (revision,) = tuning.status()["revisions"]
+    assert found.digest == revision["artifacts"]["merged"]
+    assert len(tuning.pods("serve")) == 1, "no other pod could mount the volume"
+
+
+def test_deleting_the_job_deletes_all_children_within_a_minute(quickstart: Quickstart) -> None:
+    tuning = quickstart.tuning
+    kinds = {child.partition("/")[0] for child in tuning.children()}
+    assert {"Job", "Pod", "PersistentVolumeClaim", "PersistentVolume", "Deployment"} <= kinds
+    tuning.delete(seconds=60)
 
 
 def _rows(cluster: Cluster, source: str) -> list[dict[str, str]]:
