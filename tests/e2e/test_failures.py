@@ -35,11 +35,6 @@ CASES = {
         reason="DatasetInvalid",
         words=("row 7 of train.jsonl",),
     ),
-    "missing-model": Case(
-        spec=small(model={"source": "hf://demo/no-such-model"}),
-        reason="ModelNotFound",
-        words=("demo/no-such-model", "model.source"),
-    ),
     "gated-model": Case(
         spec=small(model={"source": "hf://demo/gated"}),
         reason="AccessDenied",
