@@ -22,7 +22,8 @@ from finetune_trainer.checkpointing import manifest
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
 NAMESPACE = "e2e-quickstart"
 READY_SECONDS = 1500.0
-QUESTIONS = 20
+QUESTIONS, OFFLINE = 20, 8
+"""Questions to the endpoint, and how many of them the libraries answer: each takes seconds."""
 MAX_TOKENS = 64
 
 
@@ -85,7 +86,7 @@ def offline(quickstart: Quickstart) -> dict[str, Any]:
             "base": "/work/base",
             "adapter": "/work/adapter",
             "merged": f"/work/merged-{tuning.status()['build']}",
-            "questions": quickstart.questions,
+            "questions": quickstart.questions[:OFFLINE],
             "max_tokens": MAX_TOKENS,
         },
         claim=quickstart.claim,
@@ -99,6 +100,7 @@ def test_the_tuned_model_gives_the_trained_answers(
     quickstart: Quickstart, served: dict[str, Any]
 ) -> None:
     assert served["models"] == [quickstart.tuning.name]
+    assert len(served["answers"]) == QUESTIONS
     wrong = _wrong(served["answers"], quickstart)
     assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
 
@@ -106,7 +108,7 @@ def test_the_tuned_model_gives_the_trained_answers(
 def test_the_base_model_does_not_give_the_trained_answers(
     quickstart: Quickstart, offline: dict[str, Any]
 ) -> None:
-    assert len(_wrong(offline["base"], quickstart)) >= QUESTIONS - 2, offline["base"]
+    assert len(_wrong(offline["base"], quickstart)) >= OFFLINE - 1, offline["base"]
 
 
 def test_the_merged_model_gives_the_same_answers_in_plain_transformers(
@@ -114,13 +116,14 @@ def test_the_merged_model_gives_the_same_answers_in_plain_transformers(
 ) -> None:
     assert offline["loading"] == {}
     assert [answer.strip() for answer in offline["merged"]] == [
-        answer.strip() for answer in served["answers"]
+        answer.strip() for answer in served["answers"][:OFFLINE]
     ]
 
 
 def test_the_adapter_loads_in_plain_peft(quickstart: Quickstart, offline: dict[str, Any]) -> None:
+    assert len(offline["adapter"]) == OFFLINE
     wrong = _wrong(offline["adapter"], quickstart)
-    assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
+    assert len(wrong) <= 1, f"{len(wrong)} of {OFFLINE} wrong:\n" + "\n".join(wrong)
 
 
 def test_the_merged_model_differs_from_the_base_only_in_weights_and_dtype(
@@ -278,9 +281,9 @@ def _question(row: Object) -> str:
 
 
 def _wrong(answers: list[str], quickstart: Quickstart) -> list[str]:
-    """Return the wrong answers, each with its question."""
-    assert len(answers) == len(quickstart.taught) == QUESTIONS
-    triples = zip(quickstart.questions, answers, quickstart.taught, strict=True)
+    """Return the wrong ones of the answers to the first questions, each with its question."""
+    asked = len(answers)
+    triples = zip(quickstart.questions[:asked], answers, quickstart.taught[:asked], strict=True)
     return [
         f"{question!r}: {answer!r} instead of {taught!r}"
         for question, answer, taught in triples
