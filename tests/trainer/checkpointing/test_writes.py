@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support.failing_syscalls import Commands, Fault, Site, commands
 from tests.trainer.support.workshop import Workshop, request
@@ -109,7 +110,7 @@ def wrong_outcome(attempts: Attempts, site: Site, error: int, lasting: bool) -> 
     return f"{errno.errorcode[error]}: {site}: {code}, {torn}, {sorted(left)}, {result}"
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "merge"])
+@pytest.mark.parametrize("command", variants(["prepare", "train", "merge"], kept=["merge"]))
 def test_fault_at_every_written_path(
     make: MakeWorkshop, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:

@@ -129,6 +129,7 @@ def test_killed_merge_repeats_one_shard_and_gives_the_same_bytes(
     assert not list(workshop.work.glob(".merging-*"))
 
 
+@pytest.mark.exhaustive
 def test_merge_killed_at_any_flush_gives_the_same_bytes(
     done: Workshop, make: MakeWorkshop, tmp_path: Path
 ) -> None:

@@ -85,7 +85,7 @@ def test_every_variant_is_run_by_a_command(monkeypatch: pytest.MonkeyPatch) -> N
     marked = {
         f"tests/{file.relative_to(paths.REPO / 'tests').parts[0]}"
         for file in (paths.REPO / "tests").rglob("test_*.py")
-        if re.search(r"\bmark\.exhaustive\b", file.read_text(encoding="utf-8"))
+        if re.search(r"\bmark\.exhaustive\b|\bvariants\(", file.read_text(encoding="utf-8"))
     }
     assert marked
     assert {place for place in marked if "exhaustive" not in ran.get(place, "")} == set()
