@@ -33,7 +33,7 @@ E2E = (
     ("quickstart", "tenants", "trainer_image"),
 )
 """Files of the end-to-end tests by lane. The last test of ``serving`` needs the only GPU, which the
-second lane releases at the end of ``quickstart`` (tests/e2e/locks.py)."""
+second lane releases at the end of ``quickstart`` (tests/support/local_cluster/locks.py)."""
 RUN = uuid.uuid4().hex[:12]
 """The id of this run in the label of its namespaces; namespaces of other runs are leftovers."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -14,11 +14,11 @@ from tests.integration.conftest import (  # noqa: F401  (pytest finds fixtures b
     operator,
     place,
 )
-from tests.integration.controlplane import ControlPlane
 from tests.integration.test_release import (  # noqa: F401  (pytest finds fixtures by name)
     Registry,
     registry,
 )
+from tests.support.api_server.controlplane import ControlPlane
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,16 @@ import time
 from collections.abc import Generator, Iterator
 
 import pytest
-from tests.e2e import evidence, gpus, locks, recorder
-from tests.e2e.target import REPOSITORY, Cluster, local_kubectl, namespaces, remove_leftovers
-from tests.e2e.tuning import Tuning
+from tests.e2e import evidence
+from tests.support.local_cluster import gpus, locks, recorder
+from tests.support.local_cluster.target import (
+    REPOSITORY,
+    Cluster,
+    local_kubectl,
+    namespaces,
+    remove_leftovers,
+)
+from tests.support.local_cluster.tuning import Tuning
 
 EVIDENCE = REPOSITORY / "build" / "e2e" / time.strftime("%Y%m%d-%H%M%S")
 _cluster = pytest.StashKey[Cluster]()

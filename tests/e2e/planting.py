@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.pods import Task
-from tests.e2e.recorder import Event
-from tests.e2e.target import is_ready
-from tests.e2e.tuning import ATTEMPT, STAGE, Tuning, condition, label
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.recorder import Event
+from tests.support.local_cluster.target import is_ready
+from tests.support.local_cluster.tuning import ATTEMPT, STAGE, Tuning, condition, label
 
 BUILD = "finetune.dev/build"
 SCORES, TOKENS, DIGESTS = "not the tuned model", "differently than training did", "has SHA-256"

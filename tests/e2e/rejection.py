@@ -6,7 +6,7 @@ import re
 
 from tests.e2e.planting import FOUND_BY, SCORES, Candidate, refused
 from tests.e2e.served import KEY, Served
-from tests.e2e.tuning import condition
+from tests.support.local_cluster.tuning import condition
 
 
 def reject(served: Served, planted: Candidate, fault: str, *, caller: str) -> str:

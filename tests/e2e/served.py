@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.tuning import DEMO_MODEL, Tuning, small
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.tuning import DEMO_MODEL, Tuning, small
 
 KEY = "only-for-this-test"
 """The API key of the endpoint."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.e2e.kubectl import Object
-from tests.e2e.target import REPOSITORY, Cluster, namespaces
-from tests.e2e.tuning import DATASET, SMALL, Tuning
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.target import REPOSITORY, Cluster, namespaces
+from tests.support.local_cluster.tuning import DATASET, SMALL, Tuning
 
 TRAINED_SECONDS = 1200.0
 TOOLS_TEMPLATE = (

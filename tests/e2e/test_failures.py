@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.e2e import locks, pods
-from tests.e2e.pods import Task
-from tests.e2e.target import Cluster, namespaces, wants_gpu
-from tests.e2e.tuning import ATTEMPT, DEMO_MODEL, STAGE, Tuning, label, small
+from tests.support.local_cluster import locks, pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster, namespaces, wants_gpu
+from tests.support.local_cluster.tuning import ATTEMPT, DEMO_MODEL, STAGE, Tuning, label, small
 
 STALLED_SECONDS = 60.0
 STAGING_SECONDS = 900.0

@@ -7,13 +7,13 @@ of its previous revision. test_serving.py plants one of the faults.
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import pods
 from tests.e2e.planting import FOUND_BY, Candidate, candidate
-from tests.e2e.pods import Task
 from tests.e2e.rejection import reject
 from tests.e2e.served import SPEC, Served, key_secret
-from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import Tuning
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster, namespaces
+from tests.support.local_cluster.tuning import Tuning
 
 pytestmark = pytest.mark.exhaustive
 

@@ -6,10 +6,10 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import locks
 from tests.e2e.killing import How, kill_operator
-from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import ATTEMPT, DEMO_MODEL, Tuning, condition, label, small
+from tests.support.local_cluster import locks
+from tests.support.local_cluster.target import Cluster, namespaces
+from tests.support.local_cluster.tuning import ATTEMPT, DEMO_MODEL, Tuning, condition, label, small
 
 pytestmark = pytest.mark.exhaustive
 

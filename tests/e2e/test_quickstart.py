@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.pods import Task
-from tests.e2e.target import REPOSITORY, Cluster, namespaces, wants_gpu
-from tests.e2e.tuning import STAGE, Tuning, condition, label
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import REPOSITORY, Cluster, namespaces, wants_gpu
+from tests.support.local_cluster.tuning import STAGE, Tuning, condition, label
 
 from finetune_trainer.checkpointing import manifest
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e import gpus, pods
 from tests.e2e.loading import under_load
 from tests.e2e.planting import Candidate, candidate
-from tests.e2e.pods import Task
 from tests.e2e.rejection import reject
 from tests.e2e.served import KEY, SPEC, Served, key_secret
-from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import Tuning, condition
+from tests.support.local_cluster import gpus, pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster, namespaces
+from tests.support.local_cluster.tuning import Tuning, condition
 
 NAMESPACE, NAMED, OTHER = "e2e-serving", "e2e-serving-named", "e2e-serving-other"
 FAULT = "half"

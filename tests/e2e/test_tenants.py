@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e import locks, metrics, pods
+from tests.e2e import metrics
 from tests.e2e.authors import AUTHOR, EDITOR, admit, make_editor, submit
-from tests.e2e.pods import Task
-from tests.e2e.target import Cluster
-from tests.e2e.tuning import Tuning, small
-from tests.security.credentials import UNUSABLE, leaks
+from tests.support.attacks.credentials import UNUSABLE, leaks
+from tests.support.local_cluster import locks, pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster
+from tests.support.local_cluster.tuning import Tuning, small
 
 from finetune_operator import health
 from finetune_operator.metrics_server import server

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.gitops import kstatus, lua
-from tests.gitops.situations import SITUATIONS, job_in
+from tests.support.gitops import kstatus, lua
+from tests.support.gitops.situations import SITUATIONS, job_in
 
 JOBS = {name: job_in(name) for name in SITUATIONS}
 SETTINGS = lua.SCRIPTS.parents[2] / "argocd-cm.yaml"

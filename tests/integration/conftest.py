@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration import controlplane, operator_forks, operatorprocess
-from tests.integration.controlplane import ControlPlane
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
+from tests.support.api_server import controlplane, operator_forks, operatorprocess
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 
 @pytest.fixture(scope="session")

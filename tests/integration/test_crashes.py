@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.integration.controlplane import ControlPlane
 from tests.integration.lifecycle import Lifecycle, pod_status
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
 from tests.integration.relay import relay
-from tests.integration.scenarios import ScenarioRunner
 from tests.integration.write_counter import WriteCounter
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess, operator
+from tests.support.api_server.scenarios import ScenarioRunner
 from tests.support.variants import variants
 
 pytestmark = pytest.mark.usefixtures("controller_manager")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.integration.controlplane import ApiError, ControlPlane
-from tests.integration.manifest_files import (
+from tests.support.api_server.controlplane import ApiError, ControlPlane
+from tests.support.api_server.manifest_files import (
     EXAMPLES,
     INVALID,
     VALID,

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from tests.fakes import kubelet
 from tests.fakes.controllers import request_of
-from tests.integration import controlplane, etcd_backup
-from tests.integration.controlplane import ControlPlane, Servers, has, wait_until
-from tests.integration.namespace import Namespace, train_has_run
-from tests.integration.operatorprocess import operator
-from tests.integration.scenarios import ScenarioRunner, all_complete
+from tests.integration import etcd_backup
+from tests.support.api_server import controlplane
+from tests.support.api_server.controlplane import ControlPlane, Servers, has, wait_until
+from tests.support.api_server.namespace import Namespace, train_has_run
+from tests.support.api_server.operatorprocess import operator
+from tests.support.api_server.scenarios import ScenarioRunner, all_complete
 from tests.support.variants import variants
 
 from finetune_operator.objects import naming

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.integration import controlplane
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace, condition_of
-from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.scheduler import Kubelet, Node
+from tests.support.api_server import controlplane
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace, condition_of
+from tests.support.api_server.operatorprocess import OperatorProcess
 from tests.support.variants import variants
 
 pytestmark = pytest.mark.usefixtures("controller_manager")

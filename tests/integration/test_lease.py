@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.controlplane import PATIENCE_SECONDS, ControlPlane, wait_until
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
 from tests.integration.relay import HOLD, PASS, Call, Outcome, Relay, relay
+from tests.support.api_server.controlplane import PATIENCE_SECONDS, ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess, operator
 from tests.support.busy_machine import seconds_without_core
 from tests.support.variants import variants
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.integration import controlplane
-from tests.integration.controlplane import (
+from tests.support.api_server import controlplane
+from tests.support.api_server.controlplane import (
     REQUEST_SECONDS,
     ApiError,
     ApiServer,

@@ -9,9 +9,9 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, Cluster, Refused, Thing, copied
 from tests.fakes.kube_client import MemoryKube
-from tests.trainer.support.workshop import DEADLINE, Server, command, request
+from tests.support.rendered import SETS, children
+from tests.support.trainer.workshop import DEADLINE, Server, command, request
 from tests.unit.operator.controller.test_apply import execute
-from tests.unit.operator.manifests.rendered import SETS, children
 from tests.unit.operator.reconcile.laws_of_trust import pod_templates
 from tests.unit.operator.reconcile.random_events import hostile_configmap
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.security.credentials import EMPTY, UNUSABLE, USABLE, leaks
+from tests.support.attacks.credentials import EMPTY, UNUSABLE, USABLE, leaks
 
 pytestmark = pytest.mark.finding(1, "a Secret's content is published")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.security.credentials import EMPTY, TOKEN, UNUSABLE, USABLE, leaks
 from tests.security.echo import Echo, echoing
-from tests.trainer.support import tiny, web
-from tests.trainer.support.web import Certificate
-from tests.trainer.support.workshop import Ended, Server, Workshop
+from tests.support.attacks.credentials import EMPTY, TOKEN, UNUSABLE, USABLE, leaks
+from tests.support.trainer import tiny, web
+from tests.support.trainer.web import Certificate
+from tests.support.trainer.workshop import Ended, Server, Workshop
 
 pytestmark = [
     pytest.mark.finding(1, "a Secret's content is published"),

@@ -11,10 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.variants import variants
-from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, prepared_copy
-from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.faults import (
+from tests.support.trainer.faults import (
     AtFileOperation,
     KilledAfterSeconds,
     KilledIn,
@@ -22,8 +19,11 @@ from tests.trainer.support.faults import (
     killed,
     unreadable,
 )
-from tests.trainer.support.tiny import merged
-from tests.trainer.support.workshop import Workshop
+from tests.support.trainer.tiny import merged
+from tests.support.trainer.workshop import Workshop
+from tests.support.variants import variants
+from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, prepared_copy
+from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.checkpointing import checkpoints, manifest
 from finetune_trainer.runtime.files import fresh

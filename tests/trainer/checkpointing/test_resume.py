@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support.trainer import tiny
+from tests.support.trainer.faults import KilledAfterCheckpoint, RecordsStarts
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import Running, Workshop
 from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.reporting.test_event_file import records
-from tests.trainer.support import tiny
-from tests.trainer.support.faults import KilledAfterCheckpoint, RecordsStarts
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Running, Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import Stopped

@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.support.trainer.failing_syscalls import Commands, Fault, Site, commands
+from tests.support.trainer.workshop import Workshop, request
 from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.failing_syscalls import Commands, Fault, Site, commands
-from tests.trainer.support.workshop import Workshop, request
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting import event_file

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.trainer import architectures
+from tests.support.trainer.faults import KilledAfterCheckpoint
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.logits import logits_of_all
 from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import architectures
-from tests.trainer.support.faults import KilledAfterCheckpoint
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.logits import logits_of_all
 
 from finetune_trainer.models import backend_choice
 

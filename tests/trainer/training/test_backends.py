@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.trainer import architectures, backend_probe, tiny
+from tests.support.trainer.faults import RecordsInputs
+from tests.support.trainer.workshop import CUDA_SHAPED, Server
 from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import architectures, backend_probe, tiny
-from tests.trainer.support.faults import RecordsInputs
-from tests.trainer.support.workshop import CUDA_SHAPED, Server
 from tests.trainer.training.test_recipe import (
     IN_LORA_CONFIG,
     IN_QUANTIZATION,

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.support.trainer.faults import NotANumberAt, WeightNotANumberAfter
+from tests.support.trainer.workshop import Workshop
 from tests.support.variants import variants
 from tests.trainer.checkpointing.test_resume import adapter
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.faults import NotANumberAt, WeightNotANumberAfter
-from tests.trainer.support.workshop import Workshop
 
 RECIPE = {"maxSteps": 8, "advanced": {"saveSteps": 3}}
 EVERY_TIME = 1000

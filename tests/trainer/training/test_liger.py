@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.trainer import architectures, backend_probe, tiny
+from tests.support.trainer.faults import KilledAfterCheckpoint
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import INTERPRETED, Server
 from tests.support.variants import variants
 from tests.trainer.checkpointing.test_resume import newest, prepared_copy
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import architectures, backend_probe, tiny
-from tests.trainer.support.faults import KilledAfterCheckpoint
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import INTERPRETED, Server
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.training import Training

@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from tests.support.trainer.faults import OutOfMemoryAbove, unsloth_in_float32
+from tests.support.trainer.workshop import Workshop
 from tests.support.variants import variants
 from tests.trainer.checkpointing.test_resume import kill, newest, step_reached
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.faults import OutOfMemoryAbove, unsloth_in_float32
-from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.training import backends

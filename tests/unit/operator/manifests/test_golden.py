@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.fakes.apiserver import Thing, copied
 from tests.fakes.controllers import request_of
-from tests.unit.operator.manifests.rendered import SETS, children, template
+from tests.support.rendered import SETS, children, template
 
 from finetune_operator.manifests import argv_v1
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Thing
-from tests.unit.operator.reconcile import plan_steps
+from tests.support.reconcile import plan_steps
 from tests.unit.operator.reconcile.serving.test_gpu_handover import (
     REMERGE,
     RETRAIN,

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.integration.operator_forks import Fork
+from tests.support.api_server.operator_forks import Fork
 from tests.support.ports import free_port, free_ports
 
 TOKEN = "administrator"
 ADMINISTRATOR = {"Authorization": f"Bearer {TOKEN}"}
 KEY = "service-accounts.key"
-CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
+CRD = Path(__file__).parents[3] / "crds" / "finetune.dev_finetunejobs.yaml"
 PATIENCE_SECONDS = 240.0
 """Time limit of a wait. An event ends each wait; the limit allows for a busy machine."""
 REQUEST_SECONDS = 90.0

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tests.trainer.support import tiny
-from tests.trainer.support.workshop import Ended
+from tests.support.trainer import tiny
+from tests.support.trainer.workshop import Ended
 
 DATA = os.urandom(300_000)
 ROWS = "".join(json.dumps(row) + "\n" for row in tiny.rows(24)).encode()

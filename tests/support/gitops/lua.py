@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS = (
-    Path(__file__).parents[2] / "gitops/argocd/resource_customizations/finetune.dev/FineTuneJob"
+    Path(__file__).parents[3] / "gitops/argocd/resource_customizations/finetune.dev/FineTuneJob"
 )
 _PRELUDE = """
 local function encoded(value)

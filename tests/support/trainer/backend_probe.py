@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.trainer.support.workshop import DEADLINE, Server
+from tests.support.trainer.workshop import DEADLINE, Server
 
 from finetune_api.v1alpha1.training import Training
 

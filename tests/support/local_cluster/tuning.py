@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.kubectl import Object
-from tests.e2e.recorder import WaitTimeout
-from tests.e2e.target import Cluster
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.recorder import WaitTimeout
+from tests.support.local_cluster.target import Cluster
 
 MODEL = "hf://demo/two-layers"
 """Two of the thirty layers of the demo model, for jobs that learn nothing."""

@@ -7,7 +7,7 @@ import peft
 import torch
 import transformers
 from bitsandbytes.nn import Linear4bit
-from tests.trainer.support.workshop import Workshop
+from tests.support.trainer.workshop import Workshop
 
 from finetune_trainer.data.token_store import TRAIN, Tokens
 

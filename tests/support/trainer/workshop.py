@@ -30,7 +30,7 @@ PRELOAD = {
     "trl": ["finetune_trainer.training.backends.trl"],
     "unsloth": ["finetune_trainer.training.backends.unsloth"],
     INTERPRETED: ["finetune_trainer.training.backends.trl"],
-    CUDA_SHAPED: ["tests.trainer.support.cuda_shape"],
+    CUDA_SHAPED: ["tests.support.trainer.cuda_shape"],
 }
 COMMON = [
     "finetune_trainer.__main__",
@@ -46,7 +46,7 @@ COMMON = [
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     # The last one.
-    "tests.trainer.support.frozen",
+    "tests.support.trainer.frozen",
 ]
 DEADLINE = 300.0
 

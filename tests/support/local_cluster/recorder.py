@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from tests.e2e.kubectl import Kubectl, Object
+from tests.support.local_cluster.kubectl import Kubectl, Object
 
 WATCHED = {
     "FineTuneJob": "/apis/finetune.dev/v1alpha1/finetunejobs",

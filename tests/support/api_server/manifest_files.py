@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.integration.controlplane import ApiServer
+from tests.support.api_server.controlplane import ApiServer
 from tests.support.markdown import blocks
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-INVALID = sorted((Path(__file__).parent / "manifests" / "invalid").glob("*.yaml"))
-VALID = sorted((Path(__file__).parent / "manifests" / "valid").glob("*.yaml"))
+MANIFESTS = ROOT / "tests" / "integration" / "manifests"
+INVALID = sorted((MANIFESTS / "invalid").glob("*.yaml"))
+VALID = sorted((MANIFESTS / "valid").glob("*.yaml"))
 
 
 class _Loader(yaml.SafeLoader):

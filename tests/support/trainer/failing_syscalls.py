@@ -22,8 +22,8 @@ from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.trainer.support import seccomp
-from tests.trainer.support.workshop import DEADLINE, Server, command_code
+from tests.support.trainer import seccomp
+from tests.support.trainer.workshop import DEADLINE, Server, command_code
 
 ON_A_FILE = {
     1: "write",

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.e2e import locks
-from tests.e2e.target import GPU, Cluster
+from tests.support.local_cluster import locks
+from tests.support.local_cluster.target import GPU, Cluster
 
 from cluster.settings import GPU_COUNT, NODE_NAME
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.trainer.support import seccomp
+from tests.support.trainer import seccomp
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.fakes import kubelet
-from tests.integration.controlplane import PATIENCE_SECONDS, ControlPlane
-from tests.integration.namespace import Namespace
+from tests.support.api_server.controlplane import PATIENCE_SECONDS, ControlPlane
+from tests.support.api_server.namespace import Namespace
 
 ROUND_SECONDS = 0.3
 METADATA = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}

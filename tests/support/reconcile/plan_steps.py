@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Crash
-from tests.unit.operator.reconcile.plan_cases import Step
+from tests.support.reconcile.plan_cases import Step
 
 
 def edit(**changes: Any) -> Step:

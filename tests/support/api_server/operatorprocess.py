@@ -17,13 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.integration import operator_forks
-from tests.integration.controlplane import REQUEST_SECONDS, ControlPlane, end, process, wait_until
-from tests.integration.operator_forks import Fork
+from tests.support.api_server import operator_forks
+from tests.support.api_server.controlplane import (
+    REQUEST_SECONDS,
+    ControlPlane,
+    end,
+    process,
+    wait_until,
+)
+from tests.support.api_server.operator_forks import Fork
 from tests.support.busy_machine import seconds_without_core
 from tests.support.ports import free_port
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = (ROOT / "operator", ROOT / "crds")
 CONFIG: Mapping[str, Any] = {
     "images": {

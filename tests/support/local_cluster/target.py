@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from tests.e2e.kubectl import Kubectl, Object
-from tests.e2e.recorder import Recorder
+from tests.support.local_cluster.kubectl import Kubectl, Object
+from tests.support.local_cluster.recorder import Recorder
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 OPERATOR_NAMESPACE = "finetune-system"
 OPERATOR = "finetune-operator"
 GPU = "nvidia.com/gpu"

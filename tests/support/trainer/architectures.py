@@ -8,7 +8,7 @@ width of 64, which is the smallest width that bitsandbytes quantizes in whole bl
 from pathlib import Path
 from typing import Any
 
-from tests.trainer.support import tiny
+from tests.support.trainer import tiny
 
 ENDS = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
 GEMMA = {"head_dim": 16, "tie_word_embeddings": True}

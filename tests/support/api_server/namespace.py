@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
 
 
 class Namespace:

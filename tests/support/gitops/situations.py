@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, copied
-from tests.unit.operator.reconcile import plan_steps
+from tests.support.reconcile import plan_steps
 from tests.unit.operator.reconcile.serving.test_gpu_handover import serving
 from tests.unit.operator.reconcile.serving.test_rollout_failures import candidate, mismatch
 from tests.unit.operator.reconcile.test_plan_pending import PODS, event

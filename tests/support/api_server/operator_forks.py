@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 """Options of prctl."""
 _SERVER = """
-from tests.integration import operator_forks
+from tests.support.api_server import operator_forks
 operator_forks.serve()
 import sys
 from finetune_operator.__main__ import main

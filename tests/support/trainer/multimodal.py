@@ -7,7 +7,7 @@ hub, which transformers writes as well. The vision parts are never used.
 from pathlib import Path
 from typing import Any
 
-from tests.trainer.support import tiny
+from tests.support.trainer import tiny
 
 TEXT = {**tiny.SHAPE, "head_dim": 32, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 2}
 IMAGES = {

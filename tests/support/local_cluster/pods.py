@@ -5,13 +5,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from tests.e2e.kubectl import Object
-from tests.e2e.target import Cluster, is_ready
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.target import REPOSITORY, Cluster, is_ready
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = REPOSITORY / "tests" / "e2e" / "scripts"
 RESULT = "RESULT "
 """Prefix of the line that contains the result of a script."""
 
