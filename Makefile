@@ -69,7 +69,7 @@ test: ## Run all checks and tests, including the end-to-end tests on the local c
 mutants: venv ## Plant small faults in the pure packages; list those that no test detects
 	@PYTHONPATH=operator:crds:trainer:dev .venv/bin/python dev/mutants
 
-search: venv ## Search for histories that break a law, and run all variants of the tests; takes an hour
+search: venv ## Search for histories that break a law, and run all variants of the tests; takes half an hour
 	@$(PYTHON) dev/checks search
 
 e2e: ## Run only the end-to-end tests

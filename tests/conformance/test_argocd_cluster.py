@@ -14,10 +14,10 @@ import pytest
 from tests.conformance import argocd, local_cluster, writes
 from tests.conformance.argocd import APPLICATIONS, NAMESPACE, Repository
 from tests.conformance.deployed_job import TRAINED_SECONDS, Application, DeployedJob
-from tests.e2e.conftest import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
 from tests.support.api_server.controlplane import wait_until
 from tests.support.api_server.manifest_files import EXAMPLES, documents
 from tests.support.local_cluster import pods, recorder
+from tests.support.local_cluster.fixtures import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
 from tests.support.local_cluster.kubectl import Object
 from tests.support.local_cluster.pods import Task
 from tests.support.local_cluster.recorder import WATCHED

@@ -17,9 +17,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.e2e.conftest import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
 from tests.support.api_server.controlplane import process, wait_until
 from tests.support.local_cluster import locks, pods
+from tests.support.local_cluster.fixtures import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
 from tests.support.local_cluster.kubectl import Object
 from tests.support.local_cluster.pods import Task
 from tests.support.local_cluster.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, namespaces

@@ -10,7 +10,7 @@ from tests.support.api_server import operatorprocess
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess
-from tests.unit.operator.reconcile.random_events import hostile_configmap
+from tests.support.attacks.forged_revisions import hostile_configmap
 
 
 def suspended(place: Namespace) -> tuple[dict[str, Any], str]:

@@ -10,9 +10,8 @@ from typing import Any
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, copied
 from tests.support.reconcile import plan_steps
-from tests.unit.operator.reconcile.serving.test_gpu_handover import serving
-from tests.unit.operator.reconcile.serving.test_rollout_failures import candidate, mismatch
-from tests.unit.operator.reconcile.test_plan_pending import PODS, event
+from tests.support.reconcile.pending_pods import PODS, event
+from tests.support.reconcile.serving_steps import candidate, serving
 
 Situation = Callable[[], Cluster]
 DAY = 86_400.0
@@ -93,7 +92,7 @@ def lose_endpoint(cluster: Cluster) -> None:
 def failed_candidate() -> Cluster:
     """Merge again while a build is serving, and fail the verification of the new build."""
     cluster = serving(2)
-    mismatch(cluster, candidate(cluster))
+    scheduler.mismatch(cluster, candidate(cluster))
     scheduler.settle(cluster, 2)
     return cluster
 
