@@ -69,15 +69,16 @@ test: ## Run all checks and tests, including the end-to-end tests on the local c
 mutants: venv ## Plant small faults in the pure packages; list those that no test detects
 	@PYTHONPATH=operator:crds:trainer:dev .venv/bin/python dev/mutants
 
-search: venv ## Search for histories that break a law, with other random ones in each run; takes 15 minutes
+search: venv ## Search for histories that break a law, and run all variants of the tests; takes half an hour
 	@$(PYTHON) dev/checks search
 
 e2e: ## Run only the end-to-end tests
 	@$(PYTHON) dev/checks e2e
 
-conformance: ## Test other versions of Kubernetes, Helm and Python, Argo CD, a proxy, and all model families
+conformance: ## Test other versions of Kubernetes, Helm and Python, Argo CD, a proxy, all model families and planted faults
 	@$(PYTHON) dev/conformance run $(COMPONENTS)
 	@$(if $(COMPONENTS),,.venv/bin/python dev/families run)
+	@$(if $(COMPONENTS),,$(PYTHON) dev/checks variants)
 
 bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about three hours
 	@$(PYTHON) dev/checks bench

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Self
 
 import aiohttp
-from tests.integration.controlplane import TOKEN, ControlPlane
+from tests.support.api_server.controlplane import TOKEN, ControlPlane
 
 CONNECTIONS = 48
 

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
-from tests.integration.controlplane import ControlPlane
+from tests.support.api_server.controlplane import ControlPlane
 
 from bench.api_client import Api
 from bench.world import LABEL, WATCHED

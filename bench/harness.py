@@ -13,9 +13,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.integration import controlplane, operatorprocess
-from tests.integration.controlplane import ControlPlane
-from tests.integration.operatorprocess import OperatorProcess
+from tests.support.api_server import controlplane, operatorprocess
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 from bench.api_client import Api
 from bench.cost import Cost, parsed

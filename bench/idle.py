@@ -8,8 +8,8 @@ skips). The pods are an exporter on this machine whose values change with each r
 import argparse
 import asyncio
 
-from tests.integration.controlplane import ControlPlane
-from tests.integration.operatorprocess import OperatorProcess, operator
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.operatorprocess import OperatorProcess, operator
 
 from bench import harness
 from bench.table import table

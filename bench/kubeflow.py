@@ -15,9 +15,9 @@ from time import monotonic
 from typing import Any
 
 import yaml
-from tests.integration import controlplane
-from tests.integration.controlplane import ControlPlane
-from tests.ports import free_ports
+from tests.support.api_server import controlplane
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.ports import free_ports
 
 from bench import harness
 from bench.api_client import Api

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.trainer.support import tiny
+from tests.support.trainer import tiny
 
 from bench.training import workload
 from finetune_api.contracts.job_config import JobConfig

@@ -4,7 +4,7 @@ import http.client
 import time
 
 from tests.e2e import metrics
-from tests.e2e.target import OPERATOR_NAMESPACE, Cluster
+from tests.support.local_cluster.target import OPERATOR_NAMESPACE, Cluster
 
 from bench.cost import Cost, parsed, value
 from finetune_operator import health

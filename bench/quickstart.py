@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import yaml
-from tests.e2e import recorder
-from tests.e2e.target import Cluster, local_kubectl, namespaces
-from tests.e2e.tuning import Tuning
+from tests.support.local_cluster import recorder
+from tests.support.local_cluster.target import Cluster, local_kubectl, namespaces
+from tests.support.local_cluster.tuning import Tuning
 
 from bench import process, timeline
 from bench.report import Run, markdown

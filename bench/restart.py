@@ -12,8 +12,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from tests.integration.controlplane import ControlPlane
-from tests.integration.operatorprocess import OperatorProcess, operator, starting
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.operatorprocess import OperatorProcess, operator, starting
 
 from bench import harness
 

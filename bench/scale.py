@@ -11,8 +11,8 @@ import itertools
 from dataclasses import replace
 from time import monotonic
 
-from tests.integration.controlplane import ControlPlane
-from tests.integration.operatorprocess import operator
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.operatorprocess import operator
 
 from bench import floor, harness, kubeflow, restart
 from bench.scale_table import Figures, Times, markdown

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 
-from tests.integration.controlplane import ControlPlane
-from tests.integration.operatorprocess import OperatorProcess, starting
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.operatorprocess import OperatorProcess, starting
 
 from bench import harness
 from bench.api_client import Api

@@ -18,8 +18,8 @@ from statistics import quantiles
 from time import monotonic
 from typing import Any
 
-from tests.integration.controlplane import ControlPlane
-from tests.integration.operatorprocess import OperatorProcess, operator
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.operatorprocess import OperatorProcess, operator
 
 from bench import harness
 from bench.api_client import Api

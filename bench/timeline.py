@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from tests.e2e.kubectl import Object
-from tests.e2e.tuning import STAGE, Tuning, condition, label
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.tuning import STAGE, Tuning, condition, label
 
 STAGES = ("prepare", "train", "merge")
 VERIFIED = re.compile(r" \w+ in (\S+) s, of which vLLM took (\S+) s to answer: ")

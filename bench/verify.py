@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.e2e import gpus, recorder
 from tests.e2e.loading import under_load
 from tests.e2e.planting import FOUND_BY, candidate
-from tests.e2e.target import Cluster, local_kubectl, namespaces
-from tests.e2e.tuning import Tuning, condition, small
+from tests.support.local_cluster import gpus, recorder
+from tests.support.local_cluster.target import Cluster, local_kubectl, namespaces
+from tests.support.local_cluster.tuning import Tuning, condition, small
 
 from bench.table import table
 from cluster import install, kubectl

@@ -19,6 +19,7 @@ COMMANDS = {
     "test": plan.test,
     "search": plan.search,
     "e2e": plan.e2e,
+    "variants": plan.variants,
     "bench": plan.bench,
     "docs": site.build,
     "lock": lock.write,

@@ -29,21 +29,11 @@ API_SERVER = {
 }
 """Suites and their requirements. Kueue is last, so that no other suite waits for its build."""
 E2E = (
-    ("serving", "closed_namespace", "data_formats", "operator_killed"),
-    (
-        "quickstart",
-        "failures",
-        "security",
-        "tenants",
-        "forged_objects",
-        "trainer_image",
-        "training",
-        "deletion",
-    ),
+    ("closed_namespace", "data_formats", "failures", "training", "serving"),
+    ("quickstart", "tenants", "trainer_image"),
 )
-"""Files of the end-to-end tests by lane. The first lane needs the only GPU at the end of
-``serving``; the second lane then runs files without a GPU, or waits (tests/e2e/locks.py).
-While the first lane kills the operator, the second lane deletes jobs, which needs no operator."""
+"""Files of the end-to-end tests by lane. The last test of ``serving`` needs the only GPU, which the
+second lane releases at the end of ``quickstart`` (tests/support/local_cluster/locks.py)."""
 RUN = uuid.uuid4().hex[:12]
 """The id of this run in the label of its namespaces; namespaces of other runs are leftovers."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -51,6 +41,9 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 GO_COLLECTOR = {"GOGC": "400"}
 """Variable of the Go programs, which then collect garbage less often: CPU time limits a test run,
 memory does not. The API server of the integration tests needs a tenth less CPU time."""
+SEARCHED = ("unit", "integration", "trainer", "security")
+"""Suites whose variants ``make search`` runs; those of the end-to-end tests need a cluster."""
+SEARCH_PROFILE = "--hypothesis-profile=search"
 _numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
 
@@ -133,7 +126,7 @@ def _lanes() -> list[lanes.Lane]:
     ]
     server = lanes.Lane(name="API server", works=[_api_server])
     computing = [
-        lanes.Lane(name="computing 1", works=[_background_check, _thorough_unit, _trainer]),
+        lanes.Lane(name="computing 1", works=[_background_check, _repeatable_unit, _trainer]),
         lanes.Lane(name="computing 2", works=[_security, _package, _trainer]),
     ]
     return [first, second, server, *computing]
@@ -161,10 +154,45 @@ def e2e() -> int:
 
 
 def search() -> int:
-    """Search for random histories that break a law. Examples differ between runs."""
+    """Search for examples that break a law or a property, and run the exhaustive variants.
+
+    The random histories and the other examples of Hypothesis differ between runs.
+    """
+    packages.ensure()
     environment.ensure()
-    history = "tests/unit/operator/reconcile/test_random_histories.py"
-    return suites.live(["-m", "pytest", "--hypothesis-profile=search", history])
+    suites.begin()
+    searches = [functools.partial(_search, suite) for suite in SEARCHED]
+    phases.side_by_side(_histories, *searches, lanes=_cores())
+    return _report()
+
+
+def _histories() -> None:
+    place = "tests/unit/operator/reconcile/test_random_histories.py"
+    suites.pytest("histories", [place], background=False, PYTEST_ADDOPTS=SEARCH_PROFILE)
+
+
+def _search(suite: str) -> None:
+    """Run the tests of a suite that have variants or examples."""
+    needed = API_SERVER.get(suite)
+    assets = {"KUBEBUILDER_ASSETS": str(binaries.ensure(*needed))} if needed else {}
+    options = f"{SEARCH_PROFILE} -m 'exhaustive or hypothesis'"
+    variables = {**ONE_THREAD, **assets, "PYTEST_ADDOPTS": options}
+    suites.pytest(f"{suite}-search", [f"tests/{suite}"], background=False, **variables)
+
+
+def variants() -> int:
+    """Run the exhaustive variants of the end-to-end tests."""
+    packages.ensure()
+    environment.ensure()
+    suites.begin()
+    build = Build()
+    build.start_cluster()
+    if build.error is None:
+        variables = {**_on_cluster(), "PYTEST_ADDOPTS": "-m exhaustive"}
+        suites.pytest("e2e-variants", ["tests/e2e"], background=False, **variables)
+    else:
+        suites.failed_outside("e2e-variants", build.error)
+    return _report()
 
 
 def bench() -> int:
@@ -179,8 +207,8 @@ def _background_check() -> None:
     _check(background=True)
 
 
-def _thorough_unit() -> None:
-    _unit(background=True, PYTEST_ADDOPTS="--hypothesis-profile=thorough")
+def _repeatable_unit() -> None:
+    _unit(background=True, PYTEST_ADDOPTS="--hypothesis-profile=repeatable")
 
 
 def _security() -> None:
@@ -270,10 +298,13 @@ def _end_to_end(lane: int, build: Build) -> None:
         known = {f"test_{name}.py" for names in E2E for name in names}
         others = sorted((paths.REPO / "tests" / "e2e").glob("test_*.py"))
         files += [f"tests/e2e/{each.name}" for each in others if each.name not in known]
-    suites.pytest(
-        name,
-        files,
-        KUBECONFIG=str(paths.KUBECONFIG),
-        KUBEBUILDER_ASSETS=str(binaries.folder()),
-        FINETUNE_E2E_RUN=RUN,
-    )
+    suites.pytest(name, files, background=False, **_on_cluster())
+
+
+def _on_cluster() -> dict[str, str]:
+    """Return the environment variables of the end-to-end tests."""
+    return {
+        "KUBECONFIG": str(paths.KUBECONFIG),
+        "KUBEBUILDER_ASSETS": str(binaries.folder()),
+        "FINETUNE_E2E_RUN": RUN,
+    }

@@ -17,6 +17,9 @@ from conformance import components, pages
 from conformance.components import Component, Setup
 from conformance.pages import Row
 
+ALL_VARIANTS = "-m ''"
+"""Also those with the marker ``exhaustive``."""
+
 
 def run(names: Sequence[str]) -> int:
     """Test the components with these names, or all; return the exit status.
@@ -43,7 +46,12 @@ def _tested(component: Component) -> Row | None:
     build = f"build {component.title}"
     setup = _prepared(component, build)
     if setup is None or not suites.pytest(
-        component.title, component.tests, background=False, python=setup.python, **setup.variables
+        component.title,
+        component.tests,
+        background=False,
+        python=setup.python,
+        PYTEST_ADDOPTS=ALL_VARIANTS,
+        **setup.variables,
     ):
         return None
     steps = {outcome.name: outcome for outcome in suites.outcomes}

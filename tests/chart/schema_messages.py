@@ -2,7 +2,7 @@
 
 import re
 
-from tests.chart.helm import version
+from tests.support.helm import version
 
 CHANGED = (3, 18)
 BEFORE = (

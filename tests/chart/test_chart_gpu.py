@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.chart import helm
-from tests.chart.helm import CHART, Values
+from tests.support import helm
+from tests.support.helm import CHART, Values
 
 from finetune_operator.manifests.node_labels import CLOUD_NAMES
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.chart.helm import CHART
+from tests.support.helm import CHART
 
 from finetune_api.defaulting import effective_defaults, resolve
 

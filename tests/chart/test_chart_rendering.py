@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import BaseModel
-from tests.chart import helm
-from tests.chart.helm import CHART, Values, render, template
+from tests.support import helm
+from tests.support.helm import CHART, Values, render, template
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 from finetune_api.defaulting import effective_defaults, resolve

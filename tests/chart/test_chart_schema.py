@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from hypothesis import given, settings
-from tests.chart.helm import CHART, RenderError, Values, render
 from tests.chart.schema_messages import printed
-from tests.unit.api.policy.test_patterns import PATTERNS
+from tests.support.helm import CHART, RenderError, Values, render
+from tests.support.patterns import PATTERNS
 
 from finetune_api.defaulting import builtin_defaults, effective_defaults
 from finetune_api.policy.patterns import MAX_LENGTH, matches

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.chart.helm import Object, Values, render
+from tests.support.helm import Object, Values, render
 
 EVERYTHING: Values = {"metrics": {"serviceMonitor": {"enabled": True}}}
 READER = "finetune-operator-metrics"

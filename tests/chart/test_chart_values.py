@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart import helm
-from tests.chart.helm import CHART, Values, render, template
+from tests.support import helm
+from tests.support.helm import CHART, Values, render, template
 
 from cluster import install
 from finetune_api.policy.limits import Limits

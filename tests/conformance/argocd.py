@@ -16,15 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.controlplane import (
-    ApiServer,
-    answers,
-    has,
-    process,
-    wait_until,
-)
-from tests.integration.manifest_files import ROOT, kubectl
-from tests.ports import free_ports
+from tests.support.api_server.controlplane import ApiServer, answers, has, process, wait_until
+from tests.support.api_server.manifest_files import ROOT, kubectl
+from tests.support.ports import free_ports
 
 from cluster.artifacts import gomodule
 from conformance import modules

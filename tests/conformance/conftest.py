@@ -7,15 +7,15 @@ from tests.conformance import argocd
 from tests.conformance import release as releases
 from tests.conformance.argocd import ArgoCD
 from tests.conformance.release import Release
-from tests.integration.conftest import (  # noqa: F401  (pytest finds fixtures by name)
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.fixtures import (  # noqa: F401  (pytest finds fixtures by name)
     control_plane,
     controller_manager,
     namespace,
     operator,
     place,
 )
-from tests.integration.controlplane import ControlPlane
-from tests.integration.test_release import (  # noqa: F401  (pytest finds fixtures by name)
+from tests.support.releases import (  # noqa: F401  (pytest finds fixtures by name)
     Registry,
     registry,
 )

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 from tests.conformance.argocd import NAMESPACE, ArgoCD, Repository
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.recorder import Recorder
-from tests.e2e.tuning import STAGE, Tuning, condition, label
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.recorder import Recorder
+from tests.support.local_cluster.tuning import STAGE, Tuning, condition, label
 
 from finetune_api import API_VERSION, KIND
 

@@ -5,8 +5,8 @@ import json
 import ssl
 from pathlib import Path
 
-from tests.e2e.kubectl import Kubectl
-from tests.integration.controlplane import ApiServer
+from tests.support.api_server.controlplane import ApiServer
+from tests.support.local_cluster.kubectl import Kubectl
 
 
 def api_server(kubectl: Kubectl, folder: Path) -> ApiServer:

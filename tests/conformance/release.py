@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conformance import engine
-from tests.integration.test_release import ROOT, VERSION, Registry
+from tests.support.releases import ROOT, VERSION, Registry
 
 from cluster.artifacts import base_image
 from cluster.host import mounts

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from tests.conformance.argocd import APPLICATIONS, SECONDS, ArgoCD, Repository
 from tests.fakes import kubelet
-from tests.integration.controlplane import ControlPlane, has
-from tests.integration.manifest_files import EXAMPLES
-from tests.integration.namespace import Namespace
-from tests.integration.scenarios import ScenarioRunner, all_complete
+from tests.support.api_server.controlplane import ControlPlane, has
+from tests.support.api_server.manifest_files import EXAMPLES
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.scenarios import ScenarioRunner, all_complete
 
 pytestmark = pytest.mark.usefixtures("operator")
 

@@ -14,15 +14,15 @@ import pytest
 from tests.conformance import argocd, local_cluster, writes
 from tests.conformance.argocd import APPLICATIONS, NAMESPACE, Repository
 from tests.conformance.deployed_job import TRAINED_SECONDS, Application, DeployedJob
-from tests.e2e import pods, recorder
-from tests.e2e.conftest import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
-from tests.e2e.kubectl import Object
-from tests.e2e.pods import Task
-from tests.e2e.recorder import WATCHED
-from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import Tuning, small
-from tests.integration.controlplane import wait_until
-from tests.integration.manifest_files import EXAMPLES, documents
+from tests.support.api_server.controlplane import wait_until
+from tests.support.api_server.manifest_files import EXAMPLES, documents
+from tests.support.local_cluster import pods, recorder
+from tests.support.local_cluster.fixtures import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.recorder import WATCHED
+from tests.support.local_cluster.target import Cluster, namespaces
+from tests.support.local_cluster.tuning import Tuning, small
 
 PLACE, JOB = "e2e-argocd", "small"
 EXAMPLES_PLACE, EXAMPLES_NAME = "e2e-argocd-examples", "examples"

@@ -16,19 +16,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.chart.helm import over_existing
-from tests.integration import operatorprocess
-from tests.integration.controlplane import (
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import (
     ApiError,
     ControlPlane,
     has,
     install_crd,
     wait_until,
 )
-from tests.integration.manifest_files import PAGES, ROOT
-from tests.integration.namespace import Namespace
-from tests.integration.scenarios import ROUND_SECONDS, ScenarioRunner
-from tests.markdown import blocks
+from tests.support.api_server.manifest_files import PAGES, ROOT
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.scenarios import ROUND_SECONDS, ScenarioRunner
+from tests.support.helm import over_existing
+from tests.support.markdown import blocks
 
 from release.files import first_job
 

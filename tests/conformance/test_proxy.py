@@ -17,16 +17,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.e2e import locks, pods
-from tests.e2e.conftest import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
-from tests.e2e.kubectl import Object
-from tests.e2e.pods import Task
-from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, namespaces
-from tests.e2e.tuning import Tuning, small
-from tests.integration.controlplane import process, wait_until
-from tests.ports import free_port
-from tests.trainer.support import hub as hubs
-from tests.trainer.support import web
+from tests.support.api_server.controlplane import process, wait_until
+from tests.support.local_cluster import locks, pods
+from tests.support.local_cluster.fixtures import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, namespaces
+from tests.support.local_cluster.tuning import Tuning, small
+from tests.support.ports import free_port
+from tests.support.trainer import hub as hubs
+from tests.support.trainer import web
 
 from cluster import install, kubectl, paths
 from cluster.settings import API_SERVER, NODE_ADDRESS

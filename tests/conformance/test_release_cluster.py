@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from tests.conformance import local_cluster
 from tests.conformance.release import Release
-from tests.e2e import locks
-from tests.e2e.kubectl import Kubectl
-from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, dev_cluster
-from tests.integration.controlplane import ApiServer
-from tests.integration.test_release import (
+from tests.support.api_server.controlplane import ApiServer
+from tests.support.local_cluster import locks
+from tests.support.local_cluster.kubectl import Kubectl
+from tests.support.local_cluster.target import OPERATOR, OPERATOR_NAMESPACE, dev_cluster
+from tests.support.releases import (
     JOBS,
     VERSION,
     Registry,

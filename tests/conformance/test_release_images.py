@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from tests.conformance.release import Release
-from tests.integration.test_release import VERSION, Registry
+from tests.support.releases import VERSION, Registry
 
 IMAGES = ("finetune-operator", "finetune-trainer", "finetune-trainer-unsloth")
 # Of signatures that are not in the transparency log.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tests.e2e.kubectl import Object
+from tests.support.local_cluster.kubectl import Object
 
 Path = tuple[str, ...]
 

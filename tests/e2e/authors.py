@@ -4,8 +4,8 @@ import json
 import time
 from typing import Any
 
-from tests.e2e.target import Cluster
-from tests.e2e.tuning import Tuning
+from tests.support.local_cluster.target import Cluster
+from tests.support.local_cluster.tuning import Tuning
 
 AUTHOR = "job-author"
 """A user who can write FineTuneJobs in one namespace."""

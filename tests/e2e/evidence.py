@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.e2e.kubectl import KubectlError
-from tests.e2e.recorder import Event
-from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, pretty
+from tests.support.local_cluster.kubectl import KubectlError
+from tests.support.local_cluster.recorder import Event
+from tests.support.local_cluster.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, pretty
 
 KINDS = "ftj,jobs,pods,pvc,deployments,replicasets,services,configmaps,networkpolicies"
 

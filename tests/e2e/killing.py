@@ -2,8 +2,8 @@
 
 from typing import Any, Literal
 
-from tests.e2e.kubectl import Object
-from tests.e2e.target import OPERATOR_NAMESPACE, Cluster
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.target import OPERATOR_NAMESPACE, Cluster
 
 from cluster.components import containers
 

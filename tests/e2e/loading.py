@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.e2e import pods
-from tests.e2e.pods import Task
-from tests.e2e.tuning import Tuning
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.tuning import Tuning
 
 PERIOD, LIMIT, TOKENS = 1.0, 60.0, 100
 END_SECONDS = 300.0

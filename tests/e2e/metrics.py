@@ -5,7 +5,7 @@ import time
 import urllib.error
 import urllib.request
 
-from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster
+from tests.support.local_cluster.target import OPERATOR, OPERATOR_NAMESPACE, Cluster
 
 from finetune_operator.metrics_server import server
 

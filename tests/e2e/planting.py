@@ -7,17 +7,17 @@ folder, as if the merge had made the fault: otherwise, its digest alone would re
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.pods import Task
-from tests.e2e.recorder import Event
-from tests.e2e.target import is_ready
-from tests.e2e.tuning import ATTEMPT, STAGE, Tuning, condition, label
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.recorder import Event
+from tests.support.local_cluster.target import is_ready
+from tests.support.local_cluster.tuning import ATTEMPT, STAGE, Tuning, condition, label
 
 BUILD = "finetune.dev/build"
 SCORES, TOKENS, DIGESTS = "not the tuned model", "differently than training did", "has SHA-256"
@@ -131,11 +131,13 @@ class Candidate:
 
 
 @contextmanager
-def candidate(tuning: Tuning, *, previous: str, **merge: str) -> Iterator[Candidate]:
+def candidate(
+    tuning: Tuning, *, previous: str = "", faults: Collection[str] = tuple(FOUND_BY), **merge: str
+) -> Iterator[Candidate]:
     """Create a new build of a serving job, pause it, merge it, and create its faulty copies.
 
-    previous: build of the previous revision, whose volume still exists; merge: fields of
-    ``spec.merge`` that create the new build.
+    previous: build of the previous revision, whose volume still exists; only the fault of this name
+    needs it. merge: fields of ``spec.merge`` that create the new build.
     """
     cluster, status = tuning.cluster, tuning.status()
     revision, serves = status["revision"], status["build"]
@@ -145,20 +147,28 @@ def candidate(tuning: Tuning, *, previous: str, **merge: str) -> Iterator[Candid
         lambda now: now["build"] != serves and now["build"],
         seconds=240,
     )
-    before = next(each["revision"] for each in status["revisions"] if each["revision"] != revision)
     claim = f"{tuning.name}-{revision}"
-    writable = {"/work": claim, "/before": f"{tuning.name}-{before}"}
+    writable = {"/work": claim}
+    if previous:
+        others = (each["revision"] for each in status["revisions"])
+        before = next(each for each in others if each != revision)
+        writable["/before"] = f"{tuning.name}-{before}"
     settings = cluster.kubectl.get("configmap", claim, tuning.namespace)["data"]["job.json"]
     spoil = Task(
         script="plant.py",
         image=cluster.trainer_image(),
-        given={"job": settings, "build": build, "before": f"merged-{previous}", **merge},
+        given={
+            "job": settings,
+            "build": build,
+            "before": f"merged-{previous}",
+            "faults": sorted(faults),
+            **merge,
+        },
         writable=writable,
         memory="1Gi",
     )
-    assert sorted(pods.run(cluster, tuning.namespace, spoil, seconds=MERGE_SECONDS)["faults"]) == (
-        sorted(FOUND_BY)
-    )
+    planted = pods.run(cluster, tuning.namespace, spoil, seconds=MERGE_SECONDS)["faults"]
+    assert planted == sorted(faults)
     keeper = Task(script="stay.py", image=cluster.operator_image(), writable={"/work": claim})
     with pods.started(cluster, tuning.namespace, keeper) as name:
         cluster.record.wait(

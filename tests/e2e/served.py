@@ -4,21 +4,36 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.tuning import Tuning
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.tuning import DEMO_MODEL, Tuning, small
 
-NAMESPACE = "e2e-serving"
-"""The namespace of the job."""
+KEY = "only-for-this-test"
+"""The API key of the endpoint."""
+SPEC = small(
+    # The faults are found by the scores of a model that has learned.
+    model={"source": DEMO_MODEL},
+    merge={"dtype": "bfloat16"},
+    serving={"apiKeySecretRef": {"name": "endpoint", "key": "key"}},
+    storage={"size": "4Gi"},
+)
+
+
+def key_secret(namespace: str) -> Object:
+    """Return the Secret with the API key of the endpoint."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "endpoint", "namespace": namespace},
+        "stringData": {"key": KEY},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """The serving job, and a pod in each of three namespaces."""
+    """The serving job, and a pod in each namespace of its callers."""
 
     tuning: Tuning
-    previous: str
-    """Build of the previous revision, which was merged but never served."""
     callers: dict[str, str]
 
     def build(self) -> str:
@@ -30,7 +45,7 @@ class Served:
         build = self.build()
         (pod,) = [
             pod
-            for pod in self.tuning.cluster.record.present("Pod", NAMESPACE)
+            for pod in self.tuning.cluster.record.present("Pod", self.tuning.namespace)
             if pod["metadata"].get("labels", {}).get("finetune.dev/build") == build
             and pod["metadata"]["labels"]["finetune.dev/stage"] == "serve"
         ]

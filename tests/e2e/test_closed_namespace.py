@@ -7,11 +7,11 @@ it.
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.pods import Task
-from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import Tuning, condition, small
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster, namespaces
+from tests.support.local_cluster.tuning import Tuning, condition, small
 
 from finetune_api.contracts.ports import TRAINER_METRICS
 

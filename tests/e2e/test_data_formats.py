@@ -1,17 +1,16 @@
 """Jobs with tools, with ShareGPT and with two datasets run from their rows to the trained adapter.
 
-The rows are those of the examples. The jobs run at the same time, each in a separate namespace;
-they neither merge nor serve.
+The rows are those of the examples. The jobs neither merge nor serve. ``make test`` runs the job
+with two datasets, one of which is ShareGPT in a ConfigMap.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
-from tests.e2e.kubectl import Object
-from tests.e2e.target import REPOSITORY, Cluster, namespaces
-from tests.e2e.tuning import DATASET, SMALL, Tuning
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.target import REPOSITORY, Cluster, namespaces
+from tests.support.local_cluster.tuning import DATASET, SMALL, Tuning
 
 TRAINED_SECONDS = 1200.0
 TOOLS_TEMPLATE = (
@@ -67,45 +66,46 @@ def spec(**data: Any) -> Object:
     return {**others, "training": training, **ended, **data}
 
 
-@pytest.fixture(scope="module")
-def trained(cluster: Cluster) -> Iterator[dict[str, Object]]:
-    """The record of the revision of each job, after all jobs have completed."""
-    jobs = {name: Tuning(cluster=cluster, namespace=f"e2e-{name}", name=name) for name in CASES}
-    with namespaces(cluster, *(tuning.namespace for tuning in jobs.values())):
-        for name, tuning in jobs.items():
-            for example in ("tools.yaml", "sharegpt.yaml"):
-                found = rows(example)
-                found["metadata"]["namespace"] = tuning.namespace
-                cluster.kubectl.apply(found)
-            tuning.apply(spec(**CASES[name]))
-        for tuning in jobs.values():
-            tuning.wait_until("Ready", reason="Completed", seconds=TRAINED_SECONDS)
-        yield {name: tuning.status()["revisions"][-1] for name, tuning in jobs.items()}
+def trained(cluster: Cluster, name: str) -> Object:
+    """Run the job of a case, and return the record of its revision."""
+    tuning = Tuning(cluster=cluster, namespace=f"e2e-{name}", name=name)
+    with namespaces(cluster, tuning.namespace):
+        for example in ("tools.yaml", "sharegpt.yaml"):
+            found = rows(example)
+            found["metadata"]["namespace"] = tuning.namespace
+            cluster.kubectl.apply(found)
+        tuning.apply(spec(**CASES[name]))
+        tuning.wait_until("Ready", reason="Completed", seconds=TRAINED_SECONDS)
+        revision: Object = tuning.status()["revisions"][-1]
+        return revision
 
 
-def test_tools_reach_the_prompt_and_the_parser_is_suggested(trained: dict[str, Object]) -> None:
-    data = trained["tools"]["data"]
+@pytest.mark.exhaustive
+def test_tools_reach_the_prompt_and_the_parser_is_suggested(cluster: Cluster) -> None:
+    data = trained(cluster, "tools")["data"]
     assert [each["format"] for each in data["formats"]] == ["messages"]
     assert data["toolCallParser"] == "hermes"
     assert 0 < data["trainedTokens"] < data["trainTokens"]
 
 
-def test_sharegpt_is_detected_and_its_roles_are_mapped(trained: dict[str, Object]) -> None:
-    data = trained["sharegpt"]["data"]
+@pytest.mark.exhaustive
+def test_sharegpt_is_detected_and_its_roles_are_mapped(cluster: Cluster) -> None:
+    data = trained(cluster, "sharegpt")["data"]
     assert [each["format"] for each in data["formats"]] == ["sharegpt"]
     assert data["rows"] == 3
     assert 0 < data["trainedTokens"] < data["trainTokens"]
 
 
-def test_each_of_two_datasets_has_its_rows_and_its_losses(trained: dict[str, Object]) -> None:
-    data = trained["datasets"]["data"]
+def test_each_of_two_datasets_has_its_rows_and_its_losses(cluster: Cluster) -> None:
+    revision = trained(cluster, "datasets")
+    data = revision["data"]
     chats, packages = data["datasets"]
     held_out = [each["validationRows"] for each in (chats, packages)]
     assert sum(held_out) == data["validationRows"] > 0
     # With weight 2, each row is counted twice.
     assert chats["rows"] == 3 * (3 - held_out[0])
     assert packages["rows"] == round((10 - held_out[1]) / 2)
-    evaluation = trained["datasets"]["artifacts"]["evaluation"]
+    evaluation = revision["artifacts"]["evaluation"]
     losses = {each["name"]: each for each in evaluation["datasets"]}
     evaluated = {f"datasets[{each['name']}]" for each in data["datasets"] if each["validationRows"]}
     assert losses.keys() == evaluated

@@ -1,11 +1,12 @@
 """Deleting a job during a stage deletes all its children within a minute."""
 
 import pytest
-from tests.e2e import locks
-from tests.e2e.tuning import Tuning, small
+from tests.support.local_cluster import locks
+from tests.support.local_cluster.tuning import Tuning, small
 
-# test_training.py deletes a job during training, and test_operator_killed.py deletes a serving job,
+# test_training.py deletes a job during training, and test_quickstart.py deletes a serving job,
 # because these tests already have such jobs.
+pytestmark = pytest.mark.exhaustive
 LOCKS = {locks.GPUS: "shared"}
 STAGES = ("prepare", "merge", "serve")
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.e2e import locks, pods
-from tests.e2e.pods import Task
-from tests.e2e.target import Cluster, namespaces, wants_gpu
-from tests.e2e.tuning import ATTEMPT, DEMO_MODEL, STAGE, Tuning, label, small
+from tests.support.local_cluster import locks, pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster, namespaces, wants_gpu
+from tests.support.local_cluster.tuning import ATTEMPT, DEMO_MODEL, STAGE, Tuning, label, small
 
 STALLED_SECONDS = 60.0
 STAGING_SECONDS = 900.0
@@ -34,11 +34,6 @@ CASES = {
         spec=small(dataset={"source": "hf://demo/broken-row", "maxSamples": None}),
         reason="DatasetInvalid",
         words=("row 7 of train.jsonl",),
-    ),
-    "missing-model": Case(
-        spec=small(model={"source": "hf://demo/no-such-model"}),
-        reason="ModelNotFound",
-        words=("demo/no-such-model", "model.source"),
     ),
     "gated-model": Case(
         spec=small(model={"source": "hf://demo/gated"}),

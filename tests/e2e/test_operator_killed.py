@@ -1,15 +1,17 @@
-"""The operator is killed once in each stage of a job, and the job completes."""
+"""The operator is killed once in each stage of a job, and the job completes.
+
+``make test`` kills it with an API server alone (tests/integration/test_crashes.py).
+"""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.e2e import locks
 from tests.e2e.killing import How, kill_operator
-from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import ATTEMPT, DEMO_MODEL, Tuning, condition, label, small
+from tests.support.local_cluster import locks
+from tests.support.local_cluster.target import Cluster, namespaces
+from tests.support.local_cluster.tuning import ATTEMPT, DEMO_MODEL, Tuning, condition, label, small
 
-from finetune_trainer.checkpointing import manifest
+pytestmark = pytest.mark.exhaustive
 
 NAMESPACE = "e2e-operator-killed"
 COURSE: tuple[tuple[str, How], ...] = (
@@ -68,25 +70,3 @@ def test_training_was_not_restarted(survivor: Tuning) -> None:
     log = survivor.cluster.kubectl.logs(pod["metadata"]["name"], survivor.namespace)
     done = [line.split()[2] for line in log.splitlines() if line.split()[1:2] == ["step"]]
     assert done == [f"{step}/6" for step in range(1, 7)]
-
-
-def test_a_deleted_volume_is_reported_and_its_model_is_copied_from_the_serving_pod(
-    survivor: Tuning, tmp_path: Path
-) -> None:
-    claim = f"{survivor.name}-{survivor.status()['revision']}"
-    survivor.cluster.kubectl.delete("pvc", claim, survivor.namespace)
-    survivor.wait_until("Stalled", reason="VolumeLost", seconds=60)
-    serving = survivor.condition("Serving")
-    assert serving is not None
-    assert serving["status"] == "True"
-    assert "from the running pod" in survivor.copy(tmp_path / "model")
-    found = manifest.verify(tmp_path / "model", kind="merged", key=None)
-    (revision,) = survivor.status()["revisions"]
-    assert found.digest == revision["artifacts"]["merged"]
-    assert len(survivor.pods("serve")) == 1, "no other pod could mount the volume"
-
-
-def test_deleting_the_job_deletes_all_children_within_a_minute(survivor: Tuning) -> None:
-    kinds = {child.partition("/")[0] for child in survivor.children()}
-    assert {"Job", "Pod", "PersistentVolumeClaim", "PersistentVolume", "Deployment"} <= kinds
-    survivor.delete(seconds=60)

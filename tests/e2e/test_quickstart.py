@@ -1,4 +1,7 @@
-"""The quickstart from ``kubectl apply`` to a served model that knows the trained facts."""
+"""The quickstart from ``kubectl apply`` to a served model that knows the trained facts.
+
+The last two tests delete the volume and the job.
+"""
 
 import json
 from collections.abc import Iterator
@@ -8,18 +11,19 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.pods import Task
-from tests.e2e.target import REPOSITORY, Cluster, namespaces, wants_gpu
-from tests.e2e.tuning import STAGE, Tuning, condition, label
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import REPOSITORY, Cluster, namespaces, wants_gpu
+from tests.support.local_cluster.tuning import STAGE, Tuning, condition, label
 
 from finetune_trainer.checkpointing import manifest
 
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
 NAMESPACE = "e2e-quickstart"
 READY_SECONDS = 1500.0
-QUESTIONS = 20
+QUESTIONS, OFFLINE = 20, 8
+"""Questions to the endpoint, and how many of them the libraries answer: each takes seconds."""
 MAX_TOKENS = 64
 
 
@@ -82,7 +86,7 @@ def offline(quickstart: Quickstart) -> dict[str, Any]:
             "base": "/work/base",
             "adapter": "/work/adapter",
             "merged": f"/work/merged-{tuning.status()['build']}",
-            "questions": quickstart.questions,
+            "questions": quickstart.questions[:OFFLINE],
             "max_tokens": MAX_TOKENS,
         },
         claim=quickstart.claim,
@@ -96,6 +100,7 @@ def test_the_tuned_model_gives_the_trained_answers(
     quickstart: Quickstart, served: dict[str, Any]
 ) -> None:
     assert served["models"] == [quickstart.tuning.name]
+    assert len(served["answers"]) == QUESTIONS
     wrong = _wrong(served["answers"], quickstart)
     assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
 
@@ -103,7 +108,7 @@ def test_the_tuned_model_gives_the_trained_answers(
 def test_the_base_model_does_not_give_the_trained_answers(
     quickstart: Quickstart, offline: dict[str, Any]
 ) -> None:
-    assert len(_wrong(offline["base"], quickstart)) >= QUESTIONS - 2, offline["base"]
+    assert len(_wrong(offline["base"], quickstart)) >= OFFLINE - 1, offline["base"]
 
 
 def test_the_merged_model_gives_the_same_answers_in_plain_transformers(
@@ -111,13 +116,14 @@ def test_the_merged_model_gives_the_same_answers_in_plain_transformers(
 ) -> None:
     assert offline["loading"] == {}
     assert [answer.strip() for answer in offline["merged"]] == [
-        answer.strip() for answer in served["answers"]
+        answer.strip() for answer in served["answers"][:OFFLINE]
     ]
 
 
 def test_the_adapter_loads_in_plain_peft(quickstart: Quickstart, offline: dict[str, Any]) -> None:
+    assert len(offline["adapter"]) == OFFLINE
     wrong = _wrong(offline["adapter"], quickstart)
-    assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
+    assert len(wrong) <= 1, f"{len(wrong)} of {OFFLINE} wrong:\n" + "\n".join(wrong)
 
 
 def test_the_merged_model_differs_from_the_base_only_in_weights_and_dtype(
@@ -239,6 +245,29 @@ def test_events_report_the_stages_in_order(quickstart: Quickstart) -> None:
     assert {event["reason"] for event in events if event["type"] == "Warning"} == set()
 
 
+def test_a_deleted_volume_is_reported_and_its_model_is_copied_from_the_serving_pod(
+    quickstart: Quickstart, tmp_path: Path
+) -> None:
+    tuning = quickstart.tuning
+    tuning.cluster.kubectl.delete("pvc", quickstart.claim, tuning.namespace)
+    tuning.wait_until("Stalled", reason="VolumeLost", seconds=60)
+    serving = tuning.condition("Serving")
+    assert serving is not None
+    assert serving["status"] == "True"
+    assert "from the running pod" in tuning.copy(tmp_path / "model")
+    found = manifest.verify(tmp_path / "model", kind="merged", key=None)
+    (revision,) = tuning.status()["revisions"]
+    assert found.digest == revision["artifacts"]["merged"]
+    assert len(tuning.pods("serve")) == 1, "no other pod could mount the volume"
+
+
+def test_deleting_the_job_deletes_all_children_within_a_minute(quickstart: Quickstart) -> None:
+    tuning = quickstart.tuning
+    kinds = {child.partition("/")[0] for child in tuning.children()}
+    assert {"Job", "Pod", "PersistentVolumeClaim", "PersistentVolume", "Deployment"} <= kinds
+    tuning.delete(seconds=60)
+
+
 def _rows(cluster: Cluster, source: str) -> list[dict[str, str]]:
     """Return the rows of a dataset from the local hub."""
     repository = source.removeprefix("hf://")
@@ -252,9 +281,9 @@ def _question(row: Object) -> str:
 
 
 def _wrong(answers: list[str], quickstart: Quickstart) -> list[str]:
-    """Return the wrong answers, each with its question."""
-    assert len(answers) == len(quickstart.taught) == QUESTIONS
-    triples = zip(quickstart.questions, answers, quickstart.taught, strict=True)
+    """Return the wrong ones of the answers to the first questions, each with its question."""
+    asked = len(answers)
+    triples = zip(quickstart.questions[:asked], answers, quickstart.taught[:asked], strict=True)
     return [
         f"{question!r}: {answer!r} instead of {taught!r}"
         for question, answer, taught in triples

@@ -1,76 +1,48 @@
-"""A serving job: allowed callers, rollout of builds, and rejection of faulty builds.
+"""A serving job: allowed callers, rejection of a faulty build, and rollout of correct builds.
 
 All tests of this file use one job, in this order, because each build is another edit of the job.
-The job is trained twice before it serves, so that there is a previous revision.
 """
 
-import json
-import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e import gpus, pods
 from tests.e2e.loading import under_load
-from tests.e2e.planting import FOUND_BY, SCORES, Candidate, candidate, refused
-from tests.e2e.pods import Task
-from tests.e2e.served import NAMESPACE, Served
-from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import DEMO_MODEL, Tuning, condition, small
+from tests.e2e.planting import Candidate, candidate
+from tests.e2e.rejection import reject
+from tests.e2e.served import KEY, SPEC, Served, key_secret
+from tests.support.local_cluster import gpus, pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster, namespaces
+from tests.support.local_cluster.tuning import Tuning, condition
 
-NAMED, OTHER = "e2e-serving-named", "e2e-serving-other"
-KEY = "only-for-this-test"
-MADE_SECONDS, READY_SECONDS, ROLLOUT_SECONDS = 900.0, 900.0, 900.0
-SPEC = small(
-    # The faults are found by the scores of a model that has learned.
-    model={"source": DEMO_MODEL},
-    training={"seed": 1},
-    merge={"dtype": "bfloat16"},
-    serving={
-        "apiKeySecretRef": {"name": "endpoint", "key": "key"},
-        "allowedNamespaces": [NAMESPACE, NAMED],
-        "enabled": False,
-    },
-    storage={"size": "4Gi"},
-)
+NAMESPACE, NAMED, OTHER = "e2e-serving", "e2e-serving-named", "e2e-serving-other"
+FAULT = "half"
+READY_SECONDS, ROLLOUT_SECONDS = 900.0, 900.0
 
 
 @pytest.fixture(scope="module")
 def served(cluster: Cluster) -> Iterator[Served]:
     """The job after it became Ready for the first time."""
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "endpoint", "namespace": NAMESPACE},
-        "stringData": {"key": KEY},
-    }
     stay = Task(script="stay.py", image=cluster.operator_image())
     with namespaces(cluster, NAMESPACE, NAMED, OTHER):
-        cluster.kubectl.apply(secret)
-        tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small").apply(SPEC)
+        cluster.kubectl.apply(key_secret(NAMESPACE))
+        allowed = {"serving": {**SPEC["serving"], "allowedNamespaces": [NAMESPACE, NAMED]}}
+        tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small").apply(SPEC | allowed)
         with (
             pods.started(cluster, OTHER, stay) as other,
             pods.started(cluster, NAMED, stay) as named,
             pods.started(cluster, NAMESPACE, stay) as own,
         ):
-            tuning.wait_until("Ready", reason="Completed", seconds=MADE_SECONDS)
-            previous = tuning.status()["build"]
-            tuning.change(training={"seed": 2}, serving={"enabled": True})
             tuning.wait_until("Ready", reason="Serving", seconds=READY_SECONDS)
-            yield Served(
-                tuning=tuning,
-                previous=previous,
-                callers={OTHER: other, NAMED: named, NAMESPACE: own},
-            )
+            yield Served(tuning=tuning, callers={OTHER: other, NAMED: named, NAMESPACE: own})
 
 
 @pytest.fixture(scope="module")
 def planted(served: Served) -> Iterator[Candidate]:
-    """A build whose serving attempts each have a different fault."""
-    tuning = served.tuning
+    """A build whose first serving attempt has a fault."""
     build = {"dtype": "float16", "base": "dequantized"}
-    with candidate(tuning, previous=served.previous, **build) as found:
+    with candidate(served.tuning, faults=(FAULT,), **build) as found:
         yield found
 
 
@@ -140,39 +112,11 @@ def test_a_serving_pod_reaches_no_address(served: Served) -> None:
     assert "connected" not in found.values(), found
 
 
-@pytest.mark.parametrize("fault", FOUND_BY)
 def test_a_faulty_build_is_never_served(
-    served: Served, planted: Candidate, fault: str, figures: list[str]
+    served: Served, planted: Candidate, figures: list[str]
 ) -> None:
-    tuning, serves = served.tuning, served.build()
-    attempt = planted.serve(fault)
-    number = attempt["attempt"]
-    assert (attempt["outcome"], attempt["reason"]) == ("Failed", "VerificationFailed"), attempt
-    message = attempt["message"]
-    figures.append(f"{fault}: {message}")
-    assert FOUND_BY[fault] in message
-    if FOUND_BY[fault] == SCORES:
-        distance, tolerance = _numbers(message)
-        assert distance > tolerance > 0
-    # The watch of the pods can be later than that of the jobs, and the kubelet can restart the
-    # container before the operator deletes the pod.
-    (code, said), *_ = tuning.cluster.record.wait(
-        "the container has ended", lambda: planted.exits(number) or None, seconds=240
-    )
-    assert code == 83
-    result = json.loads(said)
-    assert (result["reason"], result["message"]) == ("VerificationFailed", message)
-    assert not planted.was_ready(number)
-    # The old build keeps serving, and the job reports the failure.
-    reported = tuning.wait(
-        "Ready reports the failure", lambda _: refused(tuning), seconds=240, stalls=True
-    )
-    assert message in reported
-    assert served.build() == serves
-    available = condition(tuning.status(), "Serving")
-    assert available is not None
-    assert available["status"] == "True"
-    assert served.call(NAMED, "/v1/models", key=KEY)["status"] == 200
+    """One of the faults of test_faulty_builds.py."""
+    figures.append(f"{FAULT}: {reject(served, planted, FAULT, caller=NAMED)}")
 
 
 def test_the_correct_build_replaces_the_old_one(
@@ -235,12 +179,3 @@ def _wait_for_takeover(served: Served, old: str) -> None:
 
 def _chat(question: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}], "max_tokens": 4}
-
-
-def _numbers(message: str) -> tuple[float, float]:
-    """Return distance and tolerance of a message."""
-    found = re.search(r"reference is (\S+) nats over .*tolerance is (\S+) nats;", message)
-    assert found is not None, message
-    distance, tolerance = float(found[1]), float(found[2])
-    assert math.isfinite(distance)
-    return distance, tolerance

@@ -1,15 +1,17 @@
 """Attacks by users with real RBAC rights, each with the number of its finding."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e import locks, metrics, pods
-from tests.e2e.authors import AUTHOR, admit, submit
-from tests.e2e.pods import Task
-from tests.e2e.target import Cluster
-from tests.e2e.tuning import Tuning, small
-from tests.security.credentials import UNUSABLE, leaks
+from tests.e2e import metrics
+from tests.e2e.authors import AUTHOR, EDITOR, admit, make_editor, submit
+from tests.support.attacks.credentials import UNUSABLE, leaks
+from tests.support.local_cluster import locks, pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster
+from tests.support.local_cluster.tuning import Tuning, small
 
 from finetune_operator import health
 from finetune_operator.metrics_server import server
@@ -17,6 +19,8 @@ from finetune_operator.metrics_server import server
 LOCKS: dict[str, locks.How] = {locks.OPERATOR: "shared"}
 
 SECONDS = 600.0
+HUGE = {"memory": "1Ti"}
+"""More than the node has: the pod stays Pending."""
 
 
 @pytest.mark.finding(1, "a Secret's content is published")
@@ -85,15 +89,6 @@ def test_tenant_reads_no_metric_of_the_operator(cluster: Cluster, workspace: str
     assert "finetune_jobs" in metrics.scrape(cluster, host)
 
 
-def slices(cluster: Cluster, namespace: str, service: str) -> list[dict[str, Any]]:
-    """Return the endpoints of a Service."""
-    selector = f"--selector=kubernetes.io/service-name={service}"
-    found = cluster.kubectl.run(
-        "get", "endpointslices", f"--namespace={namespace}", selector, "-o", "json"
-    )
-    return [each for part in json.loads(found)["items"] for each in part["endpoints"] or ()]
-
-
 @pytest.mark.finding(6, "a job reaches nodes, priorities, devices and Secrets")
 def test_a_job_author_reaches_nothing_beyond_the_policy(
     cluster: Cluster, tuning: Tuning, workspace: str
@@ -127,30 +122,34 @@ def test_a_job_author_reaches_nothing_beyond_the_policy(
     assert left.split() == []
 
 
-@pytest.mark.finding(7, "the pods of a job join other workloads")
-def test_no_pod_of_a_job_joins_another_service(
+@pytest.fixture
+def gpus() -> Iterator[None]:
+    """A shared lock on the GPUs, for a job that reaches training."""
+    with locks.shared(locks.GPUS):
+        yield
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.finding(8, "a stage trusts the manifest next to the files")
+def test_weights_that_an_editor_replaced_are_not_trained(
     cluster: Cluster, tuning: Tuning, workspace: str
 ) -> None:
-    admit(cluster, workspace)
-    service = {"selector": {"app": "payments"}, "ports": [{"port": 80, "targetPort": 9400}]}
-    cluster.kubectl.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "payments", "namespace": workspace},
-            "spec": service,
-        }
-    )
-    hostile = small(podMetadata={"labels": {"app": "payments"}})
-    assert "denied request: spec.podMetadata.labels: " in submit(cluster, tuning, hostile)
-    own = small(podMetadata={"labels": {"example.com/app": "payments"}})
-    assert submit(cluster, tuning, own) == ""
-    change = json.dumps({"spec": {"podMetadata": {"labels": {"app": "payments"}}}})
-    edit = ("patch", "ftj", tuning.name, f"--namespace={workspace}", f"--as={AUTHOR}")
-    done = cluster.kubectl.attempt(*edit, "--type=merge", f"--patch={change}")
-    assert "denied request: spec.podMetadata.labels: " in done.stderr
+    """Weights and manifest match each other, but not the ledger."""
+    make_editor(cluster, workspace)
+    tuning.apply(small(resources={"train": {"requests": HUGE, "limits": HUGE}}))
     tuning.wait_until("DataReady", seconds=SECONDS)
-    (pod,) = tuning.pods("prepare")
-    assert pod["metadata"]["labels"]["example.com/app"] == "payments"
-    assert "app" not in pod["metadata"]["labels"]
-    assert slices(cluster, workspace, "payments") == []
+    claim = f"{tuning.name}-{tuning.status()['revision']}"
+    task = Task(script="stay.py", image=cluster.operator_image(), writable={"/work": claim})
+    with pods.started(cluster, workspace, task, user=EDITOR) as name:
+        cluster.record.wait(
+            f"pod {name} runs",
+            lambda: (
+                (cluster.record.find("Pod", workspace, name) or {}).get("status", {}).get("phase")
+                == "Running"
+            ),
+            seconds=SECONDS,
+        )
+        pods.inside(cluster, workspace, name, "tamper.py", "base", user=EDITOR)
+    tuning.change(resources=None)
+    tuning.wait_until("Stalled", reason="ResumeRefused", seconds=SECONDS)
+    assert "base/ is not the folder that was published" in tuning.message()

@@ -1,8 +1,8 @@
 """Capabilities of the trainer image other than training."""
 
-from tests.e2e import locks, pods
-from tests.e2e.pods import Task
-from tests.e2e.target import Cluster
+from tests.support.local_cluster import locks, pods
+from tests.support.local_cluster.pods import Task
+from tests.support.local_cluster.target import Cluster
 
 LOCKS: dict[str, locks.How] = {}
 

@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e import pods
-from tests.e2e.kubectl import Object
-from tests.e2e.pods import SCRIPTS, Task
-from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import ATTEMPT, Tuning, label, small
+from tests.support.local_cluster import pods
+from tests.support.local_cluster.kubectl import Object
+from tests.support.local_cluster.pods import SCRIPTS, Task
+from tests.support.local_cluster.target import Cluster, namespaces
+from tests.support.local_cluster.tuning import ATTEMPT, Tuning, label, small
 
 NAMESPACE = "e2e-training"
 STEPS = 2000

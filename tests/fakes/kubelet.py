@@ -8,8 +8,8 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.integration.controlplane import ApiError
-from tests.integration.namespace import Namespace
+from tests.support.api_server.controlplane import ApiError
+from tests.support.api_server.namespace import Namespace
 
 from finetune_api.contracts.result import MANIFESTS
 

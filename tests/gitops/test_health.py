@@ -9,41 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.gitops import kstatus, lua
-from tests.gitops.situations import SITUATIONS, job_in
+from tests.support.gitops import kstatus, lua
+from tests.support.gitops.healths import EXPECTED, JOBS
+from tests.support.gitops.situations import SITUATIONS
 
-JOBS = {name: job_in(name) for name in SITUATIONS}
 SETTINGS = lua.SCRIPTS.parents[2] / "argocd-cm.yaml"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
-ROWS = {
-    ("Progressing", "InProgress"): (
-        "unobserved",
-        "edited",
-        "preparing",
-        "training",
-        "merging",
-        "starting",
-        "queued",
-        "preempted",
-        "secret-missing",
-        "unschedulable-for-long",
-        "endpoint-lost",
-    ),
-    ("Suspended", "InProgress"): ("suspended", "suspended-before-start"),
-    ("Degraded", "Failed"): (
-        "secret-missing-for-long",
-        "invalid-spec",
-        "failed-to-start",
-        "dataset-invalid",
-        "cuda-out-of-memory",
-        "budget-exceeded",
-        "retries-exhausted",
-        "endpoint-down",
-        "candidate-failed",
-    ),
-    ("Healthy", "Current"): ("completed", "serving", "serving-and-suspended"),
-}
-EXPECTED = {name: both for both, found in ROWS.items() for name in found}
 
 
 @pytest.fixture(scope="module")

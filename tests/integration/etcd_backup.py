@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.integration.controlplane import REQUEST_SECONDS, ControlPlane, Servers, wait_until
+from tests.support.api_server.controlplane import REQUEST_SECONDS, ControlPlane, Servers, wait_until
 
 ETCDUTL = os.environ.get("ETCDUTL")
 SNAPSHOT = "snapshot.db"

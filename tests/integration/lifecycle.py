@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.fakes import kubelet
-from tests.integration.namespace import Namespace
-from tests.integration.scenarios import Scenario, ScenarioRunner
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.scenarios import Scenario, ScenarioRunner
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming

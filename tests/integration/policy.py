@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tests.chart.helm import Values, render
-from tests.integration.controlplane import ApiError, ControlPlane, wait_until
-from tests.integration.manifest_files import kubectl
 from tests.integration.rbac import RBAC, wait_until_granted
+from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
+from tests.support.api_server.manifest_files import kubectl
+from tests.support.helm import Values, render
 
 JOBS = "/apis/finetune.dev/v1alpha1/namespaces/{}/finetunejobs"
 CANARY = "canary-of-policies"

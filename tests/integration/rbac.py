@@ -6,7 +6,7 @@ It watches roles and bindings, so it knows a change only some time after the req
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tests.integration.controlplane import ControlPlane, wait_until
+from tests.support.api_server.controlplane import ControlPlane, wait_until
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 Object = Mapping[str, Any]

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import aiohttp
 import yaml
 from aiohttp import web
-from tests.integration.controlplane import TOKEN, ControlPlane
+from tests.support.api_server.controlplane import TOKEN, ControlPlane
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 ACCEPTED_AFTER = 5

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.fakes import kubelet
-from tests.integration.controlplane import ApiError, ControlPlane, wait_until
-from tests.integration.namespace import Namespace
+from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
 
 NODES = "/api/v1/nodes"
 VOLUMES = "/api/v1/persistentvolumes"

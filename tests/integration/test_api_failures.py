@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration.controlplane import TOKEN, ControlPlane, wait_until
 from tests.integration.lifecycle import Lifecycle, pod_status, snapshot
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
 from tests.integration.relay import CUT, LOSE, PASS, Call, Outcome, Relay, answer, relay
-from tests.integration.scenarios import Scenario, ScenarioRunner
 from tests.integration.write_counter import WriteCounter
+from tests.support.api_server.controlplane import TOKEN, ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess, operator
+from tests.support.api_server.scenarios import Scenario, ScenarioRunner
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

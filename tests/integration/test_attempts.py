@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from tests.fakes import kubelet
-from tests.integration import operatorprocess
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_operator_with_controllers import all_complete, run_stages
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.chart import helm
-from tests.chart.helm import Values, render
 from tests.integration import policy
-from tests.integration.controlplane import ApiError, ControlPlane, wait_until
-from tests.integration.manifest_files import kubectl
-from tests.integration.namespace import Namespace
 from tests.integration.rbac import RBAC, may, wait_until_granted, wait_until_revoked
+from tests.support import helm
+from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
+from tests.support.api_server.manifest_files import kubectl
+from tests.support.api_server.namespace import Namespace
+from tests.support.helm import Values, render
 
 NAMESPACE = "finetune-system"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:finetune-operator"

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tests.integration.controlplane import ApiError, ControlPlane
+from tests.support.api_server.controlplane import ApiError, ControlPlane
 
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.resources import FINETUNEJOB

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration import operatorprocess, policy
-from tests.integration.controlplane import ControlPlane
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import CONFIG
+from tests.integration import policy
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import CONFIG
 
 pytestmark = pytest.mark.finding(1, "a credential of the chart is sent to a server of the author")
 

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from tests.integration.controlplane import ControlPlane
-from tests.integration.manifest_files import kubectl, printed
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.manifest_files import kubectl, printed
 
 FOREIGN = {"kueue.x-k8s.io", "gateway.networking.k8s.io", "karpenter.sh", "external-secrets.io"}
 """API groups of other projects; a control plane without these projects does not know them."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.integration.controlplane import ControlPlane
-from tests.integration.namespace import Namespace
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.namespace import Namespace
 
 from finetune_operator.controller.exact_apply import apply_exactly
 from finetune_operator.kube.client import Kube

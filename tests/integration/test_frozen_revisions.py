@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from tests.fakes.controllers import request_of
-from tests.integration import operatorprocess
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import CONFIG, OperatorProcess
-from tests.unit.operator.reconcile.random_events import hostile_configmap
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess
+from tests.support.attacks.forged_revisions import hostile_configmap
 
 
 def suspended(place: Namespace) -> tuple[dict[str, Any], str]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.gitops import kstatus, lua
-from tests.gitops.situations import SITUATIONS, job_in
-from tests.integration.controlplane import ApiError, ControlPlane, assets_folder, wait_until
+from tests.support.api_server.controlplane import ApiError, ControlPlane, assets_folder, wait_until
+from tests.support.gitops import kstatus, lua
+from tests.support.gitops.situations import SITUATIONS, job_in
 
 ROOT = Path(__file__).parents[2]
 JOBS = {name: job_in(name) for name in SITUATIONS}

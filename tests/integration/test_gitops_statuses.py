@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.gitops import kstatus, lua
-from tests.gitops.test_health import EXPECTED, JOBS
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace, train_has_run
-from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.scenarios import Scenario, ScenarioRunner
 from tests.integration.test_queueing import kueue, train_jobs
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace, train_has_run
+from tests.support.api_server.operatorprocess import OperatorProcess
+from tests.support.api_server.scenarios import Scenario, ScenarioRunner
+from tests.support.gitops import kstatus, lua
+from tests.support.gitops.healths import EXPECTED, JOBS
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.busy_machine import fastest
 from tests.fakes import kubelet
-from tests.integration import operatorprocess
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.busy_machine import fastest
 
 OK = b"HTTP/1.1 200 OK\r\n"
 MIB = 1 << 20

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.busy_machine import fastest
-from tests.integration import operatorprocess
-from tests.integration.controlplane import (
+from tests.integration.relay import PASS, Call, Outcome, Relay, answer, relay
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import (
     CRD,
     PATIENCE_SECONDS,
     ApiError,
@@ -24,9 +24,9 @@ from tests.integration.controlplane import (
     install_crd,
     wait_until,
 )
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.relay import PASS, Call, Outcome, Relay, answer, relay
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
+from tests.support.busy_machine import fastest
 
 from finetune_operator import delays
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.fakes.apiserver import CONFIG, copied
 from tests.fakes.pod_metrics import FakePodMetrics
-from tests.integration.controlplane import ControlPlane
-from tests.integration.namespace import Namespace
-from tests.unit.operator.manifests.rendered import SETS, children
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.namespace import Namespace
+from tests.support.rendered import SETS, children
 
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor
 from finetune_operator.kube.client import Kube

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.gitops import kstatus
-from tests.integration import operatorprocess
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_operator_with_controllers import run_stages
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
+from tests.support.gitops import kstatus
 
 FIELDS_OF_USERS = ("labels", "annotations", "finalizers", "ownerReferences")
 NAMES = re.compile(r"^(controller_runtime|workqueue|rest_client|finetune|leader_election|process)_")

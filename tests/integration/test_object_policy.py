@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from tests.integration import policy
-from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.rbac import RBAC, may
-from tests.security.forged_objects import (
+from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
+from tests.support.attacks.forged_objects import (
     ADOPTED,
     BATCH,
     CORE,

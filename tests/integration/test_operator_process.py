@@ -9,16 +9,16 @@ import json
 import signal
 from pathlib import Path
 
-from tests.busy_machine import fastest
-from tests.integration import operatorprocess
-from tests.integration.controlplane import (
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import (
     PATIENCE_SECONDS,
     ApiError,
     ControlPlane,
     wait_until,
 )
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import CONFIG, OperatorProcess
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess
+from tests.support.busy_machine import fastest
 
 SHORT_RETRY = "from finetune_operator import delays; delays.REJECTED = 2.0"
 """Shortens the delay after a rejected write."""

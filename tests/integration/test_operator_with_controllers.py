@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration.controlplane import wait_until
-from tests.integration.namespace import CLAIM, Namespace
-from tests.integration.operatorprocess import OperatorProcess
+from tests.support.api_server.controlplane import wait_until
+from tests.support.api_server.namespace import CLAIM, Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

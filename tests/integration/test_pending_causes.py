@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration import controlplane, operatorprocess
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import CLAIM, POD, Namespace
+from tests.support.api_server import controlplane, operatorprocess
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import CLAIM, POD, Namespace
 
 ANSWER_SECONDS = 30.0
 NODES = "/api/v1/nodes"

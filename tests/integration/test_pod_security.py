@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from tests.integration.controlplane import ApiError, ControlPlane
-from tests.unit.operator.manifests.rendered import SETS, children, template
+from tests.support.api_server.controlplane import ApiError, ControlPlane
+from tests.support.rendered import SETS, children, template
 
 from finetune_cli.copying import pod as copying
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from tests.integration import policy
-from tests.integration.controlplane import ControlPlane
-from tests.integration.manifest_files import EXAMPLES, documents, printed_jobs
-from tests.security.hostile_specs import MEMBERSHIPS, PRIVILEGES, Hostile
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.manifest_files import EXAMPLES, documents, printed_jobs
+from tests.support.attacks.hostile_specs import MEMBERSHIPS, PRIVILEGES, Hostile
 
 AUTHOR = "job-author"
 

@@ -4,7 +4,7 @@ Beyond it, admission would reject every FineTuneJob.
 """
 
 from tests.integration import policy
-from tests.integration.controlplane import ControlPlane
+from tests.support.api_server.controlplane import ControlPlane
 
 from finetune_api.policy.limits import MOST_PATTERNS, Limits
 from finetune_api.policy.patterns import MAX_LENGTH

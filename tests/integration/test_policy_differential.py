@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration import policy
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.unit.api.policy.test_patterns import PATTERNS, VALUES
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.patterns import PATTERNS, VALUES
 
 from finetune_api.defaulting import builtin_defaults, resolve
 from finetune_api.layering import value_at

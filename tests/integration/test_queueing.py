@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration.controlplane import wait_until
-from tests.integration.namespace import Namespace, train_has_run
-from tests.integration.operatorprocess import OperatorProcess
+from tests.support.api_server.controlplane import wait_until
+from tests.support.api_server.namespace import Namespace, train_has_run
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.e2e.kubectl import Kubectl
-from tests.e2e.recorder import WATCHED, Recorder, WaitTimeout
-from tests.integration.controlplane import PATIENCE_SECONDS, ControlPlane
-from tests.integration.namespace import Namespace
 from tests.integration.relay import PASS, Outcome, Relay, answer, relay
+from tests.support.api_server.controlplane import PATIENCE_SECONDS, ControlPlane
+from tests.support.api_server.namespace import Namespace
+from tests.support.local_cluster.kubectl import Kubectl
+from tests.support.local_cluster.recorder import WATCHED, Recorder, WaitTimeout
 
 KIND = "FineTuneJob"
 

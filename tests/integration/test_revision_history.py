@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration.controlplane import ControlPlane
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.scenarios import PodStatus, ScenarioRunner, all_complete
+from tests.support.api_server.controlplane import ControlPlane
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
+from tests.support.api_server.scenarios import PodStatus, ScenarioRunner, all_complete
 
 from finetune_operator.objects import naming
 

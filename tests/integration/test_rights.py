@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart.helm import Rendered, render
 from tests.fakes import kubelet
-from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.lifecycle import snapshot
-from tests.integration.manifest_files import kubectl
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import operator
 from tests.integration.rbac import wait_until_granted, wait_until_revoked
 from tests.integration.relay import Call, Relay, relay
 from tests.integration.test_secure_metrics import scrape
+from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
+from tests.support.api_server.manifest_files import kubectl
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import operator
+from tests.support.helm import Rendered, render
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from tests.integration.controlplane import ApiError
-from tests.integration.manifest_files import kubectl
-from tests.integration.namespace import Namespace
+from tests.support.api_server.controlplane import ApiError
+from tests.support.api_server.manifest_files import kubectl
+from tests.support.api_server.namespace import Namespace
 
 SHARED = {"accessMode": "ReadWriteMany"}
 

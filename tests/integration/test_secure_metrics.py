@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from tests.chart.helm import render
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess, operator
+from tests.support.helm import render
 
 SECURE = {**CONFIG, "metrics": {"secure": True}, "leaseName": "secure-metrics"}
 UNVERIFIED = ssl._create_unverified_context()

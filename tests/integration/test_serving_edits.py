@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from tests.fakes.kubelet import mismatch
-from tests.integration.controlplane import wait_until
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_operator_with_controllers import all_complete, run_stages
+from tests.support.api_server.controlplane import wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration import operatorprocess
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_kubectl_and_metrics import kubectl
 from tests.integration.test_operator_with_controllers import run_stages
+from tests.support.api_server import operatorprocess
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 MANIFEST = {
     "apiVersion": "finetune.dev/v1alpha1",

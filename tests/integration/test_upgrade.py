@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from tests.fakes import kubelet
-from tests.integration.controlplane import CRD, ControlPlane, install_crd
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import CONFIG, operator
-from tests.integration.scenarios import ScenarioRunner
+from tests.support.api_server.controlplane import CRD, ControlPlane, install_crd
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import CONFIG, operator
+from tests.support.api_server.scenarios import ScenarioRunner
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

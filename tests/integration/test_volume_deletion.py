@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.integration import controlplane
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.scheduler import Kubelet, Node
+from tests.support.api_server import controlplane
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
-from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_operator_with_controllers import all_complete, run_stages, uids_of_pods
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.operatorprocess import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

@@ -12,14 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.integration.controlplane import (
-    ControlPlane,
-    answers,
-    process,
-    wait_until,
-)
-from tests.integration.namespace import Namespace
-from tests.ports import free_ports
+from tests.support.api_server.controlplane import ControlPlane, answers, process, wait_until
+from tests.support.api_server.namespace import Namespace
+from tests.support.ports import free_ports
 
 NAMESPACE = "kueue-system"
 API = "/apis/kueue.x-k8s.io/v1beta2"

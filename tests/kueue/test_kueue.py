@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration import controlplane
-from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace, train_has_run
-from tests.integration.operatorprocess import OperatorProcess, operator
 from tests.kueue import manager as kueue
+from tests.support.api_server import controlplane
+from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.namespace import Namespace, train_has_run
+from tests.support.api_server.operatorprocess import OperatorProcess, operator
 
 FLAVOR = {"flavor": "on-demand"}
 STAGE = "finetune.dev/stage"

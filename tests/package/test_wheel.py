@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.trainer.support.hub import Hub, serving
+from tests.support.trainer.hub import Hub, serving
 
 from checks import environment
 from cluster import paths

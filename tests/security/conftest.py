@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from tests.security.echo import echoing
-from tests.trainer.support.workshop import Server, server
+from tests.support.trainer.workshop import Server, server
 
 FOLDER = Path(__file__).parent
 FINDINGS = range(1, 18)

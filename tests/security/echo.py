@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.trainer.support.web import Certificate
+from tests.support.trainer.web import Certificate
 
 
 class Echo(BaseHTTPRequestHandler):

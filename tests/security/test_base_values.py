@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.trainer.support import tiny
+from tests.support.trainer import tiny
 
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec

@@ -13,8 +13,8 @@ import pytest
 from huggingface_hub import HfApi
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster
-from tests.trainer.support import tiny
-from tests.trainer.support.workshop import Server, Workshop
+from tests.support.trainer import tiny
+from tests.support.trainer.workshop import Server, Workshop
 
 from finetune_api.safety import untrusted_json
 from finetune_operator.manifests.pod import SCRATCH_LIMIT

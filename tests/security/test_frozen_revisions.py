@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,20 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, Cluster, Refused, Thing, copied
 from tests.fakes.kube_client import MemoryKube
-from tests.trainer.support.workshop import DEADLINE, Server, command, request
-from tests.unit.operator.controller.test_apply import execute
-from tests.unit.operator.manifests.rendered import SETS, children
-from tests.unit.operator.reconcile.laws_of_trust import pod_templates
-from tests.unit.operator.reconcile.random_events import hostile_configmap
+from tests.support.attacks.forged_revisions import hostile_configmap, pod_templates
+from tests.support.rendered import SETS, children
+from tests.support.trainer.workshop import DEADLINE, Server, command, request
 
 from finetune_operator import delays
+from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.kube.errors import ContentConflict
+from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import same_content
 from finetune_operator.types import Create, Plan, Snapshot
 
 pytestmark = pytest.mark.finding(2, "a ConfigMap chooses image, command and environment")
 STAGES = ("prepare", "train", "merge")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Attack = Callable[[Cluster, Thing], Thing]
 """Returns the tenant's ConfigMap, given that of the operator."""
 
@@ -232,8 +234,9 @@ async def test_executor_rejects_an_object_of_other_content() -> None:
     theirs["metadata"]["namespace"] = job["metadata"]["namespace"]
     kube = MemoryKube(copied(job), theirs)
     planned = Plan(status=job["status"], actions=(Create(object=own),))
+    executor = PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
     with pytest.raises(ContentConflict) as rejected:
-        await execute(kube, Snapshot(settings=CONFIG, job=job), planned)
+        await executor.execute(Snapshot(settings=CONFIG, job=job), planned, NOW, applied={})
     assert rejected.value.reason == "ConfigurationChanged"
     assert f"Delete ConfigMap {own['metadata']['name']}" in str(rejected.value)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 from finetune_operator.config import MetricsConfig
 from finetune_operator.kube.errors import Transient

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.busy_machine import fastest, seconds_without_core
 from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, Cluster
 from tests.fakes.kube_client import child, job
+from tests.support.busy_machine import fastest, seconds_without_core
 
 from finetune_api.contracts.result import Result
 from finetune_operator.objects.index import index

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.fakes.apiserver import SPEC, Cluster, copied, merge
-from tests.security.hostile_specs import MEMBERSHIPS, PRIVILEGES, Hostile
+from tests.support.attacks.hostile_specs import MEMBERSHIPS, PRIVILEGES, Hostile
 
 
 def _cases(hostile: tuple[Hostile, ...], number: int, title: str) -> list[object]:

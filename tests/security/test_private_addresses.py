@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 from tests.security.echo import Echo
-from tests.trainer.support import tiny, web
-from tests.trainer.support.web import Certificate, Web
-from tests.trainer.support.workshop import Ended, Server, Workshop
+from tests.support.trainer import tiny, web
+from tests.support.trainer.web import Certificate, Web
+from tests.support.trainer.workshop import Ended, Server, Workshop
 
 pytestmark = [
     pytest.mark.finding(11, "prepare connects to private addresses"),

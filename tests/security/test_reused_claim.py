@@ -20,8 +20,8 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import SPEC, Cluster, Refused, copied
 from tests.security.nested_folders import nested
-from tests.trainer.support import tiny, web
-from tests.trainer.support.workshop import Ended, Server, Workshop
+from tests.support.trainer import tiny, web
+from tests.support.trainer.workshop import Ended, Server, Workshop
 
 from finetune_operator.objects import naming
 from finetune_trainer.checkpointing import manifest

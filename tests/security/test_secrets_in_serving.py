@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.security.credentials import EMPTY, UNUSABLE, USABLE, leaks
+from tests.support.attacks.credentials import EMPTY, UNUSABLE, USABLE, leaks
+from tests.support.variants import variants
 
 pytestmark = pytest.mark.finding(1, "a Secret's content is published")
 
@@ -15,7 +16,10 @@ pytestmark = pytest.mark.finding(1, "a Secret's content is published")
 VALUES = UNUSABLE | EMPTY | {shape: USABLE[shape] for shape in USABLE if shape != "one line"}
 
 
-@pytest.mark.parametrize("shape", [shape for shape in VALUES if shape != "1 MB"])
+@pytest.mark.parametrize(
+    "shape",
+    variants([shape for shape in VALUES if shape != "1 MB"], kept=["PEM", "not UTF-8", "empty"]),
+)
 def test_unusable_api_key_ends_the_verifier(tmp_path: Path, shape: str) -> None:
     message = tmp_path / "message"
     words = [sys.executable, "-m", "finetune_verify", "--revision", "0" * 64]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.security.credentials import (
+from tests.support.attacks.credentials import (
     EMPTY,
     KUBECONFIG,
     TOKEN,
@@ -20,7 +20,7 @@ from tests.security.credentials import (
     leaks,
     random_text,
 )
-from tests.trainer.support import tiny
+from tests.support.trainer import tiny
 
 from finetune_api.contracts import termination
 from finetune_api.contracts.job_config import JobConfig

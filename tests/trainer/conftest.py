@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from tests.trainer.support import tiny
-from tests.trainer.support.hub import Hub, serving
-from tests.trainer.support.workshop import INTERPRETED, Server, Workshop, server
+from tests.support.trainer import tiny
+from tests.support.trainer.hub import Hub, serving
+from tests.support.trainer.workshop import INTERPRETED, Server, Workshop, server
 
 MakeWorkshop = Callable[..., Workshop]
 

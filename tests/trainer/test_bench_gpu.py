@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from bench.gpu import exact
 
@@ -13,6 +14,7 @@ from finetune_trainer.quantization import cuda_codes, nf4
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.exhaustive
 def test_dry_run_without_a_gpu(tmp_path: Path) -> None:
     command = [sys.executable, "bench/gpu", "--shape", "tiny", "--device", "cpu"]
     command += ["--backends", "trl"]

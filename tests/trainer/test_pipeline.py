@@ -10,11 +10,11 @@ import peft
 import pytest
 import torch
 import transformers
+from tests.support.trainer import tiny
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.logits import ids, load, logits_of_all
+from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.logits import ids, load, logits_of_all
-from tests.trainer.support.workshop import Workshop
 
 from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import manifest

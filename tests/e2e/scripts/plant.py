@@ -1,11 +1,12 @@
-"""Run in a pod of the trainer image: merge a build, and create one faulty copy per fault.
+"""Run in a pod of the trainer image: merge a build, and create a faulty copy for each given fault.
 
 Each copy is in /work/planted/<fault>. Its manifest matches its files, except for the fault
 ``corrupted``, which flips a bit after the manifest was written. The correct build is in
 /work/planted/none.
 
-given.json: job (job.json of the revision), build, dtype, base, before (folder of the previous
-revision's merged model below /before). Result: faults (names), seconds.
+given.json: job (job.json of the revision), build, dtype, base, faults (names), and for the fault
+``previous`` before (folder of the previous revision's merged model below /before). Result: faults
+(names), seconds.
 """
 
 import json
@@ -152,24 +153,26 @@ def _corrupt(honest: manifest.Manifest) -> None:
 
 
 def main() -> None:
-    """Create all faulty copies."""
+    """Create the faulty copies."""
     began = time.monotonic()
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     honest = manifest.read(_merge(given))
-    faults: dict[str, Change] = {
-        "base": _instead(WORK / "base"),
-        "previous": _instead(Path("/before") / given["before"]),
-        "twice": _scaled(2.0),
-        "half": _scaled(0.5),
-        "zeroed": _tensors(_zeroed),
-        "tokenizer": _tokenizer,
-        "template": _template,
+    changes: dict[str, Callable[[], Change]] = {
+        "base": lambda: _instead(WORK / "base"),
+        "previous": lambda: _instead(Path("/before") / given["before"]),
+        "twice": lambda: _scaled(2.0),
+        "half": lambda: _scaled(0.5),
+        "zeroed": lambda: _tensors(_zeroed),
+        "tokenizer": lambda: _tokenizer,
+        "template": lambda: _template,
     }
-    for name, fault in faults.items():
-        _make(name, fault, honest)
-    _corrupt(honest)
+    for name in given["faults"]:
+        if name == "corrupted":
+            _corrupt(honest)
+        else:
+            _make(name, changes[name](), honest)
     seconds = round(time.monotonic() - began, 1)
-    print("RESULT " + json.dumps({"faults": [*faults, "corrupted"], "seconds": seconds}))
+    print("RESULT " + json.dumps({"faults": given["faults"], "seconds": seconds}))
 
 
 main()

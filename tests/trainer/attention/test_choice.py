@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.trainer import tiny
+from tests.support.trainer.hub import Hub
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.hub import Hub
 
 from families import tiny as tiny_families
 from finetune_trainer.attention import choice as attention_choice

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, prepared_copy
-from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.faults import (
+from tests.support.trainer.faults import (
     AtFileOperation,
     KilledAfterSeconds,
     KilledIn,
@@ -21,8 +19,11 @@ from tests.trainer.support.faults import (
     killed,
     unreadable,
 )
-from tests.trainer.support.tiny import merged
-from tests.trainer.support.workshop import Workshop
+from tests.support.trainer.tiny import merged
+from tests.support.trainer.workshop import Workshop
+from tests.support.variants import variants
+from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, prepared_copy
+from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.checkpointing import checkpoints, manifest
 from finetune_trainer.runtime.files import fresh
@@ -98,8 +99,8 @@ def test_failure_of_every_file_operation_of_a_save(
 
 
 @needs_seccomp
-@pytest.mark.parametrize("fault", [FULL, BROKEN], ids=["full", "broken"])
-@pytest.mark.parametrize("count", [4, 40, 90])
+@pytest.mark.parametrize("fault", variants([FULL, BROKEN], kept=[FULL]), ids=["full", "broken"])
+@pytest.mark.parametrize("count", variants([4, 40, 90], kept=[40]))
 def test_write_errors_from_any_point_on_leave_no_torn_folder(
     make: MakeWorkshop, packed: Workshop, fault: WritesFail, count: int
 ) -> None:
@@ -155,17 +156,26 @@ def random_kill(number: int, volume: Path, draw: random.Random) -> Callable[[], 
     return KilledAfterSeconds(seconds=draw.uniform(0.3, 3.0))
 
 
-CUTS, KILLS = 5, 15
+KINDS = 5
+"""The kinds of kills that ``random_kill`` returns."""
 
 
-@pytest.mark.parametrize("like", ["packed", "unslothed"])
-def test_training_killed_at_twenty_random_moments(
+@pytest.mark.parametrize(
+    ("like", "cuts", "kills"),
+    variants(
+        [("packed", 1, KINDS), ("packed", 5, 3 * KINDS), ("unslothed", 5, 3 * KINDS)],
+        kept=[("packed", 1, KINDS)],
+    ),
+)
+def test_training_killed_at_random_moments(
     make: MakeWorkshop,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
     like: str,
+    cuts: int,
+    kills: int,
 ) -> None:
-    """Kill the job five times during prepare and fifteen times during training.
+    """Kill the job ``cuts`` times during prepare, and ``kills`` times during training.
 
     A command that ends before its kill is run again; a training that ends must give the same
     adapter. ``CRASH_SEED=…`` repeats the same kills.
@@ -177,22 +187,20 @@ def test_training_killed_at_twenty_random_moments(
     draw = random.Random(seed)
     workshop = make()
     workshop.write(reference.job)
-    cuts = 0
-    while cuts < CUTS:
+    while cuts > 0:
         cut = AtFileOperation(volume=workshop.work, count=draw.randrange(1, 60), happens=killed)
         ended = workshop.with_fault(cut).run("prepare")
         assert ended.code in (0, -signal.SIGKILL), ended.log
-        cuts += ended.code != 0
+        cuts -= ended.code != 0
         if ended.code == 0:
             for made in ("base", "dataset"):
                 shutil.rmtree(workshop.work / made)
     workshop.succeed("prepare")
     moments = (random_kill(number, workshop.work, draw) for number in itertools.count())
-    kills = 0
-    while kills < KILLS:
+    while kills > 0:
         ended = workshop.with_fault(next(moments)).run("train")
         assert ended.code in (0, -signal.SIGKILL), ended.log
-        kills += ended.code != 0
+        kills -= ended.code != 0
         if ended.code == 0:
             assert adapter(workshop) == adapter(reference)
             for made in ("adapter", "checkpoints", "reference"):

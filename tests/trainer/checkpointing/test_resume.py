@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support.trainer import tiny
+from tests.support.trainer.faults import KilledAfterCheckpoint, RecordsStarts
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import Running, Workshop
+from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.reporting.test_event_file import records
-from tests.trainer.support import tiny
-from tests.trainer.support.faults import KilledAfterCheckpoint, RecordsStarts
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Running, Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import Stopped
@@ -110,7 +111,9 @@ def newest(workshop: Workshop) -> Path:
     return max((workshop.work / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
 
 
-@pytest.mark.parametrize("like", ["uninterrupted", "uninterrupted_packed"])
+@pytest.mark.parametrize(
+    "like", variants(["uninterrupted", "uninterrupted_packed"], kept=["uninterrupted_packed"])
+)
 def test_training_killed_twice_is_bit_identical(
     make: MakeWorkshop, request: pytest.FixtureRequest, like: str
 ) -> None:
@@ -191,7 +194,9 @@ def test_unreadable_checkpoint_is_skipped_with_a_warning(
     assert adapter(workshop) == adapter(uninterrupted)
 
 
-@pytest.mark.parametrize("like", ["uninterrupted", "uninterrupted_on_unsloth"])
+@pytest.mark.parametrize(
+    "like", variants(["uninterrupted", "uninterrupted_on_unsloth"], kept=["uninterrupted"])
+)
 def test_sigterm_saves_a_checkpoint_and_reports_it(
     make: MakeWorkshop, request: pytest.FixtureRequest, like: str
 ) -> None:

@@ -11,9 +11,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.support.trainer.failing_syscalls import Commands, Fault, Site, commands
+from tests.support.trainer.workshop import Workshop, request
+from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.failing_syscalls import Commands, Fault, Site, commands
-from tests.trainer.support.workshop import Workshop, request
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting import event_file
@@ -109,7 +110,7 @@ def wrong_outcome(attempts: Attempts, site: Site, error: int, lasting: bool) -> 
     return f"{errno.errorcode[error]}: {site}: {code}, {torn}, {sorted(left)}, {result}"
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "merge"])
+@pytest.mark.parametrize("command", variants(["prepare", "train", "merge"], kept=["merge"]))
 def test_fault_at_every_written_path(
     make: MakeWorkshop, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:

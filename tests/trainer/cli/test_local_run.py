@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Ended, Running, Server, user_command
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import Ended, Running, Server, user_command
 
 from finetune_api import API_VERSION, KIND
 from finetune_trainer.checkpointing import manifest

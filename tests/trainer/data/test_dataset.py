@@ -11,7 +11,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.trainer.support import tiny
+from tests.support.trainer import tiny
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.dataset import Data

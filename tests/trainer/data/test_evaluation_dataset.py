@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.trainer import tiny
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import Ended, Workshop
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Ended, Workshop
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.reference import Reference

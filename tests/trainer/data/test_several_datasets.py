@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.trainer.support import tiny
+from tests.support.trainer import tiny
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.data.chat_rendering import Renderer

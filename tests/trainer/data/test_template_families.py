@@ -6,8 +6,8 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from tests.trainer.support import template_families, tiny
-from tests.trainer.support.template_families import Family
+from tests.support.trainer import template_families, tiny
+from tests.support.trainer.template_families import Family
 
 from finetune_api.v1alpha1.dataset import Dataset
 from finetune_trainer.data import prompt_templates

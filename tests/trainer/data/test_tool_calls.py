@@ -7,9 +7,9 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from tests.trainer.support import template_families as families
-from tests.trainer.support.template_families import Family
-from tests.trainer.support.tiny import CHAT_TEMPLATE
+from tests.support.trainer import template_families as families
+from tests.support.trainer.template_families import Family
+from tests.support.trainer.tiny import CHAT_TEMPLATE
 
 from finetune_api.v1alpha1.rows import Rows
 from finetune_trainer.data import tool_calls

@@ -6,8 +6,8 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from tests.support.trainer import template_families, tiny
 from tests.trainer.data.test_template_families import ONE, QUESTION, SECOND, TWO, encode, tokens
-from tests.trainer.support import template_families, tiny
 
 from finetune_trainer.data import training_templates
 from finetune_trainer.data.chat_rendering import IGNORED, Renderer

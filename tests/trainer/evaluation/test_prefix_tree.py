@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.trainer.support import architectures, tiny
+from tests.support.trainer import architectures, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.evaluation import prefix_tree

@@ -10,11 +10,11 @@ from typing import Any
 import peft
 import pytest
 import torch
+from tests.support.trainer import tiny
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.logits import load
+from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.logits import load
-from tests.trainer.support.workshop import Workshop
 
 from finetune_api.contracts import reference
 from finetune_api.contracts.result import Result

@@ -15,12 +15,12 @@ from bitsandbytes.functional import dequantize_4bit, get_4bit_type, quantize_4bi
 from bitsandbytes.nn import Linear4bit
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.support.trainer import tiny
+from tests.support.trainer.faults import WrongSums
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.logits import logits_of_all
+from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.faults import WrongSums
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.logits import logits_of_all
-from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import adapter_files, manifest
 from finetune_trainer.checkpointing.safetensors_header import read_header

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.trainer import tiny
+from tests.support.trainer.faults import AtFileOperation, SlowDigests, SlowPieces, unreadable
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import Workshop, command
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.faults import AtFileOperation, SlowDigests, SlowPieces, unreadable
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Workshop, command
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.runtime import disk
@@ -129,6 +129,7 @@ def test_killed_merge_repeats_one_shard_and_gives_the_same_bytes(
     assert not list(workshop.work.glob(".merging-*"))
 
 
+@pytest.mark.exhaustive
 def test_merge_killed_at_any_flush_gives_the_same_bytes(
     done: Workshop, make: MakeWorkshop, tmp_path: Path
 ) -> None:

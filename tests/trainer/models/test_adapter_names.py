@@ -7,8 +7,8 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.trainer.support import tiny
-from tests.trainer.support.workshop import Workshop
+from tests.support.trainer import tiny
+from tests.support.trainer.workshop import Workshop
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_trainer.checkpointing import manifest

@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.trainer import architectures
+from tests.support.trainer.faults import KilledAfterCheckpoint
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.logits import logits_of_all
+from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import architectures
-from tests.trainer.support.faults import KilledAfterCheckpoint
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.logits import logits_of_all
 
 from finetune_trainer.models import backend_choice
 
 BACKENDS = ["trl", "unsloth"]
 IN_FULL = ["mistral", "qwen3", "phi", "phi3"]
 """Families that train a separate head and the embedding in full."""
+FEW = ["llama", "qwen3"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def bases(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("family", architectures.FAMILIES)
+@pytest.mark.parametrize("family", variants(architectures.FAMILIES, kept=FEW))
 def test_family_is_prepared_trained_and_merged_on_each_backend(
     make: MakeWorkshop, bases: dict[str, str], family: str, backend: str
 ) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support.trainer import multimodal, tiny
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.logits import logits_of_all
+from tests.support.trainer.workshop import Workshop
+from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import multimodal, tiny
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.logits import logits_of_all
-from tests.trainer.support.workshop import Workshop
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from finetune_trainer.checkpointing import manifest
@@ -66,7 +67,9 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("family", sorted(multimodal.FAMILIES.keys() - {"llama4"}))
+@pytest.mark.parametrize(
+    "family", variants(sorted(multimodal.FAMILIES.keys() - {"llama4"}), kept=SHARDS)
+)
 def test_text_model_is_trained_verified_and_merged(
     make: MakeWorkshop, bases: dict[str, str], family: str
 ) -> None:

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.token_store import TRAIN

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.trainer import tiny
+from tests.support.trainer.faults import RecordsStarts
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import Ended, command, request
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.faults import RecordsStarts
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Ended, command, request
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.runtime import disk

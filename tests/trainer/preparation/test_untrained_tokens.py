@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tests.support.trainer import tiny
+from tests.support.trainer.hub import Hub
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.hub import Hub
 
 from finetune_trainer.models import untrained_tokens
 

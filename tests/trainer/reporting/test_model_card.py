@@ -7,7 +7,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from peft import PeftModel
-from tests.trainer.support.workshop import Workshop
+from tests.support.trainer.workshop import Workshop
 from transformers import AutoModelForCausalLM
 
 from finetune_api.contracts.durations import duration

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.support.trainer.faults import HeldWhileLoading, KilledAfterCheckpoint
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.faults import HeldWhileLoading, KilledAfterCheckpoint
 
 from finetune_trainer.errors import Stopped
 from finetune_trainer.reporting.loss_history import LossHistory

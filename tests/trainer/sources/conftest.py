@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.trainer.support import web
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.stores import ROWS
-from tests.trainer.support.web import Bucket, Certificate, Web
+from tests.support.trainer import web
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.stores import ROWS
+from tests.support.trainer.web import Bucket, Certificate, Web
 
 from finetune_trainer.sources import transfer
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.stores import DATA, sha256
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.stores import DATA, sha256
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.sources import cache, transfer

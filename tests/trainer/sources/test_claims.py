@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.trainer import tiny
+from tests.support.trainer.stores import DATA, assert_failed, download_all
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.stores import DATA, assert_failed, download_all
 
 from finetune_trainer.errors import (
     DatasetNotFound,

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.trainer.hub import SIGNATURE, Hub
+from tests.support.trainer.stores import DATA, ROWS, assert_failed, download_all, sha256
+from tests.support.trainer.web import Certificate, Web
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.hub import SIGNATURE, Hub
-from tests.trainer.support.stores import DATA, ROWS, assert_failed, download_all, sha256
-from tests.trainer.support.web import Certificate, Web
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from tests.trainer.support.hub import Hub, serving
-from tests.trainer.support.stores import DATA
+from tests.support.trainer.hub import Hub, serving
+from tests.support.trainer.stores import DATA
 
 from finetune_trainer.errors import (
     AccessDenied,

@@ -13,14 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support.trainer import hub as hubs
+from tests.support.trainer import proxy as proxies
+from tests.support.trainer.hub import SIGNATURE
+from tests.support.trainer.proxy import Proxy
+from tests.support.trainer.stores import ROWS, assert_failed, sha256
+from tests.support.trainer.web import Bucket, Certificate, Web
+from tests.support.trainer.workshop import Ended
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import hub as hubs
-from tests.trainer.support import proxy as proxies
-from tests.trainer.support.hub import SIGNATURE
-from tests.trainer.support.proxy import Proxy
-from tests.trainer.support.stores import ROWS, assert_failed, sha256
-from tests.trainer.support.web import Bucket, Certificate, Web
-from tests.trainer.support.workshop import Ended
 
 from finetune_operator.config import Settings
 from finetune_operator.manifests import egress

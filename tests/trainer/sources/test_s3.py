@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.support.trainer import web
+from tests.support.trainer.stores import DATA, ROWS, assert_failed, download_all, sha256
+from tests.support.trainer.web import Bucket, Certificate
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import web
-from tests.trainer.support.stores import DATA, ROWS, assert_failed, download_all, sha256
-from tests.trainer.support.web import Bucket, Certificate
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import (

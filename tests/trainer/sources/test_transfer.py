@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.trainer.support.hub import SIGNATURE
-from tests.trainer.support.stores import DATA
+from tests.support.trainer.hub import SIGNATURE
+from tests.support.trainer.stores import DATA
 
 from finetune_trainer.errors import Transient
 from finetune_trainer.sources import transfer

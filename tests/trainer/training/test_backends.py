@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.trainer import architectures, backend_probe, tiny
+from tests.support.trainer.faults import RecordsInputs
+from tests.support.trainer.workshop import CUDA_SHAPED, Server
+from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import architectures, backend_probe, tiny
-from tests.trainer.support.faults import RecordsInputs
-from tests.trainer.support.workshop import CUDA_SHAPED, Server
 from tests.trainer.training.test_recipe import (
     IN_LORA_CONFIG,
     IN_QUANTIZATION,
@@ -176,7 +177,7 @@ def test_neftune_adds_its_noise_once_and_in_training_only(
     assert evaluated == 0
 
 
-@pytest.mark.parametrize("packing", ["always", "never"])
+@pytest.mark.parametrize("packing", variants(["always", "never"], kept=["always"]))
 def test_backends_get_the_same_tensors_at_every_step(make: MakeWorkshop, packing: str) -> None:
     seen: dict[str, Any] = {}
     prepared: list[dict[str, str]] = []

@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
+from tests.support.trainer.faults import KilledAfterCheckpoint
+from tests.support.trainer.workshop import Workshop
 from tests.trainer.checkpointing.test_resume import adapter, prepared_copy
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.faults import KilledAfterCheckpoint
-from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.training.early_stopping import Evaluation, EvaluationHistory

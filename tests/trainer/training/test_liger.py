@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.trainer import architectures, backend_probe, tiny
+from tests.support.trainer.faults import KilledAfterCheckpoint
+from tests.support.trainer.hub import Hub
+from tests.support.trainer.workshop import INTERPRETED, Server
+from tests.support.variants import variants
 from tests.trainer.checkpointing.test_resume import newest, prepared_copy
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import architectures, backend_probe, tiny
-from tests.trainer.support.faults import KilledAfterCheckpoint
-from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import INTERPRETED, Server
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.training import Training
@@ -24,6 +25,7 @@ from finetune_trainer.runtime.files import read_json
 
 FIELD = "ligerFusedLinearCrossEntropy"
 AUTO: dict[str, Any] = {"backend": "auto", "quantization": {"computeDtype": "bfloat16"}}
+ALL, ONE = frozenset(liger.FAMILIES), frozenset({"llama"})
 PACKED_TOKENS = 100
 """Tokens of the packed sequence of ``backend_probe.first_steps``."""
 
@@ -36,12 +38,15 @@ def recipe(*, fused: bool, **advanced: Any) -> Training:
     return JobConfig.model_validate(job).training
 
 
+@pytest.mark.parametrize(
+    "families",
+    variants([("llama",), sorted(liger.FAMILIES)], kept=[("llama",)]),
+    ids=["one", "all"],
+)
 def test_step_of_each_family_is_that_of_the_loss_of_trl(
-    servers: dict[str, Server], tmp_path: Path
+    servers: dict[str, Server], tmp_path: Path, families: frozenset[str]
 ) -> None:
-    bases = {
-        family: architectures.model(tmp_path / family, family) for family in sorted(liger.FAMILIES)
-    }
+    bases = {family: architectures.model(tmp_path / family, family) for family in sorted(families)}
     plain, fused = ({True: recipe(fused=fused)} for fused in (False, True))
     expected = backend_probe.ask(servers["trl"], backend_probe.first_steps, bases, plain)
     found, chunks = backend_probe.ask(
@@ -70,6 +75,7 @@ def test_liger_replaces_the_loss_only() -> None:
     assert [name for name, on in liger.KERNELS.items() if on] == ["fused_linear_cross_entropy"]
 
 
+@pytest.mark.exhaustive
 def test_killed_training_with_liger_is_bit_identical(
     make: MakeWorkshop, servers: dict[str, Server]
 ) -> None:

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from tests.support.trainer.faults import without_managed_memory
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.faults import without_managed_memory
 
 from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer.errors import InvalidSpec

@@ -16,11 +16,11 @@ import aiohttp
 import peft
 import pytest
 import torch
+from tests.support.trainer import tiny
+from tests.support.trainer.logits import load
+from tests.support.trainer.vllm import Served, serving
+from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
-from tests.trainer.support.logits import load
-from tests.trainer.support.vllm import Served, serving
-from tests.trainer.support.workshop import Workshop
 
 from finetune_api.contracts.reference import FILE, FOLDER, Reference
 from finetune_trainer.checkpointing import manifest
@@ -523,7 +523,7 @@ def test_reference_equals_scores_of_the_trained_model(
     done: Workshop, make: MakeWorkshop, saved: list[str] | None
 ) -> None:
     """The libraries compute base and tuned model on the 4-bit base and on the published base."""
-    from tests.trainer.support.logits import quantized_base
+    from tests.support.trainer.logits import quantized_base
 
     if saved is not None:
         done = make(training={"lora": {"modulesToSave": saved}})

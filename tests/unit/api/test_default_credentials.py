@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.unit.api.leaves import ALPACA, LEAVES, Leaf, merged
+from tests.support.leaves import ALPACA, LEAVES, Leaf, merged
 
 from finetune_api.default_credentials import ACCOUNT, CERTIFICATES, SECRETS, fields_of
 from finetune_api.defaulting import Resolved, effective_defaults, resolve

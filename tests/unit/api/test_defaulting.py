@@ -7,16 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.unit.api.leaves import (
-    ALPACA,
-    EVALUATED,
-    LEAVES,
-    Leaf,
-    Spec,
-    change_of,
-    merged,
-    nested,
-)
+from tests.support.leaves import ALPACA, EVALUATED, LEAVES, Leaf, Spec, change_of, merged, nested
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.defaulting import (

@@ -1,14 +1,7 @@
 """Changing a field changes exactly the hashes that its edit class promises."""
 
 import pytest
-from tests.unit.api.leaves import (
-    ALPACA,
-    LEAVES,
-    Leaf,
-    Spec,
-    change_of,
-    merged,
-)
+from tests.support.leaves import ALPACA, LEAVES, Leaf, Spec, change_of, merged
 
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.markers import Edit

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.api.leaves import ALPACA, merged
+from tests.support.leaves import ALPACA, merged
 
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.revision_hash import digest

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.api.leaves import ALPACA, merged
+from tests.support.leaves import ALPACA, merged
 
 from finetune_api.defaulting import (
     InvalidSpec,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.api.leaves import Leaf, leaves
+from tests.support.leaves import Leaf, leaves
 
 from finetune_api import API_VERSION, KIND
 from finetune_api.validation import findings, is_job

@@ -7,8 +7,8 @@ from unittest.mock import Mock
 import pytest
 from tests import conftest
 
-from checks import plan, suites
-from cluster import paths
+from checks import environment, plan, suites
+from cluster import packages, paths
 from cluster.artifacts import binaries, images
 from cluster.errors import ClusterError
 
@@ -65,6 +65,30 @@ def test_every_end_to_end_file_is_in_one_lane(monkeypatch: pytest.MonkeyPatch) -
         plan._end_to_end(lane, plan.Build())
     files = (paths.REPO / "tests" / "e2e").glob("test_*.py")
     assert sorted(ran) == sorted(str(each.relative_to(paths.REPO)) for each in files)
+
+
+def test_every_variant_is_run_by_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make search`` runs the variants of its suites, ``make conformance`` those on a cluster."""
+    ran: dict[str, str] = {}
+
+    def pytest_(_: str, places: list[str], *, PYTEST_ADDOPTS: str, **__: object) -> None:
+        ran.update(dict.fromkeys(places, PYTEST_ADDOPTS))
+
+    for module in (environment, packages):
+        monkeypatch.setattr(module, "ensure", lambda: None)
+    for name in ("begin", "remember_durations", "slowest", "summary"):
+        monkeypatch.setattr(suites, name, lambda: 0)
+    monkeypatch.setattr(binaries, "ensure", lambda *_: paths.REPO)
+    monkeypatch.setattr(plan, "_start_cluster", lambda: None)
+    monkeypatch.setattr(suites, "pytest", pytest_)
+    assert plan.search() == plan.variants() == 0
+    marked = {
+        f"tests/{file.relative_to(paths.REPO / 'tests').parts[0]}"
+        for file in (paths.REPO / "tests").rglob("test_*.py")
+        if re.search(r"\bmark\.exhaustive\b|\bvariants\(", file.read_text(encoding="utf-8"))
+    }
+    assert marked
+    assert {place for place in marked if "exhaustive" not in ran.get(place, "")} == set()
 
 
 def test_the_cpu_time_of_a_test_process_is_printed_with_its_suite() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.e2e.kubectl import EXEC_ATTEMPTS, Kubectl, KubectlError
+from tests.support.local_cluster.kubectl import EXEC_ATTEMPTS, Kubectl, KubectlError
 
 LOSES_CONNECTIONS = """#!/bin/sh
 echo call >> {calls}

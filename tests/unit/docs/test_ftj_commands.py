@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from tests.markdown import blocks
+from tests.support.markdown import blocks
 
 from cluster import paths
 from finetune_cli import __main__ as ftj

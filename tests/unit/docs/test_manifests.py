@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.markdown import blocks
+from tests.support.markdown import blocks
 from tests.unit.docs.links import ROOT, pages
 
 from finetune_api.v1alpha1.spec import FineTuneJobSpec

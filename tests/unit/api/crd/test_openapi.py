@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.unit.api.leaves import LEAVES, Leaf
+from tests.support.leaves import LEAVES, Leaf
 
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.generate import crd_file

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from tests.unit.api.leaves import LEAVES, Leaf
+from tests.support.leaves import LEAVES, Leaf
 
 from finetune_api.contracts.exitcodes import ExitCode, Retry
 from finetune_api.crd.reference import EFFECTS, api_page, exit_codes_page, reasons_page

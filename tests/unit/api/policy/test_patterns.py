@@ -3,31 +3,12 @@
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
+from tests.support.patterns import PATTERNS, VALUES
 
-from finetune_api.policy.patterns import ESCAPED, MAX_LENGTH, InvalidPattern, check, matches
-
-ATOMS = st.sampled_from(
-    ["a", "b", "-", "/", ".", r"\.", r"\\", "[ab]", "[^a]", "[a-c]", "[a-]", "[-a]", "[^.a-b-]"]
-)
+from finetune_api.policy.patterns import ESCAPED, InvalidPattern, check, matches
 
 
-def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    atom = ATOMS | inner.map(lambda text: f"({text})")
-    part = st.tuples(atom, st.sampled_from(["", "", "*", "+", "?"])).map("".join)
-    sequence = st.lists(part, max_size=4).map("".join)
-    return st.lists(sequence, min_size=1, max_size=2).map("|".join)
-
-
-PATTERNS = st.recursive(ATOMS, _grown, max_leaves=8).filter(
-    lambda text: 0 < len(text) <= MAX_LENGTH
-)
-"""Patterns of the common syntax."""
-VALUES = st.text("abc-/.\\\nd", max_size=8)
-
-
-@settings(max_examples=2000)
 @given(pattern=PATTERNS, value=VALUES)
 def test_patterns_match_as_regular_expressions(pattern: str, value: str) -> None:
     assert matches(check(pattern), value) == bool(re.fullmatch(pattern, value))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.apiserver import CONFIG, Cluster, Thing
-from tests.unit.operator.manifests.rendered import children, template
+from tests.support.rendered import children, template
 
 from finetune_api.v1alpha1.sources import prefix_of
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.fakes.apiserver import Thing, copied
 from tests.fakes.controllers import request_of
-from tests.unit.operator.manifests.rendered import SETS, children, template
+from tests.support.rendered import SETS, children, template
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.config import Settings

@@ -7,13 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.fakes.apiserver import CONFIG, NAME, SPEC, Thing
 from tests.fakes.controllers import request_of
-from tests.unit.operator.manifests.rendered import (
-    MAXIMAL_CONFIG,
-    MAXIMAL_SPEC,
-    SETS,
-    children,
-    template,
-)
+from tests.support.rendered import MAXIMAL_CONFIG, MAXIMAL_SPEC, SETS, children, template
 
 from finetune_api.contracts.exitcodes import FINAL
 from finetune_api.contracts.job_config import JobConfig

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.apiserver import SPEC, Thing
 from tests.fakes.controllers import request_of
-from tests.unit.operator.manifests.rendered import SETS, children, template
+from tests.support.rendered import SETS, children, template
 
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_operator.config import GpuConfig

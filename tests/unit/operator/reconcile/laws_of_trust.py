@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Collection
-from typing import Any
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
+from tests.support.attacks.forged_revisions import pod_templates
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
-from finetune_operator.types import Apply, Create, Plan
+from finetune_operator.types import Create, Plan
 
 
 def of_hostile_objects(intended: Plan, without: Plan) -> None:
@@ -64,14 +64,3 @@ def unknown_content_is_deleted(job: Thing, proved: Collection[tuple[str, ...]]) 
         assert controllers.request_of(job).untrusted_volume, job["metadata"]["name"]
     else:
         assert (owner["uid"], labels[naming.REVISION], "prepare", "None") in proved
-
-
-def pod_templates(intended: Plan) -> dict[str, Any]:
-    """Return the pod templates that a plan writes, by kind and name of their object."""
-    return {
-        f"{action.object['kind']} {action.object['metadata']['name']}": (
-            action.object["spec"]["template"]
-        )
-        for action in intended.actions
-        if isinstance(action, Create | Apply) and action.object["kind"] in ("Job", "Deployment")
-    }

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import hypothesis.strategies as st
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Thing
+from tests.support.attacks.forged_revisions import HOSTILE_IMAGE, hostile_configmap
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
 
 COMPLETED = "completed"
-HOSTILE_IMAGE = "registry/hostile:1"
 AUTOMATIC = {"registry/trainer:1": "trl", "registry/trainer:2": "unsloth", HOSTILE_IMAGE: "unsloth"}
 """Image → backend that prepare selects for ``auto``."""
 
@@ -232,28 +232,6 @@ def replace_job(cluster: Cluster, index: int) -> None:
             if pod["status"]["phase"] == "Running":
                 controllers.finish(cluster, pod, *completed(cluster, pod))
         controllers.sync_job(cluster, copy)
-
-
-def hostile_configmap(job: Thing, name: str, revision: str) -> Thing:
-    """Return a ConfigMap with the labels and the owner of the operator's, and other content."""
-    images = dict.fromkeys(("trainer", "serving", "operator"), HOSTILE_IMAGE)
-    settings = {
-        "images": images,
-        "imagePullSecrets": ["hostile"],
-        "hub": {"endpoint": "https://hub.hostile.example"},
-        "serving": {"command": ["sh"], "args": ["-c", "true"], "env": {"HOSTILE": "1"}},
-        "defaults": {"training": {"seed": 666}, "serving": {"maxModelLen": 7}},
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": name,
-            "labels": {naming.JOB: job["metadata"]["name"], naming.REVISION: revision},
-            "ownerReferences": [naming.owner_reference(job)],
-        },
-        "data": {"job.json": '{"training": {"seed": 666}}', "operator.json": json.dumps(settings)},
-    }
 
 
 def collect(cluster: Cluster, index: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
-from tests.unit.operator.reconcile.plan_steps import MERGED, TRAINED, run, serve, settle
+from tests.support.reconcile.plan_steps import MERGED, TRAINED, run, serve, settle
 from tests.unit.operator.reconcile.test_plan_edits import upgraded
 
 REASON = "the trainer image does not contain Unsloth"

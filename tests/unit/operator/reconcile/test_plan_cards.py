@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
-from tests.unit.operator.reconcile.plan_steps import (
+from tests.support.reconcile.plan_steps import (
     PREPARED,
     RESUME,
     SUSPEND,

@@ -13,13 +13,7 @@ import pytest
 from pydantic import ValidationError
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Crash, Thing, copied
-from tests.unit.operator.manifests.rendered import (
-    ADAPTER_SPEC,
-    ADMIN_CONFIG,
-    MAXIMAL_CONFIG,
-    MAXIMAL_SPEC,
-    SETS,
-)
+from tests.support.rendered import ADAPTER_SPEC, ADMIN_CONFIG, MAXIMAL_CONFIG, MAXIMAL_SPEC, SETS
 
 from finetune_api.v1alpha1.ledger import Artifacts
 from finetune_operator.config import Settings

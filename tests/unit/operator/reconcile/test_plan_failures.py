@@ -3,8 +3,8 @@
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
-from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, run_case
-from tests.unit.operator.reconcile.plan_steps import (
+from tests.support.reconcile.plan_cases import Case, Step, expected, run_case
+from tests.support.reconcile.plan_steps import (
     PREPARED,
     SUSPEND,
     TRAINED,

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
-from tests.unit.operator.reconcile.plan_cases import Step
-from tests.unit.operator.reconcile.plan_steps import (
+from tests.support.reconcile.plan_cases import Step
+from tests.support.reconcile.plan_steps import (
     MERGED,
     NO_MERGE,
     NO_SERVING,

@@ -5,47 +5,12 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
+from tests.support.reconcile.pending_pods import PODS, event, unscheduled, waiting
 
 from finetune_operator.reconcile.diagnosis.scheduling import PROVISIONING_SECONDS, required_labels
 
 DEADLINE = 600
 ENDS_BY_ITSELF = ("Unschedulable",)
-
-
-def waiting(reason: str, message: str) -> Thing:
-    """Return the status of a pod whose container waits."""
-    state = {"waiting": {"reason": reason, "message": message}}
-    return {
-        "phase": "Pending",
-        "containerStatuses": [{"name": "trainer", "image": "registry/trainer:1", "state": state}],
-    }
-
-
-def unscheduled(message: str) -> Thing:
-    """Return the status of a pod that no node fits."""
-    condition = {"type": "PodScheduled", "status": "False", "message": message}
-    return {"phase": "Pending", "conditions": [condition]}
-
-
-PODS = {
-    "Unschedulable": unscheduled("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
-    "VolumePending": unscheduled("pod has unbound immediate PersistentVolumeClaims"),
-    "SecretMissing": waiting("CreateContainerConfigError", 'secret "hf-token" not found'),
-    "ConfigMapMissing": waiting("CreateContainerConfigError", 'configmap "rows" not found'),
-    "ImagePullFailed": waiting("ImagePullBackOff", "Back-off pulling image"),
-    "RunContainerError": waiting("RunContainerError", "exec: not found"),
-}
-
-
-def event(about: Thing, reason: str, note: str, time: str) -> Thing:
-    """Return a warning event in the form of events.k8s.io/v1."""
-    return {
-        "metadata": {"creationTimestamp": time},
-        "type": "Warning",
-        "reason": reason,
-        "note": note,
-        "regarding": {"uid": about["metadata"]["uid"]},
-    }
 
 
 def ready(cluster: Cluster) -> tuple[str, str, str | None]:

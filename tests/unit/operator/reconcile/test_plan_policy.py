@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, copied
-from tests.unit.operator.reconcile.plan_steps import PREPARED, running
+from tests.support.reconcile.plan_steps import PREPARED, running
 
 from finetune_operator.config import Settings
 

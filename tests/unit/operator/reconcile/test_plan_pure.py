@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.fakes.apiserver import Cluster, copied
-from tests.unit.operator.reconcile.plan_steps import (
+from tests.support.reconcile.plan_steps import (
     MERGED,
     PREPARED,
     SUSPEND,

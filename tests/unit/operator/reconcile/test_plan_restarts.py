@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
-from tests.unit.operator.reconcile.plan_cases import Case, expected, run_case
-from tests.unit.operator.reconcile.plan_steps import (
+from tests.support.reconcile.plan_cases import Case, expected, run_case
+from tests.support.reconcile.plan_steps import (
     PREPARED,
     RESUME,
     SUSPEND,

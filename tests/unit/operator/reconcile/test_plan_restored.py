@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Crash, Refused, Thing, copied
-from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, run_case
-from tests.unit.operator.reconcile.plan_steps import (
+from tests.support.reconcile.plan_cases import Case, Step, expected, run_case
+from tests.support.reconcile.plan_steps import (
     MERGED,
     NO_MERGE,
     PREPARED,

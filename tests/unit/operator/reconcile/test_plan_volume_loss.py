@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Thing
-from tests.unit.operator.reconcile.plan_steps import delete, run_all, running, settle, sync
+from tests.support.reconcile.plan_steps import delete, run_all, running, settle, sync
 
 from finetune_operator.objects import naming
 

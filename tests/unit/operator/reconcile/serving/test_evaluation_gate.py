@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes import controllers
 from tests.fakes.apiserver import SPEC, Cluster
-from tests.unit.operator.reconcile import plan_steps
+from tests.support.reconcile import plan_steps
 
 from finetune_api.v1alpha1.evaluation import EvaluatedBuild, HeldOutLosses
 from finetune_api.v1alpha1.ledger import Artifacts

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Crash, Thing
-from tests.unit.operator.reconcile.serving.test_gpu_handover import (
+from tests.support.reconcile.serving_steps import (
     REMERGE,
     RETRAIN,
-    SHARED,
     finish_stages,
     reason,
     replicas,
@@ -16,6 +15,7 @@ from tests.unit.operator.reconcile.serving.test_gpu_handover import (
     serves,
     serving,
 )
+from tests.unit.operator.reconcile.serving.test_gpu_handover import SHARED
 
 from finetune_operator.objects import naming
 

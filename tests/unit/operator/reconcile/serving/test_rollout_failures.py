@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Thing
-from tests.unit.operator.reconcile import plan_steps
-from tests.unit.operator.reconcile.serving.test_gpu_handover import (
+from tests.support.reconcile import plan_steps
+from tests.support.reconcile.serving_steps import (
     REMERGE,
     RETRAIN,
+    candidate,
     finish_stages,
     reason,
     replicas,
@@ -62,15 +63,6 @@ FATES = {
         "2400 s after the newest pod was scheduled, no pod was ready",
     ),
 }
-
-
-def candidate(cluster: Cluster) -> Thing:
-    """Merge again and return the new build's pod, which has its own GPU."""
-    cluster.edit(**REMERGE)
-    finish_stages(cluster, 2, "merge")
-    cluster.settle()
-    controllers.sync(cluster)
-    return scheduler.pod_of(cluster, "serve", cluster.builds[1])
 
 
 def loading() -> Cluster:

@@ -3,7 +3,7 @@
 import pytest
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Thing
-from tests.unit.operator.reconcile.serving.test_gpu_handover import (
+from tests.support.reconcile.serving_steps import (
     REMERGE,
     RETRAIN,
     finish_stages,

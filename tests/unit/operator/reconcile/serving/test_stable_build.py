@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
-from tests.unit.operator.reconcile.serving.test_gpu_handover import RETRAIN, serving
+from tests.support.reconcile.serving_steps import RETRAIN, serving
 from tests.unit.operator.reconcile.serving.test_rollout_failures import loading
 
 from finetune_operator.types import Apply, Scale
