@@ -289,7 +289,9 @@ async def test_slow_pods_of_a_tenant_delay_no_pod_of_another(
     monkeypatch.setattr(http, "TIMEOUT_SECONDS", 60.0)
     changed: asyncio.Queue[Key] = asyncio.Queue()
     scrapes = Scraper(WorkQueue[Any]("scrapes", namespace_limit=scraper.NAMESPACE_WORKERS))
-    running = asyncio.create_task(scrapes.run(changed=lambda key, value: changed.put_nowait(key)))
+    running = asyncio.create_task(
+        scrapes.run(changed=lambda key, *, urgent: changed.put_nowait(key))
+    )
     async with pod(silence) as silent, pod(CONNECTIONS["honest"]) as honest:
         for number in range(200):
             each = Target(
