@@ -18,8 +18,8 @@ from finetune_trainer.runtime import signals
 from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.training.early_stopping import EvaluationHistory
-from finetune_trainer.training.monitor import Cadence, Monitor
+from finetune_trainer.training.loop.early_stopping import EvaluationHistory
+from finetune_trainer.training.loop.monitor import Cadence, Monitor
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ class KilledAfterCheckpoint:
     step: int
 
     def __call__(self) -> None:
-        from finetune_trainer.training.monitor import Monitor
+        from finetune_trainer.training.loop.monitor import Monitor
 
         usual = Monitor.on_save
 

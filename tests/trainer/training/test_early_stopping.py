@@ -9,7 +9,7 @@ from tests.trainer.support.faults import KilledAfterCheckpoint
 from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.training.early_stopping import Evaluation, EvaluationHistory
+from finetune_trainer.training.loop.early_stopping import Evaluation, EvaluationHistory
 
 STEPS = 40
 

@@ -19,7 +19,7 @@ from finetune_trainer.reporting.model_card import TrainingReport
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import TrainOutput
-from finetune_trainer.training.early_stopping import Evaluation, EvaluationHistory
+from finetune_trainer.training.loop.early_stopping import Evaluation, EvaluationHistory
 from finetune_trainer.training.oom_fallback import MemorySettings
 from finetune_trainer.volume_layout import Layout
 

@@ -30,8 +30,8 @@ from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.training import backends, base_check, results
-from finetune_trainer.training.early_stopping import EvaluationHistory
-from finetune_trainer.training.monitor import Cadence, Monitor
+from finetune_trainer.training.loop.early_stopping import EvaluationHistory
+from finetune_trainer.training.loop.monitor import Cadence, Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings, OomFallback
 from finetune_trainer.volume_layout import Layout
 

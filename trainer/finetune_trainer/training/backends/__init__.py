@@ -17,7 +17,7 @@ from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.models.backend_choice import UNSLOTH, require_present
 from finetune_trainer.quantization.quant_state import QuantizationRecord
-from finetune_trainer.training.monitor import Monitor
+from finetune_trainer.training.loop.monitor import Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings
 
 

@@ -33,7 +33,7 @@ from finetune_trainer.training.backends import (
     paged_optimizer,
 )
 from finetune_trainer.training.backends.trainer import MonitorCallback, Trainer
-from finetune_trainer.training.monitor import Monitor
+from finetune_trainer.training.loop.monitor import Monitor
 
 MAY_CHANGE = frozenset(
     {

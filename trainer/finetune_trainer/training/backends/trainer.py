@@ -16,7 +16,7 @@ from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.models import adapter_names
 from finetune_trainer.runtime.files import fresh
 from finetune_trainer.training.backends import TrainRequest, library_arguments, loraplus
-from finetune_trainer.training.monitor import Monitor, StepActions
+from finetune_trainer.training.loop.monitor import Monitor, StepActions
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]

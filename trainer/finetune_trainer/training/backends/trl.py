@@ -23,7 +23,7 @@ from finetune_trainer.training.backends import (
     library_arguments,
     sft,
 )
-from finetune_trainer.training.monitor import Monitor
+from finetune_trainer.training.loop.monitor import Monitor
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "liger_kernel")
 

@@ -37,7 +37,7 @@ from finetune_trainer.training.backends import (
     sft,
     trl,
 )
-from finetune_trainer.training.monitor import Monitor
+from finetune_trainer.training.loop.monitor import Monitor
 
 VERSIONS = (*trl.VERSIONS, "unsloth", "unsloth_zoo")
 

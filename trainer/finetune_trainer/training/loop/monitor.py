@@ -17,7 +17,7 @@ from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.training.early_stopping import EvaluationHistory
+from finetune_trainer.training.loop.early_stopping import EvaluationHistory
 
 RECORD_SECONDS = 5.0
 """Interval of writing the usage file: a killed process loses at most this many GPU seconds."""
