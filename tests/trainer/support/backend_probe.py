@@ -52,7 +52,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     from finetune_trainer.models import architecture, text_model
     from finetune_trainer.training import backends
     from finetune_trainer.training.backends import TrainRequest
-    from finetune_trainer.training.backends.trainer import Trainer
+    from finetune_trainer.training.loop import resume
     from finetune_trainer.training.oom_fallback import MemorySettings
 
     ids = np.random.default_rng(5).integers(3, 259, sum(lengths), dtype=np.int32)
@@ -75,17 +75,17 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
         checkpoint_of=lambda step: Path(),
     )
 
-    def run(made: Any) -> None:
+    def run(made: Any, *rest: Any) -> None:
         raise _Ready(made)
 
-    usual = Trainer.run
-    Trainer.run = run  # type: ignore[assignment, method-assign]
+    usual = resume.run
+    resume.run = run
     try:
         backends.load(recipe).train(request, None, Path())  # type: ignore[arg-type]
     except _Ready as ready:
         return ready.args[0]
     finally:
-        Trainer.run = usual  # type: ignore[method-assign]
+        resume.run = usual
     raise AssertionError("the backend did not run its trainer")
 
 

@@ -158,7 +158,7 @@ class KilledAfterSeconds:
 class KilledIn:
     """Kill the process ``seconds`` after the ``count``-th start of a part of the training.
 
-    part: name of the trainer's method for the part.
+    part: "step", "save" or "evaluate".
     """
 
     part: str
@@ -166,18 +166,25 @@ class KilledIn:
     seconds: float
 
     def __call__(self) -> None:
+        from finetune_trainer.training.backends import held_out
         from finetune_trainer.training.backends.trainer import Trainer
+        from finetune_trainer.training.loop import checkpoint_folder
 
-        usual = getattr(Trainer, self.part)
+        owner, name = {
+            "step": (Trainer, "training_step"),
+            "save": (checkpoint_folder, "save"),
+            "evaluate": (held_out, "evaluate"),
+        }[self.part]
+        usual = getattr(owner, name)
         left = [self.count]
 
-        def begun(trainer: Any, *arguments: Any, **named: Any) -> Any:
+        def begun(*arguments: Any, **named: Any) -> Any:
             left[0] -= 1
             if left[0] == 0:
                 KilledAfterSeconds(seconds=self.seconds)()
-            return usual(trainer, *arguments, **named)
+            return usual(*arguments, **named)
 
-        setattr(Trainer, self.part, begun)
+        setattr(owner, name, begun)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,21 +423,21 @@ class RecordsInputs:
 
         import torch
 
-        from finetune_trainer.training.backends.trainer import Trainer
+        from finetune_trainer.training.loop import resume
 
-        usual = Trainer.run
+        usual = resume.run
         seen: list[dict[str, Any]] = []
 
         def keep(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             assert not arguments
             seen.append({k: v.clone() for k, v in named.items() if torch.is_tensor(v)})
 
-        def run(trainer: Any) -> None:
+        def run(trainer: Any, *rest: Any) -> None:
             trainer.model.register_forward_pre_hook(keep, with_kwargs=True)
-            usual(trainer)
+            usual(trainer, *rest)
             self.path.write_bytes(pickle.dumps(seen))
 
-        Trainer.run = run  # type: ignore[assignment, method-assign]
+        resume.run = run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -478,17 +485,17 @@ class RecordsReads:
 def log_adapter_dtypes() -> None:
     """No fault: log the dtype of the input of each adapter."""
     from finetune_trainer.runtime.log import log
-    from finetune_trainer.training.backends.trainer import Trainer
+    from finetune_trainer.training.loop import resume
 
-    usual = Trainer.run
+    usual = resume.run
 
     def report(_: Any, given: tuple[Any, ...]) -> None:
         log(f"an adapter is given {given[0].dtype}")
 
-    def run(trainer: Any) -> None:
+    def run(trainer: Any, *rest: Any) -> None:
         for name, module in trainer.model.named_modules():
             if name.endswith("lora_A.default"):
                 module.register_forward_pre_hook(report)
-        usual(trainer)
+        usual(trainer, *rest)
 
-    Trainer.run = run  # type: ignore[assignment, method-assign]
+    resume.run = run
