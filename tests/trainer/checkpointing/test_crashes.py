@@ -25,7 +25,7 @@ from tests.trainer.support.tiny import merged
 from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import checkpoints, manifest
-from finetune_trainer.runtime.files import fresh
+from finetune_trainer.volume.files import fresh
 
 VERSIONS = {"torch": "2"}
 FULL, BROKEN = WritesFail(error=errno.ENOSPC), WritesFail(error=errno.EIO)

@@ -20,7 +20,7 @@ from tests.trainer.support.hub import Hub
 from tests.trainer.support.workshop import Workshop, command
 
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.runtime import disk
+from finetune_trainer.volume import disk
 
 PAGE = 4096
 

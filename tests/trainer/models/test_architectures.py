@@ -12,7 +12,7 @@ from tests.trainer.support.faults import KilledAfterCheckpoint
 from tests.trainer.support.hub import Hub
 from tests.trainer.support.logits import logits_of_all
 
-from finetune_trainer.models import backend_choice
+from finetune_trainer.compatibility import backend_choice
 
 BACKENDS = ["trl", "unsloth"]
 IN_FULL = ["mistral", "qwen3", "phi", "phi3"]

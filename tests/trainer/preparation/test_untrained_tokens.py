@@ -8,7 +8,7 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support import tiny
 from tests.trainer.support.hub import Hub
 
-from finetune_trainer.models import untrained_tokens
+from finetune_trainer.preparation import untrained_tokens
 
 END, START = 0, 1
 """The tokens <|im_end|> and <|im_start|>."""

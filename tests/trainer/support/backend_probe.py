@@ -133,7 +133,7 @@ def _facts(made: Any) -> dict[str, Any]:
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora import LoraLayer
 
-    from finetune_trainer.runtime.device import detect
+    from finetune_trainer.devices.device import detect
     from finetune_trainer.training.backends import library_arguments
 
     model = made.model
@@ -360,8 +360,8 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
     """Return the error message for a kernel and a factory, or an empty text."""
     from types import SimpleNamespace
 
+    from finetune_trainer.devices.capabilities import Device
     from finetune_trainer.errors import InvalidSpec
-    from finetune_trainer.runtime.capabilities import Device
     from finetune_trainer.training.backends import sft
 
     advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")

@@ -303,8 +303,8 @@ class HeldWhileLoading:
 
 def without_managed_memory() -> None:
     """The GPU is a virtual one without managed memory; the training itself runs on the CPU."""
-    from finetune_trainer.runtime.capabilities import Device
-    from finetune_trainer.training.backends import paged_optimizer
+    from finetune_trainer.devices import paged_optimizer
+    from finetune_trainer.devices.capabilities import Device
 
     usual = paged_optimizer.fitting
     virtual = Device(name="NVIDIA A10-4Q", cuda=True, capability=(8, 6))
@@ -317,7 +317,7 @@ def without_managed_memory() -> None:
 
 def unsloth_in_float32() -> None:
     """No fault: accept float32 with Unsloth, which refuses it on a GPU only."""
-    from finetune_trainer.models import backend_choice
+    from finetune_trainer.compatibility import backend_choice
 
     kept = (each for each in backend_choice.OBSTACLES if "float32" not in each.reason)
     vars(backend_choice)["OBSTACLES"] = tuple(kept)
@@ -376,7 +376,7 @@ class Ampere:
 
         import torch
 
-        from finetune_trainer.runtime import device
+        from finetune_trainer.devices import device
         from finetune_trainer.training.backends.trainer import Trainer
 
         detected, usual = device.detect(), Trainer.training_step
@@ -451,7 +451,7 @@ class RecordsReads:
     without_effect = (
         "finetune_trainer.estimate",
         "finetune_trainer.reporting",
-        "finetune_trainer.models.backend_choice",
+        "finetune_trainer.compatibility.backend_choice",
     )
 
     def __call__(self) -> None:

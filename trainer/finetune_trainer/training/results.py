@@ -11,12 +11,12 @@ from finetune_api.v1alpha1.ledger import Evaluation as HeldOutLoss
 from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.devices import device
 from finetune_trainer.evaluation import reference
 from finetune_trainer.models import tensor_names
 from finetune_trainer.reporting import event_file, summary
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport
-from finetune_trainer.runtime import device
 from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import TrainOutput
 from finetune_trainer.training.loop.early_stopping import Evaluation, EvaluationHistory

@@ -28,24 +28,25 @@ from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import TrainStageRequest
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.checkpointing import checkpoints, manifest, published
+from finetune_trainer.compatibility import backend_choice
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
+from finetune_trainer.devices import device
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, Stopped, Transient
-from finetune_trainer.models import backend_choice, text_model
+from finetune_trainer.models import text_model
 from finetune_trainer.reporting import event_file
 from finetune_trainer.reporting.event_file import EventFile
 from finetune_trainer.reporting.loss_history import LossHistory
-from finetune_trainer.runtime import device
-from finetune_trainer.runtime.disk import human
-from finetune_trainer.runtime.files import fresh
-from finetune_trainer.runtime.gpu_usage import GpuUsage, ending
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.training import backends, base_check, results
+from finetune_trainer.training.gpu_usage import GpuUsage, ending
 from finetune_trainer.training.loop.early_stopping import EvaluationHistory
 from finetune_trainer.training.loop.monitor import Cadence, Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings, OomFallback
+from finetune_trainer.volume.disk import human
+from finetune_trainer.volume.files import fresh
+from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
 SAVE_AT_LEAST_EVERY = 100

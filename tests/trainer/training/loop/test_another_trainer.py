@@ -12,9 +12,9 @@ from tests.trainer.support import tiny
 
 from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.reporting.loss_history import LossHistory
-from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.training.gpu_usage import GpuUsage
 from finetune_trainer.training.loop import checkpoint_folder, resume
 from finetune_trainer.training.loop.early_stopping import EvaluationHistory
 from finetune_trainer.training.loop.monitor import Cadence, Monitor

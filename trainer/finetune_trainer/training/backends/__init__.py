@@ -14,8 +14,8 @@ from typing import Protocol
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention.kernels import Support
 from finetune_trainer.checkpointing.checkpoints import Checkpoint
+from finetune_trainer.compatibility.backend_choice import UNSLOTH, require_present
 from finetune_trainer.data.token_store import Tokens
-from finetune_trainer.models.backend_choice import UNSLOTH, require_present
 from finetune_trainer.quantization.quant_state import QuantizationRecord
 from finetune_trainer.training.loop.monitor import Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings

@@ -17,13 +17,13 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention import packed_attention
 from finetune_trainer.attention.kernels import FLASH, VARLEN
 from finetune_trainer.checkpointing.adapter_files import WEIGHTS
+from finetune_trainer.compatibility import liger
 from finetune_trainer.data.load_tokenizer import load_tokenizer
+from finetune_trainer.devices import capabilities, cpu_bfloat16, paged_optimizer
+from finetune_trainer.devices import device as devices
+from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import cpu_bfloat16, liger
 from finetune_trainer.quantization import quant_state
-from finetune_trainer.runtime import capabilities
-from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import (
     OutOfMemory,
@@ -31,7 +31,6 @@ from finetune_trainer.training.backends import (
     TrainRequest,
     held_out,
     library_arguments,
-    paged_optimizer,
 )
 from finetune_trainer.training.backends.trainer import Trainer
 from finetune_trainer.training.loop import checkpoint_folder, resume

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels, packed_attention
+from finetune_trainer.devices import capabilities
+from finetune_trainer.devices import device as devices
+from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import tensor_names
-from finetune_trainer.runtime import capabilities
-from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,

@@ -27,9 +27,10 @@ from bitsandbytes.nn import Linear4bit
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention.kernels import FLASH, SDPA, uses_package
-from finetune_trainer.runtime import capabilities, pod_limits
-from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.capabilities import Device
+from finetune_trainer.devices import capabilities
+from finetune_trainer.devices import device as devices
+from finetune_trainer.devices.capabilities import Device
+from finetune_trainer.runtime import pod_limits
 from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,

@@ -14,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.models import adapter_names
-from finetune_trainer.runtime.files import fresh
+from finetune_trainer.volume.files import fresh
 
 
 def save(trainer: transformers.Trainer) -> Path:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from finetune_api.contracts.durations import duration
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.reporting.loss_history import LossHistory
-from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.training.gpu_usage import GpuUsage
 from finetune_trainer.training.loop.early_stopping import EvaluationHistory
 
 RECORD_SECONDS = 5.0
