@@ -60,8 +60,9 @@ class Attempt:
         self.saved = folder / "saved"
         self.evaluated: list[int] = []
         self.killed_at: int | None = None
+        self.interrupted_at: int | None = None
         self.monitor = Monitor(
-            cadence=Cadence(max_steps=STEPS, eval_steps=2, save_steps=2),
+            cadence=Cadence(max_steps=STEPS, eval_steps=1, save_steps=2),
             progress=Progress("train"),
             usage=GpuUsage(folder / "usage.json"),
             evaluations=EvaluationHistory(patience=None),
@@ -85,6 +86,8 @@ class Attempt:
             raise Killed
 
     def evaluate(self, step: int) -> bool:
+        if step == self.interrupted_at:
+            return False
         self.monitor.on_evaluate(step, 1.0)
         self.evaluated.append(step)
         return True
@@ -93,25 +96,41 @@ class Attempt:
         return (self.saved / "adapter_model.safetensors").read_bytes()
 
 
-def test_resume_repeats_the_missing_evaluation_and_ends_with_the_same_bytes(
-    tmp_path: Path,
-) -> None:
-    whole = Attempt(tmp_path / "whole")
-    resume.run(whole.trainer, whole.callback, None)
-    assert whole.callback.complete
-    assert whole.evaluated == [2, 4, 6]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Attempt:
+    attempt = Attempt(tmp_path_factory.mktemp("whole"))
+    resume.run(attempt.trainer, attempt.callback, None)
+    assert attempt.callback.complete
+    assert attempt.evaluated == [1, 2, 3, 4, 5, 6]
+    return attempt
 
+
+def require_same_result(folder: Path, earlier: Attempt, step: int, whole: Attempt) -> None:
+    """Resume from the checkpoint of a step, which precedes the evaluation of that step."""
+    assert not earlier.callback.complete
+    assert earlier.evaluated == list(range(1, step))
+    assert earlier.adapter() != whole.adapter()
+    resumed = Attempt(folder, earlier)
+    checkpoint = Checkpoint(step=step, path=earlier.saved, facts={})
+    resume.run(resumed.trainer, resumed.callback, checkpoint)
+    assert resumed.callback.complete
+    assert resumed.evaluated == list(range(step, STEPS + 1))
+    assert resumed.adapter() == whole.adapter()
+    assert resumed.history["loss"] == whole.history["loss"]
+
+
+def test_resume_after_a_kill_ends_with_the_same_bytes(tmp_path: Path, whole: Attempt) -> None:
     killed = Attempt(tmp_path / "killed")
     killed.killed_at = 4
     with pytest.raises(Killed):
         resume.run(killed.trainer, killed.callback, None)
-    assert (killed.evaluated, killed.callback.complete) == ([2], False)
-    assert killed.adapter() != whole.adapter()
+    require_same_result(tmp_path / "resumed", killed, 4, whole)
 
-    resumed = Attempt(tmp_path / "resumed", killed)
-    checkpoint = Checkpoint(step=4, path=killed.saved, facts={})
-    resume.run(resumed.trainer, resumed.callback, checkpoint)
-    assert resumed.callback.complete
-    assert resumed.evaluated == [4, 6]
-    assert resumed.adapter() == whole.adapter()
-    assert resumed.history["loss"] == whole.history["loss"]
+
+def test_interrupted_evaluation_saves_a_checkpoint_and_is_repeated(
+    tmp_path: Path, whole: Attempt
+) -> None:
+    stopped = Attempt(tmp_path / "stopped")
+    stopped.interrupted_at = 3
+    resume.run(stopped.trainer, stopped.callback, None)
+    require_same_result(tmp_path / "resumed", stopped, 3, whole)
