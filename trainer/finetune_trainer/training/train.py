@@ -30,7 +30,7 @@ from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.compatibility import backend_choice
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
-from finetune_trainer.devices import device
+from finetune_trainer.devices import capabilities, device
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, Stopped, Transient
 from finetune_trainer.models import text_model
 from finetune_trainer.reporting import event_file
@@ -239,7 +239,7 @@ class _Run:
             stop=self.stop,
             budget=self.budget,
             learning_rate=recipe.learning_rate,
-            scales_loss=self.backend.scales_loss(recipe),
+            scales_loss=capabilities.scales_loss(recipe, device.detect()),
             history=self.history,
             memory_peak=device.memory_peak,
         )

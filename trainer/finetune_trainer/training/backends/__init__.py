@@ -71,10 +71,6 @@ class Backend(Protocol):
         """Return the versions of the libraries that a checkpoint depends on."""
         ...
 
-    def scales_loss(self, recipe: Training) -> bool:
-        """Report whether loss scaling is used, which may skip single steps."""
-        ...
-
     def can_offload(self, recipe: Training) -> bool:
         """Report whether activations that stay on the card by default can be moved to RAM."""
         ...

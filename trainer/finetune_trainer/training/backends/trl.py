@@ -12,8 +12,6 @@ from transformers import AutoModelForCausalLM
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels, packed_attention
-from finetune_trainer.devices import capabilities
-from finetune_trainer.devices import device as devices
 from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import tensor_names
@@ -34,10 +32,6 @@ class TrlBackend:
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries that a checkpoint depends on."""
         return {name: importlib.metadata.version(name) for name in VERSIONS}
-
-    def scales_loss(self, recipe: Training) -> bool:
-        """Report whether float16 loss scaling is used."""
-        return capabilities.scales_loss(recipe, devices.detect())
 
     def can_offload(self, recipe: Training) -> bool:
         """Return True: TRL can move activations to RAM."""
