@@ -13,7 +13,7 @@ from tests.support.trainer import tiny
 from bench.training import workload
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest, published
-from finetune_trainer.runtime.files import fresh
+from finetune_trainer.volume.files import fresh
 from finetune_trainer.volume_layout import Layout
 
 VOCABULARY = 128256

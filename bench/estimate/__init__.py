@@ -12,10 +12,10 @@ from bench.estimate.cases import Row
 from bench.estimate.trace import Case, trace
 from bench.table import table
 from finetune_trainer.attention import kernels
+from finetune_trainer.devices.cards import AMPERE
 from finetune_trainer.estimate import backends, memory, shape
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.memory import GIB, Step
-from finetune_trainer.runtime.cards import AMPERE
 
 GOAL = 0.05
 NOT_TRACED = "not traced: Unsloth's kernels need a GPU"

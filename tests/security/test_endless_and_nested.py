@@ -22,8 +22,8 @@ from finetune_trainer.checkpointing import manifest, safetensors_header
 from finetune_trainer.checkpointing.manifest import ManifestError
 from finetune_trainer.data.rows import bounded_reader
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime import files
 from finetune_trainer.sources.hub import Hub
+from finetune_trainer.volume import files
 from finetune_verify import volume
 from finetune_verify.errors import Mismatch
 

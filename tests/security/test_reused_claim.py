@@ -27,9 +27,9 @@ from finetune_operator.objects import naming
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.preparation import earlier_volume
-from finetune_trainer.runtime import lock
-from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.sources import RemoteFile, Repository
+from finetune_trainer.volume import lock
+from finetune_trainer.volume.files import sha256_of
 from finetune_trainer.volume_layout import Layout, partial_path
 
 pytestmark = [

@@ -21,7 +21,7 @@ from finetune_trainer.checkpointing import manifest
 from finetune_trainer.checkpointing.fast_digest import blake3_of
 from finetune_trainer.checkpointing.published import BASE_BLAKE3_FACT
 from finetune_trainer.data.load_tokenizer import load_tokenizer
-from finetune_trainer.runtime.files import sha256_of
+from finetune_trainer.volume.files import sha256_of
 
 
 def test_each_stage_reports_its_artifacts(done: Workshop) -> None:

@@ -19,9 +19,9 @@ from finetune_cli.copying.selection import Selection, select
 from finetune_cli.errors import CommandFailed, Interrupted
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.checkpointing.manifest import Manifest
-from finetune_trainer.runtime.files import write_json
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.volume.files import write_json
 
 POLL_SECONDS = 1.0
 TRIES = 3

@@ -22,16 +22,16 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training import Training
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
+from finetune_trainer.compatibility import backend_choice, recipe_support
+from finetune_trainer.compatibility.backend_choice import TRL, UNSLOTH, Facts
 from finetune_trainer.data import packing
+from finetune_trainer.devices import cards
 from finetune_trainer.errors import InvalidSpec, TrainerError
 from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions, estimate
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
-from finetune_trainer.models import backend_choice, recipe_support
-from finetune_trainer.models.backend_choice import TRL, UNSLOTH, Facts
 from finetune_trainer.models.base_config import text_config
-from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
 
 CHART_CARD = "NVIDIA-A10G"

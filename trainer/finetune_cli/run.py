@@ -30,14 +30,14 @@ from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.compatibility import backend_choice
+from finetune_trainer.compatibility.backend_choice import UNSLOTH, Facts, with_backend
+from finetune_trainer.devices.cards import Card, find
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import backend_choice
-from finetune_trainer.models.backend_choice import UNSLOTH, Facts, with_backend
-from finetune_trainer.runtime import lock
-from finetune_trainer.runtime.cards import Card, find
-from finetune_trainer.runtime.files import write_json
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.volume import lock
+from finetune_trainer.volume.files import write_json
 from finetune_trainer.volume_layout import Layout
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ def _run_stage(
         )
         return prepare.run(job, layout, progress, preparing, card=_card())
     if name == "train":
-        from finetune_trainer.runtime import gpu_usage
-        from finetune_trainer.training import train
+        from finetune_trainer.training import gpu_usage, train
 
         training = TrainStageRequest(**paths, max_gpu_seconds=spec.run_policy.max_gpu_seconds)
         begun = gpu_usage.process_age()

@@ -28,12 +28,14 @@ from finetune_api.contracts.stage_request import (
     parse,
 )
 from finetune_api.safety import redaction
+from finetune_trainer.devices import capabilities
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
-from finetune_trainer.runtime import capabilities, environment, lock
+from finetune_trainer.runtime import environment
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.sources import egress, trust
+from finetune_trainer.volume import lock
 from finetune_trainer.volume_layout import Layout
 
 STAGES = ("prepare", "train", "merge")

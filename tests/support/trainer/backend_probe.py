@@ -52,7 +52,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     from finetune_trainer.models import architecture, text_model
     from finetune_trainer.training import backends
     from finetune_trainer.training.backends import TrainRequest
-    from finetune_trainer.training.backends.trainer import Trainer
+    from finetune_trainer.training.loop import resume
     from finetune_trainer.training.oom_fallback import MemorySettings
 
     ids = np.random.default_rng(5).integers(3, 259, sum(lengths), dtype=np.int32)
@@ -75,17 +75,17 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
         checkpoint_of=lambda step: Path(),
     )
 
-    def run(made: Any) -> None:
+    def run(made: Any, *rest: Any) -> None:
         raise _Ready(made)
 
-    usual = Trainer.run
-    Trainer.run = run  # type: ignore[assignment, method-assign]
+    usual = resume.run
+    resume.run = run  # type: ignore[assignment]
     try:
         backends.load(recipe).train(request, None, Path())  # type: ignore[arg-type]
     except _Ready as ready:
         return ready.args[0]
     finally:
-        Trainer.run = usual  # type: ignore[method-assign]
+        resume.run = usual
     raise AssertionError("the backend did not run its trainer")
 
 
@@ -133,7 +133,7 @@ def _facts(made: Any) -> dict[str, Any]:
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora import LoraLayer
 
-    from finetune_trainer.runtime.device import detect
+    from finetune_trainer.devices.device import detect
     from finetune_trainer.training.backends import library_arguments
 
     model = made.model
@@ -360,8 +360,8 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
     """Return the error message for a kernel and a factory, or an empty text."""
     from types import SimpleNamespace
 
+    from finetune_trainer.devices.capabilities import Device
     from finetune_trainer.errors import InvalidSpec
-    from finetune_trainer.runtime.capabilities import Device
     from finetune_trainer.training.backends import sft
 
     advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")

@@ -81,7 +81,7 @@ class WeightNotANumberAfter:
                 weight.data.view(-1)[0] = float("nan")
             usual(trainer, *arguments, **named)
 
-        Trainer._maybe_log_save_evaluate = flip  # type: ignore[assignment, method-assign]
+        Trainer._maybe_log_save_evaluate = flip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ class KilledAfterCheckpoint:
     step: int
 
     def __call__(self) -> None:
-        from finetune_trainer.training.monitor import Monitor
+        from finetune_trainer.training.loop.monitor import Monitor
 
         usual = Monitor.on_save
 
@@ -158,7 +158,7 @@ class KilledAfterSeconds:
 class KilledIn:
     """Kill the process ``seconds`` after the ``count``-th start of a part of the training.
 
-    part: name of the trainer's method for the part.
+    part: "step", "save" or "evaluate".
     """
 
     part: str
@@ -166,18 +166,25 @@ class KilledIn:
     seconds: float
 
     def __call__(self) -> None:
+        from finetune_trainer.training.backends import held_out
         from finetune_trainer.training.backends.trainer import Trainer
+        from finetune_trainer.training.loop import checkpoint_folder
 
-        usual = getattr(Trainer, self.part)
+        owner, name = {
+            "step": (Trainer, "training_step"),
+            "save": (checkpoint_folder, "save"),
+            "evaluate": (held_out, "evaluate"),
+        }[self.part]
+        usual = getattr(owner, name)
         left = [self.count]
 
-        def begun(trainer: Any, *arguments: Any, **named: Any) -> Any:
+        def begun(*arguments: Any, **named: Any) -> Any:
             left[0] -= 1
             if left[0] == 0:
                 KilledAfterSeconds(seconds=self.seconds)()
-            return usual(trainer, *arguments, **named)
+            return usual(*arguments, **named)
 
-        setattr(Trainer, self.part, begun)
+        setattr(owner, name, begun)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,8 +303,8 @@ class HeldWhileLoading:
 
 def without_managed_memory() -> None:
     """The GPU is a virtual one without managed memory; the training itself runs on the CPU."""
-    from finetune_trainer.runtime.capabilities import Device
-    from finetune_trainer.training.backends import paged_optimizer
+    from finetune_trainer.devices import paged_optimizer
+    from finetune_trainer.devices.capabilities import Device
 
     usual = paged_optimizer.fitting
     virtual = Device(name="NVIDIA A10-4Q", cuda=True, capability=(8, 6))
@@ -310,7 +317,7 @@ def without_managed_memory() -> None:
 
 def unsloth_in_float32() -> None:
     """No fault: accept float32 with Unsloth, which refuses it on a GPU only."""
-    from finetune_trainer.models import backend_choice
+    from finetune_trainer.compatibility import backend_choice
 
     kept = (each for each in backend_choice.OBSTACLES if "float32" not in each.reason)
     vars(backend_choice)["OBSTACLES"] = tuple(kept)
@@ -369,7 +376,7 @@ class Ampere:
 
         import torch
 
-        from finetune_trainer.runtime import device
+        from finetune_trainer.devices import device
         from finetune_trainer.training.backends.trainer import Trainer
 
         detected, usual = device.detect(), Trainer.training_step
@@ -416,21 +423,21 @@ class RecordsInputs:
 
         import torch
 
-        from finetune_trainer.training.backends.trainer import Trainer
+        from finetune_trainer.training.loop import resume
 
-        usual = Trainer.run
+        usual = resume.run
         seen: list[dict[str, Any]] = []
 
         def keep(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             assert not arguments
             seen.append({k: v.clone() for k, v in named.items() if torch.is_tensor(v)})
 
-        def run(trainer: Any) -> None:
+        def run(trainer: Any, *rest: Any) -> None:
             trainer.model.register_forward_pre_hook(keep, with_kwargs=True)
-            usual(trainer)
+            usual(trainer, *rest)
             self.path.write_bytes(pickle.dumps(seen))
 
-        Trainer.run = run  # type: ignore[assignment, method-assign]
+        resume.run = run  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,7 +451,7 @@ class RecordsReads:
     without_effect = (
         "finetune_trainer.estimate",
         "finetune_trainer.reporting",
-        "finetune_trainer.models.backend_choice",
+        "finetune_trainer.compatibility.backend_choice",
     )
 
     def __call__(self) -> None:
@@ -478,17 +485,17 @@ class RecordsReads:
 def log_adapter_dtypes() -> None:
     """No fault: log the dtype of the input of each adapter."""
     from finetune_trainer.runtime.log import log
-    from finetune_trainer.training.backends.trainer import Trainer
+    from finetune_trainer.training.loop import resume
 
-    usual = Trainer.run
+    usual = resume.run
 
     def report(_: Any, given: tuple[Any, ...]) -> None:
         log(f"an adapter is given {given[0].dtype}")
 
-    def run(trainer: Any) -> None:
+    def run(trainer: Any, *rest: Any) -> None:
         for name, module in trainer.model.named_modules():
             if name.endswith("lora_A.default"):
                 module.register_forward_pre_hook(report)
-        usual(trainer)
+        usual(trainer, *rest)
 
-    Trainer.run = run  # type: ignore[assignment, method-assign]
+    resume.run = run  # type: ignore[assignment]

@@ -26,7 +26,7 @@ from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, pre
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.checkpointing import checkpoints, manifest
-from finetune_trainer.runtime.files import fresh
+from finetune_trainer.volume.files import fresh
 
 VERSIONS = {"torch": "2"}
 FULL, BROKEN = WritesFail(error=errno.ENOSPC), WritesFail(error=errno.EIO)
@@ -145,7 +145,7 @@ def unslothed(make: MakeWorkshop) -> Workshop:
 
 def random_kill(number: int, volume: Path, draw: random.Random) -> Callable[[], None]:
     """Return the kill number ``number``; five consecutive kills are of five different kinds."""
-    parts = {0: "training_step", 1: "publish_checkpoint", 2: "evaluate_tokens"}
+    parts = {0: "step", 1: "save", 2: "evaluate"}
     kind = number % 5
     if kind in parts:
         return KilledIn(

@@ -25,8 +25,7 @@ from tests.trainer.conftest import MakeWorkshop
 from finetune_trainer.checkpointing import adapter_files, manifest
 from finetune_trainer.checkpointing.safetensors_header import read_header
 from finetune_trainer.errors import NotMergeable
-from finetune_trainer.merging import lora_delta
-from finetune_trainer.models import merged_config
+from finetune_trainer.merging import lora_delta, merged_config
 from finetune_trainer.quantization import nf4
 from finetune_trainer.quantization.quant_state import DequantizedBase
 

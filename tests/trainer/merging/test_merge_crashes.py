@@ -20,7 +20,7 @@ from tests.support.trainer.workshop import Workshop, command
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.runtime import disk
+from finetune_trainer.volume import disk
 
 PAGE = 4096
 

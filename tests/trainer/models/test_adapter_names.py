@@ -12,8 +12,8 @@ from tests.support.trainer.workshop import Workshop
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.evaluation.layerwise_model import LayerwiseModel, UnsupportedFamily
 from finetune_trainer.models import adapter_names
-from finetune_trainer.models.layerwise_model import LayerwiseModel, UnsupportedFamily
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
 FILE = "adapter_model.safetensors"

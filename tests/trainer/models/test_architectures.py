@@ -13,7 +13,7 @@ from tests.support.trainer.logits import logits_of_all
 from tests.support.variants import variants
 from tests.trainer.conftest import MakeWorkshop
 
-from finetune_trainer.models import backend_choice
+from finetune_trainer.compatibility import backend_choice
 
 BACKENDS = ["trl", "unsloth"]
 IN_FULL = ["mistral", "qwen3", "phi", "phi3"]

@@ -11,7 +11,7 @@ from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.token_store import TRAIN
-from finetune_trainer.runtime.files import sha256_of
+from finetune_trainer.volume.files import sha256_of
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 

@@ -19,8 +19,8 @@ from tests.support.trainer.workshop import Ended, command, request
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.runtime import disk
-from finetune_trainer.runtime.files import sha256_of
+from finetune_trainer.volume import disk
+from finetune_trainer.volume.files import sha256_of
 
 HERE = {"model": "tiny", "dataset": "rows"}
 """The repositories that most jobs use."""

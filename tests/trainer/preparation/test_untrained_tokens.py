@@ -8,7 +8,7 @@ from tests.support.trainer import tiny
 from tests.support.trainer.hub import Hub
 from tests.trainer.conftest import MakeWorkshop
 
-from finetune_trainer.models import untrained_tokens
+from finetune_trainer.preparation import untrained_tokens
 
 END, START = 0, 1
 """The tokens <|im_end|> and <|im_start|>."""

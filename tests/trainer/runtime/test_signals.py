@@ -15,11 +15,11 @@ from tests.trainer.conftest import MakeWorkshop
 from finetune_trainer.errors import Stopped
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime import signals
-from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.training.early_stopping import EvaluationHistory
-from finetune_trainer.training.monitor import Cadence, Monitor
+from finetune_trainer.training.gpu_usage import GpuUsage
+from finetune_trainer.training.loop.early_stopping import EvaluationHistory
+from finetune_trainer.training.loop.monitor import Cadence, Monitor
 
 
 @pytest.fixture

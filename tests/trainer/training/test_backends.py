@@ -23,7 +23,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.estimate import memory, shape
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume.files import read_json
 
 BACKENDS = ["trl", "unsloth"]
 BUILT_IN = "nothing"

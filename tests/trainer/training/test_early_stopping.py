@@ -9,7 +9,7 @@ from tests.trainer.checkpointing.test_resume import adapter, prepared_copy
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.training.early_stopping import Evaluation, EvaluationHistory
+from finetune_trainer.training.loop.early_stopping import Evaluation, EvaluationHistory
 
 STEPS = 40
 

@@ -17,11 +17,11 @@ from tests.trainer.conftest import MakeWorkshop
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.compatibility import liger
+from finetune_trainer.compatibility.backend_choice import Facts, choose
 from finetune_trainer.estimate import backends, shape
 from finetune_trainer.estimate.memory import Step
-from finetune_trainer.models import liger
-from finetune_trainer.models.backend_choice import Facts, choose
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume.files import read_json
 
 FIELD = "ligerFusedLinearCrossEntropy"
 AUTO: dict[str, Any] = {"backend": "auto", "quantization": {"computeDtype": "bfloat16"}}

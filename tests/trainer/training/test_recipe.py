@@ -36,11 +36,12 @@ from finetune_api.markers import Edit
 from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer.attention.kernels import ALL
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.compatibility.backend_choice import with_backend
 from finetune_trainer.data.token_store import Tokens
+from finetune_trainer.devices import capabilities, cards
+from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
-from finetune_trainer.models.backend_choice import with_backend
-from finetune_trainer.runtime import capabilities, cards, progress
-from finetune_trainer.runtime.capabilities import Device
+from finetune_trainer.runtime import progress
 from finetune_trainer.training.backends import TrainRequest, library_arguments, loraplus, trl
 from finetune_trainer.training.backends.sft import is_out_of_memory
 from finetune_trainer.training.oom_fallback import MemorySettings

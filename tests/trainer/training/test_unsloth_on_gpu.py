@@ -19,8 +19,8 @@ from tests.trainer.conftest import MakeWorkshop
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.compatibility.backend_choice import NOT_PACKED
 from finetune_trainer.evaluation import scoring_process
-from finetune_trainer.models.backend_choice import NOT_PACKED
 from finetune_trainer.volume_layout import Layout
 
 STEPS = 6

@@ -8,10 +8,10 @@ from tests.unit.docs.links import ROOT
 from tests.unit.docs.test_manifests import MANIFESTS, documents
 
 from finetune_api.defaulting import effective_defaults, resolve
+from finetune_trainer.compatibility import backend_choice
+from finetune_trainer.compatibility.backend_choice import TRL, Facts
+from finetune_trainer.devices import capabilities, cards
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
-from finetune_trainer.models import backend_choice
-from finetune_trainer.models.backend_choice import TRL, Facts
-from finetune_trainer.runtime import capabilities, cards
 from release.files import first_job, first_job_file
 
 CONSTRAINTS = (ROOT / "constraints/trainer.txt").read_text()

@@ -12,7 +12,7 @@ from tests.unit.docs.links import ROOT
 from tests.unit.trainer import shapes
 
 from finetune_cli import estimate, job_file
-from finetune_trainer.runtime import cards
+from finetune_trainer.devices import cards
 
 PAGES = ("README.md", "docs/concepts/estimates.md")
 JOB = re.compile(r"^```yaml\n(apiVersion.*?name: largest.*?)^```", re.MULTILINE | re.DOTALL)

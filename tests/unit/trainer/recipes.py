@@ -1,7 +1,7 @@
 """Recipes whose backend is known, as the estimate needs them."""
 
 from finetune_api.v1alpha1.training import Training
-from finetune_trainer.models.backend_choice import AUTO, UNSLOTH, with_backend
+from finetune_trainer.compatibility.backend_choice import AUTO, UNSLOTH, with_backend
 
 BOTH = ("trl", "unsloth")
 

@@ -9,7 +9,7 @@ from typing import IO
 from finetune_cli.copying.vouched import is_of_a_model
 from finetune_cli.errors import CommandFailed, Interrupted
 from finetune_trainer.checkpointing.manifest import FILE, Entry, Manifest
-from finetune_trainer.runtime.files import sha256_of
+from finetune_trainer.volume.files import sha256_of
 from finetune_trainer.volume_layout import partial_path
 
 CHUNK = 1 << 20

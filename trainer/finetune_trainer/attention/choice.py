@@ -17,9 +17,9 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention import families, kernels
 from finetune_trainer.attention.kernels import EAGER, Support
 from finetune_trainer.attention.layers import Layers
+from finetune_trainer.devices.cards import Card
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime.cards import Card
-from finetune_trainer.runtime.files import read_json, write_json
+from finetune_trainer.volume.files import read_json, write_json
 
 FILE = "attention.json"
 """File of the dataset's folder with the decision. The dataset's digest covers it."""

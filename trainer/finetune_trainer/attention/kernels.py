@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.devices.cards import AMPERE, Card
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime.cards import AMPERE, Card
 
 FLASH, SDPA, EAGER = "flash_attention_2", "sdpa", "eager"
 VARLEN = "varlen"

@@ -17,7 +17,7 @@ from finetune_trainer.checkpointing.safetensors_header import (
     read_header,
 )
 from finetune_trainer.errors import NotMergeable
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume.files import read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -16,7 +16,7 @@ from typing import Any
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.runtime.log import log
-from finetune_trainer.runtime.volume_errors import is_broken_volume
+from finetune_trainer.volume.volume_errors import is_broken_volume
 
 KIND = "checkpoint"
 KEEP = 2

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.safety import untrusted_file, untrusted_json
-from finetune_trainer.runtime.files import flush, sha256_of, write_json
+from finetune_trainer.volume.files import flush, sha256_of, write_json
 from finetune_trainer.volume_layout import partial_path
 
 FILE = "manifest.json"

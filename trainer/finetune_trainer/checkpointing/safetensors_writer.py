@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from finetune_api.safety import untrusted_file
 from finetune_trainer.checkpointing.safetensors_header import FLOATS, Header, encode_header
-from finetune_trainer.runtime.files import flush, fresh, write_json
+from finetune_trainer.volume.files import flush, fresh, write_json
 from finetune_trainer.volume_layout import partial_path
 
 DTYPES = {"float16": "F16", "bfloat16": "BF16"}

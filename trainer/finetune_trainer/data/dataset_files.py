@@ -13,11 +13,11 @@ from finetune_trainer.data.rows import readers
 from finetune_trainer.data.selection import card
 from finetune_trainer.data.selection.select import Selection, select
 from finetune_trainer.errors import DatasetInvalid, InvalidSpec
-from finetune_trainer.runtime import disk
-from finetune_trainer.runtime.files import fresh, sha256_of
 from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import Repository, Store, bytes_below, open_store
 from finetune_trainer.sources.repository import OnBytes, digest_of
+from finetune_trainer.volume import disk
+from finetune_trainer.volume.files import fresh, sha256_of
 from finetune_trainer.volume_layout import Layout
 
 LARGEST_CARD = 8 << 20

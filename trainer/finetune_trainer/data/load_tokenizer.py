@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume.files import read_json
 
 
 def load_tokenizer(folder: Path) -> Any:

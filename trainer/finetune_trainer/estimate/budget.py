@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention.kernels import choose
+from finetune_trainer.devices.cards import AMPERE, Card
 from finetune_trainer.estimate import host, memory
 from finetune_trainer.estimate.backends import EFFICIENCY, FORMULAS
 from finetune_trainer.estimate.memory import Memory, Step
 from finetune_trainer.estimate.serving import ServingMemory, serving
 from finetune_trainer.estimate.shape import Shape
-from finetune_trainer.runtime.cards import AMPERE, Card
 
 USABLE = 0.9
 """Share of the GPU memory that a chosen micro-batch may use; the rest covers estimation errors."""

@@ -10,9 +10,9 @@ before the training.
 from dataclasses import dataclass
 
 from finetune_api.contracts.stage_request import ServingSettings
+from finetune_trainer.devices.cards import Card
 from finetune_trainer.estimate.memory import CONTEXT
 from finetune_trainer.estimate.shape import Shape
-from finetune_trainer.runtime.cards import Card
 
 MERGED_BYTES = 2
 """Bytes per merged weight, for float16 and bfloat16."""

@@ -11,12 +11,12 @@ from itertools import combinations, product
 
 from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.devices.cards import Card, next_larger
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
 from finetune_trainer.estimate.serving import longest_that_fits
 from finetune_trainer.estimate.shape import Shape
-from finetune_trainer.runtime.cards import Card, next_larger
 
 MOST_FIELDS = 3
 SHORTEST = 512

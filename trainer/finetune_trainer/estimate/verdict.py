@@ -10,7 +10,7 @@ from finetune_trainer.estimate import suggestions
 from finetune_trainer.estimate.budget import USABLE, Data, Estimate
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.shape import Shape
-from finetune_trainer.runtime import disk
+from finetune_trainer.volume import disk
 
 ALTERNATIVES = 3
 

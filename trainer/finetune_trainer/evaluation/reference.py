@@ -13,12 +13,12 @@ from typing import Any
 from finetune_api.contracts import reference
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.devices import device as devices
 from finetune_trainer.evaluation import scoring_process
 from finetune_trainer.evaluation.loss_comparison import evaluate
-from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.files import fresh
 from finetune_trainer.runtime.log import log
-from finetune_trainer.runtime.volume_errors import is_full_volume
+from finetune_trainer.volume.files import fresh
+from finetune_trainer.volume.volume_errors import is_full_volume
 from finetune_trainer.volume_layout import Layout
 
 KIND = reference.KIND

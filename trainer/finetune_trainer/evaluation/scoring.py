@@ -21,19 +21,19 @@ import torch
 from finetune_api.contracts.reference import Reference, Row
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
+from finetune_trainer.devices import cpu_bfloat16
+from finetune_trainer.devices import device as devices
 from finetune_trainer.evaluation import long_row, prefix_tree
 from finetune_trainer.evaluation.activation_peak import ActivationPeak
-from finetune_trainer.evaluation.prefix_tree import Tree
-from finetune_trainer.models import cpu_bfloat16
-from finetune_trainer.models.layerwise_model import (
+from finetune_trainer.evaluation.layerwise_model import (
     BaseKind,
     LayerwiseModel,
     UnsupportedFamily,
     merge_adapter,
     set_adapter_enabled,
 )
+from finetune_trainer.evaluation.prefix_tree import Tree
 from finetune_trainer.quantization.quant_state import DequantizedBase
-from finetune_trainer.runtime import device as devices
 from finetune_trainer.volume_layout import Layout
 
 KINDS: tuple[BaseKind, ...] = get_args(BaseKind)

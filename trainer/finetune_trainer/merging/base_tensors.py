@@ -13,7 +13,7 @@ from finetune_trainer.checkpointing.safetensors_header import Header, read_heade
 from finetune_trainer.merging.request import MergeRequest
 from finetune_trainer.models import base_files, tensor_names, text_model
 from finetune_trainer.models.tensor_names import TensorNames
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,10 +37,10 @@ from finetune_trainer.merging import (
 from finetune_trainer.merging.base_tensors import BaseTensors
 from finetune_trainer.merging.request import MergeRequest
 from finetune_trainer.quantization.quant_state import DequantizedBase
-from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
-from finetune_trainer.runtime.volume_errors import translate_volume_errors
+from finetune_trainer.volume import disk
+from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
 KIND = "merged"

@@ -7,9 +7,10 @@ from pathlib import Path
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.compatibility import merged_dtype
 from finetune_trainer.errors import NotMergeable, ResumeRefused
-from finetune_trainer.models import base_files, merged_dtype
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.models import base_files
+from finetune_trainer.volume.files import read_json
 from finetune_trainer.volume_layout import Layout
 
 SHARD = ".safetensors"

@@ -6,10 +6,11 @@ from typing import Any
 
 from finetune_trainer.checkpointing import published
 from finetune_trainer.checkpointing.safetensors_writer import Shard
+from finetune_trainer.merging import merged_config
 from finetune_trainer.merging.request import MergeRequest
-from finetune_trainer.models import base_files, merged_config
+from finetune_trainer.models import base_files
 from finetune_trainer.reporting import markdown, merged_card
-from finetune_trainer.runtime.files import read_json, write_json
+from finetune_trainer.volume.files import read_json, write_json
 
 
 def write(request: MergeRequest, facts: Mapping[str, Any], shards: Sequence[Shard]) -> None:

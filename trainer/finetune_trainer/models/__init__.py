@@ -1,1 +1,1 @@
-"""Files, configuration, kernels and layer-wise loading of the base model."""
+"""The base model: its configuration, its files, and the names of its tensors."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume.files import read_json
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 ADVICE = "choose another model or revision"

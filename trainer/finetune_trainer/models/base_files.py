@@ -11,8 +11,8 @@ from typing import Any
 
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import base_config
-from finetune_trainer.runtime.files import read_json
 from finetune_trainer.sources import Repository
+from finetune_trainer.volume.files import read_json
 
 CONFIG = base_config.CONFIG
 INDEX = "model.safetensors.index.json"

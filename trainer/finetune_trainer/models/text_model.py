@@ -14,7 +14,7 @@ from finetune_api.safety.redaction import one_line
 from finetune_trainer.checkpointing.safetensors_header import read_header
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import base_config, base_files
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume.files import read_json
 
 INHERITED = ("bos_token_id", "eos_token_id", "pad_token_id")
 """Values that the published models set for the whole model only."""

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import ResumeRefused
-from finetune_trainer.runtime.disk import human
-from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import RemoteFile, Repository, bytes_below
+from finetune_trainer.volume.disk import human
+from finetune_trainer.volume.files import sha256_of
 from finetune_trainer.volume_layout import Layout
 
 LOST_AND_FOUND = "lost+found"

@@ -2,10 +2,10 @@
 
 from finetune_api import quantity
 from finetune_api.contracts.stage_request import PrepareStageRequest
+from finetune_trainer.devices import cards
+from finetune_trainer.devices.cards import Card
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.runtime import cards
-from finetune_trainer.runtime.cards import Card
 from finetune_trainer.runtime.log import log
 
 SERVING_DTYPES = ("auto", "float16", "bfloat16", "float32")

@@ -12,9 +12,11 @@ from finetune_api.v1alpha1.resources import Backend
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels
 from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.compatibility import backend_choice, recipe_support
+from finetune_trainer.compatibility.backend_choice import Facts
+from finetune_trainer.devices.cards import Card
 from finetune_trainer.estimate import report
-from finetune_trainer.models import architecture, backend_choice, recipe_support
-from finetune_trainer.models.backend_choice import Facts
+from finetune_trainer.models import architecture
 from finetune_trainer.preparation import (
     earlier_volume,
     prepare_base,
@@ -23,10 +25,9 @@ from finetune_trainer.preparation import (
     prepare_tokens,
 )
 from finetune_trainer.preparation import options as estimate_options
-from finetune_trainer.runtime.cards import Card
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
-from finetune_trainer.runtime.volume_errors import translate_volume_errors
+from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
 

@@ -16,11 +16,11 @@ from finetune_trainer.checkpointing.safetensors_header import Header, read_heade
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import architecture, base_files, tensor_names, text_model
 from finetune_trainer.preparation import earlier_volume
-from finetune_trainer.runtime import disk
-from finetune_trainer.runtime.files import read_json
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.sources import Repository, Store, bytes_below, cache, open_store
+from finetune_trainer.volume import disk
+from finetune_trainer.volume.files import read_json
 from finetune_trainer.volume_layout import Layout
 
 

@@ -15,8 +15,8 @@ from finetune_trainer.data.dataset import Prepared
 from finetune_trainer.errors import VolumeFull
 from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
-from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.log import log
+from finetune_trainer.volume import disk
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention.kernels import Support
 from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.compatibility import backend_choice
 from finetune_trainer.data import (
     dataset,
     dataset_files,
@@ -32,15 +33,14 @@ from finetune_trainer.data.prompt_templates import Template
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
-from finetune_trainer.models import backend_choice
 from finetune_trainer.preparation import dataset_formats
 from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.preparation.prepare_estimate import CheckedEstimate
-from finetune_trainer.runtime import disk
-from finetune_trainer.runtime.files import fresh, write_json
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.sources.repository import OnBytes
+from finetune_trainer.volume import disk
+from finetune_trainer.volume.files import fresh, write_json
 from finetune_trainer.volume_layout import Layout
 
 

@@ -8,7 +8,7 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import untrained_tokens
+from finetune_trainer.preparation import untrained_tokens
 
 TRAINED_IN_FULL = {"embed_tokens", "lm_head"}
 SHOWN = 5

@@ -3,6 +3,11 @@
 It has one record for each number of the loss history. An attempt begins with a new file, which
 replaces the old one at once: it repeats the records up to the checkpoint, with their times, and the
 attempt appends to it. So a step never occurs twice, and a record that a kill cut off disappears.
+
+``SummaryWriter(purge_step=…)`` would save about 80 lines. However, its thread ends when a write
+fails; the training then waits for ever in ``add_scalar``, and keeps its GPU (with a file limit of
+1,000 bytes: at record 53 of 500). Here the stage ends with the error of the volume. In two runs,
+its ``flush()`` left out 7 and 29 % of 30 records, and each attempt would add a file to the adapter.
 """
 
 import struct

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from finetune_trainer.reporting import markdown, model_card, plot
 from finetune_trainer.reporting.model_card import TrainingReport
-from finetune_trainer.runtime.volume_errors import is_full_volume
+from finetune_trainer.volume.volume_errors import is_full_volume
 
 
 def write(folder: Path, story: TrainingReport) -> list[str]:

@@ -1,1 +1,1 @@
-"""The process and its machine: device, threads, signals, disk, locks and progress."""
+"""The process: log, signals, metrics, threads and the limits of its pod."""

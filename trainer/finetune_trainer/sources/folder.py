@@ -12,7 +12,6 @@ from pathlib import Path
 from finetune_api.safety.printable import escaped
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
-from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,
@@ -22,6 +21,7 @@ from finetune_trainer.sources.repository import (
     reporting_bytes,
 )
 from finetune_trainer.sources.transfer import digest_while_copying
+from finetune_trainer.volume.files import sha256_of
 from finetune_trainer.volume_layout import partial_path
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from finetune_api.v1alpha1.sources import Kind, prefix_of
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
-from finetune_trainer.runtime.volume_errors import is_full_volume
 from finetune_trainer.sources import credentials, egress, trust
 from finetune_trainer.sources.repository import (
     OnBytes,
@@ -31,6 +30,7 @@ from finetune_trainer.sources.repository import (
     reporting_bytes,
 )
 from finetune_trainer.sources.transfer import BrokenTransfer, fetch
+from finetune_trainer.volume.volume_errors import is_full_volume
 
 BLOCK = 16 << 20
 """Bytes of one request."""

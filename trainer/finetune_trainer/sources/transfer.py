@@ -16,10 +16,10 @@ from typing import Any
 from finetune_api.safety import untrusted_file
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import InvalidSpec, Transient
-from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.runtime.log import log
-from finetune_trainer.runtime.volume_errors import is_full_volume
 from finetune_trainer.sources.repository import RemoteFile
+from finetune_trainer.volume.files import sha256_of
+from finetune_trainer.volume.volume_errors import is_full_volume
 from finetune_trainer.volume_layout import partial_path
 
 CHUNK = 1 << 20

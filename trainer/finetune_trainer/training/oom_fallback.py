@@ -4,12 +4,16 @@ The rows, their order and the effective batch stay the same, so the loss curve i
 rounding.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
+from finetune_api.v1alpha1.training import Training
+from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.runtime.log import log
 
+DEFAULT_MICRO_BATCH = 2
 T = TypeVar("T")
 
 
@@ -19,6 +23,19 @@ class MemorySettings:
 
     micro_batch: int
     offload: bool = False
+
+    @classmethod
+    def initial(
+        cls, recipe: Training, checkpoint: Checkpoint | None, estimate: Mapping[str, Any] | None
+    ) -> Self:
+        """Return the settings of the last checkpoint, because larger ones did not fit."""
+        if checkpoint is not None:
+            facts = checkpoint.facts
+            return cls(micro_batch=facts["microBatch"], offload=facts["offload"])
+        estimated = (estimate or {}).get("microBatch")
+        # Without an estimate the model family is unknown, and a small micro-batch is safe.
+        cautious = math.gcd(DEFAULT_MICRO_BATCH, recipe.effective_batch_size)
+        return cls(micro_batch=recipe.advanced.micro_batch_size or estimated or cautious)
 
     def __str__(self) -> str:
         where = ", activations in host memory" if self.offload else ""

@@ -11,15 +11,15 @@ from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.devices import device
 from finetune_trainer.evaluation import reference
 from finetune_trainer.models import tensor_names
 from finetune_trainer.reporting import event_file, summary
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport
-from finetune_trainer.runtime import device
 from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import TrainOutput
-from finetune_trainer.training.early_stopping import Evaluation, EvaluationHistory
+from finetune_trainer.training.loop.early_stopping import Evaluation, EvaluationHistory
 from finetune_trainer.training.oom_fallback import MemorySettings
 from finetune_trainer.volume_layout import Layout
 

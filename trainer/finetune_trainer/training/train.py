@@ -3,6 +3,19 @@
 The process may be killed at any moment. The next attempt resumes from the newest intact checkpoint
 and ends with the same bytes as an uninterrupted run. The stage succeeds only if every planned step
 is done or early stopping ended the training.
+
+Who calls whom, from the stage to a step::
+
+    train.run                        publish the adapter, or say why the training stopped
+      OomFallback.run                repeat with smaller settings if CUDA is out of memory
+        TrlBackend.train             or UnslothBackend.train: how the 4-bit model is made
+          sft.train                  load the model, make the trainer, save the adapter
+            resume.run               load the checkpoint, and repeat an evaluation that it lacks
+              Trainer.train          the loop over the steps, by transformers and TRL
+                MonitorCallback      after each step: checkpoint_folder.save, held_out.evaluate
+                  Monitor            decide what to do, fail on a loss that is not finite
+
+A checkpoint returns the same way: ``sft`` gives its folder to ``_Run._publish_checkpoint``.
 """
 
 import gc
@@ -15,27 +28,27 @@ from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import TrainStageRequest
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.checkpointing import checkpoints, manifest, published
+from finetune_trainer.compatibility import backend_choice
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
+from finetune_trainer.devices import capabilities, device
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, Stopped, Transient
-from finetune_trainer.models import backend_choice, text_model
+from finetune_trainer.models import text_model
 from finetune_trainer.reporting import event_file
 from finetune_trainer.reporting.event_file import EventFile
 from finetune_trainer.reporting.loss_history import LossHistory
-from finetune_trainer.runtime import device
-from finetune_trainer.runtime.disk import human
-from finetune_trainer.runtime.files import fresh
-from finetune_trainer.runtime.gpu_usage import GpuUsage, ending
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.training import backends, base_check, results
-from finetune_trainer.training.early_stopping import EvaluationHistory
-from finetune_trainer.training.monitor import Cadence, Monitor
+from finetune_trainer.training.gpu_usage import GpuUsage, ending
+from finetune_trainer.training.loop.early_stopping import EvaluationHistory
+from finetune_trainer.training.loop.monitor import Cadence, Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings, OomFallback
+from finetune_trainer.volume.disk import human
+from finetune_trainer.volume.files import fresh
+from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
-DEFAULT_MICRO_BATCH = 2
 SAVE_AT_LEAST_EVERY = 100
 
 
@@ -100,7 +113,8 @@ class _Run:
             micro_batch_fixed=job.training.advanced.micro_batch_size is not None,
             can_offload=self.backend.can_offload(job.training),
         )
-        self.memory = self._initial_memory()
+        estimate = self.data.facts.get(published.ESTIMATE_FACT)
+        self.memory = MemorySettings.initial(job.training, self._checkpoint(), estimate)
         self.evaluations = self._evaluations(None)
         self.history = LossHistory()
         self.events: EventFile
@@ -130,20 +144,6 @@ class _Run:
         adapter = results.publish(finished, images)
         self.progress.enter("reference")
         return results.result(adapter, self.layout, finished.message)
-
-    def _initial_memory(self) -> MemorySettings:
-        """Start with the settings of the last checkpoint: larger ones did not fit."""
-        checkpoint = self._checkpoint()
-        if checkpoint is not None:
-            return MemorySettings(
-                micro_batch=checkpoint.facts["microBatch"], offload=checkpoint.facts["offload"]
-            )
-        recipe = self.job.training
-        written = recipe.advanced.micro_batch_size
-        picked = (self.data.facts.get(published.ESTIMATE_FACT) or {}).get("microBatch")
-        # Without an estimate the model family is unknown, and a small micro-batch is safe.
-        cautious = math.gcd(DEFAULT_MICRO_BATCH, recipe.effective_batch_size)
-        return MemorySettings(micro_batch=written or picked or cautious)
 
     def _train_with_rollback(self) -> backends.TrainOutput:
         """Train; after a value that is not finite, retry once from the last good checkpoint.
@@ -239,7 +239,7 @@ class _Run:
             stop=self.stop,
             budget=self.budget,
             learning_rate=recipe.learning_rate,
-            scales_loss=self.backend.scales_loss(recipe),
+            scales_loss=capabilities.scales_loss(recipe, device.detect()),
             history=self.history,
             memory_peak=device.memory_peak,
         )

@@ -16,7 +16,7 @@ from finetune_api.crd.resources import NAME_MAX_LENGTH
 from finetune_operator.manifests import vllm
 from finetune_operator.manifests.pod import NO_GPU, OFFLINE
 from finetune_operator.objects import naming
-from finetune_trainer.runtime.device import REQUIRE_GPU
+from finetune_trainer.devices.device import REQUIRE_GPU
 from finetune_verify.__main__ import parser
 
 ALL = {name: children(*given) for name, given in SETS.items()}

@@ -26,7 +26,7 @@ from finetune_operator.manifests.node_labels import (
     products_of,
     values_of,
 )
-from finetune_trainer.runtime import cards
+from finetune_trainer.devices import cards
 
 ZONE = "topology.kubernetes.io/zone"
 DEFAULT = GpuConfig()

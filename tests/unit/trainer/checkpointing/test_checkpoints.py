@@ -7,8 +7,8 @@ import pytest
 
 from finetune_trainer.checkpointing import checkpoints, manifest
 from finetune_trainer.errors import Transient
-from finetune_trainer.runtime.files import fresh
-from finetune_trainer.runtime.volume_errors import translate_volume_errors
+from finetune_trainer.volume.files import fresh
+from finetune_trainer.volume.volume_errors import translate_volume_errors
 
 UNREADABLE = Path("/proc/self/mem")
 """A file with a size of 0 in stat(2); reading its first byte fails with EIO."""

@@ -15,12 +15,12 @@ from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
 from finetune_cli.__main__ import main
+from finetune_trainer.compatibility import backend_choice
+from finetune_trainer.devices import cards
 from finetune_trainer.estimate import budget, memory, serving, shape, verdict
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
 from finetune_trainer.estimate.memory import GIB, Step
-from finetune_trainer.models import backend_choice
-from finetune_trainer.runtime import cards
 
 A10G = cards.CARDS["NVIDIA-A10G"]
 

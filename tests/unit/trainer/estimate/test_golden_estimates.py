@@ -16,10 +16,10 @@ from tests.unit.trainer import shapes
 from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
+from finetune_trainer.devices import cards
 from finetune_trainer.estimate import budget, report, shape, suggestions, verdict
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
 from finetune_trainer.estimate.verdict import gib
-from finetune_trainer.runtime import cards
 
 GOLDEN = Path(__file__).parent / "testdata" / "estimates.json"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"

@@ -8,12 +8,12 @@ from tests.unit.trainer import shapes
 
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Training
+from finetune_trainer.devices import cards
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, EstimateOptions
 from finetune_trainer.estimate.memory import BackendFormula, Layer, Step
 from finetune_trainer.estimate.shape import Shape, read
-from finetune_trainer.runtime import cards
 
 GB = 1e9
 TOLERANCE = 0.10

@@ -6,9 +6,9 @@ import pytest
 from tests.unit.trainer import shapes
 
 from finetune_api.contracts.stage_request import ServingSettings
+from finetune_trainer.devices import cards
 from finetune_trainer.estimate import serving, shape
 from finetune_trainer.estimate.memory import GIB
-from finetune_trainer.runtime import cards
 
 A10G = cards.CARDS["NVIDIA-A10G"]
 

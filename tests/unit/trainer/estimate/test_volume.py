@@ -7,10 +7,10 @@ from tests.unit.trainer import shapes
 
 from finetune_api.quantity import amount
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.compatibility.backend_choice import with_backend
 from finetune_trainer.estimate import shape, verdict
 from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
-from finetune_trainer.models.backend_choice import with_backend
-from finetune_trainer.runtime.disk import sufficient
+from finetune_trainer.volume.disk import sufficient
 
 
 @given(st.integers(1, 1 << 44))

@@ -8,9 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from finetune_api.contracts.ports import POD_UID_VARIABLE
-from finetune_trainer.runtime import gpu_usage, progress
-from finetune_trainer.runtime.gpu_usage import KILLED, GpuUsage
+from finetune_trainer.runtime import progress
 from finetune_trainer.runtime.progress import Progress
+from finetune_trainer.training import gpu_usage
+from finetune_trainer.training.gpu_usage import KILLED, GpuUsage
 
 
 class Clock:

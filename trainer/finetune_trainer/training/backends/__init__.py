@@ -14,10 +14,10 @@ from typing import Protocol
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention.kernels import Support
 from finetune_trainer.checkpointing.checkpoints import Checkpoint
+from finetune_trainer.compatibility.backend_choice import UNSLOTH, require_present
 from finetune_trainer.data.token_store import Tokens
-from finetune_trainer.models.backend_choice import UNSLOTH, require_present
 from finetune_trainer.quantization.quant_state import QuantizationRecord
-from finetune_trainer.training.monitor import Monitor
+from finetune_trainer.training.loop.monitor import Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings
 
 
@@ -69,10 +69,6 @@ class Backend(Protocol):
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries that a checkpoint depends on."""
-        ...
-
-    def scales_loss(self, recipe: Training) -> bool:
-        """Report whether loss scaling is used, which may skip single steps."""
         ...
 
     def can_offload(self, recipe: Training) -> bool:

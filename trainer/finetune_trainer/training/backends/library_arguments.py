@@ -7,11 +7,11 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.compatibility import liger
+from finetune_trainer.compatibility.backend_choice import UNSLOTH
 from finetune_trainer.data.token_store import Tokens
-from finetune_trainer.models import liger
-from finetune_trainer.models.backend_choice import UNSLOTH
-from finetune_trainer.runtime import capabilities
-from finetune_trainer.runtime.capabilities import Device
+from finetune_trainer.devices import capabilities
+from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.training.backends import TrainRequest
 
 

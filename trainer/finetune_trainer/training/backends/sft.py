@@ -17,23 +17,25 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention import packed_attention
 from finetune_trainer.attention.kernels import FLASH, VARLEN
 from finetune_trainer.checkpointing.adapter_files import WEIGHTS
+from finetune_trainer.compatibility import liger
 from finetune_trainer.data.load_tokenizer import load_tokenizer
+from finetune_trainer.devices import capabilities, cpu_bfloat16, paged_optimizer
+from finetune_trainer.devices import device as devices
+from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import cpu_bfloat16, liger
 from finetune_trainer.quantization import quant_state
-from finetune_trainer.runtime import capabilities
-from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import (
     OutOfMemory,
     TrainOutput,
     TrainRequest,
+    held_out,
     library_arguments,
-    paged_optimizer,
 )
-from finetune_trainer.training.backends.trainer import MonitorCallback, Trainer
-from finetune_trainer.training.monitor import Monitor
+from finetune_trainer.training.backends.trainer import Trainer
+from finetune_trainer.training.loop import checkpoint_folder, resume
+from finetune_trainer.training.loop.monitor import Monitor
+from finetune_trainer.training.loop.monitor_callback import MonitorCallback
 
 MAY_CHANGE = frozenset(
     {
@@ -114,17 +116,23 @@ def _train(
     if recipe.advanced.liger_fused_linear_cross_entropy:
         # Trainer.train() does the same, but a resumed run may evaluate before it.
         apply_liger_kernel(model, liger.KERNELS)
-    trainer = _trainer(request, monitor, model, device)
+    trainer = _trainer(request, model, device)
+    callback = _callback(request, monitor, trainer)
+    trainer.add_callback(callback)
     if recipe.advanced.neftune_noise_alpha is not None:
         # Not via SFTConfig: Unsloth may add the noise of that argument twice.
         activate_neftune(model, recipe.advanced.neftune_noise_alpha)
-    trainer.run()
-    if trainer.complete:
-        trainer.require_finite()
-        _save_adapter(request, trainer, adapter)
+    resume.run(trainer, callback, request.checkpoint)
+    step = trainer.state.global_step
+    if callback.complete:
+        callback.require_finite(model, step)
+        _save_adapter(request, model, adapter)
+        kept = monitor.evaluations.best
+        if kept is not None and kept.step != step:
+            shutil.copyfile(request.checkpoint_of(kept.step) / WEIGHTS, adapter / WEIGHTS)
     return TrainOutput(
-        step=trainer.state.global_step,
-        complete=trainer.complete,
+        step=step,
+        complete=callback.complete,
         quantization=recorded,
         attention=kernel,
         device=device.name,
@@ -176,7 +184,7 @@ def _choose_algorithms(recipe: Training, device: Device) -> None:
         log("using deterministic algorithms only")
 
 
-def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device) -> Trainer:
+def _trainer(request: TrainRequest, model: Any, device: Device) -> Trainer:
     # TRL casts the adapter of a quantized base to bfloat16, which loses small updates: the float32
     # weights are restored below.
     made = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -188,7 +196,6 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
         setattr(arguments, name, wanted[name])
     trainer = Trainer(
         request=request,
-        monitor=monitor,
         model=model,
         args=arguments,
         processing_class=load_tokenizer(request.base),
@@ -207,8 +214,17 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
     # The tokenizer is needed for padding only; if kept, each checkpoint would contain a copy.
     trainer.processing_class = None
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.add_callback(MonitorCallback(trainer, monitor))
     return trainer
+
+
+def _callback(request: TrainRequest, monitor: Monitor, trainer: Trainer) -> MonitorCallback:
+    rows = request.held_out
+    return MonitorCallback(
+        monitor,
+        save=lambda step: request.publish_checkpoint(checkpoint_folder.save(trainer), step),
+        evaluate=lambda step: rows is None or held_out.evaluate(trainer, rows, monitor, step),
+        take_token_count=trainer.take_token_count,
+    )
 
 
 def _changed(arguments: SFTConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,8 +233,7 @@ def _changed(arguments: SFTConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value != wanted[name]}
 
 
-def _save_adapter(request: TrainRequest, trainer: Trainer, folder: Path) -> None:
-    model = trainer.model
+def _save_adapter(request: TrainRequest, model: Any, folder: Path) -> None:
     # PEFT writes the path that the base was loaded from, which exists on this volume only.
     for each in model.peft_config.values():
         each.base_model_name_or_path, each.revision = request.source, request.commit
@@ -228,6 +243,3 @@ def _save_adapter(request: TrainRequest, trainer: Trainer, folder: Path) -> None
     model.save_pretrained(folder, save_embedding_layers=False)
     # PEFT's model card names a path of this volume.
     (folder / "README.md").unlink(missing_ok=True)
-    kept = trainer.monitor.evaluations.best
-    if kept is not None and kept.step != trainer.state.global_step:
-        shutil.copyfile(request.checkpoint_of(kept.step) / WEIGHTS, folder / WEIGHTS)

@@ -12,18 +12,16 @@ from transformers import AutoModelForCausalLM
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels, packed_attention
+from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import tensor_names
-from finetune_trainer.runtime import capabilities
-from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,
     library_arguments,
     sft,
 )
-from finetune_trainer.training.monitor import Monitor
+from finetune_trainer.training.loop.monitor import Monitor
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "liger_kernel")
 
@@ -34,10 +32,6 @@ class TrlBackend:
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries that a checkpoint depends on."""
         return {name: importlib.metadata.version(name) for name in VERSIONS}
-
-    def scales_loss(self, recipe: Training) -> bool:
-        """Report whether float16 loss scaling is used."""
-        return capabilities.scales_loss(recipe, devices.detect())
 
     def can_offload(self, recipe: Training) -> bool:
         """Return True: TRL can move activations to RAM."""

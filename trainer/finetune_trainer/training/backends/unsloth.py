@@ -27,9 +27,8 @@ from bitsandbytes.nn import Linear4bit
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention.kernels import FLASH, SDPA, uses_package
-from finetune_trainer.runtime import capabilities, pod_limits
-from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.capabilities import Device
+from finetune_trainer.devices.capabilities import Device
+from finetune_trainer.runtime import pod_limits
 from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,
@@ -37,7 +36,7 @@ from finetune_trainer.training.backends import (
     sft,
     trl,
 )
-from finetune_trainer.training.monitor import Monitor
+from finetune_trainer.training.loop.monitor import Monitor
 
 VERSIONS = (*trl.VERSIONS, "unsloth", "unsloth_zoo")
 
@@ -48,10 +47,6 @@ class UnslothBackend:
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries that a checkpoint depends on."""
         return {name: importlib.metadata.version(name) for name in VERSIONS}
-
-    def scales_loss(self, recipe: Training) -> bool:
-        """Report whether float16 loss scaling is used."""
-        return capabilities.scales_loss(recipe, devices.detect())
 
     def can_offload(self, recipe: Training) -> bool:
         """Report whether activations stay on the card by default.

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from finetune_api.contracts.durations import duration
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.reporting.loss_history import LossHistory
-from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.training.early_stopping import EvaluationHistory
+from finetune_trainer.training.gpu_usage import GpuUsage
+from finetune_trainer.training.loop.early_stopping import EvaluationHistory
 
 RECORD_SECONDS = 5.0
 """Interval of writing the usage file: a killed process loses at most this many GPU seconds."""
@@ -101,12 +101,13 @@ class Monitor:
         self._progress.set(data_wait_seconds=self._waited)
 
     def on_step_actions_done(self) -> None:
-        """Record that the actions of a step are done and the next rows are awaited."""
+        """Record that a step's log entry and actions are done and the next rows are awaited."""
         self._ready = time.monotonic()
 
     def on_step_end(self, step: int) -> StepActions:
         """Return the actions that the end of a step requires."""
-        self._progress.set(step_seconds=time.monotonic() - self._step_began)
+        self._ready = time.monotonic()
+        self._progress.set(step_seconds=self._ready - self._step_began)
         cadence = self._cadence
         last = step >= cadence.max_steps
         self._progress.set(global_step=step, gpu_seconds=self._usage.gpu_seconds)
@@ -128,6 +129,10 @@ class Monitor:
         """Report whether the held-out rows are evaluated after ``step``."""
         every = self._cadence.eval_steps
         return every is not None and (step >= self._cadence.max_steps or step % every == 0)
+
+    def complete(self, step: int) -> bool:
+        """Report whether all steps are done, or early stopping ends the training."""
+        return step >= self._cadence.max_steps or self.evaluations.patience_exhausted
 
     @property
     def stop_requested(self) -> bool:

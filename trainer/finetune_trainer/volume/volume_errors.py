@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import Transient, VolumeFull
-from finetune_trainer.runtime.disk import free_bytes, human
+from finetune_trainer.volume.disk import free_bytes, human
 
 BROKEN = (errno.EIO, errno.EREMOTEIO, errno.EUCLEAN, errno.EBADMSG, errno.ESTALE)
 """Errors of a failing disk (EIO, EREMOTEIO), a damaged file system (EUCLEAN, EBADMSG), or a network

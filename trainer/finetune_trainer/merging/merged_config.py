@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.models import text_model
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume.files import read_json
 
 
 def write(source: Path, target: Path, dtype: str) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from finetune_api.safety import untrusted_json
 from finetune_trainer.errors import ResumeRefused, Transient
 from finetune_trainer.runtime.log import log
-from finetune_trainer.runtime.volume_errors import translate_volume_errors
+from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
 WAIT_SECONDS = 600.0

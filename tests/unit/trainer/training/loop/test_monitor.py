@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.reporting.loss_history import LossHistory
-from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.training.early_stopping import EvaluationHistory
-from finetune_trainer.training.monitor import Cadence, Monitor
+from finetune_trainer.training.gpu_usage import GpuUsage
+from finetune_trainer.training.loop.early_stopping import EvaluationHistory
+from finetune_trainer.training.loop.monitor import Cadence, Monitor
 
 
 def monitored(folder: Path) -> tuple[Monitor, Progress]:

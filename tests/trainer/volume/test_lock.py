@@ -11,7 +11,7 @@ import pytest
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.errors import Transient
-from finetune_trainer.runtime import lock
+from finetune_trainer.volume import lock
 from finetune_trainer.volume_layout import Layout
 
 

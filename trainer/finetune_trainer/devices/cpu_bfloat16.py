@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from finetune_trainer.runtime.capabilities import Device
+from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.runtime.log import log
 
 

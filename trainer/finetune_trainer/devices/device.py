@@ -9,8 +9,8 @@ import gc
 import os
 import re
 
+from finetune_trainer.devices.capabilities import MIN_DRIVER, Device, require_capability
 from finetune_trainer.errors import Transient, UnsupportedGpu
-from finetune_trainer.runtime.capabilities import MIN_DRIVER, Device, require_capability
 
 REQUIRE_GPU = "FINETUNE_REQUIRE_GPU"
 """Set to ``true`` if training on the CPU is a failure."""

@@ -7,9 +7,9 @@ from tests.support.trainer.faults import without_managed_memory
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_api.v1alpha1.training import Optimizer, Training
+from finetune_trainer.devices import paged_optimizer
+from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime.capabilities import Device
-from finetune_trainer.training.backends import paged_optimizer
 
 CPU = Device(name="cpu", cuda=False)
 VIRTUAL = Device(name="NVIDIA A10-4Q", cuda=True, capability=(8, 6))

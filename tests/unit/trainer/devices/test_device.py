@@ -6,10 +6,10 @@ import pytest
 import torch
 from tests.unit.docs.links import ROOT
 
+from finetune_trainer.devices import capabilities, device
+from finetune_trainer.devices.capabilities import Device
+from finetune_trainer.devices.cards import CARDS, MIN_CAPABILITY, next_larger, smallest
 from finetune_trainer.errors import Transient, UnsupportedGpu
-from finetune_trainer.runtime import capabilities, device
-from finetune_trainer.runtime.capabilities import Device
-from finetune_trainer.runtime.cards import CARDS, MIN_CAPABILITY, next_larger, smallest
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 12040). Please update"
 INSUFFICIENT = "CUDA driver version is insufficient for CUDA runtime version"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.devices.cards import AMPERE, MIN_CAPABILITY, Card
 from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
-from finetune_trainer.runtime.cards import AMPERE, MIN_CAPABILITY, Card
 
 MIN_DRIVER = "R580"
 """The oldest NVIDIA driver that runs CUDA 13."""

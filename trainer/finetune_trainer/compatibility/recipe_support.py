@@ -5,9 +5,10 @@ from typing import Any
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention import families, kernels
+from finetune_trainer.compatibility import liger, merged_dtype, multimodal
+from finetune_trainer.devices import capabilities
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import base_config, liger, merged_dtype, multimodal
-from finetune_trainer.runtime import capabilities
+from finetune_trainer.models import base_config
 
 
 def check_cards(recipe: Training, options: EstimateOptions) -> None:

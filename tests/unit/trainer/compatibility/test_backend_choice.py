@@ -9,9 +9,9 @@ from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
 from finetune_trainer.attention import families
 from finetune_trainer.attention.kernels import ALL
+from finetune_trainer.compatibility import backend_choice
+from finetune_trainer.compatibility.backend_choice import UNSLOTH_FAMILIES, Facts
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import backend_choice
-from finetune_trainer.models.backend_choice import UNSLOTH_FAMILIES, Facts
 
 PLAIN = {"trl": "1.14.2"}
 WITH_UNSLOTH = {"trl": "1.14.2", "unsloth": "2026.10.9"}

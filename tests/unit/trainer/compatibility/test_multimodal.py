@@ -6,10 +6,10 @@ import pytest
 
 from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.compatibility import multimodal, recipe_support
+from finetune_trainer.compatibility.backend_choice import Facts, choose
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import multimodal, recipe_support
-from finetune_trainer.models.backend_choice import Facts, choose
 from finetune_trainer.models.base_config import text_config
 
 SERVES = EstimateOptions(serving=ServingSettings(max_model_len=None, gpu_memory_utilization=0.9))

@@ -17,7 +17,7 @@ from typing import Any
 
 from finetune_api.safety import untrusted_file, untrusted_json
 from finetune_trainer.errors import Stopped, TrainerError
-from finetune_trainer.runtime.files import write_json
+from finetune_trainer.volume.files import write_json
 
 KILLED = "killed"
 """End of an attempt that recorded none: out of host memory, or its node failed."""

@@ -16,7 +16,7 @@ from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import base_config
-from finetune_trainer.runtime.files import read_json, write_json
+from finetune_trainer.volume.files import read_json, write_json
 
 FILE = "backend.json"
 """File of the dataset's folder with the choice. The dataset's digest covers it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from finetune_trainer.runtime import managed_memory
+from finetune_trainer.devices import managed_memory
 
 NOT_SUPPORTED = 801
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from finetune_api.contracts.stage_request import ServingSettings
+from finetune_trainer.compatibility import merged_dtype
+from finetune_trainer.devices import cards
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import merged_dtype
-from finetune_trainer.runtime import cards
 
 T4, A10G = (cards.CARDS[name] for name in ("Tesla-T4", "NVIDIA-A10G"))
 

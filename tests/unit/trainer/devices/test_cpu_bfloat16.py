@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune_trainer.models import cpu_bfloat16
-from finetune_trainer.runtime.capabilities import Device
+from finetune_trainer.devices import cpu_bfloat16
+from finetune_trainer.devices.capabilities import Device
 
 PRODUCTS: dict[str, Callable[..., Tensor]] = {
     "mm": lambda a, b, c: a @ b,
