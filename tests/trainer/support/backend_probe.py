@@ -252,7 +252,7 @@ def packed_against_separate(
 
     if flash:
         row_attention.install()
-        kernels.choose = lambda *_, **__: kernels.VARLEN  # type: ignore[assignment]
+        kernels._runs = lambda *_: True
 
     found = {}
     for name, base in bases.items():
@@ -369,7 +369,6 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
     from types import SimpleNamespace
 
     from finetune_trainer.errors import InvalidSpec
-    from finetune_trainer.runtime.capabilities import Device
     from finetune_trainer.training.backends import sft
 
     advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")
@@ -381,7 +380,7 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
         attention=lambda *_: kernel,
     )
     try:
-        sft._kernel(request, factory, None, Device(name="cpu", cuda=False))
+        sft._kernel(request, factory, None)
     except InvalidSpec as refused:
         return str(refused)
     return ""
