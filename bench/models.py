@@ -78,7 +78,6 @@ def make(layout: Layout, shape: Shape) -> None:
     import transformers
 
     from finetune_trainer.quantization import quant_state
-    from finetune_trainer.training import base_check
 
     facts: dict[str, Any] = {"source": "hf://bench/base", "baseCommit": "0" * 40}
     scratch = fresh(layout.scratch("base"))
@@ -107,7 +106,6 @@ def make(layout: Layout, shape: Shape) -> None:
             torch.nn.init.normal_(parameter, std=0.01)
     adapted.save_pretrained(scratch)
     facts |= {
-        published.BASE_BLAKE3_FACT: base_check.start(layout, manifest.read(layout.base))(),
         "datasetDigest": "",
         "versions": {},
         "quantizedModules": dict(recorded.digests),

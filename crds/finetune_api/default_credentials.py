@@ -61,31 +61,32 @@ SECRETS = _next_to_source(SecretKeyRef, SecretRef)
 CERTIFICATES = _next_to_source(ConfigMapKeyRef)
 
 
-def without_foreign_credentials(
-    values: Values, written: Values, entries: list[Values], lower: Values
-) -> Values:
+def without_foreign_credentials(values: Values, written: Sequence[Values], lower: Values) -> Values:
     """Return completed values without the credentials that ``lower`` configured for other sources.
 
-    written: the author's values; entries: those of ``datasets``, in the order of ``values``.
+    written: the author's values, once for each entry of ``datasets``, in the order of ``values``.
     """
     paths = [path for path in WITH_SOURCE if isinstance(value_at(values, path), dict)]
-    layers = (values, written, lower)
+    layers = (values, written[0], lower)
     sources = [_Source(*(value_at(layer, path) or {} for layer in layers)) for path in paths]
     below = value_at(lower, DATASET) or {}
-    listed = zip(values["datasets"], entries, strict=True) if entries else ()
-    sources += [_Source(completed, entry, below) for completed, entry in listed]
+    listed = values["datasets"] if "datasets" in values.keys() - written[0].keys() else []
+    sources += [
+        _Source(completed, each["dataset"], below)
+        for completed, each in zip(listed, written, strict=False)
+    ]
 
     trusted = not any(each.is_on_hub and each.has_own_certificates for each in sources)
     sources = [each.without_foreign(trusted=trusted) for each in sources]
     for path, source in zip(paths, sources, strict=False):
         values = with_value(values, path, source.completed)
-    if entries:
+    if listed:
         values = {**values, "datasets": [each.completed for each in sources[len(paths) :]]}
 
     configured = [_place(value_at(lower, path) or {}) for path in WITH_SOURCE]
     buckets = [place for place in configured if _is_bucket(place)]
     users = [each for each in sources if each.uses_account]
-    if has(written, *ACCOUNT) or all(
+    if has(written[0], *ACCOUNT) or all(
         trusted and each.is_at(buckets) and not each.has_own_certificates for each in users
     ):
         return values

@@ -22,7 +22,7 @@ from finetune_api.fitting import fit, fit_evaluation, fit_sources, without_forei
 from finetune_api.layering import builtin_values, has, layered, without_nulls
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import digest, name_of, part_of
-from finetune_api.several_datasets import combined, separated
+from finetune_api.several_datasets import combined, one_by_one
 from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
@@ -89,15 +89,9 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     """
     present = without_nulls(spec)
     listed = "datasets" in present
-    written, entries = separated(present)
-    stored = without_nulls(defaults)
-    lower = without_foreign_content(stored, written)
-    if "dataset" not in written or "datasets" in written:
-        # The defaults of dataset belong to a job that has one.
-        lower = {key: value for key, value in lower.items() if key != "dataset"}
-    values = fit(layered(FineTuneJobSpec, lower, written), written)
-    values = combined(values, entries, stored)
-    values = without_foreign_credentials(values, written, entries, stored)
+    stored, written = without_nulls(defaults), one_by_one(present)
+    values = combined([_completed(each, stored) for each in written])
+    values = without_foreign_credentials(values, written, stored)
     try:
         model = FineTuneJobSpec.model_validate(values, by_name=False)
     except ValidationError as error:
@@ -114,6 +108,15 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         serve_key=digest([retry_key, part_of(model, Edit.ROLL)]),
         listed=listed,
     )
+
+
+def _completed(written: Values, defaults: Values) -> Values:
+    """Return the values of a spec with at most one dataset over the defaults."""
+    lower = without_foreign_content(defaults, written)
+    if "dataset" not in written or "datasets" in written:
+        # The defaults of dataset belong to a job that has one.
+        lower = {key: value for key, value in lower.items() if key != "dataset"}
+    return fit(layered(FineTuneJobSpec, lower, written), written)
 
 
 def _require_valid(chart_defaults: Values) -> None:

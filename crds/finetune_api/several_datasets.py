@@ -1,17 +1,17 @@
-"""Bring ``dataset`` and ``datasets`` of a spec into one form. Pure.
+"""Bring ``dataset`` and ``datasets`` of a spec into one form: one spec for each dataset. Pure.
 
-A list with one dataset of weight 1 equals ``dataset``. A longer list is sorted by name, and its
-first dataset carries the fields that apply to all of them, wherever they are written. Both keep the
-hash of a revision independent of the notation.
+Each dataset is completed with defaults as if the job had only this one. A list with one dataset of
+weight 1 equals ``dataset``. A longer list is sorted by name, and its first dataset carries the
+fields that apply to all of them, wherever they are written. Both keep the hash of a revision
+independent of the notation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.base import Values
-from finetune_api.fitting import fit_columns, fit_sources, without_foreign_content
-from finetune_api.layering import layered, value_at, without_nulls
-from finetune_api.v1alpha1.dataset import COMMON_FIELDS, Dataset
+from finetune_api.layering import without_nulls
+from finetune_api.v1alpha1.dataset import COMMON_FIELDS
 
 OWN = ("name", "weight")
 """Fields of an entry of ``datasets`` that ``dataset`` does not have."""
@@ -22,50 +22,39 @@ def single(written: Values) -> Values:
     entries = _entries(written)
     if len(entries) != 1 or entries[0].get("weight", 1) != 1:
         return written
-    others = {key: value for key, value in written.items() if key != "datasets"}
-    return {**others, "dataset": _without_own(entries[0])}
+    return _with_dataset(written, _without(OWN, entries[0]))
 
 
-def separated(written: Values) -> tuple[Values, list[Values]]:
-    """Return a spec with ``dataset`` in place of ``datasets``, and the entries of the list.
+def one_by_one(written: Values) -> list[Values]:
+    """Return the spec for each dataset, which is its ``dataset``, with the common fields of all.
 
-    Without a list, or with an invalid one, the spec is returned unchanged, with no entries.
+    The entries of a list keep their names and weights. A spec without a list, or with an invalid
+    one, is returned as it is.
     """
     written = single(written)
     entries = sorted(_entries(written), key=lambda entry: str(entry["name"]))
-    if not entries:
-        return written, []
     common: Values = {}
     for entry in entries:
         own = {key: value for key, value in entry.items() if key in COMMON_FIELDS}
         if common.keys() & own.keys():
             # The rule of datasets rejects it.
-            return written, []
+            return [written]
         common |= own
-    others = {key: value for key, value in written.items() if key != "datasets"}
-    return {**others, "dataset": {**_rows(entries[0]), **common}}, entries
+    return [_with_dataset(written, entry | common) for entry in entries] or [written]
 
 
-def combined(values: Values, entries: list[Values], lower: Values) -> Values:
-    """Return completed values with the list in place of ``dataset``. lower: all defaults."""
-    if not entries:
-        return values
-    completed = [dict(values["dataset"]), *(_completed(each, lower) for each in entries[1:])]
-    named = [
-        {**rows, "name": entry["name"], "weight": entry.get("weight", 1.0)}
-        for rows, entry in zip(completed, entries, strict=True)
+def combined(specs: Sequence[Values]) -> Values:
+    """Return the completed specs of ``one_by_one`` as one spec."""
+    datasets = [
+        {"weight": 1.0, **dataset}
+        for spec in specs
+        if isinstance(dataset := spec.get("dataset"), Mapping) and "name" in dataset
     ]
-    others = {key: value for key, value in values.items() if key != "dataset"}
-    return {**others, "datasets": named}
-
-
-def _completed(entry: Values, lower: Values) -> Values:
-    """Return the fields of one entry with the defaults of ``dataset``."""
-    written = {"dataset": _rows(entry)}
-    below = without_foreign_content(lower, written)
-    rows = layered(Dataset, _rows(value_at(below, ("dataset",)) or {}), written["dataset"])
-    values = fit_columns(fit_sources({"dataset": rows}, written), written)
-    return dict(values["dataset"])
+    if len(datasets) < len(specs):
+        return specs[0]
+    first, *others = datasets
+    listed = [first, *(_without(COMMON_FIELDS, each) for each in others)]
+    return {**_without(("dataset",), specs[0]), "datasets": listed}
 
 
 def _entries(written: Mapping[str, Any]) -> list[Values]:
@@ -78,9 +67,9 @@ def _entries(written: Mapping[str, Any]) -> list[Values]:
     return [without_nulls(each) for each in found]
 
 
-def _rows(values: Mapping[str, Any]) -> Values:
-    return {key: value for key, value in values.items() if key not in (*COMMON_FIELDS, *OWN)}
+def _with_dataset(written: Values, dataset: Values) -> Values:
+    return {**_without(("datasets",), written), "dataset": dataset}
 
 
-def _without_own(entry: Values) -> Values:
-    return {key: value for key, value in entry.items() if key not in OWN}
+def _without(fields: Sequence[str], values: Values) -> Values:
+    return {key: value for key, value in values.items() if key not in fields}

@@ -22,7 +22,7 @@ def rows(names: Sequence[str]) -> dict[str, Family]:
     import torch
     from transformers.utils import logging
 
-    from finetune_trainer.attention import probe  # noqa: F401
+    from families import probe  # noqa: F401
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)

@@ -32,7 +32,7 @@ def measure(family: str, **changed: Any) -> Any:
     """Return what one tiny model of a family computes. Raises NotTiny or Insensitive."""
     from transformers import AutoModelForCausalLM
 
-    from finetune_trainer.attention import probe
+    from families import probe
 
     def build(kernel: str) -> Any:
         config = tiny.config(family, **changed)

@@ -19,7 +19,7 @@ from finetune_api.contracts import reference
 from finetune_api.contracts.result import MANIFESTS
 from finetune_api.contracts.stage_request import MergeStageRequest, TrainStageRequest
 from finetune_operator.objects import naming
-from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.merging import base_digests, request
 from finetune_trainer.training import base_check
@@ -55,15 +55,10 @@ def publish(folder: Path, kind: str, weights: bytes = WEIGHTS, **facts: object) 
 class Volume:
     """A volume on which all stages have completed, and the digests in the ledger."""
 
-    def __init__(self, work: Path, *, blake3: bool = True) -> None:
-        """blake3: whether the training recorded these digests of the base."""
+    def __init__(self, work: Path) -> None:
         self.layout = Layout(work=work)
         kinds = {"base": "base", "dataset": "dataset", "adapter": "adapter", "merged-b1": "merged"}
         self.ledger = {name: publish(work / name, kind) for name, kind in kinds.items()}
-        if blake3:
-            digests = base_check.start(self.layout, manifest.read(work / "base"))()
-            recorded = {published.BASE_BLAKE3_FACT: digests}
-            self.ledger["adapter"] = publish(work / "adapter", "adapter", WEIGHTS, **recorded)
         adapter = manifest.read(work / "adapter").digest
         for name in ("merged-b1", "reference"):
             kind = "merged" if name == "merged-b1" else reference.KIND
@@ -228,14 +223,6 @@ def test_a_pipe_instead_of_a_file_is_detected(
     consume, _ = CONSUMERS[consumer]
     with pipe(target.path(name) / file), pytest.raises((ResumeRefused, Mismatch), match=f"{name}/"):
         consume(target)
-
-
-def test_base_of_an_adapter_without_blake3_digests_is_checked(tmp_path: Path) -> None:
-    target = Volume(tmp_path, blake3=False)
-    merge(target)
-    replace_weights(target, "base")
-    with pytest.raises(ResumeRefused, match=r"base/model\.safetensors has changed"):
-        merge(target)
 
 
 @pytest.mark.parametrize("mode", ["merged", "adapter"])

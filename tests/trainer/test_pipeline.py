@@ -18,8 +18,6 @@ from tests.trainer.conftest import MakeWorkshop
 
 from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.checkpointing.fast_digest import blake3_of
-from finetune_trainer.checkpointing.published import BASE_BLAKE3_FACT
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.volume.files import sha256_of
 
@@ -211,8 +209,6 @@ def test_stages_accept_only_the_folders_of_the_ledger(make: MakeWorkshop, tmp_pa
     shutil.copytree(tmp_path / "kept", base)
     images = {"prepare": "trainer@sha256:1"}
     trained = workshop.succeed("train", **ledger, images=images).result["artifacts"]
-    recorded = manifest.read(workshop.work / "adapter").facts[BASE_BLAKE3_FACT]
-    assert recorded == {entry.name: blake3_of(base / entry.name) for entry in found.files}
     card = (workshop.work / "adapter" / "README.md").read_text()
     assert "| image of the prepare stage | `trainer@sha256:1` |" in card
     known = manifests(workshop, "base", "adapter")

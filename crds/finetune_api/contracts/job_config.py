@@ -2,7 +2,7 @@
 
 from finetune_api import API_VERSION
 from finetune_api.base import CamelModel
-from finetune_api.v1alpha1.dataset import Dataset, NamedDataset, path_of
+from finetune_api.v1alpha1.dataset import Dataset, NamedDataset, by_path
 from finetune_api.v1alpha1.evaluation import EvaluationDataset
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.rows import Rows
@@ -33,11 +33,9 @@ class JobConfig(CamelModel):
     """Rows to evaluate on instead of held-out rows."""
 
     @property
-    def rows_of_training(self) -> dict[Kind, Rows]:
+    def rows_of_training(self) -> dict[Kind, NamedDataset]:
         """The training datasets by their paths in the spec."""
-        if self.datasets is None:
-            return {"dataset": self.dataset}
-        return {path_of(each): each for each in self.datasets}
+        return by_path(self.dataset, self.datasets)
 
     def rows_of(self, kind: Kind) -> Rows:
         """Return the dataset at a path in the spec."""

@@ -3,6 +3,7 @@
 The statistics of the datasets, which data preparation determines, are in the ledger of the status.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -144,8 +145,19 @@ class NamedDataset(Dataset):
 
 
 def path_of(dataset: NamedDataset) -> Kind:
-    """Return the path of one of several datasets, as messages name it."""
-    return f"datasets[{dataset.name}]"
+    """Return the path of a training dataset, as messages name it."""
+    return f"datasets[{dataset.name}]" if dataset.name else "dataset"
+
+
+def by_path(
+    dataset: Dataset | None, datasets: Sequence[NamedDataset] | None
+) -> dict[Kind, NamedDataset]:
+    """Return all training datasets of a job by their paths. A single one has no name."""
+    if datasets is None:
+        assert dataset is not None
+        values = {**dict(dataset), "name": "", "weight": 1.0}
+        datasets = [NamedDataset.model_construct(dataset.model_fields_set, **values)]
+    return {path_of(each): each for each in datasets}
 
 
 _WORDS = "{}.name.split('-').filter(word, word != '')"

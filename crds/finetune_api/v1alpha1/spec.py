@@ -23,7 +23,7 @@ from finetune_api.v1alpha1.dataset import (
     OWN_VARIABLES,
     Dataset,
     NamedDataset,
-    path_of,
+    by_path,
 )
 from finetune_api.v1alpha1.evaluation import Evaluation
 from finetune_api.v1alpha1.merge import Merge
@@ -208,11 +208,9 @@ class FineTuneJobSpec(ApiModel):
         )
 
     @property
-    def rows_of_training(self) -> dict[Kind, Rows]:
+    def rows_of_training(self) -> dict[Kind, NamedDataset]:
         """The training datasets by their paths in the spec."""
-        if self.datasets is None:
-            return {"dataset": self.common_dataset}
-        return {path_of(each): each for each in self.datasets}
+        return by_path(self.dataset, self.datasets)
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -21,7 +21,8 @@ from finetune_api.several_datasets import single
 from finetune_api.v1alpha1.dataset import FormatRecord, NamedDataset
 from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.rows import AUTO
+from finetune_api.v1alpha1.rows import AUTO, Rows
+from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Images, Settings
 from finetune_operator.objects import status_view
@@ -183,7 +184,7 @@ def _with_equal_formats(
     written: Values, spec: FineTuneJobSpec, recorded: Iterable[FormatRecord]
 ) -> Values:
     """Return the written spec with the formats that a revision was started with, where equal."""
-    parts = dict(spec.rows_of_training)
+    parts: dict[Kind, Rows] = {**spec.rows_of_training}
     if spec.evaluation.dataset is not None:
         parts["evaluation.dataset"] = spec.evaluation.dataset
     for each in recorded:
@@ -192,7 +193,7 @@ def _with_equal_formats(
             continue
         if not {rows.format, each.requested} <= {AUTO, each.detected}:
             continue
-        if isinstance(rows, NamedDataset):
+        if isinstance(rows, NamedDataset) and rows.name:
             entries = [
                 {**entry, "format": each.requested} if entry["name"] == rows.name else entry
                 for entry in written["datasets"]

@@ -224,15 +224,15 @@ class SlowDigests:
     def __call__(self) -> None:
         import time
 
-        from finetune_trainer.checkpointing import fast_digest
+        from finetune_trainer.merging import base_digests
 
-        usual = fast_digest.blake3_of
+        usual = base_digests.check
 
-        def slow(path: Path) -> str:
+        def slow(*arguments: Any) -> None:
             time.sleep(self.seconds)
-            return usual(path)
+            usual(*arguments)
 
-        vars(fast_digest)["blake3_of"] = slow
+        vars(base_digests)["check"] = slow
 
 
 @dataclass(frozen=True, kw_only=True)

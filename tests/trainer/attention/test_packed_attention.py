@@ -1,14 +1,11 @@
-"""Attention over packed rows without a mask: the GPU operation, with CPU kernels.
-
-The PyTorch operation below ``varlen_attn`` is private. The module registers CPU kernels for it, so
-these tests fail if another version of PyTorch renames the operation.
-"""
+"""Attention over packed rows without a mask: PyTorch's GPU operation, with its CPU stand-in."""
 
 import copy
 from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import varlen
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -20,6 +17,7 @@ from transformers import (
 )
 from transformers.models.llama import modeling_llama
 
+from families import row_attention
 from finetune_trainer.attention import packed_attention
 from finetune_trainer.attention.kernels import VARLEN
 
@@ -50,9 +48,10 @@ MODELS = {
 PRECISION = 1e-6
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _registered() -> None:
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     packed_attention.register()
+    monkeypatch.setattr(varlen, "varlen_attn", row_attention.attend)
 
 
 def rows() -> list[torch.Tensor]:

@@ -106,9 +106,9 @@ def require_apart(recipe: Training, capability: tuple[int, int] | None, support:
     """Raise InvalidSpec if packed rows would see each other on this device."""
     if not kernels.packs(recipe, capability=capability, support=support):
         raise InvalidSpec(
-            "the prepare stage packed the rows for another GPU: on this one, the attention kernel "
-            "of the base would not keep them apart. Set training.packing to never, or use "
-            "spec.placement to select an Ampere or later card"
+            "the prepare stage packed the rows for a GPU with FlashAttention-2: on this device, "
+            "the attention kernel of the base would not keep them apart. Set training.packing to "
+            "never, or use spec.placement to select an Ampere or later card"
         )
 
 

@@ -59,10 +59,7 @@ def choose(
     usable = support.packed if packed else support.padded
     if VARLEN in usable and uses_package(recipe, capability):
         return FLASH
-    runs = capability is None or _runs(recipe, capability)
-    # The trainer's CPU kernel saves the mask, not time: rows without packing do not need it.
-    saves = capability is not None or wanted == FLASH or packed
-    if VARLEN in usable and not support.capped and runs and saves:
+    if VARLEN in usable and not support.capped and _runs(recipe, capability):
         return VARLEN
     return EAGER if EAGER in usable and SDPA not in usable else SDPA
 
@@ -111,9 +108,11 @@ def capabilities(cards: Iterable[Card]) -> list[tuple[int, int]]:
 def uses_package(recipe: Training, capability: tuple[int, int] | None) -> bool:
     """Report whether the package ``flash-attn`` is installed and computes this recipe."""
     installed = importlib.util.find_spec("flash_attn") is not None
-    return installed and capability is not None and _runs(recipe, capability)
+    return installed and _runs(recipe, capability)
 
 
-def _runs(recipe: Training, capability: tuple[int, int]) -> bool:
-    """Report whether FlashAttention-2 runs on a GPU: it computes in 16 bits."""
-    return capability >= AMPERE and recipe.advanced.quantization.compute_dtype != "float32"
+def _runs(recipe: Training, capability: tuple[int, int] | None) -> bool:
+    """Report whether FlashAttention-2 runs on a device: it computes in 16 bits."""
+    if capability is None or capability < AMPERE:
+        return False
+    return recipe.advanced.quantization.compute_dtype != "float32"

@@ -5,20 +5,17 @@ micro-batch) and for padded ones (T: tokens of a row), and computes every block 
 ``varlen_attn`` receives the borders of the rows instead, so that memory grows with T and time with
 the sum of the squared row lengths.
 
-PyTorch has the operation for CUDA only. This module adds kernels for the CPU, which compute row by
-row, so that one call serves both devices.
+PyTorch has the operation for CUDA only; on a CPU, the trainer uses SDPA.
 
 A model that asks for more than the operation computes, such as attention sinks or a mask of another
 form, gets an error. To ignore the request would train another model, without any sign of it.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.nn.attention import varlen
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from finetune_trainer.attention.kernels import LARGEST_HEAD, VARLEN
@@ -172,102 +169,3 @@ def attend(
 
 def _is_causal(module: torch.nn.Module, argument: bool | None) -> bool:
     return bool(getattr(module, "is_causal", True) if argument is None else argument)
-
-
-@varlen._varlen_attn.register_kernel("cpu")  # type: ignore[untyped-decorator]
-def _forward(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor | None,
-    max_q: int,
-    max_k: int,
-    is_causal: bool = False,
-    scale: float | None = None,
-    window_size: list[int] | None = None,
-    enable_gqa: bool = False,
-    seqused_k: torch.Tensor | None = None,
-    block_table: torch.Tensor | None = None,
-    num_splits: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute the operation on a CPU. The second and third result are for CUDA's backward only."""
-    out = torch.empty_like(query)
-    for row in _rows(cu_seq_q):
-        out[row] = _row(query[row], key[row], value[row], scale, window_size)
-    unused = torch.empty(query.shape[1], len(query)), torch.zeros(2, dtype=torch.uint64)
-    return out, *unused
-
-
-@varlen._varlen_attn_backward.register_kernel("cpu")  # type: ignore[untyped-decorator]
-def _backward(
-    grad_out: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor,
-    max_q: int,
-    max_k: int,
-    is_causal: bool,
-    rng_state: torch.Tensor,
-    scale: float | None = None,
-    window_size: list[int] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute the gradients on a CPU, key-value head by key-value head.
-
-    PyTorch does not record operations inside of a custom operation, so the formula is written out:
-    with P = softmax(Q K^T s), dS = P (dP - sum(dO O)) s, where dP = dO V^T.
-    """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    grads = tuple(torch.empty_like(each, dtype=torch.float32) for each in (query, key, value))
-    heads = query.shape[1] // key.shape[1]
-    for row in _rows(cu_seq_q):
-        hidden = ~_visible(row.stop - row.start, window_size)
-        for at in range(key.shape[1]):
-            group = (row, slice(at * heads, (at + 1) * heads))
-            q, o, d = (each[group].float().transpose(0, 1) for each in (query, out, grad_out))
-            k, v = key[row, at].float(), value[row, at].float()
-            weights = (q @ k.T * scale).masked_fill(hidden, float("-inf")).softmax(-1)
-            scores = weights * (d @ v.T - (d * o).sum(-1, keepdim=True)) * scale
-            grads[0][group] = (scores @ k).transpose(0, 1)
-            grads[1][row, at] = (scores.mT @ q).sum(0)
-            grads[2][row, at] = (weights.mT @ d).sum(0)
-    return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
-
-
-def _rows(borders: torch.Tensor) -> Iterator[slice]:
-    ends = borders.tolist()
-    return (slice(start, end) for start, end in itertools.pairwise(ends))
-
-
-def _row(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float | None,
-    window_size: list[int] | None,
-) -> torch.Tensor:
-    """Return the causal attention of one row; all tensors are (length, heads, head_dim)."""
-    mask = None
-    if window_size is not None and 0 <= window_size[0] < len(query) - 1:
-        mask = _visible(len(query), window_size)
-    q, k, v = (each.transpose(0, 1)[None] for each in (query, key, value))
-    return scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )[0].transpose(0, 1)
-
-
-def _visible(length: int, window_size: list[int] | None) -> torch.Tensor:
-    """Return which keys a query of a row sees: a (length, length) table of booleans."""
-    before = -1 if window_size is None else window_size[0]
-    seen = torch.ones(length, length, dtype=torch.bool).tril()
-    return seen if before < 0 else seen.triu(-before)

@@ -182,12 +182,7 @@ def _files(folder: Path) -> set[str]:
 def check_digest(folder: Path, entry: Entry) -> None:
     """Raise ManifestError if a file of a published folder has changed."""
     if sha256_of(folder / entry.name) != entry.sha256:
-        raise changed(folder, entry)
-
-
-def changed(folder: Path, entry: Entry) -> ManifestError:
-    """Return the error for a file of a published folder that has another digest."""
-    return ManifestError(f"{folder.name}/{entry.name} has changed since it was published")
+        raise ManifestError(f"{folder.name}/{entry.name} has changed since it was published")
 
 
 def valid(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest | None:

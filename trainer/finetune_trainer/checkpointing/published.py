@@ -19,8 +19,6 @@ ORIGINS_FACT = "origins"
 ESTIMATE_FACT = "estimate"
 TEMPLATE_FACT = "templateDigest"
 """Facts in the dataset's manifest."""
-BASE_BLAKE3_FACT = "baseBlake3"
-"""Fact in the adapter's manifest: BLAKE3 (hex) of each file of the base."""
 TEXT_MODEL_FACT = "textModel"
 """Fact in the adapter's manifest if the base is multimodal: its text model, which was trained alone
 (``tensor_names.extraction``). Without it, the names in the adapter are those of the whole base."""

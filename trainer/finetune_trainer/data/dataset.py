@@ -111,7 +111,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
 def _passes(job: JobConfig, rows: RowTokenizer, training: Flags) -> Integers:
     """Return for each row how often an epoch contains it: the weight of its dataset."""
     passes = training.astype(np.int64)
-    for position, each in enumerate(job.datasets or ()):
+    for position, each in enumerate(job.rows_of_training.values()):
         own = training & (rows.origin == position)
         whole = math.floor(each.weight)
         rest = rows.contents.drawn(own, each.weight - whole, job.training.seed)
@@ -123,17 +123,17 @@ def _passes(job: JobConfig, rows: RowTokenizer, training: Flags) -> Integers:
 def _rows_of_each(
     job: JobConfig, rows: RowTokenizer, passes: Integers, held_out: Flags
 ) -> list[DatasetRows] | None:
-    """Return the numbers of rows of each of several datasets; None for one dataset."""
-    if job.datasets is None:
-        return None
-    return [
+    """Return the numbers of rows of each dataset with a name; None if there is none."""
+    found = [
         DatasetRows(
             name=each.name,
             rows=int(passes[rows.origin == position].sum()),
             validation_rows=int(held_out[rows.origin == position].sum()),
         )
-        for position, each in enumerate(job.datasets)
+        for position, each in enumerate(job.rows_of_training.values())
+        if each.name
     ]
+    return found or None
 
 
 def _counted(evaluation: RowTokenizer, training: RowTokenizer) -> EvaluationData:

@@ -51,7 +51,7 @@ class RowTokenizer:
         self.rows_read = 0
         self._job = job
         self._draw = EVALUATION_SEED if kind == "evaluation.dataset" else job.training.seed
-        self._several = kind != "evaluation.dataset" and job.datasets is not None
+        self._several = kind not in ("dataset", "evaluation.dataset")
         self._origin = array("b")
         self.sample = Sample()
         self._recipe = job.training

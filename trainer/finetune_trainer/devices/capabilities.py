@@ -26,7 +26,8 @@ class Device:
 
 def check(recipe: Training, device: Device) -> None:
     """Raise InvalidSpec if this device cannot compute the recipe."""
-    _check(recipe, device.name, ampere=device.capability >= AMPERE or not device.cuda)
+    ampere = device.capability >= AMPERE
+    _check(recipe, device.name, bfloat16=ampere or not device.cuda, flash=ampere)
 
 
 def require_capability(name: str, capability: tuple[int, int]) -> None:
@@ -65,19 +66,18 @@ def check_ahead(recipe: Training, card: Card | None) -> None:
     if card is not None:
         require_capability(card.name, card.capability)
     name = "the card" if card is None else card.name
-    _check(recipe, name, ampere=card is None or card.is_ampere)
+    ampere = card is None or card.is_ampere
+    _check(recipe, name, bfloat16=ampere, flash=ampere)
 
 
-def _check(recipe: Training, name: str, *, ampere: bool) -> None:
+def _check(recipe: Training, name: str, *, bfloat16: bool, flash: bool) -> None:
     advanced = recipe.advanced
-    if ampere:
-        return
-    if advanced.quantization.compute_dtype == "bfloat16":
+    if advanced.quantization.compute_dtype == "bfloat16" and not bfloat16:
         raise InvalidSpec(
             f"{name} does not support bfloat16: set training.advanced.quantization.computeDtype to "
             "float16, or use spec.placement to select an Ampere or later card"
         )
-    if advanced.attn_implementation == "flash_attention_2":
+    if advanced.attn_implementation == "flash_attention_2" and not flash:
         raise InvalidSpec(
             f"training.advanced.attnImplementation is flash_attention_2, which {name} does not "
             "support: set attnImplementation to auto or sdpa, or use spec.placement to select an "

@@ -182,11 +182,3 @@ def training(shape: Shape, recipe: Training, formula: BackendFormula, step: Step
     sizes = {name: int(size) for name, size in parts.items()}
     sizes["overhead"] = CONTEXT + int(sum(sizes.values()) * (FRAGMENTATION - 1))
     return Memory(**sizes)
-
-
-def full_head(shape: Shape, recipe: Training, step: Step) -> int:
-    """Return the bytes of a loss over all logits at once, as in most libraries before 2026.
-
-    These are logits in 16 bits and float32, log-softmax, and both gradients.
-    """
-    return 16 * shape.vocabulary * step.tokens

@@ -23,7 +23,7 @@ from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
 from finetune_trainer.devices import cpu_bfloat16
 from finetune_trainer.devices import device as devices
-from finetune_trainer.evaluation import long_row, prefix_tree
+from finetune_trainer.evaluation import long_row
 from finetune_trainer.evaluation.activation_peak import ActivationPeak
 from finetune_trainer.evaluation.layerwise_model import (
     BaseKind,
@@ -32,7 +32,6 @@ from finetune_trainer.evaluation.layerwise_model import (
     merge_adapter,
     set_adapter_enabled,
 )
-from finetune_trainer.evaluation.prefix_tree import Tree
 from finetune_trainer.quantization.quant_state import DequantizedBase
 from finetune_trainer.volume_layout import Layout
 
@@ -125,9 +124,10 @@ def models(*, evaluated: bool) -> list[Model]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """Trees of similar size, and the hidden states of each model."""
+    """Rows of similar length, and the hidden states of each model."""
 
-    trees: Sequence[Tree]
+    numbers: Sequence[int]
+    """Numbers of the rows."""
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]]
     """Arguments of each layer other than the hidden states."""
     states: dict[Model, torch.Tensor]
@@ -172,11 +172,7 @@ class Scorer:
         found: dict[Model, list[list[float]]] = {model: [[] for _ in rows] for model in requested}
         with torch.no_grad():
             self._replace_forwards(self._record_inputs)
-            trees = prefix_tree.of_rows(needed, self._layerwise.model.config)
-            batches = [
-                self._batch([trees[number] for number in numbers], requested)
-                for numbers in in_batches([tree.ids for tree in trees])
-            ]
+            batches = [self._batch(needed, each, requested) for each in in_batches(needed)]
             for at in range(len(self._forwards)):
                 self._run_layer(at, requested, batches)
             self._replace_forwards(self._return_final_states)
@@ -187,34 +183,34 @@ class Scorer:
                     # All rows at once: every product with the head reads all of it from memory.
                     places = [
                         (at, row, to)
-                        for at, tree in enumerate(batch.trees)
-                        for row in tree.paths
+                        for at, row in enumerate(batch.numbers)
                         for to in positions[row]
                     ]
-                    before = (
-                        [at for at, _, _ in places],
-                        [batch.trees[at].paths[row][to - 1] for at, row, to in places],
-                    )
+                    before = ([at for at, _, _ in places], [to - 1 for _, _, to in places])
                     targets = [rows[row][to] for _, row, to in places]
                     scored = self._head(batch.states[model][before], targets)
                     for (_, row, _), score in zip(places, scored, strict=True):
                         found[model][row].append(score)
         return found
 
-    def _batch(self, trees: Sequence[Tree], requested: Sequence[Model]) -> _Batch:
-        arguments = prefix_tree.decoder_arguments(trees, self._layerwise.device)
+    def _batch(
+        self, rows: Sequence[Sequence[int]], numbers: Sequence[int], requested: Sequence[Model]
+    ) -> _Batch:
+        # Padded on the right: no token attends to those after it, so none attends to padding.
+        tokens = [torch.tensor(rows[number]) for number in numbers]
+        ids = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(self._layerwise.device)
         begun = {}
         for tuned in (False, True):
             self._inputs = []
             self._layerwise.use_saved_modules(on=tuned)
-            self._layerwise.decoder(**arguments)
+            self._layerwise.decoder(input_ids=ids)
             begun[tuned] = self._first_states
         states = {model: begun[model.tuned].to(model.dtype) for model in requested}
-        lengths = torch.tensor([len(tree.ids) for tree in trees])
+        lengths = torch.tensor([len(each) for each in tokens])
         real = torch.arange(int(lengths.max())) < lengths[:, None]
         real = real.to(self._layerwise.device)
         self.activations.observe(begun[True], real)
-        return _Batch(trees=trees, inputs=self._inputs, states=states, real=real)
+        return _Batch(numbers=numbers, inputs=self._inputs, states=states, real=real)
 
     def _run_layer(self, at: int, requested: Sequence[Model], batches: Sequence[_Batch]) -> None:
         layer = self._layerwise.layers[at]

@@ -1,8 +1,9 @@
 """Keep freed memory in the process instead of returning it to the kernel.
 
 By default glibc returns freed blocks of a few MiB at once, and the kernel zeroes every page again
-on the next use: a matrix product took 2.5 ns per element instead of 0.5 ns. Also, each thread has
-its own arena, which keeps the memory that thread used last.
+on the next use. Also, each thread has its own arena, which keeps the memory that thread used last.
+Without this, a merge with base ``original`` takes 27 % more processor time (two cores, 0.4 GB: 1.75
+instead of 1.38 s, medians of three), half a minute for 30 GB; with ``dequantized``, 2 %.
 """
 
 import ctypes

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.dataset import Dataset, FormatRecord, path_of
+from finetune_api.v1alpha1.dataset import Dataset, FormatRecord
 from finetune_api.v1alpha1.rows import AUTO, Columns, Mapping, Rows
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.data.dataset_files import Fetched
@@ -26,19 +26,10 @@ def determine(
 
     Raises DatasetInvalid for an unknown format, InvalidSpec for one that the spec does not allow.
     """
-    records: list[FormatRecord] = []
-    changes: dict[str, Any] = {}
-    if job.datasets is None:
-        changes["dataset"], found = _follow("dataset", job.dataset, fetched)
-        records.append(found)
-    else:
-        changes["datasets"] = []
-        for each in job.datasets:
-            followed, found = _follow(path_of(each), each, fetched)
-            changes["datasets"].append(followed)
-            records.append(found)
-        changes["dataset"] = changes["datasets"][0]
-        _require_rendered_alike(changes["dataset"], records)
+    training = [_follow(*each, fetched) for each in job.rows_of_training.items()]
+    datasets, records = [rows for rows, _ in training], [found for _, found in training]
+    _require_rendered_alike(datasets[0], records)
+    changes: dict[str, Any] = {"dataset": datasets[0], "datasets": datasets}
     texts = {found.format == "text" for found in records}
     if job.evaluation_dataset is not None:
         changes["evaluation_dataset"], found = _follow(

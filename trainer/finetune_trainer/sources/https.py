@@ -7,8 +7,8 @@ without TLS, redirects included.
 import hashlib
 import re
 import ssl
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin
 
@@ -17,20 +17,11 @@ import httpx
 from finetune_api.v1alpha1.sources import LIST_OF_SUMS, Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.sources import egress
-from finetune_trainer.sources.repository import (
-    OnBytes,
-    RemoteFile,
-    Repository,
-    brief,
-    missing,
-    raise_denied,
-    readable_answers,
-    reporting_bytes,
-)
+from finetune_trainer.sources.remote import RemoteStore
+from finetune_trainer.sources.repository import RemoteFile, Repository, brief, missing
 from finetune_trainer.sources.transfer import (
     CONTENT_RANGE,
     BrokenTransfer,
-    fetch,
     is_retryable,
     streamed,
 )
@@ -40,15 +31,14 @@ TIMEOUT = httpx.Timeout(60.0, connect=30.0)
 _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?:\./)?(?P<name>[^/\0].*)")
 
 
-class Https:
+class Https(RemoteStore):
     """Reads one URL, whose file must have the SHA-256 ``sha256``."""
 
     def __init__(
         self, *, kind: Kind, url: str, sha256: str, token: str | None, ca_file: Path | None
     ) -> None:
         """``ca_file`` has certificates to trust in addition to those of the system."""
-        self.name = url
-        self._kind: Kind = kind
+        super().__init__(kind=kind, name=url, remediation=f"correct {kind}.source")
         self._sha256 = sha256
         self._token = token
         self._ca_file = ca_file
@@ -56,39 +46,13 @@ class Https:
     def pin(self) -> Repository:
         """Return the file, or the files of the list, with their sizes."""
         own = unquote(self.name.rsplit("/", 1)[-1])
-        with self._named(), self._client() as client:
+        with self._named(), self._session() as client:
             sums = self._list(client) if own == LIST_OF_SUMS else {own: self._sha256}
             files = {
                 name: RemoteFile(name=name, size=self._size(client, name), sha256=digest)
                 for name, digest in sums.items()
             }
-        return Repository(kind=self._kind, name=self.name, commit=self._sha256, files=files)
-
-    def local_path(self, name: str) -> Path | None:
-        """Return None: no file is local."""
-        return None
-
-    def download(
-        self,
-        repository: Repository,
-        names: Iterable[str],
-        into: Path,
-        *,
-        on_bytes: OnBytes = lambda count: None,
-    ) -> dict[str, str]:
-        """Download files into a folder; return their SHA-256 by name."""
-        digests = {}
-        with self._named(), self._client() as client, reporting_bytes(into, on_bytes):
-            for name in names:
-
-                @contextmanager
-                def read(offset: int, name: str = name) -> Iterator[tuple[int, Iterator[bytes]]]:
-                    with self._opened(client, name, offset) as answer:
-                        yield streamed(answer)
-
-                what = f"{self._kind} {self.name}"
-                digests[name] = fetch(repository.files[name], read, into, what=what)
-        return digests
+        return Repository(kind=self.kind, name=self.name, commit=self._sha256, files=files)
 
     def _list(self, client: httpx.Client) -> dict[str, str]:
         with client.stream("GET", self.name) as answer:
@@ -104,8 +68,8 @@ class Https:
         digest = hashlib.sha256(text).hexdigest()
         if digest != self._sha256:
             raise InvalidSpec(
-                f"{self.name} has the SHA-256 {digest}, but {self._kind}.sha256 is {self._sha256}: "
-                f"if the file was changed on purpose, set {self._kind}.sha256 to the new digest"
+                f"{self.name} has the SHA-256 {digest}, but {self.kind}.sha256 is {self._sha256}: "
+                f"if the file was changed on purpose, set {self.kind}.sha256 to the new digest"
             )
         sums = {}
         for line in text.decode(errors="replace").splitlines():
@@ -121,7 +85,8 @@ class Https:
 
     def _size(self, client: httpx.Client, name: str) -> int:
         """Return the size of a file. Requests its first byte, since some servers refuse HEAD."""
-        with self._opened(client, name, 0, last=0) as answer:
+        with self._requested(client, name, "bytes=0-0") as answer:
+            self._check(answer, self._address(name))
             if answer.status_code == 416:
                 return 0
             found = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
@@ -135,33 +100,34 @@ class Https:
 
     @contextmanager
     def _opened(
-        self, client: httpx.Client, name: str, offset: int, *, last: int | None = None
-    ) -> Iterator[httpx.Response]:
-        whole = not offset and last is None
-        headers = {} if whole else {"Range": f"bytes={offset}-{'' if last is None else last}"}
+        self, session: httpx.Client, repository: Repository, name: str, offset: int
+    ) -> Iterator[tuple[int, Iterator[bytes]]]:
         try:
-            with client.stream("GET", self._address(name), headers=headers) as answer:
-                if last is None and is_retryable(answer.status_code):
+            with self._requested(session, name, f"bytes={offset}-" if offset else None) as answer:
+                if is_retryable(answer.status_code):
                     raise BrokenTransfer(f"the server returned HTTP {answer.status_code}")
                 self._check(answer, self._address(name))
-                yield answer
+                yield streamed(answer)
         except httpx.TransportError as error:
-            if last is None:
-                self._refuse_certificate(error)
-                raise BrokenTransfer(brief(error)) from error
-            raise
+            raise self._untrusted(error, self.name) or BrokenTransfer(brief(error)) from error
+
+    def _requested(
+        self, client: httpx.Client, name: str, part: str | None
+    ) -> AbstractContextManager[httpx.Response]:
+        headers = {} if part is None else {"Range": part}
+        return client.stream("GET", self._address(name), headers=headers)
 
     def _address(self, name: str) -> str:
         return urljoin(self.name, quote(name))
 
-    def _client(self) -> httpx.Client:
+    def _session(self) -> httpx.Client:
         context = ssl.create_default_context()
         if self._ca_file is not None:
             try:
                 context.load_verify_locations(self._ca_file)
             except (OSError, ssl.SSLError) as error:
                 raise InvalidSpec(
-                    f"{self._kind}.caConfigMapRef contains no PEM certificates ({error}): correct "
+                    f"{self.kind}.caConfigMapRef contains no PEM certificates ({error}): correct "
                     "the ConfigMap"
                 ) from error
         # Without compression: a decompressed answer would have another size and digest.
@@ -182,15 +148,15 @@ class Https:
         if request.url.scheme != "https":
             where = request.url.copy_with(query=None)
             raise InvalidSpec(
-                f"{self._kind} {self.name} is redirected to {where}, but only https:// is "
-                f"allowed: correct {self._kind}.source"
+                f"{self.what} is redirected to {where}, but only https:// is "
+                f"allowed: correct {self.kind}.source"
             )
 
     def _check(self, answer: httpx.Response, address: str) -> None:
         """Raise the error that an unsuccessful answer means for the job."""
-        status, what = answer.status_code, f"{self._kind} {address}"
+        status, what = answer.status_code, f"{self.kind} {address}"
         if status in (401, 403):
-            secret = f"{self._kind}.tokenSecretRef"
+            secret = f"{self.kind}.tokenSecretRef"
             remediation = (
                 f"the token in {secret} is invalid or lacks read access: replace it"
                 if self._token
@@ -198,36 +164,20 @@ class Https:
             )
             raise AccessDenied(f"the server denies access to {what} (HTTP {status}): {remediation}")
         if status in (404, 410):
-            raise missing(self._kind)(
-                f"{what} does not exist (HTTP {status}): correct {self._kind}.source"
+            raise missing(self.kind)(
+                f"{what} does not exist (HTTP {status}): correct {self.kind}.source"
             )
         empty = status == 416 and answer.headers.get("Content-Range") == "bytes */0"
         if status not in (200, 206) and not empty:
             error = f"the server returned HTTP {status} for {what}"
             if not is_retryable(status) and status != 416:
-                raise InvalidSpec(f"{error}: correct {self._kind}.source")
+                raise InvalidSpec(f"{error}: correct {self.kind}.source")
             raise Transient(f"{error}: the next attempt retries the download")
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        what = f"{self._kind} {self.name}"
-        try:
-            with readable_answers(what, f"correct {self._kind}.source"):
-                yield
-        except TrainerError as error:
-            raise_denied(error, what)
-            raise
-        except httpx.HTTPError as error:
-            self._refuse_certificate(error)
-            raise Transient(
-                f"{what} is unreachable ({brief(error)}): the next attempt retries the download. "
-                "If the error persists, check the URL and the network policy"
-            ) from error
-
-    def _refuse_certificate(self, error: BaseException) -> None:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise InvalidSpec(
-                f"the certificate of {self.name} is not trusted ({brief(error)}): set "
-                f"{self._kind}.caConfigMapRef to a ConfigMap with its certificate authority, or "
-                "let an administrator set the chart value caCertificates"
-            ) from error
+    def _meaning(self, error: Exception) -> TrainerError | None:
+        if not isinstance(error, httpx.HTTPError):
+            return None
+        return self._untrusted(error, self.name) or Transient(
+            f"{self.what} is unreachable ({brief(error)}): the next attempt retries the download. "
+            "If the error persists, check the URL and the network policy"
+        )

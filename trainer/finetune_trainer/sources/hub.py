@@ -3,8 +3,9 @@
 ``HF_ENDPOINT`` selects a mirror or an air-gapped hub. A repository is read with the token given for
 it, or with none; the client's cached token is never used.
 
-``hf_hub_download`` of the client is not used: after a kill it does not resume the partial file of
-the earlier process, which then stays on the volume (huggingface_hub issue 4196).
+``snapshot_download`` of the client is not used: version 1.33 accepted a file with a damaged byte,
+and after an interruption at 20 of 30 MB, the next process began at 0. For a killed process, the
+partial file stays on the volume (huggingface_hub issue 4196).
 
 Files are requested with plain HTTPS, never with the Xet protocol, so that proxies, CA certificates
 and the check of connections apply to each byte.
@@ -14,8 +15,8 @@ have the same attributes in both, and the client exports the base class of their
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -43,24 +44,15 @@ from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.sources import egress, trust
-from finetune_trainer.sources.repository import (
-    OnBytes,
-    RemoteFile,
-    Repository,
-    brief,
-    missing,
-    raise_denied,
-    readable_answers,
-    repo_type,
-    reporting_bytes,
-)
-from finetune_trainer.sources.transfer import BrokenTransfer, fetch, is_retryable, streamed
+from finetune_trainer.sources.remote import RemoteStore
+from finetune_trainer.sources.repository import RemoteFile, Repository, brief, missing, repo_type
+from finetune_trainer.sources.transfer import BrokenTransfer, is_retryable, streamed
 
 TIMEOUT_SECONDS = 30.0
 _COMMIT = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
-class Hub:
+class Hub(RemoteStore):
     """Reads one repository. ``token`` is None for a public one."""
 
     def __init__(
@@ -72,8 +64,12 @@ class Hub:
         one session for them, so the process trusts them from now on. Raise InvalidSpec if it has
         none.
         """
-        self.kind: Kind = kind
-        self.name = source.removeprefix("hf://")
+        super().__init__(
+            kind=kind,
+            name=source.removeprefix("hf://"),
+            remediation="choose another repository, or let an administrator check the chart's "
+            "hub.endpoint",
+        )
         self.revision = revision
         self._token: str | Literal[False] = token or False
         if ca_file is not None:
@@ -83,7 +79,7 @@ class Hub:
 
     def pin(self) -> Repository:
         """Return the repository at the commit to which the revision resolves now."""
-        with self._named():
+        with self._named(), self._session():
             info = HfApi().repo_info(
                 self.name,
                 repo_type=repo_type(self.kind),
@@ -94,13 +90,12 @@ class Hub:
             )
         if not info.sha:
             raise Transient(
-                f"the hub returned no commit for {self._what()}: the next attempt asks the hub "
-                "again"
+                f"the hub returned no commit for {self.what}: the next attempt asks the hub again"
             )
         if not _COMMIT.fullmatch(str(info.sha)):
             # Names of folders contain the commit.
             raise InvalidSpec(
-                f"the hub returned an invalid commit for {self._what()} "
+                f"the hub returned an invalid commit for {self.what} "
                 f"({printable(str(info.sha)[:64])}): choose another repository, or let an "
                 "administrator check the chart's hub.endpoint"
             )
@@ -114,34 +109,17 @@ class Hub:
         }
         return Repository(kind=self.kind, name=self.name, commit=info.sha, files=files)
 
-    def download(
-        self,
-        repository: Repository,
-        names: Iterable[str],
-        into: Path,
-        *,
-        on_bytes: OnBytes = lambda count: None,
-    ) -> dict[str, str]:
-        """Download files into a folder; return their SHA-256 by name.
-
-        A partial download in the same folder is resumed. ``on_bytes`` gets the bytes below the
-        folder about once a second.
-        """
-        digests = {}
-        with self._named(), reporting_bytes(into, on_bytes):
-            for name in names:
-
-                @contextmanager
-                def read(offset: int, name: str = name) -> Iterator[tuple[int, Iterator[bytes]]]:
-                    with self._opened(repository.commit, name, offset) as answer:
-                        yield streamed(answer)
-
-                digests[name] = fetch(repository.files[name], read, into, what=self._what())
-        return digests
+    def _session(self) -> AbstractContextManager[None]:
+        _announce_requests()
+        return nullcontext()
 
     @contextmanager
-    def _opened(self, commit: str, name: str, offset: int) -> Iterator[Any]:
-        url = hf_hub_url(self.name, name, repo_type=repo_type(self.kind), revision=commit)
+    def _opened(
+        self, session: None, repository: Repository, name: str, offset: int
+    ) -> Iterator[tuple[int, Iterator[bytes]]]:
+        url = hf_hub_url(
+            self.name, name, repo_type=repo_type(self.kind), revision=repository.commit
+        )
         # Without compression: a decompressed answer would have another size and digest.
         headers = {**build_hf_headers(token=self._token), "Accept-Encoding": "identity"}
         if offset:
@@ -156,56 +134,30 @@ class Hub:
                 retry_on_status_codes=(408, 429),
             ) as answer:
                 hf_raise_for_status(answer)
-                yield answer
+                yield streamed(answer)
         except HfHubHTTPError as error:
             if reason := _retryable(error.response, url):
                 raise BrokenTransfer(reason) from error
             raise
         except HTTPError as error:
-            self._refuse_certificate(error)
-            raise BrokenTransfer(brief(error)) from error
+            raise self._untrusted(error, f"the hub {constants.ENDPOINT}") or BrokenTransfer(
+                brief(error)
+            ) from error
 
-    def _what(self) -> str:
-        return f"{self.kind} {self.name}"
-
-    def local_path(self, name: str) -> Path | None:
-        """Return None: no file is local."""
-        return None
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Translate errors of the hub into errors of the job."""
-        _announce_requests()
-        remediation = (
-            "choose another repository, or let an administrator check the chart's hub.endpoint"
-        )
-        try:
-            with readable_answers(self._what(), remediation):
-                yield
-        except TrainerError as error:
-            raise_denied(error, self._what())
-            raise
-        except HfHubHTTPError as error:
-            raise self._meaning(error) from error
-        except (OfflineModeIsEnabled, HTTPError, ConnectionError, TimeoutError) as error:
-            self._refuse_certificate(error)
-            raise Transient(
-                f"the hub is unreachable for {self._what()} ({brief(error)}): the next attempt "
+    def _meaning(self, error: Exception) -> TrainerError | None:
+        if isinstance(error, HfHubHTTPError):
+            return self._refusal(error)
+        if isinstance(error, (OfflineModeIsEnabled, HTTPError, ConnectionError, TimeoutError)):
+            return self._untrusted(error, f"the hub {constants.ENDPOINT}") or Transient(
+                f"the hub is unreachable for {self.what} ({brief(error)}): the next attempt "
                 "retries the download. If the error persists, check the network policy and the "
                 "chart's hub.endpoint"
-            ) from error
+            )
+        return None
 
-    def _refuse_certificate(self, error: BaseException) -> None:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise InvalidSpec(
-                f"the certificate of the hub {constants.ENDPOINT} is not trusted ({brief(error)}): "
-                f"let an administrator set the chart value caCertificates, or set "
-                f"{self.kind}.caConfigMapRef to a ConfigMap with its certificate authority"
-            ) from error
-
-    def _meaning(self, error: HfHubHTTPError) -> TrainerError:
+    def _refusal(self, error: HfHubHTTPError) -> TrainerError:
         """Return the error that a hub error means. The hub answers 401 for a missing repository."""
-        what, secret = self._what(), f"{self.kind}.tokenSecretRef"
+        what, secret = self.what, f"{self.kind}.tokenSecretRef"
         if isinstance(error, GatedRepoError):
             remediation = (
                 f"the account of the token in {secret} has no access. Accept the conditions on the "

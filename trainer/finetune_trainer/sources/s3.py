@@ -6,8 +6,8 @@ ETag), and every read requires the ETag of that list, so that two states are nev
 
 import os
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -17,19 +17,16 @@ from typing import Any
 from finetune_api.v1alpha1.sources import Kind, prefix_of
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.sources import credentials, egress, trust
+from finetune_trainer.sources.remote import RemoteStore
 from finetune_trainer.sources.repository import (
-    OnBytes,
     RemoteFile,
     Repository,
     brief,
     denial,
     digest_of,
     missing,
-    raise_denied,
-    readable_answers,
-    reporting_bytes,
 )
-from finetune_trainer.sources.transfer import BrokenTransfer, fetch
+from finetune_trainer.sources.transfer import BrokenTransfer
 from finetune_trainer.volume.volume_errors import is_full_volume
 
 BLOCK = 16 << 20
@@ -51,7 +48,7 @@ class _Object:
     size: int
 
 
-class S3:
+class S3(RemoteStore):
     """Reads one object or prefix. Credentials come from variables prefixed with the kind."""
 
     def __init__(
@@ -67,8 +64,7 @@ class S3:
 
         Raise AccessDenied if a credential cannot be used.
         """
-        self.name = source
-        self._kind: Kind = kind
+        super().__init__(kind=kind, name=source, remediation=f"check {kind}.s3.endpoint")
         self._path = source.removeprefix("s3://").rstrip("/")
         self._endpoint = endpoint
         self._ca_file = ca_file
@@ -84,49 +80,29 @@ class S3:
             found = self._files().find(self._path, detail=True)
         self._objects = dict(_objects(self._path, found))
         if not self._objects:
-            raise missing(self._kind)(
-                f"{self._kind} {self.name} contains no object: correct {self._kind}.source"
-            )
+            raise missing(self.kind)(f"{self.what} contains no object: correct {self.kind}.source")
         lines = (f"{each.etag} {each.size}  {name}" for name, each in self._objects.items())
         files = {
             name: RemoteFile(name=name, size=each.size, sha256=None)
             for name, each in self._objects.items()
         }
-        return Repository(kind=self._kind, name=self.name, commit=digest_of(lines), files=files)
+        return Repository(kind=self.kind, name=self.name, commit=digest_of(lines), files=files)
 
-    def local_path(self, name: str) -> Path | None:
-        """Return None: no file is local."""
-        return None
+    def _session(self) -> AbstractContextManager[Any]:
+        return nullcontext(self._files())
 
-    def download(
-        self,
-        repository: Repository,
-        names: Iterable[str],
-        into: Path,
-        *,
-        on_bytes: OnBytes = lambda count: None,
-    ) -> dict[str, str]:
-        """Download objects into a folder; return their SHA-256 by name."""
-        digests = {}
-        with self._named(), reporting_bytes(into, on_bytes):
-            files = self._files()
-            for name in names:
-
-                @contextmanager
-                def read(offset: int, name: str = name) -> Iterator[tuple[int, Iterator[bytes]]]:
-                    with self._reading(name):
-                        file = files.open(
-                            self._objects[name].key, "rb", block_size=BLOCK, cache_type="none"
-                        )
-                    with file:
-                        if file.details["ETag"] != self._objects[name].etag:
-                            raise self._changed(name)
-                        file.seek(offset)
-                        yield offset, self._chunks(file, name)
-
-                what = f"{self._kind} {self.name}"
-                digests[name] = fetch(repository.files[name], read, into, what=what)
-        return digests
+    @contextmanager
+    def _opened(
+        self, session: Any, repository: Repository, name: str, offset: int
+    ) -> Iterator[tuple[int, Iterator[bytes]]]:
+        listed = self._objects[name]
+        with self._reading(name):
+            file = session.open(listed.key, "rb", block_size=BLOCK, cache_type="none")
+        with file:
+            if file.details["ETag"] != listed.etag:
+                raise self._changed(name)
+            file.seek(offset)
+            yield offset, self._chunks(file, name)
 
     def _chunks(self, file: Any, name: str) -> Iterator[bytes]:
         while True:
@@ -162,7 +138,7 @@ class S3:
 
     def _changed(self, name: str) -> Transient:
         return Transient(
-            f"{name} of {self._kind} {self.name} changed while it was read: the next attempt "
+            f"{name} of {self.kind} {self.name} changed while it was read: the next attempt "
             "starts with the new version"
         )
 
@@ -175,10 +151,10 @@ class S3:
 
         if self._endpoint is not None:
             egress.announce(self._endpoint, chosen_by_job=True)
-        region = self._environment.get(f"{prefix_of(self._kind)}_AWS_REGION") or "us-east-1"
+        region = self._environment.get(f"{prefix_of(self.kind)}_AWS_REGION") or "us-east-1"
         client: dict[str, Any] = {"region_name": region}
         if self._ca_file is not None:
-            field = f"{self._kind}.caConfigMapRef"
+            field = f"{self.kind}.caConfigMapRef"
             certificates = trust.read(self._ca_file, field=field)
             client["verify"] = str(trust.bundle(certificates, field=field))
         elif trust.VARIABLE in os.environ:
@@ -202,60 +178,54 @@ class S3:
 
     def _credential(self, name: str) -> str | None:
         return credentials.read(
-            f"{prefix_of(self._kind)}_{name}",
+            f"{prefix_of(self.kind)}_{name}",
             what=name,
-            field=f"{self._kind}.s3.secretRef",
+            field=f"{self.kind}.s3.secretRef",
             environment=self._environment,
         )
 
     def _has_identity(self) -> bool:
         return any(self._environment.get(name) for name in IDENTITIES)
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Translate errors of the store into errors of the job."""
+    def _meaning(self, error: Exception) -> TrainerError | None:
         import botocore.exceptions
 
-        what, whose = f"{self._kind} {self.name}", self._kind
-        try:
-            with readable_answers(what, f"check {whose}.s3.endpoint"):
-                yield
-        except TrainerError as error:
-            raise_denied(error, what)
-            raise
-        except (PermissionError, botocore.exceptions.NoCredentialsError) as error:
-            remediation = (
-                f"check that the key in {whose}.s3.secretRef is correct and has permission to list "
-                "and read the objects"
-                if self._key
-                else "check that the cloud role of the ServiceAccount in access.serviceAccountName "
-                "has permission to list and read the objects"
-                if self._has_identity()
-                else f"set {whose}.s3.secretRef, or set access.serviceAccountName to a "
-                "ServiceAccount with a cloud identity"
+        if isinstance(error, PermissionError | botocore.exceptions.NoCredentialsError):
+            return self._no_access(error)
+        if isinstance(error, FileNotFoundError):
+            return missing(self.kind)(
+                f"{self.what} does not exist: correct {self.kind}.source, or "
+                f"{self.kind}.s3.endpoint"
             )
-            raise AccessDenied(
-                f"the store denies access to {what} ({_refusal(error)}): {remediation}"
-            ) from error
-        except FileNotFoundError as error:
-            raise missing(self._kind)(
-                f"{what} does not exist: correct {whose}.source, or {whose}.s3.endpoint"
-            ) from error
-        except (botocore.exceptions.SSLError, ssl.SSLError) as error:
-            raise InvalidSpec(
+        if isinstance(error, botocore.exceptions.SSLError | ssl.SSLError):
+            return InvalidSpec(
                 f"the certificate of {self._endpoint or 'the store'} is not trusted "
-                f"({brief(error)}): set {whose}.caConfigMapRef to a ConfigMap with its certificate "
-                "authority, or let an administrator set the chart value caCertificates"
-            ) from error
-        except (botocore.exceptions.BotoCoreError, OSError) as error:
-            if is_full_volume(error):
-                raise
-            raise_denied(error, what)
-            raise Transient(
-                f"the store is unreachable for {what} ({brief(error)}): the next attempt retries "
-                f"the download. If the error persists, check {whose}.s3.endpoint and the network "
-                "policy"
-            ) from error
+                f"({brief(error)}): set {self.kind}.caConfigMapRef to a ConfigMap with its "
+                "certificate authority, or let an administrator set the chart value caCertificates"
+            )
+        unreachable = isinstance(error, botocore.exceptions.BotoCoreError | OSError)
+        if not unreachable or is_full_volume(error):
+            return None
+        return Transient(
+            f"the store is unreachable for {self.what} ({brief(error)}): the next attempt retries "
+            f"the download. If the error persists, check {self.kind}.s3.endpoint and the network "
+            "policy"
+        )
+
+    def _no_access(self, error: Exception) -> AccessDenied:
+        remediation = (
+            f"check that the key in {self.kind}.s3.secretRef is correct and has permission to list "
+            "and read the objects"
+            if self._key
+            else "check that the cloud role of the ServiceAccount in access.serviceAccountName "
+            "has permission to list and read the objects"
+            if self._has_identity()
+            else f"set {self.kind}.s3.secretRef, or set access.serviceAccountName to a "
+            "ServiceAccount with a cloud identity"
+        )
+        return AccessDenied(
+            f"the store denies access to {self.what} ({_refusal(error)}): {remediation}"
+        )
 
 
 def _one_server_session() -> type:

@@ -3,17 +3,15 @@
 The weights are hashed in the background, while the training loads and uses them: both share one
 read from disk, and the GPU does not wait. Nothing is published before this has ended: a base that
 changed after the ``prepare`` stage must leave neither a checkpoint nor an adapter.
-
-The same read yields the BLAKE3 digests with which the ``merge`` stage checks the base.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.stage_request import TrainStageRequest
-from finetune_trainer.checkpointing import fast_digest, published
-from finetune_trainer.checkpointing.manifest import Manifest, ManifestError, changed
+from finetune_trainer.checkpointing import published
+from finetune_trainer.checkpointing.manifest import Manifest, ManifestError, check_digest
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.runtime import daemon_thread
 from finetune_trainer.volume_layout import Layout
@@ -37,16 +35,13 @@ def prepared(
         raise ResumeRefused(f"{problem}{_REMEDY}") from problem
 
 
-def start(layout: Layout, base: Manifest) -> Callable[[], Mapping[str, str]]:
-    """Start the check; return a function that waits for it.
-
-    It returns the BLAKE3 digests of the base's files, and raises ResumeRefused if the check fails.
-    """
+def start(layout: Layout, base: Manifest) -> Callable[[], None]:
+    """Start the check; return a function that waits for it and raises ResumeRefused if it fails."""
     return daemon_thread.start(_check, layout, base).result
 
 
 @contextmanager
-def required(check: Callable[[], object]) -> Iterator[None]:
+def required(check: Callable[[], None]) -> Iterator[None]:
     """Wait for the check at the end of a block, and if the block fails: the base may be the cause.
 
     A stop, which is not an Exception, does not wait.
@@ -59,15 +54,10 @@ def required(check: Callable[[], object]) -> Iterator[None]:
     check()
 
 
-def _check(layout: Layout, base: Manifest) -> Mapping[str, str]:
-    digests = {}
+def _check(layout: Layout, base: Manifest) -> None:
     try:
         # The small files first: a changed configuration is found before the model is loaded.
         for entry in sorted(base.files, key=lambda entry: entry.size):
-            sha256, blake3 = fast_digest.sha256_and_blake3(layout.base / entry.name)
-            if sha256 != entry.sha256:
-                raise changed(layout.base, entry)
-            digests[entry.name] = blake3
+            check_digest(layout.base, entry)
     except (ManifestError, OSError) as problem:
         raise ResumeRefused(f"{problem}{_REMEDY}") from problem
-    return digests

@@ -28,14 +28,13 @@ from finetune_trainer.volume_layout import Layout
 class CompletedTraining:
     """A training whose steps are done, with its adapter still in the scratch folder.
 
-    base, data: manifests of the prepared folders. base_blake3: digests of the base's files. loss:
-    of the last logged step. gpu_seconds, warnings: of all attempts; warnings are sentences.
+    base, data: manifests of the prepared folders. loss: of the last logged step. gpu_seconds,
+    warnings: of all attempts; warnings are sentences.
     """
 
     job: JobConfig
     layout: Layout
     base: manifest.Manifest
-    base_blake3: Mapping[str, str]
     data: manifest.Manifest
     max_steps: int
     memory: MemorySettings
@@ -99,7 +98,6 @@ def _facts(finished: CompletedTraining) -> dict[str, Any]:
         **({published.TEXT_MODEL_FACT: extracted} if extracted else {}),
         "source": finished.base.facts["source"],
         "baseCommit": finished.base.facts["baseCommit"],
-        published.BASE_BLAKE3_FACT: dict(finished.base_blake3),
         "datasetDigest": finished.data.digest,
         "globalStep": trained.step,
         "maxSteps": finished.max_steps,

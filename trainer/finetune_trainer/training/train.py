@@ -99,7 +99,7 @@ class _Run:
         usage: GpuUsage,
         prepared: tuple[manifest.Manifest, manifest.Manifest],
         budget: float | None,
-        require_base: Callable[[], Mapping[str, str]],
+        require_base: Callable[[], None],
     ) -> None:
         self.job, self.layout, self.progress, self.stop = job, layout, progress, stop
         self.usage, self.budget, self.require_base = usage, budget, require_base
@@ -129,7 +129,6 @@ class _Run:
             job=self.job,
             layout=self.layout,
             base=self.base,
-            base_blake3=self.require_base(),
             data=self.data,
             max_steps=self.max_steps,
             memory=self.memory,

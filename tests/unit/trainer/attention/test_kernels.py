@@ -40,9 +40,8 @@ def _without_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ("auto", A10G, False, ALL, "varlen"),
         ("auto", A10G, True, CAPPED, "sdpa"),
         ("auto", T4, True, ALL, "sdpa"),
-        ("auto", CPU, True, ALL, "varlen"),
+        ("auto", CPU, True, ALL, "sdpa"),
         ("auto", CPU, False, ALL, "sdpa"),
-        ("auto", CPU, True, CAPPED, "sdpa"),
         ("auto", A10G, True, SDPA_ONLY, "sdpa"),
         ("auto", A10G, False, EAGER_ONLY, "eager"),
         ("auto", CPU, False, EAGER_ONLY, "eager"),
@@ -50,7 +49,6 @@ def _without_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ("auto", A10G, True, SDPA_PACKS, "sdpa"),
         ("auto", A10G, True, VARLEN_PACKS, "varlen"),
         ("flash_attention_2", A10G, False, ALL, "varlen"),
-        ("flash_attention_2", CPU, False, ALL, "varlen"),
         ("sdpa", A10G, True, ALL, "sdpa"),
         ("eager", A10G, True, ALL, "eager"),
     ],
@@ -68,7 +66,7 @@ def test_kernel_without_the_package_flash_attn(
         (A10G, "bfloat16", "flash_attention_2"),
         (A10G, "float32", "sdpa"),
         (T4, "float16", "sdpa"),
-        (CPU, "bfloat16", "varlen"),
+        (CPU, "bfloat16", "sdpa"),
     ],
 )
 def test_package_is_preferred_where_it_runs(
@@ -82,7 +80,7 @@ def test_package_is_preferred_where_it_runs(
         chosen = kernels.choose(
             recipe(compute=compute), packed=True, capability=capability, support=support
         )
-        assert chosen == (expected if capability or not support.capped else "sdpa")
+        assert chosen == expected
     chosen = kernels.choose(
         recipe(compute=compute), packed=False, capability=capability, support=SDPA_ONLY
     )
@@ -97,6 +95,7 @@ def test_package_is_preferred_where_it_runs(
         ("auto", A10G, VARLEN_PACKS, True),
         # The kernel of this card would let the rows see each other.
         ("auto", T4, VARLEN_PACKS, False),
+        ("auto", CPU, VARLEN_PACKS, False),
         ("sdpa", A10G, VARLEN_PACKS, False),
         ("auto", T4, SDPA_PACKS, True),
         ("flash_attention_2", A10G, SDPA_PACKS, True),

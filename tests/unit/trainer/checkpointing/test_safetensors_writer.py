@@ -9,7 +9,6 @@ from finetune_trainer.checkpointing import safetensors_writer
 from finetune_trainer.checkpointing.safetensors_writer import (
     Shard,
     ShardProgress,
-    reserve,
     write_shard,
 )
 
@@ -47,16 +46,6 @@ def test_large_shard_is_synced_while_it_is_written(
         for _ in range(5):
             writer.write(bytes(SIZE))
     assert synced == [8 + 2 * SIZE, 8 + 4 * SIZE]
-
-
-def test_file_is_preallocated(tmp_path: Path) -> None:
-    with (tmp_path / "a").open("wb") as file:
-        reserve(file.fileno(), 1 << 20)
-        found = os.fstat(file.fileno())
-    assert found.st_size == 0
-    if found.st_blocks == 0:
-        pytest.skip("the file system reserves nothing")
-    assert found.st_blocks * 512 >= 1 << 20
 
 
 @pytest.mark.parametrize("size", [SHARD.size - 1, SHARD.size + 1])

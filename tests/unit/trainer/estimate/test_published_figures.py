@@ -38,10 +38,18 @@ def casting_layer(shape: Shape, recipe: Training, step: Step) -> Layer:
     return Layer(kept=kept * step.tokens, backward=2 * shape.largest_linear)
 
 
+def full_head(shape: Shape, recipe: Training, step: Step) -> int:
+    """Return the bytes of a loss over all logits at once, as in most libraries before 2026.
+
+    These are logits in 16 bits and float32, log-softmax, and both gradients.
+    """
+    return 16 * shape.vocabulary * step.tokens
+
+
 WITH_KBIT = BackendFormula(
     name="transformers with kbit preparation",
     layer=casting_layer,
-    head=memory.full_head,
+    head=full_head,
     offloads=False,
     masks=False,
     embedding_bytes=4,

@@ -109,7 +109,7 @@ def _train(
     quant_state.require_quantization(model, recipe)
     recorded = quant_state.record_quantization(model)
     model = factory.adapt(request, model)
-    kernel = _kernel(request, factory, model, device)
+    kernel = _kernel(request, factory, model)
     _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
     log(f"trainable parameters: {trainable / 1e6:.2f} M; quantized layers: {len(recorded.digests)}")
@@ -140,15 +140,13 @@ def _train(
     )
 
 
-def _kernel(request: TrainRequest, factory: ModelFactory, model: Any, device: Device) -> str:
+def _kernel(request: TrainRequest, factory: ModelFactory, model: Any) -> str:
     """Return a description of the attention kernel in use.
 
     Raise InvalidSpec if the recipe sets another kernel.
     """
     kernel = factory.attention(request, model)
-    described = kernel
-    if kernel == VARLEN:
-        described = f"{FLASH} (PyTorch)" if device.cuda else f"{VARLEN} (CPU)"
+    described = f"{FLASH} (PyTorch)" if kernel == VARLEN else kernel
     log(f"attention kernel: {described}")
     advanced = request.recipe.advanced
     same = (FLASH, VARLEN) if kernel == VARLEN else (kernel,)

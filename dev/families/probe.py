@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from families import row_attention
 from finetune_trainer.attention import packed_attention
 from finetune_trainer.attention.kernels import EAGER, SDPA, VARLEN
 
@@ -47,6 +48,7 @@ def measure(build: Build, *, vocabulary: int) -> Measured:
     vocabulary: the rows contain tokens from 3 on, below this number.
     """
     packed_attention.register()
+    row_attention.install()
     rows = _rows(vocabulary)
     reference = build(EAGER)
     randomize(reference)
