@@ -163,7 +163,7 @@ def search() -> int:
     suites.begin()
     searches = [functools.partial(_search, suite) for suite in SEARCHED]
     phases.side_by_side(_histories, *searches, lanes=_cores())
-    return _report()
+    return suites.summary()
 
 
 def _histories() -> None:
@@ -192,7 +192,7 @@ def variants() -> int:
         suites.pytest("e2e-variants", ["tests/e2e"], background=False, **variables)
     else:
         suites.failed_outside("e2e-variants", build.error)
-    return _report()
+    return suites.summary()
 
 
 def bench() -> int:
