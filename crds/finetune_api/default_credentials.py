@@ -76,18 +76,18 @@ def without_foreign_credentials(values: Values, written: Sequence[Values], lower
         for completed, each in zip(listed, written, strict=False)
     ]
 
-    trusted = not any(each.is_on_hub and each.has_own_certificates for each in sources)
-    sources = [each.without_foreign(trusted=trusted) for each in sources]
+    trusted = not any(source.is_on_hub and source.has_own_certificates for source in sources)
+    sources = [source.without_foreign(trusted=trusted) for source in sources]
     for path, source in zip(paths, sources, strict=False):
         values = with_value(values, path, source.completed)
     if listed:
-        values = {**values, "datasets": [each.completed for each in sources[len(paths) :]]}
+        values = {**values, "datasets": [source.completed for source in sources[len(paths) :]]}
 
     configured = [_place(value_at(lower, path) or {}) for path in WITH_SOURCE]
     buckets = [place for place in configured if _is_bucket(place)]
-    users = [each for each in sources if each.uses_account]
+    users = [source for source in sources if source.uses_account]
     if has(written[0], *ACCOUNT) or all(
-        trusted and each.is_at(buckets) and not each.has_own_certificates for each in users
+        trusted and user.is_at(buckets) and not user.has_own_certificates for user in users
     ):
         return values
     return without(values, ACCOUNT)

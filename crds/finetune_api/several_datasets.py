@@ -59,12 +59,14 @@ def combined(specs: Sequence[Values]) -> Values:
 
 def _entries(written: Mapping[str, Any]) -> list[Values]:
     """Return the entries of ``datasets``; none if ``dataset`` is set or the list is invalid."""
-    found = written.get("datasets")
-    if not isinstance(found, list) or "dataset" in written:
+    datasets = written.get("datasets")
+    if not isinstance(datasets, list) or "dataset" in written:
         return []
-    if not all(isinstance(each, Mapping) and isinstance(each.get("name"), str) for each in found):
+    if not all(
+        isinstance(each, Mapping) and isinstance(each.get("name"), str) for each in datasets
+    ):
         return []
-    return [without_nulls(each) for each in found]
+    return [without_nulls(dataset) for dataset in datasets]
 
 
 def _with_dataset(written: Values, dataset: Values) -> Values:

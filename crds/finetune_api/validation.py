@@ -73,22 +73,22 @@ def is_job(document: Mapping[str, Any]) -> bool:
 
 def findings(manifest: Mapping[str, Any]) -> list[Finding]:
     """Return the errors of a FineTuneJob; an empty list for a valid one."""
-    found = [*_head(manifest)]
+    errors = [*_head(manifest)]
     spec = manifest.get("spec")
     if spec is None:
-        return [*found, Finding(field="spec", message=MESSAGES["missing"])]
+        return [*errors, Finding(field="spec", message=MESSAGES["missing"])]
     if not isinstance(spec, Mapping):
-        return [*found, Finding(field="spec", message=MESSAGES["model_type"], value=_shown(spec))]
+        return [*errors, Finding(field="spec", message=MESSAGES["model_type"], value=_shown(spec))]
     written = without_nulls(spec)
     types = [*_types(written)]
     rules = [*_rules(FineTuneJobSpec, written, (), [tuple(each["loc"]) for each in types])]
-    found += [_finding(each) for each in types] + rules
+    errors += [_finding(error) for error in types] + rules
     if not types and not rules:
         try:
             resolve(written, builtin_defaults())
         except InvalidSpec as error:
-            found.append(Finding(field="spec", message=str(error)))
-    return found
+            errors.append(Finding(field="spec", message=str(error)))
+    return errors
 
 
 def _head(manifest: Mapping[str, Any]) -> Iterator[Finding]:

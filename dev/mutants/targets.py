@@ -46,6 +46,7 @@ AREAS = (
         packages=(
             "finetune_operator.controller.apply",
             "finetune_operator.leader_election",
+            "finetune_operator.rate_limit",
             "finetune_operator.snapshot.expected",
             "finetune_operator.snapshot.reflector",
             "finetune_operator.snapshot.store",
@@ -56,6 +57,7 @@ AREAS = (
             "tests/unit/operator/snapshot",
             "tests/unit/operator/kube",
             "tests/unit/operator/test_leader_election.py",
+            "tests/unit/operator/test_rate_limit.py",
             "tests/unit/operator/workqueue",
         ),
     ),

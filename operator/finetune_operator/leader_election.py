@@ -45,7 +45,7 @@ def boottime() -> float:
 
 @dataclass(kw_only=True)
 class LeaderElector:
-    """See the module."""
+    """This replica's part in the election."""
 
     kube: Kube
     namespace: str

@@ -27,13 +27,13 @@ from finetune_operator.metrics_server.access import (
     FORBIDDEN,
     INVALID_TOKEN,
     MOST_ANSWERS,
-    MOST_CLIENTS,
     NO_TOKEN,
     TOO_MANY,
     UNAVAILABLE,
     AccessControl,
     Answer,
 )
+from finetune_operator.rate_limit import MOST_KEYS
 
 pytestmark = pytest.mark.finding(13, "metrics of all tenants are readable by every pod")
 POD = "10.0.0.1"
@@ -181,10 +181,10 @@ async def test_flood_of_tokens_from_one_address_delays_no_other() -> None:
 async def test_memory_is_bounded_and_keeps_the_scraper() -> None:
     reviews = Reviews()
     assert await reviews.decide("prometheus") is ALLOWED
-    for number in range(2 * MOST_CLIENTS):
+    for number in range(2 * MOST_KEYS):
         await reviews.decide(f"forged-{number}", client=f"client-{number}")
     assert len(reviews.access._answers) == MOST_ANSWERS
-    assert len(reviews.access._clients) == MOST_CLIENTS
+    assert len(reviews.access._clients) == MOST_KEYS
     known = len(reviews.tokens)
     assert await reviews.decide("prometheus") is ALLOWED
     assert len(reviews.tokens) == known

@@ -37,9 +37,9 @@ _Line = Annotated[str, AfterValidator(printable)]
 def _lines(value: Any) -> Any:
     """Return a JSON value whose texts are single lines without control characters."""
     if isinstance(value, dict):
-        return {key: _lines(each) for key, each in value.items()}
+        return {key: _lines(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_lines(each) for each in value]
+        return [_lines(item) for item in value]
     return printable(value) if isinstance(value, str) else value
 
 
@@ -73,7 +73,7 @@ def _known(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifact
         try:
             return model.model_validate(values, extra="ignore", by_alias=True, by_name=False)
         except ValidationError as error:
-            unknown = {each["loc"][0] for each in error.errors()}
+            unknown = {problem["loc"][0] for problem in error.errors()}
             values = {name: value for name, value in values.items() if name not in unknown}
 
 
@@ -165,8 +165,8 @@ def _is_bounded(value: Any) -> bool:
 
 def _with_most_files(artifacts: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record in ``sources`` that names the most files; None if none names any."""
-    records = [each for each in artifacts.get("sources", ()) if each["files"]]
-    return max(records, key=lambda each: len(each["files"]), default=None)
+    records = [source for source in artifacts.get("sources", ()) if source["files"]]
+    return max(records, key=lambda source: len(source["files"]), default=None)
 
 
 def _json(values: dict[str, Any]) -> bytes:

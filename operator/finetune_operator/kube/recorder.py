@@ -1,7 +1,7 @@
 """Event recorder: writes ``events.k8s.io/v1`` events, which ``kubectl describe`` shows.
 
 The name of an event is derived from its object and its text, so a repeated event increments the
-count of the same object, whichever process writes it. ``event_limit`` limits the number of events.
+count of the same object, whichever process writes it. The limits are those of Kubernetes' recorder.
 Plans contain events only for changes of the status, so a reconcile without changes records none. An
 event that cannot be written is logged and dropped: it must not block the job.
 """
@@ -17,13 +17,18 @@ import finetune_api
 from finetune_api.safety.printable import printable
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, OperatorError
-from finetune_operator.kube.event_limit import EventLimit
 from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects.digest import sha256
+from finetune_operator.rate_limit import RateLimit
 from finetune_operator.types import Event, Object
 
 _MAX_NOTE_BYTES = 1024
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion")
+BURST = 25
+REFILL_SECONDS = 300.0
+"""A job gets this many events at once, then one in so many seconds. A tenant who edits a job
+without end causes a reconcile each second, and each may have another message: in an hour, the
+lifetime of events in etcd, 3,600 Event objects of 1.2 kB without the limit, and 37 with it."""
 
 logger = logging.getLogger("finetune_operator.recorder")
 
@@ -33,12 +38,12 @@ class Recorder:
 
     def __init__(self, kube: Kube, *, instance: str) -> None:
         self._kube, self._instance = kube, instance
-        self._limit = EventLimit(time.monotonic)
+        self._limit: RateLimit[str] = RateLimit(interval=REFILL_SECONDS, burst=BURST)
 
     async def record(self, regarding: Object, events: Iterable[Event], now: datetime) -> None:
         """Write the events about an object, all at once."""
         uid = regarding["metadata"]["uid"]
-        admitted = [event for event in events if self._limit.admit(uid)]
+        admitted = [event for event in events if self._limit.take(uid, time.monotonic())]
         await asyncio.gather(*(self._record(regarding, event, now) for event in admitted))
 
     async def _record(self, regarding: Object, event: Event, now: datetime) -> None:

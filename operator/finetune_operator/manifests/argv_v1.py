@@ -44,23 +44,23 @@ def words(request: StageRequest) -> list[str]:
 
 def of_prepare(request: PrepareStageRequest) -> list[str]:
     """Return the options of prepare about GPUs, pods and connections."""
-    found = [word for card in request.cards for word in ("--card", card)]
-    found += _option("--driver", request.driver)
-    found += _option("--compute-capability", request.compute_capability)
+    options = [word for card in request.cards for word in ("--card", card)]
+    options += _option("--driver", request.driver)
+    options += _option("--compute-capability", request.compute_capability)
     if serving := request.serving:
-        found += _option("--serving-share", serving.gpu_memory_utilization)
-        found += _option("--serving-length", serving.max_model_len)
-        found += _option("--serving-dtype", serving.dtype if serving.dtype != "auto" else None)
-    found += _option("--volume-size", request.volume_size)
-    found += _option("--train-memory", request.train_memory)
-    found += [] if request.merges else ["--no-merge"]
+        options += _option("--serving-share", serving.gpu_memory_utilization)
+        options += _option("--serving-length", serving.max_model_len)
+        options += _option("--serving-dtype", serving.dtype if serving.dtype != "auto" else None)
+    options += _option("--volume-size", request.volume_size)
+    options += _option("--train-memory", request.train_memory)
+    options += [] if request.merges else ["--no-merge"]
     if request.destinations is not None:
-        found += _option("--destinations", request.destinations.model_dump_json())
-    return found + _option("--ca-certificates", request.ca_certificates or None)
+        options += _option("--destinations", request.destinations.model_dump_json())
+    return options + _option("--ca-certificates", request.ca_certificates or None)
 
 
 def _images(request: TrainStageRequest | MergeStageRequest) -> list[str]:
-    return [word for each in request.images.items() for word in ("--image", "=".join(each))]
+    return [word for image in request.images.items() for word in ("--image", "=".join(image))]
 
 
 def _option(name: str, value: object) -> list[str]:

@@ -57,8 +57,8 @@ def destinations(config: Settings, *, cloud_identity: bool) -> Destinations:
     hub, proxy, egress = config.hub, config.proxy, config.egress
     namespaces = [*egress.namespaces, *_in_cluster(hub), *_in_cluster(proxy)]
     ports: dict[str, set[int]] = {}
-    for each in namespaces:
-        ports.setdefault(each.name, set()).update(each.ports)
+    for namespace in namespaces:
+        ports.setdefault(namespace.name, set()).update(namespace.ports)
     web = [_block(cidr, egress, egress.ports) for cidr in egress.cidrs]
     hub_blocks = _outside(hub, egress.hub_cidrs, egress)
     proxied = None

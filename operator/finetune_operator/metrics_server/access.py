@@ -17,15 +17,15 @@ from typing import Any
 
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError
+from finetune_operator.rate_limit import RateLimit
 
 PATH = "/metrics"
 ALLOWED_SECONDS = 60.0
 DENIED_SECONDS = 10.0
 """How long an answer is cached. A revoked permission is effective after the first one at most."""
 MOST_ANSWERS = 256
-MOST_CLIENTS = 1024
 BURST = 5
-REVIEWS_PER_SECOND = 1.0
+INTERVAL = 1.0
 """Rate limit of each client address, for tokens without a cached answer."""
 CONCURRENT_REVIEWS = 4
 REVIEW_SECONDS = 5.0
@@ -59,7 +59,7 @@ class AccessControl:
         self._review = review
         self._clock = clock
         self._answers: OrderedDict[bytes, tuple[Answer, float]] = OrderedDict()
-        self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._clients: RateLimit[str] = RateLimit(interval=INTERVAL, burst=BURST)
         self._slots = asyncio.Semaphore(CONCURRENT_REVIEWS)
 
     async def answer(self, authorization: str, client: str) -> Answer:
@@ -70,11 +70,12 @@ class AccessControl:
             return NO_TOKEN
         key = hashlib.sha256(token.encode(errors="replace")).digest()
         cached, expires = self._answers.get(key, (None, 0.0))
-        if cached is not None and self._clock() < expires:
+        now = self._clock()
+        if cached is not None and now < expires:
             return cached
         # The token of a scraper is reviewed again when its answer expires, however many other
         # tokens its node or proxy sends.
-        if cached is not ALLOWED and not self._take(client):
+        if cached is not ALLOWED and not self._clients.take(client, now):
             return TOO_MANY
         try:
             async with asyncio.timeout(REVIEW_SECONDS), self._slots:
@@ -86,18 +87,6 @@ class AccessControl:
         self._answers.move_to_end(key)
         self._shrink()
         return answer
-
-    def _take(self, client: str) -> bool:
-        """Take one review from the bucket of a client; report whether there was one."""
-        now = self._clock()
-        left, since = self._clients.get(client, (float(BURST), now))
-        left = min(BURST, left + (now - since) * REVIEWS_PER_SECOND)
-        granted = left >= 1
-        self._clients[client] = (left - granted, now)
-        self._clients.move_to_end(client)
-        while len(self._clients) > MOST_CLIENTS:
-            self._clients.popitem(last=False)
-        return granted
 
     def _shrink(self) -> None:
         """Forget the oldest answers, those of rejected tokens first."""

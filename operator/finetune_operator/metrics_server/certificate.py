@@ -43,15 +43,15 @@ async def reload(context: ssl.SSLContext, folder: Path) -> None:
     loaded = _version(folder)
     while True:
         await asyncio.sleep(RELOAD_SECONDS)
-        found = _version(folder)
-        if found == loaded:
+        present = _version(folder)
+        if present == loaded:
             continue
         try:
             _load(context, folder)
         except OSError as error:
             logger.warning("cannot load the renewed certificate in %s: %s", folder, error)
             continue
-        loaded = found
+        loaded = present
         logger.info("loaded the renewed certificate in %s", folder)
 
 
@@ -62,10 +62,10 @@ def _load(context: ssl.SSLContext, folder: Path) -> None:
 
 def _version(folder: Path) -> tuple[int, ...]:
     """Return the modification times of the files, 0 for a missing one."""
-    found = []
+    times = []
     for name in ("tls.crt", "tls.key"):
         try:
-            found.append(os.stat(folder / name).st_mtime_ns)
+            times.append(os.stat(folder / name).st_mtime_ns)
         except OSError:
-            found.append(0)
-    return tuple(found)
+            times.append(0)
+    return tuple(times)

@@ -73,8 +73,8 @@ def surplus(desired: Object, existing: Object) -> dict[str, Any]:
     A server-side apply leaves all fields that it does not name. Annotations of a pod template stay:
     ``kubectl rollout restart`` sets one.
     """
-    found = _surplus(desired["spec"], existing["spec"], path=("spec",))
-    return {"spec": found} if found else {}
+    changes = _surplus(desired["spec"], existing["spec"], path=("spec",))
+    return {"spec": changes} if changes else {}
 
 
 def _surplus(desired: Mapping[str, Any], existing: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -94,10 +94,10 @@ def _surplus(desired: Mapping[str, Any], existing: Mapping[str, Any], path: Path
     return changes
 
 
-def _content(each: Object) -> dict[str, Any]:
+def _content(body: Object) -> dict[str, Any]:
     return {
         key: value
-        for key, value in each.items()
+        for key, value in body.items()
         if key not in ("apiVersion", "kind", "metadata", "status")
     }
 
@@ -132,7 +132,7 @@ def _is_added(desired: Mapping[str, Any], key: str, value: Any, path: Path) -> b
     if key == "serviceAccount":
         # The deprecated name of the same field.
         return bool(value == desired.get("serviceAccountName"))
-    return any(value == each for each in ADDED.get(key, ()))
+    return any(value == added for added in ADDED.get(key, ()))
 
 
 def _is_empty(value: Any) -> bool:
@@ -146,13 +146,13 @@ def without_empty(value: Any) -> Any:
     """
     if isinstance(value, dict):
         kept = {}
-        for key, each in value.items():
+        for key, inner in value.items():
             # Most values are no groups, and a call takes longer than the check.
-            if isinstance(each, (dict, list, tuple)):
-                each = without_empty(each)
-            if each is not None and each != {}:
-                kept[key] = each
+            if isinstance(inner, (dict, list, tuple)):
+                inner = without_empty(inner)
+            if inner is not None and inner != {}:
+                kept[key] = inner
         return kept
     if isinstance(value, (list, tuple)):
-        return [without_empty(each) for each in value]
+        return [without_empty(item) for item in value]
     return value

@@ -143,13 +143,13 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         configmaps=configmaps,
         deployments=deployments,
         others=(*services, *policies, *budgets),
-        own_jobs={each.name: each for each in jobs if each.owned},
-        own_volumes={each.name: each for each in volumes if each.owned},
-        builds={each.build: each for each in deployments if each.owned and each.build},
-        own_configmaps={each.name: each for each in configmaps if each.owned},
-        own_policies={each.name: each.object for each in policies if each.owned},
-        service=_own(services, naming.service_name(name)),
-        budget=_own(budgets, naming.service_name(name)),
+        own_jobs=_own(jobs),
+        own_volumes=_own(volumes),
+        builds={child.build: child for child in _own(deployments).values() if child.build},
+        own_configmaps=_own(configmaps),
+        own_policies={name: child.object for name, child in _own(policies).items()},
+        service=_own(services).get(naming.service_name(name)),
+        budget=_own(budgets).get(naming.service_name(name)),
         events=snapshot.events,
         created=snapshot.created,
         progress=snapshot.progress,
@@ -160,7 +160,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
 
 
 def _children(job: Object, objects: Iterable[Object]) -> tuple[Child, ...]:
-    return tuple(_child(job, each) for each in objects)
+    return tuple(_child(job, child) for child in objects)
 
 
 def _child(job: Object, child: Object) -> Child:
@@ -183,14 +183,15 @@ def _child(job: Object, child: Object) -> Child:
     )
 
 
-def _own(children: Iterable[Child], name: str) -> Child | None:
-    return next((each for each in children if each.owned and each.name == name), None)
+def _own(children: Iterable[Child]) -> dict[str, Child]:
+    """Return the children that the job owns, by name."""
+    return {child.name: child for child in children if child.owned}
 
 
 def _by_controller(pods: Iterable[Object]) -> Mapping[str, tuple[Object, ...]]:
-    found: dict[str, tuple[Object, ...]] = {}
+    controlled: dict[str, tuple[Object, ...]] = {}
     for pod in sorted(pods, key=created):
         if (controller := naming.controller_of(pod)) is not None:
             uid = controller["uid"]
-            found[uid] = (*found.get(uid, ()), pod)
-    return found
+            controlled[uid] = (*controlled.get(uid, ()), pod)
+    return controlled

@@ -84,8 +84,8 @@ def owned_by(job: Object, child: Object) -> bool:
 
 def controlled_by(controller: Object, child: Object) -> bool:
     """Report whether an object controls another, as a Job controls its pods."""
-    found = controller_of(child)
-    return found is not None and bool(found["uid"] == controller["metadata"]["uid"])
+    owner = controller_of(child)
+    return owner is not None and bool(owner["uid"] == controller["metadata"]["uid"])
 
 
 def has_exact_owners(desired: Object, existing: Object) -> bool:

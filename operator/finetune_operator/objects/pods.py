@@ -75,7 +75,8 @@ def image_id(pod: Object, container: str) -> str | None:
 
     None if the container has not started, or if the value has no valid form.
     """
-    for each in pod.get("status", {}).get("containerStatuses", ()):
-        if each["name"] == container and _IMAGE_ID.fullmatch(found := str(each.get("imageID", ""))):
-            return found
+    for status in pod.get("status", {}).get("containerStatuses", ()):
+        image_id = str(status.get("imageID", ""))
+        if status["name"] == container and _IMAGE_ID.fullmatch(image_id):
+            return image_id
     return None

@@ -30,15 +30,15 @@ def only_lacks(message: str, resource: str) -> bool:
     True means: some nodes lack the resource and nothing else, and every other node is excluded by
     its labels or taints. False if any other reason appears, or the message has an unknown form.
     """
-    found = _MESSAGE.match(message)
-    if found is None:
+    parsed = _MESSAGE.match(message)
+    if parsed is None:
         return False
-    reasons = [_REASON.fullmatch(each) for each in _NEXT_REASON.split(found["reasons"])]
-    counts = {each["reason"]: int(each["count"]) for each in reasons if each is not None}
+    reasons = map(_REASON.fullmatch, _NEXT_REASON.split(parsed["reasons"]))
+    counts = {reason["reason"]: int(reason["count"]) for reason in reasons if reason is not None}
     lacking = f"Insufficient {resource}"
     return (
         # With more reasons than nodes, some node was rejected for several reasons.
-        sum(counts.values()) == int(found["nodes"])
+        sum(counts.values()) == int(parsed["nodes"])
         and lacking in counts
         and all(reason == lacking or _FIXED.fullmatch(reason) for reason in counts)
     )

@@ -23,8 +23,8 @@ def recorded(attempt: Attempt, of: Iterable[Object], container: str) -> Attempt:
     of: the attempt's own pods. Without such a pod, the attempt keeps the image that it has.
     """
     for pod in sorted(of, key=created, reverse=True):
-        if (found := pods.image_id(pod, container)) is not None:
-            return attempt.model_copy(update={"image_id": found})
+        if (image_id := pods.image_id(pod, container)) is not None:
+            return attempt.model_copy(update={"image_id": image_id})
     return attempt
 
 
@@ -54,22 +54,22 @@ def warnings(before: Ledger, after: Ledger, target: TargetRevision) -> tuple[str
     the trainer. The configuration of a revision is frozen, so all of them have the same name.
     """
     stages = after.revision(target.revision).stages
-    found = []
+    moved_tags = []
     for attempt in stages:
-        known = before.attempt(target.revision, attempt.stage, attempt.build)
-        earlier = known.image_id if known is not None else None
+        previous = before.attempt(target.revision, attempt.stage, attempt.build)
+        earlier = previous.image_id if previous is not None else None
         if attempt.image_id in (None, earlier):
             continue
         trainer = is_job_stage(attempt.stage)
-        others = [each.image_id for each in stages if trainer and is_job_stage(each.stage)]
-        different = [each for each in (earlier, *others) if each not in (None, attempt.image_id)]
+        others = [other.image_id for other in stages if trainer and is_job_stage(other.stage)]
+        different = [image for image in (earlier, *others) if image not in (None, attempt.image_id)]
         if different:
             component = "trainer" if trainer else "serving"
-            found.append(
+            moved_tags.append(
                 f"The {attempt.stage} stage runs the image {attempt.image_id}, but an earlier pod "
                 f"of the revision ran the image {different[0]}. The name "
                 f"{getattr(target.config.images, component)} now refers to another image. To use "
                 f"one image for a whole revision, set the chart value {component}.image.digest. "
                 "Then set spec.rerun to a new value to start a new revision."
             )
-    return tuple(found)
+    return tuple(moved_tags)

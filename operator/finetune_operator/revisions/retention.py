@@ -35,7 +35,11 @@ def prune(
     awaits_volume: whether the target waits until its terminating volume is gone.
     """
     held = {target.revision}
-    held |= {each.revision for each in snapshot.deployments if each.owned and each.revision}
+    held |= {
+        deployment.revision
+        for deployment in snapshot.deployments
+        if deployment.owned and deployment.revision
+    }
     if serving is not None and (revision := ledger.revision_of(serving)):
         held.add(revision)
     others = [name for name in ledger.names() if name not in held]
@@ -51,10 +55,16 @@ def prune(
 
     jobs = pruned(snapshot.jobs)
     living = (pod for pod in snapshot.pods if not pod.ended)
-    busy = {each.revision for each in (*jobs, *living)}
+    busy = {user.revision for user in (*jobs, *living)}
     volumes = pruned(snapshot.volumes)
-    mounted = {each.revision for each in volumes if each.revision in busy and not each.terminating}
-    rest = [each for each in (*volumes, *pruned(snapshot.configmaps)) if each.revision not in busy]
+    mounted = {
+        volume.revision for volume in volumes if volume.revision in busy and not volume.terminating
+    }
+    unused = [
+        child
+        for child in (*volumes, *pruned(snapshot.configmaps))
+        if child.revision not in busy and not child.terminating
+    ]
     given_up = _given_up(snapshot, {target.revision} if awaits_volume else set())
     needless = [
         *jobs,
@@ -67,11 +77,7 @@ def prune(
     deletions: tuple[Action, ...] = (
         # ``cancellation`` deletes the Jobs that have not finished.
         *(Delete(object=job.object) for job in needless if job.ended and not job.terminating),
-        *(
-            Delete(object=each.object, propagation="Background")
-            for each in rest
-            if not each.terminating
-        ),
+        *(Delete(object=child.object, propagation="Background") for child in unused),
     )
     return ledger.without(name for name in others if name not in retained | mounted), deletions
 
@@ -123,9 +129,13 @@ def _given_up(snapshot: IndexedSnapshot, awaited: Collection[str]) -> set[str | 
     the files until the user gives up the serving pods, or, if awaited, until nothing reads them.
     """
     serving = {
-        each.revision
-        for each in snapshot.deployments
-        if each.owned and not each.terminating and each.object["spec"].get("replicas")
+        deployment.revision
+        for deployment in snapshot.deployments
+        if deployment.owned
+        and not deployment.terminating
+        and deployment.object["spec"].get("replicas")
     }
-    terminating = {each.revision for each in snapshot.volumes if each.owned and each.terminating}
-    return {each for each in terminating if each in awaited or each not in serving}
+    terminating = {
+        volume.revision for volume in snapshot.volumes if volume.owned and volume.terminating
+    }
+    return {revision for revision in terminating if revision in awaited or revision not in serving}

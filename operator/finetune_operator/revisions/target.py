@@ -7,15 +7,11 @@ edit. ``auto`` and the format or training backend that it selects are equal, too
 builds are equal if their digests are; a name is only the beginning of a digest.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-
-from pydantic import ValidationError
 
 from finetune_api.base import Values
-from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, effective_defaults, resolve
+from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, resolve
 from finetune_api.layering import layered, without_nulls
 from finetune_api.several_datasets import single
 from finetune_api.v1alpha1.dataset import FormatRecord, NamedDataset
@@ -27,14 +23,16 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Images, Settings
 from finetune_operator.objects import status_view
 from finetune_operator.objects.stages import is_job_stage
-from finetune_operator.revisions.documents import LIVE, freeze, frozen_again, thawed
+from finetune_operator.revisions import configurations
+from finetune_operator.revisions.documents import freeze, frozen_again
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.resolved_specs import ResolvedSpecs
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Object
 
-MOST_CONFIGURATIONS = 256
-"""Configurations that are remembered: jobs that started at the same time have the same."""
+_resolved = ResolvedSpecs()
+"""Most reconciles resolve the same spec with the same defaults again, which takes pydantic longer
+than the rest of the plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +60,7 @@ class TargetRevision:
     @property
     def contract(self) -> int:
         """Version of the contract that the trainer image of the revision follows."""
-        return _parsed(self.frozen.operator)[1]
+        return configurations.contract(self.frozen)
 
 
 def resolve_target(job: Object, ledger: Ledger, config: Settings) -> TargetRevision:
@@ -74,17 +72,17 @@ def resolve_target(job: Object, ledger: Ledger, config: Settings) -> TargetRevis
     """
     resolved = _retained(job, ledger, config)
     if resolved is None:
-        resolved = _resolved.resolve(job["spec"], _effective(config))
+        resolved = _resolved.resolve(job["spec"], configurations.defaults(config))
     _require_own_names(resolved, ledger)
     frozen = ledger.frozen(resolved.revision)
     if frozen is not None:
-        settings = _settings(resolved.revision, frozen, config)
+        settings = configurations.thaw(resolved.revision, frozen, config)
         images = _corrected(settings.images, config.images, job, ledger.revision(resolved.revision))
         if images != settings.images:
             settings = settings.model_copy(update={"images": images})
             frozen = frozen_again(frozen, settings)
         return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
-    started = _started(config)
+    started = configurations.starting(config)
     return TargetRevision(resolved=resolved, config=started, frozen=freeze(job, resolved, started))
 
 
@@ -123,7 +121,7 @@ def resolve_retained(
     if frozen is None or build_digest is None:
         return None
     resolved = replace(target.resolved, digest=frozen.digest, build_digest=build_digest)
-    settings = _settings(revision, frozen, target.config)
+    settings = configurations.thaw(revision, frozen, target.config)
     return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
 
 
@@ -135,7 +133,7 @@ def _retained(job: Object, ledger: Ledger, config: Settings) -> Resolved | None:
         if frozen is None:
             continue
         try:
-            defaults = _settings(revision, frozen, config).defaults
+            defaults = configurations.thaw(revision, frozen, config).defaults
             resolved = _resolved.resolve(job["spec"], defaults)
             if resolved.digest != frozen.digest:
                 resolved = _with_equal_choices(job, defaults, resolved, ledger.revision(revision))
@@ -187,23 +185,23 @@ def _with_equal_formats(
     parts: dict[Kind, Rows] = {**spec.rows_of_training}
     if spec.evaluation.dataset is not None:
         parts["evaluation.dataset"] = spec.evaluation.dataset
-    for each in recorded:
-        rows = parts.get(each.dataset)
-        if rows is None or rows.format == each.requested:
+    for record in recorded:
+        rows = parts.get(record.dataset)
+        if rows is None or rows.format == record.requested:
             continue
-        if not {rows.format, each.requested} <= {AUTO, each.detected}:
+        if not {rows.format, record.requested} <= {AUTO, record.detected}:
             continue
         if isinstance(rows, NamedDataset) and rows.name:
-            entries = [
-                {**entry, "format": each.requested} if entry["name"] == rows.name else entry
-                for entry in written["datasets"]
+            datasets = [
+                {**dataset, "format": record.requested} if dataset["name"] == rows.name else dataset
+                for dataset in written["datasets"]
             ]
-            written = {**written, "datasets": entries}
+            written = {**written, "datasets": datasets}
             continue
-        found: Values = {"format": each.requested}
-        for step in reversed(each.dataset.split(".")):
-            found = {step: found}
-        written = layered(FineTuneJobSpec, written, found)
+        part: Values = {"format": record.requested}
+        for step in reversed(record.dataset.split(".")):
+            part = {step: part}
+        written = layered(FineTuneJobSpec, written, part)
     return written
 
 
@@ -230,7 +228,7 @@ def _unknown_field(
     If it is in the spec, the user can change it; an edit cannot change the frozen defaults.
     """
     try:
-        resolve(job["spec"], _effective(config))
+        resolve(job["spec"], configurations.defaults(config))
     except UnknownField:
         return InvalidSpec(
             f"{error}. Revision {revision} was started by a newer operator, which has this field. "
@@ -239,63 +237,3 @@ def _unknown_field(
     except InvalidSpec:
         pass
     return UnsupportedVersion(f"the frozen configuration of revision {revision}", str(error))
-
-
-# Most reconciles resolve the same spec with the same defaults again, which takes pydantic longer
-# than the rest of the plan.
-
-
-@lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _started(config: Settings) -> Settings:
-    """Return the configuration of a revision that starts now: its defaults are complete."""
-    return config.model_copy(update={"defaults": _effective(config)})
-
-
-@lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _with_live(text: str, present: Settings) -> Settings:
-    """Return a frozen configuration with the present values of the settings that are not frozen."""
-    return _parsed(text)[0].model_copy(update={name: getattr(present, name) for name in LIVE})
-
-
-@lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _parsed(text: str) -> tuple[Settings, int]:
-    settings, contract = thawed(text)
-    return settings.model_copy(update={"defaults": _shared(settings.defaults)}), contract
-
-
-def _settings(revision: str, frozen: FrozenConfiguration, present: Settings) -> Settings:
-    """Return the settings of a revision: the frozen ones, and the present values of the others.
-
-    Raises UnsupportedVersion if the frozen configuration cannot be read.
-    """
-    try:
-        # The revisions of all jobs that started with the same configuration have the same text.
-        return _with_live(frozen.operator, present)
-    except ValueError as error:
-        cause = str(error)
-        if isinstance(error, ValidationError):
-            finding = error.errors()[0]
-            cause = f"{'.'.join(str(step) for step in finding['loc'])}: {finding['msg']}"
-        raise UnsupportedVersion(
-            f"the frozen configuration of revision {revision}", cause
-        ) from error
-
-
-_resolved = ResolvedSpecs()
-
-
-@lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _effective(config: Settings) -> Values:
-    """Return the present defaults, complete."""
-    return _shared(effective_defaults(config.defaults))
-
-
-def _shared(defaults: Values) -> Values:
-    """Return the same object for equal defaults: a revision usually has the present ones."""
-    return _defaults(json.dumps(defaults))
-
-
-@lru_cache(maxsize=MOST_CONFIGURATIONS)
-def _defaults(text: str) -> Values:
-    values: Values = json.loads(text)
-    return values

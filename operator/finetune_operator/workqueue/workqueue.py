@@ -6,8 +6,8 @@
   other namespaces pass them.
 * ``add`` cancels a delay, but not that of the rate limit, and not one that the server requested.
 
-``fair_queue`` has the order of the queued keys. ``delayed_keys`` queues keys later, and ``limits``
-says how much later. Only ``get`` awaits, so every other method is atomic.
+``fair_queue`` has the order of the queued keys. ``delayed_keys`` queues keys later; ``backoff`` and
+``rate_limit`` say how much later. Only ``get`` awaits, so every other method is atomic.
 """
 
 import asyncio
@@ -18,10 +18,11 @@ from contextlib import asynccontextmanager
 from typing import Generic
 
 from finetune_operator import delays
+from finetune_operator.rate_limit import RateLimit
 from finetune_operator.telemetry import metrics
+from finetune_operator.workqueue.backoff import Backoff
 from finetune_operator.workqueue.delayed_keys import CallLater, DelayedKeys, on_event_loop
 from finetune_operator.workqueue.fair_queue import FairQueue, K, Priority
-from finetune_operator.workqueue.limits import Backoff, RateLimit
 
 
 class WorkQueue(Generic[K]):
@@ -43,7 +44,7 @@ class WorkQueue(Generic[K]):
         self._ready: FairQueue[K] = FairQueue()
         self._delayed: DelayedKeys[K] = DelayedKeys(self.add, call_later)
         self._backoff: Backoff[K] = Backoff(base, cap)
-        self._rate: RateLimit[K] = RateLimit(interval, burst)
+        self._rate: RateLimit[K] = RateLimit(interval=interval, burst=burst)
         self._not_before: dict[K, float] = {}
         """Until when the server requested to wait, for keys that are not queued since then."""
         self._active: dict[K, float] = {}
@@ -105,7 +106,7 @@ class WorkQueue(Generic[K]):
         key, since = queued
         now = self._active[key] = self._clock()
         self._active_in[key[0]] += 1
-        self._rate.record(key, now)
+        self._rate.count(key, now)
         metrics.QUEUE_SECONDS.labels(*self._labels).observe(now - since)
         return key
 

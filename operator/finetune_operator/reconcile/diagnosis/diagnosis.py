@@ -134,8 +134,8 @@ def waiting_since(
             for container in newest.get("status", {}).get("containerStatuses", ())
             if "terminated" in container.get("state", {})
         ]
-    end, known = max(ends, default=""), max(created, last_pod or "")
-    return end if end > known else _first_refused(job, events, since=known)
+    end, newest_created = max(ends, default=""), max(created, last_pod or "")
+    return end if end > newest_created else _first_refused(job, events, since=newest_created)
 
 
 def _first_refused(job: Object, events: Iterable[Object], *, since: str) -> str:
@@ -158,7 +158,7 @@ def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
     """
     name, queue = job["metadata"]["name"], naming.label(job, naming.QUEUE)
     queue_name = f"queue {queue}" if queue else "its queue"
-    note = events_of.note((each for each in events if each.get("type") != "Normal"), job)
+    note = events_of.note((event for event in events if event.get("type") != "Normal"), job)
     quoted = f": {sentence(note)}" if note else "."
     if has_run:
         return Blocker(
@@ -258,12 +258,12 @@ def _unmounted(pod: Object, evidence: Evidence) -> Blocker | None:
 
 def _missing(pod: Object, message: str) -> Blocker | None:
     """Return which object a kubelet message misses: a Secret, a ConfigMap, or a key of one."""
-    found = _MISSING.search(message)
-    if found is None:
+    missing = _MISSING.search(message)
+    if missing is None:
         return None
     namespace = pod["metadata"].get("namespace", "")
-    name, key = found["object"] or found["owner"], found["key"] or found["path"]
-    secret = "secret" in (found["kind"] or found["of"] or found["volume"] or "").lower()
+    name, key = missing["object"] or missing["owner"], missing["key"] or missing["path"]
+    secret = "secret" in (missing["kind"] or missing["of"] or missing["volume"] or "").lower()
     kind = "Secret" if secret else "ConfigMap"
     subject = f"{kind} {name}" if name else f"A {kind} of the job"
     if key:

@@ -164,19 +164,19 @@ def _attempt(
     A build that was in service before and has been taken down since must become ready again.
     """
     key, build = target.resolved.serve_key, target.build
-    known = ledger.serving(build)
-    if known is not None:
+    latest = ledger.serving(build)
+    if latest is not None:
         stays = build == serving or build in snapshot.builds
-        if stays if known.outcome == "Completed" else known.retry_key == key:
-            return known
+        if stays if latest.outcome == "Completed" else latest.retry_key == key:
+            return latest
     return Attempt(
         stage=SERVE.name,
         build=build,
         build_digest=target.resolved.build_digest,
-        attempt=known.attempt + 1 if known else 1,
+        attempt=latest.attempt + 1 if latest else 1,
         outcome="Starting",
         retry_key=key,
-        image_id=known.image_id if known else None,
+        image_id=latest.image_id if latest else None,
         base=evaluation_gate.base_of(target),
     )
 

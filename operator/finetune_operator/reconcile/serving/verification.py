@@ -8,18 +8,18 @@ from finetune_operator.objects.index import IndexedSnapshot
 
 def verification_status(snapshot: IndexedSnapshot, build: str | None) -> dict[str, Any]:
     """Return the verification result of the serving build; without a new one, the previous one."""
-    found = snapshot.verification
-    if found is None or found.build != build:
+    result = snapshot.verification
+    if result is None or result.build != build:
         before = dict(snapshot.previous.verification)
         return before if before.get("build") == build else {}
     return VerificationStatus(
-        pod=found.pod,
-        build=found.build,
-        outcome=found.outcome,
-        distance=_significant(found.distance),
-        tolerance=_significant(found.tolerance),
-        smallest_fault=_significant(found.smallest_fault),
-        seconds=_significant(found.seconds),
+        pod=result.pod,
+        build=result.build,
+        outcome=result.outcome,
+        distance=_significant(result.distance),
+        tolerance=_significant(result.tolerance),
+        smallest_fault=_significant(result.smallest_fault),
+        seconds=_significant(result.seconds),
     ).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 

@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, job
 
 from finetune_operator.kube.errors import OperatorError, Terminal
-from finetune_operator.kube.event_limit import (
-    BURST,
-    REFILL_SECONDS,
-    REMEMBERED_OBJECTS,
-    EventLimit,
-)
-from finetune_operator.kube.recorder import Recorder, event_name, render
+from finetune_operator.kube.recorder import BURST, Recorder, event_name, render
 from finetune_operator.types import Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,26 +56,6 @@ async def test_a_repeated_event_of_any_process_is_counted() -> None:
     assert series == {"count": 3, "lastObservedTime": "2026-01-01T00:10:00.000000Z"}
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_an_object_gets_a_burst_of_events_and_then_one_per_interval() -> None:
-    clock = Clock()
-    limit = EventLimit(clock)
-    assert [limit.admit("uid") for _ in range(BURST + 3)] == [True] * BURST + [False] * 3
-    assert limit.admit("another")
-    for _ in range(3):
-        clock.now += REFILL_SECONDS
-        assert limit.admit("uid")
-        assert not limit.admit("uid")
-    clock.now += 2 * BURST * REFILL_SECONDS
-    assert [limit.admit("uid") for _ in range(BURST + 1)] == [True] * BURST + [False]
-
-
 async def test_the_recorder_drops_the_events_above_the_limit() -> None:
     memory, snapshot = kube()
     events = [
@@ -92,16 +66,6 @@ async def test_the_recorder_drops_the_events_above_the_limit() -> None:
     for event in events:
         await recorder.record(snapshot, [event], NOW)
     assert names(memory) == [event_name(snapshot, event) for event in events[:BURST]]
-
-
-def test_only_the_latest_objects_are_remembered() -> None:
-    limit = EventLimit(Clock())
-    for _ in range(BURST):
-        limit.admit("first")
-    assert not limit.admit("first")
-    for number in range(REMEMBERED_OBJECTS):
-        limit.admit(f"uid-{number}")
-    assert limit.admit("first")
 
 
 async def test_a_rejected_event_does_not_block_the_next() -> None:
