@@ -17,7 +17,8 @@
     ├── DoesNotFit           82     training or serving is estimated too large for the GPU
     ├── NotMergeable         84     base and adapter give no usable merged model
     ├── BudgetExceeded       85     runPolicy.maxGpuSeconds is used up
-    └── UnsupportedGpu       86     this image cannot use the GPU or its driver
+    ├── UnsupportedGpu       86     this image cannot use the GPU or its driver
+    └── PublishFailed        87     at least one target does not accept the model
     Stopped                 143     SIGTERM; a BaseException, so that no handler swallows it
 
 Any other exception is an InternalError with exit code 1. A message names the field or file, the
@@ -145,6 +146,13 @@ class BudgetExceeded(TrainerError):
 
     code = ExitCode.BUDGET_EXCEEDED
     reason = Reason.BUDGET_EXCEEDED
+
+
+class PublishFailed(TrainerError):
+    """At least one target does not accept the model, and a retry cannot help."""
+
+    code = ExitCode.PUBLISH_FAILED
+    reason = Reason.PUBLISH_FAILED
 
 
 class Stopped(BaseException):
