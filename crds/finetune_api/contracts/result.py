@@ -168,10 +168,10 @@ class Result(StatusModel):
                 values["warnings"].pop()
             elif len(values["message"]) > 200:
                 values["message"] = values["message"][: len(values["message"]) * 3 // 4] + "…"
-            elif target := _with_longest_error(values["artifacts"]):
-                target["error"]["message"] = target["error"]["message"][:-_CUT] + "…"
             elif target := _with_reference(values["artifacts"]):
                 del target["reference"]
+            elif target := _with_longest_error(values["artifacts"]):
+                target["error"]["message"] = target["error"]["message"][:-_CUT] + "…"
             elif optional := [name for name in OPTIONAL if name in values["artifacts"]]:
                 values["artifacts"].pop(optional[0])
             else:
