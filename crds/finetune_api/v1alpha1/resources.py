@@ -84,6 +84,12 @@ class Resources(ApiModel):
         ResourceRequirements(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"}),
         edit=Edit.RETRY,
     )
+    publish: ResourceRequirements = field(
+        "Resources of the publish pod. This pod uploads the model and runs on a CPU. If this field "
+        "is set, the default requests and limits do not apply.",
+        ResourceRequirements(requests={"cpu": "500m", "memory": "512Mi"}, limits={"memory": "1Gi"}),
+        edit=Edit.RETRY,
+    )
     serve: ResourceRequirements = field(
         "Resources of each serving pod, in addition to its GPU. If this field is set, "
         "the default requests and limits do not apply.",
