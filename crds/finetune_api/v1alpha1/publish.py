@@ -141,11 +141,9 @@ class PublishTarget(ApiModel):
         edit=Edit.PUBLISH,
     )
     when: When | None = field(
-        'Earliest time of publishing. "Trained": the training has completed. "Merged": the merge '
-        'has completed. "Verified": the endpoint serves the model, and the outcome of the '
-        "verification of this build is Verified. In addition, no other stage of the job and no "
-        "start of the endpoint may be in progress, and the evaluation must allow the model to be "
-        "served.",
+        'Earliest time of publishing: after "Trained" or "Merged", or when the verification of '
+        'the build has the outcome "Verified". A model that the evaluation gate rejects is never '
+        "published.",
         None,
         edit=Edit.PUBLISH,
         builtin="Verified if serving is enabled; otherwise Trained for an adapter and Merged for a "

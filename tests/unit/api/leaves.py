@@ -4,6 +4,7 @@ A new field is tested without a new test. If no value can be derived from its ty
 other fields, add it to ``CHANGES``.
 """
 
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,12 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(kind for kind in get_args(annotation) if kind is not type(None))
     return (annotation,)
+
+
+def path_of(leaf: Leaf) -> str:
+    """Return the path of a field in schema and reference, with ``[]`` after a list of groups."""
+    path = f"spec.{leaf}".replace("tolerations.", "tolerations[].")
+    return re.sub(r"^spec\.(datasets|publish)\.", r"spec.\1[].", path)
 
 
 def other_value(leaf: Leaf) -> Any:
