@@ -147,6 +147,18 @@ class Publication(LedgerModel):
         description="Digest of the content at the target: of the manifest of the OCI image, or of "
         "manifest.json.",
     )
+    manifest: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the published manifest.json, which has the digests of "
+        "all files.",
+    )
+    attestation: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the signed statement about the content that the "
+        "target holds. Present only if the operator has a signing key.",
+    )
     tags: list[str] | None = Field(
         None, description="Tags that the operator knows to refer to the content."
     )
