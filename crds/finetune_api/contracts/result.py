@@ -76,6 +76,10 @@ class PublishedTarget(StatusModel):
     of a long message; the spec and the digest determine it."""
     digest: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Of the manifest of the OCI image; in S3, of manifest.json."""
+    manifest: str | None = Field(None, pattern=SHA256)
+    """SHA-256 (hex) of the published manifest.json; in S3, ``digest`` is the same."""
+    attestation: str | None = Field(None, pattern=SHA256)
+    """SHA-256 (hex) of the statement in the attestation that the target holds (its payload)."""
     bytes: int | None = None
     """Size of the content."""
     sent_bytes: int | None = None

@@ -185,6 +185,11 @@ class PublishTargetRequest(CamelModel):
     has published nothing. A tag moves from this digest only, or if it does not exist yet."""
     annotations: Mapping[str, str] = Field(default_factory=dict)
     """Properties of the content to be recorded with it at the target."""
+    attestation: str | None = None
+    """A Sigstore bundle, as JSON, with a statement about what the target already holds, which is
+    signed by the operator. The stage only adds it: it sends and reads back nothing else."""
+    attested: str | None = None
+    """Digest that the target holds, ``sha256:HEX``; set together with ``attestation``."""
     oci: OCITarget | None = None
     s3: S3Target | None = None
 
