@@ -1,14 +1,15 @@
 """The end of an attempt whose Job has finished: outcome, findings, and whether it is repeated."""
 
+from datetime import datetime
 from typing import Any
 
 from finetune_api.contracts.result import MergeArtifacts, PublishArtifacts, StageArtifacts
 from finetune_api.v1alpha1.ledger import Attempt, PublicationError, TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
-from finetune_operator.objects import conditions
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
+from finetune_operator.reconcile.conditions import timestamp
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.stages import attempts, outcome, restarts
 from finetune_operator.revisions import publications
@@ -22,6 +23,7 @@ def decide(
     ledger: Ledger,
     attempt: Attempt,
     job: Child,
+    now: datetime,
 ) -> Decision:
     """Return the decision about a Job that has finished: the attempt's outcome and findings."""
     revision, volume = target.revision, snapshot.volume(target.revision)
@@ -49,7 +51,7 @@ def decide(
     else:
         changes["outcome"] = "Stopped" if _again(target, attempt, ended) else "Failed"
     if job_stage(attempt.stage).publishes:
-        ledger, changes = _published(target, ledger, attempt, job, artifacts, changes)
+        ledger, changes = _published(target, ledger, attempt, job, artifacts, changes, now)
     elif artifacts is not None:
         ledger = ledger.with_artifacts(revision, artifacts)
     ledger = ledger.with_attempt(revision, attempt.model_copy(update=changes))
@@ -66,13 +68,13 @@ def _published(
     job: Child,
     artifacts: StageArtifacts | None,
     changes: dict[str, Any],
+    now: datetime,
 ) -> tuple[Ledger, dict[str, Any]]:
     """Return the ledger with the outcome of each target, and the changes of the attempt.
 
     A Job proves what it published even if it failed. A Job that completed but does not report each
     target has failed. An attempt that is repeated by itself leaves no errors.
     """
-    end = conditions.get(job.object, "Complete") or conditions.get(job.object, "Failed")
     if attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
         # The spec has changed, so that it does not tell where the Job has published.
         artifacts, changes = None, changes | {"outcome": "Stopped"}
@@ -86,7 +88,7 @@ def _published(
         attempt,
         artifacts if isinstance(artifacts, PublishArtifacts) else None,
         failure=None if changes["outcome"] == "Stopped" else failure,
-        time=str(end["lastTransitionTime"]),
+        time=timestamp(now),
     )
     missing = publications.unpublished(ledger, target, attempt.targets or ())
     if changes["outcome"] == "Completed" and missing:
