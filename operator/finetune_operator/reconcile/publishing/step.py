@@ -88,7 +88,9 @@ def _state(
         )
     if due.now:
         message = f"Publishing to {', '.join(due.now)} starts when the volume is free."
-        return PublishingState(status="Unknown", reason=Reason.PENDING, message=message)
+        return PublishingState(
+            status="Unknown", reason=Reason.PENDING, message=message, finished=ends
+        )
     if due.waiting:
         message = f"Publishing waits for {'; '.join(due.waiting)}."
         return PublishingState(
