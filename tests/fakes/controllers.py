@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tests.fakes.apiserver import Cluster, Thing, copied
 
+from finetune_api.contracts.attestation import opened
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import MANIFESTS, Result
 from finetune_api.contracts.stage_request import StageRequest, parse
@@ -41,6 +42,10 @@ def published(pod: Thing, *failed: str, reason: str = "TargetRejected") -> Thing
     for each in json.loads(container["args"][0])["targets"]:
         error = {"reason": reason, "message": "The quota is exhausted."}
         digest = {"digest": f"sha256:{digest_of(each['content'])}", "bytes": 1000, "sentBytes": 10}
+        if "attestation" in each:
+            envelope = opened(each["attestation"].encode())
+            signed = {"attestation": hashlib.sha256(envelope.payload).hexdigest()}
+            digest = {"digest": each["attested"], **signed}
         outcome = {"error": error} if each["name"] in failed else digest
         targets.append({"name": each["name"], **outcome})
     return {"targets": targets}

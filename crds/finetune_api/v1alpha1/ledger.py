@@ -159,6 +159,11 @@ class Publication(LedgerModel):
         description="SHA-256 digest (hex) of the signed statement about the content that the "
         "target holds. Present only if the operator has a signing key.",
     )
+    attestation_due: bool | None = Field(
+        None,
+        description="Whether the operator still adds a signed statement to the content. Present "
+        "only if the operator had a signing key when the content was published.",
+    )
     tags: list[str] | None = Field(
         None, description="Tags that the operator knows to refer to the content."
     )

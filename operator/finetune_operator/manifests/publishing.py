@@ -11,7 +11,7 @@ from finetune_api.contracts.stage_request import OCITarget, PublishTargetRequest
 from finetune_api.v1alpha1.ledger import Attempt, Revision
 from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_operator.config import Settings
-from finetune_operator.manifests import egress, serving, sources
+from finetune_operator.manifests import attestations, egress, serving, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage, publishes
 from finetune_operator.revisions import publications
@@ -63,6 +63,7 @@ def requests(
             overwrite=each.overwrite,
             movable=publications.movable(published, each),
             annotations=_annotations(job, target),
+            **attestations.of_target(job, target, record, each),
             **_place(each, config),
         )
         for each in targets(target, record)

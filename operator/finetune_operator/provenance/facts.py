@@ -27,10 +27,10 @@ class Facts:
     publication: Publication
     """What the target holds; it has a digest and no error."""
 
-    gate: Values = field(default_factory=dict)
+    gate: Mapping[str, Any] = field(default_factory=dict)
     """The decision of the evaluation gate, in the form of ``status.evaluation``."""
 
-    verification: Values = field(default_factory=dict)
+    verification: Mapping[str, Any] = field(default_factory=dict)
     """The verification of the build, in the form of ``status.verification``; empty without one."""
 
     files: Mapping[str, str] = field(default_factory=dict)

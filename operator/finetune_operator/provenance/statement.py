@@ -37,7 +37,8 @@ def statement(facts: Facts) -> Statement:
                 "metadata": known(
                     invocation_id=_invocation(facts),
                     started_on=facts.record.training_started,
-                    finished_on=facts.publication.time,
+                    # After a failure, the time is that of the attempt that failed.
+                    finished_on=None if facts.publication.error else facts.publication.time,
                 ),
                 "byproducts": byproducts(facts),
             },

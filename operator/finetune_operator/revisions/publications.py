@@ -5,6 +5,7 @@ from spec and digest: a compromised pod must not name another one.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeGuard
 
 from finetune_api.contracts.printable import printable
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
@@ -47,11 +48,32 @@ def current(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> Publ
 
 
 def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bool:
-    """Report whether a target holds the content of the revision under all its names."""
+    """Report whether a target holds the content of the revision under all its names.
+
+    If the operator signs, it also holds the signed statement about the content.
+    """
     known = current(ledger, target, each)
     return (
-        known is not None and known.error is None and {*(each.tags or ())} <= {*(known.tags or ())}
+        _is_held(known, each) and known.error is None and not awaits_statement(known, target, each)
     )
+
+
+def awaits_statement(
+    known: Publication | None, target: TargetRevision, each: PublishTarget
+) -> TypeGuard[Publication]:
+    """Report whether a target lacks only the signed statement about what it holds.
+
+    The statement names the digest of the content, so it is signed after the content was published.
+    """
+    signs = target.config.signing_key is not None
+    return signs and _is_held(known, each) and bool(known.attestation_due)
+
+
+def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Publication]:
+    """Report whether some attempt has published the content under all names of a target."""
+    if known is None or known.digest is None:
+        return False
+    return {*(each.tags or ())} <= {*(known.tags or ())}
 
 
 def tags(ledger: Ledger) -> dict[tuple[str, str], str]:
@@ -111,13 +133,27 @@ def with_records(ledger: Ledger, revision: str, records: Iterable[Publication]) 
     return Ledger({**ledger.revisions, revision: changed})
 
 
-def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) -> list[str]:
-    """Return the names of the targets that do not hold the content of the revision."""
+def unpublished(
+    before: Ledger, ledger: Ledger, target: TargetRevision, names: Collection[str]
+) -> list[str]:
+    """Return the names of the targets of an attempt that lack what it was to publish.
+
+    before: the ledger before the outcome of the attempt.
+    """
     return [
         each.name
         for each in targets(target)
-        if each.name in names and not is_complete(ledger, target, each)
+        if each.name in names and not _did_its_part(before, ledger, target, each)
     ]
+
+
+def _did_its_part(
+    before: Ledger, ledger: Ledger, target: TargetRevision, each: PublishTarget
+) -> bool:
+    if awaits_statement(current(before, target, each), target, each):
+        return is_complete(ledger, target, each)
+    known = current(ledger, target, each)
+    return _is_held(known, each) and known.error is None
 
 
 def reference(each: PublishTarget, known: Publication) -> str | None:
@@ -149,15 +185,38 @@ def _record(
         content=content(ledger, target, each.what),
         time=time,
     )
+    known = current(ledger, target, each)
     if reported is not None and reported.error is None and reported.digest is not None:
-        holds = {"digest": reported.digest, "tags": each.tags, "bytes": reported.bytes}
-        return fresh.model_copy(update=holds)
+        if not awaits_statement(known, target, each):
+            return fresh.model_copy(update=_content(target, each, reported, known))
+        if (known.digest, True) == (reported.digest, reported.attestation is not None):
+            signed = {"attestation": reported.attestation, "attestation_due": None, "error": None}
+            return known.model_copy(update=signed)
     if failure is None:
         return None
     if reported is not None and reported.error is not None:
         message = printable(reported.error.message)[:MOST_CHARACTERS]
         failure = PublicationError(reason=reported.error.reason, message=message)
     # What an earlier attempt published is still there.
-    known = current(ledger, target, each)
-    before = {} if known is None else {"digest": known.digest, "tags": known.tags}
-    return fresh.model_copy(update={"error": failure, **before})
+    return (known or fresh).model_copy(update={"error": failure, "time": time})
+
+
+def _content(
+    target: TargetRevision,
+    each: PublishTarget,
+    reported: PublishedTarget,
+    known: Publication | None,
+) -> dict[str, Any]:
+    """Return what a target holds after an attempt that has published the content."""
+    # Other tags do not change the digest, which the statement is about.
+    same = known is not None and known.digest == reported.digest
+    attestation = known.attestation if known is not None and same else None
+    signs = target.config.signing_key is not None
+    return {
+        "digest": reported.digest,
+        "manifest": reported.manifest,
+        "tags": each.tags,
+        "bytes": reported.bytes,
+        "attestation": attestation,
+        "attestation_due": True if signs and attestation is None else None,
+    }
