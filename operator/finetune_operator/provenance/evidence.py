@@ -7,9 +7,9 @@ that they have in the status.
 from collections.abc import Iterator
 
 from finetune_api.contracts.attestation import BUILD_TYPE
-from finetune_api.v1alpha1.ledger import Attempt
-from finetune_operator.objects.stages import SERVE
 from finetune_operator.provenance.facts import Facts, Values, dumped, known
+from finetune_operator.revisions import publications
+from finetune_operator.revisions.ledger import Ledger
 
 
 def byproducts(facts: Facts) -> list[Values]:
@@ -59,28 +59,20 @@ def _measured(facts: Facts) -> Iterator[Values]:
     )
     verification = facts.verification
     if verification.get("build") == facts.target.build:
-        served = _served(facts)
+        ledger = Ledger({facts.target.revision: record})
+        served = ledger.serving(facts.target.build)
+        # The model that was compared, which may be another than the published one.
+        mode = facts.target.resolved.spec.serving.mode
+        compared = publications.content(ledger, facts.target, mode)
         measured = ("outcome", "distance", "tolerance", "smallestFault")
         yield _of_kind(
             "verification",
             build=facts.target.build,
             base=served and served.base,
             image=served and served.image_id,
-            subject=known(sha256=facts.publication.content),
+            subject=known(sha256=compared),
             **{name: verification.get(name) for name in measured},
         )
-
-
-def _served(facts: Facts) -> Attempt | None:
-    """Return the attempt at serving the build, which names its base weights."""
-    return next(
-        (
-            each
-            for each in facts.record.stages
-            if each.build == facts.target.build and each.stage == SERVE.name
-        ),
-        None,
-    )
 
 
 def _of_kind(kind: str, **values: object) -> Values:

@@ -109,6 +109,12 @@ def test_the_verification_of_another_build_is_no_evidence() -> None:
     }
 
 
+def test_the_verification_of_a_merged_model_is_not_one_of_the_adapter_folder() -> None:
+    found = by_name(about("bucket")["predicate"]["runDetails"]["byproducts"])
+    assert found["verification"]["annotations"]["subject"] == {"sha256": digest("e")}
+    assert found["adapter on the volume"]["digest"] == {"sha256": digest("d")}
+
+
 def test_long_texts_and_credentials_of_the_job_are_left_out() -> None:
     text = attestation.canonical(about()).decode()
     assert "x" * 300 not in text
