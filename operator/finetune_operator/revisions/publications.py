@@ -53,9 +53,7 @@ def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> 
     If the operator signs, it also holds the signed statement about the content.
     """
     known = current(ledger, target, each)
-    return (
-        _is_held(known, each) and known.error is None and not awaits_statement(known, target, each)
-    )
+    return _is_published(known, each) and not awaits_statement(known, target, each)
 
 
 def awaits_statement(
@@ -67,6 +65,10 @@ def awaits_statement(
     """
     signs = target.config.signing_key is not None
     return signs and _is_held(known, each) and bool(known.attestation_due)
+
+
+def _is_published(known: Publication | None, each: PublishTarget) -> bool:
+    return _is_held(known, each) and known.error is None
 
 
 def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Publication]:
@@ -133,27 +135,16 @@ def with_records(ledger: Ledger, revision: str, records: Iterable[Publication]) 
     return Ledger({**ledger.revisions, revision: changed})
 
 
-def unpublished(
-    before: Ledger, ledger: Ledger, target: TargetRevision, names: Collection[str]
-) -> list[str]:
-    """Return the names of the targets of an attempt that lack what it was to publish.
+def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) -> list[str]:
+    """Return the names of the targets whose last attempt has not published what it was to.
 
-    before: the ledger before the outcome of the attempt.
+    An attempt that was to add a statement, and has not reported it, has left an error.
     """
     return [
         each.name
         for each in targets(target)
-        if each.name in names and not _did_its_part(before, ledger, target, each)
+        if each.name in names and not _is_published(current(ledger, target, each), each)
     ]
-
-
-def _did_its_part(
-    before: Ledger, ledger: Ledger, target: TargetRevision, each: PublishTarget
-) -> bool:
-    if awaits_statement(current(before, target, each), target, each):
-        return is_complete(ledger, target, each)
-    known = current(ledger, target, each)
-    return _is_held(known, each) and known.error is None
 
 
 def reference(each: PublishTarget, known: Publication) -> str | None:

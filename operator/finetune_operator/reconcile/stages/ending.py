@@ -82,7 +82,6 @@ def _published(
         reason=changes["reason"] or Reason.RESULT_MISSING,
         message=changes["message"] or f"See the log of Job {job.name}.",
     )
-    before = ledger
     ledger = publications.with_outcomes(
         ledger,
         target,
@@ -91,7 +90,7 @@ def _published(
         failure=None if changes["outcome"] == "Stopped" else failure,
         time=timestamp(now),
     )
-    missing = publications.unpublished(before, ledger, target, attempt.targets or ())
+    missing = publications.unpublished(ledger, target, attempt.targets or ())
     if changes["outcome"] == "Completed" and missing:
         message = f"Job {job.name} completed, but did not publish to {', '.join(missing)}."
         failed = {"outcome": "Failed", "reason": Reason.PUBLISH_FAILED, "message": message}
