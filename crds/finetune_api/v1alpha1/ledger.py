@@ -37,11 +37,13 @@ class FrozenConfiguration(LedgerModel):
 class Attempt(LedgerModel):
     """A stage of a revision: its latest attempt and the outcome of that attempt."""
 
-    stage: Literal["prepare", "train", "merge", "serve"] = Field(description="Name of the stage.")
+    stage: Literal["prepare", "train", "merge", "publish", "serve"] = Field(
+        description="Name of the stage."
+    )
     build: str | None = Field(
         None,
-        description="Name of the build that the attempt merges or serves. Present only for the "
-        "stages merge and serve.",
+        description="Name of the build that the attempt merges, publishes or serves. Present only "
+        "for the stages merge, publish and serve.",
     )
     build_digest: str | None = Field(
         None,
@@ -110,10 +112,51 @@ class Attempt(LedgerModel):
         description="SHA-256 digest (hex) of the manifest.json of the merged model. The serving "
         "pods reject any other model. Present only for the stage merge.",
     )
+    targets: list[str] | None = Field(
+        None,
+        description="Names of the targets to which the attempt publishes. Present only for the "
+        "stage publish.",
+    )
     base: Literal["dequantized", "original"] | None = Field(
         None,
         description='Base weights of the served build. "dequantized": the weights rounded to 4 '
         'bits, as used in training. "original": the weights of the published base model.',
+    )
+
+
+class PublicationError(LedgerModel):
+    """Why a target does not hold the content of a revision."""
+
+    reason: str = Field(description="Reason as one CamelCase word.", max_length=64)
+    message: str = Field(description="Explanation, and how to fix the problem.")
+
+
+class Publication(LedgerModel):
+    """The content of a revision at a target, or why the target does not hold it."""
+
+    name: str = Field(description="Name of the target in spec.publish.")
+    destination: str = Field(
+        description="Repository or folder. Example: oci://registry.example.com/models/support."
+    )
+    content: str = Field(
+        description="SHA-256 digest (hex) of the manifest.json of the published folder."
+    )
+    digest: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Digest of the content at the target: of the manifest of the OCI image, or of "
+        "manifest.json.",
+    )
+    tags: list[str] | None = Field(
+        None, description="Tags that the operator knows to refer to the content."
+    )
+    bytes: int | None = Field(None, description="Size of the content in bytes.")
+    time: str = Field(
+        description="End of the attempt that published the content, or that failed.",
+        json_schema_extra={"format": "date-time"},
+    )
+    error: PublicationError | None = Field(
+        None, description="Why publishing failed. Absent if the target holds the content."
     )
 
 
@@ -276,6 +319,10 @@ class Revision(LedgerModel):
     backend: Backend | None = Field(
         None,
         description="Training library of the revision. The prepare stage selects it.",
+    )
+    published: list[Publication] | None = Field(
+        None,
+        description="Outcome of publishing, for each target of spec.publish that was attempted.",
     )
     volume: str | None = Field(
         None,
