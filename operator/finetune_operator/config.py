@@ -112,6 +112,16 @@ class Proxy(Endpoint):
         )
 
 
+class Server(Endpoint):
+    """A server to which a job publishes."""
+
+    url: str
+
+    @property
+    def _address(self) -> str:
+        return self.url
+
+
 class ServingConfig(CamelModel):
     """How the serving image is started. ``dtype`` overrides that of the merged model."""
 

@@ -192,6 +192,9 @@ FAILED = ReasonGroup(
         "the defaults of the chart. Log: `kubectl logs -n <namespace> <pod> -c verify`.",
         Reason.PUBLISH_FAILED: "Follow the remediation of the error in `status.publish`. To try "
         "again, change an entry of `publish`. The model is served all the same.",
+        Reason.PUBLISH_WITHHELD: "The message contains the losses, or the outcome of the "
+        "verification. Improve the model; or set `evaluation.onRegression` to `Serve`, or `allow` "
+        "of the target to this outcome.",
         Reason.TARGET_CONFLICT: "Another job or a person has published under this name: choose "
         "another repository or tag, or set `overwrite` to true to move the tag. The name of a "
         "revision, `<job>-<revision>-<what>`, never moves.",

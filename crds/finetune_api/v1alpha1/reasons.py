@@ -214,6 +214,12 @@ class Reason(DocumentedEnum):
         "error of each target.",
         *(EVENT, ATTEMPT, CONDITION),
     )
+    PUBLISH_WITHHELD = (
+        "PublishWithheld",
+        "The evaluation gate, or the outcome of the verification, does not allow the model to be "
+        "published.",
+        *(EVENT, CONDITION),
+    )
     TARGET_CONFLICT = (
         "TargetConflict",
         "The name or tag of a target of `spec.publish` belongs to content that this job did not "

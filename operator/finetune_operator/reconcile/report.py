@@ -47,4 +47,4 @@ def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -
         "summary": summary(message),
         "eta": None,
     }
-    return Plan(status=status, events=transitions.events(before, status_view.of(status)))
+    return Plan(status=status, events=transitions.events(before, status))

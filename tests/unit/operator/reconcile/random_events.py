@@ -23,6 +23,8 @@ def completed(cluster: Cluster, pod: Thing) -> tuple[int, str]:
     """Return the end of a stage that completed; prepare reports the backend of its revision."""
     stage = stage_of(pod)
     artifacts = {"backend": backend(cluster, pod)} if stage == "prepare" else {}
+    if stage == "publish":
+        artifacts = controllers.published(pod)
     return 0, controllers.message(stage, gpuSeconds=50.0, artifacts=artifacts)
 
 
@@ -40,6 +42,16 @@ def backend(cluster: Cluster, pod: Thing) -> Thing | None:
 
 
 NO_MEMORY = "0/1 nodes are available: 1 Insufficient memory, 1 Insufficient nvidia.com/gpu."
+
+
+def not_published(cluster: Cluster, pod: Thing) -> tuple[int, str]:
+    """Return the end of a publish pod of which a target rejects the content."""
+    first = json.loads(pod["spec"]["containers"][0]["args"][0])["targets"][0]["name"]
+    artifacts = controllers.published(pod, first)
+    reason = "PublishFailed"
+    return 87, controllers.message("publish", "failed", reason=reason, artifacts=artifacts)
+
+
 ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "silent": lambda stage: (0, ""),
     "stopped with 0": lambda stage: (0, controllers.message(stage, "stopped")),
@@ -58,6 +70,16 @@ ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "killed": lambda stage: (137, ""),
     "stopped": lambda stage: (143, controllers.message(stage, "stopped", gpuSeconds=20.0)),
 }
+REGISTRY: Thing = {"oci": {"repository": "registry.example.com/a"}}
+PUBLISHED: list[list[Thing]] = [
+    [{"name": "a", "what": "adapter", **REGISTRY}],
+    [{"name": "a", "what": "adapter", "when": "Trained", "tags": ["latest"], **REGISTRY}],
+    [
+        {"name": "a", "what": "adapter", "allow": ["Skipped"], **REGISTRY},
+        {"name": "b", "what": "adapter", "when": "Trained", "s3": {"uri": "s3://models/b"}},
+    ],
+]
+"""Targets of ``publish``, which fit every spec of a history."""
 EDITS = st.one_of(
     # Retrain.
     st.sampled_from(
@@ -108,6 +130,13 @@ EDITS = st.one_of(
         ]
     ),
     st.sampled_from([{"suspend": value} for value in (True, True, False)]),
+    # Publish, again, to other targets, or not at all.
+    st.sampled_from(
+        [
+            {"publish": None},
+            *({"publish": targets} for targets in PUBLISHED),
+        ]
+    ),
 )
 """Changes of a spec; every edit class is equally likely."""
 
@@ -136,6 +165,8 @@ def finish(cluster: Cluster, index: int, end: str = COMPLETED) -> None:
     running = [pod for pod in pods(cluster, "Running") if stage_of(pod) != "serve"]
     if pod := target(running, index):
         ended = completed(cluster, pod) if end == COMPLETED else ENDS[end](stage_of(pod))
+        if end == "terminal" and stage_of(pod) == "publish":
+            ended = not_published(cluster, pod)
         controllers.finish(cluster, pod, *ended)
 
 
@@ -174,6 +205,11 @@ def queue(cluster: Cluster, index: int) -> None:
     ]
     if job := target(jobs, index):
         (controllers.admit if job["spec"].get("suspend") else controllers.suspend)(cluster, job)
+
+
+def verify(cluster: Cluster, index: int) -> None:
+    """Change the outcome that serving pods report: of none, or one of the outcomes."""
+    cluster.outcome = (None, "Verified", "Inconclusive", "Skipped")[index % 4]
 
 
 def change_owned_field(cluster: Cluster, index: int) -> None:
@@ -285,6 +321,7 @@ STEPS = st.tuples(
             replace,
             replace_job,
             overdue,
+            verify,
         ]
     ),
     st.integers(0, 30),
