@@ -26,6 +26,7 @@ value and the remediation; it appears in a condition of the FineTuneJob.
 """
 
 from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.contracts.result import StageArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 
 
@@ -34,6 +35,8 @@ class TrainerError(Exception):
 
     code: ExitCode = ExitCode.INTERNAL_ERROR
     reason = Reason.INTERNAL_ERROR
+    artifacts: StageArtifacts | None = None
+    """What the stage reports although it failed."""
 
 
 class InvalidSpec(TrainerError):
@@ -160,6 +163,8 @@ class Stopped(BaseException):
 
     code = ExitCode.STOPPED
     reason = Reason.STOPPED
+    artifacts: StageArtifacts | None = None
+    """What the stage reports although it was stopped."""
 
     def __init__(self, message: str = "stopped by SIGTERM; there was nothing to save") -> None:
         """``message`` is shown to the user."""
