@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 CHUNK = 1 << 16
 UPLOAD = re.compile(r"/v2/(.+)/blobs/uploads/([0-9a-f]*)")
 BLOB = re.compile(r"/v2/(.+)/blobs/(sha256:[0-9a-f]{64})")
+REFERRERS = re.compile(r"/v2/(.+)/referrers/(sha256:[0-9a-f]{64})")
 MANIFEST = re.compile(r"/v2/(.+)/manifests/(.+)")
 
 
@@ -73,6 +74,8 @@ class Registry:
     delay: float = 0.0
     lost: int = 0
     """Finished uploads whose answer is lost."""
+    referrers: bool = False
+    """Whether it lists the referrers of a manifest."""
     at: tuple[int, Callable[[], None]] | None = None
     """A number of received bytes, and what happens then."""
 
@@ -85,6 +88,15 @@ class Registry:
     def tag(self, name: str, manifest: bytes) -> str:
         self.manifests[name] = self.manifests[digest_of(manifest)] = manifest
         return digest_of(manifest)
+
+    def referring_to(self, digest: str) -> list[str]:
+        """The digests of the manifests whose subject is a manifest."""
+        return [
+            name
+            for name, data in self.manifests.items()
+            if name.startswith("sha256:")
+            and (json.loads(data).get("subject") or {}).get("digest") == digest
+        ]
 
     def reset(self) -> None:
         for name, value in vars(Registry(host=self.host)).items():
@@ -172,6 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             (UPLOAD, self._upload),
             (BLOB, self._blob),
             (MANIFEST, self._manifest),
+            (REFERRERS, self._referrers),
         ):
             if found := pattern.fullmatch(path):
                 return handle(found[2], query)
@@ -280,11 +293,27 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, registry.manifests[name], {})
         data = self.rfile.read(int(self.headers["Content-Length"]))
         document = json.loads(data)
-        for each in (document["config"], *document["layers"]):
+        parts = [document["config"], *document["layers"]] if "config" in document else []
+        for each in parts:
             if len(registry.blobs.get(each["digest"], b"")) != each["size"]:
                 return self._error(400, "MANIFEST_BLOB_UNKNOWN")
+        for each in (*document.get("manifests", ()), *filter(None, [document.get("subject")])):
+            if len(registry.manifests.get(each["digest"], b"")) != each["size"]:
+                return self._error(400, "MANIFEST_UNKNOWN")
+        if self.headers["Content-Type"] != document["mediaType"]:
+            return self._error(400, "MANIFEST_INVALID")
+        if name.startswith("sha256:") and name != digest_of(data):
+            return self._error(400, "DIGEST_INVALID")
         registry.tag(name, data)
         return self._answer(201, b"", {})
+
+    def _referrers(self, name: str, query: dict[str, list[str]]) -> None:
+        registry = self.server.registry
+        if not registry.referrers:
+            return self._error(404, "NOT_FOUND")
+        return self._answer(
+            200, json.dumps({"manifests": registry.referring_to(name)}).encode(), {}
+        )
 
     def _error(self, status: int, code: str, *, closes: bool = False) -> None:
         self.close_connection = self.close_connection or closes

@@ -48,16 +48,17 @@ def publish(
     Raise TargetError or TrainerError. What was published under the immutable name stays.
     """
     assert target.oci is not None
-    registry = _registry(target, target.oci, transfer, environment)
+    registry = connected(target, target.oci, transfer, environment)
     try:
         _Push(registry, target, content, outcome).run()
     finally:
         registry.close()
 
 
-def _registry(
+def connected(
     target: PublishTargetRequest, oci: OCITarget, transfer: Transfer, environment: Mapping[str, str]
 ) -> Registry:
+    """Return the client of the repository of a target."""
     field = f"publish[{target.name}].oci.secretRef"
     text = environment.get(credentials.of_target(target.name) + credentials.DOCKER_CONFIG)
     context = ssl.create_default_context()

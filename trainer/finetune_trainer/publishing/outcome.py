@@ -16,6 +16,8 @@ class Outcome:
     name: str
     reference: str | None = None
     digest: str | None = None
+    manifest: str | None = None
+    attestation: str | None = None
     size: int | None = None
     reason: str | None = None
     message: str = ""
@@ -39,6 +41,8 @@ class Outcome:
             name=self.name,
             reference=self.reference,
             digest=self.digest,
+            manifest=self.manifest,
+            attestation=self.attestation,
             bytes=self.size,
             sent_bytes=transfer.sent,
             error=error,

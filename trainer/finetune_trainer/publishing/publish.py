@@ -13,7 +13,7 @@ from finetune_api.contracts.result import PublishArtifacts, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.errors import PublishFailed, Stopped, TrainerError, Transient
-from finetune_trainer.publishing import content, oci, s3
+from finetune_trainer.publishing import attest_oci, attest_s3, content, oci, s3
 from finetune_trainer.publishing.content import Content
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetError
@@ -101,7 +101,7 @@ class _Publishing:
         """Attempt all targets."""
         contents = {target.name: self._content(target) for target in self._request.targets}
         sizes = {
-            name: 0 if isinstance(found, Exception) else found.size
+            name: found.size if isinstance(found, Content) else 0
             for name, found in contents.items()
         }
         done = 0
@@ -114,7 +114,10 @@ class _Publishing:
             self._attempt(target, contents[target.name], outcome, transfer)
             done += sizes[target.name]
 
-    def _content(self, target: PublishTargetRequest) -> Content | TrainerError:
+    def _content(self, target: PublishTargetRequest) -> Content | TrainerError | None:
+        """Return what is published; None if the target only gets the statement about it."""
+        if target.attestation is not None:
+            return None
         try:
             with translate_volume_errors(self._layout.work, "publishing"):
                 return content.read(self._job, self._layout, self._request, target)
@@ -124,18 +127,19 @@ class _Publishing:
     def _attempt(
         self,
         target: PublishTargetRequest,
-        found: Content | TrainerError,
+        found: Content | TrainerError | None,
         outcome: Outcome,
         transfer: Transfer,
     ) -> None:
         try:
             if isinstance(found, TrainerError):
                 raise found
-            outcome.size = found.size
-            log(f"publishing {target.what} ({found.size:,} bytes) to target {target.name}")
-            with translate_volume_errors(self._layout.work, "publishing"):
-                publish = oci.publish if target.oci is not None else s3.publish
-                publish(target, found, outcome, transfer, self._environment)
+            if found is None:
+                log(f"adding the signed statement about {target.attested} to target {target.name}")
+                attest = attest_oci.attest if target.oci is not None else attest_s3.attest
+                attest(target, outcome, transfer, self._environment)
+            else:
+                self._publish(target, found, outcome, transfer)
             log(f"target {target.name} holds {outcome.reference}")
         except Transient as error:
             outcome.failed(error.reason, error, retryable=True)
@@ -149,3 +153,12 @@ class _Publishing:
             outcome.failed(Reason.INTERNAL_ERROR, error, retryable=True)
         if outcome.reason is not None:
             log(f"target {target.name} is not complete: {outcome.reason}: {outcome.message}")
+
+    def _publish(
+        self, target: PublishTargetRequest, found: Content, outcome: Outcome, transfer: Transfer
+    ) -> None:
+        outcome.size, outcome.manifest = found.size, found.digest
+        log(f"publishing {target.what} ({found.size:,} bytes) to target {target.name}")
+        with translate_volume_errors(self._layout.work, "publishing"):
+            publish = oci.publish if target.oci is not None else s3.publish
+            publish(target, found, outcome, transfer, self._environment)

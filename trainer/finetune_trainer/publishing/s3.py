@@ -63,7 +63,7 @@ async def _publish(
 ) -> None:
     bucket, _, prefix = s3.uri.removeprefix("s3://").partition("/")
     folder = "/".join(filter(None, (prefix, f"sha256-{content.digest}")))
-    async with _client(target.name, s3, environment) as client:
+    async with connected(target.name, s3, environment) as client:
         push = _Push(client, bucket, folder, transfer)
         for file in content.files:
             await push.ensure(file)
@@ -77,7 +77,8 @@ async def _publish(
 
 
 @asynccontextmanager
-async def _client(name: str, s3: S3Target, environment: Mapping[str, str]) -> AsyncIterator[Any]:
+async def connected(name: str, s3: S3Target, environment: Mapping[str, str]) -> AsyncIterator[Any]:
+    """Yield the client of the service of a target."""
     from aiobotocore.config import AioConfig
     from aiobotocore.session import get_session
     from botocore import UNSIGNED
