@@ -12,13 +12,19 @@ from tests.trainer.publishing.test_oci import oci
 from tests.trainer.publishing.test_s3 import KEYS, publish, target, written
 from tests.trainer.support.publishing import Published, Volume, run
 from tests.trainer.support.web import Certificate
-from tests.unit.cli.test_verify import KEY
+from tests.unit.cli.test_verify import KEY, new_key
 
 from finetune_api.contracts import attestation
 from finetune_cli import __main__ as ftj
 from finetune_operator.provenance import signed
 
 __all__ = ["target"]
+STATEMENT_OF_OTHERS = {
+    "_type": attestation.STATEMENT_TYPE,
+    "subject": [{"name": "image", "digest": {"sha256": "a" * 64}}],
+    "predicateType": attestation.PROVENANCE_TYPE,
+    "predicate": {"by": "a tenant"},
+}
 
 
 def bundle_about(name: str, digest: str, **predicate: Any) -> str:
@@ -196,3 +202,119 @@ def test_a_folder_that_is_gone_gets_no_statement(
     refused = run(volume, asked, environment=KEYS)
     assert refused.failure[0] == "TargetRejected"
     assert store.objects == {}
+
+
+class Verified:
+    """``ftj verify`` of an image."""
+
+    def __init__(
+        self, attested: Attested, certificate: Certificate, folder: Path, capsys: Any
+    ) -> None:
+        self.attested, self.server = attested, attested.server
+        self.bundle = bundle_about(
+            "image",
+            attested.digest,
+            buildDefinition={"resolvedDependencies": [{"name": "base", "uri": "hf://org/base@c"}]},
+        )
+        attested.attest(self.bundle)
+        self.key = folder / "signing.pub"
+        self.key.write_bytes(KEY.public_key)
+        self._certificate, self._capsys = certificate, capsys
+
+    def verify(self, *options: str, digest: str | None = None) -> tuple[int, str, str]:
+        reference = f"oci://{self.server.host}/team/tiny@{digest or self.attested.digest}"
+        given = ["--key", str(self.key), "--ca", str(self._certificate.authority), *options]
+        code = ftj.main(["verify", reference, *given])
+        return code, *self._capsys.readouterr()
+
+    def layer(self, name: str) -> str:
+        layers = json.loads(self.server.manifests[self.attested.digest])["layers"]
+        titles = {each["annotations"]["org.opencontainers.image.title"]: each for each in layers}
+        return str(titles[name]["digest"])
+
+
+@pytest.fixture
+def verified(
+    attested: Attested,
+    certificate: Certificate,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Verified:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    return Verified(attested, certificate, tmp_path, capsys)
+
+
+def test_an_image_is_verified(verified: Verified) -> None:
+    code, text, said = verified.verify("--base", "org/base")
+    assert code == 0, said
+    subject = json.loads(text)["subject"][0]["digest"]["sha256"]
+    assert subject == verified.attested.digest.removeprefix("sha256:")
+
+
+def test_a_changed_blob_of_an_image_is_found(verified: Verified) -> None:
+    digest = verified.layer("adapter_model.safetensors")
+    data = bytearray(verified.server.blobs[digest])
+    data[1500] ^= 1
+    verified.server.blobs[digest] = bytes(data)
+    code, text, said = verified.verify()
+    assert code == 12, said
+    assert "adapter_model.safetensors" in said
+    assert not text
+
+
+def test_a_missing_blob_of_an_image_is_found(verified: Verified) -> None:
+    del verified.server.blobs[verified.layer("adapter_config.json")]
+    code, _, said = verified.verify()
+    assert code == 13, said
+    assert "adapter_config.json" in said
+
+
+def test_a_changed_manifest_is_found(verified: Verified) -> None:
+    verified.server.manifests[verified.attested.digest] += b" "
+    assert verified.verify()[0] == 12
+
+
+def test_an_image_with_an_additional_layer_has_no_statement(verified: Verified) -> None:
+    document = json.loads(verified.server.manifests[verified.attested.digest])
+    document["layers"].append(document["layers"][0])
+    digest = verified.server.tag("other", json.dumps(document).encode())
+    assert verified.verify(digest=digest)[0] == 10
+    # The statements of the signed image are no statements about it.
+    tag = digest.replace(":", "-")
+    signed_tag = verified.server.manifests[f"{verified.attested.tag}.att"]
+    verified.server.manifests[f"{tag}.att"] = signed_tag
+    assert verified.verify(digest=digest)[0] == 11
+
+
+def test_a_missing_image_is_found(verified: Verified) -> None:
+    assert verified.verify(digest="sha256:" + "0" * 64)[0] == 13
+
+
+def test_another_key_is_rejected_and_statements_of_others_do_not_matter(
+    verified: Verified,
+) -> None:
+    others = new_key()
+    verified.attested.attest(json.dumps(signed.bundle({**STATEMENT_OF_OTHERS}, others)))
+    assert len(verified.attested.layers()) == 2
+    code, text, _ = verified.verify()
+    assert code == 0
+    assert "tenant" not in text
+    verified.key.write_bytes(new_key().public_key)
+    assert verified.verify()[0] == 11
+
+
+def test_another_base_of_an_image_is_rejected(verified: Verified) -> None:
+    code, _, said = verified.verify("--base", "org/other")
+    assert code == 15, said
+
+
+@pytest.mark.parametrize(
+    "reference", ["oci://host/name", "oci://host/name:tag", "oci://x@sha256:1"]
+)
+def test_an_image_is_named_by_digest(
+    reference: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "signing.pub").write_bytes(KEY.public_key)
+    assert ftj.main(["verify", reference, "--key", str(tmp_path / "signing.pub")]) == 1
+    assert "oci://HOST/REPOSITORY@sha256:DIGEST" in capsys.readouterr().err

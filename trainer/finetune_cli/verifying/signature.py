@@ -11,8 +11,10 @@ from finetune_api.contracts.attestation import Statement
 from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying.failures import Code, fail
 
+PublicKey = ec.EllipticCurvePublicKey
 
-def public_key(path: Path) -> ec.EllipticCurvePublicKey:
+
+def public_key(path: Path) -> PublicKey:
     """Return the public key in a file. Raise CommandFailed."""
     try:
         key = serialization.load_pem_public_key(untrusted_file.read_bytes(path))
@@ -31,7 +33,7 @@ def public_key(path: Path) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def checked(document: bytes, key: ec.EllipticCurvePublicKey, *, name: str) -> Statement:
+def checked(document: bytes, key: PublicKey, *, name: str) -> Statement:
     """Return the statement in a bundle or an envelope that the key has signed.
 
     name: of the document, for errors. Raise NotVerified.
@@ -53,7 +55,7 @@ def checked(document: bytes, key: ec.EllipticCurvePublicKey, *, name: str) -> St
         fail(Code.NOT_SIGNED, f"{name} cannot be used: {error}")
 
 
-def _is_valid(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> bool:
+def _is_valid(key: PublicKey, signature: bytes, data: bytes) -> bool:
     try:
         key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
