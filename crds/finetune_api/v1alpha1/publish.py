@@ -177,7 +177,7 @@ class PublishTarget(ApiModel):
             Rule(
                 cel=f"!self.matches('{_RESERVED}')",
                 message="tags that begin with sha256- name signatures, and those that end with a "
-                "revision and -adapter or -merged name revisions: choose another tag",
+                "revision and -adapter or -merged name revisions: use another tag",
                 fails=lambda tag: _RESERVED_TAG.fullmatch(tag) is not None,
                 items=True,
             ),
@@ -260,8 +260,8 @@ def rules_of_spec(*, merges_nothing: Condition, serves_nothing: Condition) -> tu
                 "t.what == 'merged' || (has(t.when) && t.when == 'Merged')",
                 lambda target: target.what == "merged" or target.when == "Merged",
             ),
-            "the job has no merge: publish the adapter, with when: Trained or Verified; or merge "
-            "the model (merge.enabled: true, and serving.mode: merged if it is served)",
+            "the job has no merge: set what: adapter and when: Trained or Verified in publish, or "
+            "set merge.enabled: true, and serving.mode: merged if the model is served",
         ),
         excludes(
             serves_nothing,

@@ -189,7 +189,8 @@ def _succeeded(
 
 
 def _finished(position: Position, publishing: PublishingState | None) -> tuple[Status, str, str]:
-    if publishing is not None and not publishing.finished:
+    ended = position.state in ("done", "failed")
+    if ended and publishing is not None and not publishing.finished:
         return "False", publishing.reason, "Publishing has not finished."
     if position.state == "done":
         return "True", position.reason, "Nothing is left to do for this spec."

@@ -9,6 +9,12 @@ from collections.abc import Callable
 import hypothesis.strategies as st
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Thing
+from tests.unit.operator.reconcile.random_publishing import (
+    PUBLISHED,
+    WORSE,
+    WORSE_SEED,
+    not_published,
+)
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
@@ -20,36 +26,43 @@ AUTOMATIC = {"registry/trainer:1": "trl", "registry/trainer:2": "unsloth", HOSTI
 
 
 def completed(cluster: Cluster, pod: Thing) -> tuple[int, str]:
-    """Return the end of a stage that completed; prepare reports the backend of its revision."""
+    """Return the end of a stage that completed.
+
+    Prepare reports the backend of its revision, and train the evaluation of a worse model for one
+    of the seeds.
+    """
     stage = stage_of(pod)
     artifacts = {"backend": backend(cluster, pod)} if stage == "prepare" else {}
+    if stage == "train" and recipe(cluster, pod).get("seed") == WORSE_SEED:
+        artifacts = {"evaluation": WORSE}
     if stage == "publish":
         artifacts = controllers.published(pod)
     return 0, controllers.message(stage, gpuSeconds=50.0, artifacts=artifacts)
 
 
-def backend(cluster: Cluster, pod: Thing) -> Thing | None:
-    """Return the backend that prepare selects for its image and the job.json of its digest."""
+def recipe(cluster: Cluster, pod: Thing) -> Thing:
+    """Return ``training`` in the job.json of the digest of a pod, empty if it is another one."""
     (container,) = pod["spec"]["containers"]
     found = cluster.get("ConfigMap", f"demo-{pod['metadata']['labels'][naming.REVISION]}") or {}
     text = found.get("data", {}).get("job.json", "")
     if text_digest(text) not in "".join(container["args"]):
+        return {}
+    training: Thing = json.loads(text)["training"]
+    return training
+
+
+def backend(cluster: Cluster, pod: Thing) -> Thing | None:
+    """Return the backend that prepare selects for its image and its recipe."""
+    if not (training := recipe(cluster, pod)):
         return None
+    (container,) = pod["spec"]["containers"]
     automatic = AUTOMATIC[container["image"]]
-    written = json.loads(text)["training"]["advanced"]["backend"]
+    written = training["advanced"]["backend"]
     name = automatic if written == "auto" else written
     return {"name": name, "version": "1.0", "reason": "The image has it.", "automatic": automatic}
 
 
 NO_MEMORY = "0/1 nodes are available: 1 Insufficient memory, 1 Insufficient nvidia.com/gpu."
-
-
-def not_published(cluster: Cluster, pod: Thing) -> tuple[int, str]:
-    """Return the end of a publish pod of which a target rejects the content."""
-    first = json.loads(pod["spec"]["containers"][0]["args"][0])["targets"][0]["name"]
-    artifacts = controllers.published(pod, first)
-    reason = "PublishFailed"
-    return 87, controllers.message("publish", "failed", reason=reason, artifacts=artifacts)
 
 
 ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
@@ -70,16 +83,6 @@ ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "killed": lambda stage: (137, ""),
     "stopped": lambda stage: (143, controllers.message(stage, "stopped", gpuSeconds=20.0)),
 }
-REGISTRY: Thing = {"oci": {"repository": "registry.example.com/a"}}
-PUBLISHED: list[list[Thing]] = [
-    [{"name": "a", "what": "adapter", **REGISTRY}],
-    [{"name": "a", "what": "adapter", "when": "Trained", "tags": ["latest"], **REGISTRY}],
-    [
-        {"name": "a", "what": "adapter", "allow": ["Skipped"], **REGISTRY},
-        {"name": "b", "what": "adapter", "when": "Trained", "s3": {"uri": "s3://models/b"}},
-    ],
-]
-"""Targets of ``publish``, which fit every spec of a history."""
 EDITS = st.one_of(
     # Retrain.
     st.sampled_from(
@@ -166,7 +169,7 @@ def finish(cluster: Cluster, index: int, end: str = COMPLETED) -> None:
     if pod := target(running, index):
         ended = completed(cluster, pod) if end == COMPLETED else ENDS[end](stage_of(pod))
         if end == "terminal" and stage_of(pod) == "publish":
-            ended = not_published(cluster, pod)
+            ended = not_published(pod)
         controllers.finish(cluster, pod, *ended)
 
 

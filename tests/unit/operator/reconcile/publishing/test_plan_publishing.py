@@ -182,6 +182,38 @@ def test_gate_withholds_a_worse_model_from_every_target(serves: bool) -> None:
     assert names(cluster) == ["a"]
 
 
+def test_job_that_has_not_finished_does_not_wait_for_publishing_alone() -> None:
+    cluster = cluster_of(target())
+    cluster.settle()
+    finished = condition(cluster, "Finished")
+    assert (finished["status"], finished["reason"]) == ("False", "Preparing")
+    assert condition(cluster)["reason"] == "Pending"
+
+
+def test_adapter_is_published_although_the_merge_failed() -> None:
+    cluster = cluster_of(target(when="Trained"))
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    text = controllers.message("merge", "failed", reason="NotMergeable")
+    controllers.run(cluster, "merge", 84, text)
+    cluster.settle()
+    assert condition(cluster, "Ready")["reason"] == "NotMergeable"
+    assert condition(cluster, "Finished")["status"] == "False"
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert condition(cluster, "Finished")["status"] == "True"
+
+
+def test_failed_job_does_not_wait_for_a_verification_that_never_comes() -> None:
+    cluster = cluster_of(target())
+    controllers.run(cluster, "prepare")
+    text = controllers.message("train", "failed", reason="LossDiverged")
+    controllers.run(cluster, "train", 81, text)
+    cluster.settle()
+    assert condition(cluster)["reason"] == "Pending"
+    assert condition(cluster, "Finished")["status"] == "True"
+
+
 def test_failure_affects_only_its_own_condition() -> None:
     cluster = served(target(), target("b"))
     before = [dict(each["spec"]) for each in cluster.each("Deployment")]
