@@ -12,8 +12,7 @@ from tests.trainer.support import publishing, web
 from tests.trainer.support.publishing import Volume
 from tests.trainer.support.web import Certificate
 
-from finetune_trainer.publishing import registry as client
-from finetune_trainer.publishing import s3_read_back, transfer
+from finetune_trainer.publishing import retries, s3_read_back, transfer
 
 USER = ("robot", "correct horse battery")
 
@@ -76,7 +75,7 @@ def volume(_volume: Volume, tmp_path: Path) -> Volume:
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry without pauses."""
-    for module in (client, s3_read_back):
+    for module in (retries, s3_read_back):
         monkeypatch.setattr(module, "PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setattr(transfer, "LONGEST_PAUSE", 0.01)
 

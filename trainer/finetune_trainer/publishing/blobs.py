@@ -8,7 +8,8 @@ import hashlib
 import re
 
 from finetune_trainer.publishing.image import Blob
-from finetune_trainer.publishing.registry import Interrupted, Refused, Registry, Tries
+from finetune_trainer.publishing.registry import Refused, Registry
+from finetune_trainer.publishing.retries import Interrupted, Tries
 from finetune_trainer.publishing.target_errors import TargetRejected
 from finetune_trainer.runtime.log import log
 
@@ -38,7 +39,7 @@ def ensure(registry: Registry, blob: Blob) -> None:
 def read_back(registry: Registry, blob: Blob) -> None:
     """Compare the blob in the repository. Raise TargetRejected if it has another content."""
     digest, count = hashlib.sha256(), 0
-    tries = Tries(registry, what=f"reading blob {blob.digest}")
+    tries = Tries(registry.name, registry.transfer, what=f"reading blob {blob.digest}")
     while count < blob.size:
         headers = {"Range": f"bytes={count}-"} if count else {}
         try:
@@ -85,7 +86,7 @@ class _Upload:
 
     def run(self) -> None:
         blob, registry = self._blob, self._registry
-        tries = Tries(registry, what=f"upload of blob {blob.digest}")
+        tries = Tries(registry.name, registry.transfer, what=f"upload of blob {blob.digest}")
         while True:
             try:
                 if self._location is None:

@@ -10,7 +10,7 @@ volume's, for the published files, and names the folder of the volume. It has no
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -72,9 +72,6 @@ FACTS = (
 """Facts of the volume's manifest that the published manifest has, too."""
 CONTENT_FACT = "publishedFrom"
 """Fact in the published manifest: SHA-256 (hex) of the manifest on the volume."""
-
-Check = Callable[[], None]
-"""Called after each read; raises Stopped if the process should end."""
 
 
 @dataclass(frozen=True, kw_only=True)

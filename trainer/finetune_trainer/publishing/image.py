@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.publishing.content import Check, File
+from finetune_trainer.publishing.content import File
 
 FOLDER = "models"
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
@@ -22,6 +22,8 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 TITLE = "org.opencontainers.image.title"
 FILE_PATH = "org.cncf.model.filepath"
 
+Check = Callable[[], None]
+"""Called after each read; raises Stopped if the process should end."""
 Read = Callable[[int, int], Iterator[bytes]]
 """Yields ``count`` bytes from an offset."""
 

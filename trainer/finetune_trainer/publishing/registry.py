@@ -8,21 +8,22 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from finetune_api.contracts.redaction import one_line
-from finetune_trainer.errors import InvalidSpec, Transient
+from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.publishing.docker_config import (
     DOCKER_HUB,
     DOCKER_HUB_API,
     Login,
 )
 from finetune_trainer.publishing.registry_auth import LONGEST_ANSWER, Authentication
+from finetune_trainer.publishing.retries import Interrupted, Tries
 from finetune_trainer.publishing.target_errors import TargetRejected, is_full
-from finetune_trainer.publishing.transfer import PAUSES, Transfer
-from finetune_trainer.runtime.log import log
+from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.sources import egress
 from finetune_trainer.sources.repository import brief, denial
 from finetune_trainer.sources.transfer import is_retryable
@@ -35,15 +36,6 @@ SHOWN = 2048
 
 Body = Callable[[], Iterator[bytes]]
 """Returns the body of a request; a repeated request needs it again."""
-
-
-class Interrupted(Exception):
-    """A request failed for a reason that may pass; the text names it."""
-
-    def __init__(self, reason: str, *, after: float | None = None) -> None:
-        """``after``: seconds that the server asks to wait."""
-        super().__init__(reason)
-        self.after = after
 
 
 class Refused(TargetRejected):
@@ -144,8 +136,10 @@ class Registry:
                 if response.status_code not in accepted:
                     self._refuse(method, response)
                 yield response
-            finally:
-                _end(response)
+            except BaseException:
+                response.close()
+                raise
+            _end(response)
 
     def call(
         self,
@@ -161,8 +155,8 @@ class Registry:
 
         Errors as in ``request``, with Transient instead of Interrupted.
         """
-        tries = Tries(self, what=f"{method} for {self.name}")
-        given = None if body is None else lambda: iter((body,))
+        tries = Tries(self.name, self.transfer, what=f"{method} for {self.name}")
+        given: Body | None = None if body is None else partial(_once, body)
         sized = {"Content-Length": str(len(body or b""))} if method not in ("GET", "HEAD") else {}
         while True:
             try:
@@ -204,7 +198,9 @@ class Registry:
         )
 
     def _send(self, request: httpx.Request) -> httpx.Response:
-        egress.announce(str(request.url), chosen_by_job=True)
+        # The policy has allowed the repository; its hosts apply to other servers.
+        own = _origin(str(request.url)) == self._origin
+        egress.announce(str(request.url), chosen_by_job=not own)
         return self._client.send(request, stream=True, follow_redirects=False)
 
     def _send_to_realm(self, request: httpx.Request) -> httpx.Response:
@@ -263,30 +259,6 @@ class Registry:
             raise Interrupted(brief(error)) from error
 
 
-class Tries:
-    """Counts failures in a row without progress, and waits between them."""
-
-    def __init__(self, registry: Registry, *, what: str) -> None:
-        """``what``: what is tried, for the messages."""
-        self._registry = registry
-        self._what = what
-        self._count = 0
-        self._furthest = 0
-
-    def failed(self, error: Interrupted, *, at: int = 0) -> None:
-        """Wait after a failure. Raise Transient after too many. at: bytes that were done."""
-        self._count = 0 if at > self._furthest else self._count + 1
-        self._furthest = max(self._furthest, at)
-        if self._count == len(PAUSES):
-            raise Transient(
-                f"the registry of {self._registry.name} is unreachable or fails ({error}): the "
-                "next attempt sends only what it does not hold yet. If the error persists, check "
-                "the registry and the network policy"
-            ) from error
-        log(f"{self._what} failed ({error}): trying again")
-        self._registry.transfer.pause(max(PAUSES[self._count], error.after or 0.0))
-
-
 def read_up_to(response: httpx.Response, limit: int, *, whole: bool = True) -> bytes:
     """Return the body of a response. Raise TargetRejected if it is longer than ``limit`` bytes.
 
@@ -302,6 +274,10 @@ def read_up_to(response: httpx.Response, limit: int, *, whole: bool = True) -> b
                 f"the registry sends a document of more than {limit:,} bytes: check the registry"
             )
     return data[:limit]
+
+
+def _once(body: bytes) -> Iterator[bytes]:
+    yield body
 
 
 def _end(response: httpx.Response) -> None:
