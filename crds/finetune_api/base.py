@@ -6,6 +6,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+SHA256 = r"^[0-9a-f]{64}$"
+"""Pattern of a SHA-256 digest in hex."""
+
 
 class CamelModel(BaseModel):
     """An immutable group of values. Unknown names are an error.

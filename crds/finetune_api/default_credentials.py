@@ -7,6 +7,8 @@ A credential of a lower layer, the chart defaults, is used only where that layer
   are for no https:// source then, since the layer names no server.
 * The service account is for the s3:// sources of the layer. If the layer has none, the account is
   for every s3:// source at the layer's endpoint. A source with a Secret does not use the account.
+* An entry of ``publish`` is atomic, so that a Secret or certificates in it are for its target. The
+  service account is for the targets in S3 of the layer.
 * With other certificates, another server can pass as the configured one. If the author wrote some,
   no Secret and no service account of the lower layer is used next to them. The certificates of an
   hf:// source apply to all connections of the pod.
@@ -86,11 +88,19 @@ def without_foreign_credentials(values: Values, written: Sequence[Values], lower
     configured = [_place(value_at(lower, path) or {}) for path in WITH_SOURCE]
     buckets = [place for place in configured if _is_bucket(place)]
     users = [source for source in sources if source.uses_account]
-    if has(written[0], *ACCOUNT) or all(
-        trusted and user.is_at(buckets) and not user.has_own_certificates for user in users
+    if has(written[0], *ACCOUNT) or (
+        all(trusted and user.is_at(buckets) and not user.has_own_certificates for user in users)
+        and all(target in _targets_with_account(lower) for target in _targets_with_account(values))
     ):
         return values
     return without(values, ACCOUNT)
+
+
+def _targets_with_account(values: Values) -> list[Values]:
+    """Return the places in S3 to which the job publishes with the identity of its account."""
+    targets = values.get("publish")
+    places = [each.get("s3") for each in targets or () if isinstance(each, dict)]
+    return [each for each in places if isinstance(each, dict) and not has(each, "secretRef")]
 
 
 @dataclass(frozen=True)

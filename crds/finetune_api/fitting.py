@@ -23,6 +23,7 @@ PROMPT_TEMPLATE: Path = ("dataset", "promptTemplate")
 MAX_STEPS: Path = ("training", "maxSteps")
 TRAIN_ON: Path = ("training", "trainOn")
 NODE_SELECTOR: Path = ("placement", "nodeSelector")
+PUBLISH: Path = ("publish",)
 WITH_ROWS = (DATASET, EVALUATION_DATASET)
 WITH_SOURCE: tuple[Path, ...] = (("model",), *WITH_ROWS)
 OWN_PROMPTS = ("chatTemplate", "promptFormat")
@@ -46,6 +47,7 @@ def fit(values: Values, written: Values) -> Values:
         _fit_prompt,
         _fit_train_on,
         _fit_node_selector,
+        _fit_publish,
     ):
         values = step(values, written)
     return values
@@ -193,3 +195,22 @@ def _fit_node_selector(values: Values, written: Values) -> Values:
     if "queueName" in written and not has(written, *NODE_SELECTOR):
         return without(values, NODE_SELECTOR)
     return values
+
+
+def _fit_publish(values: Values, written: Values) -> Values:
+    """Remove default targets that need a merge or an endpoint which the job does not have."""
+    targets = value_at(values, PUBLISH)
+    if has(written, *PUBLISH) or not isinstance(targets, list):
+        return values
+    serves = value_at(values, ("serving", "enabled")) is not False
+    from_adapter = serves and value_at(values, ("serving", "mode")) == "adapter"
+    merges = value_at(values, ("merge", "enabled")) is not False and not from_adapter
+
+    def applies(target: Any) -> bool:
+        if not isinstance(target, Mapping):
+            return True
+        needs_merge = target.get("what") == "merged" or target.get("when") == "Merged"
+        return (merges or not needs_merge) and (serves or target.get("when") != "Verified")
+
+    kept = [target for target in targets if applies(target)]
+    return with_value(values, PUBLISH, kept) if kept else without(values, PUBLISH)

@@ -24,6 +24,7 @@ class Edit(StrEnum):
     REMERGE = "Changing this field repeats the merge, but not the training."
     ROLL = "Changing this field replaces the serving pods in a rollout."
     RETRY = "Changing this field retries a failed stage, but does not retrain a completed revision."
+    PUBLISH = "Changing this field publishes the model again, but repeats no other stage."
     NEXT_REVISION = "A change takes effect with the next revision."
     NOTHING = "A change takes effect immediately. Completed work is not repeated."
 

@@ -8,12 +8,13 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, InstanceOf, ValidationError, field_validator
 
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import METADATA, NamespacePorts, Network
 from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.placement import Toleration
+from finetune_operator.signing import SigningKey
 
 
 def _reject_metadata_services(cidrs: list[Network]) -> list[Network]:
@@ -112,6 +113,16 @@ class Proxy(Endpoint):
         )
 
 
+class Server(Endpoint):
+    """A server to which a job publishes."""
+
+    url: str
+
+    @property
+    def _address(self) -> str:
+        return self.url
+
+
 class ServingConfig(CamelModel):
     """How the serving image is started. ``dtype`` overrides that of the merged model."""
 
@@ -205,7 +216,8 @@ class ProcessConfig(CamelModel):
     """How the operator itself runs.
 
     ``operator_namespace`` is its namespace and that of ``lease_name``, the Lease of all replicas.
-    Jobs in ``watch_namespaces`` are reconciled; empty means all.
+    Jobs in ``watch_namespaces`` are reconciled; empty means all. ``signing_key_file`` is the path
+    of the private key for statements about published models; empty means that none are signed.
     """
 
     operator_namespace: str = "finetune-system"
@@ -213,6 +225,7 @@ class ProcessConfig(CamelModel):
     watch_namespaces: list[str] = Field(default_factory=list)
     metrics: MetricsConfig = MetricsConfig()
     log_level: str = "info"
+    signing_key_file: str = ""
 
 
 class Settings(CamelModel):
@@ -222,6 +235,7 @@ class Settings(CamelModel):
     ``defaults`` is a partial FineTuneJob spec, which overrides built-in defaults and is overridden
     by each job. ``policy`` limits what jobs may contain. Prepare pods trust ``ca_certificates``
     (PEM) in addition to those of their image. The order of the fields is that of operator.json.
+    ``signing_key`` comes from a file, not from the document, and no text about the settings has it.
     """
 
     operator_namespace: str = "finetune-system"
@@ -237,6 +251,7 @@ class Settings(CamelModel):
     serving: ServingConfig = ServingConfig()
     defaults: dict[str, Any] = Field(default_factory=dict)
     policy: Limits = Limits()
+    signing_key: InstanceOf[SigningKey] | None = Field(None, exclude=True, repr=False)
 
     @field_validator("ca_certificates")
     @classmethod
@@ -251,8 +266,9 @@ class Settings(CamelModel):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 digest (hex) of all values."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 digest (hex) of all values; of the signing key, only its public part is used."""
+        key = "" if self.signing_key is None else self.signing_key.id
+        return hashlib.sha256((self.model_dump_json() + key).encode()).hexdigest()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other values, and therefore another digest."""

@@ -25,6 +25,7 @@ from finetune_operator import health
 from finetune_operator.config import ProcessConfig, Settings, parsed
 from finetune_operator.metrics_server import server as metrics_server
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
+from finetune_operator.signing import InvalidKey, SigningKey
 
 CONFIG_FILE = "/etc/finetune-operator/config.yaml"
 
@@ -107,4 +108,21 @@ def load_config(path: Path) -> tuple[ProcessConfig, Settings]:
         raise ConfigurationError(
             f"{path}: logLevel: {process.log_level!r} is invalid; use debug, info, warning or error"
         )
-    return process, settings
+    key = _signing_key(process.signing_key_file)
+    return process, settings.model_copy(update={"signing_key": key})
+
+
+def _signing_key(file: str) -> SigningKey | None:
+    """Return the key in a file, None without a file. Raises ConfigurationError."""
+    if not file:
+        return None
+    place = f"signingKeyFile {file} (chart value provenance.signingKeySecret)"
+    try:
+        return SigningKey(Path(file).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{place}: {error.strerror}: the Secret has no key with the name in "
+            "provenance.signingKeySecretKey"
+        ) from error
+    except InvalidKey as error:
+        raise ConfigurationError(f"{place}: {error}") from error

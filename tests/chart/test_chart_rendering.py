@@ -195,6 +195,21 @@ def test_service_monitor_authenticates_and_verifies_a_given_certificate() -> Non
     assert plain.keys() == {"port", "path", "interval"}
 
 
+def test_only_the_operator_pod_mounts_the_signing_key() -> None:
+    assert "signingKeyFile" not in render().config
+    values = {"signingKeySecret": "signing", "signingKeySecretKey": "cosign.key"}
+    rendered = render({"provenance": values})
+    folder, _, file = rendered.config["signingKeyFile"].rpartition("/")
+    (container,) = rendered.pod["containers"]
+    (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == folder)
+    assert mount["readOnly"] is True
+    (volume,) = (each for each in rendered.pod["volumes"] if each["name"] == mount["name"])
+    assert volume["secret"] == {
+        "secretName": "signing",
+        "items": [{"key": "cosign.key", "path": file}],
+    }
+
+
 def test_network_policy_admits_only_named_scrapers() -> None:
     spec = render().one("NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]

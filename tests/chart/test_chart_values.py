@@ -113,6 +113,19 @@ def test_notes_tell_what_to_do_if_images_cannot_be_pulled(
     assert "ImagePullBackOff" in notes
 
 
+def test_notes_say_how_to_get_the_public_key_if_the_operator_signs(tmp_path: Path) -> None:
+    signs = {"provenance": {"signingKeySecret": "signing", "signingKeySecretKey": "cosign.key"}}
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    text = 'notes: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n'
+    (chart / "templates" / "notes.yaml").write_text(text)
+    arguments = ["template", "x", str(chart), "--show-only=templates/notes.yaml"]
+    arguments.append(f"--kube-version={helm.KUBERNETES}")
+    notes = yaml.safe_load(helm.run(*arguments, values=signs))["notes"]
+    assert "get secret signing" in notes
+    assert '{{index .data "cosign.key"}}' in notes
+    assert "signing.pub" not in yaml.safe_load(helm.run(*arguments, values={}))["notes"]
+
+
 # Changed values, for values that need more than another value of the same type.
 CHANGED: dict[str, Any] = {
     "defaults": {"storage": {"size": "120Gi"}},
@@ -161,6 +174,7 @@ CHANGED: dict[str, Any] = {
 PREREQUISITES: dict[str, Values] = {
     "metrics.serviceMonitor": {"metrics": {"serviceMonitor": {"enabled": True}}},
     "serviceAccount.create": {"serviceAccount": {"name": "given"}},
+    "provenance.signingKeySecretKey": {"provenance": {"signingKeySecret": "signing"}},
 }
 
 

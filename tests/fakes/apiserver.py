@@ -34,6 +34,7 @@ from finetune_operator.types import (
     Progress,
     Scale,
     Snapshot,
+    Verification,
 )
 
 Thing = dict[str, Any]
@@ -80,6 +81,8 @@ class Cluster:
     now: datetime = START
     progress: Progress | None = None
     loaded: float | None = None
+    outcome: str | None = None
+    """Outcome of the verification that serving pods report."""
     events: list[Thing] = field(default_factory=list)
     objects: dict[tuple[str, str], Thing] = field(default_factory=dict)
     job: Thing | None = None
@@ -148,6 +151,7 @@ class Cluster:
             events=tuple(copied(self.events)),
             progress=self.running_progress(),
             loaded=self.loaded,
+            verification=self.verification(),
             created=frozenset(self.created),
             **{LISTS[kind]: each for kind, each in lists.items()},
         )
@@ -294,6 +298,19 @@ class Cluster:
         }
         uid = next((running[each] for each in ("train", "merge", "prepare") if each in running), "")
         return replace(self.progress, pod=uid)
+
+    def verification(self) -> Verification | None:
+        """Return the result that a running serving pod reports, if it verifies its model."""
+        pods = [
+            pod
+            for pod in self._labeled("Pod")
+            if naming.is_serving(pod) and pod.get("status", {}).get("phase") == "Running"
+        ]
+        if self.outcome is None or not pods:
+            return None
+        pod = max(pods, key=lambda each: int(each["metadata"]["uid"].split("-")[-1]))
+        build = str(naming.label(pod, naming.BUILD))
+        return Verification(pod=pod["metadata"]["name"], build=build, outcome=self.outcome)
 
     def _labeled(self, kind: str) -> Iterator[Thing]:
         for found in self.each(kind):

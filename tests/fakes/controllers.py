@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tests.fakes.apiserver import Cluster, Thing, copied
 
+from finetune_api.contracts.attestation import opened
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import MANIFESTS, Result
 from finetune_api.contracts.stage_request import StageRequest, parse
@@ -26,9 +27,45 @@ def message(stage: str, outcome: str = "completed", **fields: Any) -> str:
     fields = {name: value for name, value in fields.items() if value is not None}
     artifacts = fields.pop("artifacts", {})
     if outcome == "completed":
-        artifacts = {**{name: digest_of(name) for name in MANIFESTS[stage]}, **artifacts}
+        artifacts = {**{name: digest_of(name) for name in MANIFESTS.get(stage, ())}, **artifacts}
     result = Result.model_validate({"stage": stage, "outcome": outcome, **fields})
     return json.dumps({**json.loads(result.to_message()), "artifacts": artifacts})
+
+
+def published(pod: Thing, *failed: str, reason: str = "TargetRejected") -> Thing:
+    """Return the artifacts of a publish pod: the outcome of each target in its request.
+
+    failed: names of the targets that reject the content.
+    """
+    (container,) = pod["spec"]["containers"]
+    targets = []
+    for each in json.loads(container["args"][0])["targets"]:
+        error = {"reason": reason, "message": "The quota is exhausted."}
+        digest = {"digest": f"sha256:{digest_of(each['content'])}", "bytes": 1000, "sentBytes": 10}
+        if "attestation" in each:
+            envelope = opened(each["attestation"].encode())
+            signed = {"attestation": hashlib.sha256(envelope.payload).hexdigest()}
+            digest = {"digest": each["attested"], **signed}
+        outcome = {"error": error} if each["name"] in failed else digest
+        targets.append({"name": each["name"], **outcome})
+    return {"targets": targets}
+
+
+def publish(cluster: Cluster, *failed: str, code: int | None = None, **end: Any) -> None:
+    """Reconcile, run the publish pod to its end, and update its Job. failed: as in published."""
+    cluster.settle()
+    sync(cluster)
+    pod = pod_of_stage(cluster, "publish")
+    start(cluster, pod)
+    cluster.settle()
+    cluster.wait(60)
+    ended = "failed" if failed else "completed"
+    reason = {"reason": "PublishFailed"} if failed else {}
+    text = message("publish", ended, artifacts=published(pod, *failed), **reason)
+    code = (87 if failed else 0) if code is None else code
+    finish(cluster, pod, code, end.pop("text", text))
+    sync(cluster)
+    cluster.settle()
 
 
 def digest_of(name: str) -> str:

@@ -67,7 +67,8 @@ class ClusterMetrics:
         self.cluster = cluster
 
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
-        values = (self.cluster.running_progress(), self.cluster.loaded)
+        verification = self.cluster.verification()
+        values = (self.cluster.running_progress(), self.cluster.loaded, verification)
         return tuple(value for value in values if value is not None)
 
     def verification_due(self, key: Key) -> float:

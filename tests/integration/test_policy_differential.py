@@ -36,6 +36,10 @@ LIMITS: Spec = {
     "claims": {"allow": ["data|finetune-.*"], "deny": []},
     "sources": {"allow": ["hf://acme/.*", "(https|s3|pvc|configmap)://.*"], "deny": [".*/evil"]},
     "hosts": {"allow": [r"(.*\.)?example\.com"], "deny": [r"evil\.example\.com"]},
+    "publishDestinations": {
+        "allow": [r"oci://registry\.example\.com/.*", "(s3|https)://(minio:9000/)?models/.*"],
+        "deny": [".*/evil"],
+    },
     "podLabels": {"allow": [r"example\.com/.*"], "deny": [r"example\.com/bad"]},
     "maxReplicas": 3,
     "maxGpuSeconds": 3600,
@@ -112,14 +116,38 @@ def sources(draw: st.DrawFn, *, model: bool) -> Spec:
     return {**found, **draw(st.fixed_dictionaries({}, optional=others.get(scheme, {})))}
 
 
+def targets(place: str, address: dict[str, Any]) -> st.SearchStrategy[Spec]:
+    """Draw an entry of publish. address: the strategies of the fields that name its place."""
+    references = {"secretRef": REFERENCE, "caConfigMapRef": REFERENCE}
+    optional = {name: each for name, each in address.items() if name == "endpoint"}
+    required = {name: each for name, each in address.items() if name != "endpoint"}
+    return st.fixed_dictionaries(
+        {
+            "name": st.sampled_from("ab"),
+            "what": st.sampled_from(["adapter", "merged"]),
+            place: st.fixed_dictionaries(required, optional={**references, **optional}),
+        }
+    )
+
+
+REPOSITORIES = ("registry.example.com/a", "registry.example.com/evil", "other.example:5000/a")
+BUCKETS = ("s3://models/a", "s3://models/evil", "s3://other/a")
+SERVERS = ("https://minio:9000", "http://minio:9000", "https://evil.example.com")
+PUBLISHED = st.lists(
+    targets("oci", {"repository": st.sampled_from(REPOSITORIES)})
+    | targets("s3", {"uri": st.sampled_from(BUCKETS), "endpoint": st.sampled_from(SERVERS)}),
+    max_size=2,
+    unique_by=lambda each: each["name"],
+)
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
+    "publish": PUBLISHED,
     "priorityClassName": NAME,
     "workloadPriorityClassName": NAME,
     "placement": PLACEMENT,
     "podMetadata": st.fixed_dictionaries({"labels": LABEL_MAP}),
     "access": st.fixed_dictionaries({}, optional={"serviceAccountName": NAME}),
     "resources": st.fixed_dictionaries(
-        {}, optional=dict.fromkeys(("prepare", "train", "merge", "serve"), REQUIREMENTS)
+        {}, optional=dict.fromkeys(("prepare", "train", "merge", "publish", "serve"), REQUIREMENTS)
     ),
     "serving": st.fixed_dictionaries(
         {},

@@ -4,6 +4,7 @@ A new field is tested without a new test. If no value can be derived from its ty
 other fields, add it to ``CHANGES``.
 """
 
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,12 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(kind for kind in get_args(annotation) if kind is not type(None))
     return (annotation,)
+
+
+def path_of(leaf: Leaf) -> str:
+    """Return the path of a field in schema and reference, with ``[]`` after a list of groups."""
+    path = f"spec.{leaf}".replace("tolerations.", "tolerations[].")
+    return re.sub(r"^spec\.(datasets|publish)\.", r"spec.\1[].", path)
 
 
 def other_value(leaf: Leaf) -> Any:
@@ -154,7 +161,44 @@ _SOURCE = {"name": "hf", "key": "token"}
 HTTPS = "https://models.example.com/llama/SHA256SUMS"
 S3 = "s3://bucket/path"
 
+
+def _published(place: Spec | None = None, **fields: Any) -> Spec:
+    """Return a spec with one target of ``publish``, in a registry unless another place is given."""
+    oci = {"oci": {"repository": "registry.example.com/models/a"}}
+    return {"publish": [{"name": "target", "what": "adapter", **(place or oci), **fields}]}
+
+
+def _published_in(kind: str, name: str, value: Any) -> Change:
+    """Return the change of a field of the place of a target."""
+    places: Spec = {
+        "oci": {"repository": "registry.example.com/models/a"},
+        "s3": {"uri": "s3://models/a"},
+    }
+    field, *inner = name.split(".")
+    first: Spec = {"caConfigMapRef": {"name": "ca"}, "secretRef": {"name": "keys"}}
+    before = {**places[kind], **({field: first[field]} if inner else {})}
+    after = {**before, field: {**before[field], inner[0]: value} if inner else value}
+    return Change(before=_published({kind: before}), after=_published({kind: after}))
+
+
 CHANGES: dict[str, Change] = {
+    "publish.name": Change(before=_published(), after=_published(name="another")),
+    "publish.what": Change(before=_published(), after=_published(what="merged")),
+    "publish.when": Change(before=_published(), after=_published(when="Trained")),
+    "publish.allow": Change(before=_published(), after=_published(allow=["Skipped"])),
+    "publish.tags": Change(before=_published(), after=_published(tags=["latest"])),
+    "publish.overwrite": Change(
+        before=_published(tags=["a"]), after=_published(tags=["a"], overwrite=True)
+    ),
+    "publish.oci.repository": _published_in("oci", "repository", "registry.example.com/models/b"),
+    "publish.s3.uri": _published_in("s3", "uri", "s3://models/b"),
+    "publish.s3.endpoint": _published_in("s3", "endpoint", "https://minio:9000"),
+    "publish.s3.region": _published_in("s3", "region", "eu-central-1"),
+    **{
+        f"publish.{kind}.{reference}": _published_in(kind, reference, "another")
+        for kind in ("oci", "s3")
+        for reference in ("secretRef.name", "caConfigMapRef.name", "caConfigMapRef.key")
+    },
     "model.source": Change(before={}, after={"model": {"source": "hf://org/another"}}),
     "dataset.source": Change(before={}, after=_dataset(source="hf://org/another")),
     "dataset.format": Change(before={}, after=_dataset(format="messages")),
@@ -267,7 +311,7 @@ CHANGES: dict[str, Change] = {
         f"resources.{stage}.{part}": Change(
             before={}, after={"resources": {stage: {part: {"example.com/fpga": "1"}}}}
         )
-        for stage in ("prepare", "train", "merge", "serve")
+        for stage in ("prepare", "train", "merge", "publish", "serve")
         for part in ("requests", "limits")
     },
 }

@@ -20,7 +20,7 @@ PACKAGE = "finetune-operator"
 DESCRIPTION = "Work with FineTuneJobs in a terminal."
 EPILOG = "To read about a command, run: {program} COMMAND --help"
 OWN_PACKAGES = ("finetune_api", "finetune_cli", "finetune_trainer")
-EXTRA_OF_MODULE = {"huggingface_hub": "cli"}
+EXTRA_OF_MODULE = {"huggingface_hub": "cli", "cryptography": "cli"}
 """Modules of the extra ``cli``; every other module is in the extra ``trainer``."""
 INTERRUPTED = 130
 
@@ -87,6 +87,18 @@ COMMANDS = {
             "again.",
             example="support ./support-model",
         ),
+        Command(
+            name="verify",
+            module="verify",
+            summary="check the signature and the files of a published model",
+            description="Check a published model with the public key of the operator: the "
+            "signature of the statement about it, the digest of each file, and that there are no "
+            "other files. The command prints the statement, which says what the model was trained "
+            "from and how it was tested. For a folder, it needs no network. Exit codes: 10 no "
+            "signed statement, 11 no valid signature of the key, 12 a changed file, 13 a missing "
+            "file, 14 an additional file, 15 another base.",
+            example="./support-model --key signing.pub --base org/name",
+        ),
     )
 }
 
@@ -109,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(ended.code)
     except CommandFailed as error:
         print(f"{_program()} {options.command}: {error}", file=sys.stderr)
-        return 1
+        return int(error.code)
     except ModuleNotFoundError as error:
         missing = str(error.name).split(".")[0]
         if missing in OWN_PACKAGES:

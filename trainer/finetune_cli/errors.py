@@ -2,7 +2,9 @@
 
 
 class CommandFailed(Exception):
-    """A command failed; the message names the object and the remediation. Exit code 1."""
+    """A command failed; the message names the object and the remediation. ``code``: exit code."""
+
+    code: int = 1
 
 
 class Interrupted(Exception):

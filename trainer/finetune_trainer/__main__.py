@@ -19,10 +19,11 @@ from pydantic import ValidationError
 
 from finetune_api.contracts import termination
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.result import Result
+from finetune_api.contracts.result import Result, StageArtifacts
 from finetune_api.contracts.stage_request import (
     CONTRACT_VERSION,
     PrepareStageRequest,
+    PublishStageRequest,
     StageRequest,
     TrainStageRequest,
     parse,
@@ -38,7 +39,7 @@ from finetune_trainer.sources import egress, trust
 from finetune_trainer.volume import lock
 from finetune_trainer.volume_layout import Layout
 
-STAGES = ("prepare", "train", "merge")
+STAGES = ("prepare", "train", "merge", "publish")
 _REMEDY = (
     "The operator that started the stage and this image have different versions: run the operator "
     "of the release of this image or a newer one, or set the chart value trainer.image to the "
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
         code = 0
     except TrainerError as error:
         code = int(error.code)
-        result = _failure(progress, error.reason, str(error))
+        result = _failure(progress, error.reason, str(error), artifacts=error.artifacts)
         if error.__cause__ is not None:
             traceback.print_exception(error)
     except Stopped as stopped:
@@ -108,12 +109,15 @@ def _run(request: StageRequest, progress: Progress, stop: StopRequest) -> Result
     job = read_job(Path(request.config), request.config_digest)
     layout = Layout(work=Path(request.work))
     progress.serve()
+    if isinstance(request, PublishStageRequest):
+        _connect(request)
+        # It writes nothing to the volume, so it needs no lock, and other stages need not wait.
+        from finetune_trainer.publishing import publish
+
+        return publish.run(job, layout, progress, stop, request)
     with lock.held(layout, request.stage):
         if isinstance(request, PrepareStageRequest):
-            if request.destinations is not None:
-                egress.Guard(request.destinations, domains=egress.domains()).install()
-            if request.ca_certificates:
-                trust.add(request.ca_certificates, field="the chart value caCertificates")
+            _connect(request)
             capabilities.require_versions(request.driver, request.compute_capability)
             from finetune_trainer.preparation import prepare
 
@@ -126,6 +130,14 @@ def _run(request: StageRequest, progress: Progress, stop: StopRequest) -> Result
         from finetune_trainer.merging import merge
 
         return merge.run(job, layout, progress, request)
+
+
+def _connect(request: PrepareStageRequest | PublishStageRequest) -> None:
+    """Restrict the connections of this process, and trust the certificates of the chart."""
+    if request.destinations is not None:
+        egress.Guard(request.destinations, domains=egress.domains()).install()
+    if request.ca_certificates:
+        trust.add(request.ca_certificates, field="the chart value caCertificates")
 
 
 def read_job(path: Path, digest: str | None = None) -> JobConfig:
@@ -160,7 +172,14 @@ def _problems(error: ValidationError, *, root: str) -> str:
     return "; ".join(problems[:3]) + more
 
 
-def _failure(progress: Progress, reason: str, message: str, *, outcome: str = "failed") -> Result:
+def _failure(
+    progress: Progress,
+    reason: str,
+    message: str,
+    *,
+    outcome: str = "failed",
+    artifacts: StageArtifacts | None = None,
+) -> Result:
     step, steps = progress.get("global_step"), progress.get("max_steps")
     return Result(
         stage=progress.stage,
@@ -172,11 +191,18 @@ def _failure(progress: Progress, reason: str, message: str, *, outcome: str = "f
         loss=progress.get("train_loss"),
         eval_loss=progress.get("eval_loss"),
         gpu_seconds=progress.get("gpu_seconds"),
+        artifacts=artifacts,
     )
 
 
 def _stopped(progress: Progress, stopped: Stopped) -> Result:
-    return _failure(progress, stopped.reason, str(stopped), outcome="stopped")
+    return _failure(
+        progress,
+        stopped.reason,
+        str(stopped),
+        outcome="stopped",
+        artifacts=stopped.artifacts,
+    )
 
 
 def _end(result: Result) -> None:

@@ -17,7 +17,8 @@
     ├── DoesNotFit           82     training or serving is estimated too large for the GPU
     ├── NotMergeable         84     base and adapter give no usable merged model
     ├── BudgetExceeded       85     runPolicy.maxGpuSeconds is used up
-    └── UnsupportedGpu       86     this image cannot use the GPU or its driver
+    ├── UnsupportedGpu       86     this image cannot use the GPU or its driver
+    └── PublishFailed        87     at least one target does not accept the model
     Stopped                 143     SIGTERM; a BaseException, so that no handler swallows it
 
 Any other exception is an InternalError with exit code 1. A message names the field or file, the
@@ -25,6 +26,7 @@ value and the remediation; it appears in a condition of the FineTuneJob.
 """
 
 from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.contracts.result import StageArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 
 
@@ -33,6 +35,8 @@ class TrainerError(Exception):
 
     code: ExitCode = ExitCode.INTERNAL_ERROR
     reason = Reason.INTERNAL_ERROR
+    artifacts: StageArtifacts | None = None
+    """What the stage reports although it failed."""
 
 
 class InvalidSpec(TrainerError):
@@ -147,11 +151,20 @@ class BudgetExceeded(TrainerError):
     reason = Reason.BUDGET_EXCEEDED
 
 
+class PublishFailed(TrainerError):
+    """At least one target does not accept the model, and a retry cannot help."""
+
+    code = ExitCode.PUBLISH_FAILED
+    reason = Reason.PUBLISH_FAILED
+
+
 class Stopped(BaseException):
     """SIGTERM arrived while there was nothing to save."""
 
     code = ExitCode.STOPPED
     reason = Reason.STOPPED
+    artifacts: StageArtifacts | None = None
+    """What the stage reports although it was stopped."""
 
     def __init__(self, message: str = "stopped by SIGTERM; there was nothing to save") -> None:
         """``message`` is shown to the user."""

@@ -61,6 +61,11 @@ or is localhost, as in Docker.
 /etc/finetune-operator-metrics
 {{- end -}}
 
+{{/* Folder of the private key for statements about published models. */}}
+{{- define "finetune-operator.signingKeyFolder" -}}
+/etc/finetune-operator-signing
+{{- end -}}
+
 {{/* Configuration of the operator, as YAML: the OperatorConfig of finetune_operator.config. */}}
 {{- define "finetune-operator.config" -}}
 operatorNamespace: {{ .Release.Namespace }}
@@ -92,6 +97,9 @@ serving:
 defaults:
   {{- .Values.defaults | toYaml | nindent 2 }}
 logLevel: {{ .Values.logLevel }}
+{{- if .Values.provenance.signingKeySecret }}
+signingKeyFile: {{ include "finetune-operator.signingKeyFolder" . }}/signing.key
+{{- end }}
 {{- end -}}
 
 {{/* Rules of the operator, for its ClusterRole or for its Role in each of watchNamespaces. */}}

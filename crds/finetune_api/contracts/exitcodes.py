@@ -121,6 +121,12 @@ class ExitCode(IntEnum):
         Retry.NEVER,
         Reason.UNSUPPORTED_GPU,
     )
+    PUBLISH_FAILED = (
+        87,
+        "At least one target of `spec.publish` does not accept the model.",
+        Retry.NEVER,
+        Reason.PUBLISH_FAILED,
+    )
     STOPPED = (143, "The process received SIGTERM.", Retry.RESUMED, Reason.STOPPED)
 
 

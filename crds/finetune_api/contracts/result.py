@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from finetune_api.base import StatusModel
+from finetune_api.base import SHA256, StatusModel
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.dataset import Data
-from finetune_api.v1alpha1.ledger import SHA256, MergedModel, PreparedFolders, TrainArtifacts
+from finetune_api.v1alpha1.ledger import MergedModel, PreparedFolders, TrainArtifacts
 from finetune_api.v1alpha1.resources import Backend, Estimate
 
 LIMIT = 4096
@@ -29,7 +29,11 @@ that it published. The later stages accept no other manifests."""
 OPTIONAL = ("datasets", "sources", "formats")
 """Artifacts of which there is one per dataset. If the message is too long, they are dropped in this
 order, the names of files in ``sources`` before everything else."""
+MAX_TARGETS = 8
+"""Targets of a job, whose outcomes have to fit into one message."""
 _REASON_LENGTH = 64
+_CUT = 40
+"""Characters by which the longest error of a target is cut if the message is too long."""
 _Line = Annotated[str, AfterValidator(printable)]
 """Text that the operator copies to the status: a compromised pod may have written it."""
 
@@ -55,11 +59,47 @@ class MergeArtifacts(MergedModel):
     merged_manifest: str | None = Field(None, pattern=SHA256)
 
 
-StageArtifacts = PrepareArtifacts | TrainArtifacts | MergeArtifacts
+class TargetError(StatusModel):
+    """Why a target holds no complete content, or not under all names."""
+
+    reason: str = Field(max_length=_REASON_LENGTH, pattern=r"^[A-Za-z]+$")
+    message: str = ""
+
+
+class PublishedTarget(StatusModel):
+    """The outcome of one target of the publish stage."""
+
+    name: str = Field(max_length=63)
+    """Name of the entry of ``spec.publish``."""
+    reference: str | None = None
+    """Address of the content: ``REPOSITORY@sha256:HEX``, or ``s3://…/sha256-HEX/``. It is left out
+    of a long message; the spec and the digest determine it."""
+    digest: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
+    """Of the manifest of the OCI image; in S3, of manifest.json."""
+    manifest: str | None = Field(None, pattern=SHA256)
+    """SHA-256 (hex) of the published manifest.json; in S3, ``digest`` is the same."""
+    attestation: str | None = Field(None, pattern=SHA256)
+    """SHA-256 (hex) of the statement in the attestation that the target holds (its payload)."""
+    bytes: int | None = None
+    """Size of the content."""
+    sent_bytes: int | None = None
+    """Bytes that this process has sent; fewer if an earlier one was interrupted."""
+    error: TargetError | None = None
+    """None if the target holds the content, which was read back, under all its names."""
+
+
+class PublishArtifacts(StatusModel):
+    """Outcomes of the targets. They are reported by a failed stage as well."""
+
+    targets: list[PublishedTarget] = Field(default_factory=list, max_length=MAX_TARGETS)
+
+
+StageArtifacts = PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts
 ARTIFACTS: dict[str, type[StageArtifacts]] = {
     "prepare": PrepareArtifacts,
     "train": TrainArtifacts,
     "merge": MergeArtifacts,
+    "publish": PublishArtifacts,
 }
 
 
@@ -80,7 +120,7 @@ def _known(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifact
 class Result(StatusModel):
     """The outcome of a stage. Unknown values are null."""
 
-    stage: Literal["prepare", "train", "merge", "verify"]
+    stage: Literal["prepare", "train", "merge", "publish", "verify"]
     outcome: Literal["completed", "stopped", "failed"]
     reason: str
     message: _Line = ""
@@ -132,6 +172,10 @@ class Result(StatusModel):
                 values["warnings"].pop()
             elif len(values["message"]) > 200:
                 values["message"] = values["message"][: len(values["message"]) * 3 // 4] + "…"
+            elif target := _with_reference(values["artifacts"]):
+                del target["reference"]
+            elif target := _with_longest_error(values["artifacts"]):
+                target["error"]["message"] = target["error"]["message"][:-_CUT] + "…"
             elif optional := [name for name in OPTIONAL if name in values["artifacts"]]:
                 values["artifacts"].pop(optional[0])
             else:
@@ -167,6 +211,18 @@ def _with_most_files(artifacts: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record in ``sources`` that names the most files; None if none names any."""
     records = [source for source in artifacts.get("sources", ()) if source["files"]]
     return max(records, key=lambda source: len(source["files"]), default=None)
+
+
+def _with_longest_error(artifacts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the target with the longest error that can be cut; None if there is none."""
+    failed = [each for each in artifacts.get("targets", ()) if "error" in each]
+    longest = max(failed, key=lambda each: len(each["error"]["message"]), default=None)
+    return longest if longest and len(longest["error"]["message"]) > 2 * _CUT else None
+
+
+def _with_reference(artifacts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the first target that has a reference; None if there is none."""
+    return next((each for each in artifacts.get("targets", ()) if "reference" in each), None)
 
 
 def _json(values: dict[str, Any]) -> bytes:

@@ -137,7 +137,81 @@ class MergeStageRequest(_LaterRequest):
     ``dtype: auto``, a large value selects bfloat16; None if it was not recorded."""
 
 
-StageRequest = PrepareStageRequest | TrainStageRequest | MergeStageRequest
+class OCITarget(CamelModel):
+    """A repository of an OCI registry."""
+
+    repository: str
+    """Host, optional port, and path, such as ``registry.example.com/models/support``."""
+    ca: str | None = None
+    """Path of a file with additional CA certificates in PEM format."""
+
+
+class S3Target(CamelModel):
+    """A prefix in an S3 bucket."""
+
+    uri: str
+    """``s3://BUCKET`` or ``s3://BUCKET/PREFIX``, without a slash at the end."""
+    endpoint: str | None = None
+    """URL of the S3 service; None for the Amazon S3 endpoint of the region."""
+    region: str | None = None
+    """Region of the bucket; None for us-east-1."""
+    ca: str | None = None
+    """Path of a file with additional CA certificates in PEM format."""
+
+
+class PublishTargetRequest(CamelModel):
+    """One target of the publish stage. Exactly one of ``oci`` and ``s3`` is set.
+
+    Its credentials are in environment variables with a prefix of their own
+    (``credentials.of_target``).
+    """
+
+    name: str
+    """Name of the entry of ``spec.publish``."""
+    what: Literal["adapter", "merged"]
+    """The folder of the volume that is published."""
+    content: str
+    """SHA-256 (hex) of its manifest.json, from the ledger. The stage rejects any other content;
+    the operator passes an empty text if the ledger has none."""
+    version: str
+    """Name of the content at the target, ``<job>-<revision>-<what>``: it never names other
+    content."""
+    tags: tuple[str, ...] = ()
+    """Names of the content that may move to other content."""
+    overwrite: bool = False
+    """Whether a tag moves although ``movable`` does not allow it."""
+    movable: Mapping[str, str | None] = Field(default_factory=dict)
+    """By tag, the digest that this job has last published under it, as ``sha256:HEX``; None if it
+    has published nothing. A tag moves from this digest only, or if it does not exist yet."""
+    annotations: Mapping[str, str] = Field(default_factory=dict)
+    """Properties of the content to be recorded with it at the target."""
+    attestation: str | None = None
+    """A Sigstore bundle, as JSON, with a statement about what the target already holds, which is
+    signed by the operator. The stage only adds it: it sends and reads back nothing else."""
+    attested: str | None = None
+    """Digest that the target holds, ``sha256:HEX``; set together with ``attestation``."""
+    oci: OCITarget | None = None
+    s3: S3Target | None = None
+
+
+class PublishStageRequest(_LaterRequest):
+    """Upload the adapter or the merged model to targets, and read back what they hold.
+
+    Each target is attempted, whatever the outcome of the others. The result names each one, also
+    if the stage fails (``result.PublishArtifacts``).
+    """
+
+    stage: Literal["publish"] = "publish"
+    targets: tuple[PublishTargetRequest, ...] = Field(min_length=1)
+    build: str | None = None
+    """Name of the build, whose model is in ``merged-<build>``; None if no target has one."""
+    destinations: Destinations | None = None
+    """Connections that the process may open; None, as in a local run, allows all."""
+    ca_certificates: str = ""
+    """CA certificates in PEM format to trust in addition to those of the image."""
+
+
+StageRequest = PrepareStageRequest | TrainStageRequest | MergeStageRequest | PublishStageRequest
 _REQUEST: TypeAdapter[StageRequest] = TypeAdapter(
     Annotated[StageRequest, Field(discriminator="stage")]
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from finetune_api.contracts.result import ARTIFACTS
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.reference import api_page, exit_codes_page, reasons_page
 from finetune_api.crd.resources import RESOURCES, Resource
@@ -27,8 +28,16 @@ def crd_file(resource: Resource) -> str:
 
 
 def policy_file() -> str:
-    """Return variables and validations of the chart's policy for specs as YAML."""
-    parts = {"variables": admission.variables(), "validations": admission.validations()}
+    """Return what the chart's policies take from the API as YAML.
+
+    These are the variables and validations of the policy for specs, and the stages that run as
+    Jobs, in whose pods no user may execute commands.
+    """
+    parts = {
+        "jobStages": list(ARTIFACTS),
+        "variables": admission.variables(),
+        "validations": admission.validations(),
+    }
     return HEADER + yaml.safe_dump(parts, sort_keys=False, width=100, allow_unicode=True)
 
 

@@ -23,6 +23,7 @@ EFFECTS = {
     Edit.REMERGE: "merges",
     Edit.ROLL: "rolls pods",
     Edit.RETRY: "retries",
+    Edit.PUBLISH: "publishes",
     Edit.NEXT_REVISION: "next revision",
     Edit.NOTHING: "immediate",
 }

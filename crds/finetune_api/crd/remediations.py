@@ -190,6 +190,16 @@ FAILED = ReasonGroup(
         Reason.VERIFICATION_FAILED: "Digests, tokens or log-probabilities differ; the message "
         "contains the numbers. Compare the serving image, its arguments and `serving.dtype` with "
         "the defaults of the chart. Log: `kubectl logs -n <namespace> <pod> -c verify`.",
+        Reason.PUBLISH_FAILED: "Follow the remediation of the error in `status.publish`. To try "
+        "again, change an entry of `publish`. The model is served all the same.",
+        Reason.PUBLISH_WITHHELD: "The message contains the losses, or the outcome of the "
+        "verification. Improve the model; or set `evaluation.onRegression` to `Serve`, or `allow` "
+        "of the target to this outcome.",
+        Reason.TARGET_CONFLICT: "Another job or a person has published under this name: choose "
+        "another repository or tag, or set `overwrite` to true to move the tag. The name of a "
+        "revision, `<job>-<revision>-<what>`, never moves.",
+        Reason.TARGET_REJECTED: "The message quotes the answer of the registry or of the S3 "
+        "service. Frequent causes are a quota, a limit of the size, and a read-only repository.",
         Reason.ROLLOUT_FAILED: "Follow the remediation of the reason in the message. To try again, "
         "change a field of `serving`; to keep the previous build, revert your change.",
         Reason.ENDPOINT_DOWN: "A node is lost, no GPU is free, or a container exits repeatedly: "
@@ -227,6 +237,7 @@ EVENTS = ReasonGroup(
         Reason.DATA_READY: "",
         Reason.TRAINED: "",
         Reason.MERGED: "",
+        Reason.PUBLISHED: "`status.publish` has the reference and the digest of each target.",
         Reason.SUPERSEDED: "The message names the Job, and what the spec describes instead. If you "
         "revert the edit, the job continues with its earlier revision and the last checkpoint.",
         Reason.WARNING_RAISED: "Examples are few training steps, dropped rows, and a model that is "
@@ -249,6 +260,7 @@ OTHER = ReasonGroup(
     texts=dict.fromkeys(
         (
             Reason.PENDING,
+            Reason.PUBLISHING,
             Reason.RUNNING,
             Reason.FINISHED,
             Reason.AVAILABLE,

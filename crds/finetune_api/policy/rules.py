@@ -164,6 +164,34 @@ def _of_resources(stage: str, limit: str | None) -> NameRule:
     )
 
 
+def _of_targets() -> tuple[NameRule, ...]:
+    """Return the rules of ``publish``. Messages name the whole list."""
+    references: tuple[tuple[str, str, Access, bool], ...] = (
+        ("secretRef", "secrets", "secrets", True),
+        ("caConfigMapRef", "configMaps", "configmaps", False),
+    )
+    return (
+        NameRule(
+            field=PUBLISH,
+            limit="publishDestinations",
+            selected=selections.destinations(PUBLISH[0]),
+        ),
+        *(
+            NameRule(
+                field=PUBLISH,
+                read=(*PUBLISH, kind, reference),
+                limit=limit,
+                access=access,
+                selected=selections.text((*PUBLISH, kind, reference, "name")),
+                sent=sent,
+            )
+            for kind in ("oci", "s3")
+            for reference, limit, access, sent in references
+        ),
+    )
+
+
+PUBLISH: Path = ("publish",)
 LABELS: Path = ("podMetadata", "labels")
 ACCOUNT: Path = ("access", "serviceAccountName")
 CACHE: Path = ("storage", "baseCache")
@@ -189,7 +217,7 @@ NAME_RULES: tuple[NameRule, ...] = (
         limit="serviceAccounts",
         access="serviceaccounts",
         selected=selections.text(ACCOUNT),
-        triggers=tuple(field for source in SOURCES for field in _destination(source)),
+        triggers=(*(field for source in SOURCES for field in _destination(source)), PUBLISH),
     ),
     _text(("priorityClassName",), "priorityClasses", serving=True),
     _text(("workloadPriorityClassName",), "workloadPriorityClasses"),
@@ -199,6 +227,8 @@ NAME_RULES: tuple[NameRule, ...] = (
     _of_resources("prepare", None),
     _of_resources("train", "gpuStageResources"),
     _of_resources("merge", None),
+    _of_resources("publish", None),
+    *_of_targets(),
     _of_resources("serve", "gpuStageResources"),
     NameRule(
         field=LABELS,

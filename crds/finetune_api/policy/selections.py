@@ -12,7 +12,7 @@ from finetune_api.base import Values
 from finetune_api.layering import Path, value_at
 
 OPTIONAL = ".?"
-LISTS = ("datasets",)
+LISTS = ("datasets", "publish")
 """Fields with a list of groups."""
 
 
@@ -53,6 +53,22 @@ def host(path: Path, *prefixes: str) -> Selection:
         lambda v: " || ".join(f"{v}.startsWith('{prefix}')" for prefix in prefixes),
         lambda v: f"({v}.split('/')[2].split(':'){end}",
         lambda value: [_host(value)] if value.startswith(prefixes) else [],
+    )
+
+
+def destinations(field: str) -> Selection:
+    """Select the places of the targets in a list, as ``PublishTarget.destination`` names them."""
+
+    def select(spec: Values) -> list[str]:
+        return [_destination(target) for target in spec.get(field) or ()]
+
+    return Selection(
+        cel=lambda root: (
+            f"{at(root, (field,))}.orValue([]).map(t, has(t.oci) ? 'oci://' + t.oci.repository : "
+            "!has(t.s3) ? '' : has(t.s3.endpoint) ? t.s3.endpoint + '/' + t.s3.uri.substring(5) : "
+            "t.s3.uri)"
+        ),
+        texts=select,
     )
 
 
@@ -139,6 +155,16 @@ def _map(root: str, path: Path) -> str:
 
 def _host(url: str) -> str:
     return url.split("/")[2].split(":")[0].lower().removesuffix(".")
+
+
+def _destination(target: Values) -> str:
+    repository, uri = value_at(target, ("oci", "repository")), value_at(target, ("s3", "uri"))
+    endpoint = value_at(target, ("s3", "endpoint"))
+    if repository is not None:
+        return f"oci://{repository}"
+    if endpoint is not None:
+        return f"{endpoint}/{str(uri).removeprefix('s3://')}"
+    return str(uri or "")
 
 
 def _toleration(value: Values) -> str:

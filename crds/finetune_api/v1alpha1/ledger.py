@@ -4,12 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from finetune_api.base import LedgerModel
+from finetune_api.base import SHA256, LedgerModel
 from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
+from finetune_api.v1alpha1.publication import Publication
 from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
-
-SHA256 = r"^[0-9a-f]{64}$"
 
 
 class FrozenConfiguration(LedgerModel):
@@ -38,11 +37,13 @@ class FrozenConfiguration(LedgerModel):
 class Attempt(LedgerModel):
     """A stage of a revision: its latest attempt and the outcome of that attempt."""
 
-    stage: Literal["prepare", "train", "merge", "serve"] = Field(description="Name of the stage.")
+    stage: Literal["prepare", "train", "merge", "publish", "serve"] = Field(
+        description="Name of the stage."
+    )
     build: str | None = Field(
         None,
-        description="Name of the build that the attempt merges or serves. Present only for the "
-        "stages merge and serve.",
+        description="Name of the build that the attempt merges, publishes or serves. Present only "
+        "for the stages merge, publish and serve.",
     )
     build_digest: str | None = Field(
         None,
@@ -110,6 +111,11 @@ class Attempt(LedgerModel):
         pattern=SHA256,
         description="SHA-256 digest (hex) of the manifest.json of the merged model. The serving "
         "pods reject any other model. Present only for the stage merge.",
+    )
+    targets: list[str] | None = Field(
+        None,
+        description="Names of the targets to which the attempt publishes. Present only for the "
+        "stage publish.",
     )
     base: Literal["dequantized", "original"] | None = Field(
         None,
@@ -220,6 +226,10 @@ class Revision(LedgerModel):
     backend: Backend | None = Field(
         None,
         description="Training library of the revision. The prepare stage selects it.",
+    )
+    published: list[Publication] | None = Field(
+        None,
+        description="Outcome of publishing, for each target of spec.publish that was attempted.",
     )
     volume: str | None = Field(
         None,

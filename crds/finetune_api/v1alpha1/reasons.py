@@ -16,10 +16,11 @@ class Use(StrEnum):
     CONDITION = "another condition"
     EVENT = "event"
     ATTEMPT = "attempt in status.revisions"
+    PUBLICATION = "status.publish"
     LOG = "log of the operator"
 
 
-READY, CONDITION, EVENT, ATTEMPT, LOG = Use
+READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, LOG = Use
 FAILURE = (READY, ATTEMPT)
 
 
@@ -35,6 +36,11 @@ class Reason(DocumentedEnum):
         "Conditions `Ready` and `Serving`: the endpoint is loading the model. Condition of a "
         "stage: the operator created the Job of the stage.",
         READY,
+        CONDITION,
+    )
+    PUBLISHING = (
+        "Publishing",
+        "The publish pod uploads the adapter or the merged model. Condition `Published` only.",
         CONDITION,
     )
     RESTARTING = ("Restarting", "The endpoint is down and its pods are restarting.", READY)
@@ -130,8 +136,9 @@ class Reason(DocumentedEnum):
     MODEL_NOT_FOUND = ("ModelNotFound", "The base model or its revision does not exist.", *FAILURE)
     ACCESS_DENIED = (
         "AccessDenied",
-        "The source denied access, or the value of a token, key or password is invalid.",
+        "The source or target denied access, or the value of a token, key or password is invalid.",
         *FAILURE,
+        PUBLICATION,
     )
     VOLUME_FULL = ("VolumeFull", "The volume of the revision is too small.", *FAILURE)
     RESUME_REFUSED = (
@@ -201,6 +208,29 @@ class Reason(DocumentedEnum):
         "The served model differs from the trained model.",
         *FAILURE,
     )
+    PUBLISH_FAILED = (
+        "PublishFailed",
+        "At least one target of `spec.publish` does not hold the model. `status.publish` has the "
+        "error of each target.",
+        *(EVENT, ATTEMPT, CONDITION),
+    )
+    PUBLISH_WITHHELD = (
+        "PublishWithheld",
+        "The evaluation gate, or the outcome of the verification, does not allow the model to be "
+        "published.",
+        *(EVENT, CONDITION),
+    )
+    TARGET_CONFLICT = (
+        "TargetConflict",
+        "The name or tag of a target of `spec.publish` belongs to content that this job did not "
+        "publish.",
+        PUBLICATION,
+    )
+    TARGET_REJECTED = (
+        "TargetRejected",
+        "A target of `spec.publish` rejected the content, or holds other content than was sent.",
+        PUBLICATION,
+    )
     ROLLOUT_FAILED = (
         "RolloutFailed",
         "The new build failed, and the previous build continues to serve. A build is a revision "
@@ -225,6 +255,7 @@ class Reason(DocumentedEnum):
         "Transient",
         "The attempt failed because of a temporary problem outside the pod. The stage is retried.",
         ATTEMPT,
+        PUBLICATION,
     )
     STOPPED = ("Stopped", "The pod received SIGTERM. Training can resume.", CONDITION, ATTEMPT)
 
@@ -232,6 +263,12 @@ class Reason(DocumentedEnum):
     DATA_READY = ("DataReady", "Data preparation has completed.", EVENT)
     TRAINED = ("Trained", "Training has completed.", EVENT)
     MERGED = ("Merged", "The merge has completed.", EVENT)
+    PUBLISHED = (
+        "Published",
+        "All targets of `spec.publish` hold the model.",
+        EVENT,
+        CONDITION,
+    )
     SUPERSEDED = ("Superseded", "A Job was stopped, because the spec has changed.", EVENT)
     WARNING_RAISED = ("WarningRaised", "A warning was added to `status.warnings`.", EVENT)
     GPU_RELEASE_PLANNED = (

@@ -84,12 +84,31 @@ class Resources(ApiModel):
         ResourceRequirements(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"}),
         edit=Edit.RETRY,
     )
+    publish: ResourceRequirements | None = field(
+        "Resources of the publish pod. This pod uploads the model and runs on a CPU. If this field "
+        "is set, the default requests and limits do not apply.",
+        None,
+        edit=Edit.RETRY,
+        builtin="{requests: {cpu: 500m, memory: 512Mi}, limits: {memory: 1Gi}}",
+    )
     serve: ResourceRequirements = field(
         "Resources of each serving pod, in addition to its GPU. If this field is set, "
         "the default requests and limits do not apply.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.ROLL,
     )
+
+    def of(self, stage: str) -> ResourceRequirements:
+        """Return the resources of a stage by its name."""
+        found: ResourceRequirements | None = getattr(self, stage)
+        return found or OF_PUBLISH
+
+
+OF_PUBLISH = ResourceRequirements(
+    requests={"cpu": "500m", "memory": "512Mi"}, limits={"memory": "1Gi"}
+)
+"""Default of ``resources.publish``. It is no built-in value: those are in the configuration of each
+revision, and a new one would change what gives failed stages another attempt."""
 
 
 class Estimate(LedgerModel):

@@ -18,6 +18,8 @@ from finetune_api.rules import (
     requires,
     unique_by,
 )
+from finetune_api.v1alpha1 import publish as publishing
+from finetune_api.v1alpha1.access import Access
 from finetune_api.v1alpha1.dataset import (
     COMMON_FIELDS,
     OWN_VARIABLES,
@@ -29,6 +31,7 @@ from finetune_api.v1alpha1.evaluation import Evaluation
 from finetune_api.v1alpha1.merge import Merge
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement, PodMetadata
+from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.references import object_name
 from finetune_api.v1alpha1.resources import Resources
 from finetune_api.v1alpha1.rows import AUTO, Rows
@@ -38,26 +41,14 @@ from finetune_api.v1alpha1.sources import Kind, listed
 from finetune_api.v1alpha1.storage import Storage
 from finetune_api.v1alpha1.training import Training
 
-
-class Access(ApiModel):
-    """Identity with which the job accesses cloud services."""
-
-    service_account_name: str | None = object_name(
-        "ServiceAccount of the prepare pod. The prepare pod uses the cloud identity of this "
-        "ServiceAccount to read s3:// sources. The pod gets no token for the Kubernetes API. "
-        "Other pods do not use this ServiceAccount.",
-        None,
-        kind="ServiceAccount",
-        builtin="none",
-    )
-
-
 _SETS_FORMATS = (is_set("dataset.format") & ~equals("dataset.format", AUTO)) & (
     is_set("evaluation.dataset.format") & ~equals("evaluation.dataset.format", AUTO)
 )
 _TRAINS_ON_TEXT = equals("dataset.format", "text")
 _EVALUATES_TEXT = equals("evaluation.dataset.format", "text")
 _SERVES_ADAPTER = equals("serving.mode", "adapter")
+_SERVES_NOTHING = equals("serving.enabled", False)
+_MERGES_NOTHING = equals("merge.enabled", False) | (_SERVES_ADAPTER & ~_SERVES_NOTHING)
 _HAS_EVALUATION_DATASET = is_set("evaluation.dataset")
 _HOLDS_OUT_NOTHING = equals("dataset.validationFraction", 0.0)
 _EVALUATES_NOTHING = _HOLDS_OUT_NOTHING & ~_HAS_EVALUATION_DATASET
@@ -122,6 +113,16 @@ class FineTuneJobSpec(ApiModel):
     )
     serving: Serving = field(
         "The OpenAI-compatible endpoint of the tuned model.", Serving(), edit=Edit.ROLL
+    )
+    publish: list[PublishTarget] | None = field(
+        "Targets outside of the cluster to which the adapter or the merged model is published, "
+        "identified by their names. Publishing does not affect the endpoint.",
+        None,
+        edit=Edit.PUBLISH,
+        unset="the model stays on the volume of its revision",
+        key="name",
+        max_length=publishing.MAX_TARGETS,
+        rules=(publishing.UNIQUE_NAMES,),
     )
     storage: Storage = field(
         "The volume that holds the base model, data, checkpoints, adapter and merged model. "
@@ -227,10 +228,11 @@ class FineTuneJobSpec(ApiModel):
         ),
         requires(
             equals("merge.enabled", False),
-            equals("serving.enabled", False) | _SERVES_ADAPTER,
+            _SERVES_NOTHING | _SERVES_ADAPTER,
             "serving needs the merged model. Do one of these: set merge.enabled: true; set "
             "serving.mode: adapter; or set serving.enabled: false",
         ),
+        *publishing.rules_of_spec(merges_nothing=_MERGES_NOTHING, serves_nothing=_SERVES_NOTHING),
         excludes(
             _SERVES_ADAPTER,
             equals("training.lora.useDora", True),

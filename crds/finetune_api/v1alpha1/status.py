@@ -11,6 +11,7 @@ from pydantic import Field
 from finetune_api.base import StatusModel
 from finetune_api.v1alpha1.evaluation import EvaluationStatus
 from finetune_api.v1alpha1.ledger import Revision
+from finetune_api.v1alpha1.publication import PublicationError
 
 MAX_WARNING_LENGTH = 1024
 """Length to which the operator shortens a warning: pods and image names can make it longer."""
@@ -21,7 +22,7 @@ class Condition(StatusModel):
 
     type: str = Field(
         description="Type of the condition: Ready, Succeeded, Finished, Reconciling, Stalled, "
-        "Suspended, DataReady, Trained, Merged or Serving."
+        "Suspended, DataReady, Trained, Merged, Published or Serving."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Status of the condition.")
     reason: str = Field(
@@ -178,6 +179,26 @@ class VerificationStatus(StatusModel):
     seconds: str | None = Field(None, description="Duration of the comparison in seconds.")
 
 
+class PublishedStatus(StatusModel):
+    """State of a target of spec.publish."""
+
+    name: str = Field(description="Name of the target in spec.publish.")
+    reference: str | None = Field(
+        None,
+        description="Address of the published content. Example: "
+        "registry.example.com/models/support@sha256:….",
+    )
+    digest: str | None = Field(None, description="Digest of the published content.")
+    time: str | None = Field(
+        None,
+        description="End of the attempt that published the content, or that failed.",
+        json_schema_extra={"format": "date-time"},
+    )
+    error: PublicationError | None = Field(
+        None, description="Why the target does not hold the content of the revision."
+    )
+
+
 class FineTuneJobStatus(StatusModel):
     """Observed state of the job."""
 
@@ -243,6 +264,14 @@ class FineTuneJobStatus(StatusModel):
         VerificationStatus(),
         description="Result of the verification. The verification checks whether the served model "
         "is the trained model.",
+    )
+    publish: list[PublishedStatus] = Field(
+        default_factory=list,
+        description="Targets of spec.publish, with what they hold of the target revision.",
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+        },
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."

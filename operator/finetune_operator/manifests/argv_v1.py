@@ -7,12 +7,11 @@ their order never change: the Job of an attempt is compared with what the operat
 from finetune_api.contracts.stage_request import (
     MergeStageRequest,
     PrepareStageRequest,
-    StageRequest,
     TrainStageRequest,
 )
 
 
-def words(request: StageRequest) -> list[str]:
+def words(request: PrepareStageRequest | TrainStageRequest | MergeStageRequest) -> list[str]:
     """Return the command line of a stage."""
     common = [
         *(request.stage, "--config", request.config),

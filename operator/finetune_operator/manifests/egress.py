@@ -1,5 +1,7 @@
 """Egress rules of the prepare pod: DNS, the model hub, web servers, and configured destinations.
 
+Those of the publish pod are the same for narrower settings (``for_targets``).
+
 The chart's ``egress`` value configures them. A range in ``cidrs`` is open except for the ranges of
 ``excludedCidrs`` inside it. A narrower range that is listed next to a wide one is therefore open as
 a whole: ``10.20.0.7/32`` opens one private address. The metadata services of clouds, which hand out
@@ -23,7 +25,7 @@ from finetune_api.contracts.destinations import (
     Network,
     Proxied,
 )
-from finetune_operator.config import Egress, Endpoint, Settings
+from finetune_operator.config import Egress, Endpoint, Hub, Server, Settings
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 POD_IDENTITY = IPv4Network("169.254.170.23/32")
@@ -101,6 +103,26 @@ def rules(config: Settings, *, cloud_identity: bool) -> list[dict[str, Any]]:
         ),
         *({"to": peers, "ports": _tcp(ports)} for ports, peers in blocks.items()),
     ]
+
+
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
+def for_targets(config: Settings, urls: tuple[str, ...]) -> Settings:
+    """Return the settings with which ``destinations`` and ``rules`` are those of the publish pod.
+
+    The pod reaches only the namespaces that a target names, and addresses outside the cluster only
+    if a target is there. It never reaches the hub. urls: of the targets.
+    """
+    servers = [Server(url=url) for url in urls]
+    named = {server.namespace for server in servers}
+    egress = config.egress
+    narrowed = egress.model_copy(
+        update={
+            "namespaces": [each for each in egress.namespaces if each.name in named],
+            "cidrs": egress.cidrs if None in named else [],
+            "hub_cidrs": [],
+        }
+    )
+    return config.model_copy(update={"egress": narrowed, "hub": Hub()})
 
 
 def namespaces(*names: str) -> dict[str, Any]:

@@ -7,16 +7,17 @@ could not be distinguished from a Job that was never created.
 """
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 from finetune_api import quantity
-from finetune_api.contracts.exitcodes import FINAL
+from finetune_api.contracts.exitcodes import FINAL, ExitCode
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.manifests import pod, sources, stage_requests
+from finetune_operator.manifests import pod, publishing, sources, stage_requests
 from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage
@@ -29,6 +30,7 @@ MIN_GRACE_SECONDS = 120
 """Usually enough for one step and a checkpoint; some clouds give a spot node no longer notice."""
 MAX_GRACE_SECONDS = 1800
 SAVE_SECONDS = 60
+NOTHING_PUBLISHED: publishing.Published = MappingProxyType({})
 UNDISTURBED = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",
@@ -59,12 +61,13 @@ def render(
     record: Revision,
     memory: str | None = None,
     step_seconds: float | None = None,
+    published: publishing.Published = NOTHING_PUBLISHED,
 ) -> dict[str, Any]:
     """Return the Job of one attempt at a stage.
 
     record: of the revision in the ledger. A train attempt resumes only on the card that saved the
     last checkpoint. memory: memory of the container, instead of the value of the spec.
-    step_seconds: measured by an earlier train attempt.
+    step_seconds: measured by an earlier train attempt. published: by any revision of the job.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -95,7 +98,7 @@ def render(
                         "onExitCodes": {
                             "containerName": CONTAINER,
                             "operator": "In",
-                            "values": list(FINAL),
+                            "values": _final_codes(stage),
                         },
                     },
                     {
@@ -110,12 +113,20 @@ def render(
                     "annotations": dict(UNDISTURBED),
                 },
                 "spec": {
-                    **_pod(job, target, stage, memory, record),
+                    **_pod(job, target, stage, memory, record, published),
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },
             },
         },
     }
+
+
+def _final_codes(stage: JobStage) -> list[int]:
+    """Return the terminal exit codes of a stage.
+
+    A code of publishing is in no other Job: Jobs that an earlier version created stay equal.
+    """
+    return [code for code in FINAL if stage.publishes or code != ExitCode.PUBLISH_FAILED]
 
 
 def _deadline(spec: FineTuneJobSpec, stage: JobStage) -> dict[str, int]:
@@ -155,8 +166,7 @@ def more_memory(resources: ResourceRequirements) -> str | None:
 
 def resources_of(target: TargetRevision, stage: JobStage) -> ResourceRequirements:
     """Return the resources of a stage's container, as the spec has them."""
-    resources: ResourceRequirements = getattr(target.resolved.spec.resources, stage.name)
-    return resources
+    return target.resolved.spec.resources.of(stage.name)
 
 
 def _with_memory(resources: ResourceRequirements, memory: str | None) -> ResourceRequirements:
@@ -175,6 +185,7 @@ def _pod(
     stage: JobStage,
     memory: str | None,
     record: Revision,
+    published: publishing.Published,
 ) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [
         {
@@ -183,7 +194,7 @@ def _pod(
                 "claimName": naming.revision_name(job["metadata"]["name"], target.revision)
             },
         },
-        {"name": "config", "projected": {"sources": _configuration(job, target, stage)}},
+        {"name": "config", "projected": {"sources": _configuration(job, target, stage, record)}},
         pod.scratch(),
     ]
     mounts: list[dict[str, Any]] = [
@@ -196,8 +207,14 @@ def _pod(
         volumes += sources.volumes(target.resolved.spec)
         mounts += sources.mounts(target.resolved.spec)
         identity = sources.identity(target.resolved.spec)
+    elif publishing.uses_identity(publishing.targets_of(target, stage, record)):
+        identity = sources.identity(target.resolved.spec)
+    common = pod.spec(target.config, target.resolved, gpu=stage.gpu, card=record.card)
+    if stage.publishes:
+        beside = publishing.beside_serving_pods(job, target)
+        common["affinity"] = {**common.get("affinity", {}), **beside}
     return {
-        **pod.spec(target.config, target.resolved, gpu=stage.gpu, card=record.card),
+        **common,
         **identity,
         "restartPolicy": "Never",
         "containers": [
@@ -205,8 +222,8 @@ def _pod(
                 "name": CONTAINER,
                 "image": target.config.images.trainer,
                 "imagePullPolicy": target.config.image_pull_policy,
-                "args": stage_requests.arguments(target, stage, record),
-                "env": [*_environment(target, stage), pod.UID],
+                "args": stage_requests.arguments(job, target, stage, record, published),
+                "env": [*_environment(target, stage, record), pod.UID],
                 "ports": [{"name": "metrics", "containerPort": TRAINER_METRICS}],
                 "resources": pod.resources(
                     _with_memory(resources_of(target, stage), memory),
@@ -221,21 +238,26 @@ def _pod(
     }
 
 
-def _configuration(job: Object, target: TargetRevision, stage: JobStage) -> list[dict[str, Any]]:
-    """Return the sources of the config volume: job.json, and certificates and rows for prepare."""
+def _configuration(
+    job: Object, target: TargetRevision, stage: JobStage, record: Revision
+) -> list[dict[str, Any]]:
+    """Return the sources of the config volume: job.json, and certificates and rows of a stage."""
     revision = naming.revision_name(job["metadata"]["name"], target.revision)
     own = [sources.file(revision, JOB_FILE, JOB_FILE)]
-    return own + sources.files(target.resolved.spec) if stage.reads_sources else own
+    if stage.reads_sources:
+        return own + sources.files(target.resolved.spec)
+    return own + publishing.files(publishing.targets_of(target, stage, record))
 
 
-def _environment(target: TargetRevision, stage: JobStage) -> list[dict[str, Any]]:
+def _environment(target: TargetRevision, stage: JobStage, record: Revision) -> list[dict[str, Any]]:
     values = dict(pod.WRITABLE_CACHES)
     if not stage.gpu:
         values |= pod.NO_GPU
     elif target.config.gpu.required:
         values |= pod.REQUIRE_GPU
     if not stage.reads_sources:
-        return pod.environment(values | pod.OFFLINE)
+        secrets = publishing.environment(publishing.targets_of(target, stage, record))
+        return pod.environment(values | pod.OFFLINE) + secrets
     if target.config.hub.endpoint:
         values["HF_ENDPOINT"] = target.config.hub.endpoint
     return pod.environment(values) + sources.environment(target.resolved.spec)

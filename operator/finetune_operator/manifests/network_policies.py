@@ -1,6 +1,7 @@
 """NetworkPolicies of a job's pods.
 
-Only the prepare pod has egress to data sources (``egress``). Training and merging have no egress;
+Only the prepare pod has egress to data sources, and only the publish pod to the targets of the job
+(``egress``). Training and merging have no egress;
 serving reaches the cluster's DNS. The endpoint accepts requests from its own namespace and from the
 namespaces in the spec. The owner of the namespace can admit more clients with another policy, since
 policies are additive. vLLM serves its metrics on the port of its API, so the scraper namespaces can
@@ -12,7 +13,7 @@ from typing import Any
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 from finetune_operator.config import Settings
-from finetune_operator.manifests import egress
+from finetune_operator.manifests import egress, publishing, sources
 from finetune_operator.manifests.vllm import PORT
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import STAGES, JobStage, StageDefinition
@@ -39,11 +40,13 @@ def _rules(
 ) -> dict[str, list[Any]]:
     if not isinstance(stage, JobStage):
         return _serve(target, config)
-    identity = target.resolved.spec.access.service_account_name is not None
-    return {
-        "ingress": [_scraped(config, TRAINER_METRICS)],
-        "egress": egress.rules(config, cloud_identity=identity) if stage.reads_sources else [],
-    }
+    rules: list[Any] = []
+    if stage.reads_sources:
+        rules = egress.rules(config, cloud_identity=sources.has_identity(target.resolved.spec))
+    elif stage.publishes:
+        identity, config_ = publishing.connections(target, config)
+        rules = egress.rules(config_, cloud_identity=identity)
+    return {"ingress": [_scraped(config, TRAINER_METRICS)], "egress": rules}
 
 
 def _serve(target: TargetRevision, config: Settings) -> dict[str, list[Any]]:

@@ -17,6 +17,11 @@ def endpoint(job: Object) -> str:
     return f"http://{naming.service_name(meta['name'])}.{meta['namespace']}.svc:{vllm.PORT}/v1"
 
 
+def model_name(job: Object, target: TargetRevision) -> str:
+    """Return the model name that clients use in requests."""
+    return vllm.names(job, target)[0]
+
+
 def selector(job: Object, build: str) -> dict[str, str]:
     """Return the labels of a build's serving pods."""
     return {naming.JOB: job["metadata"]["name"], naming.STAGE: _STAGE, naming.BUILD: build}

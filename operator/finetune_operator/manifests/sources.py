@@ -7,6 +7,7 @@ ConfigMaps are in the config volume. Secrets are environment variables that the 
 from collections.abc import Iterator
 from typing import Any
 
+from finetune_api.safety.credentials import S3_KEYS
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import (
@@ -18,12 +19,6 @@ from finetune_api.v1alpha1.sources import (
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 SOURCES = "/sources"
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": False,
-    "AWS_SECRET_ACCESS_KEY": False,
-    "AWS_SESSION_TOKEN": True,
-}
-"""Keys of a Secret for S3, and whether each is optional."""
 
 
 def volumes(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
@@ -71,14 +66,14 @@ def environment(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
         if part.token_secret_ref is not None:
             name = "HF_TOKEN" if part.source.startswith("hf://") else "HTTPS_TOKEN"
             reference = part.token_secret_ref
-            variables.append(_secret(f"{prefix}_{name}", reference.name, reference.key))
+            variables.append(secret(f"{prefix}_{name}", reference.name, reference.key))
         if part.s3.region is not None:
             variables.append({"name": f"{prefix}_AWS_REGION", "value": part.s3.region})
         if part.s3.secret_ref is not None:
-            secret = part.s3.secret_ref.name
+            keys = part.s3.secret_ref.name
             variables += [
-                _secret(f"{prefix}_{key}", secret, key, optional=optional)
-                for key, optional in CREDENTIALS.items()
+                secret(f"{prefix}_{key}", keys, key, optional=optional)
+                for key, optional in S3_KEYS.items()
             ]
     cache = spec.storage.base_cache
     if cache is not None:
@@ -91,6 +86,11 @@ def identity(spec: FineTuneJobSpec) -> dict[str, Any]:
     """Return the service account of the pod: a cloud identity, no token for the Kubernetes API."""
     account = spec.access.service_account_name
     return {} if account is None else {"serviceAccountName": account}
+
+
+def has_identity(spec: FineTuneJobSpec) -> bool:
+    """Report whether the pods that connect to the outside can have a cloud identity."""
+    return spec.access.service_account_name is not None
 
 
 def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows]]:
@@ -111,7 +111,8 @@ def _claims(spec: FineTuneJobSpec) -> Iterator[str]:
     yield from dict.fromkeys(claims)
 
 
-def _secret(variable: str, name: str, key: str, *, optional: bool = False) -> dict[str, Any]:
+def secret(variable: str, name: str, key: str, *, optional: bool = False) -> dict[str, Any]:
+    """Return the variable that the kubelet sets from a key of a Secret."""
     reference: dict[str, Any] = {"name": name, "key": key}
     if optional:
         reference["optional"] = True

@@ -1,30 +1,43 @@
 """The requests of the stages, and the arguments in which the trainer of a revision reads them."""
 
+from collections.abc import Collection
 from typing import Any
 
 from finetune_api.contracts.stage_request import (
     MergeStageRequest,
     PrepareStageRequest,
+    PublishStageRequest,
     ServingSettings,
-    StageRequest,
     TrainStageRequest,
 )
 from finetune_api.v1alpha1.ledger import Revision
-from finetune_operator.manifests import argv_v1, egress, placement
+from finetune_operator.manifests import argv_v1, egress, placement, publishing
 from finetune_operator.manifests.node_labels import versions_of
-from finetune_operator.objects.stages import JobStage, earlier
+from finetune_operator.objects.stages import PIPELINE, JobStage, earlier
+from finetune_operator.revisions import publications
 from finetune_operator.revisions.documents import JOB_FILE
 from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object
 
 WORK = "/work"
 CONFIG = "/etc/finetune"
 
 
-def arguments(target: TargetRevision, stage: JobStage, record: Revision) -> list[str]:
+def arguments(
+    job: Object,
+    target: TargetRevision,
+    stage: JobStage,
+    record: Revision,
+    published: publishing.Published,
+) -> list[str]:
     """Return the arguments of the container of a stage.
 
-    record: of the revision in the ledger, with the results of the earlier stages.
+    record: of the revision in the ledger, with the results of the earlier stages; published: for a
+    stage that publishes.
     """
+    if stage.publishes:
+        # Version 1 of the contract has no such stage: the image says that it is too old.
+        return [_publish(job, target, record, published).to_argument()]
     request = _request(target, stage, record)
     return argv_v1.words(request) if target.contract == 1 else [request.to_argument()]
 
@@ -40,7 +53,46 @@ def retried(target: TargetRevision) -> list[str]:
     return argv_v1.of_prepare(request) if target.contract == 1 else [request.to_argument()]
 
 
-def _request(target: TargetRevision, stage: JobStage, record: Revision) -> StageRequest:
+def retried_publishing(target: TargetRevision) -> list[Any]:
+    """Return the values whose change publishes again after a failure.
+
+    As in ``retried``, they include those of the chart that decide whether a connection succeeds.
+    """
+    identity, config = publishing.connections(target, target.config)
+    allowed = egress.destinations(config, cloud_identity=identity)
+    entries = [each.model_dump(mode="json") for each in publications.targets(target)]
+    return [entries, allowed.model_dump(mode="json"), target.config.ca_certificates]
+
+
+def _publish(
+    job: Object, target: TargetRevision, record: Revision, published: publishing.Published
+) -> PublishStageRequest:
+    identity, config = publishing.connections(target, target.config)
+    requests = publishing.requests(job, target, record, published, CONFIG)
+    merged = any(each.what == "merged" for each in requests)
+    return PublishStageRequest(
+        **_common(target),
+        base_manifest=record.artifacts.base_manifest or "",
+        images=_images(record, {each.name for each in PIPELINE}),
+        targets=requests,
+        build=target.build if merged else None,
+        destinations=egress.destinations(config, cloud_identity=identity),
+        ca_certificates=target.config.ca_certificates,
+    )
+
+
+def _images(record: Revision, stages: Collection[str]) -> dict[str, str]:
+    """Return the images of some stages, as far as they are known."""
+    return {
+        attempt.stage: attempt.image_id
+        for attempt in record.stages
+        if attempt.stage in stages and attempt.image_id is not None
+    }
+
+
+def _request(
+    target: TargetRevision, stage: JobStage, record: Revision
+) -> PrepareStageRequest | TrainStageRequest | MergeStageRequest:
     if stage.reads_sources:
         return _prepare(target, untrusted_volume=record.untrusted_volume is not None)
     spec, artifacts = target.resolved.spec, record.artifacts
@@ -48,11 +100,7 @@ def _request(target: TargetRevision, stage: JobStage, record: Revision) -> Stage
     results: dict[str, Any] = {
         # No manifest has an empty digest.
         "base_manifest": artifacts.base_manifest or "",
-        "images": {
-            attempt.stage: attempt.image_id
-            for attempt in record.stages
-            if attempt.stage in before and attempt.image_id is not None
-        },
+        "images": _images(record, before),
     }
     if stage.gpu:
         limit = spec.run_policy.max_gpu_seconds

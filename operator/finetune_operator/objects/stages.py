@@ -10,7 +10,7 @@ from typing import Literal
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
-Stage = Literal["prepare", "train", "merge", "serve"]
+Stage = Literal["prepare", "train", "merge", "publish", "serve"]
 """Name of a stage: in the ledger, in labels, and in the names of Jobs."""
 
 
@@ -42,11 +42,16 @@ class JobStage(StageDefinition):
     """Reason of the event when it completes."""
 
     doing: str
-    """Message of Ready while the stage runs as expected."""
+    """Message of Ready, or of its own condition, while the stage runs as expected."""
 
     reads_sources: bool = False
     """Whether its pod reads models and data from outside: it has egress, the credentials of the
     sources and a deadline, because a hostile chat template or server may never end."""
+
+    publishes: bool = False
+    """Whether its pod writes to targets outside: it has egress and credentials for these. The stage
+    runs beside the endpoint, and its Job ends even if the spec describes another revision by then.
+    """
 
     doubles_memory: bool = False
     """Whether an attempt that ran out of memory is repeated once with twice its memory limit."""
@@ -84,22 +89,43 @@ SERVE = StageDefinition(
     name="serve", in_progress=Reason.STARTING, network="serve", per_build=True, gpu=True
 )
 
+PUBLISH = JobStage(
+    name="publish",
+    condition="Published",
+    in_progress=Reason.PUBLISHING,
+    completed=Reason.PUBLISHED,
+    doing="The publish pod uploads the model and reads it back.",
+    network="publish",
+    per_build=True,
+    publishes=True,
+)
+
 PIPELINE: tuple[JobStage, ...] = (PREPARE, TRAIN, MERGE)
 """The stages that produce the model, in order."""
 
-STAGES: tuple[StageDefinition, ...] = (*PIPELINE, SERVE)
+STAGES: tuple[StageDefinition, ...] = (*PIPELINE, SERVE, PUBLISH)
 
-_JOB_STAGES = {stage.name: stage for stage in PIPELINE}
+BESIDE: tuple[JobStage, ...] = (PUBLISH,)
+"""The stages that use a complete model, beside the endpoint."""
+
+JOB_STAGES: tuple[JobStage, ...] = (*PIPELINE, *BESIDE)
+
+_JOB_STAGES = {stage.name: stage for stage in JOB_STAGES}
 
 
 def job_stage(name: Stage) -> JobStage:
-    """Return the definition of a stage of the pipeline. Raises KeyError for ``serve``."""
+    """Return the definition of a stage that runs as a Job. Raises KeyError for ``serve``."""
     return _JOB_STAGES[name]
 
 
 def is_job_stage(name: str | None) -> bool:
     """Report whether a name, such as a label that anyone may write, is that of a Job stage."""
     return name in _JOB_STAGES
+
+
+def publishes(name: str | None) -> bool:
+    """Report whether the stage of a name writes to targets outside."""
+    return name in _JOB_STAGES and _JOB_STAGES[name].publishes
 
 
 def serves(name: str | None) -> bool:
@@ -118,6 +144,11 @@ def desired(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
     if spec.merge.enabled and not from_adapter:
         return PIPELINE
     return tuple(stage for stage in PIPELINE if not stage.per_build)
+
+
+def beside(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
+    """Return the stages beside the endpoint that a spec asks for."""
+    return BESIDE if spec.publish else ()
 
 
 def earlier(stage: JobStage) -> tuple[JobStage, ...]:

@@ -61,6 +61,9 @@ class StatusView:
     against_serving: Values | None
     """Comparison of ``build`` with the build that it replaced."""
 
+    evaluation: Values
+    """Decision of the evaluation gate about ``build``."""
+
     verification: Values
     volume_owners: tuple[str, ...]
     """Uids of the FineTuneJobs whose volumes the job uses."""
@@ -118,6 +121,7 @@ def of(status: Values) -> StatusView:
         preparation=status.get("preparation") or NOTHING,
         training=status.get("training") or NOTHING,
         against_serving=(status.get("evaluation") or NOTHING).get("againstServing"),
+        evaluation=status.get("evaluation") or NOTHING,
         verification=status.get("verification") or NOTHING,
         volume_owners=volume_owners(status),
         ledger_version=status.get("ledgerVersion"),

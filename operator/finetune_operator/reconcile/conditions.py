@@ -4,8 +4,8 @@
 ``Stalled`` are present only while they are True, never both. ``Succeeded`` is True once a revision
 has produced a model, and stays True: neither another merge nor the loss of its volume changes that.
 ``Finished`` is True while nothing is left to do for the present spec: the job is ready, or it has
-failed and only an edit lets it continue. Another condition that would repeat the message of
-``Ready`` refers to it instead.
+failed and only an edit lets it continue. It alone waits for publishing. Another condition that
+would repeat the message of ``Ready`` refers to it instead.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
-from finetune_operator.objects.stages import JobStage
+from finetune_operator.objects.stages import BESIDE, JobStage
 from finetune_operator.reconcile.diagnosis.blocker import Blocker
 
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
@@ -57,6 +57,17 @@ class ServingState:
     """Which build answers, in one word."""
 
     release_planned_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishingState:
+    """The state of publishing the target's build."""
+
+    status: Status
+    reason: str
+    message: str
+    finished: bool = False
+    """Whether only an edit lets it continue."""
 
 
 def timestamp(now: datetime) -> str:
@@ -110,12 +121,14 @@ def conditions(
     stages: Mapping[JobStage, Attempt | None],
     serving: ServingState | None,
     succeeded: bool,
+    publishing: PublishingState | None = None,
 ) -> list[dict[str, Any]]:
     """Return all conditions of a job.
 
     previous: the present conditions by type; stages: the desired stages with their latest attempts;
     serving: None if serving is not enabled and nothing serves; succeeded: whether the revision had
-    succeeded before. A condition keeps its transition time while its status stays the same.
+    succeeded before; publishing: None if the spec asks for no targets. A condition keeps its
+    transition time while its status stays the same.
     """
     desired: dict[str, tuple[Status, str, str]] = {
         "Ready": (
@@ -124,7 +137,7 @@ def conditions(
             position.message,
         ),
         "Succeeded": _succeeded(position, stages, succeeded),
-        "Finished": _finished(position),
+        "Finished": _finished(position, publishing),
     }
     if position.state == "active":
         desired["Reconciling"] = ("True", position.reason, position.message)
@@ -133,6 +146,9 @@ def conditions(
     desired["Suspended"] = _suspended(position)
     for stage, attempt in stages.items():
         desired[stage.condition] = _stage(attempt)
+    if publishing is not None:
+        reported = (publishing.status, publishing.reason, publishing.message)
+        desired |= {stage.condition: reported for stage in BESIDE}
     if serving is not None:
         desired["Serving"] = (
             "True" if serving.available else "False",
@@ -172,7 +188,10 @@ def _succeeded(
     return "Unknown", position.reason, "The stages that produce the model have not completed."
 
 
-def _finished(position: Position) -> tuple[Status, str, str]:
+def _finished(position: Position, publishing: PublishingState | None) -> tuple[Status, str, str]:
+    ended = position.state in ("done", "failed")
+    if ended and publishing is not None and not publishing.finished:
+        return "False", publishing.reason, "Publishing has not finished."
     if position.state == "done":
         return "True", position.reason, "Nothing is left to do for this spec."
     if position.state == "failed":

@@ -34,11 +34,15 @@ def record(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     before: Ledger,
+    decided: Ledger,
     delivery: Delivery,
     now: datetime,
 ) -> Record:
-    """Return the ledger after all decisions. before: the ledger of the previous status."""
-    identified = images.with_serving(snapshot, delivery.decision.ledger)
+    """Return the ledger after all decisions.
+
+    before: the ledger of the previous status; decided: that of the last decision.
+    """
+    identified = images.with_serving(snapshot, decided)
     ledger, pruned = retention.prune(
         snapshot,
         target,

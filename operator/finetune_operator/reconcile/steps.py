@@ -3,10 +3,10 @@
 from datetime import datetime
 
 from finetune_operator.config import Settings
-from finetune_operator.objects import status_view
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import policy, storage
 from finetune_operator.reconcile.network import surroundings
+from finetune_operator.reconcile.publishing import step as publish
 from finetune_operator.reconcile.record import record
 from finetune_operator.reconcile.reporting import status, transitions
 from finetune_operator.reconcile.serving import delivery as serving
@@ -29,36 +29,59 @@ def steps(
     violations = policy.check(target, settings.policy)
 
     # 2. The stages that produce the model.
-    stages = pipeline.decide(snapshot, target, before, policy.refusal(violations), now)
+    refused = policy.refusal(violations)
+    stages = pipeline.decide(snapshot, target, before, refused, now)
 
     # 3. The rollout of the model, the build that serves meanwhile, the GPU that it may release.
     delivery = serving.decide(snapshot, target, stages, violations, now)
 
-    # 4. What the ledger learns from the pods, and which revisions it forgets.
-    recorded = record(snapshot, target, before, delivery, now)
+    # 4. The targets outside of the cluster that get the model.
+    publishing = publish.decide(snapshot, target, stages.position, delivery, refused, now)
 
-    # 5. The status, and its changes as events.
+    # 5. What the ledger learns from the pods, and which revisions it forgets.
+    ledger = publishing.decision.ledger
+    recorded = record(snapshot, target, before, ledger, delivery, now)
+
+    # 6. The status, and its changes as events.
     rendered = status.render(
         snapshot,
         target,
         delivery,
         recorded,
-        warnings=(*stages.warnings, *delivery.decision.warnings, *recorded.warnings),
+        publishing,
+        warnings=(
+            *stages.warnings,
+            *delivery.decision.warnings,
+            *publishing.decision.warnings,
+            *recorded.warnings,
+        ),
         now=now,
     )
-    changes = transitions.events(snapshot.previous, status_view.of(rendered))
+    changes = transitions.events(snapshot.previous, rendered)
 
-    # 6. The actions, in the order in which they are executed.
+    # 7. The actions, in the order in which they are executed.
     return Plan(
         status=rendered,
         actions=(
             *stages.stops,
+            *publishing.decision.stops,
             *storage.owners(snapshot.job, target, snapshot.volumes),
             *surroundings(snapshot, target, recorded.ledger, settings, now),
             *stages.actions,
             *delivery.decision.actions,
+            *publishing.decision.actions,
             *recorded.actions,
         ),
-        events=(*changes, *stages.events, *delivery.decision.events),
-        requeue_after=delivery.position.requeue_after,
+        events=(
+            *changes,
+            *stages.events,
+            *delivery.decision.events,
+            *publishing.decision.events,
+        ),
+        requeue_after=_earliest(delivery.position.requeue_after, publishing.requeue_after),
     )
+
+
+def _earliest(*delays: float | None) -> float | None:
+    """Return the shortest of the delays that are set; None if none is."""
+    return min((delay for delay in delays if delay is not None), default=None)

@@ -33,6 +33,7 @@ LIVE = {
     "proxy",
     "ca_certificates",
     "policy",
+    "signing_key",
 }
 """Settings of the operator, of NetworkPolicies and of limits, which are not frozen."""
 MOST_FROZEN_BYTES = 32 * 1024

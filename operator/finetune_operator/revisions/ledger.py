@@ -129,7 +129,7 @@ class Ledger:
         for attempt in self.revision(revision).stages:
             if attempt.stage == SERVE.name and attempt.outcome == "Completed":
                 return True
-            if attempt.build is not None:
+            if attempt.stage in (MERGE.name, SERVE.name):
                 builds.add(attempt.build)
                 failed |= {attempt.build} if attempt.outcome == "Failed" else set()
         return self.is_trained(revision) and (not builds or builds != failed)

@@ -1,11 +1,11 @@
 """Which revisions are retained, and in which order the others are deleted.
 
-Retained are the target revision, revisions that serve or still have a serving Deployment, and as
-many others as ``spec.revisionHistoryLimit`` allows: revisions with a model before others, newer
-before older. Whatever the limit, one revision is retained whose model can be served, if there is
-one. A revision without a volume that a new pod can mount cannot be reverted to, and does not count.
-It stays in the ledger nevertheless, up to the same number: its claim may be restored under its
-name, and a claim without a record would be deleted.
+Retained are the target revision, revisions that serve or still have a serving Deployment, those
+that a Job publishes, and as many others as ``spec.revisionHistoryLimit`` allows: revisions with a
+model before others, newer before older. Whatever the limit, one revision is retained whose model
+can be served, if there is one. A revision without a volume that a new pod can mount cannot be
+reverted to, and does not count. It stays in the ledger nevertheless, up to the same number: its
+claim may be restored under its name, and a claim without a record would be deleted.
 
 A revision that is not retained leaves the ledger when its volume can be deleted, so that a revert
 before continues on this volume. The remaining objects are found by their labels, so an operator
@@ -15,6 +15,7 @@ that restarts halfway finishes the deletion.
 from collections.abc import Collection, Iterable
 
 from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Action, Delete
@@ -40,6 +41,7 @@ def prune(
         for deployment in snapshot.deployments
         if deployment.owned and deployment.revision
     }
+    held |= {revision for revision, _ in publications.under_way(ledger)}
     if serving is not None and (revision := ledger.revision_of(serving)):
         held.add(revision)
     others = [name for name in ledger.names() if name not in held]

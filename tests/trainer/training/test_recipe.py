@@ -668,7 +668,13 @@ def test_training_metrics_are_served(make: MakeWorkshop, unused_port: int) -> No
     assert last["finetune_gpu_seconds_total"] > 0
     names = {f"{name}{'_total' * (name in progress.COUNTERS)}" for name in progress.HELP}
     unknown = {name for name in names if f"finetune_{name}" not in last}
-    assert unknown == {"download_bytes", "download_size_bytes", "gpu_memory_peak_bytes"}
+    assert unknown == {
+        "download_bytes",
+        "download_size_bytes",
+        "upload_bytes",
+        "upload_size_bytes",
+        "gpu_memory_peak_bytes",
+    }
     assert last["finetune_step_seconds"] > 0
     assert last["finetune_data_wait_seconds_total"] > 0
     assert 0 <= last["finetune_checkpoint_age_seconds"] < 60

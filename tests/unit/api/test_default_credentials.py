@@ -11,6 +11,7 @@ from finetune_api.layering import Path, value_at
 from finetune_api.markers import ApiModel, Edit, extra_of
 from finetune_api.rules import matches
 from finetune_api.v1alpha1 import references
+from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 TOKEN: dict[str, Any] = {"tokenSecretRef": {"name": "platform"}}
@@ -180,7 +181,9 @@ def test_every_reference_is_classified() -> None:
     groups = [("model",), ("dataset",), ("datasets",), ("evaluation", "dataset")]
     next_to_sources = {(*group, *path) for group in groups for path in SECRETS | CERTIFICATES}
     found = set(fields_of(FineTuneJobSpec, *TYPES))
-    assert found == next_to_sources | IN_THE_POD.keys()
+    in_targets = {path for path in found if path[0] == "publish"}
+    assert PublishTarget.atomic, "a target of the chart belongs to the chart as a whole"
+    assert found == next_to_sources | IN_THE_POD.keys() | in_targets
     named = {leaf.path for leaf in LEAVES if _names_an_object(leaf)}
     named -= {(*path, "name") for path in found}
     assert named == NAMES.keys() | {ACCOUNT}
@@ -191,3 +194,62 @@ def test_every_credential_can_change_without_training() -> None:
     for path in SECRETS | CERTIFICATES:
         assert edits["model", *path, "name"] is Edit.RETRY
     assert edits[ACCOUNT] is Edit.RETRY
+
+
+BUCKET: dict[str, Any] = {"uri": "s3://models/a", "endpoint": ENDPOINT}
+REGISTRY: dict[str, Any] = {"repository": "registry.example.com/a"}
+
+
+def target(**place: Any) -> dict[str, Any]:
+    return {"publish": [{"name": "a", "what": "adapter", **place}]}
+
+
+def test_no_default_completes_a_target_of_the_author() -> None:
+    chart = target(oci={**REGISTRY, "secretRef": {"name": "platform"}}, tags=["latest"])
+    other = target(oci={"repository": "registry.example.org/b"})
+    (completed,) = resolved(other, chart).spec.publish or []
+    assert completed.secret is None
+    assert completed.tags is None
+    (of_chart,) = resolved({}, chart).spec.publish or []
+    assert of_chart.secret is not None
+
+
+@pytest.mark.parametrize(
+    ("spec", "kept"),
+    [
+        ({}, True),
+        (target(s3=BUCKET), True),
+        (target(oci=REGISTRY), True),
+        (target(s3={**BUCKET, "secretRef": {"name": "own"}}), True),
+        (target(s3={**BUCKET, "uri": "s3://others/a"}), False),
+        (target(s3={**BUCKET, "endpoint": "https://hostile.example"}), False),
+        (target(s3={**BUCKET, "caConfigMapRef": {"name": "own"}}), False),
+        ({**target(s3={"uri": "s3://others/a"}), "access": {"serviceAccountName": "own"}}, True),
+    ],
+)
+def test_account_of_the_chart_writes_to_the_targets_of_the_chart(
+    spec: dict[str, Any], kept: bool
+) -> None:
+    account = resolved(spec, {**IDENTITY, **target(s3=BUCKET)}).spec.access.service_account_name
+    assert (account is not None) is kept
+
+
+def test_default_targets_fit_the_job() -> None:
+    """A default never makes a spec invalid: it applies to jobs that can fulfill it."""
+    chart = {
+        "publish": [
+            {"name": "a", "what": "adapter", "oci": REGISTRY},
+            {"name": "b", "what": "merged", "oci": REGISTRY},
+            {"name": "c", "what": "adapter", "when": "Merged", "oci": REGISTRY},
+            {"name": "d", "what": "adapter", "when": "Verified", "oci": REGISTRY},
+        ]
+    }
+
+    def names(**spec: Any) -> str:
+        return "".join(each.name for each in resolved(spec, chart).spec.publish or ())
+
+    assert names() == "abcd"
+    assert names(serving={"enabled": False}) == "abc"
+    assert names(serving={"mode": "adapter"}) == "ad"
+    assert names(serving={"enabled": False}, merge={"enabled": False}) == "a"
+    assert names(publish=[]) == ""

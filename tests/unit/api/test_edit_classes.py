@@ -11,6 +11,7 @@ EFFECTS = {
     Edit.REMERGE: {"build"},
     Edit.RETRY: {"retry_key", "serve_key"},
     Edit.ROLL: {"serve_key"},
+    Edit.PUBLISH: set(),
     Edit.NEXT_REVISION: set(),
     Edit.NOTHING: set(),
 }

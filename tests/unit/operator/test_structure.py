@@ -15,7 +15,7 @@ from finetune_api.v1alpha1.status import FineTuneJobStatus
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = "finetune_operator"
-STAGES = frozenset({"prepare", "train", "merge", "serve"})
+STAGES = frozenset({"prepare", "train", "merge", "publish", "serve"})
 TABLE = "objects/stages.py"
 STATUS_VIEW = "objects/status_view.py"
 FIELDS = {info.alias or name for name, info in FineTuneJobStatus.model_fields.items()}

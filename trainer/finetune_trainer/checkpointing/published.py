@@ -10,10 +10,13 @@ from finetune_trainer.volume_layout import Layout
 BASE = "base"
 DATASET = "dataset"
 ADAPTER = "adapter"
+MERGED = "merged"
 
 CHAT_TEMPLATE = "chat_template.jinja"
 """File in the dataset's folder if the training renders rows with another chat template than the
 base's."""
+QUANTIZATION = "quantization.safetensors"
+"""File in the adapter's folder: the scales of the 4-bit weights that the training used."""
 
 ORIGINS_FACT = "origins"
 ESTIMATE_FACT = "estimate"

@@ -22,7 +22,12 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import MergeArtifacts, Result
 from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_trainer.checkpointing import adapter_files, manifest, safetensors_writer
+from finetune_trainer.checkpointing import (
+    adapter_files,
+    manifest,
+    published,
+    safetensors_writer,
+)
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.merging import (
@@ -43,7 +48,6 @@ from finetune_trainer.volume import disk
 from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
-KIND = "merged"
 THREADS = 2
 """Threads that compute. A third one would wait for the digest of the result."""
 
@@ -58,7 +62,7 @@ def run(
     build = requested.build
     key = f"{job.digest} {build} {requested.dtype} {requested.base}"
     with translate_volume_errors(layout.work, "merging"):
-        found = manifest.valid(layout.merged(build), kind=KIND, key=key)
+        found = manifest.valid(layout.merged(build), kind=published.MERGED, key=key)
         if found is None:
             found = _merge(request.resolve(job, layout, requested, key=key), progress)
             message = f"merged {found.facts['pairs']} adapter pairs"
@@ -101,7 +105,7 @@ def _merge(merging: MergeRequest, progress: Progress) -> manifest.Manifest:
     return manifest.publish(
         merging.scratch,
         merging.layout.merged(merging.build),
-        kind=KIND,
+        kind=published.MERGED,
         key=merging.key,
         known={name: entry["sha256"] for name, entry in done.done.items()},
         facts=facts,

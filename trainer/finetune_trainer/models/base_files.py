@@ -45,6 +45,11 @@ def side_files(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if any(fnmatch(name, each) for each in patterns))
 
 
+def is_tokenizer(name: str) -> bool:
+    """Report whether a file is part of the tokenizer."""
+    return any(fnmatch(name, pattern) for pattern in TOKENIZER)
+
+
 def check_listing(repository: Repository) -> None:
     """Raise InvalidSpec if the list of files shows that a repository has no usable base."""
     names = repository.files

@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 
 from finetune_api.v1alpha1.training import Quantization, Training
 from finetune_trainer.checkpointing.manifest import Manifest
+from finetune_trainer.checkpointing.published import QUANTIZATION
 from finetune_trainer.errors import InvalidSpec, NotMergeable
 from finetune_trainer.quantization import cuda_codes, nf4
 
-FILE = "quantization.safetensors"
 BLOCK = 64
 NESTED_BLOCK = 256
 NESTED = ("absmax", "nested_absmax", "nested_quant_map", "offset")
@@ -47,7 +47,7 @@ class QuantizationRecord:
 
     def save(self, folder: Path) -> None:
         """Write the scales into a folder."""
-        save_file(dict(self.scales), folder / FILE)
+        save_file(dict(self.scales), folder / QUANTIZATION)
 
 
 def record_quantization(model: Any) -> QuantizationRecord:
@@ -163,7 +163,7 @@ class DequantizedBase:
         self._quantization = Quantization.model_validate(adapter.facts["quantization"])
         # The device that trains also quantizes.
         self._by_cuda: bool = adapter.facts.get("device", "cpu") != "cpu"
-        path = folder / FILE
+        path = folder / QUANTIZATION
         double_quant = self._quantization.double_quant
         self._scales: Any = safe_open(path, framework="pt") if double_quant else None
 

@@ -21,6 +21,8 @@ HELP = {
     "progress_ratio": "Completed fraction of this stage, from 0 to 1.",
     "download_bytes": "Number of downloaded bytes of the base model or dataset.",
     "download_size_bytes": "Total size in bytes of the base model or dataset that is downloaded.",
+    "upload_bytes": "Number of bytes of the model that the targets of spec.publish hold.",
+    "upload_size_bytes": "Total size in bytes of the model, summed over its targets.",
     "global_step": "Number of completed optimizer steps.",
     "max_steps": "Number of planned optimizer steps.",
     "train_loss": "Training loss in the last logged step.",
@@ -114,6 +116,10 @@ class Progress(Collector):
         count = min(count, size)
         self.set(download_bytes=count, download_size_bytes=size)
         self.ratio(count / size if size else 1.0)
+
+    def uploaded(self, count: int, size: int) -> None:
+        """Record how many of the ``size`` bytes the targets hold; the ratio is separate."""
+        self.set(upload_bytes=min(count, size), upload_size_bytes=size)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the known values. prometheus_client calls this on each scrape."""

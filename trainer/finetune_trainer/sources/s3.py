@@ -169,7 +169,7 @@ class S3(RemoteStore):
             config_kwargs={
                 "connect_timeout": 20,
                 "read_timeout": 60,
-                "http_session_cls": _one_server_session(),
+                "http_session_cls": one_server_session(),
                 "retries": {"max_attempts": 3, "mode": "standard"},
             },
             skip_instance_cache=True,
@@ -228,7 +228,7 @@ class S3(RemoteStore):
         )
 
 
-def _one_server_session() -> type:
+def one_server_session() -> type:
     """Return a class of HTTP sessions that follow no redirect.
 
     aiohttp would send the session token to the other server, which the policy may not allow.

@@ -25,10 +25,7 @@ def add(certificates: str, *, field: str) -> None:
 
 def bundle(certificates: str, *, field: str) -> Path:
     """Return a new file with the certificates that are trusted now, and these. Errors as in add."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
-    except (ssl.SSLError, ValueError) as error:
-        raise InvalidSpec(f"{field} contains no PEM certificates ({error}): correct it") from error
+    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificates, field)
     present = Path(os.environ.get(VARIABLE) or _of_the_image()).read_text(encoding="utf-8")
     with tempfile.NamedTemporaryFile("w", suffix=".pem", encoding="utf-8", delete=False) as file:
         file.write(f"{present.rstrip()}\n{certificates.strip()}\n")
@@ -41,6 +38,18 @@ def read(file: Path, *, field: str) -> str:
         return file.read_text(encoding="ascii", errors="replace")
     except OSError as error:
         raise InvalidSpec(f"{field} cannot be read ({error}): correct the ConfigMap") from error
+
+
+def load(context: ssl.SSLContext, file: Path, *, field: str) -> None:
+    """Let a context trust the certificates in a file, too. Raise InvalidSpec if there are none."""
+    _load(context, read(file, field=field), field)
+
+
+def _load(context: ssl.SSLContext, certificates: str, field: str) -> None:
+    try:
+        context.load_verify_locations(cadata=certificates)
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidSpec(f"{field} contains no PEM certificates ({error}): correct it") from error
 
 
 def _of_the_image() -> str:

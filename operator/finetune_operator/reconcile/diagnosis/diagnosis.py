@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from finetune_api.safety import credentials
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.manifests import sources
+from finetune_operator.manifests.publishing import DOCKER_CONFIG_KEY
 from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.objects.stages import publishes
 from finetune_operator.reconcile.diagnosis.blocker import Blocker, Evidence
 from finetune_operator.reconcile.diagnosis.scheduling import unscheduled
 from finetune_operator.reconcile.messages import quoting, sentence
@@ -27,7 +29,7 @@ CONTAINER_REASONS = (
 """Reasons of the kubelet for a container that it cannot start; passed on unchanged."""
 API_SERVER = "API server"
 KUBELET = "Kubelet"
-S3_KEYS = " and ".join(key for key, optional in sources.CREDENTIALS.items() if not optional)
+S3_KEYS = " and ".join(key for key, optional in credentials.S3_KEYS.items() if not optional)
 _MISSING = re.compile(
     r"""couldn't\ find\ key\ (?P<key>\S+)\ in\ (?P<of>secret|configmap)\ (?:\S+/)?(?P<owner>[\w.-]+)
     | references\ non-existent\ (?P<volume>config|secret)\ key:\ (?P<path>\S+)
@@ -276,6 +278,8 @@ def _missing(pod: Object, message: str) -> Blocker | None:
             keys = "the key that serving.apiKeySecretRef names"
         else:
             keys = f"the key that tokenSecretRef names, or, for s3.secretRef, the keys {S3_KEYS}"
+            if publishes(naming.label(pod, naming.STAGE)):
+                keys = f"the key {DOCKER_CONFIG_KEY}, or, for s3.secretRef, the keys {S3_KEYS}"
         explanation += f", with {keys}."
     return Blocker(
         reason=Reason.SECRET_MISSING if secret else Reason.CONFIG_MAP_MISSING,

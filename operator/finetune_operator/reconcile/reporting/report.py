@@ -60,5 +60,5 @@ def report(
     }
     return Plan(
         status=status if planned is None else {**planned, **reporting},
-        events=transitions.events(before, status_view.of(status)),
+        events=transitions.events(before, status),
     )

@@ -6,12 +6,12 @@ from typing import Any
 
 from finetune_api.v1alpha1.status import MAX_WARNING_LENGTH
 from finetune_operator.manifests import serving as manifests
-from finetune_operator.manifests import vllm
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import desired
 from finetune_operator.objects.status_view import StatusView
 from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.conditions import conditions
+from finetune_operator.reconcile.publishing.step import Publishing
 from finetune_operator.reconcile.record import Record
 from finetune_operator.reconcile.reporting.columns import columns
 from finetune_operator.reconcile.serving import evaluation_gate
@@ -29,6 +29,7 @@ def render(
     target: TargetRevision,
     delivery: Delivery,
     record: Record,
+    publishing: Publishing,
     *,
     warnings: Iterable[str],
     now: datetime,
@@ -55,6 +56,7 @@ def render(
             },
             serving=served,
             succeeded=_succeeded_before(previous, target.revision),
+            publishing=publishing.state,
         ),
         "revision": target.revision,
         "build": target.build,
@@ -70,6 +72,8 @@ def render(
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
+    if publishing.state is not None:
+        status["publish"] = publishing.to_status(target, ledger)
     if served is not None:
         status["serving"] = {
             "revision": served.revision,
@@ -77,7 +81,7 @@ def render(
             "replicas": served.replicas,
             "availableReplicas": served.available_replicas,
             "selector": served.selector,
-            "model": vllm.names(snapshot.job, target)[0],
+            "model": manifests.model_name(snapshot.job, target),
             "summary": served.summary,
             "releasePlannedAt": served.release_planned_at,
         }

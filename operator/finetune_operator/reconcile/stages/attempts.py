@@ -1,5 +1,7 @@
 """The next attempt at a stage: its number, its counters, and its Job."""
 
+from collections.abc import Sequence
+
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
@@ -7,6 +9,7 @@ from finetune_operator.manifests import jobs, stage_requests
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, job_stage
 from finetune_operator.reconcile.stages import restarts
+from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Create
@@ -18,8 +21,12 @@ def following(
     ledger: Ledger,
     stage: JobStage,
     previous: Attempt | None,
+    targets: Sequence[str] | None = None,
 ) -> Attempt:
-    """Return the attempt that follows ``previous``, the latest attempt at the stage."""
+    """Return the attempt that follows ``previous``, the latest attempt at the stage.
+
+    targets: those of a stage that publishes.
+    """
     key = retry_key(target, stage)
     memory = None
     if previous is not None and previous.retry_key == key:
@@ -35,6 +42,7 @@ def following(
         # The key at its start: if an edit changes it while the attempt runs, a failure is retried.
         retry_key=key,
         memory=memory,
+        targets=None if targets is None else list(targets),
         # Another image under the same tag is reported.
         image_id=previous.image_id if previous is not None else None,
         # A revision whose volume a container has written keeps its images.
@@ -50,6 +58,8 @@ def retry_key(target: TargetRevision, stage: JobStage) -> str:
     connection; if it fails for such a reason, a change of that value must be enough to continue.
     """
     key = target.resolved.retry_key
+    if stage.publishes:
+        return digest([key, stage_requests.retried_publishing(target)])
     return digest([key, stage_requests.retried(target)]) if stage.reads_sources else key
 
 
@@ -68,6 +78,7 @@ def creation(
         record=ledger.revision(target.revision),
         memory=attempt.memory,
         step_seconds=None if measured is None else float(measured),
+        published=publications.tags(ledger),
     )
     return Create(object=body)
 

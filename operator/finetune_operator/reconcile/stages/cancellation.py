@@ -6,7 +6,7 @@ from typing import Any
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.objects.stages import JobStage
+from finetune_operator.objects.stages import JobStage, publishes
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -20,20 +20,23 @@ def stop_abandoned(
 ) -> Decision:
     """Stop the Jobs of a revision, build or stage that the spec no longer asks for.
 
-    stages: the desired ones. Jobs are also stopped if the images of the revision were corrected,
-    before any container has started; if the ledger records their attempt as ended, because the
-    operator may have restarted between the write of the ledger and the deletion; and if the ledger
-    does not know them, because another client created them.
+    stages: the desired ones. A Job that publishes another revision continues, as long as the spec
+    asks for publishing: it is on another volume, and that model is complete. Jobs are also stopped
+    if the images of the revision were corrected, before any container has started; if the ledger
+    records their attempt as ended, because the operator may have restarted between the write of the
+    ledger and the deletion; and if the ledger does not know them, because another client created
+    them.
     """
     corrected = ledger.with_frozen(target.revision, target.frozen)
     decision = Decision(ledger=corrected)
     for job in snapshot.jobs:
         if not job.owned or job.revision is None or job.ended:
             continue
+        of_target = job.revision == target.revision
         desired = (
-            job.revision == target.revision
+            (of_target or publishes(job.stage))
             and corrected is ledger
-            and job.build in (None, target.build)
+            and (job.build in (None, target.build) or not of_target)
             and job.stage in {stage.name for stage in stages}
         )
         attempt = attempt_of(decision.ledger, job)

@@ -1,13 +1,19 @@
 """The end of an attempt whose Job has finished: outcome, findings, and whether it is repeated."""
 
-from finetune_api.contracts.result import MergeArtifacts
+from datetime import datetime
+from typing import Any
+
+from finetune_api.contracts.result import MergeArtifacts, PublishArtifacts, StageArtifacts
 from finetune_api.v1alpha1.ledger import Attempt, TrainArtifacts
+from finetune_api.v1alpha1.publication import PublicationError
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
+from finetune_operator.reconcile.conditions import timestamp
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import outcome, restarts
+from finetune_operator.reconcile.stages import attempts, outcome, restarts
+from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
@@ -18,6 +24,7 @@ def decide(
     ledger: Ledger,
     attempt: Attempt,
     job: Child,
+    now: datetime,
 ) -> Decision:
     """Return the decision about a Job that has finished: the attempt's outcome and findings."""
     revision, volume = target.revision, snapshot.volume(target.revision)
@@ -29,7 +36,7 @@ def decide(
     # A pod that reports the artifacts of another stage has forged them.
     artifacts = result.artifacts if result and result.stage == attempt.stage else None
     warnings = tuple(result.warnings) if result is not None else ()
-    changes = {"reason": ended.reason, "message": ended.message or None}
+    changes: dict[str, Any] = {"reason": ended.reason, "message": ended.message or None}
     if ended.reason == Reason.DEADLINE_EXCEEDED and not (attempt.has_run or attempt.image_id):
         changes["message"] = outcome.never_started(job.object)
     if ended.kind == "Completed":
@@ -44,12 +51,52 @@ def decide(
             }
     else:
         changes["outcome"] = "Stopped" if _again(target, attempt, ended) else "Failed"
-    if artifacts is not None:
+    if job_stage(attempt.stage).publishes:
+        ledger, changes = _published(target, ledger, attempt, job, artifacts, changes, now)
+    elif artifacts is not None:
         ledger = ledger.with_artifacts(revision, artifacts)
     ledger = ledger.with_attempt(revision, attempt.model_copy(update=changes))
-    if ended.kind == "Completed" and volume is not None:
+    produces = not job_stage(attempt.stage).publishes
+    if ended.kind == "Completed" and volume is not None and produces:
         ledger = ledger.with_volume(revision, volume.object["metadata"]["uid"])
     return Decision(ledger=ledger, warnings=warnings)
+
+
+def _published(
+    target: TargetRevision,
+    ledger: Ledger,
+    attempt: Attempt,
+    job: Child,
+    artifacts: StageArtifacts | None,
+    changes: dict[str, Any],
+    now: datetime,
+) -> tuple[Ledger, dict[str, Any]]:
+    """Return the ledger with the outcome of each target, and the changes of the attempt.
+
+    A Job proves what it published even if it failed. A Job that completed but does not report each
+    target has failed. An attempt that is repeated by itself leaves no errors.
+    """
+    if attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
+        # The spec has changed, so that it does not tell where the Job has published.
+        artifacts, changes = None, changes | {"outcome": "Stopped"}
+    failure = PublicationError(
+        reason=changes["reason"] or Reason.RESULT_MISSING,
+        message=changes["message"] or f"See the log of Job {job.name}.",
+    )
+    ledger = publications.with_outcomes(
+        ledger,
+        target,
+        attempt,
+        artifacts if isinstance(artifacts, PublishArtifacts) else None,
+        failure=None if changes["outcome"] == "Stopped" else failure,
+        time=timestamp(now),
+    )
+    missing = publications.unpublished(ledger, target, attempt.targets or ())
+    if changes["outcome"] == "Completed" and missing:
+        message = f"Job {job.name} completed, but did not publish to {', '.join(missing)}."
+        failed = {"outcome": "Failed", "reason": Reason.PUBLISH_FAILED, "message": message}
+        return ledger, changes | failed
+    return ledger, changes
 
 
 def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.stages import JobStage, desired, job_stage
+from finetune_operator.objects.stages import JobStage, beside, desired, job_stage
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
@@ -33,7 +33,7 @@ def decide(
     """
     stages = desired(target.resolved.spec)
     changed = configuration.changed(snapshot, target, now)
-    decision = stop_abandoned(snapshot, target, ledger, stages)
+    decision = stop_abandoned(snapshot, target, ledger, (*stages, *beside(target.resolved.spec)))
     decision = decision.then(volume_loss.decide(snapshot, target, decision.ledger, stages))
     for stage in stages:
         if decision.position is not None:

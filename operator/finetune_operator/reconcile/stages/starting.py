@@ -1,5 +1,7 @@
 """The start of an attempt: it waits until nothing competes with it and its volume fits."""
 
+from collections.abc import Sequence
+
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
@@ -22,8 +24,12 @@ def decide(
     ledger: Ledger,
     stage: JobStage,
     previous: Attempt | None,
+    targets: Sequence[str] | None = None,
 ) -> Decision:
-    """Return the decision to start an attempt at a stage, or to wait until it can start."""
+    """Return the decision to start an attempt at a stage, or to wait until it can start.
+
+    targets: those of a stage that publishes.
+    """
     spec, volume = target.resolved.spec, snapshot.volume(target.revision)
     claim = volume.object if volume is not None else None
     if spec.suspend:
@@ -47,7 +53,7 @@ def decide(
             ),
             stops=(Delete(object=misfit, propagation="Background"),),
         )
-    attempt = attempts.following(snapshot, target, ledger, stage, previous)
+    attempt = attempts.following(snapshot, target, ledger, stage, previous, targets)
     if restarts.capped(attempt) > spec.run_policy.max_restarts:
         attempt = restarts.too_many(attempt, spec.run_policy.max_restarts)
         return Decision(

@@ -43,7 +43,7 @@ def decide(
         ledger = ledger.with_attempt(target.revision, attempt)
     # A Job that has finished has its result even while it is terminating.
     if job is not None and job.ended:
-        return ending.decide(snapshot, target, ledger, attempt, job)
+        return ending.decide(snapshot, target, ledger, attempt, job, now)
     if job is not None and not job.terminating:
         return following.decide(snapshot, target, ledger, attempt, job, now)
     return _lost(snapshot, target, ledger, attempt)

@@ -14,7 +14,7 @@ def _errors(error: type[BaseException]) -> Iterator[type[BaseException]]:
 
 def test_terminal_exit_codes() -> None:
     """The podFailurePolicy of existing Jobs contains this list: codes may only be added."""
-    assert FINAL == (64, 65, 66, 73, 77, 78, 80, 81, 82, 83, 84, 85, 86)
+    assert FINAL == (64, 65, 66, 73, 77, 78, 80, 81, 82, 83, 84, 85, 86, 87)
     retried = {ExitCode.COMPLETED, ExitCode.INTERNAL_ERROR, ExitCode.TRANSIENT, ExitCode.STOPPED}
     assert not retried & set(FINAL)
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_api.contracts.result import LIMIT, MAX_NUMBER, PrepareArtifacts, Result
+from finetune_api.contracts.result import (
+    LIMIT,
+    MAX_NUMBER,
+    MAX_TARGETS,
+    PrepareArtifacts,
+    PublishArtifacts,
+    Result,
+)
 from finetune_api.v1alpha1.dataset import DatasetRows
 from finetune_api.v1alpha1.ledger import TrainArtifacts
 
@@ -305,3 +312,25 @@ def test_texts_in_nested_artifacts_contain_no_control_characters() -> None:
     (source,) = found
     assert source.dataset.isprintable()
     assert source.file_count == 3
+
+
+def test_errors_of_targets_are_shortened_before_a_target_is_left_out() -> None:
+    targets = [
+        {
+            "name": f"target-{number}",
+            "reference": "r" * 255,
+            "digest": f"sha256:{number:064x}",
+            "error": {"reason": "TargetRejected", "message": f"{number}" * 2000},
+        }
+        for number in range(MAX_TARGETS)
+    ]
+    result = Result(
+        stage="publish", outcome="failed", reason="PublishFailed", artifacts={"targets": targets}
+    )
+    message = result.to_message()
+    assert len(message.encode()) <= LIMIT
+    read = Result.from_message(message)
+    assert read is not None
+    assert isinstance(read.artifacts, PublishArtifacts)
+    assert [each.digest for each in read.artifacts.targets] == [each["digest"] for each in targets]
+    assert all(each.error and len(each.error.message) > 100 for each in read.artifacts.targets)

@@ -11,7 +11,11 @@ from pydantic import ValidationError
 from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.stage_request import (
     MergeStageRequest,
+    OCITarget,
     PrepareStageRequest,
+    PublishStageRequest,
+    PublishTargetRequest,
+    S3Target,
     ServingSettings,
     StageRequest,
     TrainStageRequest,
@@ -40,6 +44,29 @@ REQUESTS: st.SearchStrategy[StageRequest] = st.one_of(
         images=st.dictionaries(TEXT, TEXT),
     ),
     st.builds(MergeStageRequest, config=TEXT, work=TEXT, build=TEXT),
+    st.builds(
+        PublishStageRequest,
+        config=TEXT,
+        work=TEXT,
+        build=st.none() | TEXT,
+        destinations=st.none() | st.just(Destinations()),
+        targets=st.lists(
+            st.builds(
+                PublishTargetRequest,
+                name=TEXT,
+                what=st.sampled_from(["adapter", "merged"]),
+                content=TEXT,
+                version=TEXT,
+                tags=st.tuples(TEXT),
+                overwrite=st.booleans(),
+                movable=st.dictionaries(TEXT, st.none() | TEXT),
+                annotations=st.dictionaries(TEXT, TEXT),
+                oci=st.none() | st.builds(OCITarget, repository=TEXT, ca=st.none() | TEXT),
+                s3=st.none() | st.builds(S3Target, uri=TEXT, endpoint=st.none() | TEXT),
+            ),
+            min_size=1,
+        ).map(tuple),
+    ),
 )
 
 

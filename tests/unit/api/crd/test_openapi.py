@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.leaves import LEAVES, Leaf
+from tests.support.leaves import LEAVES, Leaf, path_of
 
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.generate import crd_file
@@ -36,10 +36,7 @@ STATUS = dict(_all(_root()["properties"]["status"], "status"))
 
 
 def _schema_of(leaf: Leaf) -> Schema:
-    path = f"spec.{leaf}".replace("tolerations.", "tolerations[].").replace(
-        "datasets.", "datasets[]."
-    )
-    return SPEC[path]
+    return SPEC[path_of(leaf)]
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=str)

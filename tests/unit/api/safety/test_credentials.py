@@ -56,7 +56,29 @@ def test_valid_credential_is_returned_without_white_space_around_it(value: str) 
         ("PROXY", "http://user:a%2Fb@proxy:3128", ["a%2Fb", "a/b"]),
         ("PROXY", "http://t%2Fk@proxy", ["t%2Fk", "t/k"]),
         ("PROXY", "http://proxy/a@b", []),
+        ("PUBLISH_A_DOCKER_CONFIG_JSON", '{"auths": {"r": {"password": "x"}}}', ["x"]),
+        (
+            "PUBLISH_A_DOCKER_CONFIG_JSON",
+            '{"auths": {"r": {"auth": "dTp4Onk="}}}',
+            ["dTp4Onk=", "x:y"],
+        ),
+        ("PUBLISH_A_DOCKER_CONFIG_JSON", '{"auths": {"r": {"auth": "%"}, "s": "x"}}', ["%", "x"]),
+        ("PUBLISH_A_DOCKER_CONFIG_JSON", '{"auths": {"r": {"identitytoken": "x"}}}', ["x"]),
+        ("PUBLISH_A_DOCKER_CONFIG_JSON", '{"auths": {"r": {"registrytoken": "x"}}}', ["x"]),
+        ("PUBLISH_A_DOCKER_CONFIG_JSON", '{"auths": []}', ['{"auths": []}']),
+        ("PUBLISH_A_DOCKER_CONFIG_JSON", "password", ["password"]),
+        ("PUBLISH_A_DOCKER_CONFIG_JSON", "[" * 100_000, ["[" * 100_000]),
     ],
 )
 def test_credentials_of_an_environment(name: str, value: str, found: list[str]) -> None:
     assert [*credentials.values({name: value})] == found
+
+
+def test_targets_have_different_variables() -> None:
+    names = ["a", "a-b", "a--b", "ab", "a-aws", "b"]
+    keys = (credentials.DOCKER_CONFIG, *credentials.S3_KEYS)
+    variables = {credentials.of_target(name) + key for name in names for key in keys}
+    assert len(variables) == len(names) * len(keys)
+    assert all(
+        [*credentials.values({name: "x"})] == ["x"] for name in variables if "ACCESS" in name
+    )

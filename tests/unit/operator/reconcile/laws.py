@@ -11,6 +11,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
 from tests.unit.operator.reconcile import (
     laws_of_backends,
+    laws_of_publishing,
     laws_of_serving,
     laws_of_trust,
     laws_of_volumes,
@@ -18,7 +19,7 @@ from tests.unit.operator.reconcile import (
 from tests.unit.operator.reconcile.card_law import resumes_on_its_card
 from tests.unit.operator.reconcile.laws_of_gpus import GPULaws, one_trainer
 from tests.unit.operator.reconcile.laws_of_statuses import consistent, numbers, refused, well_formed
-from tests.unit.operator.reconcile.random_events import deleted
+from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_api.contracts.result import Result
 from finetune_operator.objects import naming
@@ -101,6 +102,7 @@ class Laws:
             laws_of_volumes.of_plan(snapshot, intended)
         if snapshot.job["spec"].get("serving", {}).get("enabled", True):
             laws_of_serving.serving_continues(snapshot, intended)
+        laws_of_publishing.of_plan(snapshot, intended)
         laws_of_trust.configuration_is_vouched_for(intended)
 
     def of_rest(self, snapshot: Snapshot, intended: Plan) -> None:
@@ -118,6 +120,8 @@ class Laws:
             if naming.owned_by(job, each) and not controllers.ended(each) and not deleted(each):
                 labels = each["metadata"]["labels"]
                 assert not paused, each["metadata"]["name"]
+                if laws_of_publishing.outlives_an_edit(each, status):
+                    continue
                 assert labels[naming.REVISION] == status["revision"]
                 assert labels.get(naming.BUILD, status["build"]) == status["build"]
                 volume = self.cluster.get(naming.VOLUME, f"demo-{status['revision']}")
@@ -149,7 +153,8 @@ class Laws:
             if job["metadata"]["uid"] in self.cluster.foreign:
                 continue
             owner, revision, *_ = key_of(job)
-            assert not self.is_done(key_of(job)), job["metadata"]["name"]
+            if stage_of(job) != "publish":
+                assert not self.is_done(key_of(job)), job["metadata"]["name"]
             assert late or self.is_recorded(job), job["metadata"]["name"]
             volume = self.cluster.get("PersistentVolumeClaim", f"demo-{revision}")
             assert volume or late
@@ -218,8 +223,9 @@ class Laws:
                 elif before["outcome"] == "Failed":
                     assert attempt["retryKey"] != before["retryKey"], key
                 assert attempt["attempt"] >= before["attempt"], key
-                if stage == "serve":
-                    # A build that answered before can need another verification.
+                if stage in ("serve", "publish"):
+                    # A build that answered before can need another verification, and a model that
+                    # was published can be published to further targets.
                     continue
                 if attempt.get("reason") == "VolumeLost":
                     assert self.lost_volume, "only a user's deletion causes that"

@@ -10,6 +10,12 @@ import hypothesis.strategies as st
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Thing
 from tests.support.attacks.forged_revisions import HOSTILE_IMAGE, hostile_configmap
+from tests.unit.operator.reconcile.random_publishing import (
+    PUBLISHED,
+    WORSE,
+    WORSE_SEED,
+    not_published,
+)
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
@@ -20,26 +26,45 @@ AUTOMATIC = {"registry/trainer:1": "trl", "registry/trainer:2": "unsloth", HOSTI
 
 
 def completed(cluster: Cluster, pod: Thing) -> tuple[int, str]:
-    """Return the end of a stage that completed; prepare reports the backend of its revision."""
+    """Return the end of a stage that completed.
+
+    Prepare reports the backend of its revision, and train the evaluation of a worse model for one
+    of the seeds.
+    """
     stage = stage_of(pod)
     artifacts = {"backend": backend(cluster, pod)} if stage == "prepare" else {}
+    if stage == "train" and recipe(cluster, pod).get("seed") == WORSE_SEED:
+        artifacts = {"evaluation": WORSE}
+    if stage == "publish":
+        artifacts = controllers.published(pod)
     return 0, controllers.message(stage, gpuSeconds=50.0, artifacts=artifacts)
 
 
-def backend(cluster: Cluster, pod: Thing) -> Thing | None:
-    """Return the backend that prepare selects for its image and the job.json of its digest."""
+def recipe(cluster: Cluster, pod: Thing) -> Thing:
+    """Return ``training`` in the job.json of the digest of a pod, empty if it is another one."""
     (container,) = pod["spec"]["containers"]
     found = cluster.get("ConfigMap", f"demo-{pod['metadata']['labels'][naming.REVISION]}") or {}
     text = found.get("data", {}).get("job.json", "")
     if text_digest(text) not in "".join(container["args"]):
+        return {}
+    training: Thing = json.loads(text)["training"]
+    return training
+
+
+def backend(cluster: Cluster, pod: Thing) -> Thing | None:
+    """Return the backend that prepare selects for its image and its recipe."""
+    if not (training := recipe(cluster, pod)):
         return None
+    (container,) = pod["spec"]["containers"]
     automatic = AUTOMATIC[container["image"]]
-    written = json.loads(text)["training"]["advanced"]["backend"]
+    written = training["advanced"]["backend"]
     name = automatic if written == "auto" else written
     return {"name": name, "version": "1.0", "reason": "The image has it.", "automatic": automatic}
 
 
 NO_MEMORY = "0/1 nodes are available: 1 Insufficient memory, 1 Insufficient nvidia.com/gpu."
+
+
 ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "silent": lambda stage: (0, ""),
     "stopped with 0": lambda stage: (0, controllers.message(stage, "stopped")),
@@ -108,6 +133,13 @@ EDITS = st.one_of(
         ]
     ),
     st.sampled_from([{"suspend": value} for value in (True, True, False)]),
+    # Publish, again, to other targets, or not at all.
+    st.sampled_from(
+        [
+            {"publish": None},
+            *({"publish": targets} for targets in PUBLISHED),
+        ]
+    ),
 )
 """Changes of a spec; every edit class is equally likely."""
 
@@ -136,6 +168,8 @@ def finish(cluster: Cluster, index: int, end: str = COMPLETED) -> None:
     running = [pod for pod in pods(cluster, "Running") if stage_of(pod) != "serve"]
     if pod := target(running, index):
         ended = completed(cluster, pod) if end == COMPLETED else ENDS[end](stage_of(pod))
+        if end == "terminal" and stage_of(pod) == "publish":
+            ended = not_published(pod)
         controllers.finish(cluster, pod, *ended)
 
 
@@ -174,6 +208,11 @@ def queue(cluster: Cluster, index: int) -> None:
     ]
     if job := target(jobs, index):
         (controllers.admit if job["spec"].get("suspend") else controllers.suspend)(cluster, job)
+
+
+def verify(cluster: Cluster, index: int) -> None:
+    """Change the outcome that serving pods report: of none, or one of the outcomes."""
+    cluster.outcome = (None, "Verified", "Inconclusive", "Skipped")[index % 4]
 
 
 def change_owned_field(cluster: Cluster, index: int) -> None:
@@ -263,6 +302,7 @@ STEPS = st.tuples(
             replace,
             replace_job,
             overdue,
+            verify,
         ]
     ),
     st.integers(0, 30),

@@ -35,11 +35,14 @@ from tests.unit.operator.reconcile.random_events import (
     stage_of,
 )
 
+from finetune_api.policy.limits import Limits
 from finetune_operator.config import GpuConfig, Settings
 from finetune_operator.objects import naming
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import LISTS, Plan, Progress, Snapshot
 
+OPEN = {"publishDestinations": {"allow": [".*"]}}
+PRESENT = CONFIG.model_copy(update={"policy": Limits.model_validate(OPEN)})
 UPGRADED = Settings.model_validate(
     {
         "images": {
@@ -48,6 +51,7 @@ UPGRADED = Settings.model_validate(
             "operator": "registry/operator:2",
         },
         "defaults": {"training": {"seed": 5}, "merge": {"dtype": "bfloat16"}},
+        "policy": OPEN,
     }
 )
 PLENTY = 9
@@ -75,7 +79,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cluster = Cluster(spec={**SPEC, "runPolicy": {"backoffLimit": 1}})
+        self.cluster = Cluster(spec={**SPEC, "runPolicy": {"backoffLimit": 1}}, config=PRESENT)
         self.laws = Laws(self.cluster)
         self.held: tuple[Snapshot, Plan] | None = None
         self.skew = timedelta()
@@ -382,7 +386,7 @@ class Machine(RuleBasedStateMachine):
             self.upgrade()
 
     def upgrade(self) -> None:
-        self.cluster.config = UPGRADED if self.cluster.config is CONFIG else CONFIG
+        self.cluster.config = UPGRADED if self.cluster.config is PRESENT else PRESENT
 
     @invariant()
     def check(self) -> None:

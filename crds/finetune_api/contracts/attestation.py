@@ -1,0 +1,166 @@
+"""Signed statements about a published model: in-toto statements in DSSE envelopes.
+
+The operator signs and ``ftj verify`` checks; both take the bytes that are signed, and the forms in
+which they are stored, from here. Other tools read them too: cosign reads the envelope next to an
+image, and model_signing and cosign read the bundle next to files.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.safety import untrusted_json
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
+MODEL_SIGNATURE_TYPE = "https://model_signing/signature/v1.0"
+BUILD_TYPE = "https://finetune.dev/build/finetune/v1"
+BUILDER = "https://finetune.dev/operator/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
+BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+MODEL_SIGNATURE_FILE = "model.sig"
+"""Bundle with the statement about the files of a folder, under the name that model_signing uses."""
+PROVENANCE_FILE = "provenance.sigstore.json"
+"""Bundle with the provenance of a folder."""
+FILES = (MODEL_SIGNATURE_FILE, PROVENANCE_FILE)
+MANIFEST = "manifest.json"
+"""File of a published folder that has the digests of the others."""
+LONGEST = 1 << 22
+"""Bytes of a bundle that are read; the statements of this project have a few kilobytes."""
+
+Statement = dict[str, Any]
+
+
+class Malformed(ValueError):
+    """A document is no envelope or no statement; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """What was signed, and the signatures. Nothing about it is checked yet."""
+
+    payload: bytes
+    signatures: tuple[bytes, ...]
+
+
+def canonical(statement: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a statement: equal statements have equal bytes."""
+    return json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
+
+
+def signed_bytes(payload: bytes) -> bytes:
+    """Return the bytes that are signed for a payload (the pre-authentication encoding of DSSE)."""
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def envelope(payload: bytes, signature: bytes) -> dict[str, Any]:
+    """Return a DSSE envelope in the form of its JSON."""
+    return {
+        "payload": _text(payload),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"sig": _text(signature)}],
+    }
+
+
+def bundle(envelope: Mapping[str, Any], public_key: bytes) -> dict[str, Any]:
+    """Return a Sigstore bundle with an envelope. public_key: in PEM format; only its hash is used.
+
+    The bundle has no time stamp and no entry of a transparency log.
+    """
+    hint = hashlib.sha256(public_key).hexdigest()
+    return {
+        "mediaType": BUNDLE_TYPE,
+        "verificationMaterial": {"publicKey": {"hint": hint}},
+        "dsseEnvelope": dict(envelope),
+    }
+
+
+def model_statement(name: str, files: Mapping[str, str]) -> Statement:
+    """Return the statement about the files of a folder that model_signing reads.
+
+    name: of the model. files: SHA-256 (hex) by path in the folder.
+    """
+    ordered = sorted(files.items())
+    root = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in ordered)).hexdigest()
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": root}}],
+        "predicateType": MODEL_SIGNATURE_TYPE,
+        "predicate": {
+            "serialization": {
+                "method": "files",
+                "hash_type": "sha256",
+                "allow_symlinks": False,
+                "ignore_paths": sorted(FILES),
+            },
+            "resources": [
+                {"name": path, "algorithm": "sha256", "digest": digest} for path, digest in ordered
+            ],
+        },
+    }
+
+
+def opened(document: bytes) -> Envelope:
+    """Return the envelope in a document: a bundle, or the envelope itself. Raise Malformed."""
+    try:
+        found = untrusted_json.parse(document)
+        found = found.get("dsseEnvelope", found)
+        if found["payloadType"] != PAYLOAD_TYPE:
+            raise Malformed(f"its payload has the type {found['payloadType']!r}")
+        return Envelope(
+            payload=_bytes(found["payload"]),
+            signatures=tuple(_bytes(each["sig"]) for each in found["signatures"]),
+        )
+    except Malformed:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        raise Malformed(f"it is no signed statement ({error!r})") from error
+
+
+def statement(payload: bytes) -> Statement:
+    """Return the statement in a payload whose signature was checked. Raise Malformed."""
+    try:
+        found = untrusted_json.parse(payload)
+        kind = found["_type"]
+        subjects = [(each["name"], each["digest"]["sha256"]) for each in found["subject"]]
+        is_valid = isinstance(found["predicate"], dict) and isinstance(found["predicateType"], str)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed(f"its payload is no statement ({error!r})") from error
+    texts = all(isinstance(text, str) for subject in subjects for text in subject)
+    if kind != STATEMENT_TYPE or not (subjects and texts and is_valid):
+        raise Malformed("its payload is no in-toto statement of version 1 with SHA-256 digests")
+    assert isinstance(found, dict)
+    return found
+
+
+def subjects(statement: Statement) -> dict[str, str]:
+    """Return the SHA-256 (hex) of each subject of a statement by its name."""
+    return {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
+
+
+def files(statement: Statement) -> dict[str, str] | None:
+    """Return the SHA-256 (hex) of all files that a model signature lists; None for another kind."""
+    if statement["predicateType"] != MODEL_SIGNATURE_TYPE:
+        return None
+    try:
+        listed = statement["predicate"]["resources"]
+        found = {each["name"]: each["digest"] for each in listed if each["algorithm"] == "sha256"}
+    except (KeyError, TypeError) as error:
+        raise Malformed(f"it has no list of files ({error!r})") from error
+    if len(found) != len(listed):
+        raise Malformed("it lists files twice, or with other digests than SHA-256")
+    return found
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)

@@ -1,0 +1,58 @@
+"""The ledger of publishing: what targets of ``spec.publish`` hold of a revision."""
+
+from pydantic import Field
+
+from finetune_api.base import SHA256, LedgerModel
+
+
+class PublicationError(LedgerModel):
+    """Why a target does not hold the content of a revision."""
+
+    reason: str = Field(description="Reason as one CamelCase word.", max_length=64)
+    message: str = Field(description="Explanation, and how to fix the problem.")
+
+
+class Publication(LedgerModel):
+    """The content of a revision at a target, or why the target does not hold it."""
+
+    name: str = Field(description="Name of the target in spec.publish.")
+    destination: str = Field(
+        description="Repository or folder. Example: oci://registry.example.com/models/support."
+    )
+    content: str = Field(
+        description="SHA-256 digest (hex) of the manifest.json of the published folder."
+    )
+    digest: str | None = Field(
+        None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Digest of the content at the target: of the manifest of the OCI image, or of "
+        "manifest.json.",
+    )
+    manifest: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the published manifest.json, which has the digests of "
+        "all files.",
+    )
+    attestation: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the signed statement about the content that the "
+        "target holds. Present only if the operator has a signing key.",
+    )
+    attestation_due: bool | None = Field(
+        None,
+        description="Whether the operator still adds a signed statement to the content. Present "
+        "only if the operator had a signing key when the content was published.",
+    )
+    tags: list[str] | None = Field(
+        None, description="Tags that the operator knows to refer to the content."
+    )
+    bytes: int | None = Field(None, description="Size of the content in bytes.")
+    time: str = Field(
+        description="End of the attempt that published the content, or that failed.",
+        json_schema_extra={"format": "date-time"},
+    )
+    error: PublicationError | None = Field(
+        None, description="Why publishing failed. Absent if the target holds the content."
+    )

@@ -1,0 +1,282 @@
+"""``spec.publish`` of a FineTuneJob: targets outside of the cluster that get the model.
+
+An entry of the list is atomic: it belongs to one layer of the spec as a whole, so that no default
+sends a model elsewhere, or a credential to another place than the one that it was configured for.
+"""
+
+import re
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import (
+    Rule,
+    Statement,
+    equals,
+    excludes,
+    is_set,
+    matches,
+    requires,
+    unique,
+    unique_by,
+)
+from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretRef
+from finetune_api.v1alpha1.sources import S3_SOURCE
+
+When = Literal["Trained", "Merged", "Verified"]
+
+MAX_TARGETS = 8
+REPOSITORY = (
+    r"^[a-z0-9][a-z0-9-]*((\.[a-z0-9-]+)+(:[0-9]+)?|:[0-9]+)(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
+)
+"""A registry, whose first component has a dot or a port, and the path of a repository."""
+_RESERVED = r"^(sha256-.*|.*-[0-9a-f]{8}-(adapter|merged))$"
+"""Tags of signatures and of the immutable names of revisions."""
+_RESERVED_TAG = re.compile(_RESERVED)
+
+
+def _ca() -> ConfigMapKeyRef | None:
+    reference: ConfigMapKeyRef | None = field(
+        "ConfigMap with additional CA certificates in PEM format. The publish pod trusts these "
+        "certificates when it connects to this target.",
+        None,
+        edit=Edit.PUBLISH,
+        builtin="only the CA certificates in the trainer image and in the chart value "
+        "caCertificates",
+    )
+    return reference
+
+
+class OCITarget(ApiModel):
+    """A repository in an OCI registry."""
+
+    atomic: ClassVar[bool] = True
+    repository: str = field(
+        "Registry and repository without a tag, such as registry.example.com/models/support.",
+        edit=Edit.PUBLISH,
+        max_length=255,
+        rules=(
+            matches(
+                REPOSITORY,
+                "write oci.repository as the registry and the path of a repository without a tag, "
+                "such as registry.example.com/models/support",
+            ),
+        ),
+    )
+    secret_ref: SecretRef | None = field(
+        "Secret of the type kubernetes.io/dockerconfigjson with the credentials for the registry. "
+        "Only the publish pod receives its key .dockerconfigjson.",
+        None,
+        edit=Edit.PUBLISH,
+        unset="the publish pod uses anonymous access",
+    )
+    ca_config_map_ref: ConfigMapKeyRef | None = _ca()
+
+
+class S3Target(ApiModel):
+    """A prefix in an S3 bucket."""
+
+    atomic: ClassVar[bool] = True
+    uri: str = field(
+        "Bucket and prefix, such as s3://models/support. The model is stored below this prefix, "
+        "in a folder that is named after the digest of its content.",
+        edit=Edit.PUBLISH,
+        max_length=512,
+        rules=(matches(S3_SOURCE, "write s3.uri as s3://<bucket>/<prefix>"),),
+    )
+    endpoint: str | None = field(
+        "URL of the S3 service, such as https://minio.storage.svc:9000.",
+        None,
+        edit=Edit.PUBLISH,
+        builtin="the Amazon S3 endpoint of the region",
+        max_length=255,
+        rules=(
+            matches(
+                r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]+)?$",
+                "write s3.endpoint as the URL of an S3 service in lower case, such as "
+                "https://minio.storage.svc:9000",
+            ),
+        ),
+    )
+    region: str | None = field(
+        "Region of the S3 bucket.",
+        None,
+        edit=Edit.PUBLISH,
+        builtin="us-east-1",
+        max_length=63,
+        rules=(
+            matches(
+                r"^[a-z0-9][a-z0-9-]*$", "write s3.region as a single name, such as eu-central-1"
+            ),
+        ),
+    )
+    secret_ref: SecretRef | None = field(
+        "Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally, "
+        "AWS_SESSION_TOKEN. Only the publish pod receives the values of these keys.",
+        None,
+        edit=Edit.PUBLISH,
+        unset="the publish pod uses the cloud identity of access.serviceAccountName. If "
+        "access.serviceAccountName is also unset, the publish pod uses anonymous access",
+    )
+    ca_config_map_ref: ConfigMapKeyRef | None = _ca()
+
+
+class PublishTarget(ApiModel):
+    """A target outside of the cluster that gets the adapter or the merged model."""
+
+    atomic: ClassVar[bool] = True
+    name: str = field(
+        'Name of the target. Example: "registry". The name appears in messages and in the status.',
+        edit=Edit.PUBLISH,
+        max_length=40,
+        rules=(
+            matches(
+                r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+                "write the name of a target with lower-case letters, digits and '-'",
+            ),
+        ),
+    )
+    what: Literal["adapter", "merged"] = field(
+        'The part that is published. "adapter": the LoRA adapter. "merged": the merged model.',
+        edit=Edit.PUBLISH,
+    )
+    when: When | None = field(
+        'Earliest time of publishing: after "Trained" or "Merged", or when the verification of '
+        'the build has the outcome "Verified". A model that the evaluation gate rejects is never '
+        "published.",
+        None,
+        edit=Edit.PUBLISH,
+        builtin="Verified if serving is enabled; otherwise Trained for an adapter and Merged for a "
+        "merged model",
+    )
+    allow: list[Literal["Inconclusive", "Skipped"]] | None = field(
+        "Further outcomes of the verification with which the model is published.",
+        None,
+        edit=Edit.PUBLISH,
+        builtin="none",
+        max_length=2,
+        rules=(unique("allow"),),
+    )
+    tags: list[str] | None = field(
+        "Tags that are moved to the published model, such as latest. A tag is moved only if it "
+        "does not exist yet, or if this job published the content that it refers to. "
+        "Independently of this field, the name <job>-<revision>-<adapter or merged> is assigned "
+        "once and never moved.",
+        None,
+        edit=Edit.PUBLISH,
+        builtin="none",
+        max_length=8,
+        rules=(
+            unique("tags"),
+            Rule(
+                cel=r"self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*$') && size(self) <= 128",
+                message="write a tag with at most 128 letters, digits, '.', '_' and '-'",
+                fails=lambda tag: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", tag) is None,
+                items=True,
+            ),
+            Rule(
+                cel=f"!self.matches('{_RESERVED}')",
+                message="tags that begin with sha256- name signatures, and those that end with a "
+                "revision and -adapter or -merged name revisions: use another tag",
+                fails=lambda tag: _RESERVED_TAG.fullmatch(tag) is not None,
+                items=True,
+            ),
+        ),
+    )
+    overwrite: bool = field(
+        "Move the tags even if they refer to content that this job did not publish.",
+        False,
+        edit=Edit.PUBLISH,
+    )
+    oci: OCITarget | None = field(
+        "A repository in an OCI registry. Mutually exclusive with s3.",
+        None,
+        edit=Edit.PUBLISH,
+        unset="s3 must be set",
+    )
+    s3: S3Target | None = field(
+        "A prefix in an S3 bucket. Mutually exclusive with oci.",
+        None,
+        edit=Edit.PUBLISH,
+        unset="oci must be set",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.oci) != has(self.s3)",
+            message="set exactly one of oci and s3",
+            fails=lambda target: (target.oci is None) == (target.s3 is None),
+        ),
+        excludes(
+            equals("what", "merged"),
+            equals("when", "Trained"),
+            "the merged model does not exist before the merge: set when to Merged or Verified",
+        ),
+        excludes(
+            is_set("allow"),
+            equals("when", "Trained") | equals("when", "Merged"),
+            "allow widens when: Verified: remove allow, or set when to Verified",
+        ),
+        requires(is_set("tags"), is_set("oci"), "tags apply only to oci: remove tags"),
+        requires(
+            equals("overwrite", True), is_set("tags"), "overwrite applies only to tags: remove it"
+        ),
+    )
+
+    @property
+    def destination(self) -> str:
+        """The place of the target as one text, which limits of the policy are compared with."""
+        if self.oci is not None:
+            return f"oci://{self.oci.repository}"
+        assert self.s3 is not None
+        if self.s3.endpoint is None:
+            return self.s3.uri
+        return f"{self.s3.endpoint}/{self.s3.uri.removeprefix('s3://')}"
+
+    @property
+    def secret(self) -> SecretRef | None:
+        """The Secret with the credentials of the target."""
+        place = self.oci or self.s3
+        assert place is not None
+        return place.secret_ref
+
+    @property
+    def certificates(self) -> ConfigMapKeyRef | None:
+        """The certificates to trust at the target, in addition to the common ones."""
+        place = self.oci or self.s3
+        assert place is not None
+        return place.ca_config_map_ref
+
+
+UNIQUE_NAMES = unique_by("name", "two targets have the same name: change one of the names")
+
+
+def rules_of_spec(*, merges_nothing: Statement, serves_nothing: Statement) -> tuple[Rule, ...]:
+    """Return the rules that tie the targets to the other parts of a spec."""
+    return (
+        excludes(
+            merges_nothing,
+            _any_target(
+                "t.what == 'merged' || (has(t.when) && t.when == 'Merged')",
+                lambda target: target.what == "merged" or target.when == "Merged",
+            ),
+            "the job has no merge: set what: adapter and when: Trained or Verified in publish, or "
+            "set merge.enabled: true, and serving.mode: merged if the model is served",
+        ),
+        excludes(
+            serves_nothing,
+            _any_target(
+                "has(t.when) && t.when == 'Verified'", lambda target: target.when == "Verified"
+            ),
+            "a model that is not served is not verified: set when to Trained or Merged in publish, "
+            "or set serving.enabled: true",
+        ),
+    )
+
+
+def _any_target(cel: str, holds: Callable[[PublishTarget], bool]) -> Statement:
+    """Return the condition that an entry of ``publish`` fulfills another one. cel: for ``t``."""
+    return Statement(
+        cel=f"(has(self.publish) && self.publish.exists(t, {cel}))",
+        holds=lambda spec: any(map(holds, spec.publish or ())),
+    )

@@ -1,0 +1,79 @@
+"""What was measured about a model, as by-products in the terms of SLSA.
+
+Each has a name, a URI that names its kind, and the values as annotations. Numbers have the form
+that they have in the status.
+"""
+
+from collections.abc import Iterator
+
+from finetune_api.contracts.attestation import BUILD_TYPE
+from finetune_operator.provenance.facts import Facts, Values, dumped, known
+from finetune_operator.revisions import publications
+from finetune_operator.revisions.ledger import Ledger
+
+
+def byproducts(facts: Facts) -> list[Values]:
+    """Return the folders of the volume, the training, the evaluation and the verification."""
+    found = [*_folders(facts), *_measured(facts)]
+    return [each for each in found if "digest" in each or "annotations" in each]
+
+
+def _folders(facts: Facts) -> Iterator[Values]:
+    """Yield the folder that was published, and the adapter in it, by their manifests."""
+    record, what = facts.record, facts.place.what
+    yield known(
+        name=f"{what} on the volume",
+        uri=f"file:{what}/manifest.json",
+        digest=known(sha256=facts.publication.content),
+    )
+    if what != "adapter":
+        yield known(
+            name="adapter on the volume",
+            uri="file:adapter/manifest.json",
+            digest=known(sha256=record.artifacts.adapter_manifest),
+        )
+    yield known(
+        name="reference of the verification",
+        uri="file:reference/manifest.json",
+        digest=known(sha256=record.artifacts.reference_manifest),
+    )
+
+
+def _measured(facts: Facts) -> Iterator[Values]:
+    record = facts.record
+    artifacts, backend = record.artifacts, record.backend
+    yield _of_kind(
+        "training",
+        card=record.card,
+        device=artifacts.device,
+        attention=artifacts.attention,
+        backend=dumped(backend, exclude={"automatic"}),
+        gpu_seconds=record.gpu_seconds,
+        gpu_seconds_lost=record.gpu_seconds_lost,
+        started=record.training_started,
+    )
+    yield _of_kind(
+        "evaluation",
+        measured=dumped(artifacts.evaluation),
+        verdict=known(**{name: facts.gate.get(name) for name in ("outcome", "message")}),
+    )
+    verification = facts.verification
+    if verification.get("build") == facts.target.build:
+        ledger = Ledger({facts.target.revision: record})
+        served = ledger.serving(facts.target.build)
+        # The model that was compared, which may be another than the published one.
+        mode = facts.target.resolved.spec.serving.mode
+        compared = publications.content(ledger, facts.target, mode)
+        measured = ("outcome", "distance", "tolerance", "smallestFault")
+        yield _of_kind(
+            "verification",
+            build=facts.target.build,
+            base=served and served.base,
+            image=served and served.image_id,
+            subject=known(sha256=compared),
+            **{name: verification.get(name) for name in measured},
+        )
+
+
+def _of_kind(kind: str, **values: object) -> Values:
+    return known(name=kind, uri=f"{BUILD_TYPE}#{kind}", annotations=known(**values))

@@ -1,0 +1,91 @@
+"""The inputs of a model: base, datasets and images, as resource descriptors of SLSA.
+
+A dataset's commit is known only if the spec names it: the prepare stage does not report it.
+"""
+
+import re
+from collections.abc import Iterator
+
+from finetune_api.v1alpha1.rows import Rows
+from finetune_operator.objects.stages import PIPELINE
+from finetune_operator.provenance.facts import Facts, Values, dumped, known, sha256
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_IMAGE = re.compile(r"(?:[a-z-]+://)?(?P<name>[^@]+)@sha256:(?P<digest>[0-9a-f]{64})")
+
+
+def dependencies(facts: Facts) -> list[Values]:
+    """Return the base, the datasets, and the images of the stages that made the model."""
+    return [_base(facts), *_datasets(facts), *_images(facts)]
+
+
+def _base(facts: Facts) -> Values:
+    artifacts, model = facts.record.artifacts, facts.target.resolved.spec.model
+    commit = artifacts.base_commit
+    is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
+    return known(
+        name="base",
+        uri=f"{model.source}@{commit}" if is_commit else model.source,
+        digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
+        annotations=known(
+            requested_revision=model.revision,
+            manifest=artifacts.base_manifest,
+            bytes=artifacts.base_bytes,
+        ),
+    )
+
+
+def _datasets(facts: Facts) -> Iterator[Values]:
+    """Yield each dataset, and the prepared rows of all of them."""
+    spec, data = facts.target.resolved.spec, facts.record.data
+    written: list[tuple[str, Rows]] = []
+    if spec.dataset is not None:
+        written.append(("dataset", spec.dataset))
+    written += [(f"datasets[{each.name}]", each) for each in spec.datasets or ()]
+    if spec.evaluation.dataset is not None:
+        written.append(("evaluation.dataset", spec.evaluation.dataset))
+    sources = {each.dataset: each for each in data.sources or ()}
+    formats = {each.dataset: each for each in data.formats or ()}
+    for path, rows in written:
+        source, format_ = sources.get(path), formats.get(path)
+        revision = rows.revision or ""
+        is_commit = _COMMIT.fullmatch(revision) is not None
+        yield known(
+            name=path,
+            uri=f"{rows.source}@{revision}" if is_commit else rows.source,
+            digest=known(git_commit=revision) if is_commit else known(sha256=rows.sha256),
+            annotations=known(
+                requested_revision=rows.revision,
+                config=source and source.config,
+                split=source and source.split,
+                file_count=source and source.file_count,
+                files=source and (source.files or None),
+                format=format_ and format_.format,
+            ),
+        )
+    artifacts = facts.record.artifacts
+    yield known(
+        name="prepared rows",
+        uri="file:dataset/manifest.json",
+        digest=known(sha256=artifacts.dataset_manifest),
+        annotations=known(
+            content=artifacts.dataset_digest,
+            statistics=dumped(data, exclude={"sources", "formats", "tool_call_parser"}),
+            chat_template=artifacts.effective_template,
+        ),
+    )
+
+
+def _images(facts: Facts) -> Iterator[Values]:
+    """Yield the image of each stage, as the container runtime has resolved it."""
+    builds = (None,) if facts.place.what == "adapter" else (None, facts.target.build)
+    stages = {each.name for each in PIPELINE}
+    for attempt in facts.record.stages:
+        if attempt.image_id is None or attempt.stage not in stages or attempt.build not in builds:
+            continue
+        found = _IMAGE.fullmatch(attempt.image_id)
+        yield known(
+            name=f"image of the stage {attempt.stage}",
+            uri=f"oci://{found['name']}" if found else attempt.image_id,
+            digest=known(sha256=found["digest"] if found else sha256(attempt.image_id)),
+        )

@@ -1,0 +1,103 @@
+"""The statement about a published model: in-toto version 1 with a SLSA provenance predicate.
+
+Its first subject is what the target holds: the manifest of the image, or manifest.json of a folder.
+Texts of a tenant's recipe that are long, such as chat templates, are named by their digest.
+"""
+
+from typing import Any
+
+from finetune_api.contracts import attestation
+from finetune_api.contracts.attestation import BUILD_TYPE, BUILDER, MANIFEST, Statement
+from finetune_api.markers import Edit
+from finetune_api.revision_hash import part_of, text_digest
+from finetune_operator.provenance.evidence import byproducts
+from finetune_operator.provenance.facts import Facts, Values, known, sha256
+from finetune_operator.provenance.inputs import dependencies
+from finetune_operator.revisions import publications
+
+LONGEST_TEXT = 256
+"""Characters of a text of the recipe; a statement is an argument of a container."""
+
+
+def statement(facts: Facts) -> Statement:
+    """Return the statement about a publication, which has a digest."""
+    return {
+        "_type": attestation.STATEMENT_TYPE,
+        "subject": _subjects(facts),
+        "predicateType": attestation.PROVENANCE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": _requested(facts),
+                "internalParameters": _frozen(facts),
+                "resolvedDependencies": dependencies(facts),
+            },
+            "runDetails": {
+                "builder": known(id=BUILDER, version=_version(facts)),
+                "metadata": known(
+                    invocation_id=_invocation(facts),
+                    started_on=facts.record.training_started,
+                    # After a failure, the time is that of the attempt that failed.
+                    finished_on=None if facts.publication.error else facts.publication.time,
+                ),
+                "byproducts": byproducts(facts),
+            },
+        },
+    }
+
+
+def _subjects(facts: Facts) -> list[Values]:
+    publication = facts.publication
+    name = facts.place.oci.repository if facts.place.oci is not None else None
+    if name is None:
+        name = publications.reference(facts.place, publication)
+    digests = {str(name): sha256(publication.digest), **facts.files}
+    if facts.place.s3 is not None:
+        digests.setdefault(MANIFEST, sha256(publication.digest))
+    elif publication.manifest is not None:
+        digests.setdefault(MANIFEST, publication.manifest)
+    return [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()]
+
+
+def _requested(facts: Facts) -> Values:
+    """Return what the job asked for, with all defaults: the fields that affect the model."""
+    metadata, spec = facts.job["metadata"], facts.target.resolved.spec
+    return known(
+        job=known(namespace=metadata["namespace"], name=metadata["name"]),
+        what=facts.place.what,
+        recipe=_short(part_of(spec, Edit.RETRAIN)),
+        merge=_short(part_of(spec, Edit.REMERGE)),
+    )
+
+
+def _frozen(facts: Facts) -> Values:
+    target = facts.target
+    return known(
+        revision=known(name=target.revision, sha256=target.frozen.digest),
+        build=known(name=target.build, sha256=target.resolved.build_digest),
+        job_file=known(sha256=target.frozen.job_digest),
+        operator_file=known(sha256=target.frozen.operator_digest),
+        images=target.config.images.model_dump(mode="json", by_alias=True),
+    )
+
+
+def _version(facts: Facts) -> Values:
+    image = facts.target.config.images.operator
+    return known(operator=image)
+
+
+def _invocation(facts: Facts) -> str | None:
+    """Return what identifies the training: the job's UID and the revision."""
+    uid = facts.job["metadata"].get("uid")
+    return None if uid is None else f"{uid}/{facts.target.revision}"
+
+
+def _short(value: Any) -> Any:
+    """Return a value of a spec in which each long text is replaced by its digest."""
+    if isinstance(value, dict):
+        return {name: _short(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_short(each) for each in value]
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        return {"sha256": text_digest(value), "characters": len(value)}
+    return value

@@ -1,0 +1,1 @@
+"""Publishing: the stage beside the endpoint, which copies a complete model to targets outside."""

@@ -1,0 +1,100 @@
+"""Which targets may get the model now, and what the others wait for. Pure.
+
+A target is due once its ``when`` is fulfilled and the evaluation gate allows the build to be
+served. ``Verified`` is the outcome of the verification of this very build.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from finetune_api.v1alpha1.publish import PublishTarget, When
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile.serving import evaluation_gate
+from finetune_operator.reconcile.serving.verification import verification_status
+from finetune_operator.revisions import publications
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """The targets that do not hold the model yet."""
+
+    now: tuple[str, ...] = ()
+    """Names of those that may get it."""
+
+    waiting: tuple[str, ...] = ()
+    """What the others wait for."""
+
+    withheld: str | None = None
+    """Why a target does not get the model before an edit, if that is so."""
+
+
+def targets(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, serving: str | None
+) -> Due:
+    """Return the targets that do not hold the model yet. serving: the serving build, or None."""
+    missing = [
+        each
+        for each in publications.targets(target)
+        if not publications.is_complete(ledger, target, each)
+    ]
+    if not missing or not ledger.is_trained(target.revision):
+        return Due(waiting=("the training to complete",) if missing else ())
+    gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
+    refusal = evaluation_gate.refusal(gate, target.resolved.spec.evaluation)
+    if refusal is not None:
+        return Due(withheld=refusal)
+    obstacles = {each.name: _obstacle(snapshot, target, ledger, each) for each in missing}
+    return Due(
+        now=tuple(name for name, found in obstacles.items() if found is None),
+        waiting=tuple(
+            f"{found.text} (target {name})"
+            for name, found in obstacles.items()
+            if found is not None and not found.lasts
+        ),
+        withheld=next(_lasting(obstacles), None),
+    )
+
+
+def when(target: TargetRevision, each: PublishTarget) -> When:
+    """Return when a target gets the model: the written value, or the default for the job."""
+    if each.when is not None:
+        return each.when
+    if target.resolved.spec.serving.enabled:
+        return "Verified"
+    return "Merged" if each.what == "merged" else "Trained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Obstacle:
+    text: str
+    lasts: bool = False
+    """Whether only an edit removes it."""
+
+
+def _obstacle(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, each: PublishTarget
+) -> _Obstacle | None:
+    """Return what keeps a target of a trained revision from being due, or None."""
+    moment = when(target, each)
+    if moment == "Merged" or each.what == "merged":
+        merging = ledger.merging(target.revision, target.build)
+        if merging is None or merging.outcome != "Completed":
+            return _Obstacle(text="the merge to complete")
+    if moment != "Verified":
+        return None
+    outcome = verification_status(snapshot, target.build).get("outcome")
+    if outcome is None:
+        return _Obstacle(text=f"the verification of build {target.build}")
+    if outcome in ("Verified", *(each.allow or ())):
+        return None
+    return _Obstacle(
+        text=f"The outcome of the verification of build {target.build} is {outcome}. To publish "
+        f"the model to target {each.name} nevertheless, add {outcome} to allow of this target.",
+        lasts=True,
+    )
+
+
+def _lasting(obstacles: dict[str, _Obstacle | None]) -> Iterator[str]:
+    return (found.text for found in obstacles.values() if found is not None and found.lasts)

@@ -1,0 +1,214 @@
+"""What targets hold of the revisions in the ledger, and what is still to be published.
+
+The record of a target is that of its last attempt. The operator derives the address of the content
+from spec and digest: a compromised pod must not name another one.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeGuard
+
+from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
+from finetune_api.safety.printable import printable
+from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.publication import Publication, PublicationError
+from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_operator.objects.stages import publishes
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+
+UNDER_WAY = ("Starting", "Running")
+MOST_CHARACTERS = 1024
+"""Of the error of a target; the status has those of all revisions."""
+
+
+def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
+    """Return the targets that the spec asks for."""
+    return tuple(target.resolved.spec.publish or ())
+
+
+def content(ledger: Ledger, target: TargetRevision, what: str) -> str:
+    """Return the digest of the manifest of the adapter or merged model, empty if unknown."""
+    if what == "adapter":
+        return ledger.revision(target.revision).artifacts.adapter_manifest or ""
+    merging = ledger.merging(target.revision, target.build)
+    return (merging and merging.merged_manifest) or ""
+
+
+def record_of(ledger: Ledger, revision: str, name: str) -> Publication | None:
+    """Return the record of a target, or None."""
+    records = ledger.revision(revision).published or ()
+    return next((each for each in records if each.name == name), None)
+
+
+def current(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> Publication | None:
+    """Return the record of a target if it is about its present place and content, or None."""
+    known = record_of(ledger, target.revision, each.name)
+    if known is None or known.destination != each.destination:
+        return None
+    return known if known.content == content(ledger, target, each.what) else None
+
+
+def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bool:
+    """Report whether a target holds the content of the revision under all its names.
+
+    If the operator signs, it also holds the signed statement about the content.
+    """
+    known = current(ledger, target, each)
+    return _is_published(known, each) and not awaits_statement(known, target, each)
+
+
+def awaits_statement(
+    known: Publication | None, target: TargetRevision, each: PublishTarget
+) -> TypeGuard[Publication]:
+    """Report whether a target lacks only the signed statement about what it holds.
+
+    The statement names the digest of the content, so it is signed after the content was published.
+    """
+    signs = target.config.signing_key is not None
+    return signs and _is_held(known, each) and bool(known.attestation_due)
+
+
+def _is_published(known: Publication | None, each: PublishTarget) -> bool:
+    return _is_held(known, each) and known.error is None
+
+
+def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Publication]:
+    """Report whether some attempt has published the content under all names of a target."""
+    if known is None or known.digest is None:
+        return False
+    return {*(each.tags or ())} <= {*(known.tags or ())}
+
+
+def tags(ledger: Ledger) -> dict[tuple[str, str], str]:
+    """Return the digest that the job last published under each tag, by destination and tag."""
+    records = [
+        each
+        for revision in ledger.revisions.values()
+        for each in revision.published or ()
+        if each.digest is not None
+    ]
+    return {
+        (each.destination, tag): str(each.digest)
+        for each in sorted(records, key=lambda each: each.time)
+        for tag in each.tags or ()
+    }
+
+
+def under_way(ledger: Ledger) -> list[tuple[str, Attempt]]:
+    """Return the attempts at publishing that have not ended, with their revisions."""
+    return [
+        (name, attempt)
+        for name, revision in ledger.revisions.items()
+        for attempt in revision.stages
+        if publishes(attempt.stage) and attempt.outcome in UNDER_WAY
+    ]
+
+
+def with_outcomes(
+    ledger: Ledger,
+    target: TargetRevision,
+    attempt: Attempt,
+    artifacts: PublishArtifacts | None,
+    *,
+    failure: PublicationError | None,
+    time: str,
+) -> Ledger:
+    """Return the ledger with the outcome of each target of an attempt that has ended.
+
+    artifacts: from the result of its Job; failure: the error of the targets that it does not name,
+    None to record no errors.
+    """
+    reported = {each.name: each for each in (artifacts.targets if artifacts else ())}
+    desired = {each.name: each for each in targets(target)}
+    records = (
+        _record(ledger, target, desired[name], reported.get(name), failure, time)
+        for name in attempt.targets or ()
+        if name in desired
+    )
+    return with_records(ledger, target.revision, filter(None, records))
+
+
+def with_records(ledger: Ledger, revision: str, records: Iterable[Publication]) -> Ledger:
+    """Return the ledger with the records of some targets of a revision."""
+    record = ledger.revision(revision)
+    merged = {each.name: each for each in (*(record.published or ()), *records)}
+    changed = record.model_copy(update={"published": list(merged.values()) or None})
+    return Ledger({**ledger.revisions, revision: changed})
+
+
+def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) -> list[str]:
+    """Return the names of the targets whose last attempt has not published what it was to.
+
+    An attempt that was to add a statement, and has not reported it, has left an error.
+    """
+    return [
+        each.name
+        for each in targets(target)
+        if each.name in names and not _is_published(current(ledger, target, each), each)
+    ]
+
+
+def reference(each: PublishTarget, known: Publication) -> str | None:
+    """Return the address of published content: of an image by digest, or of a folder in S3."""
+    if known.digest is None:
+        return None
+    if each.oci is not None:
+        return f"{each.oci.repository}@{known.digest}"
+    assert each.s3 is not None
+    return f"{each.s3.uri}/{known.digest.replace(':', '-')}/"
+
+
+def movable(published: Mapping[tuple[str, str], str], each: PublishTarget) -> dict[str, str | None]:
+    """Return the digest from which each tag of a target may move. published: ``tags``."""
+    return {tag: published.get((each.destination, tag)) for tag in each.tags or ()}
+
+
+def _record(
+    ledger: Ledger,
+    target: TargetRevision,
+    each: PublishTarget,
+    reported: PublishedTarget | None,
+    failure: PublicationError | None,
+    time: str,
+) -> Publication | None:
+    fresh = Publication(
+        name=each.name,
+        destination=each.destination,
+        content=content(ledger, target, each.what),
+        time=time,
+    )
+    known = current(ledger, target, each)
+    if reported is not None and reported.error is None and reported.digest is not None:
+        if not awaits_statement(known, target, each):
+            return fresh.model_copy(update=_content(target, each, reported, known))
+        if (known.digest, True) == (reported.digest, reported.attestation is not None):
+            signed = {"attestation": reported.attestation, "attestation_due": None, "error": None}
+            return known.model_copy(update=signed)
+    if failure is None:
+        return None
+    if reported is not None and reported.error is not None:
+        message = printable(reported.error.message)[:MOST_CHARACTERS]
+        failure = PublicationError(reason=reported.error.reason, message=message)
+    # What an earlier attempt published is still there.
+    return (known or fresh).model_copy(update={"error": failure, "time": time})
+
+
+def _content(
+    target: TargetRevision,
+    each: PublishTarget,
+    reported: PublishedTarget,
+    known: Publication | None,
+) -> dict[str, Any]:
+    """Return what a target holds after an attempt that has published the content."""
+    # Other tags do not change the digest, which the statement is about.
+    same = known is not None and known.digest == reported.digest
+    attestation = known.attestation if known is not None and same else None
+    signs = target.config.signing_key is not None
+    return {
+        "digest": reported.digest,
+        "manifest": reported.manifest,
+        "tags": each.tags,
+        "bytes": reported.bytes,
+        "attestation": attestation,
+        "attestation_due": True if signs and attestation is None else None,
+    }

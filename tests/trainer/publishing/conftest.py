@@ -1,0 +1,93 @@
+"""Fixtures of the tests of publishing: a volume, a registry and an object store."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fakes import object_store, registry
+from tests.fakes.object_store import Store
+from tests.fakes.registry import Registry
+from tests.support.trainer import publishing, web
+from tests.support.trainer.publishing import Volume
+from tests.support.trainer.web import Certificate
+
+from finetune_trainer.publishing import retries, s3_read_back, transfer
+
+USER = ("robot", "correct horse battery")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return web.certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def _registry(certificate: Certificate) -> Iterator[Registry]:
+    with registry.serving(certificate.context()) as found:
+        yield found
+
+
+@pytest.fixture
+def server(_registry: Registry) -> Registry:
+    """An empty registry without faults."""
+    _registry.reset()
+    return _registry
+
+
+@pytest.fixture(scope="session")
+def _second(certificate: Certificate) -> Iterator[Registry]:
+    with registry.serving(certificate.context()) as found:
+        yield found
+
+
+@pytest.fixture
+def other(_second: Registry) -> Registry:
+    """Another server than the registry."""
+    _second.reset()
+    return _second
+
+
+@pytest.fixture(scope="session")
+def _store(certificate: Certificate) -> Iterator[Store]:
+    with object_store.serving(certificate.context()) as found:
+        yield found
+
+
+@pytest.fixture
+def store(_store: Store) -> Store:
+    """An empty store without faults."""
+    _store.reset()
+    return _store
+
+
+@pytest.fixture(scope="session")
+def _volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
+    return publishing.volume(tmp_path_factory.mktemp("volume"))
+
+
+@pytest.fixture
+def volume(_volume: Volume, tmp_path: Path) -> Volume:
+    """A volume that the test may change."""
+    return _volume.copied(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry without pauses."""
+    for module in (retries, s3_read_back):
+        monkeypatch.setattr(module, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(transfer, "LONGEST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def login(server: Registry) -> dict[str, str]:
+    """The environment with the credentials of the registry, which accepts nobody else."""
+    server.user = USER
+    return docker_config(server.host)
+
+
+def docker_config(host: str, user: tuple[str, str] = USER) -> dict[str, str]:
+    """Return the environment with a Docker configuration."""
+    entry = {"username": user[0], "password": user[1]}
+    return {"PUBLISH_MAIN_DOCKER_CONFIG_JSON": json.dumps({"auths": {host: entry}})}

@@ -1,0 +1,172 @@
+"""The publish Job: its request, credentials, certificates, identity, place and connections."""
+
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing
+from tests.fakes.controllers import request_of
+
+from finetune_api.contracts.stage_request import PublishStageRequest
+from finetune_api.policy.limits import Limits, Names
+from finetune_operator.config import Settings
+from finetune_operator.manifests import egress
+from finetune_operator.objects import naming
+
+OPEN = CONFIG.model_copy(update={"policy": Limits(publish_destinations=Names(allow=(".*",)))})
+REGISTRY: Thing = {
+    "name": "in-registry",
+    "what": "adapter",
+    "tags": ["latest"],
+    "oci": {
+        "repository": "registry.example.com/models/a",
+        "secretRef": {"name": "login"},
+        "caConfigMapRef": {"name": "ca", "key": "registry.crt"},
+    },
+}
+BUCKET: Thing = {
+    "name": "in-bucket",
+    "what": "adapter",
+    "s3": {
+        "uri": "s3://models/a",
+        "endpoint": "https://minio.storage.svc:9000",
+        "region": "eu-central-1",
+        "secretRef": {"name": "minio"},
+    },
+}
+
+
+def published(*targets: Thing, config: Settings = OPEN, **spec: Any) -> tuple[Cluster, Thing]:
+    """Return a job without endpoint that publishes, and its publish Job."""
+    alone = {"serving": {"enabled": False}, "merge": {"enabled": False}}
+    cluster = Cluster(spec={**SPEC, **alone, "publish": [*targets], **spec}, config=config)
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    (job,) = (
+        each
+        for each in cluster.each("Job")
+        if each["metadata"]["labels"][naming.STAGE] == "publish"
+    )
+    return cluster, job
+
+
+def env(job: Thing) -> dict[str, Thing]:
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each for each in container["env"]}
+
+
+def test_each_target_has_its_own_credentials_and_certificates() -> None:
+    _, job = published(REGISTRY, BUCKET)
+    secrets = {
+        name: each["valueFrom"]["secretKeyRef"]
+        for name, each in env(job).items()
+        if "secretKeyRef" in each.get("valueFrom", {})
+    }
+    assert secrets == {
+        "PUBLISH_IN_REGISTRY_DOCKER_CONFIG_JSON": {"name": "login", "key": ".dockerconfigjson"},
+        "PUBLISH_IN_BUCKET_AWS_ACCESS_KEY_ID": {"name": "minio", "key": "AWS_ACCESS_KEY_ID"},
+        "PUBLISH_IN_BUCKET_AWS_SECRET_ACCESS_KEY": {
+            "name": "minio",
+            "key": "AWS_SECRET_ACCESS_KEY",
+        },
+        "PUBLISH_IN_BUCKET_AWS_SESSION_TOKEN": {
+            "name": "minio",
+            "key": "AWS_SESSION_TOKEN",
+            "optional": True,
+        },
+    }
+    config = next(
+        each for each in job["spec"]["template"]["spec"]["volumes"] if each["name"] == "config"
+    )
+    path = "ca/publish-in-registry.crt"
+    assert config["projected"]["sources"][1:] == [
+        {"configMap": {"name": "ca", "items": [{"key": "registry.crt", "path": path}]}}
+    ]
+    first, second = request_of(job).targets
+    assert (first.oci.ca, second.s3.ca) == (f"/etc/finetune/{path}", None)
+
+
+def test_request_names_content_and_places() -> None:
+    cluster, job = published(REGISTRY, BUCKET)
+    request = request_of(job)
+    assert isinstance(request, PublishStageRequest)
+    assert request.build is None
+    assert request.base_manifest == controllers.digest_of("baseManifest")
+    revision = cluster.status["revision"]
+    for each in request.targets:
+        assert each.content == controllers.digest_of("adapterManifest")
+        assert each.version == f"demo-{revision}-adapter"
+        assert each.annotations["finetune.dev/job"] == "ns/demo"
+    first, second = request.targets
+    assert (first.tags, first.movable) == (("latest",), {"latest": None})
+    assert second.s3 is not None
+    assert (second.s3.uri, second.s3.region) == ("s3://models/a", "eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (REGISTRY, None),
+        (BUCKET, None),
+        ({"name": "a", "what": "adapter", "s3": {"uri": "s3://models/a"}}, "robot"),
+    ],
+)
+def test_only_a_bucket_without_secret_is_written_with_the_cloud_identity(
+    target: Thing, expected: str | None
+) -> None:
+    _, job = published(target, access={"serviceAccountName": "robot"})
+    pod = job["spec"]["template"]["spec"]
+    assert pod.get("serviceAccountName") == expected
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_pod_prefers_the_node_of_the_serving_pods_and_has_no_gpu() -> None:
+    cluster, job = published(REGISTRY)
+    pod = job["spec"]["template"]["spec"]
+    preferred = pod["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert preferred[0]["podAffinityTerm"]["labelSelector"]["matchLabels"] == {
+        naming.JOB: "demo",
+        naming.STAGE: "serve",
+        naming.BUILD: cluster.status["build"],
+    }
+    assert pod["affinity"]["nodeAffinity"], "the nodes that the volume may be bound to"
+    (container,) = pod["containers"]
+    assert container["resources"] == {
+        "requests": {"cpu": "500m", "memory": "512Mi"},
+        "limits": {"memory": "1Gi"},
+    }
+
+
+def test_failed_targets_end_the_job_at_once() -> None:
+    _, job = published(REGISTRY)
+    final = job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"]
+    assert 87 in final
+
+
+STORES = {"namespaces": [{"name": "storage", "ports": [9000]}, {"name": "hub", "ports": [80]}]}
+
+
+@pytest.mark.parametrize(
+    ("targets", "namespaces", "outside"),
+    [
+        ([REGISTRY], [], True),
+        ([BUCKET], ["storage"], False),
+        ([REGISTRY, BUCKET], ["storage"], True),
+    ],
+)
+def test_pod_reaches_only_the_places_of_its_targets(
+    targets: list[Thing], namespaces: list[str], outside: bool
+) -> None:
+    hub = {"endpoint": "http://hub.hub.svc"}
+    config = Settings.model_validate({**OPEN.model_dump(mode="json"), "egress": STORES, "hub": hub})
+    cluster, job = published(*targets, config=config)
+    allowed = request_of(job).destinations
+    assert [each.name for each in allowed.namespaces] == namespaces
+    assert bool(allowed.blocks) is outside
+    policy = cluster.get("NetworkPolicy", "demo-publish")
+    assert policy
+    assert policy["spec"]["podSelector"]["matchExpressions"][0]["values"] == ["publish"]
+    rules = policy["spec"]["egress"]
+    assert rules[: len(egress.dns(config))] == egress.dns(config)
+    assert len(rules) == len(egress.dns(config)) + len(namespaces) + outside

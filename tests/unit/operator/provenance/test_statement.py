@@ -1,0 +1,143 @@
+"""The statement about a published model: its form, its content, and what it leaves out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.operator.provenance.published import COMMIT, SPEC, digest, facts
+
+from finetune_api.contracts import attestation
+from finetune_api.v1alpha1.ledger import Artifacts, Revision
+from finetune_operator.provenance.statement import statement
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def about(name: str = "registry", **changes: Any) -> dict[str, Any]:
+    return statement(facts(name, **changes))
+
+
+def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    assert len({each["name"] for each in entries}) == len(entries)
+    return {each["name"]: each for each in entries}
+
+
+@pytest.mark.parametrize("name", ["registry", "bucket"])
+def test_the_statement_is_the_golden_one(name: str) -> None:
+    """To accept a change, delete the file, run the test twice, and review the difference."""
+    file = GOLDEN / f"{name}.json"
+    text = json.dumps(about(name), indent=1, sort_keys=True) + "\n"
+    if not file.exists():
+        file.write_text(text)
+        pytest.fail(f"{file} was missing and has been written")
+    assert text == file.read_text()
+
+
+def test_the_statement_is_one_that_a_reader_accepts() -> None:
+    found = about()
+    assert attestation.statement(attestation.canonical(found)) == found
+
+
+def test_equal_facts_have_equal_statements() -> None:
+    assert attestation.canonical(about()) == attestation.canonical(about())
+
+
+def test_the_first_subject_is_the_content_of_the_target() -> None:
+    image, folder = about()["subject"], about("bucket")["subject"]
+    assert image[0] == {
+        "name": "registry.example.com/m/support",
+        "digest": {"sha256": digest("9")},
+    }
+    assert folder[0] == {
+        "name": f"s3://models/support/sha256-{digest('9')}/",
+        "digest": {"sha256": digest("9")},
+    }
+    assert image[1] == {"name": "manifest.json", "digest": {"sha256": digest("8")}}
+    assert folder[1] == {"name": "manifest.json", "digest": {"sha256": digest("9")}}
+
+
+def test_known_files_are_subjects() -> None:
+    files = {"config.json": digest("5"), "manifest.json": digest("8")}
+    assert attestation.subjects(about(files=files)) == {
+        "registry.example.com/m/support": digest("9"),
+        **files,
+    }
+
+
+def test_the_base_is_named_with_its_commit() -> None:
+    base = by_name(about()["predicate"]["buildDefinition"]["resolvedDependencies"])["base"]
+    assert base["uri"] == f"hf://org/base@{COMMIT}"
+    assert base["digest"] == {"gitCommit": COMMIT}
+
+
+def test_a_base_without_a_commit_has_the_digest_of_its_files() -> None:
+    record = facts().record
+    artifacts = record.artifacts.model_copy(update={"base_commit": f"sha256:{digest('7')}"})
+    found = about(record=record.model_copy(update={"artifacts": artifacts}))
+    base = by_name(found["predicate"]["buildDefinition"]["resolvedDependencies"])["base"]
+    assert (base["uri"], base["digest"]) == ("hf://org/base", {"sha256": digest("7")})
+
+
+def test_an_adapter_is_not_made_by_the_merge() -> None:
+    image = by_name(about()["predicate"]["buildDefinition"]["resolvedDependencies"])
+    folder = by_name(about("bucket")["predicate"]["buildDefinition"]["resolvedDependencies"])
+    assert "image of the stage merge" in image
+    assert "image of the stage merge" not in folder
+    assert image["image of the stage train"] == {
+        "name": "image of the stage train",
+        "uri": "oci://r/trainer",
+        "digest": {"sha256": digest("2")},
+    }
+
+
+def test_the_verification_of_another_build_is_no_evidence() -> None:
+    other = {**facts().verification, "build": "another0"}
+    found = by_name(about(verification=other)["predicate"]["runDetails"]["byproducts"])
+    assert "verification" not in found
+    assert by_name(about()["predicate"]["runDetails"]["byproducts"])["verification"][
+        "annotations"
+    ] == {
+        "build": facts().target.build,
+        "base": "dequantized",
+        "image": f"r.example.com/vllm@sha256:{digest('4')}",
+        "subject": {"sha256": digest("e")},
+        "outcome": "Verified",
+        "distance": "0.003",
+        "tolerance": "0.01",
+        "smallestFault": "0.04",
+    }
+
+
+def test_the_verification_of_a_merged_model_is_not_one_of_the_adapter_folder() -> None:
+    found = by_name(about("bucket")["predicate"]["runDetails"]["byproducts"])
+    assert found["verification"]["annotations"]["subject"] == {"sha256": digest("e")}
+    assert found["adapter on the volume"]["digest"] == {"sha256": digest("d")}
+
+
+def test_long_texts_and_credentials_of_the_job_are_left_out() -> None:
+    text = attestation.canonical(about()).decode()
+    assert "x" * 300 not in text
+    assert "hf-model" not in text
+    recipe = about()["predicate"]["buildDefinition"]["externalParameters"]["recipe"]
+    template = SPEC["dataset"]["chatTemplate"]
+    assert recipe["dataset"]["chatTemplate"]["characters"] == len(template)
+
+
+def test_what_the_ledger_lacks_is_left_out() -> None:
+    target = facts().target
+    empty = Revision(revision=target.revision, frozen=target.frozen, artifacts=Artifacts())
+    job = {"metadata": {"name": "support", "namespace": "team-a"}, "spec": SPEC}
+    found = about(record=empty, job=job, gate={}, verification={})
+    assert attestation.statement(attestation.canonical(found)) == found
+    assert [each["name"] for each in found["predicate"]["runDetails"]["byproducts"]] == [
+        "merged on the volume"
+    ]
+
+    def values(part: Any) -> list[Any]:
+        if isinstance(part, dict):
+            return [inner for each in part.values() for inner in values(each)] or [part]
+        return [inner for each in part for inner in values(each)] if isinstance(part, list) else []
+
+    assert None not in values(found["predicate"]["runDetails"])
+    assert "gpuSeconds" not in attestation.canonical(found).decode()

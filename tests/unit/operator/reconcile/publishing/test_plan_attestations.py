@@ -1,0 +1,171 @@
+"""Signed statements: a target is complete with the statement about what it holds."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import SPEC, Cluster, Thing
+from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
+    NOT_MERGED,
+    OPEN,
+    condition,
+    jobs,
+    names,
+    served,
+    target,
+    trained,
+)
+from tests.unit.operator.test_signing import PEM
+
+from finetune_api.contracts import attestation
+from finetune_api.contracts.attestation import Statement
+from finetune_api.contracts.stage_request import PublishTargetRequest
+from finetune_operator.signing import SigningKey
+
+SIGNS = OPEN.model_copy(update={"signing_key": SigningKey(PEM)})
+
+
+def signing(*targets: Thing, config: Any = SIGNS, **spec: Any) -> Cluster:
+    """Return a job whose training has completed under an operator with a signing key."""
+    cluster = Cluster(spec={**SPEC, "publish": list(targets), **NOT_MERGED, **spec}, config=config)
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    return cluster
+
+
+def requests(cluster: Cluster) -> dict[str, PublishTargetRequest]:
+    """Return the requests of the newest publish Job by target."""
+    return {each.name: each for each in controllers.request_of(jobs(cluster)[-1]).targets}
+
+
+def statement_of(request: PublishTargetRequest) -> Statement:
+    assert request.attestation is not None
+    return attestation.statement(attestation.opened(request.attestation.encode()).payload)
+
+
+def record(cluster: Cluster) -> Thing:
+    (found,) = cluster.status["revisions"][-1]["published"]
+    published: Thing = found
+    return published
+
+
+def test_the_second_attempt_adds_the_statement_about_the_published_digest() -> None:
+    cluster = signing(target())
+    assert requests(cluster)["a"].attestation is None
+    controllers.publish(cluster)
+    digest = record(cluster)["digest"]
+    assert record(cluster)["attestationDue"] is True
+    assert condition(cluster)["status"] == "Unknown"
+    assert condition(cluster, "Finished")["status"] == "False"
+    request = requests(cluster)["a"]
+    assert request.attested == digest
+    subject = statement_of(request)["subject"][0]
+    assert subject["digest"]["sha256"] == digest.removeprefix("sha256:")
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert condition(cluster, "Finished")["status"] == "True"
+    assert "attestationDue" not in record(cluster)
+    assert len(record(cluster)["attestation"]) == 64
+    assert record(cluster)["digest"] == digest
+    assert record(cluster)["bytes"] == 1000
+    before = len(jobs(cluster))
+    cluster.settle()
+    assert len(jobs(cluster)) == before
+
+
+def test_without_a_key_nothing_is_signed() -> None:
+    cluster = trained(target())
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert len(jobs(cluster)) == 1
+    assert "attestationDue" not in record(cluster)
+
+
+def test_a_key_that_is_set_later_publishes_no_finished_job_again() -> None:
+    cluster = trained(target())
+    controllers.publish(cluster)
+    cluster.config = SIGNS
+    cluster.settle()
+    assert condition(cluster)["status"] == "True"
+    assert len(jobs(cluster)) == 1
+
+
+def test_without_its_key_the_operator_waits_for_no_statement() -> None:
+    cluster = signing(target())
+    controllers.sync(cluster)
+    pod = controllers.pod_of_stage(cluster, "publish")
+    controllers.start(cluster, pod)
+    cluster.config = OPEN
+    cluster.settle()
+    text = controllers.message("publish", "completed", artifacts=controllers.published(pod))
+    controllers.finish(cluster, pod, 0, text)
+    controllers.sync(cluster)
+    cluster.settle()
+    assert condition(cluster)["status"] == "True"
+
+
+def test_an_attempt_that_adds_no_statement_has_failed() -> None:
+    cluster = signing(target())
+    controllers.publish(cluster)
+    digest = record(cluster)["digest"]
+    forged = {"targets": [{"name": "a", "digest": digest}]}
+    controllers.publish(cluster, text=controllers.message("publish", "completed", artifacts=forged))
+    assert condition(cluster)["status"] == "False"
+    assert record(cluster)["attestationDue"] is True
+    assert record(cluster)["digest"] == digest
+    assert len(jobs(cluster)) == 2
+    cluster.settle()
+    assert len(jobs(cluster)) == 2
+
+
+def test_a_statement_about_another_digest_does_not_count() -> None:
+    cluster = signing(target())
+    controllers.publish(cluster)
+    digest = record(cluster)["digest"]
+    forged = {"targets": [{"name": "a", "digest": "sha256:" + "0" * 64, "attestation": "1" * 64}]}
+    controllers.publish(cluster, text=controllers.message("publish", "completed", artifacts=forged))
+    assert condition(cluster)["status"] == "False"
+    assert record(cluster)["digest"] == digest
+    assert "attestation" not in record(cluster)
+
+
+def test_a_statement_before_the_content_does_not_count() -> None:
+    cluster = signing(target())
+    digest = "sha256:" + "2" * 64
+    early = {"targets": [{"name": "a", "digest": digest, "attestation": "1" * 64}]}
+    controllers.publish(cluster, text=controllers.message("publish", "completed", artifacts=early))
+    assert record(cluster)["attestationDue"] is True
+    assert "attestation" not in record(cluster)
+
+
+def test_a_target_that_failed_is_published_and_then_signed() -> None:
+    cluster = signing(target("a"), target("b"))
+    controllers.publish(cluster, "b")
+    assert condition(cluster)["status"] != "True"
+    found = {each["name"]: each for each in cluster.status["revisions"][-1]["published"]}
+    assert found["a"]["attestationDue"] is True
+    assert "digest" not in found["b"]
+
+
+@pytest.mark.parametrize("what", ["adapter", "merged"])
+def test_the_statement_has_the_evidence_about_the_served_build(what: str) -> None:
+    cluster = served(target(what=what), outcome="Verified")
+    cluster.config = SIGNS
+    controllers.publish(cluster)
+    assert names(cluster) == ["a"]
+    details = statement_of(requests(cluster)["a"])["predicate"]["runDetails"]
+    evidence = {each["name"]: each.get("annotations") for each in details["byproducts"]}
+    assert evidence["verification"]["outcome"] == "Verified"
+    assert evidence["verification"]["build"] == cluster.status["build"]
+    assert evidence["evaluation"]["verdict"]["outcome"] == "NotEvaluated"
+
+
+def test_the_key_is_in_no_object_and_no_status() -> None:
+    cluster = signing(target())
+    controllers.publish(cluster)
+    controllers.publish(cluster)
+    text = json.dumps([*cluster.objects.values(), cluster.job])
+    secret = [line for line in PEM.decode().splitlines() if "-----" not in line]
+    assert not any(line in text for line in secret)

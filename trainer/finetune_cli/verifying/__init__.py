@@ -1,0 +1,1 @@
+"""Checks of a published model: the signature of its statement, its files, and its base."""

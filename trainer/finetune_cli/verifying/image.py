@@ -1,0 +1,161 @@
+"""An image in an OCI registry, named by digest, whose blobs are compared with a signed statement.
+
+The statement names the manifest, which names all blobs: no file can be added or left out.
+"""
+
+import hashlib
+import json
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune_api.contracts import attestation
+from finetune_api.contracts.attestation import ENVELOPE_TYPE, Statement
+from finetune_api.safety import untrusted_json
+from finetune_cli.errors import CommandFailed
+from finetune_cli.verifying import signature
+from finetune_cli.verifying.failures import Code, fail
+from finetune_cli.verifying.signature import PublicKey
+from finetune_trainer.publishing import blobs, docker_config, oci
+from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing.registry import Refused, Registry
+from finetune_trainer.publishing.target_errors import TargetError
+from finetune_trainer.publishing.transfer import Transfer
+from finetune_trainer.runtime.progress import Progress
+from finetune_trainer.runtime.signals import StopRequest
+
+PREFIX = "oci://"
+MOST_STATEMENTS = 32
+"""Statements of an image that are read; everyone who may write to the repository may add some."""
+
+
+@contextmanager
+def connected(repository: str, stop: StopRequest, ca: Path | None) -> Iterator[Registry]:
+    """Yield the client of a repository, with the credentials of ``docker login`` if there are any.
+
+    ca: file with additional CA certificates.
+    """
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    file, login = folder / "config.json", None
+    if file.is_file():
+        login = docker_config.login(file.read_text(), repository, field=str(file))
+    context = ssl.create_default_context()
+    if ca is not None:
+        try:
+            context.load_verify_locations(cafile=ca)
+        except (OSError, ssl.SSLError) as error:
+            raise CommandFailed(f"--ca {ca} has no CA certificates in PEM format") from error
+    transfer = Transfer(progress=Progress("verify"), stop=stop, done=0, total=0)
+    registry = Registry(
+        repository, login=login, field=str(file), context=context, transfer=transfer
+    )
+    try:
+        yield registry
+    except TargetError as error:
+        raise CommandFailed(str(error)) from error
+    finally:
+        registry.close()
+
+
+def split(reference: str) -> tuple[str, str]:
+    """Return repository and digest of ``oci://REPOSITORY@sha256:HEX``. Raise CommandFailed."""
+    repository, _, digest = reference.removeprefix(PREFIX).partition("@")
+    if "/" not in repository or len(digest) != 71 or not digest.startswith("sha256:"):
+        raise CommandFailed(
+            f"{reference} does not name an image by its digest: write it as "
+            "oci://HOST/REPOSITORY@sha256:DIGEST, as status.publish of the FineTuneJob does"
+        )
+    return repository, digest
+
+
+def check(registry: Registry, digest: str, key: PublicKey) -> tuple[list[Statement], int]:
+    """Return the signed statements about an image, and the number of its blobs.
+
+    Raise NotVerified.
+    """
+    manifest = _manifest(registry, digest)
+    if manifest is None:
+        fail(Code.MISSING, f"{registry.name}@{digest} does not exist: correct the reference")
+    if f"sha256:{hashlib.sha256(manifest).hexdigest()}" != digest:
+        fail(Code.CHANGED, f"the registry returns another manifest for {registry.name}@{digest}")
+    statements = _statements(registry, digest, key)
+    document = json.loads(manifest)
+    parts = [document["config"], *document["layers"]]
+    for each in parts:
+        _compare(registry, each)
+    return statements, len(parts)
+
+
+def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Statement]:
+    """Return the statements about the image that the key has signed, without those of others."""
+    tag = f"{digest.replace(':', '-')}.att"
+    name = f"{registry.name}:{tag}"
+    manifest = _manifest(registry, tag)
+    if manifest is None:
+        fail(
+            Code.NO_STATEMENT,
+            f"{registry.name}@{digest} has no signed statement ({name}): the operator signs a "
+            "model that a job publishes if its administrator has set a signing key",
+        )
+    found, problem = [], None
+    for document in _envelopes(registry, manifest, name):
+        try:
+            statement = signature.checked(document, key, name=name)
+        except CommandFailed as error:
+            problem = error
+            continue
+        if digest.removeprefix("sha256:") in attestation.subjects(statement).values():
+            found.append(statement)
+    if not found and problem is not None:
+        raise problem
+    if not found:
+        fail(Code.NOT_SIGNED, f"{name} has no statement of the key about this image")
+    return found
+
+
+def _envelopes(registry: Registry, manifest: bytes, name: str) -> Iterator[bytes]:
+    try:
+        layers = untrusted_json.parse(manifest)["layers"][:MOST_STATEMENTS]
+        digests = [str(each["digest"]) for each in layers if each["mediaType"] == ENVELOPE_TYPE]
+    except (ValueError, KeyError, TypeError) as error:
+        fail(Code.NOT_SIGNED, f"{name} is no list of signed statements ({error!r})")
+    for digest in digests:
+        answer = registry.call(
+            "GET", f"blobs/{digest}", accepted=(200, 404), limit=attestation.LONGEST
+        )
+        if answer.status == 200:
+            yield answer.content
+
+
+def _compare(registry: Registry, part: Any) -> None:
+    blob = Blob(digest=part["digest"], size=part["size"], read=lambda offset, count: iter(()))
+    title = (part.get("annotations") or {}).get(
+        "org.opencontainers.image.title", "the configuration"
+    )
+    name = f"{title} ({blob.digest})"
+    try:
+        blobs.read_back(registry, blob)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        fail(Code.MISSING, f"{name} is missing at the registry: get the image from its publisher")
+    except TargetError:
+        fail(
+            Code.CHANGED,
+            f"{name} is changed at the registry: do not use the model, and get it from its "
+            "publisher once more",
+        )
+
+
+def _manifest(registry: Registry, name: str) -> bytes | None:
+    answer = registry.call(
+        "GET",
+        f"manifests/{name}",
+        headers={"Accept": oci.TYPES},
+        accepted=(200, 404),
+        limit=oci.LONGEST_MANIFEST,
+    )
+    return None if answer.status == 404 else answer.content

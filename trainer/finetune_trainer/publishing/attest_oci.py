@@ -1,0 +1,104 @@
+"""Adds a signed statement to an image that an earlier attempt has published."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+
+from finetune_api.contracts.stage_request import PublishTargetRequest
+from finetune_trainer.publishing import attestation, blobs, image, oci
+from finetune_trainer.publishing.attestation import INDEX_TYPE
+from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing.outcome import Outcome
+from finetune_trainer.publishing.registry import Registry
+from finetune_trainer.publishing.target_errors import TargetRejected
+from finetune_trainer.publishing.transfer import Transfer
+
+
+def attest(
+    target: PublishTargetRequest,
+    outcome: Outcome,
+    transfer: Transfer,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Add the statement in the request, as a tag and as a referrer.
+
+    Raise TargetError or TrainerError.
+    """
+    assert target.oci is not None
+    registry = oci.connected(target, target.oci, transfer, environment)
+    try:
+        _attest(registry, attestation.of(target))
+    finally:
+        registry.close()
+    assert target.attested is not None
+    outcome.found(f"{registry.name}@{target.attested}", target.attested)
+    outcome.attestation = attestation.of(target).digest
+
+
+def _attest(registry: Registry, found: attestation.Attestation) -> None:
+    published = _get(registry, found.subject)
+    if published is None or _digest(published) != found.subject:
+        raise TargetRejected(
+            f"{registry.name}@{found.subject} was published and is gone: set spec.rerun to a new "
+            "value, or remove the target, and add it again under another name"
+        )
+    name = f"{registry.name}:{found.tag}"
+    present = _get(registry, found.tag)
+    tagged, parts = attestation.tagged(found, present, name)
+    if tagged != present:
+        _send(registry, found.tag, tagged, parts)
+    manifest, parts = attestation.referrer(found, len(published))
+    digest = _digest(manifest)
+    if _get(registry, digest) is None:
+        _send(registry, digest, manifest, parts)
+    if _keeps_referrers(registry, found.subject):
+        return
+    name = f"{registry.name}:{found.fallback_tag}"
+    index = attestation.listed(found, manifest, _get(registry, found.fallback_tag), name)
+    if index is not None:
+        _send(registry, found.fallback_tag, index, (), INDEX_TYPE)
+
+
+def _send(
+    registry: Registry,
+    name: str,
+    manifest: bytes,
+    parts: Iterable[Blob],
+    media_type: str = image.MANIFEST_TYPE,
+) -> None:
+    """Send a manifest after its blobs, and read it back."""
+    for blob in parts:
+        blobs.ensure(registry, blob)
+    headers = {"Content-Type": media_type}
+    registry.call("PUT", f"manifests/{name}", headers=headers, body=manifest, accepted=(201,))
+    for blob in parts:
+        blobs.read_back(registry, blob)
+    if _get(registry, name) != manifest:
+        raise TargetRejected(
+            f"the registry returns another manifest for {registry.name}:{name} than was sent: "
+            "check whether another client signs at the same time, and the storage of the registry"
+        )
+
+
+def _keeps_referrers(registry: Registry, digest: str) -> bool:
+    """Report whether the registry lists the referrers of an image itself."""
+    answer = registry.call(
+        "GET", f"referrers/{digest}", accepted=(200, 404), limit=oci.LONGEST_MANIFEST
+    )
+    return answer.status == 200
+
+
+def _get(registry: Registry, name: str) -> bytes | None:
+    """Return the manifest under a tag or digest; None if there is none."""
+    answer = registry.call(
+        "GET",
+        f"manifests/{name}",
+        headers={"Accept": oci.TYPES},
+        accepted=(200, 404),
+        limit=oci.LONGEST_MANIFEST,
+    )
+    return None if answer.status == 404 else answer.content
+
+
+def _digest(manifest: bytes) -> str:
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"

@@ -1,0 +1,156 @@
+"""The signed statement about published content, in the forms in which an OCI registry stores it.
+
+cosign before version 3 reads the tag ``sha256-HEX.att``, later versions read referrers. Neither
+replaces the statements of others: a tenant may have signed the image, too.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.contracts import attestation
+from finetune_api.contracts.attestation import BUNDLE_TYPE, ENVELOPE_TYPE
+from finetune_api.contracts.stage_request import PublishTargetRequest
+from finetune_api.safety import untrusted_json
+from finetune_trainer.publishing import image
+from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing.target_errors import TargetConflict
+
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+EMPTY = b"{}"
+NO_TIME = "1970-01-01T00:00:00Z"
+"""cosign requires a time of creation; equal statements have equal bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attestation:
+    """A statement in its envelope. ``subject``: the digest that the target holds."""
+
+    subject: str
+    bundle: bytes
+    envelope: bytes
+    predicate_type: str
+    digest: str
+    """SHA-256 (hex) of the signed statement."""
+
+    @property
+    def tag(self) -> str:
+        """Tag of the statements that cosign reads."""
+        return f"{self.fallback_tag}.att"
+
+    @property
+    def fallback_tag(self) -> str:
+        """Tag of the list of referrers at a registry that keeps no such list."""
+        return self.subject.replace(":", "-")
+
+
+def of(target: PublishTargetRequest) -> Attestation:
+    """Return the statement in a request that has one."""
+    assert target.attestation is not None
+    assert target.attested is not None
+    bundle = target.attestation.encode()
+    payload = attestation.opened(bundle).payload
+    return Attestation(
+        subject=target.attested,
+        bundle=bundle,
+        envelope=_json(json.loads(bundle)["dsseEnvelope"]),
+        predicate_type=attestation.statement(payload)["predicateType"],
+        digest=hashlib.sha256(payload).hexdigest(),
+    )
+
+
+def tagged(found: Attestation, present: bytes | None, name: str) -> tuple[bytes, list[Blob]]:
+    """Return the manifest for the tag, with the statements that it already has, and new blobs.
+
+    present: the manifest under the tag. name: of the tag, for errors. Raise TargetConflict.
+    """
+    layer = image.blob_of(found.envelope)
+    layers = [] if present is None else _entries(present, "layers", name)
+    if layer.digest in (each["digest"] for each in layers):
+        assert present is not None
+        return present, []
+    annotations = {
+        "dev.cosignproject.cosign/signature": "",
+        "predicateType": found.predicate_type,
+    }
+    layers = [*layers, _descriptor(ENVELOPE_TYPE, layer) | {"annotations": annotations}]
+    config = image.blob_of(
+        _json(
+            {
+                "architecture": "",
+                "os": "",
+                "config": {},
+                "rootfs": {"type": "layers", "diff_ids": [each["digest"] for each in layers]},
+            }
+        )
+    )
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": image.MANIFEST_TYPE,
+        "config": _descriptor(image.CONFIG_TYPE, config),
+        "layers": layers,
+    }
+    return _json(manifest), [layer, config]
+
+
+def referrer(found: Attestation, size: int) -> tuple[bytes, list[Blob]]:
+    """Return the manifest that refers to the image, and its blobs. size: of the image's own."""
+    layer, config = image.blob_of(found.bundle), image.blob_of(EMPTY)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": image.MANIFEST_TYPE,
+        "artifactType": BUNDLE_TYPE,
+        "config": _descriptor(EMPTY_TYPE, config),
+        "layers": [_descriptor(BUNDLE_TYPE, layer)],
+        "subject": {"mediaType": image.MANIFEST_TYPE, "digest": found.subject, "size": size},
+        "annotations": _annotations(found),
+    }
+    return _json(manifest), [layer, config]
+
+
+def listed(found: Attestation, manifest: bytes, present: bytes | None, name: str) -> bytes | None:
+    """Return the list of referrers with one more; None if it has it.
+
+    manifest: of the referrer. present: the list under the fallback tag. Raise TargetConflict.
+    """
+    entries = [] if present is None else _entries(present, "manifests", name)
+    blob = image.blob_of(manifest)
+    if blob.digest in (each["digest"] for each in entries):
+        return None
+    entry = _descriptor(image.MANIFEST_TYPE, blob) | {
+        "artifactType": BUNDLE_TYPE,
+        "annotations": _annotations(found),
+    }
+    return _json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*entries, entry]})
+
+
+def _annotations(found: Attestation) -> dict[str, str]:
+    return {
+        "dev.sigstore.bundle.content": "dsse-envelope",
+        "dev.sigstore.bundle.predicateType": found.predicate_type,
+        "org.opencontainers.image.created": NO_TIME,
+    }
+
+
+def _entries(document: bytes, field: str, name: str) -> list[dict[str, Any]]:
+    """Return the descriptors in a manifest that someone else may have written."""
+    try:
+        entries = untrusted_json.parse(document)[field]
+        if isinstance(entries, list) and all(isinstance(each["digest"], str) for each in entries):
+            return entries
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise TargetConflict(
+        f"{name} is no list of signed statements, and it is never replaced: delete this tag at the "
+        "registry, and publish again"
+    )
+
+
+def _descriptor(media_type: str, blob: Blob) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": blob.digest, "size": blob.size}
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,164 @@
+"""``publish``: uploads the adapter or the merged model to each target, and reads it back.
+
+The targets are independent: each is attempted, and the result names the outcome of each. A target
+is complete if it holds exactly the content that the ledger names, under all its names.
+"""
+
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import PublishArtifacts, Result
+from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_trainer.errors import PublishFailed, Stopped, TrainerError, Transient
+from finetune_trainer.publishing import attest_oci, attest_s3, content, oci, s3
+from finetune_trainer.publishing.content import Content
+from finetune_trainer.publishing.outcome import Outcome
+from finetune_trainer.publishing.target_errors import TargetError
+from finetune_trainer.publishing.transfer import Transfer
+from finetune_trainer.runtime.log import log
+from finetune_trainer.runtime.progress import Progress
+from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.volume.volume_errors import translate_volume_errors
+from finetune_trainer.volume_layout import Layout
+
+
+def run(
+    job: JobConfig,
+    layout: Layout,
+    progress: Progress,
+    stop: StopRequest,
+    request: PublishStageRequest,
+    environment: Mapping[str, str] = os.environ,
+) -> Result:
+    """Publish to all targets. Raise Transient or PublishFailed, with the outcomes, otherwise."""
+    stop.defer()
+    publishing = _Publishing(job, layout, progress, stop, request, environment)
+    try:
+        publishing.run()
+    except Stopped as stopped:
+        stopped.artifacts = publishing.artifacts
+        raise
+    failed = [each for each in publishing.outcomes if each.reason is not None]
+    if failed:
+        raise _failure(failed, len(request.targets), publishing.artifacts)
+    progress.ratio(1.0)
+    return Result(
+        stage="publish",
+        outcome="completed",
+        reason=Reason.COMPLETED,
+        message="published to " + ", ".join(each.reference or "" for each in publishing.outcomes),
+        artifacts=publishing.artifacts,
+    )
+
+
+def _failure(failed: Sequence[Outcome], count: int, artifacts: PublishArtifacts) -> TrainerError:
+    """Return the error of the stage. It is retried if that may help a target."""
+    reasons = "; ".join(f"{each.name}: {each.reason}: {each.message}" for each in failed)
+    retryable = any(each.retryable for each in failed)
+    error = (Transient if retryable else PublishFailed)(
+        f"{len(failed)} of {count} targets are not complete: {reasons}"
+    )
+    error.artifacts = artifacts
+    return error
+
+
+class _Publishing:
+    """The publication to all targets, and what is known about those that were attempted."""
+
+    def __init__(
+        self,
+        job: JobConfig,
+        layout: Layout,
+        progress: Progress,
+        stop: StopRequest,
+        request: PublishStageRequest,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._job = job
+        self._layout = layout
+        self._progress = progress
+        self._stop = stop
+        self._request = request
+        self._environment = environment
+        self._attempted: list[tuple[Outcome, Transfer]] = []
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of the targets that were attempted."""
+        return [outcome for outcome, _ in self._attempted]
+
+    @property
+    def artifacts(self) -> PublishArtifacts:
+        """The outcomes for the result."""
+        return PublishArtifacts(
+            targets=[outcome.as_artifact(transfer) for outcome, transfer in self._attempted]
+        )
+
+    def run(self) -> None:
+        """Attempt all targets."""
+        contents = {target.name: self._content(target) for target in self._request.targets}
+        sizes = {
+            name: found.size if isinstance(found, Content) else 0
+            for name, found in contents.items()
+        }
+        done = 0
+        for target in self._request.targets:
+            transfer = Transfer(
+                progress=self._progress, stop=self._stop, done=done, total=sum(sizes.values())
+            )
+            outcome = Outcome(name=target.name)
+            self._attempted.append((outcome, transfer))
+            self._attempt(target, contents[target.name], outcome, transfer)
+            done += sizes[target.name]
+
+    def _content(self, target: PublishTargetRequest) -> Content | TrainerError | None:
+        """Return what is published; None if the target only gets the statement about it."""
+        if target.attestation is not None:
+            return None
+        try:
+            with translate_volume_errors(self._layout.work, "publishing"):
+                return content.read(self._job, self._layout, self._request, target)
+        except TrainerError as error:
+            return error
+
+    def _attempt(
+        self,
+        target: PublishTargetRequest,
+        found: Content | TrainerError | None,
+        outcome: Outcome,
+        transfer: Transfer,
+    ) -> None:
+        try:
+            if isinstance(found, TrainerError):
+                raise found
+            if found is None:
+                log(f"adding the signed statement about {target.attested} to target {target.name}")
+                attest = attest_oci.attest if target.oci is not None else attest_s3.attest
+                attest(target, outcome, transfer, self._environment)
+            else:
+                self._publish(target, found, outcome, transfer)
+            log(f"target {target.name} holds {outcome.reference}")
+        except Transient as error:
+            outcome.failed(error.reason, error, retryable=True)
+        except (TrainerError, TargetError) as error:
+            outcome.failed(error.reason, error, retryable=False)
+        except Stopped as error:
+            outcome.failed(error.reason, error, retryable=True)
+            raise
+        except Exception as error:
+            traceback.print_exception(error)
+            outcome.failed(Reason.INTERNAL_ERROR, error, retryable=True)
+        if outcome.reason is not None:
+            log(f"target {target.name} is not complete: {outcome.reason}: {outcome.message}")
+
+    def _publish(
+        self, target: PublishTargetRequest, found: Content, outcome: Outcome, transfer: Transfer
+    ) -> None:
+        outcome.size, outcome.manifest = found.size, found.digest
+        log(f"publishing {target.what} ({found.size:,} bytes) to target {target.name}")
+        with translate_volume_errors(self._layout.work, "publishing"):
+            publish = oci.publish if target.oci is not None else s3.publish
+            publish(target, found, outcome, transfer, self._environment)

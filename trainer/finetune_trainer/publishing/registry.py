@@ -1,0 +1,304 @@
+"""Requests to one repository of an OCI registry, with retries, redirects and authentication.
+
+Only requests to the registry itself have credentials: neither those to another host that stores
+blobs, nor redirects. Everything is sent over TLS.
+"""
+
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from finetune_api.safety.redaction import one_line
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.publishing.docker_config import (
+    DOCKER_HUB,
+    DOCKER_HUB_API,
+    Login,
+)
+from finetune_trainer.publishing.registry_auth import LONGEST_ANSWER, Authentication
+from finetune_trainer.publishing.retries import Interrupted, Tries
+from finetune_trainer.publishing.target_errors import TargetRejected, is_full
+from finetune_trainer.publishing.transfer import Transfer
+from finetune_trainer.sources import egress
+from finetune_trainer.sources.repository import brief, denial
+from finetune_trainer.sources.transfer import is_retryable
+
+TIMEOUT = httpx.Timeout(60.0, connect=20.0)
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_REDIRECTS = 5
+SHOWN = 2048
+"""Bytes of the body of an error that are read for the message."""
+
+Body = Callable[[], Iterator[bytes]]
+"""Returns the body of a request; a repeated request needs it again."""
+
+
+class Refused(TargetRejected):
+    """The registry refuses a request, with the HTTP status ``status``."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A response whose body was read."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Registry:
+    """A repository, ``HOST[:PORT]/PATH``, spoken to by the OCI distribution specification."""
+
+    def __init__(
+        self,
+        repository: str,
+        *,
+        login: Login | None,
+        field: str,
+        context: ssl.SSLContext,
+        transfer: Transfer,
+    ) -> None:
+        """``field``: the spec field of the Secret, for errors. ``context``: what TLS trusts."""
+        self.name = repository
+        self.transfer = transfer
+        host, _, path = repository.partition("/")
+        if host == DOCKER_HUB:
+            host = DOCKER_HUB_API
+        self._base = f"https://{host}/v2/{path}/"
+        self._origin = _origin(self._base)
+        # Without compression: a decompressed answer would have another digest.
+        self._client = httpx.Client(
+            verify=context, headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT
+        )
+        self._authentication = Authentication(
+            host=urlsplit(self._base).hostname or "",
+            path=path,
+            login=login,
+            field=field,
+            send=self._send_to_realm,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def absolute(self, location: str, base: str = "") -> str:
+        """Return the URL of a location, relative to ``base`` or the repository.
+
+        Raise TargetRejected if it is not https.
+        """
+        try:
+            url = urljoin(base or self._base, location)
+            parts = urlsplit(url)
+            secure = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            secure = False
+        if not secure:
+            raise TargetRejected(
+                f"the registry refers to {one_line(location)!r}, which is no https:// address: "
+                "correct the address that the registry has of itself in its configuration"
+            )
+        return url
+
+    @contextmanager
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        accepted: tuple[int, ...],
+    ) -> Iterator[httpx.Response]:
+        """Send a request once, and yield the response, whose body is not read.
+
+        url: absolute, or relative to the repository. Raise Interrupted for an error that may pass,
+        Refused for a status that is not accepted, AccessDenied for 401 and 403.
+        """
+        url = urljoin(self._base, url)
+        with self._named_errors():
+            response = self._follow(method, url, dict(headers or {}), body)
+            if response.status_code == 401:
+                challenge = response.headers.get("WWW-Authenticate", "")
+                _end(response)
+                self._authentication.answer(challenge)
+                response = self._follow(method, url, dict(headers or {}), body)
+            try:
+                if response.status_code not in accepted:
+                    self._refuse(method, response)
+                yield response
+            except BaseException:
+                response.close()
+                raise
+            _end(response)
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        accepted: tuple[int, ...],
+        limit: int = 0,
+    ) -> Answer:
+        """Send a request, again after an error that may pass, and read up to ``limit`` bytes.
+
+        Errors as in ``request``, with Transient instead of Interrupted.
+        """
+        tries = Tries(self.name, self.transfer, what=f"{method} for {self.name}")
+        given: Body | None = None if body is None else partial(_once, body)
+        sized = {"Content-Length": str(len(body or b""))} if method not in ("GET", "HEAD") else {}
+        while True:
+            try:
+                with self.request(
+                    method, url, headers=sized | dict(headers or {}), body=given, accepted=accepted
+                ) as response:
+                    return Answer(
+                        status=response.status_code,
+                        headers=response.headers,
+                        content=read_up_to(response, limit) if limit else b"",
+                    )
+            except Interrupted as error:
+                tries.failed(error)
+
+    def _follow(
+        self, method: str, url: str, headers: dict[str, str], body: Body | None
+    ) -> httpx.Response:
+        for _ in range(MOST_REDIRECTS + 1):
+            own = _origin(url) == self._origin
+            header = self._authentication.header() if own else None
+            request = self._client.build_request(
+                method,
+                url,
+                headers=headers | ({} if header is None else {"Authorization": header}),
+                content=None if body is None else body(),
+            )
+            response = self._send(request)
+            keeps = method in ("GET", "HEAD") or response.status_code in (307, 308)
+            if response.status_code not in REDIRECTS or not keeps:
+                if response.status_code == 401 and not own:
+                    self._refuse(method, response)
+                return response
+            location = response.headers.get("Location", "")
+            _end(response)
+            url = self.absolute(location, url)
+        raise TargetRejected(
+            f"the registry redirects a request more than {MOST_REDIRECTS} times: check the "
+            "configuration of the registry"
+        )
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        # The policy has allowed the repository; its hosts apply to other servers.
+        own = _origin(str(request.url)) == self._origin
+        egress.announce(str(request.url), chosen_by_job=not own)
+        return self._client.send(request, stream=True, follow_redirects=False)
+
+    def _send_to_realm(self, request: httpx.Request) -> httpx.Response:
+        """Send a request for a token and return the response with a body of limited size."""
+        response = self._send(request)
+        try:
+            if is_retryable(response.status_code):
+                raise _interrupted(response)
+            content = read_up_to(response, LONGEST_ANSWER)
+            return httpx.Response(response.status_code, content=content)
+        finally:
+            response.close()
+
+    def _refuse(self, method: str, response: httpx.Response) -> None:
+        """Raise the error that the status of a response means."""
+        status, text = response.status_code, ""
+        if method != "HEAD":
+            text = read_up_to(response, SHOWN, whole=False).decode(errors="replace")
+        answer = one_line(f"HTTP {status} {text}".strip())
+        if is_full(status, text):
+            raise TargetRejected(
+                f"the registry has no space left for {self.name}, or a quota is used up "
+                f"({answer}): free space or raise the quota, and publish again"
+            )
+        if status in (401, 403):
+            raise self._authentication.denied(answer)
+        if is_retryable(status):
+            raise _interrupted(response, text)
+        raise Refused(
+            f"the registry refuses {method} for {self.name} ({answer}): check that the repository "
+            "exists, and that the registry accepts OCI images",
+            status,
+        )
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+            if (denied := denial(error)) is not None:
+                raise denied from None
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise InvalidSpec(
+                    f"the certificate of the registry of {self.name} is not trusted "
+                    f"({brief(error)}): set oci.caConfigMapRef of the target to a ConfigMap with "
+                    "its certificate authority, or let an administrator set the chart value "
+                    "caCertificates"
+                ) from error
+            if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+                raise TargetRejected(
+                    f"the registry refers to an invalid address ({brief(error)}): correct its "
+                    "configuration"
+                ) from error
+            if not isinstance(error, httpx.TransportError):
+                raise
+            raise Interrupted(brief(error)) from error
+
+
+def read_up_to(response: httpx.Response, limit: int, *, whole: bool = True) -> bytes:
+    """Return the body of a response. Raise TargetRejected if it is longer than ``limit`` bytes.
+
+    whole: otherwise, the first ``limit`` bytes are enough.
+    """
+    data = b""
+    for chunk in response.iter_raw():
+        data += chunk
+        if len(data) > limit:
+            if not whole:
+                break
+            raise TargetRejected(
+                f"the registry sends a document of more than {limit:,} bytes: check the registry"
+            )
+    return data[:limit]
+
+
+def _once(body: bytes) -> Iterator[bytes]:
+    yield body
+
+
+def _end(response: httpx.Response) -> None:
+    """Close a response; its connection is used again if little of the body is left."""
+    try:
+        if not response.is_stream_consumed:
+            read_up_to(response, SHOWN, whole=False)
+    except httpx.HTTPError:
+        pass
+    finally:
+        response.close()
+
+
+def _interrupted(response: httpx.Response, text: str = "") -> Interrupted:
+    after = response.headers.get("Retry-After", "")
+    return Interrupted(
+        one_line(f"HTTP {response.status_code} {text}".strip()),
+        after=float(after) if after.isdecimal() and len(after) < 9 else None,
+    )
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or 443

@@ -1,0 +1,277 @@
+"""Publishes a model in an S3 bucket, below a prefix that is named by the digest of its manifest.
+
+Objects are never replaced or deleted. ``manifest.json`` is written last, and only if it does not
+exist, so a prefix with a manifest is complete. Large files are sent in parts; the store keeps the
+parts of an unfinished upload, so another attempt sends none of them again.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
+from finetune_api.safety.credentials import of_target
+from finetune_trainer.publishing import s3_errors
+from finetune_trainer.publishing.content import Content, File
+from finetune_trainer.publishing.outcome import Outcome
+from finetune_trainer.publishing.s3_read_back import read_back
+from finetune_trainer.publishing.target_errors import TargetConflict
+from finetune_trainer.publishing.transfer import Transfer
+from finetune_trainer.sources import credentials, egress, trust
+from finetune_trainer.sources.s3 import IDENTITIES, one_server_session
+
+PART = 16 << 20
+"""Bytes of one request, and so the memory that an upload needs."""
+MOST_PARTS = 10_000
+MANIFEST = "manifest.json"
+DIGEST = "sha256"
+"""Key of the metadata of an object with the SHA-256 of all its bytes, in hex."""
+LONGEST_METADATA = 1900
+"""Bytes of annotations; S3 allows 2 KB of metadata."""
+
+
+def publish(
+    target: PublishTargetRequest,
+    content: Content,
+    outcome: Outcome,
+    transfer: Transfer,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Publish a content, and read it back. ``outcome`` gets the reference.
+
+    Raise TargetError or TrainerError.
+    """
+    assert target.s3 is not None
+    with s3_errors.named(target.name, target.s3.uri):
+        asyncio.run(_publish(target, target.s3, content, outcome, transfer, environment))
+
+
+async def _publish(
+    target: PublishTargetRequest,
+    s3: S3Target,
+    content: Content,
+    outcome: Outcome,
+    transfer: Transfer,
+    environment: Mapping[str, str],
+) -> None:
+    bucket, _, prefix = s3.uri.removeprefix("s3://").partition("/")
+    folder = "/".join(filter(None, (prefix, f"sha256-{content.digest}")))
+    async with connected(target.name, s3, environment) as client:
+        push = _Push(client, bucket, folder, transfer)
+        for file in content.files:
+            await push.ensure(file)
+        await push.finish(content, target.annotations)
+        outcome.found(f"s3://{bucket}/{folder}/", f"sha256:{content.digest}")
+        for name, size, digest in (
+            *((file.name, file.size, file.sha256) for file in content.files),
+            (MANIFEST, len(content.manifest), content.digest),
+        ):
+            await read_back(client, bucket, f"{folder}/{name}", size, digest, transfer)
+
+
+@asynccontextmanager
+async def connected(name: str, s3: S3Target, environment: Mapping[str, str]) -> AsyncIterator[Any]:
+    """Yield the client of the service of a target."""
+    from aiobotocore.config import AioConfig
+    from aiobotocore.session import get_session
+    from botocore import UNSIGNED
+
+    field = f"publish[{name}].s3"
+    key, secret, token = (
+        credentials.read(
+            of_target(name) + variable,
+            what=variable,
+            field=f"{field}.secretRef",
+            environment=environment,
+        )
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    )
+    if s3.endpoint is not None:
+        # The policy has allowed it as a destination.
+        egress.announce(s3.endpoint, chosen_by_job=False)
+    verify: str | None = os.environ.get(trust.VARIABLE)
+    if s3.ca is not None:
+        own = f"{field}.caConfigMapRef"
+        verify = str(trust.bundle(trust.read(Path(s3.ca), field=own), field=own))
+    # The default chain of botocore would end at the identity of the node.
+    anonymous = not key and not any(environment.get(each) for each in IDENTITIES)
+    async with get_session().create_client(
+        "s3",
+        endpoint_url=s3.endpoint,
+        region_name=s3.region or "us-east-1",
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        aws_session_token=token,
+        verify=verify,
+        config=AioConfig(
+            signature_version=UNSIGNED if anonymous else None,
+            connect_timeout=20,
+            read_timeout=60,
+            http_session_cls=one_server_session(),
+            retries={"max_attempts": 5, "mode": "standard"},
+            # Every request has its own checksum.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "auto" if s3.endpoint is None else "path"},
+        ),
+    ) as client:
+        yield client
+
+
+class _Push:
+    """The publication of one content below one prefix."""
+
+    def __init__(self, client: Any, bucket: str, folder: str, transfer: Transfer) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._folder = folder
+        self._transfer = transfer
+
+    async def ensure(self, file: File) -> None:
+        """Upload a file unless the store has it. Raise TargetConflict if it has another one."""
+        name = self._name(file.name)
+        found = await self._head(name)
+        if found is None:
+            metadata = {DIGEST: file.sha256}
+            await (self._put if file.size <= PART else self._upload)(file, name, metadata)
+        elif (found["ContentLength"], found["Metadata"].get(DIGEST)) != (file.size, file.sha256):
+            raise self._conflict(name["Key"])
+        else:
+            self._transfer.stored(file.size)
+        self._transfer.check()
+
+    async def finish(self, content: Content, annotations: Mapping[str, str]) -> None:
+        """Write the manifest unless it exists. Raise TargetConflict if it is another one."""
+        name = self._name(MANIFEST)
+        found = await self._head(name)
+        if found is None:
+            metadata = _metadata(annotations) | {DIGEST: content.digest}
+            await self._put_bytes(content.manifest, name, metadata)
+        elif found["ContentLength"] != len(content.manifest):
+            raise self._conflict(name["Key"])
+        self._transfer.stored(len(content.manifest))
+
+    def _name(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": f"{self._folder}/{name}"}
+
+    async def _head(self, name: Mapping[str, str]) -> Any:
+        """Return the properties of an object; None if it does not exist."""
+        import botocore.exceptions
+
+        try:
+            return await self._client.head_object(**name)
+        except botocore.exceptions.ClientError as error:
+            if s3_errors.status_of(error) != 404:
+                raise
+            return None
+
+    async def _put(self, file: File, name: dict[str, str], metadata: dict[str, str]) -> None:
+        data = b"".join(file.read())
+        file.require(hashlib.sha256(data).hexdigest())
+        await self._put_bytes(data, name, metadata)
+        self._transfer.stored(len(data))
+
+    async def _put_bytes(self, data: bytes, name: dict[str, str], metadata: dict[str, str]) -> None:
+        await self._client.put_object(
+            **name, Body=data, ChecksumCRC32=_crc32(data), Metadata=metadata, IfNoneMatch="*"
+        )
+        self._transfer.sent += len(data)
+
+    async def _upload(self, file: File, name: dict[str, str], metadata: dict[str, str]) -> None:
+        """Send a file in parts, those that an earlier attempt has not sent."""
+        upload = await self._unfinished(name)
+        present = {} if upload is None else await self._parts(name, upload)
+        if upload is None:
+            created = await self._client.create_multipart_upload(
+                **name, Metadata=metadata, ChecksumAlgorithm="CRC32"
+            )
+            upload = created["UploadId"]
+        done, whole = [], hashlib.sha256()
+        part = part_size(file.size)
+        for number, offset in enumerate(range(0, file.size, part), start=1):
+            data = b"".join(file.read(offset, min(part, file.size - offset)))
+            whole.update(data)
+            found = present.get(number)
+            if found is None or not _is_same(found, data):
+                found = await self._client.upload_part(
+                    **name,
+                    UploadId=upload,
+                    PartNumber=number,
+                    Body=data,
+                    ChecksumCRC32=_crc32(data),
+                )
+                self._transfer.sent += len(data)
+            checksum = {"ChecksumCRC32": _crc32(data)} if found.get("ChecksumCRC32") else {}
+            done.append({"PartNumber": number, "ETag": found["ETag"], **checksum})
+            self._transfer.stored(len(data))
+            self._transfer.check()
+        file.require(whole.hexdigest())
+        await self._client.complete_multipart_upload(
+            **name, UploadId=upload, MultipartUpload={"Parts": done}, IfNoneMatch="*"
+        )
+
+    async def _unfinished(self, name: Mapping[str, str]) -> str | None:
+        """Return the newest unfinished upload of an object."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._bucket, Prefix=name["Key"]
+        )
+        found = [
+            each
+            async for page in pages
+            for each in page.get("Uploads", ())
+            if each["Key"] == name["Key"]
+        ]
+        newest = max(found, key=lambda each: each["Initiated"], default=None)
+        return None if newest is None else str(newest["UploadId"])
+
+    async def _parts(self, name: Mapping[str, str], upload: str) -> dict[int, Any]:
+        """Return the finished parts of an upload by number."""
+        pages = self._client.get_paginator("list_parts").paginate(**name, UploadId=upload)
+        return {each["PartNumber"]: each async for page in pages for each in page.get("Parts", ())}
+
+    def _conflict(self, key: str) -> TargetConflict:
+        return TargetConflict(
+            f"s3://{self._bucket}/{key} exists with another content, and objects are never "
+            "replaced: delete this object, and publish again"
+        )
+
+
+def part_size(size: int) -> int:
+    """Return the size of the parts of a file, of which there may be ``MOST_PARTS``."""
+    mebibytes = -(-size // MOST_PARTS >> 20)
+    return max(PART, mebibytes << 20)
+
+
+def _is_same(part: Mapping[str, Any], data: bytes) -> bool:
+    """Report whether a part in the store has these bytes. Reading the object back proves it."""
+    if part["Size"] != len(data):
+        return False
+    if checksum := part.get("ChecksumCRC32"):
+        return bool(checksum == _crc32(data))
+    # Stores that do not list checksums. A part that is encrypted has another ETag.
+    etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return bool(part["ETag"].strip('"') == etag)
+
+
+def _crc32(data: bytes) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
+def _metadata(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Return annotations as metadata, which are headers: percent-encoded, without those too long.
+
+    The slash in a key is not allowed in the name of a header.
+    """
+    found, left = {}, LONGEST_METADATA
+    for name, value in sorted(annotations.items()):
+        key, text = name.replace("/", "."), quote(value, safe=" /:@,;=+()")
+        if (size := len(key) + len(text)) <= left:
+            found[key], left = text, left - size
+    return found
