@@ -81,6 +81,7 @@ def test_release_is_installed_with_the_commands_of_the_page(
         "helm uninstall finetune-operator --namespace finetune-system"
         " && kubectl delete namespace finetune-system --wait=false",
         plane,
+        registry,
         released,
     )
     # No controller of this API server finishes the deletion of a namespace.
