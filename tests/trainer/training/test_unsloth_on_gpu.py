@@ -100,7 +100,8 @@ def test_step_of_each_family_is_that_of_trl(
         assert difference < 0.05 * np.linalg.norm(theirs["gradients"]), (family, packed)
 
 
-@pytest.mark.parametrize("packing", variants(["always", "never"], kept=["always"]))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("packing", ["always", "never"])
 def test_killed_training_is_bit_identical(
     make: MakeWorkshop, shaped: MakeWorkshop, packing: str
 ) -> None:
