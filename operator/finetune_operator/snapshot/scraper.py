@@ -57,7 +57,7 @@ class PodMetrics(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class _Entry:
+class _ScrapedPod:
     target: Target
     since: float
     value: Value | None = None
@@ -84,7 +84,7 @@ class Scraper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue, self._fetch, self._clock = queue, fetch, clock
-        self._entries: dict[ScrapeKey, _Entry] = {}
+        self._scraped: dict[ScrapeKey, _ScrapedPod] = {}
 
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
         """Return the last values of a job's pods; from now on, exactly these pods are scraped."""
@@ -92,16 +92,16 @@ class Scraper:
         desired = {(*key, target.kind): target for target in targets}
         for kind in ("progress", "verification", "loaded"):
             if (*key, kind) not in desired:
-                self._entries.pop((*key, kind), None)
+                self._scraped.pop((*key, kind), None)
         for scrape_key, target in desired.items():
-            entry = self._entries.get(scrape_key)
-            if entry is None or entry.target != target:
-                self._entries[scrape_key] = _Entry(target=target, since=now)
+            scraped = self._scraped.get(scrape_key)
+            if scraped is None or scraped.target != target:
+                self._scraped[scrape_key] = _ScrapedPod(target=target, since=now)
                 self._queue.add(scrape_key)
         return tuple(
-            entry.value
-            for entry in map(self._entries.__getitem__, desired)
-            if entry.value is not None and now - entry.at < delays.STALE_METRICS
+            scraped.value
+            for scraped in map(self._scraped.__getitem__, desired)
+            if scraped.value is not None and now - scraped.at < delays.STALE_METRICS
         )
 
     def verification_due(self, key: Key) -> float:
@@ -109,10 +109,10 @@ class Scraper:
 
         0 if there is no pod with an unknown result, or its first scrape has ended.
         """
-        entry = self._entries.get((*key, "verification"))
-        if entry is None or not entry.awaited:
+        scraped = self._scraped.get((*key, "verification"))
+        if scraped is None or not scraped.awaited:
             return 0.0
-        return max(0.0, delays.FIRST_VERIFICATION - (self._clock() - entry.since))
+        return max(0.0, delays.FIRST_VERIFICATION - (self._clock() - scraped.since))
 
     def forget(self, key: Key) -> None:
         """Stop scraping the pods of a job."""
@@ -131,16 +131,16 @@ class Scraper:
                 workers.create_task(work())
 
     async def _scrape(self, key: ScrapeKey, changed: Changed) -> None:
-        entry = self._entries.get(key)
-        if entry is None:
+        scraped = self._scraped.get(key)
+        if scraped is None:
             return
-        value = await self._value(entry.target)
-        if self._entries.get(key) is not entry:
+        value = await self._value(scraped.target)
+        if self._scraped.get(key) is not scraped:
             # The pod was replaced in the meantime; the next one is queued.
             return
-        before, awaited, now = entry.value, entry.awaited, self._clock()
-        entry.value, entry.at = value, now
-        due = now + delays.scrape(now - entry.since)
+        before, awaited, now = scraped.value, scraped.awaited, self._clock()
+        scraped.value, scraped.at = value, now
+        due = now + delays.scrape(now - scraped.since)
         self._queue.add_after(key, math.ceil(due / delays.TOGETHER) * delays.TOGETHER - now)
         if awaited or (value is not None and value != before):
             changed(key[:2], urgent=awaited or isinstance(value, Verification))

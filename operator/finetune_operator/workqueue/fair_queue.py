@@ -60,7 +60,7 @@ class FairQueue(Generic[K]):
                 return
             del self._lines[key[0]][earlier.priority][key]
             place = place._replace(since=earlier.since)
-        lines = self._lines.setdefault(key[0], {each: OrderedDict() for each in Priority})
+        lines = self._lines.setdefault(key[0], {level: OrderedDict() for level in Priority})
         # The clock never goes back, so the places of a line are in order.
         lines[priority][key] = None
         self._places[key] = place
