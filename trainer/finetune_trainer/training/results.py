@@ -10,7 +10,7 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.ledger import Evaluation as HeldOutLoss
 from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.evaluation import reference
 from finetune_trainer.models import tensor_names
 from finetune_trainer.reporting import event_file, summary
@@ -145,6 +145,7 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             adapter=adapter.digest,
             adapter_manifest=adapter.sha256,
             reference_manifest=recorded.manifest,
+            adapted_modules=adapter_files.adapted_modules(layout.adapter),
             attention=facts["attention"],
             device=facts["device"],
             reference_seconds=round(recorded.seconds),
