@@ -6,7 +6,8 @@ import pytest
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support.faults import without_managed_memory
 
-from finetune_api.v1alpha1.training import Optimizer, Training
+from finetune_api.v1alpha1.advanced_training import Optimizer
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.training.backends import paged_optimizer

@@ -92,7 +92,7 @@ def for_serving(shape: Shape, options: ServingSettings, found: Estimate, count: 
 
 def _options(recipe: Training, data: Data, backends: Collection[str]) -> Iterator[list[Option]]:
     advanced, effective = recipe.advanced, recipe.effective_batch_size
-    if not advanced.gradient_checkpointing:
+    if advanced.gradient_checkpointing is False:
         yield [_option("gradientCheckpointing", True, 1, advanced="gradient_checkpointing")]
     written = advanced.micro_batch_size
     if written is not None:

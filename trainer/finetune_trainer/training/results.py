@@ -110,6 +110,8 @@ def _facts(finished: CompletedTraining) -> dict[str, Any]:
         "gpuSeconds": round(finished.gpu_seconds, 1),
         "microBatch": finished.memory.micro_batch,
         "offload": finished.memory.offload,
+        "gradientCheckpointing": recipe.advanced.gradient_checkpointing is not False
+        or finished.memory.recompute,
         "backend": recipe.advanced.backend,
         "attention": trained.attention,
         "device": trained.device,

@@ -17,7 +17,7 @@ from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, Stopped, Transient
-from finetune_trainer.models import backend_choice, text_model
+from finetune_trainer.models import backend_choice, gradient_checkpointing, text_model
 from finetune_trainer.reporting import event_file
 from finetune_trainer.reporting.event_file import EventFile
 from finetune_trainer.reporting.loss_history import LossHistory
@@ -88,9 +88,11 @@ class _Run:
         budget: float | None,
         require_base: Callable[[], Mapping[str, str]],
     ) -> None:
-        self.job, self.layout, self.progress, self.stop = job, layout, progress, stop
+        self.layout, self.progress, self.stop = layout, progress, stop
         self.usage, self.budget, self.require_base = usage, budget, require_base
         self.base, self.data = prepared
+        estimate = self.data.facts.get(published.ESTIMATE_FACT)
+        self.job = gradient_checkpointing.follow(job, estimate)
         self.max_steps: int = self.data.facts["plannedSteps"]
         self.backend = backends.load(job.training)
         self.key = f"{job.digest} {self.data.digest}"
@@ -99,6 +101,7 @@ class _Run:
             effective_batch=job.training.effective_batch_size,
             micro_batch_fixed=job.training.advanced.micro_batch_size is not None,
             can_offload=self.backend.can_offload(job.training),
+            can_recompute=gradient_checkpointing.is_off_by_estimate(job, estimate),
         )
         self.memory = self._initial_memory()
         self.evaluations = self._evaluations(None)
@@ -136,7 +139,9 @@ class _Run:
         checkpoint = self._checkpoint()
         if checkpoint is not None:
             return MemorySettings(
-                micro_batch=checkpoint.facts["microBatch"], offload=checkpoint.facts["offload"]
+                micro_batch=checkpoint.facts["microBatch"],
+                offload=checkpoint.facts["offload"],
+                recompute=checkpoint.facts.get("recompute", False),
             )
         recipe = self.job.training
         written = recipe.advanced.micro_batch_size
@@ -282,6 +287,7 @@ class _Run:
                 "step": step,
                 "microBatch": self.memory.micro_batch,
                 "offload": self.memory.offload,
+                "recompute": self.memory.recompute,
                 "versions": self.backend.versions(),
                 "loss": self.progress.get("train_loss"),
                 "evaluations": self.evaluations.as_facts(),

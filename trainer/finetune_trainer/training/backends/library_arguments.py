@@ -47,6 +47,7 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
     """Return the arguments of TRL's SFTConfig."""
     recipe, advanced = request.recipe, request.recipe.advanced
     compute = advanced.quantization.compute_dtype
+    recomputes = advanced.gradient_checkpointing is not False or request.memory.recompute
     return {
         "output_dir": str(request.scratch),
         "max_steps": request.max_steps,
@@ -63,10 +64,8 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
         "seed": recipe.seed,
         "bf16": compute == "bfloat16",
         "fp16": capabilities.scales_loss(recipe, device),
-        "gradient_checkpointing": advanced.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": (
-            {"use_reentrant": False} if advanced.gradient_checkpointing else None
-        ),
+        "gradient_checkpointing": recomputes,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if recomputes else None,
         "activation_offloading": request.memory.offload and device.cuda,
         "max_length": recipe.sequence_length,
         "packing": request.packed,
