@@ -42,6 +42,9 @@ PENDING_SECONDS = 600
 """Time that a rollout needs in addition to loading: image pull and verification."""
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CACHE_ROOT": f"{pod.SCRATCH}/vllm"}
+"""The cache of compiled kernels is executable code. It stays in an emptyDir, although each pod then
+compiles again: on the volume, other pods of the namespace could replace it, and no digest in the
+ledger would vouch for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
