@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.rules import Rule, between, equals, excludes
+from finetune_api.rules import Rule, between, equals, excludes, is_set, requires
 
 Optimizer = Literal[
     "paged_adamw_8bit",
@@ -109,6 +109,46 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
         rules=(between(0, 0.5, "set warmupRatio to a value from 0 to 0.5, such as 0.03"),),
     )
+    warmup_steps: int | None = field(
+        "Length of the warmup in optimizer steps. If set, warmupRatio does not apply.",
+        None,
+        edit=Edit.RETRAIN,
+        unset="the length of the warmup follows warmupRatio",
+        ge=1,
+    )
+    min_learning_rate_ratio: float | None = field(
+        "Learning rate at the end of the schedule, as a fraction of learningRate. It needs the "
+        'schedule "cosine".',
+        None,
+        edit=Edit.RETRAIN,
+        unset="the schedule ends at 0",
+        gt=0,
+        lt=1,
+    )
+    adam_beta1: float | None = field(
+        "Decay rate of the optimizer's average of the gradients.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="0.9",
+        ge=0,
+        lt=1,
+    )
+    adam_beta2: float | None = field(
+        "Decay rate of the optimizer's average of the squared gradients.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="0.999",
+        ge=0,
+        lt=1,
+    )
+    adam_epsilon: float | None = field(
+        "Number that the AdamW optimizers add to the root of the squared gradients.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="1e-8",
+        gt=0,
+        le=1,
+    )
     weight_decay: float = field("Weight decay coefficient.", 0.0, edit=Edit.RETRAIN, ge=0, le=1)
     max_grad_norm: float = field(
         "Maximum norm of the gradients. Larger gradients are clipped.",
@@ -142,6 +182,14 @@ class AdvancedTraining(ApiModel):
         'GPU and the backend "trl". If this field is true, backend: auto selects "trl".',
         False,
         edit=Edit.RETRAIN,
+    )
+    liger_layers: bool | None = field(
+        "Compute norms, rotary embeddings and gated MLPs with Liger's kernels, which do not store "
+        'their intermediate results. They need a GPU and the backend "trl". If this field is true, '
+        'backend: auto selects "trl".',
+        None,
+        edit=Edit.RETRAIN,
+        unset="the layers of the transformers library compute them",
     )
     tf32: bool = field(
         "Use TensorFloat-32 for float32 matrix multiplications on GPUs that support it.",
@@ -181,6 +229,17 @@ class AdvancedTraining(ApiModel):
         "Number of optimizer steps between reports of the loss.", 1, edit=Edit.NEXT_REVISION, ge=1
     )
     rules: ClassVar[tuple[Rule, ...]] = (
+        requires(
+            is_set("minLearningRateRatio"),
+            equals("lrSchedulerType", "cosine") | ~is_set("lrSchedulerType"),
+            "Only the schedule cosine ends at a minimum: set lrSchedulerType: cosine, or remove "
+            "minLearningRateRatio",
+        ),
+        excludes(
+            equals("ligerLayers", True),
+            equals("backend", "unsloth"),
+            "Unsloth has layers of its own: set backend: trl (or auto), or remove ligerLayers",
+        ),
         excludes(
             equals("ligerFusedLinearCrossEntropy", True),
             equals("backend", "unsloth"),

@@ -47,7 +47,15 @@ REACHED_BY: Any = {
 the present values."""
 
 ADDED_TO_ROWS = ("config",)
-ADDED_TO_TRAINING: tuple[str, ...] = ("gradientCheckpointing",)
+ADDED_TO_TRAINING = (
+    "gradientCheckpointing",
+    "ligerLayers",
+    "warmupSteps",
+    "minLearningRateRatio",
+    "adamBeta1",
+    "adamBeta2",
+    "adamEpsilon",
+)
 """Fields of datasets, and of ``training.advanced``, that job.json has only if they are set: the
 job.json of a revision that an earlier version started does not change, and the trainer of that
 version can read it."""

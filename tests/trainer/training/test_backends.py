@@ -56,6 +56,7 @@ ON_NO_MODEL = {
     "advanced.tf32",
     # Unsloth rejects it, and test_liger tests it on TRL.
     "advanced.ligerFusedLinearCrossEntropy",
+    "advanced.ligerLayers",
 }
 """Fields that the stages or the shared training loop read, or that only a GPU needs."""
 ONLY_ON_A_CARD = {
