@@ -40,6 +40,8 @@ class Extra:
     rules: tuple[Rule, ...]
     key: str | None = None
     """Field that identifies an entry of a list of groups."""
+    former: Any = None
+    """Built-in value of the field before it had none. Digests have it if the field is unset."""
 
     @property
     def meaning(self) -> str:
@@ -59,16 +61,20 @@ def field(
     unset: str | None = None,
     rules: tuple[Rule, ...] = (),
     key: str | None = None,
+    former: Any = None,
     **bounds: Any,
 ) -> Any:
     """Declare a field of the API.
 
     ``builtin`` describes the built-in value in words if the default does not speak for itself.
     ``unset`` completes the sentence "If unset, …"; a field without a built-in value has it instead.
-    ``key`` is the field that identifies an entry of a list of groups.
+    ``key`` is the field that identifies an entry of a list of groups. ``former`` is the built-in
+    value that a field had when its revisions were first released: unset, the field is hashed as it.
     ``bounds`` are pydantic's (``ge``, ``lt``, ``max_length`` and so on).
     """
-    extra = Extra(text=text, edit=edit, builtin=builtin, unset=unset, rules=rules, key=key)
+    extra = Extra(
+        text=text, edit=edit, builtin=builtin, unset=unset, rules=rules, key=key, former=former
+    )
     if default is ...:
         return Field(json_schema_extra=extra, **bounds)
     return Field(default, json_schema_extra=extra, **bounds)

@@ -33,12 +33,18 @@ def part_of(model: ApiModel, edit: Edit) -> Values:
     """Return the fields of one edit class in their groups, without nulls and empty groups.
 
     Fields that are not set are left out: a field that an upgrade added does not belong to a
-    revision that was resolved before the upgrade.
+    revision that was resolved before the upgrade. A field that has lost its built-in value has that
+    value here, as in the revisions that were resolved with it.
     """
     part: Values = {}
     written = model.model_fields_set
     for name, info in type(model).model_fields.items():
-        if name not in written or (value := getattr(model, name)) is None:
+        value = getattr(model, name)
+        if value is None:
+            value = extra_of(info).former
+        elif name not in written:
+            continue
+        if value is None:
             continue
         alias = info.alias or name
         if isinstance(value, ApiModel) and not value.atomic:

@@ -12,12 +12,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
 
 from cluster.errors import ClusterError
 from cluster.shell import known_fix
 
 _lock = threading.Lock()
 finished: list[tuple[str, float]] = []
+"""Names and seconds of the ended phases that have no phases inside them."""
+_inside: ContextVar[list[str]] = ContextVar("_inside")
+"""Names of the ended phases inside the present one."""
 quiet = False
 HINT = "fix the cause of the system error, then run the same command again to resume"
 
@@ -33,6 +37,8 @@ def phase(name: str) -> Iterator[None]:
     """Print begin, end and duration of the phase, and label its errors."""
     begin = time.monotonic()
     say(f"==> {name}")
+    parts: list[str] = []
+    enclosing = _inside.set(parts)
     try:
         yield
     except ClusterError as error:
@@ -43,9 +49,18 @@ def phase(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise from_os_error(error, name) from error
+    finally:
+        _inside.reset(enclosing)
     seconds = time.monotonic() - begin
-    finished.append((name, seconds))
+    record(name, seconds, whole=not parts)
     say(f"    {name}: done in {seconds:.1f} s")
+
+
+def record(name: str, seconds: float, *, whole: bool = True) -> None:
+    """Record the end of a phase inside the present one. whole: whether it had none inside it."""
+    _inside.get([]).append(name)
+    if whole:
+        finished.append((name, seconds))
 
 
 def from_os_error(error: OSError, name: str) -> ClusterError:
@@ -76,7 +91,9 @@ def side_by_side(*works: Callable[[], object], lanes: int = 0) -> None:
                 say(f"    failed: {error}")
                 errors.append(error)
 
-    threads = [threading.Thread(target=lane, daemon=True) for _ in works[: lanes or None]]
+    # A context can run in one thread at a time.
+    contexts = [copy_context() for _ in works[: lanes or None]]
+    threads = [threading.Thread(target=each.run, args=(lane,), daemon=True) for each in contexts]
     for thread in threads:
         thread.start()
     for thread in threads:

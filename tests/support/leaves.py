@@ -279,6 +279,10 @@ CHANGES: dict[str, Change] = {
     "training.advanced.microBatchSize": Change(
         before={}, after={"training": {"advanced": {"microBatchSize": 2}}}
     ),
+    # Unset, the field is hashed as true, which was its built-in value.
+    "training.advanced.gradientCheckpointing": Change(
+        before={}, after={"training": {"advanced": {"gradientCheckpointing": False}}}
+    ),
     "training.trainOn": Change(before={}, after={"training": {"trainOn": "all"}}),
     "merge.enabled": Change(
         before={"serving": {"enabled": False}},

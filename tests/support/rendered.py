@@ -191,6 +191,7 @@ TITLES = {
 
 REPORTED: dict[str, Thing] = {
     "prepare": {"baseBytes": 16_060_000_000, "chatTemplate": "sha256:" + "c" * 64},
+    "train": {"adaptedModules": ["down_proj", "q_proj"]},
     "merge": {"mergedDtype": "float16"},
 }
 """Artifacts of the stages on which later manifests depend."""

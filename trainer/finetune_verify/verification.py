@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune_api.contracts.reference import Reference, Row
-from finetune_verify import decoding, long_prompts
+from finetune_verify import base_isolation, decoding, long_prompts
 from finetune_verify.build import Build
-from finetune_verify.comparison import CLEAR, Comparison, compare
+from finetune_verify.comparison import APART, CLEAR, Comparison, compare
 from finetune_verify.errors import Mismatch
 from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient
@@ -57,6 +57,11 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
     numbers = "; ".join(
         (_numbers(result), _smallest_fault(result), _long_prompts(long), _decoded(decoded))
     )
+    if build.paths == APART:
+        isolated = await base_isolation.require_agreement(
+            vllm, reference, rows, build, longest=longest
+        )
+        numbers += f"; {_isolated(isolated)}"
     if result.outcome == "Inconclusive":
         message = (
             "the served model matches the record of the training, but rounding could hide the loss "
@@ -145,6 +150,15 @@ def _decoded(found: decoding.Decoded | None) -> str:
         f"the log-probabilities of {found.tokens} generated tokens agree with those of the same "
         f"tokens in a prompt (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} "
         "nats)"
+    )
+
+
+def _isolated(found: base_isolation.Isolated | None) -> str:
+    if found is None:
+        return "the base model was not compared while the adapter decodes"
+    return (
+        f"the log-probabilities of {found.tokens} tokens of the base model agree while the adapter "
+        f"decodes (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} nats)"
     )
 
 

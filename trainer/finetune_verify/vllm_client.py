@@ -3,8 +3,9 @@
 ``/tokenize`` takes messages or a prompt and returns ``tokens`` and ``max_model_len``.
 ``/v1/completions`` with ``prompt_logprobs: 0`` returns, for each prompt token except the first, an
 object with the token's id and log-probability. With ``logprobs: 0`` and ``return_token_ids``, it
-returns the id and the log-probability of each generated token, before penalties and temperature
-(vLLM 0.32, entrypoints/serve/tokenize and entrypoints/openai/completion).
+returns the id and the log-probability of each generated token, before penalties and temperature.
+``/v1/models`` lists an adapter with its base as ``parent`` (vLLM 0.32, entrypoints/serve/tokenize,
+entrypoints/openai/completion and entrypoints/openai/models).
 """
 
 import asyncio
@@ -27,9 +28,13 @@ class VllmClient:
         """``session`` sends the API key, if any, in its headers."""
         self._session = session
         self._url = url.rstrip("/")
-        self._model = model
+        self.model = model
         self.answering = 0.0
         """Total seconds that the server took to answer, health checks excluded."""
+
+    def of(self, model: str) -> "VllmClient":
+        """Return a client for another model of the same server."""
+        return VllmClient(self._session, self._url, model)
 
     async def healthy(self) -> bool:
         """Report whether the server is healthy."""
@@ -55,7 +60,7 @@ class VllmClient:
 
     async def tokenize(self, request: dict[str, Any]) -> tuple[list[int], int]:
         """Return the token ids of messages or a prompt, and the maximum sequence length."""
-        answer = await self._post("/tokenize", {"model": self._model, **request})
+        answer = await self._post("/tokenize", {"model": self.model, **request})
         try:
             return list(answer["tokens"]), int(answer["max_model_len"])
         except (KeyError, TypeError, ValueError) as error:
@@ -64,7 +69,7 @@ class VllmClient:
     async def logprobs(self, ids: Sequence[int]) -> list[float]:
         """Return the log-probability of each token of ``ids`` except the first."""
         request = {
-            "model": self._model,
+            "model": self.model,
             "prompt": list(ids),
             "max_tokens": 1,
             "temperature": 0,
@@ -80,9 +85,24 @@ class VllmClient:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise Mismatch(f"/v1/completions returned no log-probabilities: {error!r}") from error
 
-    async def next_logprob(self, ids: Sequence[int], token: int) -> float:
-        """Return the log-probability of ``token`` after ``ids``."""
-        found = await self._generate(ids, max_tokens=1, allowed_token_ids=[token])
+    async def base_name(self) -> str | None:
+        """Return the name of the base, if the model is an adapter of the server."""
+        answer = await self._request("GET", "/v1/models")
+        try:
+            parents = [each.get("parent") for each in answer["data"] if each["id"] == self.model]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Mismatch(f"/v1/models returned an unexpected response: {error!r}") from error
+        return next((str(parent) for parent in parents if parent), None)
+
+    async def next_logprob(
+        self, ids: Sequence[int], token: int, *, cache_salt: str | None = None
+    ) -> float:
+        """Return the log-probability of ``token`` after ``ids``.
+
+        cache_salt: the server takes nothing from its prefix cache that has another one.
+        """
+        salt = {} if cache_salt is None else {"cache_salt": cache_salt}
+        found = await self._generate(ids, max_tokens=1, allowed_token_ids=[token], **salt)
         if [each for each, _ in found] != [token]:
             raise Mismatch(f"/v1/completions did not generate the only allowed token {token}")
         return found[0][1]
@@ -96,7 +116,7 @@ class VllmClient:
 
     async def _generate(self, ids: Sequence[int], **options: Any) -> list[tuple[int, float]]:
         request = {
-            "model": self._model,
+            "model": self.model,
             "prompt": list(ids),
             "temperature": 0,
             "logprobs": 0,
@@ -115,11 +135,14 @@ class VllmClient:
             raise Mismatch(f"/v1/completions returned no generated tokens: {error!r}") from error
 
     async def _post(self, route: str, request: dict[str, Any]) -> Any:
+        return await self._request("POST", route, json=request)
+
+    async def _request(self, method: str, route: str, **options: Any) -> Any:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         began = time.monotonic()
         try:
-            async with self._session.post(
-                self._url + route, json=request, timeout=timeout
+            async with self._session.request(
+                method, self._url + route, timeout=timeout, **options
             ) as response:
                 if response.status >= 500:
                     raise Unavailable(f"vLLM answered {route} with HTTP {response.status}")

@@ -26,9 +26,9 @@ MANIFESTS = {
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
-OPTIONAL = ("datasets", "sources", "formats")
-"""Artifacts of which there is one per dataset. If the message is too long, they are dropped in this
-order, the names of files in ``sources`` before everything else."""
+OPTIONAL = ("datasets", "sources", "formats", "adaptedModules")
+"""Artifacts with any number of parts. If the message is too long, they are dropped in this order,
+the names of files in ``sources`` before everything else."""
 MAX_TARGETS = 8
 """Targets of a job, whose outcomes have to fit into one message."""
 _REASON_LENGTH = 64

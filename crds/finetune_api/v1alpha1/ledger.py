@@ -1,6 +1,6 @@
 """``status.revisions`` of a FineTuneJob: the ledger of revisions, their attempts and artifacts."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,9 @@ from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_api.v1alpha1.publication import Publication
 from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
+
+MODULE = r"^[A-Za-z0-9_]{1,63}$"
+"""Name of a module, which the operator passes to vLLM as an argument: it is no option."""
 
 
 class FrozenConfiguration(LedgerModel):
@@ -171,6 +174,12 @@ class TrainArtifacts(LedgerModel):
         pattern=SHA256,
         description="SHA-256 digest (hex) of the manifest.json of the reference on the volume. "
         "Absent if training could not record the reference.",
+    )
+    adapted_modules: list[Annotated[str, Field(pattern=MODULE)]] | None = Field(
+        None,
+        max_length=64,
+        description="Names of the modules that the adapter changes, without their path. Example: "
+        "q_proj. With serving.mode: adapter, vLLM applies adapters to no other modules.",
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')

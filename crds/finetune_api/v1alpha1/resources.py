@@ -118,6 +118,12 @@ class Estimate(LedgerModel):
     micro_batch_size: int | None = Field(
         None, description="Number of rows per forward pass, as assumed in the estimate."
     )
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Whether training recomputes activations in the backward pass. With an unset "
+        "training.advanced.gradientCheckpointing, every attempt follows this value until it runs "
+        "out of GPU memory.",
+    )
     training_memory: str | None = Field(
         None, description="GPU memory that the train pod needs. Example: 14336Mi."
     )

@@ -134,8 +134,8 @@ class ServingStatus(StatusModel):
         description="State of the endpoint. A revision name: this revision answers requests. A "
         'revision name with "(old)": this revision answers, but the spec defines another build. '
         '"released": a new build uses the GPU. "starting": new pods load the model. '
-        '"stopped": serving.replicas is 0, or the build failed or was suspended before it was '
-        'ready. "down": the pods do not answer requests. "-": no build is served.',
+        '"waiting": new pods wait for a node. "stopped": it has no pods. "down": the pods do '
+        'not answer requests. "-": no build is served.',
     )
     release_planned_at: str | None = Field(
         None,

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.errors import NotReady
 from cluster.kubectl import Client
-from cluster.phases import finished, say
+from cluster.phases import record, say
 
 BAR = 24
 POLL_SECONDS = 1.0
@@ -88,7 +88,7 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
                 _clear(live)
                 seconds = now - stage_begin
                 say(f"    {stage}: {seconds:.1f} s")
-                finished.append((f"  job: {stage}", seconds))
+                record(f"job: {stage}", seconds)
             stage, stage_begin = ready.reason, now
         step = job.get("status", {}).get("training", {}).get("globalStep")
         if (ready.reason, step) not in reached:

@@ -48,8 +48,18 @@ REACHED_BY: Any = {
 the present values."""
 
 ADDED_TO_ROWS = ("config",)
-"""Fields of datasets that job.json has only if they are set: the job.json of a revision that an
-earlier version started does not change, and the trainer of that version can read it."""
+ADDED_TO_TRAINING = (
+    "gradientCheckpointing",
+    "ligerLayers",
+    "warmupSteps",
+    "minLearningRateRatio",
+    "adamBeta1",
+    "adamBeta2",
+    "adamEpsilon",
+)
+"""Fields of datasets, and of ``training.advanced``, that job.json has only if they are set: the
+job.json of a revision that an earlier version started does not change, and the trainer of that
+version can read it."""
 
 
 def freeze(job: Object, resolved: Resolved, config: Settings) -> FrozenConfiguration:
@@ -123,6 +133,10 @@ def job_file(job: Object, resolved: Resolved) -> str:
             "datasets": {"__all__": REACHED_BY},
         },
     )
+    advanced = content["training"]["advanced"]
+    for name in ADDED_TO_TRAINING:
+        if advanced[name] is None:
+            del advanced[name]
     datasets = (content["dataset"], *(content["datasets"] or ()), content["evaluationDataset"])
     for rows in filter(None, datasets):
         for name in ADDED_TO_ROWS:

@@ -145,6 +145,11 @@ class Ledger:
                 return name
         return None
 
+    def name_of(self, build: str) -> str:
+        """Return the name of a build for people, with the revision that columns show."""
+        revision = self.revision_of(build)
+        return build if revision is None else f"{build} of revision {revision}"
+
     def with_attempt(self, revision: str, attempt: Attempt) -> "Ledger":
         """Return the ledger with another latest attempt at a stage."""
         key = (attempt.stage, attempt.build)

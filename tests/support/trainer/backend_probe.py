@@ -7,6 +7,7 @@ imported the libraries, and returns the result. One process can handle many case
 import itertools
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -333,6 +334,71 @@ def steps_with_liger(
 
     liger.liger_cross_entropy_kernel = Recorded()
     return first_steps(bases, recipes), chunks
+
+
+def liger_layers(bases: dict[str, Path], recipe: Training) -> dict[str, tuple[float, float]]:
+    """Return the differences of logits and gradients with Liger's layers, as shares of their norms.
+
+    By base; in float32.
+    """
+    import numpy
+    import triton.language as tl
+    from liger_kernel.ops import geglu, rms_norm
+    from triton.runtime import interpreter
+
+    usual = interpreter._implicit_cvt
+
+    def converted(argument: Any) -> Any:
+        """Return a number with a fraction as the interpreter converts an integer."""
+        if not isinstance(argument, float):
+            return usual(argument)
+        handle = interpreter.TensorHandle(numpy.array([argument], dtype=numpy.float32), tl.float32)
+        return tl.tensor(handle, tl.float32)
+
+    interpreter._implicit_cvt = converted
+    # The interpreter has no functions of CUDA's libdevice.
+    rms_norm.rsqrt = lambda value: tl.rsqrt(value)
+    geglu.tanh = lambda value: 1 - 2 / (tl.exp(2 * value) + 1)
+    found = {}
+    for name, base in bases.items():
+        expected = _logits_and_gradients(base, None)
+        pairs = zip(_logits_and_gradients(base, recipe), expected, strict=True)
+        logits, gradients = (float((one - other).norm() / other.norm()) for one, other in pairs)
+        found[name] = logits, gradients
+    return found
+
+
+def _logits_and_gradients(base: Path, recipe: Training | None) -> tuple[Any, Any]:
+    """Return the logits of a row and the gradients of an adapter. recipe: with Liger's layers."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from finetune_trainer.compatibility import liger
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, attn_implementation="sdpa"
+    )
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False
+    )
+    model = peft.get_peft_model(model, config)
+    module = sys.modules[type(model.get_base_model()).__module__]
+    usual = vars(module)["apply_rotary_pos_emb"]
+    try:
+        if recipe is not None:
+            liger.apply(recipe, model)
+            assert vars(module)["apply_rotary_pos_emb"] is not usual
+        ids = torch.arange(1, 33)[None]
+        output = model(input_ids=ids, labels=ids)
+        output.loss.backward()
+    finally:
+        # Liger replaces this function for all models of the process.
+        vars(module)["apply_rotary_pos_emb"] = usual
+    trained = [each for each in model.parameters() if each.requires_grad]
+    gradients = torch.cat([each.grad.float().flatten() for each in trained])
+    return output.logits.detach().float(), gradients
 
 
 def reference(work: Path) -> str:

@@ -1,5 +1,6 @@
 """Serve the vLLM routes that the verifier uses, with scores of transformers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,12 @@ class Served:
     """The number of score requests that are still answered with 500."""
     decoding: Callable[[Any], None] | None = None
     """Called with the model's logits of the next token while a token is decoded."""
+    base: str | None = None
+    """Name of the base of ``model``, which is a PEFT model; None if only one model is served."""
+    mixes: bool = False
+    """Whether requests for the base get the adapter while the adapter generates an answer."""
+    generating: int = 0
+    """The number of answers that the adapter generates now."""
     asked: list[str] = field(default_factory=list)
 
     def tokens(self, body: dict[str, Any]) -> list[int]:
@@ -66,6 +73,9 @@ class Served:
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        if request.path == "/v1/models":
+            adapter = {"id": "tiny", "parent": self.base}
+            return web.json_response({"data": [{"id": self.base, "parent": None}, adapter]})
         if request.path == "/health":
             self.starting -= 1
             return web.Response(status=503 if self.starting >= 0 else 200)
@@ -82,21 +92,31 @@ class Served:
             return web.Response(status=500)
         if len(body["prompt"]) + body["max_tokens"] > self.max_model_len:
             return web.json_response({"error": "too long"}, status=400)
-        if "prompt_logprobs" in body:
-            choice: dict[str, Any] = {"prompt_logprobs": self.prompt_logprobs(body["prompt"])}
+        if body["model"] == self.base and not (self.mixes and self.generating):
+            with self.model.disable_adapter():
+                choice = self.choice(body)
         else:
-            choice = self.generate(
-                body["prompt"], body["max_tokens"], body.get("allowed_token_ids")
-            )
+            choice = self.choice(body)
+        if body["max_tokens"] > 64:
+            self.generating += 1
+            try:
+                await asyncio.sleep(5)
+            finally:
+                self.generating -= 1
         found = {"choices": [choice]}
         return web.json_response(found)
+
+    def choice(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "prompt_logprobs" in body:
+            return {"prompt_logprobs": self.prompt_logprobs(body["prompt"])}
+        return self.generate(body["prompt"], body["max_tokens"], body.get("allowed_token_ids"))
 
 
 @asynccontextmanager
 async def serving(served: Served) -> AsyncIterator[str]:
     """Serve during the block; yield the base URL."""
     app = web.Application(client_max_size=2**26)
-    for route in ("/health",):
+    for route in ("/health", "/v1/models"):
         app.router.add_get(route, served.answer)
     for route in ("/tokenize", "/v1/completions"):
         app.router.add_post(route, served.answer)

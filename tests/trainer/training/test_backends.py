@@ -20,7 +20,8 @@ from tests.trainer.training.test_recipe import (
 )
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.training import Optimizer, Training
+from finetune_api.v1alpha1.advanced_training import Optimizer
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.estimate import memory, shape
 from finetune_trainer.volume.files import read_json
@@ -56,6 +57,7 @@ ON_NO_MODEL = {
     "advanced.tf32",
     # Unsloth rejects it, and test_liger tests it on TRL.
     "advanced.ligerFusedLinearCrossEntropy",
+    "advanced.ligerLayers",
 }
 """Fields that the stages or the shared training loop read, or that only a GPU needs."""
 ONLY_ON_A_CARD = {

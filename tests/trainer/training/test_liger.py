@@ -1,4 +1,4 @@
-"""Liger's fused loss equals that of TRL. Triton's interpreter runs its kernel on the CPU."""
+"""Liger's loss and layers equal those of TRL and transformers, in Triton's interpreter."""
 
 import inspect
 from pathlib import Path
@@ -64,15 +64,34 @@ def test_step_of_each_family_is_that_of_the_loss_of_trl(
     assert max(chunks) == backends._liger_chunk(known, step, 4) / (4 * known.vocabulary) == 32
 
 
-def test_liger_replaces_the_loss_only() -> None:
+def test_layers_of_each_family_are_those_of_transformers(
+    servers: dict[str, Server], tmp_path: Path
+) -> None:
+    bases = {
+        family: architectures.model(tmp_path / family, family) for family in sorted(liger.FAMILIES)
+    }
+    layers = recipe(fused=False, ligerLayers=True)
+    found = backend_probe.ask(servers[INTERPRETED], backend_probe.liger_layers, bases, layers)
+    assert found.keys() == bases.keys()
+    for family, (logits, gradients) in found.items():
+        assert 0 < logits < 1e-5, family
+        assert 0 < gradients < 1e-4, family
+
+
+def test_liger_replaces_only_what_the_recipe_sets() -> None:
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
+    loss, layers = (
+        liger.kernels(recipe(fused=fused, ligerLayers=not fused)) for fused in (True, False)
+    )
     for family in liger.FAMILIES:
         parameters = inspect.signature(MODEL_TYPE_TO_APPLY_LIGER_FN[family]).parameters
         on = {name for name, each in parameters.items() if each.default is True}
         assert "fused_linear_cross_entropy" in on
-        assert on <= liger.KERNELS.keys(), family
-    assert [name for name, on in liger.KERNELS.items() if on] == ["fused_linear_cross_entropy"]
+        assert on <= loss.keys() == layers.keys(), family
+    assert [name for name, on in loss.items() if on] == ["fused_linear_cross_entropy"]
+    assert [name for name, on in layers.items() if on] == ["rope", "rms_norm", "swiglu", "geglu"]
+    assert liger.kernels(recipe(fused=False)) == {}
 
 
 @pytest.mark.exhaustive

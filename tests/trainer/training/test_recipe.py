@@ -33,7 +33,8 @@ from trl.trainer.sft_config import SFTConfig
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.markers import Edit
-from finetune_api.v1alpha1.training import Optimizer, Training
+from finetune_api.v1alpha1.advanced_training import Optimizer
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention.kernels import ALL
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.compatibility.backend_choice import with_backend
@@ -101,6 +102,12 @@ IN_SFT_CONFIG = [
     ("advanced.optimizer", "lion_32bit", "optim", "lion_32bit"),
     ("advanced.lrSchedulerType", "inverse_sqrt", "lr_scheduler_type", "inverse_sqrt"),
     ("advanced.warmupRatio", 0.25, "warmup_steps", 0.25),
+    ("advanced.warmupSteps", 7, "warmup_steps", 7),
+    ("advanced.minLearningRateRatio", 0.1, "lr_scheduler_kwargs", {"min_lr_rate": 0.1}),
+    ("advanced.minLearningRateRatio", 0.1, "lr_scheduler_type", "cosine_with_min_lr"),
+    ("advanced.adamBeta1", 0.5, "adam_beta1", 0.5),
+    ("advanced.adamBeta2", 0.95, "adam_beta2", 0.95),
+    ("advanced.adamEpsilon", 1e-5, "adam_epsilon", 1e-5),
     ("advanced.weightDecay", 0.125, "weight_decay", 0.125),
     ("advanced.maxGradNorm", 0.75, "max_grad_norm", 0.75),
     ("advanced.loggingSteps", 3, "logging_steps", 3),
@@ -167,6 +174,7 @@ ELSEWHERE = {
     "advanced.ligerFusedLinearCrossEntropy": (
         "test_step_of_each_family_is_that_of_the_loss_of_trl, test_auto_selects_trl_for_liger"
     ),
+    "advanced.ligerLayers": "test_layers_of_each_family_are_those_of_transformers",
     "advanced.neftuneNoiseAlpha": "test_neftune_adds_its_noise_once_and_in_training_only",
     "advanced.loraplusLrRatio": "test_loraplus_multiplies_the_step_of_b_matrices_only",
     "advanced.tf32": "test_settings_that_depend_on_the_gpu, test_tf32_is_used_in_training_only",

@@ -170,6 +170,23 @@ async def test_correct_adapter_build_is_verified(builds: Workshop, unused_port: 
             await verified(builds, server, unused_port, mode="adapter", dtype="float32")
 
 
+@pytest.mark.parametrize("computed", ["float32", "bfloat16"])
+async def test_base_that_gets_the_adapter_while_the_adapter_decodes_is_detected(
+    builds: Workshop, unused_port: int, computed: str
+) -> None:
+    base = load(builds.work / "base", dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, builds.work / "adapter")
+    server = Served(
+        model=model.to(getattr(torch, computed)).eval(), tokenizer=tiny.tokenizer(), base="acme"
+    )
+    options = {"mode": "adapter", "dtype": computed}
+    verdict = await verified(builds, server, unused_port, **options)
+    assert "8 tokens of the base model agree while the adapter decodes" in verdict.message
+    server.mixes = True
+    with pytest.raises(Mismatch, match=r"while the adapter decodes, the server answers .* acme"):
+        await verified(builds, server, unused_port, **options)
+
+
 def change_reference(workshop: Workshop, change: Callable[[Any], Any]) -> None:
     """Publish the reference of a volume again after a change."""
     final, scratch = workshop.work / FOLDER, workshop.work / "changed"

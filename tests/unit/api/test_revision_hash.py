@@ -86,6 +86,16 @@ def test_built_in_values_equal_those_of_the_newest_release() -> None:
     assert builtin_defaults() == RELEASES[NEWEST]["defaults"]
 
 
+@pytest.mark.parametrize("job", JOBS)
+def test_a_field_that_lost_its_built_in_value_is_hashed_as_before(job: str) -> None:
+    """Revisions that were started with gradientCheckpointing: true have it in their defaults."""
+    changed = {"training": {"advanced": {"gradientCheckpointing": True}}}
+    earlier = resolve(JOBS[job], merged(builtin_defaults(), changed))
+    assert earlier.spec.training.advanced.gradient_checkpointing is True
+    assert _digests(earlier) == _digests(resolve(JOBS[job], builtin_defaults()))
+    assert _digests(earlier) == _digests(resolve(merged(JOBS[job], changed), builtin_defaults()))
+
+
 def test_golden_jobs_have_different_digests() -> None:
     jobs = RELEASES[NEWEST]["jobs"]
     assert set(jobs) == set(JOBS)

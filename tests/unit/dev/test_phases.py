@@ -53,6 +53,24 @@ def test_report_of_a_failure_has_phase_log_and_fix(
     assert "fix: free disk space" in output
 
 
+def test_only_phases_without_inner_ones_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the longest phases would count the same time twice."""
+    monkeypatch.setattr(phases, "finished", [])
+    with phases.phase("build"):
+        phases.side_by_side(*(lambda n=n: one(n) for n in range(2)), lanes=1)
+    with phases.phase("run"):
+        phases.record("job: Training", 1.0)
+    with phases.phase("check"):
+        pass
+    names = [name for name, _ in phases.finished]
+    assert names == ["image 0", "image 1", "job: Training", "check"]
+
+
+def one(number: int) -> None:
+    with phases.phase(f"image {number}"):
+        pass
+
+
 def test_full_disk_becomes_a_cluster_error_with_a_fix() -> None:
     with pytest.raises(ClusterError) as error, phases.phase("write it"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")

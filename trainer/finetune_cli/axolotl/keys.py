@@ -31,8 +31,8 @@ _ONE_GPU = (
     "a job trains on one GPU, but Axolotl multiplies the effective batch size by the number of "
     "GPUs: check training.effectiveBatchSize, and check the memory with ftj estimate"
 )
-_OPTIMIZER = "the job uses the default value of the optimizer"
 _ORDER = "the job shuffles the rows"
+_LIGER = "a job uses Liger for the loss only, unless you set ligerLayers: true in the job"
 
 EXACT: dict[str, tuple[Severity, str]] = {
     **dict.fromkeys(
@@ -49,9 +49,6 @@ EXACT: dict[str, tuple[Severity, str]] = {
     **dict.fromkeys(
         ("deepspeed", "dp_shard_size", "use_ray", "ray_num_workers", "context_parapllel_size"),
         (Severity.CHANGED, _ONE_GPU),
-    ),
-    **dict.fromkeys(
-        ("adam_beta1", "adam_beta2", "adam_epsilon", "adam_eps"), (Severity.DROPPED, _OPTIMIZER)
     ),
     **dict.fromkeys(
         ("curriculum_sampling", "sample_packing_sequentially"), (Severity.DROPPED, _ORDER)
@@ -104,7 +101,10 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
         ("fsdp", "ddp_", "expert_parallel", "context_parallel", "tensor_parallel"),
         (Severity.CHANGED, _ONE_GPU),
     ),
-    "liger_": (Severity.EQUIVALENT, "a job uses Liger for the loss only"),
+    "liger_": (
+        Severity.EQUIVALENT,
+        _LIGER,
+    ),
     "loss_watchdog_": (
         Severity.DROPPED,
         "a job has no loss threshold: if the loss is not finite, the job retries once from a "
@@ -127,7 +127,10 @@ UNKNOWN = (Severity.DROPPED, "a FineTuneJob has no such setting")
 
 PLUGINS: dict[str, tuple[Severity, str]] = {
     "cut_cross_entropy": (Severity.EQUIVALENT, "the backend has its own memory-saving loss"),
-    "liger": (Severity.EQUIVALENT, "a job uses Liger for the loss only"),
+    "liger": (
+        Severity.EQUIVALENT,
+        _LIGER,
+    ),
     "kernels": (Severity.EQUIVALENT, _KERNELS),
     "swanlab": (Severity.EQUIVALENT, _LOSS),
     "expert_parallel": (Severity.CHANGED, _ONE_GPU),

@@ -3,8 +3,8 @@
 import re
 from typing import Any, get_args
 
+from finetune_api.v1alpha1.advanced_training import Optimizer, Scheduler
 from finetune_api.v1alpha1.lora import SavedModule
-from finetune_api.v1alpha1.training import Optimizer, Scheduler
 from finetune_cli.axolotl import evaluation
 from finetune_cli.axolotl.reader import Settings
 
@@ -24,13 +24,12 @@ NEAREST_OPTIMIZERS = {
 FSDP_CHECKPOINTING = ("activation_checkpointing", "fsdp_activation_checkpointing")
 WARMUP, LONGEST_WARMUP = 0.03, 100
 """Axolotl's warmup if none is set: a fraction of all steps, and its maximum in steps."""
-UNKNOWN_STEPS = {
-    "warmup_ratio": "is not set: the warmup takes 3 % of all steps, as in Axolotl, but there it is "
-    f"never longer than {LONGEST_WARMUP} steps",
-    "warmup_steps": "is a number of steps, but warmupRatio is a fraction of all steps. The number "
-    "of all steps is not known yet, so the job uses the default warmupRatio: 0.03",
+ADAM = {
+    "adamBeta1": ("adam_beta1",),
+    "adamBeta2": ("adam_beta2",),
+    "adamEpsilon": ("adam_epsilon", "adam_eps"),
 }
-"""Notes about a warmup that needs the number of all steps."""
+"""Constants of the optimizer, and their names in Axolotl."""
 PROJECTIONS = re.compile(r"\(([a-z_|]+)\)(_proj)|([a-z_]+_proj[a-z_]*)")
 
 
@@ -139,8 +138,9 @@ def _advanced(settings: Settings, *, steps: int | None) -> dict[str, Any]:
         "padToSequenceLength": bool(settings.flag("pad_to_sequence_len")),
         "overlong": OVERLONG.get(settings.text("excess_length_strategy") or ""),
         "optimizer": _optimizer(settings),
-        "lrSchedulerType": _scheduler(settings),
-        "warmupRatio": _warmup(settings, steps),
+        **_schedule(settings),
+        **_warmup(settings, steps),
+        **{name: settings.number(*keys) for name, keys in ADAM.items()},
         "weightDecay": settings.number("weight_decay"),
         "maxGradNorm": settings.number("max_grad_norm"),
         "neftuneNoiseAlpha": settings.number("neftune_noise_alpha", "noisy_embedding_alpha")
@@ -200,29 +200,35 @@ def _optimizer(settings: Settings) -> str:
     return nearest
 
 
-def _scheduler(settings: Settings) -> str:
+def _schedule(settings: Settings) -> dict[str, Any]:
     name = settings.text("lr_scheduler") or "cosine"
-    if name in get_args(Scheduler):
-        return name
-    settings.dropped("lr_scheduler", "the job sets lrSchedulerType: cosine")
-    return "cosine"
+    if name not in get_args(Scheduler):
+        settings.dropped("lr_scheduler", "the job sets lrSchedulerType: cosine")
+        name = "cosine"
+    minimum = settings.number("cosine_min_lr_ratio") if name == "cosine" else None
+    return {"lrSchedulerType": name, "minLearningRateRatio": minimum or None}
 
 
-def _warmup(settings: Settings, steps: int | None) -> float | None:
+def _warmup(settings: Settings, steps: int | None) -> dict[str, Any]:
     ratio, count = settings.number("warmup_ratio"), settings.number("warmup_steps")
     key = "warmup_steps" if ratio is None and count is not None else "warmup_ratio"
-    if ratio is None and count is not None and 0 < count < 1:
+    if ratio is None and count is not None:
+        if count >= 1:
+            return {"warmupSteps": int(count)}
         # transformers reads such a number as a fraction of all steps.
         ratio = count
     if ratio is None and steps:
-        default = min(int(WARMUP * steps), LONGEST_WARMUP)
-        ratio = round((default if count is None else count) / steps, 4)
+        ratio = round(min(int(WARMUP * steps), LONGEST_WARMUP) / steps, 4)
     if ratio is None:
-        settings.changed(key, UNKNOWN_STEPS[key])
-        return None
+        settings.changed(
+            key,
+            "is not set: the warmup takes 3 % of all steps, as in Axolotl, but there it is never "
+            f"longer than {LONGEST_WARMUP} steps",
+        )
+        return {}
     if ratio > 0.5:
         settings.changed(key, "exceeds half of all steps, so the job sets warmupRatio: 0.5")
-    return min(0.5, ratio)
+    return {"warmupRatio": min(0.5, ratio)}
 
 
 def _attention(settings: Settings) -> str | None:

@@ -73,6 +73,11 @@ def changed_tensors(folder: Path) -> set[str]:
     return {_target(name)[0] for name in read_header(folder, [WEIGHTS]).tensors}
 
 
+def adapted_modules(folder: Path) -> list[str]:
+    """Return the names of the modules that an adapter changes, without their path, sorted."""
+    return sorted({name.split(".")[-2] for name in changed_tensors(folder)})
+
+
 def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     """Read an adapter and check that all of it fits this base, before anything is written.
 

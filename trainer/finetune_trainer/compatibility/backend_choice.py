@@ -102,6 +102,11 @@ OBSTACLES = (
         remediation="set training.advanced.ligerFusedLinearCrossEntropy to false",
     ),
     Obstacle(
+        applies=lambda facts: facts.recipe.advanced.liger_layers is True,
+        reason="Unsloth does not use Liger's layers",
+        remediation="remove training.advanced.ligerLayers",
+    ),
+    Obstacle(
         applies=lambda facts: facts.recipe.advanced.attn_implementation != "auto",
         reason="Unsloth ignores training.advanced.attnImplementation",
     ),

@@ -76,6 +76,7 @@ class Estimate:
     card: Card | None
     backend: str
     micro_batch: int
+    checkpointing: bool
     accumulation: int
     length: int
     training: Memory
@@ -113,6 +114,7 @@ def estimate(
     """
     card = options.card
     formula = FORMULAS[recipe.advanced.backend]
+    recipe = with_checkpointing(shape, recipe, data=data, card=card)
     step = choose_step(shape, recipe, data=data, card=card)
     micro = step.micro_batch
     tokens = _tokens(recipe, data)
@@ -123,6 +125,7 @@ def estimate(
         card=card,
         backend=formula.name,
         micro_batch=micro,
+        checkpointing=recipe.advanced.gradient_checkpointing is not False,
         accumulation=recipe.effective_batch_size // micro,
         length=step.length,
         training=memory.training(shape, recipe, formula, step),
@@ -133,6 +136,31 @@ def estimate(
         tokens=tokens,
         seconds=None if rate is None or flops is None else flops / (rate * efficiency),
     )
+
+
+def with_checkpointing(
+    shape: Shape, recipe: Training, *, data: Data, card: Card | None
+) -> Training:
+    """Return the recipe with gradient checkpointing on or off.
+
+    It is off if the activations of the micro-batch that is chosen with it fit without it, too: then
+    it would cost a quarter of the time of a step (computed: a second forward pass) for nothing.
+    Unsloth's own checkpointing stays on. Its memory without it was not compared with a trace.
+    """
+    if recipe.advanced.gradient_checkpointing is not None:
+        return recipe
+    on, off = (
+        recipe.model_copy(
+            update={"advanced": recipe.advanced.model_copy(update={"gradient_checkpointing": each})}
+        )
+        for each in (True, False)
+    )
+    formula = FORMULAS[recipe.advanced.backend]
+    if card is None or card.shared or formula.offloads:
+        return on
+    step = choose_step(shape, on, data=data, card=card)
+    fits = memory.training(shape, off, formula, step).total <= USABLE * card.memory
+    return off if fits else on
 
 
 def batch_length(recipe: Training, data: Data) -> int:
@@ -189,7 +217,7 @@ def flops_per_token(shape: Shape, recipe: Training, *, length: int) -> float:
     weights = shape.linear_parameters + shape.vocabulary * shape.hidden
     attention = 2 * shape.layers * shape.heads * shape.head_dim * length
     forward = 2 * weights + attention
-    again = 1 if recipe.advanced.gradient_checkpointing else 0
+    again = 0 if recipe.advanced.gradient_checkpointing is False else 1
     head = 2 * shape.vocabulary * shape.hidden
     own = head if "lm_head" in (recipe.lora.modules_to_save or ()) else 0
     return forward * (2 + again) + attention + own

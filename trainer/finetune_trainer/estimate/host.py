@@ -30,7 +30,7 @@ def rounding(shape: Shape, recipe: Training, *, tokens: int) -> int:
 def _layers(shape: Shape, recipe: Training) -> int:
     """Return the number of layers whose input is in host memory."""
     offloads = FORMULAS[recipe.advanced.backend].offloads
-    return shape.layers if offloads and recipe.advanced.gradient_checkpointing else 0
+    return shape.layers if offloads and recipe.advanced.gradient_checkpointing is not False else 0
 
 
 def _input(shape: Shape, tokens: int) -> int:

@@ -160,7 +160,7 @@ def training(shape: Shape, recipe: Training, formula: BackendFormula, step: Step
     # Masks have one byte per element. Each layer makes a copy in the compute type.
     elements = step.mask_elements if formula.masks else 0
     copy = elements * compute
-    if advanced.gradient_checkpointing:
+    if advanced.gradient_checkpointing is not False:
         inputs = 0 if formula.offloads else shape.layers * shape.hidden * compute * step.tokens
         last = layer.kept + copy + layer.backward
     else:

@@ -19,6 +19,7 @@ def table(found: Estimate, *, title: str) -> str:
     lines += [
         f"Training  {found.backend}, micro-batch {found.micro_batch} × {found.accumulation} "
         f"accumulation steps, {found.length} tokens per row"
+        + ("" if found.checkpointing else ", without gradient checkpointing")
     ]
     names = {
         "weights": "base, 4 bits",
@@ -60,6 +61,7 @@ def facts(found: Estimate) -> dict[str, Any]:
         "card": found.card.name if found.card else None,
         "backend": found.backend,
         "microBatch": found.micro_batch,
+        "gradientCheckpointing": found.checkpointing,
         "length": found.length,
         "trainingBytes": found.training.total,
         "servingBytes": found.serving.total if found.serving else None,
@@ -77,6 +79,7 @@ def status(facts: dict[str, Any] | None) -> dict[str, Any]:
     named = {
         "card": facts["card"],
         "microBatchSize": facts["microBatch"],
+        "gradientCheckpointing": facts.get("gradientCheckpointing"),
         "trainingMemory": _quantity(facts["trainingBytes"]),
         "servingMemory": _quantity(facts["servingBytes"]),
         "hostMemory": _quantity(facts["hostBytes"]),
@@ -92,6 +95,8 @@ def sentence(found: Estimate) -> str:
     if found.card is not None:
         text += f" of the {gib(found.card.memory)} of {found.card.name}"
     text += f" with micro-batch size {found.micro_batch}"
+    if not found.checkpointing:
+        text += " and without gradient checkpointing"
     if found.seconds is not None:
         text += f" and takes {'' if found.seconds < 60 else 'approximately '}"
         text += estimated(found.seconds)

@@ -94,7 +94,7 @@ def _fields(recipe: Training, backends: Collection[str]) -> dict[Path, Sequence[
     """Return the fields that can be changed, with their other values, the mildest change first."""
     advanced, length = recipe.advanced, recipe.sequence_length
     fields: dict[Path, Sequence[object]] = {
-        ("advanced", "gradient_checkpointing"): [True] * (not advanced.gradient_checkpointing),
+        ("advanced", "gradient_checkpointing"): [True] * (advanced.gradient_checkpointing is False),
         ("advanced", "pad_to_sequence_length"): [False] * advanced.pad_to_sequence_length,
         ("advanced", "micro_batch_size"): [
             size

@@ -10,7 +10,7 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.devices import device
 from finetune_trainer.evaluation import reference
 from finetune_trainer.models import tensor_names
@@ -108,6 +108,8 @@ def _facts(finished: CompletedTraining) -> dict[str, Any]:
         "gpuSeconds": round(finished.gpu_seconds, 1),
         "microBatch": finished.memory.micro_batch,
         "offload": finished.memory.offload,
+        "gradientCheckpointing": recipe.advanced.gradient_checkpointing is not False
+        or finished.memory.recompute,
         "backend": recipe.advanced.backend,
         "attention": trained.attention,
         "device": trained.device,
@@ -143,6 +145,7 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             adapter=adapter.digest,
             adapter_manifest=adapter.sha256,
             reference_manifest=recorded.manifest,
+            adapted_modules=adapter_files.adapted_modules(layout.adapter),
             attention=facts["attention"],
             device=facts["device"],
             reference_seconds=round(recorded.seconds),

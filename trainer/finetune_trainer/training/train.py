@@ -28,7 +28,7 @@ from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import TrainStageRequest
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.checkpointing import checkpoints, manifest, published
-from finetune_trainer.compatibility import backend_choice
+from finetune_trainer.compatibility import backend_choice, gradient_checkpointing
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.devices import capabilities, device
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, Stopped, Transient
@@ -101,9 +101,11 @@ class _Run:
         budget: float | None,
         require_base: Callable[[], None],
     ) -> None:
-        self.job, self.layout, self.progress, self.stop = job, layout, progress, stop
+        self.layout, self.progress, self.stop = layout, progress, stop
         self.usage, self.budget, self.require_base = usage, budget, require_base
         self.base, self.data = prepared
+        estimate = self.data.facts.get(published.ESTIMATE_FACT)
+        self.job = gradient_checkpointing.follow(job, estimate)
         self.max_steps: int = self.data.facts["plannedSteps"]
         self.backend = backends.load(job.training)
         self.key = f"{job.digest} {self.data.digest}"
@@ -112,8 +114,8 @@ class _Run:
             effective_batch=job.training.effective_batch_size,
             micro_batch_fixed=job.training.advanced.micro_batch_size is not None,
             can_offload=self.backend.can_offload(job.training),
+            can_recompute=gradient_checkpointing.is_off_by_estimate(job, estimate),
         )
-        estimate = self.data.facts.get(published.ESTIMATE_FACT)
         self.memory = MemorySettings.initial(job.training, self._checkpoint(), estimate)
         self.evaluations = self._evaluations(None)
         self.history = LossHistory()
@@ -281,6 +283,7 @@ class _Run:
                 "step": step,
                 "microBatch": self.memory.micro_batch,
                 "offload": self.memory.offload,
+                "recompute": self.memory.recompute,
                 "versions": self.backend.versions(),
                 "loss": self.progress.get("train_loss"),
                 "evaluations": self.evaluations.as_facts(),

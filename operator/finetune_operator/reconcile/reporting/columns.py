@@ -1,7 +1,8 @@
 """Texts for the columns of ``kubectl get``: progress, remaining time, and a short message.
 
 A column has the text of what happens now. Without a new measurement, and while the job waits, is
-suspended or has failed, the last progress is kept; only the remaining time is removed.
+suspended or has failed, the last progress is kept; only the remaining time is removed. A serving
+pod that waits for a node has loaded nothing, so its progress is not kept.
 """
 
 import math
@@ -14,10 +15,13 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import PIPELINE, JobStage
 from finetune_operator.reconcile.conditions import Position
 
-SUMMARY_LENGTH = 39
-"""Characters of the short message, with which ``kubectl get -o wide`` fits 160 columns."""
+SUMMARY_LENGTH = 240
+"""Characters of the message in the last column of ``kubectl get -o wide``: enough for the cause and
+what to change, without the quoted message of another component."""
 LONGEST_WORD = 16
 """Characters of a word that is left out rather than cut."""
+LOADING = ("load", "verify")
+"""Texts of a serving pod that has a node."""
 LONGEST_ETA = 100 * 86_400 - 1
 """Seconds; a longer remaining time would not fit the column."""
 PHASES = {"saving": "save", "reference": "reference"}
@@ -49,7 +53,8 @@ def columns(
     elif position.reason in (Reason.STARTING, Reason.RESTARTING):
         text, seconds = _loading(snapshot), None
     else:
-        return {**texts, "progress": known}
+        loads = known is not None and known.split(" ")[0] in LOADING
+        return {**texts, "progress": None if loads else known}
     same = previous.conditions.get("Ready", {}).get("reason") == position.reason
     if known is not None and same and snapshot.progress is None and snapshot.loaded is None:
         return {**texts, "progress": known, "eta": previous.eta}
@@ -76,10 +81,10 @@ def _of_stage(
 def _loading(snapshot: IndexedSnapshot) -> str:
     """The verifier reads the files while vLLM loads them, and then waits for vLLM."""
     if snapshot.loaded is None:
-        return "load"
+        return LOADING[0]
     if snapshot.loaded >= 1:
-        return "verify"
-    return _percent("load", int(100 * snapshot.loaded))
+        return LOADING[1]
+    return _percent(LOADING[0], int(100 * snapshot.loaded))
 
 
 def _percent(stage: str, percent: int | None) -> str:
@@ -94,8 +99,8 @@ def remaining(seconds: float | None) -> str | None:
 
 
 def summary(message: str) -> str:
-    """Return the first sentence of a message, shortened to ``SUMMARY_LENGTH`` characters."""
-    text = message.split(". ", 1)[0].rstrip(".")
+    """Return the beginning of a message, shortened to ``SUMMARY_LENGTH`` characters."""
+    text = message.rstrip(".")
     if len(text) <= SUMMARY_LENGTH:
         return text
     start = text[: SUMMARY_LENGTH - 1]

@@ -11,7 +11,9 @@ from finetune_operator import delays
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments, naming
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.reconcile.conditions import Position, ServingState, blocked
+from finetune_operator.objects.pods import refused_by_nodes
+from finetune_operator.objects.scheduler_message import only_lacks
+from finetune_operator.reconcile.conditions import Position, ServingState, active, blocked
 from finetune_operator.reconcile.diagnosis import diagnosis
 from finetune_operator.reconcile.diagnosis.blocker import evidence
 from finetune_operator.reconcile.messages import sentence
@@ -41,24 +43,27 @@ def state(
     deployment = child.object if child is not None else None
     status = deployment.get("status", {}) if deployment else {}
     revision = naming.label(deployment, naming.REVISION) if deployment else None
+    name = f"{build} of revision {revision}" if revision else build
     available = snapshot.service is not None and deployments.answering(deployment) > 0
     summary, reason = "down", Reason.NOT_AVAILABLE
-    message = f"Build {build} does not answer requests."
+    message = f"Build {name} does not answer requests."
     if available:
         summary = str(revision) if build == target.build else f"{revision} (old)"
         reason = Reason.AVAILABLE
-        message = f"Build {build} answers at {serving.endpoint(snapshot.job)}"
+        message = f"Build {name} answers at {serving.endpoint(snapshot.job)}"
     elif target.resolved.spec.serving.replicas == 0:
         summary, reason = "stopped", Reason.SCALED_TO_ZERO
-        message = f"Build {build} has no pods because spec.serving.replicas is 0."
+        message = f"Build {name} has no pods because spec.serving.replicas is 0."
     elif released:
         summary, reason = "released", Reason.GPU_RELEASED
-        message = f"Build {build} released its GPU to build {target.build}."
+        message = f"Build {name} released its GPU to build {target.build}."
     elif replicas == 0:
         summary = "stopped"
     elif is_starting(snapshot, build, now):
         summary, reason = "starting", Reason.STARTING
-        message = f"The pods of build {build} are new and are loading the model."
+        message = f"The pods of build {name} are new and are loading the model."
+        if readiness.without_node(readiness.pods_of(snapshot, build)):
+            summary, message = "waiting", f"The pods of build {name} wait for a node."
     return ServingState(
         available=available,
         reason=reason,
@@ -91,8 +96,11 @@ def is_starting(snapshot: IndexedSnapshot, build: str, now: datetime) -> bool:
 
 
 def refused(attempt: Attempt, build: str, served: str | None) -> Position:
-    """Return the position of a job whose candidate failed. served: the serving build, or None."""
-    if served in (None, build):
+    """Return the position of a job whose candidate failed.
+
+    build: its name; served: the name of another build, which serves, or None.
+    """
+    if served is None:
         return Position(
             state="failed",
             reason=attempt.reason or Reason.FAILED,
@@ -151,8 +159,19 @@ def starting(
             seconds=(now - since).total_seconds(),
             deadline=deadline,
         )
-    facts = evidence(snapshot, target, gpu=True, serving=True)
+    facts, ending = (
+        evidence(snapshot, target, gpu=True, serving=True),
+        readiness.ending(snapshot, now),
+    )
     for pod in pods:
+        refusal = refused_by_nodes(pod) or ""
+        if ending is not None and only_lacks(refusal, target.config.gpu.resource_name):
+            # Each roll on a single GPU passes through this state.
+            name = pod["metadata"]["name"]
+            return active(
+                Reason.STARTING,
+                f"Pod {name} starts when pod {ending} has ended, which still holds its GPU.",
+            )
         if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
             blocker := diagnosis.of_pod(pod, facts)
         ):

@@ -66,10 +66,11 @@ def decide(
 
     The stable build is not the target's, and should have pods if it keeps its GPU.
     """
+    name = ledger.name_of(str(old.build))
     if not snapshot.can_be_mounted(ledger.revision_of(str(old.build))):
         note = (
-            f"Build {old.build} keeps its GPU: its volume is terminating or was deleted, so its "
-            "pods could not start again. To release the GPU, save the model, and set "
+            f"Build {name} keeps its GPU: its volume is terminating or was deleted, so its pods "
+            "could not start again. To release the GPU, save the model, and set "
             "spec.serving.replicas to 0."
         )
         return Handover(ledger=ledger.with_gpu_releases_ended(position.reason), note=note)
@@ -82,7 +83,9 @@ def decide(
         return Handover(ledger=ledger.with_gpu_releases_ended(position.reason))
     handover = _of_stage(snapshot, target, ledger, stage, position, old, now)
     if handover.released and not _scaled_down(old):
-        text = f"Build {old.build} releases its GPU to build {target.build}."
+        text = (
+            f"Build {name} releases its GPU to build {target.build} of revision {target.revision}."
+        )
         event = Event(type="Normal", reason=Reason.GPU_RELEASED, message=text)
         handover = replace(handover, events=(*handover.events, event))
     return handover
@@ -105,8 +108,9 @@ def _of_stage(
     waiting = stage.gpu and _waiting(train_pods.living(snapshot, target, ledger))
     if rollout == "FreeGPU":
         return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
+    name = ledger.name_of(str(old.build))
     note = (
-        f"Build {old.build} keeps its GPU. To let training use the GPU, set spec.serving.rollout "
+        f"Build {name} keeps its GPU. To let training use the GPU, set spec.serving.rollout "
         "to Auto or FreeGPU."
     )
     return Handover(
@@ -131,8 +135,9 @@ def _auto(
     if release is None:
         return _before_release(snapshot, target, ledger, pods, old, now)
     if release.ended is not None:
+        name = ledger.name_of(str(old.build))
         note = (
-            f"Build {old.build} keeps its GPU. With rollout: Auto, a build releases its GPU only "
+            f"Build {name} keeps its GPU. With rollout: Auto, a build releases its GPU only "
             f"once per revision, and the release for revision {target.revision} has ended "
             f"({release.ended}). To release the GPU again, set spec.serving.rollout to FreeGPU."
         )
@@ -155,7 +160,7 @@ def _before_release(
     if waiting is None:
         return Handover(ledger=ledger)
     pod, since = waiting
-    if obstacle := release_check.obstacle(snapshot, target, str(old.build), pod):
+    if obstacle := release_check.obstacle(snapshot, target, ledger, str(old.build), pod):
         return Handover(ledger=ledger, note=obstacle)
     seconds = target.resolved.spec.serving.release_after_seconds
     previous = snapshot.previous
@@ -179,21 +184,22 @@ def _after_release(
     if train_pods.have_node(pods):
         present = release.model_copy(update={"waiting_since": None})
         return Handover(ledger=ledger.with_gpu_release(target.revision, present), released=True)
-    waiting_since = release.waiting_since or timestamp(now)
+    name, waiting_since = ledger.name_of(str(old.build)), release.waiting_since or timestamp(now)
     until = datetime.fromisoformat(waiting_since) + timedelta(seconds=HELPS_WITHIN_SECONDS)
     if now < until:
         present = release.model_copy(update={"waiting_since": waiting_since})
         return Handover(
             ledger=ledger.with_gpu_release(target.revision, present),
             released=True,
-            note=f"Build {old.build} released its GPU at {release.released_at}. It serves again if "
-            f"no train pod has been scheduled before {timestamp(until)}.",
+            note=f"Build {name} released its GPU at {release.released_at}. "
+            f"It serves again if no train pod has been scheduled before {timestamp(until)}.",
         )
     ended = {"waiting_since": None, "ended": Reason.RELEASE_DID_NOT_HELP}
     text = (
-        f"Build {old.build} released its GPU at {release.released_at}. However, no train pod of "
-        f"revision {target.revision} was assigned to a node for {HELPS_WITHIN_SECONDS} s. "
-        f"Build {old.build} serves again and keeps its GPU. To train, free another GPU."
+        f"Build {name} released its GPU at {release.released_at}. "
+        f"However, no train pod of revision {target.revision} was assigned to a node for "
+        f"{HELPS_WITHIN_SECONDS} s. The build serves again and keeps its GPU. To train, "
+        "free another GPU."
     )
     event = Event(type="Warning", reason=Reason.RELEASE_DID_NOT_HELP, message=text)
     return Handover(
@@ -237,10 +243,10 @@ def _planned(
     snapshot: IndexedSnapshot, ledger: Ledger, old: Child, pod: Object, at: datetime
 ) -> Handover:
     """Return the announcement of a release; an event announces each new time."""
-    planned_at = timestamp(at)
+    name, planned_at = ledger.name_of(str(old.build)), timestamp(at)
     text = (
-        f"Pod {pod['metadata']['name']} waits for a GPU. Build {old.build} releases its GPU at "
-        f"{planned_at} if no other GPU is available by then."
+        f"Pod {pod['metadata']['name']} waits for a GPU. Build "
+        f"{name} releases its GPU at {planned_at} if no other GPU is available by then."
     )
     event = Event(type="Normal", reason=Reason.GPU_RELEASE_PLANNED, message=text)
     known = snapshot.previous.release_planned_at == planned_at

@@ -28,6 +28,9 @@ REFUSALS = (ExitCode.VERIFICATION_FAILED, ExitCode.ACCESS_DENIED)
 CRASHES = 3
 """Exits of a container after which the build has failed; each holds a GPU while it loads."""
 
+ENDING_SECONDS = 60
+"""Time after its grace period for which a terminating pod is expected to end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
@@ -55,6 +58,25 @@ def gpu_wanted_since(pod: Object) -> datetime | None:
     refusal = refused_by_nodes(pod) or ""
     if any(f"Insufficient {resource}" in refusal for resource in extended_resources(pod)):
         return scheduled_since(pod)
+    return None
+
+
+def without_node(pods: Iterable[Object]) -> bool:
+    """Report whether there are pods, and the scheduler finds no node for any of them."""
+    refusals = [refused_by_nodes(pod) for pod in pods]
+    return bool(refusals) and None not in refusals
+
+
+def ending(snapshot: IndexedSnapshot, now: datetime) -> str | None:
+    """Return the name of a terminating serving pod of the job that ends in time, or None.
+
+    The time of its deletion includes the grace period.
+    """
+    for pod in snapshot.pods:
+        if pod.serves and pod.terminating and not pod.ended:
+            until = datetime.fromisoformat(str(pod.object["metadata"]["deletionTimestamp"]))
+            if (now - until).total_seconds() < ENDING_SECONDS:
+                return pod.name
     return None
 
 

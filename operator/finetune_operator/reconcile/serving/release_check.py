@@ -13,24 +13,29 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.pods import refused_by_nodes
 from finetune_operator.objects.scheduler_message import only_lacks
 from finetune_operator.reconcile.serving import readiness
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 
 def obstacle(
-    snapshot: IndexedSnapshot, target: TargetRevision, serving: str, waiting: Object
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    serving: str,
+    waiting: Object,
 ) -> str | None:
     """Return why the stable build keeps its GPU while a train pod waits, None if it need not.
 
     serving: the stable build.
     """
-    pods = readiness.pods_of(snapshot, serving)
+    pods, name = readiness.pods_of(snapshot, serving), ledger.name_of(serving)
     node = _node(pods[0]) if len(pods) == 1 else None
     if node is None and not any(map(_node, pods)):
-        return f"Build {serving} has no GPU that it could release: none of its pods has a node."
+        return f"Build {name} has no GPU that it could release: none of its pods has a node."
     cause = _cause(snapshot, target, pods, node, waiting)
     return cause and (
-        f"Build {serving} keeps its GPU: {cause} To release the GPU anyway, set "
+        f"Build {name} keeps its GPU: {cause} To release the GPU anyway, set "
         "spec.serving.rollout to FreeGPU."
     )
 

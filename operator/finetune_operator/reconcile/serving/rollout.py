@@ -65,7 +65,9 @@ def decide(
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
     warnings = (*evaluation_gate.warnings(gate), *desired.warnings)
     refusal = policy.refusal(policy.not_admitted(violations, attempt))
-    if withheld := _withheld(snapshot, target, serving, attempt, gate, ready, desired.count):
+    if withheld := _withheld(
+        snapshot, target, ledger, serving, attempt, gate, ready, desired.count
+    ):
         stop: tuple[Action, ...] = ()
         replicas = None
         if child is not None and not child.terminating:
@@ -106,7 +108,11 @@ def _position(
     build = target.build
     if attempt.outcome == "Failed":
         serves = serving is not None and not state.failed(ledger, serving)
-        return endpoint.refused(attempt, build, serving if serves else None)
+        return endpoint.refused(
+            attempt,
+            ledger.name_of(build),
+            ledger.name_of(str(serving)) if serves and serving != build else None,
+        )
     if desired == 0:
         return Position(
             state="done",
@@ -119,7 +125,7 @@ def _position(
             text += f" with {ready} of {desired} replicas"
         return Position(state="done", reason=Reason.SERVING, message=text)
     if attempt.outcome == "Completed" and ready:
-        return active(Reason.STARTING, f"The endpoint switches to build {build}.")
+        return active(Reason.STARTING, f"The endpoint switches to build {ledger.name_of(build)}.")
     return endpoint.starting(
         snapshot,
         target,
@@ -131,6 +137,7 @@ def _position(
 def _withheld(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
+    ledger: Ledger,
     serving: str | None,
     attempt: Attempt,
     gate: evaluation_gate.Gate,
@@ -151,7 +158,7 @@ def _withheld(
     refusal = evaluation_gate.refusal(gate, spec.evaluation)
     if refusal is not None:
         if serving is not None:
-            refusal += f" Build {serving} remains the one that serves."
+            refusal += f" Build {ledger.name_of(serving)} continues to serve."
         return Position(state="failed", reason=Reason.EVAL_GATE_FAILED, message=refusal)
     return None
 

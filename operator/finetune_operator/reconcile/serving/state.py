@@ -135,6 +135,7 @@ def deployment(
         dtype=known or target.resolved.spec.merge.dtype,
         base_bytes=artifacts.base_bytes,
         custom_template=artifacts.chat_template is not None,
+        adapted_modules=tuple(artifacts.adapted_modules or ()),
     )
     adapted = target.resolved.spec.serving.mode == "adapter"
     served = artifacts.base_manifest if adapted else merged and merged.merged_manifest

@@ -156,7 +156,6 @@ def test_invalid_name_on_the_command_line_is_refused(capsys: pytest.CaptureFixtu
             "equivalent  wandb_project: x: the status and the",
         ),
         ({"gradient_checkpointing": None}, "Axolotl's default is off"),
-        ({"warmup_ratio": None, "warmup_steps": 10}, "the default warmupRatio: 0.03"),
         ({"val_set_size": 200}, "validationFraction"),
         ({"loraplus_lr_embedding": 1e-6}, "equivalent  loraplus_lr_embedding: 1e-06: this rate"),
         (
@@ -254,8 +253,8 @@ def test_other_kinds_of_training_are_refused(changes: dict[str, Any], words: str
         ({"max_steps": 60, "num_epochs": 3}, "training.max_steps", 60),
         (
             {"max_steps": 60, "warmup_ratio": None, "warmup_steps": 6},
-            "training.advanced.warmup_ratio",
-            0.1,
+            "training.advanced.warmup_steps",
+            6,
         ),
         ({"lora_target_linear": True}, "training.lora.target_modules", ["all-linear"]),
         (

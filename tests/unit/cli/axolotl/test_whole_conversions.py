@@ -13,7 +13,7 @@ from finetune_trainer.errors import InvalidSpec
 ABSENT = object()
 LIGER_PLUGIN = (
     "equivalent  plugins: axolotl.integrations.liger.LigerPlugin: a job uses Liger for the loss "
-    "only"
+    "only, unless you set ligerLayers: true in the job"
 )
 NO_LIGER = (
     "equivalent  liger_fused_linear_cross_entropy: true: the job does not use Liger's loss with"
@@ -312,16 +312,28 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ),
     (
         {"warmup_ratio": None, "warmup_steps": 10},
-        {"advanced.warmupRatio": ABSENT},
-        [
-            "changed     warmup_steps: 10: is a number of steps, but warmupRatio is a fraction "
-            "of all steps. The number of all steps is not known yet, so the job uses the "
-            "default warmupRatio: 0.03"
-        ],
+        {"advanced.warmupRatio": ABSENT, "advanced.warmupSteps": 10},
+        [],
     ),
     (
+        {"adam_beta1": 0.8, "adam_beta2": "0.95", "adam_epsilon": 1e-5},
+        {
+            "advanced.adamBeta1": 0.8,
+            "advanced.adamBeta2": 0.95,
+            "advanced.adamEpsilon": 1e-5,
+        },
+        [],
+    ),
+    ({"adam_eps": 1e-7}, {"advanced.adamEpsilon": 1e-7}, []),
+    ({"cosine_min_lr_ratio": 0.1}, {"advanced.minLearningRateRatio": 0.1}, []),
+    (
         {"warmup_ratio": None, "warmup_steps": 1, "max_steps": 3000},
-        {"maxSteps": 3000, "epochs": ABSENT, "advanced.warmupRatio": 0.0003},
+        {
+            "maxSteps": 3000,
+            "epochs": ABSENT,
+            "advanced.warmupRatio": ABSENT,
+            "advanced.warmupSteps": 1,
+        },
         [],
     ),
     (
@@ -336,11 +348,13 @@ RECIPE: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ),
     (
         {"warmup_ratio": None, "warmup_steps": 60, "max_steps": 100},
-        {"maxSteps": 100, "epochs": ABSENT, "advanced.warmupRatio": 0.5},
-        [
-            "changed     warmup_steps: 60: exceeds half of all steps, so the job sets "
-            "warmupRatio: 0.5"
-        ],
+        {
+            "maxSteps": 100,
+            "epochs": ABSENT,
+            "advanced.warmupRatio": ABSENT,
+            "advanced.warmupSteps": 60,
+        },
+        [],
     ),
     (
         {"warmup_ratio": None, "warmup_steps": 0, "max_steps": 100},

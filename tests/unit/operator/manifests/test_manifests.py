@@ -7,7 +7,14 @@ from collections.abc import Iterator
 import pytest
 from tests.fakes.apiserver import CONFIG, NAME, SPEC, Thing
 from tests.fakes.controllers import request_of
-from tests.support.rendered import MAXIMAL_CONFIG, MAXIMAL_SPEC, SETS, children, template
+from tests.support.rendered import (
+    MAXIMAL_CONFIG,
+    MAXIMAL_SPEC,
+    REPORTED,
+    SETS,
+    children,
+    template,
+)
 
 from finetune_api.contracts.exitcodes import FINAL, ExitCode
 from finetune_api.contracts.job_config import JobConfig
@@ -368,8 +375,22 @@ def test_adapter_mode_loads_base_and_adapter() -> None:
     assert argument(server, "--dtype") == "bfloat16"
     assert argument(server, "--chat-template") == "/adapter/chat_template.jinja"
     assert "--enable-lora" in server["args"]
+    assert argument(server, "--max-loras") == "2", "the last slot stays empty"
+    at = server["args"].index("--lora-target-modules")
+    assert server["args"][at + 1 : at + 3] == ["down_proj", "q_proj"]
     merged, *_ = containers(template(ALL["maximal"]["deployment"]))
     assert not {"--enable-lora", "--chat-template"} & set(merged["args"])
+
+
+@pytest.mark.parametrize("reported", [None, ["q_proj", "--api-key"], "q_proj", [""]])
+def test_pods_of_an_adapter_without_known_modules_keep_their_arguments(
+    reported: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier trainer image reports none; a compromised pod may report an option of vLLM."""
+    monkeypatch.setitem(REPORTED, "train", {"adaptedModules": reported} if reported else {})
+    server, *_ = containers(template(children(*SETS["adapter"])["deployment"]))
+    assert "--enable-lora" in server["args"]
+    assert not {"--max-loras", "--lora-target-modules", "--api-key"} & set(server["args"])
 
 
 @pytest.mark.parametrize(("r", "rank"), [(1, 1), (2, 8), (8, 8), (9, 16), (257, 320), (512, 512)])

@@ -12,8 +12,9 @@ from tests.unit.trainer import shapes
 from tests.unit.trainer.recipes import BOTH, on_a_backend
 
 from finetune_api.contracts.stage_request import ServingSettings
+from finetune_api.v1alpha1.advanced_training import AdvancedTraining, Quantization
 from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
+from finetune_api.v1alpha1.training import Training
 from finetune_cli.__main__ import main
 from finetune_trainer.compatibility import backend_choice
 from finetune_trainer.devices import cards
@@ -174,6 +175,49 @@ def test_micro_batch_of_the_spec_is_kept() -> None:
     recipe = Training(sequence_length=8192, effective_batch_size=8, advanced=micro(8))
     assert estimated(recipe).micro_batch == 8
     assert estimated(recipe, card=None).micro_batch == 8
+
+
+@pytest.mark.parametrize(
+    ("length", "written", "backend", "card", "on"),
+    [
+        (512, None, "trl", "NVIDIA-A100-SXM4-80GB", False),
+        (8192, None, "trl", "NVIDIA-A100-SXM4-80GB", True),
+        (512, True, "trl", "NVIDIA-A100-SXM4-80GB", True),
+        (8192, False, "trl", "NVIDIA-A100-SXM4-80GB", False),
+        (512, None, "unsloth", "NVIDIA-A100-SXM4-80GB", True),
+        (512, None, "trl", None, True),
+    ],
+)
+def test_gradient_checkpointing_is_off_if_it_is_not_needed(
+    length: int, written: bool | None, backend: str, card: str | None, on: bool
+) -> None:
+    fields: Any = {"backend": backend, "gradient_checkpointing": written}
+    recipe = Training(sequence_length=length, advanced=micro(8, **fields))
+    found = estimated(recipe, card=None if card is None else cards.CARDS[card])
+    assert found.checkpointing is on
+    explicit = Training(
+        sequence_length=length,
+        advanced=micro(8, **{**fields, "gradient_checkpointing": on}),
+    )
+    same = estimated(explicit, card=None if card is None else cards.CARDS[card])
+    assert (found.training, found.seconds) == (same.training, same.seconds)
+
+
+def test_gradient_checkpointing_does_not_cost_a_larger_micro_batch() -> None:
+    card = cards.CARDS["NVIDIA-A100-SXM4-80GB"]
+    fields = [None, True, False]
+    found, on, off = (
+        estimated(
+            Training(
+                sequence_length=2048,
+                advanced=AdvancedTraining(backend="trl", gradient_checkpointing=each),
+            ),
+            card=card,
+        )
+        for each in fields
+    )
+    assert on.micro_batch > off.micro_batch
+    assert (found.checkpointing, found.micro_batch) == (True, on.micro_batch)
 
 
 def test_nothing_is_refused_on_an_unknown_gpu() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from tests.unit.trainer import shapes
 
+from finetune_api.v1alpha1.advanced_training import AdvancedTraining
 from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import AdvancedTraining, Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.devices import cards
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import FORMULAS
@@ -96,7 +97,7 @@ def test_estimate_matches_each_published_figure(table: str, published: int, toke
 @pytest.mark.parametrize(("backend", "published"), [("trl", 2415), ("unsloth", 3726)])
 def test_training_time_matches_the_published_speed(backend: Any, published: int) -> None:
     """LLaMA-Factory's wiki, tokens a second of 4 rows of 1,024 on an A100."""
-    own = AdvancedTraining(micro_batch_size=4, backend=backend)
+    own = AdvancedTraining(micro_batch_size=4, backend=backend, gradient_checkpointing=True)
     found = budget.estimate(
         shape(shapes.LLAMA2_7B),
         Training(sequence_length=1024, effective_batch_size=4, lora=Lora(r=8), advanced=own),

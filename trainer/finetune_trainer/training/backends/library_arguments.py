@@ -47,6 +47,7 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
     """Return the arguments of TRL's SFTConfig."""
     recipe, advanced = request.recipe, request.recipe.advanced
     compute = advanced.quantization.compute_dtype
+    recomputes = advanced.gradient_checkpointing is not False or request.memory.recompute
     return {
         "output_dir": str(request.scratch),
         "max_steps": request.max_steps,
@@ -54,19 +55,16 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
         "per_device_eval_batch_size": request.memory.micro_batch,
         "gradient_accumulation_steps": recipe.effective_batch_size // request.memory.micro_batch,
         "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": advanced.lr_scheduler_type,
-        # transformers takes a value below 1 as a ratio of all steps.
-        "warmup_steps": advanced.warmup_ratio,
+        **_schedule(recipe),
+        **_adam(recipe),
         "weight_decay": advanced.weight_decay,
         "max_grad_norm": advanced.max_grad_norm,
         "optim": advanced.optimizer,
         "seed": recipe.seed,
         "bf16": compute == "bfloat16",
         "fp16": capabilities.scales_loss(recipe, device),
-        "gradient_checkpointing": advanced.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": (
-            {"use_reentrant": False} if advanced.gradient_checkpointing else None
-        ),
+        "gradient_checkpointing": recomputes,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if recomputes else None,
         "activation_offloading": request.memory.offload and device.cuda,
         "max_length": recipe.sequence_length,
         "packing": request.packed,
@@ -75,7 +73,7 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
         "loss_type": _loss(recipe),
         "use_liger_kernel": advanced.liger_fused_linear_cross_entropy,
         "liger_kernel_config": (
-            liger.KERNELS if advanced.liger_fused_linear_cross_entropy else None
+            liger.kernels(recipe) if advanced.liger_fused_linear_cross_entropy else None
         ),
         "pad_to_multiple_of": (recipe.sequence_length if advanced.pad_to_sequence_length else None),
         "dataset_kwargs": {"skip_prepare_dataset": True},
@@ -90,6 +88,34 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
         "disable_tqdm": True,
         "report_to": "none",
     }
+
+
+def _schedule(recipe: Training) -> dict[str, Any]:
+    """Return the arguments of the learning rate schedule.
+
+    transformers takes a warmup below 1 as a ratio of all steps.
+    """
+    advanced = recipe.advanced
+    steps, minimum = advanced.warmup_steps, advanced.min_learning_rate_ratio
+    arguments: dict[str, Any] = {
+        "lr_scheduler_type": advanced.lr_scheduler_type,
+        "warmup_steps": advanced.warmup_ratio if steps is None else steps,
+    }
+    if minimum is not None:
+        arguments["lr_scheduler_type"] = "cosine_with_min_lr"
+        arguments["lr_scheduler_kwargs"] = {"min_lr_rate": minimum}
+    return arguments
+
+
+def _adam(recipe: Training) -> dict[str, float]:
+    """Return the arguments of the optimizer that the recipe sets."""
+    advanced = recipe.advanced
+    values = {
+        "adam_beta1": advanced.adam_beta1,
+        "adam_beta2": advanced.adam_beta2,
+        "adam_epsilon": advanced.adam_epsilon,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _loss(recipe: Training) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import transformers
 from peft.utils import ModulesToSaveWrapper
-from transformers.integrations.liger import apply_liger_kernel
 from transformers.integrations.neftune import activate_neftune
 from trl.trainer.sft_config import SFTConfig
 
@@ -113,9 +112,7 @@ def _train(
     _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
     log(f"trainable parameters: {trainable / 1e6:.2f} M; quantized layers: {len(recorded.digests)}")
-    if recipe.advanced.liger_fused_linear_cross_entropy:
-        # Trainer.train() does the same, but a resumed run may evaluate before it.
-        apply_liger_kernel(model, liger.KERNELS)
+    liger.apply(recipe, model)
     trainer = _trainer(request, model, device)
     callback = _callback(request, monitor, trainer)
     trainer.add_callback(callback)

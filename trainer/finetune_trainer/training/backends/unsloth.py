@@ -53,7 +53,7 @@ class UnslothBackend:
 
         Unsloth's gradient checkpointing moves them to RAM anyway.
         """
-        return not recipe.advanced.gradient_checkpointing
+        return recipe.advanced.gradient_checkpointing is False
 
     def train(self, request: TrainRequest, monitor: Monitor, adapter: Path) -> TrainOutput:
         """Train, and save the adapter into ``adapter`` if all steps are done."""
@@ -136,7 +136,8 @@ def _targets(request: TrainRequest) -> str | list[str]:
 
 
 def _checkpointing(request: TrainRequest) -> bool | str:
-    on = request.recipe.advanced.gradient_checkpointing or request.memory.offload
+    memory, written = request.memory, request.recipe.advanced.gradient_checkpointing
+    on = written is not False or memory.offload or memory.recompute
     return "unsloth" if on else False
 
 

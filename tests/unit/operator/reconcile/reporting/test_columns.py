@@ -23,10 +23,9 @@ LONGEST = {
     "Loss": "12.3456",
     "Age": "364d",
     "Warnings": "32",
-    "Message": "x" * SUMMARY_LENGTH,
 }
 """The longest plausible value of each column."""
-GAP, TERMINAL = 3, 160
+GAP, TERMINAL = 3, 120
 
 
 def shown(cluster: Cluster) -> tuple[str | None, str | None]:
@@ -145,26 +144,23 @@ def test_remaining_time_is_short_or_absent(seconds: float | None, text: str | No
     ("message", "short"),
     [
         ("Training the adapter.", "Training the adapter"),
-        ("No node has a GPU. Scheduler: 0/1 nodes.", "No node has a GPU"),
-        (
-            "PersistentVolumeClaim demo-1 names no StorageClass, and the cluster has none.",
-            "PersistentVolumeClaim demo-1 names no…",
-        ),
-        (
-            "Serving at http://llama3-support-serve.team-a.svc:8000/v1",
-            "Serving at http://llama3-support-serve…",
-        ),
+        ("No node has a GPU. Add one. Scheduler: 0/1 nodes.",) * 2,
+        ("word " * 60, "word " * 46 + "word…"),
+        ("x" * 300, "x" * (SUMMARY_LENGTH - 1) + "…"),
     ],
 )
 def test_short_message_is_the_beginning_of_the_message(message: str, short: str) -> None:
+    short = short.rstrip(".")
     assert summary(message) == short
     assert len(short) <= SUMMARY_LENGTH
 
 
-def test_the_wide_output_fits_the_terminal() -> None:
+def test_the_columns_before_the_message_fit_the_terminal() -> None:
+    """All columns but the last one are padded to their longest value."""
     (version,) = custom_resource_definition(FINETUNEJOB)["spec"]["versions"]
     columns: list[dict[str, Any]] = version["additionalPrinterColumns"]
-    names = ["Name", *(column["name"] for column in columns)]
+    *names, last = ["Name", *(column["name"] for column in columns)]
+    assert last == "Message"
     assert set(names) == set(LONGEST), "each column has a longest plausible value here"
     widths = [max(len(name), len(LONGEST[name])) for name in names]
     assert sum(widths) + GAP * (len(widths) - 1) <= TERMINAL

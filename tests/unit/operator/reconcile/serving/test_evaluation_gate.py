@@ -276,7 +276,9 @@ def test_a_model_worse_than_the_serving_one_is_not_served_if_the_spec_says_so() 
     message = condition(cluster, "Ready")["message"]
     assert message.startswith(WORSE)
     assert "set spec.evaluation.onServingRegression to Serve." in message
-    assert message.endswith(f" Build {before} remains the one that serves.")
+    assert message.endswith(
+        f" Build {before} of revision {cluster.revisions[0]} continues to serve."
+    )
     assert condition(cluster, "Finished")["status"] == "True"
     assert cluster.status["serving"]["build"] == before
     cluster.edit(evaluation={"onServingRegression": "Serve"})

@@ -46,7 +46,8 @@ def test_keep_serving_keeps_the_gpu_while_training_waits() -> None:
     assert (reason(cluster), serves(cluster)) == ("Unschedulable", "True/Available")
     assert replicas(cluster) == [1]
     assert cluster.status["conditions"][0]["message"].startswith(
-        f"Build {cluster.builds[0]} keeps its GPU. To let training use the GPU, set "
+        f"Build {cluster.builds[0]} of revision {cluster.revisions[0]} keeps its GPU. To let "
+        "training use the GPU, set "
         "spec.serving.rollout to Auto or FreeGPU. No suitable node has a free GPU"
     )
 

@@ -77,7 +77,10 @@ def test_the_release_is_announced_and_comes_at_the_announced_time() -> None:
     old, since = cluster.builds[0], cluster.now
     at = cluster.status["serving"]["releasePlannedAt"]
     (announcement,) = events(cluster, "GPUReleasePlanned")
-    assert f"Build {old} releases its GPU at {at} if no other GPU" in announcement
+    assert (
+        f"Build {old} of revision {cluster.revisions[0]} releases its GPU at {at} if no other GPU"
+        in announcement
+    )
     assert message(cluster).startswith(announcement)
     pass_time(cluster, LIMIT - 20)
     assert (serves(cluster), cluster.status["serving"]["releasePlannedAt"]) == (
@@ -90,7 +93,8 @@ def test_the_release_is_announced_and_comes_at_the_announced_time() -> None:
     assert "releasePlannedAt" not in cluster.status["serving"]
     assert len(events(cluster, "GPUReleasePlanned")) == 1
     assert events(cluster, "GPUReleased") == [
-        f"Build {old} releases its GPU to build {cluster.builds[1]}."
+        f"Build {old} of revision {cluster.revisions[0]} releases its GPU to build "
+        f"{cluster.builds[1]} of revision {cluster.revisions[1]}."
     ]
     finish_stages(cluster, 1, "train")
     scheduler.settle(cluster, 1)
@@ -299,13 +303,15 @@ def test_a_release_that_does_not_help_is_taken_back() -> None:
     released = cluster.now
     pass_time(cluster, 285, gpus=0)
     assert (serves(cluster), summary(cluster)) == ("False/GPUReleased", "released")
-    assert f"Build {old} released its GPU at " in message(cluster)
+    assert f"Build {old} of revision {cluster.revisions[0]} released its GPU at " in message(
+        cluster
+    )
     pass_time(cluster, 15, gpus=0)
     assert replicas(cluster) == [1]
     assert 300 <= (cluster.now - released).total_seconds() < 315
     (said,) = events(cluster, "ReleaseDidNotHelp")
     assert f"no train pod of revision {cluster.revisions[1]} was assigned to a node" in said
-    assert (serves(cluster), summary(cluster)) == ("False/Starting", "starting")
+    assert (serves(cluster), summary(cluster)) == ("False/Starting", "waiting")
     controllers.start(cluster, scheduler.pod_of(cluster, "serve"))
     scheduler.settle(cluster, 1)
     pass_time(cluster, 3 * LIMIT)

@@ -72,7 +72,7 @@ def obstacle(asked: Thing, met: Thing) -> str | None:
     found = index(snapshot)
     ledger = Ledger.parse(found.previous.ledger, found.previous.ledger_version)
     target = resolve_target(snapshot.job, ledger, cluster.config)
-    return release_check.obstacle(found, target, cluster.builds[0], waits)
+    return release_check.obstacle(found, target, ledger, cluster.builds[0], waits)
 
 
 @pytest.mark.parametrize("case", ALLOWED)

@@ -83,7 +83,11 @@ def test_a_failed_candidate_is_scaled_to_zero_and_the_stable_build_serves(cause:
     scheduler.settle(cluster, 2)
     ready = cluster.status["conditions"][0]
     assert (ready["reason"], serves(cluster)) == ("RolloutFailed", "True/Available")
-    for part in (cause, said, f"Build {cluster.builds[0]} continues to serve"):
+    for part in (
+        cause,
+        said,
+        f"Build {cluster.builds[0]} of revision {cluster.revisions[0]} continues to serve",
+    ):
         assert part in ready["message"]
     assert (selected(cluster), replicas(cluster)) == (cluster.builds[0], [1, 0])
     scheduler.settle(cluster, 2)

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.fakes import controllers, scheduler
-from tests.fakes.apiserver import Cluster, Thing
+from tests.fakes.apiserver import Cluster, Thing, copied
 from tests.support.reconcile.serving_steps import (
     REMERGE,
     RETRAIN,
@@ -108,13 +108,48 @@ def test_replaced_pods_that_do_not_answer_in_time_are_an_outage() -> None:
     cluster.edit(serving={"maxModelLen": 2048})
     cluster.settle()
     scheduler.settle(cluster, 0)
-    assert summary(cluster) == "starting"
+    assert (summary(cluster), serves(cluster)) == ("waiting", "False/Starting")
+    assert "loading" not in str(cluster.status["conditions"])
     (deployment,) = cluster.each("Deployment")
     cluster.wait(deployment["spec"]["progressDeadlineSeconds"] + 60)
     assert (summary(cluster), serves(cluster)) == ("down", "False/NotAvailable")
     assert reason(cluster) == "EndpointDown"
     scheduler.settle(cluster, 1)
     assert summary(cluster) == "r1"
+
+
+def test_a_pod_that_waits_for_a_gpu_has_loaded_nothing() -> None:
+    cluster = Cluster()
+    finish_stages(cluster, 1, "prepare", "train", "merge")
+    cluster.settle()
+    assert cluster.status["progress"] == "load", "the pod has not been scheduled yet"
+    scheduler.settle(cluster, 0)
+    assert (reason(cluster), summary(cluster)) == ("Unschedulable", "waiting")
+    assert "progress" not in cluster.status
+
+
+def test_a_roll_on_a_single_gpu_is_no_warning() -> None:
+    """The new pod waits until the pod that it replaces has ended."""
+    cluster = serving(1)
+    old = scheduler.pod_of(cluster, "serve")
+    cluster.edit(serving={"maxModelLen": 2048})
+    cluster.settle()
+    controllers.sync(cluster)
+    replica = {**copied(old), "status": {"phase": "Pending"}}
+    replica["metadata"] |= {"name": "new", "uid": "new"}
+    del replica["metadata"]["deletionTimestamp"]
+    replica = cluster.add(replica)
+    scheduler.refuse(cluster, replica)
+    before = len(cluster.recorded)
+    assert summary(cluster) == "waiting"
+    assert reason(cluster) == "Starting"
+    assert cluster.status["conditions"][0]["message"] == (
+        f"Pod new starts when pod {old['metadata']['name']} has ended, which still holds its GPU."
+    )
+    assert not [event for event in cluster.recorded[before:] if event.reason == "Unschedulable"]
+    cluster.wait(61)
+    cluster.settle()
+    assert reason(cluster) == "Unschedulable", "the old pod does not end"
 
 
 def test_a_lost_pod_is_an_outage() -> None:
