@@ -174,7 +174,7 @@ class PublishTargetRequest(CamelModel):
     """SHA-256 (hex) of its manifest.json, from the ledger. The stage rejects any other content;
     the operator passes an empty text if the ledger has none."""
     version: str
-    """Name of the content at the target, ``<job>-<revision>-<what>``: it never names other
+    """Name of the content at the target, ``naming.published_name``: it never names other
     content."""
     tags: tuple[str, ...] = ()
     """Names of the content that may move to other content."""

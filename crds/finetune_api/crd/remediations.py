@@ -197,7 +197,7 @@ FAILED = ReasonGroup(
         "of the target to this outcome.",
         Reason.TARGET_CONFLICT: "Another job or a person has published under this name: choose "
         "another repository or tag, or set `overwrite` to true to move the tag. The name of a "
-        "revision, `<job>-<revision>-<what>`, never moves.",
+        "revision, `<job>-<revision>-adapter` or `<job>-<revision>-<build>-merged`, never moves.",
         Reason.TARGET_REJECTED: "The message quotes the answer of the registry or of the S3 "
         "service. Frequent causes are a quota, a limit of the size, and a read-only repository.",
         Reason.ROLLOUT_FAILED: "Follow the remediation of the reason in the message. To try again, "

@@ -160,8 +160,8 @@ class PublishTarget(ApiModel):
     tags: list[str] | None = field(
         "Tags that are moved to the published model, such as latest. A tag is moved only if it "
         "does not exist yet, or if this job published the content that it refers to. "
-        "Independently of this field, the name <job>-<revision>-<adapter or merged> is assigned "
-        "once and never moved.",
+        "Independently of this field, the name <job>-<revision>-adapter or "
+        "<job>-<revision>-<build>-merged is assigned once and never moved.",
         None,
         edit=Edit.PUBLISH,
         builtin="none",

@@ -58,7 +58,7 @@ def requests(
             name=each.name,
             what=each.what,
             content=publications.content(ledger, target, each.what),
-            version=f"{naming.revision_name(name, target.revision)}-{each.what}",
+            version=naming.published_name(name, target.revision, target.build, each.what),
             tags=tuple(each.tags or ()),
             overwrite=each.overwrite,
             movable=publications.movable(published, each),

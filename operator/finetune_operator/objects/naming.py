@@ -45,6 +45,15 @@ def deployment_name(job: str, build: str) -> str:
     return f"{job}-{build}"
 
 
+def published_name(job: str, revision: str, build: str, what: str) -> str:
+    """Return the name of published content, which never moves to other content.
+
+    A revision has one adapter, but each of its builds has a merged model.
+    """
+    parts = (job, revision, what) if what == "adapter" else (job, revision, build, what)
+    return "-".join(parts)
+
+
 def service_name(job: str) -> str:
     """Return the name of the Service of the endpoint."""
     return f"{job}-serve"

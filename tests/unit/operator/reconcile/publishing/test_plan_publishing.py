@@ -109,9 +109,18 @@ def test_merged_model_has_the_content_and_the_build_of_the_ledger() -> None:
     (asked,) = request.targets
     revision = cluster.status["revision"]
     assert asked.content == controllers.digest_of("mergedManifest")
-    assert asked.version == f"demo-{revision}-merged"
+    assert asked.version == f"demo-{revision}-{request.build}-merged"
     assert asked.movable == {"latest": None}
     assert request.build == cluster.status["build"]
+
+
+def test_builds_of_a_revision_have_different_names() -> None:
+    """A name never moves, so the second build would be rejected under the name of the first."""
+    merged, adapters = (
+        {naming.published_name("demo", "r1", build, what) for build in ("b1", "b2")}
+        for what in ("merged", "adapter")
+    )
+    assert (merged, adapters) == ({"demo-r1-b1-merged", "demo-r1-b2-merged"}, {"demo-r1-adapter"})
 
 
 @pytest.mark.parametrize(
