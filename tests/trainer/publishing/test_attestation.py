@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.fakes.object_store import Store
 from tests.fakes.registry import Registry, digest_of
+from tests.support.signing_keys import KEY, new_key
 from tests.support.trainer.publishing import Published, Volume, run
 from tests.support.trainer.web import Certificate
 from tests.trainer.publishing.test_oci import oci
 from tests.trainer.publishing.test_s3 import KEYS, publish, target, written
-from tests.unit.cli.test_verify import KEY, new_key
 
 from finetune_api.contracts import attestation
 from finetune_cli import __main__ as ftj

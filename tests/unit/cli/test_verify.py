@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.support.signing_keys import KEY, new_key
 from tests.unit.operator.provenance.published import COMMIT, facts
 
 from finetune_api.contracts import attestation
@@ -28,17 +29,6 @@ CONTENT = {
 }
 
 
-def new_key() -> SigningKey:
-    return SigningKey(
-        ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-
-
-KEY = new_key()
 Shown = tuple[int, str, str]
 
 

@@ -45,7 +45,7 @@ def test_each_form_of_an_import_is_found() -> None:
     source = """
 import tests.unit.api.leaves
 from tests import conftest
-from tests.support import helm
+from tests.chart import helm
 from tests.integration.test_release import Registry
 from tests.support import ports
 from tests.fakes.kubelet import running
