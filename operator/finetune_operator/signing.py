@@ -8,10 +8,6 @@ the key.
 import hashlib
 from typing import NoReturn
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 NEW_KEY = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
 """The command that makes a key."""
 
@@ -25,6 +21,11 @@ class SigningKey:
 
     def __init__(self, pem: bytes) -> None:
         """Read an unencrypted private key in PEM format. Raise InvalidKey."""
+        # An operator that signs nothing does not load the library.
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         try:
             key = serialization.load_pem_private_key(pem, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -52,6 +53,9 @@ class SigningKey:
 
     def sign(self, data: bytes) -> bytes:
         """Return the signature of some bytes, always the same for the same bytes."""
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         return self._key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
     def __repr__(self) -> str:

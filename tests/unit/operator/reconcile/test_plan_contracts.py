@@ -31,10 +31,17 @@ CASES: dict[str, tuple[Thing, Settings]] = {
 }
 
 
-def started(name: str) -> Cluster:
-    """Return a cluster whose operator crashed after its first write, that of the status."""
-    spec, config = CASES[name]
-    cluster = Cluster(spec=copied(spec), config=config)
+def started(name: str, **advanced: Any) -> Cluster:
+    """Return a cluster whose operator crashed after its first write, that of the status.
+
+    advanced: values of ``training.advanced`` for fields that the spec omits.
+    """
+    written, config = CASES[name]
+    spec: Any = copied(written)
+    if advanced:
+        training = spec.setdefault("training", {})
+        training["advanced"] = {**advanced, **training.get("advanced", {})}
+    cluster = Cluster(spec=spec, config=config)
     with pytest.raises(Crash):
         cluster.reconcile(die_before=1)
     return cluster
@@ -141,10 +148,10 @@ def test_an_operator_before_contract_2_leaves_a_new_revision_alone() -> None:
 
 
 def test_contract_changes_neither_names_nor_job_json(recorded: dict[str, Any]) -> None:
+    """The record was made when checkpointing was on unless the spec turned it off."""
     for name in CASES:
-        (before,), (now,) = (
-            cluster["revisions"] for cluster in (recorded[name]["status"], started(name).status)
-        )
+        found = started(name, gradientCheckpointing=True).status
+        (before,), (now,) = (status["revisions"] for status in (recorded[name]["status"], found))
         assert now["revision"] == before["revision"]
         assert now["frozen"]["digest"] == before["frozen"]["digest"]
         assert now["frozen"]["jobDigest"] == before["frozen"]["jobDigest"]
