@@ -41,7 +41,11 @@ def published(pod: Thing, *failed: str, reason: str = "TargetRejected") -> Thing
     targets = []
     for each in json.loads(container["args"][0])["targets"]:
         error = {"reason": reason, "message": "The quota is exhausted."}
-        digest = {"digest": f"sha256:{digest_of(each['content'])}", "bytes": 1000, "sentBytes": 10}
+        digest = {
+            "digest": f"sha256:{digest_of(each['version'] + each['content'])}",
+            "bytes": 1000,
+            "sentBytes": 10,
+        }
         if "attestation" in each:
             envelope = opened(each["attestation"].encode())
             signed = {"attestation": hashlib.sha256(envelope.payload).hexdigest()}

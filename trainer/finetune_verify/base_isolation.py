@@ -7,6 +7,7 @@ rounding. The tokens are those whose scores the adapter changes most.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from finetune_verify.vllm_client import VllmClient
 
 TOKENS = 8
 """Scored tokens. Each costs two requests of one token."""
-DECODED = 128
+DECODED = 32
 """Tokens that the adapter generates meanwhile, at most; it starts again if that is too few."""
 HEAD_START = 0.02
 """Seconds between the request for an answer and the next request."""
@@ -56,13 +57,13 @@ async def require_agreement(
         return None
     base = vllm.of(name)
     alone = [await base.next_logprob(row.ids[:at], row.ids[at]) for row, at in tokens]
-    meanwhile = []
+    meanwhile, salt = [], secrets.token_hex(8)
     # The time of concurrent answers must not count twice.
     async with _decoding(vllm.of(vllm.model), tokens[0][0], longest) as ensure:
         for row, at in tokens:
             await ensure()
             # From the cache, the server would take the prefix that it computed before.
-            score = await base.next_logprob(row.ids[:at], row.ids[at], cache_salt="meanwhile")
+            score = await base.next_logprob(row.ids[:at], row.ids[at], cache_salt=salt)
             meanwhile.append(score)
     vllm.answering += base.answering
     pairs = list(zip(meanwhile, alone, strict=True))

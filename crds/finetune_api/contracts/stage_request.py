@@ -179,10 +179,10 @@ class PublishTargetRequest(CamelModel):
     tags: tuple[str, ...] = ()
     """Names of the content that may move to other content."""
     overwrite: bool = False
-    """Whether a tag moves although ``movable`` does not allow it."""
-    movable: Mapping[str, str | None] = Field(default_factory=dict)
-    """By tag, the digest that this job has last published under it, as ``sha256:HEX``; None if it
-    has published nothing. A tag moves from this digest only, or if it does not exist yet."""
+    """Whether a tag moves although it refers to content of others."""
+    own: tuple[str, ...] = ()
+    """Digests of contents that this job has published, as ``sha256:HEX``. A tag moves from these
+    only, or if it does not exist yet."""
     annotations: Mapping[str, str] = Field(default_factory=dict)
     """Properties of the content to be recorded with it at the target."""
     attestation: str | None = None

@@ -13,6 +13,8 @@ from finetune_api.v1alpha1.evaluation import EvaluationStatus
 from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.publication import PublicationError
 
+MOST_PUBLISHED = 100
+"""Digests of published contents that a job remembers."""
 MAX_WARNING_LENGTH = 1024
 """Length to which the operator shortens a warning: pods and image names can make it longer."""
 
@@ -282,6 +284,12 @@ class FineTuneJobStatus(StatusModel):
         "contains only the job's own UID. After a restore from a backup, the list also contains "
         "the job's earlier UID. The operator removes the earlier UID when all volumes belong to "
         "the new UID.",
+    )
+    published_digests: list[str] = Field(
+        default_factory=list,
+        max_length=MOST_PUBLISHED,
+        description="Digests of the contents that the job has published, the latest last. A tag of "
+        "spec.publish moves only from content in this list.",
     )
     ledger_version: int | None = Field(
         None,

@@ -7,7 +7,7 @@ could not be distinguished from a Job that was never created.
 """
 
 import math
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 from finetune_api import quantity
@@ -30,7 +30,6 @@ MIN_GRACE_SECONDS = 120
 """Usually enough for one step and a checkpoint; some clouds give a spot node no longer notice."""
 MAX_GRACE_SECONDS = 1800
 SAVE_SECONDS = 60
-NOTHING_PUBLISHED: publishing.Published = MappingProxyType({})
 UNDISTURBED = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",
@@ -61,13 +60,14 @@ def render(
     record: Revision,
     memory: str | None = None,
     step_seconds: float | None = None,
-    published: publishing.Published = NOTHING_PUBLISHED,
+    published: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the Job of one attempt at a stage.
 
     record: of the revision in the ledger. A train attempt resumes only on the card that saved the
     last checkpoint. memory: memory of the container, instead of the value of the spec.
-    step_seconds: measured by an earlier train attempt. published: by any revision of the job.
+    step_seconds: measured by an earlier train attempt. published: digests of the contents that the
+    job has published.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -185,7 +185,7 @@ def _pod(
     stage: JobStage,
     memory: str | None,
     record: Revision,
-    published: publishing.Published,
+    published: Sequence[str],
 ) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [
         {

@@ -3,7 +3,7 @@
 Secrets are environment variables that the kubelet resolves, with a prefix for each target.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from finetune_api.contracts.stage_request import OCITarget, PublishTargetRequest, S3Target
@@ -22,8 +22,6 @@ from finetune_operator.types import Object
 DOCKER_CONFIG_KEY = ".dockerconfigjson"
 """Key of Secrets of the type kubernetes.io/dockerconfigjson."""
 AMAZON_S3 = "https://s3.amazonaws.com"
-Published = Mapping[tuple[str, str], str]
-"""Digests that the job has last published, by destination and tag."""
 
 
 def attempt_of(target: TargetRevision, record: Revision) -> Attempt | None:
@@ -49,7 +47,7 @@ def targets(target: TargetRevision, record: Revision) -> tuple[PublishTarget, ..
 
 
 def requests(
-    job: Object, target: TargetRevision, record: Revision, published: Published, config: str
+    job: Object, target: TargetRevision, record: Revision, published: Sequence[str], config: str
 ) -> tuple[PublishTargetRequest, ...]:
     """Return what the trainer is told about each target. config: folder of the certificates."""
     name, ledger = job["metadata"]["name"], Ledger({target.revision: record})
@@ -61,8 +59,8 @@ def requests(
             version=naming.published_name(name, target.revision, target.build, each.what),
             tags=tuple(each.tags or ()),
             overwrite=each.overwrite,
-            movable=publications.movable(published, each),
-            annotations=_annotations(job, target),
+            own=tuple(published),
+            annotations=_annotations(job, target, each.what),
             **attestations.of_target(job, target, record, each),
             **_place(each, config),
         )
@@ -147,9 +145,11 @@ def _certificates(each: PublishTarget) -> str:
     return f"ca/publish-{each.name}.crt"
 
 
-def _annotations(job: Object, target: TargetRevision) -> dict[str, str]:
+def _annotations(job: Object, target: TargetRevision, what: str) -> dict[str, str]:
+    """Return what an image says about its origin. The adapter is the same in each build."""
+    build = {f"{naming.PREFIX}/build": target.resolved.build_digest}
     return {
         f"{naming.PREFIX}/job": f"{job['metadata']['namespace']}/{job['metadata']['name']}",
         f"{naming.PREFIX}/revision": target.frozen.digest,
-        f"{naming.PREFIX}/build": target.resolved.build_digest,
+        **({} if what == "adapter" else build),
     }

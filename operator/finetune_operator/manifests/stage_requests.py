@@ -1,6 +1,6 @@
 """The requests of the stages, and the arguments in which the trainer of a revision reads them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from finetune_api.contracts.stage_request import (
@@ -28,7 +28,7 @@ def arguments(
     target: TargetRevision,
     stage: JobStage,
     record: Revision,
-    published: publishing.Published,
+    published: Sequence[str],
 ) -> list[str]:
     """Return the arguments of the container of a stage.
 
@@ -65,7 +65,7 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
 
 
 def _publish(
-    job: Object, target: TargetRevision, record: Revision, published: publishing.Published
+    job: Object, target: TargetRevision, record: Revision, published: Sequence[str]
 ) -> PublishStageRequest:
     identity, config = publishing.connections(target, target.config)
     requests = publishing.requests(job, target, record, published, CONFIG)

@@ -68,6 +68,9 @@ class StatusView:
     volume_owners: tuple[str, ...]
     """Uids of the FineTuneJobs whose volumes the job uses."""
 
+    published_digests: tuple[str, ...]
+    """Of the contents that the job has published, the latest last."""
+
     ledger_version: int | None
     ledger: tuple[Values, ...]
     """Not parsed: it may have been written by another version."""
@@ -124,6 +127,7 @@ def of(status: Values) -> StatusView:
         evaluation=status.get("evaluation") or NOTHING,
         verification=status.get("verification") or NOTHING,
         volume_owners=volume_owners(status),
+        published_digests=tuple(status.get("publishedDigests") or ()),
         ledger_version=status.get("ledgerVersion"),
         ledger=tuple(status.get("revisions") or ()),
     )

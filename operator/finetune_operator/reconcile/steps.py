@@ -69,8 +69,9 @@ def steps(
             *surroundings(snapshot, target, recorded.ledger, settings, now),
             *stages.actions,
             *delivery.decision.actions,
-            *publishing.decision.actions,
             *recorded.actions,
+            # Last: a rejected publish Job must keep nothing else from being done.
+            *publishing.decision.actions,
         ),
         events=(
             *changes,

@@ -4,7 +4,7 @@ The record of a target is that of its last attempt. The operator derives the add
 from spec and digest: a compromised pod must not name another one.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any, TypeGuard
 
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
@@ -12,6 +12,7 @@ from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.publication import Publication, PublicationError
 from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.status import MOST_PUBLISHED
 from finetune_operator.objects.stages import publishes
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -54,7 +55,9 @@ def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> 
     If the operator signs, it also holds the signed statement about the content.
     """
     known = current(ledger, target, each)
-    return _is_published(known, each) and not awaits_statement(known, target, each)
+    if not _is_published(known, each) or not _has_tags(ledger, target, each):
+        return False
+    return not awaits_statement(known, target, each)
 
 
 def awaits_statement(
@@ -72,6 +75,20 @@ def _is_published(known: Publication | None, each: PublishTarget) -> bool:
     return _is_held(known, each) and known.error is None
 
 
+def _has_tags(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bool:
+    """Report whether no other revision has taken a tag of a target since the last attempt."""
+    known = record_of(ledger, target.revision, each.name)
+    return known is None or not any(
+        record.destination == known.destination
+        and record.digest not in (None, known.digest)
+        and record.time > known.time
+        and {*(record.tags or ())} & {*(each.tags or ())}
+        for name, revision in ledger.revisions.items()
+        for record in revision.published or ()
+        if name != target.revision
+    )
+
+
 def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Publication]:
     """Report whether some attempt has published the content under all names of a target."""
     if known is None or known.digest is None:
@@ -79,19 +96,17 @@ def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Public
     return {*(each.tags or ())} <= {*(known.tags or ())}
 
 
-def tags(ledger: Ledger) -> dict[tuple[str, str], str]:
-    """Return the digest that the job last published under each tag, by destination and tag."""
-    records = [
-        each
-        for revision in ledger.revisions.values()
-        for each in revision.published or ()
-        if each.digest is not None
-    ]
-    return {
-        (each.destination, tag): str(each.digest)
-        for each in sorted(records, key=lambda each: each.time)
-        for tag in each.tags or ()
-    }
+def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
+    """Return the digests of all contents that the job has published, the latest last.
+
+    earlier: those in the previous status, of which revisions may have been forgotten since.
+    """
+    records = (
+        record for revision in ledger.revisions.values() for record in revision.published or ()
+    )
+    present = [record.digest for record in sorted(records, key=lambda record: record.time)]
+    known = [digest for digest in earlier if digest not in present]
+    return tuple(dict.fromkeys([*known, *filter(None, present)]))[-MOST_PUBLISHED:]
 
 
 def under_way(ledger: Ledger) -> list[tuple[str, Attempt]]:
@@ -158,11 +173,6 @@ def reference(each: PublishTarget, known: Publication) -> str | None:
     return f"{each.s3.uri}/{known.digest.replace(':', '-')}/"
 
 
-def movable(published: Mapping[tuple[str, str], str], each: PublishTarget) -> dict[str, str | None]:
-    """Return the digest from which each tag of a target may move. published: ``tags``."""
-    return {tag: published.get((each.destination, tag)) for tag in each.tags or ()}
-
-
 def _record(
     ledger: Ledger,
     target: TargetRevision,
@@ -189,8 +199,11 @@ def _record(
     if reported is not None and reported.error is not None:
         message = printable(reported.error.message)[:MOST_CHARACTERS]
         failure = PublicationError(reason=reported.error.reason, message=message)
-    # What an earlier attempt published is still there.
-    return (known or fresh).model_copy(update={"error": failure, "time": time})
+    # What an earlier attempt published is still there, and the content without all its tags.
+    failed = (known or fresh).model_copy(update={"error": failure, "time": time})
+    if failed.digest is None and reported is not None and reported.digest is not None:
+        failed = failed.model_copy(update={"digest": reported.digest})
+    return failed
 
 
 def _content(

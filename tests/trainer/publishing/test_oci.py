@@ -166,7 +166,7 @@ def test_immutable_name_is_never_changed(
     volume: Volume, server: Registry, certificate: Certificate
 ) -> None:
     foreign = server.tag("tiny-1-adapter", b'{"config": {}}')
-    target = oci(volume, server, certificate, overwrite=True, movable={"tiny-1-adapter": foreign})
+    target = oci(volume, server, certificate, overwrite=True, own=(foreign,))
     done = run(volume, target)
     reason, message = done.failure
     assert (reason, type(done.error)) == ("TargetConflict", PublishFailed)
@@ -176,25 +176,25 @@ def test_immutable_name_is_never_changed(
 
 
 @pytest.mark.parametrize(
-    ("movable", "overwrite", "moves"),
+    ("own", "overwrite", "moves"),
     [("own", False, True), (None, True, True), (None, False, False), ("other", False, False)],
 )
 def test_tag_moves_only_from_content_of_this_job(
     volume: Volume,
     server: Registry,
     certificate: Certificate,
-    movable: str | None,
+    own: str | None,
     overwrite: bool,
     moves: bool,
 ) -> None:
     before = server.tag("latest", b'{"before": 1}')
-    known = {"own": before, "other": digest_of(b"x"), None: None}[movable]
+    known = {"own": (before,), "other": (digest_of(b"x"),), None: ()}[own]
     target = oci(
         volume,
         server,
         certificate,
         tags=("latest", "new"),
-        movable={"latest": known},
+        own=known,
         overwrite=overwrite,
     )
     done = run(volume, target)

@@ -13,6 +13,7 @@ from finetune_trainer.errors import AccessDenied, PublishFailed
 from finetune_trainer.publishing import blobs
 from finetune_trainer.publishing import docker_config as configuration
 from finetune_trainer.publishing.registry_auth import challenges, is_trusted_realm
+from finetune_trainer.publishing.target_errors import is_full
 from finetune_trainer.sources import egress
 
 
@@ -334,6 +335,36 @@ def test_most_specific_entry_applies() -> None:
     text = json.dumps({"auths": entries})
     login = configuration.login(text, "r.test/a/b", field="f")
     assert login == configuration.Login(user="v", password="q")
+
+
+def test_a_password_may_be_a_file_with_line_breaks() -> None:
+    """As the key of a service account of Google Artifact Registry."""
+    key = '{\n  "type": "service_account"\n}'
+    text = json.dumps({"auths": {"r.test": {"username": "_json_key", "password": key}}})
+    found = configuration.login(text, "r.test/a", field="publish[a].oci.secretRef")
+    assert found is not None
+    assert found.password == key
+
+
+def test_a_file_that_names_only_a_helper_may_be_one_without_a_login() -> None:
+    text = '{"credsStore": "desktop"}'
+    assert configuration.login(text, "r.test/a", field="~/.docker", helpers=True) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "full"),
+    [
+        (507, "", True),
+        (403, "DENIED: quota exceeded", True),
+        (500, "no space left on device", True),
+        (429, "Quota exceeded for requests per minute", False),
+        (403, "access to repository acme/quota-bot is denied", False),
+    ],
+)
+def test_a_full_registry_is_no_rate_limit_and_no_denied_access(
+    status: int, text: str, full: bool
+) -> None:
+    assert is_full(status, text) is full
 
 
 @pytest.mark.parametrize(

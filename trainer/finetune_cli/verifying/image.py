@@ -41,7 +41,8 @@ def connected(repository: str, stop: StopRequest, ca: Path | None) -> Iterator[R
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     file, login = folder / "config.json", None
     if file.is_file():
-        login = docker_config.login(file.read_text(), repository, field=str(file))
+        # A helper is not run; without a login, a public image can be read.
+        login = docker_config.login(file.read_text(), repository, field=str(file), helpers=True)
     context = ssl.create_default_context()
     if ca is not None:
         try:

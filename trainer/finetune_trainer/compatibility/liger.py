@@ -65,4 +65,7 @@ def apply(recipe: Training, model: Any) -> None:
 
 
 def _field(recipe: Training) -> str:
-    return LOSS if recipe.advanced.liger_fused_linear_cross_entropy else LAYERS
+    """Return the fields that are true."""
+    advanced = recipe.advanced
+    written = {LOSS: advanced.liger_fused_linear_cross_entropy, LAYERS: advanced.liger_layers}
+    return " and ".join(field for field, value in written.items() if value)

@@ -23,11 +23,12 @@ class Login:
     registry_token: str = ""
 
 
-def login(text: str, repository: str, *, field: str) -> Login | None:
+def login(text: str, repository: str, *, field: str, helpers: bool = False) -> Login | None:
     """Return the login for a repository (``HOST/PATH``); None if there is none.
 
     The entry with the longest matching path applies, as in a kubelet. field: the spec field that
-    names the Secret, for the error. Raise AccessDenied, without the text, if it cannot be used.
+    names the Secret, for the error; helpers: whether a file that names only a credential helper is
+    one without a login. Raise AccessDenied, without the text, if it cannot be used.
     """
     try:
         document = untrusted_json.parse(text)
@@ -40,7 +41,7 @@ def login(text: str, repository: str, *, field: str) -> Login | None:
         if name in found:
             return _of_entry(found[name], name, field)
         name = name.rpartition("/")[0]
-    if document.get("credsStore") or document.get("credHelpers"):
+    if not helpers and (document.get("credsStore") or document.get("credHelpers")):
         raise _unusable(
             f"has no credentials for {repository}, only the name of a credential helper, which "
             "the publish pod does not have",
@@ -71,7 +72,11 @@ def _of_entry(entry: Any, name: str, field: str) -> Login | None:
             registry_token=entry.get("registrytoken") or "",
         )
         texts = vars(found).values()
-        if not all(isinstance(each, str) and each.isprintable() for each in texts):
+        # Passwords are encoded before they are sent: Google's is a file with line breaks.
+        as_sent = (found.user, found.registry_token)
+        if not all(isinstance(text, str) and text == text.strip() for text in texts):
+            raise ValueError
+        if not all(text.isprintable() for text in as_sent):
             raise ValueError
     except (AttributeError, TypeError, ValueError, binascii.Error):
         raise _unusable(f"has an invalid entry for {name}", field) from None

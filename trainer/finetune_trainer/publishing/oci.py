@@ -185,8 +185,7 @@ class _Push:
             found = self._digest_of(tag)
             if found == built.digest:
                 continue
-            own = self._target.movable.get(tag)
-            if found is None or found == own or self._target.overwrite:
+            if found is None or found in self._target.own or self._target.overwrite:
                 self._put(tag, built)
             else:
                 conflicts.append(f"{tag} ({found})")

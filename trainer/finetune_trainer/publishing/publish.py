@@ -159,6 +159,13 @@ class _Publishing:
     ) -> None:
         outcome.size, outcome.manifest = found.size, found.digest
         log(f"publishing {target.what} ({found.size:,} bytes) to target {target.name}")
+        publish = oci.publish if target.oci is not None else s3.publish
+        failure: Exception | None = None
         with translate_volume_errors(self._layout.work, "publishing"):
-            publish = oci.publish if target.oci is not None else s3.publish
-            publish(target, found, outcome, transfer, self._environment)
+            try:
+                publish(target, found, outcome, transfer, self._environment)
+            except (TargetError, TrainerError) as error:
+                # It may quote a server whose own disk is full or broken.
+                failure = error
+        if failure is not None:
+            raise failure

@@ -35,11 +35,12 @@ class Surroundings:
 
 
 def followed(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, now: datetime
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, due: Due, now: datetime
 ) -> Decision:
     """Return the decision about the attempts at publishing that are under way, of any build.
 
-    Its position is that of the target's own attempt, None if that has none or has ended.
+    Its position is that of the target's own attempt, None if that has none or has ended. An attempt
+    is stopped once a target that it was given must not get the model any more.
     """
     decision, own = Decision(ledger=ledger), None
     for revision, attempt in publications.under_way(ledger):
@@ -48,7 +49,11 @@ def followed(
         of = target if is_own else resolve_retained(decision.ledger, target, revision, build)
         if of is None:
             continue
-        step = _followed(snapshot, of, decision.ledger, attempt, now, is_own=is_own)
+        named = snapshot.named_for(revision, attempt)
+        if is_own and named is not None and not named.ended and due.withholds(attempt.targets):
+            decision = decision.then(stop(decision.ledger, named))
+            continue
+        step = _followed(snapshot, of, decision.ledger, attempt, now)
         decision = decision.then(step)
         own = step.position if is_own else own
     return Decision(
@@ -97,16 +102,15 @@ def _followed(
     ledger: Ledger,
     attempt: Attempt,
     now: datetime,
-    *,
-    is_own: bool,
 ) -> Decision:
     """Return the decision about an attempt that is under way. target: of its revision and build."""
     named = snapshot.named_for(target.revision, attempt)
     if named is not None and not named.ended and not _keeps_volume(snapshot, target, ledger):
         return stop(ledger, named, reason=Reason.VOLUME_LOST)
     unknown = attempt.job is None and (named is None or named.uid not in snapshot.created)
-    if unknown and not is_own:
-        # Nothing proves that its Job has the content that the operator would give it now.
+    if unknown:
+        # Nothing proves that its Job has the content that the operator would give it now, such as
+        # the statement about a verification that has changed since. Publishing again is cheap.
         if named is not None:
             return stop(ledger, named)
         stopped = attempt.model_copy(update={"outcome": "Stopped"})

@@ -4,7 +4,7 @@ A target is due once its ``when`` is fulfilled and the evaluation gate allows th
 served. ``Verified`` is the outcome of the verification of this very build.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from finetune_api.v1alpha1.publish import PublishTarget, When
@@ -28,6 +28,10 @@ class Due:
 
     withheld: str | None = None
     """Why a target does not get the model before an edit, if that is so."""
+
+    def withholds(self, names: Collection[str] | None) -> bool:
+        """Report whether one of these targets does not get the model before an edit."""
+        return self.withheld is not None and not {*(names or ())} <= {*self.now}
 
 
 def targets(

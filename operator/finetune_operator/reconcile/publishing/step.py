@@ -12,6 +12,7 @@ from finetune_api.v1alpha1.status import PublishedStatus
 from finetune_operator import delays
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import beside
+from finetune_operator.objects.status_view import StatusView
 from finetune_operator.reconcile.conditions import Position, PublishingState
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.publishing import decision as decisions
@@ -34,6 +35,10 @@ class Publishing:
 
     requeue_after: float | None = None
 
+    def digests(self, previous: StatusView, ledger: Ledger) -> list[str]:
+        """Return ``status.publishedDigests``. ledger: the one that the status will contain."""
+        return list(publications.digests(previous.published_digests, ledger))
+
     def to_status(self, target: TargetRevision, ledger: Ledger) -> list[dict[str, Any]]:
         """Return ``status.publish``. ledger: the one that the status will contain."""
         return [
@@ -55,7 +60,9 @@ def decide(
     stages: the position of the stages, None once all have completed; refused: that of a job whose
     spec exceeds the limits of the policy.
     """
-    followed = decisions.followed(snapshot, target, delivery.decision.ledger, now)
+    before = delivery.decision.ledger
+    due = due_of.targets(snapshot, target, before, delivery.serving)
+    followed = decisions.followed(snapshot, target, before, due, now)
     if not publications.targets(target):
         return Publishing(decision=followed)
     due = due_of.targets(snapshot, target, followed.ledger, delivery.serving)

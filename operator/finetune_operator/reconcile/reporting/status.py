@@ -66,6 +66,7 @@ def render(
         "preparation": preparation,
         "training": training,
         "volumeOwners": storage.volume_owners(snapshot, ledger),
+        "publishedDigests": publishing.digests(previous, ledger),
         "ledgerVersion": ledger.version,
         "revisions": ledger.to_status(),
     }

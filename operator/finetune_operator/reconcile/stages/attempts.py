@@ -78,7 +78,7 @@ def creation(
         record=ledger.revision(target.revision),
         memory=attempt.memory,
         step_seconds=None if measured is None else float(measured),
-        published=publications.tags(ledger),
+        published=publications.digests(snapshot.previous.published_digests, ledger),
     )
     return Create(object=body)
 

@@ -59,7 +59,7 @@ REQUESTS: st.SearchStrategy[StageRequest] = st.one_of(
                 version=TEXT,
                 tags=st.tuples(TEXT),
                 overwrite=st.booleans(),
-                movable=st.dictionaries(TEXT, st.none() | TEXT),
+                own=st.lists(TEXT).map(tuple),
                 annotations=st.dictionaries(TEXT, TEXT),
                 oci=st.none() | st.builds(OCITarget, repository=TEXT, ca=st.none() | TEXT),
                 s3=st.none() | st.builds(S3Target, uri=TEXT, endpoint=st.none() | TEXT),

@@ -99,7 +99,7 @@ def test_request_names_content_and_places() -> None:
         assert each.version == f"demo-{revision}-adapter"
         assert each.annotations["finetune.dev/job"] == "ns/demo"
     first, second = request.targets
-    assert (first.tags, first.movable) == (("latest",), {"latest": None})
+    assert (first.tags, first.own) == (("latest",), ())
     assert second.s3 is not None
     assert (second.s3.uri, second.s3.region) == ("s3://models/a", "eu-central-1")
 

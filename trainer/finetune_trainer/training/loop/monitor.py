@@ -232,5 +232,6 @@ class Monitor:
         )
         return (
             f"{what} at step {step}{last}: lower training.learningRate "
-            f"(currently {self._learning_rate:g}) or raise training.advanced.warmupRatio"
+            f"(currently {self._learning_rate:g}) or raise training.advanced.warmupRatio or "
+            "warmupSteps"
         )

@@ -77,7 +77,9 @@ def test_adapter_is_published_after_the_training() -> None:
     )
     assert condition(cluster, "Finished")["status"] == "False"
     controllers.publish(cluster)
-    digest = f"sha256:{controllers.digest_of(controllers.digest_of('adapterManifest'))}"
+    name = f"demo-{cluster.status['revision']}-adapter"
+    content = controllers.digest_of("adapterManifest")
+    digest = f"sha256:{controllers.digest_of(name + content)}"
     (published,) = cluster.status["publish"]
     assert published.pop("time") == condition(cluster)["lastTransitionTime"]
     assert published == {"name": "a", "reference": f"{REGISTRY}/a@{digest}", "digest": digest}
@@ -110,7 +112,7 @@ def test_merged_model_has_the_content_and_the_build_of_the_ledger() -> None:
     revision = cluster.status["revision"]
     assert asked.content == controllers.digest_of("mergedManifest")
     assert asked.version == f"demo-{revision}-{request.build}-merged"
-    assert asked.movable == {"latest": None}
+    assert asked.own == ()
     assert request.build == cluster.status["build"]
 
 
@@ -278,7 +280,7 @@ def test_tag_moves_from_what_the_job_has_last_published() -> None:
         controllers.run(cluster, stage)
     cluster.settle()
     (asked,) = request_of(jobs(cluster)[-1]).targets
-    assert asked.movable == {"latest": digest}
+    assert asked.own == (digest,)
 
 
 def test_target_that_becomes_due_later_is_published_by_another_job() -> None:

@@ -1,0 +1,87 @@
+"""Tags move with the target revision, and from every content that the job has published."""
+
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, Thing
+from tests.fakes.controllers import request_of
+from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
+    condition,
+    jobs,
+    served,
+    target,
+    trained,
+)
+
+
+def retrain(cluster: Cluster, seed: int) -> None:
+    cluster.edit(training={"seed": seed})
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+
+
+def published(cluster: Cluster) -> Thing:
+    found: Thing = cluster.status["publish"][0]
+    return found
+
+
+def test_a_revert_moves_the_tag_back() -> None:
+    cluster = trained(target(tags=["latest"]))
+    controllers.publish(cluster)
+    first = published(cluster)["digest"]
+    retrain(cluster, 1)
+    controllers.publish(cluster)
+    second = published(cluster)["digest"]
+    assert first != second
+    cluster.edit(training={"seed": None})
+    cluster.settle()
+    assert condition(cluster)["status"] == "Unknown", "the tag refers to the second model"
+    assert request_of(jobs(cluster)[-1]).targets[0].own == (first, second)
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert published(cluster)["digest"] == first
+    cluster.settle()
+    controllers.sync(cluster)
+    assert condition(cluster)["status"] == "True", "and publishing ends"
+
+
+def test_tags_move_from_the_content_of_a_revision_that_was_pruned() -> None:
+    cluster = trained(target(tags=["latest"]), revisionHistoryLimit=0)
+    controllers.publish(cluster)
+    first = published(cluster)["digest"]
+    for seed in (1, 2):
+        retrain(cluster, seed)
+        controllers.publish(cluster, "a")
+    assert len(cluster.status["revisions"]) == 1
+    assert cluster.status["publishedDigests"] == [first]
+    cluster.edit(publish=[target(tags=["latest", "more"])])
+    cluster.settle()
+    assert request_of(jobs(cluster)[-1]).targets[0].own == (first,)
+
+
+def test_content_that_was_published_without_all_tags_is_remembered() -> None:
+    cluster = trained(target(tags=["latest", "taken"]))
+    cluster.settle()
+    controllers.sync(cluster)
+    pod = controllers.pod_of_stage(cluster, "publish")
+    controllers.start(cluster, pod)
+    cluster.settle()
+    artifacts = controllers.published(pod)
+    artifacts["targets"][0]["error"] = {"reason": "TargetConflict", "message": "taken is taken"}
+    text = controllers.message("publish", "failed", artifacts=artifacts, reason="PublishFailed")
+    controllers.finish(cluster, pod, 87, text)
+    controllers.sync(cluster)
+    cluster.settle()
+    assert published(cluster)["error"]["reason"] == "TargetConflict"
+    assert condition(cluster)["status"] == "False"
+    assert cluster.status["publishedDigests"] == [artifacts["targets"][0]["digest"]]
+
+
+def test_a_model_that_is_rejected_while_its_job_waits_is_not_published() -> None:
+    cluster = served(target())
+    cluster.settle()
+    controllers.sync(cluster)
+    assert len(jobs(cluster)) == 1
+    cluster.outcome = "Mismatch"
+    cluster.settle()
+    assert all("deletionTimestamp" in job["metadata"] for job in jobs(cluster))
+    assert condition(cluster)["reason"] == "PublishWithheld"
