@@ -66,13 +66,14 @@ def render(
         "preparation": preparation,
         "training": training,
         "volumeOwners": storage.volume_owners(snapshot, ledger),
-        "publishedDigests": publishing.digests(previous, ledger),
         "ledgerVersion": ledger.version,
         "revisions": ledger.to_status(),
     }
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
+    if digests := publishing.digests(previous, ledger):
+        status["publishedDigests"] = digests
     if publishing.state is not None:
         status["publish"] = publishing.to_status(target, ledger)
     if served is not None:
