@@ -80,7 +80,7 @@ def _cells(each: Compared) -> tuple[str, ...]:
         "all" if row.layers is None else str(row.layers),
         f"{row.micro_batch} x {row.length}, {packed}",
         f"`{each.kernel}`",
-        "yes" if row.recipe.advanced.gradient_checkpointing else "no",
+        "no" if row.recipe.advanced.gradient_checkpointing is False else "yes",
         f"{each.traced / GIB:.2f} GiB",
         f"{each.estimated / GIB:.2f} GiB",
         f"{each.error:+.1%}",

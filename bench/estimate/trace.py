@@ -210,7 +210,7 @@ def _model(case: Case) -> Any:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    if case.recipe.advanced.gradient_checkpointing:
+    if case.recipe.advanced.gradient_checkpointing is not False:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     sft_trainer._patch_chunked_ce_lm_head(base, chunk_size=sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE)

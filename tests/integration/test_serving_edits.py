@@ -48,7 +48,8 @@ def test_a_failed_verification_stops_the_build_and_an_edit_retries(
     wait_until("the candidate is stopped", lambda: replicas(place) == {old: 1, new: 0})
     ready, *_ = place.job()["status"]["conditions"]
     assert numbers in ready["message"]
-    assert f"Build {old} continues to serve" in ready["message"]
+    revision = place.job()["status"]["revision"]
+    assert f"Build {old} of revision {revision} continues to serve" in ready["message"]
     assert selected(place) == old
     edit(place, serving={"maxModelLen": 2048})
     run_stages(place, "Serving")

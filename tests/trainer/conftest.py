@@ -7,8 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from tests.support.trainer import tiny
+from tests.support.trainer import tiny, web
 from tests.support.trainer.hub import Hub, serving
+from tests.support.trainer.stores import ROWS
+from tests.support.trainer.web import Bucket, Certificate
 from tests.support.trainer.workshop import INTERPRETED, Server, Workshop, server
 
 MakeWorkshop = Callable[..., Workshop]
@@ -107,3 +109,18 @@ def unused_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return web.certificate(tmp_path_factory.mktemp("tls"))
+
+
+# One service for all modules: moto keeps its state in the process.
+@pytest.fixture(scope="session")
+def bucket(certificate: Certificate) -> Iterator[Bucket]:
+    with web.s3(certificate) as found:
+        found.put("rows/train.jsonl", ROWS)
+        found.put("rows/README.md", b"not rows")
+        found.put("rows/deep/test.jsonl", ROWS)
+        yield found

@@ -22,7 +22,7 @@ from finetune_verify.vllm_client import VllmClient
 
 TOKENS = 8
 """Scored tokens. Each costs two requests of one token."""
-DECODED = 32
+DECODED = 128
 """Tokens that the adapter generates meanwhile, at most; it starts again if that is too few."""
 HEAD_START = 0.02
 """Seconds between the request for an answer and the next request."""

@@ -8,18 +8,13 @@ import pytest
 from tests.fakes import object_store, registry
 from tests.fakes.object_store import Store
 from tests.fakes.registry import Registry
-from tests.support.trainer import publishing, web
+from tests.support.trainer import publishing
 from tests.support.trainer.publishing import Volume
 from tests.support.trainer.web import Certificate
 
 from finetune_trainer.publishing import retries, s3_read_back, transfer
 
 USER = ("robot", "correct horse battery")
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return web.certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="session")

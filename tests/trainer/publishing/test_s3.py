@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from tests.fakes.object_store import KEY, Store
-from tests.support.trainer import web
 from tests.support.trainer.publishing import BUILD, TEXT_OF_A_ROW, Published, Volume, run
-from tests.support.trainer.web import Certificate
+from tests.support.trainer.web import Bucket, Certificate
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import PublishFailed, Transient
@@ -312,30 +311,30 @@ def test_size_of_parts(size: int, part: int, monkeypatch: pytest.MonkeyPatch) ->
 def test_model_in_another_implementation_of_s3(
     volume: Volume,
     certificate: Certificate,
+    bucket: Bucket,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Moto, read by boto3."""
     monkeypatch.setattr(s3, "PART", 5 << 20)
     monkeypatch.setattr(s3, "part_size", lambda size: 5 << 20)
-    with web.s3(certificate) as bucket:
-        place = {
-            "uri": f"s3://{bucket.name}/team",
-            "endpoint": bucket.url,
-            "region": "eu-central-1",
-            "ca": str(certificate.authority),
-        }
-        environment = {f"PUBLISH_MAIN_{name}": value for name, value in bucket.allowed.items()}
-        done = run(volume, volume.target("merged", s3=place), environment=environment)
-        assert done.error is None, done.failure
-        found = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix="team/")["Contents"]
-        assert len(found) > 10
-        (key,) = (each["Key"] for each in found if each["Key"].endswith("/manifest.json"))
-        text = bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
-        assert f"sha256:{hashlib.sha256(text).hexdigest()}" == done.only.digest
-        for entry in json.loads(text)["files"]:
-            name = f"{key.rpartition('/')[0]}/{entry['name']}"
-            data = bucket.client.get_object(Bucket=bucket.name, Key=name)["Body"].read()
-            assert hashlib.sha256(data).hexdigest() == entry["sha256"]
-        forbidden = {f"PUBLISH_MAIN_{name}": value for name, value in bucket.forbidden.items()}
-        refused = run(volume, volume.target("adapter", s3=place), environment=forbidden)
-        assert refused.failure[0] == "AccessDenied"
+    place = {
+        "uri": f"s3://{bucket.name}/team",
+        "endpoint": bucket.url,
+        "region": "eu-central-1",
+        "ca": str(certificate.authority),
+    }
+    environment = {f"PUBLISH_MAIN_{name}": value for name, value in bucket.allowed.items()}
+    done = run(volume, volume.target("merged", s3=place), environment=environment)
+    assert done.error is None, done.failure
+    found = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix="team/")["Contents"]
+    assert len(found) > 10
+    (key,) = (each["Key"] for each in found if each["Key"].endswith("/manifest.json"))
+    text = bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
+    assert f"sha256:{hashlib.sha256(text).hexdigest()}" == done.only.digest
+    for entry in json.loads(text)["files"]:
+        name = f"{key.rpartition('/')[0]}/{entry['name']}"
+        data = bucket.client.get_object(Bucket=bucket.name, Key=name)["Body"].read()
+        assert hashlib.sha256(data).hexdigest() == entry["sha256"]
+    forbidden = {f"PUBLISH_MAIN_{name}": value for name, value in bucket.forbidden.items()}
+    refused = run(volume, volume.target("adapter", s3=place), environment=forbidden)
+    assert refused.failure[0] == "AccessDenied"

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of sources: local web, S3 and hub servers."""
+"""Fixtures of the tests of sources: local web and hub servers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 from tests.support.trainer import web
 from tests.support.trainer.hub import Hub
-from tests.support.trainer.stores import ROWS
-from tests.support.trainer.web import Bucket, Certificate, Web
+from tests.support.trainer.web import Certificate, Web
 
 from finetune_trainer.sources import transfer
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return web.certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +24,6 @@ def site(_server: Web) -> Web:
     for name, value in vars(fresh).items():
         setattr(_server, name, value)
     return _server
-
-
-# One service for all modules: moto keeps its state in the process.
-@pytest.fixture(scope="session")
-def bucket(certificate: Certificate) -> Iterator[Bucket]:
-    with web.s3(certificate) as found:
-        found.put("rows/train.jsonl", ROWS)
-        found.put("rows/README.md", b"not rows")
-        found.put("rows/deep/test.jsonl", ROWS)
-        yield found
 
 
 @pytest.fixture(scope="module")
