@@ -49,7 +49,7 @@ def targets(target: TargetRevision, record: Revision) -> tuple[PublishTarget, ..
 def requests(
     job: Object, target: TargetRevision, record: Revision, published: Sequence[str], config: str
 ) -> tuple[PublishTargetRequest, ...]:
-    """Return what the trainer is told about each target. config: folder of the certificates."""
+    """Return the request for each target. config: folder of the certificates."""
     name, ledger = job["metadata"]["name"], Ledger({target.revision: record})
     return tuple(
         PublishTargetRequest(
