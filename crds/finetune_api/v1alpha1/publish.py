@@ -21,7 +21,7 @@ from finetune_api.rules import (
     unique_by,
 )
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretRef
-from finetune_api.v1alpha1.sources import S3_SOURCE
+from finetune_api.v1alpha1.sources import S3_SOURCE, s3_region
 
 When = Literal["Trained", "Merged", "Verified"]
 
@@ -98,18 +98,7 @@ class S3Target(ApiModel):
             ),
         ),
     )
-    region: str | None = field(
-        "Region of the S3 bucket.",
-        None,
-        edit=Edit.PUBLISH,
-        builtin="us-east-1",
-        max_length=63,
-        rules=(
-            matches(
-                r"^[a-z0-9][a-z0-9-]*$", "write s3.region as a single name, such as eu-central-1"
-            ),
-        ),
-    )
+    region: str | None = s3_region(edit=Edit.PUBLISH)
     secret_ref: SecretRef | None = field(
         "Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally, "
         "AWS_SESSION_TOKEN. Only the publish pod receives the values of these keys.",

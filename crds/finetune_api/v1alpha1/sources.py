@@ -37,6 +37,23 @@ SCHEMES_OF_ROWS_FIELD = {"config": ("hf",)}
 """The same for fields that only datasets have."""
 
 
+def s3_region(*, edit: Edit) -> str | None:
+    """Return the field with the region of a bucket."""
+    region: str | None = field(
+        "Region of the S3 bucket.",
+        None,
+        edit=edit,
+        builtin="us-east-1",
+        max_length=63,
+        rules=(
+            matches(
+                r"^[a-z0-9][a-z0-9-]*$", "write s3.region as a single name, such as eu-central-1"
+            ),
+        ),
+    )
+    return region
+
+
 class S3(ApiModel):
     """Access to an s3:// source."""
 
@@ -54,18 +71,7 @@ class S3(ApiModel):
             ),
         ),
     )
-    region: str | None = field(
-        "Region of the S3 bucket.",
-        None,
-        edit=Edit.RETRY,
-        builtin="us-east-1",
-        max_length=63,
-        rules=(
-            matches(
-                r"^[a-z0-9][a-z0-9-]*$", "write s3.region as a single name, such as eu-central-1"
-            ),
-        ),
-    )
+    region: str | None = s3_region(edit=Edit.RETRY)
     secret_ref: SecretRef | None = field(
         "Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally, "
         "AWS_SESSION_TOKEN. Only the prepare pod receives the values of these keys.",

@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Generic
+from typing import Generic
 
 from finetune_operator import delays
-from finetune_operator.controller.apply import PlanExecutor, is_unfenced
+from finetune_operator.controller.apply import AppliedVersions, PlanExecutor, is_unfenced
 from finetune_operator.controller.kind import Planner, Reader, S, Telemetry
 from finetune_operator.controller.memory import Memory
 from finetune_operator.controller.responses import Responses
@@ -191,7 +191,7 @@ class Reconciler(Generic[S]):
         snapshot: S,
         plan: Plan,
         now: datetime,
-        applied: dict[tuple[str, str], Any],
+        applied: AppliedVersions,
         responses: Responses,
     ) -> int:
         """Execute a plan; return the number of its writes. Raises OperatorError."""
