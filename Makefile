@@ -44,6 +44,7 @@ fmt: ## Format the code and apply the fixes of the linter
 generate: venv ## Write the generated files: CRD, chart README, reference pages
 	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
 	@PYTHONPATH=dev .venv/bin/python -m chartdocs
+	@.venv/bin/python dev/dashboards
 
 lock: ## Write the hashes of the packages in constraints/, after a change of a version
 	@$(PYTHON) dev/checks lock
