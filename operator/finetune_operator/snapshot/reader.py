@@ -43,7 +43,7 @@ class RecentEvents:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """See the module. Every method raises OperatorError."""
+    """The reader of FineTuneJobs (``controller.kind``). Methods that await raise OperatorError."""
 
     live: LiveReader
     metrics: PodMetrics

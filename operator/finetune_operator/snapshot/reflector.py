@@ -43,7 +43,7 @@ logger = logging.getLogger("finetune_operator.reflector")
 
 @dataclass(kw_only=True)
 class Reflector:
-    """See the module. ``turns`` is shared by all reflectors, see ``PAGES_AT_ONCE``."""
+    """One kind in one namespace. All reflectors share ``turns``, see ``PAGES_AT_ONCE``."""
 
     kube: Kube
     store: ObjectStore

@@ -43,7 +43,11 @@ class _Entry:
 
 
 class ObjectStore:
-    """See the module. Tests replace ``clock``."""
+    """Entries by kind and name, and the names of the children of each owner.
+
+    The class is not thread-safe: watches and workers run in one event loop. Tests replace
+    ``clock``.
+    """
 
     def __init__(
         self, watches: Watches = JOBS, *, clock: Callable[[], float] = time.monotonic
