@@ -13,7 +13,8 @@ from tests.support.helm import CHART, Values, render, template
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_operator import health
-from finetune_operator.config import Egress, GpuConfig, MetricsConfig, parsed
+from finetune_operator.config import GpuConfig, MetricsConfig, parsed
+from finetune_operator.connections import Egress
 from finetune_operator.metrics_server import server
 
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
