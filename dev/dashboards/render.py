@@ -8,6 +8,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from dashboards.panels import Dashboard, Panel, Query, Variable
 
@@ -85,7 +86,7 @@ def _target(panel: Panel, query: Query, name: str) -> prometheus.Dataquery:
     if query.legend:
         target = target.legend_format(query.legend)
     if panel.kind == "table":
-        target = target.format("table")
+        target = target.format(PromQueryFormat.TABLE)
     return target.instant() if query.instant else target.range()
 
 
