@@ -166,9 +166,20 @@ def _of_resources(stage: str, limit: str | None) -> NameRule:
 
 def _of_targets() -> tuple[NameRule, ...]:
     """Return the rules of ``publish``. Messages name the whole list."""
-    references: tuple[tuple[str, str, Access, bool], ...] = (
-        ("secretRef", "secrets", "secrets", True),
-        ("caConfigMapRef", "configMaps", "configmaps", False),
+    certificates: tuple[str, str, Access, bool] = (
+        "caConfigMapRef",
+        "configMaps",
+        "configmaps",
+        False,
+    )
+    references: tuple[tuple[str, tuple[str, str, Access, bool]], ...] = (
+        *(
+            (kind, reference)
+            for kind in ("oci", "s3")
+            for reference in (("secretRef", "secrets", "secrets", True), certificates)
+        ),
+        ("huggingFace", ("tokenSecretRef", "secrets", "secrets", True)),
+        ("huggingFace", certificates),
     )
     return (
         NameRule(
@@ -185,8 +196,7 @@ def _of_targets() -> tuple[NameRule, ...]:
                 selected=selections.text((*PUBLISH, kind, reference, "name")),
                 sent=sent,
             )
-            for kind in ("oci", "s3")
-            for reference, limit, access, sent in references
+            for kind, (reference, limit, access, sent) in references
         ),
     )
 

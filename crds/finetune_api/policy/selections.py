@@ -65,6 +65,7 @@ def destinations(field: str) -> Selection:
     return Selection(
         cel=lambda root: (
             f"{at(root, (field,))}.orValue([]).map(t, has(t.oci) ? 'oci://' + t.oci.repository : "
+            "has(t.huggingFace) ? 'hf://' + t.huggingFace.repo : "
             "!has(t.s3) ? '' : has(t.s3.endpoint) ? t.s3.endpoint + '/' + t.s3.uri.substring(5) : "
             "t.s3.uri)"
         ),
@@ -160,8 +161,11 @@ def _host(url: str) -> str:
 def _destination(target: Values) -> str:
     repository, uri = value_at(target, ("oci", "repository")), value_at(target, ("s3", "uri"))
     endpoint = value_at(target, ("s3", "endpoint"))
+    on_hub = value_at(target, ("huggingFace", "repo"))
     if repository is not None:
         return f"oci://{repository}"
+    if on_hub is not None:
+        return f"hf://{on_hub}"
     if endpoint is not None:
         return f"{endpoint}/{str(uri).removeprefix('s3://')}"
     return str(uri or "")

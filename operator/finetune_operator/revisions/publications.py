@@ -82,7 +82,7 @@ def _has_tags(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bo
         record.destination == known.destination
         and record.digest not in (None, known.digest)
         and record.time > known.time
-        and {*(record.tags or ())} & {*(each.tags or ())}
+        and {*(record.tags or ())} & {*each.moving_names}
         for name, revision in ledger.revisions.items()
         for record in revision.published or ()
         if name != target.revision
@@ -93,7 +93,7 @@ def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Public
     """Report whether some attempt has published the content under all names of a target."""
     if known is None or known.digest is None:
         return False
-    return {*(each.tags or ())} <= {*(known.tags or ())}
+    return {*each.moving_names} <= {*(known.tags or ())}
 
 
 def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
@@ -164,11 +164,13 @@ def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) 
 
 
 def reference(each: PublishTarget, known: Publication) -> str | None:
-    """Return the address of published content: of an image by digest, or of a folder in S3."""
+    """Return the address of published content: an image or commit by digest, a folder in S3."""
     if known.digest is None:
         return None
     if each.oci is not None:
         return f"{each.oci.repository}@{known.digest}"
+    if each.hugging_face is not None:
+        return f"{each.destination}@{known.digest.removeprefix('sha1:')}"
     assert each.s3 is not None
     return f"{each.s3.uri}/{known.digest.replace(':', '-')}/"
 
@@ -216,11 +218,12 @@ def _content(
     # Other tags do not change the digest, which the statement is about.
     same = known is not None and known.digest == reported.digest
     attestation = known.attestation if known is not None and same else None
-    signs = target.config.signing_key is not None
+    # Another commit with the statement would move the branch from the one that it is about.
+    signs = target.config.signing_key is not None and each.hugging_face is None
     return {
         "digest": reported.digest,
         "manifest": reported.manifest,
-        "tags": each.tags,
+        "tags": [*each.moving_names] or None,
         "bytes": reported.bytes,
         "attestation": attestation,
         "attestation_due": True if signs and attestation is None else None,

@@ -83,7 +83,7 @@ def volume(folder: Path, *, shard: int = 300_000) -> Volume:
         layout.base,
         published.BASE,
         job.digest,
-        facts,
+        facts | {"license": "apache-2.0"},
         {**side, **tokenizer, "model.safetensors": weights(1000)},
     )
     adapter = _publish(
@@ -91,7 +91,7 @@ def volume(folder: Path, *, shard: int = 300_000) -> Volume:
         layout.adapter,
         published.ADAPTER,
         job.digest,
-        facts,
+        facts | {"evalLoss": 1.25},
         {
             **card,
             "adapter_config.json": b'{"r": 8}',

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fakes import object_store, registry
+from tests.fakes import model_hub, object_store, registry
+from tests.fakes.model_hub import ModelHub
 from tests.fakes.object_store import Store
 from tests.fakes.registry import Registry
 from tests.support.trainer import publishing
@@ -54,6 +55,32 @@ def store(_store: Store) -> Store:
     """An empty store without faults."""
     _store.reset()
     return _store
+
+
+@pytest.fixture(scope="session")
+def _hub(certificate: Certificate) -> Iterator[ModelHub]:
+    with model_hub.serving(certificate.context()) as found:
+        yield found
+
+
+@pytest.fixture
+def hub(_hub: ModelHub) -> ModelHub:
+    """An empty hub without faults."""
+    _hub.reset()
+    return _hub
+
+
+@pytest.fixture(scope="session")
+def _second_hub(certificate: Certificate) -> Iterator[ModelHub]:
+    with model_hub.serving(certificate.context()) as found:
+        yield found
+
+
+@pytest.fixture
+def other_hub(_second_hub: ModelHub) -> ModelHub:
+    """Another server than the hub."""
+    _second_hub.reset()
+    return _second_hub
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ is complete if it holds exactly the content that the ledger names, under all its
 
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import PublishArtifacts, Result
@@ -159,7 +159,7 @@ class _Publishing:
     ) -> None:
         outcome.size, outcome.manifest = found.size, found.digest
         log(f"publishing {target.what} ({found.size:,} bytes) to target {target.name}")
-        publish = oci.publish if target.oci is not None else s3.publish
+        publish = _publisher(target)
         failure: Exception | None = None
         with translate_volume_errors(self._layout.work, "publishing"):
             try:
@@ -169,3 +169,15 @@ class _Publishing:
                 failure = error
         if failure is not None:
             raise failure
+
+
+def _publisher(target: PublishTargetRequest) -> Callable[..., None]:
+    """Return the function that publishes to the place of a target."""
+    if target.oci is not None:
+        return oci.publish
+    if target.hugging_face is None:
+        return s3.publish
+    # The client of a hub takes half a second to import.
+    from finetune_trainer.publishing import hub
+
+    return hub.publish
