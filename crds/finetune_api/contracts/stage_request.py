@@ -173,8 +173,25 @@ class HuggingFaceTarget(CamelModel):
     """Path of a file with additional CA certificates in PEM format."""
 
 
+class MLflowTarget(CamelModel):
+    """An MLflow tracking server, which gets the results of a training as one run."""
+
+    uri: str
+    experiment: str
+    run: str
+    """Value of the tag by which the run is found again."""
+    started: int
+    """Start of the training, in milliseconds since 1970."""
+    registered_model: str | None = None
+    source: str | None = None
+    """URI of the published model of which a version is registered; None registers none."""
+    tags: Mapping[str, str] = Field(default_factory=dict)
+    ca: str | None = None
+    """Path of a file with additional CA certificates in PEM format."""
+
+
 class PublishTargetRequest(CamelModel):
-    """One target of the publish stage. One of ``oci``, ``s3`` and ``hugging_face`` is set.
+    """One target of the publish stage, in the one place that is set.
 
     Its credentials are in environment variables with a prefix of their own
     (``credentials.of_target``).
@@ -207,6 +224,8 @@ class PublishTargetRequest(CamelModel):
     oci: OCITarget | None = None
     s3: S3Target | None = None
     hugging_face: HuggingFaceTarget | None = None
+    mlflow: MLflowTarget | None = None
+    """It gets the results of the training of the adapter, and no files."""
 
 
 class PublishStageRequest(_LaterRequest):

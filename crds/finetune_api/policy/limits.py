@@ -75,7 +75,8 @@ class Limits(CamelModel):
 
     publish_destinations: Names = Names(allow=())
     """Of ``publish``: ``oci://`` and the repository, ``hf://`` and the repository, ``s3://`` and
-    bucket and prefix, or the URL of an S3 endpoint, bucket and prefix. None by default: with
+    bucket and prefix, or the URL of an S3 endpoint, bucket and prefix; of ``tracking``:
+    ``mlflow+`` and the URL of the server. None by default: with
     credentials of the chart, a tenant may train on models and data that must not leave the
     cluster."""
 

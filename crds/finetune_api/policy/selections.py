@@ -34,6 +34,13 @@ def text(path: Path) -> Selection:
     return _of_text(path, lambda v: "true", lambda v: v, lambda value: [value])
 
 
+def prefixed(path: Path, prefix: str) -> Selection:
+    """Select a text field, with a prefix."""
+    return _of_text(
+        path, lambda v: "true", lambda v: f"'{prefix}' + {v}", lambda value: [prefix + value]
+    )
+
+
 def object_in(path: Path, prefix: str) -> Selection:
     """Select the object that a source such as ``pvc://claim/path`` names, with this prefix."""
     return _of_text(

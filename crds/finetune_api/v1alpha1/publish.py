@@ -336,6 +336,11 @@ def rules_of_spec(*, merges_nothing: Statement, serves_nothing: Statement) -> tu
     )
 
 
+def has_name(name: str) -> Statement:
+    """Return the condition that a target has a name."""
+    return _any_target(f"t.name == '{name}'", lambda target: target.name == name)
+
+
 def _any_target(cel: str, holds: Callable[[PublishTarget], bool]) -> Statement:
     """Return the condition that an entry of ``publish`` fulfills another one. cel: for ``t``."""
     return Statement(

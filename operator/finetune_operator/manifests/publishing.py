@@ -16,8 +16,9 @@ from finetune_api.safety import credentials
 from finetune_api.v1alpha1.ledger import Attempt, Revision
 from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.references import SecretKeyRef
+from finetune_api.v1alpha1.tracking import TrackingServer
 from finetune_operator.config import Settings
-from finetune_operator.manifests import attestations, egress, serving, sources
+from finetune_operator.manifests import attestations, egress, serving, sources, tracking
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage, publishes
 from finetune_operator.revisions import publications
@@ -70,6 +71,7 @@ def requests(
             annotations=_annotations(job, target, each.what),
             **attestations.of_target(job, target, record, each),
             **_place(each, target.config, config),
+            **tracking.of_target(job, target, record, each, _ca(each, config)),
         )
         for each in targets(target, record)
     )
@@ -90,6 +92,12 @@ def environment(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
     for each in each_of:
         prefix = credentials.of_target(each.name)
         if each.secret is None:
+            continue
+        if isinstance(each, TrackingServer):
+            variables += [
+                sources.secret(prefix + key, each.secret.name, key, optional=True)
+                for key in credentials.MLFLOW_KEYS
+            ]
             continue
         if isinstance(each.secret, SecretKeyRef):
             variable = prefix + credentials.HUB_TOKEN
@@ -145,6 +153,8 @@ def _url(each: PublishTarget, config: Settings) -> str:
     """Return the URL of the server of a target; that of Amazon S3 depends on the region."""
     if each.oci is not None:
         return f"https://{each.oci.repository}"
+    if isinstance(each, TrackingServer):
+        return each.mlflow.uri
     if each.hugging_face is not None:
         return config.hub.endpoint or PUBLIC_HUB
     assert each.s3 is not None
@@ -154,7 +164,9 @@ def _url(each: PublishTarget, config: Settings) -> str:
 def _place(
     each: PublishTarget, settings: Settings, config: str
 ) -> dict[str, OCITarget | S3Target | HuggingFaceTarget]:
-    ca = None if each.certificates is None else f"{config}/{_certificates(each)}"
+    ca = _ca(each, config)
+    if isinstance(each, TrackingServer):
+        return {}
     if each.oci is not None:
         return {"oci": OCITarget(repository=each.oci.repository, ca=ca)}
     if each.hugging_face is not None:
@@ -170,6 +182,11 @@ def _place(
     assert each.s3 is not None
     s3 = each.s3
     return {"s3": S3Target(uri=s3.uri, endpoint=s3.endpoint, region=s3.region, ca=ca)}
+
+
+def _ca(each: PublishTarget, config: str) -> str | None:
+    """Return the path of the certificates of a target. config: their folder."""
+    return None if each.certificates is None else f"{config}/{_certificates(each)}"
 
 
 def _certificates(each: PublishTarget) -> str:

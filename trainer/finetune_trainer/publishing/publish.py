@@ -13,7 +13,7 @@ from finetune_api.contracts.result import PublishArtifacts, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.errors import PublishFailed, Stopped, TrainerError, Transient
-from finetune_trainer.publishing import attest_oci, attest_s3, content, oci, s3
+from finetune_trainer.publishing import attest_oci, attest_s3, content, oci, s3, tracking
 from finetune_trainer.publishing.content import Content
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetError
@@ -115,8 +115,8 @@ class _Publishing:
             done += sizes[target.name]
 
     def _content(self, target: PublishTargetRequest) -> Content | TrainerError | None:
-        """Return what is published; None if the target only gets the statement about it."""
-        if target.attestation is not None:
+        """Return what is published; None if the target gets no files of the volume."""
+        if target.attestation is not None or target.mlflow is not None:
             return None
         try:
             with translate_volume_errors(self._layout.work, "publishing"):
@@ -134,7 +134,12 @@ class _Publishing:
         try:
             if isinstance(found, TrainerError):
                 raise found
-            if found is None:
+            if target.mlflow is not None:
+                log(f"sending the results of the training to target {target.name}")
+                tracking.track(
+                    self._job, self._layout, target, outcome, transfer, self._environment
+                )
+            elif found is None:
                 log(f"adding the signed statement about {target.attested} to target {target.name}")
                 attest = attest_oci.attest if target.oci is not None else attest_s3.attest
                 attest(target, outcome, transfer, self._environment)
