@@ -41,6 +41,7 @@ LIMITS: Spec = {
             r"oci://registry\.example\.com/.*",
             "(s3|https)://(minio:9000/)?models/.*",
             "hf://acme/.*",
+            r"mlflow\+https://mlflow\.example\.com(/.*)?",
         ],
         "deny": [".*/evil"],
     },
@@ -145,8 +146,21 @@ PUBLISHED = st.lists(
     max_size=2,
     unique_by=lambda each: each["name"],
 )
+TRACKED = st.fixed_dictionaries(
+    {
+        "mlflow": st.fixed_dictionaries(
+            {
+                "uri": st.sampled_from(
+                    ("https://mlflow.example.com/a", "https://mlflow.example.com/evil", "http://a")
+                )
+            },
+            optional={"secretRef": REFERENCE, "caConfigMapRef": REFERENCE},
+        )
+    }
+)
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "publish": PUBLISHED,
+    "tracking": TRACKED,
     "priorityClassName": NAME,
     "workloadPriorityClassName": NAME,
     "placement": PLACEMENT,

@@ -186,6 +186,14 @@ def _published_in(kind: str, name: str, value: Any) -> Change:
     return Change(before=_published({kind: before}), after=_published({kind: after}))
 
 
+def _tracked(**fields: Any) -> Change:
+    """Return the change of fields of the tracking server."""
+    first: Spec = {"uri": "https://mlflow.example.com"}
+    return Change(
+        before={"tracking": {"mlflow": first}}, after={"tracking": {"mlflow": {**first, **fields}}}
+    )
+
+
 CHANGES: dict[str, Change] = {
     "publish.name": Change(before=_published(), after=_published(name="another")),
     "publish.what": Change(before=_published(), after=_published(what="merged")),
@@ -203,6 +211,23 @@ CHANGES: dict[str, Change] = {
         f"publish.{kind}.{reference}": _published_in(kind, reference, "another")
         for kind in ("oci", "s3")
         for reference in ("secretRef.name", "caConfigMapRef.name", "caConfigMapRef.key")
+    },
+    "tracking.mlflow.uri": _tracked(uri="https://other.example.com"),
+    "tracking.mlflow.experiment": _tracked(experiment="another"),
+    "tracking.mlflow.registeredModel": Change(
+        before=merged(_published(), _tracked().after),
+        after=merged(_published(), _tracked(registeredModel="another").after),
+    ),
+    **{
+        f"tracking.mlflow.{reference}.{name}": Change(
+            before=_tracked(**{reference: {"name": "first"}}).after,
+            after=_tracked(**{reference: {"name": "first", name: "another"}}).after,
+        )
+        for reference, name in (
+            ("secretRef", "name"),
+            ("caConfigMapRef", "name"),
+            ("caConfigMapRef", "key"),
+        )
     },
     "publish.huggingFace.repo": _published_in("huggingFace", "repo", "acme/b"),
     "publish.huggingFace.private": _published_in("huggingFace", "private", False),

@@ -10,11 +10,12 @@ from tests.fakes.controllers import request_of
 from finetune_api.contracts.stage_request import HuggingFaceTarget, PublishStageRequest
 from finetune_api.policy.limits import Limits, Names
 from finetune_api.v1alpha1.publish import PublishTarget
-from finetune_operator.config import Hub, Settings
+from finetune_operator.config import Egress, Hub, Settings
 from finetune_operator.manifests import egress, stage_requests
 from finetune_operator.objects import naming
 
 OPEN = CONFIG.model_copy(update={"policy": Limits(publish_destinations=Names(allow=(".*",)))})
+ML = Egress.model_validate({"namespaces": [{"name": "ml", "ports": [5000]}]})
 REGISTRY: Thing = {
     "name": "in-registry",
     "what": "adapter",
@@ -229,3 +230,54 @@ def test_retry_key_of_other_targets_has_no_new_field() -> None:
     for target, expected in ((REGISTRY, False), (HUB, True)):
         entry = stage_requests._entry(PublishTarget.model_validate(target))
         assert ("huggingFace" in entry) is expected
+
+
+TRACKING: Thing = {
+    "mlflow": {
+        "uri": "https://mlflow.ml.svc:5000",
+        "registeredModel": "support",
+        "secretRef": {"name": "tracking"},
+        "caConfigMapRef": {"name": "ca"},
+    }
+}
+
+
+def test_tracking_server_is_a_target_with_credentials_of_its_own() -> None:
+    alone = {"mlflow": {**TRACKING["mlflow"], "registeredModel": None}}
+    cluster, job = published(tracking=alone)
+    (target,) = request_of(job).targets
+    assert (target.name, target.what) == ("mlflow", "adapter")
+    assert target.content == controllers.digest_of("adapterManifest")
+    place = target.mlflow
+    assert place is not None
+    assert (place.uri, place.experiment) == ("https://mlflow.ml.svc:5000", "ns/demo")
+    assert place.run == f"{cluster.job['metadata']['uid']}/{cluster.status['revision']}"
+    assert place.started == 0, "the operator has not seen the training start"
+    assert place.tags["finetune.dev/job"] == "ns/demo"
+    assert (place.source, place.ca) == (None, "/etc/finetune/ca/publish-mlflow.crt")
+    token = env(job)["PUBLISH_MLFLOW_MLFLOW_TRACKING_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert token == {"name": "tracking", "key": "MLFLOW_TRACKING_TOKEN", "optional": True}
+    assert request_of(job).destinations.namespaces == ()
+    open_ = OPEN.model_copy(update={"egress": ML})
+    _, job = published(tracking=alone, config=open_)
+    (namespace,) = request_of(job).destinations.namespaces
+    assert namespace.name == "ml"
+
+
+def test_tracking_server_gets_links_to_the_published_models() -> None:
+    cluster, _ = published(REGISTRY, BUCKET, tracking=TRACKING)
+    controllers.publish(cluster)
+    cluster.settle()
+    job = [
+        each
+        for each in cluster.each("Job")
+        if each["metadata"]["labels"][naming.STAGE] == "publish"
+    ][-1]
+    (target,) = request_of(job).targets
+    by_name = {each["name"]: each for each in cluster.status["publish"]}
+    reference = by_name["in-registry"]["reference"]
+    assert target.mlflow.source == f"oci://{reference}"
+    assert target.mlflow.registered_model == "support"
+    assert target.mlflow.tags["finetune.dev/published.in-registry"] == reference
+    bucket = target.mlflow.tags["finetune.dev/published.in-bucket"]
+    assert bucket == by_name["in-bucket"]["reference"]
