@@ -244,7 +244,7 @@ class FineTuneJobSpec(ApiModel):
         excludes(
             is_set("tracking"),
             publishing.has_name(NAME),
-            f"the name {NAME} is that of spec.tracking: choose another name in publish",
+            f"the name {NAME} is that of spec.tracking: use another name in publish",
         ),
         requires(
             is_set("tracking.mlflow.registeredModel"),
