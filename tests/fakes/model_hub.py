@@ -100,6 +100,7 @@ class ModelHub:
     """Names of files that a commit stores with another content."""
     token: str = TOKEN
     chunk: int = CHUNK
+    retry_after: str = ""
     large_names: tuple[str, ...] = LARGE
 
     def receive(self, count: int) -> None:
@@ -185,6 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._route(path, query, body)
         except _Refusal as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
+            headers["Retry-After"] = self.hub.retry_after if refusal.status == 429 else ""
             text = {"error": refusal.message, **refusal.body}
             self._answer(refusal.status, text, {k: v for k, v in headers.items() if v})
 

@@ -340,6 +340,20 @@ def test_refusals_are_named(
     assert publish(volume, target).error is None
 
 
+def test_hub_that_asks_to_wait_for_long(
+    volume: Volume, hub: ModelHub, target: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends instead, and the operator starts it again."""
+    waits: list[float] = []
+    monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", waits.append)
+    hub.retry_after = "100000"
+    hub.answers = [("POST", "/batch", 429, "slow down")]
+    reason, message = publish(volume, target).failure
+    assert reason == "Transient"
+    assert "limits the number of requests" in message
+    assert not waits
+
+
 def test_full_hub_is_named(volume: Volume, hub: ModelHub, target: dict[str, Any]) -> None:
     hub.capacity = 1000
     assert "has no space left" in publish(volume, target).failure[1]

@@ -229,14 +229,14 @@ def test_no_default_completes_a_tracking_server_of_the_author() -> None:
 
 def test_default_tracking_fits_the_job() -> None:
     server = {"uri": "https://mlflow.example.com", "registeredModel": "support"}
-    chart = {"tracking": {"mlflow": server}}
+    chart = {**target(oci=REGISTRY), "tracking": {"mlflow": server}}
 
     def tracked(**spec: Any) -> str:
         found = resolved(spec, chart).spec.tracking
         return "nothing" if found is None else str(found.mlflow.registered_model)
 
-    assert tracked() == "None", "no model is published"
-    assert tracked(**target(oci=REGISTRY)) == "support"
+    assert tracked() == "support"
+    assert tracked(publish=[]) == "None", "no model is published"
     named = {"name": "mlflow", "what": "adapter", "oci": REGISTRY}
     assert tracked(publish=[named]) == "nothing"
 

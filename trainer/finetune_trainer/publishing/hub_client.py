@@ -13,6 +13,7 @@ from huggingface_hub.utils._http import default_client_factory
 
 from finetune_api.contracts.stage_request import HuggingFaceTarget
 from finetune_api.safety.redaction import one_line
+from finetune_trainer.errors import Transient
 from finetune_trainer.publishing.target_errors import TargetRejected
 from finetune_trainer.sources import egress, trust
 
@@ -42,7 +43,7 @@ def connected(place: HuggingFaceTarget, token: str | None, *, field: str) -> Ite
     set_client_factory(
         lambda: httpx.Client(
             verify=context,
-            event_hooks={"request": [check]},
+            event_hooks={"request": [check], "response": [_require_no_pause]},
             follow_redirects=True,
             timeout=TIMEOUT,
         )
@@ -52,6 +53,15 @@ def connected(place: HuggingFaceTarget, token: str | None, *, field: str) -> Ite
         yield HfApi(endpoint=endpoint, token=token or False)
     finally:
         set_client_factory(default_client_factory)
+
+
+def _require_no_pause(response: Any) -> None:
+    """Raise Transient if the hub asks to wait: the client would, as long as the hub likes."""
+    if response.status_code == 429 or "Retry-After" in response.headers:
+        raise Transient(
+            f"the hub limits the number of requests (HTTP {response.status_code}): the next "
+            "attempt sends only the files that it does not hold yet"
+        )
 
 
 def _origin(url: str) -> str:
