@@ -15,6 +15,7 @@ from finetune_api.layering import Path, builtin_values, has, value_at, with_valu
 from finetune_api.v1alpha1.rows import AUTO, COLUMNS_OF_FORMAT, CONVERSATIONS, Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, inapplicable_fields
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.tracking import NAME as MLFLOW
 
 DATASET: Path = ("dataset",)
 EVALUATION_DATASET: Path = ("evaluation", "dataset")
@@ -24,6 +25,7 @@ MAX_STEPS: Path = ("training", "maxSteps")
 TRAIN_ON: Path = ("training", "trainOn")
 NODE_SELECTOR: Path = ("placement", "nodeSelector")
 PUBLISH: Path = ("publish",)
+TRACKING: Path = ("tracking",)
 WITH_ROWS = (DATASET, EVALUATION_DATASET)
 WITH_SOURCE: tuple[Path, ...] = (("model",), *WITH_ROWS)
 OWN_PROMPTS = ("chatTemplate", "promptFormat")
@@ -48,6 +50,7 @@ def fit(values: Values, written: Values) -> Values:
         _fit_train_on,
         _fit_node_selector,
         _fit_publish,
+        _fit_tracking,
     ):
         values = step(values, written)
     return values
@@ -214,3 +217,14 @@ def _fit_publish(values: Values, written: Values) -> Values:
 
     kept = [target for target in targets if applies(target)]
     return with_value(values, PUBLISH, kept) if kept else without(values, PUBLISH)
+
+
+def _fit_tracking(values: Values, written: Values) -> Values:
+    """Remove what a default tracking server cannot do for the targets of the job."""
+    if has(written, *TRACKING) or value_at(values, TRACKING) is None:
+        return values
+    targets = value_at(values, PUBLISH)
+    names = [each.get("name") for each in targets or () if isinstance(each, Mapping)]
+    if MLFLOW in names:
+        return without(values, TRACKING)
+    return values if names else without(values, (*TRACKING, MLFLOW, "registeredModel"))

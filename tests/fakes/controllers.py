@@ -42,7 +42,7 @@ def published(pod: Thing, *failed: str, reason: str = "TargetRejected") -> Thing
     for each in json.loads(container["args"][0])["targets"]:
         error = {"reason": reason, "message": "The quota is exhausted."}
         digest = {
-            "digest": f"sha256:{digest_of(each['version'] + each['content'])}",
+            "digest": _content_digest(each),
             "bytes": 1000,
             "sentBytes": 10,
         }
@@ -53,6 +53,11 @@ def published(pod: Thing, *failed: str, reason: str = "TargetRejected") -> Thing
         outcome = {"error": error} if each["name"] in failed else digest
         targets.append({"name": each["name"], **outcome})
     return {"targets": targets}
+
+
+def _content_digest(target: Thing) -> str:
+    digest = digest_of(target["version"] + target["content"])
+    return f"sha1:{digest[:40]}" if "huggingFace" in target else f"sha256:{digest}"
 
 
 def publish(cluster: Cluster, *failed: str, code: int | None = None, **end: Any) -> None:

@@ -37,7 +37,12 @@ LIMITS: Spec = {
     "sources": {"allow": ["hf://acme/.*", "(https|s3|pvc|configmap)://.*"], "deny": [".*/evil"]},
     "hosts": {"allow": [r"(.*\.)?example\.com"], "deny": [r"evil\.example\.com"]},
     "publishDestinations": {
-        "allow": [r"oci://registry\.example\.com/.*", "(s3|https)://(minio:9000/)?models/.*"],
+        "allow": [
+            r"oci://registry\.example\.com/.*",
+            "(s3|https)://(minio:9000/)?models/.*",
+            "hf://acme/.*",
+            r"mlflow\+https://mlflow\.example\.com(/.*)?",
+        ],
         "deny": [".*/evil"],
     },
     "podLabels": {"allow": [r"example\.com/.*"], "deny": [r"example\.com/bad"]},
@@ -118,7 +123,8 @@ def sources(draw: st.DrawFn, *, model: bool) -> Spec:
 
 def targets(place: str, address: dict[str, Any]) -> st.SearchStrategy[Spec]:
     """Draw an entry of publish. address: the strategies of the fields that name its place."""
-    references = {"secretRef": REFERENCE, "caConfigMapRef": REFERENCE}
+    secret = "tokenSecretRef" if place == "huggingFace" else "secretRef"
+    references = {secret: REFERENCE, "caConfigMapRef": REFERENCE}
     optional = {name: each for name, each in address.items() if name == "endpoint"}
     required = {name: each for name, each in address.items() if name != "endpoint"}
     return st.fixed_dictionaries(
@@ -135,12 +141,26 @@ BUCKETS = ("s3://models/a", "s3://models/evil", "s3://other/a")
 SERVERS = ("https://minio:9000", "http://minio:9000", "https://evil.example.com")
 PUBLISHED = st.lists(
     targets("oci", {"repository": st.sampled_from(REPOSITORIES)})
+    | targets("huggingFace", {"repo": st.sampled_from(("acme/a", "acme/evil", "other/a"))})
     | targets("s3", {"uri": st.sampled_from(BUCKETS), "endpoint": st.sampled_from(SERVERS)}),
     max_size=2,
     unique_by=lambda each: each["name"],
 )
+TRACKED = st.fixed_dictionaries(
+    {
+        "mlflow": st.fixed_dictionaries(
+            {
+                "uri": st.sampled_from(
+                    ("https://mlflow.example.com/a", "https://mlflow.example.com/evil", "http://a")
+                )
+            },
+            optional={"secretRef": REFERENCE, "caConfigMapRef": REFERENCE},
+        )
+    }
+)
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "publish": PUBLISHED,
+    "tracking": TRACKED,
     "priorityClassName": NAME,
     "workloadPriorityClassName": NAME,
     "placement": PLACEMENT,

@@ -173,12 +173,25 @@ def _published_in(kind: str, name: str, value: Any) -> Change:
     places: Spec = {
         "oci": {"repository": "registry.example.com/models/a"},
         "s3": {"uri": "s3://models/a"},
+        "huggingFace": {"repo": "acme/a"},
     }
     field, *inner = name.split(".")
-    first: Spec = {"caConfigMapRef": {"name": "ca"}, "secretRef": {"name": "keys"}}
+    first: Spec = {
+        "caConfigMapRef": {"name": "ca"},
+        "secretRef": {"name": "keys"},
+        "tokenSecretRef": {"name": "keys"},
+    }
     before = {**places[kind], **({field: first[field]} if inner else {})}
     after = {**before, field: {**before[field], inner[0]: value} if inner else value}
     return Change(before=_published({kind: before}), after=_published({kind: after}))
+
+
+def _tracked(**fields: Any) -> Change:
+    """Return the change of fields of the tracking server."""
+    first: Spec = {"uri": "https://mlflow.example.com"}
+    return Change(
+        before={"tracking": {"mlflow": first}}, after={"tracking": {"mlflow": {**first, **fields}}}
+    )
 
 
 CHANGES: dict[str, Change] = {
@@ -198,6 +211,33 @@ CHANGES: dict[str, Change] = {
         f"publish.{kind}.{reference}": _published_in(kind, reference, "another")
         for kind in ("oci", "s3")
         for reference in ("secretRef.name", "caConfigMapRef.name", "caConfigMapRef.key")
+    },
+    "tracking.mlflow.uri": _tracked(uri="https://other.example.com"),
+    "tracking.mlflow.experiment": _tracked(experiment="another"),
+    "tracking.mlflow.registeredModel": Change(
+        before=merged(_published(), _tracked().after),
+        after=merged(_published(), _tracked(registeredModel="another").after),
+    ),
+    **{
+        f"tracking.mlflow.{reference}.{name}": Change(
+            before=_tracked(**{reference: {"name": "first"}}).after,
+            after=_tracked(**{reference: {"name": "first", name: "another"}}).after,
+        )
+        for reference, name in (
+            ("secretRef", "name"),
+            ("caConfigMapRef", "name"),
+            ("caConfigMapRef", "key"),
+        )
+    },
+    "publish.huggingFace.repo": _published_in("huggingFace", "repo", "acme/b"),
+    "publish.huggingFace.private": _published_in("huggingFace", "private", False),
+    "publish.huggingFace.branch": _published_in("huggingFace", "branch", "tuned"),
+    **{
+        f"publish.huggingFace.{reference}.{name}": _published_in(
+            "huggingFace", f"{reference}.{name}", "another"
+        )
+        for reference in ("tokenSecretRef", "caConfigMapRef")
+        for name in ("name", "key")
     },
     "model.source": Change(before={}, after={"model": {"source": "hf://org/another"}}),
     "dataset.source": Change(before={}, after=_dataset(source="hf://org/another")),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from finetune_api.base import SHA256, StatusModel
+from finetune_api.base import CONTENT_DIGEST, SHA256, StatusModel
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.dataset_statistics import Data
 from finetune_api.v1alpha1.ledger import MergedModel, PreparedFolders, TrainArtifacts
@@ -29,8 +29,8 @@ that it published. The later stages accept no other manifests."""
 OPTIONAL = ("datasets", "sources", "formats", "adaptedModules")
 """Artifacts with any number of parts. If the message is too long, they are dropped in this order,
 the names of files in ``sources`` before everything else."""
-MAX_TARGETS = 8
-"""Targets of a job, whose outcomes have to fit into one message."""
+MAX_TARGETS = 9
+"""Targets of a job and its tracking server, whose outcomes have to fit into one message."""
 _REASON_LENGTH = 64
 _CUT = 40
 """Characters by which the longest error of a target is cut if the message is too long."""
@@ -72,10 +72,11 @@ class PublishedTarget(StatusModel):
     name: str = Field(max_length=63)
     """Name of the entry of ``spec.publish``."""
     reference: str | None = None
-    """Address of the content: ``REPOSITORY@sha256:HEX``, or ``s3://…/sha256-HEX/``. It is left out
-    of a long message; the spec and the digest determine it."""
-    digest: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
-    """Of the manifest of the OCI image; in S3, of manifest.json."""
+    """Address of the content: ``REPOSITORY@sha256:HEX``, ``s3://…/sha256-HEX/`` or
+    ``hf://OWNER/NAME@COMMIT``. It is left out of a long message; the spec and the digest determine
+    it."""
+    digest: str | None = Field(None, pattern=CONTENT_DIGEST)
+    """Of the manifest of the OCI image; in S3, of manifest.json; on a hub, of the commit."""
     manifest: str | None = Field(None, pattern=SHA256)
     """SHA-256 (hex) of the published manifest.json; in S3, ``digest`` is the same."""
     attestation: str | None = Field(None, pattern=SHA256)

@@ -159,8 +159,39 @@ class S3Target(CamelModel):
     """Path of a file with additional CA certificates in PEM format."""
 
 
+class HuggingFaceTarget(CamelModel):
+    """A branch of a model repository on a hub."""
+
+    repo: str
+    """``OWNER/NAME``."""
+    branch: str = "main"
+    private: bool = True
+    """Whether a new repository is private, and a public one is refused."""
+    endpoint: str | None = None
+    """URL of the hub; None for the public one."""
+    ca: str | None = None
+    """Path of a file with additional CA certificates in PEM format."""
+
+
+class MLflowTarget(CamelModel):
+    """An MLflow tracking server, which gets the results of a training as one run."""
+
+    uri: str
+    experiment: str
+    run: str
+    """Value of the tag by which the run is found again."""
+    started: int
+    """Start of the training, in milliseconds since 1970."""
+    registered_model: str | None = None
+    source: str | None = None
+    """URI of the published model of which a version is registered; None registers none."""
+    tags: Mapping[str, str] = Field(default_factory=dict)
+    ca: str | None = None
+    """Path of a file with additional CA certificates in PEM format."""
+
+
 class PublishTargetRequest(CamelModel):
-    """One target of the publish stage. Exactly one of ``oci`` and ``s3`` is set.
+    """One target of the publish stage, in the one place that is set.
 
     Its credentials are in environment variables with a prefix of their own
     (``credentials.of_target``).
@@ -179,10 +210,10 @@ class PublishTargetRequest(CamelModel):
     tags: tuple[str, ...] = ()
     """Names of the content that may move to other content."""
     overwrite: bool = False
-    """Whether a tag moves although it refers to content of others."""
+    """Whether a tag or branch moves although it refers to content of others."""
     own: tuple[str, ...] = ()
-    """Digests of contents that this job has published, as ``sha256:HEX``. A tag moves from these
-    only, or if it does not exist yet."""
+    """Digests of contents that this job has published, as ``sha256:HEX``, or ``sha1:HEX`` for a
+    commit. A tag or branch moves from these only, or if it does not exist yet."""
     annotations: Mapping[str, str] = Field(default_factory=dict)
     """Properties of the content to be recorded with it at the target."""
     attestation: str | None = None
@@ -192,6 +223,9 @@ class PublishTargetRequest(CamelModel):
     """Digest that the target holds, ``sha256:HEX``; set together with ``attestation``."""
     oci: OCITarget | None = None
     s3: S3Target | None = None
+    hugging_face: HuggingFaceTarget | None = None
+    mlflow: MLflowTarget | None = None
+    """It gets the results of the training of the adapter, and no files."""
 
 
 class PublishStageRequest(_LaterRequest):

@@ -74,9 +74,11 @@ class Limits(CamelModel):
     """Of ``https://`` sources and S3 endpoints, in lower case and without port."""
 
     publish_destinations: Names = Names(allow=())
-    """Of ``publish``: ``oci://`` and the repository, ``s3://`` and bucket and prefix, or the URL of
-    an S3 endpoint, bucket and prefix. None by default: with credentials of the chart, a tenant may
-    train on models and data that must not leave the cluster."""
+    """Of ``publish``: ``oci://`` and the repository, ``hf://`` and the repository, ``s3://`` and
+    bucket and prefix, or the URL of an S3 endpoint, bucket and prefix; of ``tracking``:
+    ``mlflow+`` and the URL of the server. None by default: with
+    credentials of the chart, a tenant may train on models and data that must not leave the
+    cluster."""
 
     pod_labels: Names = Names(
         allow=(r"[^/]+\.[^/]+/.+",),

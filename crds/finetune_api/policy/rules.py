@@ -10,6 +10,7 @@ from typing import Literal
 from finetune_api.layering import Path
 from finetune_api.policy import selections
 from finetune_api.policy.selections import Selection
+from finetune_api.v1alpha1.tracking import PREFIX as MLFLOW_PREFIX
 
 Access = Literal["secrets", "configmaps", "persistentvolumeclaims", "serviceaccounts"]
 
@@ -166,9 +167,20 @@ def _of_resources(stage: str, limit: str | None) -> NameRule:
 
 def _of_targets() -> tuple[NameRule, ...]:
     """Return the rules of ``publish``. Messages name the whole list."""
-    references: tuple[tuple[str, str, Access, bool], ...] = (
-        ("secretRef", "secrets", "secrets", True),
-        ("caConfigMapRef", "configMaps", "configmaps", False),
+    certificates: tuple[str, str, Access, bool] = (
+        "caConfigMapRef",
+        "configMaps",
+        "configmaps",
+        False,
+    )
+    references: tuple[tuple[str, tuple[str, str, Access, bool]], ...] = (
+        *(
+            (kind, reference)
+            for kind in ("oci", "s3")
+            for reference in (("secretRef", "secrets", "secrets", True), certificates)
+        ),
+        ("huggingFace", ("tokenSecretRef", "secrets", "secrets", True)),
+        ("huggingFace", certificates),
     )
     return (
         NameRule(
@@ -185,13 +197,40 @@ def _of_targets() -> tuple[NameRule, ...]:
                 selected=selections.text((*PUBLISH, kind, reference, "name")),
                 sent=sent,
             )
-            for kind in ("oci", "s3")
+            for kind, (reference, limit, access, sent) in references
+        ),
+    )
+
+
+def _of_tracking() -> tuple[NameRule, ...]:
+    uri = (*MLFLOW, "uri")
+    triggers = ((*MLFLOW, "uri"), (*MLFLOW, "caConfigMapRef"))
+    references: tuple[tuple[str, str, Access, bool], ...] = (
+        ("secretRef", "secrets", "secrets", True),
+        ("caConfigMapRef", "configMaps", "configmaps", False),
+    )
+    return (
+        NameRule(
+            field=uri,
+            limit="publishDestinations",
+            selected=selections.prefixed(uri, MLFLOW_PREFIX),
+        ),
+        *(
+            NameRule(
+                field=(*MLFLOW, reference),
+                limit=limit,
+                access=access,
+                selected=selections.text((*MLFLOW, reference, "name")),
+                triggers=triggers,
+                sent=sent,
+            )
             for reference, limit, access, sent in references
         ),
     )
 
 
 PUBLISH: Path = ("publish",)
+MLFLOW: Path = ("tracking", "mlflow")
 LABELS: Path = ("podMetadata", "labels")
 ACCOUNT: Path = ("access", "serviceAccountName")
 CACHE: Path = ("storage", "baseCache")
@@ -229,6 +268,7 @@ NAME_RULES: tuple[NameRule, ...] = (
     _of_resources("merge", None),
     _of_resources("publish", None),
     *_of_targets(),
+    *_of_tracking(),
     _of_resources("serve", "gpuStageResources"),
     NameRule(
         field=LABELS,

@@ -34,6 +34,13 @@ def text(path: Path) -> Selection:
     return _of_text(path, lambda v: "true", lambda v: v, lambda value: [value])
 
 
+def prefixed(path: Path, prefix: str) -> Selection:
+    """Select a text field, with a prefix."""
+    return _of_text(
+        path, lambda v: "true", lambda v: f"'{prefix}' + {v}", lambda value: [prefix + value]
+    )
+
+
 def object_in(path: Path, prefix: str) -> Selection:
     """Select the object that a source such as ``pvc://claim/path`` names, with this prefix."""
     return _of_text(
@@ -65,6 +72,7 @@ def destinations(field: str) -> Selection:
     return Selection(
         cel=lambda root: (
             f"{at(root, (field,))}.orValue([]).map(t, has(t.oci) ? 'oci://' + t.oci.repository : "
+            "has(t.huggingFace) ? 'hf://' + t.huggingFace.repo : "
             "!has(t.s3) ? '' : has(t.s3.endpoint) ? t.s3.endpoint + '/' + t.s3.uri.substring(5) : "
             "t.s3.uri)"
         ),
@@ -160,8 +168,11 @@ def _host(url: str) -> str:
 def _destination(target: Values) -> str:
     repository, uri = value_at(target, ("oci", "repository")), value_at(target, ("s3", "uri"))
     endpoint = value_at(target, ("s3", "endpoint"))
+    on_hub = value_at(target, ("huggingFace", "repo"))
     if repository is not None:
         return f"oci://{repository}"
+    if on_hub is not None:
+        return f"hf://{on_hub}"
     if endpoint is not None:
         return f"{endpoint}/{str(uri).removeprefix('s3://')}"
     return str(uri or "")

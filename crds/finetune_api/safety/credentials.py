@@ -7,7 +7,8 @@ error never quotes it.
 
 The variables of a target of the publish stage begin with ``of_target``. For OCI, ``DOCKER_CONFIG``
 follows: the content of a Docker configuration file (``.dockerconfigjson``). For S3, the names of
-``S3_KEYS`` follow.
+``S3_KEYS`` follow; for a hub, ``HUB_TOKEN``;
+for MLflow, the names of ``MLFLOW_KEYS``.
 """
 
 import base64
@@ -27,6 +28,14 @@ S3_KEYS = {
 """Keys of a Secret for S3, which are names of variables as well, and whether each is optional."""
 DOCKER_CONFIG = "DOCKER_CONFIG_JSON"
 """Name of the variable with the credentials of an OCI registry."""
+HUB_TOKEN = "HF_TOKEN"  # noqa: S105 (the name of a variable)
+"""Name of the variable with the token of a hub."""
+MLFLOW_KEYS = (
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+)
+"""Keys of a Secret for MLflow, which are names of variables as well. Each is optional."""
 MAX_LENGTH = 8192
 """HTTP servers usually reject longer headers."""
 _NAME = re.compile(

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from finetune_api.base import SHA256, LedgerModel
+from finetune_api.base import CONTENT_DIGEST, SHA256, LedgerModel
 
 
 class PublicationError(LedgerModel):
@@ -24,9 +24,9 @@ class Publication(LedgerModel):
     )
     digest: str | None = Field(
         None,
-        pattern=r"^sha256:[0-9a-f]{64}$",
-        description="Digest of the content at the target: of the manifest of the OCI image, or of "
-        "manifest.json.",
+        pattern=CONTENT_DIGEST,
+        description="Digest of the content at the target: of the manifest of the OCI image, of "
+        "manifest.json in S3, or of the commit on a hub.",
     )
     manifest: str | None = Field(
         None,
@@ -46,7 +46,9 @@ class Publication(LedgerModel):
         "only if the operator had a signing key when the content was published.",
     )
     tags: list[str] | None = Field(
-        None, description="Tags that the operator knows to refer to the content."
+        None,
+        description="Tags, or the branch of a hub, that the operator knows to refer to the "
+        "content.",
     )
     bytes: int | None = Field(None, description="Size of the content in bytes.")
     time: str = Field(

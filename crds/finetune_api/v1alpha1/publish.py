@@ -20,16 +20,19 @@ from finetune_api.rules import (
     unique,
     unique_by,
 )
-from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretRef
-from finetune_api.v1alpha1.sources import S3_SOURCE, s3_region
+from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef, SecretRef
+from finetune_api.v1alpha1.sources import HF_SOURCE_PREFIX, S3_SOURCE, s3_region
 
 When = Literal["Trained", "Merged", "Verified"]
 
 MAX_TARGETS = 8
+PLACES = ("oci", "s3", "huggingFace")
+"""Fields of a target of which one is set: where the model is published."""
 REPOSITORY = (
     r"^[a-z0-9][a-z0-9-]*((\.[a-z0-9-]+)+(:[0-9]+)?|:[0-9]+)(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
 )
 """A registry, whose first component has a dot or a port, and the path of a repository."""
+HUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 _RESERVED = r"^(sha256-.*|.*-[0-9a-f]{8}-(adapter|merged))$"
 """Tags of signatures and of the immutable names of revisions."""
 _RESERVED_TAG = re.compile(_RESERVED)
@@ -110,6 +113,54 @@ class S3Target(ApiModel):
     ca_config_map_ref: ConfigMapKeyRef | None = _ca()
 
 
+class HuggingFaceTarget(ApiModel):
+    """A repository of the Hugging Face Hub, or of the hub in the chart value hub.endpoint."""
+
+    atomic: ClassVar[bool] = True
+    repo: str = field(
+        "Owner and name of the model repository, such as acme/support. The publish pod creates the "
+        "repository if it does not exist. The repository is on the Hugging Face Hub, or on the hub "
+        "that the chart value hub.endpoint names.",
+        edit=Edit.PUBLISH,
+        max_length=96,
+        rules=(
+            matches(
+                HUB_REPOSITORY,
+                "write huggingFace.repo as the owner and the name of a repository, such as "
+                "acme/support",
+            ),
+        ),
+    )
+    private: bool = field(
+        "Create the repository as a private one, and publish to no public repository. If false, "
+        "a new repository is public. The visibility of an existing repository is never changed.",
+        True,
+        edit=Edit.PUBLISH,
+    )
+    branch: str = field(
+        "Branch that gets the commit with the published model. Its earlier commits stay in its "
+        "history. The branch is moved only if it does not exist yet, if it has no files, or if "
+        "this job published its latest commit.",
+        "main",
+        edit=Edit.PUBLISH,
+        max_length=128,
+        rules=(
+            matches(
+                r"^[A-Za-z0-9_]+([._-]+[A-Za-z0-9_]+)*$",
+                "write huggingFace.branch with letters, digits, '.', '_' and '-'",
+            ),
+        ),
+    )
+    token_secret_ref: SecretKeyRef | None = field(
+        "Secret with an access token that has permission to write to the repository. Only the "
+        "publish pod receives the token.",
+        None,
+        edit=Edit.PUBLISH,
+        unset="the publish pod uses anonymous access",
+    )
+    ca_config_map_ref: ConfigMapKeyRef | None = _ca()
+
+
 class PublishTarget(ApiModel):
     """A target outside of the cluster that gets the adapter or the merged model."""
 
@@ -173,28 +224,37 @@ class PublishTarget(ApiModel):
         ),
     )
     overwrite: bool = field(
-        "Move the tags even if they refer to content that this job did not publish.",
+        "Move the tags, or the branch of a hub, even if they refer to content that this job did "
+        "not publish.",
         False,
         edit=Edit.PUBLISH,
     )
     oci: OCITarget | None = field(
-        "A repository in an OCI registry. Mutually exclusive with s3.",
+        "A repository in an OCI registry. Mutually exclusive with s3 and huggingFace.",
         None,
         edit=Edit.PUBLISH,
-        unset="s3 must be set",
+        unset="s3 or huggingFace must be set",
     )
     s3: S3Target | None = field(
-        "A prefix in an S3 bucket. Mutually exclusive with oci.",
+        "A prefix in an S3 bucket. Mutually exclusive with oci and huggingFace.",
         None,
         edit=Edit.PUBLISH,
-        unset="oci must be set",
+        unset="oci or huggingFace must be set",
+    )
+    hugging_face: HuggingFaceTarget | None = field(
+        "A repository of the Hugging Face Hub. Mutually exclusive with oci and s3.",
+        None,
+        edit=Edit.PUBLISH,
+        unset="oci or s3 must be set",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="has(self.oci) != has(self.s3)",
-            message="set exactly one of oci and s3",
-            fails=lambda target: (target.oci is None) == (target.s3 is None),
+            cel="[has(self.oci), has(self.s3), has(self.huggingFace)].filter(p, p).size() == 1",
+            message="set exactly one of oci, s3 and huggingFace",
+            fails=lambda target: (
+                [target.oci, target.s3, target.hugging_face].count(None) != len(PLACES) - 1
+            ),
         ),
         excludes(
             equals("what", "merged"),
@@ -208,7 +268,9 @@ class PublishTarget(ApiModel):
         ),
         requires(is_set("tags"), is_set("oci"), "tags apply only to oci: remove tags"),
         requires(
-            equals("overwrite", True), is_set("tags"), "overwrite applies only to tags: remove it"
+            equals("overwrite", True),
+            is_set("tags") | is_set("huggingFace"),
+            "overwrite applies only to tags and to the branch of huggingFace: remove it",
         ),
     )
 
@@ -217,14 +279,25 @@ class PublishTarget(ApiModel):
         """The place of the target as one text, which limits of the policy are compared with."""
         if self.oci is not None:
             return f"oci://{self.oci.repository}"
+        if self.hugging_face is not None:
+            return f"{HF_SOURCE_PREFIX}{self.hugging_face.repo}"
         assert self.s3 is not None
         if self.s3.endpoint is None:
             return self.s3.uri
         return f"{self.s3.endpoint}/{self.s3.uri.removeprefix('s3://')}"
 
     @property
-    def secret(self) -> SecretRef | None:
+    def moving_names(self) -> tuple[str, ...]:
+        """The names at the target that move from one published model to the next."""
+        if self.hugging_face is not None:
+            return (self.hugging_face.branch,)
+        return tuple(self.tags or ())
+
+    @property
+    def secret(self) -> SecretRef | SecretKeyRef | None:
         """The Secret with the credentials of the target."""
+        if self.hugging_face is not None:
+            return self.hugging_face.token_secret_ref
         place = self.oci or self.s3
         assert place is not None
         return place.secret_ref
@@ -232,7 +305,7 @@ class PublishTarget(ApiModel):
     @property
     def certificates(self) -> ConfigMapKeyRef | None:
         """The certificates to trust at the target, in addition to the common ones."""
-        place = self.oci or self.s3
+        place = self.oci or self.s3 or self.hugging_face
         assert place is not None
         return place.ca_config_map_ref
 
@@ -261,6 +334,11 @@ def rules_of_spec(*, merges_nothing: Statement, serves_nothing: Statement) -> tu
             "or set serving.enabled: true",
         ),
     )
+
+
+def has_name(name: str) -> Statement:
+    """Return the condition that a target has a name."""
+    return _any_target(f"t.name == '{name}'", lambda target: target.name == name)
 
 
 def _any_target(cel: str, holds: Callable[[PublishTarget], bool]) -> Statement:

@@ -39,6 +39,7 @@ from finetune_api.v1alpha1.run_policy import RunPolicy
 from finetune_api.v1alpha1.serving import Serving
 from finetune_api.v1alpha1.sources import Kind, listed
 from finetune_api.v1alpha1.storage import Storage
+from finetune_api.v1alpha1.tracking import NAME, Tracking
 from finetune_api.v1alpha1.training import Training
 
 _SETS_FORMATS = (is_set("dataset.format") & ~equals("dataset.format", AUTO)) & (
@@ -123,6 +124,13 @@ class FineTuneJobSpec(ApiModel):
         key="name",
         max_length=publishing.MAX_TARGETS,
         rules=(publishing.UNIQUE_NAMES,),
+    )
+    tracking: Tracking | None = field(
+        "Server that gets the parameters, the metrics and the links to the published models of the "
+        "job. Tracking does not affect the endpoint.",
+        None,
+        edit=Edit.PUBLISH,
+        unset="no server gets them",
     )
     storage: Storage = field(
         "The volume that holds the base model, data, checkpoints, adapter and merged model. "
@@ -233,6 +241,17 @@ class FineTuneJobSpec(ApiModel):
             "serving.mode: adapter; or set serving.enabled: false",
         ),
         *publishing.rules_of_spec(merges_nothing=_MERGES_NOTHING, serves_nothing=_SERVES_NOTHING),
+        excludes(
+            is_set("tracking"),
+            publishing.has_name(NAME),
+            f"the name {NAME} is that of spec.tracking: use another name in publish",
+        ),
+        requires(
+            is_set("tracking.mlflow.registeredModel"),
+            is_set("publish"),
+            "a registered model refers to a published one: add a target to publish, or remove "
+            "tracking.mlflow.registeredModel",
+        ),
         excludes(
             _SERVES_ADAPTER,
             equals("training.lora.useDora", True),

@@ -288,8 +288,8 @@ class FineTuneJobStatus(StatusModel):
     published_digests: list[str] = Field(
         default_factory=list,
         max_length=MOST_PUBLISHED,
-        description="Digests of the contents that the job has published, the latest last. A tag of "
-        "spec.publish moves only from content in this list.",
+        description="Digests of the contents that the job has published, the latest last. A tag "
+        "or branch of spec.publish moves only from content in this list.",
     )
     ledger_version: int | None = Field(
         None,

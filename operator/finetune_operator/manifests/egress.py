@@ -107,11 +107,12 @@ def rules(config: Settings, *, cloud_identity: bool) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def for_targets(config: Settings, urls: tuple[str, ...]) -> Settings:
+def for_targets(config: Settings, urls: tuple[str, ...], *, hub: bool = False) -> Settings:
     """Return the settings with which ``destinations`` and ``rules`` are those of the publish pod.
 
     The pod reaches only the namespaces that a target names, and addresses outside the cluster only
-    if a target is there. It never reaches the hub. urls: of the targets.
+    if a target is there. urls: of the targets. hub: whether a target is on the hub, which the pod
+    does not reach otherwise.
     """
     servers = [Server(url=url) for url in urls]
     named = {server.namespace for server in servers}
@@ -120,10 +121,10 @@ def for_targets(config: Settings, urls: tuple[str, ...]) -> Settings:
         update={
             "namespaces": [each for each in egress.namespaces if each.name in named],
             "cidrs": egress.cidrs if None in named else [],
-            "hub_cidrs": [],
+            "hub_cidrs": egress.hub_cidrs if hub else [],
         }
     )
-    return config.model_copy(update={"egress": narrowed, "hub": Hub()})
+    return config.model_copy(update={"egress": narrowed, "hub": config.hub if hub else Hub()})
 
 
 def namespaces(*names: str) -> dict[str, Any]:

@@ -257,8 +257,9 @@ def _environment(target: TargetRevision, stage: JobStage, record: Revision) -> l
     elif target.config.gpu.required:
         values |= devices.REQUIRED
     if not stage.reads_sources:
-        secrets = publishing.environment(publishing.targets_of(target, stage, record))
-        return pod.environment(values | pod.OFFLINE) + secrets
+        targets = publishing.targets_of(target, stage, record)
+        offline = {} if publishing.uses_hub(targets) else pod.OFFLINE
+        return pod.environment(values | offline) + publishing.environment(targets)
     if target.config.hub.endpoint:
         values["HF_ENDPOINT"] = target.config.hub.endpoint
     return pod.environment(values) + sources.environment(target.resolved.spec)

@@ -6,12 +6,19 @@ Secrets are environment variables that the kubelet resolves, with a prefix for e
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from finetune_api.contracts.stage_request import OCITarget, PublishTargetRequest, S3Target
+from finetune_api.contracts.stage_request import (
+    HuggingFaceTarget,
+    OCITarget,
+    PublishTargetRequest,
+    S3Target,
+)
 from finetune_api.safety import credentials
 from finetune_api.v1alpha1.ledger import Attempt, Revision
 from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.references import SecretKeyRef
+from finetune_api.v1alpha1.tracking import TrackingServer
 from finetune_operator.config import Settings
-from finetune_operator.manifests import attestations, egress, serving, sources
+from finetune_operator.manifests import attestations, egress, serving, sources, tracking
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage, publishes
 from finetune_operator.revisions import publications
@@ -22,6 +29,7 @@ from finetune_operator.types import Object
 DOCKER_CONFIG_KEY = ".dockerconfigjson"
 """Key of Secrets of the type kubernetes.io/dockerconfigjson."""
 AMAZON_S3 = "https://s3.amazonaws.com"
+PUBLIC_HUB = "https://huggingface.co"
 
 
 def attempt_of(target: TargetRevision, record: Revision) -> Attempt | None:
@@ -62,7 +70,8 @@ def requests(
             own=tuple(published),
             annotations=_annotations(job, target, each.what),
             **attestations.of_target(job, target, record, each),
-            **_place(each, config),
+            **_place(each, target.config, config),
+            **tracking.of_target(job, target, record, each, _ca(each, config)),
         )
         for each in targets(target, record)
     )
@@ -84,6 +93,16 @@ def environment(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
         prefix = credentials.of_target(each.name)
         if each.secret is None:
             continue
+        if isinstance(each, TrackingServer):
+            variables += [
+                sources.secret(prefix + key, each.secret.name, key, optional=True)
+                for key in credentials.MLFLOW_KEYS
+            ]
+            continue
+        if isinstance(each.secret, SecretKeyRef):
+            variable = prefix + credentials.HUB_TOKEN
+            variables.append(sources.secret(variable, each.secret.name, each.secret.key))
+            continue
         if each.oci is not None:
             variable = prefix + credentials.DOCKER_CONFIG
             variables.append(sources.secret(variable, each.secret.name, DOCKER_CONFIG_KEY))
@@ -98,6 +117,11 @@ def environment(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
 def uses_identity(each_of: Iterable[PublishTarget]) -> bool:
     """Report whether a target is written with the cloud identity of the pod."""
     return any(each.s3 is not None and each.secret is None for each in each_of)
+
+
+def uses_hub(each_of: Iterable[PublishTarget]) -> bool:
+    """Report whether a target is on the hub."""
+    return any(each.hugging_face is not None for each in each_of)
 
 
 def beside_serving_pods(job: Object, target: TargetRevision) -> dict[str, Any]:
@@ -121,24 +145,48 @@ def connections(target: TargetRevision, config: Settings) -> tuple[bool, Setting
     """
     each_of = publications.targets(target)
     identity = uses_identity(each_of) and sources.has_identity(target.resolved.spec)
-    return identity, egress.for_targets(config, tuple(map(_url, each_of)))
+    urls = tuple(_url(each, config) for each in each_of)
+    return identity, egress.for_targets(config, urls, hub=uses_hub(each_of))
 
 
-def _url(each: PublishTarget) -> str:
+def _url(each: PublishTarget, config: Settings) -> str:
     """Return the URL of the server of a target; that of Amazon S3 depends on the region."""
     if each.oci is not None:
         return f"https://{each.oci.repository}"
+    if isinstance(each, TrackingServer):
+        return each.mlflow.uri
+    if each.hugging_face is not None:
+        return config.hub.endpoint or PUBLIC_HUB
     assert each.s3 is not None
     return each.s3.endpoint or AMAZON_S3
 
 
-def _place(each: PublishTarget, config: str) -> dict[str, OCITarget | S3Target]:
-    ca = None if each.certificates is None else f"{config}/{_certificates(each)}"
+def _place(
+    each: PublishTarget, settings: Settings, config: str
+) -> dict[str, OCITarget | S3Target | HuggingFaceTarget]:
+    ca = _ca(each, config)
+    if isinstance(each, TrackingServer):
+        return {}
     if each.oci is not None:
         return {"oci": OCITarget(repository=each.oci.repository, ca=ca)}
+    if each.hugging_face is not None:
+        hub = each.hugging_face
+        place = HuggingFaceTarget(
+            repo=hub.repo,
+            branch=hub.branch,
+            private=hub.private,
+            endpoint=settings.hub.endpoint or None,
+            ca=ca,
+        )
+        return {"hugging_face": place}
     assert each.s3 is not None
     s3 = each.s3
     return {"s3": S3Target(uri=s3.uri, endpoint=s3.endpoint, region=s3.region, ca=ca)}
+
+
+def _ca(each: PublishTarget, config: str) -> str | None:
+    """Return the path of the certificates of a target. config: their folder."""
+    return None if each.certificates is None else f"{config}/{_certificates(each)}"
 
 
 def _certificates(each: PublishTarget) -> str:

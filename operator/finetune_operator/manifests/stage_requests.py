@@ -11,6 +11,7 @@ from finetune_api.contracts.stage_request import (
     TrainStageRequest,
 )
 from finetune_api.v1alpha1.ledger import Revision
+from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_operator.manifests import argv_v1, egress, publishing
 from finetune_operator.manifests.gpu import products
 from finetune_operator.manifests.gpu.node_labels import versions_of
@@ -61,8 +62,14 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     """
     identity, config = publishing.connections(target, target.config)
     allowed = egress.destinations(config, cloud_identity=identity)
-    entries = [each.model_dump(mode="json") for each in publications.targets(target)]
+    entries = [_entry(each) for each in publications.targets(target)]
     return [entries, allowed.model_dump(mode="json"), target.config.ca_certificates]
+
+
+def _entry(each: PublishTarget) -> dict[str, Any]:
+    """Return the values of a target, without the fields that earlier versions did not have."""
+    absent = {"hugging_face"} if each.hugging_face is None else None
+    return each.model_dump(mode="json", exclude=absent)
 
 
 def _publish(

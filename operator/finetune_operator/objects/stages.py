@@ -148,7 +148,7 @@ def desired(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
 
 def beside(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
     """Return the stages beside the endpoint that a spec asks for."""
-    return BESIDE if spec.publish else ()
+    return BESIDE if spec.publish or spec.tracking is not None else ()
 
 
 def earlier(stage: JobStage) -> tuple[JobStage, ...]:

@@ -8,11 +8,14 @@ from collections.abc import Collection, Iterable
 from typing import Any, TypeGuard
 
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
+from finetune_api.revision_hash import digest
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.publication import Publication, PublicationError
 from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.status import MOST_PUBLISHED
+from finetune_api.v1alpha1.tracking import PREFIX as TRACKING_PREFIX
+from finetune_api.v1alpha1.tracking import TrackingServer
 from finetune_operator.objects.stages import publishes
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -23,8 +26,20 @@ MOST_CHARACTERS = 1024
 
 
 def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
-    """Return the targets that the spec asks for."""
-    return tuple(target.resolved.spec.publish or ())
+    """Return the targets that the spec asks for, the tracking server last."""
+    spec = target.resolved.spec
+    tracking = () if spec.tracking is None else (TrackingServer.of(spec.tracking),)
+    return (*(spec.publish or ()), *tracking)
+
+
+def links(ledger: Ledger, target: TargetRevision) -> dict[str, str]:
+    """Return the references of the published models, by name of the target."""
+    found: dict[str, str] = {}
+    for each in target.resolved.spec.publish or ():
+        known = current(ledger, target, each)
+        if known is not None and (address := reference(each, known)) is not None:
+            found[each.name] = address
+    return found
 
 
 def content(ledger: Ledger, target: TargetRevision, what: str) -> str:
@@ -33,6 +48,14 @@ def content(ledger: Ledger, target: TargetRevision, what: str) -> str:
         return ledger.revision(target.revision).artifacts.adapter_manifest or ""
     merging = ledger.merging(target.revision, target.build)
     return (merging and merging.merged_manifest) or ""
+
+
+def _content_of(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> str:
+    """Return what identifies the content of a target: a tracking server also gets the links."""
+    own = content(ledger, target, each.what)
+    if not isinstance(each, TrackingServer):
+        return own
+    return digest([own, links(ledger, target)])
 
 
 def record_of(ledger: Ledger, revision: str, name: str) -> Publication | None:
@@ -46,7 +69,7 @@ def current(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> Publ
     known = record_of(ledger, target.revision, each.name)
     if known is None or known.destination != each.destination:
         return None
-    return known if known.content == content(ledger, target, each.what) else None
+    return known if known.content == _content_of(ledger, target, each) else None
 
 
 def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bool:
@@ -82,7 +105,7 @@ def _has_tags(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bo
         record.destination == known.destination
         and record.digest not in (None, known.digest)
         and record.time > known.time
-        and {*(record.tags or ())} & {*(each.tags or ())}
+        and {*(record.tags or ())} & {*each.moving_names}
         for name, revision in ledger.revisions.items()
         for record in revision.published or ()
         if name != target.revision
@@ -93,7 +116,7 @@ def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Public
     """Report whether some attempt has published the content under all names of a target."""
     if known is None or known.digest is None:
         return False
-    return {*(each.tags or ())} <= {*(known.tags or ())}
+    return {*each.moving_names} <= {*(known.tags or ())}
 
 
 def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
@@ -104,7 +127,11 @@ def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
     records = (
         record for revision in ledger.revisions.values() for record in revision.published or ()
     )
-    present = [record.digest for record in sorted(records, key=lambda record: record.time)]
+    present = [
+        record.digest
+        for record in sorted(records, key=lambda record: record.time)
+        if not record.destination.startswith(TRACKING_PREFIX)
+    ]
     known = [digest for digest in earlier if digest not in present]
     return tuple(dict.fromkeys([*known, *filter(None, present)]))[-MOST_PUBLISHED:]
 
@@ -164,11 +191,15 @@ def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) 
 
 
 def reference(each: PublishTarget, known: Publication) -> str | None:
-    """Return the address of published content: of an image by digest, or of a folder in S3."""
+    """Return the address of published content: an image or commit by digest, a folder in S3."""
     if known.digest is None:
         return None
     if each.oci is not None:
         return f"{each.oci.repository}@{known.digest}"
+    if isinstance(each, TrackingServer):
+        return each.mlflow.uri
+    if each.hugging_face is not None:
+        return f"{each.destination}@{known.digest.removeprefix('sha1:')}"
     assert each.s3 is not None
     return f"{each.s3.uri}/{known.digest.replace(':', '-')}/"
 
@@ -184,7 +215,7 @@ def _record(
     fresh = Publication(
         name=each.name,
         destination=each.destination,
-        content=content(ledger, target, each.what),
+        content=_content_of(ledger, target, each),
         time=time,
     )
     known = current(ledger, target, each)
@@ -216,11 +247,13 @@ def _content(
     # Other tags do not change the digest, which the statement is about.
     same = known is not None and known.digest == reported.digest
     attestation = known.attestation if known is not None and same else None
-    signs = target.config.signing_key is not None
+    # Another commit with the statement would move the branch from the one that it is about.
+    keeps = each.oci is not None or each.s3 is not None
+    signs = keeps and target.config.signing_key is not None
     return {
         "digest": reported.digest,
         "manifest": reported.manifest,
-        "tags": each.tags,
+        "tags": [*each.moving_names] or None,
         "bytes": reported.bytes,
         "attestation": attestation,
         "attestation_due": True if signs and attestation is None else None,

@@ -28,6 +28,11 @@ from finetune_trainer.volume_layout import Layout
 
 BUILD = "b1"
 TEXT_OF_A_ROW = "What is the capital of the moon?"
+HISTORY = {
+    "loss": [(step, 3.0 / step) for step in range(1, 31)],
+    "evalLoss": [(10, 1.5), (30, 1.25)],
+}
+"""Series of the loss history in the adapter's folder."""
 SECRET = "correct horse battery"
 ROOT = Path(__file__).parents[3]
 """The repository."""
@@ -76,14 +81,15 @@ def volume(folder: Path, *, shard: int = 300_000) -> Volume:
     facts = {"source": "hf://demo/tiny", "baseCommit": "c" * 40, "warnings": [TEXT_OF_A_ROW]}
     weights = random.Random(1).randbytes
     tokenizer = {"tokenizer.json": b'{"a": 1}', "tokenizer_config.json": b"{}"}
-    card = {"README.md": b"# tiny\n", "loss.png": b"png", "loss_history.json": b"{}"}
+    history = json.dumps(HISTORY).encode()
+    card = {"README.md": b"# tiny\n", "loss.png": b"png", "loss_history.json": history}
     side = {"config.json": b"{}", "LICENSE": b"text"}
     base = _publish(
         layout,
         layout.base,
         published.BASE,
         job.digest,
-        facts,
+        facts | {"license": "apache-2.0"},
         {**side, **tokenizer, "model.safetensors": weights(1000)},
     )
     adapter = _publish(
@@ -91,7 +97,7 @@ def volume(folder: Path, *, shard: int = 300_000) -> Volume:
         layout.adapter,
         published.ADAPTER,
         job.digest,
-        facts,
+        facts | {"evalLoss": 1.25, "gpuSeconds": 90.5},
         {
             **card,
             "adapter_config.json": b'{"r": 8}',

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fakes import object_store, registry
+from tests.fakes import model_hub, object_store, registry, tracking_server
+from tests.fakes.model_hub import ModelHub
 from tests.fakes.object_store import Store
 from tests.fakes.registry import Registry
+from tests.fakes.tracking_server import TrackingServer
 from tests.support.trainer import publishing
 from tests.support.trainer.publishing import Volume
 from tests.support.trainer.web import Certificate
@@ -54,6 +56,45 @@ def store(_store: Store) -> Store:
     """An empty store without faults."""
     _store.reset()
     return _store
+
+
+@pytest.fixture(scope="session")
+def _hub(certificate: Certificate) -> Iterator[ModelHub]:
+    with model_hub.serving(certificate.context()) as found:
+        yield found
+
+
+@pytest.fixture
+def hub(_hub: ModelHub) -> ModelHub:
+    """An empty hub without faults."""
+    _hub.reset()
+    return _hub
+
+
+@pytest.fixture(scope="session")
+def _second_hub(certificate: Certificate) -> Iterator[ModelHub]:
+    with model_hub.serving(certificate.context()) as found:
+        yield found
+
+
+@pytest.fixture
+def other_hub(_second_hub: ModelHub) -> ModelHub:
+    """Another server than the hub."""
+    _second_hub.reset()
+    return _second_hub
+
+
+@pytest.fixture(scope="session")
+def _tracker(certificate: Certificate) -> Iterator[TrackingServer]:
+    with tracking_server.serving(certificate.context()) as found:
+        yield found
+
+
+@pytest.fixture
+def tracker(_tracker: TrackingServer) -> TrackingServer:
+    """A tracking server without runs and faults."""
+    _tracker.reset()
+    return _tracker
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from finetune_api.rules import matches
 from finetune_api.v1alpha1 import references
 from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.tracking import Tracking
 
 TOKEN: dict[str, Any] = {"tokenSecretRef": {"name": "platform"}}
 AUTHORITY: dict[str, Any] = {"caConfigMapRef": {"name": "platform"}}
@@ -181,8 +182,9 @@ def test_every_reference_is_classified() -> None:
     groups = [("model",), ("dataset",), ("datasets",), ("evaluation", "dataset")]
     next_to_sources = {(*group, *path) for group in groups for path in SECRETS | CERTIFICATES}
     found = set(fields_of(FineTuneJobSpec, *TYPES))
-    in_targets = {path for path in found if path[0] == "publish"}
+    in_targets = {path for path in found if path[0] in ("publish", "tracking")}
     assert PublishTarget.atomic, "a target of the chart belongs to the chart as a whole"
+    assert Tracking.atomic
     assert found == next_to_sources | IN_THE_POD.keys() | in_targets
     named = {leaf.path for leaf in LEAVES if _names_an_object(leaf)}
     named -= {(*path, "name") for path in found}
@@ -212,6 +214,31 @@ def test_no_default_completes_a_target_of_the_author() -> None:
     assert completed.tags is None
     (of_chart,) = resolved({}, chart).spec.publish or []
     assert of_chart.secret is not None
+
+
+def test_no_default_completes_a_tracking_server_of_the_author() -> None:
+    platform = {"uri": "https://mlflow.example.com", "secretRef": {"name": "platform"}}
+    chart = {"tracking": {"mlflow": platform}}
+    own = resolved({"tracking": {"mlflow": {"uri": "https://mlflow.example.org"}}}, chart).spec
+    assert own.tracking is not None
+    assert own.tracking.mlflow.secret_ref is None
+    of_chart = resolved({}, chart).spec
+    assert of_chart.tracking is not None
+    assert of_chart.tracking.mlflow.secret_ref is not None
+
+
+def test_default_tracking_fits_the_job() -> None:
+    server = {"uri": "https://mlflow.example.com", "registeredModel": "support"}
+    chart = {**target(oci=REGISTRY), "tracking": {"mlflow": server}}
+
+    def tracked(**spec: Any) -> str:
+        found = resolved(spec, chart).spec.tracking
+        return "nothing" if found is None else str(found.mlflow.registered_model)
+
+    assert tracked() == "support"
+    assert tracked(publish=[]) == "None", "no model is published"
+    named = {"name": "mlflow", "what": "adapter", "oci": REGISTRY}
+    assert tracked(publish=[named]) == "nothing"
 
 
 @pytest.mark.parametrize(

@@ -163,9 +163,16 @@ def finish(
         layout.base,
         kind=published.BASE,
         key=job.digest,
-        facts={"source": job.model.source, "baseCommit": download.commit},
+        facts=_facts(job, download),
         known=digests,
     )
+
+
+def _facts(job: JobConfig, download: BaseDownload) -> dict[str, Any]:
+    facts = {"source": job.model.source, "baseCommit": download.commit}
+    if download.repository is not None and download.repository.license is not None:
+        facts[published.LICENSE_FACT] = download.repository.license
+    return facts
 
 
 def check_saved(job: JobConfig, header: Header, *, source: str) -> None:

@@ -21,12 +21,14 @@ from finetune_api.safety import untrusted_file
 from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.models import base_files
+from finetune_trainer.publishing import hub_card
 from finetune_trainer.runtime.log import log
 from finetune_trainer.volume_layout import Layout
 
 READ = 1 << 18
 """Bytes per read: they stay in the processor cache until all digests have used them."""
-DOCUMENTS = ("README.md", "loss.png", "loss_history.json")
+CARD = "README.md"
+DOCUMENTS = (CARD, "loss.png", "loss_history.json")
 NAMES = {
     "adapter": (
         adapter_files.CONFIG,
@@ -82,10 +84,21 @@ class File:
     size: int
     sha256: str
     remedy: str = field(default="", compare=False)
+    data: bytes | None = field(default=None, compare=False)
+    """The content of a document that is not on the volume."""
+
+    @classmethod
+    def document(cls, name: str, data: bytes) -> "File":
+        """Return a document with this content."""
+        digest = hashlib.sha256(data).hexdigest()
+        return cls(path=Path(name), name=name, size=len(data), sha256=digest, data=data)
 
     def read(self, offset: int = 0, count: int | None = None) -> Iterator[bytes]:
         """Yield the bytes from an offset. Raise ResumeRefused if there are fewer than expected."""
         left = self.size - offset if count is None else count
+        if self.data is not None:
+            yield self.data[offset : offset + left]
+            return
         try:
             with untrusted_file.open_regular(self.path, follow_links=False) as file:
                 file.seek(offset)
@@ -123,6 +136,11 @@ class Content:
         return hashlib.sha256(self.manifest).hexdigest()
 
     @property
+    def with_manifest(self) -> tuple[File, ...]:
+        """The files, and the published manifest."""
+        return (*self.files, File.document(manifest.FILE, self.manifest))
+
+    @property
     def size(self) -> int:
         """Bytes of all files and of the manifest."""
         return sum(file.size for file in self.files) + len(self.manifest)
@@ -155,6 +173,8 @@ def read(
         files = {file.name: file for file in _chosen(folder, found, target.what, remedy)}
         if target.what == "adapter":
             files = {file.name: file for file in _tokenizer(job, layout, request)} | files
+        if target.hugging_face is not None and CARD in files:
+            files[CARD] = _card(job, layout, request, target.what, found, files[CARD])
     except manifest.ManifestError as problem:
         raise ResumeRefused(
             f"{problem}, so it is not published: to train again, set spec.rerun to a new value"
@@ -176,6 +196,34 @@ def read(
     return Content(files=ordered, manifest=f"{text}\n".encode())
 
 
+def _card(
+    job: JobConfig,
+    layout: Layout,
+    request: PublishStageRequest,
+    what: str,
+    found: manifest.Manifest,
+    card: File,
+) -> File:
+    """Return the model card for a hub. found: the manifest of the published folder."""
+    text = b"".join(card.read())
+    card.require(hashlib.sha256(text).hexdigest())
+    trained = found
+    if what != "adapter":
+        # The manifest of the merged model has no results of the training.
+        trained = manifest.verify(
+            layout.adapter, kind=published.ADAPTER, key=job.digest, hashes=False
+        )
+        if trained.digest != found.facts.get("adapter"):
+            raise manifest.ManifestError(
+                f"{layout.adapter.name} is not the adapter of the merged model"
+            )
+    base = _base(job, layout, request)
+    rendered = hub_card.render(
+        job, what, text.decode(errors="replace"), trained=trained.facts, base=base.facts
+    )
+    return File.document(CARD, rendered.encode())
+
+
 def is_published(name: str, what: str) -> bool:
     """Report whether a file with this name, relative to its folder, is published."""
     return any(
@@ -193,16 +241,19 @@ def _chosen(folder: Path, found: manifest.Manifest, what: str, remedy: str) -> I
 
 
 def _tokenizer(job: JobConfig, layout: Layout, request: PublishStageRequest) -> Iterator[File]:
-    base = manifest.verify(
+    for entry in _base(job, layout, request).files:
+        if base_files.is_tokenizer(entry.name):
+            yield _file(layout.base, entry, "set spec.rerun to a new value to train again")
+
+
+def _base(job: JobConfig, layout: Layout, request: PublishStageRequest) -> manifest.Manifest:
+    return manifest.verify(
         layout.base,
         kind=published.BASE,
         key=job.digest,
         hashes=False,
         sha256=request.base_manifest,
     )
-    for entry in base.files:
-        if base_files.is_tokenizer(entry.name):
-            yield _file(layout.base, entry, "set spec.rerun to a new value to train again")
 
 
 def _file(folder: Path, entry: manifest.Entry, remedy: str) -> File:

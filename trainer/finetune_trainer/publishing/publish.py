@@ -6,14 +6,14 @@ is complete if it holds exactly the content that the ledger names, under all its
 
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import PublishArtifacts, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.errors import PublishFailed, Stopped, TrainerError, Transient
-from finetune_trainer.publishing import attest_oci, attest_s3, content, oci, s3
+from finetune_trainer.publishing import attest_oci, attest_s3, content, oci, s3, tracking
 from finetune_trainer.publishing.content import Content
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetError
@@ -115,8 +115,8 @@ class _Publishing:
             done += sizes[target.name]
 
     def _content(self, target: PublishTargetRequest) -> Content | TrainerError | None:
-        """Return what is published; None if the target only gets the statement about it."""
-        if target.attestation is not None:
+        """Return what is published; None if the target gets no files of the volume."""
+        if target.attestation is not None or target.mlflow is not None:
             return None
         try:
             with translate_volume_errors(self._layout.work, "publishing"):
@@ -134,7 +134,12 @@ class _Publishing:
         try:
             if isinstance(found, TrainerError):
                 raise found
-            if found is None:
+            if target.mlflow is not None:
+                log(f"sending the results of the training to target {target.name}")
+                tracking.track(
+                    self._job, self._layout, target, outcome, transfer, self._environment
+                )
+            elif found is None:
                 log(f"adding the signed statement about {target.attested} to target {target.name}")
                 attest = attest_oci.attest if target.oci is not None else attest_s3.attest
                 attest(target, outcome, transfer, self._environment)
@@ -159,7 +164,7 @@ class _Publishing:
     ) -> None:
         outcome.size, outcome.manifest = found.size, found.digest
         log(f"publishing {target.what} ({found.size:,} bytes) to target {target.name}")
-        publish = oci.publish if target.oci is not None else s3.publish
+        publish = _publisher(target)
         failure: Exception | None = None
         with translate_volume_errors(self._layout.work, "publishing"):
             try:
@@ -169,3 +174,15 @@ class _Publishing:
                 failure = error
         if failure is not None:
             raise failure
+
+
+def _publisher(target: PublishTargetRequest) -> Callable[..., None]:
+    """Return the function that publishes to the place of a target."""
+    if target.oci is not None:
+        return oci.publish
+    if target.hugging_face is None:
+        return s3.publish
+    # The client of a hub takes half a second to import.
+    from finetune_trainer.publishing import hub
+
+    return hub.publish

@@ -48,5 +48,10 @@ class LossHistory:
         path = folder / FILE
         if not path.is_file():
             return cls()
-        series = untrusted_json.parse(untrusted_file.read_text(path))
+        return cls.parse(untrusted_file.read_bytes(path))
+
+    @classmethod
+    def parse(cls, data: bytes) -> "LossHistory":
+        """Return the history in the content of its file."""
+        series = untrusted_json.parse(data)
         return cls({name: [(int(s), float(v)) for s, v in each] for name, each in series.items()})

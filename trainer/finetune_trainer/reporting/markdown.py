@@ -12,15 +12,21 @@ FILE = "README.md"
 
 
 def front_matter(job: JobConfig, source: str, *, relation: str, **metadata: Any) -> str:
-    """Return the metadata block of a model. source: of its base; relation: to this base."""
-    metadata["pipeline_tag"] = "text-generation"
+    """Return the metadata block of a model. source, relation: as in ``metadata_of``."""
+    everything = metadata | metadata_of(job, source, relation=relation)
+    return f"---\n{yaml_text(everything)}---\n"
+
+
+def metadata_of(job: JobConfig, source: str, *, relation: str) -> dict[str, Any]:
+    """Return the metadata of a model. source: of its base; relation: to this base."""
+    found: dict[str, Any] = {"pipeline_tag": "text-generation"}
     # A hub accepts repository names only.
     if source.startswith("hf://"):
-        metadata |= {"base_model": repository(source), "base_model_relation": relation}
+        found |= {"base_model": repository(source), "base_model_relation": relation}
     sources = [rows.source for rows in job.rows_of_training.values()]
     if repositories := [repository(each) for each in sources if each.startswith("hf://")]:
-        metadata["datasets"] = list(dict.fromkeys(repositories))
-    return f"---\n{yaml_text(metadata)}---\n"
+        found["datasets"] = list(dict.fromkeys(repositories))
+    return found
 
 
 def images(recorded: Mapping[str, str]) -> Iterable[tuple[str, str]]:

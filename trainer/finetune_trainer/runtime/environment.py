@@ -11,6 +11,9 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
+PLAIN = {"HF_HUB_DISABLE_XET": "1"}
+"""The hub's client reads it when it is imported. Its other protocol has connections of its own, to
+which neither the check of connections nor proxies and certificates apply."""
 
 CPU_KERNELS = "bitsandbytes.backends.cpu.ops"
 """Logger that advises to install a package, with which bitsandbytes downloads a kernel for CPUs.
@@ -23,6 +26,7 @@ def configure() -> None:
     """Silence the libraries and set the number of math threads, unless the user has set them."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ.update(PLAIN)
     pod_limits.limit_threads(os.environ)
     logging.getLogger(CPU_KERNELS).addFilter(_is_not_about_a_download)
 

@@ -49,6 +49,7 @@ from finetune_trainer.sources.repository import RemoteFile, Repository, brief, m
 from finetune_trainer.sources.transfer import BrokenTransfer, is_retryable, streamed
 
 TIMEOUT_SECONDS = 30.0
+_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 _COMMIT = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
@@ -107,7 +108,9 @@ class Hub(RemoteStore):
             )
             for sibling in info.siblings or ()
         }
-        return Repository(kind=self.kind, name=self.name, commit=info.sha, files=files)
+        return Repository(
+            kind=self.kind, name=self.name, commit=info.sha, files=files, license=_license(info)
+        )
 
     def _session(self) -> AbstractContextManager[None]:
         _announce_requests()
@@ -204,6 +207,14 @@ class Hub(RemoteStore):
             f"the hub returned an error for {what} ({brief(error)}): the next attempt retries the "
             "download"
         )
+
+
+def _license(info: Any) -> str | None:
+    """Return the licence in the metadata of a repository, None if there is no valid one."""
+    found = getattr(getattr(info, "card_data", None), "license", None)
+    if isinstance(found, list) and found:
+        found = found[0]
+    return found if isinstance(found, str) and _LICENSE.fullmatch(found) else None
 
 
 def _announce_requests() -> None:

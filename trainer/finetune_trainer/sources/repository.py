@@ -50,6 +50,8 @@ class Repository:
     name: str
     commit: str
     files: dict[str, RemoteFile]
+    license: str | None = None
+    """Identifier of the licence that the repository states."""
 
     def size_of(self, names: Iterable[str]) -> int:
         """Return the bytes of the named files."""

@@ -4,10 +4,12 @@ A target is due once its ``when`` is fulfilled and the evaluation gate allows th
 served. ``Verified`` is the outcome of the verification of this very build.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from finetune_api.v1alpha1.publish import PublishTarget, When
+from finetune_api.v1alpha1.tracking import NAME as TRACKING
+from finetune_api.v1alpha1.tracking import TrackingServer
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.verification import verification_status
@@ -50,6 +52,8 @@ def targets(
     if refusal is not None:
         return Due(withheld=refusal)
     obstacles = {each.name: _obstacle(snapshot, target, ledger, each) for each in missing}
+    if any(isinstance(each, TrackingServer) for each in missing):
+        obstacles[TRACKING] = _pending(target, ledger, missing, obstacles)
     return Due(
         now=tuple(name for name, found in obstacles.items() if found is None),
         waiting=tuple(
@@ -98,6 +102,25 @@ def _obstacle(
         f"the model to target {each.name} nevertheless, add {outcome} to allow of this target.",
         lasts=True,
     )
+
+
+def _pending(
+    target: TargetRevision,
+    ledger: Ledger,
+    missing: Collection[PublishTarget],
+    obstacles: Mapping[str, _Obstacle | None],
+) -> _Obstacle | None:
+    """Return what keeps the tracking server from being due: it gets links to the other targets.
+
+    It does not wait for a target that has failed, or that does not get the model before an edit.
+    """
+    for each in missing:
+        known = publications.current(ledger, target, each)
+        found = obstacles[each.name]
+        failed = known is not None and known.error is not None
+        if not (isinstance(each, TrackingServer) or failed or (found is not None and found.lasts)):
+            return _Obstacle(text=f"target {each.name}")
+    return None
 
 
 def _lasting(obstacles: dict[str, _Obstacle | None]) -> Iterator[str]:

@@ -7,13 +7,15 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing
 from tests.fakes.controllers import request_of
 
-from finetune_api.contracts.stage_request import PublishStageRequest
+from finetune_api.contracts.stage_request import HuggingFaceTarget, PublishStageRequest
 from finetune_api.policy.limits import Limits, Names
-from finetune_operator.config import Settings
-from finetune_operator.manifests import egress
+from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_operator.config import Egress, Hub, Settings
+from finetune_operator.manifests import egress, stage_requests
 from finetune_operator.objects import naming
 
 OPEN = CONFIG.model_copy(update={"policy": Limits(publish_destinations=Names(allow=(".*",)))})
+ML = Egress.model_validate({"namespaces": [{"name": "ml", "ports": [5000]}]})
 REGISTRY: Thing = {
     "name": "in-registry",
     "what": "adapter",
@@ -32,6 +34,17 @@ BUCKET: Thing = {
         "endpoint": "https://minio.storage.svc:9000",
         "region": "eu-central-1",
         "secretRef": {"name": "minio"},
+    },
+}
+HUB: Thing = {
+    "name": "on-hub",
+    "what": "adapter",
+    "overwrite": True,
+    "huggingFace": {
+        "repo": "acme/support",
+        "branch": "tuned",
+        "tokenSecretRef": {"name": "hub", "key": "write"},
+        "caConfigMapRef": {"name": "ca"},
     },
 }
 
@@ -170,3 +183,101 @@ def test_pod_reaches_only_the_places_of_its_targets(
     rules = policy["spec"]["egress"]
     assert rules[: len(egress.dns(config))] == egress.dns(config)
     assert len(rules) == len(egress.dns(config)) + len(namespaces) + outside
+
+
+def test_target_on_the_hub() -> None:
+    """The token is for its target alone, and the hub is that of the chart."""
+    config = OPEN.model_copy(update={"hub": Hub(endpoint="https://hub.models.svc:8443")})
+    _, job = published(HUB, config=config)
+    variables = env(job)
+    assert variables["PUBLISH_ON_HUB_HF_TOKEN"]["valueFrom"] == {
+        "secretKeyRef": {"name": "hub", "key": "write"}
+    }
+    assert "HF_HUB_OFFLINE" not in variables
+    (target,) = request_of(job).targets
+    assert target.overwrite
+    assert target.hugging_face == HuggingFaceTarget(
+        repo="acme/support",
+        branch="tuned",
+        private=True,
+        endpoint="https://hub.models.svc:8443",
+        ca="/etc/finetune/ca/publish-on-hub.crt",
+    )
+
+
+def test_only_a_target_on_the_hub_connects_to_it() -> None:
+    config = OPEN.model_copy(update={"hub": Hub(endpoint="https://hub.models.svc:8443")})
+    _, with_hub = published(HUB, config=config)
+    _, without = published(REGISTRY, config=config)
+    assert request_of(without).destinations.namespaces == ()
+    assert "HF_HUB_OFFLINE" in env(without)
+    (namespace,) = request_of(with_hub).destinations.namespaces
+    assert (namespace.name, namespace.ports) == ("models", (8443,))
+    assert not request_of(with_hub).destinations.blocks, "no address outside the cluster"
+
+
+def test_public_hub_is_reached_at_the_addresses_of_the_chart() -> None:
+    _, job = published(HUB)
+    assert (
+        request_of(job).destinations.blocks
+        == egress.destinations(OPEN, cloud_identity=False).blocks
+    )
+    assert request_of(job).targets[0].hugging_face.endpoint is None
+
+
+def test_retry_key_of_other_targets_has_no_new_field() -> None:
+    """A publication that has failed is not repeated because the operator was upgraded."""
+    for target, expected in ((REGISTRY, False), (HUB, True)):
+        entry = stage_requests._entry(PublishTarget.model_validate(target))
+        assert ("huggingFace" in entry) is expected
+
+
+TRACKING: Thing = {
+    "mlflow": {
+        "uri": "https://mlflow.ml.svc:5000",
+        "registeredModel": "support",
+        "secretRef": {"name": "tracking"},
+        "caConfigMapRef": {"name": "ca"},
+    }
+}
+
+
+def test_tracking_server_is_a_target_with_credentials_of_its_own() -> None:
+    alone = {"mlflow": {**TRACKING["mlflow"], "registeredModel": None}}
+    cluster, job = published(tracking=alone)
+    (target,) = request_of(job).targets
+    assert (target.name, target.what) == ("mlflow", "adapter")
+    assert target.content == controllers.digest_of("adapterManifest")
+    place = target.mlflow
+    assert place is not None
+    assert (place.uri, place.experiment) == ("https://mlflow.ml.svc:5000", "ns/demo")
+    assert place.run == f"{cluster.job['metadata']['uid']}/{cluster.status['revision']}"
+    assert place.started == 0, "the operator has not seen the training start"
+    assert place.tags["finetune.dev/job"] == "ns/demo"
+    assert (place.source, place.ca) == (None, "/etc/finetune/ca/publish-mlflow.crt")
+    token = env(job)["PUBLISH_MLFLOW_MLFLOW_TRACKING_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert token == {"name": "tracking", "key": "MLFLOW_TRACKING_TOKEN", "optional": True}
+    assert request_of(job).destinations.namespaces == ()
+    open_ = OPEN.model_copy(update={"egress": ML})
+    _, job = published(tracking=alone, config=open_)
+    (namespace,) = request_of(job).destinations.namespaces
+    assert namespace.name == "ml"
+
+
+def test_tracking_server_gets_links_to_the_published_models() -> None:
+    cluster, _ = published(REGISTRY, BUCKET, tracking=TRACKING)
+    controllers.publish(cluster)
+    cluster.settle()
+    job = [
+        each
+        for each in cluster.each("Job")
+        if each["metadata"]["labels"][naming.STAGE] == "publish"
+    ][-1]
+    (target,) = request_of(job).targets
+    by_name = {each["name"]: each for each in cluster.status["publish"]}
+    reference = by_name["in-registry"]["reference"]
+    assert target.mlflow.source == f"oci://{reference}"
+    assert target.mlflow.registered_model == "support"
+    assert target.mlflow.tags["finetune.dev/published.in-registry"] == reference
+    bucket = target.mlflow.tags["finetune.dev/published.in-bucket"]
+    assert bucket == by_name["in-bucket"]["reference"]

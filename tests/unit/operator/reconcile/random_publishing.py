@@ -24,6 +24,7 @@ PUBLISHED: list[list[Thing]] = [
         {"name": "a", "what": "adapter", "allow": ["Skipped"], **REGISTRY},
         {"name": "b", "what": "adapter", "when": "Trained", "s3": {"uri": "s3://models/b"}},
     ],
+    [{"name": "h", "what": "adapter", "when": "Trained", "huggingFace": {"repo": "acme/a"}}],
 ]
 """Targets of ``publish``, which fit every spec of a history."""
 

@@ -169,3 +169,13 @@ def test_the_key_is_in_no_object_and_no_status() -> None:
     text = json.dumps([*cluster.objects.values(), cluster.job])
     secret = [line for line in PEM.decode().splitlines() if "-----" not in line]
     assert not any(line in text for line in secret)
+
+
+def test_hub_gets_no_signed_statement() -> None:
+    """A commit with it would move the branch from the commit that it is about."""
+    cluster = signing({"name": "a", "what": "adapter", "huggingFace": {"repo": "acme/support"}})
+    controllers.publish(cluster)
+    cluster.settle()
+    assert condition(cluster)["status"] == "True"
+    assert "attestationDue" not in record(cluster)
+    assert len(jobs(cluster)) == 1

@@ -85,3 +85,36 @@ def test_a_model_that_is_rejected_while_its_job_waits_is_not_published() -> None
     cluster.settle()
     assert all("deletionTimestamp" in job["metadata"] for job in jobs(cluster))
     assert condition(cluster)["reason"] == "PublishWithheld"
+
+
+def on_hub(**place: str) -> Thing:
+    return {"name": "a", "what": "adapter", "huggingFace": {"repo": "acme/support", **place}}
+
+
+def test_reference_on_a_hub_is_the_commit() -> None:
+    cluster = trained(on_hub())
+    controllers.publish(cluster)
+    digest = published(cluster)["digest"]
+    assert digest.startswith("sha1:")
+    assert published(cluster)["reference"] == f"hf://acme/support@{digest.removeprefix('sha1:')}"
+    assert cluster.status["publishedDigests"] == [digest]
+    assert condition(cluster)["status"] == "True"
+
+
+def test_branch_follows_the_target_revision() -> None:
+    """To the next revision, back after a revert, and to another branch."""
+    cluster = trained(on_hub())
+    controllers.publish(cluster)
+    retrain(cluster, 1)
+    controllers.publish(cluster)
+    cluster.edit(training={"seed": None})
+    cluster.settle()
+    assert condition(cluster)["status"] == "Unknown", "the branch has the second model"
+    assert len(request_of(jobs(cluster)[-1]).targets[0].own) == 2
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    cluster.edit(publish=[on_hub(branch="tuned")])
+    cluster.settle()
+    assert condition(cluster)["status"] == "Unknown"
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"

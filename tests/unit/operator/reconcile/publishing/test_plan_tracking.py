@@ -1,0 +1,111 @@
+"""A tracking server: it gets the results after the other targets, and their links."""
+
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, Thing
+from tests.fakes.controllers import request_of
+from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
+    OPEN,
+    condition,
+    jobs,
+    served,
+    target,
+    trained,
+)
+
+from finetune_api.policy.limits import Limits
+
+TRACKING: Thing = {"mlflow": {"uri": "https://mlflow.example.com"}}
+
+
+def names_of(job: Thing) -> list[str]:
+    return [each.name for each in request_of(job).targets]
+
+
+def by_name(cluster: Cluster) -> dict[str, Thing]:
+    return {each["name"]: each for each in cluster.status["publish"]}
+
+
+def test_job_that_publishes_nothing_is_tracked_after_its_training() -> None:
+    cluster = trained(publish=None, tracking=TRACKING)
+    assert [names_of(each) for each in jobs(cluster)] == [["mlflow"]]
+    assert condition(cluster, "Finished")["status"] == "False"
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert condition(cluster, "Finished")["status"] == "True"
+    assert by_name(cluster)["mlflow"]["reference"] == "https://mlflow.example.com"
+    assert "publishedDigests" not in cluster.status, "it holds no model that a tag could refer to"
+    cluster.settle()
+    assert len(jobs(cluster)) == 1
+
+
+def test_links_are_sent_when_all_targets_hold_the_model() -> None:
+    cluster = trained(target(), target("b"), tracking=TRACKING)
+    assert names_of(jobs(cluster)[-1]) == ["a", "b"]
+    controllers.publish(cluster)
+    cluster.settle()
+    assert names_of(jobs(cluster)[-1]) == ["mlflow"]
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert len(jobs(cluster)) == 2
+    cluster.edit(publish=[target(), target("b"), target("c")])
+    cluster.settle()
+    assert names_of(jobs(cluster)[-1]) == ["c"]
+    controllers.publish(cluster)
+    cluster.settle()
+    assert names_of(jobs(cluster)[-1]) == ["mlflow"], "the server has no link to c yet"
+
+
+def test_a_failed_target_does_not_keep_the_others_from_being_tracked() -> None:
+    cluster = trained(target(), target("b"), tracking=TRACKING)
+    controllers.publish(cluster, "b")
+    cluster.settle()
+    assert names_of(jobs(cluster)[-1]) == ["b", "mlflow"]
+    controllers.publish(cluster, "b")
+    assert condition(cluster)["status"] == "False"
+    assert "error" not in by_name(cluster)["mlflow"]
+    assert len(jobs(cluster)) == 2
+
+
+def test_target_that_waits_for_an_edit_does_not_delay_tracking() -> None:
+    cluster = served(target(), outcome="Inconclusive", tracking=TRACKING)
+    cluster.settle()
+    assert names_of(jobs(cluster)[-1]) == ["mlflow"]
+    controllers.publish(cluster)
+    assert condition(cluster)["reason"] == "PublishWithheld"
+    assert "error" not in by_name(cluster)["mlflow"]
+
+
+def test_failure_of_the_server_does_not_affect_the_endpoint() -> None:
+    cluster = served(publish=None, tracking=TRACKING)
+    controllers.publish(cluster, "mlflow")
+    assert condition(cluster)["reason"] == "PublishFailed"
+    assert condition(cluster, "Ready")["status"] == "True"
+    assert by_name(cluster)["mlflow"]["error"]["reason"] == "TargetRejected"
+    cluster.edit(tracking={"mlflow": {"uri": "https://other.example.com"}})
+    cluster.settle()
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+
+
+def test_server_that_the_policy_does_not_allow() -> None:
+    cluster = trained(publish=None, tracking=TRACKING)
+    controllers.publish(cluster)
+    cluster.config = OPEN.model_copy(update={"policy": Limits()})
+    cluster.edit(tracking={"mlflow": {"uri": "https://other.example.com"}})
+    cluster.settle()
+    assert len(jobs(cluster)) == 1
+    assert condition(cluster)["reason"] == "NotAllowed"
+    assert "mlflow+https://other.example.com" in condition(cluster)["message"]
+
+
+@pytest.mark.parametrize("edit", [{"experiment": "another"}, {"secretRef": {"name": "a"}}])
+def test_tracking_changes_no_revision(edit: dict[str, Any]) -> None:
+    cluster = trained(publish=None, tracking=TRACKING)
+    controllers.publish(cluster)
+    revision, build = cluster.status["revision"], cluster.status["build"]
+    cluster.edit(tracking={"mlflow": {**TRACKING["mlflow"], **edit}})
+    cluster.settle()
+    assert (cluster.status["revision"], cluster.status["build"]) == (revision, build)
