@@ -33,6 +33,10 @@ MOST_FOLDERS = 64
 UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ)
 """Errors that depend on the name of a file, not on the state of the volume."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_FULL = re.compile(
+    r"no space left|insufficient storage|storage (limit|resource|full)|storagefull"
+    r"|quota[\w ]* (exceeded|exhausted|reached|used up)|quotaexceeded|exceed[\w ]* quota"
+)
 
 
 class BrokenTransfer(Exception):
@@ -42,6 +46,17 @@ class BrokenTransfer(Exception):
 def is_retryable(status: int) -> bool:
     """Report whether a request with this HTTP status may succeed if it is retried."""
     return status in (408, 425, 429) or status >= 500
+
+
+def is_full(status: int, text: str) -> bool:
+    """Report whether the answer of a server means that its space or a quota is used up.
+
+    Servers have no common status for it: 507 is the standard, 413, 412 and 403 are quotas of some
+    registries, and 500 is a full disk. A rate limit may name a quota, too, and passes.
+    """
+    if status in (401, 429) or status < 400:
+        return False
+    return status == 507 or _FULL.search(text.lower()) is not None
 
 
 def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
