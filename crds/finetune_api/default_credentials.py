@@ -4,7 +4,7 @@ A credential of a lower layer, the chart defaults, is used only where that layer
 
 * A Secret or certificates next to a source are for this source. If the layer names no source, they
   are for the hub and for the S3 service at the layer's endpoint (Amazon S3 if it has none). They
-  are for no https:// source then, since the layer names no server.
+  are for no https:// or oci:// source then, since the layer names no server.
 * The service account is for the s3:// sources of the layer. If the layer has none, the account is
   for every s3:// source at the layer's endpoint. A source with a Secret does not use the account.
 * An entry of ``publish`` is atomic, so that a Secret or certificates in it are for its target. The
@@ -33,6 +33,7 @@ from finetune_api.v1alpha1.rows import Rows
 ACCOUNT: Path = ("access", "serviceAccountName")
 KEYS: Path = ("s3", "secretRef")
 ENDPOINT: Path = ("s3", "endpoint")
+IMAGE: Path = ("oci",)
 
 Place = tuple[str, Any]
 """The value of ``source`` and, for an s3:// source, the endpoint."""
@@ -136,7 +137,9 @@ class _Source:
         elif not trusted or self.has_own_certificates:
             removed |= SECRETS
         removed = {path for path in removed if not has(self.written, *path)}
-        return replace(self, completed=without(self.completed, *removed))
+        # An atomic group is removed as a whole: an empty one would be a value of its own.
+        paths = (IMAGE if path[:1] == IMAGE else path for path in removed)
+        return replace(self, completed=without(self.completed, *paths))
 
     def is_at(self, configured: Sequence[Place]) -> bool:
         """Report whether the lower layer configured its credentials for this source.

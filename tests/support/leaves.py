@@ -160,6 +160,7 @@ def _dataset(**fields: Any) -> Spec:
 _SOURCE = {"name": "hf", "key": "token"}
 HTTPS = "https://models.example.com/llama/SHA256SUMS"
 S3 = "s3://bucket/path"
+OCI = "oci://registry.example.com/models/a:latest"
 
 
 def _published(place: Spec | None = None, **fields: Any) -> Spec:
@@ -270,6 +271,10 @@ CHANGES: dict[str, Change] = {
         )
         for group in ("model", "dataset")
     },
+    "model.oci.secretRef.name": Change(
+        before={"model": {"source": OCI, "oci": {"secretRef": {"name": "login"}}}},
+        after={"model": {"source": OCI, "oci": {"secretRef": {"name": "another"}}}},
+    ),
     "dataset.promptFormat": Change(before={}, after=_dataset(promptFormat="Question: {prompt}")),
     "storage.baseCache.subPath": Change(
         before={"storage": {"baseCache": {"claimName": "models"}}},

@@ -10,6 +10,7 @@ from typing import Literal
 from finetune_api.layering import Path
 from finetune_api.policy import selections
 from finetune_api.policy.selections import Selection
+from finetune_api.v1alpha1.sources import OCI_SOURCE_PREFIX
 
 Access = Literal["secrets", "configmaps", "persistentvolumeclaims", "serviceaccounts"]
 
@@ -50,8 +51,9 @@ OWN_DOMAIN = (
     "Other workloads can select pods by this label: use the domain of your organization as the "
     "prefix of the key, such as example.com/team. "
 )
+MODEL: Path = ("model",)
 SOURCES: tuple[Path, ...] = (
-    ("model",),
+    MODEL,
     ("dataset",),
     ("datasets",),
     ("evaluation", "dataset"),
@@ -70,6 +72,8 @@ def _destination(source: Path) -> tuple[Path, ...]:
         ("s3", "endpoint"),
         ("s3", "secretRef"),
     )
+    if source == MODEL:
+        fields = (*fields, ("oci", "secretRef"))
     return tuple((*source, *each) for each in fields)
 
 
@@ -90,6 +94,8 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
     token, secret = (*source, "tokenSecretRef"), (*source, "s3", "secretRef")
     authority, endpoint = (*source, "caConfigMapRef"), (*source, "s3", "endpoint")
     triggers = _destination(source)
+    image: tuple[Path, ...] = ((*source, "oci", "secretRef"),) if source == MODEL else ()
+    registries = (OCI_SOURCE_PREFIX,) if source == MODEL else ()
     rows = (
         NameRule(
             field=place,
@@ -100,7 +106,9 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
     )
     return (
         _text(place, "sources"),
-        NameRule(field=place, limit="hosts", selected=selections.host(place, "https://")),
+        NameRule(
+            field=place, limit="hosts", selected=selections.host(place, "https://", *registries)
+        ),
         NameRule(
             field=endpoint,
             limit="hosts",
@@ -112,7 +120,7 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
             access="persistentvolumeclaims",
             selected=selections.object_in(place, "pvc://"),
         ),
-        *(() if source == ("model",) else rows),
+        *(() if source == MODEL else rows),
         *(
             NameRule(
                 field=reference,
@@ -122,15 +130,14 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
                 triggers=triggers,
                 sent=reference != authority,
             )
-            for reference, limit, access in _references(token, secret, authority)
+            for reference, limit, access in _references((token, secret, *image), authority)
         ),
     )
 
 
-def _references(token: Path, secret: Path, authority: Path) -> tuple[tuple[Path, str, Access], ...]:
+def _references(secrets: tuple[Path, ...], authority: Path) -> tuple[tuple[Path, str, Access], ...]:
     return (
-        (token, "secrets", "secrets"),
-        (secret, "secrets", "secrets"),
+        *((each, "secrets", "secrets") for each in secrets),
         (authority, "configMaps", "configmaps"),
     )
 

@@ -21,15 +21,12 @@ from finetune_api.rules import (
     unique_by,
 )
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretRef
-from finetune_api.v1alpha1.sources import S3_SOURCE, s3_region
+from finetune_api.v1alpha1.sources import OCI_REPOSITORY, S3_SOURCE, s3_region
 
 When = Literal["Trained", "Merged", "Verified"]
 
 MAX_TARGETS = 8
-REPOSITORY = (
-    r"^[a-z0-9][a-z0-9-]*((\.[a-z0-9-]+)+(:[0-9]+)?|:[0-9]+)(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
-)
-"""A registry, whose first component has a dot or a port, and the path of a repository."""
+REPOSITORY = rf"^{OCI_REPOSITORY}$"
 _RESERVED = r"^(sha256-.*|.*-[0-9a-f]{8}-(adapter|merged))$"
 """Tags of signatures and of the immutable names of revisions."""
 _RESERVED_TAG = re.compile(_RESERVED)

@@ -7,7 +7,7 @@ ConfigMaps are in the config volume. Secrets are environment variables that the 
 from collections.abc import Iterator
 from typing import Any
 
-from finetune_api.safety.credentials import S3_KEYS
+from finetune_api.safety.credentials import DOCKER_CONFIG, S3_KEYS
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import (
@@ -19,6 +19,8 @@ from finetune_api.v1alpha1.sources import (
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 SOURCES = "/sources"
+DOCKER_CONFIG_KEY = ".dockerconfigjson"
+"""Key of Secrets of the type kubernetes.io/dockerconfigjson."""
 
 
 def volumes(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
@@ -75,6 +77,11 @@ def environment(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
                 secret(f"{prefix}_{key}", keys, key, optional=optional)
                 for key, optional in S3_KEYS.items()
             ]
+        image = part.oci if isinstance(part, Model) else None
+        if image is not None and image.secret_ref is not None:
+            variables.append(
+                secret(f"{prefix}_{DOCKER_CONFIG}", image.secret_ref.name, DOCKER_CONFIG_KEY)
+            )
     cache = spec.storage.base_cache
     if cache is not None:
         path = "/".join(filter(None, (SOURCES, cache.claim_name, cache.sub_path)))

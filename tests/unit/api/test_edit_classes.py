@@ -104,7 +104,13 @@ def test_fields_that_determine_the_weights_retrain() -> None:
     access = tuple(
         f"{source}.{name}"
         for source in sources
-        for name in ("tokenSecretRef", "caConfigMapRef", "s3.region", "s3.secretRef")
+        for name in (
+            "tokenSecretRef",
+            "caConfigMapRef",
+            "s3.region",
+            "s3.secretRef",
+            "oci.secretRef",
+        )
     )
     cadence = {f"training.advanced.{name}Steps" for name in ("eval", "save", "logging")}
     weights = (*(f"{source}." for source in sources), "training.")

@@ -1,4 +1,4 @@
-"""Sources of base and datasets: a hub, a PersistentVolumeClaim, S3, a web server, a ConfigMap.
+"""Sources of base and datasets: a hub, a claim, S3, a registry, a web server, a ConfigMap.
 
 Each source is a ``Store``: it pins a ``Repository`` to one state and downloads files of that state.
 The rest of the preparation is independent of the kind of source.
@@ -7,11 +7,13 @@ The rest of the preparation is independent of the kind of source.
 import os
 from pathlib import Path
 
+from finetune_api.safety.credentials import DOCKER_CONFIG
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import (
     CLAIM_SOURCE_PREFIX,
     CONFIGMAP_SOURCE_PREFIX,
+    OCI_SOURCE_PREFIX,
     Kind,
     prefix_of,
 )
@@ -67,6 +69,11 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
         from finetune_trainer.sources.s3 import S3
 
         return S3(kind=kind, source=source, endpoint=part.s3.endpoint, ca_file=trusted)
+    if source.startswith(OCI_SOURCE_PREFIX):
+        from finetune_trainer.sources.oci import OCI
+
+        login = os.environ.get(f"{prefix}_{DOCKER_CONFIG}")
+        return OCI(kind=kind, source=source, login=login, ca_file=trusted)
     if source.startswith("https://"):
         from finetune_trainer.sources.https import Https
 

@@ -65,7 +65,7 @@ def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
     Messages call the repository ``what``. Raises InvalidSpec for a file name that leads out of the
     folder, Transient for a damaged or interrupted download.
     """
-    target = _path(into, file.name, what)
+    target = path_below(into, file.name, what)
     if target.is_file() and target.stat().st_size == file.size:
         digest = sha256_of(target)
         if file.sha256 in (None, digest):
@@ -83,8 +83,16 @@ def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
     return digest
 
 
-def _path(into: Path, name: str, what: str) -> Path:
-    """Return the path of a file below a folder, and create its parent folders."""
+def has(target: Path, *, size: int, sha256: str) -> bool:
+    """Report whether a file is complete: an earlier attempt may have fetched it."""
+    return target.is_file() and target.stat().st_size == size and sha256_of(target) == sha256
+
+
+def path_below(into: Path, name: str, what: str) -> Path:
+    """Return the path of a file below a folder, and create its parent folders.
+
+    Raise InvalidSpec for a name that leads elsewhere, or that no file can have.
+    """
     target = into / name
     if name.count("/") > MOST_FOLDERS:
         raise InvalidSpec(_refusal(name, what, f"has more than {MOST_FOLDERS} levels of folders"))
