@@ -133,7 +133,8 @@ class PreparedFolders(LedgerModel):
     base_commit: str | None = Field(
         None,
         description="Commit of the base model on the Hugging Face Hub. For an https:// source: the "
-        "SHA-256 digest in the spec. For other sources: the digest of the list of files.",
+        "SHA-256 digest in the spec. For an oci:// source: the SHA-256 digest of the manifest of "
+        "the image. For other sources: the digest of the list of files.",
     )
     base_bytes: int | None = Field(None, description="Size of the base model in bytes.")
     base_manifest: str | None = Field(

@@ -43,6 +43,7 @@ REACHED_BY: Any = {
     "token_secret_ref": True,
     "ca_config_map_ref": True,
     "s3": {"region": True, "secret_ref": True},
+    "oci": True,
 }
 """Fields that say how a source is reached. An edit does not change the revision: each new pod gets
 the present values."""

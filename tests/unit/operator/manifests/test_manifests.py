@@ -535,6 +535,30 @@ def test_job_file_has_the_configuration_of_a_dataset_only_if_it_is_set() -> None
     assert second["config"] == "main"
 
 
+def test_only_prepare_has_the_login_for_the_registry_of_the_model() -> None:
+    access = {"oci": {"secretRef": {"name": "hidden"}}, "caConfigMapRef": {"name": "private"}}
+    model = {"source": "oci://registry.example.com/llama:v1", **access}
+    made = children({**SPEC, "model": model}, CONFIG)
+    pod = template(made["job-prepare"])
+    assert env(pod)["MODEL_DOCKER_CONFIG_JSON"]["valueFrom"]["secretKeyRef"] == {
+        "name": "hidden",
+        "key": ".dockerconfigjson",
+    }
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    item = {"key": "ca.crt", "path": "ca/model.crt"}
+    assert {"configMap": {"name": "private", "items": [item]}} in configuration["sources"]
+    frozen = json.loads(made["configuration"]["data"]["job.json"])
+    assert frozen["model"]["source"] == "oci://registry.example.com/llama:v1"
+    for title in ("job-train", "job-merge", "deployment", "configuration"):
+        text = json.dumps(made[title])
+        assert "hidden" not in text
+        assert "DOCKER_CONFIG" not in text
+    assert (
+        "oci"
+        not in json.loads(children(SPEC, CONFIG)["configuration"]["data"]["job.json"])["model"]
+    ), "an earlier image reads no job.json with an unknown field"
+
+
 @pytest.mark.parametrize(
     ("source", "mounted"),
     [
