@@ -29,6 +29,7 @@ from finetune_api.layering import Path, has, value_at, with_value, without
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef, SecretRef
 from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.start_from import StartFrom
 
 ACCOUNT: Path = ("access", "serviceAccountName")
 KEYS: Path = ("s3", "secretRef")
@@ -57,7 +58,9 @@ def _parts_of(annotation: Any) -> Iterator[Any]:
 
 
 def _next_to_source(*types: type) -> frozenset[Path]:
-    return frozenset(path for group in (Model, Rows) for path in fields_of(group, *types))
+    return frozenset(
+        path for group in (Model, Rows, StartFrom) for path in fields_of(group, *types)
+    )
 
 
 SECRETS = _next_to_source(SecretKeyRef, SecretRef)
@@ -100,7 +103,8 @@ def without_foreign_credentials(values: Values, written: Sequence[Values], lower
 def _targets_with_account(values: Values) -> list[Values]:
     """Return the places in S3 to which the job publishes with the identity of its account."""
     targets = values.get("publish")
-    places = [each.get("s3") for each in targets or () if isinstance(each, dict)]
+    entries = targets if isinstance(targets, list) else []
+    places = [each.get("s3") for each in entries if isinstance(each, dict)]
     return [each for each in places if isinstance(each, dict) and not has(each, "secretRef")]
 
 

@@ -328,6 +328,8 @@ CHANGES: dict[str, Change] = {
 
 def change_of(leaf: Leaf) -> Change:
     """Return a change of this field alone."""
+    if leaf.path[:2] == ("training", "startFrom"):
+        return _change_of_start(".".join(leaf.path[2:]))
     if leaf.path[:2] == ("evaluation", "dataset"):
         same = change_of(Leaf(path=leaf.path[1:], edit=leaf.edit, info=leaf.info))
         return Change(before=_evaluated(same.before), after=_evaluated(same.after))
@@ -365,3 +367,34 @@ def _several(spec: Spec) -> Spec:
 
 
 LEAVES = list(leaves())
+
+
+def _change_of_start(name: str) -> Change:
+    hub, bucket, image = {"source": "hf://org/adapter"}, {"source": S3}, {"source": OCI}
+
+    def changed(common: Spec, before: Spec, after: Spec) -> Change:
+        return Change(
+            before={"training": {"startFrom": {**common, **before}}},
+            after={"training": {"startFrom": {**common, **after}}},
+        )
+
+    def named(field: str, common: Spec, **more: str) -> Change:
+        reference = {"name": "another"} | more
+        return changed(common, {field: {"name": "one"}}, {field: reference})
+
+    return {
+        "source": changed({}, hub, image),
+        "revision": changed(hub, {}, {"revision": "v2"}),
+        "tokenSecretRef.name": named("tokenSecretRef", hub),
+        "tokenSecretRef.key": named("tokenSecretRef", hub, name="one", key="another"),
+        "caConfigMapRef.name": named("caConfigMapRef", hub),
+        "caConfigMapRef.key": named("caConfigMapRef", hub, name="one", key="another"),
+        "s3.endpoint": changed(bucket, {}, {"s3": {"endpoint": "https://minio:9000"}}),
+        "s3.region": changed(bucket, {}, {"s3": {"region": "eu-central-1"}}),
+        "s3.secretRef.name": changed(
+            bucket, {"s3": {"secretRef": {"name": "a"}}}, {"s3": {"secretRef": {"name": "b"}}}
+        ),
+        "oci.secretRef.name": changed(
+            image, {"oci": {"secretRef": {"name": "a"}}}, {"oci": {"secretRef": {"name": "b"}}}
+        ),
+    }[name]

@@ -52,8 +52,12 @@ OWN_DOMAIN = (
     "prefix of the key, such as example.com/team. "
 )
 MODEL: Path = ("model",)
+START_FROM: Path = ("training", "startFrom")
+IMAGES = (MODEL, START_FROM)
+"""Sources that can be an image in a registry, and never rows in a ConfigMap."""
 SOURCES: tuple[Path, ...] = (
     MODEL,
+    START_FROM,
     ("dataset",),
     ("datasets",),
     ("evaluation", "dataset"),
@@ -72,7 +76,7 @@ def _destination(source: Path) -> tuple[Path, ...]:
         ("s3", "endpoint"),
         ("s3", "secretRef"),
     )
-    if source == MODEL:
+    if source in IMAGES:
         fields = (*fields, ("oci", "secretRef"))
     return tuple((*source, *each) for each in fields)
 
@@ -94,8 +98,8 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
     token, secret = (*source, "tokenSecretRef"), (*source, "s3", "secretRef")
     authority, endpoint = (*source, "caConfigMapRef"), (*source, "s3", "endpoint")
     triggers = _destination(source)
-    image: tuple[Path, ...] = ((*source, "oci", "secretRef"),) if source == MODEL else ()
-    registries = (OCI_SOURCE_PREFIX,) if source == MODEL else ()
+    image: tuple[Path, ...] = ((*source, "oci", "secretRef"),) if source in IMAGES else ()
+    registries = (OCI_SOURCE_PREFIX,) if source in IMAGES else ()
     rows = (
         NameRule(
             field=place,
@@ -120,7 +124,7 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
             access="persistentvolumeclaims",
             selected=selections.object_in(place, "pvc://"),
         ),
-        *(() if source == MODEL else rows),
+        *(() if source in IMAGES else rows),
         *(
             NameRule(
                 field=reference,

@@ -143,6 +143,16 @@ class PreparedFolders(LedgerModel):
         description="SHA-256 digest (hex) of the manifest.json of the base model on the volume. "
         "The stages train and merge reject any other base model.",
     )
+    start_commit: str | None = Field(
+        None,
+        description="Commit or digest to which the source of training.startFrom was resolved, as "
+        "in baseCommit. Present only if the training continues from an adapter.",
+    )
+    start_digest: str | None = Field(
+        None,
+        description="Digest of the list of the files, and of their digests, of the adapter that "
+        "the training continues from.",
+    )
     dataset_manifest: str | None = Field(
         None,
         pattern=SHA256,

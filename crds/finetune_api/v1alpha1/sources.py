@@ -9,7 +9,7 @@ from finetune_api.rules import Rule, is_set, matches, requires, starts_with
 from finetune_api.v1alpha1.references import SecretRef
 
 Kind = str
-"""Path in the spec of the model or dataset that a source belongs to: ``model``, ``dataset``,
+"""Path in the spec of what a source belongs to: ``model``, ``training.startFrom``, ``dataset``,
 ``evaluation.dataset``, or ``datasets[name]`` for one of several datasets."""
 
 _STEP = r"(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)"

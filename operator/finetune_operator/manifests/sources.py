@@ -17,6 +17,7 @@ from finetune_api.v1alpha1.sources import (
     prefix_of,
 )
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.start_from import START_FROM, StartFrom
 
 SOURCES = "/sources"
 DOCKER_CONFIG_KEY = ".dockerconfigjson"
@@ -77,7 +78,7 @@ def environment(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
                 secret(f"{prefix}_{key}", keys, key, optional=optional)
                 for key, optional in S3_KEYS.items()
             ]
-        image = part.oci if isinstance(part, Model) else None
+        image = None if isinstance(part, Rows) else part.oci
         if image is not None and image.secret_ref is not None:
             variables.append(
                 secret(f"{prefix}_{DOCKER_CONFIG}", image.secret_ref.name, DOCKER_CONFIG_KEY)
@@ -100,8 +101,10 @@ def has_identity(spec: FineTuneJobSpec) -> bool:
     return spec.access.service_account_name is not None
 
 
-def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows]]:
+def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows | StartFrom]]:
     yield "model", spec.model
+    if spec.training.start_from is not None:
+        yield START_FROM, spec.training.start_from
     yield from spec.rows_of_training.items()
     if spec.evaluation.dataset is not None:
         yield "evaluation.dataset", spec.evaluation.dataset

@@ -132,8 +132,12 @@ def job_file(job: Object, resolved: Resolved) -> str:
         exclude={
             **dict.fromkeys(("model", "dataset", "evaluation_dataset"), REACHED_BY),
             "datasets": {"__all__": REACHED_BY},
+            "training": {"start_from": REACHED_BY},
         },
     )
+    if content["training"]["startFrom"] is None:
+        # As an earlier version wrote it.
+        del content["training"]["startFrom"]
     advanced = content["training"]["advanced"]
     for name in ADDED_TO_TRAINING:
         if advanced[name] is None:

@@ -172,7 +172,7 @@ IN_THE_POD: dict[Path, str] = {
 }
 """References to Secrets that no pod sends to a server."""
 IMAGE: Path = ("oci", "secretRef")
-"""Only a model can be an image."""
+"""Only a model or an adapter can be an image."""
 NAMES: dict[Path, str] = {
     ("storage", "baseCache", "claimName"): "a volume, which prepare mounts read-only",
     ("storage", "storageClassName"): "a class of volumes",
@@ -195,12 +195,13 @@ def _names_an_object(leaf: Leaf) -> bool:
 
 def test_every_reference_is_classified() -> None:
     """Without this, a new reference of the chart would reach the servers of every author."""
-    groups = [("model",), ("dataset",), ("datasets",), ("evaluation", "dataset")]
+    images = [("model",), ("training", "startFrom")]
+    groups = [*images, ("dataset",), ("datasets",), ("evaluation", "dataset")]
     next_to_sources = {
         (*group, *path)
         for group in groups
         for path in SECRETS | CERTIFICATES
-        if path != IMAGE or group == ("model",)
+        if path != IMAGE or group in images
     }
     found = set(fields_of(FineTuneJobSpec, *TYPES))
     in_targets = {path for path in found if path[0] == "publish"}

@@ -100,7 +100,7 @@ def test_fields_of_edit_class(edit: Edit, paths: set[str]) -> None:
 
 
 def test_fields_that_determine_the_weights_retrain() -> None:
-    sources = ("model", "dataset", "evaluation.dataset")
+    sources = ("model", "training.startFrom", "dataset", "evaluation.dataset")
     access = tuple(
         f"{source}.{name}"
         for source in sources

@@ -48,6 +48,7 @@ NAMES = {
 FACTS = (
     "source",
     "baseCommit",
+    published.START_FACT,
     "datasetDigest",
     "adapter",
     "dtype",

@@ -17,6 +17,7 @@ from finetune_api.v1alpha1.sources import (
     Kind,
     prefix_of,
 )
+from finetune_api.v1alpha1.start_from import StartFrom
 from finetune_trainer.sources import credentials
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.hub import Hub
@@ -36,7 +37,7 @@ CONFIG = "/etc/finetune"
 CLAIMS = "/sources"
 
 
-def open_store(kind: Kind, part: Model | Rows) -> Store:
+def open_store(kind: Kind, part: Model | Rows | StartFrom) -> Store:
     """Return the store of a source.
 
     Mounts are expected below ``FINETUNE_CONFIG_DIR`` and ``FINETUNE_SOURCES_DIR``. Tokens come from
@@ -80,7 +81,7 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
         return Https(
             kind=kind,
             url=source,
-            sha256=part.sha256 or "",
+            sha256=getattr(part, "sha256", None) or "",
             token=_token(kind, f"{prefix}_HTTPS_TOKEN"),
             ca_file=trusted,
         )

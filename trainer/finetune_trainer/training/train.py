@@ -212,6 +212,7 @@ class _Run:
             max_steps=self.max_steps,
             memory=memory,
             scratch=self.layout.scratch("checkpoint"),
+            start=self.layout.start if published.START_FACT in self.data.facts else None,
             checkpoint=checkpoint,
             publish_checkpoint=self._publish_checkpoint,
             checkpoint_of=lambda at: checkpoints.of_step(self.layout.checkpoints, at, key=self.key),
