@@ -4,6 +4,7 @@ import gzip
 import json
 import tarfile
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_compressed_zeros_are_refused_with_little_memory(
     """1 MiB expands to 1 GiB: neither memory nor time may follow the author of an image."""
     info = tarfile.TarInfo("models/a")
     info.size = 1 << 40
-    packer, data = gzip.zlib.compressobj(wbits=31), b""  # type: ignore[attr-defined]
+    packer, data = zlib.compressobj(wbits=31), b""
     data += packer.compress(info.tobuf())
     for _ in range(256):
         data += packer.compress(bytes(1 << 20))

@@ -14,9 +14,10 @@ from tests.support.trainer.stores import DATA, assert_failed, download_all, sha2
 from tests.support.trainer.web import Certificate
 from tests.trainer.conftest import MakeWorkshop
 
+from finetune_api.v1alpha1.start_from import StartFrom
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import AccessDenied, InvalidSpec, ModelNotFound, Transient
-from finetune_trainer.sources import oci as module
+from finetune_trainer.sources import image_layers, open_store
 from finetune_trainer.sources.oci import OCI, split
 
 USER = ("robot", "correct horse battery")
@@ -148,7 +149,7 @@ def test_large_file_of_a_compressed_layer_is_read_from_a_second_stream(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module.image_layers, "SMALL", 1000)
+    monkeypatch.setattr(image_layers, "SMALL", 1000)
     layer = images.compressed(images.files({**MODEL, "other.safetensors": DATA[::-1]}))
     images.push(registry, layer)
     store = oci(registry, certificate)
@@ -270,6 +271,30 @@ def test_credentials_never_leave_the_registry(
     with pytest.raises(AccessDenied):
         oci(registry, certificate, login=login(registry)).pin()
     assert elsewhere.authorizations == {None}
+
+
+def test_adapter_to_continue_from_has_a_login_and_certificates_of_its_own(
+    registry: Registry,
+    certificate: Certificate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {"adapter_config.json": CONFIG, "adapter_model.safetensors": DATA}
+    images.push(registry, images.files(found))
+    registry.user = USER
+    (tmp_path / "ca").mkdir()
+    shutil.copy(certificate.authority, tmp_path / "ca" / "training.startFrom.crt")
+    monkeypatch.setenv("FINETUNE_CONFIG_DIR", str(tmp_path))
+    part = StartFrom(source=f"oci://{registry.host}/team/tiny:latest")
+    # The login of the model is not one of the adapter.
+    monkeypatch.setenv("MODEL_DOCKER_CONFIG_JSON", login(registry))
+    with pytest.raises(AccessDenied, match=r"set training\.startFrom\.oci\.secretRef to a Secret"):
+        open_store("training.startFrom", part).pin()
+    monkeypatch.setenv("TRAINING_STARTFROM_DOCKER_CONFIG_JSON", login(registry))
+    assert download_all(open_store("training.startFrom", part), tmp_path / "a") == found
+    missing = StartFrom(source=f"oci://{registry.host}/team/tiny:v2")
+    with pytest.raises(ModelNotFound, match=r"correct training\.startFrom\.source"):
+        open_store("training.startFrom", missing).pin()
 
 
 def test_secret_without_a_login_for_the_registry(

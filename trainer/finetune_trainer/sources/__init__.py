@@ -81,7 +81,7 @@ def open_store(kind: Kind, part: Model | Rows | StartFrom) -> Store:
         return Https(
             kind=kind,
             url=source,
-            sha256=getattr(part, "sha256", None) or "",
+            sha256="" if isinstance(part, StartFrom) else part.sha256 or "",
             token=_token(kind, f"{prefix}_HTTPS_TOKEN"),
             ca_file=trusted,
         )

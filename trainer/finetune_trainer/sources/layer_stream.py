@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import transfer
@@ -58,7 +58,7 @@ def layer(client: Client, found: Layer) -> Iterator[bytes]:
         )
 
 
-def part(client: Client, found: Layer, first: int, end: int) -> Iterator[bytes]:
+def part(client: Client, found: Layer, first: int, end: int) -> Generator[bytes, None, None]:
     """Yield the bytes of a layer from ``first`` to before ``end``. Raise Interrupted."""
     left = end - first
     if not left:

@@ -101,7 +101,9 @@ class OCI(RemoteStore):
         on_bytes: OnBytes = lambda count: None,
     ) -> dict[str, str]:
         """Download files as every store does; those of a compressed layer from one stream."""
-        direct, streamed = [], defaultdict(list)
+        names = list(names)
+        direct: list[str] = []
+        streamed: defaultdict[Layer, list[str]] = defaultdict(list)
         for name in names:
             member = self._members[name]
             if member.layer.compressed:

@@ -93,7 +93,7 @@ class Archive:
     def _entry(self, info: tarfile.TarInfo, name: str | None, extended: dict[str, str]) -> Entry:
         if info.type == tarfile.GNUTYPE_SPARSE:
             raise InvalidArchive(f"the file {one_line(repr(info.name), 200)} is sparse")
-        kind = _KINDS.get(info.type, "other")
+        kind: Kind = _KINDS.get(info.type, "other")
         if any(key.startswith("GNU.sparse.") for key in extended):
             kind = "other"
         empty = info.type in _WITHOUT_CONTENT
