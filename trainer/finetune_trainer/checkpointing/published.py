@@ -58,11 +58,11 @@ def verify_prepared(
 
     base, dataset: SHA-256 (hex) of their manifests, as in a stage request; None accepts any.
     """
-    found = manifest.verify(layout.dataset, kind=DATASET, key=job.digest, sha256=dataset)
-    start = found.facts.get(START_FACT)
+    found = (
+        manifest.verify(layout.base, kind=BASE, key=job.digest, hashes=hashes, sha256=base),
+        manifest.verify(layout.dataset, kind=DATASET, key=job.digest, sha256=dataset),
+    )
+    start = found[1].facts.get(START_FACT)
     if start is not None:
         manifest.verify(layout.start, kind=START, key=job.digest, sha256=start["manifest"])
-    return (
-        manifest.verify(layout.base, kind=BASE, key=job.digest, hashes=hashes, sha256=base),
-        found,
-    )
+    return found
