@@ -44,6 +44,7 @@ fmt: ## Format the code and apply the fixes of the linter
 generate: venv ## Write the generated files: CRD, chart README, reference pages
 	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
 	@PYTHONPATH=dev .venv/bin/python -m chartdocs
+	@.venv/bin/python dev/dashboards
 
 lock: ## Write the hashes of the packages in constraints/, after a change of a version
 	@$(PYTHON) dev/checks lock
@@ -75,7 +76,7 @@ search: venv ## Search for histories that break a law, and run all variants of t
 e2e: ## Run only the end-to-end tests
 	@$(PYTHON) dev/checks e2e
 
-conformance: ## Test other versions of Kubernetes, Helm and Python, Argo CD, a proxy, all model families and planted faults
+conformance: ## Test other versions of Kubernetes, Helm and Python, Argo CD, a proxy, an upgrade, all model families and planted faults
 	@$(PYTHON) dev/conformance run $(COMPONENTS)
 	@$(if $(COMPONENTS),,.venv/bin/python dev/families run)
 	@$(if $(COMPONENTS),,$(PYTHON) dev/checks variants)

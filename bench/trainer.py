@@ -21,7 +21,7 @@ from bench.training import runs, workload
 from bench.training.pairs import SAVE_STEPS, Packing, Pair
 from bench.training.runs import Run
 from bench.training.workload import Prepared
-from finetune_trainer.training.train import SAVE_AT_LEAST_EVERY
+from finetune_trainer.training.loop.monitor import SAVE_AT_LEAST_EVERY
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROWS = 48

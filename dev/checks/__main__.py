@@ -9,7 +9,7 @@ from pathlib import Path
 # The interpreter puts this folder itself on the path; its parent makes `checks` a package.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from checks import environment, lock, plan, scan, site  # noqa: E402
+from checks import environment, exhaustive, lock, plan, scan, site  # noqa: E402
 from cluster import cli  # noqa: E402
 
 COMMANDS = {
@@ -17,9 +17,9 @@ COMMANDS = {
     "fmt": plan.fmt,
     "check": plan.check,
     "test": plan.test,
-    "search": plan.search,
+    "search": exhaustive.search,
     "e2e": plan.e2e,
-    "variants": plan.variants,
+    "variants": exhaustive.variants,
     "bench": plan.bench,
     "docs": site.build,
     "lock": lock.write,

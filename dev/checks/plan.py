@@ -12,13 +12,12 @@ import functools
 import itertools
 import os
 import threading
-import uuid
 
-from checks import environment, lanes, suites
-from cluster import cli, lifecycle, packages, paths, phases
-from cluster.artifacts import binaries, images
+from checks import environment, lanes, local_cluster, suites
+from checks.local_cluster import Build
+from cluster import packages, paths, phases
+from cluster.artifacts import binaries
 from cluster.errors import ClusterError
-from cluster.host import cgroups
 from cluster.phases import phase
 
 API_SERVER = {
@@ -34,16 +33,11 @@ E2E = (
 )
 """Files of the end-to-end tests by lane. The last test of ``serving`` needs the only GPU, which the
 second lane releases at the end of ``quickstart`` (tests/support/local_cluster/locks.py)."""
-RUN = uuid.uuid4().hex[:12]
-"""The id of this run in the label of its namespaces; namespaces of other runs are leftovers."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables of processes that share the cores; spinning threads would slow down each other."""
 GO_COLLECTOR = {"GOGC": "400"}
 """Variable of the Go programs, which then collect garbage less often: CPU time limits a test run,
 memory does not. The API server of the integration tests needs a tenth less CPU time."""
-SEARCHED = ("unit", "integration", "trainer", "security")
-"""Suites whose variants ``make search`` runs; those of the end-to-end tests need a cluster."""
-SEARCH_PROFILE = "--hypothesis-profile=search"
 _numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
 
@@ -64,11 +58,12 @@ def fmt() -> int:
 def check() -> int:
     """Run the checks that need no cluster: format, lint, types, imports, generated files, tests."""
     environment.ensure()
-    phases.side_by_side(_unit, _check, lanes=_cores())
+    phases.side_by_side(_unit, _check, lanes=cores())
     return suites.summary()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -153,48 +148,6 @@ def e2e() -> int:
     return _report()
 
 
-def search() -> int:
-    """Search for examples that break a law or a property, and run the exhaustive variants.
-
-    The random histories and the other examples of Hypothesis differ between runs.
-    """
-    packages.ensure()
-    environment.ensure()
-    suites.begin()
-    searches = [functools.partial(_search, suite) for suite in SEARCHED]
-    phases.side_by_side(_histories, *searches, lanes=_cores())
-    return suites.summary()
-
-
-def _histories() -> None:
-    place = "tests/unit/operator/reconcile/test_random_histories.py"
-    suites.pytest("histories", [place], background=False, PYTEST_ADDOPTS=SEARCH_PROFILE)
-
-
-def _search(suite: str) -> None:
-    """Run the tests of a suite that have variants or examples."""
-    needed = API_SERVER.get(suite)
-    assets = {"KUBEBUILDER_ASSETS": str(binaries.ensure(*needed))} if needed else {}
-    options = f"{SEARCH_PROFILE} -m 'exhaustive or hypothesis'"
-    variables = {**ONE_THREAD, **assets, "PYTEST_ADDOPTS": options}
-    suites.pytest(f"{suite}-search", [f"tests/{suite}"], background=False, **variables)
-
-
-def variants() -> int:
-    """Run the exhaustive variants of the end-to-end tests."""
-    packages.ensure()
-    environment.ensure()
-    suites.begin()
-    build = Build()
-    build.start_cluster()
-    if build.error is None:
-        variables = {**_on_cluster(), "PYTEST_ADDOPTS": "-m exhaustive"}
-        suites.pytest("e2e-variants", ["tests/e2e"], background=False, **variables)
-    else:
-        suites.failed_outside("e2e-variants", build.error)
-    return suites.summary()
-
-
 def bench() -> int:
     """Run all benchmarks, with live output; this takes about three hours."""
     packages.ensure()
@@ -230,43 +183,6 @@ def _package() -> None:
     suites.pytest("package", ["tests/package"], background=True)
 
 
-class Build:
-    """Builds all missing binaries and images, and starts the cluster.
-
-    ended: set at the end, even after an error. error: the reason why there is no cluster, or None.
-    """
-
-    def __init__(self) -> None:
-        self.ended = threading.Event()
-        self.error: ClusterError | None = None
-
-    def run(self) -> None:
-        """Build and start the cluster; the node pulls the images in parallel."""
-        try:
-            # Build first what tests wait for.
-            binaries.ensure(*binaries.ASSETS)
-            binaries.ensure(*binaries.CLUSTER)
-            images.ensure(*images.ALL.values())
-            _start_cluster()
-        except ClusterError as error:
-            self.error = error
-        finally:
-            self.ended.set()
-
-    def start_cluster(self) -> None:
-        """Start the cluster with the operator of this checkout."""
-        try:
-            _start_cluster()
-        except ClusterError as error:
-            self.error = error
-
-
-def _start_cluster() -> None:
-    lifecycle.up()
-    cli.install_here()
-    cgroups.prefer()
-
-
 def _api_server() -> None:
     """Run the tests that start a separate control plane."""
     for name, needed in API_SERVER.items():
@@ -298,13 +214,4 @@ def _end_to_end(lane: int, build: Build) -> None:
         known = {f"test_{name}.py" for names in E2E for name in names}
         others = sorted((paths.REPO / "tests" / "e2e").glob("test_*.py"))
         files += [f"tests/e2e/{each.name}" for each in others if each.name not in known]
-    suites.pytest(name, files, background=False, **_on_cluster())
-
-
-def _on_cluster() -> dict[str, str]:
-    """Return the environment variables of the end-to-end tests."""
-    return {
-        "KUBECONFIG": str(paths.KUBECONFIG),
-        "KUBEBUILDER_ASSETS": str(binaries.folder()),
-        "FINETUNE_E2E_RUN": RUN,
-    }
+    suites.pytest(name, files, background=False, **local_cluster.variables())

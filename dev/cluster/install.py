@@ -70,7 +70,12 @@ def install_with_hub(built: Images) -> None:
 
 
 def install(
-    client: kubectl.Client, built: Images, *, values: Path | None, hub_endpoint: str = ""
+    client: kubectl.Client,
+    built: Images,
+    *,
+    values: Path | None,
+    hub_endpoint: str = "",
+    chart: Path = CHART,
 ) -> None:
     """Install or upgrade with a file of chart values; return when the operator is ready."""
     if client.kubeconfig is not None:
@@ -86,7 +91,7 @@ def install(
     }
     if hub_endpoint:
         settings["hub.endpoint"] = hub_endpoint
-    words = ["upgrade", "--install", OPERATOR_RELEASE, str(CHART)]
+    words = ["upgrade", "--install", OPERATOR_RELEASE, str(chart)]
     words += ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout=3m"]
     if values is not None:
         words += ["--values", str(values)]

@@ -1,4 +1,4 @@
-"""The other files of a release: wheel, CRD, JSON schema, first job, checksums."""
+"""The other files of a release: wheel, CRDs, JSON schemas, first job, checksums."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pathlib import Path
 
 from chartdocs.schema import partial
 from checks import environment
-from finetune_api import API_VERSION, KIND
+from finetune_api import API_VERSION
 from finetune_api.crd.openapi import schema_of
-from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.crd.resources import RESOURCES, Resource
 
 SUMS = "SHA256SUMS"
-CRD = "finetune.dev_finetunejobs.yaml"
 FIRST_JOB = "first-job.yaml"
 ABOUT_FIRST_JOB = """\
 # The first job of the documentation, and a ConfigMap with its rows. In the repository, these are
@@ -35,20 +34,22 @@ def clear(folder: Path) -> None:
 
 
 def write(root: Path, folder: Path) -> None:
-    """Write the wheel, the CRD, its schema for catalogues, and the first job."""
-    shutil.copy(root / "crds" / CRD, folder / CRD)
+    """Write the wheel, the CRDs, their schemas for catalogues, and the first job."""
     (folder / FIRST_JOB).write_text(first_job_file(root), encoding="utf-8")
     group, _, version = API_VERSION.partition("/")
     # The layout of the catalogues that kubeconform and editors read.
-    schema = folder / "schemas" / group / f"{KIND.lower()}_{version}.json"
-    schema.parent.mkdir(parents=True)
-    schema.write_text(json.dumps(catalogue_schema(), indent=2) + "\n", encoding="utf-8")
+    schemas = folder / "schemas" / group
+    schemas.mkdir(parents=True)
+    for resource in RESOURCES:
+        shutil.copy(root / "crds" / resource.file, folder / resource.file)
+        schema = json.dumps(catalogue_schema(resource), indent=2) + "\n"
+        (schemas / f"{resource.kind.lower()}_{version}.json").write_text(schema, encoding="utf-8")
     _wheel(root, folder)
 
 
-def catalogue_schema() -> dict[str, object]:
-    """Return the JSON schema of a FineTuneJob."""
-    spec = partial(schema_of(FineTuneJobSpec)) | {"type": "object"}
+def catalogue_schema(resource: Resource) -> dict[str, object]:
+    """Return the JSON schema of an object of our own kind."""
+    spec = partial(schema_of(resource.spec)) | {"type": "object"}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
@@ -56,7 +57,7 @@ def catalogue_schema() -> dict[str, object]:
         "additionalProperties": False,
         "properties": {
             "apiVersion": {"const": API_VERSION},
-            "kind": {"const": KIND},
+            "kind": {"const": resource.kind},
             "metadata": {"type": "object"},
             "spec": spec,
             "status": {"type": "object"},

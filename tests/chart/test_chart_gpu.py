@@ -10,7 +10,7 @@ import yaml
 from tests.support import helm
 from tests.support.helm import CHART, Values
 
-from finetune_operator.manifests.node_labels import CLOUD_NAMES
+from finetune_operator.manifests.gpu.node_labels import CLOUD_NAMES
 
 LABELS = CHART / "files" / "gpu-node-labels.yaml"
 NOTES = 'notes: {{ include "finetune-operator.gpuNotes" . | toJson }}\n'

@@ -153,6 +153,8 @@ CHANGED: dict[str, Any] = {
     "policy.maxGpuSeconds": 3600,
     "logLevel": "debug",
     "metrics.serviceMonitor.interval": "5s",
+    "metrics.podMonitor.interval": "5s",
+    "metrics.dashboards.annotations": {"grafana_folder": "FineTune"},
     "metrics.certificateSecret": "metrics-tls",
     "networkPolicy.apiServerPorts": [1],
     "egress.cidrs": ["192.0.2.0/24"],
@@ -173,6 +175,9 @@ CHANGED: dict[str, Any] = {
 # Values that have an effect only together with others.
 PREREQUISITES: dict[str, Values] = {
     "metrics.serviceMonitor": {"metrics": {"serviceMonitor": {"enabled": True}}},
+    "metrics.podMonitor": {"metrics": {"podMonitor": {"enabled": True}}},
+    "metrics.prometheusRule": {"metrics": {"prometheusRule": {"enabled": True}}},
+    "metrics.dashboards": {"metrics": {"dashboards": {"enabled": True}}},
     "serviceAccount.create": {"serviceAccount": {"name": "given"}},
     "provenance.signingKeySecretKey": {"provenance": {"signingKeySecret": "signing"}},
 }

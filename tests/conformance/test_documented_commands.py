@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -45,27 +46,24 @@ NOT_HERE = {
 WRITTEN = {"<name>": "support", "<node>": "node-1", " … ": " $CHART ", "$ kubectl": "kubectl"}
 """Placeholders of the docs, and their values here."""
 CHART = "charts/finetune-operator --namespace finetune-system"
-SERVICE_MONITORS = {
-    "metadata": {"name": "servicemonitors.monitoring.coreos.com"},
-    "spec": {
-        "group": "monitoring.coreos.com",
-        "scope": "Namespaced",
-        "names": {"plural": "servicemonitors", "kind": "ServiceMonitor"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "x-kubernetes-preserve-unknown-fields": True,
-                    }
-                },
-            }
-        ],
-    },
-}
+MONITORING = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
+"""Kinds of the Prometheus operator that the chart can create."""
+
+
+def monitoring_crd(kind: str) -> dict[str, Any]:
+    """Return a CRD for a kind of the Prometheus operator, which accepts any object."""
+    plural = f"{kind.lower()}s"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "scope": "Namespaced",
+            "names": {"plural": plural, "kind": kind},
+            "versions": [version],
+        },
+    }
 
 
 def commands(page: Path) -> list[str]:
@@ -165,11 +163,10 @@ def reader(
     """A reader of the docs, beside a running operator and a fake kubelet."""
     plane, ended = controller_manager, threading.Event()
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    plane.post(crds, SERVICE_MONITORS)
-    wait_until(
-        "ServiceMonitors are served",
-        lambda: has(plane, "/apis/monitoring.coreos.com/v1/servicemonitors"),
-    )
+    for kind in MONITORING:
+        plane.post(crds, monitoring_crd(kind))
+        path = f"/apis/monitoring.coreos.com/v1/{kind.lower()}s"
+        wait_until(f"{kind}s are served", partial(has, plane, path))
     plane.post("/api/v1/nodes", {"metadata": {"name": "node-1"}})
     for name in ("argocd", "team-a", "monitoring"):
         plane.namespace(name)

@@ -15,9 +15,23 @@ _UNVERIFIED = ssl._create_unverified_context()
 
 
 def scrape(cluster: Cluster, host: str) -> str:
-    """Return the metrics of the operator pod with an address, which the node reaches directly.
+    """Return the metrics of the operator pod with an address, which the node reaches directly."""
+    token = reader_token(cluster)
+    deadline = time.monotonic() + GRANTED_SECONDS
+    while True:
+        status, text = get(host, token)
+        if status == 200:
+            return text
+        if status != 403 or time.monotonic() > deadline:
+            raise RuntimeError(f"the operator answered {status}: {text}")
+        time.sleep(1)
 
-    The authorizer of the API server watches bindings, and the operator caches its answers.
+
+def reader_token(cluster: Cluster) -> str:
+    """Return a token with the permission to read the metrics of the operator.
+
+    It takes effect later: the authorizer of the API server watches bindings, and the operator
+    caches its answers.
     """
     kubectl = cluster.kubectl
     group = "rbac.authorization.k8s.io"
@@ -41,15 +55,7 @@ def scrape(cluster: Cluster, host: str) -> str:
             ],
         },
     )
-    token = kubectl.run("create", "token", READER, f"--namespace={OPERATOR_NAMESPACE}").strip()
-    deadline = time.monotonic() + GRANTED_SECONDS
-    while True:
-        status, text = get(host, token)
-        if status == 200:
-            return text
-        if status != 403 or time.monotonic() > deadline:
-            raise RuntimeError(f"the operator answered {status}: {text}")
-        time.sleep(1)
+    return kubectl.run("create", "token", READER, f"--namespace={OPERATOR_NAMESPACE}").strip()
 
 
 def get(host: str, token: str = "") -> tuple[int, str]:

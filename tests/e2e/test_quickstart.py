@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.e2e.prometheus import Prometheus, scraping
 from tests.support.local_cluster import pods
 from tests.support.local_cluster.kubectl import Object
 from tests.support.local_cluster.pods import Task
@@ -25,6 +26,8 @@ READY_SECONDS = 1500.0
 QUESTIONS, OFFLINE = 20, 8
 """Questions to the endpoint, and how many of them the libraries answer: each takes seconds."""
 MAX_TOKENS = 64
+WITHOUT_DATA = {"GPU memory", "Attempts that failed"}
+"""Panels that show nothing if no pod has a real GPU, and if no attempt failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class Quickstart:
     tuning: Tuning
     questions: list[str]
     taught: list[str]
+    prometheus: Prometheus
 
     @property
     def claim(self) -> str:
@@ -45,7 +49,7 @@ class Quickstart:
 def quickstart(cluster: Cluster) -> Iterator[Quickstart]:
     """Apply the unchanged example and wait until it is Ready."""
     job = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
-    with namespaces(cluster, NAMESPACE):
+    with namespaces(cluster, NAMESPACE), scraping(cluster, NAMESPACE) as prometheus:
         tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name=job["metadata"]["name"])
         cluster.kubectl.run("apply", "-f", str(EXAMPLE), f"--namespace={NAMESPACE}")
         tuning.wait_until("Ready", seconds=READY_SECONDS)
@@ -54,6 +58,7 @@ def quickstart(cluster: Cluster) -> Iterator[Quickstart]:
             tuning=tuning,
             questions=[_question(row) for row in rows],
             taught=[row["output"] for row in rows],
+            prometheus=prometheus,
         )
 
 
@@ -221,6 +226,24 @@ def test_progress_was_reported_during_training(quickstart: Quickstart) -> None:
     last = tuning.status()["training"]["maxSteps"]
     assert known == sorted(known)
     assert [step for step in known if 0 < step < last] != []
+
+
+def test_every_panel_of_the_dashboards_has_data(
+    quickstart: Quickstart, served: dict[str, Any]
+) -> None:
+    """In a real Prometheus that scraped the operator and the pods of the job."""
+    choices = {"$namespace": NAMESPACE, "$job": quickstart.tuning.name}
+    ranges = {"$__rate_interval": "20s", "$__range": "1h", "[1d]": "[1h]"}
+    empty = []
+    for path in (REPOSITORY / "charts/finetune-operator/files/dashboards").glob("*.json"):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                query = target["expr"]
+                for name, value in (choices | ranges).items():
+                    query = query.replace(name, value)
+                if panel["title"] not in WITHOUT_DATA and not quickstart.prometheus.series(query):
+                    empty.append(f"{path.stem}, {panel['title']}: {query}")
+    assert empty == []
 
 
 def test_kubectl_get_shows_the_state_in_one_line(quickstart: Quickstart) -> None:

@@ -80,7 +80,10 @@ class ClusterMetrics:
 
 
 class LaggingOperator:
-    """See the module. ``lag``: the number of events that are not delivered yet, by kind."""
+    """An operator with a cache of its own.
+
+    ``lag``: the number of events that are not delivered yet, by kind.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster, self.key = cluster, ("ns", cluster.name)

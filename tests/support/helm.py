@@ -106,7 +106,7 @@ class Rendered:
     @property
     def config(self) -> Object:
         """The operator configuration in the ConfigMap."""
-        (configmap,) = self.all("ConfigMap")
+        (configmap,) = (each for each in self.all("ConfigMap") if "config.yaml" in each["data"])
         config: Object = yaml.safe_load(configmap["data"]["config.yaml"])
         return config
 

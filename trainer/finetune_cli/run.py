@@ -8,7 +8,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +34,7 @@ from finetune_trainer.compatibility import backend_choice
 from finetune_trainer.compatibility.backend_choice import UNSLOTH, Facts, with_backend
 from finetune_trainer.devices.cards import Card, find
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.runtime import daemon_thread
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume import lock
@@ -237,25 +237,12 @@ def _bar(progress: "Progress") -> Iterator[None]:
         expand=True,
     )
     task = bar.add_task(BARS[progress.stage], total=1.0, figures="")
-    done = threading.Event()
 
     def follow() -> None:
-        while not done.wait(REFRESH_SECONDS):
-            bar.update(
-                task, completed=progress.get("progress_ratio") or 0, figures=figures(progress)
-            )
+        bar.update(task, completed=progress.get("progress_ratio") or 0, figures=figures(progress))
 
-    with bar:
-        thread = threading.Thread(target=follow, name="progress-bar", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            bar.update(
-                task, completed=progress.get("progress_ratio") or 0, figures=figures(progress)
-            )
+    with bar, daemon_thread.repeated(follow, seconds=REFRESH_SECONDS):
+        yield
 
 
 def figures(progress: "Progress") -> str:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from finetune_api.base import SHA256, StatusModel
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.dataset import Data
+from finetune_api.v1alpha1.dataset_statistics import Data
 from finetune_api.v1alpha1.ledger import MergedModel, PreparedFolders, TrainArtifacts
 from finetune_api.v1alpha1.resources import Backend, Estimate
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.base import SHA256, LedgerModel
-from finetune_api.v1alpha1.dataset import Data
+from finetune_api.v1alpha1.dataset_statistics import Data
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_api.v1alpha1.publication import Publication
 from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease

@@ -84,17 +84,16 @@ OPERATOR = Image(
     below="base",
     versioned=True,
 )
+INPUTS_OF_PACKAGES = (
+    "constraints/trainer.txt",
+    "constraints/unsloth.txt",
+    "constraints/uv.txt",
+    "dev/supplychain/sbom.py",
+)
 TRAINER = Image(
     name="finetune-trainer",
     dockerfile="Dockerfile.trainer",
-    inputs=(
-        "constraints/trainer.txt",
-        "constraints/unsloth.txt",
-        "constraints/uv.txt",
-        "dev/supplychain/sbom.py",
-        "crds/finetune_api",
-        "trainer/finetune_trainer",
-    ),
+    inputs=(*INPUTS_OF_PACKAGES, "crds/finetune_api", "trainer/finetune_trainer"),
     below="base",
     versioned=True,
 )
@@ -103,12 +102,7 @@ TRAINER = Image(
 PACKAGES = Image(
     name="finetune-trainer-packages",
     dockerfile="Dockerfile.trainer",
-    inputs=(
-        "constraints/trainer.txt",
-        "constraints/unsloth.txt",
-        "constraints/uv.txt",
-        "dev/supplychain/sbom.py",
-    ),
+    inputs=INPUTS_OF_PACKAGES,
     empty=("crds/finetune_api", "trainer/finetune_trainer"),
     below="base",
 )

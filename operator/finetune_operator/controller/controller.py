@@ -40,7 +40,7 @@ logger = logging.getLogger("finetune_operator.controller")
 
 @dataclass(kw_only=True)
 class Controller(Generic[S]):
-    """See the module."""
+    """Workers that share one queue; ``stop`` ends them when another replica leads."""
 
     reconciler: Reconciler[S]
     queue: WorkQueue[Key]
@@ -142,7 +142,7 @@ class Controller(Generic[S]):
         while True:
             async with self.queue.take() as key:
                 with (
-                    logs.for_job(*key),
+                    logs.reconciling(self._own, *key),
                     metrics.ACTIVE_WORKERS.labels(self.name).track_inprogress(),
                 ):
                     with metrics.RECONCILE_SECONDS.labels(self.name).time():

@@ -9,7 +9,6 @@ from finetune_operator.types import Confirmation, Key, Object, Observed, Plan
 
 S = TypeVar("S", bound=Observed)
 """The snapshot of an object of the kind."""
-S_co = TypeVar("S_co", bound=Observed, covariant=True)
 S_contra = TypeVar("S_contra", bound=Observed, contravariant=True)
 
 

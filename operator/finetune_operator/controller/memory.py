@@ -20,7 +20,7 @@ class Applied:
 
 @dataclass(slots=True, kw_only=True)
 class Memory:
-    """See the module."""
+    """The record of one object. A new record is empty: the first reconcile trusts the store."""
 
     uid: str = ""
     news: frozenset[tuple[str, int]] = frozenset()

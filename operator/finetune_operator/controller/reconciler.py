@@ -38,7 +38,7 @@ logger = logging.getLogger("finetune_operator.controller")
 
 @dataclass(kw_only=True)
 class Reconciler(Generic[S]):
-    """See the module. ``memories`` is everything that is remembered between two reconciles."""
+    """``memories`` is everything that it remembers between two reconciles of an object."""
 
     store: ObjectStore
     reader: Reader[S]

@@ -11,7 +11,7 @@ from finetune_operator.types import Object
 
 @dataclass(kw_only=True)
 class Responses:
-    """See the module."""
+    """What the writes of one reconcile have returned so far."""
 
     memory: Memory
     store: ObjectStore

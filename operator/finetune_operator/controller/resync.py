@@ -23,7 +23,7 @@ logger = logging.getLogger("finetune_operator.resync")
 
 @dataclass(kw_only=True)
 class Resync:
-    """See the module. ``recheck`` takes the key of an object that must be read."""
+    """``recheck`` takes the key of an object that must be read by its name."""
 
     kube: Kube
     store: ObjectStore

@@ -25,7 +25,8 @@ from finetune_api.contracts.destinations import (
     Network,
     Proxied,
 )
-from finetune_operator.config import Egress, Endpoint, Hub, Server, Settings
+from finetune_operator.config import Settings
+from finetune_operator.connections import Egress, Endpoint, Hub, Server
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 POD_IDENTITY = IPv4Network("169.254.170.23/32")

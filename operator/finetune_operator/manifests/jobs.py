@@ -18,6 +18,7 @@ from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.manifests import pod, publishing, sources, stage_requests
+from finetune_operator.manifests.gpu import devices
 from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage
@@ -252,9 +253,9 @@ def _configuration(
 def _environment(target: TargetRevision, stage: JobStage, record: Revision) -> list[dict[str, Any]]:
     values = dict(pod.WRITABLE_CACHES)
     if not stage.gpu:
-        values |= pod.NO_GPU
+        values |= devices.HIDDEN
     elif target.config.gpu.required:
-        values |= pod.REQUIRE_GPU
+        values |= devices.REQUIRED
     if not stage.reads_sources:
         secrets = publishing.environment(publishing.targets_of(target, stage, record))
         return pod.environment(values | pod.OFFLINE) + secrets

@@ -12,12 +12,8 @@ from finetune_api.defaulting import Resolved
 from finetune_api.layering import has
 from finetune_api.v1alpha1.placement import Placement, Toleration
 from finetune_operator.config import GpuConfig
-from finetune_operator.manifests.node_labels import (
-    PRODUCT,
-    is_product,
-    products_of,
-    values_of,
-)
+from finetune_operator.manifests.gpu import products
+from finetune_operator.manifests.gpu.node_labels import PRODUCT, is_product, values_of
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -39,8 +35,8 @@ def render(
     have if the chart lists it.
     """
     placement = _placement_of(resolved, serving=serving)
-    selector, products = placement.node_selector, products_for(gpu_nodes, resolved, serving=serving)
-    kept = [product for product in products if is_product(product, card)]
+    selector, listed = placement.node_selector, products.listed(gpu_nodes, resolved, placement)
+    kept = [product for product in listed if is_product(product, card)]
     node_selector: dict[str, str] = {}
     required: list[Expression] = []
     preferred: list[tuple[int, list[Expression]]] = []
@@ -49,36 +45,18 @@ def render(
     elif selector:
         preferred = [(100, [_in(label, [value]) for label, value in sorted(selector.items())])]
     elif not gpu:
-        preferred = [*_weighted(100, products[:1]), *_weighted(50, products[1:])]
+        preferred = [*_weighted(100, listed[:1]), *_weighted(50, listed[1:])]
     elif kept:
         required = _terms(kept)
-    elif len(products) == 1:
-        node_selector = {PRODUCT: products[0]}
+    elif len(listed) == 1:
+        node_selector = {PRODUCT: listed[0]}
     else:
-        required, preferred = _terms(products), _weighted(100, products[:1])
+        required, preferred = _terms(listed), _weighted(100, listed[:1])
     return {
         **({"nodeSelector": node_selector} if node_selector else {}),
         **_affinity(required, preferred, placement.zones),
         **_tolerations([*gpu_nodes.tolerations, *(placement.tolerations or ())]),
     }
-
-
-def products_for(
-    gpu_nodes: GpuConfig, resolved: Resolved, *, serving: bool = False
-) -> Sequence[str]:
-    """Return the listed products that apply to the GPU pods of a job.
-
-    They do not apply if the job or the chart's defaults set a node selector, nor with a queue: the
-    ResourceFlavors of the queue then select the nodes.
-    """
-    selector = _placement_of(resolved, serving=serving).node_selector
-    return () if selector or resolved.spec.queue_name else gpu_nodes.products
-
-
-def cards(gpu_nodes: GpuConfig, resolved: Resolved) -> list[str]:
-    """Return the products of the cards on which the train pod may run; empty if unknown."""
-    selector = resolved.spec.placement.node_selector
-    return products_of(selector) if selector else list(products_for(gpu_nodes, resolved))
 
 
 def origin(
@@ -95,7 +73,7 @@ def origin(
     written: the job's spec as the user wrote it; the other arguments are those of ``render``.
     """
     placement = _placement_of(resolved, serving=serving)
-    products = products_for(gpu_nodes, resolved, serving=serving)
+    listed = products.listed(gpu_nodes, resolved, placement)
 
     def field(name: str) -> str:
         if placement is resolved.spec.serving.placement:
@@ -108,9 +86,9 @@ def origin(
         labels = []
     elif resolved.spec.queue_name and not serving:
         labels = ["the flavor of the Kueue queue", *labels]
-    elif any(is_product(product, card) for product in products):
+    elif any(is_product(product, card) for product in listed):
         labels = ["the first checkpoint (status.revisions[].card)"]
-    elif products:
+    elif listed:
         labels = ["the chart value gpu.products"]
     zones = [field("zones")] if placement.zones else []
     return " or ".join([*labels, *zones]) or "the pod"
@@ -121,13 +99,13 @@ def _placement_of(resolved: Resolved, *, serving: bool) -> Placement:
     return resolved.spec.placement if own is None else own
 
 
-def _terms(products: Iterable[str]) -> list[Expression]:
+def _terms(names: Iterable[str]) -> list[Expression]:
     """Return one expression for each label; a node has one of the products if one of them holds."""
-    return [_in(label, values) for label, values in values_of(products).items()]
+    return [_in(label, values) for label, values in values_of(names).items()]
 
 
-def _weighted(weight: int, products: Sequence[str]) -> list[tuple[int, list[Expression]]]:
-    return [(weight, [term]) for term in _terms(products)]
+def _weighted(weight: int, names: Sequence[str]) -> list[tuple[int, list[Expression]]]:
+    return [(weight, [term]) for term in _terms(names)]
 
 
 def _in(label: str, values: Sequence[str]) -> Expression:

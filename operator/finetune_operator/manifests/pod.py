@@ -10,6 +10,7 @@ from finetune_api.v1alpha1.references import SecretKeyRef
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_operator.config import GpuConfig, Settings
 from finetune_operator.manifests import placement
+from finetune_operator.manifests.gpu import devices
 
 SCRATCH = "/tmp"  # noqa: S108 (a volume of this pod)
 SCRATCH_LIMIT = "8Gi"
@@ -28,10 +29,6 @@ WRITABLE_CACHES = {
     "XDG_CONFIG_HOME": f"{SCRATCH}/config",
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-# Without this, an image may see every GPU of its node although the pod requests none.
-NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}
-# The trainer then fails if CUDA is unusable, instead of training for days on the CPU.
-REQUIRE_GPU = {"FINETUNE_REQUIRE_GPU": "true"}
 
 UID = {"name": POD_UID_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
 """``env`` entry of the containers that publish metrics."""
@@ -46,7 +43,7 @@ def resources(requirements: ResourceRequirements, *, gpu: GpuConfig | None) -> d
     """Return the ``resources`` of a container, with one GPU if ``gpu`` is set."""
     limits = dict(requirements.limits or {})
     if gpu is not None:
-        limits[gpu.resource_name] = "1"
+        limits |= devices.limits(gpu)
     both = {"requests": dict(requirements.requests or {}), "limits": limits}
     return {kind: amounts for kind, amounts in both.items() if amounts}
 

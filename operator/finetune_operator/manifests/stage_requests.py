@@ -11,8 +11,9 @@ from finetune_api.contracts.stage_request import (
     TrainStageRequest,
 )
 from finetune_api.v1alpha1.ledger import Revision
-from finetune_operator.manifests import argv_v1, egress, placement, publishing
-from finetune_operator.manifests.node_labels import versions_of
+from finetune_operator.manifests import argv_v1, egress, publishing
+from finetune_operator.manifests.gpu import products
+from finetune_operator.manifests.gpu.node_labels import versions_of
 from finetune_operator.objects.stages import PIPELINE, JobStage, earlier
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.documents import JOB_FILE
@@ -131,7 +132,7 @@ def _prepare(target: TargetRevision, *, untrusted_volume: bool = False) -> Prepa
     cloud_identity = spec.access.service_account_name is not None
     return PrepareStageRequest(
         **_common(target),
-        cards=tuple(placement.cards(config.gpu, target.resolved)),
+        cards=tuple(products.cards(config.gpu, target.resolved)),
         driver=driver,
         compute_capability=compute_capability,
         serving=ServingSettings.of(spec, dtype=config.serving.dtype),

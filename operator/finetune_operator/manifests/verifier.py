@@ -10,6 +10,7 @@ from typing import Any
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_operator.manifests import pod, vllm
+from finetune_operator.manifests.gpu import devices
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
@@ -49,7 +50,7 @@ def container(job: Object, target: TargetRevision, manifests: Manifests) -> dict
             *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(VERIFIER_METRICS)),
         ],
         "env": [
-            *pod.environment(pod.NO_GPU),
+            *pod.environment(devices.HIDDEN),
             *pod.secret("VLLM_API_KEY", serving.api_key_secret_ref),
             pod.UID,
         ],

@@ -14,6 +14,7 @@ from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
 from finetune_operator.objects.digest import sha256
 from finetune_operator.objects.encoding import encoded
+from finetune_operator.objects.used_fields import APPLIED, CONDITIONS, FIELDS, LABELS, METADATA
 from finetune_operator.types import Object
 
 MAX_BYTES = 32 * 1024
@@ -34,123 +35,14 @@ DIGESTS = "digests"
 
 LABELS_DIGEST = "digest of all labels"
 """The only label of a trimmed object of our own kinds; no valid label has this key."""
-_LABELS = (
-    naming.JOB,
-    naming.JOB_UID,
-    naming.REVISION,
-    naming.BUILD,
-    naming.STAGE,
-    naming.ATTEMPT,
-    naming.REUSE,
-    naming.QUEUE,
-    naming.QUEUE_PRIORITY,
-    naming.TEMPLATE_HASH,
-)
-"""Labels that the operator uses."""
-_APPLIED = (
-    "Deployment",
-    "NetworkPolicy",
-    "PersistentVolumeClaim",
-    "PodDisruptionBudget",
-    "Service",
-)
-"""Kinds of which the author of an unwanted change is reported."""
-_METADATA = (
-    "name",
-    "namespace",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-)
-
-Fields = Mapping[str, Any]
-"""Fields to keep: by name, those of its value, a list of those of each element, or None for the
-whole value."""
-
-_CONDITION: Fields = dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime"))
-_CONDITIONS: Mapping[str, frozenset[str]] = {
-    "Pod": frozenset({"PodScheduled", "Ready", "DisruptionTarget"}),
-    "Job": frozenset({"Complete", "Failed", "Suspended"}),
-    "Deployment": frozenset({"Available", "Progressing", "ReplicaFailure"}),
-}
-"""Types of the conditions that a snapshot uses."""
-_CONTAINER: Fields = {"name": None, "resources": None}
-_CONTAINER_STATUS: Fields = dict.fromkeys(
-    ("name", "image", "imageID", "state", "lastState", "ready", "restartCount")
-)
-FIELDS: Mapping[str, Fields] = {
-    "Pod": {
-        "spec": {
-            "nodeName": None,
-            "nodeSelector": None,
-            "affinity": None,
-            "tolerations": None,
-            "topologySpreadConstraints": None,
-            "containers": [_CONTAINER],
-            "volumes": [{"persistentVolumeClaim": None}],
-        },
-        "status": {
-            "phase": None,
-            "podIP": None,
-            "startTime": None,
-            "reason": None,
-            "message": None,
-            "conditions": [_CONDITION],
-            "containerStatuses": [_CONTAINER_STATUS],
-            "initContainerStatuses": [_CONTAINER_STATUS],
-        },
-    },
-    "Job": {
-        "spec": {
-            "suspend": None,
-            "activeDeadlineSeconds": None,
-            "template": {"metadata": {"labels": None, "annotations": None}},
-        },
-        "status": {
-            "startTime": None,
-            "completionTime": None,
-            "ready": None,
-            "succeeded": None,
-            "failed": None,
-            "conditions": [_CONDITION],
-        },
-    },
-    "Deployment": {
-        "spec": {"replicas": None, "progressDeadlineSeconds": None},
-        "status": {
-            "observedGeneration": None,
-            "replicas": None,
-            "updatedReplicas": None,
-            "availableReplicas": None,
-            "conditions": [_CONDITION],
-        },
-    },
-    "PersistentVolumeClaim": {"spec": None, "status": None},
-    "Service": {"spec": {"selector": None, "ports": None}},
-    "NetworkPolicy": {"spec": None},
-    "PodDisruptionBudget": {"spec": None},
-}
 
 
-def metadata_fields(kind: str) -> Fields:
-    """Return the fields of the metadata of an object that ``reduced`` reads."""
-    fields = {
-        **dict.fromkeys((*_METADATA, "labels", "ownerReferences")),
-        "annotations": {naming.SELECTED_NODE: None},
-    }
-    if kind in _APPLIED:
-        fields["managedFields"] = [{"manager": None, "time": None, "fieldsV1": {"f:spec": {}}}]
-    return fields
-
-
-def trimmed(each: Object) -> dict[str, Any]:
+def trimmed(item: Object) -> dict[str, Any]:
     """Return an object with the fields that a snapshot uses; ours keep spec and status.
 
-    The result may share values with ``each``, which is not changed.
+    The result may share values with ``item``, which is not changed.
     """
-    return fitted(reduced(each))[0]
+    return fitted(reduced(item))[0]
 
 
 def is_own(body: Object) -> bool:
@@ -158,17 +50,19 @@ def is_own(body: Object) -> bool:
     return bool(body["apiVersion"] == API_VERSION)
 
 
-def reduced(each: Object) -> dict[str, Any]:
+def reduced(item: Object) -> dict[str, Any]:
     """Return an object with the fields that a snapshot uses, however large they are."""
-    kind = each["kind"]
-    common = {"apiVersion": each["apiVersion"], "kind": kind, "metadata": _metadata(each)}
-    if is_own(each):
-        return {**each, **common}
-    result = {**common, **_selected(each, FIELDS.get(kind, {}))}
-    if kind in _CONDITIONS and (conditions := (result.get("status") or {}).get("conditions")):
-        used = _CONDITIONS[kind]
-        result["status"]["conditions"] = [each for each in conditions if each["type"] in used]
-    if kind == "ConfigMap" and (digests := _digests(each)) is not None:
+    kind = item["kind"]
+    common = {"apiVersion": item["apiVersion"], "kind": kind, "metadata": _metadata(item)}
+    if is_own(item):
+        return {**item, **common}
+    result = {**common, **_selected(item, FIELDS.get(kind, {}))}
+    if kind in CONDITIONS and (conditions := (result.get("status") or {}).get("conditions")):
+        used = CONDITIONS[kind]
+        result["status"]["conditions"] = [
+            condition for condition in conditions if condition["type"] in used
+        ]
+    if kind == "ConfigMap" and (digests := _digests(item)) is not None:
         result[DIGESTS] = digests
     return result
 
@@ -207,7 +101,7 @@ def _shortened(body: dict[str, Any]) -> dict[str, Any]:
         labels = metadata["labels"]
         result["metadata"] = {
             **metadata,
-            "labels": {key: labels[key] for key in _LABELS if key in labels},
+            "labels": {key: labels[key] for key in LABELS if key in labels},
         }
         if "ownerReferences" in metadata:
             result["metadata"]["ownerReferences"] = [
@@ -229,16 +123,16 @@ def _cut(value: Any) -> Any:
     if isinstance(value, str):
         return value[:MAX_TEXT]
     if isinstance(value, list):
-        return [_cut(each) for each in value]
+        return [_cut(element) for element in value]
     if isinstance(value, Mapping):
-        return {key: _cut(each) for key, each in value.items()}
+        return {key: _cut(inner) for key, inner in value.items()}
     return value
 
 
-def _metadata(each: Object) -> dict[str, Any]:
-    metadata = each["metadata"]
-    result: dict[str, Any] = {key: metadata[key] for key in _METADATA if key in metadata}
-    if is_own(each):
+def _metadata(item: Object) -> dict[str, Any]:
+    metadata = item["metadata"]
+    result: dict[str, Any] = {key: metadata[key] for key in METADATA if key in metadata}
+    if is_own(item):
         # A user can set more than 1 MB of labels. A change of them causes a reconcile, no more.
         labels = metadata.get("labels")
         if labels and labels.keys() != {LABELS_DIGEST}:
@@ -249,9 +143,9 @@ def _metadata(each: Object) -> dict[str, Any]:
         # The controller is kept wherever it is in the list.
         ordered = sorted(owners, key=lambda owner: not owner.get("controller"))
         result["ownerReferences"] = owners if len(owners) <= MAX_OWNERS else ordered[:MAX_OWNERS]
-    if len(node := naming.selected_node(each) or "") in range(1, MAX_NODE_NAME + 1):
+    if len(node := naming.selected_node(item) or "") in range(1, MAX_NODE_NAME + 1):
         result["annotations"] = {naming.SELECTED_NODE: node}
-    if each["kind"] in _APPLIED and (authors := _authors(metadata.get("managedFields") or ())):
+    if item["kind"] in APPLIED and (authors := _authors(metadata.get("managedFields") or ())):
         result["managedFields"] = authors[-MAX_MANAGERS:]
     return result
 
@@ -291,7 +185,7 @@ def _selected(value: Any, fields: Any) -> Any:
     if fields is None:
         return value
     if isinstance(fields, list):
-        return [_selected(each, fields[0]) for each in value or ()]
+        return [_selected(element, fields[0]) for element in value or ()]
     if isinstance(value, Mapping):
         return {key: _selected(value[key], inner) for key, inner in fields.items() if key in value}
     return value

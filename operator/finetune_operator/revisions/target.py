@@ -14,7 +14,8 @@ from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, resolve
 from finetune_api.layering import layered, without_nulls
 from finetune_api.several_datasets import single
-from finetune_api.v1alpha1.dataset import FormatRecord, NamedDataset
+from finetune_api.v1alpha1.dataset import NamedDataset
+from finetune_api.v1alpha1.dataset_statistics import FormatRecord
 from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.rows import AUTO, Rows

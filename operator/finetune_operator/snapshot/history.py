@@ -23,12 +23,12 @@ def check(store: ObjectStore, kind: str, page: Page, newest: int) -> None:
             f"newer resourceVersion {newest} before: etcd was restored from a backup. The operator "
             "restarts with an empty cache."
         )
-    for each in page.items:
-        known = store.version(kind, name_of(each))
-        if version_of(each) < known <= listed:
+    for item in page.items:
+        observed = store.version(kind, name_of(item))
+        if version_of(item) < observed <= listed:
             raise Restored(
-                f"the operator observed {'/'.join(name_of(each))} with resourceVersion {known}. A "
-                f"later list of {plural} (resourceVersion {listed}) contains this object with the "
-                f"older resourceVersion {version_of(each)}: etcd was restored from a backup. The "
-                "operator restarts with an empty cache."
+                f"the operator observed {'/'.join(name_of(item))} with resourceVersion {observed}. "
+                f"A later list of {plural} (resourceVersion {listed}) contains this object with "
+                f"the older resourceVersion {version_of(item)}: etcd was restored from a backup. "
+                "The operator restarts with an empty cache."
             )

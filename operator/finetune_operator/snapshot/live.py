@@ -35,12 +35,12 @@ class LiveReader:
     async def get(self, kind: str, name: tuple[str, str]) -> Object | None:
         """Read an object, and return it; None if it does not exist."""
         version = self.store.version(kind, name)
-        found = await self.kube.get(kind, *name)
-        if found is None:
+        item = await self.kube.get(kind, *name)
+        if item is None:
             self.store.evict(kind, name, version)
             return None
         # Without data, a ConfigMap would look like its metadata.
-        body = {"data": {}, **found} if kind == "ConfigMap" else found
+        body = {"data": {}, **item} if kind == "ConfigMap" else item
         self.store.put(body)
         return trimmed(body)
 
@@ -53,8 +53,8 @@ class LiveReader:
 
     async def _list(self, key: Key, kind: str) -> None:
         watches = self.store.watches
-        known = self.store.children(key)[watches.owned[kind]]
-        version = max((version_of(child) for child in known), default=0)
+        children = self.store.children(key)[watches.owned[kind]]
+        version = max((version_of(child) for child in children), default=0)
         listed = await self.kube.list(
             kind,
             key[0],

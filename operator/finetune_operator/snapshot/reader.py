@@ -43,7 +43,7 @@ class RecentEvents:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """See the module. Every method raises OperatorError."""
+    """The reader of FineTuneJobs (``controller.kind``). Methods that await raise OperatorError."""
 
     live: LiveReader
     metrics: PodMetrics
@@ -82,11 +82,11 @@ class Reader:
         values = self.metrics.latest(key, targets(snapshot))
         return dataclasses.replace(
             snapshot,
-            created=frozenset(created & {each["metadata"]["uid"] for each in snapshot.jobs}),
+            created=frozenset(created & {job["metadata"]["uid"] for job in snapshot.jobs}),
             events=await self._events(key, snapshot),
-            progress=next((each for each in values if isinstance(each, Progress)), None),
-            verification=next((each for each in values if isinstance(each, Verification)), None),
-            loaded=next((each for each in values if isinstance(each, float)), None),
+            progress=next((value for value in values if isinstance(value, Progress)), None),
+            verification=next((value for value in values if isinstance(value, Verification)), None),
+            loaded=next((value for value in values if isinstance(value, float)), None),
         )
 
     def forget(self, key: Key) -> None:
@@ -116,22 +116,22 @@ class Reader:
     async def _complete(self, key: Key, job: Object, children: dict[str, Any]) -> None:
         """Add the objects of the ledger that the store lacks, though they exist."""
         for kind, name in expected(job):
-            known = children[LISTS[kind]]
-            if all(each["metadata"]["name"] != name for each in known):
-                found = await self.live.get(kind, (key[0], name))
-                if found is not None:
-                    children[LISTS[kind]] = (*known, found)
+            present = children[LISTS[kind]]
+            if all(item["metadata"]["name"] != name for item in present):
+                child = await self.live.get(kind, (key[0], name))
+                if child is not None:
+                    children[LISTS[kind]] = (*present, child)
         revision = status_view.of_job(job).revision
         if revision and await self._verify(key, revision):
             children["configmaps"] = self.live.store.children(key)["configmaps"]
 
     async def _events(self, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
         pending = [
-            each
-            for each in pending_objects(
+            item
+            for item in pending_objects(
                 volumes=snapshot.volumes, jobs=snapshot.jobs, pods=snapshot.pods
             )
-            if self._age(each) >= delays.EVENTS_OF_PENDING
+            if self._age(item) >= delays.EVENTS_OF_PENDING
         ]
         if not pending:
             self.recent.pop(key, None)
@@ -141,16 +141,16 @@ class Reader:
             lists = await asyncio.gather(
                 *(
                     self.live.kube.list(
-                        CORE_EVENT, key[0], fields=event_fields(each), limit=MAX_EVENTS
+                        CORE_EVENT, key[0], fields=event_fields(item), limit=MAX_EVENTS
                     )
-                    for each in pending
+                    for item in pending
                 )
             )
             recent.events = tuple(event for events in lists for event in events)
             recent.at = self.monotonic()
         return recent.events
 
-    def _age(self, each: Object) -> float:
+    def _age(self, item: Object) -> float:
         """Return the age of an object in seconds; a wrong clock makes it old, never new."""
-        created = datetime.fromisoformat(str(each["metadata"]["creationTimestamp"]))
+        created = datetime.fromisoformat(str(item["metadata"]["creationTimestamp"]))
         return abs((self.clock() - created).total_seconds())

@@ -43,7 +43,7 @@ logger = logging.getLogger("finetune_operator.reflector")
 
 @dataclass(kw_only=True)
 class Reflector:
-    """See the module. ``turns`` is shared by all reflectors, see ``PAGES_AT_ONCE``."""
+    """One kind in one namespace. All reflectors share ``turns``, see ``PAGES_AT_ONCE``."""
 
     kube: Kube
     store: ObjectStore
@@ -99,9 +99,9 @@ class Reflector:
             if page is None:
                 return None
             history.check(self.store, self.kind, page, self._version)
-            for each in page.items:
-                names.add(name_of(each))
-                self._put(each)
+            for item in page.items:
+                names.add(name_of(item))
+                self._put(item)
             return int(page.version)
 
     async def _watch(self) -> None:
@@ -141,29 +141,29 @@ class Reflector:
         try:
             version = int(body["metadata"]["resourceVersion"])
             if what in ("ADDED", "MODIFIED", "DELETED"):
-                each = {**body, "apiVersion": KINDS[self.kind].api_version, "kind": self.kind}
+                item = {**body, "apiVersion": KINDS[self.kind].api_version, "kind": self.kind}
                 if what == "DELETED":
-                    self._report(self.store.remove(each), version, urgent=True)
+                    self._report(self.store.remove(item), version, urgent=True)
                 else:
-                    self._put(each)
+                    self._put(item)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Transient(f"WATCH {KINDS[self.kind].plural}: an invalid event") from error
         self._version = max(self._version, version)
 
-    def _put(self, each: Object) -> None:
-        urgent = self._is_urgent(each)
-        self._report(self.store.put(each), version_of(each), urgent=urgent)
+    def _put(self, item: Object) -> None:
+        urgent = self._is_urgent(item)
+        self._report(self.store.put(item), version_of(item), urgent=urgent)
 
-    def _is_urgent(self, each: Object) -> bool:
+    def _is_urgent(self, item: Object) -> bool:
         """Report whether an object is a deleted pod that has ended, or a Deployment that answers.
 
         The result of the pod can be read only now. A job may continue when its endpoint answers,
         and people act when it does not answer any more: the Deployment in the store counts, too.
         """
         if self.kind == "Deployment":
-            return answering(each) > 0 or answering(self.store.get(self.kind, name_of(each))) > 0
+            return answering(item) > 0 or answering(self.store.get(self.kind, name_of(item))) > 0
         return (
-            self.kind == "Pod" and "deletionTimestamp" in each["metadata"] and pod_has_ended(each)
+            self.kind == "Pod" and "deletionTimestamp" in item["metadata"] and pod_has_ended(item)
         )
 
     def _report(self, keys: Iterable[Key], version: int, *, urgent: bool) -> None:
@@ -177,9 +177,11 @@ def reflectors(
     """Return the reflectors of the owned kinds of a store. namespaces: empty means all."""
     turns = asyncio.Semaphore(PAGES_AT_ONCE)
     return [
-        Reflector(kube=kube, store=store, kind=kind, namespace=each, notify=notify, turns=turns)
+        Reflector(
+            kube=kube, store=store, kind=kind, namespace=namespace, notify=notify, turns=turns
+        )
         for kind in store.watches.owned
-        for each in (tuple(namespaces) or ("",))
+        for namespace in (tuple(namespaces) or ("",))
     ]
 
 

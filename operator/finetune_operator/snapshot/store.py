@@ -43,7 +43,11 @@ class _Entry:
 
 
 class ObjectStore:
-    """See the module. Tests replace ``clock``."""
+    """Entries by kind and name, and the names of the children of each owner.
+
+    The class is not thread-safe: watches and workers run in one event loop. Tests replace
+    ``clock``.
+    """
 
     def __init__(
         self, watches: Watches = JOBS, *, clock: Callable[[], float] = time.monotonic
@@ -58,30 +62,30 @@ class ObjectStore:
         for kind, entries in self._entries.items():
             metrics.CACHE_OBJECTS.labels(kind).set_function(entries.__len__)
 
-    def put(self, each: Object) -> tuple[Key, ...]:
+    def put(self, item: Object) -> tuple[Key, ...]:
         """Store an object, unless a newer version or its deletion is known.
 
         Return the keys of the owners for which it contains news: the owner in its label, and the
         owner that was in its label before.
         """
-        kind, name, version = each["kind"], name_of(each), version_of(each)
-        known = self._entries[kind].get(name)
-        if known is not None and version <= known.version:
-            if version == known.version and not known.verified and "data" in each:
+        kind, name, version = item["kind"], name_of(item), version_of(item)
+        stored = self._entries[kind].get(name)
+        if stored is not None and version <= stored.version:
+            if version == stored.version and not stored.verified and "data" in item:
                 # A live read of a ConfigMap, of which a watch reported the metadata.
-                _, plain = _trimmed(each)
-                known.data, known.verified = plain, True
+                _, plain = _trimmed(item)
+                stored.data, stored.verified = plain, True
             return ()
         if version <= self._tombstones.get((kind, name), (0, 0.0))[0]:
             return ()
-        key = self._key_of(each)
+        key = self._key_of(item)
         if key is None:
             return self._remove(kind, name, version)
         if siblings := self._children.get(key):
             # All objects of an owner share one key in memory.
             of_kind, first = siblings[0]
             key = self._entries[of_kind][first].key
-        body, plain = _trimmed(each)
+        body, plain = _trimmed(item)
         entry = _Entry(
             version=version,
             key=key,
@@ -91,30 +95,30 @@ class ObjectStore:
         )
         self._entries[kind][name] = entry
         if kind != self.watches.own:
-            if known is not None and known.key != key:
-                self._unlink(known.key, kind, name)
-            if known is None or known.key != key:
+            if stored is not None and stored.key != key:
+                self._unlink(stored.key, kind, name)
+            if stored is None or stored.key != key:
                 insort(self._children.setdefault(key, []), (kind, name))
-        if known is None:
+        if stored is None:
             return (key,)
-        if known.key != key:
-            return (known.key, key)
-        return () if known.content == entry.content else (key,)
+        if stored.key != key:
+            return (stored.key, key)
+        return () if stored.content == entry.content else (key,)
 
-    def remove(self, each: Object) -> tuple[Key, ...]:
-        """Remove an object that was deleted, or lost its label, in the version of ``each``.
+    def remove(self, item: Object) -> tuple[Key, ...]:
+        """Remove an object that was deleted, or lost its label, in the version of ``item``.
 
         Return the keys of the owners for which that is news.
         """
-        return self._remove(each["kind"], name_of(each), version_of(each))
+        return self._remove(item["kind"], name_of(item), version_of(item))
 
     def evict(self, kind: str, name: Name, version: int) -> tuple[Key, ...]:
-        """Remove an object that a live read did not find. version: the one known before the read.
+        """Remove an object that a live read did not find. version: the stored one before the read.
 
         A newer version arrived during the read, and stays.
         """
-        known = self._entries[kind].get(name)
-        if known is None or known.version > version:
+        stored = self._entries[kind].get(name)
+        if stored is None or stored.version > version:
             return ()
         return self._remove(kind, name, version)
 
@@ -131,15 +135,15 @@ class ObjectStore:
 
         version: of the list; newer objects stay. namespace, key: to which the list was restricted.
         """
-        known: Iterable[Name] = self._entries[kind] if key is None else self._names(kind, key)
+        candidates: Iterable[Name] = self._entries[kind] if key is None else self._names(kind, key)
         gone = [
             name
-            for name in known
+            for name in candidates
             if name not in names
             and namespace in ("", name[0])
             and self._entries[kind][name].version <= version
         ]
-        return tuple(each for name in gone for each in self._remove(kind, name, version))
+        return tuple(owner for name in gone for owner in self._remove(kind, name, version))
 
     def own_keys(self) -> list[Key]:
         """Return the keys of all objects of our own kind."""
@@ -151,29 +155,29 @@ class ObjectStore:
 
     def get(self, kind: str, name: Name) -> Object | None:
         """Return an object, or None."""
-        known = self._entries[kind].get(name)
-        return None if known is None else _decoded(known)
+        stored = self._entries[kind].get(name)
+        return None if stored is None else _decoded(stored)
 
     def version(self, kind: str, name: Name) -> int:
         """Return the version of an object, 0 if it is unknown."""
-        known = self._entries[kind].get(name)
-        return 0 if known is None else known.version
+        stored = self._entries[kind].get(name)
+        return 0 if stored is None else stored.version
 
     def children(self, key: Key) -> dict[str, tuple[Object, ...]]:
         """Return the objects with the label of an owner, by their field in the snapshot."""
         fields = self.watches.owned
-        found: dict[str, list[Object]] = {field: [] for field in fields.values()}
+        children: dict[str, list[Object]] = {field: [] for field in fields.values()}
         for kind, name in self._children.get(key, ()):
-            found[fields[kind]].append(_decoded(self._entries[kind][name]))
-        return {field: tuple(objects) for field, objects in found.items()}
+            children[fields[kind]].append(_decoded(self._entries[kind][name]))
+        return {field: tuple(objects) for field, objects in children.items()}
 
     def is_verified(self, name: Name) -> bool:
         """Report whether the digests of a ConfigMap's data are known."""
-        known = self._entries["ConfigMap"].get(name)
-        return known is not None and known.verified
+        stored = self._entries["ConfigMap"].get(name)
+        return stored is not None and stored.verified
 
-    def _key_of(self, each: Object) -> Key | None:
-        key = self.watches.key_of(each)
+    def _key_of(self, item: Object) -> Key | None:
+        key = self.watches.key_of(item)
         return None if key is None else (sys.intern(key[0]), sys.intern(key[1]))
 
     def _content(self, body: dict[str, Any], plain: bytes) -> int:
@@ -190,16 +194,16 @@ class ObjectStore:
         return [name for of_kind, name in self._children.get(key, ()) if of_kind == kind]
 
     def _remove(self, kind: str, name: Name, version: int) -> tuple[Key, ...]:
-        known = self._entries[kind].get(name)
-        if known is not None and known.version > version:
+        stored = self._entries[kind].get(name)
+        if stored is not None and stored.version > version:
             return ()
         self._bury(kind, name, version)
-        if known is None:
+        if stored is None:
             return ()
         del self._entries[kind][name]
         if kind != self.watches.own:
-            self._unlink(known.key, kind, name)
-        return (known.key,)
+            self._unlink(stored.key, kind, name)
+        return (stored.key,)
 
     def _bury(self, kind: str, name: Name, version: int) -> None:
         now = self._clock()
@@ -220,15 +224,15 @@ class ObjectStore:
             del self._children[key]
 
 
-def name_of(each: Object) -> Name:
+def name_of(item: Object) -> Name:
     """Return namespace (empty if the object is cluster-scoped) and name of an object."""
     # The keys and names of thousands of objects share few namespaces.
-    return sys.intern(each["metadata"].get("namespace", "")), each["metadata"]["name"]
+    return sys.intern(item["metadata"].get("namespace", "")), item["metadata"]["name"]
 
 
-def version_of(each: Object) -> int:
+def version_of(item: Object) -> int:
     """Return the resourceVersion of an object, or of a list, as a number."""
-    return int(each["metadata"]["resourceVersion"])
+    return int(item["metadata"]["resourceVersion"])
 
 
 def _decoded(entry: _Entry) -> Object:
@@ -237,8 +241,8 @@ def _decoded(entry: _Entry) -> Object:
     return body
 
 
-def _trimmed(each: Object) -> tuple[dict[str, Any], bytes]:
+def _trimmed(item: Object) -> tuple[dict[str, Any], bytes]:
     """Return a trimmed object without its version, and its bytes, which depend on nothing else."""
-    body = reduced(each)
+    body = reduced(item)
     del body["metadata"]["resourceVersion"]
     return fitted(body)

@@ -33,12 +33,12 @@ def targets(snapshot: Snapshot) -> tuple[Target, ...]:
     serving pod of the target build that starts.
     """
     serving = tuple(_serving(snapshot))
-    found = (
+    candidates = (
         _target("progress", _stage_pod(snapshot)),
         _target("verification", _unreported_pod(snapshot.job, serving)),
         _target("loaded", _starting_pod(snapshot.job, serving)),
     )
-    return tuple(target for target in found if target is not None)
+    return tuple(target for target in candidates if target is not None)
 
 
 def _target(
@@ -108,9 +108,13 @@ def _newest(pods: Iterable[Object]) -> Object | None:
 
 def _serving(snapshot: Snapshot) -> Iterable[Object]:
     """Yield the pods of the job's own Deployments."""
-    own = [each for each in snapshot.deployments if naming.owned_by(snapshot.job, each)]
+    own = [
+        deployment
+        for deployment in snapshot.deployments
+        if naming.owned_by(snapshot.job, deployment)
+    ]
     for pod in _reachable(snapshot.pods):
-        if any(deployments.controls(each, pod) for each in own):
+        if any(deployments.controls(deployment, pod) for deployment in own):
             yield pod
 
 

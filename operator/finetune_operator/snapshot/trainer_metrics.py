@@ -22,7 +22,7 @@ def progress(series: Series, pod_uid: str) -> Progress | None:
         value = number(name)
         return None if value is None else int(value)
 
-    found = Progress(
+    progress = Progress(
         pod=pod_uid,
         ratio=number("progress_ratio"),
         global_step=integer("global_step"),
@@ -35,10 +35,10 @@ def progress(series: Series, pod_uid: str) -> Progress | None:
         gpu_seconds=number("gpu_seconds_total"),
         downloaded_bytes=integer("download_bytes"),
         total_bytes=integer("download_size_bytes"),
-        phase=next((each for each in PHASES if ("finetune_phase_info", each) in series), None),
+        phase=next((phase for phase in PHASES if ("finetune_phase_info", phase) in series), None),
         card=_card(series),
     )
-    return None if found == Progress(pod=pod_uid) else found
+    return None if progress == Progress(pod=pod_uid) else progress
 
 
 def _card(series: Series) -> str | None:

@@ -11,13 +11,15 @@ OUTCOMES = ("Verified", "Inconclusive", "Skipped")
 
 def verification(series: Series, *, pod: str, build: str) -> Verification | None:
     """Return the verification that a pod of a build reports, None if it has no outcome yet."""
-    found = [each for each in OUTCOMES if series.get(("finetune_verify_outcome", each)) == 1]
-    if len(found) != 1:
+    reported = [
+        outcome for outcome in OUTCOMES if series.get(("finetune_verify_outcome", outcome)) == 1
+    ]
+    if len(reported) != 1:
         return None
     return Verification(
         pod=pod,
         build=build,
-        outcome=found[0],
+        outcome=reported[0],
         distance=series.get(("finetune_verify_distance", "")),
         tolerance=series.get(("finetune_verify_tolerance", "")),
         smallest_fault=series.get(("finetune_verify_smallest_fault", "")),

@@ -1,8 +1,11 @@
-"""JSON logs: one object per line, with the key of the job that the line is about."""
+"""JSON logs: one object per line, with the object that is being reconciled.
+
+Its fields have the names of controller-runtime: kind, namespace and name.
+"""
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -11,23 +14,23 @@ from typing import Any
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-_job: ContextVar[str | None] = ContextVar("job", default=None)
+_reconciled: ContextVar[Mapping[str, str] | None] = ContextVar("reconciled", default=None)
 # kopf logs a line at INFO for every event of every object.
 _QUIET = ("kopf.objects", "kopf.activities", "kopf._core", "kopf._cogs", "aiohttp.access")
 
 
 @contextmanager
-def for_job(namespace: str, name: str) -> Iterator[None]:
-    """Add ``job: namespace/name`` to every line that is logged in the block."""
-    token = _job.set(f"{namespace}/{name}")
+def reconciling(kind: str, namespace: str, name: str) -> Iterator[None]:
+    """Add kind, namespace and name of an object to every line that is logged in the block."""
+    token = _reconciled.set({"kind": kind, "namespace": namespace, "name": name})
     try:
         yield
     finally:
-        _job.reset(token)
+        _reconciled.reset(token)
 
 
 class Formatter(JsonFormatter):
-    """Formats a record as ``ts, level, logger, message, job``, its ``extra``, and ``exception``."""
+    """Formats a record as ``ts, level, logger, message``, the object, ``extra``, ``exception``."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -47,8 +50,7 @@ class Formatter(JsonFormatter):
         log_data["level"] = record.levelname.lower()
         log_data["logger"] = record.name
         log_data["message"] = record.message
-        if (job := _job.get()) is not None:
-            log_data["job"] = job
+        log_data |= _reconciled.get() or {}
         super().add_fields(log_data, record, message_dict)
 
 

@@ -92,7 +92,15 @@ def remove_leftovers(kubectl: Kubectl) -> None:
 @contextmanager
 def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
     """Create namespaces with the restricted Pod Security Standard; empty them after the block."""
-    kubectl, record = cluster.kubectl, cluster.record
+    create_namespaces(cluster.kubectl, *names)
+    try:
+        yield
+    finally:
+        empty_namespaces(cluster, *names)
+
+
+def create_namespaces(kubectl: Kubectl, *names: str) -> None:
+    """Create namespaces with the restricted Pod Security Standard, instead of existing ones."""
     options = ("--ignore-not-found", f"--timeout={GONE_SECONDS:.0f}s")
     kubectl.run("delete", "namespace", *names, *options, seconds=GONE_SECONDS + 10)
     kubectl.apply(
@@ -103,19 +111,20 @@ def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
     )
     for name in names:
         _wait_for_account(kubectl, name)
-    try:
-        yield
-    finally:
-        for name in names:
-            kubectl.delete("namespace", name)
-        record.wait(
-            f"nothing runs in {', '.join(names)}",
-            lambda: (
-                not any(record.present("Pod", name) for name in names)
-                and not any(record.present("PersistentVolumeClaim", name) for name in names)
-            ),
-            seconds=GONE_SECONDS,
-        )
+
+
+def empty_namespaces(cluster: Cluster, *names: str) -> None:
+    """Delete namespaces, and wait until they contain no pod and no claim."""
+    for name in names:
+        cluster.kubectl.delete("namespace", name)
+    cluster.record.wait(
+        f"nothing runs in {', '.join(names)}",
+        lambda: (
+            not any(cluster.record.present("Pod", name) for name in names)
+            and not any(cluster.record.present("PersistentVolumeClaim", name) for name in names)
+        ),
+        seconds=GONE_SECONDS,
+    )
 
 
 def _wait_for_account(kubectl: Kubectl, namespace: str) -> None:

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 from tests import conftest
 
-from checks import environment, plan, suites
+from checks import environment, exhaustive, local_cluster, plan, suites
 from cluster import packages, paths
 from cluster.artifacts import binaries, images
 from cluster.errors import ClusterError
@@ -25,11 +25,11 @@ def test_where_kueue_cannot_be_built_only_its_own_suite_fails(
 
     monkeypatch.setattr(binaries, "ensure", ensure)
     monkeypatch.setattr(images, "ensure", lambda *_: did.append("images"))
-    monkeypatch.setattr(plan, "_start_cluster", lambda: did.append("cluster"))
+    monkeypatch.setattr(local_cluster, "_start_cluster", lambda: did.append("cluster"))
     monkeypatch.setattr(suites, "pytest", lambda name, *_, **__: did.append(name))
     monkeypatch.setattr(suites, "RESULTS", tmp_path)
     monkeypatch.setattr(suites, "outcomes", [])
-    build = plan.Build()
+    build = local_cluster.Build()
     build.run()
     assert build.ended.is_set()
     assert build.error is None
@@ -47,7 +47,7 @@ def test_without_a_cluster_both_end_to_end_lanes_fail_and_nothing_waits(
     monkeypatch.setattr(binaries, "ensure", ensure)
     monkeypatch.setattr(suites, "RESULTS", tmp_path)
     monkeypatch.setattr(suites, "outcomes", [])
-    build = plan.Build()
+    build = local_cluster.Build()
     build.run()
     assert build.ended.is_set()
     for lane in (0, 1):
@@ -62,7 +62,7 @@ def test_every_end_to_end_file_is_in_one_lane(monkeypatch: pytest.MonkeyPatch) -
     ran: list[str] = []
     monkeypatch.setattr(suites, "pytest", lambda _, places, **__: ran.extend(places))
     for lane in range(len(plan.E2E)):
-        plan._end_to_end(lane, plan.Build())
+        plan._end_to_end(lane, local_cluster.Build())
     files = (paths.REPO / "tests" / "e2e").glob("test_*.py")
     assert sorted(ran) == sorted(str(each.relative_to(paths.REPO)) for each in files)
 
@@ -79,9 +79,9 @@ def test_every_variant_is_run_by_a_command(monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("begin", "remember_durations", "slowest", "summary"):
         monkeypatch.setattr(suites, name, lambda: 0)
     monkeypatch.setattr(binaries, "ensure", lambda *_: paths.REPO)
-    monkeypatch.setattr(plan, "_start_cluster", lambda: None)
+    monkeypatch.setattr(local_cluster, "_start_cluster", lambda: None)
     monkeypatch.setattr(suites, "pytest", pytest_)
-    assert plan.search() == plan.variants() == 0
+    assert exhaustive.search() == exhaustive.variants() == 0
     marked = {
         f"tests/{file.relative_to(paths.REPO / 'tests').parts[0]}"
         for file in (paths.REPO / "tests").rglob("test_*.py")

@@ -27,6 +27,14 @@ def test_every_command_has_the_namespace_of_the_job(
     assert [command for command in commands if "-n default" not in command] == []
 
 
+def test_the_gpu_is_released_without_deleting_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only what removes everything deletes the job, whose volume has the model."""
+    advice, _, removal = summary(capsys, None, public=False).partition("To remove everything")
+    assert """-p '{"spec": {"serving": {"replicas": 0}}}'""" in advice
+    assert "kubectl delete ftj" not in advice
+    assert "kubectl delete ftj" in removal
+
+
 def test_removal_commands_cover_all_created_objects(capsys: pytest.CaptureFixture[str]) -> None:
     rows = "kubectl delete configmap quickstart-rows -n default"
     assert rows in summary(capsys, None, public=True)

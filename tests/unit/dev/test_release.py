@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune_api.crd.resources import FINETUNEJOB
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from release import chart, files, images
 from release.location import InvalidLocation, Location, version_of_the_checkout
@@ -119,7 +120,7 @@ def test_digest_of_a_pushed_chart() -> None:
 
 
 def test_schema_for_catalogues_describes_the_spec_and_refuses_unknown_fields() -> None:
-    schema = json.loads(json.dumps(files.catalogue_schema()))
+    schema = json.loads(json.dumps(files.catalogue_schema(FINETUNEJOB)))
     spec = schema["properties"]["spec"]
     assert schema["additionalProperties"] is spec["additionalProperties"] is False
     assert set(spec["properties"]) == {info.alias for info in FineTuneJobSpec.model_fields.values()}

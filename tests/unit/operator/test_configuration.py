@@ -106,7 +106,7 @@ def test_missing_file_ends_the_process_with_code_1(tmp_path: Path) -> None:
     assert "No such file" in json.loads(done.stderr)["message"]
 
 
-def test_log_line_is_one_json_object_with_the_job() -> None:
+def test_log_line_is_one_json_object_with_the_reconciled_object() -> None:
     record = logging.makeLogRecord(
         {
             "name": "x",
@@ -118,7 +118,7 @@ def test_log_line_is_one_json_object_with_the_job() -> None:
             "taskName": "worker-1",
         }
     )
-    with logs.for_job("ns", "demo"):
+    with logs.reconciling("FineTuneJob", "ns", "demo"):
         line = logs.Formatter().format(record)
     assert "\n" not in line
     assert "ä" in line
@@ -127,10 +127,12 @@ def test_log_line_is_one_json_object_with_the_job() -> None:
         "level": "info",
         "logger": "x",
         "message": "a\nä",
-        "job": "ns/demo",
+        "kind": "FineTuneJob",
+        "namespace": "ns",
+        "name": "demo",
         "child": "Job/j",
     }
-    assert "job" not in json.loads(logs.Formatter().format(record))
+    assert "kind" not in json.loads(logs.Formatter().format(record))
 
 
 def test_log_line_of_an_error_has_the_traceback() -> None:

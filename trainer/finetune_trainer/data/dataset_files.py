@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.dataset import SourceRecord
+from finetune_api.v1alpha1.dataset_statistics import SourceRecord
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind
 from finetune_trainer.data.rows import readers

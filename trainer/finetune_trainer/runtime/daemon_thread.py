@@ -1,8 +1,9 @@
-"""Run a function in a daemon thread, so that a stop does not wait for it."""
+"""Run a function in a daemon thread, once or repeatedly; a stop does not wait for it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
 
 R = TypeVar("R")
@@ -24,3 +25,22 @@ def start(function: Callable[..., R], *arguments: object) -> Future[R]:
 
     threading.Thread(target=call, name=function.__name__, daemon=True).start()
     return outcome
+
+
+@contextmanager
+def repeated(function: Callable[[], object], *, seconds: float) -> Iterator[None]:
+    """Call ``function`` at an interval during the block, and once more at its end."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(seconds):
+            function()
+
+    thread = threading.Thread(target=repeat, name=function.__name__, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        function()

@@ -2,9 +2,8 @@
 
 import hashlib
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,6 +18,7 @@ from finetune_trainer.errors import (
     ModelNotFound,
     NotFound,
 )
+from finetune_trainer.runtime import daemon_thread
 
 OnBytes = Callable[[int], None]
 POLL_SECONDS = 1.0
@@ -131,23 +131,13 @@ def digest_of(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-@contextmanager
-def reporting_bytes(folder: Path, on_bytes: OnBytes) -> Iterator[None]:
-    """Report the bytes below a folder about once a second, and once more at the end."""
-    done = threading.Event()
+def reporting_bytes(folder: Path, on_bytes: OnBytes) -> AbstractContextManager[None]:
+    """Report the bytes below a folder about once a second, and once more at the end of a block."""
 
-    def watch() -> None:
-        while not done.wait(POLL_SECONDS):
-            on_bytes(bytes_below(folder))
-
-    thread = threading.Thread(target=watch, name="download-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def report() -> None:
         on_bytes(bytes_below(folder))
+
+    return daemon_thread.repeated(report, seconds=POLL_SECONDS)
 
 
 def bytes_below(folder: Path) -> int:

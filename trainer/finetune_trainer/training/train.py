@@ -19,7 +19,6 @@ A checkpoint returns the same way: ``sft`` gives its folder to ``_Run._publish_c
 """
 
 import gc
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -48,8 +47,6 @@ from finetune_trainer.volume.disk import human
 from finetune_trainer.volume.files import fresh
 from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
-
-SAVE_AT_LEAST_EVERY = 100
 
 
 def run(
@@ -229,14 +226,12 @@ class _Run:
 
     def _monitor(self) -> Monitor:
         recipe = self.job.training
-        per_epoch = math.ceil(self.data.facts["sequences"] / recipe.effective_batch_size)
-        evaluates = self.data.facts["validationRows"] > 0
-        tenth = math.ceil(self.max_steps / 10)
         return Monitor(
-            cadence=Cadence(
+            cadence=Cadence.of(
+                recipe,
                 max_steps=self.max_steps,
-                eval_steps=(recipe.advanced.eval_steps or per_epoch) if evaluates else None,
-                save_steps=recipe.advanced.save_steps or min(SAVE_AT_LEAST_EVERY, tenth),
+                sequences=self.data.facts["sequences"],
+                evaluates=self.data.facts["validationRows"] > 0,
             ),
             progress=self.progress,
             usage=self.usage,

@@ -65,9 +65,7 @@ def decide(
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
     warnings = (*evaluation_gate.warnings(gate), *desired.warnings)
     refusal = policy.refusal(policy.not_admitted(violations, attempt))
-    if withheld := _withheld(
-        snapshot, target, ledger, serving, attempt, gate, ready, desired.count
-    ):
+    if withheld := _withheld(target, ledger, serving, attempt, gate, ready, desired.count):
         stop: tuple[Action, ...] = ()
         replicas = None
         if child is not None and not child.terminating:
@@ -135,7 +133,6 @@ def _position(
 
 
 def _withheld(
-    snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
     serving: str | None,

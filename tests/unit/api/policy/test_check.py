@@ -34,6 +34,23 @@ def test_a_message_names_field_value_limit_and_remediation() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("app", False),
+        ("kuma.io/mesh", False),
+        ("admission.datadoghq.com/enabled", False),
+        ("azure.workload.identity/use", False),
+        ("sidecar.istio.io/inject", False),
+        ("example.com/team", True),
+    ],
+)
+def test_labels_to_which_other_components_react_are_not_allowed_by_default(
+    key: str, allowed: bool
+) -> None:
+    assert (found(resolved(podMetadata={"labels": {key: "x"}})) == []) is allowed
+
+
 def test_a_message_names_the_first_of_several_values() -> None:
     (message,) = found(resolved(podMetadata={"labels": {"b": "1", "a": "1", "x.example/c": ""}}))
     assert message.startswith('spec.podMetadata.labels: "a" is not allowed.')

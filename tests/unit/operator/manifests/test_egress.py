@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.contracts.destinations import METADATA, forms
-from finetune_operator.config import NOT_PUBLIC, Proxy, Settings
+from finetune_operator.config import Settings
+from finetune_operator.connections import NOT_PUBLIC, Proxy
 from finetune_operator.manifests.egress import NAMESPACE_LABEL, destinations
 from finetune_operator.manifests.egress import rules as render
 

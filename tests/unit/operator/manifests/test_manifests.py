@@ -21,7 +21,8 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_api.crd.resources import NAME_MAX_LENGTH
 from finetune_operator.manifests import vllm
-from finetune_operator.manifests.pod import NO_GPU, OFFLINE
+from finetune_operator.manifests.gpu.devices import HIDDEN
+from finetune_operator.manifests.pod import OFFLINE
 from finetune_operator.objects import naming
 from finetune_trainer.devices.device import REQUIRE_GPU
 from finetune_verify.__main__ import parser
@@ -113,8 +114,8 @@ def test_only_train_and_serving_pods_have_a_gpu(stage: str, pod: Thing) -> None:
     needs = stage in ("train", "deployment")
     assert container["resources"]["limits"].get(GPU) == ("1" if needs else None)
     assert GPU not in container["resources"].get("requests", {})
-    hidden = {name: env(pod).get(name, {}).get("value") for name in NO_GPU}
-    assert hidden == (dict.fromkeys(NO_GPU) if needs else NO_GPU)
+    hidden = {name: env(pod).get(name, {}).get("value") for name in HIDDEN}
+    assert hidden == (dict.fromkeys(HIDDEN) if needs else HIDDEN)
     assert env(pod).get(REQUIRE_GPU, {}).get("value") == ("true" if stage == "train" else None)
 
 

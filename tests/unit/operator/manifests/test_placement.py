@@ -13,7 +13,7 @@ from tests.support.rendered import SETS, children, template
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_operator.config import GpuConfig
 from finetune_operator.manifests import placement
-from finetune_operator.manifests.node_labels import (
+from finetune_operator.manifests.gpu.node_labels import (
     CLOUD_NAMES,
     COMPUTE,
     DRIVER,

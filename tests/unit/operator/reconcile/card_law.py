@@ -2,7 +2,7 @@
 
 from tests.fakes.apiserver import Thing
 
-from finetune_operator.manifests.node_labels import values_of
+from finetune_operator.manifests.gpu.node_labels import values_of
 from finetune_operator.objects import naming
 
 

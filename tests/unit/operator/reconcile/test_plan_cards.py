@@ -17,7 +17,7 @@ from tests.support.reconcile.plan_steps import (
 )
 
 from finetune_operator.config import GpuConfig
-from finetune_operator.manifests.node_labels import values_of
+from finetune_operator.manifests.gpu.node_labels import values_of
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.types import Progress
 

@@ -283,6 +283,24 @@ def test_terminal_exit_codes_stall_with_the_trainers_message(stage: str, code: E
     assert cluster.plan().actions == ()
 
 
+def test_invalid_data_that_was_corrected_is_read_again_after_a_rerun() -> None:
+    """The spec was right, so no other field of it starts another attempt."""
+    cluster = Cluster()
+    controllers.run(
+        cluster, "prepare", ExitCode.DATASET_INVALID, failed("prepare", "DatasetInvalid")
+    )
+    cluster.settle()
+    (ready,) = (each for each in cluster.status["conditions"] if each["type"] == "Ready")
+    assert ready["message"] == (
+        "because of DatasetInvalid. If you have corrected the data and not the spec, set "
+        "spec.rerun to a new value to try again."
+    )
+    cluster.edit(rerun="corrected")
+    cluster.settle()
+    (ready,) = (each for each in cluster.status["conditions"] if each["type"] == "Ready")
+    assert ready["reason"] == "Preparing"
+
+
 def test_an_empty_message_is_replaced_and_the_plan_is_stable() -> None:
     cluster = Cluster()
     controllers.run(

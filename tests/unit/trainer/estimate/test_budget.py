@@ -64,6 +64,8 @@ def test_memory_of_an_a10g_is_less_than_24_gib() -> None:
         ("A10G", "NVIDIA-A10G"),
         ("Tesla-T4", "Tesla-T4"),
         ("NVIDIA-B200-MIG-1g.23gb", "NVIDIA-B200-MIG-1g.23gb"),
+        ("NVIDIA A30", "NVIDIA-A30"),
+        ("NVIDIA-L40", "NVIDIA-L40"),
         ("NVIDIA H100 NVL", "NVIDIA-H100-NVL"),
         ("NVIDIA GeForce RTX 5090", "NVIDIA-GeForce-RTX-5090"),
         (

@@ -9,8 +9,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from finetune_api.contracts.durations import duration
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime.log import log
@@ -23,6 +25,8 @@ RECORD_SECONDS = 5.0
 """Interval of writing the usage file: a killed process loses at most this many GPU seconds."""
 SCALER_PATIENCE = 20
 """Consecutive steps that float16 loss scaling may skip while it searches for a scale."""
+SAVE_AT_LEAST_EVERY = 100
+"""Most steps between two checkpoints by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,17 @@ class Cadence:
     max_steps: int
     eval_steps: int | None
     save_steps: int
+
+    @classmethod
+    def of(cls, recipe: Training, *, max_steps: int, sequences: int, evaluates: bool) -> Self:
+        """Return the cadence of a recipe: by default, an evaluation each epoch, ten checkpoints."""
+        per_epoch = math.ceil(sequences / recipe.effective_batch_size)
+        tenth = math.ceil(max_steps / 10)
+        return cls(
+            max_steps=max_steps,
+            eval_steps=(recipe.advanced.eval_steps or per_epoch) if evaluates else None,
+            save_steps=recipe.advanced.save_steps or min(SAVE_AT_LEAST_EVERY, tenth),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

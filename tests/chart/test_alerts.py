@@ -1,4 +1,4 @@
-"""The alerts and the scrape configuration of the page about metrics, in Prometheus' own checker."""
+"""The alerts of the chart and the documented scrape configuration, in Prometheus' own checker."""
 
 import re
 import shutil
@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.helm import CHART, render
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
-RULES, SCRAPES = "groups:", "scrape_configs:"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "reference" / "metrics.md").read_text()
+RUNBOOKS = (DOCS / "how-to" / "monitoring.md").read_text()
+RULES: dict[str, Any] = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+(GROUP,) = RULES["groups"]
+SCRAPES = "scrape_configs:"
 FAILED = (
     'finetune_stage_outcomes_total{job_namespace="a",stage="train",outcome="Failed",reason="X"}'
 )
@@ -18,6 +23,11 @@ LEADER = 'leader_election_master_status{name="finetune-operator",pod="one"}'
 DOWN = 'finetune_jobs{job_namespace="a",reason="EndpointDown"}'
 WAIT = 'finetune_jobs{job_namespace="a",reason="Unschedulable"}'
 ERRORS = 'controller_runtime_reconcile_errors_total{controller="finetunejob"}'
+RUNNING_SINCE = 'workqueue_longest_running_processor_seconds{name="finetunejob"}'
+POD = '{namespace="a",finetune_dev_job="j",pod="p"}'
+CHECKPOINT = f"finetune_checkpoint_age_seconds{POD}"
+REQUESTS = f"vllm:num_requests_running{POD}"
+COMPLETED = f"vllm:request_success_total{POD}"
 CASES: dict[str, tuple[str, list[tuple[str, str]], str, bool]] = {
     "the first failure": ("FineTuneStageFailed", [(FAILED, "_x20 1x5")], "23m", True),
     "a later failure": ("FineTuneStageFailed", [(FAILED, "1x60 2x5")], "63m", True),
@@ -30,6 +40,28 @@ CASES: dict[str, tuple[str, list[tuple[str, str]], str, bool]] = {
     "a reconcile failed": ("FineTuneReconcilesFail", [(ERRORS, "0+1x60")], "50m", False),
     "no leader": ("FineTuneOperatorHasNoLeader", [(LEADER, "0x10")], "8m", True),
     "no operator": ("FineTuneOperatorHasNoLeader", [(FAILED, "1x10")], "8m", True),
+    "a reconcile hangs": ("FineTuneReconcileHangs", [(RUNNING_SINCE, "0+60x20")], "15m", True),
+    "a slow reconcile": ("FineTuneReconcileHangs", [(RUNNING_SINCE, "0+60x7 0x20")], "15m", False),
+    "an old checkpoint": ("FineTuneCheckpointIsOld", [(CHECKPOINT, "0+60x240")], "200m", True),
+    "new checkpoints": (
+        "FineTuneCheckpointIsOld",
+        [(CHECKPOINT, "0+60x60 0+60x180")],
+        "200m",
+        False,
+    ),
+    "an idle endpoint": (
+        "FineTuneEndpointIsIdle",
+        [(REQUESTS, "0x800"), (COMPLETED, "5x800")],
+        "13h",
+        True,
+    ),
+    "short requests": (
+        "FineTuneEndpointIsIdle",
+        [(REQUESTS, "0x800"), (COMPLETED, "0+1x800")],
+        "13h",
+        False,
+    ),
+    "a long request": ("FineTuneEndpointIsIdle", [(REQUESTS, "0x500 1 0x300")], "13h", False),
     "a leader": ("FineTuneOperatorHasNoLeader", [(LEADER, "1x10")], "8m", False),
 }
 
@@ -52,16 +84,19 @@ def promtool(*arguments: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
     alert, series, at, fires = CASES[name]
-    rules = block(RULES)
-    for rule in rules["groups"][0]["rules"]:
-        # The text is not compared: the number and the labels of the alerts are.
-        rule.pop("annotations")
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    # The text is not compared: the number and the labels of the alerts are.
+    rules = [{key: rule[key] for key in rule.keys() - {"annotations"}} for rule in GROUP["rules"]]
+    (severity,) = (rule["labels"] for rule in rules if rule["alert"] == alert)
+    groups = [{"name": "tested", "rules": rules}]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
     labels = {
         "FineTuneStageFailed": {"job_namespace": "a", "stage": "train", "reason": "X"},
         "FineTuneEndpointNeedsAction": {"job_namespace": "a", "reason": "EndpointDown"},
         "FineTuneJobsWait": {"job_namespace": "a", "reason": "Unschedulable"},
-        "FineTuneReconcilesFail": {},
+        "FineTuneReconcilesFail": {"controller": "finetunejob"},
+        "FineTuneReconcileHangs": {"name": "finetunejob"},
+        "FineTuneCheckpointIsOld": {"namespace": "a", "finetune_dev_job": "j"},
+        "FineTuneEndpointIsIdle": {"namespace": "a", "finetune_dev_job": "j"},
         "FineTuneOperatorHasNoLeader": {},
     }[alert]
     case = {
@@ -71,7 +106,7 @@ def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
             {
                 "eval_time": at,
                 "alertname": alert,
-                "exp_alerts": [{"exp_labels": labels}] if fires else [],
+                "exp_alerts": [{"exp_labels": {**labels, **severity}}] if fires else [],
             }
         ],
     }
@@ -81,9 +116,32 @@ def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
-    alerts = {rule["alert"] for rule in block(RULES)["groups"][0]["rules"]}
+    alerts = {rule["alert"] for rule in GROUP["rules"]}
     for fires in (True, False):
         assert {alert for alert, _, _, expected in CASES.values() if expected is fires} == alerts
+
+
+def test_every_alert_links_to_its_section() -> None:
+    """GitHub and the site make the anchor of a heading from its lower-case letters."""
+    sections = re.findall(r"^### (\w+)$", RUNBOOKS, re.MULTILINE)
+    links = {
+        rule["alert"]: rule["annotations"]["runbook_url"].partition("/how-to/monitoring/#")[2]
+        for rule in GROUP["rules"]
+    }
+    assert sections == list(links)
+    assert {name: name.lower() for name in links} == links
+
+
+def test_chart_installs_the_rules_for_its_own_lease(tmp_path: Path) -> None:
+    enabled = {"metrics": {"prometheusRule": {"enabled": True, "labels": {"team": "ml"}}}}
+    (installed,) = render(enabled).all("PrometheusRule")
+    assert installed["spec"] == RULES
+    assert installed["metadata"]["labels"]["team"] == "ml"
+    renamed = render({**enabled, "fullnameOverride": "tuner"})
+    (leader, *_) = renamed.one("PrometheusRule", "tuner")["spec"]["groups"][0]["rules"]
+    assert f'name="{renamed.config["leaseName"]}"' in leader["expr"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(installed["spec"]))
+    promtool("check", "rules", "rules.yaml", folder=tmp_path)
 
 
 def test_scrape_configuration_is_valid(tmp_path: Path) -> None:

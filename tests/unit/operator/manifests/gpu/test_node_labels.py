@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_operator.manifests.node_labels import (
+from finetune_operator.manifests.gpu.node_labels import (
     is_product,
     products_of,
     values_of,
