@@ -4,7 +4,7 @@ A credential of a lower layer, the chart defaults, is used only where that layer
 
 * A Secret or certificates next to a source are for this source. If the layer names no source, they
   are for the hub and for the S3 service at the layer's endpoint (Amazon S3 if it has none). They
-  are for no https:// source then, since the layer names no server.
+  are for no https:// or oci:// source then, since the layer names no server.
 * The service account is for the s3:// sources of the layer. If the layer has none, the account is
   for every s3:// source at the layer's endpoint. A source with a Secret does not use the account.
 * An entry of ``publish`` is atomic, so that a Secret or certificates in it are for its target. The
@@ -29,10 +29,12 @@ from finetune_api.layering import Path, has, value_at, with_value, without
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef, SecretRef
 from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.start_from import StartFrom
 
 ACCOUNT: Path = ("access", "serviceAccountName")
 KEYS: Path = ("s3", "secretRef")
 ENDPOINT: Path = ("s3", "endpoint")
+IMAGE: Path = ("oci",)
 
 Place = tuple[str, Any]
 """The value of ``source`` and, for an s3:// source, the endpoint."""
@@ -56,7 +58,9 @@ def _parts_of(annotation: Any) -> Iterator[Any]:
 
 
 def _next_to_source(*types: type) -> frozenset[Path]:
-    return frozenset(path for group in (Model, Rows) for path in fields_of(group, *types))
+    return frozenset(
+        path for group in (Model, Rows, StartFrom) for path in fields_of(group, *types)
+    )
 
 
 SECRETS = _next_to_source(SecretKeyRef, SecretRef)
@@ -99,7 +103,8 @@ def without_foreign_credentials(values: Values, written: Sequence[Values], lower
 def _targets_with_account(values: Values) -> list[Values]:
     """Return the places in S3 to which the job publishes with the identity of its account."""
     targets = values.get("publish")
-    places = [each.get("s3") for each in targets or () if isinstance(each, dict)]
+    entries = targets if isinstance(targets, list) else []
+    places = [each.get("s3") for each in entries if isinstance(each, dict)]
     return [each for each in places if isinstance(each, dict) and not has(each, "secretRef")]
 
 
@@ -136,7 +141,9 @@ class _Source:
         elif not trusted or self.has_own_certificates:
             removed |= SECRETS
         removed = {path for path in removed if not has(self.written, *path)}
-        return replace(self, completed=without(self.completed, *removed))
+        # An atomic group is removed as a whole: an empty one would be a value of its own.
+        paths = (IMAGE if path[:1] == IMAGE else path for path in removed)
+        return replace(self, completed=without(self.completed, *paths))
 
     def is_at(self, configured: Sequence[Place]) -> bool:
         """Report whether the lower layer configured its credentials for this source.

@@ -27,13 +27,15 @@ NODE_SELECTOR: Path = ("placement", "nodeSelector")
 PUBLISH: Path = ("publish",)
 TRACKING: Path = ("tracking",)
 WITH_ROWS = (DATASET, EVALUATION_DATASET)
-WITH_SOURCE: tuple[Path, ...] = (("model",), *WITH_ROWS)
+START_FROM: Path = ("training", "startFrom")
+WITH_SOURCE: tuple[Path, ...] = (("model",), *WITH_ROWS, START_FROM)
 OWN_PROMPTS = ("chatTemplate", "promptFormat")
 NEEDS_HELD_OUT_ROWS = ("evalSteps", "earlyStoppingPatience")
 FIELDS_OF_ROWS = frozenset(str(info.alias) for info in Rows.model_fields.values())
 FIELDS_OF_CONTENT: Mapping[Path, frozenset[str]] = {
     ("model",): frozenset({"revision", "sha256"}),
     **dict.fromkeys(WITH_ROWS, FIELDS_OF_ROWS),
+    START_FROM: frozenset({"revision"}),
 }
 """Fields that describe the content of a source, and mean nothing for another source."""
 
@@ -138,6 +140,10 @@ def fit_sources(values: Values, written: Values) -> Values:
     for path in WITH_SOURCE:
         part = value_at(values, path)
         if not isinstance(part, Mapping):
+            continue
+        if path == START_FROM and "source" not in part and not has(written, *path):
+            # Access to adapters, for the jobs that continue from one.
+            values = without(values, path)
             continue
         source = str(part.get("source"))
         foreign = ((*path, *inner) for inner in inapplicable_fields(source))

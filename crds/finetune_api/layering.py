@@ -22,7 +22,9 @@ def builtin_values(model: type[ApiModel]) -> Values:
     for name, info in model.model_fields.items():
         alias = info.alias or name
         if alias in groups:
-            values[alias] = builtin_values(groups[alias])
+            inner = builtin_values(groups[alias])
+            if info.default is not None or info.is_required() or _has_value(inner):
+                values[alias] = inner
         elif not info.is_required() and info.default is not None:
             default = info.default
             values[alias] = (
@@ -31,6 +33,11 @@ def builtin_values(model: type[ApiModel]) -> Values:
                 else default
             )
     return values
+
+
+def _has_value(values: Values) -> bool:
+    """Report whether a value is set: an optional group without built-in values is not."""
+    return any(not isinstance(each, dict) or _has_value(each) for each in values.values())
 
 
 def layered(model: type[ApiModel], lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Values:

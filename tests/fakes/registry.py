@@ -49,6 +49,8 @@ class Registry:
     """The user and password that it accepts; None accepts everybody."""
     bearer: bool = False
     """Whether it wants a token of its realm instead of the password."""
+    actions: str = "pull,push"
+    """What the scope of a token has to name."""
     realm: str | None = None
     """Another realm than its own."""
     tokens: set[str] = field(default_factory=set)
@@ -63,6 +65,12 @@ class Registry:
     capacity: int = 10**12
     cuts: list[int] = field(default_factory=list)
     """Bytes of the next parts after which the connection is closed."""
+    download_cuts: list[int] = field(default_factory=list)
+    """Bytes of the next downloads of blobs after which the connection is closed."""
+    ranges: bool = True
+    """Whether it sends a part of a blob if asked for one."""
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    """Digest and range of each download of a blob."""
     forgets: bool = False
     """Whether it forgets an upload whose part was interrupted, as 2.8.2 does."""
     one_request: bool = False
@@ -207,7 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
         scope = (query | form).get("scope", [""])[0]
         assert user is not None
         allowed = self.headers.get("Authorization") == f"Basic {_basic(user)}"
-        if not (allowed or form.get("refresh_token") == [user[1]]) or "pull,push" not in scope:
+        if not (allowed or form.get("refresh_token") == [user[1]]) or (
+            scope.rpartition(":")[2] != registry.actions
+        ):
             return self._error(401, "UNAUTHORIZED")
         token = uuid.uuid4().hex
         registry.tokens.add(token)
@@ -279,11 +289,18 @@ class _Handler(BaseHTTPRequestHandler):
         if registry.redirect and self.command == "GET":
             return self._answer(307, b"", {"Location": f"{registry.redirect}v2/x/blobs/{name}"})
         data, asked = registry.blobs[name], self.headers.get("Range")
-        if asked is None:
-            return self._answer(200, data, {})
-        first = int(asked.removeprefix("bytes=").removesuffix("-"))
-        place = {"Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"}
-        return self._answer(206, data[first:], place)
+        if self.command == "GET":
+            registry.asked.append((name, asked))
+        if asked is None or not registry.ranges:
+            return self._answer(200, data, {}, cut=self._cut())
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        found = data[int(first) : int(last) + 1 if last else None]
+        place = {"Content-Range": f"bytes {first}-{int(first) + len(found) - 1}/{len(data)}"}
+        return self._answer(206, found, place, cut=self._cut())
+
+    def _cut(self) -> int | None:
+        cuts = self.server.registry.download_cuts
+        return cuts.pop(0) if cuts and self.command == "GET" else None
 
     def _manifest(self, name: str, query: dict[str, list[str]]) -> None:
         registry = self.server.registry
@@ -319,7 +336,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or closes
         self._answer(status, json.dumps({"errors": [{"code": code}]}).encode(), {})
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _answer(
+        self, status: int, body: bytes, headers: dict[str, str], *, cut: int | None = None
+    ) -> None:
         if self.command in ("POST", "PUT", "PATCH") and status >= 300:
             # The body of the request was not read.
             self.close_connection = True
@@ -331,7 +350,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[:cut])
+        if cut is not None:
+            self.wfile.flush()
+            self.close_connection = True
 
 
 def _basic(user: tuple[str, str]) -> str:

@@ -43,6 +43,22 @@ REFERENCES = [
         "secrets",
     ),
     (
+        {"model": {"source": "oci://r.example/m", "oci": {"secretRef": {"name": "x"}}}},
+        "secrets",
+    ),
+    *(
+        ({"training": {"startFrom": start}}, "secrets")
+        for start in (
+            {"source": "oci://r.example/m", "oci": {"secretRef": {"name": "x"}}},
+            {"source": "s3://bucket/m", "s3": {"secretRef": {"name": "x"}}},
+            {"source": "hf://a/d", "tokenSecretRef": {"name": "x"}},
+        )
+    ),
+    (
+        {"training": {"startFrom": {"source": "pvc://x/adapter"}}},
+        "persistentvolumeclaims",
+    ),
+    (
         {
             "dataset": {
                 "source": "https://attacker.example/a",
@@ -146,9 +162,18 @@ def shared(control_plane: ControlPlane, namespace: str) -> str:
         {"dataset": {"tokenSecretRef": {"name": "x", "key": "other"}}},
         {"dataset": {"tokenSecretRef": {"name": "y"}}},
         {"model": {"source": "s3://bucket/of-the-account"}},
+        {"training": {"startFrom": {"source": "s3://bucket/of-the-account"}}},
         {"access": {"serviceAccountName": "y"}},
     ],
-    ids=["another host", "another repository", "key", "Secret", "bucket", "account"],
+    ids=[
+        "another host",
+        "another repository",
+        "key",
+        "Secret",
+        "bucket",
+        "bucket of an adapter",
+        "account",
+    ],
 )
 def test_a_credential_of_another_user_is_not_redirected(
     control_plane: ControlPlane, shared: str, spec: dict[str, Any]

@@ -34,7 +34,10 @@ LIMITS: Spec = {
     "secrets": {"allow": ["finetune-.*"], "deny": [".*-admin"]},
     "configMaps": {"allow": ["rows|finetune-.*"], "deny": []},
     "claims": {"allow": ["data|finetune-.*"], "deny": []},
-    "sources": {"allow": ["hf://acme/.*", "(https|s3|pvc|configmap)://.*"], "deny": [".*/evil"]},
+    "sources": {
+        "allow": ["hf://acme/.*", "(https|s3|pvc|configmap|oci)://.*"],
+        "deny": [".*/evil"],
+    },
     "hosts": {"allow": [r"(.*\.)?example\.com"], "deny": [r"evil\.example\.com"]},
     "publishDestinations": {
         "allow": [
@@ -59,6 +62,8 @@ SOURCES = (
     "https://data.example.com/SHA256SUMS", "https://EVIL.example.com./SHA256SUMS",
     "https://Example.com:8443/a/SHA256SUMS", "https://example.org/SHA256SUMS",
     "https://example.com.attacker.io/SHA256SUMS", "s3://bucket/a", "s3://bucket/evil",
+    "oci://registry.example.com/rows:v1", "oci://evil.example.com:5000/rows",
+    "oci://registry.example.org/rows:v1", "oci://registry.example.com/models/evil",
 )  # fmt: skip
 ENDPOINTS = (
     "https://s3.example.com", "http://minio.example.org:9000/", "https://evil.EXAMPLE.com",
@@ -99,14 +104,19 @@ REQUIREMENTS = st.fixed_dictionaries({}, optional={"requests": AMOUNTS, "limits"
 
 
 @st.composite
-def sources(draw: st.DrawFn, *, model: bool) -> Spec:
-    """Draw a model or dataset, with the fields that apply to its source."""
-    source = draw(st.sampled_from(SOURCES).filter(lambda each: not (model and each[0] == "c")))
+def sources(draw: st.DrawFn, *, model: bool, start: bool = False) -> Spec:
+    """Draw a model, an adapter or a dataset, with the fields that apply to its source."""
+    excluded = ("configmap", "https") if start else ("configmap",) if model else ("oci",)
+    source = draw(st.sampled_from(SOURCES).filter(lambda each: not each.startswith(excluded)))
     found: Spec = {"source": source}
     scheme = source.split(":")[0]
     others: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "hf": {"tokenSecretRef": REFERENCE},
         "https": {"tokenSecretRef": REFERENCE, "caConfigMapRef": REFERENCE},
+        "oci": {
+            "caConfigMapRef": REFERENCE,
+            "oci": st.fixed_dictionaries({"secretRef": REFERENCE}),
+        },
         "s3": {
             "caConfigMapRef": REFERENCE,
             "s3": st.fixed_dictionaries(
@@ -196,12 +206,14 @@ def specs(draw: st.DrawFn) -> Spec:
         "runPolicy": {"maxGpuSeconds": 3600},
         "resources": {"train": {}, "serve": {}},
     }
-    others = ("model", "dataset", "datasets", "evaluation dataset", "cache", "no queue")
+    others = ("model", "start", "dataset", "datasets", "evaluation dataset", "cache", "no queue")
     choices = [*OPTIONAL, *REQUIRED, *others]
     for choice in draw(st.lists(st.sampled_from(choices), max_size=3, unique=True)):
         match choice:
             case "model" | "dataset":
                 spec[choice] = draw(sources(model=choice == "model"))
+            case "start":
+                spec["training"] = {"startFrom": draw(sources(model=True, start=True))}
             case "datasets":
                 several = draw(st.lists(sources(model=False), min_size=1, max_size=2))
                 spec["datasets"] = [

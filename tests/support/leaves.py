@@ -160,6 +160,7 @@ def _dataset(**fields: Any) -> Spec:
 _SOURCE = {"name": "hf", "key": "token"}
 HTTPS = "https://models.example.com/llama/SHA256SUMS"
 S3 = "s3://bucket/path"
+OCI = "oci://registry.example.com/models/a:latest"
 
 
 def _published(place: Spec | None = None, **fields: Any) -> Spec:
@@ -310,6 +311,10 @@ CHANGES: dict[str, Change] = {
         )
         for group in ("model", "dataset")
     },
+    "model.oci.secretRef.name": Change(
+        before={"model": {"source": OCI, "oci": {"secretRef": {"name": "login"}}}},
+        after={"model": {"source": OCI, "oci": {"secretRef": {"name": "another"}}}},
+    ),
     "dataset.promptFormat": Change(before={}, after=_dataset(promptFormat="Question: {prompt}")),
     "storage.baseCache.subPath": Change(
         before={"storage": {"baseCache": {"claimName": "models"}}},
@@ -363,6 +368,8 @@ CHANGES: dict[str, Change] = {
 
 def change_of(leaf: Leaf) -> Change:
     """Return a change of this field alone."""
+    if leaf.path[:2] == ("training", "startFrom"):
+        return _change_of_start(".".join(leaf.path[2:]))
     if leaf.path[:2] == ("evaluation", "dataset"):
         same = change_of(Leaf(path=leaf.path[1:], edit=leaf.edit, info=leaf.info))
         return Change(before=_evaluated(same.before), after=_evaluated(same.after))
@@ -400,3 +407,34 @@ def _several(spec: Spec) -> Spec:
 
 
 LEAVES = list(leaves())
+
+
+def _change_of_start(name: str) -> Change:
+    hub, bucket, image = {"source": "hf://org/adapter"}, {"source": S3}, {"source": OCI}
+
+    def changed(common: Spec, before: Spec, after: Spec) -> Change:
+        return Change(
+            before={"training": {"startFrom": {**common, **before}}},
+            after={"training": {"startFrom": {**common, **after}}},
+        )
+
+    def named(field: str, common: Spec, **more: str) -> Change:
+        reference = {"name": "another"} | more
+        return changed(common, {field: {"name": "one"}}, {field: reference})
+
+    return {
+        "source": changed({}, hub, image),
+        "revision": changed(hub, {}, {"revision": "v2"}),
+        "tokenSecretRef.name": named("tokenSecretRef", hub),
+        "tokenSecretRef.key": named("tokenSecretRef", hub, name="one", key="another"),
+        "caConfigMapRef.name": named("caConfigMapRef", hub),
+        "caConfigMapRef.key": named("caConfigMapRef", hub, name="one", key="another"),
+        "s3.endpoint": changed(bucket, {}, {"s3": {"endpoint": "https://minio:9000"}}),
+        "s3.region": changed(bucket, {}, {"s3": {"region": "eu-central-1"}}),
+        "s3.secretRef.name": changed(
+            bucket, {"s3": {"secretRef": {"name": "a"}}}, {"s3": {"secretRef": {"name": "b"}}}
+        ),
+        "oci.secretRef.name": changed(
+            image, {"oci": {"secretRef": {"name": "a"}}}, {"oci": {"secretRef": {"name": "b"}}}
+        ),
+    }[name]

@@ -26,6 +26,7 @@ from finetune_api.contracts.stage_request import (
 from finetune_api.safety.redaction import Canvas
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
+from finetune_api.v1alpha1.start_from import START_FROM
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.checkpointing import manifest, published
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from finetune_trainer.runtime.progress import Progress
 
     if token := os.environ.get("HF_TOKEN"):
-        for kind in ("model", *job.rows_of_training, "evaluation.dataset"):
+        for kind in ("model", START_FROM, *job.rows_of_training, "evaluation.dataset"):
             os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", token)
     for kind, rows in job.rows_of_training.items():
         _write_configmap(file, layout.work, kind, rows)

@@ -18,6 +18,11 @@ class Layout:
         return self.work / "base"
 
     @property
+    def start(self) -> Path:
+        """The adapter that the training continues from, as downloaded."""
+        return self.work / "start"
+
+    @property
     def dataset(self) -> Path:
         """The tokenized rows (folder)."""
         return self.work / "dataset"

@@ -71,7 +71,7 @@ class Limits(CamelModel):
     """Of the complete field ``source``, such as ``hf://org/name``."""
 
     hosts: Names = Names()
-    """Of ``https://`` sources and S3 endpoints, in lower case and without port."""
+    """Of ``https://`` and ``oci://`` sources and S3 endpoints, in lower case and without port."""
 
     publish_destinations: Names = Names(allow=())
     """Of ``publish``: ``oci://`` and the repository, ``hf://`` and the repository, ``s3://`` and

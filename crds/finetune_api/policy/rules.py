@@ -10,6 +10,7 @@ from typing import Literal
 from finetune_api.layering import Path
 from finetune_api.policy import selections
 from finetune_api.policy.selections import Selection
+from finetune_api.v1alpha1.sources import OCI_SOURCE_PREFIX
 from finetune_api.v1alpha1.tracking import PREFIX as MLFLOW_PREFIX
 
 Access = Literal["secrets", "configmaps", "persistentvolumeclaims", "serviceaccounts"]
@@ -51,8 +52,13 @@ OWN_DOMAIN = (
     "Other workloads can select pods by this label: use the domain of your organization as the "
     "prefix of the key, such as example.com/team. "
 )
+MODEL: Path = ("model",)
+START_FROM: Path = ("training", "startFrom")
+IMAGES = (MODEL, START_FROM)
+"""Sources that can be an image in a registry, and never rows in a ConfigMap."""
 SOURCES: tuple[Path, ...] = (
-    ("model",),
+    MODEL,
+    START_FROM,
     ("dataset",),
     ("datasets",),
     ("evaluation", "dataset"),
@@ -71,6 +77,8 @@ def _destination(source: Path) -> tuple[Path, ...]:
         ("s3", "endpoint"),
         ("s3", "secretRef"),
     )
+    if source in IMAGES:
+        fields = (*fields, ("oci", "secretRef"))
     return tuple((*source, *each) for each in fields)
 
 
@@ -91,6 +99,8 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
     token, secret = (*source, "tokenSecretRef"), (*source, "s3", "secretRef")
     authority, endpoint = (*source, "caConfigMapRef"), (*source, "s3", "endpoint")
     triggers = _destination(source)
+    image: tuple[Path, ...] = ((*source, "oci", "secretRef"),) if source in IMAGES else ()
+    registries = (OCI_SOURCE_PREFIX,) if source in IMAGES else ()
     rows = (
         NameRule(
             field=place,
@@ -101,7 +111,9 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
     )
     return (
         _text(place, "sources"),
-        NameRule(field=place, limit="hosts", selected=selections.host(place, "https://")),
+        NameRule(
+            field=place, limit="hosts", selected=selections.host(place, "https://", *registries)
+        ),
         NameRule(
             field=endpoint,
             limit="hosts",
@@ -113,7 +125,7 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
             access="persistentvolumeclaims",
             selected=selections.object_in(place, "pvc://"),
         ),
-        *(() if source == ("model",) else rows),
+        *(() if source in IMAGES else rows),
         *(
             NameRule(
                 field=reference,
@@ -123,15 +135,14 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
                 triggers=triggers,
                 sent=reference != authority,
             )
-            for reference, limit, access in _references(token, secret, authority)
+            for reference, limit, access in _references((token, secret, *image), authority)
         ),
     )
 
 
-def _references(token: Path, secret: Path, authority: Path) -> tuple[tuple[Path, str, Access], ...]:
+def _references(secrets: tuple[Path, ...], authority: Path) -> tuple[tuple[Path, str, Access], ...]:
     return (
-        (token, "secrets", "secrets"),
-        (secret, "secrets", "secrets"),
+        *((each, "secrets", "secrets") for each in secrets),
         (authority, "configMaps", "configmaps"),
     )
 

@@ -133,7 +133,8 @@ class PreparedFolders(LedgerModel):
     base_commit: str | None = Field(
         None,
         description="Commit of the base model on the Hugging Face Hub. For an https:// source: the "
-        "SHA-256 digest in the spec. For other sources: the digest of the list of files.",
+        "SHA-256 digest in the spec. For an oci:// source: the SHA-256 digest of the manifest of "
+        "the image. For other sources: the digest of the list of files.",
     )
     base_bytes: int | None = Field(None, description="Size of the base model in bytes.")
     base_manifest: str | None = Field(
@@ -141,6 +142,16 @@ class PreparedFolders(LedgerModel):
         pattern=SHA256,
         description="SHA-256 digest (hex) of the manifest.json of the base model on the volume. "
         "The stages train and merge reject any other base model.",
+    )
+    start_commit: str | None = Field(
+        None,
+        description="Commit or digest to which the source of training.startFrom was resolved, as "
+        "in baseCommit. Present only if the training continues from an adapter.",
+    )
+    start_digest: str | None = Field(
+        None,
+        description="Digest of the list of the files, and of their digests, of the adapter that "
+        "the training continues from.",
     )
     dataset_manifest: str | None = Field(
         None,

@@ -21,17 +21,14 @@ from finetune_api.rules import (
     unique_by,
 )
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef, SecretRef
-from finetune_api.v1alpha1.sources import HF_SOURCE_PREFIX, S3_SOURCE, s3_region
+from finetune_api.v1alpha1.sources import HF_SOURCE_PREFIX, OCI_REPOSITORY, S3_SOURCE, s3_region
 
 When = Literal["Trained", "Merged", "Verified"]
 
 MAX_TARGETS = 8
 PLACES = ("oci", "s3", "huggingFace")
 """Fields of a target of which one is set: where the model is published."""
-REPOSITORY = (
-    r"^[a-z0-9][a-z0-9-]*((\.[a-z0-9-]+)+(:[0-9]+)?|:[0-9]+)(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
-)
-"""A registry, whose first component has a dot or a port, and the path of a repository."""
+REPOSITORY = rf"^{OCI_REPOSITORY}$"
 HUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 _RESERVED = r"^(sha256-.*|.*-[0-9a-f]{8}-(adapter|merged))$"
 """Tags of signatures and of the immutable names of revisions."""

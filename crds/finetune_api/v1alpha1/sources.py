@@ -1,14 +1,15 @@
 """Sources of a model or a dataset, and the fields that describe access to each kind of source."""
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import Rule, is_set, matches, requires, starts_with
 from finetune_api.v1alpha1.references import SecretRef
 
 Kind = str
-"""Path in the spec of the model or dataset that a source belongs to: ``model``, ``dataset``,
+"""Path in the spec of what a source belongs to: ``model``, ``training.startFrom``, ``dataset``,
 ``evaluation.dataset``, or ``datasets[name]`` for one of several datasets."""
 
 _STEP = r"(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)"
@@ -18,10 +19,18 @@ HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 CLAIM_SOURCE = rf"^pvc://[a-z0-9][a-z0-9.-]*{_STEP}*$"
 S3_SOURCE = rf"^s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]{_STEP}*$"
 HTTPS_SOURCE = rf"^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?{_STEP}+$"
+OCI_REPOSITORY = (
+    r"[a-z0-9][a-z0-9-]*((\.[a-z0-9-]+)+(:[0-9]+)?|:[0-9]+)(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+)
+"""A registry, whose first component has a dot or a port, and the path of a repository."""
+OCI_SOURCE = (
+    rf"^oci://{OCI_REPOSITORY}(:[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}}|@sha256:[0-9a-f]{{64}})?$"
+)
 CONFIGMAP_SOURCE = r"^configmap://[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$"
 HF_SOURCE_PREFIX = "hf://"
 CONFIGMAP_SOURCE_PREFIX = "configmap://"
 CLAIM_SOURCE_PREFIX = "pvc://"
+OCI_SOURCE_PREFIX = "oci://"
 LIST_OF_SUMS = "SHA256SUMS"
 SCHEMES_OF_FIELD = {
     "revision": ("hf",),
@@ -35,6 +44,11 @@ SCHEMES_OF_FIELD = {
 """Fields next to ``source``, and the kinds of source that each of them applies to."""
 SCHEMES_OF_ROWS_FIELD = {"config": ("hf",)}
 """The same for fields that only datasets have."""
+SCHEMES_OF_MODEL_FIELD = {
+    "caConfigMapRef": ("hf", "https", "s3", "oci"),
+    "oci": ("oci",),
+}
+"""The same for fields of a model, which can be an image in a registry, where it differs."""
 
 
 def s3_region(*, edit: Edit) -> str | None:
@@ -82,6 +96,19 @@ class S3(ApiModel):
     )
 
 
+class OCI(ApiModel):
+    """Access to an oci:// source."""
+
+    atomic: ClassVar[bool] = True
+    secret_ref: SecretRef | None = field(
+        "Secret of the type kubernetes.io/dockerconfigjson with the credentials for the registry. "
+        "Only the prepare pod receives its key .dockerconfigjson.",
+        None,
+        edit=Edit.RETRY,
+        unset="the prepare pod uses anonymous access",
+    )
+
+
 def revision(what: str) -> Any:
     """Declare ``revision`` of a model or dataset."""
     return field(
@@ -126,12 +153,11 @@ def token(what: str) -> Any:
     )
 
 
-def ca(what: str) -> Any:
+def ca(what: str, servers: str = "the hub, an https:// server or an S3 service") -> Any:
     """Declare ``caConfigMapRef`` of a model or dataset."""
     return field(
         "ConfigMap with additional CA certificates in PEM format. The prepare pod trusts these "
-        f"certificates when it downloads the {what} from the hub, an https:// server or an S3 "
-        "service.",
+        f"certificates when it downloads the {what} from {servers}.",
         None,
         edit=Edit.RETRY,
         builtin="only the CA certificates in the trainer image and in the chart value "
@@ -144,6 +170,16 @@ def s3(what: str) -> Any:
     return field(f"Access settings for an s3:// source of the {what}.", S3(), edit=Edit.RETRAIN)
 
 
+def oci(what: str) -> Any:
+    """Declare ``oci`` of a model."""
+    return field(
+        f"Access settings for an oci:// source of the {what}.",
+        None,
+        edit=Edit.RETRY,
+        unset="the prepare pod uses anonymous access",
+    )
+
+
 def prefix_of(kind: Kind) -> str:
     """Return the prefix of the environment variables that describe access to a source.
 
@@ -152,7 +188,9 @@ def prefix_of(kind: Kind) -> str:
     return re.sub(r"[^A-Z0-9]+", "_", kind.upper()).strip("_")
 
 
-def rules(what: Kind) -> tuple[Rule, ...]:
+def rules(
+    what: Kind, schemes_of_field: Mapping[str, tuple[str, ...]] = SCHEMES_OF_FIELD
+) -> tuple[Rule, ...]:
     """Return the rules that tie the fields of a model or dataset to its source."""
     return (
         requires(
@@ -161,7 +199,7 @@ def rules(what: Kind) -> tuple[Rule, ...]:
             f"the content at an https:// URL can change: set {what}.sha256 to the digest "
             "printed by sha256sum",
         ),
-        *(only_for(what, path, schemes) for path, schemes in SCHEMES_OF_FIELD.items()),
+        *(only_for(what, path, schemes) for path, schemes in schemes_of_field.items()),
     )
 
 
@@ -170,7 +208,9 @@ def inapplicable_fields(source: str) -> list[tuple[str, ...]]:
     scheme = source.split("://", 1)[0]
     return [
         tuple(path.split("."))
-        for path, schemes in (SCHEMES_OF_FIELD | SCHEMES_OF_ROWS_FIELD).items()
+        for path, schemes in (
+            SCHEMES_OF_FIELD | SCHEMES_OF_ROWS_FIELD | SCHEMES_OF_MODEL_FIELD
+        ).items()
         if scheme not in schemes
     ]
 

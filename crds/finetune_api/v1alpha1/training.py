@@ -6,6 +6,7 @@ from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import Rule, contains, equals, excludes, is_set
 from finetune_api.v1alpha1.advanced_training import AdvancedTraining
 from finetune_api.v1alpha1.lora import Lora
+from finetune_api.v1alpha1.start_from import StartFrom
 
 
 def _indivisible(training: "Training") -> bool:
@@ -63,6 +64,13 @@ class Training(ApiModel):
         builtin='"all" if dataset.format is "text", otherwise "responses"',
     )
     lora: Lora = field("Settings of the LoRA adapter.", Lora(), edit=Edit.RETRAIN)
+    start_from: StartFrom | None = field(
+        "Adapter to continue from. Its base model, its rank, its alpha and its modules must be "
+        "those of the job. Optimizer and schedule start again.",
+        None,
+        edit=Edit.RETRAIN,
+        unset="training starts from a new adapter",
+    )
     seed: int = field(
         "Random seed for initialization, for the order of the rows, and for the selection of "
         "held-out rows.",

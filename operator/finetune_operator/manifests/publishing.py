@@ -26,8 +26,6 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
-DOCKER_CONFIG_KEY = ".dockerconfigjson"
-"""Key of Secrets of the type kubernetes.io/dockerconfigjson."""
 AMAZON_S3 = "https://s3.amazonaws.com"
 PUBLIC_HUB = "https://huggingface.co"
 
@@ -105,7 +103,7 @@ def environment(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
             continue
         if each.oci is not None:
             variable = prefix + credentials.DOCKER_CONFIG
-            variables.append(sources.secret(variable, each.secret.name, DOCKER_CONFIG_KEY))
+            variables.append(sources.secret(variable, each.secret.name, sources.DOCKER_CONFIG_KEY))
             continue
         variables += [
             sources.secret(prefix + key, each.secret.name, key, optional=optional)

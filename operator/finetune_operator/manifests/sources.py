@@ -7,7 +7,7 @@ ConfigMaps are in the config volume. Secrets are environment variables that the 
 from collections.abc import Iterator
 from typing import Any
 
-from finetune_api.safety.credentials import S3_KEYS
+from finetune_api.safety.credentials import DOCKER_CONFIG, S3_KEYS
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import (
@@ -17,8 +17,11 @@ from finetune_api.v1alpha1.sources import (
     prefix_of,
 )
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.start_from import START_FROM, StartFrom
 
 SOURCES = "/sources"
+DOCKER_CONFIG_KEY = ".dockerconfigjson"
+"""Key of Secrets of the type kubernetes.io/dockerconfigjson."""
 
 
 def volumes(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
@@ -75,6 +78,11 @@ def environment(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
                 secret(f"{prefix}_{key}", keys, key, optional=optional)
                 for key, optional in S3_KEYS.items()
             ]
+        image = None if isinstance(part, Rows) else part.oci
+        if image is not None and image.secret_ref is not None:
+            variables.append(
+                secret(f"{prefix}_{DOCKER_CONFIG}", image.secret_ref.name, DOCKER_CONFIG_KEY)
+            )
     cache = spec.storage.base_cache
     if cache is not None:
         path = "/".join(filter(None, (SOURCES, cache.claim_name, cache.sub_path)))
@@ -93,8 +101,10 @@ def has_identity(spec: FineTuneJobSpec) -> bool:
     return spec.access.service_account_name is not None
 
 
-def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows]]:
+def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows | StartFrom]]:
     yield "model", spec.model
+    if spec.training.start_from is not None:
+        yield START_FROM, spec.training.start_from
     yield from spec.rows_of_training.items()
     if spec.evaluation.dataset is not None:
         yield "evaluation.dataset", spec.evaluation.dataset

@@ -15,8 +15,8 @@ _IMAGE = re.compile(r"(?:[a-z-]+://)?(?P<name>[^@]+)@sha256:(?P<digest>[0-9a-f]{
 
 
 def dependencies(facts: Facts) -> list[Values]:
-    """Return the base, the datasets, and the images of the stages that made the model."""
-    return [_base(facts), *_datasets(facts), *_images(facts)]
+    """Return base, adapter to continue from, datasets, and the images of the stages."""
+    return [_base(facts), *_start(facts), *_datasets(facts), *_images(facts)]
 
 
 def _base(facts: Facts) -> Values:
@@ -32,6 +32,21 @@ def _base(facts: Facts) -> Values:
             manifest=artifacts.base_manifest,
             bytes=artifacts.base_bytes,
         ),
+    )
+
+
+def _start(facts: Facts) -> Iterator[Values]:
+    """Yield the adapter that the training continued from."""
+    artifacts, start = facts.record.artifacts, facts.target.resolved.spec.training.start_from
+    if start is None:
+        return
+    commit = artifacts.start_commit
+    is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
+    yield known(
+        name="adapter to continue from",
+        uri=f"{start.source}@{commit}" if is_commit else start.source,
+        digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
+        annotations=known(requested_revision=start.revision, content=artifacts.start_digest),
     )
 
 

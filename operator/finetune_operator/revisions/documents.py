@@ -43,6 +43,7 @@ REACHED_BY: Any = {
     "token_secret_ref": True,
     "ca_config_map_ref": True,
     "s3": {"region": True, "secret_ref": True},
+    "oci": True,
 }
 """Fields that say how a source is reached. An edit does not change the revision: each new pod gets
 the present values."""
@@ -131,8 +132,12 @@ def job_file(job: Object, resolved: Resolved) -> str:
         exclude={
             **dict.fromkeys(("model", "dataset", "evaluation_dataset"), REACHED_BY),
             "datasets": {"__all__": REACHED_BY},
+            "training": {"start_from": REACHED_BY},
         },
     )
+    if content["training"]["startFrom"] is None:
+        # As an earlier version wrote it.
+        del content["training"]["startFrom"]
     advanced = content["training"]["advanced"]
     for name in ADDED_TO_TRAINING:
         if advanced[name] is None:

@@ -366,7 +366,7 @@ def test_slow_registry_is_transient(
 ) -> None:
     import httpx
 
-    from finetune_trainer.publishing import registry
+    from finetune_trainer.sources import registry
 
     monkeypatch.setattr(registry, "TIMEOUT", httpx.Timeout(0.2))
     server.delay = 0.6

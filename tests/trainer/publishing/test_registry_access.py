@@ -11,10 +11,10 @@ from tests.trainer.publishing.conftest import USER, docker_config
 
 from finetune_trainer.errors import AccessDenied, PublishFailed
 from finetune_trainer.publishing import blobs
-from finetune_trainer.publishing import docker_config as configuration
-from finetune_trainer.publishing.registry_auth import challenges, is_trusted_realm
-from finetune_trainer.publishing.target_errors import is_full
+from finetune_trainer.sources import docker_config as configuration
 from finetune_trainer.sources import egress
+from finetune_trainer.sources.registry_auth import challenges, is_trusted_realm
+from finetune_trainer.sources.transfer import is_full
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.support.leaves import ALPACA, LEAVES, Leaf, merged
+from tests.support.leaves import ALPACA, LEAVES, OCI, Leaf, merged
 
 from finetune_api.default_credentials import ACCOUNT, CERTIFICATES, SECRETS, fields_of
 from finetune_api.defaulting import Resolved, effective_defaults, resolve
@@ -17,6 +17,7 @@ from finetune_api.v1alpha1.tracking import Tracking
 
 TOKEN: dict[str, Any] = {"tokenSecretRef": {"name": "platform"}}
 AUTHORITY: dict[str, Any] = {"caConfigMapRef": {"name": "platform"}}
+LOGIN: dict[str, Any] = {"oci": {"secretRef": {"name": "platform"}}}
 IDENTITY: dict[str, Any] = {"access": {"serviceAccountName": "platform"}}
 ENDPOINT = "https://minio.storage.svc:9000"
 WEB: dict[str, Any] = {"source": "https://models.example/a/SHA256SUMS", "sha256": "0" * 64}
@@ -109,6 +110,15 @@ KEYS: dict[str, Any] = {"secretRef": {"name": "platform"}}
             {"model": {"tokenSecretRef": {"name": "other"}}},
             {"model.tokenSecretRef", "model.caConfigMapRef", "access.serviceAccountName"},
         ),
+        ({"model": {"source": OCI}}, {"model": LOGIN}, set()),
+        ({"model": {"source": OCI}}, {"model": {"source": OCI, **LOGIN}}, {"model.oci.secretRef"}),
+        ({"model": {"source": f"{OCI}-2"}}, {"model": {"source": OCI, **LOGIN}}, set()),
+        (
+            {"model": {"source": OCI, **AUTHORITY}},
+            {"model": {"source": OCI, **LOGIN}},
+            {"model.caConfigMapRef"},
+        ),
+        ({"model": {"source": OCI, **LOGIN}}, {}, {"model.oci.secretRef"}),
     ],
     ids=[
         "hub",
@@ -127,6 +137,11 @@ KEYS: dict[str, Any] = {"secretRef": {"name": "platform"}}
         "identity for its own bucket",
         "identity without a bucket",
         "references of the author",
+        "any registry",
+        "its own image",
+        "another tag",
+        "certificates of another registry",
+        "login of the author",
     ],
 )
 def test_credentials_are_used_where_the_chart_configured_them(
@@ -157,6 +172,8 @@ IN_THE_POD: dict[Path, str] = {
     ("serving", "apiKeySecretRef"): "vLLM compares it with the key of a caller",
 }
 """References to Secrets that no pod sends to a server."""
+IMAGE: Path = ("oci", "secretRef")
+"""Only a model or an adapter can be an image."""
 NAMES: dict[Path, str] = {
     ("storage", "baseCache", "claimName"): "a volume, which prepare mounts read-only",
     ("storage", "storageClassName"): "a class of volumes",
@@ -179,8 +196,14 @@ def _names_an_object(leaf: Leaf) -> bool:
 
 def test_every_reference_is_classified() -> None:
     """Without this, a new reference of the chart would reach the servers of every author."""
-    groups = [("model",), ("dataset",), ("datasets",), ("evaluation", "dataset")]
-    next_to_sources = {(*group, *path) for group in groups for path in SECRETS | CERTIFICATES}
+    images = [("model",), ("training", "startFrom")]
+    groups = [*images, ("dataset",), ("datasets",), ("evaluation", "dataset")]
+    next_to_sources = {
+        (*group, *path)
+        for group in groups
+        for path in SECRETS | CERTIFICATES
+        if path != IMAGE or group in images
+    }
     found = set(fields_of(FineTuneJobSpec, *TYPES))
     in_targets = {path for path in found if path[0] in ("publish", "tracking")}
     assert PublishTarget.atomic, "a target of the chart belongs to the chart as a whole"

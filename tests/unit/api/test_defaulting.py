@@ -137,10 +137,17 @@ def test_chart_default_has_the_effect_of_a_written_value(leaf: Leaf) -> None:
     if leaf.path[:2] == ("dataset", "columns"):
         spec = _dataset(_at(change.after, ("dataset", "format")) or "alpaca")
         change = type(change)(before={}, after={"dataset": {"columns": _columns(change.after)}})
+    elif leaf.path[:2] == ("training", "startFrom"):
+        # The chart's access to adapters needs the adapter that it is for.
+        spec = merged(ALPACA, _start(source=change.after["training"]["startFrom"]["source"]))
+        if leaf.path[-1] == "source":
+            spec = ALPACA
     elif leaf.path[-1] != "source" and (source := _at(change.after, (leaf.path[0], "source"))):
         spec = merged(ALPACA, {leaf.path[0]: {"source": source}})
         own = {name: each for name, each in change.after[leaf.path[0]].items() if name != "source"}
-        change = type(change)(before={}, after={leaf.path[0]: own})
+        if leaf.path[1] != "oci":
+            # The chart's credentials for a registry need the image that they are for.
+            change = type(change)(before={}, after={leaf.path[0]: own})
     else:
         # Both datasets have format text, or neither.
         spec = merged(ALPACA, {"dataset": change.after.get("dataset", {})})
@@ -148,6 +155,19 @@ def test_chart_default_has_the_effect_of_a_written_value(leaf: Leaf) -> None:
     default = resolve(spec, effective_defaults(change.after))
     assert _names(written) == _names(default)
     assert written.spec == default.spec
+
+
+def _start(**fields: Any) -> Spec:
+    return {"training": {"startFrom": fields}}
+
+
+def test_access_to_adapters_in_the_chart_defaults_starts_no_job_from_an_adapter() -> None:
+    access = _start(caConfigMapRef={"name": "ca"}, tokenSecretRef={"name": "hf"}, s3={})
+    assert resolve(ALPACA, effective_defaults(access)).spec.training.start_from is None
+    used = resolve(merged(ALPACA, _start(source="hf://org/a")), effective_defaults(access)).spec
+    assert used.training.start_from is not None
+    assert used.training.start_from.token_secret_ref is not None
+    assert used.training.start_from.revision == "main"
 
 
 def _columns(spec: Spec) -> Any:

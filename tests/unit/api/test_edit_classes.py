@@ -100,11 +100,17 @@ def test_fields_of_edit_class(edit: Edit, paths: set[str]) -> None:
 
 
 def test_fields_that_determine_the_weights_retrain() -> None:
-    sources = ("model", "dataset", "evaluation.dataset")
+    sources = ("model", "training.startFrom", "dataset", "evaluation.dataset")
     access = tuple(
         f"{source}.{name}"
         for source in sources
-        for name in ("tokenSecretRef", "caConfigMapRef", "s3.region", "s3.secretRef")
+        for name in (
+            "tokenSecretRef",
+            "caConfigMapRef",
+            "s3.region",
+            "s3.secretRef",
+            "oci.secretRef",
+        )
     )
     cadence = {f"training.advanced.{name}Steps" for name in ("eval", "save", "logging")}
     weights = (*(f"{source}." for source in sources), "training.")

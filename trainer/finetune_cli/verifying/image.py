@@ -19,13 +19,16 @@ from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying import signature
 from finetune_cli.verifying.failures import Code, fail
 from finetune_cli.verifying.signature import PublicKey
-from finetune_trainer.publishing import blobs, docker_config, oci
+from finetune_trainer.publishing import blobs, oci
 from finetune_trainer.publishing.image import Blob
-from finetune_trainer.publishing.registry import Refused, Registry
 from finetune_trainer.publishing.target_errors import TargetError
+from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.sources import docker_config
+from finetune_trainer.sources.registry import Fields
+from finetune_trainer.sources.registry_errors import Refused, RegistryError
 
 PREFIX = "oci://"
 MOST_STATEMENTS = 32
@@ -51,11 +54,15 @@ def connected(repository: str, stop: StopRequest, ca: Path | None) -> Iterator[R
             raise CommandFailed(f"--ca {ca} has no CA certificates in PEM format") from error
     transfer = Transfer(progress=Progress("verify"), stop=stop, done=0, total=0)
     registry = Registry(
-        repository, login=login, field=str(file), context=context, transfer=transfer
+        repository,
+        login=login,
+        fields=Fields(secret=str(file), certificates="--ca"),
+        context=context,
+        transfer=transfer,
     )
     try:
         yield registry
-    except TargetError as error:
+    except (TargetError, RegistryError) as error:
         raise CommandFailed(str(error)) from error
     finally:
         registry.close()
@@ -143,7 +150,7 @@ def _compare(registry: Registry, part: Any) -> None:
         if error.status != 404:
             raise
         fail(Code.MISSING, f"{name} is missing at the registry: get the image from its publisher")
-    except TargetError:
+    except (TargetError, RegistryError):
         fail(
             Code.CHANGED,
             f"{name} is changed at the registry: do not use the model, and get it from its "

@@ -8,6 +8,7 @@ from finetune_trainer.checkpointing import manifest
 from finetune_trainer.volume_layout import Layout
 
 BASE = "base"
+START = "start"
 DATASET = "dataset"
 ADAPTER = "adapter"
 MERGED = "merged"
@@ -24,6 +25,9 @@ ORIGINS_FACT = "origins"
 ESTIMATE_FACT = "estimate"
 TEMPLATE_FACT = "templateDigest"
 """Facts in the dataset's manifest."""
+START_FACT = "startFrom"
+"""Fact in the manifests of dataset and adapter if the training continues from another adapter:
+where that is from (``preparation.prepare_start``)."""
 TEXT_MODEL_FACT = "textModel"
 """Fact in the adapter's manifest if the base is multimodal: its text model, which was trained alone
 (``tensor_names.extraction``). Without it, the names in the adapter are those of the whole base."""
@@ -52,9 +56,15 @@ def verify_prepared(
 ) -> tuple[manifest.Manifest, manifest.Manifest]:
     """Return the manifests of base and dataset. Raise ManifestError unless both are intact.
 
+    The dataset's manifest names that of the adapter to continue from, which is verified as well.
+
     base, dataset: SHA-256 (hex) of their manifests, as in a stage request; None accepts any.
     """
-    return (
+    found = (
         manifest.verify(layout.base, kind=BASE, key=job.digest, hashes=hashes, sha256=base),
         manifest.verify(layout.dataset, kind=DATASET, key=job.digest, sha256=dataset),
     )
+    start = found[1].facts.get(START_FACT)
+    if start is not None:
+        manifest.verify(layout.start, kind=START, key=job.digest, sha256=start["manifest"])
+    return found

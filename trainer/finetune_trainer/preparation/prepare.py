@@ -4,6 +4,9 @@ Base and dataset are pinned to a commit, checked, downloaded and published as ``
 ``dataset/``. No other stage uses the network.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import PrepareArtifacts, Result
 from finetune_api.contracts.stage_request import PrepareStageRequest
@@ -22,6 +25,7 @@ from finetune_trainer.preparation import (
     prepare_base,
     prepare_estimate,
     prepare_rows,
+    prepare_start,
     prepare_tokens,
 )
 from finetune_trainer.preparation import options as estimate_options
@@ -72,6 +76,7 @@ def run(
         log(f"training will use {backend.name} {backend.version}: {backend.reason}")
         job = backend_choice.follow(job, backend)
         recipe_support.check_base(job.training, options, download.config)
+        start = prepare_start.prepare(job, layout, download, untrusted=untrusted)
         attention = attention_choice.choose(download.text, architecture.layers(download.folder))
         kernels.check_cards(job.training, options.cards, attention)
         if attention.reason:
@@ -90,9 +95,10 @@ def run(
             work=layout.work,
         )
         base = prepare_base.finish(download, job, layout, progress)
+        prepare_start.check_tensors(job, layout, base)
         prepare_tokens.check(layout.base, rows.rows.train, job.training, source=download.name)
         dataset = prepare_rows.publish(
-            job, layout, sources, download, backend, attention, rows, checked
+            job, layout, sources, download, backend, attention, rows, checked, start
         )
         manifest.sweep(layout.work)
     progress.ratio(1.0)
@@ -103,6 +109,11 @@ def run(
         message=f"base and dataset are prepared; training uses {backend.name} "
         f"({backend.reason}){_estimate_suffix(checked)}",
     )
+
+
+def _start(fact: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the status has about the adapter that the training continues from."""
+    return {} if fact is None else {"startCommit": fact["commit"], "startDigest": fact["digest"]}
 
 
 def _estimate_suffix(checked: prepare_estimate.CheckedEstimate) -> str:
@@ -129,6 +140,7 @@ def _result(
                 "baseCommit": base_manifest.facts["baseCommit"],
                 "baseBytes": base_manifest.size(),
                 "baseManifest": base_manifest.sha256,
+                **_start(facts.get(published.START_FACT)),
                 "datasetDigest": data.digest,
                 "datasetManifest": data.sha256,
                 "backend": backend,

@@ -36,6 +36,7 @@ from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.preparation import dataset_formats
 from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.preparation.prepare_estimate import CheckedEstimate
+from finetune_trainer.preparation.prepare_start import Start
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.sources.repository import OnBytes
@@ -165,6 +166,7 @@ def publish(
     attention: Support,
     tokenized: TokenizedRows,
     checked: CheckedEstimate,
+    start: Start | None,
 ) -> manifest.Manifest:
     """Publish the tokenized rows, and the backend and the kernels that train on them."""
     rows, template = tokenized.rows, tokenized.template
@@ -207,7 +209,9 @@ def publish(
             "packed": rows.plan.packed,
             "sequences": rows.plan.sequences,
             published.ESTIMATE_FACT: checked.facts,
+            **({} if start is None else {published.START_FACT: start.fact}),
             "warnings": [
+                *(() if start is None else start.warnings),
                 *attention_choice.warnings(attention),
                 *_warnings(job, base, tokenized),
                 *checked.warnings,

@@ -9,8 +9,8 @@ from finetune_trainer.publishing import attestation, blobs, image, oci
 from finetune_trainer.publishing.attestation import INDEX_TYPE
 from finetune_trainer.publishing.image import Blob
 from finetune_trainer.publishing.outcome import Outcome
-from finetune_trainer.publishing.registry import Registry
 from finetune_trainer.publishing.target_errors import TargetRejected
+from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
 
 

@@ -8,10 +8,11 @@ import hashlib
 import re
 
 from finetune_trainer.publishing.image import Blob
-from finetune_trainer.publishing.registry import Refused, Registry
-from finetune_trainer.publishing.retries import Interrupted, Tries
+from finetune_trainer.publishing.retries import Tries
 from finetune_trainer.publishing.target_errors import TargetRejected
+from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.runtime.log import log
+from finetune_trainer.sources.registry_errors import Interrupted, Refused
 
 PART = 16 << 20
 """Bytes of one request. Registries of cloud providers limit it, some to 20 MiB."""

@@ -50,6 +50,7 @@ NAMES = {
 FACTS = (
     "source",
     "baseCommit",
+    published.START_FACT,
     "datasetDigest",
     "adapter",
     "dtype",

@@ -13,14 +13,15 @@ from pathlib import Path
 
 from finetune_api.contracts.stage_request import OCITarget, PublishTargetRequest
 from finetune_api.safety import credentials
-from finetune_trainer.publishing import blobs, docker_config, image
+from finetune_trainer.publishing import blobs, image
 from finetune_trainer.publishing.content import Content
 from finetune_trainer.publishing.image import Blob, Layer
 from finetune_trainer.publishing.outcome import Outcome
-from finetune_trainer.publishing.registry import Registry
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
+from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources import trust
+from finetune_trainer.sources import docker_config, trust
+from finetune_trainer.sources.registry import Fields
 
 LONGEST_MANIFEST = 4 << 20
 """Bytes; the specification asks registries to accept manifests up to this size."""
@@ -59,16 +60,18 @@ def connected(
     target: PublishTargetRequest, oci: OCITarget, transfer: Transfer, environment: Mapping[str, str]
 ) -> Registry:
     """Return the client of the repository of a target."""
-    field = f"publish[{target.name}].oci.secretRef"
+    place = f"publish[{target.name}].oci"
+    fields = Fields(secret=f"{place}.secretRef", certificates=f"{place}.caConfigMapRef")
     text = environment.get(credentials.of_target(target.name) + credentials.DOCKER_CONFIG)
     context = ssl.create_default_context()
     if oci.ca is not None:
-        own = f"publish[{target.name}].oci.caConfigMapRef"
-        trust.load(context, Path(oci.ca), field=own)
+        trust.load(context, Path(oci.ca), field=fields.certificates)
     return Registry(
         oci.repository,
-        login=None if text is None else docker_config.login(text, oci.repository, field=field),
-        field=field,
+        login=None
+        if text is None
+        else docker_config.login(text, oci.repository, field=fields.secret),
+        fields=fields,
         context=context,
         transfer=transfer,
     )

@@ -21,6 +21,7 @@ from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.sources.registry_errors import RegistryError
 from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
@@ -150,6 +151,8 @@ class _Publishing:
             outcome.failed(error.reason, error, retryable=True)
         except (TrainerError, TargetError) as error:
             outcome.failed(error.reason, error, retryable=False)
+        except RegistryError as error:
+            outcome.failed(Reason.TARGET_REJECTED, error, retryable=False)
         except Stopped as error:
             outcome.failed(error.reason, error, retryable=True)
             raise
@@ -169,7 +172,7 @@ class _Publishing:
         with translate_volume_errors(self._layout.work, "publishing"):
             try:
                 publish(target, found, outcome, transfer, self._environment)
-            except (TargetError, TrainerError) as error:
+            except (TargetError, RegistryError, TrainerError) as error:
                 # It may quote a server whose own disk is full or broken.
                 failure = error
         if failure is not None:

@@ -3,15 +3,7 @@
 from finetune_trainer.errors import Transient
 from finetune_trainer.publishing.transfer import PAUSES, Transfer
 from finetune_trainer.runtime.log import log
-
-
-class Interrupted(Exception):
-    """A request failed for a reason that may pass; the text names it."""
-
-    def __init__(self, reason: str, *, after: float | None = None) -> None:
-        """``after``: seconds that the server asks to wait."""
-        super().__init__(reason)
-        self.after = after
+from finetune_trainer.sources.registry_errors import Interrupted
 
 
 class Tries:

@@ -7,9 +7,9 @@ from typing import Any
 
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
-from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected, is_full
+from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.sources.repository import brief, denial
-from finetune_trainer.sources.transfer import is_retryable
+from finetune_trainer.sources.transfer import is_full, is_retryable
 
 DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 PASSING = ("ConditionalRequestConflict", "SlowDown", "RequestTimeout", "NoSuchUpload")

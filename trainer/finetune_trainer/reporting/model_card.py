@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api.contracts.durations import duration, estimated
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.safety.redaction import mask
-from finetune_trainer.checkpointing.published import ORIGINS_FACT, TEXT_MODEL_FACT
+from finetune_trainer.checkpointing.published import ORIGINS_FACT, START_FACT, TEXT_MODEL_FACT
 from finetune_trainer.reporting import markdown
 from finetune_trainer.reporting.loss_history import LossHistory
 
@@ -166,6 +166,11 @@ def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
     data, trained = report.data, report.trained
     yield "base", f"`{report.base['source']}`"
     yield "base commit", f"`{report.base['baseCommit']}`"
+    if start := data.get(START_FACT):
+        yield "continued from", f"`{start['source']}`"
+        yield "digest of that adapter", f"`{start['digest']}`"
+        if start["commit"]:
+            yield "commit of that adapter", f"`{start['commit']}`"
     read = {each["dataset"]: each for each in data.get("sources") or ()}
     for path, origin in sorted((data.get(ORIGINS_FACT) or {}).items()):
         # datasets[support] becomes "dataset support", evaluation.dataset "evaluation dataset".

@@ -1,4 +1,4 @@
-"""Sources of base and datasets: a hub, a PersistentVolumeClaim, S3, a web server, a ConfigMap.
+"""Sources of base and datasets: a hub, a claim, S3, a registry, a web server, a ConfigMap.
 
 Each source is a ``Store``: it pins a ``Repository`` to one state and downloads files of that state.
 The rest of the preparation is independent of the kind of source.
@@ -7,14 +7,17 @@ The rest of the preparation is independent of the kind of source.
 import os
 from pathlib import Path
 
+from finetune_api.safety.credentials import DOCKER_CONFIG
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import (
     CLAIM_SOURCE_PREFIX,
     CONFIGMAP_SOURCE_PREFIX,
+    OCI_SOURCE_PREFIX,
     Kind,
     prefix_of,
 )
+from finetune_api.v1alpha1.start_from import StartFrom
 from finetune_trainer.sources import credentials
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.hub import Hub
@@ -34,7 +37,7 @@ CONFIG = "/etc/finetune"
 CLAIMS = "/sources"
 
 
-def open_store(kind: Kind, part: Model | Rows) -> Store:
+def open_store(kind: Kind, part: Model | Rows | StartFrom) -> Store:
     """Return the store of a source.
 
     Mounts are expected below ``FINETUNE_CONFIG_DIR`` and ``FINETUNE_SOURCES_DIR``. Tokens come from
@@ -67,13 +70,18 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
         from finetune_trainer.sources.s3 import S3
 
         return S3(kind=kind, source=source, endpoint=part.s3.endpoint, ca_file=trusted)
+    if source.startswith(OCI_SOURCE_PREFIX):
+        from finetune_trainer.sources.oci import OCI
+
+        login = os.environ.get(f"{prefix}_{DOCKER_CONFIG}")
+        return OCI(kind=kind, source=source, login=login, ca_file=trusted)
     if source.startswith("https://"):
         from finetune_trainer.sources.https import Https
 
         return Https(
             kind=kind,
             url=source,
-            sha256=part.sha256 or "",
+            sha256="" if isinstance(part, StartFrom) else part.sha256 or "",
             token=_token(kind, f"{prefix}_HTTPS_TOKEN"),
             ca_file=trusted,
         )

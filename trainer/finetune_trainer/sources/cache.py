@@ -1,7 +1,8 @@
 """A shared folder of models that saves downloads (``storage.baseCache``).
 
 It has the layout of the hub client, ``models--org--name/snapshots/<commit>/``, so that
-``hf download --cache-dir`` fills it. A file is used only if its SHA-256 is that of the hub.
+``hf download --cache-dir`` fills it. A file is used only if it has the SHA-256 that its
+source states.
 """
 
 import os
@@ -55,8 +56,8 @@ def _copied(source: Path, target: Path, expected: str | None) -> str | None:
     if digest != expected:
         part.unlink()
         log(
-            f"the SHA-256 of {source.name} in the base cache differs from the SHA-256 that the hub "
-            "states: downloading the file"
+            f"the SHA-256 of {source.name} in the base cache differs from the SHA-256 that the "
+            "source states: downloading the file"
         )
         return None
     part.rename(target)

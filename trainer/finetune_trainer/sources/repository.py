@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from finetune_api.safety.redaction import mask, one_line
 from finetune_api.v1alpha1.sources import Kind
+from finetune_api.v1alpha1.start_from import START_FROM
 from finetune_trainer.errors import (
     DatasetNotFound,
     EgressDenied,
@@ -21,6 +22,8 @@ from finetune_trainer.runtime import daemon_thread
 
 OnBytes = Callable[[int], None]
 POLL_SECONDS = 1.0
+_MODELS = ("model", START_FROM)
+"""Kinds of sources that are a model or an adapter."""
 _QUERY = re.compile(r"(https?://[^\s?#'\"]*)[?#][^\s'\"]*")
 
 
@@ -84,12 +87,12 @@ class Store(Protocol):
 
 def repo_type(kind: Kind) -> Literal["model", "dataset"]:
     """Return the hub's repository type for a kind of source."""
-    return "model" if kind == "model" else "dataset"
+    return "model" if kind in _MODELS else "dataset"
 
 
 def missing(kind: Kind) -> type[NotFound]:
     """Return the class of the error for a missing model or dataset."""
-    return ModelNotFound if kind == "model" else DatasetNotFound
+    return ModelNotFound if kind in _MODELS else DatasetNotFound
 
 
 def denial(error: BaseException) -> EgressDenied | None:

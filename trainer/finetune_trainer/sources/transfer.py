@@ -33,6 +33,10 @@ MOST_FOLDERS = 64
 UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ)
 """Errors that depend on the name of a file, not on the state of the volume."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_FULL = re.compile(
+    r"no space left|insufficient storage|storage (limit|resource|full)|storagefull"
+    r"|quota[\w ]* (exceeded|exhausted|reached|used up)|quotaexceeded|exceed[\w ]* quota"
+)
 
 
 class BrokenTransfer(Exception):
@@ -44,13 +48,24 @@ def is_retryable(status: int) -> bool:
     return status in (408, 425, 429) or status >= 500
 
 
+def is_full(status: int, text: str) -> bool:
+    """Report whether the answer of a server means that its space or a quota is used up.
+
+    Servers have no common status for it: 507 is the standard, 413, 412 and 403 are quotas of some
+    registries, and 500 is a full disk. A rate limit may name a quota, too, and passes.
+    """
+    if status in (401, 429) or status < 400:
+        return False
+    return status == 507 or _FULL.search(text.lower()) is not None
+
+
 def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
     """Fetch a file into a folder; return its SHA-256. A BrokenTransfer of ``read`` is resumed.
 
     Messages call the repository ``what``. Raises InvalidSpec for a file name that leads out of the
     folder, Transient for a damaged or interrupted download.
     """
-    target = _path(into, file.name, what)
+    target = path_below(into, file.name, what)
     if target.is_file() and target.stat().st_size == file.size:
         digest = sha256_of(target)
         if file.sha256 in (None, digest):
@@ -68,8 +83,16 @@ def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
     return digest
 
 
-def _path(into: Path, name: str, what: str) -> Path:
-    """Return the path of a file below a folder, and create its parent folders."""
+def has(target: Path, *, size: int, sha256: str) -> bool:
+    """Report whether a file is complete: an earlier attempt may have fetched it."""
+    return target.is_file() and target.stat().st_size == size and sha256_of(target) == sha256
+
+
+def path_below(into: Path, name: str, what: str) -> Path:
+    """Return the path of a file below a folder, and create its parent folders.
+
+    Raise InvalidSpec for a name that leads elsewhere, or that no file can have.
+    """
     target = into / name
     if name.count("/") > MOST_FOLDERS:
         raise InvalidSpec(_refusal(name, what, f"has more than {MOST_FOLDERS} levels of folders"))

@@ -94,10 +94,12 @@ def _facts(finished: CompletedTraining) -> dict[str, Any]:
     lowest = finished.evaluations.best
     kept: Evaluation | None = lowest or finished.evaluations.last
     extracted = tensor_names.extraction(finished.layout.base)
+    start = finished.data.facts.get(published.START_FACT)
     return {
         **({published.TEXT_MODEL_FACT: extracted} if extracted else {}),
         "source": finished.base.facts["source"],
         "baseCommit": finished.base.facts["baseCommit"],
+        **({published.START_FACT: start} if start is not None else {}),
         "datasetDigest": finished.data.digest,
         "globalStep": trained.step,
         "maxSteps": finished.max_steps,

@@ -106,6 +106,9 @@ class _Run:
         self.max_steps: int = self.data.facts["plannedSteps"]
         self.backend = backends.load(job.training)
         self.key = f"{job.digest} {self.data.digest}"
+        self.start = self.data.facts.get(published.START_FACT)
+        if self.start is not None:
+            self.key += f" {self.start['digest']}"
         self.warnings: list[str] = []
         self.oom_fallback = OomFallback(
             effective_batch=job.training.effective_batch_size,
@@ -209,6 +212,7 @@ class _Run:
             max_steps=self.max_steps,
             memory=memory,
             scratch=self.layout.scratch("checkpoint"),
+            start=None if self.start is None else self.layout.start,
             checkpoint=checkpoint,
             publish_checkpoint=self._publish_checkpoint,
             checkpoint_of=lambda at: checkpoints.of_step(self.layout.checkpoints, at, key=self.key),

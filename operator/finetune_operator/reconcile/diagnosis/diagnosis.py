@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.safety import credentials
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.manifests.publishing import DOCKER_CONFIG_KEY
+from finetune_operator.manifests.sources import DOCKER_CONFIG_KEY
 from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pod_has_ended
@@ -277,7 +277,10 @@ def _missing(pod: Object, message: str) -> Blocker | None:
         elif naming.is_serving(pod):
             keys = "the key that serving.apiKeySecretRef names"
         else:
-            keys = f"the key that tokenSecretRef names, or, for s3.secretRef, the keys {S3_KEYS}"
+            keys = (
+                f"the key that tokenSecretRef names, the key {DOCKER_CONFIG_KEY} for "
+                f"oci.secretRef, or, for s3.secretRef, the keys {S3_KEYS}"
+            )
             if publishes(naming.label(pod, naming.STAGE)):
                 keys = f"the key {DOCKER_CONFIG_KEY}, or, for s3.secretRef, the keys {S3_KEYS}"
         explanation += f", with {keys}."

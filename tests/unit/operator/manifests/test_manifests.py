@@ -536,6 +536,65 @@ def test_job_file_has_the_configuration_of_a_dataset_only_if_it_is_set() -> None
     assert second["config"] == "main"
 
 
+def test_only_prepare_has_the_login_for_the_registry_of_the_model() -> None:
+    access = {"oci": {"secretRef": {"name": "hidden"}}, "caConfigMapRef": {"name": "private"}}
+    model = {"source": "oci://registry.example.com/llama:v1", **access}
+    made = children({**SPEC, "model": model}, CONFIG)
+    pod = template(made["job-prepare"])
+    assert env(pod)["MODEL_DOCKER_CONFIG_JSON"]["valueFrom"]["secretKeyRef"] == {
+        "name": "hidden",
+        "key": ".dockerconfigjson",
+    }
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    item = {"key": "ca.crt", "path": "ca/model.crt"}
+    assert {"configMap": {"name": "private", "items": [item]}} in configuration["sources"]
+    frozen = json.loads(made["configuration"]["data"]["job.json"])
+    assert frozen["model"]["source"] == "oci://registry.example.com/llama:v1"
+    assert "oci" not in frozen["model"]
+    for title in ("job-train", "job-merge", "deployment"):
+        text = json.dumps(template(made[title]))
+        assert "private" not in text
+        assert "DOCKER_CONFIG" not in text
+    assert (
+        "oci"
+        not in json.loads(children(SPEC, CONFIG)["configuration"]["data"]["job.json"])["model"]
+    ), "an earlier image reads no job.json with an unknown field"
+
+
+def test_only_prepare_has_access_to_the_adapter_that_the_training_continues_from() -> None:
+    start: Thing = {
+        "source": "oci://registry.example.com/a:v1",
+        "oci": {"secretRef": {"name": "hidden"}},
+        "caConfigMapRef": {"name": "private", "key": "root.pem"},
+    }
+    made = children({**SPEC, "training": {"startFrom": start}}, CONFIG)
+    pod = template(made["job-prepare"])
+    variables = env(pod)
+    assert variables["TRAINING_STARTFROM_DOCKER_CONFIG_JSON"]["valueFrom"]["secretKeyRef"] == {
+        "name": "hidden",
+        "key": ".dockerconfigjson",
+    }
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    item = {"key": "root.pem", "path": "ca/training.startFrom.crt"}
+    assert {"configMap": {"name": "private", "items": [item]}} in configuration["sources"]
+    frozen = json.loads(made["configuration"]["data"]["job.json"])
+    assert frozen["training"]["startFrom"] == {
+        "source": "oci://registry.example.com/a:v1",
+        "revision": None,
+        "s3": {"endpoint": None},
+    }
+    for title in ("job-train", "job-merge", "deployment"):
+        text = json.dumps(template(made[title]))
+        assert "TRAINING_STARTFROM" not in text
+        assert "private" not in text
+    claim = {"source": "pvc://adapters/a"}
+    pod = template(children({**SPEC, "training": {"startFrom": claim}}, CONFIG)["job-prepare"])
+    claims = [v for v in pod["spec"]["volumes"] if v["name"].startswith("source-")]
+    assert claims[0]["persistentVolumeClaim"] == {"claimName": "adapters", "readOnly": True}
+    plain = json.loads(children(SPEC, CONFIG)["configuration"]["data"]["job.json"])
+    assert "startFrom" not in plain["training"], "an earlier image knows no such field"
+
+
 @pytest.mark.parametrize(
     ("source", "mounted"),
     [

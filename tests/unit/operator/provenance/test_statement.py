@@ -5,11 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.operator.provenance.published import COMMIT, SPEC, digest, facts
+from tests.fakes.apiserver import CONFIG
+from tests.unit.operator.provenance.published import (
+    COMMIT,
+    JOB,
+    SPEC,
+    digest,
+    facts,
+    revision,
+)
 
 from finetune_api.contracts import attestation
 from finetune_api.v1alpha1.ledger import Artifacts, Revision
 from finetune_operator.provenance.statement import statement
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import resolve_target
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -77,6 +87,25 @@ def test_a_base_without_a_commit_has_the_digest_of_its_files() -> None:
     found = about(record=record.model_copy(update={"artifacts": artifacts}))
     base = by_name(found["predicate"]["buildDefinition"]["resolvedDependencies"])["base"]
     assert (base["uri"], base["digest"]) == ("hf://org/base", {"sha256": digest("7")})
+
+
+def test_the_adapter_that_the_training_continued_from_is_named_with_its_digest() -> None:
+    source = "oci://registry.example.com/a:v1"
+    job = {**JOB, "spec": {**SPEC, "training": {"startFrom": {"source": source}}}}
+    target = resolve_target(job, Ledger(), CONFIG)
+    record = revision(target)
+    known = {"start_commit": digest("7"), "start_digest": f"sha256:{digest('6')}"}
+    artifacts = record.artifacts.model_copy(update=known)
+    found = about(job=job, target=target, record=record.model_copy(update={"artifacts": artifacts}))
+    inputs = by_name(found["predicate"]["buildDefinition"]["resolvedDependencies"])
+    assert inputs["adapter to continue from"] == {
+        "name": "adapter to continue from",
+        "uri": source,
+        "digest": {"sha256": digest("7")},
+        "annotations": {"content": f"sha256:{digest('6')}"},
+    }
+    plain = about()["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert "adapter to continue from" not in by_name(plain)
 
 
 def test_an_adapter_is_not_made_by_the_merge() -> None:

@@ -41,6 +41,8 @@ class TrainRequest:
     max_steps: int
     memory: MemorySettings
     scratch: Path
+    start: Path | None
+    """The adapter that the training continues from; None for a new one."""
     checkpoint: Checkpoint | None
     publish_checkpoint: Callable[[Path, int], None]
     """Publishes a scratch folder as the checkpoint of a step."""

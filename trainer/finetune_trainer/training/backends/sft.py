@@ -110,6 +110,10 @@ def _train(
     model = factory.adapt(request, model)
     kernel = _kernel(request, factory, model)
     _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
+    if request.start is not None and request.checkpoint is None:
+        # A checkpoint has continued from it already.
+        checkpoint_folder.load_start(model, request.start)
+        log("training continues from the adapter in training.startFrom")
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
     log(f"trainable parameters: {trainable / 1e6:.2f} M; quantized layers: {len(recorded.digests)}")
     liger.apply(recipe, model)

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from finetune_trainer.errors import ResumeRefused
+from finetune_trainer.errors import InvalidSpec, ResumeRefused
 from finetune_trainer.models import adapter_names
 from finetune_trainer.volume.files import fresh
 
@@ -33,11 +33,7 @@ def save(trainer: transformers.Trainer) -> Path:
 
 
 def load_adapter(model: Any, folder: Path) -> None:
-    """Load the adapter. Raise ResumeRefused if PEFT would not load all of its tensors.
-
-    PEFT chooses the types when it loads. Other types than before the crash round differently, and a
-    resumed run would differ from an uninterrupted one.
-    """
+    """Load the adapter. Raise ResumeRefused if PEFT would not load all of its tensors."""
     found = adapter_names.difference(model, folder)
     if found is not None:
         raise ResumeRefused(
@@ -45,6 +41,26 @@ def load_adapter(model: Any, folder: Path) -> None:
             f"{found}. Resume with the trainer image that started the training, or set spec.rerun "
             "to a new value to retrain"
         )
+    _load(model, folder)
+
+
+def load_start(model: Any, folder: Path) -> None:
+    """Load the adapter that a training continues from. Raise InvalidSpec if it does not fit."""
+    found = adapter_names.difference(model, folder)
+    if found is not None:
+        raise InvalidSpec(
+            f"the adapter in training.startFrom does not fit the model: {found}. Choose another "
+            "adapter, or set training.lora.targetModules to its modules"
+        )
+    _load(model, folder)
+
+
+def _load(model: Any, folder: Path) -> None:
+    """Load the tensors of an adapter without changing the types of the parameters.
+
+    PEFT chooses the types when it loads. Other types than before a crash round differently, and a
+    resumed run would differ from an uninterrupted one.
+    """
     types = {n: p.dtype for n, p in model.named_parameters() if p.requires_grad}
     model.load_adapter(str(folder), model.active_adapters[0], is_trainable=True)
     for name, parameter in model.named_parameters():

@@ -50,8 +50,8 @@ IMAGE = (
 )
 SOURCE_FIELD = "the configmap:// source or caConfigMapRef"
 OF_PREPARE = (
-    "with the key that tokenSecretRef names, or, for s3.secretRef, the keys AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY."
+    "with the key that tokenSecretRef names, the key .dockerconfigjson for oci.secretRef, or, for "
+    "s3.secretRef, the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
 )
 
 

@@ -8,25 +8,22 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.publishing.docker_config import (
+from finetune_trainer.sources import egress
+from finetune_trainer.sources.docker_config import (
     DOCKER_HUB,
     DOCKER_HUB_API,
     Login,
 )
-from finetune_trainer.publishing.registry_auth import LONGEST_ANSWER, Authentication
-from finetune_trainer.publishing.retries import Interrupted, Tries
-from finetune_trainer.publishing.target_errors import TargetRejected, is_full
-from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources import egress
+from finetune_trainer.sources.registry_auth import LONGEST_ANSWER, Authentication
+from finetune_trainer.sources.registry_errors import Interrupted, Refused, RegistryError
 from finetune_trainer.sources.repository import brief, denial
-from finetune_trainer.sources.transfer import is_retryable
+from finetune_trainer.sources.transfer import is_full, is_retryable
 
 TIMEOUT = httpx.Timeout(60.0, connect=20.0)
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -38,24 +35,17 @@ Body = Callable[[], Iterator[bytes]]
 """Returns the body of a request; a repeated request needs it again."""
 
 
-class Refused(TargetRejected):
-    """The registry refuses a request, with the HTTP status ``status``."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A response whose body was read."""
+class Fields:
+    """The spec fields that the errors of a client name."""
 
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
+    secret: str
+    """Of the Secret with the credentials."""
+    certificates: str
+    """Of the ConfigMap with the certificate authority."""
 
 
-class Registry:
+class Client:
     """A repository, ``HOST[:PORT]/PATH``, spoken to by the OCI distribution specification."""
 
     def __init__(
@@ -63,13 +53,13 @@ class Registry:
         repository: str,
         *,
         login: Login | None,
-        field: str,
+        fields: Fields,
         context: ssl.SSLContext,
-        transfer: Transfer,
+        pushes: bool,
     ) -> None:
-        """``field``: the spec field of the Secret, for errors. ``context``: what TLS trusts."""
+        """``context``: what TLS trusts. ``pushes``: whether permission to push is needed, too."""
         self.name = repository
-        self.transfer = transfer
+        self._fields = fields
         host, _, path = repository.partition("/")
         if host == DOCKER_HUB:
             host = DOCKER_HUB_API
@@ -83,7 +73,8 @@ class Registry:
             host=urlsplit(self._base).hostname or "",
             path=path,
             login=login,
-            field=field,
+            field=fields.secret,
+            actions=("pull", "push") if pushes else ("pull",),
             send=self._send_to_realm,
         )
 
@@ -94,7 +85,7 @@ class Registry:
     def absolute(self, location: str, base: str = "") -> str:
         """Return the URL of a location, relative to ``base`` or the repository.
 
-        Raise TargetRejected if it is not https.
+        Raise RegistryError if it is not https.
         """
         try:
             url = urljoin(base or self._base, location)
@@ -103,7 +94,7 @@ class Registry:
         except ValueError:
             secure = False
         if not secure:
-            raise TargetRejected(
+            raise RegistryError(
                 f"the registry refers to {one_line(location)!r}, which is no https:// address: "
                 "correct the address that the registry has of itself in its configuration"
             )
@@ -141,36 +132,6 @@ class Registry:
                 raise
             _end(response)
 
-    def call(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        accepted: tuple[int, ...],
-        limit: int = 0,
-    ) -> Answer:
-        """Send a request, again after an error that may pass, and read up to ``limit`` bytes.
-
-        Errors as in ``request``, with Transient instead of Interrupted.
-        """
-        tries = Tries(self.name, self.transfer, what=f"{method} for {self.name}")
-        given: Body | None = None if body is None else partial(_once, body)
-        sized = {"Content-Length": str(len(body or b""))} if method not in ("GET", "HEAD") else {}
-        while True:
-            try:
-                with self.request(
-                    method, url, headers=sized | dict(headers or {}), body=given, accepted=accepted
-                ) as response:
-                    return Answer(
-                        status=response.status_code,
-                        headers=response.headers,
-                        content=read_up_to(response, limit) if limit else b"",
-                    )
-            except Interrupted as error:
-                tries.failed(error)
-
     def _follow(
         self, method: str, url: str, headers: dict[str, str], body: Body | None
     ) -> httpx.Response:
@@ -192,7 +153,7 @@ class Registry:
             location = response.headers.get("Location", "")
             _end(response)
             url = self.absolute(location, url)
-        raise TargetRejected(
+        raise RegistryError(
             f"the registry redirects a request more than {MOST_REDIRECTS} times: check the "
             "configuration of the registry"
         )
@@ -221,7 +182,7 @@ class Registry:
             text = read_up_to(response, SHOWN, whole=False).decode(errors="replace")
         answer = one_line(f"HTTP {status} {text}".strip())
         if is_full(status, text):
-            raise TargetRejected(
+            raise RegistryError(
                 f"the registry has no space left for {self.name}, or a quota is used up "
                 f"({answer}): free space or raise the quota, and publish again"
             )
@@ -245,12 +206,12 @@ class Registry:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise InvalidSpec(
                     f"the certificate of the registry of {self.name} is not trusted "
-                    f"({brief(error)}): set oci.caConfigMapRef of the target to a ConfigMap with "
-                    "its certificate authority, or let an administrator set the chart value "
+                    f"({brief(error)}): set {self._fields.certificates} to a ConfigMap with its "
+                    "certificate authority, or let an administrator set the chart value "
                     "caCertificates"
                 ) from error
             if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-                raise TargetRejected(
+                raise RegistryError(
                     f"the registry refers to an invalid address ({brief(error)}): correct its "
                     "configuration"
                 ) from error
@@ -260,7 +221,7 @@ class Registry:
 
 
 def read_up_to(response: httpx.Response, limit: int, *, whole: bool = True) -> bytes:
-    """Return the body of a response. Raise TargetRejected if it is longer than ``limit`` bytes.
+    """Return the body of a response. Raise RegistryError if it is longer than ``limit`` bytes.
 
     whole: otherwise, the first ``limit`` bytes are enough.
     """
@@ -270,14 +231,10 @@ def read_up_to(response: httpx.Response, limit: int, *, whole: bool = True) -> b
         if len(data) > limit:
             if not whole:
                 break
-            raise TargetRejected(
+            raise RegistryError(
                 f"the registry sends a document of more than {limit:,} bytes: check the registry"
             )
     return data[:limit]
-
-
-def _once(body: bytes) -> Iterator[bytes]:
-    yield body
 
 
 def _end(response: httpx.Response) -> None:

@@ -18,8 +18,8 @@ import httpx
 from finetune_api.safety import untrusted_json
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import AccessDenied
-from finetune_trainer.publishing.docker_config import Login
-from finetune_trainer.publishing.target_errors import TargetRejected
+from finetune_trainer.sources.docker_config import Login
+from finetune_trainer.sources.registry_errors import RegistryError
 
 VALID_SECONDS = 60.0
 """Validity of a token without ``expires_in``, by the specification."""
@@ -100,11 +100,19 @@ class Authentication:
     """The Authorization header of the requests to one repository."""
 
     def __init__(
-        self, *, host: str, path: str, login: Login | None, field: str, send: Send
+        self,
+        *,
+        host: str,
+        path: str,
+        login: Login | None,
+        field: str,
+        actions: tuple[str, ...],
+        send: Send,
     ) -> None:
         """``host``, ``path``: of the repository. ``field``: the spec field of the Secret."""
         self._host = host
-        self._scope = f"repository:{path}:pull,push"
+        self._scope = f"repository:{path}:{','.join(actions)}"
+        self._permission = " and ".join(reversed(actions))
         self._login = login
         self._field = field
         self._send = send
@@ -142,7 +150,7 @@ class Authentication:
         else:
             remedy = (
                 f"check that the credentials for {self._host} in {self._field} are correct and "
-                "have permission to push and pull"
+                f"have permission to {self._permission}"
             )
         return AccessDenied(f"the registry denies access ({one_line(refusal)}): {remedy}")
 
@@ -154,7 +162,7 @@ class Authentication:
         login = self._login
         trusted = is_trusted_realm(realm, self._host)
         if not trusted and (login is not None or not realm.startswith("https://")):
-            raise TargetRejected(
+            raise RegistryError(
                 f"the registry {self._host} asks for its credentials at {one_line(realm)!r}, which "
                 "is neither its own host nor a host of its domain over https, so they are not "
                 "sent: correct the repository, or the token server in the configuration of the "
@@ -189,7 +197,7 @@ def _token_in(answer: httpx.Response) -> tuple[str, float]:
         if not re.fullmatch(r"[!-~]{1,65536}", token) or not 0 < seconds < 1e9:
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        raise TargetRejected(
+        raise RegistryError(
             f"the token server of the registry returned no token (HTTP {answer.status_code}): "
             "check the token server in the configuration of the registry"
         ) from None

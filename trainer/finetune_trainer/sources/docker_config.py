@@ -44,7 +44,7 @@ def login(text: str, repository: str, *, field: str, helpers: bool = False) -> L
     if not helpers and (document.get("credsStore") or document.get("credHelpers")):
         raise _unusable(
             f"has no credentials for {repository}, only the name of a credential helper, which "
-            "the publish pod does not have",
+            "the pod does not have",
             field,
         )
     return None

@@ -1,0 +1,129 @@
+"""Prepares the adapter that the training continues from: pins, checks and downloads it.
+
+It must fit the recipe: the same base, modules, rank and scaling. An adapter that a FineTuneJob has
+published names the commit of its base; any other adapter names only its repository.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.safety.redaction import one_line
+from finetune_api.v1alpha1.start_from import START_FROM
+from finetune_trainer.checkpointing import adapter_files, manifest, published
+from finetune_trainer.checkpointing.safetensors_header import Header, read_header
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.models import base_files, tensor_names
+from finetune_trainer.preparation import start_fit
+from finetune_trainer.preparation.prepare_base import BaseDownload
+from finetune_trainer.runtime.log import log
+from finetune_trainer.sources import open_store
+from finetune_trainer.volume import disk
+from finetune_trainer.volume.files import fresh, read_json
+from finetune_trainer.volume_layout import Layout
+
+FILES = (adapter_files.CONFIG, adapter_files.WEIGHTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The adapter to continue from. ``fact`` describes it in the manifests of later folders."""
+
+    fact: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def prepare(job: JobConfig, layout: Layout, base: BaseDownload, *, untrusted: bool) -> Start | None:
+    """Publish the adapter as ``start/``; None if the training begins with a new one.
+
+    base: of the job. untrusted: whether the volume may hold what nothing vouches for. Raise
+    InvalidSpec if the adapter does not fit.
+    """
+    wanted = job.training.start_from
+    if wanted is None:
+        return None
+    found = None
+    if not untrusted:
+        found = manifest.valid(layout.start, kind=published.START, key=job.digest)
+    if found is None:
+        found = _download(job, layout)
+    config = read_json(layout.start / adapter_files.CONFIG)
+    start_fit.check_recipe(job.training.lora, config, source=wanted.source)
+    start_fit.check_rank(
+        job.training.lora,
+        read_header(layout.start, [adapter_files.WEIGHTS]),
+        source=wanted.source,
+    )
+    warnings = start_fit.check_base(
+        job.model.source, base.commit, config, found.facts, source=wanted.source
+    )
+    for warning in warnings:
+        log(warning)
+    fact = {
+        "source": wanted.source,
+        "commit": found.facts["commit"],
+        "digest": found.digest,
+        "manifest": found.sha256,
+    }
+    return Start(fact=fact, warnings=warnings)
+
+
+def check_tensors(job: JobConfig, layout: Layout, base: manifest.Manifest) -> None:
+    """Raise InvalidSpec unless the adapter has tensors for exactly the modules of the recipe.
+
+    base: the published base, whose weights are complete.
+    """
+    if job.training.start_from is None:
+        return
+    shards = [each.name for each in base.files if each.name.endswith(".safetensors")]
+    header = read_header(layout.base, shards)
+    model: Header = tensor_names.find(layout.base, header.tensors).header(header)
+    start_fit.check_modules(
+        job.training.lora,
+        adapter_files.changed_tensors(layout.start),
+        model,
+        source=job.training.start_from.source,
+    )
+
+
+def _download(job: JobConfig, layout: Layout) -> manifest.Manifest:
+    wanted = job.training.start_from
+    assert wanted is not None
+    store = open_store(START_FROM, wanted)
+    repository = store.pin()
+    log(f"adapter {store.name} is pinned to {repository.commit[:12]}")
+    missing = [name for name in FILES if name not in repository.files]
+    if missing:
+        what = "a model, not an adapter" if base_files.CONFIG in repository.files else "no adapter"
+        raise InvalidSpec(
+            f"{wanted.source} has no file {missing[0]}, so it is {what}: set {START_FROM}.source "
+            f"to a folder with {' and '.join(FILES)}"
+        )
+    names = [*FILES, *(name for name in (manifest.FILE,) if name in repository.files)]
+    disk.require(layout.work, repository.size_of(names), f"adapter {store.name}")
+    scratch = fresh(layout.scratch("start"))
+    store.download(repository, names, scratch, on_bytes=lambda count: None)
+    # The published folder gets a manifest of its own.
+    origin = _origin(scratch / manifest.FILE)
+    return manifest.publish(
+        scratch,
+        layout.start,
+        kind=published.START,
+        key=job.digest,
+        facts={"source": wanted.source, "commit": repository.commit, **origin},
+    )
+
+
+def _origin(file: Path) -> dict[str, Any]:
+    """Return what the manifest of a published adapter says about its base; nothing without one."""
+    if not file.is_file():
+        return {}
+    try:
+        found = manifest.parse(file.read_text(encoding="utf-8"))
+        base, commit = found.facts["source"], found.facts["baseCommit"]
+        if found.kind != published.ADAPTER or not isinstance(base, str) or not commit.isalnum():
+            return {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {"baseSource": one_line(base, 512), "baseCommit": one_line(commit, 64)}

@@ -1,0 +1,147 @@
+"""Whether an adapter fits a recipe and its base, so that training can continue from it. Pure."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from finetune_api.safety.redaction import one_line
+from finetune_api.v1alpha1.lora import Lora
+from finetune_api.v1alpha1.start_from import START_FROM
+from finetune_trainer.checkpointing.adapter_files import OTHER_KINDS
+from finetune_trainer.checkpointing.safetensors_header import Header
+from finetune_trainer.errors import InvalidSpec
+
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+HEAD = ("lm_head", "embed_tokens")
+
+
+def check_recipe(lora: Lora, config: Mapping[str, Any], *, source: str) -> None:
+    """Raise InvalidSpec unless the recipe describes the adapter. config: adapter_config.json."""
+    if config.get("peft_type") != "LORA":
+        raise _unfit(
+            source, f"is of the type {_shown(config.get('peft_type'))}: only LoRA can be continued"
+        )
+    unsupported = [name for name in (*OTHER_KINDS, *_PATTERNS) if config.get(name)]
+    if config.get("bias", "none") != "none":
+        unsupported.append("bias")
+    if unsupported:
+        raise _unfit(
+            source,
+            f"sets {', '.join(unsupported)}, which the trainer does not support: choose another "
+            "adapter",
+        )
+    saved = config.get("modules_to_save")
+    for field, own, theirs in (
+        ("r", lora.r, config.get("r")),
+        ("alpha", lora.alpha, config.get("lora_alpha")),
+        ("useRslora", lora.use_rslora, bool(config.get("use_rslora"))),
+        ("useDora", lora.use_dora, bool(config.get("use_dora"))),
+        ("modulesToSave", sorted(lora.modules_to_save or ()), _names(saved)),
+    ):
+        if own != theirs:
+            raise _unfit(
+                source,
+                f"has {field} {_shown(theirs)}, but training.lora.{field} is {_shown(own)}: set "
+                f"training.lora.{field} to {_shown(theirs)}, or choose another adapter",
+            )
+
+
+def check_rank(lora: Lora, header: Header, *, source: str) -> None:
+    """Raise InvalidSpec if a matrix of the adapter has another rank than its configuration."""
+    for name, tensor in header.tensors.items():
+        shape = tensor.shape
+        for suffix, axis in ((".lora_A.weight", 0), (".lora_B.weight", 1)):
+            if name.endswith(suffix) and (len(shape) != 2 or shape[axis] != lora.r):
+                raise _unfit(
+                    source,
+                    f"has the tensor {one_line(name, 200)} of the shape {shape}, which does not "
+                    f"have the rank {lora.r}: choose another adapter",
+                )
+
+
+def check_base(
+    base: str, commit: str, config: Mapping[str, Any], facts: Mapping[str, Any], *, source: str
+) -> tuple[str, ...]:
+    """Return warnings about what is not proved. Raise InvalidSpec for an adapter of another base.
+
+    base, commit: of the job's model. facts: about the adapter, from a manifest of this project.
+    """
+    if "baseCommit" in facts:
+        known, name = facts["baseCommit"], facts["baseSource"]
+        if known != commit:
+            raise _unfit(
+                source,
+                f"was trained on commit {known} of {name}, but the model of the job is commit "
+                f"{commit} of {base}: set model.source to {name}, and model.revision to {known} if "
+                "that is a repository on the hub, or choose another adapter",
+            )
+        return ()
+    name, own = str(config.get("base_model_name_or_path") or ""), base.removeprefix("hf://")
+    on_hub = base.startswith("hf://")
+    same = name == own if on_hub else _last(name) == _last(own)
+    if not name or not same:
+        raise _unfit(
+            source,
+            f"was trained on {_shown(name or None)}, according to its adapter_config.json, but "
+            f"model.source is {base}: set model.source to that model, or choose another adapter",
+        )
+    if on_hub and config.get("revision") == commit:
+        return ()
+    return (
+        f"the adapter {source} names its base {one_line(name, 200)} without a commit, so nothing "
+        f"proves that it was trained on commit {commit}: check the losses of the first steps",
+    )
+
+
+def check_modules(lora: Lora, changed: Collection[str], base: Header, *, source: str) -> None:
+    """Raise InvalidSpec unless the adapter changes exactly the tensors that the recipe trains.
+
+    changed: names of the base's tensors that the adapter changes. base: with those names.
+    """
+    unknown = sorted(name for name in changed if name not in base.tensors)
+    if unknown:
+        raise _unfit(
+            source,
+            f"changes {one_line(unknown[0], 200)}, which the base model does not have: choose an "
+            "adapter of this base model",
+        )
+    linear = [
+        name
+        for name, tensor in base.tensors.items()
+        if name.endswith(".weight") and len(tensor.shape) == 2
+    ]
+    everything = lora.target_modules == ["all-linear"]
+    own = {name for name in linear if everything or _ends_with(name, lora.target_modules)}
+    own = {name for name in own if not any(each in name.split(".") for each in HEAD)}
+    theirs = {name for name in changed if not any(each in name.split(".") for each in HEAD)}
+    if own == theirs or (everything and theirs <= own):
+        return
+    modules = sorted({name.split(".")[-2] for name in theirs})
+    which = min(own ^ theirs)
+    has = "changes" if which in theirs else "does not change"
+    raise _unfit(
+        source,
+        f"{has} {one_line(which, 200)}, unlike training.lora.targetModules: set targetModules to "
+        f"the modules of the adapter, [{one_line(', '.join(modules), 300)}], or choose another "
+        "adapter",
+    )
+
+
+def _ends_with(tensor: str, modules: Collection[str]) -> bool:
+    layer = tensor.removesuffix(".weight")
+    return any(layer == each or layer.endswith(f".{each}") for each in modules)
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
+
+
+def _names(value: Any) -> list[str]:
+    return sorted(map(str, value)) if isinstance(value, list) else []
+
+
+def _shown(value: Any) -> str:
+    return one_line(str(value).lower() if isinstance(value, bool) else str(value), 200)
+
+
+def _unfit(source: str, problem: str) -> InvalidSpec:
+    return InvalidSpec(f"the adapter {source} in {START_FROM} {problem}")
