@@ -36,6 +36,8 @@ E2E = (
 second lane releases at the end of ``quickstart`` (tests/support/local_cluster/locks.py)."""
 RUN = uuid.uuid4().hex[:12]
 """The id of this run in the label of its namespaces; namespaces of other runs are leftovers."""
+KERNELS = "tests/trainer/training/test_compiled_kernels.py"
+"""Compiles the Triton kernels of a training for each GPU architecture."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables of processes that share the cores; spinning threads would slow down each other."""
 GO_COLLECTOR = {"GOGC": "400"}
@@ -181,10 +183,11 @@ def _search(suite: str) -> None:
 
 
 def variants() -> int:
-    """Run the exhaustive variants of the end-to-end tests."""
+    """Run the exhaustive variants of the end-to-end tests, and compile all Triton kernels."""
     packages.ensure()
     environment.ensure()
     suites.begin()
+    suites.pytest("kernels", [KERNELS], background=False, PYTEST_ADDOPTS="-m exhaustive")
     build = Build()
     build.start_cluster()
     if build.error is None:
