@@ -47,6 +47,7 @@ PARTS = {
     "exact": exact.measurements,
     "settings": settings.measurements,
 }
+PREFIX = "libbitsandbytes_cuda"
 VERSIONS = ("torch", "triton", "transformers", "peft", "trl", "bitsandbytes", "liger-kernel")
 
 
@@ -80,6 +81,12 @@ def main() -> int:
 
     if not options.dry_run and not torch.cuda.is_available():
         parser.error("PyTorch finds no usable GPU; --dry-run tests the code without one")
+    library = _library(torch.version.cuda)
+    if not options.dry_run and not library.is_file():
+        parser.error(
+            f"bitsandbytes has no {library.name} for this PyTorch: write another bundle with "
+            f"`make gpu-bundle FOR={PYTHON} CUDA={library.stem.removeprefix(PREFIX)}`"
+        )
     shape = options.shape or ("tiny" if options.dry_run else "llama3-8b")
     cap = None if options.dry_run else CARD_BYTES
     try:
@@ -105,6 +112,14 @@ def main() -> int:
         return os.EX_TEMPFAIL
     print(f"all {len(measurements)} measurements are in {options.results}")
     return 0
+
+
+def _library(cuda: str | None) -> Path:
+    """Return the place of the library of bitsandbytes for a version of CUDA."""
+    package = importlib.util.find_spec("bitsandbytes")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).with_name(f"{PREFIX}{(cuda or '').replace('.', '')}.so")
 
 
 def _about(shape: str, cap: int | None) -> dict[str, object]:

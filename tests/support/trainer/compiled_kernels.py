@@ -15,13 +15,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 if __name__ == "__main__":
     # The interpreter adds this folder, whose modules have the names of packages.
-    del sys.path[0]
+    sys.path[0:1] = [
+        str(Path(__file__).resolve().parents[3] / name) for name in ("crds", "trainer")
+    ]
 
 import torch
 
@@ -113,7 +116,7 @@ def unsloth(dtype: torch.dtype) -> None:
             for heads in (HEADS, GROUPS)
         )
         rotated = rope_embedding.fast_rope_embedding(query, key, *angles, places)
-        sum(each.sum() for each in rotated).backward()
+        torch.cat([each.flatten() for each in rotated]).sum().backward()
     gate, up, upstream = (_empty(1, TOKENS, MLP, dtype=dtype) for _ in range(3))
     for forward, backward in (
         (swiglu.swiglu_fg_kernel, swiglu.swiglu_DWf_DW_dfg_kernel),
