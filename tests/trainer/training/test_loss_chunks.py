@@ -11,7 +11,7 @@ READS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "uniqu
 """Parts of the names of operations that bring a value or a size from the GPU to the host."""
 
 
-class Reads(TorchDispatchMode):
+class Reads(TorchDispatchMode):  # type: ignore[misc]
     """Counts these operations."""
 
     def __init__(self) -> None:
