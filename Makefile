@@ -11,6 +11,8 @@ VERSION ?=
 REGISTRY ?=
 RELEASE ?=
 COMPONENTS ?=
+FOR ?= 3.12
+CUDA ?= 130
 
 run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-operator '$(IMAGE_OPERATOR)' --image-trainer '$(IMAGE_TRAINER)' \
@@ -18,10 +20,10 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 
 .DEFAULT_GOAL := help
 .PHONY: help run down status images venv fmt generate lock scan recording tutorial docs check test mutants search e2e \
-	conformance bench release
+	conformance bench gpu-bundle release
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: ## Run the demo: local cluster, operator, tuned model. CLUSTER=current uses your cluster
 	@$(PYTHON) dev/cluster run $(run_current)
@@ -83,6 +85,9 @@ conformance: ## Test other versions of Kubernetes, Helm and Python, Argo CD, a p
 
 bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about three hours
 	@$(PYTHON) dev/checks bench
+
+gpu-bundle: ## Write build/gpu-bundle.tar.xz: the GPU benchmark for a machine without a network
+	@$(PYTHON) dev/gpubundle --python $(FOR) --cuda $(CUDA)
 
 release: venv ## Write dist/VERSION and publish it: VERSION=0.1.0 REGISTRY=registry.example.com/team
 	@PYTHONPATH=dev:crds .venv/bin/python dev/release "$$VERSION" --registry "$$REGISTRY" $(RELEASE)

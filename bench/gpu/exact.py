@@ -2,68 +2,86 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from bench.gpu.memory import NOT_MEASURED, prepare
-from bench.table import table
+from bench.gpu.pieces import Measurement
+from bench.gpu.training import Workplace
 from bench.training import runs
 from bench.training.workload import Prepared
 from finetune_trainer.quantization import cuda_codes
 
 Quantize = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Returns packed codes and the largest magnitude of each block."""
+ALGORITHMS = ("default", "deterministic")
 STEPS = 6
 KILLED_AT = 4
 """The preceding checkpoint is that of step 3."""
+IDENTICAL = "bit-identical"
 
 
-def resume(folder: Path, backends: list[str], *, cap: int | None) -> str:
-    """Train twice without interruption and once with a kill, deterministic and not."""
-    rows = []
+def measurements(work: Workplace, backends: list[str]) -> Iterator[tuple[str, Measurement]]:
+    """Yield the measurements: of each backend, two whole runs and a killed one; 4-bit weights."""
     for backend in backends:
-        seconds = 0.0
-        for deterministic in (False, True):
-            word = "deterministic" if deterministic else "default"
-            print(f"==> {backend}, {word}: two runs and a killed one", flush=True)
-            prepared = prepare(
-                folder,
-                f"exact-{backend}-{deterministic}",
-                backend=backend,
-                steps=STEPS,
-                cap=cap,
-                deterministic=deterministic,
-                saveSteps=3,
-            )
-            first = runs.run("ours", prepared, cap=cap)
-            whole = _adapter(prepared)
-            runs.run("ours", prepared, cap=cap)
-            again = _difference(whole, _adapter(prepared))
-            runs.run("ours", prepared, cap=cap, kill_at=KILLED_AT)
-            runs.run("ours", prepared, cap=cap, fresh=False)
-            resumed = _difference(whole, _adapter(prepared))
-            step = runs.median([first])
-            cost = f"{100 * (step / seconds - 1):+.1f} %" if seconds else "-"
-            seconds = seconds or step
-            prepared.remove()
-            rows.append((f"`{backend}`", word, again, resumed, f"{step:.3f}", cost))
-    head = ("backend", "algorithms", "second run", "resumed run", "seconds per step", "cost")
-    return table(head, rows)
+        for algorithms in ALGORITHMS:
+            for what, measure in (("repeat", _repeat), ("resume", _resume)):
+                yield f"{what}/{backend}/{algorithms}", partial(measure, work, backend, algorithms)
+    yield "nf4", partial(_nf4, work)
 
 
-def nf4(model: Path, *, cuda: bool) -> str:
+def _repeat(work: Workplace, backend: str, algorithms: str) -> dict[str, Any]:
+    """Train twice without interruption."""
+    prepared = _prepared(work, backend, algorithms)
+    first = runs.run("ours", prepared, cap=work.cap)
+    whole = _adapter(prepared)
+    save_file(whole, _whole(prepared))
+    runs.run("ours", prepared, cap=work.cap)
+    difference = _difference(whole, _adapter(prepared))
+    return {"difference": difference, "secondsPerStep": runs.median([first])}
+
+
+def _resume(work: Workplace, backend: str, algorithms: str) -> dict[str, Any]:
+    """Train with a kill, and compare with a run without interruption."""
+    prepared = _prepared(work, backend, algorithms)
+    kept = _whole(prepared)
+    if not kept.exists():
+        runs.run("ours", prepared, cap=work.cap)
+        save_file(_adapter(prepared), kept)
+    runs.run("ours", prepared, cap=work.cap, kill_at=KILLED_AT)
+    runs.run("ours", prepared, cap=work.cap, fresh=False)
+    return {"difference": _difference(dict(load_file(kept)), _adapter(prepared))}
+
+
+def _whole(prepared: Prepared) -> Path:
+    """Return the place of the adapter of a run without interruption."""
+    return prepared.work / "whole.safetensors"
+
+
+def _prepared(work: Workplace, backend: str, algorithms: str) -> Prepared:
+    return work.default_recipe(
+        f"exact-{backend}-{algorithms}",
+        backend=backend,
+        steps=STEPS,
+        deterministic=algorithms == "deterministic",
+        saveSteps=3,
+    )
+
+
+def _nf4(work: Workplace) -> dict[str, Any]:
     """Quantize a model's projections on the GPU, and compare codes and scales with those of merges.
 
     Two more tensors contain what a GPU treats differently from a CPU (``cuda_codes``).
     """
-    head = ("4-bit weights quantized on the GPU and by a merge", "figure")
-    what = ("tensors", "with the same codes", "with the same scales", "largest relative step")
-    if not cuda:
-        return table(head, [(each, NOT_MEASURED) for each in what])
-    return table(head, zip(what, agreement([*faint(), *_projections(model)], _on_gpu), strict=True))
+    model = work.model()
+    if work.cap is None:
+        return {}
+    names = ("tensors", "equalCodes", "equalScales", "largestStep")
+    return dict(zip(names, agreement([*faint(), *_projections(model)], _on_gpu), strict=True))
 
 
 def agreement(weights: Iterable[torch.Tensor], quantize: Quantize) -> tuple[str, ...]:
@@ -115,7 +133,7 @@ def _adapter(prepared: Prepared) -> dict[str, torch.Tensor]:
 
 def _difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
     if _digest(one) == _digest(other):
-        return "bit-identical"
+        return IDENTICAL
     furthest = max(float((one[name] - other[name]).abs().max()) for name in one)
     return f"differs by up to {furthest:.2g}"
 

@@ -1,11 +1,13 @@
 """Settings that a backend may change silently, especially on a CPU: a short training each."""
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from bench.table import table
-from bench.training import runs, workload
+from bench.gpu.pieces import Measurement
+from bench.gpu.training import Workplace
+from bench.training import runs
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "paged 8-bit optimizer": {"advanced": {"optimizer": "paged_adamw_8bit"}},
@@ -21,38 +23,37 @@ SAYS = ("stays", "not supported", "falling back", "instead")
 """Words in log lines about a setting that was changed or restored."""
 
 
-def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
-    """Train a tiny model with each setting; report log lines or the error."""
-    workload.write_model(folder / "model", "tiny")
-    workload.write_rows(folder / "rows", 200)
-    rows = []
+def measurements(work: Workplace, backends: list[str]) -> Iterator[tuple[str, Measurement]]:
+    """Yield the measurements: a short training of a tiny model with each setting."""
     for backend in backends:
-        for at, (what, setting) in enumerate(SETTINGS.items()):
-            print(f"==> {backend}: {what}", flush=True)
-            advanced = {
-                "backend": backend,
-                "microBatchSize": 1,
-                "overlong": "truncate",
-                **setting.get("advanced", {}),
-            }
-            training = {
-                "maxSteps": 3,
-                "effectiveBatchSize": 2,
-                "sequenceLength": 1024,
-                "packing": "never",
-                **setting,
-                "advanced": advanced,
-            }
-            prepared = workload.prepare(folder, f"setting-{backend}-{at}", training=training)
-            rows.append((f"`{backend}`", what, _outcome(prepared, cap)))
-    return table(("backend", "setting", "result"), rows)
+        for what, setting in SETTINGS.items():
+            yield f"settings/{backend}/{what}", partial(_measure, work, backend, setting)
 
 
-def _outcome(prepared: workload.Prepared, cap: int | None) -> str:
+def _measure(work: Workplace, backend: str, setting: dict[str, Any]) -> dict[str, Any]:
+    advanced = {
+        "backend": backend,
+        "microBatchSize": 1,
+        "overlong": "truncate",
+        **setting.get("advanced", {}),
+    }
+    training = {
+        "maxSteps": 3,
+        "effectiveBatchSize": 2,
+        "sequenceLength": 1024,
+        "packing": "never",
+        **setting,
+        "advanced": advanced,
+    }
+    folder = work.folder / "settings"
+    folder.mkdir(exist_ok=True)
+    prepared = Workplace(folder=folder, shape="tiny", cap=work.cap).prepare(
+        f"setting-{backend}", training=training
+    )
     try:
-        ended = runs.run("ours", prepared, cap=cap)
-    except runs.Failed as failed:
-        return f"failed: {failed.reason}"
-    facts = json.loads((prepared.work / "adapter" / "manifest.json").read_text())["facts"]
+        ended = runs.run("ours", prepared, cap=work.cap)
+        facts = json.loads((prepared.work / "adapter" / "manifest.json").read_text())["facts"]
+    finally:
+        prepared.remove()
     said = [line for line in ended.log if any(word in line.lower() for word in SAYS)]
-    return "; ".join([f"trained, attention {facts['attention']}", *said])
+    return {"attention": facts["attention"], "log": said}

@@ -52,7 +52,7 @@ def _plain(who: str, config: Path, work: Path) -> int:
                 print(f"step {state.global_step}/{state.max_steps} loss {logs['loss']}", flush=True)
 
     advanced = recipe["advanced"]
-    micro = advanced["microBatchSize"]
+    micro = advanced["microBatchSize"] or _chosen_micro_batch(work)
     # On a CPU, Unsloth changes these.
     kept = {"optim": advanced["optimizer"], "bf16": True, "packing": "seq_lengths" in columns}
     arguments = SFTConfig(
@@ -91,6 +91,12 @@ def _plain(who: str, config: Path, work: Path) -> int:
                 parameter.data = parameter.data.float()
     trainer.train()
     return 0
+
+
+def _chosen_micro_batch(work: Path) -> int:
+    """Return the micro-batch that ``prepare`` chose for the GPU model."""
+    facts = json.loads((work / "dataset" / "manifest.json").read_text())["facts"]
+    return int((facts.get("estimate") or {}).get("microBatch", 1))
 
 
 def _columns(tokens: dict[str, Any]) -> dict[str, Any]:

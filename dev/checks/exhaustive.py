@@ -12,6 +12,8 @@ from cluster.artifacts import binaries
 SEARCHED = ("unit", "integration", "trainer", "security")
 """Suites whose variants ``make search`` runs; those of the end-to-end tests need a cluster."""
 SEARCH_PROFILE = "--hypothesis-profile=search"
+KERNELS = "tests/trainer/training/test_compiled_kernels.py"
+"""Compiles the Triton kernels of a training for each GPU architecture."""
 ON_CLUSTER = {
     "e2e-variants": ("tests/e2e", "-m exhaustive"),
     "upgrade": ("tests/conformance/test_upgrade_cluster.py", ""),
@@ -47,10 +49,11 @@ def _search(suite: str) -> None:
 
 
 def variants() -> int:
-    """Run the exhaustive variants of the end-to-end tests, and the upgrade of the local cluster."""
+    """Compile all Triton kernels; run the variants on the local cluster, and its upgrade."""
     packages.ensure()
     environment.ensure()
     suites.begin()
+    suites.pytest("kernels", [KERNELS], background=False, PYTEST_ADDOPTS="-m exhaustive")
     build = local_cluster.Build()
     build.start_cluster()
     for name, (place, options) in ON_CLUSTER.items():
