@@ -5,7 +5,7 @@ dataset is tokenized.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -165,8 +165,12 @@ def publish(
     attention: Support,
     tokenized: TokenizedRows,
     checked: CheckedEstimate,
+    warnings: Sequence[str],
 ) -> manifest.Manifest:
-    """Publish the tokenized rows, and the backend and the kernels that train on them."""
+    """Publish the tokenized rows, and the backend and the kernels that train on them.
+
+    warnings: about the base.
+    """
     rows, template = tokenized.rows, tokenized.template
     disk.require(layout.work, rows.bytes, "the tokenized dataset")
     scratch = fresh(layout.scratch("dataset"))
@@ -208,7 +212,7 @@ def publish(
             "sequences": rows.plan.sequences,
             published.ESTIMATE_FACT: checked.facts,
             "warnings": [
-                *attention_choice.warnings(attention),
+                *warnings,
                 *_warnings(job, base, tokenized),
                 *checked.warnings,
             ],
