@@ -23,6 +23,12 @@ def with_lines(page: str, begin: str, lines: Iterable[str]) -> str:
     return f"{before}{begin}\n\n{chr(10).join(lines)}\n{END}{after}"
 
 
+def row(*cells: str) -> str:
+    """Return a row of a table in Markdown."""
+    escaped = (cell.replace("|", "\\|").replace("<", "\\<") for cell in cells)
+    return f"| {' | '.join(escaped)} |\n"
+
+
 def write(files: Mapping[Path, str]) -> None:
     """Write the text of each file."""
     for file, text in files.items():

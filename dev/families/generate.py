@@ -4,54 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from families import measure, tiny
+from families import children, measure, tiny
 from finetune_trainer.attention.families import FILE, Family
-
-SECONDS = 180
-"""Limit of one family."""
 
 
 def rows(names: Sequence[str]) -> dict[str, Family]:
     """Measure these families one after the other; print each."""
-    # Children inherit the loaded libraries. The process must not compute before it forks.
-    import torch
-    from transformers.utils import logging
-
-    from families import probe  # noqa: F401
-
-    logging.set_verbosity_error()
-    torch.set_num_threads(1)
+    children.preload()
     found = {}
     for number, name in enumerate(names, start=1):
-        found[name] = _in_child(name)
+        found[name] = _measured(name)
         print(f"[{number}/{len(names)}] {name}: {summary(found[name])}", flush=True)
     return found
 
 
-def _in_child(name: str) -> Family:
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_send, args=(sender, name))
-    child.start()
-    sender.close()
+def _measured(name: str) -> Family:
     try:
-        if not receiver.poll(SECONDS):
-            return Family(unmeasured=f"it takes longer than {SECONDS} seconds")
-        return Family(**receiver.recv())
-    except EOFError:
-        return Family(unmeasured="the process ended without a result")
-    finally:
-        child.kill()
-        child.join()
-
-
-def _send(sender: Any, name: str) -> None:
-    sender.send(dataclasses.asdict(measure.row(name)))
+        return children.call(measure.row, name)
+    except children.NoResult as error:
+        return Family(unmeasured=str(error))
 
 
 def summary(row: Family) -> str:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from families import tiny
 from finetune_trainer.attention.families import LAYERS, Family
 from finetune_trainer.attention.kernels import EAGER, SDPA, VARLEN
+from finetune_trainer.models import architecture
 
 ORDER = (VARLEN, SDPA, EAGER)
 REASONS = (
@@ -44,10 +46,25 @@ def measure(family: str, **changed: Any) -> Any:
 def row(family: str) -> Family:
     """Return the row of a family in the table."""
     try:
-        return _row(family)
+        found = _row(family)
+        return replace(found, rejected=found.rejected or refusal(family))
     except Exception as error:
         text = " ".join(str(error).split()).partition(". ")[0].replace("`", "'")
         return Family(unmeasured=f"no tiny model of it can run ({text[:100]})")
+
+
+def refusal(family: str) -> str:
+    """Return why the trainer cannot train a family, whatever its attention computes."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    text = tiny.text_family(family)
+    if text not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "transformers has no causal language model of its text model"
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny.config(text))
+    return "" if architecture.has_decoder(model) else "transformers does not name its decoder"
 
 
 def _row(family: str) -> Family:

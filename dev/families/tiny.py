@@ -85,6 +85,16 @@ def names() -> list[str]:
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
+def text_family(family: str) -> str:
+    """Return the ``model_type`` of the text model of a family; the family, if it is one."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[family]
+    if "text_config" not in kind.sub_configs:
+        return family
+    return str(kind().get_text_config(decoder=True).model_type)
+
+
 def config(family: str, **changed: Any) -> Any:
     """Return the tiny configuration of a family. Raises NotTiny."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -499,3 +499,17 @@ def log_adapter_dtypes() -> None:
         usual(trainer, *rest)
 
     resume.run = run  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class UnknownFamily:
+    """Removes a family from the table of model families."""
+
+    name: str
+
+    def __call__(self) -> None:
+        from finetune_trainer.attention import families
+
+        known = families.table()
+        rest = {name: row for name, row in known.families.items() if name != self.name}
+        families.table = lambda: replace(known, families=rest)  # type: ignore[assignment]

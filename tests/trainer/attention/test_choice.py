@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.support.trainer import tiny
+from tests.support.trainer.faults import UnknownFamily
 from tests.support.trainer.hub import Hub
 from tests.trainer.conftest import MakeWorkshop
 
@@ -96,6 +98,38 @@ def test_family_that_was_not_measured_trains_with_sdpa_unpacked_and_a_warning(
     assert "uses the kernel sdpa and does not pack rows" in warning
     without = attention_choice.choose(LLAMA, Layers(recurrent=(), largest_head=16, sdpa=False))
     assert without.padded == ("eager",)
+
+
+def test_family_outside_the_table_trains_with_sdpa_and_unpacked_if_its_names_match(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    recipe = _recipe(packing="auto", maxSteps=200)
+    workshop = make(training=recipe).with_fault(UnknownFamily("llama"))
+    prepared = workshop.succeed("prepare")
+    (warning,) = [each for each in prepared.result["warnings"] if "not tested" in each]
+    assert warning == (
+        "the attention kernels are not tested with model family llama: the training uses the "
+        "kernel sdpa and does not pack rows, which is slower than FlashAttention-2 with packed rows"
+    )
+    assert manifest.read(workshop.work / "dataset").facts["packed"] is False
+    decided = json.loads((workshop.work / "dataset" / "attention.json").read_text())
+    assert (decided["padded"], decided["packed"]) == (["sdpa", "eager"], [])
+    folder = tiny.model(tmp_path / "other", shard="10GB")
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {name.replace("o_proj", "out_proj"): tensor for name, tensor in tensors.items()}
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    source = hub.add("model", "demo/other-names", folder)
+    other = make(model={"source": source}, training=recipe).with_fault(UnknownFamily("llama"))
+    ended = other.run("prepare")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "the weights lack model.layers.0.self_attn.o_proj.weight" in ended.message
+
+
+def test_family_of_the_table_is_packed(make: MakeWorkshop) -> None:
+    workshop = make(training=_recipe(packing="auto", maxSteps=200))
+    prepared = workshop.succeed("prepare")
+    assert not any("not tested" in each for each in prepared.result["warnings"])
+    assert manifest.read(workshop.work / "dataset").facts["packed"] is True
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,10 @@ def test_prepare_refuses_a_model_whose_layers_the_libraries_do_not_find(
     make: MakeWorkshop, bases: dict[str, str]
 ) -> None:
     message = refused(make, bases["llama4"])
-    assert "Llama4ForCausalLM of transformers does not name its decoder" in message
+    assert message == (
+        "the base model is of family llama4_text, which cannot be trained: transformers does not "
+        "name its decoder. Choose another base model"
+    )
 
 
 def test_prepare_refuses_text_models_that_vllm_cannot_serve(

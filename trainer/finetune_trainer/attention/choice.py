@@ -5,7 +5,6 @@ GPU is requested, and publishes the decision with the dataset. An attempt at tra
 unless its image contains another version of transformers; then the table of that image counts, too.
 """
 
-import copy
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.training import Training
-from finetune_trainer.attention import families, kernels
+from finetune_trainer.attention import families, kernels, library_config
 from finetune_trainer.attention.kernels import EAGER, Support
 from finetune_trainer.attention.layers import Layers
 from finetune_trainer.devices.cards import Card
@@ -114,10 +113,7 @@ def require_apart(recipe: Training, capability: tuple[int, int] | None, support:
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config.json with the defaults of its family, which also count."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = CONFIG_MAPPING[config["model_type"]]
-    found: dict[str, Any] = kind.from_dict(copy.deepcopy(dict(config))).to_dict()
+    found: dict[str, Any] = library_config.of(config).to_dict()
     return found
 
 

@@ -6,30 +6,10 @@ Needs no weights, only config.json of the base.
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_trainer.compatibility import vllm_support
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.models import base_config
-
-SERVED = frozenset(
-    {
-        "cohere2",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "gemma4_text",
-        "llama",
-        "llama4_text",
-        "ministral3",
-        "mistral",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "qwen3_5_moe_text",
-        "qwen3_5_text",
-    }
-)
-"""Text models (``model_type``) that vLLM 0.32 serves without the rest of a multimodal model:
-their architectures are in ``vllm.model_executor.models.registry``."""
 
 
 def check_serving(options: EstimateOptions, config: Mapping[str, Any]) -> None:
@@ -43,7 +23,7 @@ def check_serving(options: EstimateOptions, config: Mapping[str, Any]) -> None:
             "trains only its text model, and vLLM would not find the layers of this adapter in the "
             "whole model: set serving.mode to merged"
         )
-    if text not in SERVED:
+    if not vllm_support.has_implementation(str(text)):
         raise InvalidSpec(
             f"serving.enabled is true, but the base is of the multimodal family {whole}. The job "
             f"trains only its text model, of type {text}, which vLLM does not serve alone: set "

@@ -18,6 +18,7 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from finetune_trainer.attention.kernels import SDPA
 from finetune_trainer.checkpointing.safetensors_header import read_header
 from finetune_trainer.models import adapter_names, tensor_names, text_model
 from finetune_trainer.quantization.quant_state import DequantizedBase
@@ -35,9 +36,18 @@ class LayerwiseModel:
     """One base and one adapter. ``rounded`` reproduces the 4-bit weights of the training."""
 
     def __init__(
-        self, base: Path, adapter: Path, rounded: DequantizedBase, *, device: torch.device
+        self,
+        base: Path,
+        adapter: Path,
+        rounded: DequantizedBase,
+        *,
+        device: torch.device,
+        attention: str = SDPA,
     ) -> None:
-        """Read headers, build the model without weights, and add the adapter."""
+        """Read headers, build the model without weights, and add the adapter.
+
+        attention: the kernel; SDPA or EAGER.
+        """
         shards = sorted(path.name for path in base.glob("*.safetensors"))
         self._header = read_header(base, shards)
         self._files: dict[str, Any] = {
@@ -50,7 +60,7 @@ class LayerwiseModel:
         config.use_cache = False
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
-                config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
+                config, dtype=torch.float32, attn_implementation=attention, trust_remote_code=False
             )
         # Creating parameters without weights has untied tied ones.
         model.tie_weights()

@@ -19,6 +19,8 @@ from typing import Any, get_args
 import torch
 
 from finetune_api.contracts.reference import Reference, Row
+from finetune_trainer.attention import choice as attention_choice
+from finetune_trainer.attention.kernels import EAGER, SDPA
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
 from finetune_trainer.devices import cpu_bfloat16
@@ -32,6 +34,7 @@ from finetune_trainer.evaluation.layerwise_model import (
     merge_adapter,
     set_adapter_enabled,
 )
+from finetune_trainer.models import text_model
 from finetune_trainer.quantization.quant_state import DequantizedBase
 from finetune_trainer.volume_layout import Layout
 
@@ -70,6 +73,7 @@ def score(layout: Layout) -> Reference:
             layout.adapter,
             DequantizedBase(manifest.read(layout.adapter), layout.adapter),
             device=torch.device("cuda" if device.cuda else "cpu"),
+            attention=_kernel(layout),
         )
         context = getattr(layerwise.model.config, "max_position_embeddings", None)
         long = long_row.of_rows(rows, context=context)
@@ -105,6 +109,13 @@ def score(layout: Layout) -> Reference:
         rows=scored[: len(rows)],
         long_row=None if long is None else scored[-1],
     )
+
+
+def _kernel(layout: Layout) -> str:
+    """Return SDPA, or EAGER if only that computes the base correctly."""
+    config = text_model.described(layout.base)
+    support = attention_choice.load(layout.dataset, config, packed=False)
+    return EAGER if SDPA not in support.padded else SDPA
 
 
 def models(*, evaluated: bool) -> list[Model]:

@@ -14,7 +14,7 @@ from typing import Any
 from finetune_trainer.attention import layers as attention_layers
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import tensor_names, text_model
+from finetune_trainer.models import special_layers, tensor_names, text_model
 from finetune_trainer.models.tensor_names import TensorNames
 
 
@@ -26,6 +26,7 @@ def check(folder: Path, header: Header, names: TensorNames, *, source: str) -> N
     """
     model = text_model.build(folder)
     _require_decoder(model, source=source)
+    _require_quantizable(model, source=source)
     missing = []
     for same, shape in _tensors(model):
         if same & names.converted:
@@ -68,8 +69,14 @@ def _require_mergeable(model: Any, names: TensorNames, *, source: str) -> None:
     Such a layer is quantized, and may get an adapter, but no merge could write its weights.
     """
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     for name, module in model.named_modules():
+        if isinstance(module, Conv1D):
+            raise InvalidSpec(
+                f"the files of model {source} contain the transposed weight of {name}, to which no "
+                "merge can add an adapter: choose a model of another family"
+            )
         if isinstance(module, torch.nn.Linear) and f"{name}.weight" in names.converted:
             raise InvalidSpec(
                 f"transformers computes {name}.weight of model {source} from other tensors, so an "
@@ -77,12 +84,28 @@ def _require_mergeable(model: Any, names: TensorNames, *, source: str) -> None:
             )
 
 
+def has_decoder(model: Any) -> bool:
+    """Report whether a model of transformers names its decoder, unlike Llama 4."""
+    return model.base_model is not model
+
+
 def _require_decoder(model: Any, *, source: str) -> None:
-    """Raise InvalidSpec if the libraries cannot find the decoder layers, as with Llama 4."""
-    if model.base_model is model:
+    """Raise InvalidSpec if the libraries cannot find the decoder layers."""
+    if not has_decoder(model):
         raise InvalidSpec(
             f"the trainer cannot train model {source}, because {type(model).__name__} of "
             "transformers does not name its decoder: choose a model of another family"
+        )
+
+
+def _require_quantizable(model: Any, *, source: str) -> None:
+    """Raise InvalidSpec if no layer of a model would be quantized."""
+    head = model.get_output_embeddings()
+    found = (each for each in model.modules() if each is not head)
+    if not any(map(special_layers.is_quantized, found)):
+        raise InvalidSpec(
+            f"the trainer cannot quantize model {source}, because {type(model).__name__} of "
+            "transformers has no layer of the class Linear: choose a model of another family"
         )
 
 

@@ -5,11 +5,12 @@ an InternalError, which the operator attempts again, and possibly only on a GPU.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune_api.safety.redaction import one_line
+from finetune_trainer.attention import library_config
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.volume.files import read_json
 
@@ -93,18 +94,20 @@ def check_library(folder: Path, config: Mapping[str, Any], *, source: str) -> No
     config: config.json, of a family that transformers knows.
     """
     from transformers import GenerationConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    documents: dict[str, tuple[Any, Mapping[str, Any]]] = {
-        CONFIG: (CONFIG_MAPPING[config["model_type"]], config)
+    def generation_config(document: Mapping[str, Any]) -> None:
+        GenerationConfig.from_dict(copy.deepcopy(dict(document)))
+
+    documents: dict[str, tuple[Callable[[Mapping[str, Any]], Any], Mapping[str, Any]]] = {
+        CONFIG: (library_config.of, config)
     }
     if (folder / GENERATION).is_file():
         generation = read_json(folder / GENERATION)
         check_fields(generation, file=GENERATION, source=source)
-        documents[GENERATION] = (GenerationConfig, generation)
-    for file, (kind, document) in documents.items():
+        documents[GENERATION] = (generation_config, generation)
+    for file, (read, document) in documents.items():
         try:
-            kind.from_dict(copy.deepcopy(dict(document)))
+            read(document)
         except Exception as error:
             # The classes only read the document: whatever they raise is due to its values.
             raise InvalidSpec(
@@ -123,8 +126,7 @@ def type_of_text_model(config: Mapping[str, Any]) -> str:
     kind = CONFIG_MAPPING[config["model_type"]]
     if "text_config" not in kind.sub_configs:
         return str(config["model_type"])
-    whole = kind.from_dict(copy.deepcopy(dict(config)))
-    return str(whole.get_text_config(decoder=True).model_type)
+    return str(library_config.of(config).get_text_config(decoder=True).model_type)
 
 
 def _implementations(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

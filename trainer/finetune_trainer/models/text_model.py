@@ -13,7 +13,7 @@ from typing import Any
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.checkpointing.safetensors_header import read_header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import base_config, base_files
+from finetune_trainer.models import base_config, base_files, special_layers
 from finetune_trainer.volume.files import read_json
 
 INHERITED = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -73,8 +73,10 @@ def build(folder: Path) -> Any:
     """Return the text model on torch's meta device, where weights take no memory."""
     from transformers import AutoModelForCausalLM
 
+    config = load_config(folder)
+    special_layers.use_plain_linear(config.model_type)
     with _on_meta():
-        model = AutoModelForCausalLM.from_config(load_config(folder), trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     model.tie_weights()
     return model
 

@@ -15,7 +15,7 @@ from finetune_api.v1alpha1.resources import Backend
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels
 from finetune_trainer.checkpointing import manifest, published
-from finetune_trainer.compatibility import backend_choice, recipe_support
+from finetune_trainer.compatibility import backend_choice, recipe_support, vllm_support
 from finetune_trainer.compatibility.backend_choice import Facts
 from finetune_trainer.devices.cards import Card
 from finetune_trainer.estimate import report
@@ -97,8 +97,13 @@ def run(
         base = prepare_base.finish(download, job, layout, progress)
         prepare_start.check_tensors(job, layout, base)
         prepare_tokens.check(layout.base, rows.rows.train, job.training, source=download.name)
+        warnings = [
+            *(() if start is None else start.warnings),
+            *attention_choice.warnings(attention),
+            *vllm_support.warnings(options, download.text),
+        ]
         dataset = prepare_rows.publish(
-            job, layout, sources, download, backend, attention, rows, checked, start
+            job, layout, sources, download, backend, attention, rows, checked, start, warnings
         )
         manifest.sweep(layout.work)
     progress.ratio(1.0)

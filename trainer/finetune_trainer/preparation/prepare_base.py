@@ -14,7 +14,13 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import architecture, base_files, tensor_names, text_model
+from finetune_trainer.models import (
+    architecture,
+    base_files,
+    special_layers,
+    tensor_names,
+    text_model,
+)
 from finetune_trainer.preparation import earlier_volume
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
@@ -110,6 +116,8 @@ def start(
     shards = base_files.weight_files(scratch, repository.files)
     if job.training.lora.modules_to_save:
         architecture.require_untied(scratch, job.training.lora.modules_to_save, source=name)
+    text = text_model.described(scratch)
+    special_layers.check_targets(text["model_type"], job.training.lora.target_modules, source=name)
     size = repository.size_of(shards)
     downloaded = bytes_below(scratch) - repository.size_of(small)
     disk.require(
@@ -121,7 +129,7 @@ def start(
         folder=scratch,
         name=name,
         config=config,
-        text=text_model.described(scratch),
+        text=text,
         commit=repository.commit,
         store=store,
         repository=repository,

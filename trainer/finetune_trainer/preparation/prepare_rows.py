@@ -5,7 +5,7 @@ dataset is tokenized.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -167,8 +167,12 @@ def publish(
     tokenized: TokenizedRows,
     checked: CheckedEstimate,
     start: Start | None,
+    warnings: Sequence[str],
 ) -> manifest.Manifest:
-    """Publish the tokenized rows, and the backend and the kernels that train on them."""
+    """Publish the tokenized rows, and the backend and the kernels that train on them.
+
+    warnings: about the base, and about the adapter to continue from.
+    """
     rows, template = tokenized.rows, tokenized.template
     disk.require(layout.work, rows.bytes, "the tokenized dataset")
     scratch = fresh(layout.scratch("dataset"))
@@ -211,8 +215,7 @@ def publish(
             published.ESTIMATE_FACT: checked.facts,
             **({} if start is None else {published.START_FACT: start.fact}),
             "warnings": [
-                *(() if start is None else start.warnings),
-                *attention_choice.warnings(attention),
+                *warnings,
                 *_warnings(job, base, tokenized),
                 *checked.warnings,
             ],

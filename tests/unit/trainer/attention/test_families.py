@@ -39,8 +39,6 @@ def test_frequent_families_use_all_kernels_and_are_packed(family: str) -> None:
         ("qwen3_5_text", ("varlen", "sdpa", "eager"), ()),
         # ALiBi, in a model with attention code of its own.
         ("bloom", ("eager",), ()),
-        # Chunked attention.
-        ("llama4_text", ("sdpa", "eager"), ()),
         # Its layers do not pass the borders of the rows on.
         ("stablelm", ("varlen", "sdpa", "eager"), ("sdpa", "eager")),
         # Its mask is built without the positions of the rows.
@@ -141,6 +139,23 @@ def test_model_whose_tokens_see_later_tokens_is_refused(config: dict[str, Any]) 
 
 def test_decoder_of_an_encoder_family_is_accepted() -> None:
     assert support({"model_type": "bert", "is_decoder": True}).padded
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "llama4_text"}, "transformers does not name its decoder"),
+        (
+            {"model_type": "mllama", "text_config": {"model_type": "mllama_text_model"}},
+            "transformers has no causal language model of its text model",
+        ),
+    ],
+)
+def test_family_that_the_libraries_cannot_train_is_refused(
+    config: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidSpec, match=f"cannot be trained: {reason}"):
+        support(config)
 
 
 def test_rejected_family_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

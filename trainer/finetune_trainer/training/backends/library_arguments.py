@@ -12,30 +12,40 @@ from finetune_trainer.compatibility.backend_choice import UNSLOTH
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.devices import capabilities
 from finetune_trainer.devices.capabilities import Device
+from finetune_trainer.models import special_layers
 from finetune_trainer.training.backends import TrainRequest
 
 
-def quantization_config(recipe: Training) -> BitsAndBytesConfig:
-    """Return the recipe's quantization as transformers' BitsAndBytesConfig."""
+def quantization_config(recipe: Training, family: str = "") -> BitsAndBytesConfig:
+    """Return the recipe's quantization as transformers' BitsAndBytesConfig.
+
+    family: ``model_type`` of the model; some leave layers in 16 bits.
+    """
     wanted = recipe.advanced.quantization
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=wanted.type,
         bnb_4bit_use_double_quant=wanted.double_quant,
         bnb_4bit_compute_dtype=getattr(torch, wanted.compute_dtype),
+        llm_int8_skip_modules=special_layers.not_quantized(family),
     )
 
 
-def lora_config(recipe: Training) -> peft.LoraConfig:
-    """Return the recipe's adapter as PEFT's LoraConfig."""
+def lora_config(recipe: Training, model: Any = None) -> peft.LoraConfig:
+    """Return the recipe's adapter as PEFT's LoraConfig.
+
+    model: the base; in some families, not all linear layers can have an adapter.
+    """
     lora = recipe.lora
-    everything = lora.target_modules == ["all-linear"]
+    targets: list[str] | str = list(lora.target_modules)
+    if targets == ["all-linear"]:
+        targets = (None if model is None else special_layers.adapted(model)) or "all-linear"
     return peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules="all-linear" if everything else list(lora.target_modules),
+        target_modules=targets,
         modules_to_save=None if lora.modules_to_save is None else list(lora.modules_to_save),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
@@ -116,6 +126,15 @@ def _adam(recipe: Training) -> dict[str, float]:
         "adam_epsilon": advanced.adam_epsilon,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def lacks_router_loss(config: Any) -> bool:
+    """Report whether neither TRL nor transformers computes the loss of a model's routers.
+
+    TRL needs the number of experts, which the configuration of Granite MoE calls otherwise, and the
+    model returns no logits of its routers. QLoRA does not train them.
+    """
+    return hasattr(config, "output_router_logits") and not hasattr(config, "num_experts")
 
 
 def _loss(recipe: Training) -> str:

@@ -188,6 +188,8 @@ def _trainer(request: TrainRequest, model: Any, device: Device) -> Trainer:
     # weights are restored below.
     made = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     wanted = library_arguments.sft_arguments(request, device)
+    if library_arguments.lacks_router_loss(model.config):
+        wanted["router_aux_loss_coef"] = 0.0
     arguments = SFTConfig(**wanted)
     # On a CPU, Unsloth replaces 8-bit optimizers, disables packing, and avoids bfloat16.
     for name, value in _changed(arguments, wanted).items():

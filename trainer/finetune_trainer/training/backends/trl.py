@@ -14,7 +14,7 @@ from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels, packed_attention
 from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import tensor_names
+from finetune_trainer.models import special_layers, tensor_names, text_model
 from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,
@@ -59,11 +59,13 @@ def _choose(request: TrainRequest, device: Device) -> str:
 def _load(request: TrainRequest, device: Device, kernel: str) -> Any:
     """Return the 4-bit base model."""
     compute = getattr(torch, request.recipe.advanced.quantization.compute_dtype)
+    family = text_model.load_config(request.base).model_type
+    special_layers.use_plain_linear(family)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             request.base,
             output_loading_info=True,
-            quantization_config=library_arguments.quantization_config(request.recipe),
+            quantization_config=library_arguments.quantization_config(request.recipe, family),
             dtype=compute,
             attn_implementation=kernel,
             device_map={"": 0 if device.cuda else "cpu"},
@@ -95,7 +97,7 @@ def _load(request: TrainRequest, device: Device, kernel: str) -> Any:
 
 def _adapt(request: TrainRequest, model: Any) -> Any:
     """Return the base model with a new adapter."""
-    return peft.get_peft_model(model, library_arguments.lora_config(request.recipe))
+    return peft.get_peft_model(model, library_arguments.lora_config(request.recipe, model))
 
 
 def _attention(request: TrainRequest, model: Any) -> str:

@@ -1,0 +1,103 @@
+"""The results of the published models: the circle of each, and the names of its tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from families import children, circle, layouts
+from families.circle import Circle
+from families.published import MODELS
+
+FILE = Path(__file__).with_name("results.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The circles by model. names: why ``prepare`` rejects a published repository, or nothing."""
+
+    transformers: str
+    circles: Mapping[str, Circle]
+    names: Mapping[str, str]
+
+
+@functools.cache
+def load() -> Results:
+    """Return the written results."""
+    found = json.loads(FILE.read_text(encoding="utf-8"))
+    circles = {name: Circle(**each) for name, each in found["circles"].items()}
+    return Results(**{**found, "circles": circles})
+
+
+def run(models: Sequence[str]) -> int:
+    """Run the circles of all models, or of these, and write the results.
+
+    Return 1 if one is broken: it would fail after ``prepare`` has accepted it.
+    """
+    if unknown := sorted(set(models) - set(MODELS)):
+        print(f"no such model: {', '.join(unknown)}", file=sys.stderr)
+        return 1
+    import transformers
+
+    circles = dict(load().circles) if models else {}
+    children.preload()
+    chosen = models or list(MODELS)
+    for number, name in enumerate(chosen, start=1):
+        circles[name] = _ran(name)
+        print(f"[{number}/{len(chosen)}] {name}: {summary(circles[name])}", flush=True)
+    names = {
+        name: children.call(layouts.rejection, each) for name, each in layouts.all_layouts().items()
+    }
+    results = Results(transformers=transformers.__version__, circles=circles, names=names)
+    FILE.write_text(text(results), encoding="utf-8")
+    load.cache_clear()
+    return int(any(each.broken for each in circles.values()))
+
+
+def _ran(name: str) -> Circle:
+    try:
+        return children.call(circle.run, MODELS[name])
+    except children.NoResult as error:
+        return Circle(broken=str(error))
+
+
+def summary(found: Circle) -> str:
+    """Return the result of a model as one line."""
+    if found.rejected or found.broken:
+        return f"rejected: {found.rejected}" if found.rejected else f"BROKEN: {found.broken}"
+    return (
+        f"difference {found.difference:.4f}, effect {found.effect:.2f}, "
+        f"{found.quantized:.0%} quantized" + ("" if found.verified else ", NOT VERIFIED")
+    )
+
+
+def text(results: Results) -> str:
+    """Return the file of the results: one model in each line."""
+    circles = {name: _short(each) for name, each in sorted(results.circles.items())}
+    return (
+        f'{{"transformers": {json.dumps(results.transformers)},\n'
+        f'"circles": {_lines(circles)},\n'
+        f'"names": {_lines(dict(sorted(results.names.items())))}}}\n'
+    )
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(each)}" for name, each in values.items())
+    return f"{{\n{rows}\n}}"
+
+
+def _short(found: Circle) -> dict[str, Any]:
+    """Return the fields that are set, without the figures that depend on the machine."""
+    empty = dataclasses.asdict(Circle())
+    values = dataclasses.asdict(found) | {"quantized": round(found.quantized, 2)}
+    return {
+        key: value
+        for key, value in values.items()
+        if value != empty[key] and key not in ("difference", "effect")
+    }
