@@ -17,6 +17,8 @@ from cluster.artifacts import buildah, images, registry
 from cluster.install import Images
 
 BUILD_SECONDS = 2700
+MODES = ("-c", "tar.umask=0022")
+"""The modes of files in a checkout, which the build cache compares, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,10 @@ class EarlierVersion:
 def built(commit: str, folder: Path) -> Iterator[EarlierVersion]:
     """Build the images of a commit in this repository; remove them after the block."""
     archive = subprocess.run(
-        ["git", "archive", commit], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE
+        ["git", *MODES, "archive", commit],
+        cwd=REPOSITORY,
+        check=True,
+        stdout=subprocess.PIPE,
     ).stdout
     subprocess.run(["tar", "-x", "-C", str(folder)], check=True, input=archive)
     names = (images.OPERATOR.name, images.TRAINER.name)
