@@ -14,6 +14,7 @@ from finetune_api.base import SHA256, StatusModel
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.ledger import MergedModel, PreparedFolders, TrainArtifacts
+from finetune_api.v1alpha1.publication import DIGEST
 from finetune_api.v1alpha1.resources import Backend, Estimate
 
 LIMIT = 4096
@@ -74,7 +75,7 @@ class PublishedTarget(StatusModel):
     reference: str | None = None
     """Address of the content: ``REPOSITORY@sha256:HEX``, or ``s3://…/sha256-HEX/``. It is left out
     of a long message; the spec and the digest determine it."""
-    digest: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
+    digest: str | None = Field(None, pattern=DIGEST)
     """Of the manifest of the OCI image; in S3, of manifest.json."""
     manifest: str | None = Field(None, pattern=SHA256)
     """SHA-256 (hex) of the published manifest.json; in S3, ``digest`` is the same."""

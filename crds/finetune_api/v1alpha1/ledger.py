@@ -7,7 +7,7 @@ from pydantic import Field
 from finetune_api.base import SHA256, LedgerModel
 from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
-from finetune_api.v1alpha1.publication import Publication
+from finetune_api.v1alpha1.publication import DIGEST, Publication
 from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
 
 MODULE = r"^[A-Za-z0-9_]{1,63}$"
@@ -119,6 +119,11 @@ class Attempt(LedgerModel):
         None,
         description="Names of the targets to which the attempt publishes. Present only for the "
         "stage publish.",
+    )
+    published: list[Annotated[str, Field(pattern=DIGEST)]] | None = Field(
+        None,
+        description="Digests of contents that were published while spec.publish was changed. "
+        "Present only for the stage publish.",
     )
     base: Literal["dequantized", "original"] | None = Field(
         None,

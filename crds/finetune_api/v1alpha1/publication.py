@@ -4,6 +4,9 @@ from pydantic import Field
 
 from finetune_api.base import SHA256, LedgerModel
 
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+"""Digest of a content at a target."""
+
 
 class PublicationError(LedgerModel):
     """Why a target does not hold the content of a revision."""
@@ -24,7 +27,7 @@ class Publication(LedgerModel):
     )
     digest: str | None = Field(
         None,
-        pattern=r"^sha256:[0-9a-f]{64}$",
+        pattern=DIGEST,
         description="Digest of the content at the target: of the manifest of the OCI image, or of "
         "manifest.json.",
     )
