@@ -49,9 +49,13 @@ class Registry:
     """The user and password that it accepts; None accepts everybody."""
     bearer: bool = False
     """Whether it wants a token of its realm instead of the password."""
+    reader: bool = False
+    """Whether the user has no permission to push."""
     realm: str | None = None
     """Another realm than its own."""
     tokens: set[str] = field(default_factory=set)
+    scopes: list[str] = field(default_factory=list)
+    """The scopes that were asked for, one for each token."""
     uses: int = 10**9
     """Requests after which a token expires."""
     used: dict[str, int] = field(default_factory=dict)
@@ -200,6 +204,10 @@ class _Handler(BaseHTTPRequestHandler):
         used = registry.used[value] = registry.used.get(value, 0) + 1
         return kind == "Bearer" and value in registry.tokens and used <= registry.uses
 
+    def _exceeds(self, scope: str) -> bool:
+        """Report whether a client asks for more than the user may do."""
+        return scope.endswith(":pull,push") and self.server.registry.reader
+
     def _token(self, query: dict[str, list[str]]) -> None:
         registry = self.server.registry
         form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
@@ -207,9 +215,10 @@ class _Handler(BaseHTTPRequestHandler):
         scope = (query | form).get("scope", [""])[0]
         assert user is not None
         allowed = self.headers.get("Authorization") == f"Basic {_basic(user)}"
-        if not (allowed or form.get("refresh_token") == [user[1]]) or "pull,push" not in scope:
+        if not (allowed or form.get("refresh_token") == [user[1]]) or self._exceeds(scope):
             return self._error(401, "UNAUTHORIZED")
         token = uuid.uuid4().hex
+        registry.scopes.append(scope)
         registry.tokens.add(token)
         body = {"token": token, "expires_in": registry.expires_in}
         return self._answer(200, json.dumps(body).encode(), {})

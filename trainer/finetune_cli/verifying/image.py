@@ -51,7 +51,12 @@ def connected(repository: str, stop: StopRequest, ca: Path | None) -> Iterator[R
             raise CommandFailed(f"--ca {ca} has no CA certificates in PEM format") from error
     transfer = Transfer(progress=Progress("verify"), stop=stop, done=0, total=0)
     registry = Registry(
-        repository, login=login, field=str(file), context=context, transfer=transfer
+        repository,
+        login=login,
+        field=str(file),
+        context=context,
+        transfer=transfer,
+        pushes=False,
     )
     try:
         yield registry

@@ -66,8 +66,12 @@ class Registry:
         field: str,
         context: ssl.SSLContext,
         transfer: Transfer,
+        pushes: bool = True,
     ) -> None:
-        """``field``: the spec field of the Secret, for errors. ``context``: what TLS trusts."""
+        """``field``: the spec field of the Secret, for errors. ``context``: what TLS trusts.
+
+        pushes: whether permission to push is needed, too.
+        """
         self.name = repository
         self.transfer = transfer
         host, _, path = repository.partition("/")
@@ -82,6 +86,7 @@ class Registry:
         self._authentication = Authentication(
             host=urlsplit(self._base).hostname or "",
             path=path,
+            pushes=pushes,
             login=login,
             field=field,
             send=self._send_to_realm,

@@ -100,11 +100,12 @@ class Authentication:
     """The Authorization header of the requests to one repository."""
 
     def __init__(
-        self, *, host: str, path: str, login: Login | None, field: str, send: Send
+        self, *, host: str, path: str, pushes: bool, login: Login | None, field: str, send: Send
     ) -> None:
         """``host``, ``path``: of the repository. ``field``: the spec field of the Secret."""
         self._host = host
-        self._scope = f"repository:{path}:pull,push"
+        self._pushes = pushes
+        self._scope = f"repository:{path}:{'pull,push' if pushes else 'pull'}"
         self._login = login
         self._field = field
         self._send = send
@@ -142,7 +143,7 @@ class Authentication:
         else:
             remedy = (
                 f"check that the credentials for {self._host} in {self._field} are correct and "
-                "have permission to push and pull"
+                f"have permission to {'push and pull' if self._pushes else 'pull'}"
             )
         return AccessDenied(f"the registry denies access ({one_line(refusal)}): {remedy}")
 
