@@ -15,6 +15,7 @@ from finetune_operator.objects.stages import JobStage, beside
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position, suspended
 from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.publishing import volume
 from finetune_operator.reconcile.publishing.due import Due, targets
 from finetune_operator.reconcile.stages import attempts, starting, under_way
 from finetune_operator.reconcile.stages.cancellation import stop
@@ -112,8 +113,11 @@ def _followed(
 ) -> Decision:
     """Return the decision about an attempt that is under way. target: of its revision and build."""
     named = snapshot.named_for(target.revision, attempt)
-    if named is not None and not named.ended and not _keeps_volume(snapshot, target, ledger):
-        return stop(ledger, named, reason=Reason.VOLUME_LOST)
+    if named is not None and not named.ended:
+        if not _keeps_volume(snapshot, target, ledger):
+            return stop(ledger, named, reason=Reason.VOLUME_LOST)
+        if volume.keeps_from_serving(snapshot, named):
+            return stop(ledger, named)
     unknown = attempt.job is None and (named is None or named.uid not in snapshot.created)
     if unknown:
         # Nothing proves that its Job has the content that the operator would give it now, such as
@@ -141,5 +145,5 @@ def _has_volume(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledge
 
 def _keeps_volume(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> bool:
     """Report whether the volume that holds the artifacts of a revision exists."""
-    volume = snapshot.volume(target.revision)
-    return volume is not None and volume.uid == ledger.revision(target.revision).volume
+    present = snapshot.volume(target.revision)
+    return present is not None and present.uid == ledger.revision(target.revision).volume
