@@ -81,31 +81,6 @@ def bundle(envelope: Mapping[str, Any], public_key: bytes) -> dict[str, Any]:
     }
 
 
-def model_statement(name: str, files: Mapping[str, str]) -> Statement:
-    """Return the statement about the files of a folder that model_signing reads.
-
-    name: of the model. files: SHA-256 (hex) by path in the folder.
-    """
-    ordered = sorted(files.items())
-    root = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in ordered)).hexdigest()
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": root}}],
-        "predicateType": MODEL_SIGNATURE_TYPE,
-        "predicate": {
-            "serialization": {
-                "method": "files",
-                "hash_type": "sha256",
-                "allow_symlinks": False,
-                "ignore_paths": sorted(FILES),
-            },
-            "resources": [
-                {"name": path, "algorithm": "sha256", "digest": digest} for path, digest in ordered
-            ],
-        },
-    }
-
-
 def opened(document: bytes) -> Envelope:
     """Return the envelope in a document: a bundle, or the envelope itself. Raise Malformed."""
     try:

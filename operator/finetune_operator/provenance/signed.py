@@ -1,6 +1,5 @@
 """Statements in envelopes that are signed with the operator's key."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.contracts import attestation
@@ -17,8 +16,3 @@ def envelope(statement: Statement, key: SigningKey) -> dict[str, Any]:
 def bundle(statement: Statement, key: SigningKey) -> dict[str, Any]:
     """Return the signed statement as a Sigstore bundle, which is stored next to files."""
     return attestation.bundle(envelope(statement, key), key.public_key)
-
-
-def model_signature(name: str, files: Mapping[str, str], key: SigningKey) -> dict[str, Any]:
-    """Return ``model.sig`` of a folder. files: SHA-256 (hex) of all its files by path."""
-    return bundle(attestation.model_statement(name, files), key)

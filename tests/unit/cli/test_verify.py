@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.support.model_signatures import model_signature
 from tests.support.signing_keys import KEY, new_key
 from tests.unit.operator.provenance.published import COMMIT, facts
 
@@ -51,7 +52,7 @@ class Published:
         )
         (folder / "manifest.json").write_text(json.dumps(document))
         if "model.sig" in kinds:
-            signature = signed.model_signature("support", self.digests(), KEY)
+            signature = model_signature("support", self.digests(), KEY)
             (folder / "model.sig").write_text(json.dumps(signature))
         if "provenance.sigstore.json" in kinds:
             self.sign(self.statement())
@@ -270,7 +271,7 @@ def test_both_statements_have_to_agree(tmp_path: Path, capsys: pytest.CaptureFix
     published = Published(tmp_path / "model", BOTH)
     (published.folder / "config.json").write_bytes(b"{}")
     (published.folder / "model.sig").write_text(
-        json.dumps(signed.model_signature("support", published.digests(), KEY))
+        json.dumps(model_signature("support", published.digests(), KEY))
     )
     code, _, said = published.verify(capsys)
     assert code == Code.CHANGED
