@@ -6,17 +6,33 @@ A dataset's commit is known only if the spec names it: the prepare stage does no
 import re
 from collections.abc import Iterator
 
+from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.rows import Rows
 from finetune_operator.objects.stages import PIPELINE
 from finetune_operator.provenance.facts import Facts, Values, dumped, known, sha256
 
+LONGEST_URI = 128
+"""Characters of a source in a statement that would be too long otherwise."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _IMAGE = re.compile(r"(?:[a-z-]+://)?(?P<name>[^@]+)@sha256:(?P<digest>[0-9a-f]{64})")
 
 
-def dependencies(facts: Facts) -> list[Values]:
-    """Return the base, the datasets, and the images of the stages that made the model."""
-    return [_base(facts), *_datasets(facts), *_images(facts)]
+def dependencies(facts: Facts, *, brief: bool = False) -> list[Values]:
+    """Return the base, the datasets, and the images of the stages that made the model.
+
+    brief: leave out how the datasets were read, and sources that are long texts.
+    """
+    datasets = map(_brief, _datasets(facts)) if brief else _datasets(facts)
+    return [_base(facts), *datasets, *_images(facts)]
+
+
+def _brief(dataset: Values) -> Values:
+    uri = str(dataset.get("uri", ""))
+    return known(
+        name=dataset["name"],
+        uri=uri if len(uri) <= LONGEST_URI else f"urn:sha256:{text_digest(uri)}",
+        digest=dataset.get("digest"),
+    )
 
 
 def _base(facts: Facts) -> Values:

@@ -81,13 +81,14 @@ def test_content_that_was_published_without_all_tags_is_remembered() -> None:
 def test_tags_move_from_what_was_published_while_the_spec_changed(
     publish: list[str] | None,
 ) -> None:
-    cluster = trained(target(tags=["latest"]), target("b"))
+    cluster = trained(target(tags=["latest"]), target("b", tags=["stable"]))
     cluster.settle()
     controllers.sync(cluster)
     pod = controllers.pod_of_stage(cluster, "publish")
     controllers.start(cluster, pod)
     cluster.settle()
-    left = [target("b")] if publish is None else [target(tags=publish), target("b")]
+    others = [target("b", tags=["stable", "more"])]
+    left = others if publish is None else [target(tags=publish), *others]
     cluster.edit(publish=left)
     cluster.settle()
     artifacts = controllers.published(pod)
