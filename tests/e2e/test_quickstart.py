@@ -160,6 +160,8 @@ def test_the_status_describes_all_stages(quickstart: Quickstart) -> None:
     assert digests["adapter"].startswith("sha256:")
     assert digests["merged"].startswith("sha256:")
     assert revision["data"]["plannedSteps"] == training["maxSteps"]
+    assert revision["artifacts"]["versions"].keys() >= {"peft", "torch", "transformers"}
+    assert len(revision["data"]["sources"][0]["commit"]) == 40
     # The example sets no backend.
     assert revision["backend"]["name"] == revision["backend"]["automatic"]
 

@@ -1,7 +1,4 @@
-"""The inputs of a model: base, datasets and images, as resource descriptors of SLSA.
-
-A dataset's commit is known only if the spec names it: the prepare stage does not report it.
-"""
+"""The inputs of a model: base, datasets and images, as resource descriptors of SLSA."""
 
 import re
 from collections.abc import Iterator
@@ -64,12 +61,13 @@ def _datasets(facts: Facts) -> Iterator[Values]:
     formats = {each.dataset: each for each in data.formats or ()}
     for path, rows in written:
         source, format_ = sources.get(path), formats.get(path)
-        revision = rows.revision or ""
-        is_commit = _COMMIT.fullmatch(revision) is not None
+        # An earlier trainer image reports no commit; the spec may name it.
+        commit = (source and source.commit) or rows.revision or rows.sha256 or ""
+        is_commit = _COMMIT.fullmatch(commit) is not None
         yield known(
             name=path,
-            uri=f"{rows.source}@{revision}" if is_commit else rows.source,
-            digest=known(git_commit=revision) if is_commit else known(sha256=rows.sha256),
+            uri=f"{rows.source}@{commit}" if is_commit else rows.source,
+            digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
             annotations=known(
                 requested_revision=rows.revision,
                 config=source and source.config,
