@@ -6,15 +6,14 @@ as a destination.
 
 import json
 import os
-import socket
 import subprocess
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import docker_registry
+from tests.support.docker_registry import DockerRegistry
 from tests.support.local_cluster.kubectl import Object
 
 from cluster.settings import NODE_ADDRESS
@@ -23,19 +22,16 @@ PORT = 443
 """The only port outside of the cluster that the default of the chart value egress.ports opens."""
 USER, PASSWORD = "robot", "correct-horse"
 PASSWORD_HASH = "$2b$04$CAvCLpoB7CQV7RbafwyACecm8ssGjlM9a8HpKuIHlzT.fmeCE0wTS"
-START_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """A running registry. ``folder`` contains its certificate, its configuration and its blobs."""
+    """A running registry. ``folder`` is for files of its clients."""
 
+    server: DockerRegistry
     folder: Path
-
-    @property
-    def certificate(self) -> Path:
-        """The certificate of the registry, which is its own authority."""
-        return self.folder / "tls.crt"
+    certificate: Path
+    """The certificate of the registry, which is its own authority."""
 
     @property
     def docker_config(self) -> str:
@@ -71,51 +67,29 @@ class Registry:
 
     def layers(self, image: str) -> dict[str, Path]:
         """Return where the registry stores the layer of each file of an image. image: digest."""
-        manifest = json.loads(self._blob(image).read_bytes())
+        manifest = json.loads(self.server.blob(image).read_bytes())
         title = "org.opencontainers.image.title"
         return {
-            layer["annotations"][title]: self._blob(layer["digest"]) for layer in manifest["layers"]
+            layer["annotations"][title]: self.server.blob(layer["digest"])
+            for layer in manifest["layers"]
         }
-
-    def _blob(self, digest: str) -> Path:
-        value = digest.removeprefix("sha256:")
-        blobs = self.folder / "storage" / "docker" / "registry" / "v2" / "blobs" / "sha256"
-        return blobs / value[:2] / value / "data"
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Registry]:
     """Run a registry during the block."""
-    found = Registry(folder=folder)
-    key = folder / "tls.key"
+    certificate, key = folder / "tls.crt", folder / "tls.key"
     openssl(
         "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
         "-days", "2", "-subj", "/CN=registry", "-addext", f"subjectAltName=IP:{NODE_ADDRESS}",
-        "-keyout", str(key), "-out", str(found.certificate),
+        "-keyout", str(key), "-out", str(certificate),
     )  # fmt: skip
     users = folder / "htpasswd"
     users.write_text(f"{USER}:{PASSWORD_HASH}\n", encoding="utf-8")
-    config = folder / "config.json"
-    document = {
-        "version": "0.1",
-        "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "storage")}},
-        "auth": {"htpasswd": {"realm": "registry", "path": str(users)}},
-        "http": {
-            "addr": f"{NODE_ADDRESS}:{PORT}",
-            "secret": uuid.uuid4().hex,
-            "tls": {"certificate": str(found.certificate), "key": str(key)},
-        },
-    }
-    config.write_text(json.dumps(document), encoding="utf-8")
-    command = ["setpriv", "--pdeathsig", "KILL", "--", "docker-registry", "serve", str(config)]
-    log = folder / "registry.log"
-    with log.open("wb") as output, subprocess.Popen(command, stderr=output) as process:
-        try:
-            _wait(process, log)
-            yield found
-        finally:
-            process.terminate()
+    with docker_registry.running(
+        folder, f"{NODE_ADDRESS}:{PORT}", certificate=certificate, key=key, users=users
+    ) as server:
+        yield Registry(server=server, folder=folder, certificate=certificate)
 
 
 @contextmanager
@@ -132,19 +106,6 @@ def _flip(path: Path) -> None:
         (byte,) = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
-
-
-def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            socket.create_connection((NODE_ADDRESS, PORT), timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                text = log.read_text(encoding="utf-8", errors="replace")
-                raise AssertionError(f"docker-registry does not start:\n{text}") from None
-            time.sleep(0.05)
 
 
 def openssl(*arguments: str) -> None:
