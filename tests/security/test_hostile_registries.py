@@ -334,7 +334,7 @@ def test_an_endless_answer_ends(verify: Verify, place: str, monkeypatch: Any) ->
         "statement": json.loads(verify.server.manifests[verify.tag])["layers"][0]["digest"],
         "blob": json.loads(verify.server.manifests[verify.digest])["layers"][0]["digest"],
     }[place]
-    handle = registry._Handler._handle
+    handle = registry._Handler.handle_request
     sent = []
 
     def endless(self: Any) -> None:
@@ -352,7 +352,7 @@ def test_an_endless_answer_ends(verify: Verify, place: str, monkeypatch: Any) ->
         except OSError:
             pass
 
-    monkeypatch.setattr(registry._Handler, "_handle", endless)
+    monkeypatch.setattr(registry._Handler, "handle_request", endless)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert verify() != 0
     assert len(sent) < 200, "the client has read it to its end"
@@ -365,7 +365,7 @@ def test_a_compressed_blob_is_not_decompressed(verify: Verify, monkeypatch: Any)
 
     bomb = gzip.compress(bytes(200 << 20), compresslevel=9)
     layer = json.loads(verify.server.manifests[verify.digest])["layers"][0]["digest"]
-    handle = registry._Handler._handle
+    handle = registry._Handler.handle_request
 
     def compressed(self: Any) -> None:
         if self.path.endswith(layer):
@@ -373,7 +373,7 @@ def test_a_compressed_blob_is_not_decompressed(verify: Verify, monkeypatch: Any)
         else:
             handle(self)
 
-    monkeypatch.setattr(registry._Handler, "_handle", compressed)
+    monkeypatch.setattr(registry._Handler, "handle_request", compressed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert verify() == Code.CHANGED
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < MEMORY

@@ -254,7 +254,7 @@ def test_an_image_is_verified(verified: Verified) -> None:
 
 
 def test_permission_to_pull_is_enough_to_verify(verified: Verified, tmp_path: Path) -> None:
-    verified.server.user, verified.server.bearer, verified.server.reader = USER, True, True
+    verified.server.user, verified.server.bearer, verified.server.actions = USER, True, "pull"
     entry = {"username": USER[0], "password": USER[1]}
     config = {"auths": {verified.server.host: entry}}
     (tmp_path / "config.json").write_text(json.dumps(config))
