@@ -8,11 +8,14 @@ other processes than the clients.
 """
 
 import argparse
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ from tests.support.trainer.web import Bucket, Certificate
 from bench.table import table, verdict
 
 SMALL = 1 << 20
+SAMPLE_SECONDS = 0.01
 TIMES = 1.5
 MEMORY = 128 << 20
 HEAD = ("client", "CPU seconds per GB", "ratio of publish to it", "peak memory")
@@ -99,7 +103,7 @@ def measure(options: argparse.Namespace) -> str:
         if options.crane is not None:
             crane = _Crane(program=options.crane, servers=servers, folder=folder)
             to_registry["crane push"] = crane.push
-            to_registry["crane push, and crane validate"] = crane.push_and_validate
+            to_registry["crane push, and crane blob"] = crane.push_and_read_back
         parts = [f"One file of {size / 1e9:g} GB."]
         for target, clients in (("docker-registry", to_registry), ("S3 (moto)", to_bucket)):
             print(f"==> {target}", flush=True)
@@ -157,18 +161,30 @@ class _Crane:
         """Push the image of a model, whose digests the layout has."""
         return self._push(size, f"{self.servers.registry.host}/crane/{size}:push")
 
-    def push_and_validate(self, size: int) -> Cost:
-        """Push the image of a model, and compare all of its blobs at the registry."""
-        reference = f"{self.servers.registry.host}/crane-validated/{size}:push"
-        pushed = self._push(size, reference)
-        validated = self._run("validate", "--remote", reference)
+    def push_and_read_back(self, size: int) -> Cost:
+        """Push the image of a model, and read all of its blobs, whose digests crane compares."""
+        repository = f"{self.servers.registry.host}/crane-read/{size}"
+        costs = [self._push(size, f"{repository}:push")]
+        manifest = json.loads(self._blob(size, self._index(size)).read_bytes())
+        for each in (manifest["config"], *manifest["layers"]):
+            costs.append(self._run("blob", f"{repository}@{each['digest']}"))
         return Cost(
-            processor=pushed.processor + validated.processor,
-            memory=max(pushed.memory, validated.memory),
+            processor=sum(each.processor for each in costs),
+            memory=max(each.memory for each in costs),
         )
 
+    def _layout(self, size: int) -> Path:
+        return self.folder / f"layout-{size}"
+
+    def _index(self, size: int) -> str:
+        index = json.loads((self._layout(size) / "index.json").read_bytes())
+        return str(index["manifests"][0]["digest"])
+
+    def _blob(self, size: int, digest: str) -> Path:
+        return self._layout(size) / "blobs" / digest.replace(":", "/")
+
     def _push(self, size: int, reference: str) -> Cost:
-        layout = self.folder / f"layout-{size}"
+        layout = self._layout(size)
         if not layout.is_dir():
             image = f"{self.servers.registry.host}/ours/{size}:tiny-1-merged"
             self._run("pull", "--format=oci", image, str(layout))
@@ -181,13 +197,23 @@ class _Crane:
 def _run(command: list[str], environment: Mapping[str, str]) -> Cost:
     """Run a client to its end."""
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+        memory, ended = 0, 0
+        while not ended:
+            memory = max(memory, _peak(process.pid))
+            time.sleep(SAMPLE_SECONDS)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             log.seek(0)
             raise RuntimeError(f"{command[0]} ended with {process.returncode}: {log.read()}")
-    return Cost(processor=usage.ru_utime + usage.ru_stime, memory=usage.ru_maxrss << 10)
+    return Cost(processor=usage.ru_utime + usage.ru_stime, memory=memory)
+
+
+def _peak(process: int) -> int:
+    """Return the peak memory of a process, without that of the process that started it."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.M)
+    return int(found[1]) << 10 if found else 0
 
 
 def _markdown(costs: Mapping[str, Cost]) -> str:
