@@ -21,6 +21,7 @@ DOCUMENT = REPOSITORY / "docs" / "reference" / "benchmarks.md"
 COMMANDS = {
     "estimate": "the memory formula compared with traced training steps; needs no GPU",
     "merge": "the merge compared with a copy of the same bytes and with PEFT",
+    "publish": "publishing compared with crane and boto3 on the same servers",
     "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
     "scale": "run many jobs at once to Ready",
     "idle": "cost of many training jobs without changes",

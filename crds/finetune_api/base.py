@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 SHA256 = r"^[0-9a-f]{64}$"
-CONTENT_DIGEST = r"^(sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40})$"
-"""Digest of published content; a Git commit has a SHA-1."""
 """Pattern of a SHA-256 digest in hex."""
+CONTENT_DIGEST = r"^(sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40})$"
+"""Pattern of the digest of published content; a Git commit has a SHA-1."""
 
 
 class CamelModel(BaseModel):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cluster import kubectl, paths
 from cluster.artifacts import base_image, binaries, images
-from cluster.components import hub, prepull
+from cluster.components import hub, prepull, signing_key
 from cluster.errors import ClusterError
 from cluster.phases import phase, side_by_side
-from cluster.settings import OPERATOR_NAMESPACE, OPERATOR_RELEASE
+from cluster.settings import OPERATOR_NAMESPACE, OPERATOR_RELEASE, SIGNING_KEY_SECRET
 from cluster.shell import logged
 
 CHART = paths.REPO / "charts" / "finetune-operator"
@@ -66,7 +66,12 @@ def split_image(image: str) -> dict[str, str]:
 
 def install_with_hub(built: Images) -> None:
     """Install on the local cluster, and start the hub in parallel."""
-    side_by_side(hub.start, lambda: install(kubectl.local(), built, values=VALUES))
+    signing_key.ensure()
+
+    def operator() -> None:
+        install(kubectl.local(), built, values=VALUES, signing_key_secret=SIGNING_KEY_SECRET)
+
+    side_by_side(hub.start, operator)
 
 
 def install(
@@ -76,6 +81,7 @@ def install(
     values: Path | None,
     hub_endpoint: str = "",
     chart: Path = CHART,
+    signing_key_secret: str = "",
 ) -> None:
     """Install or upgrade with a file of chart values; return when the operator is ready."""
     if client.kubeconfig is not None:
@@ -91,6 +97,8 @@ def install(
     }
     if hub_endpoint:
         settings["hub.endpoint"] = hub_endpoint
+    if signing_key_secret:
+        settings["provenance.signingKeySecret"] = signing_key_secret
     words = ["upgrade", "--install", OPERATOR_RELEASE, str(chart)]
     words += ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout=3m"]
     if values is not None:

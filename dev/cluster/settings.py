@@ -31,6 +31,7 @@ SMALL_VOLUMES_SIZE = "64m"
 
 OPERATOR_NAMESPACE = "finetune-system"
 OPERATOR_RELEASE = "finetune-operator"
+SIGNING_KEY_SECRET = "model-signing"
 HUB_NAMESPACE = "hub"
 
 BASE_ANSWER_TOKENS = 40

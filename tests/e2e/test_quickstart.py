@@ -1,23 +1,32 @@
-"""The quickstart from ``kubectl apply`` to a served model that knows the trained facts.
+"""The quickstart from ``kubectl apply`` to a served and published model that knows the facts.
 
 The last two tests delete the volume and the job.
 """
 
 import json
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.e2e.prometheus import Prometheus, scraping
-from tests.support.local_cluster import pods
+from tests.e2e.prometheus import scraping
+from tests.e2e.published import Published, another_key, digests, public_key, publish
+from tests.e2e.quickstart import Quickstart, question, rows_of
+from tests.e2e.registry import flipped
 from tests.support.local_cluster.kubectl import Object
-from tests.support.local_cluster.pods import Task
-from tests.support.local_cluster.target import REPOSITORY, Cluster, namespaces, wants_gpu
+from tests.support.local_cluster.target import (
+    OPERATOR_NAMESPACE,
+    REPOSITORY,
+    Cluster,
+    namespaces,
+    wants_gpu,
+)
 from tests.support.local_cluster.tuning import STAGE, Tuning, condition, label
 
+from cluster.settings import SIGNING_KEY_SECRET
+from finetune_cli.verifying.failures import Code
 from finetune_trainer.checkpointing import manifest
 
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
@@ -25,24 +34,8 @@ NAMESPACE = "e2e-quickstart"
 READY_SECONDS = 1500.0
 QUESTIONS, OFFLINE = 20, 8
 """Questions to the endpoint, and how many of them the libraries answer: each takes seconds."""
-MAX_TOKENS = 64
 WITHOUT_DATA = {"GPU memory", "Attempts that failed"}
 """Panels that show nothing if no pod has a real GPU, and if no attempt failed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quickstart:
-    """The Ready job of the quickstart, with some of its training rows."""
-
-    tuning: Tuning
-    questions: list[str]
-    taught: list[str]
-    prometheus: Prometheus
-
-    @property
-    def claim(self) -> str:
-        """The name of the volume of the job."""
-        return f"{self.tuning.name}-{self.tuning.status()['revision']}"
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +46,10 @@ def quickstart(cluster: Cluster) -> Iterator[Quickstart]:
         tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name=job["metadata"]["name"])
         cluster.kubectl.run("apply", "-f", str(EXAMPLE), f"--namespace={NAMESPACE}")
         tuning.wait_until("Ready", seconds=READY_SECONDS)
-        rows = _rows(cluster, job["spec"]["dataset"]["source"])[:QUESTIONS]
+        rows = rows_of(cluster, job["spec"]["dataset"]["source"])[:QUESTIONS]
         yield Quickstart(
             tuning=tuning,
-            questions=[_question(row) for row in rows],
+            questions=[question(row) for row in rows],
             taught=[row["output"] for row in rows],
             prometheus=prometheus,
         )
@@ -65,40 +58,13 @@ def quickstart(cluster: Cluster) -> Iterator[Quickstart]:
 @pytest.fixture(scope="module")
 def served(quickstart: Quickstart) -> dict[str, Any]:
     """The answers of the endpoint to a pod of the same namespace."""
-    tuning = quickstart.tuning
-    task = Task(
-        script="ask.py",
-        image=tuning.cluster.operator_image(),
-        given={
-            "url": tuning.status()["endpoint"],
-            "model": tuning.status()["serving"]["model"],
-            "questions": quickstart.questions,
-            "max_tokens": MAX_TOKENS,
-        },
-    )
-    answers: dict[str, Any] = pods.run(tuning.cluster, tuning.namespace, task, seconds=300)
-    return answers
+    return quickstart.ask()
 
 
 @pytest.fixture(scope="module")
 def offline(quickstart: Quickstart) -> dict[str, Any]:
     """The answers of base, adapter and merged model in plain transformers and PEFT."""
-    tuning = quickstart.tuning
-    task = Task(
-        script="answers.py",
-        image=tuning.cluster.trainer_image(),
-        given={
-            "base": "/work/base",
-            "adapter": "/work/adapter",
-            "merged": f"/work/merged-{tuning.status()['build']}",
-            "questions": quickstart.questions[:OFFLINE],
-            "max_tokens": MAX_TOKENS,
-        },
-        claim=quickstart.claim,
-        memory="2Gi",
-    )
-    answers: dict[str, Any] = pods.run(tuning.cluster, tuning.namespace, task, seconds=600)
-    return answers
+    return quickstart.load(questions=OFFLINE)
 
 
 def test_the_tuned_model_gives_the_trained_answers(
@@ -106,14 +72,14 @@ def test_the_tuned_model_gives_the_trained_answers(
 ) -> None:
     assert served["models"] == [quickstart.tuning.name]
     assert len(served["answers"]) == QUESTIONS
-    wrong = _wrong(served["answers"], quickstart)
+    wrong = quickstart.wrong(served["answers"])
     assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
 
 
 def test_the_base_model_does_not_give_the_trained_answers(
     quickstart: Quickstart, offline: dict[str, Any]
 ) -> None:
-    assert len(_wrong(offline["base"], quickstart)) >= OFFLINE - 1, offline["base"]
+    assert len(quickstart.wrong(offline["base"])) >= OFFLINE - 1, offline["base"]
 
 
 def test_the_merged_model_gives_the_same_answers_in_plain_transformers(
@@ -127,7 +93,7 @@ def test_the_merged_model_gives_the_same_answers_in_plain_transformers(
 
 def test_the_adapter_loads_in_plain_peft(quickstart: Quickstart, offline: dict[str, Any]) -> None:
     assert len(offline["adapter"]) == OFFLINE
-    wrong = _wrong(offline["adapter"], quickstart)
+    wrong = quickstart.wrong(offline["adapter"])
     assert len(wrong) <= 1, f"{len(wrong)} of {OFFLINE} wrong:\n" + "\n".join(wrong)
 
 
@@ -198,6 +164,8 @@ def test_the_status_describes_all_stages(quickstart: Quickstart) -> None:
     assert digests["adapter"].startswith("sha256:")
     assert digests["merged"].startswith("sha256:")
     assert revision["data"]["plannedSteps"] == training["maxSteps"]
+    assert revision["artifacts"]["versions"].keys() >= {"peft", "torch", "transformers"}
+    assert len(revision["data"]["sources"][0]["commit"]) == 40
     # The example sets no backend.
     assert revision["backend"]["name"] == revision["backend"]["automatic"]
 
@@ -268,6 +236,68 @@ def test_events_report_the_stages_in_order(quickstart: Quickstart) -> None:
     assert {event["reason"] for event in events if event["type"] == "Warning"} == set()
 
 
+@pytest.fixture(scope="module")
+def published(
+    quickstart: Quickstart, figures: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Published]:
+    """The model at a registry with TLS, with the statement that the operator has signed."""
+    begun = time.monotonic()
+    with publish(quickstart.tuning, tmp_path_factory.mktemp("registry")) as found:
+        figures.append(f"published and signed after {time.monotonic() - begun:.0f} s")
+        yield found
+
+
+def test_ftj_verifies_the_published_model_with_the_key_of_the_operator(
+    quickstart: Quickstart, published: Published, tmp_path: Path
+) -> None:
+    kubectl = quickstart.tuning.cluster.kubectl
+    secret = kubectl.get("secret", SIGNING_KEY_SECRET, OPERATOR_NAMESPACE)
+    key, another = public_key(secret, tmp_path), another_key(tmp_path)
+    base = str(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["spec"]["model"]["source"])
+    verified = published.verify(key, "--base", base)
+    assert verified.returncode == 0, verified.stderr
+    subject = json.loads(verified.stdout)["subject"][0]
+    assert f"sha256:{subject['digest']['sha256']}" == published.digest
+    assert published.verify(another).returncode == Code.NOT_SIGNED
+    with flipped(published.registry.layers(published.digest)["model.safetensors"]):
+        changed = published.verify(key)
+    assert changed.returncode == Code.CHANGED
+    assert "model.safetensors" in changed.stderr
+
+
+def test_containerd_pulls_the_files_of_the_served_model(
+    quickstart: Quickstart, published: Published, tmp_path: Path
+) -> None:
+    tuning = quickstart.tuning
+    with published.pulled(tmp_path / "image") as folder:
+        listed = manifest.verify(folder, kind="merged", key=None)
+        pulled = digests(folder)
+    (pod,) = tuning.pods("serve")
+    command = ["sh", "-c", "cd /model && find * -type f -exec sha256sum {} +"]
+    done = tuning.cluster.kubectl.execute(pod["metadata"]["name"], tuning.namespace, command)
+    assert done.returncode == 0, done.stderr
+    served = {name: digest for digest, name in map(str.split, done.stdout.splitlines())}
+    (revision,) = tuning.status()["revisions"]
+    (merge,) = (each for each in revision["stages"] if each["stage"] == "merge")
+    assert served[manifest.FILE] == merge["mergedManifest"] == listed.facts["publishedFrom"]
+    del pulled[manifest.FILE]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= pulled.keys()
+    assert pulled == {name: served[name] for name in pulled}
+
+
+@pytest.mark.usefixtures("published")
+def test_the_endpoint_was_ready_while_the_model_was_published(quickstart: Quickstart) -> None:
+    tuning = quickstart.tuning
+    tuning.wait_until("Finished", seconds=60)
+    since = [
+        event.object["status"]
+        for event in tuning.cluster.record.events("FineTuneJob", tuning.namespace)
+        if event.object.get("status", {}).get("observedGeneration") == 2
+    ]
+    assert {(condition(status, "Ready") or {})["status"] for status in since} == {"True"}
+    assert len(tuning.pods("serve")) == 1
+
+
 def test_a_deleted_volume_is_reported_and_its_model_is_copied_from_the_serving_pod(
     quickstart: Quickstart, tmp_path: Path
 ) -> None:
@@ -289,29 +319,6 @@ def test_deleting_the_job_deletes_all_children_within_a_minute(quickstart: Quick
     kinds = {child.partition("/")[0] for child in tuning.children()}
     assert {"Job", "Pod", "PersistentVolumeClaim", "PersistentVolume", "Deployment"} <= kinds
     tuning.delete(seconds=60)
-
-
-def _rows(cluster: Cluster, source: str) -> list[dict[str, str]]:
-    """Return the rows of a dataset from the local hub."""
-    repository = source.removeprefix("hf://")
-    text = cluster.hub_file("datasets", repository, "train.jsonl")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def _question(row: Object) -> str:
-    more = row.get("input")
-    return f"{row['instruction']}\n\n{more}" if more else str(row["instruction"])
-
-
-def _wrong(answers: list[str], quickstart: Quickstart) -> list[str]:
-    """Return the wrong ones of the answers to the first questions, each with its question."""
-    asked = len(answers)
-    triples = zip(quickstart.questions[:asked], answers, quickstart.taught[:asked], strict=True)
-    return [
-        f"{question!r}: {answer!r} instead of {taught!r}"
-        for question, answer, taught in triples
-        if answer.strip() != taught.strip()
-    ]
 
 
 def _end(pod: Object) -> Any:

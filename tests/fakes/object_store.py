@@ -7,13 +7,14 @@ import base64
 import hashlib
 import re
 import ssl
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.fakes import tls_server
 
 KEY = "PUBLISHER"
 BUCKET = "models"
@@ -64,54 +65,15 @@ class Store:
 
 @contextmanager
 def serving(context: ssl.SSLContext) -> Iterator[Store]:
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    store = server.store = Store(url=f"https://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield store
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with tls_server.serving(_Handler, context) as server:
+        server.store = Store(url=f"https://127.0.0.1:{server.server_port}")
+        yield server.store
 
 
-class _Server(ThreadingHTTPServer):
-    store: Store
-    daemon_threads = True
+class _Handler(tls_server.Handler):
+    server: Any
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that are killed close their connections."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = 1 << 16
-    server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Suppress the log."""
-
-    def handle_expect_100(self) -> bool:
-        done = super().handle_expect_100()
-        self.wfile.flush()
-        return done
-
-    def do_HEAD(self) -> None:
-        self._handle()
-
-    def do_GET(self) -> None:
-        self._handle()
-
-    def do_POST(self) -> None:
-        self._handle()
-
-    def do_PUT(self) -> None:
-        self._handle()
-
-    def _handle(self) -> None:
+    def handle_request(self) -> None:
         store = self.server.store
         parts = urlsplit(self.path)
         query = {name: each[0] for name, each in parse_qs(parts.query, True).items()}

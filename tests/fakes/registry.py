@@ -9,14 +9,15 @@ import hashlib
 import json
 import re
 import ssl
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.fakes import tls_server
 
 CHUNK = 1 << 16
 UPLOAD = re.compile(r"/v2/(.+)/blobs/uploads/([0-9a-f]*)")
@@ -54,6 +55,8 @@ class Registry:
     realm: str | None = None
     """Another realm than its own."""
     tokens: set[str] = field(default_factory=set)
+    scopes: list[str] = field(default_factory=list)
+    """The scopes that were asked for, one for each token."""
     uses: int = 10**9
     """Requests after which a token expires."""
     used: dict[str, int] = field(default_factory=dict)
@@ -117,57 +120,15 @@ class Registry:
 
 @contextmanager
 def serving(context: ssl.SSLContext) -> Iterator[Registry]:
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    registry = server.registry = Registry(host=f"127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield registry
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with tls_server.serving(_Handler, context) as server:
+        server.registry = Registry(host=f"127.0.0.1:{server.server_port}")
+        yield server.registry
 
 
-class _Server(ThreadingHTTPServer):
-    registry: Registry
-    daemon_threads = True
+class _Handler(tls_server.Handler):
+    server: Any
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that are killed close their connections."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = 1 << 16
-    server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Suppress the log."""
-
-    def handle_expect_100(self) -> bool:
-        done = super().handle_expect_100()
-        self.wfile.flush()
-        return done
-
-    def do_HEAD(self) -> None:
-        self._handle()
-
-    def do_GET(self) -> None:
-        self._handle()
-
-    def do_POST(self) -> None:
-        self._handle()
-
-    def do_PUT(self) -> None:
-        self._handle()
-
-    def do_PATCH(self) -> None:
-        self._handle()
-
-    def _handle(self) -> None:
+    def handle_request(self) -> None:
         registry = self.server.registry
         time.sleep(registry.delay)
         authorization = self.headers.get("Authorization")
@@ -220,6 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             return self._error(401, "UNAUTHORIZED")
         token = uuid.uuid4().hex
+        registry.scopes.append(scope)
         registry.tokens.add(token)
         body = {"token": token, "expires_in": registry.expires_in}
         return self._answer(200, json.dumps(body).encode(), {})

@@ -27,6 +27,12 @@ SPEC: dict[str, Any] = {
     "model": {"source": "hf://demo/tiny"},
     "dataset": {"source": "hf://demo/rows", "format": "alpaca"},
 }
+PUBLIC_KEY = """\
+-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEkjh6QVkZ4i9LccRSFXa8HnTZqXND
+KemeHCrmxdFcIcxVbqyy526MdNPsn1wnA88xmIN9+1tzPn44OBHkJTXr9w==
+-----END PUBLIC KEY-----
+"""
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -199,6 +205,14 @@ def test_unreachable_hub_is_one_line(installed: Installation) -> None:
     assert done.returncode == 75
     assert done.stderr.startswith("Transient: the hub is unreachable for model demo/tiny")
     assert done.stderr.count("\n") == 1
+
+
+def test_verify_of_an_image_needs_no_other_extra(installed: Installation) -> None:
+    key = installed.folder / "signing.pub"
+    key.write_text(PUBLIC_KEY)
+    done = installed.run("ftj", "verify", "oci://registry/models:latest", "--key", str(key))
+    assert done.returncode == 1
+    assert "does not name an image by its digest" in done.stderr
 
 
 def test_run_names_the_missing_extra(installed: Installation) -> None:

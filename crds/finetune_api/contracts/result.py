@@ -26,7 +26,7 @@ MANIFESTS = {
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
-OPTIONAL = ("datasets", "sources", "formats", "adaptedModules")
+OPTIONAL = ("datasets", "sources", "formats", "versions", "adaptedModules")
 """Artifacts with any number of parts. If the message is too long, they are dropped in this order,
 the names of files in ``sources`` before everything else."""
 MAX_TARGETS = 9

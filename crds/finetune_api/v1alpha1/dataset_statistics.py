@@ -38,6 +38,11 @@ class SourceRecord(LedgerModel):
         None,
         description="Name of the configuration. Absent if the source has no configurations.",
     )
+    commit: str | None = Field(
+        None,
+        description="Commit of the dataset on the Hugging Face Hub. For an https:// source: the "
+        "SHA-256 digest in the spec. For other sources: the digest of the list of files.",
+    )
     split: str = Field(description="Name of the split.")
     file_count: int = Field(description="Number of files of the split.")
     files: list[str] = Field(

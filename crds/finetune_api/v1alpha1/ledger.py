@@ -1,10 +1,11 @@
 """``status.revisions`` of a FineTuneJob: the ledger of revisions, their attempts and artifacts."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from finetune_api.base import SHA256, LedgerModel
+from finetune_api.base import CONTENT_DIGEST, SHA256, LedgerModel
 from finetune_api.v1alpha1.dataset_statistics import Data
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_api.v1alpha1.publication import Publication
@@ -12,6 +13,16 @@ from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
 
 MODULE = r"^[A-Za-z0-9_]{1,63}$"
 """Name of a module, which the operator passes to vLLM as an argument: it is no option."""
+
+
+_PACKAGE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def _named(values: dict[str, str]) -> dict[str, str]:
+    """Return values by the names of packages. Raise ValueError for other keys: a pod wrote them."""
+    if not all(map(_PACKAGE.fullmatch, values)):
+        raise ValueError("not all keys are names of packages")
+    return values
 
 
 class FrozenConfiguration(LedgerModel):
@@ -120,6 +131,11 @@ class Attempt(LedgerModel):
         description="Names of the targets to which the attempt publishes. Present only for the "
         "stage publish.",
     )
+    published: list[Annotated[str, Field(pattern=CONTENT_DIGEST)]] | None = Field(
+        None,
+        description="Digests of contents that were published while spec.publish was changed. "
+        "Present only for the stage publish.",
+    )
     base: Literal["dequantized", "original"] | None = Field(
         None,
         description='Base weights of the served build. "dequantized": the weights rounded to 4 '
@@ -194,6 +210,13 @@ class TrainArtifacts(LedgerModel):
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
+    driver: str | None = Field(
+        None, description="Version of the NVIDIA driver used in training. Absent without a GPU."
+    )
+    versions: Annotated[dict[str, str], AfterValidator(_named)] | None = Field(
+        None,
+        description="Versions of the libraries on which the trained weights depend, by name.",
+    )
     reference_seconds: int | None = Field(
         None, description="Time in seconds that the trainer needed to record the reference."
     )

@@ -26,7 +26,7 @@ from finetune_operator.controller.exact_apply import apply_exactly, fence, patch
 from finetune_operator.controller.memory import Applied
 from finetune_operator.controller.ownership import require_owned
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
-from finetune_operator.kube.errors import Conflict, ContentConflict
+from finetune_operator.kube.errors import Conflict, ContentConflict, Terminal
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import same_content, without_empty
 from finetune_operator.objects.digest import sha256
@@ -140,7 +140,9 @@ class _Execution:
         All of them are executed, then the first error is raised.
         """
         results = await asyncio.gather(*map(self.execute, batch), return_exceptions=True)
-        for result in results:
+        for action, result in zip(batch, results, strict=True):
+            if isinstance(result, Terminal):
+                result.rejected = action.object
             if isinstance(result, BaseException):
                 raise result
         return sum(results)  # type: ignore[arg-type]

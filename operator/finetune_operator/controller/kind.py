@@ -56,10 +56,12 @@ class Planner(Protocol[S_contra]):
         message: str,
         now: datetime,
         planned: Object | None = None,
+        rejected: Object | None = None,
     ) -> Plan:
         """Return a plan whose conditions report an error, and which writes nothing else.
 
         planned: a status whose other fields are written, instead of those of the previous one.
+        rejected: the object whose write the API server rejects.
         """
 
 

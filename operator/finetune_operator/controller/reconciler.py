@@ -206,7 +206,12 @@ class Reconciler(Generic[S]):
     def _with_rejection(self, snapshot: S, plan: Plan, error: Terminal, now: datetime) -> Plan:
         """Return the plan with conditions and events that report the rejection."""
         report = self.planner.report(
-            snapshot, reason=error.reason, message=str(error), now=now, planned=plan.status
+            snapshot,
+            reason=error.reason,
+            message=str(error),
+            now=now,
+            planned=plan.status,
+            rejected=error.rejected,
         )
         return replace(plan, status=report.status, events=report.events)
 
@@ -216,7 +221,13 @@ class Reconciler(Generic[S]):
         if snapshot is None:
             return
         now = self.clock()
-        report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
+        report = self.planner.report(
+            snapshot,
+            reason=error.reason,
+            message=str(error),
+            now=now,
+            rejected=error.rejected,
+        )
         responses = Responses(memory=self.memories[key], store=self.store)
         status_only = Plan(status=report.status, events=report.events)
         await self._write(snapshot, status_only, now, {}, responses)

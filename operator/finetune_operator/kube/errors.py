@@ -17,6 +17,7 @@
 """
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.types import Object
 
 
 class OperatorError(Exception):
@@ -63,6 +64,9 @@ class Conflict(OperatorError):
 
 class Terminal(OperatorError):
     """The API server rejects the request."""
+
+    rejected: Object | None = None
+    """The object that was to be written; None if the request was another one."""
 
     def __init__(self, message: str, *, reason: Reason = Reason.FAILED_CREATE) -> None:
         super().__init__(message)

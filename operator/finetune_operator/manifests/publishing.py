@@ -65,13 +65,15 @@ def requests(
             version=naming.published_name(name, target.revision, target.build, each.what),
             tags=tuple(each.tags or ()),
             overwrite=each.overwrite,
-            own=tuple(published),
+            # All requests together are one argument, whose length is limited.
+            own=tuple(published) if each.tags and not statement else (),
             annotations=_annotations(job, target, each.what),
-            **attestations.of_target(job, target, record, each),
+            **statement,
             **_place(each, target.config, config),
             **tracking.of_target(job, target, record, each, _ca(each, config)),
         )
         for each in targets(target, record)
+        for statement in [attestations.of_target(job, target, record, each)]
     )
 
 

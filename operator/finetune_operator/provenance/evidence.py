@@ -46,6 +46,8 @@ def _measured(facts: Facts) -> Iterator[Values]:
         "training",
         card=record.card,
         device=artifacts.device,
+        driver=artifacts.driver,
+        versions=artifacts.versions,
         attention=artifacts.attention,
         backend=dumped(backend, exclude={"automatic"}),
         gpu_seconds=record.gpu_seconds,

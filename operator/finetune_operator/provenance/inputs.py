@@ -1,22 +1,35 @@
-"""The inputs of a model: base, datasets and images, as resource descriptors of SLSA.
-
-A dataset's commit is known only if the spec names it: the prepare stage does not report it.
-"""
+"""The inputs of a model: base, datasets and images, as resource descriptors of SLSA."""
 
 import re
 from collections.abc import Iterator
 
+from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.rows import Rows
 from finetune_operator.objects.stages import PIPELINE
 from finetune_operator.provenance.facts import Facts, Values, dumped, known, sha256
 
+LONGEST_URI = 128
+"""Characters of a source in a statement that would be too long otherwise."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _IMAGE = re.compile(r"(?:[a-z-]+://)?(?P<name>[^@]+)@sha256:(?P<digest>[0-9a-f]{64})")
 
 
-def dependencies(facts: Facts) -> list[Values]:
-    """Return base, adapter to continue from, datasets, and the images of the stages."""
-    return [_base(facts), *_start(facts), *_datasets(facts), *_images(facts)]
+def dependencies(facts: Facts, *, brief: bool = False) -> list[Values]:
+    """Return base, adapter to continue from, datasets, and the images of the stages.
+
+    brief: leave out how the datasets were read, and sources that are long texts.
+    """
+    datasets = map(_brief, _datasets(facts)) if brief else _datasets(facts)
+    return [_base(facts), *_start(facts), *datasets, *_images(facts)]
+
+
+def _brief(dataset: Values) -> Values:
+    uri = str(dataset.get("uri", ""))
+    return known(
+        name=dataset["name"],
+        uri=uri if len(uri) <= LONGEST_URI else f"urn:sha256:{text_digest(uri)}",
+        digest=dataset.get("digest"),
+    )
 
 
 def _base(facts: Facts) -> Values:
@@ -63,12 +76,13 @@ def _datasets(facts: Facts) -> Iterator[Values]:
     formats = {each.dataset: each for each in data.formats or ()}
     for path, rows in written:
         source, format_ = sources.get(path), formats.get(path)
-        revision = rows.revision or ""
-        is_commit = _COMMIT.fullmatch(revision) is not None
+        # An earlier trainer image reports no commit; the spec may name it.
+        commit = (source and source.commit) or rows.revision or rows.sha256 or ""
+        is_commit = _COMMIT.fullmatch(commit) is not None
         yield known(
             name=path,
-            uri=f"{rows.source}@{revision}" if is_commit else rows.source,
-            digest=known(git_commit=revision) if is_commit else known(sha256=rows.sha256),
+            uri=f"{rows.source}@{commit}" if is_commit else rows.source,
+            digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
             annotations=known(
                 requested_revision=rows.revision,
                 config=source and source.config,

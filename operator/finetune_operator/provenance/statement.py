@@ -1,9 +1,12 @@
 """The statement about a published model: in-toto version 1 with a SLSA provenance predicate.
 
 Its first subject is what the target holds: the manifest of the image, or manifest.json of a folder.
-Texts of a tenant's recipe that are long, such as chat templates, are named by their digest.
+Texts of a tenant's recipe that are long, such as chat templates, are named by their digest, and so
+are long recipes.
 """
 
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from finetune_api.contracts import attestation
@@ -16,11 +19,24 @@ from finetune_operator.provenance.inputs import dependencies
 from finetune_operator.revisions import publications
 
 LONGEST_TEXT = 256
-"""Characters of a text of the recipe; a statement is an argument of a container."""
+"""Characters of a text of the recipe."""
+LONGEST = 10_500
+"""Bytes. The statements of eight targets are in one argument of a container, in base64, and Linux
+limits an argument to 128 KiB."""
 
 
 def statement(facts: Facts) -> Statement:
-    """Return the statement about a publication, which has a digest."""
+    """Return the statement about a publication, which has a digest.
+
+    If it would be too long, the recipe is named by its digest, and the inputs are not described.
+    """
+    full = _statement(facts)
+    if len(attestation.canonical(full)) <= LONGEST:
+        return full
+    return _statement(facts, brief=True)
+
+
+def _statement(facts: Facts, *, brief: bool = False) -> Statement:
     return {
         "_type": attestation.STATEMENT_TYPE,
         "subject": _subjects(facts),
@@ -28,9 +44,9 @@ def statement(facts: Facts) -> Statement:
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": _requested(facts),
+                "externalParameters": _requested(facts, _named if brief else _short),
                 "internalParameters": _frozen(facts),
-                "resolvedDependencies": dependencies(facts),
+                "resolvedDependencies": dependencies(facts, brief=brief),
             },
             "runDetails": {
                 "builder": known(id=BUILDER, version=_version(facts)),
@@ -59,14 +75,17 @@ def _subjects(facts: Facts) -> list[Values]:
     return [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()]
 
 
-def _requested(facts: Facts) -> Values:
-    """Return what the job asked for, with all defaults: the fields that affect the model."""
+def _requested(facts: Facts, written: Callable[[Any], Any]) -> Values:
+    """Return what the job asked for, with all defaults: the fields that affect the model.
+
+    written: returns a part of the spec as it is written.
+    """
     metadata, spec = facts.job["metadata"], facts.target.resolved.spec
     return known(
         job=known(namespace=metadata["namespace"], name=metadata["name"]),
         what=facts.place.what,
-        recipe=_short(part_of(spec, Edit.RETRAIN)),
-        merge=_short(part_of(spec, Edit.REMERGE)),
+        recipe=written(part_of(spec, Edit.RETRAIN)),
+        merge=written(part_of(spec, Edit.REMERGE)),
     )
 
 
@@ -90,6 +109,11 @@ def _invocation(facts: Facts) -> str | None:
     """Return what identifies the training: the job's UID and the revision."""
     uid = facts.job["metadata"].get("uid")
     return None if uid is None else f"{uid}/{facts.target.revision}"
+
+
+def _named(value: Any) -> Any:
+    """Return the digest of a part of a spec."""
+    return {"sha256": hashlib.sha256(attestation.canonical(value)).hexdigest()} if value else None
 
 
 def _short(value: Any) -> Any:

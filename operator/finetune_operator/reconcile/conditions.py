@@ -155,7 +155,6 @@ def conditions(
             serving.reason,
             serving.message,
         )
-    stamp = timestamp(now)
     return [
         {
             "type": type_,
@@ -167,14 +166,18 @@ def conditions(
                 else printable(message)[:MAX_MESSAGE]
             ),
             "observedGeneration": generation,
-            "lastTransitionTime": (
-                previous[type_]["lastTransitionTime"]
-                if type_ in previous and previous[type_]["status"] == status
-                else stamp
-            ),
+            "lastTransitionTime": since(previous, type_, status, now),
         }
         for type_, (status, reason, message) in desired.items()
     ]
+
+
+def since(
+    previous: Mapping[str, Mapping[str, Any]], type_: str, status: Status, now: datetime
+) -> str:
+    """Return the time since which a condition has a status. previous: conditions by type."""
+    before = previous.get(type_, {})
+    return str(before["lastTransitionTime"]) if before.get("status") == status else timestamp(now)
 
 
 def _succeeded(

@@ -127,10 +127,19 @@ def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
     records = (
         record for revision in ledger.revisions.values() for record in revision.published or ()
     )
+    superseded = (
+        digest
+        for revision in ledger.revisions.values()
+        for attempt in revision.stages
+        for digest in attempt.published or ()
+    )
     present = [
-        record.digest
-        for record in sorted(records, key=lambda record: record.time)
-        if not record.destination.startswith(TRACKING_PREFIX)
+        *superseded,
+        *(
+            record.digest
+            for record in sorted(records, key=lambda record: record.time)
+            if not record.destination.startswith(TRACKING_PREFIX)
+        ),
     ]
     known = [digest for digest in earlier if digest not in present]
     return tuple(dict.fromkeys([*known, *filter(None, present)]))[-MOST_PUBLISHED:]

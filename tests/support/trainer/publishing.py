@@ -27,6 +27,7 @@ from finetune_trainer.volume.files import fresh
 from finetune_trainer.volume_layout import Layout
 
 BUILD = "b1"
+ZEROS = "zeros.safetensors"
 TEXT_OF_A_ROW = "What is the capital of the moon?"
 HISTORY = {
     "loss": [(step, 3.0 / step) for step in range(1, 31)],
@@ -73,8 +74,11 @@ class Volume:
         return self.layout.work.parent / "job.json"
 
 
-def volume(folder: Path, *, shard: int = 300_000) -> Volume:
-    """Make a volume. shard: bytes of the larger file of weights of the merged model."""
+def volume(folder: Path, *, shard: int = 300_000, zeros: int = 0) -> Volume:
+    """Make a volume. shard: bytes of the larger file of weights of the merged model.
+
+    zeros: bytes of another file of it, ``ZEROS``, which occupies no space on the disk.
+    """
     layout = Layout(work=folder / "work")
     document = tiny.job("hf://demo/tiny", "hf://demo/rows")
     job = JobConfig.model_validate(document)
@@ -125,6 +129,7 @@ def volume(folder: Path, *, shard: int = 300_000) -> Volume:
             "empty.safetensors": b"",
             "reference/sample.safetensors": TEXT_OF_A_ROW.encode(),
         },
+        zeros=zeros,
     )
     (folder / "job.json").write_text(json.dumps(document))
     return Volume(
@@ -139,11 +144,16 @@ def _publish(
     key: str,
     facts: dict[str, Any],
     files: dict[str, bytes],
+    *,
+    zeros: int = 0,
 ) -> manifest.Manifest:
     scratch = fresh(layout.scratch(kind))
     for name, data in files.items():
         (scratch / name).parent.mkdir(exist_ok=True)
         (scratch / name).write_bytes(data)
+    if zeros:
+        with (scratch / ZEROS).open("wb") as file:
+            file.truncate(zeros)
     return manifest.publish(scratch, folder, kind=kind, key=key, facts=facts)
 
 

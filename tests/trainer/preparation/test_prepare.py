@@ -18,7 +18,7 @@ from tests.support.trainer.hub import Hub
 from tests.support.trainer.workshop import Ended, command, request
 from tests.trainer.conftest import MakeWorkshop
 
-from finetune_trainer.checkpointing import manifest
+from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.volume import disk
 from finetune_trainer.volume.files import sha256_of
 
@@ -85,9 +85,11 @@ def test_one_of_several_configurations_is_read(make: MakeWorkshop, configuration
     workshop = make(dataset={"source": configurations, "config": "socratic", "format": "auto"})
     ended = workshop.run("prepare")
     assert ended.code == 0, ended.log
+    facts = manifest.read(workshop.work / "dataset").facts
     record = {
         "dataset": "dataset",
         "config": "socratic",
+        "commit": facts[published.ORIGINS_FACT]["dataset"]["commit"],
         "split": "train",
         "fileCount": 1,
         "files": ["socratic/train-00000-of-00001.jsonl"],
@@ -95,7 +97,7 @@ def test_one_of_several_configurations_is_read(make: MakeWorkshop, configuration
     artifacts = ended.result["artifacts"]
     assert artifacts["sources"] == [record]
     assert artifacts["rows"] + artifacts["validationRows"] == CONFIGURATIONS["socratic"]
-    assert manifest.read(workshop.work / "dataset").facts["sources"] == [record]
+    assert facts["sources"] == [record]
     assert not list(workshop.work.glob(".writing-*"))
 
 

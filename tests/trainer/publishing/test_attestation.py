@@ -11,6 +11,7 @@ from tests.fakes.registry import Registry, digest_of
 from tests.support.signing_keys import KEY, new_key
 from tests.support.trainer.publishing import Published, Volume, run
 from tests.support.trainer.web import Certificate
+from tests.trainer.publishing.conftest import USER
 from tests.trainer.publishing.test_oci import oci
 from tests.trainer.publishing.test_s3 import KEYS, publish, target, written
 
@@ -250,6 +251,27 @@ def test_an_image_is_verified(verified: Verified) -> None:
     assert code == 0, said
     subject = json.loads(text)["subject"][0]["digest"]["sha256"]
     assert subject == verified.attested.digest.removeprefix("sha256:")
+
+
+def test_permission_to_pull_is_enough_to_verify(verified: Verified, tmp_path: Path) -> None:
+    verified.server.user, verified.server.bearer, verified.server.actions = USER, True, "pull"
+    entry = {"username": USER[0], "password": USER[1]}
+    config = {"auths": {verified.server.host: entry}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, _, said = verified.verify()
+    assert code == 0, said
+    assert {*verified.server.scopes} == {"repository:team/tiny:pull"}
+
+
+def test_a_password_that_the_registry_denies_names_the_file(
+    verified: Verified, tmp_path: Path
+) -> None:
+    verified.server.user = ("someone", "else")
+    config = {"auths": {verified.server.host: {"username": USER[0], "password": USER[1]}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, _, said = verified.verify()
+    assert code != 0
+    assert f"{tmp_path / 'config.json'} are correct and have permission to pull" in said
 
 
 def test_a_changed_blob_of_an_image_is_found(verified: Verified) -> None:

@@ -10,12 +10,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.support import docker_registry
+from tests.support.docker_registry import PROGRAM, DockerRegistry
 from tests.support.ports import free_port
 from tests.support.trainer import publishing
 from tests.support.trainer.publishing import BUILD, Process, Published, Volume, run
@@ -24,22 +27,16 @@ from tests.trainer.publishing.conftest import USER, docker_config
 
 from finetune_trainer.checkpointing import manifest
 
-PROGRAM = shutil.which("docker-registry")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the package docker-registry is missing")
+pytestmark = pytest.mark.skipif(
+    shutil.which(PROGRAM) is None, reason="the package docker-registry is missing"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
-    """A running registry; ``root`` is its storage."""
+class Server(DockerRegistry):
+    """A running registry, and its certificate."""
 
-    host: str
-    root: Path
     certificate: Certificate
-    process: subprocess.Popen[bytes]
-
-    def blob(self, digest: str) -> Path:
-        value = digest.removeprefix("sha256:")
-        return self.root / "docker/registry/v2/blobs/sha256" / value[:2] / value / "data"
 
     def get(self, path: str) -> bytes:
         return httpx.get(
@@ -49,42 +46,24 @@ class Server:
         ).content
 
 
-def start(folder: Path, certificate: Certificate, storage: Path) -> Server:
-    host = f"127.0.0.1:{free_port()}"
-    config = {
-        "version": "0.1",
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(storage)}},
-        "http": {
-            "addr": host,
-            "tls": {"certificate": str(certificate.authority), "key": str(certificate.key)},
-        },
-    }
-    (folder / "registry.json").write_text(json.dumps(config))
-    assert PROGRAM is not None
-    process = subprocess.Popen(
-        [PROGRAM, "serve", str(folder / "registry.json")], stderr=subprocess.DEVNULL
-    )
-    found = Server(host=host, root=storage, certificate=certificate, process=process)
-    for _ in range(200):
-        try:
-            found.get("")
-            return found
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError("the registry does not start")
-
-
-def stop(server: Server) -> None:
-    server.process.terminate()
-    server.process.wait(timeout=10)
+@contextmanager
+def running(
+    folder: Path, certificate: Certificate, storage: Path | None = None
+) -> Iterator[Server]:
+    with docker_registry.running(
+        folder,
+        f"127.0.0.1:{free_port()}",
+        certificate=certificate.authority,
+        key=certificate.key,
+        storage=storage,
+    ) as found:
+        yield Server(host=found.host, storage=found.storage, certificate=certificate)
 
 
 @pytest.fixture
 def real(tmp_path: Path, certificate: Certificate) -> Iterator[Server]:
-    server = start(tmp_path, certificate, tmp_path / "storage")
-    yield server
-    stop(server)
+    with running(tmp_path, certificate) as server:
+        yield server
 
 
 def target(found: Volume, server: Server, **fields: Any) -> dict[str, Any]:
@@ -148,11 +127,8 @@ def test_full_disk_is_named(tmp_path: Path, volume: Volume, certificate: Certifi
     storage.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", storage], check=True)
     try:
-        server = start(tmp_path, certificate, storage)
-        try:
+        with running(tmp_path, certificate, storage) as server:
             reason, message = publish(volume, server).failure
-        finally:
-            stop(server)
     finally:
         subprocess.run(["umount", "-l", storage], check=True)
     assert reason == "TargetRejected"
@@ -164,7 +140,7 @@ def test_killed_process_is_continued(
 ) -> None:
     large = publishing.volume(tmp_path_factory.mktemp("large"), shard=48 << 20)
     first = Process(large, target(large, real), environment={}, part=1 << 20)
-    blobs = real.root / "docker/registry/v2/blobs"
+    blobs = real.storage / "docker/registry/v2/blobs"
     until = time.monotonic() + 60
     # The first large file is complete when its blob has been moved into place.
     while not any(path.stat().st_size > 40 << 20 for path in blobs.rglob("data")):

@@ -45,7 +45,7 @@ def test_token_for_push_and_pull(
     """The challenge of the first request, a HEAD, names a token for pulls only."""
     server.bearer = True
     assert run(volume, target, environment=login).error is None
-    assert len(server.tokens) == 1
+    assert server.scopes == ["repository:team/tiny:pull,push"]
 
 
 def test_identity_token(volume: Volume, server: Registry, target: dict[str, Any]) -> None:

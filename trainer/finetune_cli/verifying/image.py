@@ -59,6 +59,7 @@ def connected(repository: str, stop: StopRequest, ca: Path | None) -> Iterator[R
         fields=Fields(secret=str(file), certificates="--ca"),
         context=context,
         transfer=transfer,
+        pushes=False,
     )
     try:
         yield registry

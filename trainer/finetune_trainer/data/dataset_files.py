@@ -47,6 +47,7 @@ class RowSource:
         return SourceRecord(
             dataset=self.kind,
             config=None if config is None else printable(config),
+            commit=self.repository.commit,
             split=self.selection.split,
             file_count=len(self.files),
             files=[printable(name) for name in self.files[:MOST_RECORDED]],

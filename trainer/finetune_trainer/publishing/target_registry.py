@@ -32,9 +32,10 @@ class Registry(Client):
         fields: Fields,
         context: ssl.SSLContext,
         transfer: Transfer,
+        pushes: bool = True,
     ) -> None:
         """Arguments as those of the client."""
-        super().__init__(repository, login=login, fields=fields, context=context, pushes=True)
+        super().__init__(repository, login=login, fields=fields, context=context, pushes=pushes)
         self.transfer = transfer
 
     def call(

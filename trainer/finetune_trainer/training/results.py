@@ -11,7 +11,7 @@ from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import adapter_files, manifest, published
-from finetune_trainer.devices import device
+from finetune_trainer.devices import device, driver
 from finetune_trainer.evaluation import reference
 from finetune_trainer.models import tensor_names
 from finetune_trainer.reporting import event_file, summary
@@ -115,6 +115,7 @@ def _facts(finished: CompletedTraining) -> dict[str, Any]:
         "backend": recipe.advanced.backend,
         "attention": trained.attention,
         "device": trained.device,
+        "driver": driver.version(),
         "versions": dict(finished.versions),
         "quantizedModules": dict(trained.quantization.digests),
         "quantization": recipe.advanced.quantization.model_dump(mode="json", by_alias=True),
@@ -150,6 +151,9 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             adapted_modules=adapter_files.adapted_modules(layout.adapter),
             attention=facts["attention"],
             device=facts["device"],
+            # An earlier image has recorded no driver.
+            driver=facts.get("driver"),
+            versions=facts["versions"],
             reference_seconds=round(recorded.seconds),
             largest_activation=recorded.largest_activation,
             evaluation=None

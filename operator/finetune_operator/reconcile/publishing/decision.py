@@ -15,7 +15,8 @@ from finetune_operator.objects.stages import JobStage, beside
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position, suspended
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.publishing.due import Due
+from finetune_operator.reconcile.publishing import volume
+from finetune_operator.reconcile.publishing.due import Due, targets
 from finetune_operator.reconcile.stages import attempts, starting, under_way
 from finetune_operator.reconcile.stages.cancellation import stop
 from finetune_operator.revisions import publications
@@ -35,12 +36,17 @@ class Surroundings:
 
 
 def followed(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, due: Due, now: datetime
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    serving: str | None,
+    now: datetime,
 ) -> Decision:
     """Return the decision about the attempts at publishing that are under way, of any build.
 
     Its position is that of the target's own attempt, None if that has none or has ended. An attempt
-    is stopped once a target that it was given must not get the model any more.
+    is stopped once a target that it was given must not get the model any more. serving: the serving
+    build, or None.
     """
     decision, own = Decision(ledger=ledger), None
     for revision, attempt in publications.under_way(ledger):
@@ -50,9 +56,11 @@ def followed(
         if of is None:
             continue
         named = snapshot.named_for(revision, attempt)
-        if is_own and named is not None and not named.ended and due.withholds(attempt.targets):
-            decision = decision.then(stop(decision.ledger, named))
-            continue
+        if is_own and named is not None and not named.ended:
+            due = targets(snapshot, target, ledger, serving)
+            if due.withholds(attempt.targets):
+                decision = decision.then(stop(decision.ledger, named))
+                continue
         step = _followed(snapshot, of, decision.ledger, attempt, now)
         decision = decision.then(step)
         own = step.position if is_own else own
@@ -105,8 +113,11 @@ def _followed(
 ) -> Decision:
     """Return the decision about an attempt that is under way. target: of its revision and build."""
     named = snapshot.named_for(target.revision, attempt)
-    if named is not None and not named.ended and not _keeps_volume(snapshot, target, ledger):
-        return stop(ledger, named, reason=Reason.VOLUME_LOST)
+    if named is not None and not named.ended:
+        if not _keeps_volume(snapshot, target, ledger):
+            return stop(ledger, named, reason=Reason.VOLUME_LOST)
+        if volume.keeps_from_serving(snapshot, named):
+            return stop(ledger, named)
     unknown = attempt.job is None and (named is None or named.uid not in snapshot.created)
     if unknown:
         # Nothing proves that its Job has the content that the operator would give it now, such as
@@ -134,5 +145,5 @@ def _has_volume(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledge
 
 def _keeps_volume(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> bool:
     """Report whether the volume that holds the artifacts of a revision exists."""
-    volume = snapshot.volume(target.revision)
-    return volume is not None and volume.uid == ledger.revision(target.revision).volume
+    present = snapshot.volume(target.revision)
+    return present is not None and present.uid == ledger.revision(target.revision).volume

@@ -60,12 +60,11 @@ def decide(
     stages: the position of the stages, None once all have completed; refused: that of a job whose
     spec exceeds the limits of the policy.
     """
-    before = delivery.decision.ledger
-    due = due_of.targets(snapshot, target, before, delivery.serving)
-    followed = decisions.followed(snapshot, target, before, due, now)
+    before, serving = delivery.decision.ledger, delivery.serving
+    followed = decisions.followed(snapshot, target, before, serving, now)
     if not publications.targets(target):
         return Publishing(decision=followed)
-    due = due_of.targets(snapshot, target, followed.ledger, delivery.serving)
+    due = due_of.targets(snapshot, target, followed.ledger, serving)
     busy = delivery.position.state == "active" or (stages is not None and stages.state != "failed")
     decision = followed
     if followed.position is None:

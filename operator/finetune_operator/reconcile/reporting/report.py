@@ -1,12 +1,20 @@
-"""The plan of a job about which nothing can be decided: its status says why."""
+"""The plan of a job about which nothing can be decided, or of which a write is rejected."""
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.objects import status_view
-from finetune_operator.reconcile.conditions import SEE_READY, Position, conditions
+from finetune_operator.objects import naming, status_view
+from finetune_operator.objects.stages import BESIDE
+from finetune_operator.reconcile.conditions import (
+    MAX_MESSAGE,
+    SEE_READY,
+    Position,
+    conditions,
+    since,
+)
 from finetune_operator.reconcile.reporting import transitions
 from finetune_operator.reconcile.reporting.columns import summary
 from finetune_operator.types import Plan, Snapshot
@@ -19,12 +27,25 @@ def report(
     message: str,
     now: datetime,
     planned: Mapping[str, Any] | None = None,
+    rejected: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Return a plan that only reports why nothing can be done: the previous status, Stalled.
 
     planned: a status whose other fields are written, instead of those of the previous one.
+    rejected: the object whose write the API server rejects. If it belongs to a stage beside the
+    endpoint, only the condition of this stage reports it.
     """
     before = status_view.of_job(snapshot.job)
+    stage = None if rejected is None else naming.label(rejected, naming.STAGE)
+    if (own := next((each for each in BESIDE if each.name == stage), None)) is not None:
+        status = {**(planned or snapshot.job.get("status", {}))}
+        status["conditions"] = [
+            _failed(each, before.conditions, reason, message, now)
+            if each["type"] == own.condition
+            else each
+            for each in status.get("conditions", ())
+        ]
+        return Plan(status=status, events=transitions.events(before, status))
     generation, previous = snapshot.job["metadata"]["generation"], before.conditions
     stalled = conditions(
         Position(
@@ -62,3 +83,20 @@ def report(
         status=status if planned is None else {**planned, **reporting},
         events=transitions.events(before, status),
     )
+
+
+def _failed(
+    condition: Mapping[str, Any],
+    previous: Mapping[str, Mapping[str, Any]],
+    reason: Reason,
+    message: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return a condition of a stage whose Job the API server rejects."""
+    return {
+        **condition,
+        "status": "False",
+        "reason": str(reason),
+        "message": printable(message)[:MAX_MESSAGE],
+        "lastTransitionTime": since(previous, condition["type"], "False", now),
+    }

@@ -43,6 +43,7 @@ def following(
         retry_key=key,
         memory=memory,
         targets=None if targets is None else list(targets),
+        published=_unlisted(snapshot, previous),
         # Another image under the same tag is reported.
         image_id=previous.image_id if previous is not None else None,
         # A revision whose volume a container has written keeps its images.
@@ -81,6 +82,12 @@ def creation(
         published=publications.digests(snapshot.previous.published_digests, ledger),
     )
     return Create(object=body)
+
+
+def _unlisted(snapshot: IndexedSnapshot, previous: Attempt | None) -> list[str] | None:
+    """Return the digests of an attempt that the status does not list yet."""
+    digests = (previous.published if previous is not None else None) or ()
+    return [each for each in digests if each not in snapshot.previous.published_digests] or None
 
 
 def _number(

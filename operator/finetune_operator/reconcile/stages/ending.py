@@ -78,7 +78,9 @@ def _published(
     """
     if attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
         # The spec has changed, so that it does not tell where the Job has published.
-        artifacts, changes = None, changes | {"outcome": "Stopped"}
+        digests = dict.fromkeys([*(attempt.published or ()), *_digests(artifacts)])
+        changes |= {"outcome": "Stopped", "published": [*digests] or None}
+        artifacts = None
     failure = PublicationError(
         reason=changes["reason"] or Reason.RESULT_MISSING,
         message=changes["message"] or f"See the log of Job {job.name}.",
@@ -97,6 +99,12 @@ def _published(
         failed = {"outcome": "Failed", "reason": Reason.PUBLISH_FAILED, "message": message}
         return ledger, changes | failed
     return ledger, changes
+
+
+def _digests(artifacts: StageArtifacts | None) -> list[str]:
+    """Return the digests of what a publish Job has published."""
+    targets = artifacts.targets if isinstance(artifacts, PublishArtifacts) else ()
+    return [each.digest for each in targets if each.digest is not None]
 
 
 def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> bool:

@@ -334,3 +334,15 @@ def test_errors_of_targets_are_shortened_before_a_target_is_left_out() -> None:
     assert isinstance(read.artifacts, PublishArtifacts)
     assert [each.digest for each in read.artifacts.targets] == [each["digest"] for each in targets]
     assert all(each.error and len(each.error.message) > 100 for each in read.artifacts.targets)
+
+
+@pytest.mark.parametrize("name", ["a b", "\x00", "x" * 65, ""])
+def test_versions_under_names_of_no_package_are_left_out(name: str) -> None:
+    """A compromised pod could write any text into the status."""
+    document = {"stage": "train", "outcome": "completed", "reason": "Completed"}
+    for names in ([name], ["torch", name]):
+        artifacts = {"device": "cpu", "versions": dict.fromkeys(names, "1")}
+        result = Result.from_message(json.dumps({**document, "artifacts": artifacts}))
+        assert result is not None
+        assert isinstance(result.artifacts, TrainArtifacts)
+        assert (result.artifacts.device, result.artifacts.versions) == ("cpu", None)

@@ -47,6 +47,9 @@ class StubPlanner:
     requeue_after: float | None = 15.0
     step = 1
 
+    def __init__(self) -> None:
+        self.rejected: list[Object | None] = []
+
     def plan(self, snapshot: Snapshot, *, now: datetime) -> Plan:
         if self.failure is not None:
             raise self.failure
@@ -67,7 +70,9 @@ class StubPlanner:
         message: str,
         now: datetime,
         planned: Object | None = None,
+        rejected: Object | None = None,
     ) -> Plan:
+        self.rejected.append(rejected)
         before = planned or snapshot.job["status"]
         return Plan(status={**before, "conditions": [condition(reason)]})
 

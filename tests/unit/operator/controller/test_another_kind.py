@@ -51,6 +51,7 @@ class CatalogPlanner:
         message: str,
         now: datetime,
         planned: Object | None = None,
+        rejected: Object | None = None,
     ) -> Plan:
         raise AssertionError("nothing is rejected")
 

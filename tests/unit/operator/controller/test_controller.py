@@ -142,6 +142,7 @@ async def test_a_rejected_write_is_reported_once_and_retried_slowly(rig: Rig) ->
     await rig.reconcile()
     await rig.reconcile()
     assert rig.status_writes() == before
+    assert {(each or {}).get("kind") for each in rig.planner.rejected} == {"ConfigMap"}
 
 
 async def test_planned_conditions_return_after_the_write_succeeded(rig: Rig) -> None:

@@ -20,7 +20,7 @@ SPEC: dict[str, Any] = {
     "model": {"source": "hf://org/base", "tokenSecretRef": {"name": "hf-model"}},
     "dataset": {
         "source": "hf://org/rows",
-        "revision": "d" * 40,
+        "revision": "main",
         "format": "messages",
         "chatTemplate": "{{ messages }}" + "x" * 5000,
     },
@@ -72,6 +72,8 @@ def revision(target: TargetRevision) -> Revision:
             "mergedDtype": "bfloat16",
             "referenceManifest": digest("f"),
             "device": "NVIDIA A10G",
+            "driver": "580.65.06",
+            "versions": {"torch": "2.13.0", "transformers": "5.17.0"},
             "attention": "sdpa",
             "evaluation": {
                 "rows": 50,
@@ -89,6 +91,7 @@ def revision(target: TargetRevision) -> Revision:
                 {
                     "dataset": "dataset",
                     "config": "en",
+                    "commit": "d" * 40,
                     "split": "train",
                     "fileCount": 1,
                     "files": ["train.parquet"],

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.apiserver import CONFIG
+from tests.support.signing_keys import KEY
 from tests.unit.operator.provenance.published import (
     COMMIT,
     JOB,
@@ -16,8 +17,17 @@ from tests.unit.operator.provenance.published import (
 )
 
 from finetune_api.contracts import attestation
+from finetune_api.contracts.stage_request import (
+    OCITarget,
+    PublishStageRequest,
+    PublishTargetRequest,
+)
+from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.ledger import Artifacts, Revision
-from finetune_operator.provenance.statement import statement
+from finetune_api.v1alpha1.publish import MAX_TARGETS
+from finetune_operator.provenance import signed
+from finetune_operator.provenance.facts import Facts
+from finetune_operator.provenance.statement import LONGEST, statement
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
 
@@ -170,3 +180,74 @@ def test_what_the_ledger_lacks_is_left_out() -> None:
 
     assert None not in values(found["predicate"]["runDetails"])
     assert "gpuSeconds" not in attestation.canonical(found).decode()
+
+
+LONG_MAPPING = {
+    **{part: part[0] * 128 for part in ("role", "content")},
+    "roles": {f"{number:02}" + "r" * 100: "user" for number in range(16)},
+}
+
+
+def of_many_datasets() -> Facts:
+    """Return facts about a job whose lists and texts are as long as the API allows."""
+    sources = [f"https://host/{number:02}" + "p" * 490 for number in range(16)]
+    datasets = [
+        {"name": f"dataset-{number:02}" + "n" * 14, "source": source, "sha256": digest("5")}
+        | {"format": "messages", "mapping": LONG_MAPPING}
+        for number, source in enumerate(sources)
+    ]
+    spec = {**SPEC, "datasets": datasets}
+    del spec["dataset"]
+    job = {**JOB, "spec": spec}
+    target = resolve_target(job, Ledger(), CONFIG)
+    record = revision(target)
+    names = [f"datasets[{each['name']}]" for each in datasets]
+    read = [
+        {"dataset": name, "split": "train", "fileCount": 1, "files": ["f" * 60]} for name in names
+    ]
+    data = record.data.model_dump(mode="json", by_alias=True) | {"sources": read}
+    record = record.model_copy(update={"data": Data.model_validate(data)})
+    place = (target.resolved.spec.publish or ())[0]
+    return facts(job=job, target=target, record=record, place=place)
+
+
+def test_a_statement_about_a_long_recipe_names_it_by_its_digest() -> None:
+    found = of_many_datasets()
+    about_it = statement(found)
+    assert len(attestation.canonical(about_it)) <= LONGEST
+    requested = about_it["predicate"]["buildDefinition"]["externalParameters"]
+    assert requested["recipe"].keys() == {"sha256"}
+    inputs = by_name(about_it["predicate"]["buildDefinition"]["resolvedDependencies"])
+    dataset = inputs["datasets[dataset-00" + "n" * 14 + "]"]
+    assert dataset["digest"] == {"sha256": digest("5")}
+    assert dataset["uri"].startswith("urn:sha256:")
+    assert (
+        inputs["base"]
+        == by_name(about()["predicate"]["buildDefinition"]["resolvedDependencies"])["base"]
+    )
+
+
+def test_a_statement_of_usual_length_has_the_whole_recipe() -> None:
+    assert len(attestation.canonical(about())) < LONGEST - 2000
+    assert "training" in about()["predicate"]["buildDefinition"]["externalParameters"]["recipe"]
+
+
+def test_statements_of_all_targets_fit_into_one_argument() -> None:
+    """Linux limits an argument to 128 KiB. The rest of the request needs some of it."""
+    bundle = json.dumps(signed.bundle(statement(of_many_datasets()), KEY), sort_keys=True)
+    tags = [f"{number}" + "t" * 120 for number in range(8)]
+    target = PublishTargetRequest(
+        name="n" * 40,
+        what="merged",
+        content=digest("1"),
+        version="v" * 100,
+        tags=tuple(tags),
+        annotations={"finetune.dev/job": "j" * 127, "finetune.dev/revision": digest("2")},
+        attestation=bundle,
+        attested=f"sha256:{digest('3')}",
+        oci=OCITarget(repository="r" * 255),
+    )
+    request = PublishStageRequest(
+        config="/etc/finetune/job.json", work="/work", targets=(target,) * MAX_TARGETS
+    )
+    assert len(request.to_argument()) < (128 << 10) - 8000

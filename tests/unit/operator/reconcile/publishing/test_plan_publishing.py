@@ -8,8 +8,12 @@ from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing
 from tests.fakes.controllers import request_of
 
 from finetune_api.policy.limits import Limits, Names
+from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
+from finetune_operator.revisions import publications
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Event
 
 OPEN: Settings = CONFIG.model_copy(
@@ -451,3 +455,21 @@ def test_attempts_are_limited_as_those_of_other_stages() -> None:
     assert condition(cluster)["reason"] == "TooManyRestarts"
     assert cluster.status["publish"][0]["error"]["reason"] == "TooManyRestarts"
     assert condition(cluster, "Ready")["status"] == "True"
+
+
+def test_the_due_targets_are_determined_once_while_no_job_publishes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every reconcile of every job asks for them."""
+    cluster = trained(target())
+    controllers.publish(cluster)
+    calls: list[str] = []
+    is_complete = publications.is_complete
+
+    def counted(ledger: Ledger, revision: TargetRevision, each: PublishTarget) -> bool:
+        calls.append(each.name)
+        return is_complete(ledger, revision, each)
+
+    monkeypatch.setattr(publications, "is_complete", counted)
+    cluster.plan()
+    assert calls == ["a"]

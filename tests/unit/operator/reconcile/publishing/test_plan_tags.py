@@ -1,5 +1,6 @@
 """Tags move with the target revision, and from every content that the job has published."""
 
+import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 from tests.fakes.controllers import request_of
@@ -74,6 +75,34 @@ def test_content_that_was_published_without_all_tags_is_remembered() -> None:
     assert published(cluster)["error"]["reason"] == "TargetConflict"
     assert condition(cluster)["status"] == "False"
     assert cluster.status["publishedDigests"] == [artifacts["targets"][0]["digest"]]
+
+
+@pytest.mark.parametrize("publish", [["latest", "more"], None], ids=["other tags", "removed"])
+def test_tags_move_from_what_was_published_while_the_spec_changed(
+    publish: list[str] | None,
+) -> None:
+    cluster = trained(target(tags=["latest"]), target("b", tags=["stable"]))
+    cluster.settle()
+    controllers.sync(cluster)
+    pod = controllers.pod_of_stage(cluster, "publish")
+    controllers.start(cluster, pod)
+    cluster.settle()
+    others = [target("b", tags=["stable", "more"])]
+    left = others if publish is None else [target(tags=publish), *others]
+    cluster.edit(publish=left)
+    cluster.settle()
+    artifacts = controllers.published(pod)
+    text = controllers.message("publish", artifacts=artifacts)
+    controllers.finish(cluster, pod, 0, text)
+    controllers.sync(cluster)
+    cluster.settle()
+    digests = [*dict.fromkeys(each["digest"] for each in artifacts["targets"])]
+    assert cluster.status["publishedDigests"] == digests
+    own = {each.own for each in request_of(jobs(cluster)[-1]).targets}
+    assert own == {tuple(digests)}
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert cluster.status["publishedDigests"] == digests
 
 
 def test_a_model_that_is_rejected_while_its_job_waits_is_not_published() -> None:

@@ -1,0 +1,234 @@
+"""Publishing compared with other clients on the same servers: processor time and memory.
+
+The model is one file of zeros that occupies no disk space: neither digests nor TLS depend on the
+content. Each client runs in a process of its own, with a small model and with the large one; the
+difference of the two processor times is divided by the difference of the sizes, so that the start
+of a process does not count. Each upload goes to another repository or folder. The servers run in
+other processes than the clients.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import docker_registry
+from tests.support.docker_registry import DockerRegistry
+from tests.support.ports import free_port
+from tests.support.trainer import publishing, web
+from tests.support.trainer.publishing import PYTHONPATH, ZEROS, Volume
+from tests.support.trainer.web import Bucket, Certificate
+
+from bench.table import table, verdict
+
+SMALL = 1 << 20
+SAMPLE_SECONDS = 0.01
+TIMES = 1.5
+MEMORY = 128 << 20
+HEAD = ("client", "CPU seconds per GB", "ratio of publish to it", "peak memory")
+BOTO = """
+import hashlib, sys, boto3
+url, bucket, key, path = sys.argv[1:]
+client = boto3.client("s3", endpoint_url=url, region_name="eu-central-1")
+client.upload_file(path, bucket, key)
+digest = hashlib.sha256()
+for chunk in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(1 << 20):
+    digest.update(chunk)
+"""
+"""Uploads a file with the defaults of boto3, and reads it back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Processor time of a process in seconds, and its peak memory in bytes."""
+
+    processor: float
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """A registry and an object store, and how clients reach them."""
+
+    registry: DockerRegistry
+    bucket: Bucket
+    certificate: Certificate
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of every client."""
+        authority = str(self.certificate.authority)
+        keys = {f"PUBLISH_MAIN_{name}": value for name, value in self.bucket.allowed.items()}
+        trust = {"SSL_CERT_FILE": authority, "AWS_CA_BUNDLE": authority}
+        return {**os.environ, **keys, **self.bucket.allowed, **trust, "PYTHONPATH": PYTHONPATH}
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    command.add_argument("--megabytes", type=int, default=1000, help="size of the model")
+    command.add_argument("--crane", default=shutil.which("crane"), help="program of crane")
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Run the benchmark and return its tables."""
+    size = options.megabytes * 10**6
+    with tempfile.TemporaryDirectory(prefix="bench-publish-") as name, ExitStack() as stack:
+        folder = Path(name)
+        certificate = web.certificate(folder)
+        host = f"127.0.0.1:{free_port()}"
+        registry = stack.enter_context(
+            docker_registry.running(
+                folder, host, certificate=certificate.authority, key=certificate.key
+            )
+        )
+        bucket = stack.enter_context(web.s3(certificate))
+        servers = Servers(registry=registry, bucket=bucket, certificate=certificate)
+        volumes = {each: _volume(folder / f"volume-{each}", each) for each in (SMALL, size)}
+        to_registry: dict[str, Callable[[int], Cost]] = {
+            "publish": lambda each: _publish(volumes[each], servers, "oci")
+        }
+        to_bucket: dict[str, Callable[[int], Cost]] = {
+            "publish": lambda each: _publish(volumes[each], servers, "s3"),
+            "boto3, and reading back": lambda each: _boto(volumes[each], servers),
+        }
+        if options.crane is not None:
+            crane = _Crane(program=options.crane, servers=servers, folder=folder)
+            to_registry["crane push"] = crane.push
+            to_registry["crane push, and crane blob"] = crane.push_and_read_back
+        parts = [f"One file of {size / 1e9:g} GB."]
+        for target, clients in (("docker-registry", to_registry), ("S3 (moto)", to_bucket)):
+            print(f"==> {target}", flush=True)
+            parts += ["", f"{target}:", "", _markdown(_costs(clients, size))]
+        return "\n".join(parts)
+
+
+def _costs(clients: Mapping[str, Callable[[int], Cost]], size: int) -> dict[str, Cost]:
+    """Return the cost of each client per 10^9 bytes."""
+    found = {}
+    for name, client in clients.items():
+        small, large = client(SMALL), client(size)
+        seconds = (large.processor - small.processor) / (size - SMALL) * 1e9
+        found[name] = Cost(processor=seconds, memory=large.memory)
+        print(f"    {name}: {seconds:.2f} CPU seconds per GB, {_mib(large)}", flush=True)
+    return found
+
+
+def _volume(folder: Path, size: int) -> Volume:
+    folder.mkdir()
+    return publishing.volume(folder, zeros=size)
+
+
+def _publish(volume: Volume, servers: Servers, kind: str) -> Cost:
+    """Run the publish stage."""
+    if kind == "oci":
+        size = (volume.layout.merged(publishing.BUILD) / ZEROS).stat().st_size
+        place = {"repository": f"{servers.registry.host}/ours/{size}"}
+    else:
+        uri = f"s3://{servers.bucket.name}/ours"
+        place = {"uri": uri, "endpoint": servers.bucket.url, "region": "eu-central-1"}
+    place["ca"] = str(servers.certificate.authority)
+    request = volume.request(volume.target("merged", **{kind: place}))
+    command = [sys.executable, "-m", "finetune_trainer", request.to_argument()]
+    return _run(command, servers.environment | {"FINETUNE_METRICS_PORT": "off"})
+
+
+def _boto(volume: Volume, servers: Servers) -> Cost:
+    path = volume.layout.merged(publishing.BUILD) / ZEROS
+    bucket = servers.bucket
+    key = f"boto3/{path.stat().st_size}"
+    command = [sys.executable, "-c", BOTO, bucket.url, bucket.name, key, str(path)]
+    return _run(command, servers.environment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Crane:
+    """crane, with the images that ``publish`` has pushed, in folders with the layout of OCI."""
+
+    program: str
+    servers: Servers
+    folder: Path
+
+    def push(self, size: int) -> Cost:
+        """Push the image of a model, whose digests the layout has."""
+        return self._push(size, f"{self.servers.registry.host}/crane/{size}:push")
+
+    def push_and_read_back(self, size: int) -> Cost:
+        """Push the image of a model, and read all of its blobs, whose digests crane compares."""
+        repository = f"{self.servers.registry.host}/crane-read/{size}"
+        costs = [self._push(size, f"{repository}:push")]
+        manifest = json.loads(self._blob(size, self._index(size)).read_bytes())
+        for each in (manifest["config"], *manifest["layers"]):
+            costs.append(self._run("blob", f"{repository}@{each['digest']}"))
+        return Cost(
+            processor=sum(each.processor for each in costs),
+            memory=max(each.memory for each in costs),
+        )
+
+    def _layout(self, size: int) -> Path:
+        return self.folder / f"layout-{size}"
+
+    def _index(self, size: int) -> str:
+        index = json.loads((self._layout(size) / "index.json").read_bytes())
+        return str(index["manifests"][0]["digest"])
+
+    def _blob(self, size: int, digest: str) -> Path:
+        return self._layout(size) / "blobs" / digest.replace(":", "/")
+
+    def _push(self, size: int, reference: str) -> Cost:
+        layout = self._layout(size)
+        if not layout.is_dir():
+            image = f"{self.servers.registry.host}/ours/{size}:tiny-1-merged"
+            self._run("pull", "--format=oci", image, str(layout))
+        return self._run("push", str(layout), reference)
+
+    def _run(self, *arguments: str) -> Cost:
+        return _run([self.program, *arguments], self.servers.environment)
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> Cost:
+    """Run a client to its end."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+        memory, ended = 0, 0
+        while not ended:
+            memory = max(memory, _peak(process.pid))
+            time.sleep(SAMPLE_SECONDS)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            log.seek(0)
+            raise RuntimeError(f"{command[0]} ended with {process.returncode}: {log.read()}")
+    return Cost(processor=usage.ru_utime + usage.ru_stime, memory=memory)
+
+
+def _peak(process: int) -> int:
+    """Return the peak memory of a process, without that of the process that started it."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.M)
+    return int(found[1]) << 10 if found else 0
+
+
+def _markdown(costs: Mapping[str, Cost]) -> str:
+    ours = costs["publish"]
+    rows = []
+    for name, cost in costs.items():
+        ratio, memory = "", _mib(cost)
+        if cost is ours:
+            memory += f" (goal {MEMORY >> 20} MiB, {verdict(cost.memory <= MEMORY)})"
+        else:
+            times = ours.processor / cost.processor
+            ratio = f"{times:.2f} (goal {TIMES}, {verdict(times <= TIMES)})"
+        rows.append((name, f"{cost.processor:.2f}", ratio, memory))
+    return table(HEAD, rows)
+
+
+def _mib(cost: Cost) -> str:
+    return f"{cost.memory / 2**20:.0f} MiB"

@@ -1,0 +1,22 @@
+"""Publish and serving pods of a revision on a volume that only one node can mount."""
+
+from finetune_operator.objects.index import Child, IndexedSnapshot
+
+
+def keeps_from_serving(snapshot: IndexedSnapshot, job: Child) -> bool:
+    """Report whether a publish Job keeps its volume from a serving pod on another node.
+
+    The serving pod started later, for example because its node failed; it cannot start before the
+    publish pod is gone.
+    """
+    volume = snapshot.volume(str(job.revision))
+    if volume is None or "ReadWriteMany" in volume.object["spec"]["accessModes"]:
+        return False
+    nodes = {pod["spec"].get("nodeName") for pod in snapshot.pods_of(job)}
+    return any(
+        pod.serves
+        and pod.revision == job.revision
+        and pod.object["status"].get("phase") == "Pending"
+        and pod.object["spec"].get("nodeName") not in (None, *nodes)
+        for pod in snapshot.pods
+    )
