@@ -1,6 +1,6 @@
 """Tables of a file of results."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.gpu import exact, memory
@@ -102,8 +102,8 @@ def _named(
             yield backend, what, figures
 
 
-def _or_none(rows: list[Row], columns: int) -> list[Row]:
-    return rows or [(NOT_MEASURED, *["-"] * (columns - 1))]
+def _or_none(rows: Sequence[Row], columns: int) -> list[Row]:
+    return list(rows) or [(NOT_MEASURED, *["-"] * (columns - 1))]
 
 
 def _gib(bytes_: int) -> str:

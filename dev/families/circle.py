@@ -229,7 +229,8 @@ def quantized(layout: Layout) -> float:
         for name, parameter in ours.build(layout.base).named_parameters()
         if parameter.dim() > 1 and any(part.isdigit() for part in name.split("."))
     }
-    return sum(size for name, size in sizes.items() if name in done) / max(1, sum(sizes.values()))
+    quantized = sum(size for name, size in sizes.items() if name in done)
+    return float(quantized / max(1, sum(sizes.values())))
 
 
 def rows_of(layout: Layout) -> Any:

@@ -7,7 +7,6 @@ it renames as it loads them, and for models for text and images.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ class Model:
     """
 
     family: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    text: Mapping[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] = field(default_factory=dict)
 
 
 LLAMA3 = {
@@ -113,7 +112,7 @@ def config(model: Model) -> Any:
     kind = CONFIG_MAPPING[model.text.get("model_type", sizes["text_config"]["model_type"])]
     text = tiny.fields(kind) | tiny.SPECIAL.get(kind.model_type, {}) | model.text
     sizes["text_config"] = {**text, "model_type": kind.model_type}
-    return whole(**(sizes | model.fields))
+    return whole(**{**sizes, **model.fields})
 
 
 def write(model: Model, folder: Path) -> None:

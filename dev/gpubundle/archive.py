@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import sys
 import sysconfig
@@ -49,7 +50,10 @@ def pack(folder: Path, archive: Path, *, largest: int = LARGEST, preset: int = 3
     """Compress a folder. Raise TooLarge, and leave no archive, if it is larger than ``largest``."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     partial = archive.with_name(f"{archive.name}.partial")
-    with tarfile.open(partial, "w:xz", preset=preset) as tar:
+    with (
+        lzma.open(partial, "wb", preset=preset) as file,
+        tarfile.open(mode="w", fileobj=file) as tar,
+    ):
         tar.add(folder, arcname=folder.name, filter=_anonymous)
     size = partial.stat().st_size
     if size > largest:

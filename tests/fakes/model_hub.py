@@ -86,10 +86,10 @@ class ModelHub:
     requests: list[str] = field(default_factory=list)
     received: list[tuple[str, int]] = field(default_factory=list)
     """SHA-256 and size of each transfer of a file, or of a part, that was accepted."""
-    bytes: int = 0
+    received_bytes: int = 0
     answers: list[tuple[str, str, int, str]] = field(default_factory=list)
     """The next answers to requests: method, part of the path, status, text of the error."""
-    at: tuple[int, Callable[[], None]] | None = None
+    at: tuple[int, Callable[[], object]] | None = None
     """A number of received bytes, and what happens then."""
     on_commit: Callable[[], None] | None = None
     """What happens when a commit was made, before the answer."""
@@ -104,8 +104,8 @@ class ModelHub:
     large_names: tuple[str, ...] = LARGE
 
     def receive(self, count: int) -> None:
-        self.bytes += count
-        if self.at is not None and self.bytes >= self.at[0]:
+        self.received_bytes += count
+        if self.at is not None and self.received_bytes >= self.at[0]:
             action, self.at = self.at[1], None
             action()
 
@@ -187,8 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
         except _Refusal as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
             headers["Retry-After"] = self.hub.retry_after if refusal.status == 429 else ""
-            text = {"error": refusal.message, **refusal.body}
-            self._answer(refusal.status, text, {k: v for k, v in headers.items() if v})
+            refused = {"error": refusal.message, **refusal.body}
+            self._answer(refusal.status, refused, {k: v for k, v in headers.items() if v})
 
     do_GET = do_POST = do_PUT = _handle
 

@@ -120,10 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if found.authorization not in (None, self.headers.get("Authorization")):
                 raise _Refusal("UNAUTHENTICATED", "You are not authenticated.", 401)
+            given: dict[str, Any]
             if self.command == "GET":
-                given: dict[str, Any] = {
-                    name: values[0] for name, values in parse_qs(parts.query).items()
-                }
+                given = {name: values[0] for name, values in parse_qs(parts.query).items()}
             else:
                 assert self.headers["Content-Type"] == "application/json"
                 given = json.loads(body)
@@ -132,8 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Refusal("ENDPOINT_NOT_FOUND", "not found", 404)
             self._answer(200, json.dumps(action(found, given)).encode())
         except _Refusal as refusal:
-            text = {"error_code": refusal.code, "message": refusal.message}
-            self._answer(refusal.status, json.dumps(text).encode())
+            refused = {"error_code": refusal.code, "message": refusal.message}
+            self._answer(refusal.status, json.dumps(refused).encode())
 
     do_GET = do_POST = _handle
 

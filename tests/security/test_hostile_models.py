@@ -51,6 +51,15 @@ def moved_out(name: str) -> Attack:
     return attack
 
 
+def replaced(name: str, make: Callable[[Path], None]) -> Attack:
+    def attack(published: Published) -> None:
+        path = published.folder / name
+        path.unlink()
+        make(path)
+
+    return attack
+
+
 def extra(name: str) -> Attack:
     def attack(published: Published) -> None:
         path = published.folder / name
@@ -77,17 +86,11 @@ ATTACKS: dict[str, tuple[Attack, tuple[int, ...]]] = {
     ),
     "a link to a device": (linked("model.safetensors", "/dev/zero"), (Code.CHANGED,)),
     "a pipe that never ends": (
-        lambda found: (
-            (found.folder / "config.json").unlink(),
-            os.mkfifo(found.folder / "config.json"),
-        ),
+        replaced("config.json", os.mkfifo),
         (Code.CHANGED,),
     ),
     "a folder in place of a file": (
-        lambda found: (
-            (found.folder / "config.json").unlink(),
-            (found.folder / "config.json").mkdir(),
-        ),
+        replaced("config.json", os.mkdir),
         (Code.MISSING,),
     ),
     "a link to a folder": (

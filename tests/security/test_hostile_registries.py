@@ -335,7 +335,7 @@ def test_an_endless_answer_ends(verify: Verify, place: str, monkeypatch: Any) ->
         "blob": json.loads(verify.server.manifests[verify.digest])["layers"][0]["digest"],
     }[place]
     handle = registry._Handler.handle_request
-    sent = []
+    sent: list[int] = []
 
     def endless(self: Any) -> None:
         if not self.path.endswith(name):

@@ -13,7 +13,8 @@ from tests.fakes.apiserver import CONFIG, SPEC
 from finetune_api.policy.check import violations
 from finetune_api.policy.limits import Limits, Names
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.config import Egress, Settings
+from finetune_operator.config import Settings
+from finetune_operator.connections import Egress
 from finetune_operator.manifests import egress
 
 pytestmark = pytest.mark.finding(18, "a registry is hostile")

@@ -80,7 +80,7 @@ def test_results_of_another_machine_are_not_continued(tmp_path: Path) -> None:
 def test_tables_compare_with_the_default(tmp_path: Path) -> None:
     gib = 2**30
     memory = {"estimated": 21 * gib, "peak": 20 * gib, "secondsPerStep": 2.0}
-    measured = {
+    measured: dict[str, dict[str, Any]] = {
         "memory/trl/default": memory | {"tokensPerSecond": 1000.4},
         "memory/trl/plain script": memory | {"secondsPerStep": 3.0, "tokensPerSecond": 700.0},
         "repeat/trl/default": {"difference": exact.IDENTICAL, "secondsPerStep": 2.0},

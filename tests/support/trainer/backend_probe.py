@@ -66,6 +66,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
         commit="c",
         recipe=recipe,
         packed=packed,
+        start=None,
         attention=attention_choice.choose(text_model.described(base), architecture.layers(base)),
         train=Tokens(input_ids=ids, labels=ids, rows=rows, sequences=sequences),
         held_out=None,

@@ -56,7 +56,7 @@ def main(what: str, dtype: str, *architectures: str) -> dict[str, Found]:
     if what == "unsloth":
         os.environ["UNSLOTH_ALLOW_CPU"] = "1"
         import unsloth as loaded  # noqa: F401
-    found = {}
+    found: dict[str, Found] = {}
     for architecture in architectures:
         found[architecture] = {}
         for name in what.split(","):

@@ -33,8 +33,11 @@ def test_model_is_trained_and_merged_as_the_table_says(
     process.join(300)
     assert process.exitcode == 0
     found = Circle(**json.loads(file.read_text()))
-    figures = {"difference": 0.0, "effect": 0.0, "quantized": round(found.quantized, 2)}
-    assert replace(found, **figures) == results.load().circles[name]
+    quantized = round(found.quantized, 2)
+    assert (
+        replace(found, difference=0.0, effect=0.0, quantized=quantized)
+        == results.load().circles[name]
+    )
 
 
 def test_every_model_is_merged_or_rejected_before_a_gpu_is_requested() -> None:

@@ -115,11 +115,11 @@ def test_sent_files_are_not_sent_again(
     hub.answers = [("POST", "/commit/", 500, "try again")]
     failed = publish(volume, target)
     assert failed.failure[0] == "Transient"
-    sent = hub.bytes
+    sent = hub.received_bytes
     assert hub.repos[REPO].branches["main"] in hub.repos[REPO].commits
     assert not files_at(hub.repos[REPO])
     assert publish(volume, target).error is None
-    assert hub.bytes == sent
+    assert hub.received_bytes == sent
 
 
 def test_files_in_parts(volume: Volume, hub: ModelHub, target: dict[str, Any]) -> None:
@@ -194,10 +194,10 @@ def test_branch_follows_the_revisions_of_the_job(
     assert second.error is None
     repo = hub.repos[REPO]
     assert SHARD not in files_at(repo)
-    sent = hub.bytes
+    sent = hub.received_bytes
     again = publish(volume, target | {"own": [first.digest, second.digest]}).only
     assert again.error is None
-    assert hub.bytes == sent
+    assert hub.received_bytes == sent
     assert files_at(repo).keys() == files_at(repo, "tiny-1-merged").keys()
     assert f"sha1:{repo.tags['tiny-1-merged']}" == first.digest != again.digest
 

@@ -39,7 +39,7 @@ def test_killed_at_every_tenth(large: Volume, hub: ModelHub, certificate: Certif
     kills = 0
     for at in range(1, 10):
         process = Process(large, target, environment=ENVIRONMENT, part=PART)
-        hub.at = (hub.bytes + tenth * at, process.kill)
+        hub.at = (hub.received_bytes + tenth * at, process.kill)
         complete = {*hub.large}
         if process.wait() != -9:
             break
@@ -66,10 +66,10 @@ def test_killed_after_the_commit(large: Volume, hub: ModelHub, certificate: Cert
     process = Process(large, target, environment=ENVIRONMENT, part=PART)
     hub.on_commit = process.kill
     assert process.wait() == -9
-    sent = hub.bytes
+    sent = hub.received_bytes
     last = Process(large, target, environment=ENVIRONMENT, part=PART)
     assert last.wait() == 0, last.log
-    assert hub.bytes == sent
+    assert hub.received_bytes == sent
     assert len(hub.repos["acme/tiny"].commits) == 2
     assert hub.repos["acme/tiny"].tags
 

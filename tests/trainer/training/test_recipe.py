@@ -64,6 +64,7 @@ def request(
         commit="c",
         recipe=recipe,
         packed=packed,
+        start=None,
         attention=ALL,
         train=Tokens(input_ids=nothing, labels=nothing, rows=borders, sequences=borders),
         held_out=None,

@@ -223,4 +223,4 @@ def _is_same(found: Any, file: File) -> bool:
     """Report whether a file of a commit has this content: by its SHA-256, or by that of Git."""
     if found.lfs is not None:
         return (found.lfs.size, found.lfs.sha256) == (file.size, file.sha256)
-    return found.size == file.size and found.blob_id == hub_files.git_digest(file)
+    return bool(found.size == file.size and found.blob_id == hub_files.git_digest(file))

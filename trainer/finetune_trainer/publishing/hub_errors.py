@@ -10,14 +10,9 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabl
 
 from finetune_api.safety.redaction import mask, one_line
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
-from finetune_trainer.publishing.target_errors import (
-    TargetConflict,
-    TargetError,
-    TargetRejected,
-    is_full,
-)
+from finetune_trainer.publishing.target_errors import TargetConflict, TargetError, TargetRejected
 from finetune_trainer.sources.repository import brief, denial
-from finetune_trainer.sources.transfer import is_retryable
+from finetune_trainer.sources.transfer import is_full, is_retryable
 
 NAME_TAKEN = 409
 MOVED = 412

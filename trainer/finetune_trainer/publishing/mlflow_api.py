@@ -14,12 +14,12 @@ from finetune_api.safety import untrusted_json
 from finetune_api.safety.credentials import MLFLOW_KEYS, of_target
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
-from finetune_trainer.publishing.target_errors import TargetRejected, is_full
+from finetune_trainer.publishing.target_errors import TargetRejected
 from finetune_trainer.publishing.transfer import PAUSES, Transfer
 from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import credentials, egress, trust
 from finetune_trainer.sources.repository import brief, denial
-from finetune_trainer.sources.transfer import is_retryable
+from finetune_trainer.sources.transfer import is_full, is_retryable
 
 FIELD = "tracking.mlflow"
 API = "api/2.0/mlflow"

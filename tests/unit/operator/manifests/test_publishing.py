@@ -10,7 +10,8 @@ from tests.fakes.controllers import request_of
 from finetune_api.contracts.stage_request import HuggingFaceTarget, PublishStageRequest
 from finetune_api.policy.limits import Limits, Names
 from finetune_api.v1alpha1.publish import PublishTarget
-from finetune_operator.config import Egress, Hub, Settings
+from finetune_operator.config import Settings
+from finetune_operator.connections import Egress, Hub
 from finetune_operator.manifests import egress, stage_requests
 from finetune_operator.objects import naming
 
@@ -251,8 +252,10 @@ def test_tracking_server_is_a_target_with_credentials_of_its_own() -> None:
     place = target.mlflow
     assert place is not None
     assert (place.uri, place.experiment) == ("https://mlflow.ml.svc:5000", "ns/demo")
+    assert cluster.status is not None
     assert place.run == f"{cluster.job['metadata']['uid']}/{cluster.status['revision']}"
     assert place.started == 0, "the operator has not seen the training start"
+    assert place.tags is not None
     assert place.tags["finetune.dev/job"] == "ns/demo"
     assert (place.source, place.ca) == (None, "/etc/finetune/ca/publish-mlflow.crt")
     token = env(job)["PUBLISH_MLFLOW_MLFLOW_TRACKING_TOKEN"]["valueFrom"]["secretKeyRef"]

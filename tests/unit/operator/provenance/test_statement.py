@@ -22,7 +22,7 @@ from finetune_api.contracts.stage_request import (
     PublishStageRequest,
     PublishTargetRequest,
 )
-from finetune_api.v1alpha1.dataset import Data
+from finetune_api.v1alpha1.dataset_statistics import Data
 from finetune_api.v1alpha1.ledger import Artifacts, Revision
 from finetune_api.v1alpha1.publish import MAX_TARGETS
 from finetune_operator.provenance import signed
@@ -207,7 +207,8 @@ def of_many_datasets() -> Facts:
     ]
     data = record.data.model_dump(mode="json", by_alias=True) | {"sources": read}
     record = record.model_copy(update={"data": Data.model_validate(data)})
-    place = (target.resolved.spec.publish or ())[0]
+    assert target.resolved.spec.publish
+    place = target.resolved.spec.publish[0]
     return facts(job=job, target=target, record=record, place=place)
 
 

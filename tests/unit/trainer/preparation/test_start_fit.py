@@ -25,7 +25,12 @@ def header(*names: str, shape: tuple[int, ...] = (4, 4)) -> Header:
 
 def test_adapter_of_the_recipe_fits() -> None:
     start_fit.check_recipe(LORA, CONFIG, source=SOURCE)
-    unset = {"modules_to_save": None, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {}}
+    unset: dict[str, Any] = {
+        "modules_to_save": None,
+        "use_dora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
     start_fit.check_recipe(LORA, CONFIG | unset, source=SOURCE)
 
 

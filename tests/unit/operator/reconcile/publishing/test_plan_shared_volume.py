@@ -1,5 +1,7 @@
 """A publish pod never keeps a volume that one node can mount from a serving pod."""
 
+from typing import Any
+
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
@@ -13,7 +15,7 @@ from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
 from finetune_operator.objects import naming
 
 
-def publishing(**spec: Thing) -> Cluster:
+def publishing(**spec: Any) -> Cluster:
     """Return a served job whose model is being published."""
     cluster = served(target(), **spec)
     controllers.sync(cluster)
