@@ -4,7 +4,6 @@ The last two tests delete the volume and the job.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,12 +237,10 @@ def test_events_report_the_stages_in_order(quickstart: Quickstart) -> None:
 
 @pytest.fixture(scope="module")
 def published(
-    quickstart: Quickstart, figures: list[str], tmp_path_factory: pytest.TempPathFactory
+    quickstart: Quickstart, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Published]:
     """The model at a registry with TLS, with the statement that the operator has signed."""
-    begun = time.monotonic()
     with publish(quickstart.tuning, tmp_path_factory.mktemp("registry")) as found:
-        figures.append(f"published and signed after {time.monotonic() - begun:.0f} s")
         yield found
 
 
