@@ -8,6 +8,7 @@ from typing import Any
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.resync import Resync
 from finetune_operator.kube.kinds import KINDS
+from finetune_operator.objects import naming
 from finetune_operator.snapshot.reflector import Reflector
 from finetune_operator.snapshot.store import ObjectStore, version_of
 from finetune_operator.types import Object
@@ -41,8 +42,11 @@ class RunningKind:
         the objects that were deleted before, so a resync follows.
         """
         # kopf holds the event a little longer, and may receive the next page meanwhile.
+        is_default = naming.is_default_profile(body)
         for unused in ("managedFields", "annotations"):
             body["metadata"].pop(unused, None)
+        if is_default:
+            body["metadata"]["annotations"] = {naming.DEFAULT_PROFILE: "true"}
         if what is None:
             self.resync.request()
         found: Object = {**body, "apiVersion": KINDS[self.own].api_version, "kind": self.own}

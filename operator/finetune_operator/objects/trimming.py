@@ -138,7 +138,7 @@ def metadata_fields(kind: str) -> Fields:
     """Return the fields of the metadata of an object that ``reduced`` reads."""
     fields = {
         **dict.fromkeys((*_METADATA, "labels", "ownerReferences")),
-        "annotations": {naming.SELECTED_NODE: None},
+        "annotations": dict.fromkeys((naming.SELECTED_NODE, naming.DEFAULT_PROFILE)),
     }
     if kind in _APPLIED:
         fields["managedFields"] = [{"manager": None, "time": None, "fieldsV1": {"f:spec": {}}}]
@@ -243,7 +243,10 @@ def _metadata(each: Object) -> dict[str, Any]:
         labels = metadata.get("labels")
         if labels and labels.keys() != {LABELS_DIGEST}:
             labels = {LABELS_DIGEST: sha256(labels)}
-        return result | ({"labels": labels} if labels else {})
+        result |= {"labels": labels} if labels else {}
+        if naming.is_default_profile(each):
+            result["annotations"] = {naming.DEFAULT_PROFILE: "true"}
+        return result
     result["labels"] = dict(metadata.get("labels") or {})
     if owners := metadata.get("ownerReferences"):
         # The controller is kept wherever it is in the list.
