@@ -111,7 +111,9 @@ def origin(
     elif any(is_product(product, card) for product in products):
         labels = ["the first checkpoint (status.revisions[].card)"]
     elif products:
-        labels = ["the chart value gpu.products"]
+        listed = "the chart value gpu.products"
+        profile = resolved.spec.profile
+        labels = [listed if profile is None else f"the card of profile {profile} or {listed}"]
     zones = [field("zones")] if placement.zones else []
     return " or ".join([*labels, *zones]) or "the pod"
 

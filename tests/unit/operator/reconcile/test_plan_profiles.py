@@ -9,6 +9,9 @@ from tests.fakes.apiserver import CONFIG, Cluster, Thing
 from tests.support.reconcile.plan_steps import PREPARED, running
 
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
+from finetune_operator.manifests import placement
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import resolve_target
 from finetune_operator.types import Delete
 
 LONGER: Thing = {"training": {"sequenceLength": 2048}}
@@ -243,6 +246,19 @@ def test_no_attempt_starts_while_limits_cannot_be_read() -> None:
     found = ready(cluster)
     assert found["reason"] == "NotAllowed"
     assert "the limits of FineTuneProfile small cannot be read" in found["message"]
+
+
+def test_an_unschedulable_pod_names_the_card_of_the_profile() -> None:
+    cluster = started(profile="small")
+    (job,) = cluster.list("Job")
+    target = resolve_target(
+        cluster.present_job(),
+        Ledger.parse(cluster.status["revisions"], cluster.status["ledgerVersion"]),
+        cluster.config,
+    )
+    cause = placement.origin(target.config.gpu, target.resolved, {}, gpu=True)
+    assert cause == "the card of profile small or the chart value gpu.products"
+    assert "NVIDIA-L4" in json.dumps(job["spec"]["template"]["spec"]["affinity"])
 
 
 def test_a_required_profile() -> None:
