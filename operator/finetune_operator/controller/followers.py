@@ -1,7 +1,7 @@
 """Wakes the jobs of a profile after the profile has changed.
 
-It observes each reconcile of a profile, in place of metrics: a reconcile follows every change, on
-whichever way the operator learns of it. Several changes cause one pass over the jobs.
+It observes each reconcile of a profile, in place of metrics: a reconcile follows every change,
+however the operator learns of it. Several changes cause one pass over the jobs.
 """
 
 import asyncio
