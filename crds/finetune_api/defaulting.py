@@ -1,9 +1,10 @@
 """Complete a job's spec with defaults. Pure: no I/O, no clock, no environment.
 
-Values come in three layers: the job's spec, the chart defaults (the chart value ``defaults``), and
-the built-in values. A revision stores the lower two layers as they were when it started, and every
-later reconcile resolves the spec with the stored layers. An operator upgrade or a changed chart
-default therefore never retrains a completed job, and writing a default explicitly changes nothing.
+Values come in three layers: the job's spec, the chart defaults (the chart value ``defaults``, and
+over it those of a profile, see ``profile_defaults``), and the built-in values. A revision stores
+the lower two layers as they were when it started, and every later reconcile resolves the spec with
+the stored layers. An operator upgrade or a changed chart default therefore never retrains a
+completed job, and writing a default explicitly changes nothing.
 
 Each field has an edit class (``markers.Edit``). The digest of the fields with the class ``RETRAIN``
 identifies the revision. The digest of that and of the fields with the class ``REMERGE`` identifies
@@ -23,6 +24,7 @@ from finetune_api.layering import builtin_values, has, layered, without_nulls
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import digest, name_of, part_of
 from finetune_api.several_datasets import combined, one_by_one
+from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
 from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
@@ -77,6 +79,11 @@ def effective_defaults(chart_defaults: Mapping[str, Any]) -> Values:
     values that exclude each other.
     """
     written = without_nulls(chart_defaults)
+    if "profile" in written:
+        raise InvalidSpec(
+            "defaults.profile: defaults cannot name a profile; to let a profile apply to all jobs "
+            f'that name none, set its annotation {DEFAULT_ANNOTATION} to "true"'
+        )
     _require_valid(written)
     return layered(FineTuneJobSpec, builtin_defaults(), written)
 

@@ -43,14 +43,14 @@ FIELDS_OF_CONTENT: Mapping[Path, frozenset[str]] = {
 def fit(values: Values, written: Values) -> Values:
     """Return the values with every lower layer fitted to what the user wrote."""
     for step in (
-        _fit_length,
+        fit_length,
         fit_evaluation,
         _fit_held_out,
         fit_sources,
         fit_columns,
         _fit_prompt,
         _fit_train_on,
-        _fit_node_selector,
+        fit_node_selector,
         _fit_publish,
         _fit_tracking,
     ):
@@ -77,7 +77,7 @@ def without_foreign_content(defaults: Values, written: Values) -> Values:
     return defaults
 
 
-def _fit_length(values: Values, written: Values) -> Values:
+def fit_length(values: Values, written: Values) -> Values:
     """Remove epochs or maxSteps of a lower layer if the user set the other field."""
     epochs, steps = has(written, "training", "epochs"), has(written, *MAX_STEPS)
     if epochs and not steps:
@@ -199,7 +199,7 @@ def _fit_train_on(values: Values, written: Values) -> Values:
     return values if has(written, *TRAIN_ON) else with_value(values, TRAIN_ON, "all")
 
 
-def _fit_node_selector(values: Values, written: Values) -> Values:
+def fit_node_selector(values: Values, written: Values) -> Values:
     """Remove the default node selector if the user set a queue and no node selector."""
     if "queueName" in written and not has(written, *NODE_SELECTOR):
         return without(values, NODE_SELECTOR)

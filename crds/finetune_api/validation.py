@@ -21,6 +21,7 @@ from finetune_api.defaulting import InvalidSpec, builtin_defaults, resolve
 from finetune_api.layering import without_nulls
 from finetune_api.markers import WITHOUT_RULES, ApiModel, extra_of
 from finetune_api.rules import matches
+from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 Path = tuple[str | int, ...]
@@ -67,8 +68,8 @@ class Finding:
 
 def is_job(document: Mapping[str, Any]) -> bool:
     """Report whether a document is meant to be a FineTuneJob, of whatever version."""
-    group = str(document.get("apiVersion")).split("/")[0]
-    return document.get("kind") == KIND or group == GROUP
+    group, kind = str(document.get("apiVersion")).split("/")[0], document.get("kind")
+    return kind == KIND or (group == GROUP and kind != PROFILE_KIND)
 
 
 def findings(manifest: Mapping[str, Any]) -> list[Finding]:

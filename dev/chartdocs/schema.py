@@ -29,6 +29,8 @@ def with_schema(text: str) -> str:
     if not begin or not rest.endswith(END):
         raise ValueError(f"the last definition must be {BEGIN.strip()}")
     schema = partial(schema_of(FineTuneJobSpec)) | {"type": "object"}
+    # An annotation of a profile makes it the default.
+    del schema["properties"]["profile"]
     return before + begin + _json(schema, indent=4) + END
 
 

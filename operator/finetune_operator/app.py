@@ -18,7 +18,7 @@ import kopf
 
 from finetune_operator import environment, manager
 from finetune_operator.kube import auth, kopf_settings
-from finetune_operator.kube.kinds import FINETUNEJOB, KINDS
+from finetune_operator.kube.kinds import FINETUNEJOB, FINETUNEPROFILE, KINDS
 from finetune_operator.telemetry import logs
 
 
@@ -51,6 +51,12 @@ async def login(**_: Any) -> kopf.AiohttpSession:
 async def finetunejob(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """Store a FineTuneJob that was listed, or that has changed, and wake its reconcile."""
     memo.manager.kinds[FINETUNEJOB].deliver(event["type"], event["object"])
+
+
+@kopf.on.event(*KINDS[FINETUNEPROFILE].resource)
+async def finetuneprofile(event: Any, memo: kopf.Memo, **_: Any) -> None:
+    """Store a FineTuneProfile that was listed, or that has changed, and wake its reconcile."""
+    memo.manager.kinds[FINETUNEPROFILE].deliver(event["type"], event["object"])
 
 
 @kopf.on.cleanup(errors=kopf.ErrorsMode.PERMANENT)

@@ -11,6 +11,7 @@ from pydantic import Field, InstanceOf, ValidationError, field_validator
 from finetune_api.base import CamelModel
 from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.placement import Toleration
+from finetune_api.v1alpha1.profile import FrozenProfile
 from finetune_operator.connections import Egress, Hub, Proxy
 from finetune_operator.signing import SigningKey
 
@@ -87,6 +88,7 @@ class Settings(CamelModel):
     by each job. ``policy`` limits what jobs may contain. Prepare pods trust ``ca_certificates``
     (PEM) in addition to those of their image. The order of the fields is that of operator.json.
     ``signing_key`` comes from a file, not from the document, and no text about the settings has it.
+    ``profile`` is the profile whose values these are, if they are those of one.
     """
 
     operator_namespace: str = "finetune-system"
@@ -103,6 +105,7 @@ class Settings(CamelModel):
     defaults: dict[str, Any] = Field(default_factory=dict)
     policy: Limits = Limits()
     signing_key: InstanceOf[SigningKey] | None = Field(None, exclude=True, repr=False)
+    profile: FrozenProfile | None = Field(None, exclude=True)
 
     @field_validator("ca_certificates")
     @classmethod
@@ -119,7 +122,8 @@ class Settings(CamelModel):
     def digest(self) -> str:
         """SHA-256 digest (hex) of all values; of the signing key, only its public part is used."""
         key = "" if self.signing_key is None else self.signing_key.id
-        return hashlib.sha256((self.model_dump_json() + key).encode()).hexdigest()
+        profile = "" if self.profile is None else self.profile.model_dump_json()
+        return hashlib.sha256((self.model_dump_json() + key + profile).encode()).hexdigest()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other values, and therefore another digest."""

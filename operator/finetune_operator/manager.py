@@ -17,6 +17,7 @@ from finetune_operator import delays, health
 from finetune_operator.config import ProcessConfig, Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.followers import ProfileFollowers
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind, run_until_first_exit
@@ -27,14 +28,16 @@ from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.metrics_server import server as metrics_server
 from finetune_operator.reconcile import plan
+from finetune_operator.reconcile import profiles as profile_planner
 from finetune_operator.snapshot.live import LiveReader
+from finetune_operator.snapshot.profiles import ProfileReader, Profiles
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.reflector import reflectors
 from finetune_operator.snapshot.scraper import NAMESPACE_WORKERS, Scraper
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.watches import JOBS
+from finetune_operator.snapshot.watches import JOBS, PROFILES
 from finetune_operator.telemetry.job_metrics import JOB_METRICS
-from finetune_operator.types import Key
+from finetune_operator.types import Key, Snapshot
 from finetune_operator.workqueue.workqueue import WorkQueue
 
 RETRY_SECONDS = 2.0
@@ -81,13 +84,17 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
         kube.transport.fence = elector.remaining
         recorder = Recorder(kube, instance=environment.identity)
         executor = PlanExecutor(kube=kube, recorder=recorder)
-        running = [_jobs(kube, executor, config.watch_namespaces, settings)]
+        live_profiles = LiveReader(kube=kube, store=ObjectStore(PROFILES))
+        profiles = Profiles(live=live_profiles)
+        jobs = _jobs(kube, executor, config.watch_namespaces, settings, profiles)
+        running = [jobs, _profiles(live_profiles, executor, settings, jobs.controller)]
         probes = health.Health(running)
         await stack.enter_async_context(health.serving(probes, environment.probe_port))
         bound = await stack.enter_async_context(
             metrics_server.serving(config.metrics, kube, environment.metrics_port)
         )
         await _wait_for_crds(kube)
+        await profiles.list(kube)
         parts = asyncio.create_task(
             run_until_first_exit(
                 lead(elector, running),
@@ -104,12 +111,17 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
 
 
 def _jobs(
-    kube: Kube, executor: PlanExecutor, namespaces: Sequence[str], settings: Settings
+    kube: Kube,
+    executor: PlanExecutor,
+    namespaces: Sequence[str],
+    settings: Settings,
+    profiles: Profiles,
 ) -> RunningKind:
     """Return the parts that reconcile FineTuneJobs."""
     store = ObjectStore(JOBS)
     scraper = Scraper(WorkQueue("scrapes", namespace_limit=NAMESPACE_WORKERS))
-    reader = Reader(live=LiveReader(kube=kube, store=store), metrics=scraper, settings=settings)
+    live = LiveReader(kube=kube, store=store)
+    reader = Reader(live=live, metrics=scraper, settings=settings, profiles=profiles)
     reconciler = Reconciler(
         store=store, reader=reader, executor=executor, planner=plan, telemetry=JOB_METRICS
     )
@@ -122,6 +134,28 @@ def _jobs(
         ),
         reflectors=reflectors(kube, store, namespaces, controller.notify),
         others=(partial(scraper.run, changed=controller.wake),),
+    )
+
+
+def _profiles(
+    live: LiveReader, executor: PlanExecutor, settings: Settings, jobs: Controller[Snapshot]
+) -> RunningKind:
+    """Return the parts that reconcile FineTuneProfiles, and wake the jobs that use them."""
+    followers = ProfileFollowers(jobs=jobs)
+    reconciler = Reconciler(
+        store=live.store,
+        reader=ProfileReader(live=live, settings=settings),
+        executor=executor,
+        planner=profile_planner,
+        telemetry=followers,
+    )
+    queue = WorkQueue[Key](PROFILES.own.lower(), interval=delays.INTERVAL, burst=delays.BURST)
+    controller = Controller(reconciler=reconciler, queue=queue, workers=1)
+    return RunningKind(
+        controller=controller,
+        resync=Resync(kube=live.kube, store=live.store, namespaces=(), recheck=controller.recheck),
+        reflectors=(),
+        others=(followers.run,),
     )
 
 

@@ -86,6 +86,9 @@ class Snapshot:
     networkpolicies: tuple[Object, ...] = ()
     budgets: tuple[Object, ...] = ()
     events: tuple[Object, ...] = ()
+    profiles: tuple[Object, ...] = ()
+    """The FineTuneProfile that the job names, or those that are the default if it names none."""
+
     progress: Progress | None = None
     """Of the running stage pod, a train pod first, if its metrics could be read lately."""
 
@@ -110,6 +113,23 @@ class Snapshot:
         """Return the objects of a kind with the label of the job, whoever owns them."""
         found: tuple[Object, ...] = getattr(self, LISTS[kind])
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileSnapshot:
+    """A FineTuneProfile, and the settings of the chart, as one reconcile reads them."""
+
+    profile: Object
+    settings: Settings
+
+    @property
+    def owner(self) -> Object:
+        """The FineTuneProfile."""
+        return self.profile
+
+    def children(self, kind: str) -> tuple[Object, ...]:
+        """Return nothing: a profile owns no objects."""
+        return ()
 
 
 LISTS = {

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from tests.support.helm import CHART
 
+from finetune_api.crd.resources import RESOURCES
 from finetune_api.defaulting import effective_defaults, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +27,13 @@ def test_icon_is_a_file_of_the_documentation() -> None:
     assert (ROOT / "docs/assets" / path).read_text().startswith("<svg ")
 
 
-def test_annotated_crd_is_the_generated_one() -> None:
-    (listed,) = yaml.safe_load(ANNOTATIONS["artifacthub.io/crds"])
-    crd = yaml.safe_load((CHART / "files/finetune.dev_finetunejobs.yaml").read_text())
-    assert listed["name"] == crd["metadata"]["name"]
-    assert listed["kind"] == crd["spec"]["names"]["kind"]
-    assert listed["version"] in [version["name"] for version in crd["spec"]["versions"]]
+def test_annotated_crds_are_the_generated_ones() -> None:
+    annotated = yaml.safe_load(ANNOTATIONS["artifacthub.io/crds"])
+    for listed, resource in zip(annotated, RESOURCES, strict=True):
+        crd = yaml.safe_load((CHART / "files" / resource.file).read_text())
+        assert listed["name"] == crd["metadata"]["name"]
+        assert listed["kind"] == crd["spec"]["names"]["kind"]
+        assert listed["version"] in [version["name"] for version in crd["spec"]["versions"]]
 
 
 def test_annotated_example_is_a_valid_job() -> None:

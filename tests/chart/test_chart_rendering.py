@@ -1,7 +1,6 @@
 """The objects that the chart renders with its values."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,14 @@ from tests.support import helm
 from tests.support.helm import CHART, Values, render, template
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
+from finetune_api.crd.resources import RESOURCES
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_operator import health
 from finetune_operator.config import GpuConfig, MetricsConfig, parsed
 from finetune_operator.connections import Egress
 from finetune_operator.metrics_server import server
 
-CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
+CRDS = [Path(__file__).parents[2] / "crds" / resource.file for resource in RESOURCES]
 GOLDEN = Path(__file__).parent / "golden" / "default.yaml"
 JOB = {
     "model": {"source": "hf://org/model"},
@@ -46,30 +46,18 @@ def _documents(text: str) -> list[str]:
 def test_crd_equals_the_generated_file_plus_the_keep_annotation() -> None:
     kept = template(only="crd")
     annotation = "  annotations:\n    helm.sh/resource-policy: keep\n"
-    assert kept.count(annotation) == 1
-    assert CRD.read_text() in kept.replace(annotation, "")
-    assert yaml.safe_load(kept)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert kept.count(annotation) == len(CRDS)
+    for crd in CRDS:
+        assert crd.read_text() in kept.replace(annotation, "")
+    for rendered in yaml.safe_load_all(kept):
+        assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
 def test_crd_without_keep_has_no_resource_policy() -> None:
     rendered = template({"crds": {"keep": False}}, only="crd")
-    assert CRD.read_text() in rendered
+    for crd in CRDS:
+        assert crd.read_text() in rendered
     assert "resource-policy" not in rendered
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_every_crd_of_the_folder_is_rendered(tmp_path: Path, keep: bool) -> None:
-    chart = tmp_path / "chart"
-    shutil.copytree(CHART, chart)
-    second = CRD.read_text().replace("finetunejobs.", "others.")
-    (chart / "files/finetune.dev_others.yaml").write_text(second)
-    arguments = ("template", "release", str(chart), "--show-only=templates/crd.yaml")
-    rendered = helm.run(
-        *arguments, f"--kube-version={helm.KUBERNETES}", values={"crds": {"keep": keep}}
-    )
-    found = [each["metadata"] for each in yaml.load_all(rendered, yaml.CSafeLoader)]
-    assert [each["name"] for each in found] == ["finetunejobs.finetune.dev", "others.finetune.dev"]
-    assert [bool(each.get("annotations")) for each in found] == [keep, keep]
 
 
 def test_crd_can_be_disabled() -> None:

@@ -58,7 +58,11 @@ def test_cluster_role_has_exactly_these_permissions() -> None:
 
 def test_roles_are_bound_only_to_the_service_account_of_the_operator() -> None:
     rendered = render(EVERYTHING)
-    binding, metrics = rendered.all("ClusterRoleBinding")
+    binding, profiles, metrics = sorted(
+        rendered.all("ClusterRoleBinding"), key=lambda each: each["metadata"]["name"]
+    )
+    assert profiles["roleRef"]["name"] == "finetune-operator-profiles"
+    assert profiles["subjects"] == binding["subjects"]
     assert binding["roleRef"]["name"] == rendered.one("ClusterRole")["metadata"]["name"]
     assert metrics["roleRef"]["name"] == "finetune-operator-reviews"
     assert metrics["subjects"] == binding["subjects"]
@@ -100,8 +104,8 @@ def test_the_metrics_need_no_other_permission_than_reviews() -> None:
 def test_watch_namespaces_replace_the_cluster_role_by_a_role_in_each() -> None:
     everywhere = render().one("ClusterRole")
     rendered = render({"watchNamespaces": ["team-a", "team-b"]})
-    (binding,) = rendered.all("ClusterRoleBinding")
-    assert binding["roleRef"]["name"] == "finetune-operator-reviews"
+    bound = {each["roleRef"]["name"] for each in rendered.all("ClusterRoleBinding")}
+    assert bound == {"finetune-operator-profiles", "finetune-operator-reviews"}
     assert rendered.config["watchNamespaces"] == ["team-a", "team-b"]
     for kind in ("Role", "RoleBinding"):
         namespaces = [each["metadata"]["namespace"] for each in rendered.all(kind)]
@@ -113,6 +117,20 @@ def test_watch_namespaces_replace_the_cluster_role_by_a_role_in_each() -> None:
         assert binding["roleRef"]["kind"] == "Role"
         (subject,) = binding["subjects"]
         assert subject["namespace"] == "finetune-system"
+
+
+def test_profiles_are_cluster_scoped_and_the_operator_writes_only_their_status() -> None:
+    for values in ({}, {"watchNamespaces": ["team-a"]}):
+        rendered = render(values)
+        assert set(_rules(rendered.one("ClusterRole", "finetune-operator-profiles"))) == {
+            *(("finetune.dev", "finetuneprofiles", verb) for verb in ("get", "list", "watch")),
+            ("finetune.dev", "finetuneprofiles/status", "update"),
+        }
+        assert set(_rules(rendered.one("ClusterRole", "finetune-operator-catalog"))) == {
+            ("finetune.dev", "finetuneprofiles", verb) for verb in ("get", "list", "watch")
+        }
+        bound = {each["roleRef"]["name"] for each in rendered.all("ClusterRoleBinding")}
+        assert "finetune-operator-catalog" not in bound
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ CHANGED: dict[str, Any] = {
     "admissionPolicy.maxAnnotationBytes": 1000,
     "policy.maxReplicas": 2,
     "policy.maxGpuSeconds": 3600,
+    "policy.maxSequenceLength": 4096,
     "logLevel": "debug",
     "metrics.serviceMonitor.interval": "5s",
     "metrics.podMonitor.interval": "5s",

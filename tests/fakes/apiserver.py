@@ -78,6 +78,9 @@ class Cluster:
     spec: Thing = field(default_factory=lambda: copied(SPEC))
     name: str = "demo"
     config: Settings = CONFIG
+    profiles: dict[str, Thing] = field(default_factory=dict)
+    """FineTuneProfiles by name."""
+
     now: datetime = START
     progress: Progress | None = None
     loaded: float | None = None
@@ -153,7 +156,21 @@ class Cluster:
             loaded=self.loaded,
             verification=self.verification(),
             created=frozenset(self.created),
+            profiles=self._profiles_of(job),
             **{LISTS[kind]: each for kind, each in lists.items()},
+        )
+
+    def _profiles_of(self, job: Thing) -> tuple[Thing, ...]:
+        """Return the profile that the job names, or the default ones, as the reader does."""
+        name = job["spec"].get("profile")
+        return tuple(
+            copied(each)
+            for each in self.profiles.values()
+            if (
+                naming.is_default_profile(each)
+                if name is None
+                else each["metadata"]["name"] == name
+            )
         )
 
     def plan(self) -> Plan:

@@ -27,6 +27,7 @@ LIMITS: Spec = {
     "workloadPriorityClasses": {"allow": ["low|batch-.+"], "deny": []},
     "queues": {"allow": ["team-[a-c]"], "deny": ["team-b"]},
     "requireQueue": True,
+    "requireProfile": True,
     "nodeSelectors": {"allow": [r"example\.com/.*", "pool=[^x]+"], "deny": [".*=bad"]},
     "tolerations": {"allow": [r"nvidia\.com/gpu(=.*)?", "dedicated=team-.*"], "deny": ["x=?"]},
     "gpuStageResources": {"allow": ["cpu", "memory", "rdma/.*"], "deny": ["rdma/bad"]},
@@ -51,6 +52,7 @@ LIMITS: Spec = {
     "podLabels": {"allow": [r"example\.com/.*"], "deny": [r"example\.com/bad"]},
     "maxReplicas": 3,
     "maxGpuSeconds": 3600,
+    "maxSequenceLength": 2048,
 }
 NAMES = (
     "batch-a", "system-node-critical", "low", "team-a", "team-b", "team-d", "robot-7",
@@ -187,6 +189,9 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
             "replicas": st.integers(0, 5),
         },
     ),
+    "training": st.fixed_dictionaries(
+        {}, optional={"sequenceLength": st.sampled_from([64, 2048, 2049])}
+    ),
     "storage": st.just({}),
     "evaluation": st.just({}),
 }
@@ -202,11 +207,21 @@ def specs(draw: st.DrawFn) -> Spec:
     spec: Spec = {
         "model": {"source": "hf://acme/base"},
         "dataset": {"source": "hf://acme/rows", "format": "text"},
+        "profile": "gold",
         "queueName": "team-a",
         "runPolicy": {"maxGpuSeconds": 3600},
         "resources": {"train": {}, "serve": {}},
     }
-    others = ("model", "start", "dataset", "datasets", "evaluation dataset", "cache", "no queue")
+    others = (
+        "model",
+        "start",
+        "dataset",
+        "datasets",
+        "evaluation dataset",
+        "cache",
+        "no queue",
+        "no profile",
+    )
     choices = [*OPTIONAL, *REQUIRED, *others]
     for choice in draw(st.lists(st.sampled_from(choices), max_size=3, unique=True)):
         match choice:
@@ -223,8 +238,8 @@ def specs(draw: st.DrawFn) -> Spec:
                 spec["evaluation"] = {"dataset": draw(sources(model=False))}
             case "cache":
                 spec.setdefault("storage", {})["baseCache"] = {"claimName": draw(NAME)}
-            case "no queue":
-                spec.pop("queueName", None)
+            case "no queue" | "no profile":
+                spec.pop({"no queue": "queueName", "no profile": "profile"}[choice], None)
             case _:
                 spec[choice] = draw({**OPTIONAL, **REQUIRED}[choice])
     evaluated = spec.get("evaluation", {}).get("dataset", {}).get("source")
@@ -249,7 +264,7 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, spec: Spec) -
     resolved = resolve(spec, builtin_defaults())
     found = violations(resolved.spec, LIMITED, listed=resolved.listed)
     # The fields that a limit requires cannot be written; both must notice their absence.
-    required = ("queueName",), ("runPolicy", "maxGpuSeconds")
+    required = ("queueName",), ("runPolicy", "maxGpuSeconds"), ("profile",)
     written = [
         each for each in found if each.field in required or value_at(spec, each.field) is not None
     ]
@@ -278,6 +293,7 @@ HOSTILE: Spec = {
     "storage": {"baseCache": {"claimName": "a.b"}, "accessMode": "ReadWriteMany"},
     "podMetadata": {"labels": {"app": "x"}},
     "runPolicy": {"maxGpuSeconds": 7200},
+    "training": {"sequenceLength": 4096},
 }
 """Violates all limits; stored before they exist."""
 
@@ -311,6 +327,7 @@ def test_an_update_of_other_fields_passes(
         ({"runPolicy": {"maxGpuSeconds": 7201}}, "spec.runPolicy.maxGpuSeconds"),
         ({"runPolicy": {"maxGpuSeconds": None}}, "spec.runPolicy.maxGpuSeconds"),
         ({"queueName": None}, "spec.queueName"),
+        ({"training": {"sequenceLength": 4095}}, "spec.training.sequenceLength"),
         (
             {"resources": {"prepare": {"limits": {"rdma/bad": "7"}}}},
             "spec.resources.prepare",

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.support.api_server import controlplane
-from tests.support.api_server.controlplane import ApiError, ControlPlane, has, wait_until
+from tests.support.api_server.controlplane import ControlPlane, has, wait_until
 from tests.support.releases import (
     CRD,
+    CRDS,
     HOST,
     JOBS,
     ROOT,
@@ -47,16 +48,9 @@ def released(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def remove_crd(plane: ControlPlane) -> None:
-    plane.delete(CRD)
-
-    def gone() -> bool:
-        try:
-            plane.get(CRD)
-        except ApiError as error:
-            return error.status == 404
-        return False
-
-    wait_until("the CRD is deleted", gone)
+    for crd in CRDS:
+        plane.delete(crd)
+    wait_until("the CRDs are deleted", lambda: not any(has(plane, crd) for crd in CRDS))
 
 
 def test_release_is_installed_with_the_commands_of_the_page(

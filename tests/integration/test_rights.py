@@ -27,6 +27,7 @@ from tests.support.helm import Rendered, render
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
 SYSTEM = "finetune-system"
+PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
 ACCOUNT = "finetune-operator"
 Right = tuple[str, str, str]
 """Verb, API group, resource with its subresource."""
@@ -289,13 +290,19 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
     )
     rendered = render({"watchNamespaces": [one.name, two.name]})
     auth = [each for each in bindings(rendered) if each["kind"] == "ClusterRole"]
-    assert [each["metadata"]["name"] for each in auth] == [f"{ACCOUNT}-reviews"]
+    names = {each["metadata"]["name"] for each in auth}
+    assert names == {f"{ACCOUNT}-profiles", f"{ACCOUNT}-reviews"}
     token = apply_chart(rendered)
     with ExitStack() as stack:
         between = stack.enter_context(relay(control_plane, tmp_path))
         snapshot = UsedPermissions(between, token)
         outside.submit()
         two.submit()
+        # The operator checks a profile, and looks for one that a job names.
+        kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneProfile"}
+        control_plane.post(PROFILES, {**kind, **_named(namespace, spec={})})
+        stack.callback(control_plane.delete, f"{PROFILES}/{namespace}")
+        two.submit("held", spec={"profile": "absent"})
         for pod in ("first", "second"):
             # The second replica is a standby and watches the Lease.
             way = {"kubeconfig": between.kubeconfig, "pod": pod}

@@ -27,6 +27,7 @@ HOST = "0.0.0.0"
 """The registry of this machine. Helm before 3.18 uses no TLS with localhost and 127.0.0.1."""
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
+CRDS = (CRD, CRD.replace("finetunejobs", "finetuneprofiles"))
 JOBS = "/apis/finetune.dev/v1alpha1/namespaces/default/finetunejobs"
 DEPLOYMENT = "/apis/apps/v1/namespaces/finetune-system/deployments/finetune-operator"
 

@@ -102,6 +102,11 @@ signingKeyFile: {{ include "finetune-operator.signingKeyFolder" . }}/signing.key
 {{- end }}
 {{- end -}}
 
+{{/* Fields that a limit can require, and whether the value `defaults` sets them, as CEL. */}}
+{{- define "finetune-operator.defaulted" -}}
+{'queueName': {{ ne (dig "queueName" "" .Values.defaults) "" }}, 'maxGpuSeconds': {{ ne (dig "runPolicy" "maxGpuSeconds" 0 .Values.defaults | int) 0 }}}
+{{- end -}}
+
 {{/* Rules of the operator, for its ClusterRole or for its Role in each of watchNamespaces. */}}
 {{- define "finetune-operator.rules" -}}
 rules:

@@ -15,7 +15,7 @@ from finetune_api.contracts.result import ARTIFACTS
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.reference import api_page, exit_codes_page, reasons_page
 from finetune_api.crd.resources import RESOURCES, Resource
-from finetune_api.policy import admission
+from finetune_api.policy import admission, profile_admission
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = "# Generated from crds/finetune_api by `make generate`; do not edit.\n"
@@ -30,13 +30,15 @@ def crd_file(resource: Resource) -> str:
 def policy_file() -> str:
     """Return what the chart's policies take from the API as YAML.
 
-    These are the variables and validations of the policy for specs, and the stages that run as
-    Jobs, in whose pods no user may execute commands.
+    These are the variables and validations of the policies for specs and for profiles, and the
+    stages that run as Jobs, in whose pods no user may execute commands.
     """
     parts = {
         "jobStages": list(ARTIFACTS),
         "variables": admission.variables(),
         "validations": admission.validations(),
+        "profileVariables": profile_admission.variables(),
+        "profileValidations": profile_admission.validations(),
     }
     return HEADER + yaml.safe_dump(parts, sort_keys=False, width=100, allow_unicode=True)
 

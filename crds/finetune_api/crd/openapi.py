@@ -31,6 +31,7 @@ _KEPT = (
     "format",
     *CONSTRAINTS,
     "x-kubernetes-int-or-string",
+    "x-kubernetes-preserve-unknown-fields",
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
 )

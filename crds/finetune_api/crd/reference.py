@@ -25,6 +25,7 @@ EFFECTS = {
     Edit.RETRY: "retries",
     Edit.PUBLISH: "publishes",
     Edit.NEXT_REVISION: "next revision",
+    Edit.PROFILE: "by values",
     Edit.NOTHING: "immediate",
 }
 """The short form of an edit class in the tables."""
@@ -53,7 +54,7 @@ def api_page(resource: Resource) -> str:
     return "\n".join(
         (
             HEADER,
-            "# API reference\n",
+            f"# {resource.title}\n",
             f"Fields of the `{resource.kind}` resource, version `{API_VERSION}`. "
             f"`kubectl explain {resource.kind.lower()}.spec` shows the same descriptions.\n",
             "The column *Change* names the effect of changing a field:\n",

@@ -121,7 +121,13 @@ FAILED = ReasonGroup(
         "this version does not support the field.",
         Reason.NOT_ALLOWED: "Running stages and serving pods continue. Set the field that the "
         "message names to an allowed value, or ask your cluster administrator to change the chart "
-        "value ([policy](../how-to/tenant-policy.md)). The job then continues.",
+        "value ([policy](../how-to/tenant-policy.md)) or the limit of the profile "
+        "([profiles](../how-to/profiles.md)). The job then continues.",
+        Reason.PROFILE_NOT_FOUND: "Revisions that have started continue. Set `spec.profile` to a "
+        "profile that `kubectl get finetuneprofiles` lists, or create the profile; the job then "
+        "continues.",
+        Reason.PROFILE_INVALID: "Revisions that have started continue. The message has the problem "
+        "of the profile, which your cluster administrator must correct; the job then continues.",
         Reason.UNSUPPORTED_VERSION: "The operator changes no object of the job. Run the version "
         "that wrote the ledger (`status.revisions`) or a newer one, or delete and re-create the "
         "job, which then starts from the beginning.",
@@ -272,6 +278,21 @@ OTHER = ReasonGroup(
     ),
 )
 
+PROFILES = ReasonGroup(
+    title="Condition Valid of a FineTuneProfile",
+    about="While a profile is not valid, jobs start no new revision with it. The message names the "
+    "field.",
+    texts={
+        Reason.VALID: "No action.",
+        Reason.INVALID_DEFAULTS: "Correct `spec.defaults`: it is a partial spec of a FineTuneJob, "
+        "and its values must be allowed by the chart value `policy` and by the limits of the "
+        "profile.",
+        Reason.INVALID_LIMITS: "Correct the pattern that the message names. Until then, jobs with "
+        "the profile start no stage.",
+        Reason.TOO_LARGE: "Set long values, such as `dataset.chatTemplate`, in the jobs instead.",
+    },
+)
+
 LOGS = ReasonGroup(
     title="Log of the operator",
     about="",
@@ -288,4 +309,4 @@ LOGS = ReasonGroup(
     },
 )
 
-GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, LOGS)
+GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, PROFILES, LOGS)

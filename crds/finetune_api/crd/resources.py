@@ -11,6 +11,13 @@ from pydantic import BaseModel
 
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.quantity import comparable
+from finetune_api.v1alpha1.profile import (
+    MAX_PROFILE_NAME,
+    PROFILE_KIND,
+    PROFILE_PLURAL,
+    FineTuneProfileSpec,
+    FineTuneProfileStatus,
+)
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 
@@ -63,6 +70,8 @@ class Resource:
     """Paths of the ``scale`` subresource."""
     page: str
     """Name of the reference page."""
+    title: str
+    """Title of the reference page."""
 
     @property
     def file(self) -> str:
@@ -117,5 +126,39 @@ FINETUNEJOB = Resource(
         "labelSelectorPath": ".status.serving.selector",
     },
     page="api.md",
+    title="API reference",
 )
-RESOURCES = (FINETUNEJOB,)
+FINETUNEPROFILE = Resource(
+    kind=PROFILE_KIND,
+    plural=PROFILE_PLURAL,
+    short_name="ftp",
+    scope="Cluster",
+    categories=("finetune",),
+    description="FineTuneProfile offers defaults and limits to FineTuneJobs under one name, with "
+    "the GPU product and its price.",
+    spec=FineTuneProfileSpec,
+    spec_description="Defaults, limits, card and price of the jobs with this profile.",
+    status=FineTuneProfileStatus,
+    status_description="Whether jobs can use the profile. Written by the operator.",
+    columns=(
+        Column(name="Default", path=r".metadata.annotations.finetune\.dev/is-default-profile"),
+        Column(name="Card", path=".spec.card"),
+        Column(name="Max-Length", path=".spec.limits.maxSequenceLength", type="integer"),
+        Column(name="GPU-Hour", path=".spec.price.perGpuHour"),
+        Column(name="Currency", path=".spec.price.currency"),
+        Column(name="Valid", path='.status.conditions[?(@.type=="Valid")].status'),
+        Column(name="Description", path=".spec.description"),
+        Column(name="Age", path=".metadata.creationTimestamp", type="date", wide=True),
+        Column(name="Message", path='.status.conditions[?(@.type=="Valid")].message', wide=True),
+    ),
+    rules=(
+        CelRule(
+            cel=f"size(self.metadata.name) <= {MAX_PROFILE_NAME}",
+            message=f"jobs name the profile in spec.profile: use at most {MAX_PROFILE_NAME} "
+            "characters in metadata.name",
+        ),
+    ),
+    page="profiles.md",
+    title="Profiles: API reference",
+)
+RESOURCES = (FINETUNEJOB, FINETUNEPROFILE)

@@ -2,27 +2,32 @@
 
 The chart defines variables in front of these, because only it knows its values: ``allowed`` (the
 limits on names), the other limits under their own names, ``defaulted`` (required fields that the
-chart value ``defaults`` sets) and ``checkReferences``.
+chart value ``defaults`` sets) and ``checkReferences``. The limits of profiles have a policy of
+their own (``profile_admission``), which defines them from its parameter.
 Rules apply to the written spec. A request to the subresource ``scale`` counts as a spec that
 consists of ``serving.replicas``. A field that an update does not change passes.
 """
 
 import re
 
+from finetune_api import GROUP
 from finetune_api.layering import Path
 from finetune_api.policy import messages
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES
 from finetune_api.policy.rules import (
     GPU_SECONDS,
     NAME_RULES,
+    PROFILE,
     QUEUE,
     REPLICAS,
+    SEQUENCE_LENGTH,
     SOURCES,
     Access,
     NameRule,
 )
 from finetune_api.policy.selections import LISTS, at
 from finetune_api.rules import literal
+from finetune_api.v1alpha1.profile import PROFILE_KIND, PROFILE_PLURAL
 
 NEW, OLD, ALLOWED = "variables.spec", "variables.oldSpec", "variables.allowed"
 KINDS: dict[Access, str] = {
@@ -39,45 +44,65 @@ Whoever may create pods can use the others without further permission."""
 
 def variables() -> list[dict[str, str]]:
     """Return the variables of the policy."""
-    found = [
-        _variable("spec", _spec_of("object")),
-        _variable("update", "oldObject != null"),
-        _variable("oldSpec", f"variables.update ? {_spec_of('oldObject')} : dyn({{}})"),
-        _variable("hubCertificates", _hub_certificates(NEW)),
-        _variable("oldHubCertificates", _hub_certificates(OLD)),
-        _variable("mayCreatePods", _may("pods", "create", None)),
-        _variable(
+    return [
+        variable("spec", _spec_of("object")),
+        variable("update", "oldObject != null"),
+        variable("oldSpec", f"variables.update ? {_spec_of('oldObject')} : dyn({{}})"),
+        *certificates(),
+        variable("mayCreatePods", _may("pods", "create", None)),
+        variable(
             "cpuStageResources",
             f"{{'allow': [{', '.join(map(literal, CPU_STAGE_RESOURCES.allow))}], 'deny': []}}",
         ),
+        *(each for rule in NAME_RULES for each in names_of(rule)),
     ]
-    for rule in NAME_RULES:
-        limit = _limit(rule)
-        matching = "'^(?:' + p + ')$'"
-        allowed = (
-            f"{limit}.allow.exists(p, name.matches({matching})) && "
-            f"!{limit}.deny.exists(p, name.matches({matching}))"
-        )
-        names = f"{_unchanged(rule)} ? [] : {rule.selected.cel(NEW)}"
-        found += [
-            _variable(_name("names", rule), names),
-            _variable(
-                _name("refused", rule),
-                f"variables.{_name('names', rule)}.filter(name, !({allowed}))",
-            ),
-        ]
-    return found
+
+
+def certificates() -> list[dict[str, str]]:
+    """Return the variables with the certificates for the hub, which credentials depend on."""
+    return [
+        variable("hubCertificates", _hub_certificates(NEW)),
+        variable("oldHubCertificates", _hub_certificates(OLD)),
+    ]
+
+
+def names_of(rule: NameRule) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the variables with the names that a rule selects, and those that are not allowed."""
+    limit = _limit(rule)
+    matching = "'^(?:' + p + ')$'"
+    allowed = (
+        f"{limit}.allow.exists(p, name.matches({matching})) && "
+        f"!{limit}.deny.exists(p, name.matches({matching}))"
+    )
+    names = f"{_unchanged(rule)} ? [] : {rule.selected.cel(NEW)}"
+    return (
+        variable(_name("names", rule), names),
+        variable(
+            _name("refused", rule),
+            f"variables.{_name('names', rule)}.filter(name, !({allowed}))",
+        ),
+    )
 
 
 def validations() -> list[dict[str, str]]:
     """Return the validations of the policy."""
     return [
-        *(_allowed(rule) for rule in NAME_RULES),
+        *(allowed(rule) for rule in NAME_RULES),
         *(_accessible(rule) for rule in NAME_RULES if rule.access is not None),
-        _at_most(REPLICAS, "maxReplicas", optional=False),
-        _at_most(GPU_SECONDS, "maxGpuSeconds", optional=True),
-        _required(GPU_SECONDS, "maxGpuSeconds", "variables.maxGpuSeconds > 0"),
-        _required(QUEUE, "requireQueue", "variables.requireQueue"),
+        *numbers(),
+        _required(PROFILE, "requireProfile", "variables.requireProfile", None),
+        _permitted(),
+    ]
+
+
+def numbers(profile: str | None = None) -> list[dict[str, str]]:
+    """Return the validations of numbers and required fields. profile: see ``messages.origin``."""
+    return [
+        _at_most(REPLICAS, "maxReplicas", profile, optional=False),
+        _at_most(GPU_SECONDS, "maxGpuSeconds", profile, optional=True),
+        _at_most(SEQUENCE_LENGTH, "maxSequenceLength", profile, optional=True),
+        _required(GPU_SECONDS, "maxGpuSeconds", "variables.maxGpuSeconds > 0", profile),
+        _required(QUEUE, "requireQueue", "variables.requireQueue", profile),
     ]
 
 
@@ -89,9 +114,12 @@ def _spec_of(root: str) -> str:
     )
 
 
-def _allowed(rule: NameRule) -> dict[str, str]:
+def allowed(rule: NameRule, profile: str | None = None) -> dict[str, str]:
+    """Return the validation that all names are allowed. profile: see ``messages.origin``."""
     refused, limit = f"variables.{_name('refused', rule)}", _limit(rule)
-    source = messages.WITHOUT_GPU if rule.limit is None else messages.origin(rule.limit)
+    source = messages.WITHOUT_GPU
+    if rule.limit is not None:
+        source = messages.origin(rule.limit, profile)
     start, middle, end = messages.refused(rule.field, rule.hint, source)
     patterns = (
         f"(size({limit}.allow) > 0 ? {limit}.allow.join(', ') : 'nothing') + "
@@ -122,9 +150,39 @@ def _accessible(rule: NameRule) -> dict[str, str]:
     }
 
 
-def _at_most(field: Path, limit: str, *, optional: bool) -> dict[str, str]:
+def _permitted() -> dict[str, str]:
+    """Return the validation that the user may use the profile that the job names.
+
+    It also applies to a profile that does not exist yet: the job would wait for it.
+    """
+    name = at(NEW, PROFILE)
+    return {
+        "expression": f"{_same((PROFILE,))} || !{name}.hasValue() || {may_use(f'{name}.value()')}",
+        "messageExpression": not_permitted(f"{name}.value()"),
+    }
+
+
+def may_use(name: str) -> str:
+    """Return the CEL of the permission to use a profile. name: CEL of its name."""
+    return (
+        f"authorizer.group('{GROUP}').resource('{PROFILE_PLURAL}').namespace(request.namespace)"
+        f".name({name}).check('use').allowed()"
+    )
+
+
+def not_permitted(name: str) -> str:
+    """Return the CEL of the message about a profile that the user may not use."""
+    return (
+        f"'{messages.dotted(PROFILE)}: user ' + request.userInfo.username + ' has no permission to "
+        f"use {PROFILE_KIND} ' + {name} + ' in this namespace. Set a profile that you have "
+        f"permission to use, or ask your cluster administrator for the verb use on this "
+        f"{PROFILE_KIND}.'"
+    )
+
+
+def _at_most(field: Path, limit: str, profile: str | None, *, optional: bool) -> dict[str, str]:
     value, most = f"{at(NEW, field)}.orValue(0)", f"variables.{limit}"
-    start, middle, end = messages.too_large(field, limit)
+    start, middle, end = messages.too_large(field, messages.origin(limit, profile))
     unlimited = f"{most} == 0 || " if optional else ""
     return {
         "expression": f"{_same((field,))} || {unlimited}{value} <= {most}",
@@ -133,11 +191,12 @@ def _at_most(field: Path, limit: str, *, optional: bool) -> dict[str, str]:
     }
 
 
-def _required(field: Path, limit: str, required: str) -> dict[str, str]:
+def _required(field: Path, limit: str, required: str, profile: str | None) -> dict[str, str]:
+    defaulted = "" if field == PROFILE else f"variables.defaulted.{field[-1]} || "
     return {
-        "expression": f"{_same((field,))} || !({required}) || variables.defaulted.{field[-1]} || "
+        "expression": f"{_same((field,))} || !({required}) || {defaulted}"
         f"{at(NEW, field)}.hasValue()",
-        "message": messages.missing(field, limit),
+        "message": messages.missing(field, messages.origin(limit, profile)),
     }
 
 
@@ -185,5 +244,6 @@ def _name(prefix: str, rule: NameRule) -> str:
     return re.sub(r"\W", "_", "_".join((prefix, *(rule.read or rule.field), rule.limit or "cpu")))
 
 
-def _variable(name: str, expression: str) -> dict[str, str]:
+def variable(name: str, expression: str) -> dict[str, str]:
+    """Return a variable of a policy."""
     return {"name": name, "expression": expression}

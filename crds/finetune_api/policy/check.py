@@ -7,7 +7,15 @@ from finetune_api.base import Values
 from finetune_api.layering import Path, value_at
 from finetune_api.policy import messages
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES, Limits, names
-from finetune_api.policy.rules import GPU_SECONDS, NAME_RULES, QUEUE, REPLICAS, NameRule
+from finetune_api.policy.rules import (
+    GPU_SECONDS,
+    NAME_RULES,
+    PROFILE,
+    QUEUE,
+    REPLICAS,
+    SEQUENCE_LENGTH,
+    NameRule,
+)
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
@@ -28,27 +36,29 @@ class Violation:
 
 
 def violations(
-    spec: FineTuneJobSpec, limits: Limits, *, listed: bool = False
+    spec: FineTuneJobSpec, limits: Limits, *, listed: bool = False, profile: str | None = None
 ) -> tuple[Violation, ...]:
     """Return every violated limit, in a fixed order. spec: the resolved one.
 
     listed: whether its dataset is the only entry of ``datasets``, which messages then name, like
-    those of admission.
+    those of admission; profile: name of the profile that has the limits, None for the chart.
     """
     values = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     if listed and "dataset" in values:
         values["datasets"] = [values.pop("dataset")]
     return tuple(
         Violation(field=field, message=message, serving=serving, key=_key(values, field))
-        for field, message, serving in _refusals(values, limits)
+        for field, message, serving in _refusals(values, limits, profile)
     )
 
 
-def violations_of_defaults(defaults: Values, limits: Limits) -> tuple[str, ...]:
-    """Return the messages about chart defaults that no job could be started with."""
+def violations_of_defaults(
+    defaults: Values, limits: Limits, *, profile: str | None = None
+) -> tuple[str, ...]:
+    """Return the messages about defaults that no job could be started with."""
     return tuple(
         message
-        for field, message, _ in _refusals(defaults, limits)
+        for field, message, _ in _refusals(defaults, limits, profile)
         if value_at(defaults, field) is not None
     )
 
@@ -62,39 +72,45 @@ def serving_keys(spec: FineTuneJobSpec) -> tuple[str, ...]:
     )
 
 
-def _refusals(values: Values, limits: Limits) -> Iterator[tuple[Path, str, bool]]:
+def _refusals(
+    values: Values, limits: Limits, profile: str | None
+) -> Iterator[tuple[Path, str, bool]]:
     for rule in NAME_RULES:
-        if (message := _refused(rule, values, limits)) is not None:
+        if (message := _refused(rule, values, limits, profile)) is not None:
             yield rule.field, message, rule.serving
-    replicas = value_at(values, REPLICAS) or 0
-    if replicas > limits.max_replicas:
-        yield REPLICAS, _too_large(REPLICAS, replicas, limits.max_replicas, "maxReplicas"), True
-    seconds, most = value_at(values, GPU_SECONDS), limits.max_gpu_seconds
-    if most and seconds is None:
-        yield GPU_SECONDS, messages.missing(GPU_SECONDS, "maxGpuSeconds"), False
-    elif most and seconds > most:
-        yield GPU_SECONDS, _too_large(GPU_SECONDS, seconds, most, "maxGpuSeconds"), False
-    if limits.require_queue and value_at(values, QUEUE) is None:
-        yield QUEUE, messages.missing(QUEUE, "requireQueue"), False
+    for field, limit, most, serving in (
+        (REPLICAS, "maxReplicas", limits.max_replicas, True),
+        (GPU_SECONDS, "maxGpuSeconds", limits.max_gpu_seconds, False),
+        (SEQUENCE_LENGTH, "maxSequenceLength", limits.max_sequence_length, False),
+    ):
+        value = value_at(values, field)
+        if most and value is not None and value > most:
+            start, middle, end = messages.too_large(field, messages.origin(limit, profile))
+            yield field, f"{start}{value}{middle}{most}{end}", serving
+    for field, limit, required in (
+        (GPU_SECONDS, "maxGpuSeconds", limits.max_gpu_seconds > 0),
+        (QUEUE, "requireQueue", limits.require_queue),
+        (PROFILE, "requireProfile", limits.require_profile),
+    ):
+        if required and value_at(values, field) is None:
+            yield field, messages.missing(field, messages.origin(limit, profile)), False
 
 
-def _refused(rule: NameRule, values: Values, limits: Limits) -> str | None:
+def _refused(rule: NameRule, values: Values, limits: Limits, profile: str | None) -> str | None:
     """Return the message about the first text, in order, that a rule does not allow."""
     # A spec sets few of the limited fields, and every reconcile checks all rules.
-    if not (texts := rule.selected.texts(values)):
+    if (rule.limit is None and profile is not None) or not (texts := rule.selected.texts(values)):
+        # The fixed list of stages without a GPU is checked with the limits of the chart.
         return None
     allowed = CPU_STAGE_RESOURCES if rule.limit is None else names(limits, rule.limit)
     refused = [text for text in texts if not allowed.permits(text)]
     if not refused:
         return None
-    source = messages.WITHOUT_GPU if rule.limit is None else messages.origin(rule.limit)
+    source = messages.WITHOUT_GPU
+    if rule.limit is not None:
+        source = messages.origin(rule.limit, profile)
     start, middle, end = messages.refused(rule.field, rule.hint, source)
     return f"{start}{min(refused)}{middle}{allowed}{end}"
-
-
-def _too_large(field: Path, value: int, most: int, limit: str) -> str:
-    start, middle, end = messages.too_large(field, limit)
-    return f"{start}{value}{middle}{most}{end}"
 
 
 def _key(values: Values, field: Path) -> str:

@@ -4,7 +4,7 @@ The chart value ``policy`` has the same form, and other owners of limits can car
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -43,6 +43,9 @@ class Limits(CamelModel):
     workload_priority_classes: Names = Names()
     queues: Names = Names()
     require_queue: bool = False
+    require_profile: bool = False
+    """Whether each job must set ``profile``, even if a profile is the default."""
+
     node_selectors: Names = Names(
         deny=(
             r"node-role\.kubernetes\.io/(control-?plane|master|etcd)=.*",
@@ -93,6 +96,9 @@ class Limits(CamelModel):
     max_gpu_seconds: int = Field(0, ge=0)
     """0 means no limit. With a limit, each job must set ``runPolicy.maxGpuSeconds``."""
 
+    max_sequence_length: int = Field(0, ge=0)
+    """0 means no limit."""
+
 
 FIELDS: Mapping[str, str] = {info.alias or name: name for name, info in Limits.model_fields.items()}
 """Names of the fields by their names in the chart value, such as ``podLabels``."""
@@ -103,6 +109,20 @@ def names(limits: Limits, alias: str) -> Names:
     found = getattr(limits, FIELDS[alias])
     assert isinstance(found, Names)
     return found
+
+
+UNLIMITED: Mapping[str, Any] = {
+    alias: {} for alias, name in FIELDS.items() if Limits.model_fields[name].annotation is Names
+}
+"""Limits on names that allow all of them."""
+
+
+def narrower(values: Mapping[str, Any]) -> Limits:
+    """Return limits that apply in addition to others: what ``values`` lack is unlimited.
+
+    Raises ValidationError.
+    """
+    return Limits.model_validate({**UNLIMITED, **values}, by_name=False)
 
 
 CPU_STAGE_RESOURCES = Names(allow=("cpu", "memory", "ephemeral-storage", "hugepages-.*"))

@@ -11,13 +11,15 @@ def dotted(field: Path) -> str:
     return ".".join(("spec", *field))
 
 
-def origin(limit: str) -> str:
-    """Return where an administrator sets a limit."""
-    return f"chart value policy.{limit}"
+def origin(limit: str, profile: str | None = None) -> str:
+    """Return where an administrator sets a limit: in a profile, or else in the chart."""
+    if profile is None:
+        return f"chart value policy.{limit}"
+    return f"limits.{limit} of FineTuneProfile {profile}"
 
 
 def refused(field: Path, hint: str, source: str) -> tuple[str, str, str]:
-    """Return the parts of a message around the value and the allowed values."""
+    """Return the parts of a message around the value and the allowed values. source: ``origin``."""
     return (
         f'{dotted(field)}: "',
         '" is not allowed. Allowed: ',
@@ -25,15 +27,15 @@ def refused(field: Path, hint: str, source: str) -> tuple[str, str, str]:
     )
 
 
-def too_large(field: Path, limit: str) -> tuple[str, str, str]:
-    """Return the parts of a message around a number and its limit."""
+def too_large(field: Path, source: str) -> tuple[str, str, str]:
+    """Return the parts of a message around a number and its limit. source: ``origin``."""
     return (
         f"{dotted(field)}: ",
         " is not allowed. At most ",
-        f" is allowed ({origin(limit)}). {ASK}",
+        f" is allowed ({source}). {ASK}",
     )
 
 
-def missing(field: Path, limit: str) -> str:
-    """Return the message about a field that a limit requires."""
-    return f"{dotted(field)}: set this field, because the {origin(limit)} requires it."
+def missing(field: Path, source: str) -> str:
+    """Return the message about a field that a limit requires. source: ``origin``."""
+    return f"{dotted(field)}: set this field, because the {source} requires it."

@@ -293,3 +293,5 @@ NAME_RULES: tuple[NameRule, ...] = (
 REPLICAS: Path = ("serving", "replicas")
 GPU_SECONDS: Path = ("runPolicy", "maxGpuSeconds")
 QUEUE: Path = ("queueName",)
+PROFILE: Path = ("profile",)
+SEQUENCE_LENGTH: Path = ("training", "sequenceLength")

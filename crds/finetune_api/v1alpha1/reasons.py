@@ -17,10 +17,11 @@ class Use(StrEnum):
     EVENT = "event"
     ATTEMPT = "attempt in status.revisions"
     PUBLICATION = "status.publish"
+    PROFILE = "`Valid` of a FineTuneProfile"
     LOG = "log of the operator"
 
 
-READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, LOG = Use
+READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, PROFILE, LOG = Use
 FAILURE = (READY, ATTEMPT)
 
 
@@ -109,6 +110,16 @@ class Reason(DocumentedEnum):
         *FAILURE,
     )
     NOT_ALLOWED = ("NotAllowed", "The policy of the operator does not allow the spec.", READY)
+    PROFILE_NOT_FOUND = (
+        "ProfileNotFound",
+        "The FineTuneProfile in `spec.profile` does not exist.",
+        READY,
+    )
+    PROFILE_INVALID = (
+        "ProfileInvalid",
+        "The FineTuneProfile of the job is not valid.",
+        READY,
+    )
     UNSUPPORTED_VERSION = (
         "UnsupportedVersion",
         "Another version of the operator wrote a status or a frozen configuration that this "
@@ -316,6 +327,20 @@ class Reason(DocumentedEnum):
         CONDITION,
     )
     DISABLED = ("Disabled", "`spec.serving.enabled` is false.", CONDITION)
+
+    # Condition Valid of a FineTuneProfile.
+    VALID = ("Valid", "Jobs can use the profile.", PROFILE)
+    INVALID_DEFAULTS = (
+        "InvalidDefaults",
+        "No job could have the defaults of the profile.",
+        PROFILE,
+    )
+    INVALID_LIMITS = ("InvalidLimits", "A limit of the profile is not valid.", PROFILE)
+    TOO_LARGE = (
+        "TooLarge",
+        "The defaults of the chart and of the profile are too large together.",
+        PROFILE,
+    )
 
     # The operator's log.
     CRD_MISSING = ("CrdMissing", "The FineTuneJob API is not installed in the cluster.", LOG)

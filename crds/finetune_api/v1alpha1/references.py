@@ -16,13 +16,14 @@ def object_name(
     kind: str,
     max_length: int = 253,
     builtin: str | None = None,
+    edit: Edit = Edit.RETRY,
 ) -> Any:
     """Declare a field that names an object of a kind, such as ``StorageClass``."""
     message = f"use only lower-case letters, digits, '-' and '.' in the name of a {kind}"
     return field(
         text,
         default,
-        edit=Edit.RETRY,
+        edit=edit,
         builtin=builtin,
         max_length=max_length,
         rules=(matches(NAME, message),),

@@ -31,6 +31,7 @@ from finetune_api.v1alpha1.evaluation import Evaluation
 from finetune_api.v1alpha1.merge import Merge
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement, PodMetadata
+from finetune_api.v1alpha1.profile import MAX_PROFILE_NAME
 from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.references import object_name
 from finetune_api.v1alpha1.resources import Resources
@@ -146,6 +147,14 @@ class FineTuneJobSpec(ApiModel):
     )
     placement: Placement = field(
         "Scheduling constraints for all pods of the job.", Placement(), edit=Edit.RETRY
+    )
+    profile: str | None = object_name(
+        "Name of the FineTuneProfile whose defaults, card and limits apply to the job.",
+        None,
+        kind="FineTuneProfile",
+        max_length=MAX_PROFILE_NAME,
+        builtin="the profile with the annotation finetune.dev/is-default-profile, if there is one",
+        edit=Edit.PROFILE,
     )
     queue_name: str | None = object_name(
         "Name of the Kueue LocalQueue for the train Job. Only the train Job uses the GPU quota of "

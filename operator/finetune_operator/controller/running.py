@@ -8,6 +8,7 @@ from typing import Any
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.resync import Resync
 from finetune_operator.kube.kinds import KINDS
+from finetune_operator.objects import naming
 from finetune_operator.snapshot.reflector import Reflector
 from finetune_operator.snapshot.store import ObjectStore, version_of
 from finetune_operator.types import Object
@@ -47,8 +48,11 @@ class RunningKind:
         # searched for garbage. By then 1,000 edits of a large job would hold 200 MiB.
         for large in ("spec", "status"):
             body.pop(large, None)
+        is_default = naming.is_default_profile(body)
         for unused in ("managedFields", "annotations"):
             body["metadata"].pop(unused, None)
+        if is_default:
+            body["metadata"]["annotations"] = {naming.DEFAULT_PROFILE: "true"}
         change = self.store.remove if what == "DELETED" else self.store.put
         for key in change(found):
             self.controller.notify(key, self.own, version_of(found), True)

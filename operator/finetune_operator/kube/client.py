@@ -287,4 +287,6 @@ def _trimmed(each: Object) -> Object:
     kept = {key: value for key, value in metadata.items() if key != "annotations"}
     if (node := naming.selected_node(each)) is not None:
         kept["annotations"] = {naming.SELECTED_NODE: node}
+    if naming.is_default_profile(each):
+        kept["annotations"] = {naming.DEFAULT_PROFILE: "true"}
     return {**each, "metadata": kept}

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import finetune_api
 from finetune_api.crd.resources import RESOURCES
+from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_operator.types import Object
 
 
@@ -42,6 +43,7 @@ OWN_KINDS = {
 }
 """The kinds that the project defines."""
 FINETUNEJOB = finetune_api.KIND
+FINETUNEPROFILE = PROFILE_KIND
 CORE_EVENT = "CoreEvent"
 KINDS = {
     **OWN_KINDS,

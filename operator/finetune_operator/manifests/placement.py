@@ -89,7 +89,11 @@ def origin(
     elif any(is_product(product, card) for product in listed):
         labels = ["the first checkpoint (status.revisions[].card)"]
     elif listed:
-        labels = ["the chart value gpu.products"]
+        product_list = "the chart value gpu.products"
+        profile = resolved.spec.profile
+        labels = [
+            product_list if profile is None else f"the card of profile {profile} or {product_list}"
+        ]
     zones = [field("zones")] if placement.zones else []
     return " or ".join([*labels, *zones]) or "the pod"
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.contracts import labels as keys
+from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
 from finetune_operator.objects.stages import serves
 from finetune_operator.objects.status_view import volume_owners
 from finetune_operator.types import Object
@@ -24,6 +25,8 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 TEMPLATE_HASH = "pod-template-hash"
 """Label of the pods of a Deployment, which the name of their ReplicaSet contains."""
+DEFAULT_PROFILE = DEFAULT_ANNOTATION
+"""Annotation of a profile that applies to the jobs that name none."""
 MANAGED_BY = "finetune-operator"
 VOLUME = "PersistentVolumeClaim"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
@@ -150,6 +153,12 @@ def label(child: Object, key: str) -> str | None:
 def is_serving(pod: Object) -> bool:
     """Report whether a pod has the label of the pods that serve a model."""
     return serves(label(pod, STAGE))
+
+
+def is_default_profile(profile: Object) -> bool:
+    """Report whether a profile applies to the jobs that name none."""
+    annotations: Mapping[str, Any] = profile["metadata"].get("annotations") or {}
+    return annotations.get(DEFAULT_PROFILE) == "true"
 
 
 def selected_node(claim: Object) -> str | None:

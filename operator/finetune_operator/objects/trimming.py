@@ -137,7 +137,10 @@ def _metadata(item: Object) -> dict[str, Any]:
         labels = metadata.get("labels")
         if labels and labels.keys() != {LABELS_DIGEST}:
             labels = {LABELS_DIGEST: sha256(labels)}
-        return result | ({"labels": labels} if labels else {})
+        result |= {"labels": labels} if labels else {}
+        if naming.is_default_profile(item):
+            result["annotations"] = {naming.DEFAULT_PROFILE: "true"}
+        return result
     result["labels"] = dict(metadata.get("labels") or {})
     if owners := metadata.get("ownerReferences"):
         # The controller is kept wherever it is in the list.

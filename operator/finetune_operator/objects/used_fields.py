@@ -112,7 +112,7 @@ def metadata_fields(kind: str) -> Fields:
     """Return the fields of the metadata of an object that ``reduced`` reads."""
     fields = {
         **dict.fromkeys((*METADATA, "labels", "ownerReferences")),
-        "annotations": {naming.SELECTED_NODE: None},
+        "annotations": dict.fromkeys((naming.SELECTED_NODE, naming.DEFAULT_PROFILE)),
     }
     if kind in APPLIED:
         fields["managedFields"] = [{"manager": None, "time": None, "fieldsV1": {"f:spec": {}}}]

@@ -32,15 +32,20 @@ def deletion(
     child = snapshot.configmap(target.revision)
     if child is None or not _is_replaced(snapshot, child, target, now):
         return ()
-    return (Delete(object=child.object),)
+    # Without finalizers, so that the next reconcile creates it again.
+    return (Delete(object=child.object, propagation="Background"),)
 
 
 def changed(snapshot: IndexedSnapshot, target: TargetRevision, now: datetime) -> Position | None:
     """Return the position of a job whose pods would not get the configuration of the ledger."""
     child = snapshot.configmap(target.revision)
-    if child is not None and agree(child.object.get(DIGESTS, {}), target.frozen):
+    if child is not None and (
+        agree(child.object.get(DIGESTS, {}), target.frozen) or _is_of_another_profile(child, target)
+    ):
         return None
-    if child is not None and _is_replaced(snapshot, child, target, now):
+    if child is not None and (
+        _is_replaced(snapshot, child, target, now) or _is_being_replaced(snapshot, child, target)
+    ):
         return active(
             Reason.CONFIGURATION_CHANGED,
             f"The operator replaces ConfigMap {child.name}, whose {OPERATOR_FILE} does not match "
@@ -71,16 +76,40 @@ def _is_replaced(
     No pod reads operator.json, and the images in it may have been corrected. A new ConfigMap is
     left alone: whoever changes each one at once would keep the operator busy.
     """
-    digests, frozen = child.object.get(DIGESTS, {}), target.frozen
     created = datetime.fromisoformat(str(child.object["metadata"]["creationTimestamp"]))
     return (
         not child.terminating
-        and not agree(digests, frozen)
-        and digests.keys() == {JOB_FILE, OPERATOR_FILE}
-        and digests[JOB_FILE] == frozen.job_digest
-        and abs((now - created).total_seconds()) >= delays.REPLACED
+        and _differs_in_operator_file(child, target)
+        and (
+            _is_of_another_profile(child, target)
+            or abs((now - created).total_seconds()) >= delays.REPLACED
+        )
         and _renders(snapshot, target)
     )
+
+
+def _is_being_replaced(snapshot: IndexedSnapshot, child: Child, target: TargetRevision) -> bool:
+    """Report whether a ConfigMap that is being deleted is created again."""
+    return (
+        child.terminating
+        and _differs_in_operator_file(child, target)
+        and _renders(snapshot, target)
+    )
+
+
+def _differs_in_operator_file(child: Child, target: TargetRevision) -> bool:
+    """Report whether only the operator.json of a ConfigMap is not that of the revision."""
+    digests, frozen = child.object.get(DIGESTS, {}), target.frozen
+    return (
+        not agree(digests, frozen)
+        and digests.keys() == {JOB_FILE, OPERATOR_FILE}
+        and digests[JOB_FILE] == frozen.job_digest
+    )
+
+
+def _is_of_another_profile(child: Child, target: TargetRevision) -> bool:
+    """Report whether a ConfigMap is that of the revision before the job got another profile."""
+    return target.replaced is not None and agree(child.object.get(DIGESTS, {}), target.replaced)
 
 
 def _renders(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:

@@ -15,6 +15,7 @@ from finetune_operator.reconcile.confirmation import confirmation
 from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.reconcile.steps import steps
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.profiles import UnavailableProfile, select
 from finetune_operator.revisions.target import resolve_target
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Plan, Snapshot
@@ -33,8 +34,14 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
     try:
         indexed = index(snapshot)
         ledger = Ledger.parse(indexed.previous.ledger, indexed.previous.ledger_version)
-        target = resolve_target(snapshot.job, ledger, snapshot.settings)
-        return steps(indexed, target, ledger.with_target(target.revision), snapshot.settings, now)
+        profile = select(snapshot.job, snapshot.profiles, snapshot.settings)
+        target = resolve_target(snapshot.job, ledger, profile.settings, profile.unavailable)
+        ledger = ledger.with_target(target.revision)
+        if target.replaced is not None:
+            ledger = ledger.with_frozen(target.revision, target.frozen)
+        return steps(indexed, target, ledger, profile, now)
+    except UnavailableProfile as error:
+        return report(snapshot, reason=error.reason, message=str(error), now=now)
     except InvalidSpec as error:
         return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)
     except UnsupportedVersion as error:

@@ -1,4 +1,4 @@
-"""The policy of the chart: a job whose spec exceeds its limits starts no attempt.
+"""The policy of the chart, and the limits of profiles: a job that exceeds them starts no attempt.
 
 Limits apply when work starts. A running stage and finished work continue whatever the limits are.
 Serving pods continue with the values that they were admitted with: the attempt at serving records
@@ -6,19 +6,22 @@ the limited fields, so that a value is checked again only after it has changed.
 """
 
 from finetune_api.policy.check import Violation, serving_keys, violations
-from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.reconcile.conditions import Position
+from finetune_operator.revisions.profiles import SelectedProfile
 from finetune_operator.revisions.target import TargetRevision
 
 Violations = tuple[Violation, ...]
 
 
-def check(target: TargetRevision, limits: Limits) -> Violations:
+def check(target: TargetRevision, selected: SelectedProfile) -> Violations:
     """Return the limits that the spec of a target violates."""
     resolved = target.resolved
-    return violations(resolved.spec, limits, listed=resolved.listed)
+    found = violations(resolved.spec, selected.settings.policy, listed=resolved.listed)
+    for name, limits in selected.limits:
+        found += violations(resolved.spec, limits, listed=resolved.listed, profile=name)
+    return found + selected.refusals
 
 
 def refusal(refused: Violations) -> Position | None:

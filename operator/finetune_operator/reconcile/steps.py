@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-from finetune_operator.config import Settings
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import policy, storage
 from finetune_operator.reconcile.network import surroundings
@@ -12,6 +11,7 @@ from finetune_operator.reconcile.reporting import status, transitions
 from finetune_operator.reconcile.serving import delivery as serving
 from finetune_operator.reconcile.stages import pipeline
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.profiles import SelectedProfile
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Plan
 
@@ -20,13 +20,13 @@ def steps(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    settings: Settings,
+    profile: SelectedProfile,
     now: datetime,
 ) -> Plan:
-    """Return the plan of a job whose target and ledger are known."""
-    # 1. What exists: restored volumes; the limits of the policy that the spec exceeds.
+    """Return the plan of a job whose target and ledger are known. profile: with the settings."""
+    # 1. What exists: restored volumes; the limits that the spec exceeds.
     before = storage.with_restored(snapshot, ledger)
-    violations = policy.check(target, settings.policy)
+    violations = policy.check(target, profile)
 
     # 2. The stages that produce the model.
     refused = policy.refusal(violations)
@@ -66,7 +66,7 @@ def steps(
             *stages.stops,
             *publishing.decision.stops,
             *storage.owners(snapshot.job, target, snapshot.volumes),
-            *surroundings(snapshot, target, recorded.ledger, settings, now),
+            *surroundings(snapshot, target, recorded.ledger, profile.settings, now),
             *stages.actions,
             *delivery.decision.actions,
             *recorded.actions,

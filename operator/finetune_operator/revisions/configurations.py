@@ -48,6 +48,18 @@ def contract(frozen: FrozenConfiguration) -> int:
 
 
 @lru_cache(maxsize=REMEMBERED)
+def with_profile(frozen: Settings, present: Settings) -> Settings:
+    """Return the settings of a revision with the present values of another profile."""
+    products = present.gpu.products
+    changes = {
+        "defaults": defaults(present),
+        "profile": present.profile,
+        "gpu": frozen.gpu.model_copy(update={"products": products}),
+    }
+    return frozen.model_copy(update=changes)
+
+
+@lru_cache(maxsize=REMEMBERED)
 def defaults(present: Settings) -> Values:
     """Return the present defaults, complete."""
     return _shared(json.dumps(effective_defaults(present.defaults)))

@@ -90,6 +90,8 @@ def frozen_part(config: Settings, contract: int = CONTRACT_VERSION) -> str:
     contract: version of the contract with the trainer image.
     """
     settings = config.model_dump(mode="json", exclude=LIVE)
+    if config.profile is not None:
+        settings["profile"] = config.profile.model_dump(mode="json", exclude_defaults=True)
     images = settings["images"]
     if contract > 1:
         images["trainer"] = {"image": images["trainer"], "contract": contract}

@@ -3,8 +3,10 @@
 The ledger records for each retained revision the digest of its training part and the configuration
 (images, serving command, defaults) that it was started with. The present spec is resolved with each
 retained revision's own defaults first, so an upgrade or a changed chart value never looks like an
-edit. ``auto`` and the format or training backend that it selects are equal, too. Revisions and
-builds are equal if their digests are; a name is only the beginning of a digest.
+edit. Only revisions with the profile of the job count: with another profile, the spec is resolved
+with the present values of that profile. ``auto`` and the format or training backend that it selects
+are equal, too. Revisions and builds are equal if their digests are; a name is only the beginning of
+a digest.
 """
 
 from collections.abc import Iterable
@@ -27,6 +29,7 @@ from finetune_operator.objects.stages import is_job_stage
 from finetune_operator.revisions import configurations
 from finetune_operator.revisions.documents import freeze, frozen_again
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.profiles import UnavailableProfile, has_profile
 from finetune_operator.revisions.resolved_specs import ResolvedSpecs
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Object
@@ -48,6 +51,9 @@ class TargetRevision:
     frozen: FrozenConfiguration
     """The record of this configuration, which is in the ledger once the revision has started."""
 
+    replaced: FrozenConfiguration | None = None
+    """The record in the ledger, if the job now has another profile with the same training part."""
+
     @property
     def revision(self) -> str:
         """Name of the revision: 8 hex digits."""
@@ -64,20 +70,32 @@ class TargetRevision:
         return configurations.contract(self.frozen)
 
 
-def resolve_target(job: Object, ledger: Ledger, config: Settings) -> TargetRevision:
+def resolve_target(
+    job: Object, ledger: Ledger, config: Settings, unavailable: UnavailableProfile | None = None
+) -> TargetRevision:
     """Return the revision that the job's spec asks for, a retained one if it is equal.
 
-    Raises InvalidSpec if the spec cannot be run, UnsupportedVersion if an operator of another
-    version started the current revision and its configuration cannot be read here: to resolve the
-    spec without it would look like an edit, and train again.
+    config: the settings of the job, with the values of its profile; unavailable: why the profile
+    has none. Raises this error if the revision has not started, InvalidSpec if the spec cannot be
+    run, UnsupportedVersion if an operator of another version started the current revision and its
+    configuration cannot be read here: to resolve the spec without it would look like an edit, and
+    train again.
     """
     resolved = _retained(job, ledger, config)
     if resolved is None:
+        if unavailable is not None:
+            raise unavailable
         resolved = _resolved.resolve(job["spec"], configurations.defaults(config))
     _require_own_names(resolved, ledger)
     frozen = ledger.frozen(resolved.revision)
     if frozen is not None:
         settings = configurations.thaw(resolved.revision, frozen, config)
+        if not has_profile(settings, job):
+            settings = configurations.with_profile(settings, config)
+            record = frozen_again(frozen, settings)
+            return TargetRevision(
+                resolved=resolved, config=settings, frozen=record, replaced=frozen
+            )
         images = _corrected(settings.images, config.images, job, ledger.revision(resolved.revision))
         if images != settings.images:
             settings = settings.model_copy(update={"images": images})
@@ -134,7 +152,10 @@ def _retained(job: Object, ledger: Ledger, config: Settings) -> Resolved | None:
         if frozen is None:
             continue
         try:
-            defaults = configurations.thaw(revision, frozen, config).defaults
+            settings = configurations.thaw(revision, frozen, config)
+            if not has_profile(settings, job):
+                continue
+            defaults = settings.defaults
             resolved = _resolved.resolve(job["spec"], defaults)
             if resolved.digest != frozen.digest:
                 resolved = _with_equal_choices(job, defaults, resolved, ledger.revision(revision))

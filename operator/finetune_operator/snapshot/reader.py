@@ -3,7 +3,8 @@
 A read usually sends no request. It reads live:
 
 * the kinds that the caller names: all after a conflict or an error, some to confirm a plan;
-* by its name, a FineTuneJob or an object of the ledger (``expected``) that the store lacks;
+* by its name, a FineTuneJob, its FineTuneProfile or an object of the ledger (``expected``) that the
+  store lacks;
 * the ConfigMap of a revision, of which the store has only the digests, once for each version;
 * the events of objects that have not run for ``delays.EVENTS_OF_PENDING``.
 
@@ -26,6 +27,7 @@ from finetune_operator.objects import naming, status_view
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import event_fields, pending_objects
+from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.scraper import PodMetrics
 from finetune_operator.snapshot.targets import targets
 from finetune_operator.types import LISTS, Key, Object, Plan, Progress, Snapshot, Verification
@@ -48,6 +50,7 @@ class Reader:
     live: LiveReader
     metrics: PodMetrics
     settings: Settings
+    profiles: Profiles | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     recent: dict[Key, RecentEvents] = field(default_factory=dict)
@@ -78,7 +81,8 @@ class Reader:
             return None
         children: dict[str, Any] = store.children(key)
         await self._complete(key, job, children)
-        snapshot = Snapshot(job=job, settings=self.settings, **children)
+        profiles = () if self.profiles is None else await self.profiles.of(job)
+        snapshot = Snapshot(job=job, settings=self.settings, profiles=profiles, **children)
         values = self.metrics.latest(key, targets(snapshot))
         return dataclasses.replace(
             snapshot,

@@ -34,6 +34,7 @@ TOKEN = "administrator"
 ADMINISTRATOR = {"Authorization": f"Bearer {TOKEN}"}
 KEY = "service-accounts.key"
 CRD = Path(__file__).parents[3] / "crds" / "finetune.dev_finetunejobs.yaml"
+CRDS = sorted(CRD.parent.glob("finetune.dev_*.yaml"))
 PATIENCE_SECONDS = 240.0
 """Time limit of a wait. An event ends each wait; the limit allows for a busy machine."""
 REQUEST_SECONDS = 90.0
@@ -389,12 +390,15 @@ def _open(port: int) -> bool:
 
 
 def install_crd(plane: ControlPlane) -> None:
-    """Apply the CRD of the checkout and wait until it is served."""
-    crd = yaml.safe_load(CRD.read_text(encoding="utf-8"))
-    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
-    plane.apply(path, crd)
-    everywhere = "/apis/finetune.dev/v1alpha1/finetunejobs"
-    wait_until("FineTuneJobs are served", lambda: has(plane, everywhere))
+    """Apply the CRDs of the checkout and wait until they are served."""
+    crds = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in CRDS]
+    for crd in crds:
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+        plane.apply(path, crd)
+    for crd in crds:
+        plural = crd["spec"]["names"]["plural"]
+        everywhere = f"/apis/finetune.dev/v1alpha1/{plural}"
+        wait_until(f"{plural} are served", lambda path=everywhere: has(plane, path))  # type: ignore[misc]
 
 
 def has(plane: ApiServer, path: str) -> bool:

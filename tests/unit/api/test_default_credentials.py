@@ -178,6 +178,7 @@ NAMES: dict[Path, str] = {
     ("storage", "baseCache", "claimName"): "a volume, which prepare mounts read-only",
     ("storage", "storageClassName"): "a class of volumes",
     ("queueName",): "a queue of Kueue",
+    ("profile",): "a profile, whose credentials follow the same rules",
     ("workloadPriorityClassName",): "a priority in a queue of Kueue",
     ("priorityClassName",): "a priority of pods",
 }

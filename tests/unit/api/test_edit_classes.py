@@ -13,6 +13,8 @@ EFFECTS = {
     Edit.ROLL: {"serve_key"},
     Edit.PUBLISH: set(),
     Edit.NEXT_REVISION: set(),
+    # The values of the profile are in the defaults with which a spec is resolved.
+    Edit.PROFILE: set(),
     Edit.NOTHING: set(),
 }
 
@@ -69,6 +71,7 @@ def test_leaves_cover_the_spec() -> None:
                 "revisionHistoryLimit",
             },
         ),
+        (Edit.PROFILE, {"profile"}),
         (Edit.REMERGE, {"merge.dtype", "merge.base", "serving.mode"}),
         (
             Edit.ROLL,
@@ -92,7 +95,7 @@ def test_leaves_cover_the_spec() -> None:
             },
         ),
     ],
-    ids=["NEXT_REVISION", "NOTHING", "REMERGE", "ROLL"],
+    ids=["NEXT_REVISION", "NOTHING", "PROFILE", "REMERGE", "ROLL"],
 )
 def test_fields_of_edit_class(edit: Edit, paths: set[str]) -> None:
     """A field in the wrong class would retrain a whole fleet, or fail to retrain it."""

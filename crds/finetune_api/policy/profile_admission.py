@@ -1,0 +1,120 @@
+"""The limits of profiles as CEL of a ValidatingAdmissionPolicy. Pure.
+
+The binding of the policy selects all profiles, so the API server evaluates it once for each. A
+profile that does not apply to the job costs little, because the rules are in variables, which are
+evaluated only when they are used. The rules are those of ``admission``; a request that does not
+change the profile checks only what it changes, as there. The subresource ``scale`` has no profile,
+so the operator alone checks its replicas.
+"""
+
+from collections.abc import Iterator
+
+from finetune_api.policy import admission, messages
+from finetune_api.policy.admission import variable
+from finetune_api.policy.limits import ANYTHING, UNLIMITED, Limits
+from finetune_api.policy.rules import GPU_SECONDS, NAME_RULES, PROFILE, QUEUE
+from finetune_api.policy.selections import at
+from finetune_api.rules import literal
+from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND
+
+PLACEHOLDER = "{profile}"
+"""Stands for the name of the profile in messages, until they are CEL."""
+NAME, WRITTEN = "params.metadata.name", at("object.spec", PROFILE)
+IS_DEFAULT = f"params.metadata.?annotations[?'{DEFAULT_ANNOTATION}'].orValue('') == 'true'"
+LIMITS, DEFAULTS = "params.spec.?limits", "params.spec.?defaults"
+RULES = tuple(rule for rule in NAME_RULES if rule.limit is not None)
+
+
+def variables() -> list[dict[str, str]]:
+    """Return the variables of the policy.
+
+    The chart defines ``chartDefaulted`` in front of them: required fields that the chart value
+    ``defaults`` sets. There are few, because the server prepares each one for each profile.
+    """
+    most = Limits().max_replicas
+    return [
+        variable(
+            "oldProfile",
+            f"oldObject == null ? optional.none() : {at('oldObject.spec', PROFILE)}",
+        ),
+        variable("update", f"oldObject != null && variables.oldProfile == {WRITTEN}"),
+        variable("spec", "dyn(object.spec)"),
+        variable("oldSpec", "variables.update ? dyn(oldObject.spec) : dyn({})"),
+        variable("allowed", _allowed()),
+        variable("maxReplicas", f"{LIMITS}.?maxReplicas.orValue({most})"),
+        variable("maxGpuSeconds", f"{LIMITS}.?maxGpuSeconds.orValue(0)"),
+        variable("maxSequenceLength", f"{LIMITS}.?maxSequenceLength.orValue(0)"),
+        variable("requireQueue", f"{LIMITS}.?requireQueue.orValue(false)"),
+        variable("defaulted", _defaulted()),
+        *admission.certificates(),
+        variable("violations", f"[{', '.join(_violations())}].filter(text, text != '')"),
+        variable(
+            "removal",
+            f"variables.oldProfile.orValue('') == {NAME} && size({LIMITS}.orValue({{}})) > 0 ? "
+            f"['{messages.dotted(PROFILE)}: you cannot remove this field, because {PROFILE_KIND} ' "
+            f"+ {NAME} + ' limits the job. Set another profile, or create a new job.'] : []",
+        ),
+        variable(
+            "refusals",
+            f"{WRITTEN}.orValue({NAME}) != {NAME} ? [] : {WRITTEN}.hasValue() || {IS_DEFAULT} ? "
+            "variables.violations : variables.removal",
+        ),
+    ]
+
+
+def validations() -> list[dict[str, str]]:
+    """Return the validations of the policy."""
+    return [
+        {
+            # The policy for specs checks the profile that a job names, whether or not it exists.
+            "expression": f"{WRITTEN}.hasValue() || !({IS_DEFAULT}) || variables.update || "
+            f"{admission.may_use(NAME)}",
+            "messageExpression": admission.not_permitted(NAME),
+        },
+        {
+            "expression": "size(variables.refusals) == 0",
+            "messageExpression": "size(variables.refusals) == 0 ? '' : variables.refusals[0]",
+        },
+    ]
+
+
+def _allowed() -> str:
+    """Return the limits on names in the form of the chart value ``policy``."""
+    entries = (
+        f"'{limit}': {{'allow': {LIMITS}.?{limit}.?allow.orValue(['{ANYTHING}']), "
+        f"'deny': {LIMITS}.?{limit}.?deny.orValue([])}}"
+        for limit in UNLIMITED
+    )
+    return f"{{{', '.join(entries)}}}"
+
+
+def _defaulted() -> str:
+    queue, seconds = (
+        f"variables.chartDefaulted.{field[-1]} || {at(DEFAULTS, field)}.hasValue()"
+        for field in (QUEUE, GPU_SECONDS)
+    )
+    return (
+        f"{{'{QUEUE[-1]}': {queue} || params.spec.?queueName.hasValue(), "
+        f"'{GPU_SECONDS[-1]}': {seconds}}}"
+    )
+
+
+def _violations() -> Iterator[str]:
+    """Yield the CEL of the message of each violated rule; an empty text if it is not violated."""
+    for name_rule in RULES:
+        # Both variables of the rule become one expression.
+        names, refused = admission.names_of(name_rule)
+        found = refused["expression"].replace(
+            f"variables.{names['name']}", f"({names['expression']})"
+        )
+        text = _text(admission.allowed(name_rule, PLACEHOLDER))
+        text = text.replace(f"variables.{refused['name']}", "refused")
+        yield f"[{found}].map(refused, {text})[0]"
+    yield from map(_text, admission.numbers(PLACEHOLDER))
+
+
+def _text(rule: dict[str, str]) -> str:
+    """Return the CEL of the message of a validation, empty if it holds."""
+    message = rule.get("messageExpression") or literal(rule["message"])
+    named = message.replace(PLACEHOLDER, f"' + {NAME} + '")
+    return f"({rule['expression']}) ? '' : ({named})"

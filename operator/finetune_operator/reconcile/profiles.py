@@ -1,0 +1,54 @@
+"""The planner of FineTuneProfiles: it writes their status, and nothing else. Pure."""
+
+from datetime import datetime
+
+from finetune_api.safety.printable import printable
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects import conditions
+from finetune_operator.reconcile.conditions import MAX_MESSAGE
+from finetune_operator.revisions.profiles import parse
+from finetune_operator.types import UNCONFIRMED, Confirmation, Object, Plan, ProfileSnapshot
+
+VALID = "Valid"
+
+
+def plan(snapshot: ProfileSnapshot, *, now: datetime) -> Plan:
+    """Return the plan of a reconcile of a profile: whether jobs can use it."""
+    problem = parse(snapshot.profile, snapshot.settings).problem
+    if problem is None:
+        return _status(snapshot, "True", Reason.VALID, "Jobs can use the profile.", now)
+    return _status(snapshot, "False", problem.reason, problem.message, now)
+
+
+def confirmation(snapshot: ProfileSnapshot, plan: Plan) -> Confirmation:
+    """Return that no plan needs a live read: the write of the status has a precondition."""
+    return UNCONFIRMED
+
+
+def report(
+    snapshot: ProfileSnapshot,
+    *,
+    reason: Reason,
+    message: str,
+    now: datetime,
+    planned: Object | None = None,
+) -> Plan:
+    """Return a plan whose condition reports an error."""
+    return _status(snapshot, "Unknown", reason, message, now)
+
+
+def _status(
+    snapshot: ProfileSnapshot, status: str, reason: Reason, message: str, now: datetime
+) -> Plan:
+    generation = snapshot.profile["metadata"]["generation"]
+    before = conditions.get(snapshot.profile, VALID)
+    since = before.get("lastTransitionTime") if before.get("status") == status else None
+    condition = {
+        "type": VALID,
+        "status": status,
+        "reason": str(reason),
+        "message": printable(message)[:MAX_MESSAGE],
+        "observedGeneration": generation,
+        "lastTransitionTime": since or now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    return Plan(status={"observedGeneration": generation, "conditions": [condition]})

@@ -1,0 +1,86 @@
+"""The FineTuneProfiles: those of a job's snapshot, and the snapshot of a profile itself."""
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
+
+from finetune_operator.config import Settings
+from finetune_operator.kube.client import Kube
+from finetune_operator.objects import naming
+from finetune_operator.snapshot.live import LiveReader
+from finetune_operator.types import Key, Object, Plan, ProfileSnapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profiles:
+    """The profiles that apply to jobs. Every method that awaits raises OperatorError."""
+
+    live: LiveReader
+    _known: dict[Key, tuple[int, Object | None]] = field(default_factory=dict)
+    """Version of each profile, and the profile if it is a default."""
+
+    async def of(self, job: Object) -> tuple[Object, ...]:
+        """Return the profile that a job names, or all default profiles if it names none.
+
+        A profile that the store lacks is read: kopf may not have listed it yet.
+        """
+        name = job["spec"].get("profile")
+        if name is None:
+            return self._defaults()
+        found = self.live.store.owner(("", name))
+        if found is None:
+            found = await self.live.get(self.live.store.watches.own, ("", name))
+        return () if found is None else (found,)
+
+    def _defaults(self) -> tuple[Object, ...]:
+        """Return the default profiles; each version of a profile is decoded once."""
+        store = self.live.store
+        kind, keys = store.watches.own, store.own_keys()
+        for key in keys:
+            version = store.version(kind, key)
+            if self._known.get(key, (0, None))[0] != version:
+                found = store.owner(key)
+                is_default = found is not None and naming.is_default_profile(found)
+                self._known[key] = version, found if is_default else None
+        for gone in self._known.keys() - keys:
+            del self._known[gone]
+        return tuple(each for _, each in self._known.values() if each is not None)
+
+    async def list(self, kube: Kube) -> None:
+        """Read all profiles, so that it is known which ones are the default."""
+        async for page in kube.pages(self.live.store.watches.own):
+            for each in page.items:
+                self.live.store.put(each)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileReader:
+    """Takes the snapshot of a profile from the store."""
+
+    live: LiveReader
+    settings: Settings
+
+    async def read(
+        self,
+        key: Key,
+        *,
+        live: Set[str] = frozenset(),
+        names: Iterable[tuple[str, str]] = (),
+        created: Set[str] = frozenset(),
+    ) -> ProfileSnapshot | None:
+        """Return the snapshot of a profile, None if it does not exist. Raises OperatorError."""
+        await self.live.refresh(key, live)
+        profile = self.live.store.owner(key)
+        if profile is None:
+            return None
+        return ProfileSnapshot(profile=profile, settings=self.settings)
+
+    async def complete(self, key: Key, plan: Plan) -> bool:
+        """Read nothing more: a plan depends on the profile alone."""
+        return False
+
+    def wait(self, key: Key, snapshot: ProfileSnapshot, plan: Plan) -> float:
+        """Return 0: no plan waits for information."""
+        return 0.0
+
+    def forget(self, key: Key) -> None:
+        """Forget nothing: the store alone remembers profiles."""
