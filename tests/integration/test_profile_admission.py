@@ -28,7 +28,7 @@ NARROW: Spec = {name: each for name, each in LIMITS.items() if name != "requireP
 def policies(control_plane: ControlPlane) -> Iterator[None]:
     """The admission policies of the chart with its default values, but for destinations."""
     anything = {"publishDestinations": {"allow": [".*"], "deny": []}}
-    wide = {"nodeSelectors": {}, "tolerations": {}, "priorityClasses": {}, "podLabels": {}}
+    wide = ("nodeSelectors", "tolerations", "priorityClasses", "podLabels")
     limits = {name: {"allow": [".*"], "deny": []} for name in (*wide, "gpuStageResources")}
     with policy.installed(control_plane, {"policy": {**limits, **anything}}):
         yield

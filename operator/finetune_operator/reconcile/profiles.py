@@ -32,8 +32,9 @@ def report(
     message: str,
     now: datetime,
     planned: Object | None = None,
+    rejected: Object | None = None,
 ) -> Plan:
-    """Return a plan whose condition reports an error."""
+    """Return a plan whose condition reports an error. A profile owns nothing to reject."""
     return _status(snapshot, "Unknown", reason, message, now)
 
 

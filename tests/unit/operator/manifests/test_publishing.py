@@ -252,6 +252,7 @@ def test_tracking_server_is_a_target_with_credentials_of_its_own() -> None:
     place = target.mlflow
     assert place is not None
     assert (place.uri, place.experiment) == ("https://mlflow.ml.svc:5000", "ns/demo")
+    assert cluster.job is not None
     assert cluster.status is not None
     assert place.run == f"{cluster.job['metadata']['uid']}/{cluster.status['revision']}"
     assert place.started == 0, "the operator has not seen the training start"

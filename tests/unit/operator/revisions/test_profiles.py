@@ -125,7 +125,7 @@ def test_the_status_says_whether_jobs_can_use_a_profile() -> None:
         "True",
         "Valid",
     )
-    assert plan.actions == plan.events == ()
+    assert (plan.actions, plan.events) == ((), ())
     # Planned again, the transition keeps its time, and nothing is written.
     again = {**valid, "status": plan.status}
     later = NOW + timedelta(hours=1)
