@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.published_folder import Published
 from tests.support.signing_keys import new_key
-from tests.unit.cli.test_verify import Published
 
 from finetune_cli.verifying.failures import Code
 

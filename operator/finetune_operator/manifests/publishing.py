@@ -65,8 +65,7 @@ def requests(
             version=naming.published_name(name, target.revision, target.build, each.what),
             tags=tuple(each.tags or ()),
             overwrite=each.overwrite,
-            # All requests together are one argument, whose length is limited.
-            own=tuple(published) if each.tags and not statement else (),
+            own=tuple(published) if _moves_names(each) and not statement else (),
             annotations=_annotations(job, target, each.what),
             **statement,
             **_place(each, target.config, config),
@@ -75,6 +74,14 @@ def requests(
         for each in targets(target, record)
         for statement in [attestations.of_target(job, target, record, each)]
     )
+
+
+def _moves_names(target: PublishTarget) -> bool:
+    """Report whether a target has tags or a branch, which move from content of this job only.
+
+    The others need no digests: all requests are one argument, whose length is limited.
+    """
+    return bool(target.tags) or target.hugging_face is not None
 
 
 def files(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:

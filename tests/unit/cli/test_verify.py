@@ -3,8 +3,6 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,74 +10,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.model_signature import model_signature
+from tests.support.published_facts import COMMIT, facts
+from tests.support.published_folder import CONTENT, Published
 from tests.support.signing_keys import KEY, new_key
-from tests.unit.operator.provenance.published import COMMIT, facts
 
-from finetune_api.contracts import attestation
-from finetune_cli import __main__ as ftj
 from finetune_cli.verifying.failures import Code
-from finetune_operator.provenance import signed
 from finetune_operator.provenance.statement import statement
-from finetune_operator.signing import SigningKey
-from finetune_trainer.checkpointing import manifest
-
-CONTENT = {
-    "config.json": b'{"model_type": "llama"}',
-    "model.safetensors": bytes(range(256)) * 40,
-    "tokenizer/vocab.txt": b"a\nb\n",
-}
-
-
-Shown = tuple[int, str, str]
-
-
-class Published:
-    """A folder as an S3 target holds it: files, manifest.json, and the chosen statements."""
-
-    def __init__(self, folder: Path, kinds: tuple[str, ...]) -> None:
-        self.folder = folder
-        self.key = folder.parent / "signing.pub"
-        self.key.write_bytes(KEY.public_key)
-        for name, data in CONTENT.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-        entries = tuple(
-            manifest.Entry(name=name, size=len(data), sha256=sha256(data).hexdigest())
-            for name, data in sorted(CONTENT.items())
-        )
-        document = manifest.as_json(
-            manifest.Manifest(kind="adapter", key="k", files=entries, facts={})
-        )
-        (folder / "manifest.json").write_text(json.dumps(document))
-        if "model.sig" in kinds:
-            signature = model_signature("support", self.digests(), KEY)
-            (folder / "model.sig").write_text(json.dumps(signature))
-        if "provenance.sigstore.json" in kinds:
-            self.sign(self.statement())
-
-    def digests(self) -> dict[str, str]:
-        return {
-            path.relative_to(self.folder).as_posix(): sha256(path.read_bytes()).hexdigest()
-            for path in self.folder.rglob("*")
-            if path.is_file() and path.name not in attestation.FILES
-        }
-
-    def statement(self, *, files: bool = False) -> dict[str, Any]:
-        found, digests = facts("bucket"), self.digests()
-        publication = found.publication.model_copy(
-            update={"digest": f"sha256:{digests['manifest.json']}"}
-        )
-        listed = digests if files else {}
-        return statement(replace(found, publication=publication, files=listed))
-
-    def sign(self, statement: dict[str, Any], key: SigningKey = KEY) -> None:
-        text = json.dumps(signed.bundle(statement, key))
-        (self.folder / "provenance.sigstore.json").write_text(text)
-
-    def verify(self, capsys: pytest.CaptureFixture[str], *options: str) -> Shown:
-        code = ftj.main(["verify", str(self.folder), "--key", str(self.key), *options])
-        return code, *capsys.readouterr()
-
 
 BOTH = ("model.sig", "provenance.sigstore.json")
 

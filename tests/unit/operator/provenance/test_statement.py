@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.apiserver import CONFIG
-from tests.support.signing_keys import KEY
-from tests.unit.operator.provenance.published import (
+from tests.support.published_facts import (
     COMMIT,
     JOB,
     SPEC,
@@ -15,6 +14,7 @@ from tests.unit.operator.provenance.published import (
     facts,
     revision,
 )
+from tests.support.signing_keys import KEY
 
 from finetune_api.contracts import attestation
 from finetune_api.contracts.stage_request import (

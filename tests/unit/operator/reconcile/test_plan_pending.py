@@ -361,8 +361,8 @@ def test_a_clock_that_was_set_back_hides_no_cause() -> None:
             'secret "hf" not found',
             "SecretMissing",
             "Secret hf does not exist. Create it in namespace {namespace}, with the key that "
-            "tokenSecretRef names, or, for s3.secretRef, the keys AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY. ",
+            "tokenSecretRef names, the key .dockerconfigjson for oci.secretRef, or, for "
+            "s3.secretRef, the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. ",
         ),
         (
             "couldn't find key token in Secret team/hf",
