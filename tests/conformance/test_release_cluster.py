@@ -29,7 +29,7 @@ from tests.support.releases import (
 from cluster import install
 from cluster.components import containers
 
-CRD = "finetunejobs.finetune.dev"
+CRDS = ("finetunejobs.finetune.dev", "finetuneprofiles.finetune.dev")
 SECONDS = 1500
 
 pytestmark = pytest.mark.timeout(3600)
@@ -76,7 +76,7 @@ def _remove_operator(kubectl: Kubectl, server: ApiServer, registry: Registry) ->
     kubectl.attempt("delete", "ftj", "--all", "--all-namespaces", seconds=180)
     options = f"--namespace {OPERATOR_NAMESPACE} --ignore-not-found --wait"
     sh(f"helm uninstall {OPERATOR} {options}", server, registry, registry.authority.parent)
-    kubectl.run("delete", "crd", CRD, "--ignore-not-found", seconds=180)
+    kubectl.run("delete", "crd", *CRDS, "--ignore-not-found", seconds=180)
     kubectl.run("delete", "namespace", OPERATOR_NAMESPACE, "--ignore-not-found", seconds=180)
 
 
