@@ -56,9 +56,11 @@ def test_card_of_a_claim_declares_the_default(claim: Path, work: Path) -> None:
 def test_keys_of_the_hidden_file_replace_those_of_the_card(claim: Path, work: Path) -> None:
     (claim / "README.md").write_text(CARD)
     (claim / ".huggingface.yaml").write_text("configs: [{config_name: one, data_dir: de}]\n")
-    assert pinned(work).record.model_dump(exclude_none=True) == {
+    found = pinned(work)
+    assert found.record.model_dump(exclude_none=True) == {
         "dataset": "dataset",
         "config": "one",
+        "commit": found.repository.commit,
         "split": "train",
         "fileCount": 1,
         "files": ["de/train.jsonl"],
