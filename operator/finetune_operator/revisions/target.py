@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, resolve
-from finetune_api.layering import has, layered, without_nulls
+from finetune_api.fitting import targets_of
+from finetune_api.layering import layered, without_nulls
 from finetune_api.several_datasets import single
 from finetune_api.v1alpha1.dataset import NamedDataset
 from finetune_api.v1alpha1.dataset_statistics import FormatRecord
@@ -51,7 +52,7 @@ class TargetRevision:
 
     hub: Hub
     """The hub of the targets of ``spec.publish``, which are no part of the revision: usually the
-    present one, where ``config`` has that of the prepare stage."""
+    present one, where ``config`` has that of its sources."""
 
     frozen: FrozenConfiguration
     """The record of this configuration, which is in the ledger once the revision has started."""
@@ -122,8 +123,8 @@ def _hub_of_targets(job: Object, frozen: Settings, present: Settings) -> Hub:
     Targets in the spec are on the present hub. Those of frozen defaults that the chart has changed
     since stay on the hub that was configured with them.
     """
-    default = configurations.defaults(present).get("publish")
-    if has(job["spec"], "publish") or frozen.defaults.get("publish") == default:
+    default = targets_of(configurations.defaults(present))
+    if targets_of(job["spec"]) is not None or targets_of(frozen.defaults) == default:
         return present.hub
     return frozen.hub
 
