@@ -60,11 +60,15 @@ def content(ledger: Ledger, target: TargetRevision, what: str) -> str:
 
 
 def _content_of(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> str:
-    """Return what identifies the content of a target: a tracking server also gets the links."""
+    """Return what identifies the content of a target.
+
+    A tracking server also gets the links, in an experiment and for a registered model.
+    """
     own = content(ledger, target, each.what)
     if not isinstance(each, TrackingServer):
         return own
-    return digest([own, links(ledger, target)])
+    names = each.mlflow.model_dump(include={"experiment", "registered_model"}, exclude_none=True)
+    return digest([own, links(ledger, target), *([names] if names else [])])
 
 
 def record_of(ledger: Ledger, revision: str, name: str) -> Publication | None:
