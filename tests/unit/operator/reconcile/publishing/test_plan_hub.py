@@ -12,6 +12,7 @@ from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
     jobs,
     trained,
 )
+from tests.unit.operator.reconcile.test_plan_profiles import offer
 
 from finetune_operator.connections import Hub
 from finetune_operator.manifests.egress import NAMESPACE_LABEL
@@ -36,6 +37,14 @@ def endpoint(cluster: Cluster) -> str | None:
     (target,) = request_of(jobs(cluster)[-1]).targets
     assert target.hugging_face is not None
     return target.hugging_face.endpoint
+
+
+def token(cluster: Cluster) -> str:
+    """Return the name of the Secret with the token of the newest publish Job."""
+    (container,) = jobs(cluster)[-1]["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each for each in container["env"]}
+    name: str = variables["PUBLISH_A_HF_TOKEN"]["valueFrom"]["secretKeyRef"]["name"]
+    return name
 
 
 def open_namespaces(cluster: Cluster, policy: str) -> list[str]:
@@ -128,7 +137,20 @@ def test_default_target_keeps_the_hub_for_which_its_token_was_configured(
     use_hub(cluster, CORPORATE)
     controllers.run(cluster, "train")
     cluster.settle()
-    (container,) = jobs(cluster)[-1]["spec"]["template"]["spec"]["containers"]
-    token = next(each for each in container["env"] if each["name"] == "PUBLISH_A_HF_TOKEN")
-    assert token["valueFrom"]["secretKeyRef"]["name"] == "hub"
+    assert token(cluster) == "hub"
     assert endpoint(cluster) == expected
+
+
+def test_target_of_another_profile_is_on_the_present_hub() -> None:
+    cluster = Cluster(spec={**SPEC, **NOT_MERGED, "profile": "first"}, config=OPEN)
+    for profile, secret in (("first", "hub"), ("second", "corporate")):
+        offer(cluster, profile, defaults={"publish": [on_hub(secret)]})
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    controllers.publish(cluster, "a")
+    revision = cluster.status["revision"]
+    cluster.edit(profile="second")
+    use_hub(cluster, CORPORATE)
+    assert cluster.status["revision"] == revision
+    assert token(cluster) == "corporate"
+    assert endpoint(cluster) == CORPORATE
