@@ -206,6 +206,11 @@ def fit_node_selector(values: Values, written: Values) -> Values:
     return values
 
 
+def targets_of(layer: Values) -> Any:
+    """Return the targets of publishing in a layer of values, None if it does not set them."""
+    return value_at(layer, PUBLISH)
+
+
 def _fit_publish(values: Values, written: Values) -> Values:
     """Remove default targets that need a merge or an endpoint which the job does not have."""
     targets = value_at(values, PUBLISH)

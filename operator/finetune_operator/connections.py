@@ -65,10 +65,23 @@ class Endpoint(CamelModel):
         return bool(self.host) and self.namespace is None and self.address is None
 
 
+PUBLIC_HUB = "https://huggingface.co"
+
+
 class Hub(Endpoint):
     """The model hub; an empty endpoint means the public hub."""
 
     endpoint: str = ""
+
+    @property
+    def url(self) -> str:
+        """URL without a slash at its end."""
+        return self.endpoint.rstrip("/") or PUBLIC_HUB
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it is the public hub."""
+        return self.url == PUBLIC_HUB
 
     @property
     def _address(self) -> str:

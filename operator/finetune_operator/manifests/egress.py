@@ -107,12 +107,12 @@ def rules(config: Settings, *, cloud_identity: bool) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def for_targets(config: Settings, urls: tuple[str, ...], *, hub: bool = False) -> Settings:
+def for_targets(config: Settings, urls: tuple[str, ...], *, hub: Hub | None = None) -> Settings:
     """Return the settings with which ``destinations`` and ``rules`` are those of the publish pod.
 
     The pod reaches only the namespaces that a target names, and addresses outside the cluster only
-    if a target is there. urls: of the targets. hub: whether a target is on the hub, which the pod
-    does not reach otherwise.
+    if a target is there. urls: of the targets. hub: of the targets, None if none is on a hub, which
+    the pod does not reach then.
     """
     servers = [Server(url=url) for url in urls]
     named = {server.namespace for server in servers}
@@ -124,7 +124,7 @@ def for_targets(config: Settings, urls: tuple[str, ...], *, hub: bool = False) -
             "hub_cidrs": egress.hub_cidrs if hub else [],
         }
     )
-    return config.model_copy(update={"egress": narrowed, "hub": config.hub if hub else Hub()})
+    return config.model_copy(update={"egress": narrowed, "hub": hub or Hub()})
 
 
 def namespaces(*names: str) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def _rules(
         return _serve(target, config)
     rules: list[Any] = []
     if stage.reads_sources:
-        rules = egress.rules(config, cloud_identity=sources.has_identity(target.resolved.spec))
+        # The request of the pod has the hub of its revision.
+        identity = sources.has_identity(target.resolved.spec)
+        rules = egress.rules(target.config, cloud_identity=identity)
     elif stage.publishes:
         identity, config_ = publishing.connections(target, config)
         rules = egress.rules(config_, cloud_identity=identity)

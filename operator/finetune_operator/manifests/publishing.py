@@ -18,6 +18,7 @@ from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.references import SecretKeyRef
 from finetune_api.v1alpha1.tracking import TrackingServer
 from finetune_operator.config import Settings
+from finetune_operator.connections import Hub
 from finetune_operator.manifests import attestations, egress, serving, sources, tracking
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage, publishes
@@ -27,7 +28,6 @@ from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 AMAZON_S3 = "https://s3.amazonaws.com"
-PUBLIC_HUB = "https://huggingface.co"
 
 
 def attempt_of(target: TargetRevision, record: Revision) -> Attempt | None:
@@ -68,7 +68,7 @@ def requests(
             own=tuple(published) if _moves_names(each) and not statement else (),
             annotations=_annotations(job, target, each.what),
             **statement,
-            **_place(each, target.config, config),
+            **_place(each, target.hub, config),
             **tracking.of_target(job, target, record, each, _ca(each, config)),
         )
         for each in targets(target, record)
@@ -152,24 +152,25 @@ def connections(target: TargetRevision, config: Settings) -> tuple[bool, Setting
     """
     each_of = publications.targets(target)
     identity = uses_identity(each_of) and sources.has_identity(target.resolved.spec)
-    urls = tuple(_url(each, config) for each in each_of)
-    return identity, egress.for_targets(config, urls, hub=uses_hub(each_of))
+    urls = tuple(_url(each, target.hub) for each in each_of)
+    hub = target.hub if uses_hub(each_of) else None
+    return identity, egress.for_targets(config, urls, hub=hub)
 
 
-def _url(each: PublishTarget, config: Settings) -> str:
+def _url(each: PublishTarget, hub: Hub) -> str:
     """Return the URL of the server of a target; that of Amazon S3 depends on the region."""
     if each.oci is not None:
         return f"https://{each.oci.repository}"
     if isinstance(each, TrackingServer):
         return each.mlflow.uri
     if each.hugging_face is not None:
-        return config.hub.endpoint or PUBLIC_HUB
+        return hub.url
     assert each.s3 is not None
     return each.s3.endpoint or AMAZON_S3
 
 
 def _place(
-    each: PublishTarget, settings: Settings, config: str
+    each: PublishTarget, hub: Hub, config: str
 ) -> dict[str, OCITarget | S3Target | HuggingFaceTarget]:
     ca = _ca(each, config)
     if isinstance(each, TrackingServer):
@@ -177,12 +178,12 @@ def _place(
     if each.oci is not None:
         return {"oci": OCITarget(repository=each.oci.repository, ca=ca)}
     if each.hugging_face is not None:
-        hub = each.hugging_face
+        repository = each.hugging_face
         place = HuggingFaceTarget(
-            repo=hub.repo,
-            branch=hub.branch,
-            private=hub.private,
-            endpoint=settings.hub.endpoint or None,
+            repo=repository.repo,
+            branch=repository.branch,
+            private=repository.private,
+            endpoint=hub.endpoint or None,
             ca=ca,
         )
         return {"hugging_face": place}

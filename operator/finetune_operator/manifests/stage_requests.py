@@ -62,8 +62,11 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     """
     identity, config = publishing.connections(target, target.config)
     allowed = egress.destinations(config, cloud_identity=identity)
-    entries = [_entry(each) for each in publications.targets(target)]
-    return [entries, allowed.model_dump(mode="json"), target.config.ca_certificates]
+    targets = publications.targets(target)
+    entries = [_entry(each) for each in targets]
+    other_hub = not target.hub.is_public and publishing.uses_hub(targets)
+    hub = [target.hub.url] if other_hub else []
+    return [entries, allowed.model_dump(mode="json"), target.config.ca_certificates, *hub]
 
 
 def _entry(each: PublishTarget) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from finetune_operator.revisions.target import TargetRevision
 UNDER_WAY = ("Starting", "Running")
 MOST_CHARACTERS = 1024
 """Of the error of a target; the status has those of all revisions."""
+HUB_PREFIX = "hf+"
+"""Begins the place of a repository that is not on the public hub."""
 
 
 def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
@@ -30,6 +32,13 @@ def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
     spec = target.resolved.spec
     tracking = () if spec.tracking is None else (TrackingServer.of(spec.tracking),)
     return (*(spec.publish or ()), *tracking)
+
+
+def place(target: TargetRevision, each: PublishTarget) -> str:
+    """Return the place of a target as one text. Another hub is another place."""
+    if each.hugging_face is None or target.hub.is_public:
+        return each.destination
+    return f"{HUB_PREFIX}{target.hub.url}/{each.hugging_face.repo}"
 
 
 def links(ledger: Ledger, target: TargetRevision) -> dict[str, str]:
@@ -51,11 +60,15 @@ def content(ledger: Ledger, target: TargetRevision, what: str) -> str:
 
 
 def _content_of(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> str:
-    """Return what identifies the content of a target: a tracking server also gets the links."""
+    """Return what identifies the content of a target.
+
+    A tracking server also gets the links, in an experiment and for a registered model.
+    """
     own = content(ledger, target, each.what)
     if not isinstance(each, TrackingServer):
         return own
-    return digest([own, links(ledger, target)])
+    names = each.mlflow.model_dump(include={"experiment", "registered_model"}, exclude_none=True)
+    return digest([own, links(ledger, target), *([names] if names else [])])
 
 
 def record_of(ledger: Ledger, revision: str, name: str) -> Publication | None:
@@ -67,7 +80,7 @@ def record_of(ledger: Ledger, revision: str, name: str) -> Publication | None:
 def current(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> Publication | None:
     """Return the record of a target if it is about its present place and content, or None."""
     known = record_of(ledger, target.revision, each.name)
-    if known is None or known.destination != each.destination:
+    if known is None or known.destination != place(target, each):
         return None
     return known if known.content == _content_of(ledger, target, each) else None
 
@@ -223,7 +236,7 @@ def _record(
 ) -> Publication | None:
     fresh = Publication(
         name=each.name,
-        destination=each.destination,
+        destination=place(target, each),
         content=_content_of(ledger, target, each),
         time=time,
     )

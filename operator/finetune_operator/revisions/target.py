@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, resolve
+from finetune_api.fitting import targets_of
 from finetune_api.layering import layered, without_nulls
 from finetune_api.several_datasets import single
 from finetune_api.v1alpha1.dataset import NamedDataset
@@ -24,6 +25,7 @@ from finetune_api.v1alpha1.rows import AUTO, Rows
 from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Images, Settings
+from finetune_operator.connections import Hub
 from finetune_operator.objects import status_view
 from finetune_operator.objects.stages import is_job_stage
 from finetune_operator.revisions import configurations
@@ -47,6 +49,10 @@ class TargetRevision:
     config: Settings
     """The configuration that the revision was started with, and the present values of the settings
     that are not frozen. Its defaults are complete."""
+
+    hub: Hub
+    """The hub of the targets of ``spec.publish``, which are no part of the revision: usually the
+    present one, where ``config`` has that of its sources."""
 
     frozen: FrozenConfiguration
     """The record of this configuration, which is in the ledger once the revision has started."""
@@ -94,15 +100,33 @@ def resolve_target(
             settings = configurations.with_profile(settings, config)
             record = frozen_again(frozen, settings)
             return TargetRevision(
-                resolved=resolved, config=settings, frozen=record, replaced=frozen
+                resolved=resolved,
+                config=settings,
+                hub=config.hub,
+                frozen=record,
+                replaced=frozen,
             )
         images = _corrected(settings.images, config.images, job, ledger.revision(resolved.revision))
         if images != settings.images:
             settings = settings.model_copy(update={"images": images})
             frozen = frozen_again(frozen, settings)
-        return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
+        hub = _hub_of_targets(job, settings, config)
+        return TargetRevision(resolved=resolved, config=settings, hub=hub, frozen=frozen)
     started = configurations.starting(config)
-    return TargetRevision(resolved=resolved, config=started, frozen=freeze(job, resolved, started))
+    frozen = freeze(job, resolved, started)
+    return TargetRevision(resolved=resolved, config=started, hub=config.hub, frozen=frozen)
+
+
+def _hub_of_targets(job: Object, frozen: Settings, present: Settings) -> Hub:
+    """Return the hub of the targets: the one for which their credentials are configured.
+
+    Targets in the spec are on the present hub. Those of frozen defaults that the chart has changed
+    since stay on the hub that was configured with them.
+    """
+    default = targets_of(configurations.defaults(present))
+    if targets_of(job["spec"]) is not None or targets_of(frozen.defaults) == default:
+        return present.hub
+    return frozen.hub
 
 
 def _corrected(frozen: Images, present: Images, job: Object, record: Revision) -> Images:
@@ -141,7 +165,7 @@ def resolve_retained(
         return None
     resolved = replace(target.resolved, digest=frozen.digest, build_digest=build_digest)
     settings = configurations.thaw(revision, frozen, target.config)
-    return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
+    return TargetRevision(resolved=resolved, config=settings, hub=target.hub, frozen=frozen)
 
 
 def _retained(job: Object, ledger: Ledger, config: Settings) -> Resolved | None:

@@ -7,13 +7,13 @@ def keeps_from_serving(snapshot: IndexedSnapshot, job: Child) -> bool:
     """Report whether a publish Job keeps its volume from a serving pod on another node.
 
     The serving pod started later, for example because its node failed; it cannot start before the
-    publish pod is gone.
+    publish pod is gone. A Job without a pod on a node does not use the volume.
     """
     volume = snapshot.volume(str(job.revision))
     if volume is None or "ReadWriteMany" in volume.object["spec"]["accessModes"]:
         return False
-    nodes = {pod["spec"].get("nodeName") for pod in snapshot.pods_of(job)}
-    return any(
+    nodes = {pod["spec"].get("nodeName") for pod in snapshot.pods_of(job)} - {None}
+    return bool(nodes) and any(
         pod.serves
         and pod.revision == job.revision
         and pod.object["status"].get("phase") == "Pending"

@@ -77,7 +77,7 @@ def _published(
     target has failed. An attempt that is repeated by itself leaves no errors.
     """
     if attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
-        # The spec has changed, so that it does not tell where the Job has published.
+        # The spec or the hub has changed, so that they do not tell where the Job has published.
         digests = dict.fromkeys([*(attempt.published or ()), *_digests(artifacts)])
         changes |= {"outcome": "Stopped", "published": [*digests] or None}
         artifacts = None

@@ -2,7 +2,9 @@
 
 import pytest
 from tests.fakes import controllers
-from tests.fakes.apiserver import Cluster, copied
+from tests.fakes.apiserver import CONFIG, Cluster, copied
+
+from finetune_operator.connections import Hub
 
 POLICIES = ("demo-prepare", "demo-serve", "demo-work")
 
@@ -97,3 +99,16 @@ def test_new_ca_certificates_retry_a_failed_preparation() -> None:
     controllers.sync(cluster)
     job = next(each for each in cluster.each("Job") if not controllers.ended(each))
     assert controllers.request_of(job).ca_certificates == "a certificate"
+
+
+def test_prepare_pods_can_connect_to_the_hub_of_their_revision() -> None:
+    """Their request has the hub with which the revision started, whatever the chart has now."""
+    hub = Hub(endpoint="http://hub.models.svc:8080")
+    cluster = Cluster(config=CONFIG.model_copy(update={"hub": hub}))
+    cluster.settle()
+    before = cluster.get("NetworkPolicy", "demo-prepare")
+    assert before is not None
+    assert 8080 in {port["port"] for rule in before["spec"]["egress"] for port in rule["ports"]}
+    cluster.config = CONFIG
+    cluster.settle()
+    assert cluster.get("NetworkPolicy", "demo-prepare") == before

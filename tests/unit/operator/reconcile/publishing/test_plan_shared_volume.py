@@ -70,3 +70,15 @@ def test_publishing_continues_on_a_volume_that_all_nodes_can_mount() -> None:
     assert volume["spec"]["accessModes"] == ["ReadWriteMany"]
     moved(cluster, "node-2")
     assert not is_stopped(cluster)
+
+
+def test_publish_job_without_a_scheduled_pod_keeps_the_volume_from_no_pod() -> None:
+    cluster = served(target())
+    controllers.sync(cluster)
+    publisher = controllers.pod_of_stage(cluster, "publish")
+    assert "nodeName" not in publisher["spec"]
+    moved(cluster, "node-2")
+    assert not is_stopped(cluster)
+    cluster.remove(publisher)
+    cluster.settle()
+    assert not is_stopped(cluster)

@@ -58,6 +58,21 @@ def test_links_are_sent_when_all_targets_hold_the_model() -> None:
     assert names_of(jobs(cluster)[-1]) == ["mlflow"], "the server has no link to c yet"
 
 
+@pytest.mark.parametrize(
+    ("edit", "again"),
+    [({"experiment": "other"}, True), ({"registeredModel": "support"}, True), ({}, False)],
+)
+def test_edit_of_what_the_server_gets_sends_the_results_again(edit: Thing, again: bool) -> None:
+    cluster = trained(target(), tracking=TRACKING)
+    controllers.publish(cluster)
+    cluster.settle()
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    cluster.edit(tracking={"mlflow": {**TRACKING["mlflow"], **edit, "secretRef": {"name": "a"}}})
+    cluster.settle()
+    assert [names_of(each) for each in jobs(cluster)[2:]] == ([["mlflow"]] if again else [])
+
+
 def test_a_failed_target_does_not_keep_the_others_from_being_tracked() -> None:
     cluster = trained(target(), target("b"), tracking=TRACKING)
     controllers.publish(cluster, "b")
