@@ -292,7 +292,8 @@ def test_history_without_valid_steps_is_refused(
     volume: Volume, tracker: TrackingServer, target: dict[str, Any], step: str
 ) -> None:
     assert publish(volume, target).error is None
-    tracker.answers = [("metrics/get-history", 200, '{"metrics": [{"step": %s}]}' % step)]
+    history = f'{{"metrics": [{{"step": {step}}}]}}'
+    tracker.answers = [("metrics/get-history", 200, history)]
     reason, message = publish(volume, target).failure
     assert reason == "TargetRejected"
     assert "tracking.mlflow.uri" in message
