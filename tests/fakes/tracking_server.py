@@ -50,6 +50,10 @@ class TrackingServer:
     requests: list[str] = field(default_factory=list)
     answers: list[tuple[str, int, str]] = field(default_factory=list)
     """The next answers to requests with a part of the path: status, text."""
+    lost: list[str] = field(default_factory=list)
+    """Parts of the paths of the next requests that are done, but whose answer is lost."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Further headers of all answers."""
     authorization: str | None = None
     """The header that requests need."""
     on_request: Callable[[str], None] | None = None
@@ -129,7 +133,13 @@ class _Handler(BaseHTTPRequestHandler):
             action = _ACTIONS.get((self.command, path))
             if action is None or not parts.path.startswith(API):
                 raise _Refusal("ENDPOINT_NOT_FOUND", "not found", 404)
-            self._answer(200, json.dumps(action(found, given)).encode())
+            done = action(found, given)
+            for part in found.lost:
+                if part in path:
+                    found.lost.remove(part)
+                    self._answer(502, b"Bad Gateway")
+                    return
+            self._answer(200, json.dumps(done).encode())
         except _Refusal as refusal:
             refused = {"error_code": refusal.code, "message": refusal.message}
             self._answer(refusal.status, json.dumps(refused).encode())
@@ -139,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
+        for name, value in self.found.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 

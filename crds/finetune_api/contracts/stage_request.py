@@ -239,6 +239,9 @@ class PublishStageRequest(_LaterRequest):
     targets: tuple[PublishTargetRequest, ...] = Field(min_length=1)
     build: str | None = None
     """Name of the build, whose model is in ``merged-<build>``; None if no target has one."""
+    adapter_manifest: str | None = None
+    """SHA-256 of ``adapter/manifest.json``, like ``base_manifest``. It is set if a hub gets the
+    merged model, whose card has the held-out loss of the adapter."""
     destinations: Destinations | None = None
     """Connections that the process may open; None, as in a local run, allows all."""
     ca_certificates: str = ""

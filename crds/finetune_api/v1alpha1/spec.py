@@ -255,12 +255,6 @@ class FineTuneJobSpec(ApiModel):
             publishing.has_name(NAME),
             f"the name {NAME} is that of spec.tracking: use another name in publish",
         ),
-        requires(
-            is_set("tracking.mlflow.registeredModel"),
-            is_set("publish"),
-            "a registered model refers to a published one: add a target to publish, or remove "
-            "tracking.mlflow.registeredModel",
-        ),
         excludes(
             _SERVES_ADAPTER,
             equals("training.lora.useDora", True),

@@ -11,6 +11,9 @@ NAME = "mlflow"
 """Name of the tracking server in ``status.publish``, which no target of ``spec.publish`` has."""
 PREFIX = "mlflow+"
 """Begins the destination of a tracking server, in the chart value policy.publishDestinations."""
+_SEGMENT = r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)"
+"""One part of a path. It must not begin with a dot: clients remove dot segments, so that a request
+would leave the path that the policy allows."""
 
 
 class MLflow(ApiModel):
@@ -23,9 +26,10 @@ class MLflow(ApiModel):
         max_length=255,
         rules=(
             matches(
-                r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[A-Za-z0-9._~-]+)*$",
-                "write mlflow.uri as the URL of a tracking server with its host in lower case and "
-                "without a slash at the end, such as https://mlflow.example.com",
+                rf"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]+)?{_SEGMENT}*$",
+                "write mlflow.uri as the URL of a tracking server with its host in lower case, "
+                "without a slash at the end, and without a part of the path that begins with a "
+                "dot, such as https://mlflow.example.com",
             ),
         ),
     )

@@ -80,13 +80,15 @@ def _publish(
 ) -> PublishStageRequest:
     identity, config = publishing.connections(target, target.config)
     requests = publishing.requests(job, target, record, published, CONFIG)
-    merged = any(each.what == "merged" for each in requests)
+    merged = [each for each in requests if each.what == "merged"]
+    has_card = any(each.hugging_face is not None for each in merged)
     return PublishStageRequest(
         **_common(target),
         base_manifest=record.artifacts.base_manifest or "",
         images=_images(record, {each.name for each in PIPELINE}),
         targets=requests,
         build=target.build if merged else None,
+        adapter_manifest=(record.artifacts.adapter_manifest or "") if has_card else None,
         destinations=egress.destinations(config, cloud_identity=identity),
         ca_certificates=target.config.ca_certificates,
     )

@@ -93,6 +93,7 @@ def resolve_target(
             raise unavailable
         resolved = _resolved.resolve(job["spec"], configurations.defaults(config))
     _require_own_names(resolved, ledger)
+    _require_published_model(resolved.spec)
     frozen = ledger.frozen(resolved.revision)
     if frozen is not None:
         settings = configurations.thaw(resolved.revision, frozen, config)
@@ -264,6 +265,20 @@ def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:
                 f"this job. The SHA-256 digest of the new {kind} is {own}. The digest of the other "
                 f"{kind} is {other}. To get another name, set spec.rerun to a new value."
             )
+
+
+def _require_published_model(spec: FineTuneJobSpec) -> None:
+    """Raise InvalidSpec if a model is registered, but none is published.
+
+    It is no rule of the API: the targets may be those of the defaults.
+    """
+    model = spec.tracking.mlflow.registered_model if spec.tracking is not None else None
+    if model is not None and not spec.publish:
+        raise InvalidSpec(
+            "spec.tracking.mlflow.registeredModel: a version of a registered model refers to a "
+            "published model, but neither the spec nor the defaults have a target: add a target "
+            f"to spec.publish, or remove spec.tracking.mlflow.registeredModel (it is {model!r})"
+        )
 
 
 def _unknown_field(

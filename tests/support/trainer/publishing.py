@@ -60,6 +60,7 @@ class Volume:
             work=str(self.layout.work),
             base_manifest=self.base,
             build=BUILD,
+            adapter_manifest=self.adapter,
             targets=tuple(PublishTargetRequest(**each) for each in targets),
             **fields,
         )

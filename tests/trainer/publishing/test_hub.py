@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import huggingface_hub
 import pytest
@@ -100,6 +102,18 @@ def test_model_card_has_valid_metadata(
     assert (result.dataset_type, result.task_type) == ("demo/rows", "text-generation")
     assert text.endswith("# tiny\n")
     assert yaml.safe_load(text.split("---")[1])["base_model_relation"] == "finetune"
+
+
+def test_card_has_no_loss_that_the_ledger_does_not_vouch_for(
+    volume: Volume, hub: ModelHub, target: dict[str, Any]
+) -> None:
+    """The digest that the merged model has of its adapter covers files, but no results."""
+    path = volume.layout.adapter / "manifest.json"
+    path.write_text(path.read_text().replace("1.25", "0.25"))
+    reason, message = publish(volume, target).failure
+    assert reason == "ResumeRefused"
+    assert "spec.rerun" in message
+    assert REPO not in hub.repos
 
 
 def test_second_run_sends_nothing(volume: Volume, hub: ModelHub, target: dict[str, Any]) -> None:
@@ -411,6 +425,22 @@ def test_token_is_not_sent_to_another_host(
     assert reason == "TargetRejected"
     assert other_hub.url in message
     assert not other_hub.requests
+
+
+def test_hub_whose_address_is_not_in_its_canonical_form(
+    volume: Volume, hub: ModelHub, target: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients write the host in lower case, so its requests still get the token."""
+    original, port = socket.getaddrinfo, urlsplit(hub.url).port
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: original("127.0.0.1", *rest, **more)
+    )
+    monkeypatch.setattr(hub, "url", f"https://hub.corp.test:{port}")
+    target["hugging_face"]["endpoint"] = f"https://Hub.Corp.Test:{port}"
+    done = publish(volume, target)
+    assert done.error is None, done.failure
+    reason, message = publish(volume, target, {"PUBLISH_MAIN_HF_TOKEN": "hf_wrong"}).failure
+    assert reason == "AccessDenied", message
 
 
 def test_files_on_another_host(

@@ -9,8 +9,9 @@ from tests.support.trainer import publishing
 from tests.support.trainer.publishing import TEXT_OF_A_ROW, Published, Volume, run
 from tests.support.trainer.web import Certificate
 
-from finetune_trainer.errors import PublishFailed, Transient
-from finetune_trainer.publishing import mlflow_api
+from finetune_trainer.errors import PublishFailed, Stopped, Transient
+from finetune_trainer.publishing import mlflow_api, tracking
+from finetune_trainer.runtime.signals import StopRequest
 
 STARTED = 1_700_000_000_000
 KEY = "uid-of-job/36244a02"
@@ -116,6 +117,29 @@ def test_killed_at_every_request(
     assert made.points("loss") == publishing.HISTORY["loss"]
     assert made.status == "FINISHED"
     assert len(tracker.versions) == 1
+
+
+@pytest.mark.parametrize("path", ["runs/create", "model-versions/create"])
+def test_lost_answer_makes_nothing_twice(
+    volume: Volume, tracker: TrackingServer, target: dict[str, Any], path: str
+) -> None:
+    """A server that has made a run or a version is searched before the request is repeated."""
+    registered(target)
+    tracker.lost = [path]
+    assert publish(volume, target).error is None
+    assert (len(tracker.runs), len(tracker.versions)) == (1, 1)
+    assert tracker.runs[0].status == "FINISHED"
+    assert not tracker.lost
+
+
+@pytest.mark.parametrize("path", ["runs/create", "model-versions/create"])
+def test_creation_that_fails_for_a_while_is_repeated(
+    volume: Volume, tracker: TrackingServer, target: dict[str, Any], path: str
+) -> None:
+    registered(target)
+    tracker.answers = [(path, 503, "busy"), (path, 503, "busy")]
+    assert publish(volume, target).error is None
+    assert (len(tracker.runs), len(tracker.versions)) == (1, 1)
 
 
 def test_version_of_the_published_model(
@@ -246,6 +270,58 @@ def test_refusals_are_named(
     assert isinstance(done.error, Transient if reason == "Transient" else PublishFailed)
     tracker.answers = []
     assert publish(volume, target).error is None
+
+
+def test_endless_history_is_refused(
+    volume: Volume,
+    tracker: TrackingServer,
+    target: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert publish(volume, target).error is None
+    monkeypatch.setattr(tracking, "MOST_PAGES", 5, raising=False)
+    page = '{"metrics": [], "next_page_token": "%s"}'
+    tracker.answers = [("metrics/get-history", 200, page % token) for token in range(20)]
+    reason, message = publish(volume, target).failure
+    assert (reason, len(tracker.answers)) == ("TargetRejected", 15)
+    assert "tracking.mlflow.uri" in message
+
+
+@pytest.mark.parametrize("step", ['"first"', "1e999"])
+def test_history_without_valid_steps_is_refused(
+    volume: Volume, tracker: TrackingServer, target: dict[str, Any], step: str
+) -> None:
+    assert publish(volume, target).error is None
+    history = f'{{"metrics": [{{"step": {step}}}]}}'
+    tracker.answers = [("metrics/get-history", 200, history)]
+    reason, message = publish(volume, target).failure
+    assert reason == "TargetRejected"
+    assert "tracking.mlflow.uri" in message
+
+
+def test_answer_that_cannot_be_decoded_is_refused(
+    volume: Volume, tracker: TrackingServer, target: dict[str, Any]
+) -> None:
+    tracker.headers = {"Content-Encoding": "gzip"}
+    reason, message = publish(volume, target).failure
+    assert reason == "TargetRejected"
+    assert "tracking.mlflow.uri" in message
+
+
+def test_stop_is_noticed_before_each_request(
+    volume: Volume, tracker: TrackingServer, target: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = StopRequest()
+    monkeypatch.setattr(publishing, "StopRequest", lambda: stop)
+
+    def request(path: str) -> None:
+        if path == "runs/create":
+            stop.request()
+
+    tracker.on_request = request
+    with pytest.raises(Stopped):
+        publish(volume, target)
+    assert tracker.requests[-1] == "POST runs/create"
 
 
 def test_error_that_passes_is_retried(

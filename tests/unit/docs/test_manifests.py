@@ -1,5 +1,6 @@
 """The manifests in README, docs and examples are valid, in whole or as the part that they show."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,12 @@ def test_unknown_fields_are_found() -> None:
         "spec.placement.tolerations[].kee",
         "spec.stage",
     ]
+
+
+@pytest.mark.parametrize(
+    "page", ["charts/finetune-operator/README.md", "docs/getting-started/installation.md"]
+)
+def test_uninstallation_deletes_all_crds(page: str) -> None:
+    (command,) = re.findall(r"^kubectl delete crd (.*)$", (ROOT / page).read_text(), re.MULTILINE)
+    present = {path.stem.partition("_")[2] for path in (ROOT / "crds").glob("finetune.dev_*.yaml")}
+    assert set(command.split()) == {f"{name}.finetune.dev" for name in present}

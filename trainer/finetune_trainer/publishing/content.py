@@ -210,9 +210,14 @@ def _card(
     card.require(hashlib.sha256(text).hexdigest())
     trained = found
     if what != "adapter":
-        # The manifest of the merged model has no results of the training.
+        # The manifest of the merged model has no results of the training, and the digest that it
+        # has of the adapter covers none.
         trained = manifest.verify(
-            layout.adapter, kind=published.ADAPTER, key=job.digest, hashes=False
+            layout.adapter,
+            kind=published.ADAPTER,
+            key=job.digest,
+            hashes=False,
+            sha256=request.adapter_manifest,
         )
         if trained.digest != found.facts.get("adapter"):
             raise manifest.ManifestError(

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 from huggingface_hub import HfApi, constants, set_client_factory
@@ -16,6 +15,7 @@ from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import Transient
 from finetune_trainer.publishing.target_errors import TargetRejected
 from finetune_trainer.sources import egress, trust
+from finetune_trainer.sources.origin import origin
 
 TIMEOUT = httpx.Timeout(60.0, connect=20.0)
 
@@ -30,9 +30,9 @@ def connected(place: HuggingFaceTarget, token: str | None, *, field: str) -> Ite
 
     def check(request: Any) -> None:
         url = str(request.url)
-        if "Authorization" in request.headers and _origin(url) != _origin(endpoint):
+        if "Authorization" in request.headers and origin(url) != origin(endpoint):
             raise TargetRejected(
-                f"the hub {endpoint} asks for its token at {one_line(_origin(url))}, which is "
+                f"the hub {endpoint} asks for its token at {one_line(str(origin(url)))}, which is "
                 "another host, so it is not sent: check the address that the hub has of itself in "
                 "its configuration"
             )
@@ -62,8 +62,3 @@ def _require_no_pause(response: Any) -> None:
             f"the hub limits the number of requests (HTTP {response.status_code}): the next "
             "attempt sends only the files that it does not hold yet"
         )
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

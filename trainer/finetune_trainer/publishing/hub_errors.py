@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabl
 from finetune_api.safety.redaction import mask, one_line
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetError, TargetRejected
+from finetune_trainer.sources.origin import origin
 from finetune_trainer.sources.repository import brief, denial
 from finetune_trainer.sources.transfer import is_full, is_retryable
 
@@ -71,12 +72,12 @@ def _refused(error: Any, field: str, repo: str, endpoint: str) -> Exception:
             f"the hub has no space left for {repo}, or a quota is used up ({answer}): free space "
             "or raise the quota, and publish again"
         )
-    host = urlsplit(str(error.response.url)).netloc
-    if status in (401, 403) and host != urlsplit(endpoint).netloc:
+    url = str(error.response.url)
+    if status in (401, 403) and origin(url) != origin(endpoint):
         return Transient(
-            f"{host}, where the hub {endpoint} stores files, refuses a signed address ({answer}): "
-            "the next attempt gets another address. If the error persists, check the proxies and "
-            "the clock of the node"
+            f"{urlsplit(url).netloc}, where the hub {endpoint} stores files, refuses a signed "
+            f"address ({answer}): the next attempt gets another address. If the error persists, "
+            "check the proxies and the clock of the node"
         )
     if status in (401, 403):
         return AccessDenied(

@@ -2,7 +2,7 @@
 
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -80,19 +80,43 @@ class Server:
         """Return the answer to a POST request."""
         return self._call("POST", path, {}, body)
 
-    def _call(self, method: str, path: str, query: Mapping[str, str], body: Any) -> dict[str, Any]:
-        """Send a request, again after an error that may pass, and return the answer.
+    def create(
+        self, path: str, find: Callable[[], dict[str, Any] | None], **body: Any
+    ) -> dict[str, Any]:
+        """Return the answer to a POST request that makes another object if it is repeated.
 
-        Every change that is sent may be repeated: the caller looks for what it has made before.
+        find: returns what a request has made whose answer was lost, in the form of the answer. It
+        is called before each retry.
         """
+        return self._call("POST", path, {}, body, find)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Any,
+        find: Callable[[], dict[str, Any] | None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Send a request, again after an error that may pass, and return the answer."""
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        reason = ""
         for pause in (*PAUSES, None):
+            self._transfer.check()
+            if reason and (made := find()) is not None:
+                return made
             try:
                 status, data = self._send(method, path, query, content)
                 reason = f"HTTP {status} {data[:SHOWN].decode(errors='replace')}"
             except httpx.TransportError as error:
                 self._require_trusted(error)
                 status, data, reason = 0, b"", brief(error)
+            except httpx.HTTPError as error:
+                raise TargetRejected(
+                    f"the answer of the tracking server {self._uri} for {path} cannot be read "
+                    f"({one_line(brief(error))}): check that {FIELD}.uri is the URL of an MLflow "
+                    "server"
+                ) from error
             if status and not is_retryable(status):
                 return self._answer(status, data, one_line(reason))
             if is_full(status, reason):

@@ -32,6 +32,8 @@ LONGEST_VALUE = 250
 """Characters of a parameter; MLflow rejects longer ones by default from 500 or 6,000 on."""
 MOST_PARAMS, MOST_METRICS = 100, 1000
 """Entries of one request."""
+MOST_PAGES = 1000
+"""Pages of the history of one metric."""
 FACTS = (
     "source",
     "baseCommit",
@@ -72,7 +74,7 @@ def track(
             run.finish(found.facts.get("gpuSeconds"))
             if place.registered_model is not None and place.source is not None:
                 _register(server, place.registered_model, place.source, run.id)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise TargetRejected(
                 f"the tracking server {place.uri} gives no valid answer ({error!r}): check "
                 f"{FIELD}.uri"
@@ -173,25 +175,30 @@ class _Run:
     def __init__(self, server: Server, experiment: str, place: MLflowTarget, name: str) -> None:
         self._server = server
         self._started = place.started
-        found = server.post(
-            "runs/search",
-            experiment_ids=[experiment],
-            filter=f"tags.`{RUN_TAG}` = '{place.run}'",
-            max_results=1,
-            order_by=["attributes.start_time ASC"],
-        ).get("runs")
-        self._known = bool(found)
-        if not found:
-            found = [
-                server.post(
-                    "runs/create",
-                    experiment_id=experiment,
-                    run_name=name,
-                    start_time=place.started,
-                    tags=[{"key": RUN_TAG, "value": place.run}],
-                )["run"]
-            ]
-        self._info, self._data = found[0]["info"], found[0].get("data") or {}
+
+        def find() -> dict[str, Any] | None:
+            found = server.post(
+                "runs/search",
+                experiment_ids=[experiment],
+                filter=f"tags.`{RUN_TAG}` = '{place.run}'",
+                max_results=1,
+                order_by=["attributes.start_time ASC"],
+            ).get("runs")
+            return {"run": found[0]} if found else None
+
+        found = find()
+        self._known = found is not None
+        if found is None:
+            found = server.create(
+                "runs/create",
+                find,
+                experiment_id=experiment,
+                run_name=name,
+                start_time=place.started,
+                tags=[{"key": RUN_TAG, "value": place.run}],
+            )
+        run = found["run"]
+        self._info, self._data = run["info"], run.get("data") or {}
         self.id = str(self._info["run_id"])
 
     def log(
@@ -237,13 +244,17 @@ class _Run:
     def _steps(self, key: str) -> set[int]:
         steps: set[int] = set()
         page: dict[str, str] = {}
-        while True:
+        for _ in range(MOST_PAGES):
             found = self._server.get("metrics/get-history", run_id=self.id, metric_key=key, **page)
             steps |= {int(each.get("step") or 0) for each in found.get("metrics") or ()}
             token = found.get("next_page_token")
             if not token or token == page.get("page_token"):
                 return steps
             page = {"page_token": str(token)}
+        raise TargetRejected(
+            f"the tracking server returns the history of {key} in more than {MOST_PAGES:,} pages: "
+            f"check that {FIELD}.uri is the URL of an MLflow server"
+        )
 
 
 def _register(server: Server, model: str, source: str, run: str) -> None:
@@ -254,9 +265,14 @@ def _register(server: Server, model: str, source: str, run: str) -> None:
         if error.code != EXISTS:
             raise
     quoted = model.replace("'", "''")
-    found = server.get("model-versions/search", filter=f"name='{quoted}' and run_id='{run}'")
-    if not any(each["source"] == source for each in found.get("model_versions") or ()):
-        server.post("model-versions/create", name=model, source=source, run_id=run)
+
+    def find() -> dict[str, Any] | None:
+        found = server.get("model-versions/search", filter=f"name='{quoted}' and run_id='{run}'")
+        versions = found.get("model_versions") or ()
+        return next((each for each in versions if each["source"] == source), None)
+
+    if find() is None:
+        server.create("model-versions/create", find, name=model, source=source, run_id=run)
 
 
 def _batches(entries: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -44,6 +44,7 @@ from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.sources import egress, trust
+from finetune_trainer.sources.origin import origin
 from finetune_trainer.sources.remote import RemoteStore
 from finetune_trainer.sources.repository import RemoteFile, Repository, brief, missing, repo_type
 from finetune_trainer.sources.transfer import BrokenTransfer, is_retryable, streamed
@@ -235,9 +236,8 @@ def _retryable(answer: Any, url: str) -> str | None:
     ``url`` is the file's URL on the hub. If the hub redirected to a storage server, a refusal
     concerns a signed URL that expires, and a retry gets a new one.
     """
-    host = urlsplit(str(answer.url)).netloc
-    reason = f"HTTP {answer.status_code} from {host}"
-    if host != urlsplit(url).netloc and not answer.headers.get("X-Error-Code"):
+    reason = f"HTTP {answer.status_code} from {urlsplit(str(answer.url)).netloc}"
+    if origin(str(answer.url)) != origin(url) and not answer.headers.get("X-Error-Code"):
         return (
             f"{reason}. The hub redirects to this host, so the token is not the cause. If the "
             "error persists, check the proxies and the clock of the node"

@@ -20,6 +20,7 @@ from finetune_trainer.sources.docker_config import (
     DOCKER_HUB_API,
     Login,
 )
+from finetune_trainer.sources.origin import origin
 from finetune_trainer.sources.registry_auth import LONGEST_ANSWER, Authentication
 from finetune_trainer.sources.registry_errors import Interrupted, Refused, RegistryError
 from finetune_trainer.sources.repository import brief, denial
@@ -64,7 +65,7 @@ class Client:
         if host == DOCKER_HUB:
             host = DOCKER_HUB_API
         self._base = f"https://{host}/v2/{path}/"
-        self._origin = _origin(self._base)
+        self._origin = origin(self._base)
         # Without compression: a decompressed answer would have another digest.
         self._client = httpx.Client(
             verify=context, headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT
@@ -136,7 +137,7 @@ class Client:
         self, method: str, url: str, headers: dict[str, str], body: Body | None
     ) -> httpx.Response:
         for _ in range(MOST_REDIRECTS + 1):
-            own = _origin(url) == self._origin
+            own = origin(url) == self._origin
             header = self._authentication.header() if own else None
             request = self._client.build_request(
                 method,
@@ -160,7 +161,7 @@ class Client:
 
     def _send(self, request: httpx.Request) -> httpx.Response:
         # The policy has allowed the repository; its hosts apply to other servers.
-        own = _origin(str(request.url)) == self._origin
+        own = origin(str(request.url)) == self._origin
         egress.announce(str(request.url), chosen_by_job=not own)
         return self._client.send(request, stream=True, follow_redirects=False)
 
@@ -254,8 +255,3 @@ def _interrupted(response: httpx.Response, text: str = "") -> Interrupted:
         one_line(f"HTTP {response.status_code} {text}".strip()),
         after=float(after) if after.isdecimal() and len(after) < 9 else None,
     )
-
-
-def _origin(url: str) -> tuple[str, str | None, int]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or 443

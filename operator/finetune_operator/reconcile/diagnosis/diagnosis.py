@@ -282,7 +282,12 @@ def _missing(pod: Object, message: str) -> Blocker | None:
                 f"oci.secretRef, or, for s3.secretRef, the keys {S3_KEYS}"
             )
             if publishes(naming.label(pod, naming.STAGE)):
-                keys = f"the key {DOCKER_CONFIG_KEY}, or, for s3.secretRef, the keys {S3_KEYS}"
+                # All keys for a tracking server are optional, so no pod waits for its Secret.
+                keys = (
+                    f"the key {DOCKER_CONFIG_KEY} for oci.secretRef, the key that "
+                    "huggingFace.tokenSecretRef names, or, for s3.secretRef, the keys "
+                    f"{S3_KEYS}"
+                )
         explanation += f", with {keys}."
     return Blocker(
         reason=Reason.SECRET_MISSING if secret else Reason.CONFIG_MAP_MISSING,

@@ -8,6 +8,7 @@ from typing import Any
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.publication import PublicationError
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status import PublishedStatus
 from finetune_operator import delays
 from finetune_operator.objects.index import IndexedSnapshot
@@ -107,13 +108,21 @@ def _state(
         return PublishingState(
             status="False", reason=Reason.PUBLISH_WITHHELD, message=due.withheld, finished=True
         )
-    names = ", ".join(each.name for each in publications.targets(target))
     return PublishingState(
         status="True",
         reason=Reason.PUBLISHED,
-        message=f"All targets hold the model: {names}.",
+        message=" ".join(_held(target.resolved.spec)),
         finished=True,
     )
+
+
+def _held(spec: FineTuneJobSpec) -> Iterator[str]:
+    """Yield what the targets, and the tracking server, have got."""
+    if spec.publish:
+        yield f"All targets hold the model: {', '.join(each.name for each in spec.publish)}."
+    if spec.tracking is not None:
+        uri = spec.tracking.mlflow.uri
+        yield f"The tracking server {uri} has the results of the training."
 
 
 def _targets(target: TargetRevision, ledger: Ledger) -> Iterator[PublishedStatus]:

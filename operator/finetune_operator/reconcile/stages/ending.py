@@ -7,6 +7,7 @@ from finetune_api.contracts.result import MergeArtifacts, PublishArtifacts, Stag
 from finetune_api.v1alpha1.ledger import Attempt, TrainArtifacts
 from finetune_api.v1alpha1.publication import PublicationError
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.tracking import NAME as TRACKING
 from finetune_operator.manifests import jobs
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
@@ -102,9 +103,10 @@ def _published(
 
 
 def _digests(artifacts: StageArtifacts | None) -> list[str]:
-    """Return the digests of what a publish Job has published."""
+    """Return the digests of the models that a publish Job has published."""
     targets = artifacts.targets if isinstance(artifacts, PublishArtifacts) else ()
-    return [each.digest for each in targets if each.digest is not None]
+    # A tracking server holds no model that a tag could refer to.
+    return [each.digest for each in targets if each.digest is not None and each.name != TRACKING]
 
 
 def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> bool:

@@ -49,6 +49,7 @@ REQUESTS: st.SearchStrategy[StageRequest] = st.one_of(
         config=TEXT,
         work=TEXT,
         build=st.none() | TEXT,
+        adapter_manifest=st.none() | TEXT,
         destinations=st.none() | st.just(Destinations()),
         targets=st.lists(
             st.builds(

@@ -53,6 +53,10 @@ OF_PREPARE = (
     "with the key that tokenSecretRef names, the key .dockerconfigjson for oci.secretRef, or, for "
     "s3.secretRef, the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
 )
+OF_PUBLISH = (
+    "with the key .dockerconfigjson for oci.secretRef, the key that huggingFace.tokenSecretRef "
+    "names, or, for s3.secretRef, the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +105,12 @@ OF_PREPARE = (
             "SecretMissing",
             "Secret key does not exist. Create it in namespace ns, with the key that "
             'serving.apiKeySecretRef names. Kubelet: secret "key" not found.',
+        ),
+        (
+            waits("CreateContainerConfigError", 'secret "hub" not found', stage="publish"),
+            "SecretMissing",
+            f"Secret hub does not exist. Create it in namespace ns, {OF_PUBLISH} Kubelet: secret "
+            '"hub" not found.',
         ),
         (
             waits("CreateContainerConfigError", 'configmap "rows" not found'),

@@ -120,6 +120,18 @@ def test_merged_model_has_the_content_and_the_build_of_the_ledger() -> None:
     assert request.build == cluster.status["build"]
 
 
+def test_request_vouches_for_the_loss_in_the_card_of_a_hub() -> None:
+    """The manifest of the adapter has the loss. An earlier image knows no such field."""
+    place = {"oci": None, "huggingFace": {"repo": "acme/support"}}
+    for each, expected in (
+        (target(what="merged", **place), controllers.digest_of("adapterManifest")),
+        (target(what="adapter", **place), None),
+        (target(what="merged"), None),
+    ):
+        cluster = served(each)
+        assert request_of(jobs(cluster)[0]).adapter_manifest == expected
+
+
 def test_builds_of_a_revision_have_different_names() -> None:
     """A name never moves, so the second build would be rejected under the name of the first."""
     merged, adapters = (

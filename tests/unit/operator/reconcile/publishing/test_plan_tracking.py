@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 from tests.fakes import controllers
-from tests.fakes.apiserver import Cluster, Thing
+from tests.fakes.apiserver import SPEC, Cluster, Thing
 from tests.fakes.controllers import request_of
 from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
     OPEN,
+    cluster_of,
     condition,
     jobs,
     served,
@@ -16,6 +17,7 @@ from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
 )
 
 from finetune_api.policy.limits import Limits
+from finetune_api.validation import findings
 
 TRACKING: Thing = {"mlflow": {"uri": "https://mlflow.example.com"}}
 
@@ -34,6 +36,8 @@ def test_job_that_publishes_nothing_is_tracked_after_its_training() -> None:
     assert condition(cluster, "Finished")["status"] == "False"
     controllers.publish(cluster)
     assert condition(cluster)["status"] == "True"
+    expected = "The tracking server https://mlflow.example.com has the results of the training."
+    assert condition(cluster)["message"] == expected
     assert condition(cluster, "Finished")["status"] == "True"
     assert by_name(cluster)["mlflow"]["reference"] == "https://mlflow.example.com"
     assert "publishedDigests" not in cluster.status, "it holds no model that a tag could refer to"
@@ -49,6 +53,10 @@ def test_links_are_sent_when_all_targets_hold_the_model() -> None:
     assert names_of(jobs(cluster)[-1]) == ["mlflow"]
     controllers.publish(cluster)
     assert condition(cluster)["status"] == "True"
+    assert condition(cluster)["message"] == (
+        "All targets hold the model: a, b. The tracking server https://mlflow.example.com has the "
+        "results of the training."
+    )
     assert len(jobs(cluster)) == 2
     cluster.edit(publish=[target(), target("b"), target("c")])
     cluster.settle()
@@ -124,3 +132,50 @@ def test_tracking_changes_no_revision(edit: dict[str, Any]) -> None:
     cluster.edit(tracking={"mlflow": {**TRACKING["mlflow"], **edit}})
     cluster.settle()
     assert (cluster.status["revision"], cluster.status["build"]) == (revision, build)
+
+
+def test_results_that_were_sent_while_the_spec_changed_are_no_content_of_the_job() -> None:
+    cluster = trained(publish=None, tracking=TRACKING)
+    cluster.settle()
+    controllers.sync(cluster)
+    pod = controllers.pod_of_stage(cluster, "publish")
+    controllers.start(cluster, pod)
+    cluster.settle()
+    cluster.edit(tracking={"mlflow": {**TRACKING["mlflow"], "experiment": "another"}})
+    cluster.settle()
+    text = controllers.message("publish", artifacts=controllers.published(pod))
+    controllers.finish(cluster, pod, 0, text)
+    controllers.sync(cluster)
+    cluster.settle()
+    assert len(jobs(cluster)) == 2
+    assert "publishedDigests" not in cluster.status
+
+
+REGISTERED: Thing = {"mlflow": {**TRACKING["mlflow"], "registeredModel": "support"}}
+
+
+@pytest.mark.parametrize("publish", [None, []])
+def test_registered_model_needs_a_target(publish: list[Thing] | None) -> None:
+    cluster = cluster_of(tracking=REGISTERED, publish=publish)
+    cluster.settle()
+    ready = condition(cluster, "Ready")
+    assert ready["reason"] == "InvalidSpec"
+    assert "tracking.mlflow.registeredModel" in ready["message"]
+    assert "'support'" in ready["message"]
+
+
+def test_targets_of_the_defaults_have_the_registered_model() -> None:
+    """The API server does not know the defaults of the chart or of a profile."""
+    assert not findings(
+        {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": "demo"},
+            "spec": {**SPEC, "tracking": REGISTERED},
+        }
+    )
+    config = OPEN.model_copy(update={"defaults": {**OPEN.defaults, "publish": [target()]}})
+    cluster = trained(config=config, publish=None, tracking=REGISTERED)
+    controllers.publish(cluster)
+    cluster.settle()
+    assert request_of(jobs(cluster)[-1]).targets[0].mlflow.registered_model == "support"
