@@ -36,7 +36,8 @@ def endpoint(cluster: Cluster) -> str | None:
     """Return the hub to which the newest publish Job sends the model."""
     (target,) = request_of(jobs(cluster)[-1]).targets
     assert target.hugging_face is not None
-    return target.hugging_face.endpoint
+    found: str | None = target.hugging_face.endpoint
+    return found
 
 
 def token(cluster: Cluster) -> str:

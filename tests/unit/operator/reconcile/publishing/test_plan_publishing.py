@@ -122,7 +122,7 @@ def test_merged_model_has_the_content_and_the_build_of_the_ledger() -> None:
 
 def test_request_vouches_for_the_loss_in_the_card_of_a_hub() -> None:
     """The manifest of the adapter has the loss. An earlier image knows no such field."""
-    place = {"oci": None, "huggingFace": {"repo": "acme/support"}}
+    place: dict[str, Any] = {"oci": None, "huggingFace": {"repo": "acme/support"}}
     for each, expected in (
         (target(what="merged", **place), controllers.digest_of("adapterManifest")),
         (target(what="adapter", **place), None),
