@@ -141,8 +141,9 @@ def _targets(pod: Object, label: str) -> Iterator[Object | None]:
 
 
 def _target(pod: Object, port: int) -> Object | None:
-    """Return a target of the file, or None for a pod without an address."""
-    address = pod.get("status", {}).get("podIP")
+    """Return a target of the file, or None for a pod that does not run."""
+    status = pod.get("status", {})
+    address = status.get("podIP") if status.get("phase") == "Running" else None
     metadata = pod["metadata"]
     labels = {"namespace": metadata["namespace"], "pod": metadata["name"]}
     if job := metadata.get("labels", {}).get(naming.JOB):

@@ -33,8 +33,8 @@ NAMESPACE = "e2e-quickstart"
 READY_SECONDS = 1500.0
 QUESTIONS, OFFLINE = 20, 8
 """Questions to the endpoint, and how many of them the libraries answer: each takes seconds."""
-WITHOUT_DATA = {"GPU memory", "Attempts that failed"}
-"""Panels that show nothing if no pod has a real GPU, and if no attempt failed."""
+WITHOUT_DATA = ("finetune_gpu_memory_peak_bytes", "finetune_eval_loss", 'outcome="Failed"')
+"""In queries without a result: no pod has a real GPU, no rows are held out, no attempt failed."""
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,8 @@ def test_every_panel_of_the_dashboards_has_data(
                 query = target["expr"]
                 for name, value in (choices | ranges).items():
                     query = query.replace(name, value)
-                if panel["title"] not in WITHOUT_DATA and not quickstart.prometheus.series(query):
+                known = any(part in query for part in WITHOUT_DATA)
+                if not known and not quickstart.prometheus.series(query):
                     empty.append(f"{path.stem}, {panel['title']}: {query}")
     assert empty == []
 
