@@ -14,7 +14,7 @@ from finetune_api.v1alpha1.start_from import START_FROM
 from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import base_files, tensor_names
+from finetune_trainer.models import base_files, special_layers, tensor_names, text_model
 from finetune_trainer.preparation import start_fit
 from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.runtime.log import log
@@ -50,7 +50,7 @@ def prepare(job: JobConfig, layout: Layout, base: BaseDownload, *, untrusted: bo
         found = _download(job, layout)
     config = read_json(layout.start / adapter_files.CONFIG)
     start_fit.check_recipe(job.training.lora, config, source=wanted.source)
-    start_fit.check_rank(
+    start_fit.check_tensors(
         job.training.lora,
         read_header(layout.start, [adapter_files.WEIGHTS]),
         source=wanted.source,
@@ -69,8 +69,8 @@ def prepare(job: JobConfig, layout: Layout, base: BaseDownload, *, untrusted: bo
     return Start(fact=fact, warnings=warnings)
 
 
-def check_tensors(job: JobConfig, layout: Layout, base: manifest.Manifest) -> None:
-    """Raise InvalidSpec unless the adapter has tensors for exactly the modules of the recipe.
+def check_layers(job: JobConfig, layout: Layout, base: manifest.Manifest) -> None:
+    """Raise InvalidSpec unless the adapter has tensors for exactly the layers of the recipe.
 
     base: the published base, whose weights are complete.
     """
@@ -83,6 +83,7 @@ def check_tensors(job: JobConfig, layout: Layout, base: manifest.Manifest) -> No
         job.training.lora,
         adapter_files.changed_tensors(layout.start),
         model,
+        special_layers.adapted(text_model.build(layout.base)),
         source=job.training.start_from.source,
     )
 
