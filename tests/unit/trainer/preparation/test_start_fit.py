@@ -68,7 +68,7 @@ def test_initialization_that_leaves_the_base_as_it_is(initialization: Any) -> No
 )
 def test_initialization_that_may_change_the_base_is_refused(initialization: Any) -> None:
     config = CONFIG | {"init_lora_weights": initialization}
-    with pytest.raises(InvalidSpec, match="has the init_lora_weights .*, which changes the base"):
+    with pytest.raises(InvalidSpec, match=r"has the init_lora_weights .*, which changes the base"):
         start_fit.check_recipe(LORA, config, source=SOURCE)
 
 
@@ -149,7 +149,7 @@ BASE = header(
 )
 LAYERS = [f"model.layers.0.{name}" for name in ("q_proj", "v_proj", "o_proj")]
 """Those that get an adapter with ``all-linear``."""
-Q, V, O = (f"{name}.weight" for name in LAYERS)
+Q, V, OUT = (f"{name}.weight" for name in LAYERS)
 
 
 def check_modules(lora: Lora, changed: set[str]) -> None:
@@ -162,7 +162,7 @@ def test_adapter_changes_the_modules_of_the_recipe() -> None:
     check_modules(head, {Q, V, "lm_head.weight"})
     for changed, said in (
         ({Q}, r"does not change model.layers.0.v_proj.*\[q_proj\]"),
-        ({Q, V, O}, r"changes .*o_proj.*\[o_proj, q_proj, v_proj\]"),
+        ({Q, V, OUT}, r"changes .*o_proj.*\[o_proj, q_proj, v_proj\]"),
         ({Q, V, "lm_head.weight"}, r"changes lm_head.weight, unlike"),
         ({Q, V, "model.layers.9.q_proj.weight"}, "layers.9.q_proj.weight, which the base model"),
     ):
@@ -172,10 +172,13 @@ def test_adapter_changes_the_modules_of_the_recipe() -> None:
 
 def test_all_linear_layers_are_those_that_the_trainer_adapts() -> None:
     everything = Lora(r=8, alpha=16, target_modules=["all-linear"])
-    check_modules(everything, {Q, V, O})
+    check_modules(everything, {Q, V, OUT})
     for changed, said in (
         ({Q}, r"does not change model.layers.0.o_proj.*\[q_proj\]"),
-        ({Q, V, O, "model.layers.0.router.weight"}, "changes model.layers.0.router.weight, unlike"),
+        (
+            {Q, V, OUT, "model.layers.0.router.weight"},
+            "changes model.layers.0.router.weight, unlike",
+        ),
     ):
         with pytest.raises(InvalidSpec, match=said):
             check_modules(everything, changed)
