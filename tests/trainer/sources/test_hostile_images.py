@@ -185,6 +185,15 @@ def test_removed_files_cost_little_time() -> None:
     assert time.process_time() - began < 20
 
 
+def test_image_without_a_layer_advises_the_reader(
+    registry: Registry, certificate: Certificate
+) -> None:
+    images.push(registry, images.files({"config.json": b"{}"}))
+    registry.blobs.clear()
+    message = refusal(registry, certificate)
+    assert "check that the repository exists, and that the image is complete" in message
+
+
 def test_long_names_are_refused(registry: Registry, certificate: Certificate) -> None:
     for length, folder in ((4096, "models"), (4097, "models"), (4097, "other")):
         name = f"{folder}/".ljust(length, "x")

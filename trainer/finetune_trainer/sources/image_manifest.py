@@ -17,6 +17,8 @@ INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+TYPES = (*IMAGES, *INDEXES)
+"""What a tag may refer to."""
 PLAIN = ("application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar")
 COMPRESSED = (
     "application/vnd.oci.image.layer.v1.tar+gzip",

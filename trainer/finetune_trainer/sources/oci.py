@@ -195,8 +195,9 @@ class OCI(RemoteStore):
 
     def _manifest(self, client: Client, name: str, digest: str | None) -> bytes:
         """Return a manifest. digest: that it must have; a tag may have any."""
-        types = (*image_manifest.IMAGES, *image_manifest.INDEXES)
-        found = layer_stream.manifest(client, name, types, limit=image_manifest.LONGEST)
+        found = layer_stream.manifest(
+            client, name, image_manifest.TYPES, limit=image_manifest.LONGEST
+        )
         if found is None:
             raise missing(self.kind)(
                 f"{self.what} does not exist: correct {self.kind}.source, or publish the image"
