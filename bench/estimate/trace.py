@@ -199,6 +199,8 @@ def _model(case: Case) -> Any:
         config, attn_implementation=case.step.kernel, dtype=_dtype(case)
     )
     base.config.use_cache = False
+    # Layers are chosen by the names of their classes, which the next lines change.
+    adapter = library_arguments.lora_config(case.recipe, base)
     head = base.get_output_embeddings()
     for module in list(base.modules()):
         for name, child in list(module.named_children()):
@@ -206,7 +208,7 @@ def _model(case: Case) -> Any:
                 setattr(module, name, _Linear4bit(child, _dtype(case)))
     base.requires_grad_(False)
     base.is_loaded_in_4bit = True
-    model = peft.get_peft_model(base, library_arguments.lora_config(case.recipe))
+    model = peft.get_peft_model(base, adapter)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

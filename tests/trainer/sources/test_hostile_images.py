@@ -3,6 +3,7 @@
 import gzip
 import json
 import tarfile
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from finetune_api.contracts.destinations import Destinations, Hosts, NamespacePo
 from finetune_trainer.errors import EgressDenied, InvalidSpec
 from finetune_trainer.sources import image_layers
 from finetune_trainer.sources.egress import Guard
+from finetune_trainer.sources.image_layers import Listing, Member
+from finetune_trainer.sources.image_manifest import Layer
 from finetune_trainer.sources.oci import OCI
 
 FILE = ("models/config.json", b"{}")
@@ -146,10 +149,59 @@ def test_too_many_files_are_refused(
 ) -> None:
     monkeypatch.setattr(image_layers, "MOST_FILES", 10)
     images.push(registry, images.files({str(number): b"" for number in range(20)}))
-    assert "or too many files" in refusal(registry, certificate)
+    assert "has too many files" in refusal(registry, certificate)
     two = (images.files({f"{layer}{number}": b"" for number in range(8)}) for layer in "ab")
     images.push(registry, *two)
     assert "has more than 10 files below /models" in refusal(registry, certificate)
+
+
+def test_too_many_removed_files_are_refused(
+    registry: Registry, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_layers, "MOST_FILES", 10)
+    removing = [
+        images.archive([(f"models/{layer}/.wh.{number}", b"") for number in range(8)])
+        for layer in "ab"
+    ]
+    images.push(registry, removing[0], images.files({"config.json": b"{}"}))
+    pin(registry, certificate)
+    images.push(registry, removing[0], removing[1], images.files({"config.json": b"{}"}))
+    assert "removes more than 10 files below /models" in refusal(registry, certificate)
+    many = images.archive([(f"models/.wh.{number}", b"") for number in range(20)])
+    images.push(registry, many)
+    assert "has too many files" in refusal(registry, certificate)
+
+
+def test_removed_files_cost_little_time() -> None:
+    most = image_layers.MOST_FILES
+    layer = Layer(digest="", size=0, compressed=False, title=None)
+    file = Member(layer=layer, offset=0, size=0, sha256="")
+    depth = "d/" * 1000
+    files = {f"{depth}{number}": file for number in range(most)}
+    every = {f"{depth}x{number}" for number in range(most)}
+    began = time.process_time()
+    kept = image_layers.merged(iter([Listing(files=files), Listing(removed=every)]))
+    assert kept == files
+    assert time.process_time() - began < 20
+
+
+def test_image_without_a_layer_advises_the_reader(
+    registry: Registry, certificate: Certificate
+) -> None:
+    images.push(registry, images.files({"config.json": b"{}"}))
+    registry.blobs.clear()
+    message = refusal(registry, certificate)
+    assert "check that the repository exists, and that the image is complete" in message
+
+
+def test_long_names_are_refused(registry: Registry, certificate: Certificate) -> None:
+    for length, folder in ((4096, "models"), (4097, "models"), (4097, "other")):
+        name = f"{folder}/".ljust(length, "x")
+        images.push(registry, images.archive([FILE, (name, b"")]))
+        if (length, folder) == (4097, "models"):
+            assert "has a path of 4,097 bytes" in refusal(registry, certificate)
+        else:
+            pin(registry, certificate)
 
 
 GOOD: dict[str, Any] = {"mediaType": images.PLAIN, "digest": f"sha256:{'0' * 64}", "size": 1}
@@ -171,6 +223,7 @@ GOOD: dict[str, Any] = {"mediaType": images.PLAIN, "digest": f"sha256:{'0' * 64}
         ({"layers": [GOOD | {"digest": f"sha512:{'0' * 128}"}]}, "which is no SHA-256 digest"),
         ({"layers": [GOOD | {"size": -1}]}, "states the size -1"),
         ({"layers": [GOOD | {"size": 1 << 60}]}, "states the size 1152921504606846976"),
+        ({"layers": [GOOD | {"size": 3 << 40}] * 2}, "its layers have more than 4 TiB"),
         ({"layers": [GOOD | {"size": True}]}, "states the size True"),
         ({"layers": [GOOD | {"size": "1"}]}, "states the size '1'"),
         ({"layers": [GOOD | {"mediaType": f"{images.PLAIN}+zstd"}]}, "tar+zstd': push the model"),

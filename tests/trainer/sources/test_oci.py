@@ -12,13 +12,16 @@ from tests.support.trainer import images, publishing
 from tests.support.trainer.publishing import BUILD, Volume
 from tests.support.trainer.stores import DATA, assert_failed, download_all, sha256
 from tests.support.trainer.web import Certificate
+from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
 
+from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.start_from import StartFrom
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import AccessDenied, InvalidSpec, ModelNotFound, Transient
 from finetune_trainer.sources import image_layers, open_store
 from finetune_trainer.sources.oci import OCI, split
+from finetune_trainer.volume_layout import Layout
 
 USER = ("robot", "correct horse battery")
 CONFIG = b'{"model_type": "llama"}'
@@ -65,7 +68,9 @@ def test_published_image_is_read_file_by_file(
     # Only the list of the files has been read as a whole.
     assert [part for _, part in registry.asked] == [None]
     files = download_all(oci(registry, certificate, f"@sha256:{found.commit}"), tmp_path / "a")
-    for name in files.keys() - {"manifest.json"}:
+    listed = {each["name"] for each in json.loads(files["manifest.json"])["files"]}
+    assert files.keys() == listed | {"manifest.json"}
+    for name in listed:
         assert files[name] == (published / name).read_bytes()
     assert "additional_chat_templates/tools.jinja" in files
     assert files.keys() >= {"config.json", "empty.safetensors"}
@@ -295,6 +300,45 @@ def test_adapter_to_continue_from_has_a_login_and_certificates_of_its_own(
     missing = StartFrom(source=f"oci://{registry.host}/team/tiny:v2")
     with pytest.raises(ModelNotFound, match=r"correct training\.startFrom\.source"):
         open_store("training.startFrom", missing).pin()
+
+
+def test_published_adapter_proves_its_base(
+    make: MakeWorkshop,
+    done: Workshop,
+    base: Path,
+    registry: Registry,
+    certificate: Certificate,
+    tmp_path: Path,
+) -> None:
+    layout = Layout(work=done.work)
+    trained = Volume(
+        job=JobConfig.model_validate(done.job),
+        layout=layout,
+        base=manifest.read(layout.base).sha256,
+        adapter=manifest.read(layout.adapter).sha256,
+        merged="",
+    )
+    repository = f"{registry.host}/team/tiny"
+    place = {"repository": repository, "ca": str(certificate.authority)}
+    target = trained.target(oci=place, tags=("latest",))
+    assert publishing.run(trained, target).error is None
+    (tmp_path / "ca").mkdir()
+    for kind in ("training.startFrom", "model"):
+        shutil.copy(certificate.authority, tmp_path / "ca" / f"{kind}.crt")
+    settings = {"FINETUNE_CONFIG_DIR": str(tmp_path)}
+    start = {"training": {"startFrom": {"source": f"oci://{repository}:latest"}}}
+    workshop = make(**start)
+    ended = workshop.run("prepare", **settings)
+    assert ended.code == 0, ended.log
+    commit = manifest.read(layout.base).facts["baseCommit"]
+    assert manifest.read(workshop.work / "start").facts["baseCommit"] == commit
+    assert not [each for each in ended.result["warnings"] if "nothing proves" in each]
+    # A model of the same name, but of another commit.
+    other = images.files({path.name: path.read_bytes() for path in base.iterdir()})
+    images.push(registry, other, tag="copy")
+    copied = make(model={"source": f"oci://{repository}:copy"}, **start)
+    said = f"in training.startFrom was trained on commit {commit} of hf://demo/tiny, but the model"
+    assert_failed(copied.run("prepare", **settings), 64, "InvalidSpec", said)
 
 
 def test_secret_without_a_login_for_the_registry(

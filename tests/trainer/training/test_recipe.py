@@ -137,7 +137,8 @@ IN_LORA_CONFIG = [
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_LORA_CONFIG)
 def test_recipe_as_lora_config(field: str, value: Any, name: str, expected: Any) -> None:
-    found = library_arguments.lora_config(recipe(**nested(field, value)))
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny.SHAPE))
+    found = library_arguments.lora_config(recipe(**nested(field, value)), model)
     assert isinstance(found, peft.LoraConfig)
     assert getattr(found, name) == expected
 
@@ -156,7 +157,7 @@ IN_QUANTIZATION = [
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_QUANTIZATION)
 def test_recipe_as_quantization_config(field: str, value: Any, name: str, expected: Any) -> None:
-    found = library_arguments.quantization_config(recipe(**nested(field, value)))
+    found = library_arguments.quantization_config(recipe(**nested(field, value)), "llama")
     assert getattr(found, name) == expected
     assert found.load_in_4bit
 

@@ -38,6 +38,7 @@ def child(make: MakeWorkshop, claims: Path) -> Workshop:
     workshop = make(**spec())
     workshop.succeed("prepare", FINETUNE_SOURCES_DIR=str(claims))
     workshop.succeed("train")
+    workshop.succeed("merge", build="b1")
     return workshop
 
 
@@ -68,9 +69,12 @@ def test_lineage_is_recorded(done: Workshop, child: Workshop, claims: Path) -> N
     }
     artifacts = child.succeed("prepare", FINETUNE_SOURCES_DIR=str(claims)).result["artifacts"]
     assert (artifacts["startCommit"], artifacts["startDigest"]) == (fact["commit"], start.digest)
-    card = (child.work / "adapter" / "README.md").read_text()
-    assert f"| continued from | `{SOURCE}` |" in card
-    assert f"| digest of that adapter | `{start.digest}` |" in card
+    merged = child.work / "merged-b1"
+    assert manifest.read(merged).facts["startFrom"] == fact
+    for folder in (child.work / "adapter", merged):
+        card = (folder / "README.md").read_text()
+        assert f"| continued from | `{SOURCE}` |" in card
+        assert f"| digest of that adapter | `{start.digest}` |" in card
     assert "startFrom" not in manifest.read(done.work / "adapter").facts
 
 
@@ -131,6 +135,13 @@ def test_foreign_adapter_warns_that_the_commit_is_unproved(
     assert ended.code == 0, ended.log
     (warning,) = [each for each in ended.result["warnings"] if "nothing proves" in each]
     assert "names its base demo/tiny without a commit" in warning
+    shutil.copy(claims / "parent" / "adapter" / "manifest.json", folder)
+    ended = make(**spec()).run("prepare", FINETUNE_SOURCES_DIR=str(tmp_path))
+    said = "manifest.json, but it describes another adapter_config.json: publish the adapter"
+    assert_failed(ended, 64, "InvalidSpec", said)
+    (folder / "manifest.json").write_bytes(b" " * (5 << 20))
+    ended = make(**spec()).run("prepare", FINETUNE_SOURCES_DIR=str(tmp_path))
+    assert [each for each in ended.result["warnings"] if "nothing proves" in each], ended.log
     shutil.rmtree(folder)
     shutil.copytree(claims / "parent" / "adapter", folder)
     (folder / "adapter_config.json").unlink()

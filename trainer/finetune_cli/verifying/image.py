@@ -19,14 +19,14 @@ from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying import signature
 from finetune_cli.verifying.failures import Code, fail
 from finetune_cli.verifying.signature import PublicKey
-from finetune_trainer.publishing import blobs, oci
+from finetune_trainer.publishing import blobs
 from finetune_trainer.publishing.image import Blob
 from finetune_trainer.publishing.target_errors import TargetError
 from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.sources import docker_config
+from finetune_trainer.sources import docker_config, image_manifest
 from finetune_trainer.sources.registry import Fields
 from finetune_trainer.sources.registry_errors import Refused, RegistryError
 
@@ -163,8 +163,8 @@ def _manifest(registry: Registry, name: str) -> bytes | None:
     answer = registry.call(
         "GET",
         f"manifests/{name}",
-        headers={"Accept": oci.TYPES},
+        headers={"Accept": ", ".join(image_manifest.TYPES)},
         accepted=(200, 404),
-        limit=oci.LONGEST_MANIFEST,
+        limit=image_manifest.LONGEST,
     )
     return None if answer.status == 404 else answer.content

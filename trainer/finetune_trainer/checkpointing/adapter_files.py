@@ -5,7 +5,7 @@ per layer). A fully trained module (``modules_to_save``) replaces its tensors.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ OTHER_KINDS = (
     "use_qalora",
     "arrow_config",
     "use_bdlora",
+    "kasa_config",
+    "monteclora_config",
 )
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
@@ -88,21 +90,19 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     config = read_json(folder / CONFIG)
     _require_plain_lora(config)
     header = read_header(folder, [WEIGHTS])
-    saved = tuple(config.get("modules_to_save") or ())
+    if (foreign := foreign_tensor(header, config.get("modules_to_save") or ())) is not None:
+        raise NotMergeable(
+            f"the adapter contains {foreign}, which is neither a LoRA matrix nor part of a "
+            "module in modules_to_save, so it cannot be merged: set merge.enabled to false"
+        )
     found: dict[str, dict[str, str]] = {}
     replacements = {}
     for name in header.tensors:
         target, part = _target(name)
-        ours = name.startswith(PREFIX)
-        if ours and part is not None:
-            found.setdefault(target, {})[part] = name
-        elif ours and _within(target.rpartition(".")[0], saved):
+        if part is None:
             replacements[target] = name
         else:
-            raise NotMergeable(
-                f"the adapter contains {name}, which is neither a LoRA matrix nor part of a "
-                "module in modules_to_save, so it cannot be merged: set merge.enabled to false"
-            )
+            found.setdefault(target, {})[part] = name
     if not found and not replacements:
         raise NotMergeable(
             "the adapter contains neither LoRA matrices nor fully trained modules: to retrain, "
@@ -118,6 +118,25 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     for target, name in replacements.items():
         _require_replaceable(target, header.tensors[name].shape, base, pairs)
     return Adapter(path=folder / WEIGHTS, pairs=pairs, replacements=replacements, header=header)
+
+
+def foreign_tensor(header: Header, saved: Collection[str]) -> str | None:
+    """Return a tensor that is no LoRA matrix and in no fully trained module; None without one.
+
+    header: of an adapter. saved: its ``modules_to_save``.
+    """
+    for name in header.tensors:
+        target, part = _target(name)
+        known = part is not None or is_within(target.rpartition(".")[0], saved)
+        if not known or not name.startswith(PREFIX):
+            return name
+    return None
+
+
+def is_within(module: str, saved: Iterable[str]) -> bool:
+    """Report whether a module is a fully trained one or inside one (PEFT's own rule)."""
+    parts = module.split(".")
+    return any(name in parts or module.endswith(name) for name in saved)
 
 
 def _target(name: str) -> tuple[str, str | None]:
@@ -146,12 +165,6 @@ def _require_plain_lora(config: dict[str, Any]) -> None:
             f"the adapter contains trained biases (bias: {config['bias']}), which the merge does "
             "not support: set merge.enabled to false"
         )
-
-
-def _within(module: str, saved: Iterable[str]) -> bool:
-    """Report whether a module is a fully trained one or inside one (PEFT's own rule)."""
-    parts = module.split(".")
-    return any(name in parts or module.endswith(name) for name in saved)
 
 
 def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: Header) -> LoraPair:

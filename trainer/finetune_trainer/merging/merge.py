@@ -114,9 +114,11 @@ def _merge(merging: MergeRequest, progress: Progress) -> manifest.Manifest:
 
 def _facts(merging: MergeRequest, *, pairs: int) -> dict[str, Any]:
     """Return the facts of the merged model's manifest. pairs: the merged pairs of matrices."""
+    start = merging.trained.facts.get(published.START_FACT)
     return {
         "source": merging.base_manifest.facts["source"],
         "baseCommit": merging.base_manifest.facts["baseCommit"],
+        **({published.START_FACT: start} if start is not None else {}),
         "datasetDigest": merging.trained.facts["datasetDigest"],
         "adapter": merging.trained.digest,
         "dtype": merging.dtype,

@@ -83,25 +83,34 @@ def not_adapted(family: str) -> frozenset[str]:
     )
 
 
-def adapted(model: Any) -> list[str] | None:
-    """Return the layers that get an adapter with ``all-linear``; None if all linear ones do.
+def adapted(model: Any) -> list[str]:
+    """Return the layers that get an adapter with ``all-linear``.
 
     Of the subclasses of Linear, only the quantized one computes the same; another may be a router.
     """
+    without = not_adapted(model.config.model_type)
+    return [
+        name
+        for name, module in _linear(model).items()
+        if type(module).__name__ in PLAIN and _last(name) not in without
+    ]
+
+
+def are_all_adapted(model: Any) -> bool:
+    """Report whether all linear layers can have an adapter, so that PEFT may choose them itself."""
+    return not not_adapted(model.config.model_type) and len(adapted(model)) == len(_linear(model))
+
+
+def _linear(model: Any) -> dict[str, Any]:
+    """Return the linear layers of a model, without its head, by their names."""
     import torch
 
-    without, head = not_adapted(model.config.model_type), model.get_output_embeddings()
-    linear = {
+    head = model.get_output_embeddings()
+    return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     }
-    found = [
-        name
-        for name, module in linear.items()
-        if type(module).__name__ in PLAIN and _last(name) not in without
-    ]
-    return None if not without and len(found) == len(linear) else found
 
 
 def check_targets(family: str, names: Iterable[str], *, source: str) -> None:

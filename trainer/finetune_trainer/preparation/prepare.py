@@ -95,7 +95,7 @@ def run(
             work=layout.work,
         )
         base = prepare_base.finish(download, job, layout, progress)
-        prepare_start.check_tensors(job, layout, base)
+        prepare_start.check_layers(job, layout, base)
         prepare_tokens.check(layout.base, rows.rows.train, job.training, source=download.name)
         warnings = [
             *(() if start is None else start.warnings),

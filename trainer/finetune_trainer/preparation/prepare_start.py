@@ -4,6 +4,7 @@ It must fit the recipe: the same base, modules, rank and scaling. An adapter tha
 published names the commit of its base; any other adapter names only its repository.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from finetune_api.v1alpha1.start_from import START_FROM
 from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import base_files, tensor_names
+from finetune_trainer.models import base_files, special_layers, tensor_names, text_model
 from finetune_trainer.preparation import start_fit
 from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.runtime.log import log
@@ -24,6 +25,8 @@ from finetune_trainer.volume.files import fresh, read_json
 from finetune_trainer.volume_layout import Layout
 
 FILES = (adapter_files.CONFIG, adapter_files.WEIGHTS)
+LARGEST_MANIFEST = 4 << 20
+"""Bytes; a larger file of this name is not one of this project."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ def prepare(job: JobConfig, layout: Layout, base: BaseDownload, *, untrusted: bo
         found = _download(job, layout)
     config = read_json(layout.start / adapter_files.CONFIG)
     start_fit.check_recipe(job.training.lora, config, source=wanted.source)
-    start_fit.check_rank(
+    start_fit.check_tensors(
         job.training.lora,
         read_header(layout.start, [adapter_files.WEIGHTS]),
         source=wanted.source,
@@ -69,8 +72,8 @@ def prepare(job: JobConfig, layout: Layout, base: BaseDownload, *, untrusted: bo
     return Start(fact=fact, warnings=warnings)
 
 
-def check_tensors(job: JobConfig, layout: Layout, base: manifest.Manifest) -> None:
-    """Raise InvalidSpec unless the adapter has tensors for exactly the modules of the recipe.
+def check_layers(job: JobConfig, layout: Layout, base: manifest.Manifest) -> None:
+    """Raise InvalidSpec unless the adapter has tensors for exactly the layers of the recipe.
 
     base: the published base, whose weights are complete.
     """
@@ -83,6 +86,7 @@ def check_tensors(job: JobConfig, layout: Layout, base: manifest.Manifest) -> No
         job.training.lora,
         adapter_files.changed_tensors(layout.start),
         model,
+        special_layers.adapted(text_model.build(layout.base)),
         source=job.training.start_from.source,
     )
 
@@ -100,12 +104,15 @@ def _download(job: JobConfig, layout: Layout) -> manifest.Manifest:
             f"{wanted.source} has no file {missing[0]}, so it is {what}: set {START_FROM}.source "
             f"to a folder with {' and '.join(FILES)}"
         )
-    names = [*FILES, *(name for name in (manifest.FILE,) if name in repository.files)]
+    listed = repository.files.get(manifest.FILE)
+    names = list(FILES)
+    if listed is not None and listed.size <= LARGEST_MANIFEST:
+        names.append(manifest.FILE)
     disk.require(layout.work, repository.size_of(names), f"adapter {store.name}")
     scratch = fresh(layout.scratch("start"))
-    store.download(repository, names, scratch, on_bytes=lambda count: None)
+    digests = store.download(repository, names, scratch, on_bytes=lambda count: None)
     # The published folder gets a manifest of its own.
-    origin = _origin(scratch / manifest.FILE)
+    origin = _origin(scratch / manifest.FILE, digests, source=wanted.source)
     return manifest.publish(
         scratch,
         layout.start,
@@ -115,8 +122,11 @@ def _download(job: JobConfig, layout: Layout) -> manifest.Manifest:
     )
 
 
-def _origin(file: Path) -> dict[str, Any]:
-    """Return what the manifest of a published adapter says about its base; nothing without one."""
+def _origin(file: Path, digests: Mapping[str, str], *, source: str) -> dict[str, Any]:
+    """Return what the manifest of a published adapter says about its base; nothing without one.
+
+    digests: of the downloaded files. Raise InvalidSpec if the manifest describes others.
+    """
     if not file.is_file():
         return {}
     try:
@@ -124,6 +134,14 @@ def _origin(file: Path) -> dict[str, Any]:
         base, commit = found.facts["source"], found.facts["baseCommit"]
         if found.kind != published.ADAPTER or not isinstance(base, str) or not commit.isalnum():
             return {}
+        described = {each.name: each.sha256 for each in found.files}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+    for name in FILES:
+        if described.get(name) != digests[name]:
+            raise InvalidSpec(
+                f"the adapter {source} in {START_FROM} has the file {manifest.FILE}, but it "
+                f"describes another {name}: publish the adapter again, or remove {manifest.FILE} "
+                "if the adapter was changed on purpose"
+            )
     return {"baseSource": one_line(base, 512), "baseCommit": one_line(commit, 64)}

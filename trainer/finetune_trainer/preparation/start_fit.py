@@ -1,17 +1,21 @@
 """Whether an adapter fits a recipe and its base, so that training can continue from it. Pure."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from finetune_api.safety.redaction import one_line
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.start_from import START_FROM
-from finetune_trainer.checkpointing.adapter_files import OTHER_KINDS
+from finetune_trainer.checkpointing.adapter_files import OTHER_KINDS, foreign_tensor, is_within
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import InvalidSpec
 
 _PATTERNS = ("rank_pattern", "alpha_pattern")
-HEAD = ("lm_head", "embed_tokens")
+_INITIALIZATIONS = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Values of ``init_lora_weights`` with which PEFT leaves the base as it is. With the others, it may
+subtract the principal part, which the adapter contains, from the base each time it loads one."""
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def check_recipe(lora: Lora, config: Mapping[str, Any], *, source: str) -> None:
@@ -29,6 +33,14 @@ def check_recipe(lora: Lora, config: Mapping[str, Any], *, source: str) -> None:
             f"sets {', '.join(unsupported)}, which the trainer does not support: choose another "
             "adapter",
         )
+    initialization = config.get("init_lora_weights")
+    if initialization not in _INITIALIZATIONS:
+        raise _unfit(
+            source,
+            f"has the init_lora_weights {_shown(initialization)}, which changes the base beside "
+            "the adapter: convert the adapter to a plain one with PEFT "
+            "(path_initial_model_for_weight_conversion), or choose another adapter",
+        )
     saved = config.get("modules_to_save")
     for field, own, theirs in (
         ("r", lora.r, config.get("r")),
@@ -45,8 +57,15 @@ def check_recipe(lora: Lora, config: Mapping[str, Any], *, source: str) -> None:
             )
 
 
-def check_rank(lora: Lora, header: Header, *, source: str) -> None:
-    """Raise InvalidSpec if a matrix of the adapter has another rank than its configuration."""
+def check_tensors(lora: Lora, header: Header, *, source: str) -> None:
+    """Raise InvalidSpec for a matrix of another rank, or a tensor that would replace the base's."""
+    if (foreign := foreign_tensor(header, lora.modules_to_save or ())) is not None:
+        raise _unfit(
+            source,
+            f"has the tensor {one_line(foreign, 200)}, which is neither a LoRA matrix nor part of "
+            "a module in training.lora.modulesToSave: save the adapter with PEFT's "
+            "save_embedding_layers=False, or choose another adapter",
+        )
     for name, tensor in header.tensors.items():
         shape = tensor.shape
         for suffix, axis in ((".lora_A.weight", 0), (".lora_B.weight", 1)):
@@ -66,14 +85,7 @@ def check_base(
     base, commit: of the job's model. facts: about the adapter, from a manifest of this project.
     """
     if "baseCommit" in facts:
-        known, name = facts["baseCommit"], facts["baseSource"]
-        if known != commit:
-            raise _unfit(
-                source,
-                f"was trained on commit {known} of {name}, but the model of the job is commit "
-                f"{commit} of {base}: set model.source to {name}, and model.revision to {known} if "
-                "that is a repository on the hub, or choose another adapter",
-            )
+        _require_commit(facts["baseCommit"], facts["baseSource"], commit, base, source=source)
         return ()
     name, own = str(config.get("base_model_name_or_path") or ""), base.removeprefix("hf://")
     on_hub = base.startswith("hf://")
@@ -84,7 +96,9 @@ def check_base(
             f"was trained on {_shown(name or None)}, according to its adapter_config.json, but "
             f"model.source is {base}: set model.source to that model, or choose another adapter",
         )
-    if on_hub and config.get("revision") == commit:
+    revision = str(config.get("revision") or "").lower()
+    if on_hub and _COMMIT.fullmatch(revision):
+        _require_commit(revision, base, commit, base, source=source)
         return ()
     return (
         f"the adapter {source} names its base {one_line(name, 200)} without a commit, so nothing "
@@ -92,10 +106,13 @@ def check_base(
     )
 
 
-def check_modules(lora: Lora, changed: Collection[str], base: Header, *, source: str) -> None:
+def check_modules(
+    lora: Lora, changed: Collection[str], base: Header, layers: Collection[str], *, source: str
+) -> None:
     """Raise InvalidSpec unless the adapter changes exactly the tensors that the recipe trains.
 
-    changed: names of the base's tensors that the adapter changes. base: with those names.
+    changed: names of the base's tensors that the adapter changes. base: with those names. layers:
+    that get an adapter with ``all-linear``.
     """
     unknown = sorted(name for name in changed if name not in base.tensors)
     if unknown:
@@ -104,16 +121,16 @@ def check_modules(lora: Lora, changed: Collection[str], base: Header, *, source:
             f"changes {one_line(unknown[0], 200)}, which the base model does not have: choose an "
             "adapter of this base model",
         )
-    linear = [
-        name
-        for name, tensor in base.tensors.items()
-        if name.endswith(".weight") and len(tensor.shape) == 2
-    ]
-    everything = lora.target_modules == ["all-linear"]
-    own = {name for name in linear if everything or _ends_with(name, lora.target_modules)}
-    own = {name for name in own if not any(each in name.split(".") for each in HEAD)}
-    theirs = {name for name in changed if not any(each in name.split(".") for each in HEAD)}
-    if own == theirs or (everything and theirs <= own):
+    if lora.target_modules == ["all-linear"]:
+        trained = {f"{layer}.weight" for layer in layers}
+    else:
+        trained = {
+            name
+            for name, tensor in base.tensors.items()
+            if len(tensor.shape) == 2 and _ends_with(name, lora.target_modules)
+        }
+    own, theirs = (_without(names, lora.modules_to_save or ()) for names in (trained, changed))
+    if own == theirs:
         return
     modules = sorted({name.split(".")[-2] for name in theirs})
     which = min(own ^ theirs)
@@ -126,9 +143,24 @@ def check_modules(lora: Lora, changed: Collection[str], base: Header, *, source:
     )
 
 
+def _require_commit(known: str, name: str, commit: str, base: str, *, source: str) -> None:
+    """Raise InvalidSpec if an adapter of commit ``known`` of ``name`` is one of another base."""
+    if known != commit:
+        raise _unfit(
+            source,
+            f"was trained on commit {known} of {name}, but the model of the job is commit "
+            f"{commit} of {base}: set model.source to {name}, and model.revision to {known} if "
+            "that is a repository on the hub, or choose another adapter",
+        )
+
+
 def _ends_with(tensor: str, modules: Collection[str]) -> bool:
-    layer = tensor.removesuffix(".weight")
-    return any(layer == each or layer.endswith(f".{each}") for each in modules)
+    return any(f".{tensor}".endswith(f".{each}.weight") for each in modules)
+
+
+def _without(tensors: Collection[str], saved: Collection[str]) -> set[str]:
+    """Return the tensors that are not in fully trained modules."""
+    return {name for name in tensors if not is_within(name.rpartition(".")[0], saved)}
 
 
 def _last(name: str) -> str:

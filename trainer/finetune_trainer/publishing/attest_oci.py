@@ -12,6 +12,7 @@ from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetRejected
 from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
+from finetune_trainer.sources import image_manifest
 
 
 def attest(
@@ -83,7 +84,7 @@ def _send(
 def _keeps_referrers(registry: Registry, digest: str) -> bool:
     """Report whether the registry lists the referrers of an image itself."""
     answer = registry.call(
-        "GET", f"referrers/{digest}", accepted=(200, 404), limit=oci.LONGEST_MANIFEST
+        "GET", f"referrers/{digest}", accepted=(200, 404), limit=image_manifest.LONGEST
     )
     return answer.status == 200
 
@@ -93,9 +94,9 @@ def _get(registry: Registry, name: str) -> bytes | None:
     answer = registry.call(
         "GET",
         f"manifests/{name}",
-        headers={"Accept": oci.TYPES},
+        headers={"Accept": ", ".join(image_manifest.TYPES)},
         accepted=(200, 404),
-        limit=oci.LONGEST_MANIFEST,
+        limit=image_manifest.LONGEST,
     )
     return None if answer.status == 404 else answer.content
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_trainer.publishing.content import File
+from finetune_trainer.sources import image_manifest
 
 FOLDER = "models"
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST_TYPE = image_manifest.IMAGES[0]
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
-TITLE = "org.opencontainers.image.title"
+LAYER_TYPE = image_manifest.PLAIN[0]
 FILE_PATH = "org.cncf.model.filepath"
 
 Check = Callable[[], None]
@@ -99,7 +99,7 @@ def manifest_of(config: Blob, layers: Iterable[Layer], annotations: Mapping[str,
                     "mediaType": LAYER_TYPE,
                     "digest": layer.blob.digest,
                     "size": layer.blob.size,
-                    "annotations": {TITLE: layer.title, FILE_PATH: layer.title},
+                    "annotations": {image_manifest.TITLE: layer.title, FILE_PATH: layer.title},
                 }
                 for layer in layers
             ],

@@ -20,21 +20,10 @@ from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources import docker_config, trust
+from finetune_trainer.sources import docker_config, image_manifest, trust
 from finetune_trainer.sources.registry import Fields
 
-LONGEST_MANIFEST = 4 << 20
-"""Bytes; the specification asks registries to accept manifests up to this size."""
 MANIFEST_FILE = "manifest.json"
-TYPES = ", ".join(
-    (
-        image.MANIFEST_TYPE,
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-    )
-)
-"""Media types of manifests that a tag may refer to."""
 
 
 def publish(
@@ -149,9 +138,9 @@ class _Push:
         answer = self._registry.call(
             "GET",
             f"manifests/{name}",
-            headers={"Accept": TYPES},
+            headers={"Accept": ", ".join(image_manifest.TYPES)},
             accepted=(200, 404),
-            limit=LONGEST_MANIFEST,
+            limit=image_manifest.LONGEST,
         )
         if answer.status == 404:
             return None

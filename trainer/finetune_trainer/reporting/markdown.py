@@ -35,6 +35,16 @@ def images(recorded: Mapping[str, str]) -> Iterable[tuple[str, str]]:
         yield f"image of the {stage} stage", f"`{image}`"
 
 
+def continued_from(start: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
+    """Yield rows with the adapter that the training continued from. start: ``START_FACT``."""
+    if start is None:
+        return
+    yield "continued from", f"`{start['source']}`"
+    yield "digest of that adapter", f"`{start['digest']}`"
+    if start["commit"]:
+        yield "commit of that adapter", f"`{start['commit']}`"
+
+
 def table(rows: Iterable[tuple[str, ...]], *, header: tuple[str, ...] = ("", "")) -> str:
     """Return a table."""
     lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]

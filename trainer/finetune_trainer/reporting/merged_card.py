@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.safety.redaction import mask
+from finetune_trainer.checkpointing.published import START_FACT
 from finetune_trainer.reporting import markdown
 
 
@@ -37,6 +38,7 @@ def render(job: JobConfig, build: str, facts: Mapping[str, Any]) -> str:
 def _provenance(facts: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "base", f"`{facts['source']}`"
     yield "base commit", f"`{facts['baseCommit']}`"
+    yield from markdown.continued_from(facts.get(START_FACT))
     yield "base weights", str(facts["base"])
     yield "tokenized dataset digest", f"`{facts['datasetDigest']}`"
     yield "adapter digest", f"`{facts['adapter']}`"

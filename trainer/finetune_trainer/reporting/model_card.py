@@ -166,11 +166,7 @@ def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
     data, trained = report.data, report.trained
     yield "base", f"`{report.base['source']}`"
     yield "base commit", f"`{report.base['baseCommit']}`"
-    if start := data.get(START_FACT):
-        yield "continued from", f"`{start['source']}`"
-        yield "digest of that adapter", f"`{start['digest']}`"
-        if start["commit"]:
-            yield "commit of that adapter", f"`{start['commit']}`"
+    yield from markdown.continued_from(data.get(START_FACT))
     read = {each["dataset"]: each for each in data.get("sources") or ()}
     for path, origin in sorted((data.get(ORIGINS_FACT) or {}).items()):
         # datasets[support] becomes "dataset support", evaluation.dataset "evaluation dataset".

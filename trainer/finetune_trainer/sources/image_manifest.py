@@ -17,6 +17,8 @@ INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+TYPES = (*IMAGES, *INDEXES)
+"""What a tag may refer to."""
 PLAIN = ("application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar")
 COMPRESSED = (
     "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -25,6 +27,8 @@ COMPRESSED = (
 LONGEST = 4 << 20
 """Bytes; the specification asks registries to accept manifests up to this size."""
 MOST_LAYERS = 4096
+MOST_BYTES = 4 << 40
+"""Of all layers: two for each of two trillion parameters."""
 TITLE = "org.opencontainers.image.title"
 PLATFORM = ("linux", "amd64")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -52,11 +56,16 @@ def layers(document: bytes) -> tuple[Layer, ...] | None:
             f"its manifest has no list of 1 to {MOST_LAYERS:,} layers: push the model as an OCI "
             "image, with its files below /models"
         )
-    return tuple(_layer(each) for each in found)
+    listed = tuple(_layer(each) for each in found)
+    if sum(each.size for each in listed) > MOST_BYTES:
+        raise RegistryError(
+            f"its layers have more than {MOST_BYTES >> 40} TiB: name an image of one model"
+        )
+    return listed
 
 
-def chosen(document: bytes) -> tuple[str, int]:
-    """Return digest and size of the manifest that an index has for this platform.
+def chosen(document: bytes) -> str:
+    """Return the digest of the manifest that an index has for this platform.
 
     The only image of an index is for every platform: files of a model do not depend on one.
     """
@@ -68,7 +77,8 @@ def chosen(document: bytes) -> tuple[str, int]:
             f"it has images for several platforms ({one_line(names, 200)}), and none for "
             f"{'/'.join(PLATFORM)}: name the image of one platform by its digest"
         )
-    return _descriptor((own or found)[0][1])
+    digest, _ = _descriptor((own or found)[0][1])
+    return digest
 
 
 def _images(index: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:

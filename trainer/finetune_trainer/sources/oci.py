@@ -42,7 +42,7 @@ from finetune_trainer.sources.transfer import BrokenTransfer, has, path_below
 from finetune_trainer.volume_layout import partial_path
 
 LIST = "manifest.json"
-"""File of a published image with the SHA-256 of all others (``checkpointing.manifest``)."""
+"""File of a published image with the SHA-256 of the others (``checkpointing.manifest``)."""
 _END = 2 * BLOCK
 
 
@@ -182,7 +182,7 @@ class OCI(RemoteStore):
         manifest = self._manifest(client, self._reference, digest)
         layers = image_manifest.layers(manifest)
         if layers is None:
-            digest, _ = image_manifest.chosen(manifest)
+            digest = image_manifest.chosen(manifest)
             manifest = self._manifest(client, digest, digest)
             layers = image_manifest.layers(manifest)
             if layers is None:
@@ -195,8 +195,9 @@ class OCI(RemoteStore):
 
     def _manifest(self, client: Client, name: str, digest: str | None) -> bytes:
         """Return a manifest. digest: that it must have; a tag may have any."""
-        types = (*image_manifest.IMAGES, *image_manifest.INDEXES)
-        found = layer_stream.manifest(client, name, types, limit=image_manifest.LONGEST)
+        found = layer_stream.manifest(
+            client, name, image_manifest.TYPES, limit=image_manifest.LONGEST
+        )
         if found is None:
             raise missing(self.kind)(
                 f"{self.what} does not exist: correct {self.kind}.source, or publish the image"
@@ -250,6 +251,7 @@ def _listed(client: Client, layers: tuple[Layer, ...]) -> dict[str, Member]:
         return {}
     if files.keys() != titled.keys() - {LIST}:
         return {}
+    files[LIST] = (len(texts[0]), hashlib.sha256(texts[0]).hexdigest())
     found = {}
     for name, (size, sha256) in files.items():
         # The headers before the file are what the layer has besides file, padding and end.

@@ -61,6 +61,7 @@ class Client:
         """``context``: what TLS trusts. ``pushes``: whether permission to push is needed, too."""
         self.name = repository
         self._fields = fields
+        self._pushes = pushes
         host, _, path = repository.partition("/")
         if host == DOCKER_HUB:
             host = DOCKER_HUB_API
@@ -185,15 +186,17 @@ class Client:
         if is_full(status, text):
             raise RegistryError(
                 f"the registry has no space left for {self.name}, or a quota is used up "
-                f"({answer}): free space or raise the quota, and publish again"
+                f"({answer}): free space or raise the quota, and "
+                f"{'publish again' if self._pushes else 'set spec.rerun to a new value'}"
             )
         if status in (401, 403):
             raise self._authentication.denied(answer)
         if is_retryable(status):
             raise _interrupted(response, text)
+        complete = "the registry accepts OCI images" if self._pushes else "the image is complete"
         raise Refused(
             f"the registry refuses {method} for {self.name} ({answer}): check that the repository "
-            "exists, and that the registry accepts OCI images",
+            f"exists, and that {complete}",
             status,
         )
 

@@ -45,6 +45,8 @@ def test_adapter_of_the_recipe_fits() -> None:
         ({"modules_to_save": ["lm_head"]}, r"training.lora.modulesToSave is \[\]: set"),
         ({"rank_pattern": {"q_proj": 4}}, "sets rank_pattern, which the trainer does not support"),
         ({"bias": "all"}, "sets bias, which"),
+        ({"kasa_config": {"beta": 1}}, "sets kasa_config, which"),
+        ({"monteclora_config": {"n": 1}}, "sets monteclora_config, which"),
         ({"r": None}, "has r none|has r None"),
     ],
 )
@@ -54,13 +56,51 @@ def test_other_recipe_is_named(change: dict[str, Any], said: str) -> None:
     assert str(refused.value).startswith(f"the adapter {SOURCE} in training.startFrom ")
 
 
+@pytest.mark.parametrize("initialization", [None, True, False, "gaussian", "eva", "orthogonal"])
+def test_initialization_that_leaves_the_base_as_it_is(initialization: Any) -> None:
+    config = CONFIG | {"init_lora_weights": initialization}
+    start_fit.check_recipe(LORA, config, source=SOURCE)
+
+
+@pytest.mark.parametrize(
+    "initialization",
+    ["pissa", "pissa_niter_16", "olora", "OLoRA", "corda", "loftq", "lora_ga", "mica", ["x"]],
+)
+def test_initialization_that_may_change_the_base_is_refused(initialization: Any) -> None:
+    config = CONFIG | {"init_lora_weights": initialization}
+    with pytest.raises(InvalidSpec, match=r"has the init_lora_weights .*, which changes the base"):
+        start_fit.check_recipe(LORA, config, source=SOURCE)
+
+
 def test_tensors_have_the_rank() -> None:
     a, b = "base_model.model.x.q_proj.lora_A.weight", "base_model.model.x.q_proj.lora_B.weight"
     fits = header(a, shape=(8, 4)).tensors | header(b, shape=(4, 8)).tensors
-    start_fit.check_rank(LORA, Header(tensors=fits, metadata={}), source=SOURCE)
+    start_fit.check_tensors(LORA, Header(tensors=fits, metadata={}), source=SOURCE)
     for name, shape in ((a, (4, 8)), (b, (8, 4)), (a, (8,))):
         with pytest.raises(InvalidSpec, match="does not have the rank 8"):
-            start_fit.check_rank(LORA, header(name, shape=shape), source=SOURCE)
+            start_fit.check_tensors(LORA, header(name, shape=shape), source=SOURCE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.model.embed_tokens.weight",
+        "base_model.model.lm_head.weight",
+        "base_model.model.x.q_proj.lora_embedding_A",
+        "x.q_proj.lora_A.weight",
+    ],
+)
+def test_tensor_that_would_replace_one_of_the_base_is_refused(name: str) -> None:
+    with pytest.raises(InvalidSpec, match=f"has the tensor {name}, which is neither a LoRA matrix"):
+        start_fit.check_tensors(LORA, header(name, shape=(8, 4)), source=SOURCE)
+
+
+def test_fully_trained_modules_of_the_recipe_are_accepted() -> None:
+    lora = LORA.model_copy(update={"modules_to_save": ("lm_head",)})
+    head, embedding = (f"base_model.model.{name}.weight" for name in ("lm_head", "embed_tokens"))
+    start_fit.check_tensors(lora, header(head), source=SOURCE)
+    with pytest.raises(InvalidSpec, match="neither a LoRA matrix"):
+        start_fit.check_tensors(lora, header(head, embedding), source=SOURCE)
 
 
 def check_base(base: str, config: dict[str, Any] | None = None, **facts: Any) -> tuple[str, ...]:
@@ -82,7 +122,11 @@ def test_foreign_adapter_matches_its_base_by_name_with_a_warning() -> None:
     (warning,) = check_base("hf://org/m", named)
     assert f"nothing proves that it was trained on commit {COMMIT}" in warning
     assert check_base("hf://org/m", named | {"revision": COMMIT}) == ()
-    assert len(check_base("hf://org/m", named | {"revision": OTHER})) == 1
+    # A branch may have moved since.
+    assert len(check_base("hf://org/m", named | {"revision": "main"})) == 1
+    for other in (OTHER, OTHER.upper(), "b" * 64):
+        with pytest.raises(InvalidSpec, match=f"was trained on commit {other.lower()} of hf:"):
+            check_base("hf://org/m", named | {"revision": other})
     for copy in ("s3://bucket/m", "pvc://models/m", "oci://registry.example.com/M:v1"):
         assert len(check_base(copy, named | {"revision": COMMIT})) == 1
     for base, config in (
@@ -99,23 +143,42 @@ BASE = header(
     "model.layers.0.q_proj.weight",
     "model.layers.0.v_proj.weight",
     "model.layers.0.o_proj.weight",
+    "model.layers.0.router.weight",
     "model.embed_tokens.weight",
     "lm_head.weight",
 )
+LAYERS = [f"model.layers.0.{name}" for name in ("q_proj", "v_proj", "o_proj")]
+"""Those that get an adapter with ``all-linear``."""
+Q, V, OUT = (f"{name}.weight" for name in LAYERS)
+
+
+def check_modules(lora: Lora, changed: set[str]) -> None:
+    start_fit.check_modules(lora, changed, BASE, LAYERS, source=SOURCE)
 
 
 def test_adapter_changes_the_modules_of_the_recipe() -> None:
-    both = {"model.layers.0.q_proj.weight", "model.layers.0.v_proj.weight"}
-    start_fit.check_modules(LORA, both, BASE, source=SOURCE)
-    start_fit.check_modules(LORA, both | {"lm_head.weight"}, BASE, source=SOURCE)
-    everything = Lora(r=8, alpha=16, target_modules=["all-linear"])
-    start_fit.check_modules(
-        everything, both | {"model.layers.0.o_proj.weight"}, BASE, source=SOURCE
-    )
+    check_modules(LORA, {Q, V})
+    head = LORA.model_copy(update={"modules_to_save": ("lm_head",)})
+    check_modules(head, {Q, V, "lm_head.weight"})
     for changed, said in (
-        ({"model.layers.0.q_proj.weight"}, r"does not change model.layers.0.v_proj.*\[q_proj\]"),
-        (both | {"model.layers.0.o_proj.weight"}, r"changes .*o_proj.*\[o_proj, q_proj, v_proj\]"),
-        (both | {"model.layers.9.q_proj.weight"}, "layers.9.q_proj.weight, which the base model"),
+        ({Q}, r"does not change model.layers.0.v_proj.*\[q_proj\]"),
+        ({Q, V, OUT}, r"changes .*o_proj.*\[o_proj, q_proj, v_proj\]"),
+        ({Q, V, "lm_head.weight"}, r"changes lm_head.weight, unlike"),
+        ({Q, V, "model.layers.9.q_proj.weight"}, "layers.9.q_proj.weight, which the base model"),
     ):
         with pytest.raises(InvalidSpec, match=said):
-            start_fit.check_modules(LORA, changed, BASE, source=SOURCE)
+            check_modules(LORA, changed)
+
+
+def test_all_linear_layers_are_those_that_the_trainer_adapts() -> None:
+    everything = Lora(r=8, alpha=16, target_modules=["all-linear"])
+    check_modules(everything, {Q, V, OUT})
+    for changed, said in (
+        ({Q}, r"does not change model.layers.0.o_proj.*\[q_proj\]"),
+        (
+            {Q, V, OUT, "model.layers.0.router.weight"},
+            "changes model.layers.0.router.weight, unlike",
+        ),
+    ):
+        with pytest.raises(InvalidSpec, match=said):
+            check_modules(everything, changed)

@@ -16,7 +16,7 @@ from finetune_trainer.models import special_layers
 from finetune_trainer.training.backends import TrainRequest
 
 
-def quantization_config(recipe: Training, family: str = "") -> BitsAndBytesConfig:
+def quantization_config(recipe: Training, family: str) -> BitsAndBytesConfig:
     """Return the recipe's quantization as transformers' BitsAndBytesConfig.
 
     family: ``model_type`` of the model; some leave layers in 16 bits.
@@ -31,7 +31,7 @@ def quantization_config(recipe: Training, family: str = "") -> BitsAndBytesConfi
     )
 
 
-def lora_config(recipe: Training, model: Any = None) -> peft.LoraConfig:
+def lora_config(recipe: Training, model: Any) -> peft.LoraConfig:
     """Return the recipe's adapter as PEFT's LoraConfig.
 
     model: the base; in some families, not all linear layers can have an adapter.
@@ -39,7 +39,8 @@ def lora_config(recipe: Training, model: Any = None) -> peft.LoraConfig:
     lora = recipe.lora
     targets: list[str] | str = list(lora.target_modules)
     if targets == ["all-linear"]:
-        targets = (None if model is None else special_layers.adapted(model)) or "all-linear"
+        every = special_layers.are_all_adapted(model)
+        targets = "all-linear" if every else special_layers.adapted(model)
     return peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.r,

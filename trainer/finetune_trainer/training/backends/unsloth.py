@@ -28,6 +28,7 @@ from bitsandbytes.nn import Linear4bit
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.attention.kernels import FLASH, SDPA, uses_package
 from finetune_trainer.devices.capabilities import Device
+from finetune_trainer.models import text_model
 from finetune_trainer.runtime import pod_limits
 from finetune_trainer.training.backends import (
     TrainOutput,
@@ -72,12 +73,13 @@ def _choose(request: TrainRequest, device: Device) -> str:
 def _load(request: TrainRequest, device: Device, attention: str) -> Any:
     """Return the 4-bit base model."""
     recipe = request.recipe
+    family = text_model.load_config(request.base).model_type
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         str(request.base),
         max_seq_length=recipe.sequence_length,
         dtype=getattr(torch, recipe.advanced.quantization.compute_dtype),
         load_in_4bit=True,
-        quantization_config=library_arguments.quantization_config(recipe),
+        quantization_config=library_arguments.quantization_config(recipe, family),
         attn_implementation=attention,
         random_state=recipe.seed,
         trust_remote_code=False,
@@ -94,7 +96,7 @@ def _load(request: TrainRequest, device: Device, attention: str) -> Any:
 def _adapt(request: TrainRequest, model: Any) -> Any:
     """Return the base model with a new adapter."""
     recipe = request.recipe
-    lora = library_arguments.lora_config(recipe)
+    lora = library_arguments.lora_config(recipe, model)
     with _offload_folder(model) as folder:
         return unsloth.FastLanguageModel.get_peft_model(
             model,
