@@ -127,10 +127,16 @@ def _parsed(name: str, text: str, chart: Settings, by_default: bool) -> ParsedPr
     if problem is None:
         try:
             settings = _settings(name, spec, chart, by_default=by_default)
+            problem = _conflict(name, settings, limits or Limits())
         except InvalidSpec as error:
             problem = Problem(reason=Reason.INVALID_DEFAULTS, message=f"spec.{error}")
-    if problem is None:
-        problem = _conflict(name, settings, limits or Limits())
+        except Exception as error:
+            # No schema describes the defaults, and one profile must not stop the jobs of others.
+            message = (
+                f"spec.defaults: these values cannot be read ({type(error).__name__}: {error}); "
+                "compare them with the fields of a FineTuneJob"
+            )
+            problem = Problem(reason=Reason.INVALID_DEFAULTS, message=message)
     return ParsedProfile(
         name=name,
         settings=settings if problem is None else chart,
