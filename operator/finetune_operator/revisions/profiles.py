@@ -7,7 +7,7 @@ never an error: jobs wait for it, and its own status has the cause.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -45,6 +45,8 @@ class ParsedProfile:
     name: str
     settings: Settings
     """Those of the chart if the profile is not valid."""
+    defaults: Values
+    """Of the profile alone."""
     limits: Limits | None
     """None if they cannot be read."""
     problem: Problem | None
@@ -64,6 +66,8 @@ class SelectedProfile:
     """What the profile of a job means for it; for most jobs, the settings of the chart alone."""
 
     settings: Settings
+    defaults: Values = field(default_factory=dict)
+    """Of the profile alone."""
     limits: tuple[tuple[str, Limits], ...] = ()
     """With the names of their profiles. Those of all default profiles apply."""
     refusals: tuple[Violation, ...] = ()
@@ -93,6 +97,7 @@ def select(job: Object, profiles: Sequence[Object], chart: Settings) -> Selected
         unavailable = UnavailableProfile(Reason.PROFILE_INVALID, message)
     return SelectedProfile(
         settings=newest.settings,
+        defaults=newest.defaults,
         limits=tuple((each.name, each.limits) for each in found if each.limits is not None),
         refusals=tuple(_unreadable(each) for each in found if each.limits is None),
         unavailable=unavailable,
@@ -119,14 +124,14 @@ def parse(profile: Object, chart: Settings, *, by_default: bool = False) -> Pars
 def _parsed(name: str, text: str, chart: Settings, by_default: bool) -> ParsedProfile:
     spec = without_nulls(json.loads(text))
     limits: Limits | None = None
-    settings, problem = chart, None
+    settings, problem, defaults = chart, None, _own_defaults(spec)
     try:
         limits = narrower(spec.get("limits") or {})
     except ValidationError as error:
         problem = Problem(reason=Reason.INVALID_LIMITS, message=_explained(error))
     if problem is None:
         try:
-            settings = _settings(name, spec, chart, by_default=by_default)
+            settings = _settings(name, spec, defaults, chart, by_default=by_default)
             problem = _conflict(name, settings, limits or Limits())
         except InvalidSpec as error:
             problem = Problem(reason=Reason.INVALID_DEFAULTS, message=f"spec.{error}")
@@ -140,16 +145,21 @@ def _parsed(name: str, text: str, chart: Settings, by_default: bool) -> ParsedPr
     return ParsedProfile(
         name=name,
         settings=settings if problem is None else chart,
+        defaults=defaults,
         limits=limits,
         problem=problem,
     )
 
 
-def _settings(name: str, spec: Values, chart: Settings, *, by_default: bool) -> Settings:
-    """Return the settings of the chart with the values of a profile. Raises InvalidSpec."""
+def _own_defaults(spec: Values) -> Values:
     defaults: Values = spec.get("defaults") or {}
-    if "queueName" in spec:
-        defaults = {**defaults, "queueName": spec["queueName"]}
+    return {**defaults, "queueName": spec["queueName"]} if "queueName" in spec else defaults
+
+
+def _settings(
+    name: str, spec: Values, defaults: Values, chart: Settings, *, by_default: bool
+) -> Settings:
+    """Return the settings of the chart with the values of a profile. Raises InvalidSpec."""
     # Alone first: the message is then about a value of the profile.
     effective_defaults(defaults)
     merged = over_chart(defaults, without_nulls(chart.defaults))

@@ -53,7 +53,12 @@ def test_a_valid_profile_has_settings_of_its_own() -> None:
             "spec.defaults.training.sequenceLength: Input should be a valid integer (it is '4096')",
         ),
         (
-            {"defaults": {"serving": {"replicas": "2"}, "storage": {"accessMode": "ReadWriteMany"}}},
+            {
+                "defaults": {
+                    "serving": {"replicas": "2"},
+                    "storage": {"accessMode": "ReadWriteMany"},
+                }
+            },
             Reason.INVALID_DEFAULTS,
             "spec.defaults.serving.replicas",
         ),
@@ -82,7 +87,17 @@ def test_a_valid_profile_has_settings_of_its_own() -> None:
             "at most 32768 are allowed",
         ),
     ],
-    ids=["unknown", "type", "text", "replicas", "profile", "policy", "own limit", "pattern", "size"],
+    ids=[
+        "unknown",
+        "type",
+        "text",
+        "replicas",
+        "profile",
+        "policy",
+        "own limit",
+        "pattern",
+        "size",
+    ],
 )
 def test_an_invalid_profile_has_a_problem(spec: Values, reason: Reason, message: str) -> None:
     found = parse(profile(**spec), CONFIG)
