@@ -7,7 +7,7 @@ never an error: jobs wait for it, and its own status has the cause.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from finetune_api.profile_defaults import over_chart
 from finetune_api.v1alpha1.profile import PROFILE_KIND, FrozenProfile
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Settings
+from finetune_operator.objects.trimming import MAX_DEPTH, TOO_DEEP
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
 from finetune_operator.types import Object
 
@@ -50,6 +51,13 @@ class ParsedProfile:
     limits: Limits | None
     """None if they cannot be read."""
     problem: Problem | None
+
+
+_DEEP = Problem(
+    reason=Reason.TOO_LARGE,
+    message=f"spec.defaults: the values have more than {MAX_DEPTH} levels; no field of a "
+    "FineTuneJob has as many: remove the nested values",
+)
 
 
 class UnavailableProfile(Exception):
@@ -117,7 +125,8 @@ def has_profile(settings: Settings, job: Object) -> bool:
 def parse(profile: Object, chart: Settings, *, by_default: bool = False) -> ParsedProfile:
     """Return a profile on top of the settings of the chart."""
     text = json.dumps(profile["spec"], sort_keys=True)
-    return _parsed(profile["metadata"]["name"], text, chart, by_default)
+    found = _parsed(profile["metadata"]["name"], text, chart, by_default)
+    return replace(found, settings=chart, problem=_DEEP) if TOO_DEEP in profile else found
 
 
 @lru_cache(maxsize=REMEMBERED)
