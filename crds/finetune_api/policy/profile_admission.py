@@ -22,6 +22,7 @@ PLACEHOLDER = "{profile}"
 NAME, WRITTEN = "params.metadata.name", at("object.spec", PROFILE)
 IS_DEFAULT = f"params.metadata.?annotations[?'{DEFAULT_ANNOTATION}'].orValue('') == 'true'"
 LIMITS, DEFAULTS = "params.spec.?limits", "params.spec.?defaults"
+VIOLATIONS = ("violations1", "violations2", "violations3", "violations4")
 RULES = tuple(rule for rule in NAME_RULES if rule.limit is not None)
 
 
@@ -47,7 +48,7 @@ def variables() -> list[dict[str, str]]:
         variable("requireQueue", f"{LIMITS}.?requireQueue.orValue(false)"),
         variable("defaulted", _defaulted()),
         *admission.certificates(),
-        variable("violations", f"[{', '.join(_violations())}].filter(text, text != '')"),
+        *_violations(),
         variable(
             "removal",
             f"variables.oldProfile.orValue('') == {NAME} && size({LIMITS}.orValue({{}})) > 0 ? "
@@ -57,7 +58,7 @@ def variables() -> list[dict[str, str]]:
         variable(
             "refusals",
             f"{WRITTEN}.orValue({NAME}) != {NAME} ? [] : {WRITTEN}.hasValue() || {IS_DEFAULT} ? "
-            "variables.violations : variables.removal",
+            f"{' + '.join(f'variables.{name}' for name in VIOLATIONS)} : variables.removal",
         ),
     ]
 
@@ -99,7 +100,19 @@ def _defaulted() -> str:
     )
 
 
-def _violations() -> Iterator[str]:
+def _violations() -> Iterator[dict[str, str]]:
+    """Yield the variables with the messages of violated rules.
+
+    One expression has only some of the rules: the server limits its length and its cost.
+    """
+    messages = [*_messages()]
+    size = -(-len(messages) // len(VIOLATIONS))
+    for index, name in enumerate(VIOLATIONS):
+        some = ", ".join(messages[index * size : (index + 1) * size])
+        yield variable(name, f"[{some}].filter(text, text != '')")
+
+
+def _messages() -> Iterator[str]:
     """Yield the CEL of the message of each violated rule; an empty text if it is not violated."""
     for name_rule in RULES:
         # Both variables of the rule become one expression.
