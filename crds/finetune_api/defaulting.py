@@ -75,8 +75,8 @@ def builtin_defaults() -> Values:
 def effective_defaults(chart_defaults: Mapping[str, Any]) -> Values:
     """Return the chart defaults over the built-in values.
 
-    Raise InvalidSpec if no job could have them: an unknown field, a value out of bounds, or two
-    values that exclude each other.
+    Raise InvalidSpec if no job could have them: an unknown field, a value that is out of bounds or
+    has another type than in a job, or two values that exclude each other.
     """
     written = without_nulls(chart_defaults)
     if "profile" in written:
@@ -137,7 +137,8 @@ def _require_valid(chart_defaults: Values) -> None:
         values = layered(FineTuneJobSpec, job, chart_defaults)
         try:
             fitted = fit_sources(fit_evaluation(values, {}), {})
-            FineTuneJobSpec.model_validate(fitted, by_name=False)
+            # Strictly, as the API server checks jobs: no schema checks the types of defaults.
+            FineTuneJobSpec.model_validate(fitted, strict=True, by_name=False)
         except ValidationError as error:
             errors.append(error)
         else:

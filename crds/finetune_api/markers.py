@@ -26,7 +26,7 @@ class Edit(StrEnum):
     RETRY = "Changing this field retries a failed stage, but does not retrain a completed revision."
     PUBLISH = "Changing this field publishes the model again, but repeats no other stage."
     NEXT_REVISION = "A change takes effect with the next revision."
-    PROFILE = "A change has the effect of changing every value that another profile sets."
+    PROFILE = "A change has the effect of changing every value that is then filled in differently."
     NOTHING = "A change takes effect immediately. Completed work is not repeated."
 
 

@@ -8,7 +8,7 @@ the chart is used only if the profile changes none of these, and adds no targets
 """
 
 from finetune_api.base import Values
-from finetune_api.default_credentials import ACCOUNT, CERTIFICATES, ENDPOINT, SECRETS
+from finetune_api.default_credentials import ACCOUNT, CERTIFICATES, ENDPOINT, IMAGE, SECRETS
 from finetune_api.fitting import (
     PUBLISH,
     WITH_SOURCE,
@@ -44,7 +44,12 @@ def _without_foreign_credentials(values: Values, profile: Values, chart: Values)
         removed |= {(*path, *secret) for path in WITH_SOURCE for secret in SECRETS}
     if others or certified or has(profile, *PUBLISH):
         removed.add(ACCOUNT)
-    return without(values, *(path for path in removed if not has(profile, *path)))
+    return without(values, *(_group(path) for path in removed if not has(profile, *path)))
+
+
+def _group(path: Path) -> Path:
+    """Return the path of what is removed with a credential: an empty group would be a value."""
+    return path[:-1] if path[-2:-1] == IMAGE else path
 
 
 def _differs(

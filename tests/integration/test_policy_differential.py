@@ -16,7 +16,7 @@ from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.patterns import PATTERNS, VALUES
 
 from finetune_api.defaulting import builtin_defaults, resolve
-from finetune_api.layering import value_at
+from finetune_api.layering import Path, value_at
 from finetune_api.policy.check import violations
 from finetune_api.policy.limits import FIELDS, Limits
 from finetune_api.policy.patterns import matches
@@ -264,7 +264,10 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, spec: Spec) -
     resolved = resolve(spec, builtin_defaults())
     found = violations(resolved.spec, LIMITED, listed=resolved.listed)
     # The fields that a limit requires cannot be written; both must notice their absence.
-    required = ("queueName",), ("runPolicy", "maxGpuSeconds"), ("profile",)
+    required: tuple[Path, ...] = (("profile",),)
+    if "profile" not in spec:
+        # With a profile, which may set them, the operator alone checks these.
+        required += (("queueName",), ("runPolicy", "maxGpuSeconds"))
     written = [
         each for each in found if each.field in required or value_at(spec, each.field) is not None
     ]
@@ -272,6 +275,14 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, spec: Spec) -
         assert [each.message for each in written] == []
     else:
         assert message.split("denied request: ", 1)[1] in [each.message for each in found]
+
+
+def test_a_profile_may_set_what_the_policy_requires(control_plane: ControlPlane) -> None:
+    """The policy does not know the values of the profile: the operator alone checks them."""
+    assert policy.rejection(control_plane, "default", {"profile": "gold"}) is None
+    beyond = {"profile": "gold", "runPolicy": {"maxGpuSeconds": 3601}}
+    message = policy.rejection(control_plane, "default", beyond)
+    assert "spec.runPolicy.maxGpuSeconds: 3601 is not allowed" in str(message)
 
 
 HOSTILE: Spec = {

@@ -193,9 +193,13 @@ def _at_most(field: Path, limit: str, profile: str | None, *, optional: bool) ->
 
 def _required(field: Path, limit: str, required: str, profile: str | None) -> dict[str, str]:
     defaulted = "" if field == PROFILE else f"variables.defaulted.{field[-1]} || "
+    fields = (field,)
+    if profile is None and field != PROFILE:
+        # The profile that the job names may set the field; only the operator knows its values.
+        defaulted += f"{at(NEW, PROFILE)}.hasValue() || "
+        fields = (field, PROFILE)
     return {
-        "expression": f"{_same((field,))} || !({required}) || {defaulted}"
-        f"{at(NEW, field)}.hasValue()",
+        "expression": f"{_same(fields)} || !({required}) || {defaulted}{at(NEW, field)}.hasValue()",
         "message": messages.missing(field, messages.origin(limit, profile)),
     }
 

@@ -7,12 +7,10 @@ change the profile checks only what it changes, as there. The subresource ``scal
 so the operator alone checks its replicas.
 """
 
-from collections.abc import Iterator
-
 from finetune_api.policy import admission, messages
 from finetune_api.policy.admission import variable
 from finetune_api.policy.limits import ANYTHING, UNLIMITED, Limits
-from finetune_api.policy.rules import GPU_SECONDS, NAME_RULES, PROFILE, QUEUE
+from finetune_api.policy.rules import GPU_SECONDS, NAME_RULES, PROFILE, QUEUE, NameRule
 from finetune_api.policy.selections import at
 from finetune_api.rules import literal
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND
@@ -23,6 +21,8 @@ NAME, WRITTEN = "params.metadata.name", at("object.spec", PROFILE)
 IS_DEFAULT = f"params.metadata.?annotations[?'{DEFAULT_ANNOTATION}'].orValue('') == 'true'"
 LIMITS, DEFAULTS = "params.spec.?limits", "params.spec.?defaults"
 RULES = tuple(rule for rule in NAME_RULES if rule.limit is not None)
+OF_MANY = ("podLabels", "nodeSelectors", "tolerations", "gpuStageResources")
+"""Limits of the keys of maps, and of entries of lists."""
 
 
 def variables() -> list[dict[str, str]]:
@@ -31,7 +31,8 @@ def variables() -> list[dict[str, str]]:
     The chart defines ``chartDefaulted`` in front of them: required fields that the chart value
     ``defaults`` sets. There are few, because the server prepares each one for each profile.
     """
-    most = Limits().max_replicas
+    most, violations = Limits().max_replicas, _violations()
+    found = " + ".join(f"variables.{each['name']}" for each in violations)
     return [
         variable(
             "oldProfile",
@@ -47,7 +48,7 @@ def variables() -> list[dict[str, str]]:
         variable("requireQueue", f"{LIMITS}.?requireQueue.orValue(false)"),
         variable("defaulted", _defaulted()),
         *admission.certificates(),
-        variable("violations", f"[{', '.join(_violations())}].filter(text, text != '')"),
+        *violations,
         variable(
             "removal",
             f"variables.oldProfile.orValue('') == {NAME} && size({LIMITS}.orValue({{}})) > 0 ? "
@@ -57,7 +58,7 @@ def variables() -> list[dict[str, str]]:
         variable(
             "refusals",
             f"{WRITTEN}.orValue({NAME}) != {NAME} ? [] : {WRITTEN}.hasValue() || {IS_DEFAULT} ? "
-            "variables.violations : variables.removal",
+            f"{found} : variables.removal",
         ),
     ]
 
@@ -99,18 +100,30 @@ def _defaulted() -> str:
     )
 
 
-def _violations() -> Iterator[str]:
-    """Yield the CEL of the message of each violated rule; an empty text if it is not violated."""
-    for name_rule in RULES:
-        # Both variables of the rule become one expression.
-        names, refused = admission.names_of(name_rule)
-        found = refused["expression"].replace(
-            f"variables.{names['name']}", f"({names['expression']})"
-        )
-        text = _text(admission.allowed(name_rule, PLACEHOLDER))
-        text = text.replace(f"variables.{refused['name']}", "refused")
-        yield f"[{found}].map(refused, {text})[0]"
-    yield from map(_text, admission.numbers(PLACEHOLDER))
+def _violations() -> list[dict[str, str]]:
+    """Return the variables with the messages of violated rules.
+
+    The server limits the length and the cost of each expression. A rule for a map or list, which
+    may have many names, is the only one of its variable.
+    """
+    alone = [[_message(rule)] for rule in RULES if rule.limit in OF_MANY]
+    others = [_message(rule) for rule in RULES if rule.limit not in OF_MANY]
+    others += map(_text, admission.numbers(PLACEHOLDER))
+    middle = len(others) // 2
+    return [
+        variable(f"violations{number}", f"[{', '.join(some)}].filter(text, text != '')")
+        for number, some in enumerate([*alone, others[:middle], others[middle:]])
+    ]
+
+
+def _message(rule: NameRule) -> str:
+    """Return the CEL of the message about a rule; an empty text if it is not violated."""
+    # Both variables of the rule become one expression.
+    names, refused = admission.names_of(rule)
+    found = refused["expression"].replace(f"variables.{names['name']}", f"({names['expression']})")
+    text = _text(admission.allowed(rule, PLACEHOLDER))
+    text = text.replace(f"variables.{refused['name']}", "refused")
+    return f"[{found}].map(refused, {text})[0]"
 
 
 def _text(rule: dict[str, str]) -> str:

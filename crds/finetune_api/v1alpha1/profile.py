@@ -84,7 +84,8 @@ class ProfileLimits(ApiModel):
     )
     sources: NameLimit | None = _names("Complete source of models and datasets.")
     hosts: NameLimit | None = _names(
-        "Hosts of https:// sources and of s3.endpoint, in lower case and without port."
+        "Hosts of https:// and oci:// sources and of s3.endpoint, in lower case and without port. "
+        "The hosts to which a source redirects are limited by the chart value policy.hosts alone."
     )
     publish_destinations: NameLimit | None = _names(
         "Places to which jobs may publish models, such as oci://<registry>/<repository>."

@@ -33,6 +33,12 @@ PARTS = ("spec", "status")
 DIGESTS = "digests"
 """Field of a trimmed ConfigMap: the digest of each value in ``data``, by key."""
 
+MAX_DEPTH = 32
+"""Levels of the defaults of a profile, which no schema limits. A FineTuneJob has fewer; Python
+cannot encode a thousand."""
+TOO_DEEP = "tooDeep"
+"""Field of a trimmed profile: its defaults have more levels, and were removed."""
+
 LABELS_DIGEST = "digest of all labels"
 """The only label of a trimmed object of our own kinds; no valid label has this key."""
 
@@ -55,7 +61,7 @@ def reduced(item: Object) -> dict[str, Any]:
     kind = item["kind"]
     common = {"apiVersion": item["apiVersion"], "kind": kind, "metadata": _metadata(item)}
     if is_own(item):
-        return {**item, **common}
+        return _without_deep_defaults({**item, **common})
     result = {**common, **_selected(item, FIELDS.get(kind, {}))}
     if kind in CONDITIONS and (conditions := (result.get("status") or {}).get("conditions")):
         used = CONDITIONS[kind]
@@ -74,6 +80,23 @@ def fitted(body: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         return body, data
     body = _shortened(body)
     return body, encoded(body)
+
+
+def _without_deep_defaults(body: dict[str, Any]) -> dict[str, Any]:
+    spec = body.get("spec")
+    if not isinstance(spec, Mapping) or not _is_deeper(spec.get("defaults"), MAX_DEPTH):
+        return body
+    kept = {name: value for name, value in spec.items() if name != "defaults"}
+    return {**body, "spec": kept, TOO_DEEP: True}
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Report whether a value has more levels of dicts and lists."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels <= 0 or any(_is_deeper(each, levels - 1) for each in value)
 
 
 def _is_too_large(body: dict[str, Any], data: bytes) -> bool:

@@ -35,7 +35,9 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
         indexed = index(snapshot)
         ledger = Ledger.parse(indexed.previous.ledger, indexed.previous.ledger_version)
         profile = select(snapshot.job, snapshot.profiles, snapshot.settings)
-        target = resolve_target(snapshot.job, ledger, profile.settings, profile.unavailable)
+        target = resolve_target(
+            snapshot.job, ledger, profile.settings, profile.unavailable, profile.defaults
+        )
         ledger = ledger.with_target(target.revision)
         if target.replaced is not None:
             ledger = ledger.with_frozen(target.revision, target.frozen)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import Values
 from finetune_api.defaulting import effective_defaults
+from finetune_api.profile_defaults import over_chart
 from finetune_api.v1alpha1.ledger import FrozenConfiguration
 from finetune_operator.config import Settings
 from finetune_operator.revisions.documents import LIVE, thawed
@@ -47,12 +48,16 @@ def contract(frozen: FrozenConfiguration) -> int:
     return _parsed(frozen.operator)[1]
 
 
-@lru_cache(maxsize=REMEMBERED)
-def with_profile(frozen: Settings, present: Settings) -> Settings:
-    """Return the settings of a revision with the present values of another profile."""
+def over_frozen(profile: Values, frozen: Settings) -> Values:
+    """Return the defaults of a profile over those of a revision that has none, complete."""
+    return _shared(json.dumps(over_chart(profile, frozen.defaults)))
+
+
+def with_profile(frozen: Settings, present: Settings, complete: Values) -> Settings:
+    """Return the settings of a revision with another profile. complete: the defaults with it."""
     products = present.gpu.products
     changes = {
-        "defaults": defaults(present),
+        "defaults": complete,
         "profile": present.profile,
         "gpu": frozen.gpu.model_copy(update={"products": products}),
     }

@@ -7,7 +7,7 @@ never an error: jobs wait for it, and its own status has the cause.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from finetune_api.profile_defaults import over_chart
 from finetune_api.v1alpha1.profile import PROFILE_KIND, FrozenProfile
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Settings
+from finetune_operator.objects.trimming import MAX_DEPTH, TOO_DEEP
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
 from finetune_operator.types import Object
 
@@ -45,9 +46,18 @@ class ParsedProfile:
     name: str
     settings: Settings
     """Those of the chart if the profile is not valid."""
+    defaults: Values
+    """Of the profile alone."""
     limits: Limits | None
     """None if they cannot be read."""
     problem: Problem | None
+
+
+_DEEP = Problem(
+    reason=Reason.TOO_LARGE,
+    message=f"spec.defaults: the values have more than {MAX_DEPTH} levels; no field of a "
+    "FineTuneJob has as many: remove the nested values",
+)
 
 
 class UnavailableProfile(Exception):
@@ -64,6 +74,8 @@ class SelectedProfile:
     """What the profile of a job means for it; for most jobs, the settings of the chart alone."""
 
     settings: Settings
+    defaults: Values = field(default_factory=dict)
+    """Of the profile alone."""
     limits: tuple[tuple[str, Limits], ...] = ()
     """With the names of their profiles. Those of all default profiles apply."""
     refusals: tuple[Violation, ...] = ()
@@ -93,6 +105,7 @@ def select(job: Object, profiles: Sequence[Object], chart: Settings) -> Selected
         unavailable = UnavailableProfile(Reason.PROFILE_INVALID, message)
     return SelectedProfile(
         settings=newest.settings,
+        defaults=newest.defaults,
         limits=tuple((each.name, each.limits) for each in found if each.limits is not None),
         refusals=tuple(_unreadable(each) for each in found if each.limits is None),
         unavailable=unavailable,
@@ -112,38 +125,50 @@ def has_profile(settings: Settings, job: Object) -> bool:
 def parse(profile: Object, chart: Settings, *, by_default: bool = False) -> ParsedProfile:
     """Return a profile on top of the settings of the chart."""
     text = json.dumps(profile["spec"], sort_keys=True)
-    return _parsed(profile["metadata"]["name"], text, chart, by_default)
+    found = _parsed(profile["metadata"]["name"], text, chart, by_default)
+    return replace(found, settings=chart, problem=_DEEP) if TOO_DEEP in profile else found
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _parsed(name: str, text: str, chart: Settings, by_default: bool) -> ParsedProfile:
     spec = without_nulls(json.loads(text))
     limits: Limits | None = None
-    settings, problem = chart, None
+    settings, problem, defaults = chart, None, _own_defaults(spec)
     try:
         limits = narrower(spec.get("limits") or {})
     except ValidationError as error:
         problem = Problem(reason=Reason.INVALID_LIMITS, message=_explained(error))
     if problem is None:
         try:
-            settings = _settings(name, spec, chart, by_default=by_default)
+            settings = _settings(name, spec, defaults, chart, by_default=by_default)
+            problem = _conflict(name, settings, limits or Limits())
         except InvalidSpec as error:
             problem = Problem(reason=Reason.INVALID_DEFAULTS, message=f"spec.{error}")
-    if problem is None:
-        problem = _conflict(name, settings, limits or Limits())
+        except Exception as error:
+            # No schema describes the defaults, and one profile must not stop the jobs of others.
+            message = (
+                f"spec.defaults: these values cannot be read ({type(error).__name__}: {error}); "
+                "compare them with the fields of a FineTuneJob"
+            )
+            problem = Problem(reason=Reason.INVALID_DEFAULTS, message=message)
     return ParsedProfile(
         name=name,
         settings=settings if problem is None else chart,
+        defaults=defaults,
         limits=limits,
         problem=problem,
     )
 
 
-def _settings(name: str, spec: Values, chart: Settings, *, by_default: bool) -> Settings:
-    """Return the settings of the chart with the values of a profile. Raises InvalidSpec."""
+def _own_defaults(spec: Values) -> Values:
     defaults: Values = spec.get("defaults") or {}
-    if "queueName" in spec:
-        defaults = {**defaults, "queueName": spec["queueName"]}
+    return {**defaults, "queueName": spec["queueName"]} if "queueName" in spec else defaults
+
+
+def _settings(
+    name: str, spec: Values, defaults: Values, chart: Settings, *, by_default: bool
+) -> Settings:
+    """Return the settings of the chart with the values of a profile. Raises InvalidSpec."""
     # Alone first: the message is then about a value of the profile.
     effective_defaults(defaults)
     merged = over_chart(defaults, without_nulls(chart.defaults))

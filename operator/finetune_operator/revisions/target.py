@@ -3,10 +3,11 @@
 The ledger records for each retained revision the digest of its training part and the configuration
 (images, serving command, defaults) that it was started with. The present spec is resolved with each
 retained revision's own defaults first, so an upgrade or a changed chart value never looks like an
-edit. Only revisions with the profile of the job count: with another profile, the spec is resolved
-with the present values of that profile. ``auto`` and the format or training backend that it selects
-are equal, too. Revisions and builds are equal if their digests are; a name is only the beginning of
-a digest.
+edit. Revisions with the profile of the job come first. For one without a profile, the defaults of
+the job's profile are layered over the frozen ones; a profile that the job no longer names cannot be
+taken out of frozen defaults, so the present values count there. ``auto`` and the format or training
+backend that it selects are equal, too. Revisions and builds are equal if their digests are; a name
+is only the beginning of a digest.
 """
 
 from collections.abc import Iterable
@@ -77,28 +78,35 @@ class TargetRevision:
 
 
 def resolve_target(
-    job: Object, ledger: Ledger, config: Settings, unavailable: UnavailableProfile | None = None
+    job: Object,
+    ledger: Ledger,
+    config: Settings,
+    unavailable: UnavailableProfile | None = None,
+    profile: Values | None = None,
 ) -> TargetRevision:
     """Return the revision that the job's spec asks for, a retained one if it is equal.
 
     config: the settings of the job, with the values of its profile; unavailable: why the profile
-    has none. Raises this error if the revision has not started, InvalidSpec if the spec cannot be
-    run, UnsupportedVersion if an operator of another version started the current revision and its
-    configuration cannot be read here: to resolve the spec without it would look like an edit, and
-    train again.
+    has none; profile: its own defaults. Raises this error if the revision has not started,
+    InvalidSpec if the spec cannot be run, UnsupportedVersion if an operator of another version
+    started the current revision and its configuration cannot be read here: to resolve the spec
+    without it would look like an edit, and train again.
     """
-    resolved = _retained(job, ledger, config)
-    if resolved is None:
+    layer = (profile or {}) if unavailable is None else None
+    found = _retained(job, ledger, config, layer)
+    if found is None:
         if unavailable is not None:
             raise unavailable
-        resolved = _resolved.resolve(job["spec"], configurations.defaults(config))
+        defaults = configurations.defaults(config)
+        found = _resolved.resolve(job["spec"], defaults), defaults
+    resolved, defaults = found
     _require_own_names(resolved, ledger)
     _require_published_model(resolved.spec)
     frozen = ledger.frozen(resolved.revision)
     if frozen is not None:
         settings = configurations.thaw(resolved.revision, frozen, config)
         if not has_profile(settings, job):
-            settings = configurations.with_profile(settings, config)
+            settings = configurations.with_profile(settings, config, defaults)
             record = frozen_again(frozen, settings)
             return TargetRevision(
                 resolved=resolved,
@@ -169,25 +177,31 @@ def resolve_retained(
     return TargetRevision(resolved=resolved, config=settings, hub=target.hub, frozen=frozen)
 
 
-def _retained(job: Object, ledger: Ledger, config: Settings) -> Resolved | None:
-    """Return the spec as the retained revision that it is equal to was resolved, or None."""
+def _retained(
+    job: Object, ledger: Ledger, config: Settings, layer: Values | None
+) -> tuple[Resolved, Values] | None:
+    """Return the spec as the retained revision that it is equal to was resolved, and the defaults.
+
+    layer: the defaults of the job's profile alone. If it has no values (None), only revisions with
+    this profile count.
+    """
     current = status_view.of_job(job).revision
+    others: list[tuple[str, Settings]] = []
     for revision in sorted(ledger.names(), key=lambda name: name != current):
         frozen = ledger.frozen(revision)
         if frozen is None:
             continue
         try:
             settings = configurations.thaw(revision, frozen, config)
-            if not has_profile(settings, job):
-                continue
-            defaults = settings.defaults
-            resolved = _resolved.resolve(job["spec"], defaults)
-            if resolved.digest != frozen.digest:
-                resolved = _with_equal_choices(job, defaults, resolved, ledger.revision(revision))
         except UnsupportedVersion:
             if revision == current:
                 raise
             continue
+        if not has_profile(settings, job):
+            others.append((revision, settings))
+            continue
+        try:
+            resolved = _equal(job, ledger.revision(revision), settings.defaults)
         except UnknownField as error:
             if revision == current:
                 raise _unknown_field(job, revision, config, error) from error
@@ -195,9 +209,30 @@ def _retained(job: Object, ledger: Ledger, config: Settings) -> Resolved | None:
         except InvalidSpec:
             # An old chart default may conflict with the present spec; the new ones decide.
             continue
-        if resolved.digest == frozen.digest:
-            return resolved
+        if resolved is not None:
+            return resolved, settings.defaults
+    for revision, settings in others if layer is not None else ():
+        defaults = (
+            configurations.over_frozen(layer, settings)
+            if settings.profile is None
+            else configurations.defaults(config)
+        )
+        try:
+            resolved = _equal(job, ledger.revision(revision), defaults)
+        except InvalidSpec:
+            continue
+        if resolved is not None:
+            return resolved, defaults
     return None
+
+
+def _equal(job: Object, revision: Revision, defaults: Values) -> Resolved | None:
+    """Return the spec resolved with defaults, None if a retained revision is not equal to it."""
+    assert revision.frozen is not None
+    resolved = _resolved.resolve(job["spec"], defaults)
+    if resolved.digest != revision.frozen.digest:
+        resolved = _with_equal_choices(job, defaults, resolved, revision)
+    return resolved if resolved.digest == revision.frozen.digest else None
 
 
 def _with_equal_choices(

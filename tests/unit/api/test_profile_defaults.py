@@ -90,6 +90,13 @@ def test_a_credential_of_the_chart_is_used_only_where_the_chart_configured_it(
     assert {".".join(path) for path in paths if value_at(merged, path) is not None} == kept
 
 
+def test_a_group_without_its_credential_is_removed() -> None:
+    """An empty group would be a value of its own, which only oci:// sources may have."""
+    chart = {"model": {"oci": {"secretRef": {"name": "platform"}}, "source": "oci://a.example/b"}}
+    merged = over_chart({"model": {"source": "hf://acme/base"}}, chart)
+    assert merged["model"] == {"source": "hf://acme/base"}
+
+
 def test_a_credential_of_the_profile_is_used_only_where_the_profile_configured_it() -> None:
     merged = over_chart({"model": {**ACME, **OWN_TOKEN}}, {"model": TOKEN})
     defaults = effective_defaults(merged)

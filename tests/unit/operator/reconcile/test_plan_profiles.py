@@ -141,6 +141,54 @@ def test_another_profile_with_another_training_part_retrains() -> None:
     assert frozen(cluster)["defaults"]["training"]["sequenceLength"] == 2048
 
 
+@pytest.mark.parametrize("before", [None, "small"])
+def test_another_profile_keeps_a_format_that_is_equal_to_auto(before: str | None) -> None:
+    cluster = Cluster()
+    offer(cluster, "small")
+    offer(cluster, "other")
+    dataset = {"source": "hf://acme/rows", "format": "auto"}
+    cluster.edit(profile=before, dataset=dataset)
+    detected = {"format": "messages", "requested": "auto", "detected": "messages"}
+    artifacts = {"formats": [{"dataset": "dataset", **detected}]}
+    controllers.run(cluster, "prepare", text=controllers.message("prepare", artifacts=artifacts))
+    cluster.settle()
+    first = revisions(cluster)
+    cluster.edit(dataset={**dataset, "format": "messages"})
+    cluster.settle()
+    assert revisions(cluster) == first
+    cluster.edit(profile="other")
+    cluster.settle()
+    assert revisions(cluster) == first
+    assert frozen(cluster)["profile"] == {"name": "other"}
+
+
+@pytest.mark.parametrize("layer", [{}, {"storage": {"size": "2Ti"}, "training": {"seed": 3407}}])
+def test_a_profile_is_completed_by_the_frozen_defaults_of_a_revision_without_one(
+    layer: Thing,
+) -> None:
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    first = revisions(cluster)
+    chart = {"training": {"epochs": 7}}
+    cluster.config = cluster.config.model_copy(update={"defaults": chart})
+    offer(cluster, "small", defaults=layer)
+    cluster.edit(profile="small")
+    assert ready(cluster)["reason"] == "Serving"
+    assert revisions(cluster) == first
+    assert frozen(cluster)["profile"] == {"name": "small"}
+    assert frozen(cluster)["defaults"]["training"]["epochs"] != 7
+    # The record now has the profile, and its values are frozen.
+    offer(cluster, "small", defaults={"training": {"seed": 3}})
+    assert ready(cluster)["reason"] == "Serving"
+    assert revisions(cluster) == first
+    cluster.edit(rerun="again")
+    cluster.settle()
+    assert (
+        frozen(cluster)["defaults"]["training"] | {"epochs": 7, "seed": 3}
+        == (frozen(cluster)["defaults"]["training"])
+    )
+
+
 def test_a_removed_profile_is_a_change_of_the_profile() -> None:
     cluster = started(profile="short")
     controllers.run_all(cluster)

@@ -10,6 +10,7 @@ from tests.fakes.apiserver import CONFIG
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.reconcile import profiles as planner
+from finetune_operator.revisions import profiles
 from finetune_operator.revisions.profiles import parse
 from finetune_operator.types import ProfileSnapshot
 
@@ -43,6 +44,24 @@ def test_a_valid_profile_has_settings_of_its_own() -> None:
             "spec.defaults.training",
         ),
         ({"defaults": {"training": 3}}, Reason.INVALID_DEFAULTS, "spec.defaults.training"),
+        (
+            {
+                "defaults": {"training": {"sequenceLength": "4096"}},
+                "limits": {"maxSequenceLength": 1024},
+            },
+            Reason.INVALID_DEFAULTS,
+            "spec.defaults.training.sequenceLength: Input should be a valid integer (it is '4096')",
+        ),
+        (
+            {
+                "defaults": {
+                    "serving": {"replicas": "2"},
+                    "storage": {"accessMode": "ReadWriteMany"},
+                }
+            },
+            Reason.INVALID_DEFAULTS,
+            "spec.defaults.serving.replicas",
+        ),
         ({"defaults": {"profile": "x"}}, Reason.INVALID_DEFAULTS, "spec.defaults.profile"),
         (
             {"defaults": {"priorityClassName": "system-node-critical"}},
@@ -68,7 +87,17 @@ def test_a_valid_profile_has_settings_of_its_own() -> None:
             "at most 32768 are allowed",
         ),
     ],
-    ids=["unknown", "type", "profile", "policy", "own limit", "pattern", "size"],
+    ids=[
+        "unknown",
+        "type",
+        "text",
+        "replicas",
+        "profile",
+        "policy",
+        "own limit",
+        "pattern",
+        "size",
+    ],
 )
 def test_an_invalid_profile_has_a_problem(spec: Values, reason: Reason, message: str) -> None:
     found = parse(profile(**spec), CONFIG)
@@ -88,12 +117,15 @@ def test_defaults_of_chart_and_profile_can_exclude_each_other() -> None:
     assert found.problem.reason == Reason.INVALID_DEFAULTS
 
 
+NUMBERS = ("sequenceLength", "replicas", "maxGpuSeconds")
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) | st.just("4096"),
     lambda inner: (
         st.lists(inner, max_size=2)
         | st.dictionaries(
-            st.sampled_from(["source", "enabled", "s3", "dataset", "x"]), inner, max_size=3
+            st.sampled_from(["source", "enabled", "s3", "dataset", *NUMBERS, "x"]),
+            inner,
+            max_size=3,
         )
     ),
     max_leaves=6,
@@ -111,8 +143,20 @@ FIELDS = st.sampled_from(
 def test_no_partial_spec_crashes(defaults: Values, chart: bool) -> None:
     values = {"model": {"source": "hf://acme/base"}, "publish": [], "training": {"maxSteps": 3}}
     below = CONFIG.model_copy(update={"defaults": values}) if chart else CONFIG
-    found = parse(profile(defaults=defaults), below)
+    limits = {"maxReplicas": 2, "maxSequenceLength": 1024, "maxGpuSeconds": 60}
+    found = parse(profile(defaults=defaults, limits=limits), below)
     assert found.problem is None or found.problem.message
+
+
+def test_an_unexpected_error_is_a_problem_of_the_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise KeyError("rows")
+
+    monkeypatch.setattr(profiles, "over_chart", fails)
+    found = parse(profile(defaults={"training": {"seed": 11}}), CONFIG)
+    assert found.problem is not None
+    assert found.problem.reason == Reason.INVALID_DEFAULTS
+    assert "KeyError" in found.problem.message
 
 
 def test_the_status_says_whether_jobs_can_use_a_profile() -> None:

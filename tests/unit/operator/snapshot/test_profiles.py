@@ -1,15 +1,21 @@
 """The profiles of a job's snapshot, and which jobs a changed profile wakes."""
 
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
+import pytest
 from tests.fakes.apiserver import CONFIG
 from tests.fakes.kube_client import MemoryKube, job
 
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import ProfileFollowers
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind
+from finetune_operator.kube.client import Kube, Page
+from finetune_operator.objects.trimming import MAX_DEPTH
+from finetune_operator.revisions.profiles import parse
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.store import ObjectStore
@@ -56,6 +62,45 @@ async def test_a_job_gets_the_profile_that_it_names_or_the_default_ones() -> Non
     assert names(await profiles.of(unnamed)) == ["a"]
     store.remove(profile("a", 32))
     assert await profiles.of(unnamed) == ()
+
+
+def nested(levels: int) -> Thing:
+    value: Thing = {}
+    for _ in range(levels):
+        value = {"x": value}
+    return value
+
+
+class Listed:
+    """Lists objects; the JSON of the other stand-in has a limit of its own."""
+
+    def __init__(self, *objects: Thing) -> None:
+        self.objects = list(objects)
+
+    async def pages(self, kind: str) -> AsyncGenerator[Page, None]:
+        yield Page(self.objects, "9")
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH, 1010])
+async def test_a_deeply_nested_profile_is_invalid_and_the_others_are_listed(levels: int) -> None:
+    deep = profile("deep", 2, default=True)
+    deep["spec"] = {"defaults": nested(levels), "limits": {"maxReplicas": 2}}
+    edge = profile("edge", 3)
+    edge["spec"] = {"defaults": nested(MAX_DEPTH - 1)}
+    store = ObjectStore(PROFILES)
+    profiles = Profiles(live=LiveReader(kube=MemoryKube(), store=store))
+    await profiles.list(cast(Kube, Listed(profile("a", 1), deep, edge)))
+    assert names(tuple(store.owner(key) for key in store.own_keys())) == ["a", "deep", "edge"]
+    stored, whole = store.owner(("", "deep")), store.owner(("", "edge"))
+    assert stored is not None
+    assert whole is not None
+    assert whole["spec"] == edge["spec"]
+    found = parse(stored, CONFIG)
+    assert found.problem is not None
+    assert found.problem.reason == Reason.TOO_LARGE
+    assert f"more than {MAX_DEPTH} levels" in found.problem.message
+    assert found.limits is not None
+    assert found.limits.max_replicas == 2
 
 
 class Jobs:
