@@ -193,7 +193,7 @@ def _at_most(field: Path, limit: str, profile: str | None, *, optional: bool) ->
 
 def _required(field: Path, limit: str, required: str, profile: str | None) -> dict[str, str]:
     defaulted = "" if field == PROFILE else f"variables.defaulted.{field[-1]} || "
-    fields = (field,)
+    fields: tuple[Path, ...] = (field,)
     if profile is None and field != PROFILE:
         # The profile that the job names may set the field; only the operator knows its values.
         defaulted += f"{at(NEW, PROFILE)}.hasValue() || "

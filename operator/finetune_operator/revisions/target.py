@@ -211,7 +211,9 @@ def _retained(
             continue
         if resolved is not None:
             return resolved, settings.defaults
-    for revision, settings in others if layer is not None else ():
+    if layer is None:
+        return None
+    for revision, settings in others:
         defaults = (
             configurations.over_frozen(layer, settings)
             if settings.profile is None

@@ -1,6 +1,6 @@
 """The profiles of a job's snapshot, and which jobs a changed profile wakes."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 
 import pytest
@@ -78,7 +78,7 @@ class Listed:
         self.objects = list(objects)
 
     async def pages(self, kind: str) -> AsyncGenerator[Page, None]:
-        yield Page(self.objects, "9")
+        yield Page(list[Mapping[str, Any]](self.objects), "9")
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH, 1010])
