@@ -62,4 +62,5 @@ async def finetuneprofile(event: Any, memo: kopf.Memo, **_: Any) -> None:
 @kopf.on.cleanup(errors=kopf.ErrorsMode.PERMANENT)
 async def stop(memo: kopf.Memo, **_: Any) -> None:
     """Stop all parts, and release the Lease. Raises the error that ended a part before."""
+    kopf_settings.cancel_watches()
     await memo.manager.stop()

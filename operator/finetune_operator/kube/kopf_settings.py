@@ -4,6 +4,7 @@ Nothing is stored in objects: with ``on.event`` handlers only, kopf adds neither
 annotations.
 """
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -65,3 +66,15 @@ def configure(settings: kopf.OperatorSettings) -> None:
     # If kopf hangs at its end, it kills the process: a restart is better than no watches. The end
     # needs at most 5 s, most of them to release the Lease; the kubelet kills the pod after 10 s.
     settings.process.ultimate_exiting_timeout = 8
+
+
+def cancel_watches() -> None:
+    """Cancel the watches of kopf that are still open.
+
+    If the watch of one kind fails, kopf 1.45 leaves those of the others open and closes their
+    session. They would then wait for new credentials, which nobody loads any more, until kopf kills
+    the process.
+    """
+    for task in asyncio.all_tasks():
+        if task.get_name().startswith("watcher for "):
+            task.cancel()
