@@ -72,11 +72,12 @@ def builtin_defaults() -> Values:
     return builtin_values(FineTuneJobSpec)
 
 
-def effective_defaults(chart_defaults: Mapping[str, Any]) -> Values:
+def effective_defaults(chart_defaults: Mapping[str, Any], *, strict: bool = False) -> Values:
     """Return the chart defaults over the built-in values.
 
-    Raise InvalidSpec if no job could have them: an unknown field, a value that is out of bounds or
-    has another type than in a job, or two values that exclude each other.
+    Raise InvalidSpec if no job could have them: an unknown field, a value out of bounds, or two
+    values that exclude each other. strict: a number as a text is invalid, too. The schema of the
+    chart checks types, and Helm writes 0.00001 as 1e-05, which YAML 1.1 reads as a text.
     """
     written = without_nulls(chart_defaults)
     if "profile" in written:
@@ -84,7 +85,7 @@ def effective_defaults(chart_defaults: Mapping[str, Any]) -> Values:
             "defaults.profile: defaults cannot name a profile; to let a profile apply to all jobs "
             f'that name none, set its annotation {DEFAULT_ANNOTATION} to "true"'
         )
-    _require_valid(written)
+    _require_valid(written, strict=strict)
     return layered(FineTuneJobSpec, builtin_defaults(), written)
 
 
@@ -126,7 +127,7 @@ def _completed(written: Values, defaults: Values) -> Values:
     return fit(layered(FineTuneJobSpec, lower, written), written)
 
 
-def _require_valid(chart_defaults: Values) -> None:
+def _require_valid(chart_defaults: Values, *, strict: bool) -> None:
     """Raise InvalidSpec unless a job of some dataset format could have these values."""
     errors = []
     for format_ in COLUMNS_OF_FORMAT:
@@ -137,8 +138,7 @@ def _require_valid(chart_defaults: Values) -> None:
         values = layered(FineTuneJobSpec, job, chart_defaults)
         try:
             fitted = fit_sources(fit_evaluation(values, {}), {})
-            # Strictly, as the API server checks jobs: no schema checks the types of defaults.
-            FineTuneJobSpec.model_validate(fitted, strict=True, by_name=False)
+            FineTuneJobSpec.model_validate(fitted, strict=strict or None, by_name=False)
         except ValidationError as error:
             errors.append(error)
         else:

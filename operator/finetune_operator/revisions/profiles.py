@@ -169,8 +169,8 @@ def _settings(
     name: str, spec: Values, defaults: Values, chart: Settings, *, by_default: bool
 ) -> Settings:
     """Return the settings of the chart with the values of a profile. Raises InvalidSpec."""
-    # Alone first: the message is then about a value of the profile.
-    effective_defaults(defaults)
+    # Alone first: the message is then about a value of the profile, whose types no schema checks.
+    effective_defaults(defaults, strict=True)
     merged = over_chart(defaults, without_nulls(chart.defaults))
     effective_defaults(merged)
     recorded = {key: spec[key] for key in ("card", "price") if key in spec}
