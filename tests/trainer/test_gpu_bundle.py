@@ -58,6 +58,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+@pytest.mark.exhaustive
 def test_dry_run_in_a_clean_environment(bundle: Path, python: Path, tmp_path: Path) -> None:
     output, results = complete(bundle, python, tmp_path, "--only", "memory")
     assert set(results.measured) == {"memory/trl/default", "memory/trl/plain script"}
@@ -83,6 +84,7 @@ def test_all_measurements_in_pieces(bundle: Path, python: Path, tmp_path: Path) 
     assert again.stdout.strip() in output
 
 
+@pytest.mark.exhaustive
 def test_other_python_is_refused(bundle: Path, python: Path) -> None:
     (bundle / contents.PACKAGES / contents.BUILT_FOR).write_text("3.9\n")
     try:
