@@ -5,6 +5,7 @@ from spec and digest: a compromised pod must not name another one.
 """
 
 from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from typing import Any, TypeGuard
 
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
@@ -23,6 +24,7 @@ from finetune_operator.revisions.target import TargetRevision
 UNDER_WAY = ("Starting", "Running")
 MOST_CHARACTERS = 1024
 """Of the error of a target; the status has those of all revisions."""
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 HUB_PREFIX = "hf+"
 """Begins the place of a repository that is not on the public hub."""
 
@@ -184,12 +186,28 @@ def with_outcomes(
     """
     reported = {each.name: each for each in (artifacts.targets if artifacts else ())}
     desired = {each.name: each for each in targets(target)}
+    time = _in_order(ledger, time)
     records = (
         _record(ledger, target, desired[name], reported.get(name), failure, time)
         for name in attempt.targets or ()
         if name in desired
     )
     return with_records(ledger, target.revision, filter(None, records))
+
+
+def _in_order(ledger: Ledger, time: str) -> str:
+    """Return a time later than those of all records, which say who took a tag last.
+
+    If the clock was set back, the revision that publishes again would otherwise never seem to have
+    taken its tags back, and would publish without an end.
+    """
+    times = (
+        record.time for revision in ledger.revisions.values() for record in revision.published or ()
+    )
+    latest = max(times, default="")
+    if time > latest:
+        return time
+    return (datetime.fromisoformat(latest) + timedelta(seconds=1)).strftime(TIME_FORMAT)
 
 
 def with_records(ledger: Ledger, revision: str, records: Iterable[Publication]) -> Ledger:

@@ -1,5 +1,7 @@
 """Tags move with the target revision, and from every content that the job has published."""
 
+from datetime import timedelta
+
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
@@ -25,7 +27,8 @@ def published(cluster: Cluster) -> Thing:
     return found
 
 
-def test_a_revert_moves_the_tag_back() -> None:
+@pytest.mark.parametrize("seconds", [0, -86_400], ids=["as usual", "clock is set back"])
+def test_a_revert_moves_the_tag_back(seconds: int) -> None:
     cluster = trained(target(tags=["latest"]))
     controllers.publish(cluster)
     first = published(cluster)["digest"]
@@ -33,6 +36,7 @@ def test_a_revert_moves_the_tag_back() -> None:
     controllers.publish(cluster)
     second = published(cluster)["digest"]
     assert first != second
+    cluster.now += timedelta(seconds=seconds)
     cluster.edit(training={"seed": None})
     cluster.settle()
     assert condition(cluster)["status"] == "Unknown", "the tag refers to the second model"
