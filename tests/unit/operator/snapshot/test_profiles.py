@@ -54,6 +54,7 @@ async def test_a_job_gets_the_profile_that_it_names_or_the_default_ones() -> Non
     assert kube.reads == 0
     # kopf may not have listed it yet.
     assert names(await profiles.of({"spec": {"profile": "late"}})) == ["late"]
+    assert store.put(profile("late")) == (("", "late"),), "its event is news: it has no status yet"
     assert await profiles.of({"spec": {"profile": "absent"}}) == ()
     unnamed: Thing = {"spec": {}}
     assert names(await profiles.of(unnamed)) == ["b"]
