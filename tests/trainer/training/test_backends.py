@@ -45,6 +45,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     ]
 }
 ON_NO_MODEL = {
+    "startFrom",
     "epochs",
     "maxSteps",
     "packing",

@@ -163,6 +163,7 @@ def test_recipe_as_quantization_config(field: str, value: Any, name: str, expect
 
 
 ELSEWHERE = {
+    "startFrom": "test_training_begins_where_the_other_ended",
     "epochs": "test_number_of_steps, test_packing_auto_packs_from_200_steps",
     "maxSteps": "test_number_of_steps, test_each_stage_reports_its_artifacts",
     "packing": "test_packing_auto_packs_from_200_steps",
