@@ -1,9 +1,15 @@
 """Conditions of a Kubernetes object's status."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from finetune_operator.types import Object
+
+
+def timestamp(now: datetime) -> str:
+    """Return a time as Kubernetes writes it, in UTC and whole seconds."""
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def get(child: Object, type_: str) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
+from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.stages import BESIDE, JobStage
 from finetune_operator.reconcile.diagnosis.blocker import Blocker
 
@@ -68,11 +69,6 @@ class PublishingState:
     message: str
     finished: bool = False
     """Whether only an edit lets it continue."""
-
-
-def timestamp(now: datetime) -> str:
-    """Return a time as Kubernetes writes it, in UTC and whole seconds."""
-    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def suspended() -> Position:

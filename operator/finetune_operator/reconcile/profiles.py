@@ -50,6 +50,6 @@ def _status(
         "reason": str(reason),
         "message": printable(message)[:MAX_MESSAGE],
         "observedGeneration": generation,
-        "lastTransitionTime": since or now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lastTransitionTime": since or conditions.timestamp(now),
     }
     return Plan(status={"observedGeneration": generation, "conditions": [condition]})

@@ -17,6 +17,7 @@ from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.status import MOST_PUBLISHED
 from finetune_api.v1alpha1.tracking import PREFIX as TRACKING_PREFIX
 from finetune_api.v1alpha1.tracking import TrackingServer
+from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.stages import publishes
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -24,7 +25,6 @@ from finetune_operator.revisions.target import TargetRevision
 UNDER_WAY = ("Starting", "Running")
 MOST_CHARACTERS = 1024
 """Of the error of a target; the status has those of all revisions."""
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 HUB_PREFIX = "hf+"
 """Begins the place of a repository that is not on the public hub."""
 
@@ -207,7 +207,7 @@ def _in_order(ledger: Ledger, time: str) -> str:
     latest = max(times, default="")
     if time > latest:
         return time
-    return (datetime.fromisoformat(latest) + timedelta(seconds=1)).strftime(TIME_FORMAT)
+    return timestamp(datetime.fromisoformat(latest) + timedelta(seconds=1))
 
 
 def with_records(ledger: Ledger, revision: str, records: Iterable[Publication]) -> Ledger:

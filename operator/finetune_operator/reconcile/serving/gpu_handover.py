@@ -21,11 +21,11 @@ from datetime import datetime, timedelta
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.resources import GPURelease
+from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, desired, precedes_training
 from finetune_operator.reconcile.conditions import (
     Position,
-    timestamp,
 )
 from finetune_operator.reconcile.serving import readiness, release_check, train_pods
 from finetune_operator.revisions.ledger import Ledger

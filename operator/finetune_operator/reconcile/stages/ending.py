@@ -9,9 +9,9 @@ from finetune_api.v1alpha1.publication import PublicationError
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.tracking import NAME as TRACKING
 from finetune_operator.manifests import jobs
+from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
-from finetune_operator.reconcile.conditions import timestamp
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.stages import attempts, outcome, restarts
 from finetune_operator.revisions import publications
