@@ -18,7 +18,7 @@ State = tuple[int, bool]
 
 @dataclass(kw_only=True)
 class ProfileFollowers:
-    """See the module. Takes the place of ``Telemetry`` in the reconciler of profiles."""
+    """The changed profiles whose jobs are still to be woken; the ``Telemetry`` of profiles."""
 
     jobs: Controller[Snapshot]
     _states: dict[str, State] = field(default_factory=dict)
