@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import ssl
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -263,6 +265,27 @@ class Process:
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
+
+    def wait_and_watch_memory(self) -> tuple[int, int]:
+        """Return the exit status, and the largest resident memory in bytes."""
+        peak = 0
+
+        def watch() -> None:
+            nonlocal peak
+            while self.pid is not None:
+                try:
+                    status = Path(f"/proc/{self.pid}/status").read_text()
+                except OSError:
+                    return
+                if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+                    peak = max(peak, int(found[1]) << 10)
+                threading.Event().wait(0.05)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        status = self.wait()
+        thread.join()
+        return status, peak
 
     def wait(self) -> int:
         self.log = self._process.communicate(timeout=120)[1]

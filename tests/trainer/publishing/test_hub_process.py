@@ -1,7 +1,5 @@
 """Publishing to a hub as a process: killed and stopped at any point, its memory and connections."""
 
-import re
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -112,21 +110,6 @@ def test_memory_is_bounded(tmp_path: Path, hub: ModelHub, certificate: Certifica
     hub.chunk = 16 << 20
     volume = publishing.volume(tmp_path, shard=96 << 20)
     process = Process(volume, to_hub(volume, hub, certificate), environment=ENVIRONMENT, part=PART)
-    peak = 0
-
-    def watch() -> None:
-        nonlocal peak
-        while process.pid is not None:
-            try:
-                status = Path(f"/proc/{process.pid}/status").read_text()
-            except OSError:
-                return
-            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
-                peak = max(peak, int(found[1]) << 10)
-            threading.Event().wait(0.05)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    assert process.wait() == 0, process.log
-    thread.join()
+    status, peak = process.wait_and_watch_memory()
+    assert status == 0, process.log
     assert peak <= 192 << 20, f"{peak >> 20} MiB"

@@ -4,9 +4,7 @@ A process that is killed leaves nothing behind, and the next one sends no finish
 finished part again.
 """
 
-import re
 import subprocess
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -177,23 +175,8 @@ def test_memory_is_bounded(
         to_oci(volume, server, certificate) if kind == "oci" else to_s3(volume, store, certificate)
     )
     process = Process(volume, target, environment=S3_KEYS, part=16 << 20)
-    peak = 0
-
-    def watch() -> None:
-        nonlocal peak
-        while process.pid is not None:
-            try:
-                status = Path(f"/proc/{process.pid}/status").read_text()
-            except OSError:
-                return
-            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
-                peak = max(peak, int(found[1]) << 10)
-            threading.Event().wait(0.05)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    assert process.wait() == 0, process.log
-    thread.join()
+    status, peak = process.wait_and_watch_memory()
+    assert status == 0, process.log
     own = subprocess.run(
         [
             process.program,
