@@ -56,6 +56,136 @@ COMMANDS = {
             example="qlora.yml > finetune.yaml",
         ),
         Command(
+            name="init",
+            module="jobs.init",
+            panel=FILES,
+            summary="print a minimal manifest",
+            description="Print a minimal manifest of a FineTuneJob, with a profile if you name "
+            "one. The comments name the profiles of the cluster in your kubeconfig, or say why "
+            "they are not known.",
+            example="support --model hf://org/base --dataset hf://org/rows > finetune.yaml",
+        ),
+        Command(
+            name="status",
+            module="jobs.status",
+            panel=CLUSTER,
+            summary="show the state of a job, or of all jobs",
+            description="Show the state of a FineTuneJob: the whole message, its stages with "
+            "attempts and durations, warnings, the endpoint, and, if it waits for a GPU, the pods "
+            "that use the GPUs. Without a name, the command lists the jobs of the namespace.",
+            example="support",
+        ),
+        Command(
+            name="watch",
+            module="jobs.watch",
+            panel=CLUSTER,
+            summary="follow jobs until they are finished",
+            description="Follow FineTuneJobs until all of them are finished: on a terminal with a "
+            "bar per stage, elsewhere with a line per change. The exit code is 0 if all are ready, "
+            "and 1 if one has failed.",
+            example="support billing",
+        ),
+        Command(
+            name="why",
+            module="jobs.why",
+            panel=CLUSTER,
+            summary="explain the state of a job, with the remedy",
+            description="Explain the state of a FineTuneJob: the message and the meaning of its "
+            "reason, frequent causes with their remedy, and the evidence: the attempt of the "
+            "stage, its pod and containers, the newest warning events, and the last lines of the "
+            "log of a container that has failed.",
+            example="support",
+        ),
+        Command(
+            name="logs",
+            module="jobs.logs",
+            panel=CLUSTER,
+            summary="print the log of the stage that matters",
+            description="Print the log of a FineTuneJob: of the stage that has failed, otherwise "
+            "of the one that runs, otherwise of the last one.",
+            example="support --follow",
+        ),
+        Command(
+            name="chat",
+            module="jobs.chat",
+            panel=CLUSTER,
+            summary="ask the served model",
+            description="Ask the served model of a FineTuneJob, and print its answer as it "
+            "arrives. The command reaches a pod that answers requests, whose model is therefore "
+            "verified, through a port-forward. If the endpoint needs an API key, the command reads "
+            "it from FTJ_API_KEY, or asks for it.",
+            example="support 'How do I reset my password?'",
+        ),
+        Command(
+            name="gpus",
+            module="jobs.gpus",
+            panel=CLUSTER,
+            summary="show which pods use the GPUs",
+            description="Show which pods use the GPUs of the cluster or wait for one, with their "
+            "FineTuneJobs. If you may not list the pods of all namespaces, the command shows those "
+            "of your namespace.",
+            example="",
+        ),
+        Command(
+            name="pause",
+            module="jobs.pause",
+            panel=CLUSTER,
+            summary="suspend a job; training saves a checkpoint",
+            description="Suspend a FineTuneJob: the operator stops the running stage, and training "
+            "saves a checkpoint. A model that is served continues to be served. The command sets "
+            "spec.suspend to true.",
+            example="support",
+        ),
+        Command(
+            name="resume",
+            module="jobs.resume",
+            panel=CLUSTER,
+            summary="continue a job that is suspended",
+            description="Continue a suspended FineTuneJob from its last checkpoint. The command "
+            "sets spec.suspend to false.",
+            example="support",
+        ),
+        Command(
+            name="retry",
+            module="jobs.retry",
+            panel=CLUSTER,
+            summary="start another attempt of a failed stage",
+            description="Start another attempt of the stage that has failed, with the files that "
+            "are already on the volume. The command raises spec.runPolicy.maxRestarts by one: a "
+            "change of this field retries a failed stage.",
+            example="support",
+        ),
+        Command(
+            name="rerun",
+            module="jobs.rerun",
+            panel=CLUSTER,
+            summary="train the same recipe again",
+            description="Train a new revision with the same recipe, for example after you have "
+            "corrected the rows in a ConfigMap. The command sets spec.rerun to the current time.",
+            example="support",
+        ),
+        Command(
+            name="wake",
+            module="jobs.wake",
+            panel=CLUSTER,
+            summary="start an endpoint that sleeps",
+            description="Start the endpoint of a FineTuneJob whose serving pods were stopped "
+            "because the endpoint was idle. The command sets the annotation finetune.dev/wake to "
+            "the current time.",
+            example="support",
+        ),
+        Command(
+            name="rollback",
+            module="jobs.rollback",
+            panel=CLUSTER,
+            summary="return to an earlier revision",
+            description="Print the change of the spec that returns a FineTuneJob to an earlier "
+            "revision, and whether it is trained again. With --apply, the command asks, and then "
+            "makes the change. If Argo CD or Flux applies the job from Git, commit the change "
+            "there instead.",
+            example="support 88d82457",
+        ),
+        Command(
             name="run",
             module="run",
             panel=MODELS,
