@@ -63,6 +63,8 @@ TEMPLATE = "{{"
 """Begin of an expression in a template of Helm."""
 MAX_BYTES = 16 << 20
 """A manifest in a cluster has at most 1.5 MiB, and a file may contain several."""
+MAX_VALUES = 100_000
+"""Values, lists and objects of a file; PyYAML needs about 2 s for so many."""
 MAX_DEPTH = 100
 """Nested lists and objects of a document. A FineTuneJob has less than 20."""
 DEPTH_OF_LIBYAML = "exceeded maximum nesting depth"
@@ -173,7 +175,12 @@ def _check_size(text: str, loader: type[Loader], *, at: str) -> None:
     # The collections that are open: their anchor, and their values until now.
     opened: list[tuple[str | None, int]] = [(None, 0)]
     repeated = 0
-    for event in yaml.parse(text, loader):
+    for count, event in enumerate(yaml.parse(text, loader)):
+        if count > MAX_VALUES:
+            raise InvalidSpec(
+                f"{at} cannot be read: it has more than {MAX_VALUES} values, so it is not a "
+                "manifest: name another file, or move data to another folder"
+            )
         assert event.start_mark is not None, "PyYAML marks each event"
         line = event.start_mark.line + 1
         if isinstance(event, yaml.CollectionStartEvent):

@@ -339,6 +339,18 @@ def test_validate_takes_files_as_arguments_and_prints_json(
 HUGE = "kind: List\nitems: [" + "{a: 1}, " * (17 << 17) + "]\n"
 
 
+def test_a_file_with_too_many_values_is_rejected_within_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.yaml"
+    path.write_text("kind: List\nitems:\n" + "- {a: 1, b: [2, 3]}\n" * 100_000)
+    begin = time.process_time()
+    code, _, err = shown(capsys, "validate", str(path))
+    assert time.process_time() - begin < 10
+    assert code == 64
+    assert f"{path} cannot be read: it has more than 100000 values" in err
+
+
 @pytest.mark.parametrize("path", ["/dev/zero", "huge.yaml", "-"])
 def test_a_file_that_is_no_manifest_is_rejected_at_once(
     path: str,
@@ -350,9 +362,9 @@ def test_a_file_that_is_no_manifest_is_rejected_at_once(
     monkeypatch.setattr(sys, "stdin", io.StringIO(HUGE))
     if path == "huge.yaml":
         Path(path).write_text(HUGE)
-    begin = time.monotonic()
+    begin = time.process_time()
     code, out, err = shown(capsys, "validate", path)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
     assert (code, out) == (64, "")
     assert f"{path} cannot be read: it is larger than 16 MiB" in err
 
