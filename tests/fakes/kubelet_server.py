@@ -7,7 +7,7 @@ import base64
 import hashlib
 import ssl
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -32,7 +32,7 @@ def node(
 
     class Kubelet(_Kubelet):
         text_of = logs
-        served = staticmethod(endpoint) if endpoint else None
+        endpoints = () if endpoint is None else (endpoint,)
 
     # The API server does not verify the certificate of a kubelet.
     pair = plane.folder / "certificates"
@@ -53,7 +53,7 @@ def node(
 
 class _Kubelet(tls_server.Handler):
     text_of: Mapping[str, bytes] = {}
-    served: Endpoint | None = None
+    endpoints: Sequence[Endpoint] = ()
 
     def handle_request(self) -> None:
         parts = urlsplit(self.path)
@@ -70,7 +70,7 @@ class _Kubelet(tls_server.Handler):
         self.wfile.write(text)
 
     def _forward(self) -> None:
-        assert self.served is not None
+        (endpoint,) = self.endpoints
         key = self.headers["Sec-WebSocket-Key"] + HANDSHAKE
         self.send_response_only(101)
         self.send_header("Upgrade", "websocket")
@@ -88,7 +88,7 @@ class _Kubelet(tls_server.Handler):
             if opcode == CLOSE:
                 return
             request += data[1:]
-        for part in self.served(request):
+        for part in endpoint(request):
             self._send(DATA + part)
         while self._frame()[0] != CLOSE:
             continue

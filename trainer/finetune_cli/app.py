@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import Abort, TyperException
+from typer.main import get_command
 
 from finetune_api.safety.printable import printable
 from finetune_cli import version as package
@@ -68,7 +69,7 @@ def group(program: str) -> Verbs:
         context_settings=HELP,
     )
     app.callback()(_root)
-    verbs = typer.main.get_command(app)
+    verbs = get_command(app)
     assert isinstance(verbs, Verbs)
     for command in COMMANDS.values():
         verbs.add_command(
@@ -87,7 +88,7 @@ def load(command: Command, program: str) -> Any:
         help=_verbatim(command.description),
         epilog=_verbatim(f"Example: {program} {command.name} {command.example}".rstrip()),
     )(module.run)
-    return typer.main.get_command(app)
+    return get_command(app)
 
 
 def _verbatim(text: str) -> str:

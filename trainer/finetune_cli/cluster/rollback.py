@@ -43,7 +43,8 @@ def rollback(spec: Mapping[str, Any], record: Mapping[str, Any], document: str) 
         defaults = effective_defaults(json.loads(frozen["operator"]).get("defaults") or {})
         present = _document(resolve(spec, defaults))
         change = _difference(present, _wanted(json.loads(document)))
-        for rerun in ({}, {"rerun": None}):
+        reruns: tuple[Values, ...] = ({}, {"rerun": None})
+        for rerun in reruns:
             candidate = {**change, **rerun} if spec.get("rerun") else change
             found = resolve(merged(spec, candidate), defaults)
             if found.digest == frozen["digest"]:
