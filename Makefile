@@ -47,6 +47,7 @@ generate: venv ## Write the generated files: CRD, chart README, reference pages
 	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
 	@PYTHONPATH=dev .venv/bin/python -m chartdocs
 	@.venv/bin/python dev/dashboards
+	@PYTHONPATH=crds:trainer .venv/bin/python dev/clidocs
 
 lock: ## Write the hashes of the packages in constraints/, after a change of a version
 	@$(PYTHON) dev/checks lock

@@ -76,6 +76,7 @@ def _check(*, background: bool = False) -> None:
     run("import rules", [environment.program("lint-imports")])
     run("generated files", [python, "-m", "finetune_api.crd.generate", "--check"])
     run("chart reference", [python, "-m", "chartdocs", "--check"])
+    run("command-line reference", [python, str(paths.DEV / "clidocs"), "--check"])
     run("model families", [python, str(paths.DEV / "families"), "check"])
     run("support matrix", [python, str(paths.DEV / "conformance"), "check"])
     run("tutorial page", [python, str(paths.DEV / "tutorial"), "check"])

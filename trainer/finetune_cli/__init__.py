@@ -1,5 +1,5 @@
 """``ftj``, the command line for users: everything that needs no code in the cluster.
 
-Each command is a module with ``add_arguments`` and ``run``. A command imports the libraries that
-it needs when it runs, so that the other commands and every ``--help`` work without them.
+Each verb of ``commands`` is a module with the function ``run``. It imports large libraries when it
+needs them, so that the other verbs and every ``--help`` start fast, and work without them.
 """

@@ -1,13 +1,15 @@
 """``ftj copy``: copies the adapter or the merged model of a FineTuneJob to a local folder."""
 
-import argparse
 import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.contracts import labels
@@ -16,11 +18,11 @@ from finetune_cli.copying import pod, transfer, vouched
 from finetune_cli.copying.kubectl import Kubectl
 from finetune_cli.copying.progress import Progress
 from finetune_cli.copying.selection import Selection, select
-from finetune_cli.errors import CommandFailed, Interrupted
+from finetune_cli.errors import CommandFailed, Interrupted, WrongCall
+from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.checkpointing.manifest import Manifest
 from finetune_trainer.runtime.log import log
-from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume.files import write_json
 
 POLL_SECONDS = 1.0
@@ -29,72 +31,77 @@ TRIES = 3
 NEVER_STARTS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerError")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    parser.add_argument("name", metavar="NAME", help="name of the FineTuneJob")
-    parser.add_argument("dest", metavar="DEST", type=Path, help="local folder; created if missing")
-    part = parser.add_mutually_exclusive_group()
-    part.add_argument(
-        "--merged",
-        dest="part",
-        action="store_const",
-        const="merged",
-        default="merged",
-        help="copy the merged model (default)",
-    )
-    part.add_argument(
-        "--adapter",
-        dest="part",
-        action="store_const",
-        const="adapter",
-        help="copy the PEFT adapter and the model card",
-    )
-    parser.add_argument(
-        "--revision",
-        help="revision to copy. By default, the command tries the revision of the current spec, "
-        "then the served revision, then the other revisions from new to old. It copies from the "
-        "first revision that has a completed merged model (with --adapter: a completed adapter)",
-    )
-    parser.add_argument(
-        "--image",
-        help="image of the copy pod (must contain sleep, cat and tar); default: the trainer image",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=300.0,
-        metavar="SECONDS",
-        help="maximum time in seconds that the command waits for the start of the copy pod "
-        "(default: 300)",
-    )
-    parser.add_argument("-n", "--namespace", help="namespace of the FineTuneJob")
-    parser.add_argument("--context", help="context of the kubeconfig")
-    parser.add_argument("--kubeconfig", help="path of the kubeconfig")
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to copy, and where from."""
+
+    name: str
+    kubectl: Kubectl
+    image: str | None
+    timeout: float
 
 
-def run(options: argparse.Namespace, _: StopRequest) -> int:
+def run(
+    name: JobName,
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="local folder; created if missing")],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="copy the merged model (default)")
+    ] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="copy the PEFT adapter and the model card")
+    ] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="revision to copy. By default, the command tries the revision of the current "
+            "spec, then the served revision, then the other revisions from new to old. It copies "
+            "from the first revision that has a completed merged model (with --adapter: a "
+            "completed adapter)",
+        ),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="image of the copy pod (must contain sleep, cat and tar); default: the trainer "
+            "image",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="maximum time in seconds that the command waits for the start of the copy pod",
+        ),
+    ] = 300.0,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    output: Output = Format.TEXT,
+) -> int:
     """Copy a model and check its digests. Raises CommandFailed."""
-    kubectl = _kubectl(options, options.namespace)
-    job = kubectl.get(f"{PLURAL}.{GROUP}", options.name)
-    kubectl = _kubectl(options, job["metadata"]["namespace"])
-    selection = select(job, options.part, options.revision)
-    with _source(kubectl, options, selection) as source:
+    if merged and adapter:
+        raise WrongCall("--merged and --adapter exclude each other: set one of them")
+    kubectl = _kubectl(kubeconfig, context, namespace)
+    job = kubectl.get(f"{PLURAL}.{GROUP}", name)
+    kubectl = _kubectl(kubeconfig, context, job["metadata"]["namespace"])
+    request = Request(name=name, kubectl=kubectl, image=image, timeout=timeout)
+    selection = select(job, "adapter" if adapter else "merged", revision)
+    with _source(request, selection) as source:
         found = _manifest(kubectl, source, selection)
-        _copy(kubectl, source, selection.folder, found, options.dest)
-    write_json(options.dest / manifest.FILE, manifest.as_json(found))
-    checked = vouched.summary(found, selection, f"{KIND} {options.name}")
-    log(
-        f"{len(found.files)} files are in {options.dest}. Their digests match the manifest{checked}"
-    )
+        _copy(kubectl, source, selection.folder, found, dest)
+    write_json(dest / manifest.FILE, manifest.as_json(found))
+    checked = vouched.summary(found, selection, f"{KIND} {name}")
+    log(f"{len(found.files)} files are in {dest}. Their digests match the manifest{checked}")
+    if output is Format.JSON:
+        copied = {"name": name, "revision": selection.revision, "part": selection.part}
+        print(json.dumps({**copied, "folder": str(dest), "files": len(found.files)}, indent=2))
     return 0
 
 
-def _kubectl(options: argparse.Namespace, namespace: str | None) -> Kubectl:
-    given = {
-        "kubeconfig": options.kubeconfig,
-        "context": options.context,
-        "namespace": namespace,
-    }
+def _kubectl(kubeconfig: Path | None, context: str | None, namespace: str | None) -> Kubectl:
+    given = {"kubeconfig": kubeconfig, "context": context, "namespace": namespace}
     return Kubectl(options=tuple(f"--{name}={value}" for name, value in given.items() if value))
 
 
@@ -115,12 +122,11 @@ def _claim(kubectl: Kubectl, name: str, revision: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _source(
-    kubectl: Kubectl, options: argparse.Namespace, selection: Selection
-) -> Iterator[pod.Source]:
+def _source(request: Request, selection: Selection) -> Iterator[pod.Source]:
     """Return the container to copy from, within this block. Raises CommandFailed."""
-    selector = _selector(options.name, selection.revision)
-    claim = _claim(kubectl, options.name, selection.revision)
+    kubectl = request.kubectl
+    selector = _selector(request.name, selection.revision)
+    claim = _claim(kubectl, request.name, selection.revision)
     pods = kubectl.get("pods", selector)["items"]
     where = f"{selection.folder} of PersistentVolumeClaim {claim['name']}"
     if "deletionTimestamp" in claim:
@@ -138,22 +144,22 @@ def _source(
         yield source
         return
     name = f"ftj-copy-{secrets.token_hex(4)}"
-    place = _place(options, kubectl.get("jobs", selector)["items"], pods)
+    place = _place(request.image, kubectl.get("jobs", selector)["items"], pods)
     log(f"copying {where} with the pod {name}")
     with _created(kubectl, name, pod.render(name, claim["name"], place)):
-        _wait(kubectl, name, options.timeout)
+        _wait(kubectl, name, request.timeout)
         yield pod.Source(pod=name)
 
 
 def _place(
-    options: argparse.Namespace,
+    image: str | None,
     jobs: Sequence[Mapping[str, Any]],
     pods: Sequence[Mapping[str, Any]],
 ) -> pod.Place:
     place = pod.place(jobs, pods)
-    if options.image is None:
+    if image is None:
         return place
-    return pod.Place(**{**vars(place), "image": options.image})
+    return pod.Place(**{**vars(place), "image": image})
 
 
 @contextmanager

@@ -7,5 +7,11 @@ class CommandFailed(Exception):
     code: int = 1
 
 
+class WrongCall(CommandFailed):
+    """Arguments that exclude each other, or lack one; as argument parsers, with exit code 2."""
+
+    code = 2
+
+
 class Interrupted(Exception):
     """A transfer ended early, for the reason in the text; it can resume."""

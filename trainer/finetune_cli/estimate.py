@@ -7,21 +7,23 @@ base does not support the recipe, 86 if the trainer image does not support the G
 unknown GPU, which cannot be checked.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from finetune_api import quantity
 from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training import Training
-from finetune_cli import base_config, job_file
+from finetune_cli import base_config, job_file, options
 from finetune_cli.job_file import SpecFile
+from finetune_cli.options import Format, Manifest, ManifestOption, Output
 from finetune_trainer.compatibility import backend_choice, recipe_support
 from finetune_trainer.compatibility.backend_choice import TRL, UNSLOTH, Facts
 from finetune_trainer.data import packing
@@ -32,40 +34,9 @@ from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions, es
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models.base_config import text_config
-from finetune_trainer.runtime.signals import StopRequest
 
 CHART_CARD = "NVIDIA-A10G"
 """The node selector of the chart's default placement."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    job_file.add_argument(parser)
-    parser.add_argument(
-        "--model",
-        type=Path,
-        metavar="PATH",
-        help="folder or config.json of the base model; default: read config.json from its source",
-    )
-    parser.add_argument(
-        "--card",
-        metavar="NAME",
-        help=f"GPU model, as in the node label {PRODUCT_LABEL}; default: the GPU model in "
-        f"placement.nodeSelector, or {CHART_CARD} if placement.nodeSelector contains no GPU model",
-    )
-    parser.add_argument(
-        "--rows", type=int, metavar="N", help="number of training rows, to estimate steps and time"
-    )
-    parser.add_argument(
-        "--tokens", type=int, metavar="N", help="number of tokens in all rows, to estimate time"
-    )
-    parser.add_argument(
-        "--longest", type=int, metavar="N", help="number of tokens in the longest row"
-    )
-    parser.add_argument(
-        "--unsloth", action="store_true", help="assume a trainer image that contains Unsloth"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON, in bytes and seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +57,49 @@ class Estimated:
         return f"{table}\n\nThe backend is {self.backend.name}: {self.backend.reason}"
 
 
-def run(options: argparse.Namespace, _: StopRequest) -> int:
+def _number(text: str) -> Any:
+    return typer.Option(metavar="N", help=text, min=0)
+
+
+def run(
+    manifest: Manifest = None,
+    file: ManifestOption = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="folder or config.json of the base model; default: read config.json from its "
+            "source",
+        ),
+    ] = None,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"GPU model, as in the node label {PRODUCT_LABEL}; default: the GPU model in "
+            f"placement.nodeSelector, or {CHART_CARD} if placement.nodeSelector contains no GPU "
+            "model",
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None, _number("number of training rows, to estimate steps and time")
+    ] = None,
+    tokens: Annotated[int | None, _number("number of tokens in all rows, to estimate time")] = None,
+    longest: Annotated[int | None, _number("number of tokens in the longest row")] = None,
+    unsloth: Annotated[
+        bool, typer.Option("--unsloth", help="assume a trainer image that contains Unsloth")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print JSON, in bytes and seconds; as -o json")
+    ] = False,
+    output: Output = Format.TEXT,
+) -> int:
     """Print the estimate. Raises InvalidSpec, DoesNotFit, VolumeFull or a hub error."""
-    file = job_file.read(options.file)
-    data = _data(file, rows=options.rows, tokens=options.tokens, longest=options.longest)
-    found = of(file, model=options.model, card=options.card, data=data, unsloth=options.unsloth)
-    print(json.dumps(report.facts(found.estimate), indent=1) if options.json else found.text)
+    read = job_file.read(options.file(manifest, file))
+    data = _data(read, rows=rows, tokens=tokens, longest=longest)
+    found = of(read, model=model, card=card, data=data, unsloth=unsloth)
+    json_wanted = as_json or output is Format.JSON
+    print(json.dumps(report.facts(found.estimate), indent=1) if json_wanted else found.text)
     for warning in found.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
     if found.refusal is not None:

@@ -4,7 +4,7 @@ The stages run one after the other on a folder instead of a volume, and publish 
 in a cluster. Ctrl-C saves a checkpoint; the same command resumes from it.
 """
 
-import argparse
+import json
 import os
 import signal
 import sys
@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
+
+import typer
 
 from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
@@ -27,8 +29,9 @@ from finetune_api.safety.redaction import Canvas
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
 from finetune_api.v1alpha1.start_from import START_FROM
-from finetune_cli import base_config, job_file
+from finetune_cli import base_config, job_file, options
 from finetune_cli.job_file import SpecFile
+from finetune_cli.options import Format, Manifest, ManifestOption, Output
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.compatibility import backend_choice
 from finetune_trainer.compatibility.backend_choice import UNSLOTH, Facts, with_backend
@@ -50,23 +53,24 @@ REFRESH_SECONDS = 0.25
 BARS = {"prepare": "preparing", "train": "training", "merge": "merging"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    job_file.add_argument(parser)
-    parser.add_argument(
-        "--work",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder for all results of one revision; use a different folder for each revision",
-    )
-
-
-def run(options: argparse.Namespace, stop: StopRequest) -> int:
+def run(
+    context: typer.Context,
+    work: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="folder for all results of one revision; use a different folder for each revision",
+        ),
+    ],
+    manifest: Manifest = None,
+    file: ManifestOption = None,
+    output: Output = Format.TEXT,
+) -> int:
     """Run the stages of a FineTuneJob. Raises the errors of the stages."""
+    stop: StopRequest = context.obj
     _handle_ctrl_c(stop)
-    file = job_file.read(options.file)
-    job, layout = file.job(), Layout(work=options.work)
+    read = job_file.read(options.file(manifest, file))
+    job, layout = read.job(), Layout(work=work)
     _claim(layout.work, job)
     from finetune_trainer.runtime.progress import Progress
 
@@ -74,23 +78,25 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
         for kind in ("model", START_FROM, *job.rows_of_training, "evaluation.dataset"):
             os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", token)
     for kind, rows in job.rows_of_training.items():
-        _write_configmap(file, layout.work, kind, rows)
+        _write_configmap(read, layout.work, kind, rows)
     if job.evaluation_dataset is not None:
-        _write_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)
+        _write_configmap(read, layout.work, "evaluation.dataset", job.evaluation_dataset)
     from finetune_trainer.training import backends
 
     # Unsloth patches libraries that the prepare stage imports: it must be imported first.
     backends.load(with_backend(job.training, _backend(job, layout)))
     for stage in ("prepare", "train", "merge"):
-        if stage == "merge" and not file.merges:
+        if stage == "merge" and not read.merges:
             break
         progress = Progress(stage)
         with _bar(progress), lock.held(layout, stage):
-            result = _run_stage(stage, file, job, layout, progress, stop)
+            result = _run_stage(stage, read, job, layout, progress, stop)
         log(f"{stage}: {result.message}")
         for warning in result.warnings:
             log(f"warning: {warning}")
-    _log_results(file, layout)
+    _log_results(read, layout)
+    if output is Format.JSON:
+        print(json.dumps(_results(read, layout), indent=2))
     return 0
 
 
@@ -173,7 +179,7 @@ def _claim(work: Path, job: JobConfig) -> None:
             found = (
                 "was written by another version of ftj"
                 if before is None
-                else f"belongs to revision {before.revision}, but the FineTuneJob in --file has "
+                else f"belongs to revision {before.revision}, but the FineTuneJob in the file has "
                 f"revision {job.revision} (a change that affects the weights starts a new revision)"
             )
             raise InvalidSpec(f"{work} {found}: set --work to another folder, or delete {work}")
@@ -261,6 +267,17 @@ def figures(progress: "Progress") -> str:
         f"{duration(left)} left" if left is not None else None,
     ]
     return "  ".join(part for part in parts if part)
+
+
+def _results(file: SpecFile, layout: Layout) -> dict[str, str | None]:
+    """Return the folders of adapter and merged model."""
+    merged = layout.merged(file.resolved.build)
+    return {
+        "name": file.name,
+        "revision": file.resolved.revision,
+        "adapter": str(layout.adapter),
+        "merged": str(merged) if merged.is_dir() else None,
+    }
 
 
 def _log_results(file: SpecFile, layout: Layout) -> None:

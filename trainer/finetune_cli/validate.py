@@ -1,62 +1,100 @@
 """``ftj validate``: checks manifests against schema and rules, without a cluster."""
 
-import argparse
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from finetune_api import KIND
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.validation import findings, is_job
 from finetune_cli import job_file
+from finetune_cli.errors import WrongCall
+from finetune_cli.options import Format, Output
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime.signals import StopRequest
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    parser.add_argument(
-        "-f",
-        "--file",
-        type=Path,
-        required=True,
-        action="append",
-        metavar="PATH",
-        help="file with one or more YAML documents, or folder; - for stdin. In a folder and its "
-        f"subfolders, the command reads the files with the extensions {', '.join(SUFFIXES)}. "
-        "Repeat the option to check several files or folders",
-    )
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A FineTuneJob of a file, or a file that cannot be read, and the errors that were found."""
+
+    file: str
+    name: str | None
+    errors: tuple[str, ...]
 
 
-def run(options: argparse.Namespace, _: StopRequest) -> int:
+def run(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATH",
+            show_default=False,
+            help="file with one or more YAML documents, or folder; - for stdin. In a folder and "
+            "its subfolders, the command reads the files with the extensions "
+            f"{', '.join(SUFFIXES)}",
+        ),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-f",
+            "--file",
+            metavar="PATH",
+            help="another way to write the argument PATH; can be repeated",
+        ),
+    ] = None,
+    output: Output = Format.TEXT,
+) -> int:
     """Print a line for each valid job and for each error. Raises InvalidSpec without any job."""
-    jobs = errors = 0
-    for path in (file for given in options.file for file in _files(given)):
-        try:
-            documents = [*_flat(job_file.load(path, job_file.StrictLoader))]
-        except InvalidSpec as error:
-            print(error, file=sys.stderr)
-            errors += 1
-            continue
-        for document in filter(is_job, documents):
-            jobs += 1
-            title = f"{path}: {KIND} {_name(document)}"
-            found = findings(document)
-            errors += len(found)
-            for finding in found:
-                print(f"{title}: {finding}", file=sys.stderr)
-            if not found:
-                print(f"{title} is valid")
-    if errors:
+    given = [*(files or ()), *(file or ())]
+    if not given:
+        raise WrongCall("set at least one PATH, a YAML file or a folder (- for stdin)")
+    checked = []
+    for path in (each for one in given for each in _files(one)):
+        for each in _check(path):
+            checked.append(each)
+            if output is Format.TEXT:
+                _print(each)
+    errors = sum(len(each.errors) for each in checked)
+    if output is Format.JSON:
+        jobs = [asdict(each) for each in checked]
+        print(json.dumps({"valid": not errors and bool(jobs), "jobs": jobs}, indent=2))
+    elif errors:
         print(f"{errors} error{'s' * (errors > 1)}", file=sys.stderr)
+    if errors:
         return int(ExitCode.INVALID_SPEC)
-    if not jobs:
-        given = ", ".join(map(str, options.file))
-        raise InvalidSpec(f"{given} contains no {KIND}: correct -f")
+    if not checked:
+        named = ", ".join(map(str, given))
+        raise InvalidSpec(f"{named} contains no {KIND}: name files or folders that contain one")
     return 0
+
+
+def _check(path: Path) -> Iterator[Checked]:
+    try:
+        documents = [*_flat(job_file.load(path, job_file.StrictLoader))]
+    except InvalidSpec as error:
+        yield Checked(file=str(path), name=None, errors=(str(error),))
+        return
+    for document in filter(is_job, documents):
+        found = tuple(map(str, findings(document)))
+        yield Checked(file=str(path), name=_name(document), errors=found)
+
+
+def _print(checked: Checked) -> None:
+    if checked.name is None:
+        print(*checked.errors, file=sys.stderr)
+        return
+    title = f"{checked.file}: {KIND} {checked.name}"
+    for error in checked.errors:
+        print(f"{title}: {error}", file=sys.stderr)
+    if not checked.errors:
+        print(f"{title} is valid")
 
 
 def _files(given: Path) -> Iterator[Path]:

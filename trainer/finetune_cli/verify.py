@@ -1,64 +1,70 @@
 """``ftj verify``: checks a published model with the public key of the operator."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from finetune_api.contracts.attestation import Statement
 from finetune_cli.errors import CommandFailed
-from finetune_cli.verifying import base, folder, signature
+from finetune_cli.options import Format, Output
+from finetune_cli.verifying import base as tuned_from
+from finetune_cli.verifying import folder, signature
 from finetune_cli.verifying.signature import PublicKey
 from finetune_trainer.runtime.signals import StopRequest
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    parser.add_argument(
-        "reference",
-        metavar="REF",
-        help="folder with the files of the model, or oci://HOST/REPOSITORY@sha256:DIGEST",
-    )
-    parser.add_argument(
-        "--key",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="file with the public key of the operator in PEM format",
-    )
-    parser.add_argument(
-        "--ca", type=Path, metavar="PATH", help="file with additional CA certificates of a registry"
-    )
-    parser.add_argument(
-        "--base",
-        metavar="REPO",
-        help="base model from which the model must be tuned, such as org/name, or org/name@COMMIT",
-    )
-
-
-def run(options: argparse.Namespace, stop: StopRequest) -> int:
+def run(
+    context: typer.Context,
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="folder with the files of the model, or oci://HOST/REPOSITORY@sha256:DIGEST",
+        ),
+    ],
+    key: Annotated[
+        Path,
+        typer.Option(metavar="PATH", help="file with the public key of the operator in PEM format"),
+    ],
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="file with additional CA certificates of a registry"),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO",
+            help="base model from which the model must be tuned, such as org/name, or "
+            "org/name@COMMIT",
+        ),
+    ] = None,
+    output: Output = Format.TEXT,
+) -> int:
     """Print the statements to stdout. Raise NotVerified or CommandFailed."""
-    key = signature.public_key(options.key)
-    if options.reference.startswith("oci://"):
-        statements, checked = _image(options, key, stop)
+    public = signature.public_key(key)
+    if reference.startswith("oci://"):
+        statements, checked = _image(reference, public, ca, context.obj)
     else:
-        statements, checked = _folder(Path(options.reference), key)
-    if options.base is not None:
-        base.check(statements, options.base)
-    for statement in statements:
-        # ASCII only: a statement may contain texts of a tenant.
-        print(json.dumps(statement, indent=2))
+        statements, checked = _folder(Path(reference), public)
+    if base is not None:
+        tuned_from.check(statements, base)
+    # ASCII only: a statement may contain texts of a tenant.
+    for printed in [statements] if output is Format.JSON else statements:
+        print(json.dumps(printed, indent=2))
     print(f"verified: the key has signed the statement, and {checked} match", file=sys.stderr)
     return 0
 
 
 def _image(
-    options: argparse.Namespace, key: PublicKey, stop: StopRequest
+    reference: str, key: PublicKey, ca: Path | None, stop: StopRequest
 ) -> tuple[list[Statement], str]:
     from finetune_cli.verifying import image
 
-    repository, digest = image.split(options.reference)
-    with image.connected(repository, stop, options.ca) as registry:
+    repository, digest = image.split(reference)
+    with image.connected(repository, stop, ca) as registry:
         statements, count = image.check(registry, digest, key)
     return statements, f"all {count} blobs"
 

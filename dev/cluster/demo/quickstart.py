@@ -84,7 +84,7 @@ def _apply(client: kubectl.Client, rows: list[dict[str, str]], *, public: bool) 
     present = client.get("finetunejob", NAME, "-n", NAMESPACE)
     if present is not None and job.condition(present, "Ready").true:
         say(f"    FineTuneJob {NAMESPACE}/{NAME} is already Ready; completed work is not repeated")
-        say(f"    (to repeat it: kubectl delete ftj {NAME} -n {NAMESPACE}, then make run)")
+        say(f"    (to train it again: ftj rerun {NAME} -n {NAMESPACE})")
     if not public:
         client.kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLE))
         return
@@ -155,6 +155,11 @@ Done in {seconds / 60:.1f} minutes.
       kubectl port-forward -n {NAMESPACE} service/{NAME}-serve 8000 &
       curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{{"model": "{NAME}", "messages": [{{"role": "user", "content": "What is tmux?"}}]}}'
+
+  The command ftj (pipx install '.[cli]') shows the job, explains its state, and trains it again:
+      ftj status {NAME} -n {NAMESPACE}
+      ftj why {NAME} -n {NAMESPACE}
+      ftj rerun {NAME} -n {NAMESPACE}
 
   To run another job, copy examples/quickstart.yaml, change its name, then apply and watch it:
       kubectl apply -n {NAMESPACE} -f my-copy.yaml

@@ -1,8 +1,12 @@
 """The command line ``ftj``: help, wrong calls, missing extras, validate."""
 
 import io
+import json
+import os
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,9 @@ import yaml
 
 from finetune_api import API_VERSION, KIND
 from finetune_cli import __main__ as ftj
-from finetune_cli import validate
+from finetune_cli import job_file, running
+from finetune_cli.commands import COMMANDS
+from finetune_trainer.runtime.signals import StopRequest
 
 JOB: dict[str, Any] = {
     "apiVersion": API_VERSION,
@@ -38,36 +44,60 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 RENDER = "It looks like a template: render it, for example with helm template"
 
 
-@pytest.mark.parametrize("command", ftj.COMMANDS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_describes_the_command_and_every_option(
-    command: str, capsys: pytest.CaptureFixture[str]
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, text, _ = shown(capsys, command, "--help")
+    code, text, _ = shown(capsys, command, option)
     assert code == 0
     plain = " ".join(text.split())
-    assert ftj.COMMANDS[command].description in plain
-    assert f"Example: ftj {command} " in plain
-    options = re.findall(r"^  (-{1,2}[a-z-]+)", text, re.MULTILINE)
-    assert options
+    assert COMMANDS[command].description in plain
+    assert f"Example: ftj {command}" in plain
+    assert re.findall(r"^│ +(--[a-z-]+)", text, re.MULTILINE)
     assert "``" not in text
 
 
-def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text, _ = shown(capsys, "--help")
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_lists_all_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = shown(capsys, *arguments)
     assert code == 0
-    for command in ftj.COMMANDS.values():
+    for command in COMMANDS.values():
         assert command.name in text
         assert command.summary in text
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("arguments", [["--help"], ["rollback", "--help"]])
+def test_help_fits_the_terminal(
+    columns: int,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, text, _ = shown(capsys, *arguments)
+    assert max(map(len, text.splitlines())) <= columns
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_json_output(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "<text|json>" in shown(capsys, command, "--help")[1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "arguments are required: COMMAND"),
-        (["estimate"], "arguments are required: -f/--file"),
-        (["run", "-f", "a.yaml"], "arguments are required: --work"),
-        (["train"], "invalid choice: 'train'"),
-        (["validate", "-f", "a.yaml", "--strict"], "unrecognized arguments: --strict"),
+        (["run", "-f", "a.yaml"], "Missing option '--work'"),
+        (["train"], "No such command 'train'"),
+        (["vaildate", "a.yaml"], "Did you mean 'validate'?"),
+        (["validate", "a.yaml", "--strict"], "No such option: --strict"),
+        (["estimate", "a.yaml", "--tokns", "1"], "Possible options: --longest, --rows, --tokens"),
+        (["verify", "folder", "--key"], "Option '--key' requires an argument"),
+        (["validate", "a.yaml", "-o", "xml"], "xml"),
+        (["\x1b[31mred"], "No such command"),
+        (["validate", "--\x1b[31mred"], "No such option"),
     ],
 )
 def test_wrong_call_prints_the_usage(
@@ -75,15 +105,35 @@ def test_wrong_call_prints_the_usage(
 ) -> None:
     code, out, err = shown(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("usage: ftj ")
+    assert err.startswith(("Usage: ftj ", "Error: "))
     assert words in err
+    assert "\x1b" not in err
+    assert re.search(r"^For help, run: ftj( [a-z]+)? --help$", err, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["estimate"], "ftj estimate: set FILE"),
+        (["estimate", "a.yaml", "-f", "b.yaml"], "ftj estimate: set FILE once"),
+        (["validate"], "ftj validate: set at least one PATH"),
+        (["copy", "a", "b", "--merged", "--adapter"], "ftj copy: --merged and --adapter exclude"),
+    ],
+)
+def test_arguments_that_do_not_match_are_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = shown(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(words)
+    assert err.count("\n") == 1
 
 
 def test_kubectl_plugin_shows_its_own_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/local/bin/kubectl-ftj"])
-    assert "usage: kubectl ftj estimate" in shown(capsys, "estimate", "--help")[1]
+    assert "Usage: kubectl ftj estimate" in shown(capsys, "estimate", "--help")[1]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +145,7 @@ def test_missing_extra_is_reported_in_one_line(
     def fail(*_: object) -> int:
         raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
 
-    monkeypatch.setattr(validate, "run", fail)
+    monkeypatch.setattr(job_file, "load", fail)
     code, _, err = shown(capsys, "validate", "-f", "a.yaml")
     assert code == 1
     package = missing.split(".")[0]
@@ -105,13 +155,18 @@ def test_missing_extra_is_reported_in_one_line(
     )
 
 
-def test_missing_module_of_our_own_is_not_reported_as_an_extra(
-    monkeypatch: pytest.MonkeyPatch,
+def test_unexpected_error_is_one_line_and_no_missing_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> int:
-        raise ModuleNotFoundError("No module", name="finetune_trainer.nothing")
+        raise ModuleNotFoundError("No module\x1b[31m", name="finetune_trainer.nothing")
 
-    monkeypatch.setattr(validate, "run", fail)
+    monkeypatch.setattr(job_file, "load", fail)
+    code, out, err = shown(capsys, "validate", "-f", "a.yaml")
+    assert (code, out) == (1, "")
+    assert err.startswith("ftj validate: unexpected ModuleNotFoundError: No module\\x1b[31m. ")
+    assert err.count("\n") == 1
+    monkeypatch.setenv("FTJ_TRACEBACK", "1")
     with pytest.raises(ModuleNotFoundError):
         ftj.main(["validate", "-f", "a.yaml"])
 
@@ -122,18 +177,21 @@ def test_ctrl_c_ends_a_command_without_a_traceback(
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(validate, "run", interrupt)
+    monkeypatch.setattr(job_file, "load", interrupt)
     assert shown(capsys, "validate", "-f", "a.yaml") == (130, "", "")
 
 
 def test_stop_that_a_library_turns_into_an_error_is_reported_as_a_stop(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: object, stop: Any) -> int:
+    stop = StopRequest()
+
+    def fail(*_: object) -> int:
         stop.requested = True
         raise ImportError("interrupted")
 
-    monkeypatch.setattr(validate, "run", fail)
+    monkeypatch.setattr(running, "StopRequest", lambda: stop)
+    monkeypatch.setattr(job_file, "load", fail)
     code, _, err = shown(capsys, "validate", "-f", "a.yaml")
     assert code == 143
     assert err.startswith("Stopped: ")
@@ -234,7 +292,7 @@ LISTS = "\n".join(
     ("text", "message"),
     [
         (LISTS, "aliases repeat more than 10000 values: replace the aliases with their values"),
-        ("spec: " + "[" * 20_000 + "]" * 20_000, "line 1 is nested more than 100 levels deep"),
+        ("spec: " + "[" * 20_000 + "]" * 20_000, "nested more than 100 levels deep: remove levels"),
         ("a: 1\nspec: &a {x: [*a]}", "the alias *a in line 2 contains itself"),
     ],
     ids=["aliases", "levels", "alias of itself"],
@@ -260,3 +318,126 @@ def test_validate_reads_aliases_and_merge_keys(
         "  serving: {servedModelNames: [*name]}\n"
     )
     assert ftj.main(["validate", "-f", str(path)]) == 0, capsys.readouterr().err
+
+
+def test_validate_takes_files_as_arguments_and_prints_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(yaml.safe_dump(JOB))
+    bad.write_text(yaml.safe_dump(BROKEN))
+    code, out, err = shown(capsys, "validate", str(good), str(bad), "-o", "json")
+    assert (code, err) == (64, "")
+    found = json.loads(out)
+    assert found["valid"] is False
+    assert [(each["file"], len(each["errors"])) for each in found["jobs"]] == [
+        (str(good), 0),
+        (str(bad), 2),
+    ]
+
+
+HUGE = "kind: List\nitems: [" + "{a: 1}, " * (17 << 17) + "]\n"
+
+
+def test_a_file_with_too_many_values_is_rejected_within_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.yaml"
+    path.write_text("kind: List\nitems:\n" + "- {a: 1, b: [2, 3]}\n" * 100_000)
+    begin = time.process_time()
+    code, _, err = shown(capsys, "validate", str(path))
+    assert time.process_time() - begin < 10
+    assert code == 64
+    assert f"{path} cannot be read: it has more than 100000 values" in err
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "huge.yaml", "-"])
+def test_a_file_that_is_no_manifest_is_rejected_at_once(
+    path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(HUGE))
+    if path == "huge.yaml":
+        Path(path).write_text(HUGE)
+    begin = time.process_time()
+    code, out, err = shown(capsys, "validate", path)
+    assert time.process_time() - begin < 5
+    assert (code, out) == (64, "")
+    assert f"{path} cannot be read: it is larger than 16 MiB" in err
+
+
+HEAD = b"kind: FineTuneJob\napiVersion: finetune.dev/v1alpha1\n"
+BAD_FILES = {
+    "helm": b"{{ .Values.name }}: x\n",
+    "nested": b"[" * 3000 + b"]" * 3000,
+    "laughs": LISTS.encode(),
+    "binary": bytes(range(256)),
+    "utf-16": "kind: FineTuneJob".encode("utf-16"),
+    "control": b"kind: \x1b[31m\n",
+    "tab": b"a:\n\t- b\n",
+    "anchor": b"a: *b\n",
+    "tag": b"a: !!python/object:os.system x\n",
+    "date": b"a: 2026-99-99\n",
+    "key": b"{[a]: b}\n",
+    "escapes": HEAD + b'metadata: {name: "\\e[31m"}\n',
+    "markup": HEAD + b"metadata: {name: '[red]x[/]'}\n",
+    "lists": HEAD + b"metadata: []\nspec: []\n",
+}
+
+
+@pytest.mark.parametrize("command", ["validate", "estimate", "import-axolotl"])
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_no_file_causes_a_traceback(
+    name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"{name}.yaml"
+    path.write_bytes(BAD_FILES[name])
+    code, out, err = shown(capsys, command, str(path))
+    assert (code, out) == (64, "")
+    assert "unexpected" not in err
+    assert "\x1b" not in err
+    # A valid file that is no configuration of Axolotl is rejected for its first setting.
+    assert str(path) in err or err.startswith("InvalidSpec: adapter is not set")
+
+
+FTJ = (sys.executable, "-m", "finetune_cli")
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "words"),
+    [
+        ("{ftj} validate {file} >/dev/full", 1, "the output cannot be written: No space left"),
+        ("{ftj} --help >/dev/full", 1, "the output cannot be written: No space left"),
+        ("{ftj} --version >/dev/full", 1, "the output cannot be written: No space left"),
+        ("{ftj} validate {file} >&-", 0, ""),
+        ("{ftj} validate - <&-", 64, "- contains no FineTuneJob"),
+        ("{ftj} validate {file} 2>&- >&- <&-", 0, ""),
+    ],
+)
+def test_closed_and_full_streams_cause_no_traceback(
+    shell: str, code: int, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(JOB))
+    command = shell.format(ftj=" ".join(FTJ), file=file)
+    done = subprocess.run(
+        ["bash", "-c", command], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+def test_a_file_name_that_is_not_text_is_printed_escaped(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff\x1b.yaml"
+    Path(os.fsdecode(name)).write_text(yaml.safe_dump(JOB))
+    done = subprocess.run(
+        [*FTJ, "validate", name], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("/\\udcff\\x1b.yaml: FineTuneJob support is valid\n")

@@ -7,6 +7,7 @@ import pytest
 
 from cluster import kubectl
 from cluster.demo import quickstart
+from finetune_cli.commands import COMMANDS
 
 READY = {"status": {"endpoint": "http://quickstart-serve.default.svc:8000/v1"}}
 
@@ -22,8 +23,10 @@ def test_every_command_has_the_namespace_of_the_job(
     capsys: pytest.CaptureFixture[str], kubeconfig: Path | None
 ) -> None:
     text = summary(capsys, kubeconfig, public=True)
-    commands = re.findall(r"kubectl (?:port-forward|get|apply|patch|delete)[^;\n]*", text)
-    assert len(commands) >= 4
+    commands = re.findall(
+        r"(?:kubectl (?:port-forward|get|apply|patch|delete)|ftj (?:status|why|rerun))[^;\n]*", text
+    )
+    assert len(commands) >= 7
     assert [command for command in commands if "-n default" not in command] == []
 
 
@@ -33,6 +36,30 @@ def test_the_gpu_is_released_without_deleting_the_model(capsys: pytest.CaptureFi
     assert """-p '{"spec": {"serving": {"replicas": 0}}}'""" in advice
     assert "kubectl delete ftj" not in advice
     assert "kubectl delete ftj" in removal
+
+
+def test_the_verbs_of_the_job_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = summary(capsys, None, public=False)
+    named = re.findall(r"^      ftj ([a-z]+) quickstart -n default$", text, re.MULTILINE)
+    assert len(named) == 3
+    assert set(named) <= set(COMMANDS)
+
+
+def test_a_job_that_is_ready_is_not_to_be_deleted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = {"type": "Ready", "status": "True", "reason": "Serving", "message": ""}
+    present = {
+        "metadata": {"name": "quickstart", "generation": 1},
+        "status": {"conditions": [{**ready, "observedGeneration": 1}]},
+    }
+    monkeypatch.setattr(kubectl.Client, "get", lambda *_: present)
+    monkeypatch.setattr(kubectl.Client, "kubectl", lambda *_, **__: None)
+    client = kubectl.Client(kubectl_program="kubectl", helm_program="helm", kubeconfig=None)
+    quickstart._apply(client, [], public=False)
+    text = capsys.readouterr().out
+    assert "ftj rerun quickstart -n default" in text
+    assert "delete" not in text
 
 
 def test_removal_commands_cover_all_created_objects(capsys: pytest.CaptureFixture[str]) -> None:

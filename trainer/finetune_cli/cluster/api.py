@@ -1,0 +1,216 @@
+"""The API server of a kubeconfig, with the user's own rights. Every error is one line.
+
+Objects are dicts, as the server sends them: an object of another version of the API is no error.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+import yaml
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from finetune_api import GROUP, KIND, PLURAL
+from finetune_api.safety.printable import printable
+from finetune_cli.errors import CommandFailed
+
+CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
+JOBS = f"/apis/{GROUP}/v1alpha1"
+NO_API = f"the cluster has no {KIND} API: install the operator, or set --context"
+JSON, MERGE = "application/json", "application/merge-patch+json"
+
+
+class Forbidden(CommandFailed):
+    """The user does not have the right."""
+
+
+class NotFound(CommandFailed):
+    """The object does not exist."""
+
+
+class Unreachable(CommandFailed):
+    """The API server does not answer."""
+
+
+def path(kind: str, namespace: str | None = None, name: str = "", *, api: str = "/api/v1") -> str:
+    """Return the path of a collection or of an object. ``namespace`` None: all namespaces."""
+    where = "" if namespace is None else f"/namespaces/{quote(namespace, safe='')}"
+    return f"{api}{where}/{kind}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """An API server, and the namespace of the user's context."""
+
+    api: client.ApiClient
+    namespace: str
+    context: str
+
+    @classmethod
+    def of(cls, kubeconfig: Path | None, context: str | None, namespace: str | None) -> "Cluster":
+        """Return the cluster of a kubeconfig. Raises CommandFailed if it cannot be read."""
+        file = None if kubeconfig is None else str(kubeconfig)
+        settings = client.Configuration()
+        try:
+            contexts, current = config.list_kube_config_contexts(file)
+            chosen = context or current["name"]
+            config.load_kube_config(file, context=chosen, client_configuration=settings)
+        except (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise CommandFailed(
+                f"the kubeconfig cannot be used ({printable(str(error))}): correct it, or set "
+                "--kubeconfig or --context"
+            ) from None
+        settings.retries = False
+        found = next((each["context"] for each in contexts if each["name"] == chosen), {})
+        return cls(
+            api=client.ApiClient(settings),
+            namespace=namespace or found.get("namespace") or "default",
+            context=chosen,
+        )
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """Return an object or a list. Raises CommandFailed."""
+        return _decoded(self._send("GET", _with(path, query)))
+
+    def items(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        """Return the objects of a collection. Raises CommandFailed."""
+        found: list[dict[str, Any]] = self.get(path, **query).get("items") or []
+        return found
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Return a FineTuneJob of the namespace. Raises NotFound with the next step."""
+        try:
+            return self.get(path(PLURAL, self.namespace, name, api=JOBS))
+        except NotFound as error:
+            raise self._explained(error, name) from None
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return the FineTuneJobs of the namespace. Raises CommandFailed."""
+        try:
+            return self.items(path(PLURAL, self.namespace, api=JOBS))
+        except NotFound:
+            raise NotFound(NO_API) from None
+
+    def visible(self, path: str, selector: str) -> list[dict[str, Any]]:
+        """Return the objects with labels that the user may list; empty without the right.
+
+        For what completes an answer. Raises CommandFailed.
+        """
+        try:
+            return self.items(path, labelSelector=selector)
+        except Forbidden:
+            return []
+
+    def patch_job(self, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        """Change fields of a FineTuneJob by a merge patch. Raises CommandFailed."""
+        where = path(PLURAL, self.namespace, name, api=JOBS)
+        try:
+            answer = self._send("PATCH", f"{where}?fieldManager=ftj", change, MERGE)
+        except NotFound as error:
+            raise self._explained(error, name) from None
+        return _decoded(answer)
+
+    def lines(self, path: str, **query: Any) -> Iterator[str]:
+        """Yield the lines of a text, such as a log, as they arrive. Raises CommandFailed."""
+        answer = self._opened("GET", _with(path, query), read_seconds=None)
+        rest = b""
+        try:
+            for data in answer.stream(1 << 14):
+                *complete, rest = (rest + data).split(b"\n")
+                yield from (line.decode(errors="replace") for line in complete)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._unreachable(error) from None
+        finally:
+            answer.release_conn()
+        if rest:
+            yield rest.decode(errors="replace")
+
+    def _explained(self, error: NotFound, name: str) -> NotFound:
+        if "could not find the requested resource" in str(error):
+            return NotFound(NO_API)
+        return NotFound(
+            f"{KIND} {name} does not exist in namespace {self.namespace} of context "
+            f"{self.context}: correct the name, or set -n (kubectl get ftj -A lists all jobs)"
+        )
+
+    def _send(self, method: str, path: str, body: Any = None, content: str = "") -> bytes:
+        """Return the body of the response. Raises CommandFailed."""
+        answer = self._opened(method, path, body, content)
+        try:
+            text: bytes = answer.read()
+        except urllib3.exceptions.HTTPError as error:
+            raise self._unreachable(error) from None
+        return text
+
+    def _opened(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content: str = "",
+        read_seconds: float | None = READ_SECONDS,
+    ) -> Any:
+        """Return the response of the server, whose body is not read yet. Raises CommandFailed."""
+        server = self.api.configuration.host
+        headers = {"Accept": "application/json, */*", "Content-Type": content or JSON}
+        settings: list[str] = ["BearerToken"]
+        self.api.update_params_for_auth(headers, [], settings, path, method, body)
+        try:
+            answer = self.api.rest_client.request(
+                method,
+                server + path,
+                headers={**self.api.default_headers, **headers},
+                body=body,
+                _request_timeout=(CONNECT_SECONDS, read_seconds),
+            ).response
+            if answer.status >= 400:
+                text = answer.read()
+        except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+            raise self._unreachable(error) from None
+        if answer.status >= 400:
+            raise self._refusal(answer.status, text)
+        return answer
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"the API server {self.api.configuration.host} of context {self.context} does not "
+            f"answer ({_short(error)}): check the network, or set --context"
+        )
+
+    def _refusal(self, status: int, text: bytes) -> CommandFailed:
+        message = printable(str(_decoded(text).get("message") or text.decode(errors="replace")))
+        if status == 401:
+            return CommandFailed(
+                f"the API server rejects the credentials of context {self.context}: log in again, "
+                "or set --context"
+            )
+        if status == 403:
+            return Forbidden(f"{message}: ask an administrator of the cluster for this right")
+        if status == 404:
+            return NotFound(message)
+        return CommandFailed(f"the API server answers {status}: {message}")
+
+
+def _with(path: str, query: Mapping[str, Any]) -> str:
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _decoded(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {"message": text.decode(errors="replace")}
+    return found if isinstance(found, dict) else {}
+
+
+def _short(error: Exception) -> str:
+    """Return the cause of an error of a connection, without the objects that urllib3 names."""
+    cause = error.args[-1] if error.args else error
+    text = printable(str(cause)).rpartition(">: ")[2] or type(error).__name__
+    return text.removeprefix("Failed to establish a new connection: ").rstrip(".)")

@@ -1,0 +1,103 @@
+"""The stages of a job with their attempts and durations. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api import GROUP
+from finetune_api.contracts import labels
+from finetune_api.contracts.durations import duration
+from finetune_cli.cluster import pods
+from finetune_cli.cluster.job import Job, seconds_since, time_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageLine:
+    """A stage of the revision of the spec."""
+
+    stage: str
+    outcome: str
+    attempt: int
+    seconds: float | None
+    """Duration of the latest attempt; None if its Job was deleted, or for the endpoint."""
+    failures: int
+    disruptions: int
+    preemptions: int
+    reason: str
+    message: str
+
+    @property
+    def time(self) -> str:
+        """The duration in words."""
+        return "-" if self.seconds is None else duration(self.seconds)
+
+    @property
+    def detail(self) -> str:
+        """Restarts and the reason of a failure."""
+        counts = {
+            "failure": self.failures,
+            "disruption": self.disruptions,
+            "preemption": self.preemptions,
+        }
+        restarts = ", ".join(
+            f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count
+        )
+        return "; ".join(filter(None, (self.reason, restarts)))
+
+
+def stages(job: Job, jobs: Sequence[Mapping[str, Any]]) -> list[StageLine]:
+    """Return the stages that have begun. jobs: the Jobs of the namespace, or those of the job."""
+    return [
+        StageLine(
+            stage=str(each["stage"]),
+            outcome=_outcome(job, each),
+            attempt=int(each.get("attempt") or 1),
+            seconds=_seconds(job, each, jobs),
+            failures=int(each.get("failures") or 0),
+            disruptions=int(each.get("disruptions") or 0),
+            preemptions=int(each.get("preemptions") or 0),
+            reason=str(each.get("reason") or ""),
+            message=str(each.get("message") or ""),
+        )
+        for each in job.attempts
+    ]
+
+
+def _outcome(job: Job, attempt: Mapping[str, Any]) -> str:
+    if attempt["stage"] == "serve" and job.condition("Serving").true:
+        return "Serving"
+    return str(attempt.get("outcome", "-"))
+
+
+def _seconds(
+    job: Job, attempt: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]
+) -> float | None:
+    for each in jobs:
+        found = (
+            pods.label(each, labels.JOB),
+            pods.label(each, labels.REVISION),
+            pods.label(each, pods.STAGE),
+            pods.label(each, f"{GROUP}/attempt"),
+        )
+        wanted = (
+            job.name,
+            job.revision.get("revision"),
+            attempt["stage"],
+            str(attempt.get("attempt")),
+        )
+        if found == wanted and pods.label(each, f"{GROUP}/build") == attempt.get("build"):
+            status = each.get("status") or {}
+            return seconds_since(time_of(status.get("startTime")), _end(status))
+    return None
+
+
+def _end(status: Mapping[str, Any]) -> Any:
+    """Return the time at which a Job completed or failed, None while it runs."""
+    if done := time_of(status.get("completionTime")):
+        return done
+    ended = (
+        each.get("lastTransitionTime")
+        for each in status.get("conditions") or ()
+        if each.get("type") in ("Failed", "Suspended") and each.get("status") == "True"
+    )
+    return time_of(next(ended, None))

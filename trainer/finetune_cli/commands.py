@@ -1,0 +1,225 @@
+"""The table of the verbs of ``ftj``, with their texts for users.
+
+``module`` is imported when the verb is called, so that the other verbs and the help start fast, and
+work without the libraries that it needs.
+"""
+
+from dataclasses import dataclass
+
+FILES, CLUSTER, MODELS = "Manifests and estimates", "Jobs in a cluster", "Models"
+"""Panels of the help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A verb: its module has a function ``run``, whose parameters are arguments and options."""
+
+    name: str
+    module: str
+    panel: str
+    summary: str
+    description: str
+    example: str
+
+
+COMMANDS = {
+    each.name: each
+    for each in (
+        Command(
+            name="validate",
+            module="validate",
+            panel=FILES,
+            summary="check manifests without a cluster",
+            description="Check FineTuneJobs against the schema and the validation rules, without "
+            "a cluster. The command lists every error with its field and value. Objects of other "
+            "kinds are ignored. The exit code is 64 if a FineTuneJob is invalid.",
+            example="finetune.yaml jobs/",
+        ),
+        Command(
+            name="estimate",
+            module="estimate",
+            panel=FILES,
+            summary="estimate GPU memory, disk space and time",
+            description="Estimate GPU memory, disk space and time of a FineTuneJob, without a GPU. "
+            "The command downloads only config.json of the base model. For a gated model, set "
+            "HF_TOKEN. The exit code is 82 if the job does not fit its GPU.",
+            example="finetune.yaml --rows 52000 --tokens 6000000",
+        ),
+        Command(
+            name="import-axolotl",
+            module="import_axolotl",
+            panel=FILES,
+            summary="convert an Axolotl configuration",
+            description="Convert an Axolotl configuration to a FineTuneJob. The command prints the "
+            "manifest to stdout. To stderr, it prints one line per setting that it does not copy "
+            "exactly, and an estimate of the memory.",
+            example="qlora.yml > finetune.yaml",
+        ),
+        Command(
+            name="init",
+            module="jobs.init",
+            panel=FILES,
+            summary="print a minimal manifest",
+            description="Print a minimal manifest of a FineTuneJob, with a profile if you name "
+            "one. The comments name the profiles of the cluster in your kubeconfig, or say why "
+            "they are not known.",
+            example="support --model hf://org/base --dataset hf://org/rows > finetune.yaml",
+        ),
+        Command(
+            name="status",
+            module="jobs.status",
+            panel=CLUSTER,
+            summary="show the state of a job, or of all jobs",
+            description="Show the state of a FineTuneJob: the whole message, its stages with "
+            "attempts and durations, warnings, the endpoint, and, if it waits for a GPU, the pods "
+            "that use the GPUs. Without a name, the command lists the jobs of the namespace.",
+            example="support",
+        ),
+        Command(
+            name="watch",
+            module="jobs.watch",
+            panel=CLUSTER,
+            summary="follow jobs until they are finished",
+            description="Follow FineTuneJobs until all of them are finished: on a terminal with a "
+            "bar per stage, elsewhere with a line per change. The exit code is 0 if all are ready, "
+            "and 1 if one has failed.",
+            example="support billing",
+        ),
+        Command(
+            name="why",
+            module="jobs.why",
+            panel=CLUSTER,
+            summary="explain the state of a job, with the remedy",
+            description="Explain the state of a FineTuneJob: the message and the meaning of its "
+            "reason, frequent causes with their remedy, and the evidence: the attempt of the "
+            "stage, its pod and containers, the newest warning events, and the last lines of the "
+            "log of a container that has failed.",
+            example="support",
+        ),
+        Command(
+            name="logs",
+            module="jobs.logs",
+            panel=CLUSTER,
+            summary="print the log of the stage that matters",
+            description="Print the log of a FineTuneJob: of the stage that has failed, otherwise "
+            "of the one that runs, otherwise of the last one.",
+            example="support --follow",
+        ),
+        Command(
+            name="chat",
+            module="jobs.chat",
+            panel=CLUSTER,
+            summary="ask the served model",
+            description="Ask the served model of a FineTuneJob, and print its answer as it "
+            "arrives. The command reaches a pod that answers requests, whose model is therefore "
+            "verified, through a port-forward. If the endpoint needs an API key, the command reads "
+            "it from FTJ_API_KEY, or asks for it.",
+            example="support 'How do I reset my password?'",
+        ),
+        Command(
+            name="gpus",
+            module="jobs.gpus",
+            panel=CLUSTER,
+            summary="show which pods use the GPUs",
+            description="Show which pods use the GPUs of the cluster or wait for one, with their "
+            "FineTuneJobs. If you may not list the pods of all namespaces, the command shows those "
+            "of your namespace.",
+            example="",
+        ),
+        Command(
+            name="pause",
+            module="jobs.pause",
+            panel=CLUSTER,
+            summary="suspend a job; training saves a checkpoint",
+            description="Suspend a FineTuneJob: the operator stops the running stage, and training "
+            "saves a checkpoint. A model that is served continues to be served. The command sets "
+            "spec.suspend to true.",
+            example="support",
+        ),
+        Command(
+            name="resume",
+            module="jobs.resume",
+            panel=CLUSTER,
+            summary="continue a job that is suspended",
+            description="Continue a suspended FineTuneJob from its last checkpoint. The command "
+            "sets spec.suspend to false.",
+            example="support",
+        ),
+        Command(
+            name="retry",
+            module="jobs.retry",
+            panel=CLUSTER,
+            summary="start another attempt of a failed stage",
+            description="Start another attempt of the stage that has failed, with the files that "
+            "are already on the volume. The command raises spec.runPolicy.maxRestarts by one: a "
+            "change of this field retries a failed stage.",
+            example="support",
+        ),
+        Command(
+            name="rerun",
+            module="jobs.rerun",
+            panel=CLUSTER,
+            summary="train the same recipe again",
+            description="Train a new revision with the same recipe, for example after you have "
+            "corrected the rows in a ConfigMap. The command sets spec.rerun to the current time.",
+            example="support",
+        ),
+        Command(
+            name="wake",
+            module="jobs.wake",
+            panel=CLUSTER,
+            summary="start an endpoint that sleeps",
+            description="Start the endpoint of a FineTuneJob whose serving pods were stopped "
+            "because the endpoint was idle. The command sets the annotation finetune.dev/wake to "
+            "the current time.",
+            example="support",
+        ),
+        Command(
+            name="rollback",
+            module="jobs.rollback",
+            panel=CLUSTER,
+            summary="return to an earlier revision",
+            description="Print the change of the spec that returns a FineTuneJob to an earlier "
+            "revision, and whether it is trained again. With --apply, the command asks, and then "
+            "makes the change. If Argo CD or Flux applies the job from Git, commit the change "
+            "there instead.",
+            example="support 88d82457",
+        ),
+        Command(
+            name="run",
+            module="run",
+            panel=MODELS,
+            summary="prepare, train and merge on this machine",
+            description="Prepare, train and merge a FineTuneJob on this machine, without a "
+            "cluster. Ctrl-C saves a checkpoint; the same command resumes from this checkpoint. "
+            "For gated models and datasets, set HF_TOKEN.",
+            example="finetune.yaml --work ~/runs/support",
+        ),
+        Command(
+            name="copy",
+            module="copy",
+            panel=MODELS,
+            summary="copy a model out of the cluster",
+            description="Copy the merged model or the adapter of a FineTuneJob to a local folder. "
+            "The command uses kubectl with your rights. It creates a pod that mounts the volume "
+            "of the job read-only. The command copies the files from this pod, and then deletes "
+            "the pod. It checks every file against the digests that training recorded. If the "
+            "connection is interrupted, run the command again; complete files are not copied "
+            "again.",
+            example="support ./support-model",
+        ),
+        Command(
+            name="verify",
+            module="verify",
+            panel=MODELS,
+            summary="check the signature and the files of a published model",
+            description="Check a published model with the public key of the operator: the "
+            "signature of the statement about it, the digest of each file, and that there are no "
+            "other files. The command prints the statement, which says what the model was trained "
+            "from and how it was tested. For a folder, it needs no network. Exit codes: 10 no "
+            "signed statement, 11 no valid signature of the key, 12 a changed file, 13 a missing "
+            "file, 14 an additional file, 15 another base.",
+            example="./support-model --key signing.pub --base org/name",
+        ),
+    )
+}

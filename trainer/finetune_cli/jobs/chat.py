@@ -1,0 +1,118 @@
+"""``ftj chat``: asks the served model of a job; the answer is printed as it arrives."""
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from finetune_api import GROUP, KIND
+from finetune_cli import terminal
+from finetune_cli.cluster import evidence, pods
+from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.job import Job
+from finetune_cli.errors import CommandFailed, WrongCall
+from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
+
+KEY_VARIABLE = "FTJ_API_KEY"
+PROMPT = "> "
+
+
+def run(
+    name: JobName,
+    message: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MESSAGE",
+            help="one question; default: a conversation on a terminal, otherwise the text of stdin",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="system prompt of the conversation")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="maximum number of tokens of an answer")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", min=0, help="temperature; 0 for the same answers")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Print the answers. Raises CommandFailed."""
+    from finetune_cli.cluster import chat_api
+
+    cluster = Cluster.of(kubeconfig, context, namespace)
+    job = Job(object=cluster.job(name))
+    pod, model = _served(cluster, job)
+    key = _key(job)
+    messages = [{"role": "system", "content": system}] if system else []
+    sampling = {"max_tokens": max_tokens, "temperature": temperature}
+    request = {
+        "model": model,
+        **{name: each for name, each in sampling.items() if each is not None},
+    }
+    for question in _questions(message, output):
+        messages.append({"role": "user", "content": question})
+        parts = chat_api.answer(cluster, pod, {**request, "messages": messages}, key)
+        said = "".join(_printed(parts) if output is Format.TEXT else parts)
+        messages.append({"role": "assistant", "content": said})
+    if output is Format.JSON:
+        terminal.document({"model": model, "messages": messages})
+
+
+def _served(cluster: Cluster, job: Job) -> tuple[dict[str, Any], str]:
+    """Return a pod that answers, whose model is therefore verified, and the name of the model."""
+    serving = job.status.get("serving") or {}
+    for pod in evidence.pods_of(cluster, job):
+        conditions = pod.get("status", {}).get("conditions") or ()
+        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        build = pods.label(pod, f"{GROUP}/build")
+        if ready and build == serving.get("build") and pods.label(pod, pods.STAGE) == "serve":
+            return pod, str(serving.get("model") or job.name)
+    raise CommandFailed(
+        f"no pod of {KIND} {job.name} answers requests, or you may not list pods in namespace "
+        f"{job.namespace}: read the state of the job with ftj status {job.name}"
+    )
+
+
+def _key(job: Job) -> str | None:
+    """Return the API key of the endpoint, None if it needs none. Raises CommandFailed."""
+    key = os.environ.get(KEY_VARIABLE)
+    if key or not (job.spec.get("serving") or {}).get("apiKeySecretRef"):
+        return key
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"the endpoint of {KIND} {job.name} needs a key: set {KEY_VARIABLE}")
+    asked: str = typer.prompt("API key", hide_input=True, err=True)
+    return asked
+
+
+def _questions(message: str | None, output: Format) -> Iterator[str]:
+    """Yield the questions of the user, until the end of the input."""
+    if message is not None or not sys.stdin.isatty():
+        text = sys.stdin.read() if message is None else message
+        if not text.strip():
+            raise WrongCall("set MESSAGE, or write it to stdin")
+        yield text
+        return
+    if output is Format.JSON:
+        raise WrongCall("set MESSAGE: a conversation has no JSON output")
+    while True:
+        try:
+            question = input(PROMPT)
+        except EOFError:
+            print()
+            return
+        if question.strip():
+            yield question
+
+
+def _printed(parts: Iterator[str]) -> Iterator[str]:
+    """Print parts as they arrive. The stream escapes control characters, except these."""
+    for part in parts:
+        print(part.replace("\r", ""), end="", flush=True)
+        yield part
+    print(flush=True)

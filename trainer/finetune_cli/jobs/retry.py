@@ -1,0 +1,49 @@
+"""``ftj retry``: starts another attempt of the stage that has failed.
+
+A failed stage is retried after a change of a field of the edit class *retry*. The verb changes one
+that nothing else depends on: it raises the number of allowed restarts by one.
+"""
+
+import json
+
+from finetune_api import KIND
+from finetune_cli.cluster.job import Job
+from finetune_cli.errors import CommandFailed
+from finetune_cli.jobs import change
+from finetune_cli.jobs.change import Change
+
+FIELD, MAXIMUM = "maxRestarts", 1000
+BUILT_IN = 20
+
+
+def _decide(job: Job) -> tuple[Change, str]:
+    failed = next((each for each in job.attempts if each.get("outcome") == "Failed"), None)
+    if failed is None:
+        raise CommandFailed(
+            f"no stage of {KIND} {job.name} has failed: to train the same recipe again, run ftj "
+            f"rerun {job.name}"
+        )
+    before = _allowed_restarts(job)
+    if before >= MAXIMUM:
+        raise CommandFailed(
+            f"spec.runPolicy.{FIELD} of {KIND} {job.name} is {before}, which is its maximum: "
+            "change another field of runPolicy, which retries the stage as well"
+        )
+    return {"spec": {"runPolicy": {FIELD: before + 1}}}, (
+        f"retries the stage {failed['stage']}, with the files that are on the volume "
+        f"(spec.runPolicy.{FIELD} is now {before + 1}). To follow it, run: ftj watch {job.name}"
+    )
+
+
+def _allowed_restarts(job: Job) -> int:
+    """Return the value of the spec, or the default at the start of the revision."""
+    frozen = (job.revision.get("frozen") or {}).get("operator") or "{}"
+    defaults = json.loads(frozen).get("defaults") or {}
+    for layer in (job.spec, defaults):
+        value = (layer.get("runPolicy") or {}).get(FIELD)
+        if value is not None:
+            return int(value)
+    return BUILT_IN
+
+
+run = change.verb(_decide)

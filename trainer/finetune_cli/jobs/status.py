@@ -1,0 +1,165 @@
+"""``ftj status``: the state of a job, or of all jobs of the namespace."""
+
+from typing import Annotated, Any
+
+import typer
+
+from finetune_api import KIND
+from finetune_api.contracts import labels
+from finetune_api.contracts.durations import duration
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_cli import terminal
+from finetune_cli.cluster import api, gpus, stages
+from finetune_cli.cluster.api import Cluster, Forbidden
+from finetune_cli.cluster.gpus import Seen
+from finetune_cli.cluster.job import Job, seconds_since
+from finetune_cli.cluster.stages import StageLine
+from finetune_cli.options import (
+    Context,
+    Format,
+    Kubeconfig,
+    Namespace,
+    Output,
+    job_names,
+)
+
+WAITS_FOR_A_GPU = (Reason.UNSCHEDULABLE, Reason.QUEUED, Reason.PREEMPTED)
+
+
+def run(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="name of the FineTuneJob; default: all jobs of the namespace",
+            autocompletion=job_names,
+        ),
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Print the state. Raises CommandFailed."""
+    cluster = Cluster.of(kubeconfig, context, namespace)
+    if name is None:
+        found = cluster.jobs()
+        jobs = [Job(object=each) for each in found]
+        if output is Format.JSON:
+            terminal.document([_facts(each) for each in jobs])
+        elif jobs:
+            head = ("NAME", "READY", "STATE", "SERVING", "PROGRESS", "ETA")
+            terminal.table(head, map(_row, jobs), indent=0)
+        else:
+            terminal.line(f"Namespace {cluster.namespace} has no {KIND}.")
+        return
+    job = Job(object=cluster.job(name))
+    selector = f"{labels.JOB}={job.name}"
+    lines = stages.stages(
+        job, cluster.visible(api.path("jobs", job.namespace, api="/apis/batch/v1"), selector)
+    )
+    seen = _seen(cluster) if job.ready.reason in WAITS_FOR_A_GPU else None
+    if output is Format.JSON:
+        terminal.document(_facts(job) | _more(job, lines, seen))
+    else:
+        _print(job, lines, seen)
+
+
+def _seen(cluster: Cluster) -> Seen | None:
+    try:
+        return gpus.seen(cluster)
+    except Forbidden:
+        return None
+
+
+def _row(job: Job) -> tuple[object, ...]:
+    ready, status = job.ready, job.status
+    return (
+        job.name,
+        terminal.state(ready.status),
+        ready.reason,
+        (status.get("serving") or {}).get("summary", "-"),
+        status.get("progress", ""),
+        status.get("eta", ""),
+    )
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    ready = job.ready
+    return {
+        "name": job.name,
+        "namespace": job.namespace,
+        "ready": ready.status,
+        "reason": ready.reason,
+        "message": ready.message,
+        "finished": job.finished,
+        "revision": job.status.get("revision"),
+        "progress": job.status.get("progress"),
+        "eta": job.status.get("eta"),
+        "endpoint": job.status.get("endpoint"),
+        "model": (job.status.get("serving") or {}).get("model"),
+        "warnings": list(job.status.get("warnings") or ()),
+    }
+
+
+def _more(job: Job, lines: list[StageLine], seen: Seen | None) -> dict[str, Any]:
+    conditions = list(job.status.get("conditions") or ())
+    holders = None if seen is None else [each.document() for each in seen.holders]
+    return {"stages": [vars(each) for each in lines], "conditions": conditions, "gpus": holders}
+
+
+def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
+    ready, status = job.ready, job.status
+    serving = status.get("serving") or {}
+    terminal.line(terminal.text(f"{KIND} {job.name}", terminal.TITLE), f"in {job.namespace}")
+    if not job.current:
+        terminal.paragraph(
+            "The operator has not reconciled the present spec yet; the state below is older.",
+            terminal.WAITING,
+        )
+    since = seconds_since(ready.since)
+    style = terminal.GOOD if ready.true else _style(job)
+    age = "" if since is None else f" for {duration(since)}"
+    terminal.pairs(
+        (
+            ("State", terminal.text(f"{ready.reason}{age}", style)),
+            ("Message", ready.message),
+            ("Progress", _progress(status)),
+            ("Revision", status.get("revision")),
+            ("Serving", serving.get("summary")),
+            ("Endpoint", status.get("endpoint")),
+            ("Model", serving.get("model")),
+        )
+    )
+    if lines:
+        terminal.title("Stages")
+        rows = (
+            (each.stage, terminal.state(each.outcome), each.attempt, each.time, each.detail)
+            for each in lines
+        )
+        terminal.table(("STAGE", "STATE", "ATTEMPT", "TIME", "DETAIL"), rows)
+    if warnings := status.get("warnings"):
+        terminal.title("Warnings")
+        for each in warnings:
+            terminal.paragraph(f"* {each}", terminal.WAITING)
+    if seen is not None and seen.holders:
+        terminal.title("GPUs" if seen.whole else f"GPUs of namespace {job.namespace}")
+        rows = ((each.node or "waits", each.owner, duration(each.seconds)) for each in seen.holders)
+        terminal.table(("NODE", "POD OF", "FOR"), rows)
+    if not ready.true and job.finished:
+        print()
+        terminal.paragraph(f"To read cause and remedy, run: ftj why {job.name}", indent=0)
+
+
+def _style(job: Job) -> str:
+    return terminal.BAD if job.condition("Stalled").true else terminal.WAITING
+
+
+def _progress(status: Any) -> str:
+    training = status.get("training") or {}
+    parts = (
+        status.get("progress"),
+        f"{status['eta']} left" if status.get("eta") else None,
+        f"loss {training['loss']}" if status.get("progress") and training.get("loss") else None,
+    )
+    return ", ".join(filter(None, parts))
