@@ -14,7 +14,9 @@ from tests.support.trainer import publishing
 from tests.support.trainer.publishing import Volume
 from tests.support.trainer.web import Certificate
 
-from finetune_trainer.publishing import retries, s3_read_back, transfer
+from finetune_trainer.publishing import transfer
+from finetune_trainer.publishing.oci import retries
+from finetune_trainer.publishing.s3 import read_back as s3_read_back
 
 USER = ("robot", "correct horse battery")
 

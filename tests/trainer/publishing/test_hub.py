@@ -377,7 +377,7 @@ def test_large_file_that_the_hub_wants_in_the_commit(
     volume: Volume, hub: ModelHub, target: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be held in memory."""
-    from finetune_trainer.publishing import hub as publishing
+    from finetune_trainer.publishing.hub import push as publishing
 
     monkeypatch.setattr(publishing, "LARGEST_REGULAR", 1000)
     hub.large_names = ()

@@ -10,10 +10,10 @@ from tests.support.trainer.web import Certificate
 from tests.trainer.publishing.conftest import USER, docker_config
 
 from finetune_trainer.errors import AccessDenied, PublishFailed
-from finetune_trainer.publishing import blobs
-from finetune_trainer.sources import docker_config as configuration
+from finetune_trainer.publishing.oci import blobs
 from finetune_trainer.sources import egress
-from finetune_trainer.sources.registry_auth import challenges, is_trusted_realm
+from finetune_trainer.sources.oci import docker_config as configuration
+from finetune_trainer.sources.oci.registry_auth import challenges, is_trusted_realm
 from finetune_trainer.sources.transfer import is_full
 
 

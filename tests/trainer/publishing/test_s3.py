@@ -12,7 +12,7 @@ from tests.support.trainer.web import Bucket, Certificate
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import PublishFailed, Transient
-from finetune_trainer.publishing import s3
+from finetune_trainer.publishing.s3 import push as s3
 
 KEYS = {"PUBLISH_MAIN_AWS_ACCESS_KEY_ID": KEY, "PUBLISH_MAIN_AWS_SECRET_ACCESS_KEY": "a-secret-key"}
 PART = 100_000

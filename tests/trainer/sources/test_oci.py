@@ -19,8 +19,9 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.start_from import StartFrom
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import AccessDenied, InvalidSpec, ModelNotFound, Transient
-from finetune_trainer.sources import image_layers, open_store
-from finetune_trainer.sources.oci import OCI, split
+from finetune_trainer.sources import open_store
+from finetune_trainer.sources.oci import image_layers
+from finetune_trainer.sources.oci.store import OCI, split
 from finetune_trainer.volume_layout import Layout
 
 USER = ("robot", "correct horse battery")

@@ -19,16 +19,16 @@ from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying import signature
 from finetune_cli.verifying.failures import Code, fail
 from finetune_cli.verifying.signature import PublicKey
-from finetune_trainer.publishing import blobs
-from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing.oci import blobs
+from finetune_trainer.publishing.oci.image import Blob
+from finetune_trainer.publishing.oci.registry import Registry
 from finetune_trainer.publishing.target_errors import TargetError
-from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.sources import docker_config, image_manifest
-from finetune_trainer.sources.registry import Fields
-from finetune_trainer.sources.registry_errors import Refused, RegistryError
+from finetune_trainer.sources.oci import docker_config, image_manifest
+from finetune_trainer.sources.oci.registry import Fields
+from finetune_trainer.sources.oci.registry_errors import Refused, RegistryError
 
 PREFIX = "oci://"
 MOST_STATEMENTS = 32

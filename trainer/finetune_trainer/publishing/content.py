@@ -21,7 +21,7 @@ from finetune_api.safety import untrusted_file
 from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.models import base_files
-from finetune_trainer.publishing import hub_card
+from finetune_trainer.publishing.hub import card as hub_card
 from finetune_trainer.runtime.log import log
 from finetune_trainer.volume_layout import Layout
 

@@ -13,15 +13,20 @@ from finetune_api.contracts.result import PublishArtifacts, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.errors import PublishFailed, Stopped, TrainerError, Transient
-from finetune_trainer.publishing import attest_oci, attest_s3, content, oci, s3, tracking
+from finetune_trainer.publishing import content
 from finetune_trainer.publishing.content import Content
+from finetune_trainer.publishing.mlflow import tracking
+from finetune_trainer.publishing.oci import attest as attest_oci
+from finetune_trainer.publishing.oci import push as oci
 from finetune_trainer.publishing.outcome import Outcome
+from finetune_trainer.publishing.s3 import attest as attest_s3
+from finetune_trainer.publishing.s3 import push as s3
 from finetune_trainer.publishing.target_errors import TargetError
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.sources.registry_errors import RegistryError
+from finetune_trainer.sources.oci.registry_errors import RegistryError
 from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
@@ -186,6 +191,6 @@ def _publisher(target: PublishTargetRequest) -> Callable[..., None]:
     if target.hugging_face is None:
         return s3.publish
     # The client of a hub takes half a second to import.
-    from finetune_trainer.publishing import hub
+    from finetune_trainer.publishing.hub import push as hub
 
     return hub.publish

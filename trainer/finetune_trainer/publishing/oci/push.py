@@ -13,15 +13,16 @@ from pathlib import Path
 
 from finetune_api.contracts.stage_request import OCITarget, PublishTargetRequest
 from finetune_api.safety import credentials
-from finetune_trainer.publishing import blobs, image
 from finetune_trainer.publishing.content import Content
-from finetune_trainer.publishing.image import Blob, Layer
+from finetune_trainer.publishing.oci import blobs, image
+from finetune_trainer.publishing.oci.image import Blob, Layer
+from finetune_trainer.publishing.oci.registry import Registry
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
-from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources import docker_config, image_manifest, trust
-from finetune_trainer.sources.registry import Fields
+from finetune_trainer.sources import trust
+from finetune_trainer.sources.oci import docker_config, image_manifest
+from finetune_trainer.sources.oci.registry import Fields
 
 MANIFEST_FILE = "manifest.json"
 

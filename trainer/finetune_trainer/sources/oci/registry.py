@@ -15,14 +15,14 @@ import httpx
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.sources import egress
-from finetune_trainer.sources.docker_config import (
+from finetune_trainer.sources.oci.docker_config import (
     DOCKER_HUB,
     DOCKER_HUB_API,
     Login,
 )
+from finetune_trainer.sources.oci.registry_auth import LONGEST_ANSWER, Authentication
+from finetune_trainer.sources.oci.registry_errors import Interrupted, Refused, RegistryError
 from finetune_trainer.sources.origin import origin
-from finetune_trainer.sources.registry_auth import LONGEST_ANSWER, Authentication
-from finetune_trainer.sources.registry_errors import Interrupted, Refused, RegistryError
 from finetune_trainer.sources.repository import brief, denial
 from finetune_trainer.sources.transfer import is_full, is_retryable
 

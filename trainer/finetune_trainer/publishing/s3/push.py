@@ -18,10 +18,10 @@ from urllib.parse import quote
 
 from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
 from finetune_api.safety.credentials import of_target
-from finetune_trainer.publishing import s3_errors
 from finetune_trainer.publishing.content import Content, File
 from finetune_trainer.publishing.outcome import Outcome
-from finetune_trainer.publishing.s3_read_back import read_back
+from finetune_trainer.publishing.s3 import errors as s3_errors
+from finetune_trainer.publishing.s3.read_back import read_back
 from finetune_trainer.publishing.target_errors import TargetConflict
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.sources import credentials, egress, trust

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from finetune_trainer.publishing.retries import Tries
+from finetune_trainer.publishing.oci.retries import Tries
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources.docker_config import Login
-from finetune_trainer.sources.registry import Body, Client, Fields, read_up_to
-from finetune_trainer.sources.registry_errors import Interrupted
+from finetune_trainer.sources.oci.docker_config import Login
+from finetune_trainer.sources.oci.registry import Body, Client, Fields, read_up_to
+from finetune_trainer.sources.oci.registry_errors import Interrupted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,12 @@ from typing import Any
 
 from finetune_api.contracts.attestation import MANIFEST, PROVENANCE_FILE
 from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
-from finetune_trainer.publishing import attestation, s3, s3_errors
-from finetune_trainer.publishing.attestation import Attestation
+from finetune_trainer.publishing.oci import attestation
+from finetune_trainer.publishing.oci.attestation import Attestation
 from finetune_trainer.publishing.outcome import Outcome
-from finetune_trainer.publishing.s3_read_back import read_back
+from finetune_trainer.publishing.s3 import errors as s3_errors
+from finetune_trainer.publishing.s3 import push as s3
+from finetune_trainer.publishing.s3.read_back import read_back
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.transfer import Transfer
 

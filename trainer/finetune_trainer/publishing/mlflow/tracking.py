@@ -17,7 +17,7 @@ from finetune_api.contracts.stage_request import MLflowTarget, PublishTargetRequ
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.publishing.content import File
-from finetune_trainer.publishing.mlflow_api import EXISTS, FIELD, MISSING, Refused, Server
+from finetune_trainer.publishing.mlflow.api import EXISTS, FIELD, MISSING, Refused, Server
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.transfer import Transfer

@@ -7,12 +7,12 @@ its part. A few registries accept a blob in a single request only; they get it i
 import hashlib
 import re
 
-from finetune_trainer.publishing.image import Blob
-from finetune_trainer.publishing.retries import Tries
+from finetune_trainer.publishing.oci.image import Blob
+from finetune_trainer.publishing.oci.registry import Registry
+from finetune_trainer.publishing.oci.retries import Tries
 from finetune_trainer.publishing.target_errors import TargetRejected
-from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.runtime.log import log
-from finetune_trainer.sources.registry_errors import Interrupted, Refused
+from finetune_trainer.sources.oci.registry_errors import Interrupted, Refused
 
 PART = 16 << 20
 """Bytes of one request. Registries of cloud providers limit it, some to 20 MiB."""

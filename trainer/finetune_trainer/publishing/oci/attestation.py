@@ -13,8 +13,8 @@ from finetune_api.contracts import attestation
 from finetune_api.contracts.attestation import BUNDLE_TYPE, ENVELOPE_TYPE
 from finetune_api.contracts.stage_request import PublishTargetRequest
 from finetune_api.safety import untrusted_json
-from finetune_trainer.publishing import image
-from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing.oci import image
+from finetune_trainer.publishing.oci.image import Blob
 from finetune_trainer.publishing.target_errors import TargetConflict
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"

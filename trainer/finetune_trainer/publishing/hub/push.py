@@ -14,8 +14,10 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from finetune_api.contracts.stage_request import HuggingFaceTarget, PublishTargetRequest
 from finetune_api.safety.credentials import HUB_TOKEN, of_target
-from finetune_trainer.publishing import hub_client, hub_errors, hub_files
 from finetune_trainer.publishing.content import Content, File
+from finetune_trainer.publishing.hub import client as hub_client
+from finetune_trainer.publishing.hub import errors as hub_errors
+from finetune_trainer.publishing.hub import files as hub_files
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.transfer import Transfer

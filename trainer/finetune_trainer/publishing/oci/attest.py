@@ -5,14 +5,15 @@ import os
 from collections.abc import Iterable, Mapping
 
 from finetune_api.contracts.stage_request import PublishTargetRequest
-from finetune_trainer.publishing import attestation, blobs, image, oci
-from finetune_trainer.publishing.attestation import INDEX_TYPE
-from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing.oci import attestation, blobs, image
+from finetune_trainer.publishing.oci import push as oci
+from finetune_trainer.publishing.oci.attestation import INDEX_TYPE
+from finetune_trainer.publishing.oci.image import Blob
+from finetune_trainer.publishing.oci.registry import Registry
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetRejected
-from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources import image_manifest
+from finetune_trainer.sources.oci import image_manifest
 
 
 def attest(
