@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -220,12 +221,8 @@ def test_refusals_are_named(
     said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import asyncio
-
-    async def no_pause(seconds: float) -> None:
-        """Retries of botocore wait for seconds."""
-
-    monkeypatch.setattr(asyncio, "sleep", no_pause)
+    # Retries of botocore wait for seconds.
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     store.answers = [("PUT", status, code)] * 10
     done = publish(volume, target)
     found, message = done.failure
