@@ -176,6 +176,7 @@ class _Push:
                 )
             finally:
                 self._transfer.sent += stream.taken
+                stream.release()
             self._transfer.stored(file.size)
             self._transfer.check()
             operations.append(operation)
