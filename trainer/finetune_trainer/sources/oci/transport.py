@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import httpx
 import urllib3
@@ -36,6 +37,7 @@ class Transport(httpx.BaseTransport):
         for manager in filter(None, (self._direct, self._proxied)):
             manager.pool_classes_by_scheme = {"https": _Connections}
         self._opened: dict[tuple[str, int | None], urllib3.HTTPConnectionPool] = {}
+        self._answers: WeakSet[urllib3.BaseHTTPResponse] = WeakSet()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return the response, whose body is not read."""
@@ -53,6 +55,7 @@ class Transport(httpx.BaseTransport):
                 preload_content=False,
                 decode_content=False,
             )
+        self._answers.add(response)
         headers = [
             (name.encode("latin-1"), value.encode("latin-1"))
             for name, value in response.headers.items()
@@ -60,7 +63,9 @@ class Transport(httpx.BaseTransport):
         return httpx.Response(response.status, headers=headers, stream=_Received(response))
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, those of unread answers as well."""
+        for answer in tuple(self._answers):
+            answer.close()
         for connections in self._opened.values():
             connections.close()
 
