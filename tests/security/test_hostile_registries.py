@@ -23,7 +23,8 @@ from finetune_api.contracts.attestation import ENVELOPE_TYPE
 from finetune_cli import __main__ as ftj
 from finetune_cli.verifying.failures import Code
 from finetune_operator.provenance import signed
-from finetune_trainer.publishing import retries, transfer
+from finetune_trainer.publishing import transfer
+from finetune_trainer.publishing.oci import retries
 
 pytestmark = pytest.mark.finding(18, "a registry is hostile")
 

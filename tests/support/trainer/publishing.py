@@ -238,7 +238,8 @@ class Process:
         self._message.unlink(missing_ok=True)
         # Smaller parts than usual, so that a small model has many.
         program = (
-            "import sys; from finetune_trainer.publishing import blobs, s3; "
+            "import sys; from finetune_trainer.publishing.oci import blobs; "
+            "from finetune_trainer.publishing.s3 import push as s3; "
             f"blobs.PART = s3.PART = {part}; s3.part_size = lambda size: {part}; "
             "from finetune_trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"
         )

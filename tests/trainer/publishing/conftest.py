@@ -2,47 +2,27 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.fakes import model_hub, object_store, registry, tracking_server
+from tests.fakes import model_hub, object_store, tracking_server
 from tests.fakes.model_hub import ModelHub
 from tests.fakes.object_store import Store
 from tests.fakes.registry import Registry
 from tests.fakes.tracking_server import TrackingServer
-from tests.support.trainer import publishing
-from tests.support.trainer.publishing import Volume
+from tests.support.trainer.fixtures import (  # noqa: F401  (pytest finds fixtures by name)
+    other,
+    registries,
+    server,
+    shared_volume,
+    volume,
+)
 from tests.support.trainer.web import Certificate
 
-from finetune_trainer.publishing import retries, s3_read_back, transfer
+from finetune_trainer.publishing import transfer
+from finetune_trainer.publishing.oci import retries
+from finetune_trainer.publishing.s3 import read_back as s3_read_back
 
 USER = ("robot", "correct horse battery")
-
-
-@pytest.fixture(scope="session")
-def _registry(certificate: Certificate) -> Iterator[Registry]:
-    with registry.serving(certificate.context()) as found:
-        yield found
-
-
-@pytest.fixture
-def server(_registry: Registry) -> Registry:
-    """An empty registry without faults."""
-    _registry.reset()
-    return _registry
-
-
-@pytest.fixture(scope="session")
-def _second(certificate: Certificate) -> Iterator[Registry]:
-    with registry.serving(certificate.context()) as found:
-        yield found
-
-
-@pytest.fixture
-def other(_second: Registry) -> Registry:
-    """Another server than the registry."""
-    _second.reset()
-    return _second
 
 
 @pytest.fixture(scope="session")
@@ -97,17 +77,6 @@ def tracker(_tracker: TrackingServer) -> TrackingServer:
     return _tracker
 
 
-@pytest.fixture(scope="session")
-def _volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
-    return publishing.volume(tmp_path_factory.mktemp("volume"))
-
-
-@pytest.fixture
-def volume(_volume: Volume, tmp_path: Path) -> Volume:
-    """A volume that the test may change."""
-    return _volume.copied(tmp_path)
-
-
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry without pauses."""
@@ -117,7 +86,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def login(server: Registry) -> dict[str, str]:
+def login(server: Registry) -> dict[str, str]:  # noqa: F811
     """The environment with the credentials of the registry, which accepts nobody else."""
     server.user = USER
     return docker_config(server.host)

@@ -1,8 +1,10 @@
 """Publishing to a hub with its real client: commits, names, what is sent again, what is refused."""
 
+import gc
 import hashlib
 import json
 import socket
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -377,7 +379,7 @@ def test_large_file_that_the_hub_wants_in_the_commit(
     volume: Volume, hub: ModelHub, target: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be held in memory."""
-    from finetune_trainer.publishing import hub as publishing
+    from finetune_trainer.publishing.hub import push as publishing
 
     monkeypatch.setattr(publishing, "LARGEST_REGULAR", 1000)
     hub.large_names = ()
@@ -479,6 +481,21 @@ def test_files_are_not_hashed_by_the_client(
     monkeypatch.setattr(huggingface_hub.lfs, "sha_fileobj", None)
     monkeypatch.setattr(huggingface_hub._commit_api, "is_xet_available", lambda: True)
     assert publish(volume, target).error is None
+
+
+def test_files_are_closed_after_a_failure(
+    volume: Volume, hub: ModelHub, target: dict[str, Any]
+) -> None:
+    """The garbage collector would close them in any order, with a warning for some."""
+    hub.answers = [("PUT", "/lfs/", 400, "digest")] * 10
+    gc.disable()
+    try:
+        done = publish(volume, target)
+        opened = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    finally:
+        gc.enable()
+    assert done.failure[0] == "TargetRejected"
+    assert not [path for path in opened if path.is_relative_to(volume.layout.work)]
 
 
 def test_client_of_the_process_is_restored(

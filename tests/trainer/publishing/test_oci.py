@@ -14,7 +14,7 @@ from tests.support.trainer.web import Certificate
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import PublishFailed, Transient
-from finetune_trainer.publishing import blobs
+from finetune_trainer.publishing.oci import blobs
 
 
 def oci(
@@ -366,7 +366,7 @@ def test_slow_registry_is_transient(
 ) -> None:
     import httpx
 
-    from finetune_trainer.sources import registry
+    from finetune_trainer.sources.oci import registry
 
     monkeypatch.setattr(registry, "TIMEOUT", httpx.Timeout(0.2))
     server.delay = 0.6

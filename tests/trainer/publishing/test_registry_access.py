@@ -1,19 +1,21 @@
 """Credentials of a registry: which are sent, to whom, and how a refusal is named."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fakes.registry import Registry
+from tests.support.trainer.proxy import proxy
 from tests.support.trainer.publishing import Published, Volume, run
 from tests.support.trainer.web import Certificate
 from tests.trainer.publishing.conftest import USER, docker_config
 
 from finetune_trainer.errors import AccessDenied, PublishFailed
-from finetune_trainer.publishing import blobs
-from finetune_trainer.sources import docker_config as configuration
+from finetune_trainer.publishing.oci import blobs
 from finetune_trainer.sources import egress
-from finetune_trainer.sources.registry_auth import challenges, is_trusted_realm
+from finetune_trainer.sources.oci import docker_config as configuration
+from finetune_trainer.sources.oci.registry_auth import challenges, is_trusted_realm
 from finetune_trainer.sources.transfer import is_full
 
 
@@ -37,6 +39,24 @@ def test_basic_credentials(
     assert run(volume, target, environment=login).error is None
     refused = [each for each in server.requests if each[2] is None]
     assert len(refused) == 1, "the header is kept after the first challenge"
+
+
+def test_registry_behind_a_proxy(
+    volume: Volume,
+    server: Registry,
+    target: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the proxy knows the name of the registry."""
+    port = int(server.host.rpartition(":")[2])
+    target["oci"]["repository"] = "registry.corp.test/team/tiny"
+    with proxy({"registry.corp.test": port}, tmp_path / "log") as between:
+        monkeypatch.setenv("HTTPS_PROXY", between.url)
+        monkeypatch.setenv("NO_PROXY", "elsewhere.corp.test")
+        done = run(volume, target)
+    assert done.error is None, done.failure
+    assert between.requests() == {"registry.corp.test:443"}
 
 
 def test_token_for_push_and_pull(

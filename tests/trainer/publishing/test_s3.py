@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.support.trainer.web import Bucket, Certificate
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import PublishFailed, Transient
-from finetune_trainer.publishing import s3
+from finetune_trainer.publishing.s3 import push as s3
 
 KEYS = {"PUBLISH_MAIN_AWS_ACCESS_KEY_ID": KEY, "PUBLISH_MAIN_AWS_SECRET_ACCESS_KEY": "a-secret-key"}
 PART = 100_000
@@ -220,12 +221,8 @@ def test_refusals_are_named(
     said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import asyncio
-
-    async def no_pause(seconds: float) -> None:
-        """Retries of botocore wait for seconds."""
-
-    monkeypatch.setattr(asyncio, "sleep", no_pause)
+    # Retries of botocore wait for seconds.
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     store.answers = [("PUT", status, code)] * 10
     done = publish(volume, target)
     found, message = done.failure

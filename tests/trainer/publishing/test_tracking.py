@@ -10,7 +10,8 @@ from tests.support.trainer.publishing import TEXT_OF_A_ROW, Published, Volume, r
 from tests.support.trainer.web import Certificate
 
 from finetune_trainer.errors import PublishFailed, Stopped, Transient
-from finetune_trainer.publishing import mlflow_api, tracking
+from finetune_trainer.publishing.mlflow import api as mlflow_api
+from finetune_trainer.publishing.mlflow import tracking
 from finetune_trainer.runtime.signals import StopRequest
 
 STARTED = 1_700_000_000_000

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fakes import registry as fake
-from tests.fakes.registry import Registry
 from tests.support.trainer import web
+from tests.support.trainer.fixtures import other as elsewhere  # noqa: F401
+from tests.support.trainer.fixtures import registries, shared_volume  # noqa: F401
+from tests.support.trainer.fixtures import server as registry  # noqa: F401
 from tests.support.trainer.hub import Hub
 from tests.support.trainer.web import Certificate, Web
 
@@ -26,32 +27,6 @@ def site(_server: Web) -> Web:
     for name, value in vars(fresh).items():
         setattr(_server, name, value)
     return _server
-
-
-@pytest.fixture(scope="module")
-def _registry(certificate: Certificate) -> Iterator[Registry]:
-    with fake.serving(certificate.context()) as found:
-        yield found
-
-
-@pytest.fixture
-def registry(_registry: Registry) -> Registry:
-    """An empty registry without faults."""
-    _registry.reset()
-    return _registry
-
-
-@pytest.fixture(scope="module")
-def _elsewhere(certificate: Certificate) -> Iterator[Registry]:
-    with fake.serving(certificate.context()) as found:
-        yield found
-
-
-@pytest.fixture
-def elsewhere(_elsewhere: Registry) -> Registry:
-    """Another server than the registry."""
-    _elsewhere.reset()
-    return _elsewhere
 
 
 @pytest.fixture(scope="module")

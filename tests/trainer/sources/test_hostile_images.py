@@ -18,11 +18,11 @@ from tests.support.trainer.web import Certificate
 
 from finetune_api.contracts.destinations import Destinations, Hosts, NamespacePorts
 from finetune_trainer.errors import EgressDenied, InvalidSpec
-from finetune_trainer.sources import image_layers
 from finetune_trainer.sources.egress import Guard
-from finetune_trainer.sources.image_layers import Listing, Member
-from finetune_trainer.sources.image_manifest import Layer
-from finetune_trainer.sources.oci import OCI
+from finetune_trainer.sources.oci import image_layers
+from finetune_trainer.sources.oci.image_layers import Listing, Member
+from finetune_trainer.sources.oci.image_manifest import Layer
+from finetune_trainer.sources.oci.store import OCI
 
 FILE = ("models/config.json", b"{}")
 

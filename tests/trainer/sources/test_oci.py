@@ -19,8 +19,9 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.start_from import StartFrom
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import AccessDenied, InvalidSpec, ModelNotFound, Transient
-from finetune_trainer.sources import image_layers, open_store
-from finetune_trainer.sources.oci import OCI, split
+from finetune_trainer.sources import open_store
+from finetune_trainer.sources.oci import image_layers
+from finetune_trainer.sources.oci.store import OCI, split
 from finetune_trainer.volume_layout import Layout
 
 USER = ("robot", "correct horse battery")
@@ -40,19 +41,16 @@ def login(registry: Registry, user: tuple[str, str] = USER) -> str:
     return json.dumps({"auths": {registry.host: entry}})
 
 
-@pytest.fixture(scope="module")
-def _volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
-    return publishing.volume(tmp_path_factory.mktemp("volume"))
-
-
 @pytest.fixture
-def published(_volume: Volume, registry: Registry, certificate: Certificate) -> Path:
+def published(shared_volume: Volume, registry: Registry, certificate: Certificate) -> Path:
     """The folder of a merged model that is published in the registry."""
     place = {"repository": f"{registry.host}/team/tiny", "ca": str(certificate.authority)}
-    done = publishing.run(_volume, _volume.target("merged", oci=place, tags=("latest",)))
+    done = publishing.run(
+        shared_volume, shared_volume.target("merged", oci=place, tags=("latest",))
+    )
     assert done.error is None
     registry.requests.clear()
-    return _volume.layout.merged(BUILD)
+    return shared_volume.layout.merged(BUILD)
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -19,16 +19,16 @@ from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying import signature
 from finetune_cli.verifying.failures import Code, fail
 from finetune_cli.verifying.signature import PublicKey
-from finetune_trainer.publishing import blobs
-from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing.oci import blobs
+from finetune_trainer.publishing.oci.image import Blob
+from finetune_trainer.publishing.oci.registry import Registry
 from finetune_trainer.publishing.target_errors import TargetError
-from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.sources import docker_config, image_manifest
-from finetune_trainer.sources.registry import Fields
-from finetune_trainer.sources.registry_errors import Refused, RegistryError
+from finetune_trainer.sources.oci import docker_config
+from finetune_trainer.sources.oci.registry import Fields
+from finetune_trainer.sources.oci.registry_errors import Refused, RegistryError
 
 PREFIX = "oci://"
 MOST_STATEMENTS = 32
@@ -85,7 +85,7 @@ def check(registry: Registry, digest: str, key: PublicKey) -> tuple[list[Stateme
 
     Raise NotVerified.
     """
-    manifest = _manifest(registry, digest)
+    manifest = registry.manifest(digest)
     if manifest is None:
         fail(Code.MISSING, f"{registry.name}@{digest} does not exist: correct the reference")
     if f"sha256:{hashlib.sha256(manifest).hexdigest()}" != digest:
@@ -93,8 +93,8 @@ def check(registry: Registry, digest: str, key: PublicKey) -> tuple[list[Stateme
     statements = _statements(registry, digest, key)
     document = json.loads(manifest)
     parts = [document["config"], *document["layers"]]
-    for each in parts:
-        _compare(registry, each)
+    for part in parts:
+        _compare(registry, part)
     return statements, len(parts)
 
 
@@ -102,14 +102,14 @@ def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Stateme
     """Return the statements about the image that the key has signed, without those of others."""
     tag = f"{digest.replace(':', '-')}.att"
     name = f"{registry.name}:{tag}"
-    manifest = _manifest(registry, tag)
+    manifest = registry.manifest(tag)
     if manifest is None:
         fail(
             Code.NO_STATEMENT,
             f"{registry.name}@{digest} has no signed statement ({name}): the operator signs a "
             "model that a job publishes if its administrator has set a signing key",
         )
-    found, problem = [], None
+    statements, problem = [], None
     for document in _envelopes(registry, manifest, name):
         try:
             statement = signature.checked(document, key, name=name)
@@ -117,18 +117,18 @@ def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Stateme
             problem = error
             continue
         if digest.removeprefix("sha256:") in attestation.subjects(statement).values():
-            found.append(statement)
-    if not found and problem is not None:
+            statements.append(statement)
+    if not statements and problem is not None:
         raise problem
-    if not found:
+    if not statements:
         fail(Code.NOT_SIGNED, f"{name} has no statement of the key about this image")
-    return found
+    return statements
 
 
 def _envelopes(registry: Registry, manifest: bytes, name: str) -> Iterator[bytes]:
     try:
         layers = untrusted_json.parse(manifest)["layers"][:MOST_STATEMENTS]
-        digests = [str(each["digest"]) for each in layers if each["mediaType"] == ENVELOPE_TYPE]
+        digests = [str(layer["digest"]) for layer in layers if layer["mediaType"] == ENVELOPE_TYPE]
     except (ValueError, KeyError, TypeError) as error:
         fail(Code.NOT_SIGNED, f"{name} is no list of signed statements ({error!r})")
     for digest in digests:
@@ -157,14 +157,3 @@ def _compare(registry: Registry, part: Any) -> None:
             f"{name} is changed at the registry: do not use the model, and get it from its "
             "publisher once more",
         )
-
-
-def _manifest(registry: Registry, name: str) -> bytes | None:
-    answer = registry.call(
-        "GET",
-        f"manifests/{name}",
-        headers={"Accept": ", ".join(image_manifest.TYPES)},
-        accepted=(200, 404),
-        limit=image_manifest.LONGEST,
-    )
-    return None if answer.status == 404 else answer.content

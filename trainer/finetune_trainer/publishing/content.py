@@ -157,7 +157,7 @@ def read(
     try:
         if target.what == "adapter":
             folder, remedy = layout.adapter, "set spec.rerun to a new value to train again"
-            found = manifest.verify(
+            folder_manifest = manifest.verify(
                 folder,
                 kind=published.ADAPTER,
                 key=job.digest,
@@ -168,14 +168,14 @@ def read(
             folder = layout.merged(request.build or "")
             remedy = "edit spec.merge or set spec.rerun to a new value to merge again"
             # The key names the settings of the merge; the digest in the ledger covers it.
-            found = manifest.verify(
+            folder_manifest = manifest.verify(
                 folder, kind=published.MERGED, key=None, hashes=False, sha256=target.content
             )
-        files = {file.name: file for file in _chosen(folder, found, target.what, remedy)}
+        files = {file.name: file for file in _chosen(folder, folder_manifest, target.what, remedy)}
         if target.what == "adapter":
             files = {file.name: file for file in _tokenizer(job, layout, request)} | files
         if target.hugging_face is not None and CARD in files:
-            files[CARD] = _card(job, layout, request, target.what, found, files[CARD])
+            files[CARD] = _card(job, layout, request, target.what, folder_manifest, files[CARD])
     except manifest.ManifestError as problem:
         raise ResumeRefused(
             f"{problem}, so it is not published: to train again, set spec.rerun to a new value"
@@ -184,11 +184,11 @@ def read(
     entries = tuple(
         manifest.Entry(name=file.name, size=file.size, sha256=file.sha256) for file in ordered
     )
-    facts = {name: found.facts[name] for name in FACTS if name in found.facts}
+    facts = {name: folder_manifest.facts[name] for name in FACTS if name in folder_manifest.facts}
     document = manifest.as_json(
         manifest.Manifest(
-            kind=found.kind,
-            key=found.key,
+            kind=folder_manifest.kind,
+            key=folder_manifest.key,
             files=entries,
             facts=facts | {CONTENT_FACT: target.content},
         )
@@ -202,13 +202,13 @@ def _card(
     layout: Layout,
     request: PublishStageRequest,
     what: str,
-    found: manifest.Manifest,
+    folder_manifest: manifest.Manifest,
     card: File,
 ) -> File:
-    """Return the model card for a hub. found: the manifest of the published folder."""
+    """Return the model card for a hub. folder_manifest: of the published folder."""
     text = b"".join(card.read())
     card.require(hashlib.sha256(text).hexdigest())
-    trained = found
+    trained = folder_manifest
     if what != "adapter":
         # The manifest of the merged model has no results of the training, and the digest that it
         # has of the adapter covers none.
@@ -219,7 +219,7 @@ def _card(
             hashes=False,
             sha256=request.adapter_manifest,
         )
-        if trained.digest != found.facts.get("adapter"):
+        if trained.digest != folder_manifest.facts.get("adapter"):
             raise manifest.ManifestError(
                 f"{layout.adapter.name} is not the adapter of the merged model"
             )
@@ -238,8 +238,10 @@ def is_published(name: str, what: str) -> bool:
     )
 
 
-def _chosen(folder: Path, found: manifest.Manifest, what: str, remedy: str) -> Iterator[File]:
-    for entry in found.files:
+def _chosen(
+    folder: Path, folder_manifest: manifest.Manifest, what: str, remedy: str
+) -> Iterator[File]:
+    for entry in folder_manifest.files:
         if is_published(entry.name, what):
             yield _file(folder, entry, remedy)
         else:

@@ -13,15 +13,20 @@ from finetune_api.contracts.result import PublishArtifacts, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.errors import PublishFailed, Stopped, TrainerError, Transient
-from finetune_trainer.publishing import attest_oci, attest_s3, content, oci, s3, tracking
+from finetune_trainer.publishing import content
 from finetune_trainer.publishing.content import Content
+from finetune_trainer.publishing.mlflow import tracking
+from finetune_trainer.publishing.oci import attest as attest_oci
+from finetune_trainer.publishing.oci import push as oci
 from finetune_trainer.publishing.outcome import Outcome
+from finetune_trainer.publishing.s3 import attest as attest_s3
+from finetune_trainer.publishing.s3 import push as s3
 from finetune_trainer.publishing.target_errors import TargetError
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.sources.registry_errors import RegistryError
+from finetune_trainer.sources.oci.registry_errors import RegistryError
 from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
@@ -42,7 +47,7 @@ def run(
     except Stopped as stopped:
         stopped.artifacts = publishing.artifacts
         raise
-    failed = [each for each in publishing.outcomes if each.reason is not None]
+    failed = [outcome for outcome in publishing.outcomes if outcome.reason is not None]
     if failed:
         raise _failure(failed, len(request.targets), publishing.artifacts)
     progress.ratio(1.0)
@@ -50,15 +55,18 @@ def run(
         stage="publish",
         outcome="completed",
         reason=Reason.COMPLETED,
-        message="published to " + ", ".join(each.reference or "" for each in publishing.outcomes),
+        message="published to "
+        + ", ".join(outcome.reference or "" for outcome in publishing.outcomes),
         artifacts=publishing.artifacts,
     )
 
 
 def _failure(failed: Sequence[Outcome], count: int, artifacts: PublishArtifacts) -> TrainerError:
     """Return the error of the stage. It is retried if that may help a target."""
-    reasons = "; ".join(f"{each.name}: {each.reason}: {each.message}" for each in failed)
-    retryable = any(each.retryable for each in failed)
+    reasons = "; ".join(
+        f"{outcome.name}: {outcome.reason}: {outcome.message}" for outcome in failed
+    )
+    retryable = any(outcome.retryable for outcome in failed)
     error = (Transient if retryable else PublishFailed)(
         f"{len(failed)} of {count} targets are not complete: {reasons}"
     )
@@ -102,8 +110,8 @@ class _Publishing:
         """Attempt all targets."""
         contents = {target.name: self._content(target) for target in self._request.targets}
         sizes = {
-            name: found.size if isinstance(found, Content) else 0
-            for name, found in contents.items()
+            name: model.size if isinstance(model, Content) else 0
+            for name, model in contents.items()
         }
         done = 0
         for target in self._request.targets:
@@ -128,24 +136,24 @@ class _Publishing:
     def _attempt(
         self,
         target: PublishTargetRequest,
-        found: Content | TrainerError | None,
+        model: Content | TrainerError | None,
         outcome: Outcome,
         transfer: Transfer,
     ) -> None:
         try:
-            if isinstance(found, TrainerError):
-                raise found
+            if isinstance(model, TrainerError):
+                raise model
             if target.mlflow is not None:
                 log(f"sending the results of the training to target {target.name}")
                 tracking.track(
                     self._job, self._layout, target, outcome, transfer, self._environment
                 )
-            elif found is None:
+            elif model is None:
                 log(f"adding the signed statement about {target.attested} to target {target.name}")
                 attest = attest_oci.attest if target.oci is not None else attest_s3.attest
                 attest(target, outcome, transfer, self._environment)
             else:
-                self._publish(target, found, outcome, transfer)
+                self._publish(target, model, outcome, transfer)
             log(f"target {target.name} holds {outcome.reference}")
         except Transient as error:
             outcome.failed(error.reason, error, retryable=True)
@@ -163,15 +171,15 @@ class _Publishing:
             log(f"target {target.name} is not complete: {outcome.reason}: {outcome.message}")
 
     def _publish(
-        self, target: PublishTargetRequest, found: Content, outcome: Outcome, transfer: Transfer
+        self, target: PublishTargetRequest, model: Content, outcome: Outcome, transfer: Transfer
     ) -> None:
-        outcome.size, outcome.manifest = found.size, found.digest
-        log(f"publishing {target.what} ({found.size:,} bytes) to target {target.name}")
+        outcome.size, outcome.manifest = model.size, model.digest
+        log(f"publishing {target.what} ({model.size:,} bytes) to target {target.name}")
         publish = _publisher(target)
         failure: Exception | None = None
         with translate_volume_errors(self._layout.work, "publishing"):
             try:
-                publish(target, found, outcome, transfer, self._environment)
+                publish(target, model, outcome, transfer, self._environment)
             except (TargetError, RegistryError, TrainerError) as error:
                 # It may quote a server whose own disk is full or broken.
                 failure = error
@@ -186,6 +194,6 @@ def _publisher(target: PublishTargetRequest) -> Callable[..., None]:
     if target.hugging_face is None:
         return s3.publish
     # The client of a hub takes half a second to import.
-    from finetune_trainer.publishing import hub
+    from finetune_trainer.publishing.hub import push as hub
 
     return hub.publish

@@ -71,7 +71,7 @@ def open_store(kind: Kind, part: Model | Rows | StartFrom) -> Store:
 
         return S3(kind=kind, source=source, endpoint=part.s3.endpoint, ca_file=trusted)
     if source.startswith(OCI_SOURCE_PREFIX):
-        from finetune_trainer.sources.oci import OCI
+        from finetune_trainer.sources.oci.store import OCI
 
         login = os.environ.get(f"{prefix}_{DOCKER_CONFIG}")
         return OCI(kind=kind, source=source, login=login, ca_file=trusted)

@@ -14,8 +14,10 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from finetune_api.contracts.stage_request import HuggingFaceTarget, PublishTargetRequest
 from finetune_api.safety.credentials import HUB_TOKEN, of_target
-from finetune_trainer.publishing import hub_client, hub_errors, hub_files
 from finetune_trainer.publishing.content import Content, File
+from finetune_trainer.publishing.hub import client as hub_client
+from finetune_trainer.publishing.hub import errors as hub_errors
+from finetune_trainer.publishing.hub import files as hub_files
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.transfer import Transfer
@@ -110,13 +112,13 @@ class _Push:
     def _ensure_repository(self) -> None:
         """Create the repository unless it exists. Raise TargetConflict if it must be private."""
         try:
-            found = self._api.model_info(self._repo, timeout=TIMEOUT_SECONDS)
+            repository = self._api.model_info(self._repo, timeout=TIMEOUT_SECONDS)
         except RepositoryNotFoundError as error:
             if hub_errors.status_of(error) != 404:
                 raise
             self._api.create_repo(self._repo, private=self._private, exist_ok=True)
-            found = self._api.model_info(self._repo, timeout=TIMEOUT_SECONDS)
-        if self._private and not found.private:
+            repository = self._api.model_info(self._repo, timeout=TIMEOUT_SECONDS)
+        if self._private and not repository.private:
             raise TargetConflict(
                 f"the repository {self._repo} is public, and {self._field}.private is true, so "
                 "nothing was published: make the repository private at the hub, choose another "
@@ -134,20 +136,20 @@ class _Push:
 
     def _difference(self, commit: Any) -> str | None:
         """Return how the files of a commit differ from the model, or None."""
-        found = {each.rfilename: each for each in commit.siblings or ()}
-        found.pop(OWN_FILE, None)
-        if further := sorted(found.keys() - self._files.keys()):
+        present = {sibling.rfilename: sibling for sibling in commit.siblings or ()}
+        present.pop(OWN_FILE, None)
+        if further := sorted(present.keys() - self._files.keys()):
             return f"it also has {further[0]}"
         for name, file in self._files.items():
-            if name not in found:
+            if name not in present:
                 return f"it has no {name}"
-            if not _is_same(found[name], file):
+            if not _is_same(present[name], file):
                 return f"{name} differs"
         return None
 
     def _require_movable(self, head: Any) -> None:
         """Raise TargetConflict if the branch must not move from its present commit."""
-        names = {each.rfilename for each in head.siblings or ()} - {OWN_FILE}
+        names = {sibling.rfilename for sibling in head.siblings or ()} - {OWN_FILE}
         if not names or f"sha1:{head.sha}" in self._target.own or self._target.overwrite:
             return
         if self._branch != MAIN:
@@ -174,6 +176,7 @@ class _Push:
                 )
             finally:
                 self._transfer.sent += stream.taken
+                stream.release()
             self._transfer.stored(file.size)
             self._transfer.check()
             operations.append(operation)
@@ -181,9 +184,9 @@ class _Push:
                 self._require_small(file)
                 regular.append(file.size)
         kept = {*self._files, OWN_FILE}
-        for each in head.siblings or ():
-            if each.rfilename not in kept:
-                operations.append(CommitOperationDelete(path_in_repo=each.rfilename))
+        for sibling in head.siblings or ():
+            if sibling.rfilename not in kept:
+                operations.append(CommitOperationDelete(path_in_repo=sibling.rfilename))
         made = self._api.create_commit(
             self._repo,
             operations=operations,
@@ -208,8 +211,8 @@ class _Push:
 
     def _read_back(self, commit: str) -> None:
         """Compare the commit with the model. Raise TargetRejected if it has other files."""
-        found = self._at(commit)
-        difference = "it does not exist" if found is None else self._difference(found)
+        committed = self._at(commit)
+        difference = "it does not exist" if committed is None else self._difference(committed)
         if difference is not None:
             raise TargetRejected(
                 f"the commit {commit} of {self._repo} has other files than were sent "
@@ -219,8 +222,8 @@ class _Push:
         self._transfer.read_back(sum(file.size for file in self._files.values()))
 
 
-def _is_same(found: Any, file: File) -> bool:
+def _is_same(present: Any, file: File) -> bool:
     """Report whether a file of a commit has this content: by its SHA-256, or by that of Git."""
-    if found.lfs is not None:
-        return (found.lfs.size, found.lfs.sha256) == (file.size, file.sha256)
-    return bool(found.size == file.size and found.blob_id == hub_files.git_digest(file))
+    if present.lfs is not None:
+        return (present.lfs.size, present.lfs.sha256) == (file.size, file.sha256)
+    return bool(present.size == file.size and present.blob_id == hub_files.git_digest(file))

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from finetune_api.safety.redaction import one_line
-from finetune_trainer.sources.image_manifest import Layer
-from finetune_trainer.sources.registry_errors import RegistryError
-from finetune_trainer.sources.tar_stream import Archive, Entry, InvalidArchive
+from finetune_trainer.sources.oci.image_manifest import Layer
+from finetune_trainer.sources.oci.registry_errors import RegistryError
+from finetune_trainer.sources.oci.tar_stream import Archive, Entry, InvalidArchive
 
 FOLDER = "models"
 CHUNK = 1 << 20

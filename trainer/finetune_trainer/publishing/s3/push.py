@@ -5,27 +5,22 @@ exist, so a prefix with a manifest is complete. Large files are sent in parts; t
 parts of an unfinished upload, so another attempt sends none of them again.
 """
 
-import asyncio
 import base64
 import hashlib
 import os
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
-from finetune_api.safety.credentials import of_target
-from finetune_trainer.publishing import s3_errors
 from finetune_trainer.publishing.content import Content, File
 from finetune_trainer.publishing.outcome import Outcome
-from finetune_trainer.publishing.s3_read_back import read_back
+from finetune_trainer.publishing.s3 import errors as s3_errors
+from finetune_trainer.publishing.s3.client import connected
+from finetune_trainer.publishing.s3.read_back import read_back
 from finetune_trainer.publishing.target_errors import TargetConflict
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources import credentials, egress, trust
-from finetune_trainer.sources.s3 import IDENTITIES, one_server_session
 
 PART = 16 << 20
 """Bytes of one request, and so the memory that an upload needs."""
@@ -50,10 +45,10 @@ def publish(
     """
     assert target.s3 is not None
     with s3_errors.named(target.name, target.s3.uri):
-        asyncio.run(_publish(target, target.s3, content, outcome, transfer, environment))
+        _publish(target, target.s3, content, outcome, transfer, environment)
 
 
-async def _publish(
+def _publish(
     target: PublishTargetRequest,
     s3: S3Target,
     content: Content,
@@ -63,66 +58,17 @@ async def _publish(
 ) -> None:
     bucket, _, prefix = s3.uri.removeprefix("s3://").partition("/")
     folder = "/".join(filter(None, (prefix, f"sha256-{content.digest}")))
-    async with connected(target.name, s3, environment) as client:
+    with connected(target.name, s3, environment) as client:
         push = _Push(client, bucket, folder, transfer)
         for file in content.files:
-            await push.ensure(file)
-        await push.finish(content, target.annotations)
+            push.ensure(file)
+        push.finish(content, target.annotations)
         outcome.found(f"s3://{bucket}/{folder}/", f"sha256:{content.digest}")
         for name, size, digest in (
             *((file.name, file.size, file.sha256) for file in content.files),
             (MANIFEST, len(content.manifest), content.digest),
         ):
-            await read_back(client, bucket, f"{folder}/{name}", size, digest, transfer)
-
-
-@asynccontextmanager
-async def connected(name: str, s3: S3Target, environment: Mapping[str, str]) -> AsyncIterator[Any]:
-    """Yield the client of the service of a target."""
-    from aiobotocore.config import AioConfig
-    from aiobotocore.session import get_session
-    from botocore import UNSIGNED
-
-    field = f"publish[{name}].s3"
-    key, secret, token = (
-        credentials.read(
-            of_target(name) + variable,
-            what=variable,
-            field=f"{field}.secretRef",
-            environment=environment,
-        )
-        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    )
-    if s3.endpoint is not None:
-        # The policy has allowed it as a destination.
-        egress.announce(s3.endpoint, chosen_by_job=False)
-    verify: str | None = os.environ.get(trust.VARIABLE)
-    if s3.ca is not None:
-        own = f"{field}.caConfigMapRef"
-        verify = str(trust.bundle(trust.read(Path(s3.ca), field=own), field=own))
-    # The default chain of botocore would end at the identity of the node.
-    anonymous = not key and not any(environment.get(each) for each in IDENTITIES)
-    async with get_session().create_client(
-        "s3",
-        endpoint_url=s3.endpoint,
-        region_name=s3.region or "us-east-1",
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        aws_session_token=token,
-        verify=verify,
-        config=AioConfig(
-            signature_version=UNSIGNED if anonymous else None,
-            connect_timeout=20,
-            read_timeout=60,
-            http_session_cls=one_server_session(),
-            retries={"max_attempts": 5, "mode": "standard"},
-            # Every request has its own checksum.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "auto" if s3.endpoint is None else "path"},
-        ),
-    ) as client:
-        yield client
+            read_back(client, bucket, f"{folder}/{name}", size, digest, transfer)
 
 
 class _Push:
@@ -134,107 +80,109 @@ class _Push:
         self._folder = folder
         self._transfer = transfer
 
-    async def ensure(self, file: File) -> None:
+    def ensure(self, file: File) -> None:
         """Upload a file unless the store has it. Raise TargetConflict if it has another one."""
         name = self._name(file.name)
-        found = await self._head(name)
-        if found is None:
+        present = self._head(name)
+        if present is None:
             metadata = {DIGEST: file.sha256}
-            await (self._put if file.size <= PART else self._upload)(file, name, metadata)
-        elif (found["ContentLength"], found["Metadata"].get(DIGEST)) != (file.size, file.sha256):
+            (self._put if file.size <= PART else self._upload)(file, name, metadata)
+        elif (present["ContentLength"], present["Metadata"].get(DIGEST)) != (
+            file.size,
+            file.sha256,
+        ):
             raise self._conflict(name["Key"])
         else:
             self._transfer.stored(file.size)
         self._transfer.check()
 
-    async def finish(self, content: Content, annotations: Mapping[str, str]) -> None:
+    def finish(self, content: Content, annotations: Mapping[str, str]) -> None:
         """Write the manifest unless it exists. Raise TargetConflict if it is another one."""
         name = self._name(MANIFEST)
-        found = await self._head(name)
-        if found is None:
+        present = self._head(name)
+        if present is None:
             metadata = _metadata(annotations) | {DIGEST: content.digest}
-            await self._put_bytes(content.manifest, name, metadata)
-        elif found["ContentLength"] != len(content.manifest):
+            self._put_bytes(content.manifest, name, metadata)
+        elif present["ContentLength"] != len(content.manifest):
             raise self._conflict(name["Key"])
         self._transfer.stored(len(content.manifest))
 
     def _name(self, name: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": f"{self._folder}/{name}"}
 
-    async def _head(self, name: Mapping[str, str]) -> Any:
+    def _head(self, name: Mapping[str, str]) -> Any:
         """Return the properties of an object; None if it does not exist."""
         import botocore.exceptions
 
         try:
-            return await self._client.head_object(**name)
+            return self._client.head_object(**name)
         except botocore.exceptions.ClientError as error:
             if s3_errors.status_of(error) != 404:
                 raise
             return None
 
-    async def _put(self, file: File, name: dict[str, str], metadata: dict[str, str]) -> None:
-        data = b"".join(file.read())
-        file.require(hashlib.sha256(data).hexdigest())
-        await self._put_bytes(data, name, metadata)
+    def _put(self, file: File, name: dict[str, str], metadata: dict[str, str]) -> None:
+        digest = hashlib.sha256()
+        data = _bytes_of(file.read(), digest)
+        file.require(digest.hexdigest())
+        self._put_bytes(data, name, metadata)
         self._transfer.stored(len(data))
 
-    async def _put_bytes(self, data: bytes, name: dict[str, str], metadata: dict[str, str]) -> None:
-        await self._client.put_object(
+    def _put_bytes(
+        self, data: bytes | bytearray, name: dict[str, str], metadata: dict[str, str]
+    ) -> None:
+        self._client.put_object(
             **name, Body=data, ChecksumCRC32=_crc32(data), Metadata=metadata, IfNoneMatch="*"
         )
         self._transfer.sent += len(data)
 
-    async def _upload(self, file: File, name: dict[str, str], metadata: dict[str, str]) -> None:
+    def _upload(self, file: File, name: dict[str, str], metadata: dict[str, str]) -> None:
         """Send a file in parts, those that an earlier attempt has not sent."""
-        upload = await self._unfinished(name)
-        present = {} if upload is None else await self._parts(name, upload)
+        upload = self._unfinished(name)
+        present = {} if upload is None else self._parts(name, upload)
         if upload is None:
-            created = await self._client.create_multipart_upload(
+            created = self._client.create_multipart_upload(
                 **name, Metadata=metadata, ChecksumAlgorithm="CRC32"
             )
             upload = created["UploadId"]
         done, whole = [], hashlib.sha256()
         part = part_size(file.size)
         for number, offset in enumerate(range(0, file.size, part), start=1):
-            data = b"".join(file.read(offset, min(part, file.size - offset)))
-            whole.update(data)
-            found = present.get(number)
-            if found is None or not _is_same(found, data):
-                found = await self._client.upload_part(
-                    **name,
-                    UploadId=upload,
-                    PartNumber=number,
-                    Body=data,
-                    ChecksumCRC32=_crc32(data),
+            data = _bytes_of(file.read(offset, min(part, file.size - offset)), whole)
+            checksum = _crc32(data)
+            stored = present.get(number)
+            if stored is None or not _is_same(stored, data, checksum):
+                stored = self._client.upload_part(
+                    **name, UploadId=upload, PartNumber=number, Body=data, ChecksumCRC32=checksum
                 )
                 self._transfer.sent += len(data)
-            checksum = {"ChecksumCRC32": _crc32(data)} if found.get("ChecksumCRC32") else {}
-            done.append({"PartNumber": number, "ETag": found["ETag"], **checksum})
+            own = {"ChecksumCRC32": checksum} if stored.get("ChecksumCRC32") else {}
+            done.append({"PartNumber": number, "ETag": stored["ETag"], **own})
             self._transfer.stored(len(data))
             self._transfer.check()
         file.require(whole.hexdigest())
-        await self._client.complete_multipart_upload(
+        self._client.complete_multipart_upload(
             **name, UploadId=upload, MultipartUpload={"Parts": done}, IfNoneMatch="*"
         )
 
-    async def _unfinished(self, name: Mapping[str, str]) -> str | None:
+    def _unfinished(self, name: Mapping[str, str]) -> str | None:
         """Return the newest unfinished upload of an object."""
         pages = self._client.get_paginator("list_multipart_uploads").paginate(
             Bucket=self._bucket, Prefix=name["Key"]
         )
-        found = [
-            each
-            async for page in pages
-            for each in page.get("Uploads", ())
-            if each["Key"] == name["Key"]
+        unfinished = [
+            upload
+            for page in pages
+            for upload in page.get("Uploads", ())
+            if upload["Key"] == name["Key"]
         ]
-        newest = max(found, key=lambda each: each["Initiated"], default=None)
+        newest = max(unfinished, key=lambda upload: upload["Initiated"], default=None)
         return None if newest is None else str(newest["UploadId"])
 
-    async def _parts(self, name: Mapping[str, str], upload: str) -> dict[int, Any]:
+    def _parts(self, name: Mapping[str, str], upload: str) -> dict[int, Any]:
         """Return the finished parts of an upload by number."""
         pages = self._client.get_paginator("list_parts").paginate(**name, UploadId=upload)
-        return {each["PartNumber"]: each async for page in pages for each in page.get("Parts", ())}
+        return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
 
     def _conflict(self, key: str) -> TargetConflict:
         return TargetConflict(
@@ -249,18 +197,27 @@ def part_size(size: int) -> int:
     return max(PART, mebibytes << 20)
 
 
-def _is_same(part: Mapping[str, Any], data: bytes) -> bool:
+def _bytes_of(chunks: Iterator[bytes], digest: Any) -> bytearray:
+    """Return the bytes of chunks, each of which the digest uses while it is in the cache."""
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        digest.update(chunk)
+    return data
+
+
+def _is_same(part: Mapping[str, Any], data: bytearray, checksum: str) -> bool:
     """Report whether a part in the store has these bytes. Reading the object back proves it."""
     if part["Size"] != len(data):
         return False
-    if checksum := part.get("ChecksumCRC32"):
-        return bool(checksum == _crc32(data))
+    if listed := part.get("ChecksumCRC32"):
+        return bool(listed == checksum)
     # Stores that do not list checksums. A part that is encrypted has another ETag.
     etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
     return bool(part["ETag"].strip('"') == etag)
 
 
-def _crc32(data: bytes) -> str:
+def _crc32(data: bytes | bytearray) -> str:
     return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
@@ -269,9 +226,9 @@ def _metadata(annotations: Mapping[str, str]) -> dict[str, str]:
 
     The slash in a key is not allowed in the name of a header.
     """
-    found, left = {}, LONGEST_METADATA
+    metadata, left = {}, LONGEST_METADATA
     for name, value in sorted(annotations.items()):
         key, text = name.replace("/", "."), quote(value, safe=" /:@,;=+()")
         if (size := len(key) + len(text)) <= left:
-            found[key], left = text, left - size
-    return found
+            metadata[key], left = text, left - size
+    return metadata

@@ -3,7 +3,7 @@
 from finetune_trainer.errors import Transient
 from finetune_trainer.publishing.transfer import PAUSES, Transfer
 from finetune_trainer.runtime.log import log
-from finetune_trainer.sources.registry_errors import Interrupted
+from finetune_trainer.sources.oci.registry_errors import Interrupted
 
 
 class Tries:

@@ -156,9 +156,9 @@ class Server:
     def _answer(self, status: int, data: bytes, reason: str) -> dict[str, Any]:
         if status == 200:
             try:
-                found = untrusted_json.parse(data)
-                if isinstance(found, dict):
-                    return found
+                document = untrusted_json.parse(data)
+                if isinstance(document, dict):
+                    return document
             except ValueError:
                 pass
             raise TargetRejected(

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from finetune_trainer.publishing.retries import Tries
+from finetune_trainer.publishing.oci.retries import Tries
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources.docker_config import Login
-from finetune_trainer.sources.registry import Body, Client, Fields, read_up_to
-from finetune_trainer.sources.registry_errors import Interrupted
+from finetune_trainer.sources.oci import image_manifest
+from finetune_trainer.sources.oci.docker_config import Login
+from finetune_trainer.sources.oci.registry import Body, Client, Fields, read_up_to
+from finetune_trainer.sources.oci.registry_errors import Interrupted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,17 @@ class Registry(Client):
                     )
             except Interrupted as error:
                 tries.failed(error)
+
+    def manifest(self, name: str) -> bytes | None:
+        """Return the manifest under a tag or digest; None if there is none."""
+        answer = self.call(
+            "GET",
+            f"manifests/{name}",
+            headers={"Accept": ", ".join(image_manifest.TYPES)},
+            accepted=(200, 404),
+            limit=image_manifest.LONGEST,
+        )
+        return None if answer.status == 404 else answer.content
 
 
 def _once(body: bytes) -> Iterator[bytes]:

@@ -7,12 +7,12 @@ its part. A few registries accept a blob in a single request only; they get it i
 import hashlib
 import re
 
-from finetune_trainer.publishing.image import Blob
-from finetune_trainer.publishing.retries import Tries
+from finetune_trainer.publishing.oci.image import Blob
+from finetune_trainer.publishing.oci.registry import Registry
+from finetune_trainer.publishing.oci.retries import Tries
 from finetune_trainer.publishing.target_errors import TargetRejected
-from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.runtime.log import log
-from finetune_trainer.sources.registry_errors import Interrupted, Refused
+from finetune_trainer.sources.oci.registry_errors import Interrupted, Refused
 
 PART = 16 << 20
 """Bytes of one request. Registries of cloud providers limit it, some to 20 MiB."""
@@ -65,8 +65,7 @@ def read_back(registry: Registry, blob: Blob) -> None:
                 raise Interrupted(f"only {count} of {blob.size} bytes received")
         except Interrupted as error:
             tries.failed(error, at=count)
-    found = f"sha256:{digest.hexdigest()}"
-    if count != blob.size or found != blob.digest:
+    if count != blob.size or f"sha256:{digest.hexdigest()}" != blob.digest:
         raise TargetRejected(
             f"the registry of {registry.name} holds other bytes for the blob {blob.digest} than "
             "were sent: its storage is damaged. Let its administrator delete this blob, and "
@@ -157,9 +156,9 @@ class _Upload:
         except Refused:
             self._location = None
             return
-        found = _RANGE.fullmatch(answer.headers.get("Range", ""))
+        range_ = _RANGE.fullmatch(answer.headers.get("Range", ""))
         # An empty upload has the range 0-0 as well, as if it had one byte.
-        position = int(found[1]) + 1 if found and found[1] != "0" else 0
+        position = int(range_[1]) + 1 if range_ and range_[1] != "0" else 0
         if position > self._blob.size:
             self._location = None
             return

@@ -6,9 +6,9 @@ from collections.abc import Generator, Iterator
 
 from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import transfer
-from finetune_trainer.sources.image_manifest import Layer
-from finetune_trainer.sources.registry import Client, read_up_to
-from finetune_trainer.sources.registry_errors import Interrupted, RegistryError
+from finetune_trainer.sources.oci.image_manifest import Layer
+from finetune_trainer.sources.oci.registry import Client, read_up_to
+from finetune_trainer.sources.oci.registry_errors import Interrupted, RegistryError
 
 LONGEST_PAUSE = 60.0
 """Seconds; servers may ask for any ``Retry-After``."""

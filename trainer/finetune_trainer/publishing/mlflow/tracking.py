@@ -17,7 +17,7 @@ from finetune_api.contracts.stage_request import MLflowTarget, PublishTargetRequ
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.publishing.content import File
-from finetune_trainer.publishing.mlflow_api import EXISTS, FIELD, MISSING, Refused, Server
+from finetune_trainer.publishing.mlflow.api import EXISTS, FIELD, MISSING, Refused, Server
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.transfer import Transfer
@@ -64,14 +64,14 @@ def track(
     place = target.mlflow
     assert place is not None
     with translate_volume_errors(layout.work, "tracking"):
-        found, history = _results(job, layout, target.content)
-    params, metrics = _params(job, found), _metrics(history, place.started)
+        adapter, history = _results(job, layout, target.content)
+    params, metrics = _params(job, adapter), _metrics(history, place.started)
     tags = {RUN_TAG: place.run, "finetune.dev/adapter": target.content, **place.tags}
     with Server(place, target.name, transfer, environment) as server:
         try:
             run = _Run(server, _experiment(server, place.experiment), place, target.version)
             run.log(params, metrics, tags)
-            run.finish(found.facts.get("gpuSeconds"))
+            run.finish(adapter.facts.get("gpuSeconds"))
             if place.registered_model is not None and place.source is not None:
                 _register(server, place.registered_model, place.source, run.id)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -87,14 +87,14 @@ def _results(job: JobConfig, layout: Layout, content: str) -> tuple[manifest.Man
     """Return the manifest of the adapter and the history of its training, both verified."""
     remedy = "set spec.rerun to a new value to train again"
     try:
-        found = manifest.verify(
+        adapter = manifest.verify(
             layout.adapter, kind=published.ADAPTER, key=job.digest, hashes=False, sha256=content
         )
     except manifest.ManifestError as problem:
         raise ResumeRefused(f"{problem}, so it is not tracked: {remedy}") from problem
-    entry = next((each for each in found.files if each.name == loss_history.FILE), None)
+    entry = next((file for file in adapter.files if file.name == loss_history.FILE), None)
     if entry is None:
-        return found, LossHistory()
+        return adapter, LossHistory()
     file = File(
         path=layout.adapter / entry.name,
         name=entry.name,
@@ -104,13 +104,13 @@ def _results(job: JobConfig, layout: Layout, content: str) -> tuple[manifest.Man
     )
     data = b"".join(file.read())
     file.require(hashlib.sha256(data).hexdigest())
-    return found, LossHistory.parse(data)
+    return adapter, LossHistory.parse(data)
 
 
-def _params(job: JobConfig, found: manifest.Manifest) -> dict[str, str]:
+def _params(job: JobConfig, adapter: manifest.Manifest) -> dict[str, str]:
     """Return the recipe and the facts of the training, as text."""
     values = dict(_flat("training", job.training.model_dump(mode="json", by_alias=True)))
-    values |= {name: found.facts[name] for name in FACTS if found.facts.get(name) is not None}
+    values |= {name: adapter.facts[name] for name in FACTS if adapter.facts.get(name) is not None}
     values |= {f"dataset.{path}": rows.source for path, rows in job.rows_of_training.items()}
     texts = {
         name: value if isinstance(value, str) else json.dumps(value)
@@ -132,7 +132,9 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _key(name: str) -> str:
     """Return a name of the characters that MLflow allows in one."""
-    return "".join(each if each.isalnum() or each in "_-. /" else "-" for each in name)
+    return "".join(
+        character if character.isalnum() or character in "_-. /" else "-" for character in name
+    )
 
 
 def _metrics(history: LossHistory, started: int) -> list[dict[str, Any]]:
@@ -149,17 +151,17 @@ def _experiment(server: Server, name: str) -> str:
     """Return the ID of an experiment, which is created unless it exists."""
     for _ in range(2):
         try:
-            found = server.get("experiments/get-by-name", experiment_name=name)["experiment"]
+            experiment = server.get("experiments/get-by-name", experiment_name=name)["experiment"]
         except Refused as error:
             if error.code != MISSING:
                 raise
         else:
-            if found.get("lifecycle_stage") == "deleted":
+            if experiment.get("lifecycle_stage") == "deleted":
                 raise TargetConflict(
                     f"the experiment {name!r} is deleted: restore it at the tracking server, or "
                     f"set {FIELD}.experiment to another name"
                 )
-            return str(found["experiment_id"])
+            return str(experiment["experiment_id"])
         try:
             return str(server.post("experiments/create", name=name)["experiment_id"])
         except Refused as error:
@@ -177,19 +179,19 @@ class _Run:
         self._started = place.started
 
         def find() -> dict[str, Any] | None:
-            found = server.post(
+            runs = server.post(
                 "runs/search",
                 experiment_ids=[experiment],
                 filter=f"tags.`{RUN_TAG}` = '{place.run}'",
                 max_results=1,
                 order_by=["attributes.start_time ASC"],
             ).get("runs")
-            return {"run": found[0]} if found else None
+            return {"run": runs[0]} if runs else None
 
-        found = find()
-        self._known = found is not None
-        if found is None:
-            found = server.create(
+        answer = find()
+        self._existed = answer is not None
+        if answer is None:
+            answer = server.create(
                 "runs/create",
                 find,
                 experiment_id=experiment,
@@ -197,7 +199,7 @@ class _Run:
                 start_time=place.started,
                 tags=[{"key": RUN_TAG, "value": place.run}],
             )
-        run = found["run"]
+        run = answer["run"]
         self._info, self._data = run["info"], run.get("data") or {}
         self.id = str(self._info["run_id"])
 
@@ -208,11 +210,11 @@ class _Run:
         tags: Mapping[str, str],
     ) -> None:
         """Send what the run does not have yet. A parameter of a run cannot change."""
-        present = {each["key"] for each in self._data.get("params") or ()}
-        known = {each["key"]: each["value"] for each in self._data.get("tags") or ()}
+        present = {param["key"] for param in self._data.get("params") or ()}
+        tagged = {tag["key"]: tag["value"] for tag in self._data.get("tags") or ()}
         sent = [{"key": key, "value": value} for key, value in params.items() if key not in present]
         changed = [
-            {"key": key, "value": value} for key, value in tags.items() if known.get(key) != value
+            {"key": key, "value": value} for key, value in tags.items() if tagged.get(key) != value
         ]
         points = [*self._missing(metrics)]
         for batch in _batches(sent, MOST_PARAMS):
@@ -234,20 +236,20 @@ class _Run:
     def _missing(self, metrics: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Yield the points that the run does not have: the server would keep both."""
         present: dict[str, set[int]] = {}
-        for each in metrics:
-            key = each["key"]
+        for point in metrics:
+            key = point["key"]
             if key not in present:
-                present[key] = self._steps(key) if self._known else set()
-            if each["step"] not in present[key]:
-                yield each
+                present[key] = self._steps(key) if self._existed else set()
+            if point["step"] not in present[key]:
+                yield point
 
     def _steps(self, key: str) -> set[int]:
         steps: set[int] = set()
         page: dict[str, str] = {}
         for _ in range(MOST_PAGES):
-            found = self._server.get("metrics/get-history", run_id=self.id, metric_key=key, **page)
-            steps |= {int(each.get("step") or 0) for each in found.get("metrics") or ()}
-            token = found.get("next_page_token")
+            answer = self._server.get("metrics/get-history", run_id=self.id, metric_key=key, **page)
+            steps |= {int(point.get("step") or 0) for point in answer.get("metrics") or ()}
+            token = answer.get("next_page_token")
             if not token or token == page.get("page_token"):
                 return steps
             page = {"page_token": str(token)}
@@ -267,9 +269,9 @@ def _register(server: Server, model: str, source: str, run: str) -> None:
     quoted = model.replace("'", "''")
 
     def find() -> dict[str, Any] | None:
-        found = server.get("model-versions/search", filter=f"name='{quoted}' and run_id='{run}'")
-        versions = found.get("model_versions") or ()
-        return next((each for each in versions if each["source"] == source), None)
+        answer = server.get("model-versions/search", filter=f"name='{quoted}' and run_id='{run}'")
+        versions = answer.get("model_versions") or ()
+        return next((version for version in versions if version["source"] == source), None)
 
     if find() is None:
         server.create("model-versions/create", find, name=model, source=source, run_id=run)

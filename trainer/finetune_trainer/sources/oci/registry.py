@@ -6,7 +6,7 @@ blobs, nor redirects. Everything is sent over TLS.
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
@@ -15,14 +15,15 @@ import httpx
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.sources import egress
-from finetune_trainer.sources.docker_config import (
+from finetune_trainer.sources.oci.docker_config import (
     DOCKER_HUB,
     DOCKER_HUB_API,
     Login,
 )
+from finetune_trainer.sources.oci.registry_auth import LONGEST_ANSWER, Authentication
+from finetune_trainer.sources.oci.registry_errors import Interrupted, Refused, RegistryError
+from finetune_trainer.sources.oci.transport import Transport
 from finetune_trainer.sources.origin import origin
-from finetune_trainer.sources.registry_auth import LONGEST_ANSWER, Authentication
-from finetune_trainer.sources.registry_errors import Interrupted, Refused, RegistryError
 from finetune_trainer.sources.repository import brief, denial
 from finetune_trainer.sources.transfer import is_full, is_retryable
 
@@ -69,7 +70,7 @@ class Client:
         self._origin = origin(self._base)
         # Without compression: a decompressed answer would have another digest.
         self._client = httpx.Client(
-            verify=context, headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT
+            transport=Transport(context), headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT
         )
         self._authentication = Authentication(
             host=urlsplit(self._base).hostname or "",
@@ -150,7 +151,8 @@ class Client:
             keeps = method in ("GET", "HEAD") or response.status_code in (307, 308)
             if response.status_code not in REDIRECTS or not keeps:
                 if response.status_code == 401 and not own:
-                    self._refuse(method, response)
+                    with closing(response):
+                        self._refuse(method, response)
                 return response
             location = response.headers.get("Location", "")
             _end(response)

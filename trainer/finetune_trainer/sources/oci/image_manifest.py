@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.safety import untrusted_json
 from finetune_api.safety.redaction import one_line
-from finetune_trainer.sources.registry_errors import RegistryError
+from finetune_trainer.sources.oci.registry_errors import RegistryError
 
 IMAGES = (
     "application/vnd.oci.image.manifest.v1+json",

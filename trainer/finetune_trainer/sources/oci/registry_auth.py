@@ -18,8 +18,8 @@ import httpx
 from finetune_api.safety import untrusted_json
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import AccessDenied
-from finetune_trainer.sources.docker_config import Login
-from finetune_trainer.sources.registry_errors import RegistryError
+from finetune_trainer.sources.oci.docker_config import Login
+from finetune_trainer.sources.oci.registry_errors import RegistryError
 
 VALID_SECONDS = 60.0
 """Validity of a token without ``expires_in``, by the specification."""

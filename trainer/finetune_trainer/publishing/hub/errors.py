@@ -40,22 +40,22 @@ def _meaning(error: Exception, field: str, repo: str, endpoint: str) -> Exceptio
         return denied
     # The client reports the failed upload of a file by an error of its own.
     causes = list(_causes(error))
-    own = next((each for each in causes if isinstance(each, (TrainerError, TargetError))), None)
+    own = next((cause for cause in causes if isinstance(cause, (TrainerError, TargetError))), None)
     if own is not None:
         return own
-    if any(isinstance(each, ssl.SSLError) or _is_untrusted(each) for each in causes):
+    if any(isinstance(cause, ssl.SSLError) or _is_untrusted(cause) for cause in causes):
         return InvalidSpec(
             f"the certificate of the hub {endpoint} is not trusted ({brief(causes[-1])}): set "
             f"{field}.caConfigMapRef to a ConfigMap with its certificate authority, or let an "
             "administrator set the chart value caCertificates"
         )
-    for each in causes:
-        if isinstance(each, HfHubHTTPError):
-            return _refused(each, field, repo, endpoint)
-    for each in causes:
-        if isinstance(each, (HTTPError, OfflineModeIsEnabled, ConnectionError, TimeoutError)):
+    for cause in causes:
+        if isinstance(cause, HfHubHTTPError):
+            return _refused(cause, field, repo, endpoint)
+    for cause in causes:
+        if isinstance(cause, (HTTPError, OfflineModeIsEnabled, ConnectionError, TimeoutError)):
             return Transient(
-                f"the hub {endpoint} is unreachable ({brief(each)}): the next attempt sends only "
+                f"the hub {endpoint} is unreachable ({brief(cause)}): the next attempt sends only "
                 "the files that it does not hold yet. If the error persists, check the chart value "
                 "hub.endpoint and the network policy"
             )

@@ -4,17 +4,14 @@ cosign before version 3 reads the tag ``sha256-HEX.att``, later versions read re
 replaces the statements of others: a tenant may have signed the image, too.
 """
 
-import hashlib
 import json
-from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.contracts import attestation
 from finetune_api.contracts.attestation import BUNDLE_TYPE, ENVELOPE_TYPE
-from finetune_api.contracts.stage_request import PublishTargetRequest
 from finetune_api.safety import untrusted_json
-from finetune_trainer.publishing import image
-from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing.oci import image
+from finetune_trainer.publishing.oci.image import Blob
+from finetune_trainer.publishing.statement import SignedStatement
 from finetune_trainer.publishing.target_errors import TargetConflict
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -24,56 +21,19 @@ NO_TIME = "1970-01-01T00:00:00Z"
 """cosign requires a time of creation; equal statements have equal bytes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attestation:
-    """A statement in its envelope. ``subject``: the digest that the target holds."""
-
-    subject: str
-    bundle: bytes
-    envelope: bytes
-    predicate_type: str
-    digest: str
-    """SHA-256 (hex) of the signed statement."""
-
-    @property
-    def tag(self) -> str:
-        """Tag of the statements that cosign reads."""
-        return f"{self.fallback_tag}.att"
-
-    @property
-    def fallback_tag(self) -> str:
-        """Tag of the list of referrers at a registry that keeps no such list."""
-        return self.subject.replace(":", "-")
-
-
-def of(target: PublishTargetRequest) -> Attestation:
-    """Return the statement in a request that has one."""
-    assert target.attestation is not None
-    assert target.attested is not None
-    bundle = target.attestation.encode()
-    payload = attestation.opened(bundle).payload
-    return Attestation(
-        subject=target.attested,
-        bundle=bundle,
-        envelope=_json(json.loads(bundle)["dsseEnvelope"]),
-        predicate_type=attestation.statement(payload)["predicateType"],
-        digest=hashlib.sha256(payload).hexdigest(),
-    )
-
-
-def tagged(found: Attestation, present: bytes | None, name: str) -> tuple[bytes, list[Blob]]:
+def tagged(signed: SignedStatement, present: bytes | None, name: str) -> tuple[bytes, list[Blob]]:
     """Return the manifest for the tag, with the statements that it already has, and new blobs.
 
     present: the manifest under the tag. name: of the tag, for errors. Raise TargetConflict.
     """
-    layer = image.blob_of(found.envelope)
+    layer = image.blob_of(signed.envelope)
     layers = [] if present is None else _entries(present, "layers", name)
-    if layer.digest in (each["digest"] for each in layers):
+    if layer.digest in (descriptor["digest"] for descriptor in layers):
         assert present is not None
         return present, []
     annotations = {
         "dev.cosignproject.cosign/signature": "",
-        "predicateType": found.predicate_type,
+        "predicateType": signed.predicate_type,
     }
     layers = [*layers, _descriptor(ENVELOPE_TYPE, layer) | {"annotations": annotations}]
     config = image.blob_of(
@@ -82,7 +42,10 @@ def tagged(found: Attestation, present: bytes | None, name: str) -> tuple[bytes,
                 "architecture": "",
                 "os": "",
                 "config": {},
-                "rootfs": {"type": "layers", "diff_ids": [each["digest"] for each in layers]},
+                "rootfs": {
+                    "type": "layers",
+                    "diff_ids": [descriptor["digest"] for descriptor in layers],
+                },
             }
         )
     )
@@ -95,41 +58,43 @@ def tagged(found: Attestation, present: bytes | None, name: str) -> tuple[bytes,
     return _json(manifest), [layer, config]
 
 
-def referrer(found: Attestation, size: int) -> tuple[bytes, list[Blob]]:
+def referrer(signed: SignedStatement, size: int) -> tuple[bytes, list[Blob]]:
     """Return the manifest that refers to the image, and its blobs. size: of the image's own."""
-    layer, config = image.blob_of(found.bundle), image.blob_of(EMPTY)
+    layer, config = image.blob_of(signed.bundle), image.blob_of(EMPTY)
     manifest = {
         "schemaVersion": 2,
         "mediaType": image.MANIFEST_TYPE,
         "artifactType": BUNDLE_TYPE,
         "config": _descriptor(EMPTY_TYPE, config),
         "layers": [_descriptor(BUNDLE_TYPE, layer)],
-        "subject": {"mediaType": image.MANIFEST_TYPE, "digest": found.subject, "size": size},
-        "annotations": _annotations(found),
+        "subject": {"mediaType": image.MANIFEST_TYPE, "digest": signed.subject, "size": size},
+        "annotations": _annotations(signed),
     }
     return _json(manifest), [layer, config]
 
 
-def listed(found: Attestation, manifest: bytes, present: bytes | None, name: str) -> bytes | None:
+def listed(
+    signed: SignedStatement, manifest: bytes, present: bytes | None, name: str
+) -> bytes | None:
     """Return the list of referrers with one more; None if it has it.
 
     manifest: of the referrer. present: the list under the fallback tag. Raise TargetConflict.
     """
     entries = [] if present is None else _entries(present, "manifests", name)
     blob = image.blob_of(manifest)
-    if blob.digest in (each["digest"] for each in entries):
+    if blob.digest in (descriptor["digest"] for descriptor in entries):
         return None
     entry = _descriptor(image.MANIFEST_TYPE, blob) | {
         "artifactType": BUNDLE_TYPE,
-        "annotations": _annotations(found),
+        "annotations": _annotations(signed),
     }
     return _json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*entries, entry]})
 
 
-def _annotations(found: Attestation) -> dict[str, str]:
+def _annotations(signed: SignedStatement) -> dict[str, str]:
     return {
         "dev.sigstore.bundle.content": "dsse-envelope",
-        "dev.sigstore.bundle.predicateType": found.predicate_type,
+        "dev.sigstore.bundle.predicateType": signed.predicate_type,
         "org.opencontainers.image.created": NO_TIME,
     }
 
@@ -138,7 +103,9 @@ def _entries(document: bytes, field: str, name: str) -> list[dict[str, Any]]:
     """Return the descriptors in a manifest that someone else may have written."""
     try:
         entries = untrusted_json.parse(document)[field]
-        if isinstance(entries, list) and all(isinstance(each["digest"], str) for each in entries):
+        if isinstance(entries, list) and all(
+            isinstance(descriptor["digest"], str) for descriptor in entries
+        ):
             return entries
     except (ValueError, KeyError, TypeError):
         pass

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_trainer.publishing.content import File
-from finetune_trainer.sources import image_manifest
+from finetune_trainer.sources.oci import image_manifest
 
 FOLDER = "models"
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"

@@ -5,14 +5,17 @@ import os
 from collections.abc import Iterable, Mapping
 
 from finetune_api.contracts.stage_request import PublishTargetRequest
-from finetune_trainer.publishing import attestation, blobs, image, oci
-from finetune_trainer.publishing.attestation import INDEX_TYPE
-from finetune_trainer.publishing.image import Blob
+from finetune_trainer.publishing import statement
+from finetune_trainer.publishing.oci import attestation, blobs, image
+from finetune_trainer.publishing.oci import push as oci
+from finetune_trainer.publishing.oci.attestation import INDEX_TYPE
+from finetune_trainer.publishing.oci.image import Blob
+from finetune_trainer.publishing.oci.registry import Registry
 from finetune_trainer.publishing.outcome import Outcome
+from finetune_trainer.publishing.statement import SignedStatement
 from finetune_trainer.publishing.target_errors import TargetRejected
-from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources import image_manifest
+from finetune_trainer.sources.oci import image_manifest
 
 
 def attest(
@@ -28,36 +31,36 @@ def attest(
     assert target.oci is not None
     registry = oci.connected(target, target.oci, transfer, environment)
     try:
-        _attest(registry, attestation.of(target))
+        _attest(registry, statement.of(target))
     finally:
         registry.close()
     assert target.attested is not None
     outcome.found(f"{registry.name}@{target.attested}", target.attested)
-    outcome.attestation = attestation.of(target).digest
+    outcome.attestation = statement.of(target).digest
 
 
-def _attest(registry: Registry, found: attestation.Attestation) -> None:
-    published = _get(registry, found.subject)
-    if published is None or _digest(published) != found.subject:
+def _attest(registry: Registry, signed: SignedStatement) -> None:
+    published = registry.manifest(signed.subject)
+    if published is None or _digest(published) != signed.subject:
         raise TargetRejected(
-            f"{registry.name}@{found.subject} was published and is gone: set spec.rerun to a new "
+            f"{registry.name}@{signed.subject} was published and is gone: set spec.rerun to a new "
             "value, or remove the target, and add it again under another name"
         )
-    name = f"{registry.name}:{found.tag}"
-    present = _get(registry, found.tag)
-    tagged, parts = attestation.tagged(found, present, name)
+    name = f"{registry.name}:{signed.tag}"
+    present = registry.manifest(signed.tag)
+    tagged, parts = attestation.tagged(signed, present, name)
     if tagged != present:
-        _send(registry, found.tag, tagged, parts)
-    manifest, parts = attestation.referrer(found, len(published))
+        _send(registry, signed.tag, tagged, parts)
+    manifest, parts = attestation.referrer(signed, len(published))
     digest = _digest(manifest)
-    if _get(registry, digest) is None:
+    if registry.manifest(digest) is None:
         _send(registry, digest, manifest, parts)
-    if _keeps_referrers(registry, found.subject):
+    if _keeps_referrers(registry, signed.subject):
         return
-    name = f"{registry.name}:{found.fallback_tag}"
-    index = attestation.listed(found, manifest, _get(registry, found.fallback_tag), name)
+    name = f"{registry.name}:{signed.fallback_tag}"
+    index = attestation.listed(signed, manifest, registry.manifest(signed.fallback_tag), name)
     if index is not None:
-        _send(registry, found.fallback_tag, index, (), INDEX_TYPE)
+        _send(registry, signed.fallback_tag, index, (), INDEX_TYPE)
 
 
 def _send(
@@ -74,7 +77,7 @@ def _send(
     registry.call("PUT", f"manifests/{name}", headers=headers, body=manifest, accepted=(201,))
     for blob in parts:
         blobs.read_back(registry, blob)
-    if _get(registry, name) != manifest:
+    if registry.manifest(name) != manifest:
         raise TargetRejected(
             f"the registry returns another manifest for {registry.name}:{name} than was sent: "
             "check whether another client signs at the same time, and the storage of the registry"
@@ -87,18 +90,6 @@ def _keeps_referrers(registry: Registry, digest: str) -> bool:
         "GET", f"referrers/{digest}", accepted=(200, 404), limit=image_manifest.LONGEST
     )
     return answer.status == 200
-
-
-def _get(registry: Registry, name: str) -> bytes | None:
-    """Return the manifest under a tag or digest; None if there is none."""
-    answer = registry.call(
-        "GET",
-        f"manifests/{name}",
-        headers={"Accept": ", ".join(image_manifest.TYPES)},
-        accepted=(200, 404),
-        limit=image_manifest.LONGEST,
-    )
-    return None if answer.status == 404 else answer.content
 
 
 def _digest(manifest: bytes) -> str:

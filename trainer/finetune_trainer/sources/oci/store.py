@@ -17,18 +17,13 @@ from finetune_api.safety import untrusted_json
 from finetune_api.v1alpha1.sources import OCI_SOURCE_PREFIX, Kind
 from finetune_trainer.errors import InvalidSpec, TrainerError, Transient
 from finetune_trainer.runtime.log import log
-from finetune_trainer.sources import (
-    docker_config,
-    egress,
-    image_layers,
-    image_manifest,
-    layer_stream,
-    trust,
-)
-from finetune_trainer.sources.image_layers import Member
-from finetune_trainer.sources.image_manifest import Layer
-from finetune_trainer.sources.registry import Client, Fields
-from finetune_trainer.sources.registry_errors import Interrupted, RegistryError
+from finetune_trainer.sources import egress, trust
+from finetune_trainer.sources.oci import docker_config, image_layers, image_manifest, layer_stream
+from finetune_trainer.sources.oci.image_layers import Member
+from finetune_trainer.sources.oci.image_manifest import Layer
+from finetune_trainer.sources.oci.registry import Client, Fields
+from finetune_trainer.sources.oci.registry_errors import Interrupted, RegistryError
+from finetune_trainer.sources.oci.tar_stream import BLOCK, Archive, InvalidArchive
 from finetune_trainer.sources.remote import RemoteStore
 from finetune_trainer.sources.repository import (
     OnBytes,
@@ -37,7 +32,6 @@ from finetune_trainer.sources.repository import (
     missing,
     reporting_bytes,
 )
-from finetune_trainer.sources.tar_stream import BLOCK, Archive, InvalidArchive
 from finetune_trainer.sources.transfer import BrokenTransfer, has, path_below
 from finetune_trainer.volume_layout import partial_path
 

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from finetune_api.contracts.stage_request import OCITarget, PublishTargetRequest
 from finetune_api.safety import credentials
-from finetune_trainer.publishing import blobs, image
 from finetune_trainer.publishing.content import Content
-from finetune_trainer.publishing.image import Blob, Layer
+from finetune_trainer.publishing.oci import blobs, image
+from finetune_trainer.publishing.oci.image import Blob, Layer
+from finetune_trainer.publishing.oci.registry import Registry
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
-from finetune_trainer.publishing.target_registry import Registry
 from finetune_trainer.publishing.transfer import Transfer
-from finetune_trainer.sources import docker_config, image_manifest, trust
-from finetune_trainer.sources.registry import Fields
+from finetune_trainer.sources import trust
+from finetune_trainer.sources.oci import docker_config
+from finetune_trainer.sources.oci.registry import Fields
 
 MANIFEST_FILE = "manifest.json"
 
@@ -81,8 +82,8 @@ class _Image:
     @property
     def blobs(self) -> tuple[Blob, ...]:
         """All blobs, those of equal files once."""
-        found = [*(layer.blob for layer in self.layers), self.config]
-        return tuple({blob.digest: blob for blob in found}.values())
+        blobs = (*(layer.blob for layer in self.layers), self.config)
+        return tuple({blob.digest: blob for blob in blobs}.values())
 
 
 class _Push:
@@ -135,16 +136,8 @@ class _Push:
 
     def _digest_of(self, name: str) -> str | None:
         """Return the digest of the manifest under a tag or digest; None if there is none."""
-        answer = self._registry.call(
-            "GET",
-            f"manifests/{name}",
-            headers={"Accept": ", ".join(image_manifest.TYPES)},
-            accepted=(200, 404),
-            limit=image_manifest.LONGEST,
-        )
-        if answer.status == 404:
-            return None
-        return f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
+        manifest = self._registry.manifest(name)
+        return None if manifest is None else f"sha256:{hashlib.sha256(manifest).hexdigest()}"
 
     def _put(self, name: str, built: _Image) -> None:
         self._registry.call(
@@ -158,9 +151,9 @@ class _Push:
 
     def _require(self, name: str, built: _Image) -> None:
         """Raise TargetRejected if a name does not refer to the image."""
-        if (found := self._digest_of(name)) != built.digest:
+        if (present := self._digest_of(name)) != built.digest:
             raise TargetRejected(
-                f"the registry returns {'no manifest' if found is None else found} for "
+                f"the registry returns {'no manifest' if present is None else present} for "
                 f"{self._registry.name}:{name} instead of {built.digest}, which was sent: check "
                 "whether another client publishes under this name, and the storage of the registry"
             )
@@ -174,13 +167,13 @@ class _Push:
         """Move the tags that this job may move. Raise TargetConflict for the others, at the end."""
         conflicts = []
         for tag in self._target.tags:
-            found = self._digest_of(tag)
-            if found == built.digest:
+            present = self._digest_of(tag)
+            if present == built.digest:
                 continue
-            if found is None or found in self._target.own or self._target.overwrite:
+            if present is None or present in self._target.own or self._target.overwrite:
                 self._put(tag, built)
             else:
-                conflicts.append(f"{tag} ({found})")
+                conflicts.append(f"{tag} ({present})")
         if conflicts:
             raise TargetConflict(
                 f"the tags {', '.join(conflicts)} of {self._registry.name} refer to images that "

@@ -1,6 +1,5 @@
 """Adds a signed statement to a folder that an earlier attempt has published in a bucket."""
 
-import asyncio
 import base64
 import hashlib
 import os
@@ -10,10 +9,13 @@ from typing import Any
 
 from finetune_api.contracts.attestation import MANIFEST, PROVENANCE_FILE
 from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
-from finetune_trainer.publishing import attestation, s3, s3_errors
-from finetune_trainer.publishing.attestation import Attestation
+from finetune_trainer.publishing import statement
 from finetune_trainer.publishing.outcome import Outcome
-from finetune_trainer.publishing.s3_read_back import read_back
+from finetune_trainer.publishing.s3 import errors as s3_errors
+from finetune_trainer.publishing.s3.client import connected
+from finetune_trainer.publishing.s3.push import DIGEST
+from finetune_trainer.publishing.s3.read_back import read_back
+from finetune_trainer.publishing.statement import SignedStatement
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.transfer import Transfer
 
@@ -29,57 +31,57 @@ def attest(
     Raise TargetError or TrainerError.
     """
     assert target.s3 is not None
-    found = attestation.of(target)
+    signed = statement.of(target)
     with s3_errors.named(target.name, target.s3.uri):
-        folder = asyncio.run(_attest(target, target.s3, found, transfer, environment))
-    outcome.found(f"{folder}/", found.subject)
-    outcome.attestation = found.digest
+        folder = _attest(target, target.s3, signed, transfer, environment)
+    outcome.found(f"{folder}/", signed.subject)
+    outcome.attestation = signed.digest
 
 
-async def _attest(
+def _attest(
     target: PublishTargetRequest,
     place: S3Target,
-    found: Attestation,
+    signed: SignedStatement,
     transfer: Transfer,
     environment: Mapping[str, str],
 ) -> str:
     """Return the folder with the statement."""
     bucket, _, prefix = place.uri.removeprefix("s3://").partition("/")
-    folder = "/".join(filter(None, (prefix, found.subject.replace(":", "-"))))
-    key, digest = f"{folder}/{PROVENANCE_FILE}", hashlib.sha256(found.bundle).hexdigest()
-    async with s3.connected(target.name, place, environment) as client:
-        if await _head(client, bucket, f"{folder}/{MANIFEST}") is None:
+    folder = "/".join(filter(None, (prefix, signed.subject.replace(":", "-"))))
+    key, digest = f"{folder}/{PROVENANCE_FILE}", hashlib.sha256(signed.bundle).hexdigest()
+    with connected(target.name, place, environment) as client:
+        if _head(client, bucket, f"{folder}/{MANIFEST}") is None:
             raise TargetRejected(
                 f"s3://{bucket}/{folder}/ was published and is gone: set spec.rerun to a new "
                 "value, or remove the target, and add it again under another name"
             )
-        present = await _head(client, bucket, key)
+        present = _head(client, bucket, key)
         if present is None:
-            checksum = base64.b64encode(zlib.crc32(found.bundle).to_bytes(4, "big")).decode()
-            await client.put_object(
+            checksum = base64.b64encode(zlib.crc32(signed.bundle).to_bytes(4, "big")).decode()
+            client.put_object(
                 Bucket=bucket,
                 Key=key,
-                Body=found.bundle,
+                Body=signed.bundle,
                 ChecksumCRC32=checksum,
-                Metadata={s3.DIGEST: digest},
+                Metadata={DIGEST: digest},
                 IfNoneMatch="*",
             )
-            transfer.sent += len(found.bundle)
-        elif present["Metadata"].get(s3.DIGEST) != digest:
+            transfer.sent += len(signed.bundle)
+        elif present["Metadata"].get(DIGEST) != digest:
             raise TargetConflict(
                 f"s3://{bucket}/{key} exists with another statement, and objects are never "
                 "replaced: delete this object, and publish again"
             )
-        await read_back(client, bucket, key, len(found.bundle), digest, transfer)
+        read_back(client, bucket, key, len(signed.bundle), digest, transfer)
     return f"s3://{bucket}/{folder}"
 
 
-async def _head(client: Any, bucket: str, key: str) -> Any:
+def _head(client: Any, bucket: str, key: str) -> Any:
     """Return the properties of an object; None if it does not exist."""
     import botocore.exceptions
 
     try:
-        return await client.head_object(Bucket=bucket, Key=key)
+        return client.head_object(Bucket=bucket, Key=key)
     except botocore.exceptions.ClientError as error:
         if s3_errors.status_of(error) != 404:
             raise

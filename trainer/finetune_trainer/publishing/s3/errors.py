@@ -29,15 +29,19 @@ def code_of(error: Any) -> str:
 @contextmanager
 def named(name: str, uri: str) -> Iterator[None]:
     """Translate errors within this block. name, uri: of the target."""
-    import aiohttp
     import botocore.exceptions
+    import urllib3.exceptions
 
     field = f"publish[{name}].s3"
     try:
         yield
     except botocore.exceptions.ClientError as error:
         raise _refused(error, field, uri) from error
-    except (botocore.exceptions.SSLError, ssl.SSLError, aiohttp.ClientSSLError) as error:
+    except (
+        botocore.exceptions.SSLError,
+        urllib3.exceptions.SSLError,
+        ssl.SSLError,
+    ) as error:
         raise InvalidSpec(
             f"the certificate of the store of {uri} is not trusted ({brief(error)}): set "
             f"{field}.caConfigMapRef to a ConfigMap with its certificate authority, or let an "
@@ -45,7 +49,7 @@ def named(name: str, uri: str) -> Iterator[None]:
         ) from error
     except (
         botocore.exceptions.BotoCoreError,
-        aiohttp.ClientError,
+        urllib3.exceptions.HTTPError,
         TimeoutError,
         ConnectionError,
     ) as error:

@@ -64,12 +64,19 @@ class Stream(io.BufferedIOBase):
                 self._file.require(self._digest.hexdigest())
         self._at += len(chunk)
         self.taken += len(chunk)
+        if self._at == self._file.size:
+            self.release()
         return chunk
 
-    def close(self) -> None:
-        """Close the file."""
+    def release(self) -> None:
+        """Close the file, which the next read opens again: the client does not close the stream."""
         if self._opened is not None:
             self._opened.close()
+            self._opened = None
+
+    def close(self) -> None:
+        """Close the stream."""
+        self.release()
         super().close()
 
     def _read(self, count: int) -> bytes:

@@ -1,0 +1,1 @@
+"""Publishing in a repository of a hub."""

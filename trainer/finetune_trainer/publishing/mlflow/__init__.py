@@ -1,0 +1,1 @@
+"""Sending the results of a training to an MLflow tracking server."""

@@ -1,0 +1,1 @@
+"""Publishing in a bucket of an S3 service."""
