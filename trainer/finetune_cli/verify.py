@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "reference",
         metavar="REF",
-        help="folder with the files of the model, or oci://HOST/REPOSITORY@sha256:DIGEST",
+        help="folder with the files of the model, oci://HOST/REPOSITORY@sha256:DIGEST, or "
+        "s3://BUCKET/FOLDER",
     )
     parser.add_argument(
         "--key",
@@ -27,7 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file with the public key of the operator in PEM format",
     )
     parser.add_argument(
-        "--ca", type=Path, metavar="PATH", help="file with additional CA certificates of a registry"
+        "--ca",
+        type=Path,
+        metavar="PATH",
+        help="file with additional CA certificates of a registry or an S3 service",
+    )
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="URL of the S3 service, if it is not Amazon S3"
+    )
+    parser.add_argument(
+        "--region", metavar="NAME", help="region of the S3 service, if AWS_REGION is not set"
     )
     parser.add_argument(
         "--base",
@@ -41,6 +51,8 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     key = signature.public_key(options.key)
     if options.reference.startswith("oci://"):
         statements, checked = _image(options, key, stop)
+    elif options.reference.startswith("s3://"):
+        statements, checked = _bucket(options, key, stop)
     else:
         statements, checked = _folder(Path(options.reference), key)
     if options.base is not None:
@@ -63,11 +75,21 @@ def _image(
     return statements, f"all {count} blobs"
 
 
+def _bucket(
+    options: argparse.Namespace, key: PublicKey, stop: StopRequest
+) -> tuple[list[Statement], str]:
+    from finetune_cli.verifying import bucket
+
+    service = bucket.Service(endpoint=options.endpoint, region=options.region, ca=options.ca)
+    statements, count = bucket.check(options.reference, service, key, stop)
+    return statements, f"all {count} files"
+
+
 def _folder(place: Path, key: PublicKey) -> tuple[list[Statement], str]:
     if not place.is_dir():
         raise CommandFailed(
-            f"{place} is no folder: name the folder with the files of the model, or an image as "
-            "oci://HOST/REPOSITORY@sha256:DIGEST. Download a folder from S3 before you verify it"
+            f"{place} is no folder: name the folder with the files of the model, an image as "
+            "oci://HOST/REPOSITORY@sha256:DIGEST, or a folder in a bucket as s3://BUCKET/FOLDER"
         )
     statements = {
         name: signature.checked(document, key, name=name)
