@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 
-from cluster import packages
+from checks import environment
+from cluster import packages, paths
 from cluster.artifacts import binaries, gomodule
 from cluster.artifacts.gomodule import Module
 from cluster.errors import ClusterError
@@ -49,6 +51,9 @@ PROCESS = (
     "tests/integration/test_secure_metrics.py",
 )
 """The operator as a process: it runs with the interpreter of the tests."""
+CONSUMERS = "tests/conformance/consumers"
+"""Programs of others that read published models."""
+MODEL_SIGNING = paths.REPO / "constraints" / "model-signing.txt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,14 +142,29 @@ def _program(
     the tests expect the path of a built program.
     """
     version, folder = module.version.removeprefix("v"), modules.folder(module)
-    paths = {key: str(folder / program) for key, program in (variables or {}).items()}
+    found = {key: str(folder / program) for key, program in (variables or {}).items()}
 
     def prepare() -> Setup:
         packages.ensure_programs(programs)
         gomodule.build(module, folder)
-        return Setup(version=version, variables={**_assets(), **paths})
+        return Setup(version=version, variables={**_assets(), **found})
 
     return Component(name=name, label=version, tests=tests, prepare=prepare)
+
+
+def _model_signing() -> Component:
+    pinned = re.search(r"^model-signing==(\S+)", MODEL_SIGNING.read_text(), re.MULTILINE)
+    assert pinned is not None
+    label, folder = pinned[1], paths.CACHE / "model-signing"
+
+    def prepare() -> Setup:
+        log = paths.CACHE / "tests" / "model-signing.log"
+        environment.create(folder, [MODEL_SIGNING], log, title="install model_signing")
+        program = str(folder / "bin" / "model_signing")
+        return Setup(version=label, variables={**_assets(), "MODEL_SIGNING": program})
+
+    tests = (f"{CONSUMERS}/test_model_signing.py",)
+    return Component(name="model_signing", label=label, tests=tests, prepare=prepare)
 
 
 def _argocd(name: str, test: str) -> Component:
@@ -191,6 +211,13 @@ ALL = (
         ("tests/conformance/test_release_images.py", "tests/conformance/test_release_cluster.py"),
         {"podman": "podman"},
     ),
+    _program(
+        "crane",
+        modules.REGISTRY,
+        (f"{CONSUMERS}/test_crane.py",),
+        {"docker-registry": "docker-registry"},
+    ),
+    _model_signing(),
 )
 
 

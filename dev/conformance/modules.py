@@ -24,6 +24,12 @@ ARGOCD = Module(
 COSIGN = Module(
     path="github.com/sigstore/cosign/v2", version="v2.4.3", packages={"cosign": "./cmd/cosign"}
 )
+REGISTRY = Module(
+    path="github.com/google/go-containerregistry",
+    version="v0.22.1",
+    # Its registry is a library; the program is compiled as if it were part of the module.
+    packages={"crane": "./cmd/crane", "registry": str(Path(__file__).with_name("registry.go"))},
+)
 # The version of etcd in the tests.
 ETCDUTL = Module(
     path="go.etcd.io/etcd/etcdutl/v3",

@@ -72,7 +72,10 @@ def _remove_argocd(cluster: Cluster) -> None:  # noqa: F811
 def test_examples_are_synced(deployed: DeployedJob) -> None:
     """All examples in one Application; the operator writes a status to each of them."""
     repository = Repository.create(deployed.repository.folder.with_name("examples"))
-    files = {f"examples/{each.name}": each.read_text() for each in EXAMPLES[0].parent.iterdir()}
+    folder = EXAMPLES[0].parent
+    files = {
+        f"examples/{each.name}": each.read_text() for each in folder.iterdir() if each.is_file()
+    }
     commit = repository.commit(files)
     deployed.argo.deploy(EXAMPLES_NAME, repository, EXAMPLES_PLACE, "examples")
     examples = replace(deployed.application, name=EXAMPLES_NAME)

@@ -60,8 +60,17 @@ def _content_digest(target: Thing) -> str:
     return f"sha1:{digest[:40]}" if "huggingFace" in target else f"sha256:{digest}"
 
 
-def publish(cluster: Cluster, *failed: str, code: int | None = None, **end: Any) -> None:
-    """Reconcile, run the publish pod to its end, and update its Job. failed: as in published."""
+def publish(
+    cluster: Cluster,
+    *failed: str,
+    code: int | None = None,
+    refusal: str = "TargetRejected",
+    **end: Any,
+) -> None:
+    """Reconcile, run the publish pod to its end, and update its Job.
+
+    failed: as in published. refusal: the reason of the targets that failed.
+    """
     cluster.settle()
     sync(cluster)
     pod = pod_of_stage(cluster, "publish")
@@ -70,7 +79,8 @@ def publish(cluster: Cluster, *failed: str, code: int | None = None, **end: Any)
     cluster.wait(60)
     ended = "failed" if failed else "completed"
     reason = {"reason": "PublishFailed"} if failed else {}
-    text = message("publish", ended, artifacts=published(pod, *failed), **reason)
+    outcomes = published(pod, *failed, reason=refusal)
+    text = message("publish", ended, artifacts=outcomes, **reason)
     code = (87 if failed else 0) if code is None else code
     finish(cluster, pod, code, end.pop("text", text))
     sync(cluster)

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import re
 import ssl
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,13 @@ class Store:
     """A number of received bytes, and what happens then."""
     keys: set[str] = field(default_factory=set)
     """Access keys that were used."""
+    cuts: list[int] = field(default_factory=list)
+    """Bytes of the next downloads of weights after which the connection is closed."""
+    delay: float = 0.0
+    page: int = 1000
+    """Objects in an answer to a list."""
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    """Key and range of each object that was read."""
 
     def receive(self, count: int) -> None:
         self.bytes += count
@@ -75,6 +83,7 @@ class _Handler(tls_server.Handler):
 
     def handle_request(self) -> None:
         store = self.server.store
+        time.sleep(store.delay)
         parts = urlsplit(self.path)
         query = {name: each[0] for name, each in parse_qs(parts.query, True).items()}
         bucket, _, key = unquote(parts.path).strip("/").partition("/")
@@ -93,6 +102,8 @@ class _Handler(tls_server.Handler):
             return self._error(400, "BadDigest")
         if self.command == "HEAD" and not key:
             return self._answer(200, b"", {})
+        if not key and "list-type" in query:
+            return self._list_objects(query["prefix"], query.get("continuation-token", ""))
         if not key:
             return self._list_uploads(query["prefix"])
         if self.command == "PUT":
@@ -176,11 +187,27 @@ class _Handler(tls_server.Handler):
         data, metadata = store.objects[key]
         headers = {META + name: value for name, value in metadata.items()}
         asked = self.headers.get("Range")
+        if self.command == "GET":
+            store.asked.append((key, asked))
         if asked is None:
             return self._answer(200, data, headers)
         first = int(asked.removeprefix("bytes=").removesuffix("-"))
         headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
         return self._answer(206, data[first:], headers)
+
+    def _list_objects(self, prefix: str, after: str) -> None:
+        store = self.server.store
+        keys = [key for key in sorted(store.objects) if key.startswith(prefix) and key > after]
+        found = "".join(
+            f"<Contents><Key>{key}</Key><Size>{len(store.objects[key][0])}</Size></Contents>"
+            for key in keys[: store.page]
+        )
+        more = len(keys) > store.page
+        token = keys[store.page - 1] if more else ""
+        self._xml(
+            f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>"
+            f"<NextContinuationToken>{token}</NextContinuationToken>{found}</ListBucketResult>"
+        )
 
     def _list_uploads(self, prefix: str) -> None:
         found = "".join(
@@ -218,8 +245,14 @@ class _Handler(tls_server.Handler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        cuts = self.server.store.cuts
+        if cuts and self.command == "GET" and urlsplit(self.path).path.endswith(".safetensors"):
+            self.wfile.write(body[: cuts.pop(0)])
+            self.close_connection = True
+            return
+        self.wfile.write(body)
 
 
 def etag(data: bytes) -> str:

@@ -215,6 +215,15 @@ def test_verify_of_an_image_needs_no_other_extra(installed: Installation) -> Non
     assert "does not name an image by its digest" in done.stderr
 
 
+def test_verify_of_a_bucket_needs_no_other_extra(installed: Installation) -> None:
+    key = installed.folder / "signing.pub"
+    key.write_text(PUBLIC_KEY)
+    endpoint = ("--endpoint", "https://127.0.0.1:9")
+    done = installed.run("ftj", "verify", "s3://models/support", "--key", str(key), *endpoint)
+    assert done.returncode == 1
+    assert "s3://models/support cannot be read" in done.stderr
+
+
 def test_run_names_the_missing_extra(installed: Installation) -> None:
     done = installed.run("ftj", "run", "-f", "-", "--work", "runs", stdin=manifest())
     assert done.returncode == 1

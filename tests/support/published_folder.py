@@ -1,6 +1,7 @@
 """A folder with a published model, as ``ftj verify`` reads it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -31,16 +32,18 @@ Shown = tuple[int, str, str]
 class Published:
     """A folder as an S3 target holds it: files, manifest.json, and the chosen statements."""
 
-    def __init__(self, folder: Path, kinds: tuple[str, ...]) -> None:
+    def __init__(
+        self, folder: Path, kinds: tuple[str, ...], content: Mapping[str, bytes] = CONTENT
+    ) -> None:
         self.folder = folder
         self.key = folder.parent / "signing.pub"
         self.key.write_bytes(KEY.public_key)
-        for name, data in CONTENT.items():
+        for name, data in content.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
         entries = tuple(
             manifest.Entry(name=name, size=len(data), sha256=sha256(data).hexdigest())
-            for name, data in sorted(CONTENT.items())
+            for name, data in sorted(content.items())
         )
         document = manifest.as_json(
             manifest.Manifest(kind="adapter", key="k", files=entries, facts={})

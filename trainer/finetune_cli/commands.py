@@ -216,9 +216,10 @@ COMMANDS = {
             description="Check a published model with the public key of the operator: the "
             "signature of the statement about it, the digest of each file, and that there are no "
             "other files. The command prints the statement, which says what the model was trained "
-            "from and how it was tested. For a folder, it needs no network. Exit codes: 10 no "
-            "signed statement, 11 no valid signature of the key, 12 a changed file, 13 a missing "
-            "file, 14 an additional file, 15 another base.",
+            "from and how it was tested. For a folder, it needs no network; files in a registry or "
+            "a bucket are read without being stored. Exit codes: 10 no signed statement, 11 no "
+            "valid signature of the key, 12 a changed file, 13 a missing file, 14 an additional "
+            "file, 15 another base.",
             example="./support-model --key signing.pub --base org/name",
         ),
     )

@@ -16,7 +16,9 @@ from finetune_trainer.runtime import environment
 from finetune_trainer.runtime.signals import StopRequest
 
 OWN_PACKAGES = ("finetune_api", "finetune_cli", "finetune_trainer")
-EXTRA_OF_MODULE = {"huggingface_hub": "cli", "cryptography": "cli", "kubernetes": "cli"}
+EXTRA_OF_MODULE = dict.fromkeys(
+    ("huggingface_hub", "cryptography", "kubernetes", "botocore"), "cli"
+)
 """Modules of the extra ``cli``; every other module is in the extra ``trainer``."""
 INTERRUPTED = 130
 UNEXPECTED = 1

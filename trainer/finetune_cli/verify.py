@@ -22,7 +22,8 @@ def run(
         str,
         typer.Argument(
             metavar="REF",
-            help="folder with the files of the model, or oci://HOST/REPOSITORY@sha256:DIGEST",
+            help="folder with the files of the model, oci://HOST/REPOSITORY@sha256:DIGEST, or "
+            "s3://BUCKET/FOLDER",
         ),
     ],
     key: Annotated[
@@ -31,7 +32,18 @@ def run(
     ],
     ca: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="file with additional CA certificates of a registry"),
+        typer.Option(
+            metavar="PATH",
+            help="file with additional CA certificates of a registry or an S3 service",
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="URL of the S3 service, if it is not Amazon S3"),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="region of the S3 service, if AWS_REGION is not set"),
     ] = None,
     base: Annotated[
         str | None,
@@ -47,6 +59,8 @@ def run(
     public = signature.public_key(key)
     if reference.startswith("oci://"):
         statements, checked = _image(reference, public, ca, context.obj)
+    elif reference.startswith("s3://"):
+        statements, checked = _bucket(reference, public, endpoint, region, ca, context.obj)
     else:
         statements, checked = _folder(Path(reference), public)
     if base is not None:
@@ -69,11 +83,26 @@ def _image(
     return statements, f"all {count} blobs"
 
 
+def _bucket(
+    reference: str,
+    key: PublicKey,
+    endpoint: str | None,
+    region: str | None,
+    ca: Path | None,
+    stop: StopRequest,
+) -> tuple[list[Statement], str]:
+    from finetune_cli.verifying import bucket
+
+    service = bucket.Service(endpoint=endpoint, region=region, ca=ca)
+    statements, count = bucket.check(reference, service, key, stop)
+    return statements, f"all {count} files"
+
+
 def _folder(place: Path, key: PublicKey) -> tuple[list[Statement], str]:
     if not place.is_dir():
         raise CommandFailed(
-            f"{place} is no folder: name the folder with the files of the model, or an image as "
-            "oci://HOST/REPOSITORY@sha256:DIGEST. Download a folder from S3 before you verify it"
+            f"{place} is no folder: name the folder with the files of the model, an image as "
+            "oci://HOST/REPOSITORY@sha256:DIGEST, or a folder in a bucket as s3://BUCKET/FOLDER"
         )
     statements = {
         name: signature.checked(document, key, name=name)

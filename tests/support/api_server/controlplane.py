@@ -286,8 +286,11 @@ class Servers:
             yield running
 
     @contextmanager
-    def running(self) -> Iterator[ControlPlane]:
-        """Run both until the end of the block. Raises RuntimeError, TimeoutError."""
+    def running(self, *options: str) -> Iterator[ControlPlane]:
+        """Run both until the end of the block. Raises RuntimeError, TimeoutError.
+
+        options: further ones of the API server.
+        """
         log = self.folder / "kube-apiserver.log"
         server = f"https://127.0.0.1:{self.secure}"
         command: list[str | Path] = [
@@ -307,6 +310,7 @@ class Servers:
             # ownerReferences.
             "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
             "--endpoint-reconciler-type=none",
+            *options,
         ]
         with self.etcd() as store, process(command, log) as api:
             wait_until(

@@ -140,6 +140,37 @@ def volume(folder: Path, *, shard: int = 300_000, zeros: int = 0) -> Volume:
     )
 
 
+def of_models(folder: Path, *, base: Path, adapter: Path, merged: Path) -> Volume:
+    """Make a volume with the files of models that libraries have written."""
+    layout = Layout(work=folder / "work")
+    document = tiny.job("hf://demo/tiny", "hf://demo/rows")
+    job = JobConfig.model_validate(document)
+    (folder / "job.json").write_text(json.dumps(document))
+    proved = {
+        kind: _publish(layout, place, kind, key, {}, _files(source)).sha256
+        for kind, place, key, source in (
+            (published.BASE, layout.base, job.digest, base),
+            (published.ADAPTER, layout.adapter, job.digest, adapter),
+            (published.MERGED, layout.merged(BUILD), f"{job.digest} {BUILD}", merged),
+        )
+    }
+    return Volume(
+        job=job,
+        layout=layout,
+        base=proved[published.BASE],
+        adapter=proved[published.ADAPTER],
+        merged=proved[published.MERGED],
+    )
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 def _publish(
     layout: Layout,
     folder: Path,

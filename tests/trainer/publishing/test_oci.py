@@ -358,6 +358,21 @@ def test_full_registry_is_named(volume: Volume, server: Registry, certificate: C
     assert not server.manifests
 
 
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
+def test_denied_upload_for_lack_of_space_is_named(
+    volume: Volume, server: Registry, certificate: Certificate, method: str
+) -> None:
+    server.answers = [(method, 507, {})] * 100
+    done = run(volume, oci(volume, server, certificate))
+    reason, message = done.failure
+    assert (reason, type(done.error)) == ("TargetRejected", PublishFailed)
+    assert "has no space left" in message
+    assert len(server.answers) == 99, "another attempt of the process would meet the same"
+    assert not server.manifests
+    server.answers = []
+    assert run(volume, oci(volume, server, certificate)).error is None
+
+
 def test_slow_registry_is_transient(
     volume: Volume,
     server: Registry,

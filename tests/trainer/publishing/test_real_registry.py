@@ -156,3 +156,45 @@ def test_killed_process_is_continued(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert second.only.sent_bytes is not None
     assert second.only.sent_bytes < 16 << 20
+
+
+@pytest.mark.parametrize(
+    "tenth",
+    [
+        pytest.param(tenth, marks=() if tenth == 6 else pytest.mark.exhaustive)
+        for tenth in range(1, 11)
+    ],
+)
+def test_killed_at_a_tenth_leaves_one_complete_image(
+    tenth: int, real: Server, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The tenth of all bytes that the registry has stored, also in blobs that are not complete."""
+    large = publishing.volume(tmp_path_factory.mktemp("large"), shard=16 << 20)
+    folder = large.layout.merged(BUILD)
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    first = Process(large, target(large, real), environment={}, part=1 << 20)
+    until = time.monotonic() + 60
+    while _stored(real.storage) < total * tenth // 10 and first.pid is not None:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    first.kill()
+    killed, before = first.wait() == -9, real.get("manifests/tiny-1-merged")
+    second = run(large, target(large, real, tags=("latest",)))
+    assert second.error is None, second.failure
+    digests = {real.get(f"manifests/{name}") for name in ("latest", "tiny-1-merged")}
+    assert {f"sha256:{hashlib.sha256(each).hexdigest()}" for each in digests} == {
+        second.only.digest
+    }
+    # The last bytes may have arrived before the signal.
+    assert tenth > 8 or killed
+    assert b"MANIFEST_UNKNOWN" in before or before in digests
+
+
+def _stored(folder: Path) -> int:
+    sizes = 0
+    for path in folder.rglob("data"):
+        try:
+            sizes += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return sizes

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.support.trainer.web import Bucket, Certificate
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import PublishFailed, Transient
+from finetune_trainer.publishing.s3 import client
 from finetune_trainer.publishing.s3 import push as s3
 
 KEYS = {"PUBLISH_MAIN_AWS_ACCESS_KEY_ID": KEY, "PUBLISH_MAIN_AWS_SECRET_ACCESS_KEY": "a-secret-key"}
@@ -230,6 +232,63 @@ def test_refusals_are_named(
     assert said in message
     assert isinstance(done.error, Transient if reason == "Transient" else PublishFailed)
     assert not store.objects
+
+
+def test_interrupted_read_back_resumes(
+    volume: Volume, store: Store, target: dict[str, Any]
+) -> None:
+    # The first of them is the empty file.
+    store.cuts = [0, 70_000, 1]
+    done = publish(volume, target)
+    assert done.error is None, done.failure
+    assert not store.cuts
+    asked = [place for _, place in store.asked if place is not None]
+    assert len(asked) == 2
+    (key,) = {key for key, place in store.asked if place is not None}
+    first, second = (int(place.removeprefix("bytes=").rstrip("-")) for place in asked)
+    assert (first, second) == (70_000, 70_001), key
+
+
+def test_store_that_always_disconnects_is_transient(
+    volume: Volume, store: Store, target: dict[str, Any]
+) -> None:
+    store.cuts = [0] * 1000
+    done = publish(volume, target)
+    assert done.failure[0] == "Transient"
+    assert isinstance(done.error, Transient)
+    assert "is unreachable" in done.failure[1]
+    store.cuts = []
+    again = publish(volume, target)
+    assert (again.error, again.only.sent_bytes) == (None, 0)
+
+
+def test_interrupted_part_is_sent_again(
+    volume: Volume, store: Store, target: dict[str, Any]
+) -> None:
+    def disconnect() -> None:
+        raise ConnectionResetError
+
+    store.at = (PART // 2, disconnect)
+    done = publish(volume, target)
+    assert done.error is None, done.failure
+    assert store.at is None
+    assert max(Counter((key, part) for key, part, _ in store.received).values()) == 1
+
+
+def test_slow_store_is_transient(
+    volume: Volume, store: Store, target: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.config import Config
+
+    given = client.options
+    short = Config(read_timeout=0.2, retries={"max_attempts": 1})
+    monkeypatch.setattr(
+        client, "options", lambda *args, **named: given(*args, **named).merge(short)
+    )
+    store.delay = 0.6
+    reason, message = publish(volume, target).failure
+    assert reason == "Transient"
+    assert "timeout" in message.lower()
 
 
 def test_full_store_is_named(volume: Volume, store: Store, target: dict[str, Any]) -> None:

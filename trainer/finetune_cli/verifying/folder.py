@@ -1,8 +1,4 @@
-"""A folder with a published model, whose files are compared with signed statements about it.
-
-``manifest.json`` has the digests of all other files, and a statement has its digest. A file that
-the statements do not name is an error: a program may load it.
-"""
+"""A folder with a published model on this machine."""
 
 import hashlib
 import os
@@ -12,12 +8,10 @@ from pathlib import Path
 from finetune_api.contracts import attestation
 from finetune_api.contracts.attestation import MANIFEST, Statement
 from finetune_api.safety import untrusted_file
+from finetune_cli.verifying import files
 from finetune_cli.verifying.failures import Code, fail
-from finetune_trainer.checkpointing import manifest
 
 READ = 1 << 20
-MOST_SHOWN = 5
-ADVICE = "do not use the model, and get it from its publisher once more"
 
 
 def documents(folder: Path) -> dict[str, bytes]:
@@ -32,11 +26,7 @@ def documents(folder: Path) -> dict[str, bytes]:
         except OSError as error:
             fail(Code.NOT_SIGNED, f"{folder / name} cannot be read: {error.strerror}")
     if not found:
-        fail(
-            Code.NO_STATEMENT,
-            f"{folder} has no signed statement ({' or '.join(attestation.FILES)}): the operator "
-            "signs a model that a job publishes if its administrator has set a signing key",
-        )
+        files.fail_unsigned(folder)
     return found
 
 
@@ -45,71 +35,25 @@ def check(folder: Path, statements: Mapping[str, Statement]) -> int:
 
     statements: by the name of the file that contains them.
     """
+    expected = files.expected(statements, _manifest(folder))
     digests = dict(_digests(folder, ignored=statements))
-    for name, statement in statements.items():
-        _compare(_expected(folder, name, statement, digests), digests, name)
+    files.compare(expected, digests)
     return len(digests)
 
 
-def _expected(
-    folder: Path, name: str, statement: Statement, digests: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the digest of each file that a statement names, directly or in manifest.json."""
+def _manifest(folder: Path) -> bytes | None:
     try:
-        listed = attestation.files(statement)
-    except attestation.Malformed as error:
-        fail(Code.NOT_SIGNED, f"{name} cannot be used: {error}")
-    if listed is not None:
-        return listed
-    # The first subject is the content at the target.
-    _, *subjects = attestation.subjects(statement).items()
-    expected = dict(subjects)
-    if MANIFEST not in expected:
-        return expected or fail(
-            Code.NO_STATEMENT,
-            f"{name} is a statement about {next(iter(attestation.subjects(statement)))}, and names "
-            "no files: verify this reference instead of a folder",
-        )
-    if MANIFEST not in digests:
-        fail(Code.MISSING, f"{MANIFEST} is missing (compared with {name}): {ADVICE}")
-    if digests[MANIFEST] != expected[MANIFEST]:
-        # The list of files in it means nothing.
-        fail(
-            Code.CHANGED,
-            f"{MANIFEST} is changed since it was signed (compared with {name}): {ADVICE}",
-        )
-    try:
-        content = untrusted_file.read_bytes(folder / MANIFEST, follow_links=False)
-        if hashlib.sha256(content).hexdigest() != expected[MANIFEST]:
-            fail(Code.CHANGED, f"{MANIFEST} changes while it is read: {ADVICE}")
-        entries = manifest.parse(content.decode()).files
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fail(Code.CHANGED, f"{MANIFEST} cannot be read ({error!r}): {ADVICE}")
-    return {each.name: each.sha256 for each in entries} | expected
-
-
-def _compare(expected: Mapping[str, str], digests: Mapping[str, str], name: str) -> None:
-    both = sorted(expected.keys() & digests.keys())
-    changed = [each for each in both if expected[each] != digests[each]]
-    findings = (
-        (Code.CHANGED, changed, "changed since it was signed"),
-        (Code.MISSING, sorted(expected.keys() - digests.keys()), "missing"),
-        (Code.EXTRA, sorted(digests.keys() - expected.keys()), "not part of the signed model"),
-    )
-    problems = [
-        (code, f"{_names(names)} {'is' if len(names) == 1 else 'are'} {text}")
-        for code, names, text in findings
-        if names
-    ]
-    if problems:
-        reasons = "; ".join(text for _, text in problems)
-        fail(problems[0][0], f"{reasons} (compared with {name}): {ADVICE}")
+        return untrusted_file.read_bytes(folder / MANIFEST, follow_links=False)
+    except FileNotFoundError:
+        return None
+    except untrusted_file.NotAFile:
+        return b""
 
 
 def _digests(folder: Path, *, ignored: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield the digest of each file; of anything else, such as a link, a text that is none."""
-    for place, folders, files in os.walk(folder, onerror=_raise):
-        for each in sorted((*files, *folders)):
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        for each in sorted((*names, *folders)):
             path = Path(place) / each
             name = path.relative_to(folder).as_posix()
             if name in ignored or (each in folders and not path.is_symlink()):
@@ -130,8 +74,3 @@ def _digest(path: Path) -> str:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _names(names: list[str]) -> str:
-    shown = ", ".join(ascii(each)[1:-1] for each in names[:MOST_SHOWN])
-    return shown if len(names) <= MOST_SHOWN else f"{shown} and {len(names) - MOST_SHOWN} more"

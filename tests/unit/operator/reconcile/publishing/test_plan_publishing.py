@@ -241,17 +241,18 @@ def test_failed_job_does_not_wait_for_a_verification_that_never_comes() -> None:
     assert condition(cluster, "Finished")["status"] == "True"
 
 
-def test_failure_affects_only_its_own_condition() -> None:
+@pytest.mark.parametrize("reason", ["TargetRejected", "TargetConflict", "AccessDenied"])
+def test_failure_affects_only_its_own_condition(reason: str) -> None:
     cluster = served(target(), target("b"))
     before = [dict(each["spec"]) for each in cluster.each("Deployment")]
-    controllers.publish(cluster, "b")
+    controllers.publish(cluster, "b", refusal=reason)
     assert condition(cluster)["status"] == "False"
     assert condition(cluster)["reason"] == "PublishFailed"
     ready, finished = condition(cluster, "Ready"), condition(cluster, "Finished")
     assert (ready["status"], ready["reason"], finished["status"]) == ("True", "Serving", "True")
     published, failed = cluster.status["publish"]
     assert "error" not in published
-    assert failed["error"] == {"reason": "TargetRejected", "message": "The quota is exhausted."}
+    assert failed["error"] == {"reason": reason, "message": "The quota is exhausted."}
     assert "digest" not in failed
     assert [dict(each["spec"]) for each in cluster.each("Deployment")] == before
     assert [each.type for each in events(cluster, "PublishFailed")] == ["Warning"]

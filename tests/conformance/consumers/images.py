@@ -1,0 +1,53 @@
+"""An image of a model with the signed statement of the operator, as a job publishes both."""
+
+import json
+from dataclasses import dataclass, replace
+
+from tests.support.published_facts import facts
+from tests.support.signing_keys import KEY
+from tests.support.trainer.publishing import Published, Volume, run
+from tests.support.trainer.web import Certificate
+
+from finetune_operator.provenance import signed
+from finetune_operator.provenance.statement import statement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A published image. ``manifest``: SHA-256 (hex) of manifest.json, from the ledger."""
+
+    reference: str
+    digest: str
+    manifest: str
+    content: str
+    """SHA-256 (hex) of the manifest on the volume, from the ledger."""
+
+    @classmethod
+    def publish(cls, volume: Volume, host: str, certificate: Certificate, what: str) -> "Image":
+        """Publish, and add the statement in another attempt, as the operator does."""
+        place = {"repository": f"{host}/team/tiny", "ca": str(certificate.authority)}
+        target = volume.target(what, oci=place, tags=(f"latest-{what}",))
+        done = run(volume, target)
+        assert done.error is None, done.failure
+        signs = {"attestation": bundle(done, "registry"), "attested": done.only.digest}
+        attested = run(volume, target | signs)
+        assert attested.error is None, attested.failure
+        assert attested.only.attestation is not None
+        digest, manifest = done.only.digest, done.only.manifest
+        assert digest is not None
+        assert manifest is not None
+        return cls(
+            reference=f"{host}/team/tiny@{digest}",
+            digest=digest,
+            manifest=manifest,
+            content=target["content"],
+        )
+
+
+def bundle(done: Published, name: str) -> str:
+    """Return the signed statement about what a target holds. name: of the target in the facts."""
+    found = facts(name)
+    known = {"digest": done.only.digest, "manifest": done.only.manifest}
+    publication = found.publication.model_copy(update=known)
+    about = statement(replace(found, publication=publication))
+    return json.dumps(signed.bundle(about, KEY))

@@ -1,0 +1,67 @@
+"""crane pulls a published image, and gets the files of the volume."""
+
+import hashlib
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conformance.consumers.images import Image
+from tests.support.trainer.publishing import BUILD, Volume
+from tests.support.trainer.web import Certificate
+
+from conformance import modules
+from finetune_trainer.checkpointing import manifest
+
+
+@pytest.fixture
+def crane(certificate: Certificate) -> Callable[..., bytes]:
+    """Run crane, and return its output."""
+
+    def run(*words: str) -> bytes:
+        command = [str(modules.folder(modules.REGISTRY) / "crane"), *words]
+        variables = os.environ | {"SSL_CERT_FILE": str(certificate.authority)}
+        done = subprocess.run(command, env=variables, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("what", ["adapter", "merged"])
+def test_pulled_files_have_the_digests_of_the_ledger(
+    publish: Callable[[str], Image],
+    crane: Callable[..., bytes],
+    volume: Volume,
+    tmp_path: Path,
+    what: str,
+) -> None:
+    image = publish(what)
+    assert crane("digest", image.reference).decode().strip() == image.digest
+    tag = f"{image.reference.partition('@')[0]}:latest-{what}"
+    assert crane("digest", tag).decode().strip() == image.digest
+    (tmp_path / "image.tar").write_bytes(crane("export", image.reference, "-"))
+    with tarfile.open(tmp_path / "image.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "models"
+    text = (folder / "manifest.json").read_bytes()
+    assert hashlib.sha256(text).hexdigest() == image.manifest
+    assert json.loads(text)["facts"]["publishedFrom"] == image.content
+    assert manifest.verify(folder, kind=what, key=None).files
+    source = volume.layout.adapter if what == "adapter" else volume.layout.merged(BUILD)
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert weights
+    for name in weights:
+        assert (folder / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_an_image_copied_to_another_repository_keeps_its_digest(
+    publish: Callable[[str], Image], crane: Callable[..., bytes]
+) -> None:
+    image = publish("adapter")
+    copy = f"{image.reference.partition('/')[0]}/mirror/tiny:copied"
+    crane("copy", image.reference, copy)
+    assert crane("digest", copy).decode().strip() == image.digest
