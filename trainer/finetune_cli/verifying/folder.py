@@ -13,7 +13,7 @@ from finetune_api.contracts import attestation
 from finetune_api.contracts.attestation import MANIFEST, Statement
 from finetune_api.safety import untrusted_file
 from finetune_cli.verifying.failures import Code, fail
-from finetune_trainer.checkpointing import manifest
+from finetune_trainer.signatures import statements
 
 READ = 1 << 20
 MOST_SHOWN = 5
@@ -40,13 +40,13 @@ def documents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def check(folder: Path, statements: Mapping[str, Statement]) -> int:
+def check(folder: Path, signed: Mapping[str, Statement]) -> int:
     """Compare all files with the statements, and return their number. Raise NotVerified.
 
-    statements: by the name of the file that contains them.
+    signed: the statements by the name of the file that contains them.
     """
-    digests = dict(_digests(folder, ignored=statements))
-    for name, statement in statements.items():
+    digests = dict(_digests(folder, ignored=signed))
+    for name, statement in signed.items():
         _compare(_expected(folder, name, statement, digests), digests, name)
     return len(digests)
 
@@ -56,20 +56,17 @@ def _expected(
 ) -> dict[str, str]:
     """Return the digest of each file that a statement names, directly or in manifest.json."""
     try:
-        listed = attestation.files(statement)
+        expected = statements.named_files(statement)
     except attestation.Malformed as error:
         fail(Code.NOT_SIGNED, f"{name} cannot be used: {error}")
-    if listed is not None:
-        return listed
-    # The first subject is the content at the target.
-    _, *subjects = attestation.subjects(statement).items()
-    expected = dict(subjects)
-    if MANIFEST not in expected:
-        return expected or fail(
+    if not expected:
+        fail(
             Code.NO_STATEMENT,
             f"{name} is a statement about {next(iter(attestation.subjects(statement)))}, and names "
             "no files: verify this reference instead of a folder",
         )
+    if MANIFEST not in expected or attestation.files(statement) is not None:
+        return expected
     if MANIFEST not in digests:
         fail(Code.MISSING, f"{MANIFEST} is missing (compared with {name}): {ADVICE}")
     if digests[MANIFEST] != expected[MANIFEST]:
@@ -80,12 +77,9 @@ def _expected(
         )
     try:
         content = untrusted_file.read_bytes(folder / MANIFEST, follow_links=False)
-        if hashlib.sha256(content).hexdigest() != expected[MANIFEST]:
-            fail(Code.CHANGED, f"{MANIFEST} changes while it is read: {ADVICE}")
-        entries = manifest.parse(content.decode()).files
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fail(Code.CHANGED, f"{MANIFEST} cannot be read ({error!r}): {ADVICE}")
-    return {each.name: each.sha256 for each in entries} | expected
+        return statements.listed_files(content, expected)
+    except (OSError, ValueError) as error:
+        fail(Code.CHANGED, f"{MANIFEST} cannot be read ({error}): {ADVICE}")
 
 
 def _compare(expected: Mapping[str, str], digests: Mapping[str, str], name: str) -> None:

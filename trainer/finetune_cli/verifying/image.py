@@ -9,12 +9,11 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import ENVELOPE_TYPE, Statement
-from finetune_api.safety import untrusted_json
+from finetune_api.contracts.attestation import Statement
 from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying import signature
 from finetune_cli.verifying.failures import Code, fail
@@ -26,13 +25,12 @@ from finetune_trainer.publishing.target_errors import TargetError
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.sources.oci import docker_config, image_manifest
+from finetune_trainer.signatures import statements
+from finetune_trainer.sources.oci import attached, docker_config, image_manifest
 from finetune_trainer.sources.oci.registry import Fields
 from finetune_trainer.sources.oci.registry_errors import Refused, RegistryError
 
 PREFIX = "oci://"
-MOST_STATEMENTS = 32
-"""Statements of an image that are read; everyone who may write to the repository may add some."""
 
 
 @contextmanager
@@ -100,43 +98,31 @@ def check(registry: Registry, digest: str, key: PublicKey) -> tuple[list[Stateme
 
 def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Statement]:
     """Return the statements about the image that the key has signed, without those of others."""
-    tag = f"{digest.replace(':', '-')}.att"
-    name = f"{registry.name}:{tag}"
-    manifest = _manifest(registry, tag)
-    if manifest is None:
+    name = f"{registry.name}:{attached.tag_of(digest)}"
+    found, problem, count = [], None, 0
+    try:
+        for document in attached.documents(partial(_get, registry), digest):
+            count += 1
+            try:
+                statement = signature.checked(document, key, name=name)
+            except CommandFailed as error:
+                problem = error
+                continue
+            if statements.is_about(statement, digest):
+                found.append(statement)
+    except attached.Malformed as error:
+        fail(Code.NOT_SIGNED, f"{registry.name}: {error}")
+    if not count:
         fail(
             Code.NO_STATEMENT,
             f"{registry.name}@{digest} has no signed statement ({name}): the operator signs a "
             "model that a job publishes if its administrator has set a signing key",
         )
-    found, problem = [], None
-    for document in _envelopes(registry, manifest, name):
-        try:
-            statement = signature.checked(document, key, name=name)
-        except CommandFailed as error:
-            problem = error
-            continue
-        if digest.removeprefix("sha256:") in attestation.subjects(statement).values():
-            found.append(statement)
     if not found and problem is not None:
         raise problem
     if not found:
         fail(Code.NOT_SIGNED, f"{name} has no statement of the key about this image")
     return found
-
-
-def _envelopes(registry: Registry, manifest: bytes, name: str) -> Iterator[bytes]:
-    try:
-        layers = untrusted_json.parse(manifest)["layers"][:MOST_STATEMENTS]
-        digests = [str(each["digest"]) for each in layers if each["mediaType"] == ENVELOPE_TYPE]
-    except (ValueError, KeyError, TypeError) as error:
-        fail(Code.NOT_SIGNED, f"{name} is no list of signed statements ({error!r})")
-    for digest in digests:
-        answer = registry.call(
-            "GET", f"blobs/{digest}", accepted=(200, 404), limit=attestation.LONGEST
-        )
-        if answer.status == 200:
-            yield answer.content
 
 
 def _compare(registry: Registry, part: Any) -> None:
@@ -160,9 +146,13 @@ def _compare(registry: Registry, part: Any) -> None:
 
 
 def _manifest(registry: Registry, name: str) -> bytes | None:
+    return _get(registry, f"manifests/{name}")
+
+
+def _get(registry: Registry, path: str) -> bytes | None:
     answer = registry.call(
         "GET",
-        f"manifests/{name}",
+        path,
         headers={"Accept": ", ".join(image_manifest.TYPES)},
         accepted=(200, 404),
         limit=image_manifest.LONGEST,
