@@ -66,6 +66,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     """Run the stages of a FineTuneJob. Raises the errors of the stages."""
     _handle_ctrl_c(stop)
     file = job_file.read(options.file)
+    _require_source(file)
     job, layout = file.job(), Layout(work=options.work)
     _claim(layout.work, job)
     from finetune_trainer.runtime.progress import Progress
@@ -92,6 +93,16 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
             log(f"warning: {warning}")
     _log_results(file, layout)
     return 0
+
+
+def _require_source(file: SpecFile) -> None:
+    """Raise InvalidSpec for an adapter whose place only an operator knows."""
+    start = file.resolved.spec.training.start_from
+    if start is not None and start.job is not None:
+        raise InvalidSpec(
+            "training.startFrom.job: only an operator can find the adapter of FineTuneJob "
+            f"{start.job.name}: set training.startFrom.source to its reference in status.publish"
+        )
 
 
 def _run_stage(
