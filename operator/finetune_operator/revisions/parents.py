@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from finetune_api.default_credentials import ACCOUNT
 from finetune_api.defaulting import InvalidSpec, Resolved
+from finetune_api.fitting import targets_of
 from finetune_api.layering import has
 from finetune_api.v1alpha1.ledger import ParentAdapter, Revision
 from finetune_api.v1alpha1.publication import Publication
@@ -123,10 +124,9 @@ def _published(
 
 def _targets(parent: Object, operator: str) -> Iterator[PublishTarget]:
     """Yield the targets of a job: those in its spec, or those of its frozen defaults."""
-    written = parent["spec"].get("publish")
     try:
-        entries = thawed(operator)[0].defaults.get("publish") if written is None else written
-        yield from (PublishTarget.model_validate(each, by_name=False) for each in entries or ())
+        entries = targets_of(parent["spec"]) or targets_of(thawed(operator)[0].defaults) or ()
+        yield from (PublishTarget.model_validate(each, by_name=False) for each in entries)
     except ValueError:
         # Of another version: which credentials the targets need is not known.
         return
