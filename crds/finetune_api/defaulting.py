@@ -24,6 +24,7 @@ from finetune_api.layering import builtin_values, has, layered, without_nulls
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import digest, name_of, part_of
 from finetune_api.several_datasets import combined, one_by_one
+from finetune_api.v1alpha1.ledger import ParentAdapter
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
 from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
@@ -55,6 +56,8 @@ class Resolved:
     """Digest of the fields that affect serving. If it changes, a failed build is served again."""
     listed: bool
     """Whether the job has a list of datasets, although ``spec`` has ``dataset`` for a short one."""
+    parent: ParentAdapter | None = None
+    """The adapter of another job to continue from; ``spec`` then has its place as a source."""
 
     @property
     def revision(self) -> str:
@@ -84,6 +87,11 @@ def effective_defaults(chart_defaults: Mapping[str, Any], *, strict: bool = Fals
         raise InvalidSpec(
             "defaults.profile: defaults cannot name a profile; to let a profile apply to all jobs "
             f'that name none, set its annotation {DEFAULT_ANNOTATION} to "true"'
+        )
+    if has(written, "training", "startFrom", "job"):
+        raise InvalidSpec(
+            "defaults.training.startFrom.job: defaults cannot name a job, which is in the "
+            "namespace of each job: set training.startFrom.job in the jobs"
         )
     _require_valid(written, strict=strict)
     return layered(FineTuneJobSpec, builtin_defaults(), written)

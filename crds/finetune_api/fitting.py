@@ -70,7 +70,7 @@ def without_foreign_content(defaults: Values, written: Values) -> Values:
             continue
         if lower.get("source") in (None, own.get("source")):
             continue
-        known = value_at(builtin_values(FineTuneJobSpec), path)
+        known = value_at(builtin_values(FineTuneJobSpec), path) or {}
         kept = {name: value for name, value in lower.items() if name not in fields}
         kept |= {name: known[name] for name in lower if name in fields and name in known}
         defaults = with_value(defaults, path, kept)
@@ -145,6 +145,9 @@ def fit_sources(values: Values, written: Values) -> Values:
             # Access to adapters, for the jobs that continue from one.
             values = without(values, path)
             continue
+        if path == START_FROM:
+            values = _fit_start(values, value_at(written, path))
+            part = value_at(values, path)
         source = str(part.get("source"))
         foreign = ((*path, *inner) for inner in inapplicable_fields(source))
         values = without(values, *(field for field in foreign if not has(written, *field)))
@@ -153,6 +156,14 @@ def fit_sources(values: Values, written: Values) -> Values:
         if source.startswith(CONFIGMAP_SOURCE_PREFIX) and not has(written, *path, "split"):
             values = with_value(values, (*path, "split"), "train")
     return values
+
+
+def _fit_start(values: Values, written: Any) -> Values:
+    """Remove the other adapter of a lower layer if the user named a source or a job."""
+    own = [name for name in ("source", "job") if isinstance(written, Mapping) and name in written]
+    if own == ["source"]:
+        return without(values, (*START_FROM, "job"))
+    return without(values, (*START_FROM, "source")) if own == ["job"] else values
 
 
 def fit_columns(values: Values, written: Values) -> Values:

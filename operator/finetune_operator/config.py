@@ -9,11 +9,13 @@ from typing import Any, Self
 from pydantic import Field, InstanceOf, ValidationError, field_validator
 
 from finetune_api.base import CamelModel
+from finetune_api.contracts.signatures import MOST_REQUIREMENTS, RequiredSignature
+from finetune_api.policy import signatures as signature_policy
 from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.placement import Toleration
 from finetune_api.v1alpha1.profile import FrozenProfile
 from finetune_operator.connections import Egress, Hub, Proxy
-from finetune_operator.signing import SigningKey
+from finetune_operator.signing import SigningKey, check_public_key
 
 
 class Images(CamelModel):
@@ -85,7 +87,8 @@ class Settings(CamelModel):
 
     Clients in ``operator_namespace`` and ``scraper_namespaces`` may scrape the pods of jobs.
     ``defaults`` is a partial FineTuneJob spec, which overrides built-in defaults and is overridden
-    by each job. ``policy`` limits what jobs may contain. Prepare pods trust ``ca_certificates``
+    by each job. ``policy`` limits what jobs may contain, and ``signatures`` are those that their
+    sources need (``policy.signatures`` of the chart). Prepare pods trust ``ca_certificates``
     (PEM) in addition to those of their image. The order of the fields is that of operator.json.
     ``signing_key`` comes from a file, not from the document, and no text about the settings has it.
     ``profile`` is the profile whose values these are, if they are those of one.
@@ -104,6 +107,7 @@ class Settings(CamelModel):
     serving: ServingConfig = ServingConfig()
     defaults: dict[str, Any] = Field(default_factory=dict)
     policy: Limits = Limits()
+    signatures: tuple[RequiredSignature, ...] = Field((), max_length=MOST_REQUIREMENTS)
     signing_key: InstanceOf[SigningKey] | None = Field(None, exclude=True, repr=False)
     profile: FrozenProfile | None = Field(None, exclude=True)
 
@@ -117,6 +121,19 @@ class Settings(CamelModel):
         except (ssl.SSLError, ValueError) as error:
             raise ValueError(f"no CA certificates in PEM format ({error})") from error
         return text
+
+    @field_validator("signatures")
+    @classmethod
+    def _require_usable(cls, required: tuple[RequiredSignature, ...]) -> Any:
+        for number, each in enumerate(required):
+            try:
+                for pattern in each.sources:
+                    signature_policy.check(pattern)
+                for key in each.keys:
+                    check_public_key(key)
+            except ValueError as error:
+                raise ValueError(f"policy.signatures[{number}]: {error}") from error
+        return required
 
     @cached_property
     def digest(self) -> str:

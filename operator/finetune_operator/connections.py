@@ -83,6 +83,10 @@ class Hub(Endpoint):
         """Whether it is the public hub."""
         return self.url == PUBLIC_HUB
 
+    def place(self, repository: str) -> str:
+        """Return the place of a repository as one text. Another hub is another place."""
+        return f"hf://{repository}" if self.is_public else f"hf+{self.url}/{repository}"
+
     @property
     def _address(self) -> str:
         return self.endpoint

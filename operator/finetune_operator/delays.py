@@ -38,6 +38,8 @@ CREATED = 5.0
 one write of the status reports Job and pod."""
 REJECTED = 30.0
 """Until a write that the API server rejected is tried again: an administrator has to act first."""
+PARENT = 30.0
+"""Until a job looks again for the adapter that it waits for: another job trains for much longer."""
 REPLACED = 60.0
 """Age of a ConfigMap from which the operator replaces it, if another client changed it."""
 INTERVAL = 1.0

@@ -16,6 +16,27 @@ class InvalidKey(ValueError):
     """A file has no usable private key; the text says why, without any part of the file."""
 
 
+def check_public_key(pem: str) -> str:
+    """Return a public key in PEM format with which signatures are verified. Raise InvalidKey."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        key = serialization.load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise InvalidKey(
+            "this is no public key in PEM format. Print that of a private key with the command: "
+            "openssl pkey -in KEY -pubout"
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise InvalidKey(
+            "this public key is no elliptic curve key with the curve P-256, the only kind with "
+            f"which signatures are verified. Make a private key with the command: {NEW_KEY}"
+        )
+    return pem
+
+
 class SigningKey:
     """A private key. ``public_key``: the public key in PEM format."""
 

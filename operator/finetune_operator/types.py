@@ -89,6 +89,9 @@ class Snapshot:
     profiles: tuple[Object, ...] = ()
     """The FineTuneProfile that the job names, or those that are the default if it names none."""
 
+    parent: Object | None = None
+    """The FineTuneJob in the same namespace whose adapter the job continues from, if it exists."""
+
     progress: Progress | None = None
     """Of the running stage pod, a train pod first, if its metrics could be read lately."""
 

@@ -15,6 +15,7 @@ from tests.support.patterns import PATTERNS
 from finetune_api.defaulting import builtin_defaults, effective_defaults
 from finetune_api.policy.patterns import MAX_LENGTH, matches
 
+PEM = "-----BEGIN PUBLIC KEY-----"
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 # Objects that Kubernetes or the operator defines, and validates itself.
 FREE_FORM = {
@@ -67,6 +68,13 @@ FREE_FORM = {
         ({"policy": {"secrets": {"deny": ["^a$"]}}}, "does not match pattern"),
         ({"policy": {"secrets": {"allow": ["a"] * 17}}}, "maxItems: got 17, want 16"),
         ({"policy": {"maxReplicas": 0}}, "minimum: got 0, want 1"),
+        ({"policy": {"signatures": {}}}, "got object, want array"),
+        ({"policy": {"signatures": [{"sources": [".*"]}]}}, "missing property 'keys'"),
+        (
+            {"policy": {"signatures": [{"sources": [".*"], "keys": ["k"]}]}},
+            "does not match pattern",
+        ),
+        ({"policy": {"signatures": [{"sources": [], "keys": [PEM]}]}}, "minItems: got 0, want 1"),
         ({"serving": {"gpus": 2}}, "additional properties 'gpus' not allowed"),
         ({"serving": {"image": "vllm/vllm-openai:v1"}}, "got string, want object"),
         ({"serving": {"image": {"digest": "123"}}}, "does not match pattern"),

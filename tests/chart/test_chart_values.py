@@ -8,9 +8,11 @@ import pytest
 import yaml
 from tests.support import helm
 from tests.support.helm import CHART, Values, render, template
+from tests.support.signing_keys import KEY
 
 from cluster import install
 from finetune_api.policy.limits import Limits
+from finetune_operator.config import parsed
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -89,6 +91,16 @@ def test_certificates_reach_the_operator_unchanged() -> None:
     assert render({"caCertificates": text}).config["caCertificates"] == text
 
 
+def test_required_signatures_are_no_limit_of_the_spec() -> None:
+    required = [{"sources": [".*"], "what": ["model"], "keys": [KEY.public_key.decode()]}]
+    config = render({"policy": {"signatures": required}}).config
+    assert config["signatures"] == required
+    assert "signatures" not in config["policy"]
+    assert "signatures" not in render({}).config
+    _, settings = parsed(config)
+    assert settings.signatures[0].what == ("model",)
+
+
 @pytest.mark.parametrize(
     ("values", "image", "warns"),
     [
@@ -152,6 +164,7 @@ CHANGED: dict[str, Any] = {
     "policy.maxReplicas": 2,
     "policy.maxGpuSeconds": 3600,
     "policy.maxSequenceLength": 4096,
+    "policy.signatures": [{"sources": [".*"], "keys": ["-----BEGIN PUBLIC KEY-----"]}],
     "logLevel": "debug",
     "metrics.serviceMonitor.interval": "5s",
     "metrics.podMonitor.interval": "5s",

@@ -81,6 +81,9 @@ class Cluster:
     profiles: dict[str, Thing] = field(default_factory=dict)
     """FineTuneProfiles by name."""
 
+    others: dict[str, Thing] = field(default_factory=dict)
+    """The other FineTuneJobs of the namespace, by name."""
+
     now: datetime = START
     progress: Progress | None = None
     loaded: float | None = None
@@ -157,6 +160,7 @@ class Cluster:
             verification=self.verification(),
             created=frozenset(self.created),
             profiles=self._profiles_of(job),
+            parent=copied(self.others.get(naming.parent_of(job) or "")),
             **{LISTS[kind]: each for kind, each in lists.items()},
         )
 

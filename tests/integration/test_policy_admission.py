@@ -163,6 +163,7 @@ def shared(control_plane: ControlPlane, namespace: str) -> str:
         {"dataset": {"tokenSecretRef": {"name": "y"}}},
         {"model": {"source": "s3://bucket/of-the-account"}},
         {"training": {"startFrom": {"source": "s3://bucket/of-the-account"}}},
+        {"training": {"startFrom": {"job": {"name": "of-another-user"}}}},
         {"access": {"serviceAccountName": "y"}},
     ],
     ids=[
@@ -172,6 +173,7 @@ def shared(control_plane: ControlPlane, namespace: str) -> str:
         "Secret",
         "bucket",
         "bucket of an adapter",
+        "job with an adapter",
         "account",
     ],
 )

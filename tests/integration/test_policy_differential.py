@@ -108,6 +108,11 @@ REQUIREMENTS = st.fixed_dictionaries({}, optional={"requests": AMOUNTS, "limits"
 @st.composite
 def sources(draw: st.DrawFn, *, model: bool, start: bool = False) -> Spec:
     """Draw a model, an adapter or a dataset, with the fields that apply to its source."""
+    if start and draw(st.booleans()):
+        access = {"tokenSecretRef": REFERENCE, "caConfigMapRef": REFERENCE}
+        named = {"job": st.fixed_dictionaries({"name": NAME})}
+        job: Spec = draw(st.fixed_dictionaries(named, optional=access))
+        return job
     excluded = ("configmap", "https") if start else ("configmap",) if model else ("oci",)
     source = draw(st.sampled_from(SOURCES).filter(lambda each: not each.startswith(excluded)))
     found: Spec = {"source": source}

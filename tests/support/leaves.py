@@ -424,6 +424,12 @@ def _change_of_start(name: str) -> Change:
 
     return {
         "source": changed({}, hub, image),
+        "job.name": changed({}, {"job": {"name": "one"}}, {"job": {"name": "another"}}),
+        "job.revision": changed(
+            {},
+            {"job": {"name": "one", "revision": "0" * 8}},
+            {"job": {"name": "one", "revision": "1" * 8}},
+        ),
         "revision": changed(hub, {}, {"revision": "v2"}),
         "tokenSecretRef.name": named("tokenSecretRef", hub),
         "tokenSecretRef.key": named("tokenSecretRef", hub, name="one", key="another"),

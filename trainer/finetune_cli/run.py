@@ -70,6 +70,7 @@ def run(
     stop: StopRequest = context.obj
     _handle_ctrl_c(stop)
     read = job_file.read(options.file(manifest, file))
+    _require_source(read)
     job, layout = read.job(), Layout(work=work)
     _claim(layout.work, job)
     from finetune_trainer.runtime.progress import Progress
@@ -98,6 +99,16 @@ def run(
     if output is Format.JSON:
         print(json.dumps(_results(read, layout), indent=2))
     return 0
+
+
+def _require_source(file: SpecFile) -> None:
+    """Raise InvalidSpec for an adapter whose place only an operator knows."""
+    start = file.resolved.spec.training.start_from
+    if start is not None and start.job is not None:
+        raise InvalidSpec(
+            "training.startFrom.job: only an operator can find the adapter of FineTuneJob "
+            f"{start.job.name}: set training.startFrom.source to its reference in status.publish"
+        )
 
 
 def _run_stage(

@@ -12,8 +12,8 @@ from finetune_cli.errors import CommandFailed
 from finetune_cli.options import Format, Output
 from finetune_cli.verifying import base as tuned_from
 from finetune_cli.verifying import folder, signature
-from finetune_cli.verifying.signature import PublicKey
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.signatures.statements import PublicKey
 
 
 def run(

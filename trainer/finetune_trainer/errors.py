@@ -9,7 +9,8 @@
     ├── VolumeFull           73     the volume is too small
     ├── Transient            75     a retry may succeed: hub unreachable, download interrupted
     ├── AccessDenied         77     gated, private or forbidden source
-    │   └── EgressDenied            the chart does not allow a connection
+    │   ├── EgressDenied            the chart does not allow a connection
+    │   └── SourceNotSigned         the policy requires a signature that the source lacks
     ├── ResumeRefused        78     the volume's content belongs to another job
     │   └── ConfigurationChanged    the job configuration is not the one that the operator wrote
     ├── CudaOutOfMemory      80     out of GPU memory, even at micro-batch 1
@@ -94,6 +95,12 @@ class AccessDenied(TrainerError):
 
 class EgressDenied(AccessDenied):
     """The egress values of the chart do not allow a connection."""
+
+
+class SourceNotSigned(AccessDenied):
+    """The policy of the chart requires a signature, which a source does not have."""
+
+    reason = Reason.SOURCE_NOT_SIGNED
 
 
 class ResumeRefused(TrainerError):

@@ -87,7 +87,10 @@ hub:
 proxy: {{ .Values.proxy | toJson }}
 caCertificates: {{ .Values.caCertificates | quote }}
 gpu: {{ .Values.gpu | toJson }}
-policy: {{ .Values.policy | toJson }}
+policy: {{ omit .Values.policy "signatures" | toJson }}
+{{- with .Values.policy.signatures }}
+signatures: {{ . | toJson }}
+{{- end }}
 serving:
   command: {{ .Values.serving.command | toJson }}
   args: {{ .Values.serving.args | toJson }}

@@ -18,6 +18,8 @@ from finetune_api.safety import untrusted_json
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
 MODEL_SIGNATURE_TYPE = "https://model_signing/signature/v1.0"
+COSIGN_SIGNATURE_TYPE = "https://sigstore.dev/cosign/sign/v1"
+"""What ``cosign sign`` of version 3 says about an image."""
 BUILD_TYPE = "https://finetune.dev/build/finetune/v1"
 BUILDER = "https://finetune.dev/operator/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -103,9 +105,10 @@ def statement(payload: bytes) -> Statement:
     try:
         found = untrusted_json.parse(payload)
         kind = found["_type"]
-        subjects = [(each["name"], each["digest"]["sha256"]) for each in found["subject"]]
+        # cosign does not name the image that it signs.
+        subjects = [(each.get("name", ""), each["digest"]["sha256"]) for each in found["subject"]]
         is_valid = isinstance(found["predicate"], dict) and isinstance(found["predicateType"], str)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Malformed(f"its payload is no statement ({error!r})") from error
     texts = all(isinstance(text, str) for subject in subjects for text in subject)
     if kind != STATEMENT_TYPE or not (subjects and texts and is_valid):
@@ -116,7 +119,7 @@ def statement(payload: bytes) -> Statement:
 
 def subjects(statement: Statement) -> dict[str, str]:
     """Return the SHA-256 (hex) of each subject of a statement by its name."""
-    return {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
+    return {each.get("name", ""): each["digest"]["sha256"] for each in statement["subject"]}
 
 
 def files(statement: Statement) -> dict[str, str] | None:

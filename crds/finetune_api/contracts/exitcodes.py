@@ -67,9 +67,11 @@ class ExitCode(IntEnum):
     )
     ACCESS_DENIED = (
         77,
-        "The source denied access, or the value of a credential cannot be used.",
+        "The source denied access, the value of a credential cannot be used, or the source lacks a "
+        "required signature.",
         Retry.NEVER,
         Reason.ACCESS_DENIED,
+        Reason.SOURCE_NOT_SIGNED,
     )
     RESUME_REFUSED = (
         78,

@@ -10,6 +10,17 @@ from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.training import Training
 
 
+class ParentJob(CamelModel):
+    """The job that has published the adapter in ``training.startFrom``."""
+
+    job: str
+    revision: str
+    digest: str
+    """Of the published adapter."""
+    manifest: str | None = None
+    """SHA-256 (hex) of its manifest.json; the adapter is rejected with any other."""
+
+
 class JobConfig(CamelModel):
     """The fields that determine training.
 
@@ -31,6 +42,8 @@ class JobConfig(CamelModel):
     training: Training
     evaluation_dataset: EvaluationDataset | None = None
     """Rows to evaluate on instead of held-out rows."""
+    parent: ParentJob | None = None
+    """None if no job was named in ``training.startFrom``."""
 
     @property
     def rows_of_training(self) -> dict[Kind, NamedDataset]:

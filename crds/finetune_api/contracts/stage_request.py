@@ -22,6 +22,7 @@ from pydantic import Field, TypeAdapter
 
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import Destinations
+from finetune_api.contracts.signatures import RequiredSignature
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 CONTRACT_VERSION: Literal[2] = 2
@@ -98,6 +99,8 @@ class PrepareStageRequest(_Request):
     """Connections that the process may open; None, as in a local run, allows all."""
     ca_certificates: str = ""
     """CA certificates in PEM format to trust in addition to those of the image."""
+    signatures: tuple[RequiredSignature, ...] = ()
+    """Signatures that sources of the job need; a source that no entry covers needs none."""
 
 
 class _LaterRequest(_Request):

@@ -110,6 +110,7 @@ _COPY = "../how-to/copy-the-model.md#copy-from-a-terminating-volume"
 _LOST = "../concepts/finetunejob.md#a-deleted-volume-of-a-finished-job"
 _DEFAULTS = "../how-to/tenant-policy.md#give-all-jobs-a-default-credential"
 _EGRESS = "../how-to/data-sources.md#network-access"
+_SIGNATURES = "../how-to/sign-and-verify-models.md#require-signatures-of-sources"
 _LOG = "Read the log of the stage, and correct the cause."
 
 FAILED = ReasonGroup(
@@ -123,6 +124,10 @@ FAILED = ReasonGroup(
         "message names to an allowed value, or ask your cluster administrator to change the chart "
         "value ([policy](../how-to/tenant-policy.md)) or the limit of the profile "
         "([profiles](../how-to/profiles.md)). The job then continues.",
+        Reason.ADAPTER_NOT_PUBLISHED: "Correct the name or the revision in "
+        "`spec.training.startFrom.job`, or let that job [publish its adapter]"
+        "(../how-to/publish-models.md). The operator looks for it every 30 seconds, and the job "
+        "then continues.",
         Reason.PROFILE_NOT_FOUND: "Revisions that have started continue. Set `spec.profile` to a "
         "profile that `kubectl get finetuneprofiles` lists, or create the profile; the job then "
         "continues.",
@@ -154,6 +159,11 @@ FAILED = ReasonGroup(
         "line of visible ASCII characters: store it under another Secret or key, and change the "
         "reference. (3) The `egress` values do not allow the address: let an administrator change "
         f"them ([network access]({_EGRESS})); the operator then retries the stage.",
+        Reason.SOURCE_NOT_SIGNED: "The message names the field, the source, and the file or "
+        "signature that does not match. Set the field to content that your administrator has "
+        "signed, such as the published model of a job, or ask your administrator to [sign the "
+        f"content]({_SIGNATURES}). After `policy.signatures` has changed, the operator retries the "
+        "stage.",
         Reason.VOLUME_FULL: "Raise `storage.size` to the size in the message. Kubernetes expands "
         "the volume if the StorageClass supports it.",
         Reason.RESUME_REFUSED: "The message names the folder or file, and the expected digest. To "

@@ -79,6 +79,9 @@ def _destination(source: Path) -> tuple[Path, ...]:
     )
     if source in IMAGES:
         fields = (*fields, ("oci", "secretRef"))
+    if source == START_FROM:
+        # The other job decides where its adapter is.
+        fields = (*fields, ("job",))
     return tuple((*source, *each) for each in fields)
 
 

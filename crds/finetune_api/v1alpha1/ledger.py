@@ -25,6 +25,31 @@ def _named(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
+class ParentAdapter(LedgerModel):
+    """The published adapter of another job, to which training.startFrom.job was resolved."""
+
+    job: str = Field(description="Name of the FineTuneJob that published the adapter.")
+    revision: str = Field(description="Name of the revision of that job.")
+    revision_digest: str = Field(
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of that revision, of which its name is a part.",
+    )
+    source: str = Field(
+        description="Place of the adapter: an image by digest, a folder in S3 that is named after "
+        "the digest, or a repository on the hub."
+    )
+    commit: str | None = Field(None, description="Commit of the repository on the hub.")
+    endpoint: str | None = Field(None, description="URL of the S3 service, unless it is Amazon S3.")
+    region: str | None = Field(None, description="Region of the S3 bucket.")
+    digest: str = Field(pattern=CONTENT_DIGEST, description="Digest of the published adapter.")
+    manifest: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the manifest.json of the published adapter. The "
+        "prepare stage rejects any other adapter.",
+    )
+
+
 class FrozenConfiguration(LedgerModel):
     """Configuration that a revision was started with, and digests of the trainer's input.
 
@@ -45,6 +70,11 @@ class FrozenConfiguration(LedgerModel):
     operator: str = Field(
         description="Content of operator.json: the images, commands and defaults of the revision, "
         "as JSON."
+    )
+    parent: ParentAdapter | None = Field(
+        None,
+        description="Adapter to which training.startFrom.job was resolved at the start of the "
+        "revision.",
     )
 
 

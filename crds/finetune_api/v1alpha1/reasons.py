@@ -120,6 +120,12 @@ class Reason(DocumentedEnum):
         "The FineTuneProfile of the job is not valid.",
         READY,
     )
+    ADAPTER_NOT_PUBLISHED = (
+        "AdapterNotPublished",
+        "The FineTuneJob in `spec.training.startFrom.job` does not exist, or has not published the "
+        "adapter of the revision.",
+        READY,
+    )
     UNSUPPORTED_VERSION = (
         "UnsupportedVersion",
         "Another version of the operator wrote a status or a frozen configuration that this "
@@ -150,6 +156,12 @@ class Reason(DocumentedEnum):
         "The source or target denied access, or the value of a token, key or password is invalid.",
         *FAILURE,
         PUBLICATION,
+    )
+    SOURCE_NOT_SIGNED = (
+        "SourceNotSigned",
+        "The policy of the operator requires a signature of a source, which the source does not "
+        "have.",
+        *FAILURE,
     )
     VOLUME_FULL = ("VolumeFull", "The volume of the revision is too small.", *FAILURE)
     RESUME_REFUSED = (

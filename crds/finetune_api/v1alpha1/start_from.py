@@ -3,9 +3,9 @@
 from typing import ClassVar
 
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.rules import Rule, matches
+from finetune_api.rules import Rule, is_set, matches, requires, starts_with
 from finetune_api.v1alpha1 import sources
-from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef
+from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef, object_name
 from finetune_api.v1alpha1.sources import OCI, S3, SCHEMES_OF_FIELD, SCHEMES_OF_MODEL_FIELD
 
 START_FROM = "training.startFrom"
@@ -18,15 +18,61 @@ _SCHEMES_OF_FIELD = {
 }
 
 
+_PLACES = ("revision", "s3.endpoint")
+"""Fields that a published adapter brings along: they are not written next to ``job``."""
+
+
+def _only_for(path: str, schemes: tuple[str, ...]) -> Rule:
+    """Return the rule that a field is set only for some kinds of source.
+
+    Where a job has published its adapter is not known before: any credential may be the right one.
+    """
+    prefixes = tuple(f"{scheme}://" for scheme in schemes)
+    applies = is_set("source") & starts_with("source", *prefixes)
+    if path not in _PLACES:
+        applies = is_set("job") | applies
+    return requires(
+        is_set(path),
+        applies,
+        f"{START_FROM}.{path} applies only to {sources.listed(prefixes)} sources: remove it",
+    )
+
+
+class StartJob(ApiModel):
+    """A revision of another FineTuneJob in the same namespace."""
+
+    atomic: ClassVar[bool] = True
+    name: str = object_name(
+        "Name of the FineTuneJob, in the namespace of this job.",
+        kind="FineTuneJob",
+        edit=Edit.RETRAIN,
+    )
+    revision: str | None = field(
+        "Name of the revision of that job, as in its status.revisions: 8 hex digits.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="the revision that is the target of that job when this job starts a revision",
+        max_length=8,
+        rules=(
+            matches(
+                r"^[0-9a-f]{8}$",
+                "write job.revision as the 8 hex digits of a revision in status.revisions",
+            ),
+        ),
+    )
+
+
 class StartFrom(ApiModel):
     """A LoRA adapter of the same base model, in the format of PEFT."""
 
-    source: str = field(
-        "Location of the adapter. oci://registry/repository:tag: image with a folder /models, as "
-        "spec.publish stores it. s3://bucket/prefix: objects in a bucket. hf://org/name: "
-        "repository on the Hugging Face Hub. pvc://claim/path: folder of a PersistentVolumeClaim "
-        "in the job's namespace.",
+    source: str | None = field(
+        "Location of the adapter. Mutually exclusive with job. oci://registry/repository:tag: "
+        "image with a folder /models, as spec.publish stores it. s3://bucket/prefix: objects in a "
+        "bucket. hf://org/name: repository on the Hugging Face Hub. pvc://claim/path: folder of a "
+        "PersistentVolumeClaim in the job's namespace.",
+        None,
         edit=Edit.RETRAIN,
+        unset="job must be set",
         max_length=512,
         rules=(
             matches(
@@ -37,6 +83,14 @@ class StartFrom(ApiModel):
                 "pvc://claim/path",
             ),
         ),
+    )
+    job: StartJob | None = field(
+        "FineTuneJob in the namespace of this job that has published the adapter with "
+        "spec.publish. Mutually exclusive with source. When a revision of this job starts, the "
+        "operator records the digest of the published adapter, which does not change afterwards.",
+        None,
+        edit=Edit.RETRAIN,
+        unset="source must be set",
     )
     revision: str | None = sources.revision("adapter")
     token_secret_ref: SecretKeyRef | None = field(
@@ -51,6 +105,11 @@ class StartFrom(ApiModel):
     )
     s3: S3 = sources.s3("adapter")
     oci: OCI | None = sources.oci("adapter")
-    rules: ClassVar[tuple[Rule, ...]] = tuple(
-        sources.only_for(START_FROM, *each) for each in _SCHEMES_OF_FIELD.items()
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.source) != has(self.job)",
+            message="set exactly one of source and job",
+            fails=lambda start: (start.source is None) == (start.job is None),
+        ),
+        *(_only_for(*each) for each in _SCHEMES_OF_FIELD.items()),
     )

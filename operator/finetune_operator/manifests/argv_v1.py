@@ -55,7 +55,11 @@ def of_prepare(request: PrepareStageRequest) -> list[str]:
     options += [] if request.merges else ["--no-merge"]
     if request.destinations is not None:
         options += _option("--destinations", request.destinations.model_dump_json())
-    return options + _option("--ca-certificates", request.ca_certificates or None)
+    options += _option("--ca-certificates", request.ca_certificates or None)
+    if request.signatures:
+        # No image of version 1 verifies signatures; it rejects the option.
+        options += ["--signatures", str(len(request.signatures))]
+    return options
 
 
 def _images(request: TrainStageRequest | MergeStageRequest) -> list[str]:

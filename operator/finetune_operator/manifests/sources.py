@@ -4,9 +4,11 @@ No other pod has this access. Claims are mounted read-only, each once, below ``S
 ConfigMaps are in the config volume. Secrets are environment variables that the kubelet resolves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.policy.signatures import covers, what_of
 from finetune_api.safety.credentials import DOCKER_CONFIG, S3_KEYS
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.rows import Rows
@@ -47,8 +49,9 @@ def files(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
     """Return sources for the config volume: CA certificates, and rows in ConfigMaps."""
     projections = []
     for kind, part in _parts(spec):
-        if part.source.startswith(CONFIGMAP_SOURCE_PREFIX):
-            name, key = part.source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
+        source = _source(part)
+        if source.startswith(CONFIGMAP_SOURCE_PREFIX):
+            name, key = source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
             projections.append(file(name, key, f"{kind}/{key}"))
         if part.ca_config_map_ref is not None:
             reference = part.ca_config_map_ref
@@ -67,7 +70,7 @@ def environment(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
     for kind, part in _parts(spec):
         prefix = prefix_of(kind)
         if part.token_secret_ref is not None:
-            name = "HF_TOKEN" if part.source.startswith("hf://") else "HTTPS_TOKEN"
+            name = "HF_TOKEN" if _source(part).startswith("hf://") else "HTTPS_TOKEN"
             reference = part.token_secret_ref
             variables.append(secret(f"{prefix}_{name}", reference.name, reference.key))
         if part.s3.region is not None:
@@ -96,6 +99,22 @@ def identity(spec: FineTuneJobSpec) -> dict[str, Any]:
     return {} if account is None else {"serviceAccountName": account}
 
 
+def required_signatures(
+    spec: FineTuneJobSpec, required: Iterable[RequiredSignature]
+) -> tuple[RequiredSignature, ...]:
+    """Return the signatures that sources of a job need.
+
+    Without those that no source needs: their keys may change without another attempt, and an
+    earlier trainer image, which cannot verify any, works as before.
+    """
+    found = [(what_of(kind), _source(part)) for kind, part in _parts(spec)]
+    return tuple(
+        each
+        for each in required
+        if any(what in each.what and covers(each.sources, source) for what, source in found)
+    )
+
+
 def has_identity(spec: FineTuneJobSpec) -> bool:
     """Report whether the pods that connect to the outside can have a cloud identity."""
     return spec.access.service_account_name is not None
@@ -110,11 +129,17 @@ def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows | StartFr
         yield "evaluation.dataset", spec.evaluation.dataset
 
 
+def _source(part: Model | Rows | StartFrom) -> str:
+    """Return the place of a source; that of another job's adapter is known in a target."""
+    assert part.source is not None
+    return part.source
+
+
 def _claims(spec: FineTuneJobSpec) -> Iterator[str]:
     claims = [
-        part.source.removeprefix(CLAIM_SOURCE_PREFIX).split("/", 1)[0]
+        _source(part).removeprefix(CLAIM_SOURCE_PREFIX).split("/", 1)[0]
         for _, part in _parts(spec)
-        if part.source.startswith(CLAIM_SOURCE_PREFIX)
+        if _source(part).startswith(CLAIM_SOURCE_PREFIX)
     ]
     if spec.storage.base_cache is not None:
         claims.append(spec.storage.base_cache.claim_name)

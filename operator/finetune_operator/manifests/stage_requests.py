@@ -12,7 +12,7 @@ from finetune_api.contracts.stage_request import (
 )
 from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.publish import PublishTarget
-from finetune_operator.manifests import argv_v1, egress, publishing
+from finetune_operator.manifests import argv_v1, egress, publishing, sources
 from finetune_operator.manifests.gpu import products
 from finetune_operator.manifests.gpu.node_labels import versions_of
 from finetune_operator.objects.stages import PIPELINE, JobStage, earlier
@@ -154,6 +154,7 @@ def _prepare(target: TargetRevision, *, untrusted_volume: bool = False) -> Prepa
         untrusted_volume=untrusted_volume,
         destinations=egress.destinations(config, cloud_identity=cloud_identity),
         ca_certificates=config.ca_certificates,
+        signatures=sources.required_signatures(spec, config.signatures),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.contracts import labels as keys
+from finetune_api.layering import value_at
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
 from finetune_operator.objects.stages import serves
 from finetune_operator.objects.status_view import volume_owners
@@ -159,6 +160,12 @@ def is_default_profile(profile: Object) -> bool:
     """Report whether a profile applies to the jobs that name none."""
     annotations: Mapping[str, Any] = profile["metadata"].get("annotations") or {}
     return annotations.get(DEFAULT_PROFILE) == "true"
+
+
+def parent_of(job: Object) -> str | None:
+    """Return the name of the job whose adapter a job continues from, or None."""
+    name = value_at(job["spec"], ("training", "startFrom", "job", "name"))
+    return name if isinstance(name, str) else None
 
 
 def selected_node(claim: Object) -> str | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from finetune_api.revision_hash import text_digest
+from finetune_api.v1alpha1.ledger import ParentAdapter
 from finetune_api.v1alpha1.rows import Rows
 from finetune_operator.objects.stages import PIPELINE
 from finetune_operator.provenance.facts import Facts, Values, dumped, known, sha256
@@ -51,16 +52,29 @@ def _base(facts: Facts) -> Values:
 def _start(facts: Facts) -> Iterator[Values]:
     """Yield the adapter that the training continued from."""
     artifacts, start = facts.record.artifacts, facts.target.resolved.spec.training.start_from
-    if start is None:
+    if start is None or start.source is None:
         return
+    parent = facts.target.resolved.parent
     commit = artifacts.start_commit
     is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
     yield known(
         name="adapter to continue from",
         uri=f"{start.source}@{commit}" if is_commit else start.source,
         digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
-        annotations=known(requested_revision=start.revision, content=artifacts.start_digest),
+        annotations=known(
+            requested_revision=start.revision,
+            content=artifacts.start_digest,
+            **_parent(parent),
+        ),
     )
+
+
+def _parent(parent: ParentAdapter | None) -> Values:
+    """Return the job that has published the adapter, if the spec names a job."""
+    if parent is None:
+        return {}
+    revision = known(name=parent.revision, sha256=parent.revision_digest)
+    return {"job": parent.job, "revision": revision, "published": parent.digest}
 
 
 def _datasets(facts: Facts) -> Iterator[Values]:

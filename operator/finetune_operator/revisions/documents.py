@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.job_config import JobConfig, ParentJob
 from finetune_api.contracts.stage_request import CONTRACT_VERSION
 from finetune_api.defaulting import Resolved
 from finetune_api.revision_hash import text_digest
@@ -33,6 +33,7 @@ LIVE = {
     "proxy",
     "ca_certificates",
     "policy",
+    "signatures",
     "signing_key",
 }
 """Settings of the operator, of NetworkPolicies and of limits, which are not frozen."""
@@ -71,6 +72,7 @@ def freeze(job: Object, resolved: Resolved, config: Settings) -> FrozenConfigura
         job_digest=text_digest(job_file(job, resolved)),
         operator_digest=text_digest(operator_file(operator)),
         operator=operator,
+        parent=resolved.parent,
     )
 
 
@@ -128,6 +130,7 @@ def job_file(job: Object, resolved: Resolved) -> str:
         datasets=resolved.spec.datasets,
         training=resolved.spec.training,
         evaluation_dataset=resolved.spec.evaluation.dataset,
+        parent=_parent(resolved),
     )
     content = document.model_dump(
         mode="json",
@@ -140,6 +143,10 @@ def job_file(job: Object, resolved: Resolved) -> str:
     if content["training"]["startFrom"] is None:
         # As an earlier version wrote it.
         del content["training"]["startFrom"]
+    else:
+        del content["training"]["startFrom"]["job"]
+    if content["parent"] is None:
+        del content["parent"]
     advanced = content["training"]["advanced"]
     for name in ADDED_TO_TRAINING:
         if advanced[name] is None:
@@ -150,6 +157,15 @@ def job_file(job: Object, resolved: Resolved) -> str:
             if rows[name] is None:
                 del rows[name]
     return _lines(content)
+
+
+def _parent(resolved: Resolved) -> ParentJob | None:
+    found = resolved.parent
+    if found is None:
+        return None
+    return ParentJob(
+        job=found.job, revision=found.revision, digest=found.digest, manifest=found.manifest
+    )
 
 
 @lru_cache(maxsize=64)

@@ -25,8 +25,6 @@ from finetune_operator.revisions.target import TargetRevision
 UNDER_WAY = ("Starting", "Running")
 MOST_CHARACTERS = 1024
 """Of the error of a target; the status has those of all revisions."""
-HUB_PREFIX = "hf+"
-"""Begins the place of a repository that is not on the public hub."""
 
 
 def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
@@ -38,9 +36,8 @@ def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
 
 def place(target: TargetRevision, each: PublishTarget) -> str:
     """Return the place of a target as one text. Another hub is another place."""
-    if each.hugging_face is None or target.hub.is_public:
-        return each.destination
-    return f"{HUB_PREFIX}{target.hub.url}/{each.hugging_face.repo}"
+    repository = each.hugging_face
+    return each.destination if repository is None else target.hub.place(repository.repo)
 
 
 def links(ledger: Ledger, target: TargetRevision) -> dict[str, str]:

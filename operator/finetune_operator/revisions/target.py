@@ -29,7 +29,7 @@ from finetune_operator.config import Images, Settings
 from finetune_operator.connections import Hub
 from finetune_operator.objects import status_view
 from finetune_operator.objects.stages import is_job_stage
-from finetune_operator.revisions import configurations
+from finetune_operator.revisions import configurations, parents
 from finetune_operator.revisions.documents import freeze, frozen_again
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import UnavailableProfile, has_profile
@@ -83,14 +83,16 @@ def resolve_target(
     config: Settings,
     unavailable: UnavailableProfile | None = None,
     profile: Values | None = None,
+    parent: Object | None = None,
 ) -> TargetRevision:
     """Return the revision that the job's spec asks for, a retained one if it is equal.
 
     config: the settings of the job, with the values of its profile; unavailable: why the profile
-    has none; profile: its own defaults. Raises this error if the revision has not started,
-    InvalidSpec if the spec cannot be run, UnsupportedVersion if an operator of another version
-    started the current revision and its configuration cannot be read here: to resolve the spec
-    without it would look like an edit, and train again.
+    has none; profile: its own defaults; parent: the job in ``training.startFrom.job``. Raises
+    UnavailableParent if a revision that has not started needs it, unavailable if the revision has
+    not started, InvalidSpec if the spec cannot be run, UnsupportedVersion if an operator of another
+    version started the current revision and its configuration cannot be read here: to resolve the
+    spec without it would look like an edit, and train again.
     """
     layer = (profile or {}) if unavailable is None else None
     found = _retained(job, ledger, config, layer)
@@ -103,6 +105,10 @@ def resolve_target(
     _require_own_names(resolved, ledger)
     _require_published_model(resolved.spec)
     frozen = ledger.frozen(resolved.revision)
+    if parents.wanted(resolved) is not None:
+        known = frozen.parent if frozen is not None else None
+        found_parent = known or parents.find(job, resolved, parent, config.hub)
+        resolved = parents.with_parent(resolved, found_parent)
     if frozen is not None:
         settings = configurations.thaw(resolved.revision, frozen, config)
         if not has_profile(settings, job):

@@ -24,6 +24,7 @@ from finetune_operator import delays
 from finetune_operator.config import Settings
 from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects import naming, status_view
+from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import event_fields, pending_objects
@@ -82,7 +83,10 @@ class Reader:
         children: dict[str, Any] = store.children(key)
         await self._complete(key, job, children)
         profiles = () if self.profiles is None else await self.profiles.of(job)
-        snapshot = Snapshot(job=job, settings=self.settings, profiles=profiles, **children)
+        parent = await self._parent(key, job)
+        snapshot = Snapshot(
+            job=job, settings=self.settings, profiles=profiles, parent=parent, **children
+        )
         values = self.metrics.latest(key, targets(snapshot))
         return dataclasses.replace(
             snapshot,
@@ -128,6 +132,21 @@ class Reader:
         revision = status_view.of_job(job).revision
         if revision and await self._verify(key, revision):
             children["configmaps"] = self.live.store.children(key)["configmaps"]
+
+    async def _parent(self, key: Key, job: Object) -> Object | None:
+        """Return the job whose adapter a job continues from, of the same namespace.
+
+        If the store lacks it, it is read. The result is not stored, so that its event is still
+        news, and its own reconcile follows.
+        """
+        name = naming.parent_of(job)
+        if name is None:
+            return None
+        found = self.live.store.owner((key[0], name))
+        if found is None:
+            item = await self.live.kube.get(self.live.store.watches.own, key[0], name)
+            found = None if item is None else trimmed(item)
+        return found
 
     async def _events(self, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
         pending = [

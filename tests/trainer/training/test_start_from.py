@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.support.trainer.faults import KilledAfterCheckpoint
 from tests.support.trainer.hub import Hub
-from tests.support.trainer.stores import assert_failed
+from tests.support.trainer.stores import assert_failed, sha256
 from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
 
@@ -17,6 +19,7 @@ from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting.loss_history import LossHistory
 
 SOURCE = "pvc://parent/adapter"
+WEIGHTS = "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +150,42 @@ def test_foreign_adapter_warns_that_the_commit_is_unproved(
     (folder / "adapter_config.json").unlink()
     ended = make(**spec()).run("prepare", FINETUNE_SOURCES_DIR=str(tmp_path))
     assert_failed(ended, 64, "InvalidSpec", "has no file adapter_config.json")
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+def test_each_backend_begins_with_the_weights_of_the_adapter(
+    make: MakeWorkshop, claims: Path, done: Workshop, backend: str
+) -> None:
+    # Steps that change nothing: the result is what the training began with.
+    still = {"learningRate": 1e-30, "maxSteps": 2, "epochs": None}
+    advanced = {"backend": backend, "weightDecay": 0.0, "saveSteps": 2}
+    workshop = make(**spec(**still, advanced=advanced))
+    workshop.succeed("prepare", FINETUNE_SOURCES_DIR=str(claims))
+    log = workshop.succeed("train").log
+    assert "training continues from the adapter in training.startFrom" in log
+    began, start = (load_file(each.work / "adapter" / WEIGHTS) for each in (workshop, done))
+    assert began.keys() == start.keys()
+    assert any(bool(each.any()) for name, each in start.items() if "lora_B" in name)
+    for name, tensor in start.items():
+        assert torch.equal(began[name].float(), tensor.float()), name
+
+
+def test_lineage_names_the_job_that_published_the_adapter(
+    make: MakeWorkshop, claims: Path, done: Workshop
+) -> None:
+    published = sha256((done.work / "adapter" / "manifest.json").read_bytes())
+    parent = {"job": "support", "revision": "0a1b2c3d", "digest": f"sha256:{'1' * 64}"}
+    workshop = make(**spec())
+    workshop.write({**workshop.job, "parent": {**parent, "manifest": published}})
+    workshop.succeed("prepare", FINETUNE_SOURCES_DIR=str(claims))
+    workshop.succeed("train")
+    fact = manifest.read(workshop.work / "adapter").facts["startFrom"]
+    assert (fact["job"], fact["revision"], fact["published"]) == tuple(parent.values())
+    card = (workshop.work / "adapter" / "README.md").read_text()
+    assert "| job and revision of that adapter | `support`, `0a1b2c3d` |" in card
+    assert f"| published digest of that adapter | `{parent['digest']}` |" in card
+    other = make(**spec())
+    other.write({**other.job, "parent": {**parent, "manifest": "0" * 64}})
+    ended = other.run("prepare", FINETUNE_SOURCES_DIR=str(claims))
+    said = "no longer holds the adapter that revision 0a1b2c3d of FineTuneJob support has published"
+    assert_failed(ended, 64, "InvalidSpec", said)

@@ -181,6 +181,7 @@ NAMES: dict[Path, str] = {
     ("profile",): "a profile, whose credentials follow the same rules",
     ("workloadPriorityClassName",): "a priority in a queue of Kueue",
     ("priorityClassName",): "a priority of pods",
+    ("training", "startFrom", "job", "name"): "a job; none of its credentials is used",
 }
 """Names of objects that hold neither a credential nor an identity."""
 TYPES = [

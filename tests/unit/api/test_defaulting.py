@@ -132,7 +132,9 @@ def test_writing_the_default_key_of_a_secret_changes_no_hash() -> None:
     [
         leaf
         for leaf in LEAVES
-        if _at(ALPACA, leaf.path) is None and leaf.path[0] not in (*LISTS, "profile")
+        if _at(ALPACA, leaf.path) is None
+        and leaf.path[0] not in (*LISTS, "profile")
+        and leaf.path[:3] != ("training", "startFrom", "job")
     ],
     ids=str,
 )
@@ -172,6 +174,34 @@ def test_access_to_adapters_in_the_chart_defaults_starts_no_job_from_an_adapter(
     assert used.training.start_from is not None
     assert used.training.start_from.token_secret_ref is not None
     assert used.training.start_from.revision == "main"
+
+
+def test_defaults_cannot_name_a_job_to_continue_from() -> None:
+    with pytest.raises(InvalidSpec, match=r"defaults\.training\.startFrom\.job: defaults cannot"):
+        effective_defaults(_start(job={"name": "support"}))
+
+
+@pytest.mark.parametrize(
+    ("lower", "written"),
+    [
+        ({"source": "hf://org/a", "revision": "v1"}, {"job": {"name": "support"}}),
+        ({"caConfigMapRef": {"name": "ca"}}, {"job": {"name": "support"}}),
+    ],
+)
+def test_a_job_to_continue_from_replaces_the_adapter_of_the_defaults(
+    lower: Spec, written: Spec
+) -> None:
+    defaults = effective_defaults(_start(**lower))
+    start = resolve(merged(ALPACA, _start(**written)), defaults).spec.training.start_from
+    assert start is not None
+    assert start.model_dump(exclude_defaults=True) == {"job": {"name": "support"}}
+
+
+def test_the_revision_in_the_defaults_is_that_of_their_adapter() -> None:
+    defaults = effective_defaults(_start(source="hf://org/a", revision="v1"))
+    start = resolve(merged(ALPACA, _start(source="hf://org/b")), defaults).spec.training.start_from
+    assert start is not None
+    assert (start.source, start.revision) == ("hf://org/b", "main")
 
 
 def _columns(spec: Spec) -> Any:

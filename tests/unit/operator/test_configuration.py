@@ -44,6 +44,15 @@ def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
             "169.254.169.254/32 contains only addresses of cloud metadata services",
         ),
         (VALID + "caCertificates: none", "caCertificates: Value error, no CA certificates in PEM"),
+        (
+            VALID + "signatures: [{sources: ['.*'], keys: [none]}]",
+            "policy.signatures[0]: this is no public key in PEM format. Print that of a private",
+        ),
+        (
+            VALID + "signatures: [{sources: ['oci://r.example.com/*'], keys: [none]}]",
+            "policy.signatures[0]: 'oci://r.example.com/*' is no regular expression for all",
+        ),
+        (VALID + "signatures: [{sources: ['.*'], keys: []}]", "signatures.0.keys: "),
     ],
     ids=[
         "empty file",
@@ -56,6 +65,9 @@ def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
         "proxy without addresses",
         "proxy at a metadata service",
         "no certificates",
+        "no public key",
+        "glob",
+        "no keys",
     ],
 )
 def test_invalid_configuration_names_the_field(tmp_path: Path, text: str, message: str) -> None:

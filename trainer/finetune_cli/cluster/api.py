@@ -66,7 +66,9 @@ class Cluster:
                 "--kubeconfig or --context"
             ) from None
         settings.retries = False
-        found = next((each["context"] for each in contexts if each["name"] == chosen), {})
+        found: dict[str, Any] = next(
+            (each["context"] for each in contexts if each["name"] == chosen), {}
+        )
         return cls(
             api=client.ApiClient(settings),
             namespace=namespace or found.get("namespace") or "default",

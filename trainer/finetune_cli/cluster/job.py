@@ -59,7 +59,7 @@ class Job:
     def current(self) -> bool:
         """Whether the operator has reconciled the present spec."""
         generation = self.object["metadata"].get("generation")
-        return self.status.get("observedGeneration") == generation
+        return bool(self.status.get("observedGeneration") == generation)
 
     def condition(self, type_: str) -> Condition:
         """Return a condition of the job."""

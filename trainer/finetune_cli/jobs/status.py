@@ -144,8 +144,10 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
             terminal.paragraph(f"* {each}", terminal.WAITING)
     if seen is not None and seen.holders:
         terminal.title("GPUs" if seen.whole else f"GPUs of namespace {job.namespace}")
-        rows = ((each.node or "waits", each.owner, duration(each.seconds)) for each in seen.holders)
-        terminal.table(("NODE", "POD OF", "FOR"), rows)
+        terminal.table(
+            ("NODE", "POD OF", "FOR"),
+            ((each.node or "waits", each.owner, duration(each.seconds)) for each in seen.holders),
+        )
     if not ready.true and job.finished:
         print()
         terminal.paragraph(f"To read cause and remedy, run: ftj why {job.name}", indent=0)

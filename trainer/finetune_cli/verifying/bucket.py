@@ -18,7 +18,6 @@ from finetune_api.safety.redaction import one_line
 from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying import files, signature
 from finetune_cli.verifying.failures import Code, fail
-from finetune_cli.verifying.signature import PublicKey
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.publishing.s3 import client as s3
 from finetune_trainer.publishing.s3 import errors
@@ -27,6 +26,7 @@ from finetune_trainer.publishing.target_errors import TargetRejected
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.signatures.statements import PublicKey
 from finetune_trainer.sources import trust
 
 PREFIX = "s3://"

@@ -11,7 +11,7 @@ from typing import NoReturn
 from finetune_api.contracts import attestation
 from finetune_api.contracts.attestation import MANIFEST, Statement
 from finetune_cli.verifying.failures import Code, fail
-from finetune_trainer.checkpointing import manifest
+from finetune_trainer.signatures import statements
 
 MOST_SHOWN = 5
 ADVICE = "do not use the model, and get it from its publisher once more"
@@ -29,13 +29,13 @@ def fail_unsigned(place: object) -> NoReturn:
     )
 
 
-def expected(statements: Mapping[str, Statement], listed: bytes | None) -> dict[str, Digests]:
+def expected(signed: Mapping[str, Statement], listed: bytes | None) -> dict[str, Digests]:
     """Return the digests that each statement names, directly or in manifest.json.
 
-    statements: by the name of the file that contains them. listed: the content of manifest.json,
-    None if it is missing. Raise NotVerified.
+    signed: the statements by the name of the file that contains them. listed: the content of
+    manifest.json, None if it is missing. Raise NotVerified.
     """
-    return {name: _expected(name, statement, listed) for name, statement in statements.items()}
+    return {name: _expected(name, statement, listed) for name, statement in signed.items()}
 
 
 def compare(expected: Mapping[str, Digests], found: Mapping[str, str]) -> None:
@@ -49,33 +49,29 @@ def compare(expected: Mapping[str, Digests], found: Mapping[str, str]) -> None:
 
 def _expected(name: str, statement: Statement, listed: bytes | None) -> Digests:
     try:
-        named = attestation.files(statement)
+        named = statements.named_files(statement)
     except attestation.Malformed as error:
         fail(Code.NOT_SIGNED, f"{name} cannot be used: {error}")
-    if named is not None:
-        return named
-    # The first subject is the content at the target.
-    _, *subjects = attestation.subjects(statement).items()
-    digests = dict(subjects)
-    if MANIFEST not in digests:
-        return digests or fail(
+    if not named:
+        fail(
             Code.NO_STATEMENT,
             f"{name} is a statement about {next(iter(attestation.subjects(statement)))}, and names "
             "no files: verify this reference instead of a folder",
         )
+    if MANIFEST not in named or attestation.files(statement) is not None:
+        return named
     if listed is None:
         fail(Code.MISSING, f"{MANIFEST} is missing (compared with {name}): {ADVICE}")
-    if hashlib.sha256(listed).hexdigest() != digests[MANIFEST]:
+    if hashlib.sha256(listed).hexdigest() != named[MANIFEST]:
         # The list of files in it means nothing.
         fail(
             Code.CHANGED,
             f"{MANIFEST} is changed since it was signed (compared with {name}): {ADVICE}",
         )
     try:
-        entries = manifest.parse(listed.decode()).files
-    except (ValueError, KeyError, TypeError) as error:
-        fail(Code.CHANGED, f"{MANIFEST} cannot be read ({error!r}): {ADVICE}")
-    return {each.name: each.sha256 for each in entries} | digests
+        return statements.listed_files(listed, named)
+    except ValueError as error:
+        fail(Code.CHANGED, f"{MANIFEST} cannot be read ({error}): {ADVICE}")
 
 
 def _compare(expected: Mapping[str, str], digests: Mapping[str, str], name: str) -> None:

@@ -12,13 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import ENVELOPE_TYPE, Statement
-from finetune_api.safety import untrusted_json
+from finetune_api.contracts.attestation import Statement
 from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying import signature
 from finetune_cli.verifying.failures import Code, fail
-from finetune_cli.verifying.signature import PublicKey
 from finetune_trainer.publishing.oci import blobs
 from finetune_trainer.publishing.oci.image import Blob
 from finetune_trainer.publishing.oci.registry import Registry
@@ -26,13 +23,13 @@ from finetune_trainer.publishing.target_errors import TargetError
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.sources.oci import docker_config
+from finetune_trainer.signatures import statements
+from finetune_trainer.signatures.statements import PublicKey
+from finetune_trainer.sources.oci import attached, docker_config
 from finetune_trainer.sources.oci.registry import Fields
 from finetune_trainer.sources.oci.registry_errors import Refused, RegistryError
 
 PREFIX = "oci://"
-MOST_STATEMENTS = 32
-"""Statements of an image that are read; everyone who may write to the repository may add some."""
 
 
 @contextmanager
@@ -90,53 +87,41 @@ def check(registry: Registry, digest: str, key: PublicKey) -> tuple[list[Stateme
         fail(Code.MISSING, f"{registry.name}@{digest} does not exist: correct the reference")
     if f"sha256:{hashlib.sha256(manifest).hexdigest()}" != digest:
         fail(Code.CHANGED, f"the registry returns another manifest for {registry.name}@{digest}")
-    statements = _statements(registry, digest, key)
+    signed = _statements(registry, digest, key)
     document = json.loads(manifest)
     parts = [document["config"], *document["layers"]]
-    for part in parts:
-        _compare(registry, part)
-    return statements, len(parts)
+    for each in parts:
+        _compare(registry, each)
+    return signed, len(parts)
 
 
 def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Statement]:
     """Return the statements about the image that the key has signed, without those of others."""
-    tag = f"{digest.replace(':', '-')}.att"
-    name = f"{registry.name}:{tag}"
-    manifest = registry.manifest(tag)
-    if manifest is None:
+    name = f"{registry.name}:{attached.tag_of(digest)}"
+    found, problem, count = [], None, 0
+    try:
+        for document in attached.documents(registry.get, digest):
+            count += 1
+            try:
+                statement = signature.checked(document, key, name=name)
+            except CommandFailed as error:
+                problem = error
+                continue
+            if statements.is_about(statement, digest):
+                found.append(statement)
+    except attached.Malformed as error:
+        fail(Code.NOT_SIGNED, f"{registry.name}: {error}")
+    if not count:
         fail(
             Code.NO_STATEMENT,
             f"{registry.name}@{digest} has no signed statement ({name}): the operator signs a "
             "model that a job publishes if its administrator has set a signing key",
         )
-    statements, problem = [], None
-    for document in _envelopes(registry, manifest, name):
-        try:
-            statement = signature.checked(document, key, name=name)
-        except CommandFailed as error:
-            problem = error
-            continue
-        if digest.removeprefix("sha256:") in attestation.subjects(statement).values():
-            statements.append(statement)
-    if not statements and problem is not None:
+    if not found and problem is not None:
         raise problem
-    if not statements:
+    if not found:
         fail(Code.NOT_SIGNED, f"{name} has no statement of the key about this image")
-    return statements
-
-
-def _envelopes(registry: Registry, manifest: bytes, name: str) -> Iterator[bytes]:
-    try:
-        layers = untrusted_json.parse(manifest)["layers"][:MOST_STATEMENTS]
-        digests = [str(layer["digest"]) for layer in layers if layer["mediaType"] == ENVELOPE_TYPE]
-    except (ValueError, KeyError, TypeError) as error:
-        fail(Code.NOT_SIGNED, f"{name} is no list of signed statements ({error!r})")
-    for digest in digests:
-        answer = registry.call(
-            "GET", f"blobs/{digest}", accepted=(200, 404), limit=attestation.LONGEST
-        )
-        if answer.status == 200:
-            yield answer.content
+    return found
 
 
 def _compare(registry: Registry, part: Any) -> None:

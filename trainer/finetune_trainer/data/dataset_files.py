@@ -1,8 +1,9 @@
 """Pins the files of a dataset, then downloads them or uses them where they are mounted."""
 
+import hashlib
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_api.safety.printable import printable
@@ -34,6 +35,8 @@ class RowSource:
     store: Store
     repository: Repository
     selection: Selection
+    described: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 (hex) of the files that declare configurations, by name."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -75,6 +78,8 @@ class Fetched:
 
     files: tuple[tuple[Path, str], ...]
     digest: str
+    digests: Mapping[str, str]
+    """SHA-256 (hex) of each file by its name in the source."""
 
     def first(self) -> readers.Row | None:
         """Return the first row that can be read; None if there is none. Raises DatasetInvalid."""
@@ -90,6 +95,7 @@ def pin(kind: Kind, rows: Rows, layout: Layout) -> RowSource:
     """Pin a dataset and select the files of its split. Raises InvalidSpec or DatasetInvalid."""
     store = open_store(kind, rows)
     found = store.pin()
+    described: dict[str, str] = {}
     alone = len(found.files) == 1 and rows.source.endswith("/" + next(iter(found.files)))
     if alone:
         if rows.split != "train":
@@ -99,8 +105,18 @@ def pin(kind: Kind, rows: Rows, layout: Layout) -> RowSource:
             )
         selection = Selection(config=None, split=rows.split, files=tuple(found.files))
     else:
-        selection = select(found.files, _card(store, found, layout), rows, kind)
-    source = RowSource(kind=kind, spec=rows, store=store, repository=found, selection=selection)
+        texts = _card(store, found, layout)
+        described = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
+        card_texts = {name: text.decode(errors="replace") for name, text in texts.items()}
+        selection = select(found.files, card_texts, rows, kind)
+    source = RowSource(
+        kind=kind,
+        spec=rows,
+        store=store,
+        repository=found,
+        selection=selection,
+        described=described,
+    )
     record = source.record
     others = record.file_count - len(record.files)
     log(
@@ -111,8 +127,8 @@ def pin(kind: Kind, rows: Rows, layout: Layout) -> RowSource:
     return source
 
 
-def _card(store: Store, repository: Repository, layout: Layout) -> dict[str, str]:
-    """Return the texts of the files that can declare configurations, by name."""
+def _card(store: Store, repository: Repository, layout: Layout) -> dict[str, bytes]:
+    """Return the content of the files that can declare configurations, by name."""
     names = [name for name in card.FILES if name in repository.files]
     for name in names:
         if repository.files[name].size > LARGEST_CARD:
@@ -125,14 +141,21 @@ def _card(store: Store, repository: Repository, layout: Layout) -> dict[str, str
         if remote := [name for name in names if not store.local_path(name)]:
             store.download(repository, remote, folder, on_bytes=lambda count: None)
         paths = {name: store.local_path(name) or folder / name for name in names}
-        return {name: path.read_text("utf-8", errors="replace") for name, path in paths.items()}
+        return {name: path.read_bytes() for name, path in paths.items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes) -> Fetched:
-    """Download the files that are not mounted. ``on_bytes`` is passed to the store."""
-    repository, local_path = source.repository, source.store.local_path
+def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes, copies: bool = False) -> Fetched:
+    """Download the files that are not mounted. ``on_bytes`` is passed to the store.
+
+    copies: copy mounted files, too, so that nobody changes them after their digests are known.
+    """
+    repository = source.repository
+
+    def local_path(name: str) -> Path | None:
+        return None if copies else source.store.local_path(name)
+
     remote = [name for name in source.files if not local_path(name)]
     folder = source.folder(layout)
     folder.mkdir(exist_ok=True)
@@ -149,4 +172,4 @@ def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes) -> Fetched:
             (path, name if name.endswith(readers.SUFFIXES) else f"{name}.jsonl")
             for path, name in files
         ]
-    return Fetched(files=tuple(files), digest=digest)
+    return Fetched(files=tuple(files), digest=digest, digests=digests)

@@ -29,6 +29,7 @@ from finetune_trainer.preparation import (
     prepare_tokens,
 )
 from finetune_trainer.preparation import options as estimate_options
+from finetune_trainer.preparation.signed_sources import Signatures
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.volume.volume_errors import translate_volume_errors
@@ -48,9 +49,12 @@ def run(
     card: the GPU of this machine, if the train stage will run here.
     """
     options, untrusted = estimate_options.estimate(request, card=card), request.untrusted_volume
+    signatures = Signatures(request.signatures, layout)
     layout.work.mkdir(parents=True, exist_ok=True)
     with translate_volume_errors(layout.work, "preparing"):
-        found = None if untrusted else published.prepared(layout, job, hashes=True)
+        # The rows on the volume do not prove which files they were read from.
+        begins = untrusted or signatures.concern(job)
+        found = None if begins else published.prepared(layout, job, hashes=True)
         if found is not None:
             return _result(
                 *found,
@@ -60,13 +64,14 @@ def run(
         image = backend_choice.installed()
         backend_choice.refuse(Facts(recipe=job.training, image=image))
         recipe_support.check_cards(job.training, options)
-        sources = prepare_rows.pin(job, layout)
+        sources = prepare_rows.pin(job, layout, signatures)
         if untrusted:
             for source in sources.all:
                 earlier_volume.keep_verified(source.folder(layout), source.repository.files)
         download = prepare_base.start(
             job,
             layout,
+            signatures=signatures,
             untrusted=untrusted,
             rows=[source.folder(layout) for source in sources.all],
             also_needed=sum(source.remaining(layout) for source in sources.all),
@@ -76,13 +81,13 @@ def run(
         log(f"training will use {backend.name} {backend.version}: {backend.reason}")
         job = backend_choice.follow(job, backend)
         recipe_support.check_base(job.training, options, download.config)
-        start = prepare_start.prepare(job, layout, download, untrusted=untrusted)
+        start = prepare_start.prepare(job, layout, download, signatures, untrusted=untrusted)
         attention = attention_choice.choose(download.text, architecture.layers(download.folder))
         kernels.check_cards(job.training, options.cards, attention)
         if attention.reason:
             log(f"attention kernels: {attention.reason}")
         job = attention_choice.follow(job, options.cards, attention)
-        rows = prepare_rows.tokenize(job, layout, sources, download, progress)
+        rows = prepare_rows.tokenize(job, layout, sources, download, progress, signatures)
         checked = prepare_estimate.check(
             job,
             download.text,
@@ -94,7 +99,7 @@ def run(
             base_remaining=download.remaining,
             work=layout.work,
         )
-        base = prepare_base.finish(download, job, layout, progress)
+        base = prepare_base.finish(download, job, layout, progress, signatures)
         prepare_start.check_layers(job, layout, base)
         prepare_tokens.check(layout.base, rows.rows.train, job.training, source=download.name)
         warnings = [

@@ -22,6 +22,7 @@ from finetune_trainer.models import (
     text_model,
 )
 from finetune_trainer.preparation import earlier_volume
+from finetune_trainer.preparation.signed_sources import Signatures
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.sources import Repository, Store, bytes_below, cache, open_store
@@ -65,6 +66,7 @@ def start(
     job: JobConfig,
     layout: Layout,
     *,
+    signatures: Signatures,
     rows: Sequence[Path],
     also_needed: int,
     untrusted: bool = False,
@@ -74,6 +76,8 @@ def start(
     Args:
         job: The job configuration.
         layout: The volume.
+        signatures: That the administrator requires; those of the base are read, and compared with
+            its small files, or with all files of a base that is on the volume.
         rows: Folders with files of the datasets; they are kept.
         also_needed: Bytes of the datasets that are still to be downloaded.
         untrusted: Whether an earlier FineTuneJob used the volume, so no manifest on it is read.
@@ -81,9 +85,18 @@ def start(
     Raises:
         TrainerError: The base cannot be trained, or the volume is too small.
     """
-    name = job.model.source.removeprefix("hf://")
+    source, name = job.model.source, job.model.source.removeprefix("hf://")
     found = None if untrusted else manifest.valid(layout.base, kind=published.BASE, key=job.digest)
+    store: Store | None = None
+    if found is None or signatures.cover("model", source):
+        store = open_store("model", job.model)
+        repository = store.pin()
+        signatures.pinned("model", source, store, repository)
+        if found is not None and found.facts["baseCommit"] != repository.commit:
+            # The signature is about other files than those on the volume.
+            found = None
     if found is not None:
+        signatures.check("model", {each.name: each.sha256 for each in found.files})
         manifest.sweep(layout.work, but=rows)
         # A published base stays at its commit, even if its branch has moved since.
         commit = found.facts["baseCommit"]
@@ -98,8 +111,7 @@ def start(
             published=found,
             digests={},
         )
-    store = open_store("model", job.model)
-    repository = store.pin()
+    assert store is not None
     log(f"model {name} is pinned to commit {repository.commit[:12]}")
     base_files.check_listing(repository)
     # A partial download of the same commit is resumed; one of another commit is deleted.
@@ -112,6 +124,7 @@ def start(
     disk.require(layout.work, repository.size_of(small), f"model {name}")
     scratch.mkdir(exist_ok=True)
     digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
+    signatures.check("model", digests)
     config = base_files.check_config(scratch, source=name)
     shards = base_files.weight_files(scratch, repository.files)
     if job.training.lora.modules_to_save:
@@ -139,7 +152,11 @@ def start(
 
 
 def finish(
-    download: BaseDownload, job: JobConfig, layout: Layout, progress: Progress
+    download: BaseDownload,
+    job: JobConfig,
+    layout: Layout,
+    progress: Progress,
+    signatures: Signatures,
 ) -> manifest.Manifest:
     """Download the weights, check them against the recipe, and publish the base."""
     if download.published is not None:
@@ -159,6 +176,7 @@ def finish(
     digests |= download.store.download(
         download.repository, missing, download.folder, on_bytes=on_bytes
     )
+    signatures.check("model", digests)
     header = read_header(download.folder, download.shards)
     names = tensor_names.find(download.folder, header.tensors)
     model = names.header(header)

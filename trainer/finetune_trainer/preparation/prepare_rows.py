@@ -37,6 +37,7 @@ from finetune_trainer.preparation import dataset_formats
 from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.preparation.prepare_estimate import CheckedEstimate
 from finetune_trainer.preparation.prepare_start import Start
+from finetune_trainer.preparation.signed_sources import Signatures
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.sources.repository import OnBytes
@@ -74,17 +75,25 @@ class TokenizedRows:
     source_digests: dict[Kind, str]
 
 
-def pin(job: JobConfig, layout: Layout) -> Sources:
+def pin(job: JobConfig, layout: Layout, signatures: Signatures) -> Sources:
     """Pin the datasets. Runs before the base is downloaded, so that a missing one fails early."""
     own = job.evaluation_dataset
-    return Sources(
+    sources = Sources(
         training=tuple(dataset_files.pin(*each, layout) for each in job.rows_of_training.items()),
         evaluation=None if own is None else dataset_files.pin("evaluation.dataset", own, layout),
     )
+    for each in sources.all:
+        signatures.pinned(each.kind, each.spec.source, each.store, each.repository)
+    return sources
 
 
 def tokenize(
-    job: JobConfig, layout: Layout, sources: Sources, base: BaseDownload, progress: Progress
+    job: JobConfig,
+    layout: Layout,
+    sources: Sources,
+    base: BaseDownload,
+    progress: Progress,
+    signatures: Signatures,
 ) -> TokenizedRows:
     """Fetch, validate and tokenize all rows. Raises DatasetInvalid; publishes nothing."""
     fetched: dict[Kind, Fetched] = {}
@@ -92,7 +101,10 @@ def tokenize(
     progress.fetching(sum(source.remaining(layout) for source in sources.all), sources.size)
     for source in sources.all:
         on_bytes = _on_bytes(progress, before, sources.size)
-        fetched[source.kind] = dataset_files.fetch(source, layout, on_bytes=on_bytes)
+        copies = signatures.cover(source.kind, source.spec.source)
+        found = dataset_files.fetch(source, layout, on_bytes=on_bytes, copies=copies)
+        signatures.check(source.kind, {**source.described, **found.digests})
+        fetched[source.kind] = found
         before += source.size
     job, formats = dataset_formats.determine(job, fetched)
     tokenizer = load_tokenizer(base.folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.job_config import JobConfig, ParentJob
 from finetune_api.safety.redaction import one_line
 from finetune_api.v1alpha1.start_from import START_FROM
 from finetune_trainer.checkpointing import adapter_files, manifest, published
@@ -18,6 +18,7 @@ from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import base_files, special_layers, tensor_names, text_model
 from finetune_trainer.preparation import start_fit
 from finetune_trainer.preparation.prepare_base import BaseDownload
+from finetune_trainer.preparation.signed_sources import Signatures
 from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import open_store
 from finetune_trainer.volume import disk
@@ -37,20 +38,27 @@ class Start:
     warnings: tuple[str, ...]
 
 
-def prepare(job: JobConfig, layout: Layout, base: BaseDownload, *, untrusted: bool) -> Start | None:
+def prepare(
+    job: JobConfig,
+    layout: Layout,
+    base: BaseDownload,
+    signatures: Signatures,
+    *,
+    untrusted: bool,
+) -> Start | None:
     """Publish the adapter as ``start/``; None if the training begins with a new one.
 
-    base: of the job. untrusted: whether the volume may hold what nothing vouches for. Raise
-    InvalidSpec if the adapter does not fit.
+    base: of the job. signatures: that the administrator requires. untrusted: whether the volume may
+    hold what nothing vouches for. Raise InvalidSpec if the adapter does not fit.
     """
     wanted = job.training.start_from
-    if wanted is None:
+    if wanted is None or wanted.source is None:
         return None
     found = None
-    if not untrusted:
+    if not untrusted and not signatures.cover(START_FROM, wanted.source):
         found = manifest.valid(layout.start, kind=published.START, key=job.digest)
     if found is None:
-        found = _download(job, layout)
+        found = _download(job, layout, signatures)
     config = read_json(layout.start / adapter_files.CONFIG)
     start_fit.check_recipe(job.training.lora, config, source=wanted.source)
     start_fit.check_tensors(
@@ -68,6 +76,7 @@ def prepare(job: JobConfig, layout: Layout, base: BaseDownload, *, untrusted: bo
         "commit": found.facts["commit"],
         "digest": found.digest,
         "manifest": found.sha256,
+        **_lineage(job.parent),
     }
     return Start(fact=fact, warnings=warnings)
 
@@ -77,7 +86,8 @@ def check_layers(job: JobConfig, layout: Layout, base: manifest.Manifest) -> Non
 
     base: the published base, whose weights are complete.
     """
-    if job.training.start_from is None:
+    start = job.training.start_from
+    if start is None or start.source is None:
         return
     shards = [each.name for each in base.files if each.name.endswith(".safetensors")]
     header = read_header(layout.base, shards)
@@ -87,15 +97,17 @@ def check_layers(job: JobConfig, layout: Layout, base: manifest.Manifest) -> Non
         adapter_files.changed_tensors(layout.start),
         model,
         special_layers.adapted(text_model.build(layout.base)),
-        source=job.training.start_from.source,
+        source=start.source,
     )
 
 
-def _download(job: JobConfig, layout: Layout) -> manifest.Manifest:
+def _download(job: JobConfig, layout: Layout, signatures: Signatures) -> manifest.Manifest:
     wanted = job.training.start_from
     assert wanted is not None
+    assert wanted.source is not None
     store = open_store(START_FROM, wanted)
     repository = store.pin()
+    signatures.pinned(START_FROM, wanted.source, store, repository)
     log(f"adapter {store.name} is pinned to {repository.commit[:12]}")
     missing = [name for name in FILES if name not in repository.files]
     if missing:
@@ -111,6 +123,8 @@ def _download(job: JobConfig, layout: Layout) -> manifest.Manifest:
     disk.require(layout.work, repository.size_of(names), f"adapter {store.name}")
     scratch = fresh(layout.scratch("start"))
     digests = store.download(repository, names, scratch, on_bytes=lambda count: None)
+    signatures.check(START_FROM, digests)
+    _require_published(job.parent, digests, source=wanted.source)
     # The published folder gets a manifest of its own.
     origin = _origin(scratch / manifest.FILE, digests, source=wanted.source)
     return manifest.publish(
@@ -120,6 +134,30 @@ def _download(job: JobConfig, layout: Layout) -> manifest.Manifest:
         key=job.digest,
         facts={"source": wanted.source, "commit": repository.commit, **origin},
     )
+
+
+def _lineage(parent: ParentJob | None) -> dict[str, Any]:
+    """Return what a fact says about the job that has published the adapter."""
+    if parent is None:
+        return {}
+    return {"job": parent.job, "revision": parent.revision, "published": parent.digest}
+
+
+def _require_published(
+    parent: ParentJob | None, digests: Mapping[str, str], *, source: str
+) -> None:
+    """Raise InvalidSpec unless a place still holds the adapter that another job has published.
+
+    digests: of the downloaded files. A folder in a bucket is not protected by its name.
+    """
+    if parent is None or parent.manifest is None:
+        return
+    if digests.get(manifest.FILE) != parent.manifest:
+        raise InvalidSpec(
+            f"{source} no longer holds the adapter that revision {parent.revision} of FineTuneJob "
+            f"{parent.job} has published: its {manifest.FILE} does not have the SHA-256 "
+            f"{parent.manifest}. Publish the adapter again, or set {START_FROM} to another one"
+        )
 
 
 def _origin(file: Path, digests: Mapping[str, str], *, source: str) -> dict[str, Any]:

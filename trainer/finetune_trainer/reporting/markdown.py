@@ -40,6 +40,9 @@ def continued_from(start: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]
     if start is None:
         return
     yield "continued from", f"`{start['source']}`"
+    if "job" in start:
+        yield "job and revision of that adapter", f"`{start['job']}`, `{start['revision']}`"
+        yield "published digest of that adapter", f"`{start['published']}`"
     yield "digest of that adapter", f"`{start['digest']}`"
     if start["commit"]:
         yield "commit of that adapter", f"`{start['commit']}`"

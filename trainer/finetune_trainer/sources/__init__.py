@@ -44,6 +44,7 @@ def open_store(kind: Kind, part: Model | Rows | StartFrom) -> Store:
     the environment variables of this source only. Raise AccessDenied if one cannot be used.
     """
     source = part.source
+    assert source is not None, "job.json names the place of another job's adapter"
     prefix = prefix_of(kind)
     config = Path(os.environ.get("FINETUNE_CONFIG_DIR", CONFIG))
     ca_file = config / "ca" / f"{kind}.crt"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from finetune_api.safety.redaction import mask, one_line
 from finetune_api.v1alpha1.sources import Kind
@@ -82,6 +82,15 @@ class Store(Protocol):
 
     def local_path(self, name: str) -> Path | None:
         """Return the path of a file if it is mounted, or None."""
+        ...
+
+
+@runtime_checkable
+class Attested(Protocol):
+    """A store that keeps signed statements about a repository beside its files."""
+
+    def statements(self, repository: Repository) -> list[bytes]:
+        """Return the statements about the repository as a whole. Nothing about them is checked."""
         ...
 
 

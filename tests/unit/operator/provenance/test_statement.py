@@ -1,6 +1,7 @@
 """The statement about a published model: its form, its content, and what it leaves out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from finetune_api.contracts.stage_request import (
     PublishStageRequest,
     PublishTargetRequest,
 )
+from finetune_api.defaulting import effective_defaults, resolve
 from finetune_api.v1alpha1.dataset_statistics import Data
-from finetune_api.v1alpha1.ledger import Artifacts, Revision
+from finetune_api.v1alpha1.ledger import Artifacts, ParentAdapter, Revision
 from finetune_api.v1alpha1.publish import MAX_TARGETS
 from finetune_operator.provenance import signed
 from finetune_operator.provenance.facts import Facts
 from finetune_operator.provenance.statement import LONGEST, statement
+from finetune_operator.revisions import parents
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
 
@@ -116,6 +119,30 @@ def test_the_adapter_that_the_training_continued_from_is_named_with_its_digest()
     }
     plain = about()["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert "adapter to continue from" not in by_name(plain)
+
+
+def test_the_job_that_published_the_adapter_is_named() -> None:
+    job = {**JOB, "spec": {**SPEC, "training": {"startFrom": {"job": {"name": "earlier"}}}}}
+    source = f"oci://registry.example.com/a@sha256:{digest('7')}"
+    parent = ParentAdapter(
+        job="earlier",
+        revision="0" * 8,
+        revision_digest=digest("0"),
+        source=source,
+        digest=f"sha256:{digest('7')}",
+    )
+    resolved = resolve(job["spec"], effective_defaults(CONFIG.defaults))
+    target = replace(
+        resolve_target(JOB, Ledger(), CONFIG), resolved=parents.with_parent(resolved, parent)
+    )
+    found = about(job=job, target=target, record=revision(target))
+    inputs = by_name(found["predicate"]["buildDefinition"]["resolvedDependencies"])
+    assert inputs["adapter to continue from"]["uri"] == source
+    assert inputs["adapter to continue from"]["annotations"] == {
+        "job": "earlier",
+        "revision": {"name": "0" * 8, "sha256": digest("0")},
+        "published": f"sha256:{digest('7')}",
+    }
 
 
 def test_an_adapter_is_not_made_by_the_merge() -> None:

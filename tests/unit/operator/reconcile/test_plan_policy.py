@@ -6,8 +6,12 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, copied
 from tests.support.reconcile.plan_steps import PREPARED, running
+from tests.support.signing_keys import KEY, new_key
 
+from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.contracts.stage_request import PrepareStageRequest
 from finetune_operator.config import Settings
+from finetune_operator.manifests import argv_v1
 
 KEYLESS: Thing = {"tolerations": [{"operator": "Exists"}]}
 BARE_LABEL: Thing = {"labels": {"app": "payments"}}
@@ -231,3 +235,60 @@ def test_suspending_a_refused_build_ends_its_pods() -> None:
     (deployment,) = cluster.each("Deployment")
     assert deployment["spec"]["replicas"] == 0
     assert deployment["metadata"]["labels"] == labels
+
+
+KEY_OF_ADMINISTRATOR = KEY.public_key.decode()
+SIGNED_HUB: Thing = {"sources": ["hf://.*"], "keys": [KEY_OF_ADMINISTRATOR]}
+
+
+def require(cluster: Cluster, *required: Thing) -> None:
+    """Restart the operator with other required signatures."""
+    settings = cluster.config.model_dump(mode="json", exclude={"signatures"})
+    cluster.config = Settings.model_validate({**settings, "signatures": required})
+
+
+def requirements(cluster: Cluster) -> Any:
+    """Return the signatures that the newest prepare Job verifies."""
+    cluster.settle()
+    return controllers.request_of(list(cluster.each("Job"))[-1]).signatures
+
+
+def test_prepare_gets_the_signatures_that_its_sources_need() -> None:
+    cluster = Cluster()
+    other = {"sources": ["s3://.*"], "keys": [KEY_OF_ADMINISTRATOR]}
+    require(cluster, SIGNED_HUB, other, {**SIGNED_HUB, "what": ["adapter"]})
+    (found,) = requirements(cluster)
+    assert (found.sources, found.keys) == (("hf://.*",), (KEY_OF_ADMINISTRATOR,))
+
+
+def test_changed_keys_apply_to_the_next_attempt() -> None:
+    cluster = Cluster()
+    require(cluster, SIGNED_HUB)
+    refused = controllers.message("prepare", "failed", reason="SourceNotSigned", message="refused")
+    controllers.run(cluster, "prepare", 77, refused)
+    assert ready(cluster)["reason"] == "SourceNotSigned"
+    # A key for other sources retries nothing.
+    require(cluster, SIGNED_HUB, {**SIGNED_HUB, "sources": ["s3://.*"]})
+    assert ready(cluster)["reason"] == "SourceNotSigned"
+    key = new_key().public_key.decode()
+    require(cluster, {**SIGNED_HUB, "keys": [key]})
+    (found,) = requirements(cluster)
+    assert found.keys == (key,)
+
+
+def test_required_signatures_stop_nothing_that_runs() -> None:
+    cluster = Cluster()
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    before = contents(cluster)
+    require(cluster, SIGNED_HUB)
+    cluster.settle()
+    assert contents(cluster) == before
+
+
+def test_an_image_that_verifies_no_signatures_is_not_run_without_them() -> None:
+    request = PrepareStageRequest(
+        config="c", work="w", signatures=(RequiredSignature.model_validate(SIGNED_HUB),)
+    )
+    assert argv_v1.of_prepare(request)[-2:] == ["--signatures", "1"]
+    assert "--signatures" not in argv_v1.of_prepare(PrepareStageRequest(config="c", work="w"))

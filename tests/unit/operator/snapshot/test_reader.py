@@ -263,3 +263,34 @@ async def test_all_events_of_a_suspended_job_are_read() -> None:
 def test_events_are_read_for_at_most_six_objects() -> None:
     pods = [on_a_node(f"p{number}") for number in range(50)]
     assert len(pending_objects(volumes=[], jobs=[], pods=pods)) == 6
+
+
+def parent(namespace: str = "a") -> dict[str, Any]:
+    found = job()
+    found["metadata"] |= {"name": "parent", "namespace": namespace, "uid": f"uid-in-{namespace}"}
+    return found
+
+
+def continuing() -> dict[str, Any]:
+    return {**job(), "spec": {"training": {"startFrom": {"job": {"name": "parent"}}}}}
+
+
+async def test_the_job_to_continue_from_is_of_the_same_namespace() -> None:
+    reading = Reading(continuing(), parent("b")).watched()
+    assert (await reading.read()).parent is None
+    reading = Reading(continuing(), parent("b"), parent()).watched()
+    found = (await reading.read()).parent
+    assert found is not None
+    assert found["metadata"]["uid"] == "uid-in-a"
+    assert reading.kube.reads == 0
+    assert (await Reading(job(), parent()).watched().read()).parent is None
+
+
+async def test_a_job_to_continue_from_that_is_not_listed_yet_is_read() -> None:
+    reading = Reading(continuing()).watched()
+    reading.kube.objects["FineTuneJob", "a", "parent"] = found = {
+        **parent(),
+        "metadata": {**parent()["metadata"], "resourceVersion": "9"},
+    }
+    assert (await reading.read()).parent is not None
+    assert reading.store.put(found) == (("a", "parent"),), "its event is news: it is reconciled"

@@ -71,9 +71,13 @@ class Registry(Client):
 
     def manifest(self, name: str) -> bytes | None:
         """Return the manifest under a tag or digest; None if there is none."""
+        return self.get(f"manifests/{name}")
+
+    def get(self, path: str) -> bytes | None:
+        """Return a document below the repository; None if there is none."""
         answer = self.call(
             "GET",
-            f"manifests/{name}",
+            path,
             headers={"Accept": ", ".join(image_manifest.TYPES)},
             accepted=(200, 404),
             limit=image_manifest.LONGEST,

@@ -19,12 +19,17 @@ def manifest(client: Client, name: str, types: tuple[str, ...], *, limit: int) -
 
     name: tag or digest. types: acceptable media types. limit: most bytes.
     """
+    return document(client, f"manifests/{name}", types, limit=limit)
+
+
+def document(client: Client, path: str, types: tuple[str, ...], *, limit: int) -> bytes | None:
+    """Return a small document as ``manifest`` does. path: below the repository."""
     tries = 0
     while True:
         try:
             with client.request(
                 "GET",
-                f"manifests/{name}",
+                path,
                 headers={"Accept": ", ".join(types)},
                 accepted=(200, 404),
             ) as response:

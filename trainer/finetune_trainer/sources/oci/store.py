@@ -11,6 +11,7 @@ import ssl
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from finetune_api.safety import untrusted_json
@@ -18,7 +19,13 @@ from finetune_api.v1alpha1.sources import OCI_SOURCE_PREFIX, Kind
 from finetune_trainer.errors import InvalidSpec, TrainerError, Transient
 from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import egress, trust
-from finetune_trainer.sources.oci import docker_config, image_layers, image_manifest, layer_stream
+from finetune_trainer.sources.oci import (
+    attached,
+    docker_config,
+    image_layers,
+    image_manifest,
+    layer_stream,
+)
 from finetune_trainer.sources.oci.image_layers import Member
 from finetune_trainer.sources.oci.image_manifest import Layer
 from finetune_trainer.sources.oci.registry import Client, Fields
@@ -110,6 +117,13 @@ class OCI(RemoteStore):
                 for layer, wanted in streamed.items():
                     self._unpack(client, layer, wanted, into)
         return digests | {name: self._members[name].sha256 for name in names}
+
+    def statements(self, repository: Repository) -> list[bytes]:
+        """Return the signed statements about the image. Nothing about them is checked."""
+        types, limit = image_manifest.TYPES, image_manifest.LONGEST
+        with self._named(), self._session() as client:
+            get = partial(layer_stream.document, client, types=types, limit=limit)
+            return list(attached.documents(get, f"sha256:{repository.commit}"))
 
     def _unpack(self, client: Client, layer: Layer, names: list[str], into: Path) -> None:
         """Write files of a compressed layer that are not complete yet."""
