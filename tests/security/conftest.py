@@ -22,7 +22,7 @@ from tests.security.echo import echoing
 from tests.support.trainer.workshop import Server, server
 
 FOLDER = Path(__file__).parent
-FINDINGS = range(1, 20)
+FINDINGS = range(1, 21)
 _cases = pytest.StashKey[Counter[tuple[int, str]]]()
 
 
