@@ -72,9 +72,10 @@ def measure(options: argparse.Namespace) -> str:
                 }
                 _wait(lambda: _listens(gate) and _listens(copy))
                 found: dict[str, list[Round]] = {path: [] for path in paths}
+                idle = {path: _usage(target[2])[1] for path, target in paths.items()}
                 for number in range(options.rounds + 1):
                     for path, target in paths.items():
-                        measured = _round(program, *target, options)
+                        measured = _round(program, *target, options, idle=idle[path])
                         # The first round warms up.
                         if number:
                             found[path].append(measured)
@@ -121,8 +122,15 @@ _TIMES = ("p50", "p99")
 
 
 def _round(
-    program: Path, network: str, address: str, pid: int | None, options: argparse.Namespace
+    program: Path,
+    network: str,
+    address: str,
+    pid: int | None,
+    options: argparse.Namespace,
+    *,
+    idle: int,
 ) -> Round:
+    """Measure one path. idle: resident bytes of its process before any stream."""
     numbers = (options.streams, options.seconds, options.rate)
     before = _usage(pid)
     with subprocess.Popen(
@@ -139,7 +147,7 @@ def _round(
     return Round(
         **json.loads(output),
         processor=after[0] - before[0],
-        memory=(during[1] - before[1]) / options.streams,
+        memory=(during[1] - idle) / options.streams,
     )
 
 
