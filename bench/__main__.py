@@ -26,6 +26,7 @@ COMMANDS = {
     "scale": "run many jobs at once to Ready",
     "idle": "cost of many training jobs without changes",
     "rejections": "correct models and weak adapters on simulated servers, verified",
+    "endpoint": "a streamed event through the gate of a shared endpoint, and through a byte copy",
     "tenants": "memory and fairness while one tenant floods the operator",
     "soak": "random user actions while a replica is killed every 20 seconds",
     "quickstart": "run the quickstart once on the local cluster",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from finetune_api.contracts.reference import Reference, Row
 from finetune_verify import decoding
 from finetune_verify.build import Build
-from finetune_verify.errors import Mismatch
+from finetune_verify.errors import BaseDiffers
 from finetune_verify.scores import ScoredRow
 from finetune_verify.statistics import rms
 from finetune_verify.vllm_client import VllmClient
@@ -49,7 +49,7 @@ async def require_agreement(
 
     Return None if the server names no base of the adapter, or if the reference has too few tokens
     to tell rounding from a fault. rows: scores of the reference. longest: maximum length of the
-    server. Raise Mismatch if the scores differ by more than rounding.
+    server. Raise BaseDiffers if the scores differ by more than rounding.
     """
     name = await vllm.base_name()
     tokens = _most_changed(reference.rows, longest)
@@ -73,7 +73,7 @@ async def require_agreement(
     found = Isolated(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=len(pairs))
     # Not "distance > tolerance": a NaN must not pass.
     if not found.distance <= found.tolerance:
-        raise Mismatch(
+        raise BaseDiffers(
             f"while the adapter decodes, the server answers requests for its base {name} "
             "differently than at other times, as if the adapter were applied to them: the root "
             f"mean square difference is {found.distance:.4g} nats over {found.tokens} tokens; the "

@@ -38,8 +38,8 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
 
     Raise Mismatch if the model is another one, and Unavailable if the server stopped answering.
     """
-    longest = await _compare_tokens(vllm, reference)
-    rows = await _scored(vllm, reference, build, longest)
+    longest = await compare_tokens(vllm, reference)
+    rows = await scored(vllm, reference, build, longest)
     if not rows:
         raise Mismatch(
             f"the server accepts at most {longest} tokens, but in every reference row, the tokens "
@@ -81,7 +81,7 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
     )
 
 
-async def _scored(
+async def scored(
     vllm: VllmClient, reference: Reference, build: Build, longest: int
 ) -> list[ScoredRow]:
     """Return the scores of all tokens that the server accepts, from the server and the record."""
@@ -162,7 +162,7 @@ def _isolated(found: base_isolation.Isolated | None) -> str:
     )
 
 
-async def _compare_tokens(vllm: VllmClient, reference: Reference) -> int:
+async def compare_tokens(vllm: VllmClient, reference: Reference) -> int:
     """Compare tokenization; return the maximum sequence length of the server."""
     _, longest = await vllm.tokenize({"prompt": ""})
     for number, row in enumerate(reference.rows, 1):

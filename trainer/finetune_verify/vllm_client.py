@@ -107,12 +107,16 @@ class VllmClient:
             raise Mismatch(f"/v1/completions did not generate the only allowed token {token}")
         return found[0][1]
 
-    async def generate(self, ids: Sequence[int], count: int) -> list[tuple[int, float]]:
+    async def generate(
+        self, ids: Sequence[int], count: int, *, cache_salt: str | None = None
+    ) -> list[tuple[int, float]]:
         """Return the ``count`` most likely tokens after ``ids``, with their log-probabilities.
 
-        The end of an answer does not end them, but other stop tokens of the model may.
+        The end of an answer does not end them, but other stop tokens of the model may. cache_salt:
+        as of ``next_logprob``.
         """
-        return await self._generate(ids, max_tokens=count, ignore_eos=True)
+        salt = {} if cache_salt is None else {"cache_salt": cache_salt}
+        return await self._generate(ids, max_tokens=count, ignore_eos=True, **salt)
 
     async def _generate(self, ids: Sequence[int], **options: Any) -> list[tuple[int, float]]:
         request = {

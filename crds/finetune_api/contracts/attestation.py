@@ -55,17 +55,20 @@ def canonical(statement: Mapping[str, Any]) -> bytes:
     return json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
 
 
-def signed_bytes(payload: bytes) -> bytes:
-    """Return the bytes that are signed for a payload (the pre-authentication encoding of DSSE)."""
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+def signed_bytes(payload: bytes, *, kind: str = PAYLOAD_TYPE) -> bytes:
+    """Return the bytes that are signed for a payload (the pre-authentication encoding of DSSE).
+
+    kind: type of the payload. It is signed too, so no signature is valid for two kinds.
+    """
+    name = kind.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)
 
 
-def envelope(payload: bytes, signature: bytes) -> dict[str, Any]:
+def envelope(payload: bytes, signature: bytes, *, kind: str = PAYLOAD_TYPE) -> dict[str, Any]:
     """Return a DSSE envelope in the form of its JSON."""
     return {
         "payload": _text(payload),
-        "payloadType": PAYLOAD_TYPE,
+        "payloadType": kind,
         "signatures": [{"sig": _text(signature)}],
     }
 
@@ -83,12 +86,12 @@ def bundle(envelope: Mapping[str, Any], public_key: bytes) -> dict[str, Any]:
     }
 
 
-def opened(document: bytes) -> Envelope:
+def opened(document: bytes, *, kind: str = PAYLOAD_TYPE) -> Envelope:
     """Return the envelope in a document: a bundle, or the envelope itself. Raise Malformed."""
     try:
         found = untrusted_json.parse(document)
         found = found.get("dsseEnvelope", found)
-        if found["payloadType"] != PAYLOAD_TYPE:
+        if found["payloadType"] != kind:
             raise Malformed(f"its payload has the type {found['payloadType']!r}")
         return Envelope(
             payload=_bytes(found["payload"]),

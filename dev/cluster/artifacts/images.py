@@ -80,6 +80,7 @@ OPERATOR = Image(
         "crds/finetune_api",
         "operator/finetune_operator",
         "trainer/finetune_verify",
+        "trainer/finetune_gate",
     ),
     below="base",
     versioned=True,

@@ -107,7 +107,8 @@ def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Stateme
             except CommandFailed as error:
                 problem = error
                 continue
-            if statements.is_about(statement, digest):
+            # cosign 2 and 3 store the same statement in two places.
+            if statements.is_about(statement, digest) and statement not in found:
                 found.append(statement)
     except attached.Malformed as error:
         fail(Code.NOT_SIGNED, f"{registry.name}: {error}")

@@ -1,0 +1,117 @@
+"""What a shared endpoint should serve, and what it serves: the contract of operator and gate.
+
+The operator writes the *wanted set* and signs it; the gate of the endpoint's pod serves no other
+names. Signature and form are those of ``attestation``, with a payload type of their own, so that no
+signature of another kind is valid for a wanted set. A set is for one endpoint, which its uid names,
+and a set with a lower sequence number than an accepted one is refused: a copy of an earlier set
+restores nothing.
+
+The gate reports a status. Every text in it is of the gate or of the wanted set, never of a request.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from finetune_api.base import SHA256, CamelModel, StatusModel
+
+CONTRACT_VERSION: Literal[1] = 1
+PAYLOAD_TYPE = "application/vnd.finetune.wanted-set.v1+json"
+LONGEST = 1 << 20
+"""Bytes of a wanted set, the limit of a ConfigMap."""
+PUBLIC_NAME = r"^[A-Za-z0-9][-A-Za-z0-9._:/]{0,127}$"
+SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
+PATH_BELOW_CLAIM = rf"^{SEGMENT}(/{SEGMENT}){{0,3}}$"
+"""A relative path. No segment begins with a dot, so it never leaves the claim."""
+
+State = Literal["Waiting", "Full", "Loading", "Proving", "Serving", "Failed"]
+"""Why a name answers or not. ``Full``: all places for adapters are taken."""
+Digest = Annotated[str, Field(pattern=SHA256)]
+
+
+class WantedName(CamelModel):
+    """A public name, and the adapter that it must answer with."""
+
+    name: str = Field(pattern=PUBLIC_NAME)
+    """Value of ``model`` in requests."""
+    job: str
+    revision: Digest
+    adapter: Digest
+    """SHA-256 of ``adapter/manifest.json``, from the ledger."""
+    reference: Digest | None = None
+    """SHA-256 of ``reference/manifest.json``; None if the training recorded no reference, so that
+    the name never answers."""
+    path: str = Field(pattern=PATH_BELOW_CLAIM)
+    """Folder on the endpoint's claim that has ``adapter/`` and ``reference/``."""
+    template: Digest | None = None
+    """SHA-256 of ``adapter/chat_template.jinja``; None if the base's own template is used."""
+    keys: tuple[Digest, ...] | None = None
+    """SHA-256 of each API key that may use the name; None: requests need no key."""
+    allow_inconclusive: bool = False
+    """Whether the name answers with an adapter whose proof is ``Inconclusive``."""
+
+
+class WantedSet(CamelModel):
+    """All names of an endpoint. A name that is not listed stops answering."""
+
+    contract: Literal[1] = CONTRACT_VERSION
+    endpoint: str = Field(min_length=1)
+    """UID of the FineTuneEndpoint."""
+    sequence: int = Field(ge=1)
+    names: tuple[WantedName, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [each.name for each in self.names]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"names lists {min(twice)} more than once: list each name once")
+        return self
+
+    def payload(self) -> bytes:
+        """Return the bytes to sign."""
+        return self.model_dump_json(exclude_defaults=True).encode()
+
+
+class NameStatus(StatusModel):
+    """State of one name, and the proof of the adapter that it answers with."""
+
+    name: str
+    job: str
+    revision: str
+    adapter: str
+    """As in the wanted set."""
+    state: State
+    message: str = ""
+    """Why the name is not in the state ``Serving``, or the numbers of the proof."""
+    answers: str | None = None
+    """``adapter`` that the name answers with, which is an earlier one during a rollout. None: the
+    name does not answer."""
+    boot: str | None = None
+    """Start of the engine in which the proof was made."""
+    outcome: Literal["Verified", "Inconclusive"] | None = None
+    distance: float | None = None
+    """In nats, as in ``status.verification`` of a job; so are the next two."""
+    tolerance: float | None = None
+    smallest_fault: float | None = None
+    requests: int = 0
+    """Requests since the gate started; so are the tokens."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class EndpointStatus(StatusModel):
+    """State of an endpoint's pod."""
+
+    contract: Literal[1] = CONTRACT_VERSION
+    endpoint: str
+    sequence: int | None = None
+    """Of the wanted set in use; None before the first one."""
+    refused: str | None = None
+    """Why the last wanted set was refused; None if it was not."""
+    boot: str | None = None
+    """The running start of the engine; None while it is down."""
+    self_test: str = ""
+    """Result of the comparison of the base while an adapter decodes."""
+    free: int = 0
+    """Further adapters that can be loaded."""
+    names: tuple[NameStatus, ...] = ()

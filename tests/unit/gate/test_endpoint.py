@@ -1,0 +1,376 @@
+"""A gate and the fake vLLM: a name answers with the trained adapter, or not at all."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.fakes import vllm_server
+from tests.fakes.vllm_server import Faults
+from tests.support.gate import gate as gates
+from tests.support.gate.gate import Gate, running
+
+from finetune_api.contracts.endpoint import NameStatus
+from finetune_gate.engine import running as parsed
+
+
+@pytest.fixture
+async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
+    async with running(tmp_path) as found:
+        yield found
+
+
+def is_failed(status: NameStatus) -> bool:
+    return status.state == "Failed"
+
+
+def answer(body: dict[str, Any]) -> str:
+    return str(body["choices"][0]["message"]["content"])
+
+
+async def test_two_jobs_share_one_engine(gate: Gate) -> None:
+    first, second = gate.claim.add("acme/first"), gate.claim.add("second", template=None)
+    await gate.serves(first, second)
+    for wanted in (first, second):
+        status, body = await gate.chat(wanted.name)
+        assert (status, body["model"]) == (200, wanted.name)
+        assert answer(body) == gate.claim.seed(wanted)
+    sent = [each for each in gate.vllm.requests if "messages" in each]
+    assert [each.get("chat_template") for each in sent] == ["template of the job", None]
+    status = await gate.status()
+    assert (status.sequence, status.refused, status.free) == (1, None, 2)
+    assert status.self_test.startswith("the base agrees while an adapter decodes")
+    for name in status.names:
+        assert (name.state, name.outcome, name.boot) == ("Serving", "Verified", status.boot)
+        assert name.answers == name.adapter
+        assert name.distance is not None
+        assert name.tolerance is not None
+        assert name.distance <= name.tolerance
+        assert (name.requests, name.completion_tokens) == (1, 4)
+    assert await gate.ready() == 200
+
+
+async def test_proofs_name_what_was_compared(gate: Gate) -> None:
+    await gate.serves(gate.claim.add("a"), gate.claim.add("b"))
+    found = await gate.until("a", lambda each: "a neighbour and the base" in each.message)
+    assert "an answer from 256 cached tokens agrees" in found.message
+    assert "8 tokens of the base model agree while the adapter decodes" in found.message
+
+
+async def test_a_name_that_was_proved_alone_is_proved_again_with_a_neighbour(gate: Gate) -> None:
+    first, second = gate.claim.add("a"), gate.claim.add("b")
+    await gate.serves(first)
+    found = await gate.until("a", lambda each: bool(each.message))
+    assert "while the base decodes" in found.message
+    await gate.serves(first, second)
+    await gate.until("a", lambda each: "while a neighbour and the base" in each.message)
+
+
+def fault(**changes: Any) -> Callable[[Gate], None]:
+    def plant(gate: Gate) -> None:
+        gate.vllm.faults = Faults(**changes)
+
+    return plant
+
+
+class AllSeeds(dict[str, str]):
+    """The engine loads other weights, whatever the file has."""
+
+    def get(self, key: str, default: Any = None) -> str:
+        return "another"
+
+
+@pytest.mark.parametrize(
+    ("plant", "match"),
+    [
+        (fault(loads=AllSeeds()), "not the tuned model"),
+        (fault(scale=0.0), "not the tuned model"),
+        (fault(scale=0.5), "not the tuned model"),
+        (fault(scale=0.9), "not the tuned model"),
+        (fault(stale_cache=True), "from the prefix cache"),
+        (fault(caches=False), "--enable-prompt-tokens-details"),
+        (fault(ignores_template=True), "the tokenizer or the chat template differs"),
+        (fault(refuses_load=True), "HTTP 400"),
+    ],
+    ids=[
+        "another adapter", "the base alone", "half of the scale", "0.9 of the scale",
+        "stale cache", "no cache", "another template", "load rejected",
+    ],
+)  # fmt: skip
+async def test_a_fault_of_the_engine_keeps_the_name_from_answering(
+    gate: Gate, plant: Callable[[Gate], None], match: str
+) -> None:
+    plant(gate)
+    await gate.want(gate.claim.add("a"))
+    found = await gate.until("a", is_failed)
+    assert match in found.message, found.message
+    assert (found.answers, found.outcome) == (None, None)
+    assert (await gate.chat("a"))[0] == 503
+    assert await gate.ready() == 200, "one bad adapter keeps no pod from being ready"
+
+
+async def test_an_adapter_that_answers_with_a_neighbours_weights(gate: Gate) -> None:
+    """Alone it is right: only the scores next to others show it."""
+    gate.vllm.faults.leaks = True
+    await gate.want(gate.claim.add("a"), gate.claim.add("b"))
+    found = await gate.until("a", is_failed)
+    assert "while other models decode" in found.message, found.message
+
+
+async def test_a_base_that_answers_with_an_adapter_serves_nothing(gate: Gate) -> None:
+    gate.vllm.faults.base_gets_adapter = True
+    await gate.want(gate.claim.add("a"))
+    deadline = time.monotonic() + 20
+    while not (status := await gate.status()).self_test:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert status.self_test.startswith("failed: while the adapter decodes"), status.self_test
+    assert (await gate.chat("a"))[0] == 503
+    assert await gate.ready() == 503
+
+
+async def test_a_bad_adapter_leaves_the_others_alone(gate: Gate) -> None:
+    bad, good = gate.claim.add("bad", facts={"baseCommit": "d" * 40}), gate.claim.add("good")
+    await gate.want(bad, good)
+    await gate.until("good", lambda each: each.state == "Serving")
+    assert "trained on commit" in (await gate.until("bad", is_failed)).message
+
+
+async def test_inconclusive_answers_only_if_the_endpoint_allows_it(gate: Gate) -> None:
+    wanted = gate.claim.add("a", scale=0.0)
+    gate.vllm.faults.scale = 0.0
+    await gate.want(wanted)
+    found = await gate.until("a", is_failed)
+    assert "does not allow Inconclusive" in found.message
+    assert (await gate.chat("a"))[0] == 503
+    await gate.want(wanted.model_copy(update={"allow_inconclusive": True}))
+    found = await gate.until("a", lambda each: each.state == "Serving")
+    assert found.outcome == "Inconclusive"
+
+
+async def test_an_adapter_without_a_reference_never_answers(gate: Gate) -> None:
+    await gate.want(gate.claim.add("a", with_reference=False))
+    assert "recorded no reference" in (await gate.until("a", is_failed)).message
+
+
+async def test_a_new_revision_is_proved_beside_the_old_one(gate: Gate) -> None:
+    old, new = gate.claim.add("a", number=1), gate.claim.add("a", number=2)
+    await gate.serves(old)
+    answers = []
+    await gate.want(new)
+    while not answers or answers[-1] != gate.claim.seed(new):
+        status, body = await gate.chat("a")
+        assert status == 200, body
+        answers.append(answer(body))
+    change = answers.index(gate.claim.seed(new))
+    assert change > 0
+    assert set(answers[:change]) == {gate.claim.seed(old)}
+    await _until_loaded(gate, 1)
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1.0, "are not"), (0.0, "could be")])
+async def test_a_proof_says_whether_scores_tell_two_revisions_apart(
+    gate: Gate, factor: float, words: str
+) -> None:
+    """Two adapters without an effect cannot be distinguished."""
+    gate.vllm.faults.scale = factor
+    for number in (1, 2):
+        wanted = gate.claim.add("a", number=number, scale=factor)
+        await gate.serves(wanted.model_copy(update={"allow_inconclusive": True}))
+    found = await gate.until("a", lambda each: each.answers == wanted.adapter)
+    assert f"its scores {words} those of the revision before" in found.message
+
+
+async def test_a_faulty_revision_does_not_replace_the_old_one(gate: Gate) -> None:
+    old, new = gate.claim.add("a", number=1), gate.claim.add("a", number=2)
+    await gate.serves(old)
+    gate.vllm.faults.loads = {gate.claim.seed(new): "another"}
+    await gate.want(new)
+    found = await gate.until("a", is_failed)
+    assert found.answers == old.adapter
+    assert answer((await gate.chat("a"))[1]) == gate.claim.seed(old)
+
+
+async def test_swaps_under_load_give_no_failed_and_no_mixed_answer(gate: Gate) -> None:
+    revisions = [gate.claim.add("a", number=number) for number in range(1, 7)]
+    seeds = {gate.claim.seed(each) for each in revisions}
+    await gate.serves(revisions[0])
+    done = asyncio.Event()
+    streams = 0
+
+    async def caller() -> None:
+        nonlocal streams
+        while not done.is_set():
+            events = await gate.stream("a", count=20)
+            text = "".join(each["choices"][0]["text"] for each in events)
+            found = {word.split(":")[0] for word in text.split()}
+            assert len(found) == 1, text
+            assert found <= seeds
+            assert {each["model"] for each in events} == {"a"}
+            streams += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(6):
+            group.create_task(caller())
+        for revision in revisions[1:]:
+            await gate.serves(revision)
+        done.set()
+    assert streams > 10
+    await _until_loaded(gate, 1)
+
+
+async def _until_loaded(gate: Gate, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(gate.vllm.adapters) != count:
+        assert time.monotonic() < deadline, gate.vllm.adapters
+        await asyncio.sleep(0.02)
+
+
+async def test_an_adapter_is_unloaded_when_its_last_request_has_ended(gate: Gate) -> None:
+    wanted = gate.claim.add("a")
+    await gate.serves(wanted)
+    gate.vllm.interval = 0.02
+    stream = asyncio.create_task(gate.stream("a", count=40))
+    await gate.has_running()
+    await gate.want()
+    await gate.answers("a", 404)
+    assert gate.vllm.adapters, "its stream is running"
+    assert len(await stream) == 40
+    await _until_loaded(gate, 0)
+
+
+async def test_a_restart_of_the_engine_empties_the_table(gate: Gate) -> None:
+    wanted = gate.claim.add("a")
+    await gate.serves(wanted)
+    before = await gate.status()
+    await gate.vllm.kill()
+    assert (await gate.chat("a"))[0] == 503
+    await gate.vllm.restart()
+    assert (await gate.chat("a"))[0] == 503, "not before it is proved again"
+    assert await gate.ready() == 503
+    found = await gate.until("a", lambda each: each.state == "Serving")
+    assert found.boot not in (None, before.boot)
+    assert answer((await gate.chat("a"))[1]) == gate.claim.seed(wanted)
+    assert len(set(gate.vllm.paths)) == 2, "no path is used twice"
+
+
+async def test_an_engine_that_restarted_unnoticed_knows_no_internal_name(gate: Gate) -> None:
+    """Between two checks, only the internal name protects a request."""
+    await gate.serves(gate.claim.add("a"))
+    gate.vllm.adapters.clear()
+    status, body = await gate.chat("a")
+    assert (status, body["error"]["code"]) == (503, 503)
+
+
+async def test_a_stream_that_the_engine_does_not_end_is_no_complete_answer(gate: Gate) -> None:
+    await gate.serves(gate.claim.add("a"))
+    gate.vllm.interval = 0.02
+    stream = asyncio.create_task(gate.stream("a", count=200))
+    await gate.has_running()
+    await asyncio.sleep(0.1)
+    await gate.vllm.kill()
+    with pytest.raises(aiohttp.ClientError):
+        await stream
+
+
+async def test_a_gate_that_restarts_proves_again_and_unloads_what_it_does_not_know(
+    tmp_path: Path,
+) -> None:
+    async with vllm_server.serving(tmp_path / "vllm.sock") as vllm:
+        async with running(tmp_path, vllm=vllm) as first:
+            wanted = first.claim.add("a")
+            await first.serves(wanted)
+            before = set(vllm.adapters)
+        (kept,) = vllm.paths
+        assert vllm.has_file(kept), "vLLM may read it again"
+        async with running(tmp_path, vllm=vllm, claim=first.claim) as second:
+            assert (await second.chat("a"))[0] == 404, "no set was accepted yet"
+            second.sequence = first.sequence
+            await second.serves(wanted)
+            assert not before & set(vllm.adapters)
+            assert vllm.has_file(kept)
+
+
+async def test_the_set_of_the_mounted_file_is_used(gate: Gate) -> None:
+    gate.wanted.write_bytes(gates.signed([gate.claim.add("a")], 5))
+    await gate.until("a", lambda each: each.state == "Serving")
+    assert (await gate.status()).sequence == 5
+
+
+async def test_more_adapters_than_places(tmp_path: Path) -> None:
+    async with running(tmp_path, "--max-adapters", "1") as gate:
+        first, second = gate.claim.add("a"), gate.claim.add("b")
+        await gate.want(first, second)
+        await gate.until("a", lambda each: each.state == "Serving")
+        found = await gate.until("b", lambda each: each.state == "Full")
+        assert "all 1 places for adapters are taken" in found.message
+        await gate.serves(second)
+
+
+async def test_streams_report_tokens_to_whom_asks(gate: Gate) -> None:
+    await gate.serves(gate.claim.add("a"))
+    events = await gate.stream("a", stream_options={"include_usage": True})
+    assert events[-1]["usage"]["completion_tokens"] == 8
+    assert all("usage" not in each for each in await gate.stream("a"))
+    (name,) = (await gate.status()).names
+    assert (name.requests, name.prompt_tokens, name.completion_tokens) == (2, 14, 16)
+
+
+async def test_metrics_of_each_name(gate: Gate) -> None:
+    await gate.serves(gate.claim.add("a"))
+    await gate.stream("a")
+    await gate.chat("a", nonsense=1)
+    found = await gate.metrics()
+    assert 'finetune_gate_requests_total{model="a",outcome="completed"} 1.0' in found
+    assert 'finetune_gate_requests_total{model="a",outcome="rejected"} 1.0' in found
+    assert 'finetune_gate_tokens_total{kind="completion",model="a"} 8.0' in found
+    assert 'finetune_gate_outcome{model="a",outcome="Verified"} 1.0' in found
+    assert 'finetune_gate_first_token_seconds_count{model="a"} 1.0' in found
+    await gate.want()
+    await gate.reports('model="a"', is_there=False)
+
+
+async def test_an_error_of_the_engine_has_the_public_name(gate: Gate) -> None:
+    await gate.serves(gate.claim.add("a"))
+    status, body = await gate.chat("a", temperature=99)
+    assert status == 400
+    assert body["error"]["message"] == "temperature of a is too high"
+
+
+async def test_the_probe_of_the_engine(gate: Gate) -> None:
+    async def health() -> int:
+        async with gate.session.get(f"{gate.operator_url}/engine/health") as response:
+            return response.status
+
+    assert await health() == 200
+    await gate.vllm.kill()
+    assert await health() == 503
+
+
+def test_the_latest_batch_counts() -> None:
+    """There is a series for each earlier combination of adapters."""
+    found = parsed(
+        '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine="0"} 3.0\n'
+        "# TYPE vllm:lora_requests_info gauge\n"
+        'vllm:lora_requests_info{running_lora_adapters="b,a"} 20.0\n'
+        'vllm:lora_requests_info{running_lora_adapters="c"} 10.0\n'
+    )
+    assert (found.requests, found.adapters) == (3, {"a", "b"})
+    assert parsed("").adapters == frozenset()
+
+
+async def test_scores_count_only_while_the_others_decode(tmp_path: Path) -> None:
+    """The fake engine reports nobody as running: no proof succeeds, and no name answers."""
+    async with running(tmp_path) as gate:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("finetune_gate.company.START_SECONDS", 0.2)
+            gate.vllm.hides_running = True
+            await gate.want(gate.claim.add("a"))
+            await asyncio.sleep(1.5)
+            (name,) = (await gate.status()).names
+            assert (name.state, name.answers) == ("Proving", None)
+        gate.vllm.hides_running = False
+        await gate.until("a", lambda each: each.state == "Serving")

@@ -1,0 +1,13 @@
+"""The gate of a shared endpoint: the only listener of its pod, in front of vLLM with many adapters.
+
+A public name answers only with an adapter that this start of vLLM has proved. The gate imports
+neither torch nor Kubernetes. Read it in this order:
+
+    wanted    what the operator signed
+    adapters  an adapter is copied from the claim, and every byte of the copy is compared
+    engine    vLLM behind its Unix socket, and which start of it runs
+    proof     the loaded adapter is the trained one, also next to others and from the cache
+    names     the table of the names that answer; swap makes the next one
+    rollout   the loop that brings the table to what is wanted; report says how far it is
+    fields, keys, fairness, proxy, server   one request, from the caller to vLLM and back
+"""

@@ -1,0 +1,82 @@
+"""The table of the names that answer. Pure.
+
+A table is immutable, and a request keeps the route that it found: a swap replaces the whole table,
+so no request sees two adapters. A name enters only with a proof of the boot that the table is for.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from finetune_gate.keys import Caller, may_use
+
+Outcome = Literal["Verified", "Inconclusive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """An adapter was proved under an internal name. Distances are in nats.
+
+    boot: start of the engine. internal: name that only this proof used.
+    """
+
+    boot: str
+    internal: str
+    outcome: Outcome
+    message: str
+    distance: float
+    tolerance: float
+    smallest_fault: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A public name and the adapter that answers.
+
+    adapter: SHA-256 of its manifest. template: chat template of the job; None for the base's.
+    salt: secret prefix of the cache salts, so that no two names or callers share cached prompts.
+    """
+
+    name: str
+    job: str
+    adapter: str
+    proof: Proof
+    template: str | None
+    keys: frozenset[str] | None
+    salt: str = field(repr=False)
+
+    @property
+    def internal(self) -> str:
+        """Name of the adapter in the engine."""
+        return self.proof.internal
+
+
+class Unproved(Exception):
+    """A route has no proof of the present boot: a fault of the gate itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The names that answer. boot: the start of the engine; None before the first."""
+
+    boot: str | None = None
+    routes: Mapping[str, Route] = field(default_factory=dict)
+
+    def swapped(self, routes: Iterable[Route]) -> "Table":
+        """Return a table with exactly these routes. Raise Unproved."""
+        table = {}
+        for route in routes:
+            if route.proof.boot != self.boot:
+                raise Unproved(f"{route.name} was proved in boot {route.proof.boot}")
+            table[route.name] = route
+        return Table(boot=self.boot, routes=table)
+
+    def find(self, name: str, caller: Caller) -> Route | None:
+        """Return the route of a name; None if it is unknown or not for this caller."""
+        route = self.routes.get(name)
+        return route if route is not None and may_use(caller, route.keys) else None
+
+    def visible(self, caller: Caller) -> list[Route]:
+        """Return the routes that a caller may use, by name."""
+        routes = sorted(self.routes.values(), key=lambda route: route.name)
+        return [route for route in routes if may_use(caller, route.keys)]

@@ -1,0 +1,230 @@
+"""One request: from the caller to vLLM, and the response back.
+
+The gate sends a request of its own to vLLM, with its own headers, so nothing of the caller but the
+allowed fields arrives. If a caller leaves, its handler is cancelled, which closes the connection to
+vLLM, and vLLM stops generating. For a slow reader, the gate holds no more than the buffers of its
+two connections, because it reads the next bytes of vLLM when it has sent the last ones.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import aiohttp
+from aiohttp import web
+
+from finetune_api.safety import untrusted_json
+from finetune_gate import fields, keys
+from finetune_gate.engine import URL, Engine
+from finetune_gate.errors import BadRequest, Busy
+from finetune_gate.events import Events, Tokens, TooLong, tokens
+from finetune_gate.names import Route, Table
+from finetune_gate.places import Places
+from finetune_gate.usage import Outcome, Usage
+
+STALLED_SECONDS = 60.0
+"""Time in which a caller must accept some bytes; then its request ends and frees its place."""
+HEADERS = {"Content-Type": "application/json"}
+STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+RETRY = {"Retry-After": "1"}
+
+
+class Names(Protocol):
+    """The names of the endpoint: those that answer, and whether another one is expected to."""
+
+    table: Table
+
+    def is_wanted(self, name: str, caller: keys.Caller) -> bool:
+        """Report whether a name is wanted and for this caller, proved or not."""
+
+
+class _Left(Exception):
+    """The caller has closed its connection."""
+
+
+@dataclass
+class _Request:
+    """Progress of a request that has a route."""
+
+    route: Route
+    body: fields.Body
+    began: float
+    outcome: Outcome = "disconnected"
+    """Until another one is known."""
+    tokens: Tokens = field(default_factory=Tokens)
+
+
+class Proxy:
+    """The routes of callers."""
+
+    def __init__(self, engine: Engine, places: Places, usage: Usage, names: Names) -> None:
+        self._engine, self._places, self._usage, self._names = engine, places, usage, names
+
+    async def models(self, request: web.Request) -> web.Response:
+        """List the names that the caller may use, and no others."""
+        found = self._current().visible(keys.caller(request.headers.get("Authorization")))
+        data = [{"id": route.name, "object": "model", "owned_by": "finetune"} for route in found]
+        return web.json_response({"object": "list", "data": data})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Answer /v1/chat/completions."""
+
+        def sent(route: Route, body: fields.Body, salt: str) -> fields.Body:
+            return fields.forwarded_chat(
+                body, internal=route.internal, salt=salt, template=route.template
+            )
+
+        return await self._answer(request, "/v1/chat/completions", sent)
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        """Answer /v1/completions."""
+
+        def sent(route: Route, body: fields.Body, salt: str) -> fields.Body:
+            return fields.forwarded_completion(body, internal=route.internal, salt=salt)
+
+        return await self._answer(request, "/v1/completions", sent)
+
+    def _current(self) -> Table:
+        """Return the table, which is empty once vLLM has restarted."""
+        table = self._names.table
+        return table if table.boot == self._engine.boot() else Table()
+
+    async def _answer(
+        self,
+        request: web.Request,
+        path: str,
+        sent: Callable[[Route, fields.Body, str], fields.Body],
+    ) -> web.StreamResponse:
+        began = time.monotonic()
+        caller = keys.caller(request.headers.get("Authorization"))
+        body = await _body(request)
+        if body is None:
+            return _error(400, "the body of the request is no JSON object", "body")
+        name = body.get("model")
+        # From here to the queue nothing waits, so the adapter of the route is not unloaded.
+        route = self._current().find(name, caller) if isinstance(name, str) else None
+        if route is None and isinstance(name, str) and self._names.is_wanted(name, caller):
+            return _unavailable()
+        if route is None:
+            return _error(404, "The model does not exist, or you have no access to it.", "model")
+        current = _Request(route=route, body=body, began=began)
+        try:
+            # Callers of one name do not share cached prompts: their latency would reveal them.
+            forwarded = sent(route, body, f"{route.salt}{caller}")
+            async with self._places.place(route.internal):
+                return await self._forward(request, path, json.dumps(forwarded).encode(), current)
+        except BadRequest as error:
+            current.outcome = "rejected"
+            return _error(400, str(error), error.field)
+        except Busy as error:
+            current.outcome = "busy"
+            return _error(429, f"{error}: retry later", "model", headers=RETRY)
+        finally:
+            seconds = time.monotonic() - began
+            self._usage.ended(route.name, current.outcome, current.tokens, seconds)
+
+    async def _forward(
+        self, request: web.Request, path: str, data: bytes, current: _Request
+    ) -> web.StreamResponse:
+        try:
+            async with self._engine.session.post(
+                f"{URL}{path}", data=data, headers=HEADERS
+            ) as upstream:
+                if upstream.status == 200 and current.body.get("stream"):
+                    return await self._stream(request, upstream, current)
+                return await _whole(upstream, current)
+        except (aiohttp.ClientError, TimeoutError):
+            current.outcome = "failed"
+            return _unavailable()
+
+    async def _stream(
+        self, request: web.Request, upstream: aiohttp.ClientResponse, current: _Request
+    ) -> web.StreamResponse:
+        """Pass on a stream. A stream that does not end as a whole ends the connection."""
+        route = current.route
+        events = Events(
+            internal=route.internal,
+            public=route.name,
+            show_usage=fields.wants_usage(current.body),
+        )
+        response = web.StreamResponse(headers=STREAM_HEADERS)
+        await response.prepare(request)
+        is_first = True
+        try:
+            async for data in upstream.content.iter_any():
+                complete = events.feed(data)
+                if not complete:
+                    continue
+                if is_first:
+                    self._usage.first_token(route.name, time.monotonic() - current.began)
+                    is_first = False
+                await _write(request, response, complete)
+            if not events.is_complete:
+                raise aiohttp.ClientPayloadError
+            current.outcome = "completed"
+        except (aiohttp.ClientError, TooLong, TimeoutError, ValueError):
+            current.outcome = "failed"
+            # Without its last chunk, the caller knows that the response is not complete.
+            if request.transport is not None:
+                request.transport.abort()
+        except _Left:
+            current.outcome = "disconnected"
+        finally:
+            current.tokens = events.tokens
+        return response
+
+
+async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """Write to the caller. Raise TimeoutError if it has stopped reading, or _Left."""
+    transport = request.transport
+    try:
+        if transport is None or transport.get_write_buffer_size() == 0:
+            await response.write(data)
+            return
+        async with asyncio.timeout(STALLED_SECONDS):
+            await response.write(data)
+    except ConnectionError as error:
+        raise _Left from error
+
+
+async def _whole(upstream: aiohttp.ClientResponse, current: _Request) -> web.Response:
+    """Return a response that is no stream, under the public name."""
+    route, content = current.route, await upstream.read()
+    if upstream.status == 404 or upstream.status >= 500:
+        # An internal name is unknown only to an engine that has just restarted.
+        current.outcome = "failed"
+        return _unavailable()
+    current.outcome = "completed" if upstream.status == 200 else "rejected"
+    if upstream.status == 200:
+        current.tokens = tokens(untrusted_json.parse(content))
+    public = json.dumps(route.name)[1:-1].encode()
+    return web.Response(
+        status=upstream.status,
+        body=content.replace(route.internal.encode(), public),
+        content_type="application/json",
+    )
+
+
+async def _body(request: web.Request) -> fields.Body | None:
+    try:
+        found: Any = untrusted_json.parse(await request.read())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _error(
+    status: int, message: str, field: str | None, *, headers: dict[str, str] | None = None
+) -> web.Response:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": field, "code": status}
+    return web.json_response({"error": error}, status=status, headers=headers)
+
+
+def _unavailable() -> web.Response:
+    return _error(
+        503, "the engine is restarting, or the model is being proved again", None, headers=RETRY
+    )

@@ -1,0 +1,79 @@
+"""The status of the endpoint: what the rollout knows about each name. Reads only."""
+
+from finetune_api.contracts.endpoint import EndpointStatus, NameStatus, State, WantedName
+from finetune_gate.names import Route
+from finetune_gate.rollout import Rollout
+from finetune_gate.swap import identity
+from finetune_gate.usage import Usage
+from finetune_gate.wanted import Wanted
+
+
+class Report:
+    """Makes the status."""
+
+    def __init__(
+        self, rollout: Rollout, wanted: Wanted, usage: Usage, *, max_adapters: int
+    ) -> None:
+        self._rollout, self._wanted, self._usage = rollout, wanted, usage
+        self._max_adapters = max_adapters
+
+    def status(self, boot: str | None) -> EndpointStatus:
+        """Return the state of all names. boot: the running start of vLLM, if any."""
+        current, rollout = self._wanted.current, self._rollout
+        names = current.names if current is not None else ()
+        return EndpointStatus(
+            endpoint=self._wanted.endpoint,
+            sequence=None if current is None else current.sequence,
+            refused=self._wanted.refused,
+            boot=boot,
+            self_test=rollout.self_test or "",
+            free=self._max_adapters - len(rollout.adapters),
+            names=tuple(self._name(each, boot) for each in names),
+        )
+
+    def _name(self, wanted: WantedName, boot: str | None) -> NameStatus:
+        table = self._rollout.table
+        route = table.routes.get(wanted.name) if boot == table.boot else None
+        state, message = self._state(wanted, route)
+        total = self._usage.of(wanted.name)
+        proved = {} if route is None else _proved(route)
+        return NameStatus(
+            name=wanted.name,
+            job=wanted.job,
+            revision=wanted.revision,
+            adapter=wanted.adapter,
+            state=state,
+            message=message,
+            requests=total.requests,
+            prompt_tokens=total.prompt,
+            completion_tokens=total.completion,
+            **proved,
+        )
+
+    def _state(self, wanted: WantedName, route: Route | None) -> tuple[State, str]:
+        rollout, key = self._rollout, identity(wanted)
+        adapter, failure = rollout.adapters.get(key), rollout.failures.get(key)
+        if route is not None and adapter is not None and route.internal == adapter.internal:
+            return "Serving", route.proof.message
+        if failure is not None:
+            return "Failed", failure.message
+        if adapter is not None and adapter.proof is not None:
+            return "Failed", f"the endpoint does not allow Inconclusive: {adapter.proof.message}"
+        if adapter is not None:
+            return "Proving", rollout.self_test or ""
+        if rollout.loading == key:
+            return "Loading", ""
+        if len(rollout.adapters) >= self._max_adapters:
+            return "Full", f"all {self._max_adapters} places for adapters are taken"
+        return "Waiting", ""
+
+
+def _proved(route: Route) -> dict[str, object]:
+    return {
+        "answers": route.adapter,
+        "boot": route.proof.boot,
+        "outcome": route.proof.outcome,
+        "distance": route.proof.distance,
+        "tolerance": route.proof.tolerance,
+        "smallest_fault": route.proof.smallest_fault,
+    }

@@ -1,0 +1,78 @@
+"""The next table of names, from the wanted set and the adapters that are loaded. Pure.
+
+A name gets the wanted adapter once it is proved. Until then it keeps the adapter that it has, if it
+is of the same job: a name that moves to another job answers nothing in between.
+"""
+
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from finetune_api.contracts.endpoint import WantedName, WantedSet
+from finetune_gate.adapters import Arrived
+from finetune_gate.names import Proof, Route, Table
+
+Identity = tuple[str, str | None, str | None]
+
+
+def identity(wanted: WantedName) -> Identity:
+    """Return what must be equal so that a proof is for the same adapter."""
+    return wanted.adapter, wanted.reference, wanted.template
+
+
+@dataclass(kw_only=True)
+class Adapter:
+    """An adapter that vLLM has loaded. alone: it was proved without a neighbour, if at all."""
+
+    internal: str
+    arrived: Arrived
+    proof: Proof | None = None
+    alone: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why an adapter is not used, and the time from which it is tried again."""
+
+    message: str
+    retry_at: float = math.inf
+
+
+def swapped(table: Table, wanted: WantedSet | None, adapters: Mapping[Identity, Adapter]) -> Table:
+    """Return the table that replaces another one. adapters: those that are loaded."""
+    loaded = {each.internal for each in adapters.values()}
+    routes = []
+    for each in wanted.names if wanted is not None else ():
+        before = table.routes.get(each.name)
+        if before is not None and (before.job != each.job or before.internal not in loaded):
+            before = None
+        route = _proved(each, adapters.get(identity(each)), before)
+        if route is None and before is not None:
+            route = replace(before, keys=_keys(each))
+        if route is not None:
+            routes.append(route)
+    return table.swapped(routes)
+
+
+def _proved(wanted: WantedName, adapter: Adapter | None, before: Route | None) -> Route | None:
+    """Return the route to the wanted adapter; None if its proof is missing or not enough."""
+    if adapter is None or adapter.proof is None:
+        return None
+    if adapter.proof.outcome != "Verified" and not wanted.allow_inconclusive:
+        return None
+    is_same = before is not None and before.internal == adapter.internal
+    return Route(
+        name=wanted.name,
+        job=wanted.job,
+        adapter=wanted.adapter,
+        proof=adapter.proof,
+        template=adapter.arrived.template,
+        keys=_keys(wanted),
+        # What callers have cached stays usable while the adapter stays the same.
+        salt=before.salt if before is not None and is_same else secrets.token_hex(16),
+    )
+
+
+def _keys(wanted: WantedName) -> frozenset[str] | None:
+    return None if wanted.keys is None else frozenset(wanted.keys)

@@ -1,0 +1,103 @@
+"""The wanted set: which sets are accepted.
+
+A tenant with the role ``edit`` can write the ConfigMap that carries the set, and a client inside
+the cluster may send one. So its origin means nothing. It needs the operator's signature, the uid of
+the endpoint, and a sequence number that never falls. ``accepted`` is pure; ``Wanted`` keeps the
+last number in a file, which survives a restart of the gate alone.
+"""
+
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import ValidationError
+
+from finetune_api.contracts import attestation
+from finetune_api.contracts.endpoint import LONGEST, PAYLOAD_TYPE, WantedSet
+from finetune_api.safety.redaction import one_line
+from finetune_gate.errors import Refused
+
+PublicKey = ec.EllipticCurvePublicKey
+
+
+def public_key(pem: str) -> PublicKey:
+    """Return the operator's public key. Raise ValueError."""
+    try:
+        key = serialization.load_pem_public_key(pem.encode())
+    except UnsupportedAlgorithm as error:
+        raise ValueError(f"the public key is not supported: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ValueError("the public key is no elliptic curve key, as the operator signs with")
+    return key
+
+
+def accepted(
+    document: bytes, key: PublicKey, *, endpoint: str, last: WantedSet | None, least: int = 1
+) -> WantedSet:
+    """Return the set in a signed document. Raise Refused.
+
+    endpoint: uid of this pod's endpoint. last: the set in use. least: lowest sequence number.
+    """
+    if len(document) > LONGEST:
+        raise Refused(f"the wanted set has {len(document)} bytes; at most {LONGEST} are read")
+    try:
+        opened = attestation.opened(document, kind=PAYLOAD_TYPE)
+    except attestation.Malformed as error:
+        raise Refused(f"the wanted set cannot be read: {error}") from error
+    data = attestation.signed_bytes(opened.payload, kind=PAYLOAD_TYPE)
+    if not any(_is_valid(key, signature, data) for signature in opened.signatures):
+        raise Refused("the wanted set has no valid signature of the operator")
+    # Nothing is interpreted before this line but the envelope.
+    try:
+        found = WantedSet.model_validate_json(opened.payload, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise Refused(f"the wanted set is not valid: {one_line(error)}") from error
+    if found.endpoint != endpoint:
+        raise Refused(f"the wanted set is for the endpoint with uid {found.endpoint}")
+    if found.sequence < least:
+        raise Refused(f"the wanted set has sequence {found.sequence}, but {least} was accepted")
+    if last is not None and found.sequence == last.sequence and found != last:
+        raise Refused(f"another wanted set with sequence {found.sequence} was accepted")
+    return found
+
+
+def _is_valid(key: PublicKey, signature: bytes, data: bytes) -> bool:
+    try:
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+class Wanted:
+    """The set in use. ``refused``: why the last one was not accepted."""
+
+    def __init__(self, key: PublicKey, *, endpoint: str, record: Path) -> None:
+        """``record``: file that keeps the sequence number over a restart of the gate."""
+        self.current: WantedSet | None = None
+        self.refused: str | None = None
+        self.endpoint = endpoint
+        self._key = key
+        self._record = record
+        self._least = int(record.read_text()) if record.is_file() else 1
+
+    def offer(self, document: bytes) -> bool:
+        """Use the set in a document if it is accepted; report whether it is."""
+        try:
+            found = accepted(
+                document,
+                self._key,
+                endpoint=self.endpoint,
+                last=self.current,
+                least=self._least,
+            )
+        except Refused as error:
+            self.refused = str(error)
+            return False
+        if found.sequence > self._least or not self._record.is_file():
+            partial = self._record.with_suffix(".partial")
+            partial.write_text(str(found.sequence))
+            partial.rename(self._record)
+        self.current, self.refused, self._least = found, None, found.sequence
+        return True
