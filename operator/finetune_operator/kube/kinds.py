@@ -6,6 +6,7 @@ from urllib.parse import quote
 import finetune_api
 from finetune_api.crd.resources import RESOURCES
 from finetune_api.v1alpha1.profile import PROFILE_KIND
+from finetune_api.v1alpha1.usage import USAGE_KIND
 from finetune_operator.types import Object
 
 
@@ -44,6 +45,7 @@ OWN_KINDS = {
 """The kinds that the project defines."""
 FINETUNEJOB = finetune_api.KIND
 FINETUNEPROFILE = PROFILE_KIND
+FINETUNEUSAGE = USAGE_KIND
 CORE_EVENT = "CoreEvent"
 KINDS = {
     **OWN_KINDS,
