@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from finetune_operator.config import Settings
+from finetune_operator.usage.values import NamespaceUsage, ReservationRequest
 
 Object = Mapping[str, Any]
 """A Kubernetes object."""
@@ -88,6 +89,9 @@ class Snapshot:
     events: tuple[Object, ...] = ()
     profiles: tuple[Object, ...] = ()
     """The FineTuneProfile that the job names, or those that are the default if it names none."""
+
+    usage: NamespaceUsage | None = None
+    """Of the job's namespace; None if usage is not recorded."""
 
     progress: Progress | None = None
     """Of the running stage pod, a train pod first, if its metrics could be read lately."""
@@ -218,6 +222,9 @@ class Plan:
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     """Seconds until the next reconcile if no event causes one earlier."""
+    reservation: ReservationRequest | None = None
+    """GPU time to reserve. After the reservation was written, the job is planned again, and what
+    this plan contains is not executed."""
 
     def batches(self) -> Iterator[tuple[Action, ...]]:
         """Yield the actions in their order; those of one batch may be executed in any order.

@@ -27,6 +27,12 @@ from finetune_api.v1alpha1.profile import (
 )
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_api.v1alpha1.usage import (
+    USAGE_KIND,
+    USAGE_PLURAL,
+    FineTuneUsageSpec,
+    FineTuneUsageStatus,
+)
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH = 40
@@ -168,6 +174,29 @@ FINETUNEPROFILE = Resource(
     page="profiles.md",
     title="Profiles: API reference",
 )
+FINETUNEUSAGE = Resource(
+    kind=USAGE_KIND,
+    plural=USAGE_PLURAL,
+    short_name="ftu",
+    scope="Cluster",
+    categories=("finetune",),
+    description="FineTuneUsage records the GPU time and cost of one namespace in one calendar "
+    "month. Written by the operator if the chart value usage.enabled is true.",
+    spec=FineTuneUsageSpec,
+    spec_description="Namespace and month of the usage.",
+    status=FineTuneUsageStatus,
+    status_description="GPU time and cost of the month. Written by the operator.",
+    columns=(
+        Column(name="Namespace", path=".spec.namespace"),
+        Column(name="Month", path=".spec.month"),
+        Column(name="Training", path=".status.training"),
+        Column(name="Serving", path=".status.serving"),
+        Column(name="Cost", path=".status.cost"),
+        Column(name="Age", path=".metadata.creationTimestamp", type="date", wide=True),
+    ),
+    page="usage.md",
+    title="Usage: API reference",
+)
 FINETUNEBUDGET = Resource(
     kind=BUDGET_KIND,
     plural=BUDGET_PLURAL,
@@ -208,4 +237,4 @@ FINETUNEBUDGET = Resource(
     page="budgets.md",
     title="Budgets: API reference",
 )
-RESOURCES = (FINETUNEJOB, FINETUNEPROFILE, FINETUNEBUDGET)
+RESOURCES = (FINETUNEJOB, FINETUNEPROFILE, FINETUNEUSAGE, FINETUNEBUDGET)
