@@ -52,6 +52,12 @@ JITTER = 0.05
 FRESH_SHARE = 0.95
 """Share of the time until the next reconcile for which a job without events is not reconciled."""
 
+BUDGET = 60.0
+"""Between two reconciles of a job that waits for a budget, and of a budget. Both are reconciled
+earlier after a change of usage or of a budget; the labels of namespaces are not watched."""
+SURROUNDINGS = 60.0
+"""Between two lists of namespaces and PriorityClasses, while there are budgets."""
+
 EVENTS_OF_PENDING = 10.0
 """Age of an object from which its events are read; most objects run earlier."""
 EVENTS = 15.0

@@ -17,7 +17,7 @@ from finetune_operator import delays, health
 from finetune_operator.config import ProcessConfig, Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
-from finetune_operator.controller.followers import ProfileFollowers
+from finetune_operator.controller.followers import BudgetFollowers, ProfileFollowers
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind, run_until_first_exit
@@ -27,15 +27,18 @@ from finetune_operator.kube.errors import Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.metrics_server import server as metrics_server
+from finetune_operator.reconcile import budgets as budget_planner
 from finetune_operator.reconcile import plan
 from finetune_operator.reconcile import profiles as profile_planner
+from finetune_operator.snapshot.budgets import BudgetReader, Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import ProfileReader, Profiles
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.reflector import reflectors
 from finetune_operator.snapshot.scraper import NAMESPACE_WORKERS, Scraper
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.watches import JOBS, PROFILES
+from finetune_operator.snapshot.surroundings import Surroundings
+from finetune_operator.snapshot.watches import BUDGETS, JOBS, PROFILES
 from finetune_operator.telemetry.job_metrics import JOB_METRICS
 from finetune_operator.types import Key, Snapshot
 from finetune_operator.workqueue.workqueue import WorkQueue
@@ -86,8 +89,18 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
         executor = PlanExecutor(kube=kube, recorder=recorder)
         live_profiles = LiveReader(kube=kube, store=ObjectStore(PROFILES))
         profiles = Profiles(live=live_profiles)
-        jobs = _jobs(kube, executor, config.watch_namespaces, settings, profiles)
-        running = [jobs, _profiles(live_profiles, executor, settings, jobs.controller)]
+        budgets = Budgets(
+            live=LiveReader(kube=kube, store=ObjectStore(BUDGETS)),
+            jobs=ObjectStore(JOBS),
+            usage=lambda: None,
+            surroundings=Surroundings(kube=kube),
+        )
+        jobs = _jobs(kube, executor, config.watch_namespaces, settings, profiles, budgets)
+        running = [
+            jobs,
+            _profiles(live_profiles, executor, settings, jobs.controller),
+            _budgets(budgets, executor, jobs.controller),
+        ]
         probes = health.Health(running)
         await stack.enter_async_context(health.serving(probes, environment.probe_port))
         bound = await stack.enter_async_context(
@@ -95,6 +108,7 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
         )
         await _wait_for_crds(kube)
         await profiles.list(kube)
+        await budgets.list()
         parts = asyncio.create_task(
             run_until_first_exit(
                 lead(elector, running),
@@ -116,12 +130,15 @@ def _jobs(
     namespaces: Sequence[str],
     settings: Settings,
     profiles: Profiles,
+    budgets: Budgets,
 ) -> RunningKind:
     """Return the parts that reconcile FineTuneJobs."""
-    store = ObjectStore(JOBS)
+    store = budgets.jobs
     scraper = Scraper(WorkQueue("scrapes", namespace_limit=NAMESPACE_WORKERS))
     live = LiveReader(kube=kube, store=store)
-    reader = Reader(live=live, metrics=scraper, settings=settings, profiles=profiles)
+    reader = Reader(
+        live=live, metrics=scraper, settings=settings, profiles=profiles, budgets=budgets
+    )
     reconciler = Reconciler(
         store=store, reader=reader, executor=executor, planner=plan, telemetry=JOB_METRICS
     )
@@ -156,6 +173,33 @@ def _profiles(
         resync=Resync(kube=live.kube, store=live.store, namespaces=(), recheck=controller.recheck),
         reflectors=(),
         others=(followers.run,),
+    )
+
+
+def _budgets(
+    budgets: Budgets, executor: PlanExecutor, jobs: Controller[Snapshot]
+) -> RunningKind:
+    """Return the parts that reconcile FineTuneBudgets, and wake the jobs that they limit."""
+    followers = BudgetFollowers(jobs=jobs, budgets=budgets)
+    reconciler = Reconciler(
+        store=budgets.live.store,
+        reader=BudgetReader(live=budgets.live, budgets=budgets),
+        executor=executor,
+        planner=budget_planner,
+        telemetry=followers,
+    )
+    queue = WorkQueue[Key](BUDGETS.own.lower(), interval=delays.INTERVAL, burst=delays.BURST)
+    followers.own = Controller(reconciler=reconciler, queue=queue, workers=1)
+    return RunningKind(
+        controller=followers.own,
+        resync=Resync(
+            kube=budgets.live.kube,
+            store=budgets.live.store,
+            namespaces=(),
+            recheck=followers.own.recheck,
+        ),
+        reflectors=(),
+        others=(followers.run, budgets.run),
     )
 
 

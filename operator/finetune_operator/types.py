@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from finetune_operator.budgets.accounts import Accounts
+from finetune_operator.budgets.balances import Balance
 from finetune_operator.config import Settings
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest
 
@@ -93,6 +95,9 @@ class Snapshot:
     usage: NamespaceUsage | None = None
     """Of the job's namespace; None if usage is not recorded."""
 
+    accounts: Accounts | None = None
+    """Of the FineTuneBudgets that select the job's namespace; None if there are none."""
+
     progress: Progress | None = None
     """Of the running stage pod, a train pod first, if its metrics could be read lately."""
 
@@ -133,6 +138,32 @@ class ProfileSnapshot:
 
     def children(self, kind: str) -> tuple[Object, ...]:
         """Return nothing: a profile owns no objects."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSnapshot:
+    """A FineTuneBudget with its balance, as one reconcile reads them."""
+
+    budget: Object
+    balance: Balance | None = None
+    """None if it is unknown."""
+    problem: str | None = None
+    """Why the balance is unknown."""
+    unrecorded: bool = False
+    """Whether that is because the operator records no usage."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces with usage in the present period."""
+    waiting: int = 0
+    """Number of jobs that wait for the budget."""
+
+    @property
+    def owner(self) -> Object:
+        """The FineTuneBudget."""
+        return self.budget
+
+    def children(self, kind: str) -> tuple[Object, ...]:
+        """Return nothing: a budget owns no objects."""
         return ()
 
 

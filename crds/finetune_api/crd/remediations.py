@@ -135,6 +135,8 @@ FAILED = ReasonGroup(
         "continues.",
         Reason.PROFILE_INVALID: "Revisions that have started continue. The message has the problem "
         "of the profile, which your cluster administrator must correct; the job then continues.",
+        Reason.BUDGET_UNAVAILABLE: "Running stages continue. Your cluster administrator must "
+        "correct the budget, or set the chart value `usage.enabled`; the job then continues.",
         Reason.COST_UNKNOWN: "Set `runPolicy.maxGpuSeconds`, or `profile` to a profile with a price "
         "in the currency of the budget, as the message says; the job then continues.",
         Reason.EXCEEDS_BUDGET: "Waiting does not help. Lower `runPolicy.maxGpuSeconds`, train on "

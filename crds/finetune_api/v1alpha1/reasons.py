@@ -77,6 +77,11 @@ class Reason(DocumentedEnum):
         "A FineTuneBudget applies, but the GPU time or the cost of the training is unknown.",
         READY,
     )
+    BUDGET_UNAVAILABLE = (
+        "BudgetUnavailable",
+        "A FineTuneBudget applies to the job, but it cannot be read, or no usage is recorded.",
+        READY,
+    )
     PREEMPTED = ("Preempted", "Kueue evicted the train Job.", READY, CONDITION)
     UNSCHEDULABLE = ("Unschedulable", "No node meets the requirements of a pod.", READY)
     SECRET_MISSING = (
@@ -373,8 +378,8 @@ class Reason(DocumentedEnum):
         BUDGET,
     )
     WITHIN_BUDGET = ("WithinBudget", "Less than 80 % of each limit is used or reserved.", BUDGET)
-    NEAR_LIMIT = ("NearLimit", "80 % of a limit is used or reserved.", BUDGET, EVENT)
-    EXHAUSTED = ("Exhausted", "A limit is used up in this period.", BUDGET, EVENT)
+    NEAR_LIMIT = ("NearLimit", "80 % of a limit is used or reserved.", BUDGET)
+    EXHAUSTED = ("Exhausted", "A limit is used up in this period.", BUDGET)
 
     # The operator's log.
     CRD_MISSING = ("CrdMissing", "The FineTuneJob API is not installed in the cluster.", LOG)

@@ -201,6 +201,21 @@ class PublishedStatus(StatusModel):
     )
 
 
+class BudgetRequest(StatusModel):
+    """What a job that waits for a FineTuneBudget needs."""
+
+    waiting_since: str = Field(
+        description="Time since which the job waits.", json_schema_extra={"format": "date-time"}
+    )
+    revision: str = Field(description="Digest of the revision that waits to be trained.")
+    gpu_seconds: int | None = Field(
+        None, description="GPU time of training for which the budget must have room, in seconds."
+    )
+    per_gpu_hour: str | None = Field(None, description="Price of one GPU for one hour.")
+    currency: str | None = Field(None, description="Currency of the price.")
+    priority: int | None = Field(None, description="Value of the PriorityClass of the job.")
+
+
 class FineTuneJobStatus(StatusModel):
     """Observed state of the job."""
 
@@ -274,6 +289,10 @@ class FineTuneJobStatus(StatusModel):
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["name"],
         },
+    )
+    budget: BudgetRequest | None = Field(
+        None,
+        description="Present while the training waits with the reason OverBudget: what it needs.",
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."

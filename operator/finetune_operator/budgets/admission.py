@@ -7,54 +7,16 @@ behind it get what it leaves. So no job waits for ever, unless it exceeds the wh
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from finetune_api.v1alpha1.budget import BUDGET_KIND, Approval
+from finetune_api.v1alpha1.budget import BUDGET_KIND
+from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.budgets.amounts import SECONDS_PER_HOUR, Amount, Bound, hours, money
-from finetune_operator.budgets.periods import Period
-
-
-@dataclass(frozen=True, kw_only=True)
-class Balance:
-    """A budget in the present period."""
-
-    name: str
-    period: Period
-    limit: Bound
-    max_running: int | None = None
-    currency: str | None = None
-    used: Amount = Amount()
-    reserved: Amount = Amount()
-    running: int = 0
-    approval_above: Bound = Bound()
-    approvals: tuple[Approval, ...] = ()
-    stops_training: bool = False
-    """Whether running jobs are stopped once the budget is exhausted."""
-
-    @property
-    def committed(self) -> Amount:
-        """What is used or reserved."""
-        return self.used + self.reserved
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the used amount has reached a limit."""
-        time, cost = self.limit.gpu_seconds, self.limit.cost
-        return (time is not None and self.used.gpu_seconds >= time) or (
-            cost is not None and self.used.cost >= cost
-        )
-
-    def fits(self, amount: Amount) -> bool:
-        """Report whether one more job with an amount fits."""
-        slot = self.max_running is None or self.running < self.max_running
-        return slot and self.limit.holds(self.committed + amount)
-
-    def with_job(self, amount: Amount) -> "Balance":
-        """Return the balance with the reservation of one more job."""
-        return replace(self, reserved=self.reserved + amount, running=self.running + 1)
+from finetune_operator.budgets.amounts import Amount, hours, money
+from finetune_operator.budgets.balances import Balance
+from finetune_operator.usage.values import cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +30,12 @@ class Request:
     """Digest of the revision."""
     gpu_seconds: int | None
     """Upper bound; None if it is unknown."""
-    price: Decimal | None = None
-    """Of one GPU for one hour."""
-    currency: str | None = None
+    price: Price | None = None
     priority: int = 0
     created: str = ""
     """Creation time of the job, as the API server writes it."""
     waiting_since: datetime | None = None
-    budgets: frozenset[str] = field(default=frozenset())
+    budgets: frozenset[str] = frozenset()
     """Names of the budgets that select the namespace of the job."""
 
     @property
@@ -86,9 +46,9 @@ class Request:
     def amount(self, currency: str | None) -> Amount:
         """Return GPU time and cost in the currency of a budget."""
         seconds = self.gpu_seconds or 0
-        priced = self.price is not None and self.currency == currency
-        cost = Decimal(seconds) * (self.price or 0) / SECONDS_PER_HOUR if priced else Decimal()
-        return Amount(gpu_seconds=seconds, cost=cost)
+        if self.price is None or self.price.currency != currency:
+            return Amount(gpu_seconds=seconds)
+        return Amount(gpu_seconds=seconds, cost=cost(self.price, seconds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +104,9 @@ def _by_itself(request: Request, balance: Balance) -> Verdict | None:
             "time that the job may use.",
         )
     needs_price = balance.limit.cost is not None or balance.approval_above.cost is not None
-    if needs_price and (request.price is None or request.currency != balance.currency):
-        present = "no price" if request.price is None else f"a price in {request.currency}"
+    price = request.price
+    if needs_price and (price is None or price.currency != balance.currency):
+        present = "no price" if price is None else f"a price in {price.currency}"
         return Verdict(
             reason=Reason.COST_UNKNOWN,
             message=f"{BUDGET_KIND} {balance.name} limits cost in {balance.currency}, but the job "

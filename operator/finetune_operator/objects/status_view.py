@@ -65,6 +65,9 @@ class StatusView:
     """Decision of the evaluation gate about ``build``."""
 
     verification: Values
+    budget: Values
+    """What a job that waits for a budget needs, empty if it does not wait."""
+
     volume_owners: tuple[str, ...]
     """Uids of the FineTuneJobs whose volumes the job uses."""
 
@@ -126,6 +129,7 @@ def of(status: Values) -> StatusView:
         against_serving=(status.get("evaluation") or NOTHING).get("againstServing"),
         evaluation=status.get("evaluation") or NOTHING,
         verification=status.get("verification") or NOTHING,
+        budget=status.get("budget") or NOTHING,
         volume_owners=volume_owners(status),
         published_digests=tuple(status.get("publishedDigests") or ()),
         ledger_version=status.get("ledgerVersion"),

@@ -21,7 +21,8 @@ from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.stages import BESIDE, JobStage
 from finetune_operator.reconcile.diagnosis.blocker import Blocker
 
-QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
+QUEUED = (Reason.QUEUED, Reason.PREEMPTED, Reason.OVER_BUDGET, Reason.APPROVAL_NEEDED)
+"""Reasons of a job that holds no GPU until a queue or a budget admits its training."""
 MAX_MESSAGE = 4096
 """Characters of a condition's message, which may quote a pod or another component."""
 SEE_READY = "See the message of the condition Ready."

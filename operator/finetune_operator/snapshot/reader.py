@@ -24,6 +24,7 @@ from finetune_operator import delays
 from finetune_operator.config import Settings
 from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects import naming, status_view
+from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import event_fields, pending_objects
@@ -51,6 +52,7 @@ class Reader:
     metrics: PodMetrics
     settings: Settings
     profiles: Profiles | None = None
+    budgets: Budgets | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     recent: dict[Key, RecentEvents] = field(default_factory=dict)
@@ -82,7 +84,10 @@ class Reader:
         children: dict[str, Any] = store.children(key)
         await self._complete(key, job, children)
         profiles = () if self.profiles is None else await self.profiles.of(job)
-        snapshot = Snapshot(job=job, settings=self.settings, profiles=profiles, **children)
+        accounts = None if self.budgets is None else await self.budgets.of(job)
+        snapshot = Snapshot(
+            job=job, settings=self.settings, profiles=profiles, accounts=accounts, **children
+        )
         values = self.metrics.latest(key, targets(snapshot))
         return dataclasses.replace(
             snapshot,

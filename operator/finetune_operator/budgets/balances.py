@@ -1,0 +1,90 @@
+"""The balance of a budget in the present period, from the usage of its namespaces."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from finetune_api.v1alpha1.budget import Approval, FineTuneBudgetSpec
+from finetune_operator.budgets.amounts import Amount, Bound, bound
+from finetune_operator.budgets.periods import Period
+from finetune_operator.usage.values import NamespaceUsage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """A budget in the present period."""
+
+    name: str
+    period: Period
+    limit: Bound
+    max_running: int | None = None
+    currency: str | None = None
+    used: Amount = Amount()
+    reserved: Amount = Amount()
+    running: int = 0
+    approval_above: Bound = Bound()
+    approvals: tuple[Approval, ...] = ()
+    stops_training: bool = False
+    """Whether running jobs are stopped once the budget is exhausted."""
+
+    @property
+    def committed(self) -> Amount:
+        """What is used or reserved."""
+        return self.used + self.reserved
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the used amount has reached a limit."""
+        time, cost = self.limit.gpu_seconds, self.limit.cost
+        return (time is not None and self.used.gpu_seconds >= time) or (
+            cost is not None and self.used.cost >= cost
+        )
+
+    def fits(self, amount: Amount) -> bool:
+        """Report whether one more job with an amount fits."""
+        slot = self.max_running is None or self.running < self.max_running
+        return slot and self.limit.holds(self.committed + amount)
+
+    def with_job(self, amount: Amount) -> "Balance":
+        """Return the balance with the reservation of one more job."""
+        return replace(self, reserved=self.reserved + amount, running=self.running + 1)
+
+
+def balance(
+    name: str, spec: FineTuneBudgetSpec, period: Period, usages: Iterable[NamespaceUsage]
+) -> Balance:
+    """Return the balance of a budget. usages: of all its namespaces."""
+    used, reserved, running = Amount(), Amount(), 0
+    for usage in usages:
+        used += spent(usage, period, spec.currency)
+        running += len(usage.reservations)
+        for each in usage.reservations.values():
+            priced = each.price is not None and each.price.currency == spec.currency
+            remaining = (each.remaining_cost if priced else None) or 0
+            reserved += Amount(gpu_seconds=each.remaining, cost=Amount().cost + remaining)
+    return Balance(
+        name=name,
+        period=period,
+        limit=bound(spec.training.gpu_hours, spec.training.cost),
+        max_running=spec.training.max_running,
+        currency=spec.currency,
+        used=used,
+        reserved=reserved,
+        running=running,
+        approval_above=bound(spec.approval_above.gpu_hours, spec.approval_above.cost),
+        approvals=tuple(spec.approvals or ()),
+        stops_training=spec.on_exhausted.training == "Checkpoint",
+    )
+
+
+def spent(usage: NamespaceUsage, period: Period, currency: str | None) -> Amount:
+    """Return what a namespace has used for training in a period, with its cost in a currency."""
+    days = [
+        use
+        for (day, purpose), use in usage.days.items()
+        if purpose == "training" and period.has(day)
+    ]
+    costs = (use.costs.get(currency) for use in days) if currency is not None else ()
+    return Amount(
+        gpu_seconds=sum(use.gpu_seconds for use in days),
+        cost=sum((cost for cost in costs if cost is not None), Amount().cost),
+    )
