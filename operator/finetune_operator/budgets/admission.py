@@ -180,9 +180,9 @@ def _waits(
             f"same time, and {balance.running} do. The job starts by itself when one of them ends.",
         )
     message = (
-        f"The job needs {_text(amount, balance)}. Of {_limit(balance)} in {BUDGET_KIND} "
-        f"{balance.name}, {_text(balance.used, balance)} is used and "
-        f"{_text(balance.reserved, balance)} is reserved."
+        f"The job needs {_text(amount, balance)}. {BUDGET_KIND} {balance.name} has "
+        f"{_limit(balance)} for this {balance.period.name.lower()}: used "
+        f"{_text(balance.used, balance)}, reserved {_text(balance.reserved, balance)}."
     )
     if blocker is not None:
         message += (

@@ -73,7 +73,13 @@ def report(
         for type_, old in previous.items()
         if type_ not in replaced
     ]
-    reporting = {"conditions": reported, "summary": summary(message), "eta": None}
+    # A job that cannot start keeps no place in the queue of a budget.
+    reporting = {
+        "conditions": reported,
+        "summary": summary(message),
+        "eta": None,
+        "budget": None,
+    }
     status = {
         **snapshot.job.get("status", {}),
         "observedGeneration": generation,

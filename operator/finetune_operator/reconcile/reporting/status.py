@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status import MAX_WARNING_LENGTH
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects.index import IndexedSnapshot
@@ -17,6 +18,7 @@ from finetune_operator.reconcile.reporting.columns import columns
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.delivery import Delivery
 from finetune_operator.reconcile.serving.verification import verification_status
+from finetune_operator.reconcile.stages import spending
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
 from finetune_operator.revisions.target import TargetRevision
 
@@ -72,6 +74,8 @@ def render(
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
+    if position.reason == Reason.OVER_BUDGET:
+        status["budget"] = spending.waiting(snapshot, target, ledger, now)
     if digests := publishing.digests(previous, ledger):
         status["publishedDigests"] = digests
     if publishing.state is not None:

@@ -14,7 +14,7 @@ from finetune_operator.objects.stages import JobStage, beside, desired, job_stag
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import attempts, starting, under_way, volume_loss
+from finetune_operator.reconcile.stages import attempts, spending, starting, under_way, volume_loss
 from finetune_operator.reconcile.stages.cancellation import UNDER_WAY, stop_abandoned
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -62,7 +62,8 @@ def _stage(
     decision = Decision(ledger=ledger)
     attempt = ledger.latest(target.revision, stage, target.build)
     if attempt is not None and attempt.outcome in UNDER_WAY:
-        decision = under_way.decide(snapshot, target, ledger, attempt, now)
+        halted = spending.stopped(snapshot, target, ledger, attempt, now) if stage.gpu else None
+        decision = halted or under_way.decide(snapshot, target, ledger, attempt, now)
         attempt = decision.ledger.latest(target.revision, stage, target.build)
     if decision.position is not None:
         running = decision.position.state == "active"
@@ -72,6 +73,8 @@ def _stage(
     if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=starting.failed(attempt)))
     prevented = changed or refused
+    if prevented is None and stage.gpu:
+        prevented = spending.held(snapshot, target, decision.ledger, now)
     if prevented is not None and not target.resolved.spec.suspend:
         return decision.then(Decision(ledger=decision.ledger, position=prevented))
     return decision.then(starting.decide(snapshot, target, decision.ledger, stage, attempt))

@@ -33,15 +33,9 @@ STATES = {
 
 
 def held(
-    snapshot: IndexedSnapshot,
-    target: TargetRevision,
-    reservation: ReservationRequest,
-    now: datetime,
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, now: datetime
 ) -> Position | None:
-    """Return the position of a job that may not start to train, None if it may.
-
-    reservation: what the job would reserve.
-    """
+    """Return the position of a job that may not start to train, None if it may."""
     accounts, usage = snapshot.accounts, snapshot.usage
     if accounts is None:
         return None
@@ -54,9 +48,9 @@ def held(
         )
     if (exhausted := accounts.exhausted) is not None:
         return _exhausted(exhausted, now)
-    if reservation.key in usage.reservations:
+    wish = request(snapshot, target, ledger)
+    if training_key(wish.uid, target.revision) in usage.reservations:
         return None
-    wish = request(snapshot, target, reservation)
     verdict = decide(wish, accounts.balances, accounts.waiting)
     if verdict.reason is None:
         return None
@@ -86,10 +80,9 @@ def stopped(
     return decision.then(Decision(ledger=decision.ledger, position=position))
 
 
-def request(
-    snapshot: IndexedSnapshot, target: TargetRevision, reservation: ReservationRequest
-) -> Request:
+def request(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Request:
     """Return what a job asks of its budgets: what its reservation has not used yet."""
+    reservation = cost.reservation(snapshot, target, ledger)
     accounts, metadata = snapshot.accounts, snapshot.job["metadata"]
     trained = 0 if snapshot.usage is None else snapshot.usage.trained.get(reservation.key, 0)
     digest = target.resolved.digest
@@ -111,13 +104,10 @@ def request(
 
 
 def waiting(
-    snapshot: IndexedSnapshot,
-    target: TargetRevision,
-    reservation: ReservationRequest,
-    now: datetime,
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, now: datetime
 ) -> dict[str, Any]:
     """Return ``status.budget`` of a job that waits: the other jobs see from it what it needs."""
-    wish = request(snapshot, target, reservation)
+    wish = request(snapshot, target, ledger)
     return BudgetRequest(
         waiting_since=timestamp(wish.waiting_since or now),
         revision=wish.revision,
