@@ -8,6 +8,7 @@ from typing import Any
 from finetune_api import API_VERSION
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.usage import (
+    MONTH_LABEL,
     NAMESPACE_LABEL,
     USAGE_KIND,
     DayUsage,
@@ -38,7 +39,10 @@ def body_of(namespace: str, month: Month) -> dict[str, Any]:
     return {
         "apiVersion": API_VERSION,
         "kind": USAGE_KIND,
-        "metadata": {"name": name_of(namespace, month), "labels": {NAMESPACE_LABEL: namespace}},
+        "metadata": {
+            "name": name_of(namespace, month),
+            "labels": {NAMESPACE_LABEL: namespace, MONTH_LABEL: str(month)},
+        },
         "spec": {"namespace": namespace, "month": str(month)},
     }
 
