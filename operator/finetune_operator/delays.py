@@ -70,6 +70,11 @@ RESYNC_GRACE = 5.0
 RESYNC_RETRY = 5.0
 """After a resync that failed."""
 
+SETTLEMENT = 60.0
+"""Between two settlements of the usage: each costs one write per namespace that uses GPUs."""
+SETTLEMENT_RETRY = 5.0
+"""After the records of usage could not be read."""
+
 
 def after_event(kind: str, *, urgent: bool) -> float:
     """Return the delay of the reconcile that an event of a child causes."""

@@ -17,6 +17,8 @@ USAGE_KIND = "FineTuneUsage"
 USAGE_PLURAL = "finetuneusages"
 NAMESPACE_LABEL = f"{GROUP}/namespace"
 """Label of a FineTuneUsage: the namespace whose usage it is."""
+MONTH_LABEL = f"{GROUP}/month"
+"""Label of a FineTuneUsage: its calendar month."""
 
 Purpose = Literal["training", "serving"]
 

@@ -38,6 +38,8 @@ class RevisionView(NamedTuple):
     attempts: tuple[AttemptView, ...]
     gpu_seconds: int
     untrusted_volume: str | None
+    operator: str
+    """Frozen configuration of the operator, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class StatusView:
                 ),
                 gpu_seconds=int(record.get("gpuSeconds") or 0),
                 untrusted_volume=record.get("untrustedVolume"),
+                operator=str((record.get("frozen") or NOTHING).get("operator", "")),
             )
 
 

@@ -18,7 +18,7 @@ from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.surroundings import Surroundings
 from finetune_operator.types import BudgetSnapshot, Key, Object, Plan
-from finetune_operator.usage.values import ReservationRequest, Usage
+from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage
 
 UNRECORDED = (
     "A FineTuneBudget applies, but the operator records no usage. Ask your cluster administrator to "
@@ -36,8 +36,8 @@ class Budgets:
     live: LiveReader
     """With the store of the budgets."""
     jobs: ObjectStore
-    usage: Callable[[], Usage | None]
-    """None if the operator records no usage."""
+    usage: Callable[[], Usage] | None
+    """Raises Transient before the usage is known; None if the operator records none."""
     surroundings: Surroundings
     _parsed: dict[str, tuple[int, ParsedBudget]] = field(default_factory=dict)
     """By name, with the version of the budget."""
@@ -60,7 +60,7 @@ class Budgets:
         own = self.selecting(namespace)
         if not own:
             return None
-        usage = self.usage()
+        usage = None if self.usage is None else self.usage()
         problems = (self._parsed[name][1].problem for name in sorted(own))
         problem = next((each for each in problems if each is not None), None)
         if usage is None or problem is not None:
@@ -99,8 +99,9 @@ class Budgets:
         own = self.selecting(request.namespace)
         if not own:
             return True
-        present = usage.namespaces.get(request.namespace)
-        trained = 0 if present is None else present.trained.get(request.key, 0)
+        present = usage.namespaces.get(request.namespace, NamespaceUsage())
+        if request.key in present.reservations:
+            return True
         if request.cap is None:
             return False
         wish = Request(
@@ -108,7 +109,7 @@ class Budgets:
             name=request.job,
             uid="",
             revision="",
-            gpu_seconds=max(1, request.cap - trained),
+            gpu_seconds=max(1, request.cap - present.trained.get(request.key, 0)),
             price=request.price,
         )
         found = [self.balance(name, usage) for name in own]
@@ -206,7 +207,7 @@ class BudgetReader:
         body = self.live.store.owner(key)
         if body is None:
             return None
-        usage = self.budgets.usage()
+        usage = None if self.budgets.usage is None else self.budgets.usage()
         parsed = self.budgets.parsed()[key[1]]
         if parsed.spec is None or usage is None:
             return BudgetSnapshot(

@@ -31,6 +31,7 @@ from finetune_operator.snapshot.pending import event_fields, pending_objects
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.scraper import PodMetrics
 from finetune_operator.snapshot.targets import targets
+from finetune_operator.snapshot.usage import UsageSource
 from finetune_operator.types import LISTS, Key, Object, Plan, Progress, Snapshot, Verification
 
 MAX_EVENTS = 100
@@ -53,6 +54,8 @@ class Reader:
     settings: Settings
     profiles: Profiles | None = None
     budgets: Budgets | None = None
+    usage: UsageSource | None = None
+    """None if the usage of GPUs is not recorded."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     recent: dict[Key, RecentEvents] = field(default_factory=dict)
@@ -84,9 +87,15 @@ class Reader:
         children: dict[str, Any] = store.children(key)
         await self._complete(key, job, children)
         profiles = () if self.profiles is None else await self.profiles.of(job)
+        usage = None if self.usage is None else self.usage.of(key[0])
         accounts = None if self.budgets is None else await self.budgets.of(job)
         snapshot = Snapshot(
-            job=job, settings=self.settings, profiles=profiles, accounts=accounts, **children
+            job=job,
+            settings=self.settings,
+            profiles=profiles,
+            usage=usage,
+            accounts=accounts,
+            **children,
         )
         values = self.metrics.latest(key, targets(snapshot))
         return dataclasses.replace(
@@ -104,7 +113,9 @@ class Reader:
         self.metrics.forget(key)
 
     async def complete(self, key: Key, plan: Plan) -> bool:
-        """Read what a plan depends on and the snapshot lacked; return whether there is news."""
+        """Read or reserve what a plan depends on and the snapshot lacked; return if it is news."""
+        if plan.reservation is not None and self.usage is not None:
+            return await self.usage.reserve(plan.reservation)
         revision = status_view.of(plan.status).revision
         return revision is not None and await self._verify(key, revision)
 

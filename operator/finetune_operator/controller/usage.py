@@ -1,0 +1,295 @@
+"""The recorder of usage: settles the GPU time of all namespaces, and reserves that of trainings.
+
+It runs on the leader alone, which reads the FineTuneUsage objects once and then writes them with
+the resourceVersion of its last read or write. After a conflict, or a write whose response was lost,
+it reads the object again: what is charged already is in its marks, so a repeated settlement adds
+nothing. A namespace costs one write per ``delays.SETTLEMENT`` while it uses GPUs, one for all
+reservations that wait at the same time, and none otherwise.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from finetune_api.v1alpha1.usage import MONTH_LABEL, NAMESPACE_LABEL
+from finetune_operator import delays
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import Conflict, OperatorError, Transient
+from finetune_operator.kube.kinds import FINETUNEJOB, FINETUNEUSAGE
+from finetune_operator.objects import naming
+from finetune_operator.objects.gpu_pods import holds_gpu, pod_use, trainings
+from finetune_operator.objects.trimming import trimmed
+from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.types import Key, Object
+from finetune_operator.usage import records
+from finetune_operator.usage.months import Month, month_of
+from finetune_operator.usage.settlement import (
+    Account,
+    Observation,
+    PodUse,
+    reserved,
+    settled,
+    training_of,
+)
+from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage
+
+MOST_REMOVED = 10_000
+"""Pods that were removed since the last settlement. The end of further ones is estimated."""
+
+LOADED_WITHIN = 5.0
+"""Seconds for which a reservation waits for the records of a new leader."""
+
+Gate = Callable[[ReservationRequest, Usage], bool]
+"""Decides whether a reservation may be recorded, with all earlier ones in the usage."""
+
+logger = logging.getLogger("finetune_operator.usage")
+
+
+@dataclass(kw_only=True)
+class _Book:
+    """The accounts of one namespace as they are stored."""
+
+    previous: Account | None = None
+    account: Account | None = None
+    objects: dict[Month, Object] = field(default_factory=dict)
+    """By month, in the version that was read or written last."""
+    view: NamespaceUsage = field(default_factory=NamespaceUsage)
+
+    def take(self, account: Account, stored: Object, namespace: str) -> None:
+        """Take an account that was read or written; months come in their order."""
+        if self.account is not None and self.account.month < account.month:
+            self.previous = self.account
+        self.account = account
+        self.objects[account.month] = stored
+        self.view = self.with_account(namespace, account)
+
+    def with_account(self, namespace: str, account: Account) -> NamespaceUsage:
+        """Return what planners know, with an account in place of the present one of its month."""
+        known = [each for each in (self.previous, self.account) if each is not None]
+        return records.view(
+            namespace, [*(each for each in known if each.month < account.month), account]
+        )
+
+
+@dataclass(kw_only=True)
+class UsageRecorder:
+    """The usage of the jobs in a store, and its records."""
+
+    kube: Kube
+    store: ObjectStore
+    resource: str
+    """Name of the GPUs, such as nvidia.com/gpu."""
+    clock: Callable[[], int]
+    """By the API server, in seconds since 1970."""
+    wake: Callable[[Key], None] = lambda key: None
+    """Queues a job whose charged GPU time is final."""
+    gate: Gate = lambda request, usage: True
+    changed: list[Callable[[str], None]] = field(default_factory=list)
+    """Take the name of a namespace whose usage has changed."""
+    _books: dict[str, _Book] = field(default_factory=dict)
+    _removed: dict[str, tuple[Object, int]] = field(default_factory=dict)
+    """Pods that were removed since the last settlement, by uid, and when."""
+    _waiting: dict[str, dict[str, ReservationRequest]] = field(default_factory=dict)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _loaded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.store.on_removal = self._record_removal
+
+    def of(self, namespace: str) -> NamespaceUsage:
+        """Return the usage of a namespace, an empty one before it is known."""
+        book = self._books.get(namespace)
+        return NamespaceUsage() if book is None else book.view
+
+    def usage(self) -> Usage:
+        """Return the usage of all namespaces."""
+        views = {namespace: book.view for namespace, book in self._books.items()}
+        return Usage(now=datetime.fromtimestamp(self.clock(), UTC), namespaces=views)
+
+    def known(self) -> Usage:
+        """Return the usage of all namespaces. Raises Transient before it was read."""
+        if not self._loaded.is_set():
+            raise Transient("the FineTuneUsages have not been read yet")
+        return self.usage()
+
+    async def run(self) -> None:
+        """Settle periodically until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._load()
+                    break
+                except OperatorError as error:
+                    logger.warning("failed to read the usage: %s", error)
+                    await asyncio.sleep(delays.SETTLEMENT_RETRY)
+            while True:
+                await self.settle()
+                await asyncio.sleep(delays.SETTLEMENT)
+        finally:
+            # Another replica writes now.
+            self._loaded.clear()
+            self._books.clear()
+            self._removed.clear()
+            self._waiting.clear()
+
+    async def settle(self) -> None:
+        """Settle all namespaces once."""
+        removed = (pod["metadata"]["namespace"] for pod, _ in self._removed.values())
+        for namespace in sorted({*self.store.namespaces("Pod"), *removed, *self._open()}):
+            try:
+                async with self._lock:
+                    await self._settle(namespace, ())
+            except OperatorError as error:
+                logger.warning("settlement failed: %s", error, extra={"namespace": namespace})
+
+    async def reserve(self, request: ReservationRequest) -> bool:
+        """Record a reservation; return whether the usage has changed. Raises OperatorError."""
+        try:
+            async with asyncio.timeout(LOADED_WITHIN):
+                await self._loaded.wait()
+        except TimeoutError:
+            raise Transient("no GPU time can be reserved before FineTuneUsages are read") from None
+        namespace = request.namespace
+        self._waiting.setdefault(namespace, {})[request.key] = request
+        before = self.of(namespace).reservations.get(request.key)
+        async with self._lock:
+            if request.key in self._waiting.get(namespace, {}):
+                # The others that wait in the namespace share this write.
+                await self._settle(namespace, tuple(self._waiting.pop(namespace).values()))
+        return self.of(namespace).reservations.get(request.key) != before
+
+    def _open(self) -> Iterator[str]:
+        """Return the namespaces with sources that have not ended."""
+        for namespace, book in self._books.items():
+            marks = {} if book.account is None else book.account.marks
+            if any(not mark.ended for mark in marks.values()):
+                yield namespace
+
+    async def _load(self) -> None:
+        """Read the objects of the present and the previous month. Raises OperatorError."""
+        books: dict[str, _Book] = {}
+        month = month_of(self.clock())
+        for each in (month.previous, month):
+            labels = f"{MONTH_LABEL}={each}"
+            for found in await self.kube.list(FINETUNEUSAGE, labels=labels):
+                _take(books.setdefault(found["spec"]["namespace"], _Book()), found)
+        self._books = books
+        self._loaded.set()
+
+    async def _reload(self, namespace: str) -> None:
+        """Read the objects of a namespace again. Raises OperatorError."""
+        book, month = _Book(), month_of(self.clock())
+        for each in (month.previous, month):
+            name = records.name_of(namespace, each)
+            found = await self.kube.get(FINETUNEUSAGE, "", name)
+            if found is not None:
+                _take(book, found)
+        self._books[namespace] = book
+
+    async def _settle(self, namespace: str, requests: Sequence[ReservationRequest]) -> None:
+        """Settle a namespace and record the reservations that the gate admits.
+
+        Raises OperatorError.
+        """
+        try:
+            await self._attempt(namespace, requests)
+        except Conflict:
+            await self._reload(namespace)
+            await self._attempt(namespace, requests)
+        except OperatorError:
+            # Whether the write took effect is unknown.
+            await self._reload(namespace)
+            raise
+
+    async def _attempt(self, namespace: str, requests: Sequence[ReservationRequest]) -> None:
+        book = self._books.setdefault(namespace, _Book())
+        now = self.clock()
+        account = book.account or Account(month=month_of(now))
+        removed = dict(self._removed)
+        observed = await self._observe(namespace, account, removed)
+        *closed, last = settled(account, observed, now)
+        for each in closed:
+            await self._write(namespace, book, each)
+        for request in requests:
+            usage = self.usage()
+            present = {**usage.namespaces, namespace: book.with_account(namespace, last)}
+            if self.gate(request, replace(usage, namespaces=present)):
+                last = reserved(last, request, now)
+        if last != book.account and (last.marks or last.days):
+            await self._write(namespace, book, last)
+        for uid, (pod, _) in removed.items():
+            if pod["metadata"]["namespace"] == namespace:
+                self._removed.pop(uid, None)
+        self._report(namespace, account, last)
+
+    async def _write(self, namespace: str, book: _Book, account: Account) -> None:
+        """Write an account in the version that was read. Raises OperatorError."""
+        found = book.objects.get(account.month)
+        if found is None:
+            found = await self.kube.create(records.body_of(namespace, account.month))
+            book.objects[account.month] = found
+        written = await self.kube.replace_status(found, records.status_of(account))
+        book.take(account, written, namespace)
+
+    async def _observe(
+        self, namespace: str, account: Account, removed: Mapping[str, tuple[Object, int]]
+    ) -> Observation:
+        """Return everything about a namespace that its settlement depends on."""
+        known = {key.rsplit("/", 1)[1]: key for key, mark in account.marks.items() if mark.gpus}
+        jobs = {job["metadata"]["name"]: job for job in self.store.all(FINETUNEJOB, namespace)}
+        states = {key: state for job in jobs.values() for key, state in trainings(job)}
+        for key, mark in account.marks.items():
+            if mark.gpus or mark.ended or key in states or mark.job in jobs:
+                continue
+            # A reservation ends only if the API server confirms that its job is gone.
+            found = await self.kube.get(FINETUNEJOB, namespace, mark.job)
+            states |= {} if found is None else dict(trainings(found))
+        candidates: list[tuple[Object, int | None]] = [
+            *((pod, None) for pod in self.store.all("Pod", namespace)),
+            *(each for each in removed.values() if each[0]["metadata"]["namespace"] == namespace),
+        ]
+        pods: dict[str, PodUse] = {}
+        for pod, at in candidates:
+            job = jobs.get(naming.label(pod, naming.JOB) or "")
+            use = pod_use(pod, job, known=known, resource=self.resource, removed=at)
+            if use is not None:
+                pods[use.key] = use
+        return Observation(
+            pods=tuple(pods.values()),
+            under_way=frozenset(key for key, under_way in states.items() if under_way),
+            retained=frozenset(states),
+        )
+
+    def _record_removal(self, item: Object) -> None:
+        """Keep the last state of a removed pod until the next settlement."""
+        if self._loaded.is_set() and item["kind"] == "Pod" and len(self._removed) < MOST_REMOVED:
+            pod = trimmed(item)
+            if holds_gpu(pod):
+                self._removed[pod["metadata"]["uid"]] = pod, self.clock()
+
+    def _report(self, namespace: str, before: Account, after: Account) -> None:
+        """Wake the jobs whose charged GPU time has become final, and report a change."""
+        if after == before:
+            return
+        final = {
+            (namespace, mark.job)
+            for key, mark in after.marks.items()
+            if training_of(key) is not None
+            and mark.gpus
+            and mark.ended
+            and not (key in before.marks and before.marks[key].ended)
+        }
+        for key in sorted(final):
+            self.wake(key)
+        for callback in self.changed:
+            callback(namespace)
+
+
+def _take(book: _Book, found: Object) -> None:
+    """Take an object that was read. One without a status was created, but never written."""
+    namespace, month = found["spec"]["namespace"], Month.parse(found["spec"]["month"])
+    book.objects[month] = found
+    if found.get("status"):
+        book.take(records.parsed(found), found, namespace)
