@@ -9,6 +9,7 @@ from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
 from finetune_operator.objects.status_view import StatusView
 from finetune_operator.types import Object, Progress, Snapshot, Verification
+from finetune_operator.usage.values import NamespaceUsage
 
 
 class Child(NamedTuple):
@@ -67,6 +68,7 @@ class IndexedSnapshot:
     progress: Progress | None
     verification: Verification | None
     loaded: float | None
+    usage: NamespaceUsage | None
     pods_by_controller: Mapping[str, tuple[Object, ...]]
 
     @property
@@ -155,6 +157,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         progress=snapshot.progress,
         verification=snapshot.verification,
         loaded=snapshot.loaded,
+        usage=snapshot.usage,
         pods_by_controller=_by_controller(snapshot.pods),
     )
 
