@@ -159,7 +159,7 @@ def _jobs(
         partial(scraper.run, changed=controller.wake)
     ]
     if usage is not None:
-        usage.wake = controller.recount
+        usage.wake = partial(controller.wake, urgent=False)
         others.append(usage.run)
     return RunningKind(
         controller=controller,

@@ -97,6 +97,7 @@ WAITING = ReasonGroup(
         "The job continues with a new volume.",
         Reason.WAITING_FOR_CLEANUP: "The deletion takes seconds. If an object remains, a finalizer "
         "keeps it: `kubectl get <kind> <name> -n <namespace> -o yaml`.",
+        Reason.RESERVING: "This takes seconds. If it lasts, see the log of the operator.",
     },
 )
 STALLS_AFTER_DEADLINE = (
@@ -133,6 +134,12 @@ FAILED = ReasonGroup(
         Reason.PROFILE_NOT_FOUND: "Revisions that have started continue. Set `spec.profile` to a "
         "profile that `kubectl get finetuneprofiles` lists, or create the profile; the job then "
         "continues.",
+        Reason.TOO_EXPENSIVE: "No GPU was requested. Raise `runPolicy.maxCost`, limit the training "
+        "with `runPolicy.maxGpuSeconds`, shorten it, or choose a cheaper profile "
+        "([cost](../how-to/cost.md)).",
+        Reason.PRICE_UNKNOWN: "Set `spec.profile` to a profile with a price, or remove "
+        "`runPolicy.maxCost`. The price is fixed when a revision starts: one that started without a "
+        "price has none.",
         Reason.PROFILE_INVALID: "Revisions that have started continue. The message has the problem "
         "of the profile, which your cluster administrator must correct; the job then continues.",
         Reason.BUDGET_UNAVAILABLE: "Running stages continue. Your cluster administrator must "
@@ -183,8 +190,8 @@ FAILED = ReasonGroup(
         Reason.LOSS_DIVERGED: "Lower `training.learningRate`, and check the dataset for outliers.",
         Reason.NOT_MERGEABLE: "Correct the problem in the message. To keep only the adapter, set "
         "`merge.enabled: false`.",
-        Reason.BUDGET_EXCEEDED: "Raise `runPolicy.maxGpuSeconds`; training resumes from its last "
-        "checkpoint.",
+        Reason.BUDGET_EXCEEDED: "Raise `runPolicy.maxGpuSeconds`, or `runPolicy.maxCost` if it is "
+        "set; training resumes from its last checkpoint.",
         Reason.OUT_OF_MEMORY: "Raise `resources.<stage>.limits.memory`. The operator has already "
         "tried `merge` again with twice the limit.",
         Reason.TOO_MANY_RESTARTS: "Failures and disruptions both count. Check the node, then raise "

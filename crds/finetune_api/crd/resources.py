@@ -114,6 +114,7 @@ FINETUNEJOB = Resource(
         Column(name="Loss", path=".status.training.loss"),
         Column(name="Age", path=".metadata.creationTimestamp", type="date"),
         Column(name="Warnings", path=".status.warningCount", type="integer", wide=True),
+        Column(name="Cost", path=".status.cost.summary", wide=True),
         Column(name="Message", path=".status.summary", wide=True),
     ),
     rules=(

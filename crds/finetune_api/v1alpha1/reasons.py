@@ -127,6 +127,12 @@ class Reason(DocumentedEnum):
         READY,
     )
 
+    RESERVING = (
+        "Reserving",
+        "The GPU time of the training is not reserved yet.",
+        READY,
+    )
+
     # Failed.
     INVALID_SPEC = (
         "InvalidSpec",
@@ -142,6 +148,16 @@ class Reason(DocumentedEnum):
     PROFILE_INVALID = (
         "ProfileInvalid",
         "The FineTuneProfile of the job is not valid.",
+        READY,
+    )
+    TOO_EXPENSIVE = (
+        "TooExpensive",
+        "Training may cost more than `spec.runPolicy.maxCost` allows.",
+        READY,
+    )
+    PRICE_UNKNOWN = (
+        "PriceUnknown",
+        "`spec.runPolicy.maxCost` is set, but the job has no profile with a price.",
         READY,
     )
     UNSUPPORTED_VERSION = (
@@ -205,7 +221,8 @@ class Reason(DocumentedEnum):
     )
     BUDGET_EXCEEDED = (
         "BudgetExceeded",
-        "Training has used all GPU time that `spec.runPolicy.maxGpuSeconds` allows.",
+        "Training has used all GPU time that `spec.runPolicy.maxGpuSeconds` or "
+        "`spec.runPolicy.maxCost` allows.",
         *FAILURE,
     )
     EXCEEDS_BUDGET = (

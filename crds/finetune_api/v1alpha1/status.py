@@ -114,6 +114,41 @@ class TrainingProgress(StatusModel):
     )
 
 
+class Range(StatusModel):
+    """A number that is not known exactly."""
+
+    low: str = Field(description="Lower end, as a decimal number.")
+    high: str = Field(description="Upper end, as a decimal number.")
+
+
+class CostStatus(StatusModel):
+    """GPU time and cost of training the target revision."""
+
+    price_per_gpu_hour: str | None = Field(
+        None,
+        description="Price of one GPU for one hour, which was fixed at the start of the revision. "
+        "Absent if the price is unknown.",
+    )
+    currency: str | None = Field(None, description="Currency of the price and of all amounts.")
+    expected_gpu_hours: Range | None = Field(
+        None,
+        description="GPU-hours that training is expected to need. Present after the stage prepare, "
+        "if it estimated the duration.",
+    )
+    expected_cost: Range | None = Field(None, description="Cost of the expected GPU-hours.")
+    gpu_hours: str | None = Field(
+        None,
+        description="GPU-hours of training so far, summed over all attempts. If the operator "
+        "records usage, this includes the time for which a train pod pulled its image.",
+    )
+    cost: str | None = Field(None, description="Cost of the GPU-hours so far.")
+    summary: str | None = Field(
+        None,
+        description="Cost so far, and the expected cost in parentheses. Example: 0.42 EUR "
+        "(0.30-1.40). Shown in the column COST of the command `kubectl get -o wide`.",
+    )
+
+
 class ServingStatus(StatusModel):
     """State of the serving build."""
 
@@ -267,6 +302,11 @@ class FineTuneJobStatus(StatusModel):
     )
     training: TrainingProgress = Field(
         TrainingProgress(), description="Progress of the train stage of the target revision."
+    )
+    cost: CostStatus | None = Field(
+        None,
+        description="GPU time and cost of training the target revision. Present if the profile of "
+        "the job has a price, or the operator records usage.",
     )
     evaluation: EvaluationStatus | None = Field(
         None,

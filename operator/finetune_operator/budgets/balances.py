@@ -50,14 +50,24 @@ class Balance:
 
 
 def balance(
-    name: str, spec: FineTuneBudgetSpec, period: Period, usages: Iterable[NamespaceUsage]
+    name: str,
+    spec: FineTuneBudgetSpec,
+    period: Period,
+    usages: Iterable[NamespaceUsage],
+    *,
+    but: str | None = None,
 ) -> Balance:
-    """Return the balance of a budget. usages: of all its namespaces."""
+    """Return the balance of a budget. usages: of all its namespaces.
+
+    but: beginning of the keys of reservations that do not count.
+    """
     used, reserved, running = Amount(), Amount(), 0
     for usage in usages:
         used += spent(usage, period, spec.currency)
-        running += len(usage.reservations)
-        for each in usage.reservations.values():
+        for key, each in usage.reservations.items():
+            if but is not None and key.startswith(but):
+                continue
+            running += 1
             priced = each.price is not None and each.price.currency == spec.currency
             remaining = (each.remaining_cost if priced else None) or 0
             reserved += Amount(gpu_seconds=each.remaining, cost=Amount().cost + remaining)

@@ -76,10 +76,6 @@ class Controller(Generic[S]):
             self.reconciler.changed(key, METRICS, 0)
             self.queue.add(key, Priority.EVENT if urgent else Priority.POLL)
 
-    def recount(self, key: Key) -> None:
-        """Queue a key after the usage of its object has become final."""
-        self.wake(key, urgent=False)
-
     @property
     def name(self) -> str:
         """Label of the controller's metrics."""

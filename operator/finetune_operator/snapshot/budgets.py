@@ -18,7 +18,7 @@ from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.surroundings import Surroundings
 from finetune_operator.types import BudgetSnapshot, Key, Object, Plan
-from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage
+from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage, training_key
 
 UNRECORDED = (
     "A FineTuneBudget applies, but the operator records no usage. Ask your cluster administrator to "
@@ -67,7 +67,8 @@ class Budgets:
             return Accounts(own=own, problem=problem or UNRECORDED)
         requests = tuple(self.waiting())
         names = own.union(*(request.budgets for request in requests))
-        found = {name: self.balance(name, usage) for name in sorted(names)}
+        own_trainings = training_key(job["metadata"]["uid"], "")
+        found = {name: self.balance(name, usage, but=own_trainings) for name in sorted(names)}
         return Accounts(
             own=own,
             balances={name: each for name, each in found.items() if each is not None},
@@ -100,8 +101,6 @@ class Budgets:
         if not own:
             return True
         present = usage.namespaces.get(request.namespace, NamespaceUsage())
-        if request.key in present.reservations:
-            return True
         if request.cap is None:
             return False
         wish = Request(
@@ -112,7 +111,7 @@ class Budgets:
             gpu_seconds=max(1, request.cap - present.trained.get(request.key, 0)),
             price=request.price,
         )
-        found = [self.balance(name, usage) for name in own]
+        found = [self.balance(name, usage, but=request.key) for name in own]
         return all(each is not None and each.fits(wish.amount(each.currency)) for each in found)
 
     def parsed(self) -> Mapping[str, ParsedBudget]:
@@ -161,14 +160,18 @@ class Budgets:
                 needs = status_view.of_job(job).budget
                 yield waiting(job["metadata"], needs, self.selecting(key[0]))
 
-    def balance(self, name: str, usage: Usage) -> Balance | None:
-        """Return the balance of a budget, None if it cannot be read."""
+    def balance(self, name: str, usage: Usage, *, but: str | None = None) -> Balance | None:
+        """Return the balance of a budget, None if it cannot be read.
+
+        but: beginning of the keys of reservations that do not count, because they are replaced.
+        """
         budget = self._parsed[name][1]
         if budget.spec is None:
             return None
         period = containing(budget.spec.period, usage.now)
         names = self.namespaces(budget, period, usage)
-        return balance(name, budget.spec, period, (usage.namespaces[each] for each in names))
+        usages = (usage.namespaces[each] for each in names)
+        return balance(name, budget.spec, period, usages, but=but)
 
     def namespaces(self, budget: ParsedBudget, period: Period, usage: Usage) -> tuple[str, ...]:
         """Return the namespaces with usage that count for a budget.

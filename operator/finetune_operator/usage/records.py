@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api import API_VERSION
+from finetune_api.contracts.cost import hours, money
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.usage import (
     MONTH_LABEL,
@@ -19,7 +20,6 @@ from finetune_api.v1alpha1.usage import (
 from finetune_operator.usage.months import Month
 from finetune_operator.usage.settlement import Account, DayKey, Mark
 from finetune_operator.usage.values import (
-    SECONDS_PER_HOUR,
     DayUse,
     NamespaceUsage,
     Reservation,
@@ -80,7 +80,7 @@ def status_of(account: Account) -> dict[str, Any]:
     status = FineTuneUsageStatus(
         training=_hours(account, "training"),
         serving=_hours(account, "serving"),
-        cost=", ".join(f"{amount:.2f} {name}" for name, amount in _costs(account.days).items())
+        cost=", ".join(f"{money(amount)} {name}" for name, amount in _costs(account.days).items())
         or None,
         closed=account.closed or None,
         days=[
@@ -156,7 +156,7 @@ def _costs(days: Mapping[DayKey, int]) -> dict[str, Decimal]:
 
 def _hours(account: Account, purpose: Purpose) -> str:
     seconds = sum(each for key, each in account.days.items() if key[1] == purpose)
-    return f"{seconds / SECONDS_PER_HOUR:.2f}"
+    return hours(seconds)
 
 
 def _written(price: Price | None) -> dict[str, Any]:

@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 
+from finetune_api.contracts import cost as costs_of
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.usage import Purpose
-
-SECONDS_PER_HOUR = 3600
 
 
 def cost(price: Price, gpu_seconds: int) -> Decimal:
     """Return the exact cost of GPU time."""
-    return Decimal(price.per_gpu_hour) * gpu_seconds / SECONDS_PER_HOUR
+    return costs_of.cost(price.per_gpu_hour, gpu_seconds)
 
 
 def training_key(job_uid: str, revision: str) -> str:

@@ -19,10 +19,10 @@ from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position, active
 from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.stages import reservations
 from finetune_operator.reconcile.stages.cancellation import stop
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.usage.values import ReservationRequest
 
 STATES = {
     Reason.OVER_BUDGET: "active",
@@ -48,9 +48,9 @@ def held(
         )
     if (exhausted := accounts.exhausted) is not None:
         return _exhausted(exhausted, now)
-    wish = request(snapshot, target, ledger)
-    if training_key(wish.uid, target.revision) in usage.reservations:
+    if reservations.missing(snapshot, target, ledger) is None:
         return None
+    wish = request(snapshot, target, ledger)
     verdict = decide(wish, accounts.balances, accounts.waiting)
     if verdict.reason is None:
         return None
@@ -71,7 +71,9 @@ def stopped(
     now: datetime,
 ) -> Decision | None:
     """Return the decision to stop a training whose budget is exhausted, None if it continues."""
-    exhausted = None if snapshot.accounts is None else snapshot.accounts.exhausted
+    if snapshot.accounts is None or target.resolved.spec.suspend:
+        return None
+    exhausted = snapshot.accounts.exhausted
     job = snapshot.job_of(target.revision, attempt)
     if exhausted is None or job is None or job.ended or job.terminating:
         return None
@@ -82,7 +84,7 @@ def stopped(
 
 def request(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Request:
     """Return what a job asks of its budgets: what its reservation has not used yet."""
-    reservation = cost.reservation(snapshot, target, ledger)
+    reservation = reservations.wanted(snapshot, target, ledger)
     accounts, metadata = snapshot.accounts, snapshot.job["metadata"]
     trained = 0 if snapshot.usage is None else snapshot.usage.trained.get(reservation.key, 0)
     digest = target.resolved.digest
