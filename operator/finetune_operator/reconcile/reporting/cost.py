@@ -1,14 +1,37 @@
-"""``status.cost``: GPU time and cost of training, expected after ``prepare`` and used so far."""
+"""``status.cost``: GPU time and cost of training, expected after ``prepare`` and used so far.
 
+``status.budget`` has what a training needs that waits for a budget.
+"""
+
+from datetime import datetime
 from typing import Any
 
 from finetune_api.contracts.cost import cost, hours, money
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status import CostStatus, Range
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile.conditions import Position
+from finetune_operator.reconcile.stages import spending
 from finetune_operator.revisions.cost import expected, price_of
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.usage.values import training_key
+
+
+def costs(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    position: Position,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return ``status.cost``, and ``status.budget`` while the training waits for a budget."""
+    status: dict[str, Any] = {}
+    if (expected_cost := cost_status(snapshot, target, ledger)) is not None:
+        status["cost"] = expected_cost
+    if position.reason == Reason.OVER_BUDGET:
+        status["budget"] = spending.waiting(snapshot, target, ledger, now)
+    return status
 
 
 def cost_status(

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status import MAX_WARNING_LENGTH
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects.index import IndexedSnapshot
@@ -15,11 +14,10 @@ from finetune_operator.reconcile.conditions import conditions
 from finetune_operator.reconcile.publishing.step import Publishing
 from finetune_operator.reconcile.record import Record
 from finetune_operator.reconcile.reporting.columns import columns
-from finetune_operator.reconcile.reporting.cost import cost_status
+from finetune_operator.reconcile.reporting.cost import costs
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.delivery import Delivery
 from finetune_operator.reconcile.serving.verification import verification_status
-from finetune_operator.reconcile.stages import spending
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
 from finetune_operator.revisions.target import TargetRevision
 
@@ -72,13 +70,10 @@ def render(
         "ledgerVersion": ledger.version,
         "revisions": ledger.to_status(),
     }
-    if (costs := cost_status(snapshot, target, ledger)) is not None:
-        status["cost"] = costs
+    status |= costs(snapshot, target, ledger, position, now)
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
-    if position.reason == Reason.OVER_BUDGET:
-        status["budget"] = spending.waiting(snapshot, target, ledger, now)
     if digests := publishing.digests(previous, ledger):
         status["publishedDigests"] = digests
     if publishing.state is not None:
