@@ -133,6 +133,18 @@ def test_profiles_are_cluster_scoped_and_the_operator_writes_only_their_status()
         assert "finetune-operator-catalog" not in bound
 
 
+def test_the_operator_has_rights_on_records_of_usage_only_if_it_writes_them() -> None:
+    assert render().config["usage"] == {"enabled": False}
+    assert "finetuneusages" not in str(render().all("ClusterRole"))
+    for values in ({}, {"watchNamespaces": ["team-a"]}):
+        rendered = render({"usage": {"enabled": True}, **values})
+        assert rendered.config["usage"] == {"enabled": True}
+        assert set(_rules(rendered.one("ClusterRole", "finetune-operator-usage"))) == {
+            *(("finetune.dev", "finetuneusages", verb) for verb in ("get", "list", "create")),
+            ("finetune.dev", "finetuneusages/status", "update"),
+        }
+
+
 @pytest.mark.parametrize(
     ("role", "covered"),
     [

@@ -17,10 +17,12 @@ from typing import Any
 
 from finetune_api import quantity
 from finetune_api.contracts.stage_request import ServingSettings
+from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training import Training
 from finetune_cli import base_config, job_file
+from finetune_cli import price as prices
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.compatibility import backend_choice, recipe_support
 from finetune_trainer.compatibility.backend_choice import TRL, UNSLOTH, Facts
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unsloth", action="store_true", help="assume a trainer image that contains Unsloth"
     )
+    prices.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, in bytes and seconds")
 
 
@@ -90,8 +93,11 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     """Print the estimate. Raises InvalidSpec, DoesNotFit, VolumeFull or a hub error."""
     file = job_file.read(options.file)
     data = _data(file, rows=options.rows, tokens=options.tokens, longest=options.longest)
+    price = prices.of(options, file.resolved.spec)
     found = of(file, model=options.model, card=options.card, data=data, unsloth=options.unsloth)
     print(json.dumps(report.facts(found.estimate), indent=1) if options.json else found.text)
+    if price is not None and not options.json:
+        print(f"\n{_cost(found.estimate, price, file)}")
     for warning in found.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
     if found.refusal is not None:
@@ -148,6 +154,17 @@ def of(
         or verdict.host_refusal(found, _limit(spec))
         or verdict.volume_refusal(found, int(quantity.amount(spec.storage.size))),
     )
+
+
+def _cost(found: Estimate, price: Price, file: SpecFile) -> str:
+    """Return the expected cost of training as a sentence."""
+    if found.seconds is None:
+        return (
+            "The cost of training is unknown without its duration. Set --rows and --tokens, and a "
+            "known --card."
+        )
+    limit = file.resolved.spec.run_policy.max_gpu_seconds
+    return prices.line(price, found.seconds, limit)
 
 
 def _unsupported(

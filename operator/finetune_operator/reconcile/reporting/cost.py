@@ -69,7 +69,7 @@ def cost_status(
 
 
 def _summary(amount: str | None, bounds: Range | None, currency: str) -> str | None:
-    expected_ = None if bounds is None else f"({bounds.low}-{bounds.high})"
-    if amount is None and expected_ is None:
-        return None
-    return " ".join(filter(None, (amount, currency, expected_)))
+    range_ = None if bounds is None else f"{bounds.low}-{bounds.high}"
+    if amount is None:
+        return None if range_ is None else f"{range_} {currency}"
+    return f"{amount} {currency}" + ("" if range_ is None else f" ({range_})")

@@ -28,13 +28,13 @@ def refusal(target: TargetRevision, ledger: Ledger, stage: JobStage) -> Position
         return None
     if price is None:
         return Position(
-            state="failed",
+            state="stalled",
             reason=Reason.PRICE_UNKNOWN,
             message=f"spec.runPolicy.maxCost is {most}, but the price of a GPU is unknown. Set "
             "spec.profile to a profile with a price, or remove spec.runPolicy.maxCost.",
         )
     needed = expected(target, ledger.revision(target.revision)) if stage.gpu else None
-    if needed is None or cost(price.per_gpu_hour, needed.high) <= Decimal(most):
+    if needed is None or Decimal(_money(price, needed.high)) <= Decimal(most):
         return None
     return Position(
         state="failed",
