@@ -39,7 +39,7 @@ MOST_REMOVED = 10_000
 """Pods that were removed since the last settlement. The end of further ones is estimated."""
 
 LOADED_WITHIN = 5.0
-"""Seconds for which a reservation waits for the records of a new leader."""
+"""Seconds for which a reconcile waits for the records of a new leader."""
 
 Gate = Callable[[ReservationRequest, Usage], bool]
 """Decides whether a reservation may be recorded, with all earlier ones in the usage."""
@@ -108,10 +108,9 @@ class UsageRecorder:
         views = {namespace: book.view for namespace, book in self._books.items()}
         return Usage(now=datetime.fromtimestamp(self.clock(), UTC), namespaces=views)
 
-    def known(self) -> Usage:
-        """Return the usage of all namespaces. Raises Transient before it was read."""
-        if not self._loaded.is_set():
-            raise Transient("the FineTuneUsages have not been read yet")
+    async def known(self) -> Usage:
+        """Return the usage of all namespaces once it is read. Raises OperatorError."""
+        await self._require_loaded()
         return self.usage()
 
     async def run(self) -> None:
@@ -146,11 +145,7 @@ class UsageRecorder:
 
     async def reserve(self, request: ReservationRequest) -> bool:
         """Record a reservation; return whether the usage has changed. Raises OperatorError."""
-        try:
-            async with asyncio.timeout(LOADED_WITHIN):
-                await self._loaded.wait()
-        except TimeoutError:
-            raise Transient("no GPU time can be reserved before FineTuneUsages are read") from None
+        await self._require_loaded()
         namespace = request.namespace
         self._waiting.setdefault(namespace, {})[request.key] = request
         before = self.of(namespace).reservations.get(request.key)
@@ -159,6 +154,13 @@ class UsageRecorder:
                 # The others that wait in the namespace share this write.
                 await self._settle(namespace, tuple(self._waiting.pop(namespace).values()))
         return self.of(namespace).reservations.get(request.key) != before
+
+    async def _require_loaded(self) -> None:
+        try:
+            async with asyncio.timeout(LOADED_WITHIN):
+                await self._loaded.wait()
+        except TimeoutError:
+            raise Transient("no GPU time can be reserved before FineTuneUsages are read") from None
 
     def _open(self) -> Iterator[str]:
         """Return the namespaces with sources that have not ended."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from finetune_api.v1alpha1.reasons import Reason
@@ -36,8 +36,8 @@ class Budgets:
     live: LiveReader
     """With the store of the budgets."""
     jobs: ObjectStore
-    usage: Callable[[], Usage] | None
-    """Raises Transient before the usage is known; None if the operator records none."""
+    usage: Callable[[], Awaitable[Usage]] | None
+    """None if the operator records no usage."""
     surroundings: Surroundings
     _parsed: dict[str, tuple[int, ParsedBudget]] = field(default_factory=dict)
     """By name, with the version of the budget."""
@@ -60,7 +60,7 @@ class Budgets:
         own = self.selecting(namespace)
         if not own:
             return None
-        usage = None if self.usage is None else self.usage()
+        usage = None if self.usage is None else await self.usage()
         problems = (self._parsed[name][1].problem for name in sorted(own))
         problem = next((each for each in problems if each is not None), None)
         if usage is None or problem is not None:
@@ -210,7 +210,7 @@ class BudgetReader:
         body = self.live.store.owner(key)
         if body is None:
             return None
-        usage = None if self.budgets.usage is None else self.budgets.usage()
+        usage = None if self.budgets.usage is None else await self.budgets.usage()
         parsed = self.budgets.parsed()[key[1]]
         if parsed.spec is None or usage is None:
             return BudgetSnapshot(

@@ -17,8 +17,8 @@ from finetune_operator.budgets.admission import Request
 from finetune_operator.budgets.amounts import Amount, Bound
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.budgets.periods import containing
-from finetune_operator.types import Plan, Snapshot
-from finetune_operator.usage.values import NamespaceUsage, Reservation, ReservationRequest
+from finetune_operator.types import Snapshot
+from finetune_operator.usage.values import NamespaceUsage, ReservationRequest
 
 HOUR = 3600
 NEEDED = 2 * HOUR
@@ -28,7 +28,7 @@ NEEDED = 2 * HOUR
 class Budgeted(Cluster):
     """A cluster with a budget of 10 GPU-hours, and records of usage."""
 
-    spent: NamespaceUsage | None = field(default_factory=NamespaceUsage)
+    usage: NamespaceUsage | None = field(default_factory=NamespaceUsage)
     used: float = 0
     """GPU-hours of the budget that are used."""
     changes: dict[str, Any] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Budgeted(Cluster):
 
     def observe(self, between: Callable[[], None] = lambda: None) -> Snapshot:
         snapshot = super().observe(between)
-        return replace(snapshot, usage=self.spent, accounts=self.accounts())
+        return replace(snapshot, accounts=self.accounts())
 
     def accounts(self) -> Accounts:
         values: dict[str, Any] = {
@@ -56,24 +56,11 @@ class Budgeted(Cluster):
             problem=self.problem,
         )
 
-    def reconcile(self, *, die_before: int | None = None) -> Plan:
-        intended = super().reconcile(die_before=die_before)
-        request = intended.reservation
-        if request is not None and self.spent is not None and self.gate(request):
-            self.granted.append(request)
-            found = Reservation(
-                key=request.key,
-                namespace=request.namespace,
-                job=request.job,
-                cap=request.cap,
-                price=request.price,
-                used=0,
-            )
-            self.spent = replace(
-                self.spent, reservations={**self.spent.reservations, request.key: found}
-            )
-            self.version += 1
-        return intended
+    def reserve(self, request: ReservationRequest) -> bool:
+        if not self.gate(request):
+            return False
+        self.granted.append(request)
+        return super().reserve(request)
 
     def train_jobs(self) -> list[str]:
         jobs = self.list("Job")
@@ -201,7 +188,7 @@ def test_a_budget_whose_balance_is_unknown_lets_no_job_start(cause: str) -> None
     """Security: neither a broken budget nor a chart without records of usage opens the door."""
     cluster = prepared(problem=f"The budget is {cause}.")
     if cause == "unrecorded":
-        cluster.spent = None
+        cluster.usage = None
         cluster.settle()
     assert condition(cluster)["reason"] == Reason.BUDGET_UNAVAILABLE
     assert cluster.train_jobs() == []
@@ -239,9 +226,9 @@ def test_with_checkpoint_a_running_job_stops_and_resumes_in_the_next_period() ->
     )
     assert (stage["outcome"], stage["reason"]) == ("Stopped", Reason.OVER_BUDGET)
     # The settlement has ended its reservation.
-    assert cluster.spent is not None
-    cluster.spent = replace(
-        cluster.spent, reservations={}, trained={cluster.granted[0].key: HOUR // 2}
+    assert cluster.usage is not None
+    cluster.usage = replace(
+        cluster.usage, reservations={}, trained={cluster.granted[0].key: HOUR // 2}
     )
     cluster.used = 0
     cluster.settle()
@@ -254,7 +241,7 @@ def test_what_a_stopped_training_has_used_is_not_asked_for_again() -> None:
     cluster = prepared(used=8.5)
     key = f"train/{cluster.present_job()['metadata']['uid']}/{cluster.status['revision']}"
     assert cluster.train_jobs() == []
-    cluster.spent = NamespaceUsage(trained={key: HOUR})
+    cluster.usage = NamespaceUsage(trained={key: HOUR})
     cluster.settle()
     assert len(cluster.train_jobs()) == 1
 

@@ -102,9 +102,12 @@ class Place:
         self.budgets = Budgets(
             live=LiveReader(kube=self.kube, store=self.store),
             jobs=self.jobs,
-            usage=lambda: Usage(now=NOW, namespaces=self.usages),
+            usage=self.usage,
             surroundings=Surroundings(kube=self.kube),
         )
+
+    async def usage(self) -> Usage:
+        return Usage(now=NOW, namespaces=self.usages)
 
     async def of(self, found: Object) -> Accounts:
         accounts = await self.budgets.of(found)
