@@ -33,6 +33,7 @@ CRDS = (
     "finetunejobs.finetune.dev",
     "finetuneprofiles.finetune.dev",
     "finetuneusages.finetune.dev",
+    "finetunebudgets.finetune.dev",
 )
 SECONDS = 1500
 
