@@ -27,7 +27,7 @@ class Accounts:
         return next(
             (
                 balance
-                for name in sorted(self.own)
+                for name in sorted(self.own & self.balances.keys())
                 if (balance := self.balances[name]).exhausted and balance.stops_training
             ),
             None,

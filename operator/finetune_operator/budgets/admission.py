@@ -3,7 +3,8 @@
 All budgets that select the namespace of a job apply. Jobs are admitted by priority, then by age. A
 job that does not fit lets smaller ones overtake until the period ends in which it began to wait;
 from then on, none behind it is admitted before it. A job that fits keeps its place, too: those
-behind it get what it leaves. So no job waits for ever, unless it exceeds the whole budget.
+behind it get what it leaves. So no job waits for ever, unless it exceeds the whole budget, or jobs
+of a higher priority keep coming.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -134,9 +135,10 @@ def _by_itself(request: Request, balance: Balance) -> Verdict | None:
 
 def _is_approved(request: Request, amount: Amount, balance: Balance) -> bool:
     identity = (request.namespace, request.name, request.uid, request.revision)
+    priced = request.price is not None and request.price.currency == balance.currency
     return any(
         (each.namespace, each.name, each.uid, each.revision) == identity
-        and (each.max_cost is None or amount.cost <= Decimal(each.max_cost))
+        and (each.max_cost is None or (priced and amount.cost <= Decimal(each.max_cost)))
         for each in balance.approvals
     )
 

@@ -21,8 +21,7 @@ from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.stages import BESIDE, JobStage
 from finetune_operator.reconcile.diagnosis.blocker import Blocker
 
-QUEUED = (Reason.QUEUED, Reason.PREEMPTED, Reason.OVER_BUDGET, Reason.APPROVAL_NEEDED)
-"""Reasons of a job that holds no GPU until a queue or a budget admits its training."""
+QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
 MAX_MESSAGE = 4096
 """Characters of a condition's message, which may quote a pod or another component."""
 SEE_READY = "See the message of the condition Ready."
@@ -34,7 +33,8 @@ Status = Literal["True", "False", "Unknown"]
 class Position:
     """The state of a job. ``state`` decides the conditions; reason and message are for people.
 
-    A "stalled" job continues by itself once its cause is fixed; a "failed" one needs an edit.
+    A "stalled" job continues by itself once its cause is fixed; a "failed" one needs an edit. A
+    "suspended" one continues when its user, or a budget, lets it.
     """
 
     state: Literal["done", "active", "stalled", "failed", "suspended"]

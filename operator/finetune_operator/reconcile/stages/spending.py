@@ -17,7 +17,7 @@ from finetune_operator.budgets.admission import Request, decide
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.reconcile.conditions import Position, active
+from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.stages import reservations
 from finetune_operator.reconcile.stages.cancellation import stop
@@ -25,11 +25,12 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
 STATES = {
-    Reason.OVER_BUDGET: "active",
-    Reason.APPROVAL_NEEDED: "active",
+    Reason.OVER_BUDGET: "suspended",
+    Reason.APPROVAL_NEEDED: "suspended",
     Reason.EXCEEDS_BUDGET: "failed",
 }
-"""State of a job by the reason for which it is not admitted; all others are "stalled"."""
+"""State of a job by the reason for which it is not admitted; all others are "stalled". Of a job
+that is suspended, the stable build reclaims the GPU that it has released."""
 
 
 def held(
@@ -121,9 +122,10 @@ def waiting(
 
 
 def _exhausted(balance: Balance, now: datetime) -> Position:
-    return active(
-        Reason.OVER_BUDGET,
-        f"{BUDGET_KIND} {balance.name} is exhausted, and stops training until "
+    return Position(
+        state="suspended",
+        reason=Reason.OVER_BUDGET,
+        message=f"{BUDGET_KIND} {balance.name} is exhausted, and stops training until "
         f"{balance.period.end:%Y-%m-%d %H:%M} UTC. The job then resumes from its last checkpoint.",
         requeue_after=_wait({balance.name: balance}, now),
     )

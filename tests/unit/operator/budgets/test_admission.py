@@ -202,6 +202,15 @@ def test_an_approval_is_for_one_revision_of_one_job(change: Any, approved: bool)
         )
 
 
+def test_an_approval_up_to_a_cost_is_not_for_a_job_without_a_price() -> None:
+    """Security: a profile without a price must not make a job free."""
+    approval = APPROVAL.model_copy(update={"max_cost": "8.00"})
+    above = budget(approval_above=Bound(gpu_seconds=HOUR), approvals=(approval,), currency="EUR")
+    assert verdict(job(price=EUROS), above).admitted
+    for price in (None, Price(per_gpu_hour="2.00", currency="USD")):
+        assert verdict(job(price=price), above).reason == Reason.APPROVAL_NEEDED
+
+
 def test_a_small_job_needs_no_approval() -> None:
     above = budget(approval_above=Bound(gpu_seconds=4 * HOUR))
     assert verdict(job(hours=4), above).admitted

@@ -271,3 +271,21 @@ def test_only_training_waits() -> None:
     cluster.changes = {"stops_training": True}
     cluster.settle()
     assert condition(cluster)["reason"] == Reason.MERGING
+
+
+def test_a_stable_build_that_released_its_gpu_serves_again_while_the_budget_is_exhausted() -> None:
+    cluster = Budgeted()
+    cluster.edit(runPolicy={"maxGpuSeconds": NEEDED}, serving={"rollout": "FreeGPU"})
+    controllers.run_all(cluster)
+    cluster.edit(training={"seed": 99})
+    cluster.settle()
+    PREPARED(cluster)
+    cluster.changes = {"stops_training": True}
+    running("train")(cluster)
+    (stable,) = cluster.list("Deployment")
+    cluster.used = 10
+    cluster.settle()
+    (after,) = cluster.list("Deployment")
+    assert condition(cluster)["reason"] == Reason.OVER_BUDGET
+    assert after["metadata"]["name"] == stable["metadata"]["name"]
+    assert after["spec"]["replicas"] == 1
