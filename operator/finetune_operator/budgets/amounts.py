@@ -20,6 +20,12 @@ class Amount:
             gpu_seconds=self.gpu_seconds + other.gpu_seconds, cost=self.cost + other.cost
         )
 
+    def __sub__(self, other: "Amount") -> "Amount":
+        """Return the difference."""
+        return Amount(
+            gpu_seconds=self.gpu_seconds - other.gpu_seconds, cost=self.cost - other.cost
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:

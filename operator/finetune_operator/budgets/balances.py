@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from finetune_api.v1alpha1.budget import Approval, FineTuneBudgetSpec
 from finetune_operator.budgets.amounts import Amount, Bound, bound
 from finetune_operator.budgets.periods import Period
-from finetune_operator.usage.values import NamespaceUsage
+from finetune_operator.usage.values import NamespaceUsage, Reservation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,22 @@ class Balance:
         slot = self.max_running is None or self.running < self.max_running
         return slot and self.limit.holds(self.committed + amount)
 
+    def without(self, usages: Iterable[NamespaceUsage], prefix: str) -> "Balance":
+        """Return the balance without the reservations whose keys have a prefix.
+
+        usages: those from which the balance was computed.
+        """
+        own = [
+            each
+            for usage in usages
+            for key, each in usage.reservations.items()
+            if key.startswith(prefix)
+        ]
+        freed = total(rest(each, self.currency) for each in own)
+        return replace(
+            self, reserved=self.reserved - freed, running=self.running - len(own)
+        )
+
     def with_job(self, amount: Amount) -> "Balance":
         """Return the balance with the reservation of one more job."""
         return replace(self, reserved=self.reserved + amount, running=self.running + 1)
@@ -54,32 +71,19 @@ def balance(
     spec: FineTuneBudgetSpec,
     period: Period,
     usages: Iterable[NamespaceUsage],
-    *,
-    but: str | None = None,
 ) -> Balance:
-    """Return the balance of a budget. usages: of all its namespaces.
-
-    but: beginning of the keys of reservations that do not count.
-    """
-    used, reserved, running = Amount(), Amount(), 0
-    for usage in usages:
-        used += spent(usage, period, spec.currency)
-        for key, each in usage.reservations.items():
-            if but is not None and key.startswith(but):
-                continue
-            running += 1
-            priced = each.price is not None and each.price.currency == spec.currency
-            remaining = (each.remaining_cost if priced else None) or 0
-            reserved += Amount(gpu_seconds=each.remaining, cost=Amount().cost + remaining)
+    """Return the balance of a budget. usages: of all its namespaces."""
+    usages = tuple(usages)
+    held = [each for usage in usages for each in usage.reservations.values()]
     return Balance(
         name=name,
         period=period,
         limit=bound(spec.training.gpu_hours, spec.training.cost),
         max_running=spec.training.max_running,
         currency=spec.currency,
-        used=used,
-        reserved=reserved,
-        running=running,
+        used=total(spent(usage, period, spec.currency) for usage in usages),
+        reserved=total(rest(each, spec.currency) for each in held),
+        running=len(held),
         approval_above=bound(spec.approval_above.gpu_hours, spec.approval_above.cost),
         approvals=tuple(spec.approvals or ()),
         stops_training=spec.on_exhausted.training == "Checkpoint",
@@ -96,5 +100,17 @@ def spent(usage: NamespaceUsage, period: Period, currency: str | None) -> Amount
     costs = (use.costs.get(currency) for use in days) if currency is not None else ()
     return Amount(
         gpu_seconds=sum(use.gpu_seconds for use in days),
-        cost=sum((cost for cost in costs if cost is not None), Amount().cost),
+        cost=sum((cost for cost in costs if cost is not None), Decimal()),
     )
+
+
+def rest(reservation: Reservation, currency: str | None) -> Amount:
+    """Return what is left of a reservation, with its cost in a currency."""
+    price, cost = reservation.price, reservation.remaining_cost
+    priced = price is not None and price.currency == currency and cost is not None
+    return Amount(gpu_seconds=reservation.remaining, cost=cost if priced and cost else Decimal())
+
+
+def total(amounts: Iterable[Amount]) -> Amount:
+    """Return the sum of amounts."""
+    return sum(amounts, Amount())

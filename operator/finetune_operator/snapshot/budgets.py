@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
@@ -45,6 +47,10 @@ class Budgets:
     """Names of the budgets that select a namespace, by its name."""
     _generation: int = 0
     """Of the surroundings from which they were found."""
+    _balances: dict[str, tuple[Any, list[NamespaceUsage], Balance | None]] = field(
+        default_factory=dict
+    )
+    """By name, with the budget, the period and the usages from which they were computed."""
     _waiting: dict[Key, tuple[int, Object | None]] = field(default_factory=dict)
     """The jobs that wait, with their version; None for a job that does not wait."""
 
@@ -133,14 +139,20 @@ class Budgets:
 
     def selecting(self, namespace: str) -> frozenset[str]:
         """Return the names of the budgets that select a namespace."""
-        budgets = self.parsed()
+        self.parsed()
         if self._generation != self.surroundings.generation:
             self._generation = self.surroundings.generation
             self._selecting.clear()
+        return self._selected(namespace)
+
+    def _selected(self, namespace: str) -> frozenset[str]:
+        """Return the same as the last call of ``selecting`` knew the budgets."""
         if namespace not in self._selecting:
             labels = self.surroundings.labels.get(namespace)
             self._selecting[namespace] = frozenset(
-                name for name, budget in budgets.items() if budget.selects(namespace, labels)
+                name
+                for name, (_, budget) in self._parsed.items()
+                if budget.selects(namespace, labels)
             )
         return self._selecting[namespace]
 
@@ -158,7 +170,7 @@ class Budgets:
         for key, (_, job) in self._waiting.items():
             if job is not None:
                 needs = status_view.of_job(job).budget
-                yield waiting(job["metadata"], needs, self.selecting(key[0]))
+                yield waiting(job["metadata"], needs, self._selected(key[0]))
 
     def balance(self, name: str, usage: Usage, *, but: str | None = None) -> Balance | None:
         """Return the balance of a budget, None if it cannot be read.
@@ -170,8 +182,13 @@ class Budgets:
             return None
         period = containing(budget.spec.period, usage.now)
         names = self.namespaces(budget, period, usage)
-        usages = (usage.namespaces[each] for each in names)
-        return balance(name, budget.spec, period, usages, but=but)
+        usages = [usage.namespaces[each] for each in names]
+        before, known, found = self._balances.get(name, (None, [], None))
+        same = before == (budget, period) and all(map(operator.is_, known, usages))
+        if found is None or not same or len(known) != len(usages):
+            found = balance(name, budget.spec, period, usages)
+            self._balances[name] = (budget, period), usages, found
+        return found if but is None else found.without(usages, but)
 
     def namespaces(self, budget: ParsedBudget, period: Period, usage: Usage) -> tuple[str, ...]:
         """Return the namespaces with usage that count for a budget.
@@ -183,7 +200,7 @@ class Budgets:
         return tuple(
             name
             for name in sorted(usage.namespaces)
-            if budget.name in self.selecting(name)
+            if budget.name in self._selected(name)
             or (same and name not in existing and name in budget.counted)
         )
 
