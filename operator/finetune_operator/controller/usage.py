@@ -175,11 +175,10 @@ class UsageRecorder:
     async def _reload(self, namespace: str) -> None:
         """Read the objects of a namespace again. Raises OperatorError."""
         book, month = _Book(), month_of(self.clock())
-        for each in (month.previous, month):
-            name = records.name_of(namespace, each)
-            found = await self.kube.get(FINETUNEUSAGE, "", name)
-            if found is not None:
-                _take(book, found)
+        found = await self.kube.list(FINETUNEUSAGE, labels=f"{NAMESPACE_LABEL}={namespace}")
+        for each in sorted(found, key=lambda item: str(item["spec"]["month"])):
+            if Month.parse(each["spec"]["month"]) >= month.previous:
+                _take(book, each)
         self._books[namespace] = book
 
     async def _settle(self, namespace: str, requests: Sequence[ReservationRequest]) -> None:

@@ -23,8 +23,9 @@ DAY = 86_400
 COMPACTED_AFTER = 7 * DAY
 """After its end, a mark is kept for longer than any cache can be out of date: a source that is
 observed again after its mark is gone would be charged twice."""
-RESERVED_FOR = 300
-"""Seconds for which a reservation waits for the attempt that it was made for."""
+RESERVED_FOR = 60
+"""Seconds for which a reservation waits for the attempt that it was made for: more than the
+reconcile may take that records the attempt."""
 TRAIN, SERVE = "train/", "serve/"
 
 DayKey = tuple[int, Purpose, Price | None]

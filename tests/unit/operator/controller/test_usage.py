@@ -282,10 +282,10 @@ async def test_a_reservation_that_was_never_used_is_released() -> None:
     scene.put_job(revisions=[])
     async with scene.leading() as recorder:
         await recorder.reserve(request())
-        scene.now = START + 299
+        scene.now = START + 59
         await recorder.settle()
         assert recorder.of("a").reservations
-        scene.now = START + 300
+        scene.now = START + 60
         await recorder.settle()
         assert not recorder.of("a").reservations
 
