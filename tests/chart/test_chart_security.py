@@ -167,7 +167,7 @@ def test_the_operator_has_rights_on_records_of_usage_only_if_it_writes_them() ->
         rendered = render({"usage": {"enabled": True}, **values})
         assert rendered.config["usage"] == {"enabled": True}
         assert set(_rules(rendered.one("ClusterRole", "finetune-operator-usage"))) == {
-            *(("finetune.dev", "finetuneusages", verb) for verb in ("get", "list", "create")),
+            *(("finetune.dev", "finetuneusages", verb) for verb in ("list", "create")),
             ("finetune.dev", "finetuneusages/status", "update"),
         }
 

@@ -291,10 +291,11 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         Namespace(control_plane, control_plane.namespace(f"{namespace}-{part}"))
         for part in ("outside", "one", "two")
     )
-    rendered = render({"watchNamespaces": [one.name, two.name]})
+    rendered = render({"watchNamespaces": [one.name, two.name], "usage": {"enabled": True}})
     auth = [each for each in bindings(rendered) if each["kind"] == "ClusterRole"]
     names = {each["metadata"]["name"] for each in auth}
-    assert names == {f"{ACCOUNT}-budgets", f"{ACCOUNT}-profiles", f"{ACCOUNT}-reviews"}
+    parts = ("budgets", "profiles", "reviews", "usage")
+    assert names == {f"{ACCOUNT}-{part}" for part in parts}
     token = apply_chart(rendered)
     with ExitStack() as stack:
         between = stack.enter_context(relay(control_plane, tmp_path))

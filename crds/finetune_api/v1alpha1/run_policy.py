@@ -34,10 +34,9 @@ class RunPolicy(ApiModel):
         ge=60,
     )
     max_cost: str | None = field(
-        "Maximum cost of training, as a decimal number in quotes, in the currency of the profile. "
-        "A job whose training may cost more, by its estimate, is rejected with the reason "
-        "TooExpensive before a GPU is requested. Training that reaches this cost fails with the "
-        "reason BudgetExceeded. The field requires a profile with a price.",
+        "Maximum cost of training, as a decimal number in quotes, in the currency of the profile, "
+        "which must have a price. If training may cost more, the job is rejected before a GPU is "
+        "requested (TooExpensive). Training that reaches this cost is stopped (BudgetExceeded).",
         None,
         edit=Edit.RETRY,
         builtin="unlimited",

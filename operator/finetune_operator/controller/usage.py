@@ -56,6 +56,8 @@ class _Book:
     objects: dict[Month, Object] = field(default_factory=dict)
     """By month, in the version that was read or written last."""
     view: NamespaceUsage = field(default_factory=NamespaceUsage)
+    problem: str | None = None
+    """Why an object cannot be read."""
 
     def take(self, account: Account, stored: Object, namespace: str) -> None:
         """Take an account that was read or written; months come in their order."""
@@ -93,7 +95,7 @@ class UsageRecorder:
     """Pods that were removed since the last settlement, by uid, and when."""
     _waiting: dict[str, dict[str, ReservationRequest]] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _loaded: asyncio.Event = field(default_factory=asyncio.Event)
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.store.on_removal = self._record_removal
@@ -128,7 +130,7 @@ class UsageRecorder:
                 await asyncio.sleep(delays.SETTLEMENT)
         finally:
             # Another replica writes now.
-            self._loaded.clear()
+            self.loaded.clear()
             self._books.clear()
             self._removed.clear()
             self._waiting.clear()
@@ -142,6 +144,9 @@ class UsageRecorder:
                     await self._settle(namespace, ())
             except OperatorError as error:
                 logger.warning("settlement failed: %s", error, extra={"namespace": namespace})
+            except Exception:
+                # One namespace must not keep the operator from the others.
+                logger.exception("settlement failed", extra={"namespace": namespace})
 
     async def reserve(self, request: ReservationRequest) -> bool:
         """Record a reservation; return whether the usage has changed. Raises OperatorError."""
@@ -158,7 +163,7 @@ class UsageRecorder:
     async def _require_loaded(self) -> None:
         try:
             async with asyncio.timeout(LOADED_WITHIN):
-                await self._loaded.wait()
+                await self.loaded.wait()
         except TimeoutError:
             raise Transient("no GPU time can be reserved before FineTuneUsages are read") from None
 
@@ -178,16 +183,15 @@ class UsageRecorder:
             for found in await self.kube.list(FINETUNEUSAGE, labels=labels):
                 _take(books.setdefault(found["spec"]["namespace"], _Book()), found)
         self._books = books
-        self._loaded.set()
+        self.loaded.set()
 
     async def _reload(self, namespace: str) -> None:
         """Read the objects of a namespace again. Raises OperatorError."""
         book, month = _Book(), month_of(self.clock())
-        for each in (month.previous, month):
-            name = records.name_of(namespace, each)
-            found = await self.kube.get(FINETUNEUSAGE, "", name)
-            if found is not None:
-                _take(book, found)
+        found = await self.kube.list(FINETUNEUSAGE, labels=f"{NAMESPACE_LABEL}={namespace}")
+        for each in sorted(found, key=lambda item: str(item["spec"]["month"])):
+            if Month.parse(each["spec"]["month"]) >= month.previous:
+                _take(book, each)
         self._books[namespace] = book
 
     async def _settle(self, namespace: str, requests: Sequence[ReservationRequest]) -> None:
@@ -207,6 +211,8 @@ class UsageRecorder:
 
     async def _attempt(self, namespace: str, requests: Sequence[ReservationRequest]) -> None:
         book = self._books.setdefault(namespace, _Book())
+        if book.problem is not None:
+            raise Transient(book.problem)
         now = self.clock()
         account = book.account or Account(month=month_of(now))
         removed = dict(self._removed)
@@ -266,7 +272,7 @@ class UsageRecorder:
 
     def _record_removal(self, item: Object) -> None:
         """Keep the last state of a removed pod until the next settlement."""
-        if self._loaded.is_set() and item["kind"] == "Pod" and len(self._removed) < MOST_REMOVED:
+        if self.loaded.is_set() and item["kind"] == "Pod" and len(self._removed) < MOST_REMOVED:
             pod = trimmed(item)
             if holds_gpu(pod):
                 self._removed[pod["metadata"]["uid"]] = pod, self.clock()
@@ -293,5 +299,12 @@ def _take(book: _Book, found: Object) -> None:
     """Take an object that was read. One without a status was created, but never written."""
     namespace, month = found["spec"]["namespace"], Month.parse(found["spec"]["month"])
     book.objects[month] = found
-    if found.get("status"):
-        book.take(records.parsed(found), found, namespace)
+    if not found.get("status"):
+        return
+    try:
+        account = records.parsed(found)
+    except ValueError as error:
+        name, cause = found["metadata"]["name"], " ".join(str(error).split())
+        book.problem = f"{FINETUNEUSAGE} {name} cannot be read: {cause}. Correct or delete it"
+    else:
+        book.take(account, found, namespace)

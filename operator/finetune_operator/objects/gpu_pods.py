@@ -1,7 +1,7 @@
 """The pods of jobs that hold GPUs, as sources of usage."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import ended, has_a_node, scheduled_since
 from finetune_operator.objects.stages import needs_gpu, serves
 from finetune_operator.types import Object
-from finetune_operator.usage.settlement import SERVE, PodUse
+from finetune_operator.usage.settlement import OF_SERVING, PodUse
 from finetune_operator.usage.values import training_key
 
 UNDER_WAY = ("Starting", "Running")
@@ -54,7 +54,7 @@ def pod_use(
     )
 
 
-def trainings(job: Object) -> Iterable[tuple[str, bool]]:
+def trainings(job: Object) -> Iterator[tuple[str, bool]]:
     """Yield the keys of the trainings in the ledger of a job, and whether they are under way."""
     uid = job["metadata"]["uid"]
     for revision in status_view.of_job(job).revisions():
@@ -66,7 +66,7 @@ def trainings(job: Object) -> Iterable[tuple[str, bool]]:
 def _key(pod: Object, job: Object | None, revision: str) -> str:
     uid = pod["metadata"]["uid"]
     if serves(naming.label(pod, naming.STAGE)):
-        return f"{SERVE}{uid}"
+        return f"{OF_SERVING}{uid}"
     owner = UNKNOWN_JOB if job is None else job["metadata"]["uid"]
     return f"{training_key(owner, revision)}/{uid}"
 

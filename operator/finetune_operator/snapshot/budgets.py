@@ -47,10 +47,8 @@ class Budgets:
     """Names of the budgets that select a namespace, by its name."""
     _generation: int = 0
     """Of the surroundings from which they were found."""
-    _balances: dict[str, tuple[Any, list[NamespaceUsage], Balance | None]] = field(
-        default_factory=dict
-    )
-    """By name, with the budget, the period and the usages from which they were computed."""
+    _balances: dict[str, tuple[list[Any], Balance | None]] = field(default_factory=dict)
+    """By name, with the budget and the usages from which they were computed."""
     _waiting: dict[Key, tuple[int, Object | None]] = field(default_factory=dict)
     """The jobs that wait, with their version; None for a job that does not wait."""
 
@@ -183,11 +181,12 @@ class Budgets:
         period = containing(budget.spec.period, usage.now)
         names = self.namespaces(budget, period, usage)
         usages = [usage.namespaces[each] for each in names]
-        before, known, found = self._balances.get(name, (None, [], None))
-        same = before == (budget, period) and all(map(operator.is_, known, usages))
-        if found is None or not same or len(known) != len(usages):
+        sources = [budget, *usages]
+        known, found = self._balances.get(name, ([], None))
+        same = len(known) == len(sources) and all(map(operator.is_, known, sources))
+        if found is None or not same or found.period != period:
             found = balance(name, budget.spec, period, usages)
-            self._balances[name] = (budget, period), usages, found
+            self._balances[name] = sources, found
         return found if but is None else found.without(usages, but)
 
     def namespaces(self, budget: ParsedBudget, period: Period, usage: Usage) -> tuple[str, ...]:

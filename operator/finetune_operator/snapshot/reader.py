@@ -113,9 +113,11 @@ class Reader:
         self.metrics.forget(key)
 
     async def complete(self, key: Key, plan: Plan) -> bool:
-        """Read or reserve what a plan depends on and the snapshot lacked; return if it is news."""
+        """Read or reserve what a plan depends on and the snapshot lacked; return if there is news.
+        """
         if plan.reservation is not None and self.usage is not None:
-            return await self.usage.reserve(plan.reservation)
+            if await self.usage.reserve(plan.reservation):
+                return True
         revision = status_view.of(plan.status).revision
         return revision is not None and await self._verify(key, revision)
 

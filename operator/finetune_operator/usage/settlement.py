@@ -23,9 +23,11 @@ DAY = 86_400
 COMPACTED_AFTER = 7 * DAY
 """After its end, a mark is kept for longer than any cache can be out of date: a source that is
 observed again after its mark is gone would be charged twice."""
-RESERVED_FOR = 300
-"""Seconds for which a reservation waits for the attempt that it was made for."""
-TRAIN, SERVE = "train/", "serve/"
+RESERVED_FOR = 60
+"""Seconds for which a reservation waits for the attempt that it was made for: more than the
+reconcile may take that records the attempt."""
+OF_TRAINING, OF_SERVING = "train/", "serve/"
+"""Beginnings of keys."""
 
 DayKey = tuple[int, Purpose, Price | None]
 """Number of the day since 1970, purpose and price."""
@@ -122,7 +124,7 @@ def reserved(account: Account, request: ReservationRequest, now: int) -> Account
 
 def training_of(pod: str) -> str | None:
     """Return the key of the training to which a pod belongs by its key, None if it serves."""
-    return pod.rsplit("/", 1)[0] if pod.startswith(TRAIN) else None
+    return pod.rsplit("/", 1)[0] if pod.startswith(OF_TRAINING) else None
 
 
 def _opened(closed: Account) -> Account:
@@ -200,7 +202,7 @@ def _add(
     days: dict[DayKey, int], day: int, key: str, price: Price | None, seconds: int
 ) -> None:
     if seconds > 0:
-        purpose: Purpose = "training" if key.startswith(TRAIN) else "serving"
+        purpose: Purpose = "training" if key.startswith(OF_TRAINING) else "serving"
         days[day, purpose, price] = days.get((day, purpose, price), 0) + seconds
 
 

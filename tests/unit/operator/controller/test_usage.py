@@ -282,10 +282,10 @@ async def test_a_reservation_that_was_never_used_is_released() -> None:
     scene.put_job(revisions=[])
     async with scene.leading() as recorder:
         await recorder.reserve(request())
-        scene.now = START + 299
+        scene.now = START + 59
         await recorder.settle()
         assert recorder.of("a").reservations
-        scene.now = START + 300
+        scene.now = START + 60
         await recorder.settle()
         assert not recorder.of("a").reservations
 
@@ -336,3 +336,21 @@ async def test_a_standby_remembers_nothing() -> None:
     scene.store.remove(pod(version=6))
     assert not scene.recorder._removed
     assert not scene.recorder.usage().namespaces
+
+
+async def test_an_object_that_cannot_be_read_stops_only_its_namespace() -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+    scene.status["marks"][0]["at"] = "yesterday"
+    other = Scene(scene.kube)
+    async with other.leading() as recorder:
+        with pytest.raises(Transient, match=f"FineTuneUsage {NAME} cannot be read.*delete it"):
+            await recorder.reserve(request())
+        await recorder.settle()
+        assert await recorder.reserve(ReservationRequest(**{**vars(request()), "namespace": "b"}))
+        del scene.kube.objects["FineTuneUsage", "", NAME]
+        with pytest.raises(Transient):
+            await recorder.reserve(request())
+        assert await recorder.reserve(request()), "it was read again"
