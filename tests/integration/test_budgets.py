@@ -39,6 +39,7 @@ def _limit(control_plane: ControlPlane, place: Namespace) -> Iterator[Callable[.
         labels = {"kubernetes.io/metadata.name": place.name}
         values = {
             "namespaceSelector": {"matchLabels": labels},
+            "period": "Month",
             "training": {"gpuHours": hours},
             **spec,
         }
@@ -240,7 +241,7 @@ def test_the_api_server_rejects_invalid_budgets(
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneBudget",
         "metadata": {"name": "invalid"},
-        "spec": {"namespaceSelector": {}, **spec},
+        "spec": {"namespaceSelector": {}, "period": "Month", **spec},
     }
     with pytest.raises(ApiError) as error:
         control_plane.post(BUDGETS, body)

@@ -310,7 +310,7 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         # The operator lists what decides about a budget, and writes its status.
         kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneBudget"}
         selector = {"matchLabels": {"kubernetes.io/metadata.name": "no-namespace"}}
-        limits = {"namespaceSelector": selector, "training": {"gpuHours": 1}}
+        limits = {"namespaceSelector": selector, "period": "Day", "training": {"gpuHours": 1}}
         control_plane.post(BUDGETS, {**kind, **_named(namespace, spec=limits)})
         stack.callback(control_plane.delete, f"{BUDGETS}/{namespace}")
         for pod in ("first", "second"):

@@ -182,7 +182,6 @@ class FineTuneBudgetSpec(ApiModel):
     )
     period: PeriodName = field(
         "Calendar period in UTC, after which the budget starts again. Weeks start on Monday.",
-        "Month",
         edit=Edit.NOTHING,
     )
     currency: str | None = field(

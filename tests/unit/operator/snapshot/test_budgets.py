@@ -34,6 +34,7 @@ def budget(name: str, version: int = 1, *, status: Thing | None = None, **spec: 
     metadata = {"name": name, "uid": name, "generation": 1, "resourceVersion": str(version)}
     values = {
         "namespaceSelector": {"matchLabels": {"team": "vision"}},
+        "period": "Month",
         "training": {"gpuHours": 10},
         **spec,
     }
