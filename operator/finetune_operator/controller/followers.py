@@ -11,6 +11,7 @@ from finetune_operator.controller.controller import Controller
 from finetune_operator.kube.kinds import FINETUNEBUDGET, FINETUNEPROFILE
 from finetune_operator.objects import naming
 from finetune_operator.snapshot.budgets import Budgets
+from finetune_operator.telemetry.budget_metrics import BUDGET_METRICS
 from finetune_operator.types import BudgetSnapshot, Key, Object, Plan, ProfileSnapshot, Snapshot
 
 State = tuple[int, bool]
@@ -86,7 +87,8 @@ class BudgetFollowers:
     _event: asyncio.Event = field(default_factory=asyncio.Event)
 
     def observed(self, key: Key, snapshot: BudgetSnapshot, status: Object) -> None:
-        """Record the generation of a budget."""
+        """Record the statement and the generation of a budget."""
+        BUDGET_METRICS.observed(key[1], snapshot.balance, snapshot.waiting)
         generation = snapshot.budget["metadata"]["generation"]
         if self._generations.get(key[1]) != generation:
             self._generations[key[1]] = generation
@@ -98,6 +100,7 @@ class BudgetFollowers:
 
     def forget(self, key: Key) -> None:
         """Record that a budget was deleted, or that another replica reconciles it."""
+        BUDGET_METRICS.forget(key[1])
         if self._generations.pop(key[1], None) is not None:
             self._changed = True
             self._event.set()
