@@ -33,6 +33,7 @@ from finetune_operator.reconcile import budgets as budget_planner
 from finetune_operator.reconcile import plan
 from finetune_operator.reconcile import profiles as profile_planner
 from finetune_operator.snapshot.budgets import BudgetReader, Budgets
+from finetune_operator.snapshot.gpu_usage import GpuUsage
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import ProfileReader, Profiles
 from finetune_operator.snapshot.reader import Reader
@@ -173,12 +174,13 @@ def _jobs(
 
 def _usage(kube: Kube, store: ObjectStore, settings: Settings) -> UsageRecorder:
     """Return the recorder of the usage of jobs, whose totals are metrics, too."""
-    recorder = UsageRecorder(
+    pods = GpuUsage(
         kube=kube,
         store=store,
         resource=settings.gpu.resource_name,
         clock=kube.transport.clock.now,
     )
+    recorder = UsageRecorder(pods=pods)
     USAGE_METRICS.source = recorder.usage
     return recorder
 

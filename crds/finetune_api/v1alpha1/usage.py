@@ -12,6 +12,7 @@ from pydantic import Field
 from finetune_api import GROUP
 from finetune_api.base import StatusModel
 from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import matches
 
 USAGE_KIND = "FineTuneUsage"
 USAGE_PLURAL = "finetuneusages"
@@ -30,7 +31,10 @@ class FineTuneUsageSpec(ApiModel):
         "Namespace of the jobs whose usage the object records.", edit=Edit.NOTHING, max_length=63
     )
     month: str = field(
-        "Calendar month (UTC) of the usage. Example: 2026-11.", edit=Edit.NOTHING, max_length=7
+        "Calendar month (UTC) of the usage. Example: 2026-11.",
+        edit=Edit.NOTHING,
+        max_length=7,
+        rules=(matches("^[0-9]{4}-(0[1-9]|1[0-2])$", "use a month such as 2026-11"),),
     )
 
 

@@ -9,7 +9,7 @@ reservations that wait at the same time, and none otherwise.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -17,26 +17,14 @@ from finetune_api.v1alpha1.usage import MONTH_LABEL, NAMESPACE_LABEL
 from finetune_operator import delays
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Conflict, OperatorError, Transient
-from finetune_operator.kube.kinds import FINETUNEJOB, FINETUNEUSAGE
-from finetune_operator.objects import naming
-from finetune_operator.objects.gpu_pods import holds_gpu, pod_use, trainings
-from finetune_operator.objects.trimming import trimmed
-from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.kube.kinds import FINETUNEUSAGE
+from finetune_operator.snapshot.gpu_usage import GpuUsage, Removed
 from finetune_operator.types import Key, Object
 from finetune_operator.usage import records
 from finetune_operator.usage.months import Month, month_of
-from finetune_operator.usage.settlement import (
-    Account,
-    Observation,
-    PodUse,
-    reserved,
-    settled,
-    training_of,
-)
+from finetune_operator.usage.settlement import Account, reserved, settled, training_of
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage
 
-MOST_REMOVED = 10_000
-"""Pods that were removed since the last settlement. The end of further ones is estimated."""
 
 LOADED_WITHIN = 5.0
 """Seconds for which a reconcile waits for the records of a new leader."""
@@ -77,28 +65,28 @@ class _Book:
 
 @dataclass(kw_only=True)
 class UsageRecorder:
-    """The usage of the jobs in a store, and its records."""
+    """The usage of the namespaces, and its records."""
 
-    kube: Kube
-    store: ObjectStore
-    resource: str
-    """Name of the GPUs, such as nvidia.com/gpu."""
-    clock: Callable[[], int]
-    """By the API server, in seconds since 1970."""
+    pods: GpuUsage
     wake: Callable[[Key], None] = lambda key: None
     """Queues a job whose charged GPU time is final."""
     gate: Gate = lambda request, usage: True
     changed: list[Callable[[str], None]] = field(default_factory=list)
     """Take the name of a namespace whose usage has changed."""
     _books: dict[str, _Book] = field(default_factory=dict)
-    _removed: dict[str, tuple[Object, int]] = field(default_factory=dict)
-    """Pods that were removed since the last settlement, by uid, and when."""
     _waiting: dict[str, dict[str, ReservationRequest]] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def __post_init__(self) -> None:
-        self.store.on_removal = self._record_removal
+    @property
+    def kube(self) -> Kube:
+        """The client for the API server."""
+        return self.pods.kube
+
+    @property
+    def now(self) -> int:
+        """The time of the API server, in seconds since 1970."""
+        return self.pods.clock()
 
     def of(self, namespace: str) -> NamespaceUsage:
         """Return the usage of a namespace, an empty one before it is known."""
@@ -108,7 +96,7 @@ class UsageRecorder:
     def usage(self) -> Usage:
         """Return the usage of all namespaces."""
         views = {namespace: book.view for namespace, book in self._books.items()}
-        return Usage(now=datetime.fromtimestamp(self.clock(), UTC), namespaces=views)
+        return Usage(now=datetime.fromtimestamp(self.now, UTC), namespaces=views)
 
     async def known(self) -> Usage:
         """Return the usage of all namespaces once it is read. Raises OperatorError."""
@@ -131,14 +119,13 @@ class UsageRecorder:
         finally:
             # Another replica writes now.
             self.loaded.clear()
+            self.pods.forget_removals()
             self._books.clear()
-            self._removed.clear()
             self._waiting.clear()
 
     async def settle(self) -> None:
         """Settle all namespaces once."""
-        removed = (pod["metadata"]["namespace"] for pod, _ in self._removed.values())
-        for namespace in sorted({*self.store.namespaces("Pod"), *removed, *self._open()}):
+        for namespace in sorted({*self.pods.namespaces(), *self._open()}):
             try:
                 async with self._lock:
                     await self._settle(namespace, ())
@@ -177,17 +164,18 @@ class UsageRecorder:
     async def _load(self) -> None:
         """Read the objects of the present and the previous month. Raises OperatorError."""
         books: dict[str, _Book] = {}
-        month = month_of(self.clock())
+        month = month_of(self.now)
         for each in (month.previous, month):
             labels = f"{MONTH_LABEL}={each}"
             for found in await self.kube.list(FINETUNEUSAGE, labels=labels):
                 _take(books.setdefault(found["spec"]["namespace"], _Book()), found)
         self._books = books
+        self.pods.watch_removals()
         self.loaded.set()
 
     async def _reload(self, namespace: str) -> None:
         """Read the objects of a namespace again. Raises OperatorError."""
-        book, month = _Book(), month_of(self.clock())
+        book, month = _Book(), month_of(self.now)
         found = await self.kube.list(FINETUNEUSAGE, labels=f"{NAMESPACE_LABEL}={namespace}")
         for each in sorted(found, key=lambda item: str(item["spec"]["month"])):
             if Month.parse(each["spec"]["month"]) >= month.previous:
@@ -213,24 +201,23 @@ class UsageRecorder:
         book = self._books.setdefault(namespace, _Book())
         if book.problem is not None:
             raise Transient(book.problem)
-        now = self.clock()
-        account = book.account or Account(month=month_of(now))
-        removed = dict(self._removed)
-        observed = await self._observe(namespace, account, removed)
-        *closed, last = settled(account, observed, now)
-        for each in closed:
-            await self._write(namespace, book, each)
+        now = self.now
+        account = before = book.account or Account(month=month_of(now))
+        removed: Removed = {}
+        if account.closed or account.month != month_of(now) or not requests:
+            observed, removed = await self.pods.observe(account, namespace)
+            *closed, account = settled(account, observed, now)
+            for each in closed:
+                await self._write(namespace, book, each)
         for request in requests:
             usage = self.usage()
-            present = {**usage.namespaces, namespace: book.with_account(namespace, last)}
+            present = {**usage.namespaces, namespace: book.with_account(namespace, account)}
             if self.gate(request, replace(usage, namespaces=present)):
-                last = reserved(last, request, now)
-        if last != book.account and (last.marks or last.days):
-            await self._write(namespace, book, last)
-        for uid, (pod, _) in removed.items():
-            if pod["metadata"]["namespace"] == namespace:
-                self._removed.pop(uid, None)
-        self._report(namespace, account, last)
+                account = reserved(account, request, now)
+        if account != book.account and (account.marks or account.days):
+            await self._write(namespace, book, account)
+        self.pods.settled(removed)
+        self._report(namespace, before, account)
 
     async def _write(self, namespace: str, book: _Book, account: Account) -> None:
         """Write an account in the version that was read. Raises OperatorError."""
@@ -240,42 +227,6 @@ class UsageRecorder:
             book.objects[account.month] = found
         written = await self.kube.replace_status(found, records.status_of(account))
         book.take(account, written, namespace)
-
-    async def _observe(
-        self, namespace: str, account: Account, removed: Mapping[str, tuple[Object, int]]
-    ) -> Observation:
-        """Return everything about a namespace that its settlement depends on."""
-        known = {key.rsplit("/", 1)[1]: key for key, mark in account.marks.items() if mark.gpus}
-        jobs = {job["metadata"]["name"]: job for job in self.store.all(FINETUNEJOB, namespace)}
-        states = {key: state for job in jobs.values() for key, state in trainings(job)}
-        for key, mark in account.marks.items():
-            if mark.gpus or mark.ended or key in states or mark.job in jobs:
-                continue
-            # A reservation ends only if the API server confirms that its job is gone.
-            found = await self.kube.get(FINETUNEJOB, namespace, mark.job)
-            states |= {} if found is None else dict(trainings(found))
-        candidates: list[tuple[Object, int | None]] = [
-            *((pod, None) for pod in self.store.all("Pod", namespace)),
-            *(each for each in removed.values() if each[0]["metadata"]["namespace"] == namespace),
-        ]
-        pods: dict[str, PodUse] = {}
-        for pod, at in candidates:
-            job = jobs.get(naming.label(pod, naming.JOB) or "")
-            use = pod_use(pod, job, known=known, resource=self.resource, removed=at)
-            if use is not None:
-                pods[use.key] = use
-        return Observation(
-            pods=tuple(pods.values()),
-            under_way=frozenset(key for key, under_way in states.items() if under_way),
-            retained=frozenset(states),
-        )
-
-    def _record_removal(self, item: Object) -> None:
-        """Keep the last state of a removed pod until the next settlement."""
-        if self.loaded.is_set() and item["kind"] == "Pod" and len(self._removed) < MOST_REMOVED:
-            pod = trimmed(item)
-            if holds_gpu(pod):
-                self._removed[pod["metadata"]["uid"]] = pod, self.clock()
 
     def _report(self, namespace: str, before: Account, after: Account) -> None:
         """Wake the jobs whose charged GPU time has become final, and report a change."""

@@ -11,6 +11,7 @@ from tests.fakes.kube_client import MemoryKube, child, job
 
 from finetune_operator.controller.usage import UsageRecorder
 from finetune_operator.kube.errors import OperatorError, Transient
+from finetune_operator.snapshot.gpu_usage import GpuUsage
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.usage.months import Month
 from finetune_operator.usage.values import ReservationRequest, Usage
@@ -66,13 +67,13 @@ class Scene:
         self.now = START
         self.store = ObjectStore()
         self.woken: list[tuple[str, str]] = []
-        self.recorder = UsageRecorder(
+        pods = GpuUsage(
             kube=self.kube,
             store=self.store,
             resource="nvidia.com/gpu",
             clock=lambda: self.now,
-            wake=self.woken.append,
         )
+        self.recorder = UsageRecorder(pods=pods, wake=self.woken.append)
 
     def put_job(self, **status: Any) -> None:
         body = job(**status)
@@ -334,7 +335,7 @@ async def test_a_standby_remembers_nothing() -> None:
     await asyncio.gather(task, return_exceptions=True)
     scene.store.put(pod())
     scene.store.remove(pod(version=6))
-    assert not scene.recorder._removed
+    assert not scene.recorder.pods.removed
     assert not scene.recorder.usage().namespaces
 
 
