@@ -4,6 +4,7 @@ They are few and seldom change, so they are listed periodically, and when a job 
 that is not known yet. Without budgets, nothing is listed.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ class Surroundings:
     """Labels of each namespace."""
     generation: int = 0
     """Number of lists; 0 before the first one."""
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _priorities: Mapping[str, int] = field(default_factory=dict)
     _default: int = 0
 
@@ -41,8 +43,12 @@ class Surroundings:
 
     async def require(self, namespace: str) -> None:
         """List if a namespace is unknown, because it is new. Raises OperatorError."""
-        if namespace not in self.labels:
-            await self.refresh()
+        if namespace in self.labels:
+            return
+        async with self._lock:
+            # Many jobs may wait for the first list.
+            if namespace not in self.labels:
+                await self.refresh()
 
     def priority(self, job: Object) -> int:
         """Return the value of the PriorityClass of a job."""
