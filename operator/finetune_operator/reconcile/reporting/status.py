@@ -14,7 +14,6 @@ from finetune_operator.reconcile.conditions import conditions
 from finetune_operator.reconcile.publishing.step import Publishing
 from finetune_operator.reconcile.record import Record
 from finetune_operator.reconcile.reporting.columns import columns
-from finetune_operator.reconcile.reporting.cost import cost_status
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.delivery import Delivery
 from finetune_operator.reconcile.serving.verification import verification_status
@@ -70,8 +69,8 @@ def render(
         "ledgerVersion": ledger.version,
         "revisions": ledger.to_status(),
     }
-    if (costs := cost_status(snapshot, target, ledger)) is not None:
-        status["cost"] = costs
+    if record.cost is not None:
+        status["cost"] = record.cost
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
