@@ -197,7 +197,8 @@ FINETUNEUSAGE = Resource(
     ),
     rules=(
         CelRule(
-            cel="self.metadata.name == self.spec.namespace + '-' + self.spec.month",
+            # CEL reserves the word namespace.
+            cel="self.metadata.name == self.spec.__namespace__ + '-' + self.spec.month",
             message="metadata.name must be <spec.namespace>-<spec.month>",
         ),
     ),

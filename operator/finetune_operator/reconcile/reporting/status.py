@@ -14,7 +14,6 @@ from finetune_operator.reconcile.conditions import conditions
 from finetune_operator.reconcile.publishing.step import Publishing
 from finetune_operator.reconcile.record import Record
 from finetune_operator.reconcile.reporting.columns import columns
-from finetune_operator.reconcile.reporting.cost import costs
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.delivery import Delivery
 from finetune_operator.reconcile.serving.verification import verification_status
@@ -70,7 +69,7 @@ def render(
         "ledgerVersion": ledger.version,
         "revisions": ledger.to_status(),
     }
-    status |= costs(snapshot, target, ledger, position, now)
+    status |= record.costs
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
-from tests.support.reconcile.plan_steps import PREPARED, running
+from tests.support.reconcile.plan_steps import PREPARED, running, stop
 
 from finetune_api.v1alpha1.budget import Approval
 from finetune_api.v1alpha1.reasons import Reason
@@ -218,7 +218,7 @@ def test_with_checkpoint_a_running_job_stops_and_resumes_in_the_next_period() ->
     assert ready["reason"] == Reason.OVER_BUDGET
     assert "resumes from its last checkpoint" in ready["message"]
     assert cluster.train_jobs() == []
-    controllers.collect(cluster)
+    stop("train")(cluster)
     cluster.settle()
     assert cluster.train_jobs() == []
     (stage,) = (
