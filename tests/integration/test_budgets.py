@@ -136,7 +136,11 @@ def test_a_job_waits_for_its_approval_which_its_author_cannot_write(
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
         "metadata": {"name": "author", "namespace": place.name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "admin",
+        },
         "subjects": [
             {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": author},
         ],
@@ -211,7 +215,7 @@ def test_the_operator_may_write_nothing_but_the_status_of_budgets(
     [
         ({"training": {"cost": "5"}}, "set currency, such as EUR"),
         ({"training": {"cost": "five"}, "currency": "EUR"}, "use a decimal number with at most 4"),
-        ({"currency": "euro", "training": {}}, "use a currency code of three letters"),
+        ({"currency": "eur", "training": {}}, "use a currency code of three letters"),
         ({"period": "Year", "training": {}}, "Unsupported value"),
         ({"training": {"gpuHours": -1}}, "greater than or equal to 0"),
         (

@@ -15,7 +15,7 @@ from decimal import Decimal
 from finetune_api.v1alpha1.budget import BUDGET_KIND
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.budgets.amounts import Amount, hours, money
+from finetune_operator.budgets.amounts import NOTHING, Amount, hours, money
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.usage.values import cost
 
@@ -71,9 +71,7 @@ class Verdict:
 ADMITTED = Verdict()
 
 
-def decide(
-    request: Request, balances: Mapping[str, Balance], others: Iterable[Request]
-) -> Verdict:
+def decide(request: Request, balances: Mapping[str, Balance], others: Iterable[Request]) -> Verdict:
     """Return whether a job may start to train now.
 
     balances: of all budgets, by name. others: the jobs that already wait; the job itself may be
@@ -153,9 +151,7 @@ def _after(
         if not own or any(_by_itself(other, balance) is not None for balance in own):
             continue
         held_up = any(balance.name in blocked for balance in own)
-        if not held_up and all(
-            balance.fits(other.amount(balance.currency)) for balance in own
-        ):
+        if not held_up and all(balance.fits(other.amount(balance.currency)) for balance in own):
             for balance in own:
                 balances[balance.name] = balance.with_job(other.amount(balance.currency))
             continue
@@ -208,14 +204,14 @@ def _forecast(request: Request, balance: Balance, rivals: Iterable[Request]) -> 
     At worst, the reservations are used in the next period, and each job uses all that it reserves.
     """
     period = balance.period.next
-    kept = replace(balance, used=Amount(), max_running=None)
+    kept = replace(balance, used=NOTHING, max_running=None)
     for each in (*rivals, request):
         if each is not request and _by_itself(each, balance) is not None:
             continue
         amount = each.amount(balance.currency)
-        while not kept.fits(amount) and kept.committed != Amount():
+        while not kept.fits(amount) and kept.committed != NOTHING:
             # A reservation may be larger than the budget if the budget has shrunk.
-            period, kept = period.next, replace(kept, reserved=Amount())
+            period, kept = period.next, replace(kept, reserved=NOTHING)
         kept = kept.with_job(amount)
     return period.start
 

@@ -16,15 +16,11 @@ class Amount:
 
     def __add__(self, other: "Amount") -> "Amount":
         """Return the sum."""
-        return Amount(
-            gpu_seconds=self.gpu_seconds + other.gpu_seconds, cost=self.cost + other.cost
-        )
+        return Amount(gpu_seconds=self.gpu_seconds + other.gpu_seconds, cost=self.cost + other.cost)
 
     def __sub__(self, other: "Amount") -> "Amount":
         """Return the difference."""
-        return Amount(
-            gpu_seconds=self.gpu_seconds - other.gpu_seconds, cost=self.cost - other.cost
-        )
+        return Amount(gpu_seconds=self.gpu_seconds - other.gpu_seconds, cost=self.cost - other.cost)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +34,10 @@ class Bound:
         """Report whether an amount is within the bound."""
         within_time = self.gpu_seconds is None or amount.gpu_seconds <= self.gpu_seconds
         return within_time and (self.cost is None or amount.cost <= self.cost)
+
+
+NOTHING = Amount()
+UNLIMITED = Bound()
 
 
 def bound(gpu_hours: float | None, cost: str | None) -> Bound:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from finetune_api.v1alpha1.budget import Approval, FineTuneBudgetSpec
-from finetune_operator.budgets.amounts import Amount, Bound, bound
+from finetune_operator.budgets.amounts import NOTHING, UNLIMITED, Amount, Bound, bound
 from finetune_operator.budgets.periods import Period
 from finetune_operator.usage.values import NamespaceUsage, Reservation
 
@@ -19,10 +19,10 @@ class Balance:
     limit: Bound
     max_running: int | None = None
     currency: str | None = None
-    used: Amount = Amount()
-    reserved: Amount = Amount()
+    used: Amount = NOTHING
+    reserved: Amount = NOTHING
     running: int = 0
-    approval_above: Bound = Bound()
+    approval_above: Bound = UNLIMITED
     approvals: tuple[Approval, ...] = ()
     stops_training: bool = False
     """Whether running jobs are stopped once the budget is exhausted."""
@@ -57,9 +57,7 @@ class Balance:
             if key.startswith(prefix)
         ]
         freed = total(rest(each, self.currency) for each in own)
-        return replace(
-            self, reserved=self.reserved - freed, running=self.running - len(own)
-        )
+        return replace(self, reserved=self.reserved - freed, running=self.running - len(own))
 
     def with_job(self, amount: Amount) -> "Balance":
         """Return the balance with the reservation of one more job."""
@@ -113,4 +111,4 @@ def rest(reservation: Reservation, currency: str | None) -> Amount:
 
 def total(amounts: Iterable[Amount]) -> Amount:
     """Return the sum of amounts."""
-    return sum(amounts, Amount())
+    return sum(amounts, NOTHING)

@@ -52,9 +52,7 @@ def parse(name: str, spec: Values, status: Values) -> ParsedBudget:
     return ParsedBudget(name=name, spec=parsed, selector=parsed.namespace_selector, **counted)
 
 
-def waiting(
-    metadata: Values, budget: Values, budgets: frozenset[str]
-) -> Request:
+def waiting(metadata: Values, budget: Values, budgets: frozenset[str]) -> Request:
     """Return the request of a job that waits. budget: ``status.budget`` of the job."""
     price = None
     if "perGpuHour" in budget and "currency" in budget:

@@ -23,8 +23,8 @@ from finetune_operator.types import BudgetSnapshot, Key, Object, Plan
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage, training_key
 
 UNRECORDED = (
-    "A FineTuneBudget applies, but the operator records no usage. Ask your cluster administrator to "
-    "set the chart value usage.enabled to true, or to delete the budget."
+    "A FineTuneBudget applies, but the operator records no usage. Ask your cluster administrator "
+    "to set the chart value usage.enabled to true, or to delete the budget."
 )
 logger = logging.getLogger("finetune_operator.budgets")
 

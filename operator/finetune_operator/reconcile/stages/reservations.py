@@ -68,9 +68,7 @@ def missing(
     return None if present is not None and present.cap == needed.cap else needed
 
 
-def wanted(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger
-) -> ReservationRequest:
+def wanted(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> ReservationRequest:
     """Return the reservation of a training, whether it has it or not."""
     cap = limit_of(target)
     if cap is None and (needed := expected(target, ledger.revision(target.revision))) is not None:

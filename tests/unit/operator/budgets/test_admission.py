@@ -40,9 +40,7 @@ def job(name: str = "mine", hours: float | None = 4, **changes: Any) -> Request:
         **changes,
     }
     seconds = None if hours is None else int(hours * HOUR)
-    return Request(
-        namespace="team-a", name=name, revision=DIGEST, gpu_seconds=seconds, **values
-    )
+    return Request(namespace="team-a", name=name, revision=DIGEST, gpu_seconds=seconds, **values)
 
 
 def verdict(request: Request, *balances: Balance, others: tuple[Request, ...] = ()) -> Verdict:
@@ -189,9 +187,7 @@ APPROVAL = Approval(namespace="team-a", name="mine", uid="uid-of-mine", revision
 def test_an_approval_is_for_one_revision_of_one_job(change: Any, approved: bool) -> None:
     """Security: the approval of another job, of an earlier one of the name, or before an edit."""
     approval = APPROVAL.model_copy(update=change)
-    above = budget(
-        approval_above=Bound(gpu_seconds=HOUR), approvals=(approval,), currency="EUR"
-    )
+    above = budget(approval_above=Bound(gpu_seconds=HOUR), approvals=(approval,), currency="EUR")
     found = verdict(job(price=EUROS), above)
     assert found.admitted is approved
     if not approved:

@@ -17,7 +17,10 @@ LABELS = {"team": "vision", "tier": "gold"}
         ({"matchLabels": {"team": "vision"}}, True),
         ({"matchLabels": {"team": "vision", "tier": "silver"}}, False),
         ({"matchLabels": {"kubernetes.io/metadata.name": "team-a"}}, True),
-        ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["x", "vision"]}]}, True),
+        (
+            {"matchExpressions": [{"key": "team", "operator": "In", "values": ["x", "vision"]}]},
+            True,
+        ),
         ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["vision"]}]}, False),
         ({"matchExpressions": [{"key": "absent", "operator": "NotIn", "values": ["x"]}]}, True),
         ({"matchExpressions": [{"key": "absent", "operator": "Exists"}]}, False),

@@ -36,9 +36,7 @@ def body(status: Thing | None = None) -> Thing:
 
 
 def plan(found: Balance, status: Thing | None = None, now: datetime = NOW) -> Plan:
-    snapshot = BudgetSnapshot(
-        budget=body(status), balance=found, namespaces=("a", "b"), waiting=1
-    )
+    snapshot = BudgetSnapshot(budget=body(status), balance=found, namespaces=("a", "b"), waiting=1)
     return budgets.plan(snapshot, now=now)
 
 

@@ -83,9 +83,7 @@ def prepared(**values: Any) -> Budgeted:
 
 
 def condition(cluster: Cluster, type_: str = "Ready") -> Thing:
-    return next(
-        (dict(each) for each in cluster.status["conditions"] if each["type"] == type_), {}
-    )
+    return next((dict(each) for each in cluster.status["conditions"] if each["type"] == type_), {})
 
 
 def test_a_job_that_fits_reserves_before_its_train_job_exists() -> None:
