@@ -73,20 +73,14 @@ def report(
         for type_, old in previous.items()
         if type_ not in replaced
     ]
+    reporting = {"conditions": reported, "summary": summary(message), "eta": None}
+    if planned is None:
+        planned = {**snapshot.job.get("status", {}), "observedGeneration": generation}
     # A job that cannot start keeps no place in the queue of a budget.
-    reporting = {
-        "conditions": reported,
-        "summary": summary(message),
-        "eta": None,
-        "budget": None,
-    }
-    status = {
-        **snapshot.job.get("status", {}),
-        "observedGeneration": generation,
-        **reporting,
-    }
+    kept = {name: value for name, value in planned.items() if name != "budget"}
+    status = {**kept, **reporting}
     return Plan(
-        status=status if planned is None else {**planned, **reporting},
+        status=status,
         events=transitions.events(before, status),
     )
 
