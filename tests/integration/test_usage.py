@@ -1,4 +1,4 @@
-"""Records of usage with a real API server: the reservation, the charges, and what outlives a job."""
+"""Records of usage with a real API server: reservation, charges, and what outlives a job."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,9 +53,7 @@ def pod_of(place: Namespace, stage: str) -> dict[str, Any]:
 def scheduled(*, ago: int) -> dict[str, Any]:
     """Return the conditions of a pod that has had its node for some seconds."""
     since = (datetime.now(UTC) - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
-        "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": since}]
-    }
+    return {"conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": since}]}
 
 
 def test_a_training_is_reserved_charged_and_remembered(

@@ -36,9 +36,7 @@ def of(options: argparse.Namespace, spec: FineTuneJobSpec) -> Price | None:
         return _price({"perGpuHour": amount, "currency": currency}, at="--price")
     if options.profile is None:
         return None
-    profiles = [
-        each for each in job_file.load(options.profile) if each.get("kind") == PROFILE_KIND
-    ]
+    profiles = [each for each in job_file.load(options.profile) if each.get("kind") == PROFILE_KIND]
     if spec.profile is not None:
         profiles = [each for each in profiles if _name(each) == spec.profile]
     if len(profiles) != 1:
@@ -58,9 +56,7 @@ def of(options: argparse.Namespace, spec: FineTuneJobSpec) -> Price | None:
 
 def line(price: Price, seconds: float, limit: int | None) -> str:
     """Return the expected cost of training. limit: GPU-seconds at which training is stopped."""
-    low, high = (
-        money(cost(price.per_gpu_hour, each)) for each in expected(round(seconds), limit)
-    )
+    low, high = (money(cost(price.per_gpu_hour, each)) for each in expected(round(seconds), limit))
     return f"Training costs {low} to {high} {price.currency}, at {price.per_gpu_hour} per GPU-hour"
 
 
@@ -74,6 +70,6 @@ def _price(value: object, *, at: str) -> Price:
         return Price.model_validate(value, by_name=False)
     except ValidationError as error:
         finding = error.errors()[0]
-        path = ".".join(str(step) for step in finding["loc"])
+        place = ".".join([at, *(str(step) for step in finding["loc"])])
         text = finding["msg"].removeprefix("Value error, ")
-        raise InvalidSpec(f"{at}: {path}: {text} (it is {finding['input']!r})") from None
+        raise InvalidSpec(f"{place}: {text} (it is {finding['input']!r})") from None

@@ -76,7 +76,7 @@ def _schema(resource: Resource) -> Schema:
             "spec": spec,
             "status": status,
         },
-        "x-kubernetes-validations": _validations(resource.rules),
+        **({"x-kubernetes-validations": _validations(resource.rules)} if resource.rules else {}),
     }
 
 

@@ -131,8 +131,8 @@ FAILED = ReasonGroup(
         "with `runPolicy.maxGpuSeconds`, shorten it, or choose a cheaper profile "
         "([cost](../how-to/cost.md)).",
         Reason.PRICE_UNKNOWN: "Set `spec.profile` to a profile with a price, or remove "
-        "`runPolicy.maxCost`. The price is fixed when a revision starts: one that started without a "
-        "price has none.",
+        "`runPolicy.maxCost`. The price is fixed when a revision starts; to get the present one, "
+        "set `rerun`.",
         Reason.PROFILE_INVALID: "Revisions that have started continue. The message has the problem "
         "of the profile, which your cluster administrator must correct; the job then continues.",
         Reason.UNSUPPORTED_VERSION: "The operator changes no object of the job. Run the version "

@@ -188,12 +188,6 @@ FINETUNEUSAGE = Resource(
         Column(name="Cost", path=".status.cost"),
         Column(name="Age", path=".metadata.creationTimestamp", type="date", wide=True),
     ),
-    rules=(
-        CelRule(
-            cel="self.metadata.name == self.spec.namespace + '-' + self.spec.month",
-            message="metadata.name must be <spec.namespace>-<spec.month>",
-        ),
-    ),
     page="usage.md",
     title="Usage: API reference",
 )

@@ -25,7 +25,6 @@ from finetune_operator.usage.months import Month, month_of
 from finetune_operator.usage.settlement import Account, reserved, settled, training_of
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage
 
-
 LOADED_WITHIN = 5.0
 """Seconds for which a reservation waits for the records of a new leader."""
 

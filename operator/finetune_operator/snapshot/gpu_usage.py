@@ -86,9 +86,7 @@ class GpuUsage:
             # A reservation ends only if the API server confirms that its job is gone.
             found = await self.kube.get(FINETUNEJOB, namespace, mark.job)
             states |= {} if found is None else dict(trainings(found))
-        removed = {
-            uid: each for uid, each in self.removed.items() if each.namespace == namespace
-        }
+        removed = {uid: each for uid, each in self.removed.items() if each.namespace == namespace}
         pods: dict[str, PodUse] = {}
         for pod, at in (
             *((pod, None) for pod in self.store.all("Pod", namespace)),

@@ -105,11 +105,10 @@ class Reader:
         self.metrics.forget(key)
 
     async def complete(self, key: Key, plan: Plan) -> bool:
-        """Read or reserve what a plan depends on and the snapshot lacked; return if there is news.
-        """
-        if plan.reservation is not None and self.usage is not None:
-            if await self.usage.reserve(plan.reservation):
-                return True
+        """Read or reserve what a plan depends on and the snapshot lacked; report if it is news."""
+        request = plan.reservation
+        if request is not None and self.usage is not None and await self.usage.reserve(request):
+            return True
         revision = status_view.of(plan.status).revision
         return revision is not None and await self._verify(key, revision)
 

@@ -198,17 +198,13 @@ def _charge_vanished(
     _add_to_training(marks, key, mark, seconds, until)
 
 
-def _add(
-    days: dict[DayKey, int], day: int, key: str, price: Price | None, seconds: int
-) -> None:
+def _add(days: dict[DayKey, int], day: int, key: str, price: Price | None, seconds: int) -> None:
     if seconds > 0:
         purpose: Purpose = "training" if key.startswith(OF_TRAINING) else "serving"
         days[day, purpose, price] = days.get((day, purpose, price), 0) + seconds
 
 
-def _add_to_training(
-    marks: dict[str, Mark], key: str, pod: Mark, seconds: int, until: int
-) -> None:
+def _add_to_training(marks: dict[str, Mark], key: str, pod: Mark, seconds: int, until: int) -> None:
     """Add GPU-seconds of a pod to those of its training, if it belongs to one."""
     if (training := training_of(key)) is None:
         return

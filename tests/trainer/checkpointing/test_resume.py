@@ -348,9 +348,7 @@ def test_exceeded_budget_ends_with_a_checkpoint(make: MakeWorkshop) -> None:
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     step = ended.result["globalStep"]
     assert newest(workshop).name == f"step-{step}"
-    assert f"until step {step} of 9999, but runPolicy allows 3: to resume" in (
-        ended.message
-    )
+    assert f"until step {step} of 9999, but runPolicy allows 3: to resume" in (ended.message)
 
 
 def test_base_with_nan_weights_fails_at_the_first_step(

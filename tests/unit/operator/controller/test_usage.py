@@ -130,7 +130,9 @@ async def test_reservations_that_wait_together_share_one_write() -> None:
         results = await asyncio.gather(*(recorder.reserve(request(key)) for key in keys))
         assert all(results)
         assert recorder.of("a").reservations.keys() == set(keys)
-        assert [verb for verb, *_ in scene.kube.calls].count("status") == 2, "the first does not wait"
+        assert [verb for verb, *_ in scene.kube.calls].count("status") == 2, (
+            "the first does not wait"
+        )
 
 
 async def test_the_gate_sees_the_reservations_that_it_has_just_admitted() -> None:
@@ -309,7 +311,9 @@ async def test_without_the_records_nothing_is_reserved(monkeypatch: pytest.Monke
 
 async def test_serving_pods_are_charged_at_the_price_of_their_revision() -> None:
     scene = Scene()
-    frozen = {"operator": '{"profile": {"name": "p", "price": {"perGpuHour": "3.60", "currency": "EUR"}}}'}
+    frozen = {
+        "operator": '{"profile": {"name": "p", "price": {"perGpuHour": "3.60", "currency": "EUR"}}}'
+    }
     scene.put_job(revisions=[{"revision": "rev", "stages": [], "frozen": frozen}])
     scene.store.put(pod(stage="serve"))
     scene.now = START + 1000

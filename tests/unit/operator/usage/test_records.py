@@ -44,7 +44,9 @@ def test_the_status_has_the_totals_for_people_and_no_field_that_the_schema_lacks
     assert status["days"][0] == {"day": "2026-11-01", "purpose": "serving", "gpuSeconds": 900}
     properties = schema_of(FineTuneUsageStatus)["properties"]
     assert status.keys() <= properties.keys()
-    assert all(row.keys() <= properties["days"]["items"]["properties"].keys() for row in status["days"])
+    assert all(
+        row.keys() <= properties["days"]["items"]["properties"].keys() for row in status["days"]
+    )
 
 
 def test_planners_see_days_open_reservations_and_charged_trainings() -> None:
@@ -53,7 +55,11 @@ def test_planners_see_days_open_reservations_and_charged_trainings() -> None:
         gpu_seconds=9000, costs={"EUR": Decimal("3.75"), "USD": Decimal(4)}
     )
     (reservation,) = view.reservations.values()
-    assert (reservation.key, reservation.namespace, reservation.job) == ("train/u/r", "team-a", "demo")
+    assert (reservation.key, reservation.namespace, reservation.job) == (
+        "train/u/r",
+        "team-a",
+        "demo",
+    )
     assert (reservation.remaining, reservation.remaining_cost) == (2700, Decimal("1.875"))
     assert view.trained == {"train/u/r": 6300, "train/u/old": 50}
 

@@ -31,9 +31,7 @@ POD = f"{TRAINING}/pod"
 SERVING = "serve/pod"
 
 
-def pod(
-    key: str = POD, *, start: int = START, end: int | None = None, gpus: int = 1
-) -> PodUse:
+def pod(key: str = POD, *, start: int = START, end: int | None = None, gpus: int = 1) -> PodUse:
     return PodUse(key=key, job="demo", gpus=gpus, start=start, end=end, price=PRICE)
 
 
@@ -42,9 +40,7 @@ def request(key: str = TRAINING, cap: int | None = CAP) -> ReservationRequest:
 
 
 def observing(*pods: PodUse, under_way: bool = True) -> Observation:
-    keys = frozenset(
-        training for each in pods if (training := training_of(each.key)) is not None
-    )
+    keys = frozenset(training for each in pods if (training := training_of(each.key)) is not None)
     return Observation(pods=pods, under_way=keys if under_way else frozenset(), retained=keys)
 
 
@@ -108,9 +104,13 @@ def test_a_vanished_train_pod_is_charged_up_to_its_reservation() -> None:
     assert settled(account, gone, START + 10_000) == (account,)
 
 
-def test_a_vanished_pod_is_charged_until_its_absence_is_noticed_also_over_the_end_of_a_month() -> None:
+def test_a_vanished_pod_is_charged_until_its_absence_is_noticed_also_over_the_end_of_a_month() -> (
+    None
+):
     end = NOVEMBER.end
-    (account,) = settled(Account(month=NOVEMBER), observing(pod(SERVING, start=end - 900)), end - 300)
+    (account,) = settled(
+        Account(month=NOVEMBER), observing(pod(SERVING, start=end - 900)), end - 300
+    )
     november, december = settled(account, observing(), end + 700)
     assert (charged(november), charged(december)) == (900, 700)
     assert december.marks[SERVING].estimated
@@ -121,7 +121,8 @@ def test_a_pod_that_was_only_missing_in_the_cache_is_exact_in_the_end() -> None:
     (account,) = settled(account, observing(), START + 200)
     (account,) = settled(account, observing(pod(SERVING)), START + 400)
     assert charged(account) == 400
-    assert not (account.marks[SERVING].ended or account.marks[SERVING].estimated)
+    mark = account.marks[SERVING]
+    assert (mark.ended, mark.estimated) == (False, False)
 
 
 def test_a_reservation_ends_with_its_training_but_not_before_the_training_is_recorded() -> None:
