@@ -18,7 +18,7 @@ import kopf
 
 from finetune_operator import environment, manager
 from finetune_operator.kube import auth, kopf_settings
-from finetune_operator.kube.kinds import FINETUNEJOB, FINETUNEPROFILE, KINDS
+from finetune_operator.kube.kinds import FINETUNEBUDGET, FINETUNEJOB, FINETUNEPROFILE, KINDS
 from finetune_operator.telemetry import logs
 
 
@@ -57,6 +57,12 @@ async def finetunejob(event: Any, memo: kopf.Memo, **_: Any) -> None:
 async def finetuneprofile(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """Store a FineTuneProfile that was listed, or that has changed, and wake its reconcile."""
     memo.manager.kinds[FINETUNEPROFILE].deliver(event["type"], event["object"])
+
+
+@kopf.on.event(*KINDS[FINETUNEBUDGET].resource)
+async def finetunebudget(event: Any, memo: kopf.Memo, **_: Any) -> None:
+    """Store a FineTuneBudget that was listed, or that has changed, and wake its reconcile."""
+    memo.manager.kinds[FINETUNEBUDGET].deliver(event["type"], event["object"])
 
 
 @kopf.on.cleanup(errors=kopf.ErrorsMode.PERMANENT)

@@ -66,6 +66,12 @@ class MetricsConfig(CamelModel):
     certificate_folder: str = ""
 
 
+class UsageConfig(CamelModel):
+    """Whether the GPU time of namespaces is recorded in FineTuneUsages."""
+
+    enabled: bool = False
+
+
 class ProcessConfig(CamelModel):
     """How the operator itself runs.
 
@@ -78,6 +84,7 @@ class ProcessConfig(CamelModel):
     lease_name: str = "finetune-operator"
     watch_namespaces: list[str] = Field(default_factory=list)
     metrics: MetricsConfig = MetricsConfig()
+    usage: UsageConfig = UsageConfig()
     log_level: str = "info"
     signing_key_file: str = ""
 

@@ -54,6 +54,12 @@ JITTER = 0.05
 FRESH_SHARE = 0.95
 """Share of the time until the next reconcile for which a job without events is not reconciled."""
 
+BUDGET = 60.0
+"""Between two reconciles of a job that waits for a budget, and of a budget. Both are reconciled
+earlier after a change of usage or of a budget; the labels of namespaces are not watched."""
+SURROUNDINGS = 60.0
+"""Between two lists of namespaces and PriorityClasses, while there are budgets."""
+
 EVENTS_OF_PENDING = 10.0
 """Age of an object from which its events are read; most objects run earlier."""
 EVENTS = 15.0
@@ -65,6 +71,11 @@ RESYNC_GRACE = 5.0
 """For so long the watch may be behind the list of a resync."""
 RESYNC_RETRY = 5.0
 """After a resync that failed."""
+
+SETTLEMENT = 60.0
+"""Between two settlements of the usage: each costs one write per namespace that uses GPUs."""
+SETTLEMENT_RETRY = 5.0
+"""After the records of usage could not be read."""
 
 
 def after_event(kind: str, *, urgent: bool) -> float:

@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from finetune_operator.budgets.accounts import Accounts
+from finetune_operator.budgets.balances import Balance
 from finetune_operator.config import Settings
+from finetune_operator.usage.values import NamespaceUsage, ReservationRequest
 
 Object = Mapping[str, Any]
 """A Kubernetes object."""
@@ -92,6 +95,12 @@ class Snapshot:
     parent: Object | None = None
     """The FineTuneJob in the same namespace whose adapter the job continues from, if it exists."""
 
+    usage: NamespaceUsage | None = None
+    """Of the job's namespace; None if usage is not recorded."""
+
+    accounts: Accounts | None = None
+    """Of the FineTuneBudgets that select the job's namespace; None if there are none."""
+
     progress: Progress | None = None
     """Of the running stage pod, a train pod first, if its metrics could be read lately."""
 
@@ -132,6 +141,32 @@ class ProfileSnapshot:
 
     def children(self, kind: str) -> tuple[Object, ...]:
         """Return nothing: a profile owns no objects."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSnapshot:
+    """A FineTuneBudget with its balance, as one reconcile reads them."""
+
+    budget: Object
+    balance: Balance | None = None
+    """None if it is unknown."""
+    problem: str | None = None
+    """Why the balance is unknown."""
+    unrecorded: bool = False
+    """Whether that is because the operator records no usage."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces with usage in the present period."""
+    waiting: int = 0
+    """Number of jobs that wait for the budget."""
+
+    @property
+    def owner(self) -> Object:
+        """The FineTuneBudget."""
+        return self.budget
+
+    def children(self, kind: str) -> tuple[Object, ...]:
+        """Return nothing: a budget owns no objects."""
         return ()
 
 
@@ -221,6 +256,9 @@ class Plan:
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     """Seconds until the next reconcile if no event causes one earlier."""
+    reservation: ReservationRequest | None = None
+    """GPU time to reserve. After the reservation was written, the job is planned again, and what
+    this plan contains is not executed."""
 
     def batches(self) -> Iterator[tuple[Action, ...]]:
         """Yield the actions in their order; those of one batch may be executed in any order.

@@ -26,7 +26,9 @@ def test_no_permission_for_secrets_wildcards_or_pod_subresources() -> None:
     for group, resource, verb in allowed:
         assert "*" not in (group, resource, verb)
         assert verb not in ("escalate", "bind", "impersonate", "proxy")
-        assert resource.split("/")[0] not in ("secrets", "serviceaccounts", "nodes", "namespaces")
+        assert resource.split("/")[0] not in ("secrets", "serviceaccounts", "nodes")
+        # Budgets select namespaces by their labels.
+        assert not resource.startswith("namespaces") or (resource, verb) == ("namespaces", "list")
         assert not resource.startswith("pods/")
     urls = [rule for role in roles for rule in role["rules"] if "nonResourceURLs" in rule]
     assert urls == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
@@ -58,9 +60,11 @@ def test_cluster_role_has_exactly_these_permissions() -> None:
 
 def test_roles_are_bound_only_to_the_service_account_of_the_operator() -> None:
     rendered = render(EVERYTHING)
-    binding, profiles, metrics = sorted(
+    binding, budgets, profiles, metrics = sorted(
         rendered.all("ClusterRoleBinding"), key=lambda each: each["metadata"]["name"]
     )
+    assert budgets["roleRef"]["name"] == "finetune-operator-budgets"
+    assert budgets["subjects"] == binding["subjects"]
     assert profiles["roleRef"]["name"] == "finetune-operator-profiles"
     assert profiles["subjects"] == binding["subjects"]
     assert binding["roleRef"]["name"] == rendered.one("ClusterRole")["metadata"]["name"]
@@ -105,7 +109,11 @@ def test_watch_namespaces_replace_the_cluster_role_by_a_role_in_each() -> None:
     everywhere = render().one("ClusterRole")
     rendered = render({"watchNamespaces": ["team-a", "team-b"]})
     bound = {each["roleRef"]["name"] for each in rendered.all("ClusterRoleBinding")}
-    assert bound == {"finetune-operator-profiles", "finetune-operator-reviews"}
+    assert bound == {
+        "finetune-operator-budgets",
+        "finetune-operator-profiles",
+        "finetune-operator-reviews",
+    }
     assert rendered.config["watchNamespaces"] == ["team-a", "team-b"]
     for kind in ("Role", "RoleBinding"):
         namespaces = [each["metadata"]["namespace"] for each in rendered.all(kind)]
@@ -131,6 +139,39 @@ def test_profiles_are_cluster_scoped_and_the_operator_writes_only_their_status()
         }
         bound = {each["roleRef"]["name"] for each in rendered.all("ClusterRoleBinding")}
         assert "finetune-operator-catalog" not in bound
+
+
+def test_the_operator_writes_only_the_status_of_budgets_and_nobody_gets_the_role_to_approve() -> (
+    None
+):
+    for values in ({}, {"watchNamespaces": ["team-a"]}):
+        rendered = render(values)
+        assert set(_rules(rendered.one("ClusterRole", "finetune-operator-budgets"))) == {
+            *(("finetune.dev", "finetunebudgets", verb) for verb in ("get", "list", "watch")),
+            ("finetune.dev", "finetunebudgets/status", "update"),
+            ("", "namespaces", "list"),
+            ("scheduling.k8s.io", "priorityclasses", "list"),
+        }
+        bound = {each["roleRef"]["name"] for each in rendered.all("ClusterRoleBinding")}
+        assert "finetune-operator-approvers" not in bound
+        aggregated = [
+            each
+            for each in rendered.all("ClusterRole")
+            if any("aggregate-to" in key for key in each["metadata"]["labels"])
+        ]
+        assert "finetunebudgets" not in str(aggregated)
+
+
+def test_the_operator_has_rights_on_records_of_usage_only_if_it_writes_them() -> None:
+    assert render().config["usage"] == {"enabled": False}
+    assert "finetuneusages" not in str(render().all("ClusterRole"))
+    for values in ({}, {"watchNamespaces": ["team-a"]}):
+        rendered = render({"usage": {"enabled": True}, **values})
+        assert rendered.config["usage"] == {"enabled": True}
+        assert set(_rules(rendered.one("ClusterRole", "finetune-operator-usage"))) == {
+            *(("finetune.dev", "finetuneusages", verb) for verb in ("list", "create")),
+            ("finetune.dev", "finetuneusages/status", "update"),
+        }
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,12 @@ from tests.support.releases import (
 from cluster import install
 from cluster.components import containers
 
-CRDS = ("finetunejobs.finetune.dev", "finetuneprofiles.finetune.dev")
+CRDS = (
+    "finetunejobs.finetune.dev",
+    "finetuneprofiles.finetune.dev",
+    "finetuneusages.finetune.dev",
+    "finetunebudgets.finetune.dev",
+)
 SECONDS = 1500
 
 pytestmark = pytest.mark.timeout(3600)

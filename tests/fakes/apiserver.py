@@ -36,6 +36,7 @@ from finetune_operator.types import (
     Snapshot,
     Verification,
 )
+from finetune_operator.usage.values import NamespaceUsage, Reservation, ReservationRequest
 
 Thing = dict[str, Any]
 
@@ -83,6 +84,9 @@ class Cluster:
 
     others: dict[str, Thing] = field(default_factory=dict)
     """The other FineTuneJobs of the namespace, by name."""
+
+    usage: NamespaceUsage | None = None
+    """Of the namespace; None if the operator does not record it."""
 
     now: datetime = START
     progress: Progress | None = None
@@ -161,6 +165,7 @@ class Cluster:
             created=frozenset(self.created),
             profiles=self._profiles_of(job),
             parent=copied(self.others.get(naming.parent_of(job) or "")),
+            usage=self.usage,
             **{LISTS[kind]: each for kind, each in lists.items()},
         )
 
@@ -189,8 +194,20 @@ class Cluster:
         """Plan and execute. ``die_before``: index of the write that the operator does not reach."""
         snapshot = self.observe()
         intended = plan(snapshot, now=self.now)
+        if (request := intended.reservation) is not None and self.reserve(request):
+            snapshot = self.observe()
+            intended = plan(snapshot, now=self.now)
         self.carry_out(snapshot, intended, die_before=die_before)
         return intended
+
+    def reserve(self, request: ReservationRequest) -> bool:
+        """Record a reservation as the recorder of usage does; tests replace this to refuse it."""
+        assert self.usage is not None
+        made = Reservation(**vars(request), used=self.usage.trained.get(request.key, 0))
+        self.usage = replace(
+            self.usage, reservations={**self.usage.reservations, request.key: made}
+        )
+        return True
 
     def settle(self, limit: int = 8) -> Plan:
         """Reconcile until nothing changes; fail after more than ``limit`` reconciles."""

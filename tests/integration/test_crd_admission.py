@@ -282,7 +282,7 @@ def test_printer_columns(control_plane: ControlPlane, namespace: str) -> None:
     values = ["shown", "False", "Training", "a1b2c3d4", "(old)", "train", "20%", "1m30s", "1.25"]
     assert shown[1].split()[:-1] == values
     wide = kubectl(control_plane, "get", "finetune", "-n", namespace, "-o", "wide").stdout
-    assert wide.split("\n")[0].split()[-2:] == ["WARNINGS", "MESSAGE"]
+    assert wide.split("\n")[0].split()[-2:] == ["COST", "MESSAGE"]
     assert wide.split("\n")[1].split()[-5:] == ["2", "step", "12", "of", "60"]
 
 

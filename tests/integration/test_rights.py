@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("controller_manager")
 
 SYSTEM = "finetune-system"
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
+BUDGETS = "/apis/finetune.dev/v1alpha1/finetunebudgets"
 ACCOUNT = "finetune-operator"
 Right = tuple[str, str, str]
 """Verb, API group, resource with its subresource."""
@@ -36,6 +37,8 @@ Right = tuple[str, str, str]
 IN_NO_REQUEST = {
     ("update", "finetune.dev", "finetunejobs/finalizers"),
     ("delete", "networking.k8s.io", "networkpolicies"),
+    # After a conflict, a budget is read again.
+    ("get", "finetune.dev", "finetunebudgets"),
 }
 
 
@@ -288,10 +291,11 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         Namespace(control_plane, control_plane.namespace(f"{namespace}-{part}"))
         for part in ("outside", "one", "two")
     )
-    rendered = render({"watchNamespaces": [one.name, two.name]})
+    rendered = render({"watchNamespaces": [one.name, two.name], "usage": {"enabled": True}})
     auth = [each for each in bindings(rendered) if each["kind"] == "ClusterRole"]
     names = {each["metadata"]["name"] for each in auth}
-    assert names == {f"{ACCOUNT}-profiles", f"{ACCOUNT}-reviews"}
+    parts = ("budgets", "profiles", "reviews", "usage")
+    assert names == {f"{ACCOUNT}-{part}" for part in parts}
     token = apply_chart(rendered)
     with ExitStack() as stack:
         between = stack.enter_context(relay(control_plane, tmp_path))
@@ -303,6 +307,12 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         control_plane.post(PROFILES, {**kind, **_named(namespace, spec={})})
         stack.callback(control_plane.delete, f"{PROFILES}/{namespace}")
         two.submit("held", spec={"profile": "absent"})
+        # The operator lists what decides about a budget, and writes its status.
+        kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneBudget"}
+        selector = {"matchLabels": {"kubernetes.io/metadata.name": "no-namespace"}}
+        limits = {"namespaceSelector": selector, "period": "Day", "training": {"gpuHours": 1}}
+        control_plane.post(BUDGETS, {**kind, **_named(namespace, spec=limits)})
+        stack.callback(control_plane.delete, f"{BUDGETS}/{namespace}")
         for pod in ("first", "second"):
             # The second replica is a standby and watches the Lease.
             way = {"kubeconfig": between.kubeconfig, "pod": pod}

@@ -196,6 +196,7 @@ def _tracked(**fields: Any) -> Change:
 
 
 CHANGES: dict[str, Change] = {
+    "runPolicy.maxCost": Change(before={}, after={"runPolicy": {"maxCost": "12.50"}}),
     "publish.name": Change(before=_published(), after=_published(name="another")),
     "publish.what": Change(before=_published(), after=_published(what="merged")),
     "publish.when": Change(before=_published(), after=_published(when="Trained")),

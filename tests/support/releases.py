@@ -20,6 +20,8 @@ from tests.support.api_server.controlplane import (
 )
 from tests.support.ports import free_port
 
+from finetune_api.crd.resources import RESOURCES
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "getting-started" / "installation.md"
 VERSION = "0.1.0"
@@ -27,7 +29,7 @@ HOST = "0.0.0.0"
 """The registry of this machine. Helm before 3.18 uses no TLS with localhost and 127.0.0.1."""
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
-CRDS = (CRD, CRD.replace("finetunejobs", "finetuneprofiles"))
+CRDS = tuple(CRD.replace("finetunejobs", resource.plural) for resource in RESOURCES)
 JOBS = "/apis/finetune.dev/v1alpha1/namespaces/default/finetunejobs"
 DEPLOYMENT = "/apis/apps/v1/namespaces/finetune-system/deployments/finetune-operator"
 

@@ -18,10 +18,12 @@ import typer
 
 from finetune_api import quantity
 from finetune_api.contracts.stage_request import ServingSettings
+from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training import Training
 from finetune_cli import base_config, job_file, options
+from finetune_cli import price as prices
 from finetune_cli.job_file import SpecFile
 from finetune_cli.options import Format, Manifest, ManifestOption, Output
 from finetune_trainer.compatibility import backend_choice, recipe_support
@@ -89,6 +91,8 @@ def run(
     unsloth: Annotated[
         bool, typer.Option("--unsloth", help="assume a trainer image that contains Unsloth")
     ] = False,
+    price: prices.PriceOption = None,
+    profile: prices.ProfileOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print JSON, in bytes and seconds; as -o json")
     ] = False,
@@ -97,9 +101,12 @@ def run(
     """Print the estimate. Raises InvalidSpec, DoesNotFit, VolumeFull or a hub error."""
     read = job_file.read(options.file(manifest, file))
     data = _data(read, rows=rows, tokens=tokens, longest=longest)
+    per_hour = prices.of(price, profile, read.resolved.spec)
     found = of(read, model=model, card=card, data=data, unsloth=unsloth)
     json_wanted = as_json or output is Format.JSON
     print(json.dumps(report.facts(found.estimate), indent=1) if json_wanted else found.text)
+    if per_hour is not None and not json_wanted:
+        print(f"\n{_cost(found.estimate, per_hour, read)}")
     for warning in found.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
     if found.refusal is not None:
@@ -156,6 +163,17 @@ def of(
         or verdict.host_refusal(found, _limit(spec))
         or verdict.volume_refusal(found, int(quantity.amount(spec.storage.size))),
     )
+
+
+def _cost(found: Estimate, price: Price, file: SpecFile) -> str:
+    """Return the expected cost of training as a sentence."""
+    if found.seconds is None:
+        return (
+            "The cost of training is unknown without its duration. Set --rows and --tokens, and a "
+            "known --card."
+        )
+    limit = file.resolved.spec.run_policy.max_gpu_seconds
+    return prices.line(price, found.seconds, limit)
 
 
 def _unsupported(

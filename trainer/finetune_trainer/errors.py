@@ -17,7 +17,7 @@
     ├── LossDiverged         81     loss or gradients are not finite
     ├── DoesNotFit           82     training or serving is estimated too large for the GPU
     ├── NotMergeable         84     base and adapter give no usable merged model
-    ├── BudgetExceeded       85     runPolicy.maxGpuSeconds is used up
+    ├── BudgetExceeded       85     the GPU time of runPolicy is used up
     ├── UnsupportedGpu       86     this image cannot use the GPU or its driver
     └── PublishFailed        87     at least one target does not accept the model
     Stopped                 143     SIGTERM; a BaseException, so that no handler swallows it

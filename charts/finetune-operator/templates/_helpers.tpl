@@ -74,6 +74,7 @@ egress: {{ .Values.egress | toJson }}
 metrics:
   secure: {{ .Values.metrics.secure }}
   certificateFolder: {{ if .Values.metrics.certificateSecret }}{{ include "finetune-operator.certificateFolder" . }}{{ else }}""{{ end }}
+usage: {{ .Values.usage | toJson }}
 leaseName: {{ include "finetune-operator.fullname" . }}
 watchNamespaces: {{ .Values.watchNamespaces | toJson }}
 images:

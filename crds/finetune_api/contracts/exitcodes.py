@@ -113,7 +113,8 @@ class ExitCode(IntEnum):
     )
     BUDGET_EXCEEDED = (
         85,
-        "Training has used all GPU time that spec.runPolicy.maxGpuSeconds allows.",
+        "Training has used all GPU time that spec.runPolicy.maxGpuSeconds or "
+        "spec.runPolicy.maxCost allows.",
         Retry.NEVER,
         Reason.BUDGET_EXCEEDED,
     )

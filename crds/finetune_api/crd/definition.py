@@ -57,13 +57,11 @@ def _schema(resource: Resource) -> Schema:
     spec = {**schema_of(resource.spec), "description": resource.spec_description}
     for group, rules in resource.group_rules.items():
         spec["properties"][group]["x-kubernetes-validations"] = _validations(rules)
-    # kstatus compares this with metadata.generation. Without the default, a new object that has not
-    # been reconciled yet would count as current. It is the only default of the schema.
-    status = {
-        **schema_of(resource.status),
-        "description": resource.status_description,
-        "default": {"observedGeneration": -1},
-    }
+    status = {**schema_of(resource.status), "description": resource.status_description}
+    if "observedGeneration" in status["properties"]:
+        # kstatus compares this with metadata.generation. Without the default, a new object that has
+        # not been reconciled yet would count as current. It is the only default of the schema.
+        status["default"] = {"observedGeneration": -1}
     return {
         "type": "object",
         "description": resource.description,
@@ -78,7 +76,7 @@ def _schema(resource: Resource) -> Schema:
             "spec": spec,
             "status": status,
         },
-        "x-kubernetes-validations": _validations(resource.rules),
+        **({"x-kubernetes-validations": _validations(resource.rules)} if resource.rules else {}),
     }
 
 

@@ -47,6 +47,13 @@ WAITING = ReasonGroup(
         Reason.SUSPENDED_BY_USER: "Set `spec.suspend` to false. Training then resumes from its "
         "last checkpoint.",
         Reason.QUEUED: "To see the queue, run `kubectl get workloads -n <namespace>`.",
+        Reason.OVER_BUDGET: "The job holds no GPU, and starts by itself when the period of the "
+        "budget ends or when other jobs leave room; the message has the numbers and the date. To "
+        "start earlier, lower `runPolicy.maxGpuSeconds`, or ask your cluster administrator for a "
+        "larger budget ([budgets](../how-to/budgets.md)).",
+        Reason.APPROVAL_NEEDED: "Send the message to your cluster administrator, who adds its "
+        "entry to `spec.approvals` of the budget. An edit that changes the revision needs another "
+        "approval ([budgets](../how-to/budgets.md#approve-a-large-job)).",
         Reason.PREEMPTED: "A job with a higher priority needed the GPU. Training resumes from its "
         "last checkpoint when Kueue admits the Job again. `workloadPriorityClassName` sets the "
         "priority.",
@@ -90,6 +97,7 @@ WAITING = ReasonGroup(
         "The job continues with a new volume.",
         Reason.WAITING_FOR_CLEANUP: "The deletion takes seconds. If an object remains, a finalizer "
         "keeps it: `kubectl get <kind> <name> -n <namespace> -o yaml`.",
+        Reason.RESERVING: "This takes seconds. If it lasts, see the log of the operator.",
     },
 )
 STALLS_AFTER_DEADLINE = (
@@ -131,8 +139,21 @@ FAILED = ReasonGroup(
         Reason.PROFILE_NOT_FOUND: "Revisions that have started continue. Set `spec.profile` to a "
         "profile that `kubectl get finetuneprofiles` lists, or create the profile; the job then "
         "continues.",
+        Reason.TOO_EXPENSIVE: "No GPU was requested. Raise `runPolicy.maxCost`, limit the training "
+        "with `runPolicy.maxGpuSeconds`, shorten it, or choose a cheaper profile "
+        "([cost](../how-to/cost.md)).",
+        Reason.PRICE_UNKNOWN: "Set `spec.profile` to a profile with a price, or remove "
+        "`runPolicy.maxCost`. The price is fixed when a revision starts; to get the present one, "
+        "set `rerun`.",
         Reason.PROFILE_INVALID: "Revisions that have started continue. The message has the problem "
         "of the profile, which your cluster administrator must correct; the job then continues.",
+        Reason.BUDGET_UNAVAILABLE: "Running stages continue. Your cluster administrator must "
+        "correct the budget, or set the chart value `usage.enabled`; the job then continues.",
+        Reason.COST_UNKNOWN: "Set `runPolicy.maxGpuSeconds`, or `profile` to a profile with a "
+        "price in the currency of the budget, as the message says; the job then continues.",
+        Reason.EXCEEDS_BUDGET: "Waiting does not help. Lower `runPolicy.maxGpuSeconds`, train on "
+        "fewer rows or epochs, or ask your cluster administrator to enlarge the budget that the "
+        "message names; the job then continues.",
         Reason.UNSUPPORTED_VERSION: "The operator changes no object of the job. Run the version "
         "that wrote the ledger (`status.revisions`) or a newer one, or delete and re-create the "
         "job, which then starts from the beginning.",
@@ -179,8 +200,8 @@ FAILED = ReasonGroup(
         Reason.LOSS_DIVERGED: "Lower `training.learningRate`, and check the dataset for outliers.",
         Reason.NOT_MERGEABLE: "Correct the problem in the message. To keep only the adapter, set "
         "`merge.enabled: false`.",
-        Reason.BUDGET_EXCEEDED: "Raise `runPolicy.maxGpuSeconds`; training resumes from its last "
-        "checkpoint.",
+        Reason.BUDGET_EXCEEDED: "Raise `runPolicy.maxGpuSeconds`, or `runPolicy.maxCost` if it is "
+        "set; training resumes from its last checkpoint.",
         Reason.OUT_OF_MEMORY: "Raise `resources.<stage>.limits.memory`. The operator has already "
         "tried `merge` again with twice the limit.",
         Reason.TOO_MANY_RESTARTS: "Failures and disruptions both count. Check the node, then raise "
@@ -303,6 +324,20 @@ PROFILES = ReasonGroup(
     },
 )
 
+BUDGETS = ReasonGroup(
+    title="Conditions of a FineTuneBudget",
+    about="`Valid` says whether the budget applies, `Exhausted` how much of it is left. The "
+    "message has the numbers.",
+    texts={
+        Reason.USAGE_DISABLED: "Set the chart value `usage.enabled` to true, or delete the budget. "
+        "Until then, no job of its namespaces starts to train.",
+        Reason.WITHIN_BUDGET: "No action.",
+        Reason.NEAR_LIMIT: "Inform the teams, or enlarge the budget.",
+        Reason.EXHAUSTED: "Jobs wait for the next period. Enlarge the budget if they must not "
+        "wait. `spec.onExhausted` decides about running jobs.",
+    },
+)
+
 LOGS = ReasonGroup(
     title="Log of the operator",
     about="",
@@ -319,4 +354,4 @@ LOGS = ReasonGroup(
     },
 )
 
-GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, PROFILES, LOGS)
+GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, PROFILES, BUDGETS, LOGS)

@@ -11,6 +11,13 @@ from pydantic import BaseModel
 
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.quantity import comparable
+from finetune_api.v1alpha1.budget import (
+    BUDGET_KIND,
+    BUDGET_PLURAL,
+    MAX_BUDGET_NAME,
+    FineTuneBudgetSpec,
+    FineTuneBudgetStatus,
+)
 from finetune_api.v1alpha1.profile import (
     MAX_PROFILE_NAME,
     PROFILE_KIND,
@@ -20,6 +27,12 @@ from finetune_api.v1alpha1.profile import (
 )
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_api.v1alpha1.usage import (
+    USAGE_KIND,
+    USAGE_PLURAL,
+    FineTuneUsageSpec,
+    FineTuneUsageStatus,
+)
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH = 40
@@ -101,6 +114,7 @@ FINETUNEJOB = Resource(
         Column(name="Loss", path=".status.training.loss"),
         Column(name="Age", path=".metadata.creationTimestamp", type="date"),
         Column(name="Warnings", path=".status.warningCount", type="integer", wide=True),
+        Column(name="Cost", path=".status.cost.summary", wide=True),
         Column(name="Message", path=".status.summary", wide=True),
     ),
     rules=(
@@ -161,4 +175,67 @@ FINETUNEPROFILE = Resource(
     page="profiles.md",
     title="Profiles: API reference",
 )
-RESOURCES = (FINETUNEJOB, FINETUNEPROFILE)
+FINETUNEUSAGE = Resource(
+    kind=USAGE_KIND,
+    plural=USAGE_PLURAL,
+    short_name="ftu",
+    scope="Cluster",
+    categories=("finetune",),
+    description="FineTuneUsage records the GPU time and cost of one namespace in one calendar "
+    "month. Written by the operator if the chart value usage.enabled is true.",
+    spec=FineTuneUsageSpec,
+    spec_description="Namespace and month of the usage.",
+    status=FineTuneUsageStatus,
+    status_description="GPU time and cost of the month. Written by the operator.",
+    columns=(
+        Column(name="Namespace", path=".spec.namespace"),
+        Column(name="Month", path=".spec.month"),
+        Column(name="Training", path=".status.training"),
+        Column(name="Serving", path=".status.serving"),
+        Column(name="Cost", path=".status.cost"),
+        Column(name="Age", path=".metadata.creationTimestamp", type="date", wide=True),
+    ),
+    page="usage.md",
+    title="Usage: API reference",
+)
+FINETUNEBUDGET = Resource(
+    kind=BUDGET_KIND,
+    plural=BUDGET_PLURAL,
+    short_name="ftb",
+    scope="Cluster",
+    categories=("finetune",),
+    description="FineTuneBudget limits the GPU time and the cost of the training in some "
+    "namespaces, for each day, week or month.",
+    spec=FineTuneBudgetSpec,
+    spec_description="Namespaces, period and limits of the budget, and the approved jobs.",
+    status=FineTuneBudgetStatus,
+    status_description="Statement of the present period. Written by the operator.",
+    columns=(
+        Column(name="Period", path=".spec.period"),
+        Column(name="Hours", path=".status.training.gpuHours.limit"),
+        Column(name="Used", path=".status.training.gpuHours.used"),
+        Column(name="Reserved", path=".status.training.gpuHours.reserved"),
+        Column(name="Left", path=".status.training.gpuHours.remaining"),
+        Column(name="Cost", path=".status.training.cost.limit"),
+        Column(name="Spent", path=".status.training.cost.used"),
+        Column(name="Cost-Left", path=".status.training.cost.remaining"),
+        Column(name="Currency", path=".spec.currency"),
+        Column(name="Waiting", path=".status.training.waiting", type="integer"),
+        Column(name="State", path='.status.conditions[?(@.type=="Exhausted")].reason'),
+        Column(name="Ends", path=".status.periodEnd", wide=True),
+        Column(name="Running", path=".status.training.running", type="integer", wide=True),
+        Column(
+            name="Message", path='.status.conditions[?(@.type=="Exhausted")].message', wide=True
+        ),
+    ),
+    rules=(
+        CelRule(
+            cel=f"size(self.metadata.name) <= {MAX_BUDGET_NAME}",
+            message="conditions of jobs name the budget: use at most "
+            f"{MAX_BUDGET_NAME} characters in metadata.name",
+        ),
+    ),
+    page="budgets.md",
+    title="Budgets: API reference",
+)
+RESOURCES = (FINETUNEJOB, FINETUNEPROFILE, FINETUNEUSAGE, FINETUNEBUDGET)

@@ -18,10 +18,11 @@ class Use(StrEnum):
     ATTEMPT = "attempt in status.revisions"
     PUBLICATION = "status.publish"
     PROFILE = "`Valid` of a FineTuneProfile"
+    BUDGET = "condition of a FineTuneBudget"
     LOG = "log of the operator"
 
 
-READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, PROFILE, LOG = Use
+READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, PROFILE, BUDGET, LOG = Use
 FAILURE = (READY, ATTEMPT)
 
 
@@ -58,6 +59,29 @@ class Reason(DocumentedEnum):
     # Waiting.
     SUSPENDED_BY_USER = ("SuspendedByUser", "`spec.suspend` is true.", READY, CONDITION)
     QUEUED = ("Queued", "Kueue has not admitted the train Job yet.", READY, CONDITION)
+    OVER_BUDGET = (
+        "OverBudget",
+        "The training does not fit into what a FineTuneBudget has left in this period.",
+        READY,
+        CONDITION,
+        ATTEMPT,
+    )
+    APPROVAL_NEEDED = (
+        "ApprovalNeeded",
+        "A FineTuneBudget requires that an administrator approves the training.",
+        READY,
+        CONDITION,
+    )
+    COST_UNKNOWN = (
+        "CostUnknown",
+        "A FineTuneBudget applies, but the GPU time or the cost of the training is unknown.",
+        READY,
+    )
+    BUDGET_UNAVAILABLE = (
+        "BudgetUnavailable",
+        "A FineTuneBudget applies to the job, but it cannot be read, or no usage is recorded.",
+        READY,
+    )
     PREEMPTED = ("Preempted", "Kueue evicted the train Job.", READY, CONDITION)
     UNSCHEDULABLE = ("Unschedulable", "No node meets the requirements of a pod.", READY)
     SECRET_MISSING = (
@@ -103,6 +127,12 @@ class Reason(DocumentedEnum):
         READY,
     )
 
+    RESERVING = (
+        "Reserving",
+        "The GPU time of the training is not reserved yet.",
+        READY,
+    )
+
     # Failed.
     INVALID_SPEC = (
         "InvalidSpec",
@@ -124,6 +154,16 @@ class Reason(DocumentedEnum):
         "AdapterNotPublished",
         "The FineTuneJob in `spec.training.startFrom.job` does not exist, or has not published the "
         "adapter of the revision.",
+        READY,
+    )
+    TOO_EXPENSIVE = (
+        "TooExpensive",
+        "Training may cost more than `spec.runPolicy.maxCost` allows.",
+        READY,
+    )
+    PRICE_UNKNOWN = (
+        "PriceUnknown",
+        "`spec.runPolicy.maxCost` is set, but the job has no profile with a price.",
         READY,
     )
     UNSUPPORTED_VERSION = (
@@ -193,8 +233,14 @@ class Reason(DocumentedEnum):
     )
     BUDGET_EXCEEDED = (
         "BudgetExceeded",
-        "Training has used all GPU time that `spec.runPolicy.maxGpuSeconds` allows.",
+        "Training has used all GPU time that `spec.runPolicy.maxGpuSeconds` or "
+        "`spec.runPolicy.maxCost` allows.",
         *FAILURE,
+    )
+    EXCEEDS_BUDGET = (
+        "ExceedsBudget",
+        "The training needs more than a FineTuneBudget has for a whole period.",
+        READY,
     )
     OUT_OF_MEMORY = ("OutOfMemory", "A pod exceeded its memory limit and was killed.", *FAILURE)
     TOO_MANY_RESTARTS = (
@@ -341,7 +387,7 @@ class Reason(DocumentedEnum):
     DISABLED = ("Disabled", "`spec.serving.enabled` is false.", CONDITION)
 
     # Condition Valid of a FineTuneProfile.
-    VALID = ("Valid", "Jobs can use the profile.", PROFILE)
+    VALID = ("Valid", "Jobs can use the profile, or the budget applies.", PROFILE, BUDGET)
     INVALID_DEFAULTS = (
         "InvalidDefaults",
         "No job could have the defaults of the profile.",
@@ -353,6 +399,16 @@ class Reason(DocumentedEnum):
         "The defaults of the chart and of the profile are too large together.",
         PROFILE,
     )
+
+    # Conditions of a FineTuneBudget.
+    USAGE_DISABLED = (
+        "UsageDisabled",
+        "The operator records no usage, so the jobs of the budget cannot train.",
+        BUDGET,
+    )
+    WITHIN_BUDGET = ("WithinBudget", "Less than 80 % of each limit is used or reserved.", BUDGET)
+    NEAR_LIMIT = ("NearLimit", "80 % of a limit is used or reserved.", BUDGET)
+    EXHAUSTED = ("Exhausted", "A limit is used up in this period.", BUDGET)
 
     # The operator's log.
     CRD_MISSING = ("CrdMissing", "The FineTuneJob API is not installed in the cluster.", LOG)

@@ -1,10 +1,11 @@
-"""``spec.runPolicy`` of a FineTuneJob: retries, GPU budget and deadlines."""
+"""``spec.runPolicy`` of a FineTuneJob: retries, limits of GPU time and cost, and deadlines."""
 
 from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import matches
 
 
 class RunPolicy(ApiModel):
-    """Limits for failures, restarts, waiting and GPU time."""
+    """Limits for failures, restarts, waiting, GPU time and cost."""
 
     backoff_limit: int = field(
         "Maximum number of retries after pod failures within one attempt of a stage. Terminal "
@@ -31,6 +32,21 @@ class RunPolicy(ApiModel):
         edit=Edit.RETRY,
         builtin="unlimited",
         ge=60,
+    )
+    max_cost: str | None = field(
+        "Maximum cost of training, as a decimal number in quotes, in the currency of the profile, "
+        "which must have a price. If training may cost more, the job is rejected before a GPU is "
+        "requested (TooExpensive). Training that reaches this cost is stopped (BudgetExceeded).",
+        None,
+        edit=Edit.RETRY,
+        builtin="unlimited",
+        max_length=12,
+        rules=(
+            matches(
+                r"^[0-9]{1,8}(\.[0-9]{1,2})?$",
+                "use a decimal number with at most 2 decimal places, in quotes, such as '12.50'",
+            ),
+        ),
     )
     prepare_deadline_seconds: int = field(
         "Maximum duration of an attempt of the prepare stage, in seconds. The duration includes "

@@ -114,6 +114,41 @@ class TrainingProgress(StatusModel):
     )
 
 
+class Range(StatusModel):
+    """A number that is not known exactly."""
+
+    low: str = Field(description="Lower end, as a decimal number.")
+    high: str = Field(description="Upper end, as a decimal number.")
+
+
+class CostStatus(StatusModel):
+    """GPU time and cost of training the target revision."""
+
+    price_per_gpu_hour: str | None = Field(
+        None,
+        description="Price of one GPU for one hour, which was fixed at the start of the revision. "
+        "Absent if the price is unknown.",
+    )
+    currency: str | None = Field(None, description="Currency of the price and of all amounts.")
+    expected_gpu_hours: Range | None = Field(
+        None,
+        description="GPU-hours that training is expected to need. Present after the stage prepare, "
+        "if it estimated the duration.",
+    )
+    expected_cost: Range | None = Field(None, description="Cost of the expected GPU-hours.")
+    gpu_hours: str | None = Field(
+        None,
+        description="GPU-hours of training so far, summed over all attempts. If the operator "
+        "records usage, this includes the time for which a train pod pulled its image.",
+    )
+    cost: str | None = Field(None, description="Cost of the GPU-hours so far.")
+    summary: str | None = Field(
+        None,
+        description="Cost so far, and the expected cost in parentheses. Example: 0.42 EUR "
+        "(0.30-1.40). Shown in the column COST of the command `kubectl get -o wide`.",
+    )
+
+
 class ServingStatus(StatusModel):
     """State of the serving build."""
 
@@ -201,6 +236,21 @@ class PublishedStatus(StatusModel):
     )
 
 
+class BudgetRequest(StatusModel):
+    """What a job that waits for a FineTuneBudget needs."""
+
+    waiting_since: str = Field(
+        description="Time since which the job waits.", json_schema_extra={"format": "date-time"}
+    )
+    revision: str = Field(description="Digest of the revision that waits to be trained.")
+    gpu_seconds: int | None = Field(
+        None, description="GPU time of training for which the budget must have room, in seconds."
+    )
+    per_gpu_hour: str | None = Field(None, description="Price of one GPU for one hour.")
+    currency: str | None = Field(None, description="Currency of the price.")
+    priority: int | None = Field(None, description="Value of the PriorityClass of the job.")
+
+
 class FineTuneJobStatus(StatusModel):
     """Observed state of the job."""
 
@@ -253,6 +303,11 @@ class FineTuneJobStatus(StatusModel):
     training: TrainingProgress = Field(
         TrainingProgress(), description="Progress of the train stage of the target revision."
     )
+    cost: CostStatus | None = Field(
+        None,
+        description="GPU time and cost of training the target revision. Present if the profile of "
+        "the job has a price, or the operator records usage.",
+    )
     evaluation: EvaluationStatus | None = Field(
         None,
         description="Comparison of the target build with its base model. Present after training.",
@@ -274,6 +329,10 @@ class FineTuneJobStatus(StatusModel):
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["name"],
         },
+    )
+    budget: BudgetRequest | None = Field(
+        None,
+        description="Present while the training waits with the reason OverBudget: what it needs.",
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."

@@ -5,7 +5,9 @@ from urllib.parse import quote
 
 import finetune_api
 from finetune_api.crd.resources import RESOURCES
+from finetune_api.v1alpha1.budget import BUDGET_KIND
 from finetune_api.v1alpha1.profile import PROFILE_KIND
+from finetune_api.v1alpha1.usage import USAGE_KIND
 from finetune_operator.types import Object
 
 
@@ -44,6 +46,8 @@ OWN_KINDS = {
 """The kinds that the project defines."""
 FINETUNEJOB = finetune_api.KIND
 FINETUNEPROFILE = PROFILE_KIND
+FINETUNEBUDGET = BUDGET_KIND
+FINETUNEUSAGE = USAGE_KIND
 CORE_EVENT = "CoreEvent"
 KINDS = {
     **OWN_KINDS,
@@ -55,6 +59,10 @@ KINDS = {
     "Deployment": Kind(api_version="apps/v1", plural="deployments"),
     "PodDisruptionBudget": Kind(api_version="policy/v1", plural="poddisruptionbudgets"),
     "NetworkPolicy": Kind(api_version="networking.k8s.io/v1", plural="networkpolicies"),
+    "Namespace": Kind(api_version="v1", plural="namespaces", namespaced=False),
+    "PriorityClass": Kind(
+        api_version="scheduling.k8s.io/v1", plural="priorityclasses", namespaced=False
+    ),
     "Lease": Kind(api_version="coordination.k8s.io/v1", plural="leases"),
     "Event": Kind(api_version="events.k8s.io/v1", plural="events"),
     # The same objects in the core group, which roles for reading events commonly name.

@@ -31,6 +31,7 @@ from finetune_operator.kube.errors import (
     Transient,
 )
 from finetune_operator.kube.page_size import PageSize
+from finetune_operator.kube.server_clock import ServerClock
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import Object
 
@@ -54,6 +55,7 @@ class Transport:
         # The whole request has a timeout of its own: that of the session rounds up to seconds.
         self._limit = aiohttp.ClientTimeout(total=None, connect=timeout / 2)
         self.fence: Callable[[], float] = lambda: math.inf
+        self.clock = ServerClock()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -102,6 +104,7 @@ class Transport:
             ):
                 text = await _text(response, size)
                 code = str(response.status)
+                self.clock.observe(response.headers.get("Date", ""))
                 if response.status == 401:
                     await self._renew(self._connection.configuration)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -17,6 +17,7 @@ from finetune_operator.manifests.gpu import products
 from finetune_operator.manifests.gpu.node_labels import versions_of
 from finetune_operator.objects.stages import PIPELINE, JobStage, earlier
 from finetune_operator.revisions import publications
+from finetune_operator.revisions.cost import limit_of
 from finetune_operator.revisions.documents import JOB_FILE
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
@@ -116,7 +117,7 @@ def _request(
         "images": _images(record, before),
     }
     if stage.gpu:
-        limit = spec.run_policy.max_gpu_seconds
+        limit = limit_of(target)
         # The trainer cannot read the GPU time on volumes that no longer exist.
         lost = record.gpu_seconds_lost or 0
         return TrainStageRequest(

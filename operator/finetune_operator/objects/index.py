@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finetune_api.v1alpha1.ledger import Attempt
+from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
 from finetune_operator.objects.status_view import StatusView
 from finetune_operator.types import Object, Progress, Snapshot, Verification
+from finetune_operator.usage.values import NamespaceUsage
 
 
 class Child(NamedTuple):
@@ -67,6 +69,8 @@ class IndexedSnapshot:
     progress: Progress | None
     verification: Verification | None
     loaded: float | None
+    accounts: Accounts | None
+    usage: NamespaceUsage | None
     pods_by_controller: Mapping[str, tuple[Object, ...]]
 
     @property
@@ -155,6 +159,8 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         progress=snapshot.progress,
         verification=snapshot.verification,
         loaded=snapshot.loaded,
+        accounts=snapshot.accounts,
+        usage=snapshot.usage,
         pods_by_controller=_by_controller(snapshot.pods),
     )
 

@@ -38,6 +38,8 @@ class RevisionView(NamedTuple):
     attempts: tuple[AttemptView, ...]
     gpu_seconds: int
     untrusted_volume: str | None
+    operator: str
+    """Frozen configuration of the operator, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,9 @@ class StatusView:
     """Decision of the evaluation gate about ``build``."""
 
     verification: Values
+    budget: Values
+    """What a job that waits for a budget needs, empty if it does not wait."""
+
     volume_owners: tuple[str, ...]
     """Uids of the FineTuneJobs whose volumes the job uses."""
 
@@ -101,6 +106,7 @@ class StatusView:
                 ),
                 gpu_seconds=int(record.get("gpuSeconds") or 0),
                 untrusted_volume=record.get("untrustedVolume"),
+                operator=str((record.get("frozen") or NOTHING).get("operator", "")),
             )
 
 
@@ -126,6 +132,7 @@ def of(status: Values) -> StatusView:
         against_serving=(status.get("evaluation") or NOTHING).get("againstServing"),
         evaluation=status.get("evaluation") or NOTHING,
         verification=status.get("verification") or NOTHING,
+        budget=status.get("budget") or NOTHING,
         volume_owners=volume_owners(status),
         published_digests=tuple(status.get("publishedDigests") or ()),
         ledger_version=status.get("ledgerVersion"),

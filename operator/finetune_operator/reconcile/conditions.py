@@ -33,7 +33,8 @@ Status = Literal["True", "False", "Unknown"]
 class Position:
     """The state of a job. ``state`` decides the conditions; reason and message are for people.
 
-    A "stalled" job continues by itself once its cause is fixed; a "failed" one needs an edit.
+    A "stalled" job continues by itself once its cause is fixed; a "failed" one needs an edit. A
+    "suspended" one continues when its user, or a budget, lets it.
     """
 
     state: Literal["done", "active", "stalled", "failed", "suspended"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.types import Action, Delete, Event
+from finetune_operator.usage.values import ReservationRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Decision:
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
     warnings: tuple[str, ...] = ()
+    reservation: ReservationRequest | None = None
 
     def then(self, following: "Decision") -> "Decision":
         """Return this decision and a following one, which started from this one's ledger."""
@@ -33,4 +35,5 @@ class Decision:
             actions=(*self.actions, *following.actions),
             events=(*self.events, *following.events),
             warnings=(*self.warnings, *following.warnings),
+            reservation=following.reservation or self.reservation,
         )

@@ -8,6 +8,7 @@ from typing import Any
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import images
+from finetune_operator.reconcile.reporting.cost import costs
 from finetune_operator.reconcile.serving.delivery import Delivery
 from finetune_operator.reconcile.stages import progress
 from finetune_operator.revisions import retention
@@ -23,6 +24,9 @@ class Record:
     ledger: Ledger
     measured: Mapping[str, Any]
     """Progress of training as this reconcile knows it, whose GPU-seconds are in the ledger."""
+
+    costs: Mapping[str, Any]
+    """``status.cost`` and ``status.budget``, if the status has them."""
 
     actions: tuple[Action, ...]
     """Deletions of what belongs to forgotten revisions."""
@@ -57,6 +61,7 @@ def record(
             target.revision, progress.checkpoint_card(snapshot, target, ledger)
         ),
         measured=measured,
+        costs=costs(snapshot, target, ledger, delivery.position, now),
         actions=tuple(pruned),
         warnings=images.warnings(before, identified, target),
     )

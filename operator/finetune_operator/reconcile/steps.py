@@ -80,6 +80,7 @@ def steps(
             *publishing.decision.events,
         ),
         requeue_after=_earliest(delivery.position.requeue_after, publishing.requeue_after),
+        reservation=stages.reservation,
     )
 
 

@@ -25,12 +25,14 @@ from finetune_operator.config import Settings
 from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.trimming import trimmed
+from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import event_fields, pending_objects
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.scraper import PodMetrics
 from finetune_operator.snapshot.targets import targets
+from finetune_operator.snapshot.usage import UsageSource
 from finetune_operator.types import LISTS, Key, Object, Plan, Progress, Snapshot, Verification
 
 MAX_EVENTS = 100
@@ -52,6 +54,9 @@ class Reader:
     metrics: PodMetrics
     settings: Settings
     profiles: Profiles | None = None
+    budgets: Budgets | None = None
+    usage: UsageSource | None = None
+    """None if the usage of GPUs is not recorded."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     recent: dict[Key, RecentEvents] = field(default_factory=dict)
@@ -84,8 +89,16 @@ class Reader:
         await self._complete(key, job, children)
         profiles = () if self.profiles is None else await self.profiles.of(job)
         parent = await self._parent(key, job)
+        usage = None if self.usage is None else self.usage.of(key[0])
+        accounts = None if self.budgets is None else await self.budgets.of(job)
         snapshot = Snapshot(
-            job=job, settings=self.settings, profiles=profiles, parent=parent, **children
+            job=job,
+            settings=self.settings,
+            profiles=profiles,
+            parent=parent,
+            usage=usage,
+            accounts=accounts,
+            **children,
         )
         values = self.metrics.latest(key, targets(snapshot))
         return dataclasses.replace(
@@ -103,7 +116,10 @@ class Reader:
         self.metrics.forget(key)
 
     async def complete(self, key: Key, plan: Plan) -> bool:
-        """Read what a plan depends on and the snapshot lacked; return whether there is news."""
+        """Read or reserve what a plan depends on and the snapshot lacked; report if it is news."""
+        request = plan.reservation
+        if request is not None and self.usage is not None and await self.usage.reserve(request):
+            return True
         revision = status_view.of(plan.status).revision
         return revision is not None and await self._verify(key, revision)
 

@@ -53,6 +53,8 @@ class ObjectStore:
         self, watches: Watches = JOBS, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.watches, self._clock = watches, clock
+        self.on_removal: Callable[[Object], None] = lambda item: None
+        """Takes the last state of an object whose deletion a watch reports."""
         self._entries: dict[str, dict[Name, _Entry]] = {
             kind: {} for kind in (watches.own, *watches.owned)
         }
@@ -110,6 +112,7 @@ class ObjectStore:
 
         Return the keys of the owners for which that is news.
         """
+        self.on_removal(item)
         return self._remove(item["kind"], name_of(item), version_of(item))
 
     def evict(self, kind: str, name: Name, version: int) -> tuple[Key, ...]:
@@ -157,6 +160,15 @@ class ObjectStore:
         """Return an object, or None."""
         stored = self._entries[kind].get(name)
         return None if stored is None else _decoded(stored)
+
+    def all(self, kind: str, namespace: str) -> list[Object]:
+        """Return the objects of a kind whose owners are in a namespace."""
+        stored = self._entries[kind].values()
+        return [_decoded(each) for each in stored if each.key[0] == namespace]
+
+    def namespaces(self, kind: str) -> set[str]:
+        """Return the namespaces of the owners of the objects of a kind."""
+        return {each.key[0] for each in self._entries[kind].values()}
 
     def version(self, kind: str, name: Name) -> int:
         """Return the version of an object, 0 if it is unknown."""

@@ -7,7 +7,7 @@ kind is another ``Watches``, with a store, a queue and a planner of its own.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from finetune_operator.kube.kinds import FINETUNEJOB, FINETUNEPROFILE
+from finetune_operator.kube.kinds import FINETUNEBUDGET, FINETUNEJOB, FINETUNEPROFILE
 from finetune_operator.objects import naming
 from finetune_operator.types import LISTS, Key, Object
 
@@ -47,3 +47,4 @@ JOBS = Watches(
     own=FINETUNEJOB, label=naming.JOB, owned=LISTS, metadata_only=frozenset({"ConfigMap"})
 )
 PROFILES = Watches(own=FINETUNEPROFILE, owned={})
+BUDGETS = Watches(own=FINETUNEBUDGET, owned={})

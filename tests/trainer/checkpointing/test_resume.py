@@ -335,7 +335,7 @@ def test_budget_counts_all_attempts(make: MakeWorkshop) -> None:
     (workshop.work / "usage.json").write_text('{"gpuSeconds": 1000}')
     ended = workshop.run("train", max_gpu_seconds=900)
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
-    assert "until step 0 of 2, but runPolicy.maxGpuSeconds is 900" in ended.message
+    assert "until step 0 of 2, but runPolicy allows 900" in ended.message
     ended = workshop.run("train", max_gpu_seconds=2000)
     assert ended.code == 0, ended.log
     assert 1000 < ended.result["gpuSeconds"] < 1100
@@ -348,9 +348,7 @@ def test_exceeded_budget_ends_with_a_checkpoint(make: MakeWorkshop) -> None:
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     step = ended.result["globalStep"]
     assert newest(workshop).name == f"step-{step}"
-    assert f"until step {step} of 9999, but runPolicy.maxGpuSeconds is 3: to resume" in (
-        ended.message
-    )
+    assert f"until step {step} of 9999, but runPolicy allows 3: to resume" in (ended.message)
 
 
 def test_base_with_nan_weights_fails_at_the_first_step(

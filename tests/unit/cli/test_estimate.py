@@ -9,6 +9,7 @@ import yaml
 from tests.unit.cli.test_ftj import JOB, shown
 from tests.unit.trainer import shapes
 
+from finetune_api.contracts.cost import expected
 from finetune_cli import __main__ as ftj
 
 
@@ -132,3 +133,53 @@ def test_an_incomplete_name_of_a_card_ends_with_the_names_that_are_similar(
     assert f"Did you mean {suggested}" in err
     assert "Known GPUs" not in err
     assert "Tesla" not in err
+
+
+ROWS = ("--rows", "10000", "--tokens", "3000000")
+PROFILES = """
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneProfile
+metadata: {name: small}
+spec: {price: {perGpuHour: "0.80", currency: EUR}}
+---
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneProfile
+metadata: {name: free}
+spec: {}
+"""
+
+
+def test_the_cost_of_training_is_a_range(estimated: Any) -> None:
+    _, out, _ = estimated(*ROWS, "--json")
+    low, high = expected(json.loads(out)["seconds"])
+    code, out, _ = estimated(*ROWS, "--price", "0.80", "EUR")
+    assert code == 0
+    costs = f"{low * 0.8 / 3600:.2f} to {high * 0.8 / 3600:.2f}"
+    assert out.endswith(f"\n\nTraining costs {costs} EUR, at 0.80 per GPU-hour\n")
+    _, out, _ = estimated(*ROWS, "--price", "1", "EUR", runPolicy={"maxGpuSeconds": 360})
+    assert "Training costs 0.10 to 0.10 EUR" in out
+
+
+def test_the_price_is_that_of_the_profile_of_the_job(estimated: Any, tmp_path: Path) -> None:
+    file = tmp_path / "profiles.yaml"
+    file.write_text(PROFILES)
+    options = (*ROWS, "--profile", str(file))
+    _, out, _ = estimated(*options, profile="small")
+    assert "EUR, at 0.80 per GPU-hour" in out
+    code, _, err = estimated(*options, profile="free")
+    assert code == 64
+    assert "FineTuneProfile free has no spec.price" in err
+    code, _, err = estimated(*options, profile="other")
+    assert "contains 0 FineTuneProfiles with the name other (spec.profile)" in err
+    assert "contains 2 FineTuneProfiles: it must contain exactly one" in estimated(*options)[2]
+
+
+def test_an_invalid_price_is_named(estimated: Any) -> None:
+    code, _, err = estimated("--price", "cheap", "EUR")
+    assert code == 64
+    assert "--price: use a decimal number" in err
+    assert "'cheap'" in err
+
+
+def test_the_cost_is_unknown_without_the_duration(estimated: Any) -> None:
+    assert "The cost of training is unknown" in estimated("--price", "1", "EUR")[1]

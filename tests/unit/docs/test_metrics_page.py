@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
 from finetune_api.contracts.ports import POD_UID_VARIABLE
-from finetune_operator.telemetry import job_metrics, metrics
+from finetune_operator.telemetry import budget_metrics, job_metrics, metrics, usage_metrics
 from finetune_trainer.runtime import progress
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
@@ -27,7 +27,12 @@ def declared() -> dict[str, tuple[str, str]]:
     ]
     found += [
         (each.name, each.type, each._labelnames)
-        for each in job_metrics.JOB_METRICS.collect()
+        for collector in (
+            job_metrics.JOB_METRICS,
+            usage_metrics.USAGE_METRICS,
+            budget_metrics.BUDGET_METRICS,
+        )
+        for each in collector.collect()
         if isinstance(each, GaugeMetricFamily | CounterMetricFamily)
     ]
     return {

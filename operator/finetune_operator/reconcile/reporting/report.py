@@ -74,13 +74,13 @@ def report(
         if type_ not in replaced
     ]
     reporting = {"conditions": reported, "summary": summary(message), "eta": None}
-    status = {
-        **snapshot.job.get("status", {}),
-        "observedGeneration": generation,
-        **reporting,
-    }
+    if planned is None:
+        planned = {**snapshot.job.get("status", {}), "observedGeneration": generation}
+    # A job that cannot start keeps no place in the queue of a budget.
+    kept = {name: value for name, value in planned.items() if name != "budget"}
+    status = {**kept, **reporting}
     return Plan(
-        status=status if planned is None else {**planned, **reporting},
+        status=status,
         events=transitions.events(before, status),
     )
 

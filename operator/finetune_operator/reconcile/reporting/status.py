@@ -69,6 +69,7 @@ def render(
         "ledgerVersion": ledger.version,
         "revisions": ledger.to_status(),
     }
+    status |= record.costs
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)

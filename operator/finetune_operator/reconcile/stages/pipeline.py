@@ -14,7 +14,14 @@ from finetune_operator.objects.stages import JobStage, beside, desired, job_stag
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import attempts, starting, under_way, volume_loss
+from finetune_operator.reconcile.stages import (
+    attempts,
+    reservations,
+    spending,
+    starting,
+    under_way,
+    volume_loss,
+)
 from finetune_operator.reconcile.stages.cancellation import UNDER_WAY, stop_abandoned
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -62,16 +69,26 @@ def _stage(
     decision = Decision(ledger=ledger)
     attempt = ledger.latest(target.revision, stage, target.build)
     if attempt is not None and attempt.outcome in UNDER_WAY:
-        decision = under_way.decide(snapshot, target, ledger, attempt, now)
+        halted = spending.stopped(snapshot, target, ledger, attempt, now) if stage.gpu else None
+        decision = halted or under_way.decide(snapshot, target, ledger, attempt, now)
         attempt = decision.ledger.latest(target.revision, stage, target.build)
     if decision.position is not None:
+        if stage.gpu and attempt is not None and attempt.outcome in UNDER_WAY:
+            # Of a training that started before usage was recorded, or whose limit was edited.
+            request = reservations.missing(snapshot, target, decision.ledger)
+            decision = replace(decision, reservation=request)
         running = decision.position.state == "active"
         return replace(decision, position=changed) if running and changed else decision
     if attempt is not None and attempt.outcome == "Completed":
         return decision
     if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=starting.failed(attempt)))
-    prevented = changed or refused
+    prevented = (
+        changed
+        or refused
+        or reservations.refusal(target, ledger, stage)
+        or (spending.held(snapshot, target, decision.ledger, now) if stage.gpu else None)
+    )
     if prevented is not None and not target.resolved.spec.suspend:
         return decision.then(Decision(ledger=decision.ledger, position=prevented))
     return decision.then(starting.decide(snapshot, target, decision.ledger, stage, attempt))

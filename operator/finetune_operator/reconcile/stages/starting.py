@@ -11,7 +11,7 @@ from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.conditions import Position, active, runs, suspended
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.messages import sentence
-from finetune_operator.reconcile.stages import attempts, restarts
+from finetune_operator.reconcile.stages import attempts, reservations, restarts
 from finetune_operator.reconcile.stages.preconditions import orphan_needs_volume, unmet
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -53,6 +53,8 @@ def decide(
             ),
             stops=(Delete(object=misfit, propagation="Background"),),
         )
+    if stage.gpu and (request := reservations.missing(snapshot, target, ledger)) is not None:
+        return Decision(ledger=ledger, position=reservations.awaited(), reservation=request)
     attempt = attempts.following(snapshot, target, ledger, stage, previous, targets)
     if restarts.capped(attempt) > spec.run_policy.max_restarts:
         attempt = restarts.too_many(attempt, spec.run_policy.max_restarts)

@@ -111,7 +111,7 @@ async def test_a_status_is_replaced_in_the_version_that_was_read(
 
 async def test_a_missing_crd_is_reported_with_the_remediation(kube: Kube, server: Server) -> None:
     server.responds(404, {"message": "not found"})
-    command = "kubectl apply --server-side -f crds/finetune.dev_finetunejobs.yaml"
+    command = "kubectl apply --server-side -f crds/finetune.dev_finetunebudgets.yaml"
     with pytest.raises(Terminal, match=re.escape(command)):
         await kube.require_crds()
 

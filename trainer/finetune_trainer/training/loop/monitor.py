@@ -164,8 +164,9 @@ class Monitor:
         if self.over_budget:
             raise BudgetExceeded(
                 f"the training used {self._usage.gpu_seconds:.0f} GPU seconds until step {step} of "
-                f"{self._cadence.max_steps}, but runPolicy.maxGpuSeconds is {self._budget:.0f}: to "
-                "resume from the checkpoint, raise runPolicy.maxGpuSeconds"
+                f"{self._cadence.max_steps}, but runPolicy allows {self._budget:.0f}: to resume "
+                "from the checkpoint, raise runPolicy.maxGpuSeconds, or runPolicy.maxCost if it is "
+                "set"
             )
 
     def on_log(

@@ -23,9 +23,10 @@ LONGEST = {
     "Loss": "12.3456",
     "Age": "364d",
     "Warnings": "32",
+    "Cost": "12.50 EUR (9.75-42.00)",
 }
 """The longest plausible value of each column."""
-GAP, TERMINAL = 3, 120
+GAP, TERMINAL, WIDE_TERMINAL = 3, 120, 144
 
 
 def shown(cluster: Cluster) -> tuple[str | None, str | None]:
@@ -162,8 +163,10 @@ def test_the_columns_before_the_message_fit_the_terminal() -> None:
     *names, last = ["Name", *(column["name"] for column in columns)]
     assert last == "Message"
     assert set(names) == set(LONGEST), "each column has a longest plausible value here"
-    widths = [max(len(name), len(LONGEST[name])) for name in names]
-    assert sum(widths) + GAP * (len(widths) - 1) <= TERMINAL
+    always = ["Name", *(column["name"] for column in columns if not column["priority"])]
+    for shown_, terminal in ((always, TERMINAL), (names, WIDE_TERMINAL)):
+        widths = [max(len(name), len(LONGEST[name])) for name in shown_]
+        assert sum(widths) + GAP * (len(widths) - 1) <= terminal
 
 
 def test_each_warning_is_an_event_once_and_is_counted() -> None:

@@ -1,0 +1,1 @@
+"""Budgets: which jobs may start to train, from limits, usage and reservations. Pure."""

@@ -1,0 +1,34 @@
+"""What the snapshot of a job knows about its budgets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from finetune_operator.budgets.admission import Request
+from finetune_operator.budgets.balances import Balance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accounts:
+    """The budgets that select the namespace of a job, and the jobs that wait for them."""
+
+    own: frozenset[str]
+    """Names of the budgets that select the namespace of the job."""
+    balances: Mapping[str, Balance] = field(default_factory=dict)
+    """Of all budgets, by name: the jobs ahead of this one may have others, too."""
+    waiting: tuple[Request, ...] = ()
+    priority: int = 0
+    """Value of the PriorityClass of the job."""
+    problem: str | None = None
+    """Why the balance of a budget is unknown; no job starts then."""
+
+    @property
+    def exhausted(self) -> Balance | None:
+        """The first exhausted budget that stops running jobs, None if none does."""
+        return next(
+            (
+                balance
+                for name in sorted(self.own & self.balances.keys())
+                if (balance := self.balances[name]).exhausted and balance.stops_training
+            ),
+            None,
+        )

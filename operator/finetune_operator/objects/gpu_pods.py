@@ -1,0 +1,102 @@
+"""The pods of jobs that hold GPUs, as sources of usage."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import lru_cache
+
+from finetune_api.quantity import amount
+from finetune_api.v1alpha1.profile import Price
+from finetune_operator.objects import naming, status_view
+from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.objects.pods import ended, has_a_node, scheduled_since
+from finetune_operator.objects.stages import needs_gpu, serves
+from finetune_operator.types import Object
+from finetune_operator.usage.settlement import OF_SERVING, PodUse
+from finetune_operator.usage.values import training_key
+
+UNDER_WAY = ("Starting", "Running")
+UNKNOWN_JOB = "-"
+"""In place of the uid of a job that was deleted before its pod was observed."""
+
+
+def holds_gpu(pod: Object) -> bool:
+    """Report whether a pod holds GPUs, or held them until it ended."""
+    return needs_gpu(naming.label(pod, naming.STAGE)) and has_a_node(pod)
+
+
+def pod_use(
+    pod: Object,
+    job: Object | None,
+    *,
+    known: Mapping[str, str],
+    resource: str,
+    removed: int | None = None,
+) -> PodUse | None:
+    """Return the usage of a pod; None if it never held a GPU, or if its end is unknown.
+
+    job: with the name in its label; known: keys of pods that are charged already, by uid; resource:
+    name of the GPUs; removed: when the pod was removed from the API server.
+    """
+    is_over = pod_has_ended(pod) or removed is not None
+    end = ended(pod) if is_over else None
+    if not holds_gpu(pod) or (is_over and end is None and removed is None):
+        return None
+    uid, revision = pod["metadata"]["uid"], naming.label(pod, naming.REVISION) or ""
+    price = None if job is None or uid in known else _price(job, revision)
+    return PodUse(
+        key=known.get(uid) or _key(pod, job, revision),
+        job=naming.label(pod, naming.JOB) or "",
+        gpus=_gpus(pod, resource),
+        start=int(scheduled_since(pod).timestamp()),
+        end=removed if end is None else _seconds(end),
+        price=price,
+    )
+
+
+def trainings(job: Object) -> Iterator[tuple[str, bool]]:
+    """Yield the keys of the trainings in the ledger of a job, and whether they are under way."""
+    uid = job["metadata"]["uid"]
+    for revision in status_view.of_job(job).revisions():
+        for attempt in revision.attempts:
+            if attempt.runs_as_job and needs_gpu(attempt.stage):
+                yield training_key(uid, revision.name), attempt.outcome in UNDER_WAY
+
+
+def _key(pod: Object, job: Object | None, revision: str) -> str:
+    uid = pod["metadata"]["uid"]
+    if serves(naming.label(pod, naming.STAGE)):
+        return f"{OF_SERVING}{uid}"
+    owner = UNKNOWN_JOB if job is None else job["metadata"]["uid"]
+    return f"{training_key(owner, revision)}/{uid}"
+
+
+def _gpus(pod: Object, resource: str) -> int:
+    """Return the number of GPUs of a pod. A stage with a GPU has at least one."""
+    limits = (
+        container.get("resources", {}).get("limits", {})
+        for container in pod["spec"].get("containers", ())
+    )
+    return max(1, sum(int(amount(str(each.get(resource, 0)))) for each in limits))
+
+
+def _price(job: Object, revision: str) -> Price | None:
+    """Return the price in the frozen configuration of a revision."""
+    for each in status_view.of_job(job).revisions():
+        if each.name == revision:
+            return _frozen_price(each.operator)
+    return None
+
+
+@lru_cache(maxsize=256)
+def _frozen_price(operator: str) -> Price | None:
+    try:
+        price = (json.loads(operator).get("profile") or {}).get("price")
+        return None if price is None else Price.model_validate(price)
+    except ValueError:
+        # Another version wrote it.
+        return None
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())

@@ -1,0 +1,145 @@
+"""The planner of FineTuneBudgets: it writes their statement, and nothing else. Pure."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from finetune_api.safety.printable import printable
+from finetune_api.v1alpha1.budget import Account, TrainingAccount
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
+from finetune_operator.budgets.amounts import hours, money
+from finetune_operator.budgets.balances import Balance
+from finetune_operator.objects import conditions
+from finetune_operator.reconcile.conditions import MAX_MESSAGE
+from finetune_operator.types import (
+    UNCONFIRMED,
+    BudgetSnapshot,
+    Confirmation,
+    Object,
+    Plan,
+)
+
+VALID, EXHAUSTED = "Valid", "Exhausted"
+NEAR = Decimal("0.8")
+"""Share of a limit from which the budget warns."""
+
+
+def plan(snapshot: BudgetSnapshot, *, now: datetime) -> Plan:
+    """Return the plan of a reconcile of a budget: its statement."""
+    balance = snapshot.balance
+    if balance is None:
+        reason = Reason.USAGE_DISABLED if snapshot.unrecorded else Reason.INVALID_SPEC
+        return _unknown(snapshot, reason, snapshot.problem or "", now)
+    training = TrainingAccount(
+        gpu_hours=_account(
+            hours,
+            balance.limit.gpu_seconds,
+            balance.used.gpu_seconds,
+            balance.reserved.gpu_seconds,
+        ),
+        cost=None
+        if balance.currency is None
+        else _account(money, balance.limit.cost, balance.used.cost, balance.reserved.cost),
+        running=balance.running,
+        waiting=snapshot.waiting,
+    )
+    status, reason, message = _state(balance)
+    valid = f"The budget applies until {balance.period.end:%Y-%m-%d}, then it starts again."
+    written = {
+        "observedGeneration": snapshot.budget["metadata"]["generation"],
+        "periodStart": conditions.timestamp(balance.period.start),
+        "periodEnd": conditions.timestamp(balance.period.end),
+        "training": training.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "namespaces": list(snapshot.namespaces),
+        "conditions": [
+            _condition(snapshot, VALID, "True", Reason.VALID, valid, now),
+            _condition(snapshot, EXHAUSTED, status, reason, message, now),
+        ],
+    }
+    return Plan(
+        status=written,
+        requeue_after=min(delays.BUDGET, max(1.0, (balance.period.end - now).total_seconds())),
+    )
+
+
+def confirmation(snapshot: BudgetSnapshot, plan: Plan) -> Confirmation:
+    """Return that no plan needs a live read: the write of the status has a precondition."""
+    return UNCONFIRMED
+
+
+def report(
+    snapshot: BudgetSnapshot,
+    *,
+    reason: Reason,
+    message: str,
+    now: datetime,
+    planned: Object | None = None,
+    rejected: Object | None = None,
+) -> Plan:
+    """Return a plan whose condition reports an error. A budget owns nothing to reject."""
+    return _unknown(snapshot, reason, message, now)
+
+
+def _unknown(snapshot: BudgetSnapshot, reason: Reason, message: str, now: datetime) -> Plan:
+    """Return the plan for a budget whose balance is unknown; its statement stays."""
+    before = snapshot.budget.get("status") or {}
+    return Plan(
+        status={
+            **before,
+            "observedGeneration": snapshot.budget["metadata"]["generation"],
+            "conditions": [_condition(snapshot, VALID, "False", reason, message, now)],
+        },
+        requeue_after=delays.BUDGET,
+    )
+
+
+def _account(text: Any, limit: Any, used: Any, reserved: Any) -> Account:
+    """Return one quantity as text. text: the function that writes an amount of it."""
+    return Account(
+        limit=None if limit is None else text(limit),
+        used=text(used),
+        reserved=text(reserved),
+        remaining=None if limit is None else text(max(limit - used - reserved, limit - limit)),
+    )
+
+
+def _state(balance: Balance) -> tuple[str, Reason, str]:
+    """Return status, reason and message of the condition Exhausted."""
+    parts = [*_parts(balance)]
+    text = "; ".join(
+        f"{unit}: {write(used)} used and {write(reserved)} reserved of {write(limit)}"
+        for unit, write, limit, used, reserved in parts
+    )
+    message = f"{text or 'The budget limits no amount'}."
+    if balance.exhausted:
+        end = f"{balance.period.end:%Y-%m-%d}"
+        return "True", Reason.EXHAUSTED, f"{message} Jobs wait until {end}."
+    if any(used + reserved >= limit * NEAR for _, _, limit, used, reserved in parts):
+        return "False", Reason.NEAR_LIMIT, message
+    return "False", Reason.WITHIN_BUDGET, message
+
+
+def _parts(balance: Balance) -> Iterator[tuple[str, Any, Any, Any, Any]]:
+    """Yield unit, how it is written, limit, used and reserved amount of each limited quantity."""
+    limit, used, reserved = balance.limit, balance.used, balance.reserved
+    if limit.gpu_seconds is not None:
+        yield "GPU-hours", hours, limit.gpu_seconds, used.gpu_seconds, reserved.gpu_seconds
+    if limit.cost is not None:
+        yield balance.currency or "", money, limit.cost, used.cost, reserved.cost
+
+
+def _condition(
+    snapshot: BudgetSnapshot, type_: str, status: str, reason: Reason, message: str, now: datetime
+) -> dict[str, Any]:
+    before = conditions.get(snapshot.budget, type_)
+    since = before.get("lastTransitionTime") if before.get("status") == status else None
+    return {
+        "type": type_,
+        "status": status,
+        "reason": str(reason),
+        "message": printable(message)[:MAX_MESSAGE],
+        "observedGeneration": snapshot.budget["metadata"]["generation"],
+        "lastTransitionTime": since or conditions.timestamp(now),
+    }

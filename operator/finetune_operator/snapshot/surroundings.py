@@ -1,0 +1,56 @@
+"""The labels of namespaces and the PriorityClasses, which decide about budgets.
+
+They are few and seldom change, so they are listed periodically, and when a job is in a namespace
+that is not known yet. Without budgets, nothing is listed.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from finetune_operator.kube.client import Kube
+from finetune_operator.types import Object
+
+
+@dataclass(kw_only=True)
+class Surroundings:
+    """The namespaces and PriorityClasses of the last list."""
+
+    kube: Kube
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Labels of each namespace."""
+    generation: int = 0
+    """Number of lists; 0 before the first one."""
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _priorities: Mapping[str, int] = field(default_factory=dict)
+    _default: int = 0
+
+    async def refresh(self) -> None:
+        """List namespaces and PriorityClasses. Raises OperatorError."""
+        namespaces = await self.kube.list("Namespace", metadata_only=True)
+        classes = await self.kube.list("PriorityClass")
+        self.labels = {
+            each["metadata"]["name"]: each["metadata"].get("labels") or {} for each in namespaces
+        }
+        self._priorities = {
+            each["metadata"]["name"]: int(each.get("value") or 0) for each in classes
+        }
+        self._default = max(
+            (int(each.get("value") or 0) for each in classes if each.get("globalDefault")),
+            default=0,
+        )
+        self.generation += 1
+
+    async def require(self, namespace: str) -> None:
+        """List if a namespace is unknown, because it is new. Raises OperatorError."""
+        if namespace in self.labels:
+            return
+        async with self._lock:
+            # Many jobs may wait for the first list.
+            if namespace not in self.labels:
+                await self.refresh()
+
+    def priority(self, job: Object) -> int:
+        """Return the value of the PriorityClass of a job."""
+        name = job["spec"].get("priorityClassName")
+        return self._default if name is None else self._priorities.get(name, 0)

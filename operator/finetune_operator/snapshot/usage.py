@@ -1,0 +1,15 @@
+"""What the reader of jobs needs of the recorder of usage (``controller.usage``)."""
+
+from typing import Protocol
+
+from finetune_operator.usage.values import NamespaceUsage, ReservationRequest
+
+
+class UsageSource(Protocol):
+    """Knows the usage of namespaces, and reserves GPU time."""
+
+    def of(self, namespace: str) -> NamespaceUsage:
+        """Return the usage of a namespace, an empty one before it is known."""
+
+    async def reserve(self, request: ReservationRequest) -> bool:
+        """Record a reservation; return whether the usage has changed. Raises OperatorError."""

@@ -1,0 +1,369 @@
+"""The recorder of usage: what it writes, when, and what it does if a write fails."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.fakes.kube_client import MemoryKube, child, job
+
+from finetune_operator.controller.usage import UsageRecorder
+from finetune_operator.kube.errors import OperatorError, Transient
+from finetune_operator.snapshot.gpu_usage import GpuUsage
+from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.usage.months import Month
+from finetune_operator.usage.values import ReservationRequest, Usage
+
+NOVEMBER = Month(2026, 11)
+START = NOVEMBER.start + 86_400
+KEY = "train/uid-of-demo/rev"
+GPU = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+NAME = "a-2026-11"
+
+
+def stamp(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def request(key: str = KEY, cap: int = 1000) -> ReservationRequest:
+    return ReservationRequest(key=key, namespace="a", job="demo", cap=cap, price=None)
+
+
+def training(outcome: str) -> dict[str, Any]:
+    stages = [{"stage": "train", "attempt": 1, "outcome": outcome}]
+    return {"revisions": [{"revision": "rev", "stages": stages}]}
+
+
+def pod(
+    name: str = "pod",
+    *,
+    stage: str = "train",
+    end: int | None = None,
+    start: int = START,
+    version: int = 5,
+) -> Any:
+    body = child("Pod", name)
+    body["metadata"] |= {"uid": f"uid-of-{name}", "resourceVersion": str(version)}
+    body["metadata"]["labels"] |= {"finetune.dev/stage": stage, "finetune.dev/revision": "rev"}
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": stamp(start)}
+    body["spec"] = {"nodeName": "node", "containers": [{"name": "trainer", **GPU}]}
+    body["status"] = {"phase": "Running", "conditions": [scheduled]}
+    if end is not None:
+        state = {"terminated": {"finishedAt": stamp(end), "exitCode": 0}}
+        body["status"] |= {
+            "phase": "Succeeded",
+            "containerStatuses": [{"name": "trainer", "state": state}],
+        }
+    return body
+
+
+class Scene:
+    """A recorder, its store and the API server; the clock is set by hand."""
+
+    def __init__(self, kube: MemoryKube | None = None) -> None:
+        self.kube = kube or MemoryKube()
+        self.now = START
+        self.store = ObjectStore()
+        self.woken: list[tuple[str, str]] = []
+        pods = GpuUsage(
+            kube=self.kube,
+            store=self.store,
+            resource="nvidia.com/gpu",
+            clock=lambda: self.now,
+        )
+        self.recorder = UsageRecorder(pods=pods, wake=self.woken.append)
+
+    def put_job(self, **status: Any) -> None:
+        body = job(**status)
+        version = str(100 + len(self.kube.calls) + self.store.version("FineTuneJob", ("a", "demo")))
+        body["metadata"]["resourceVersion"] = version
+        self.store.put(body)
+
+    @property
+    def status(self) -> Any:
+        return self.kube.objects["FineTuneUsage", "", NAME]["status"]
+
+    def writes(self) -> int:
+        return len(self.kube.calls)
+
+    @asynccontextmanager
+    async def leading(self) -> Any:
+        """Run the recorder, whose settlements are called by hand."""
+        await self.recorder._load()
+        yield self.recorder
+
+
+def charged(status: Any) -> int:
+    return sum(row["gpuSeconds"] for row in status.get("days", ()))
+
+
+async def test_a_reservation_is_written_before_it_is_known() -> None:
+    scene = Scene()
+    async with scene.leading() as recorder:
+        assert not recorder.of("a").reservations
+        assert await recorder.reserve(request())
+        assert recorder.of("a").reservations[KEY].remaining == 1000
+        assert scene.status["marks"][0]["cap"] == 1000
+        assert scene.kube.calls == [
+            ("create", "FineTuneUsage", NAME),
+            ("status", "FineTuneUsage", NAME),
+        ]
+        assert not await recorder.reserve(request()), "it is there already"
+        assert await recorder.reserve(request(cap=2000))
+        assert recorder.of("a").reservations[KEY].cap == 2000
+
+
+class SlowKube(MemoryKube):
+    """Lets other tasks run while it writes a status."""
+
+    async def replace_status(self, found: Any, status: Any) -> Any:
+        await asyncio.sleep(0)
+        return await super().replace_status(found, status)
+
+
+async def test_reservations_that_wait_together_share_one_write() -> None:
+    scene = Scene(SlowKube())
+    async with scene.leading() as recorder:
+        keys = [f"train/uid-{number}/rev" for number in range(20)]
+        results = await asyncio.gather(*(recorder.reserve(request(key)) for key in keys))
+        assert all(results)
+        assert recorder.of("a").reservations.keys() == set(keys)
+        assert [verb for verb, *_ in scene.kube.calls].count("status") == 2, (
+            "the first does not wait"
+        )
+
+
+async def test_the_gate_sees_the_reservations_that_it_has_just_admitted() -> None:
+    def gate(wish: ReservationRequest, usage: Usage) -> bool:
+        known = usage.namespaces["a"].reservations.values()
+        return sum(each.remaining for each in known) + (wish.cap or 0) <= 2000
+
+    scene = Scene()
+    scene.recorder.gate = gate
+    async with scene.leading() as recorder:
+        wishes = [recorder.reserve(request(f"train/uid-{number}/rev")) for number in range(3)]
+        assert await asyncio.gather(*wishes) == [True, True, False]
+        assert len(recorder.of("a").reservations) == 2
+
+
+async def test_one_write_per_settlement_while_gpus_are_used_and_none_otherwise() -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.store.put(pod())
+        for minute in (1, 2, 3):
+            before, scene.now = scene.writes(), START + 60 * minute
+            await recorder.settle()
+            assert scene.writes() == before + 1
+            assert charged(scene.status) == 60 * minute
+        scene.store.put(pod(end=START + 200, version=6))
+        scene.put_job(**training("Completed"))
+        scene.now = START + 600
+        await recorder.settle()
+        assert charged(scene.status) == 200
+        assert not recorder.of("a").reservations
+        assert recorder.of("a").trained[KEY] == 200
+        assert scene.woken == [("a", "demo")]
+        before, scene.now = scene.writes(), START + 900
+        await recorder.settle()
+        assert scene.writes() == before
+
+
+@pytest.mark.parametrize("reported", [True, False])
+async def test_the_end_of_a_removed_pod_is_that_in_its_last_state(reported: bool) -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.store.put(pod())
+        scene.now = START + 60
+        await recorder.settle()
+        scene.now = START + 100
+        scene.store.remove(pod(end=START + 90 if reported else None, version=7))
+        scene.now = START + 120
+        await recorder.settle()
+        assert charged(scene.status) == (90 if reported else 100)
+        assert not any(mark.get("estimated") for mark in scene.status["marks"])
+
+
+async def test_a_new_leader_charges_only_what_is_missing() -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.store.put(pod())
+        scene.now = START + 60
+        await recorder.settle()
+    other = Scene(scene.kube)
+    other.put_job(**training("Running"))
+    other.store.put(pod())
+    other.now = START + 200
+    async with other.leading() as recorder:
+        await recorder.settle()
+        assert charged(other.status) == 200
+        # The former leader still runs, with old information.
+        scene.now = START + 150
+        await scene.recorder.settle()
+        assert charged(other.status) == 200
+
+
+async def test_a_write_whose_response_was_lost_is_not_repeated() -> None:
+    class LostResponse(MemoryKube):
+        lost = False
+
+        async def replace_status(self, found: Any, status: Any) -> Any:
+            written = await super().replace_status(found, status)
+            if self.lost:
+                self.lost = False
+                raise Transient("no response")
+            return written
+
+    kube = LostResponse()
+    scene = Scene(kube)
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.store.put(pod())
+        kube.lost, scene.now = True, START + 60
+        await recorder.settle()
+        assert charged(scene.status) == 60
+        scene.now = START + 61
+        await recorder.settle()
+        assert charged(scene.status) == 61
+
+
+def _fails_once(kind: str, verb: str) -> Callable[[str, str, str], OperatorError | None]:
+    failed = []
+
+    def fault(of_verb: str, of_kind: str, name: str) -> OperatorError | None:
+        if (of_verb, of_kind) == (verb, kind) and not failed:
+            failed.append(name)
+            return Transient("the API server is away")
+        return None
+
+    return fault
+
+
+@pytest.mark.parametrize("verb", ["create", "status"])
+async def test_a_crash_at_the_end_of_a_month_loses_and_repeats_nothing(verb: str) -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    start = NOVEMBER.end - 300
+    scene.now = start
+    async with scene.leading() as recorder:
+        await recorder.reserve(request(cap=10_000))
+        scene.store.put(pod(start=start))
+        scene.now = start + 60
+        await recorder.settle()
+        scene.now = NOVEMBER.end + 100
+        scene.kube.fault = _fails_once("FineTuneUsage", verb)
+        await recorder.settle()
+    other = Scene(scene.kube)
+    other.put_job(**training("Running"))
+    other.store.put(pod(start=start))
+    other.now = NOVEMBER.end + 200
+    async with other.leading() as recorder:
+        await recorder.settle()
+        december = scene.kube.objects["FineTuneUsage", "", "a-2026-12"]["status"]
+        assert (charged(other.status), charged(december)) == (300, 200)
+        assert other.status["closed"]
+        assert recorder.of("a").reservations[KEY].remaining == 10_000 - 500
+        assert sum(use.gpu_seconds for use in recorder.of("a").days.values()) == 500
+
+
+async def test_a_reservation_ends_only_if_the_api_server_confirms_that_the_job_is_gone() -> None:
+    body = job(**training("Running"))
+    body["metadata"]["resourceVersion"] = "9"
+    scene = Scene(MemoryKube(body))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.now = START + 3600
+        await recorder.settle()
+        assert KEY in recorder.of("a").reservations, "the cache lacks the job"
+        del scene.kube.objects["FineTuneJob", "a", "demo"]
+        await recorder.settle()
+        assert not recorder.of("a").reservations
+
+
+async def test_a_reservation_that_was_never_used_is_released() -> None:
+    scene = Scene()
+    scene.put_job(revisions=[])
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.now = START + 59
+        await recorder.settle()
+        assert recorder.of("a").reservations
+        scene.now = START + 60
+        await recorder.settle()
+        assert not recorder.of("a").reservations
+
+
+async def test_without_the_records_nothing_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.controller.usage.LOADED_WITHIN", 0.01)
+    scene = Scene()
+    with pytest.raises(Transient, match="FineTuneUsages"):
+        await scene.recorder.reserve(request())
+    assert not scene.kube.calls
+
+
+async def test_serving_pods_are_charged_at_the_price_of_their_revision() -> None:
+    scene = Scene()
+    frozen = {
+        "operator": '{"profile": {"name": "p", "price": {"perGpuHour": "3.60", "currency": "EUR"}}}'
+    }
+    scene.put_job(revisions=[{"revision": "rev", "stages": [], "frozen": frozen}])
+    scene.store.put(pod(stage="serve"))
+    scene.now = START + 1000
+    async with scene.leading() as recorder:
+        await recorder.settle()
+        (row,) = scene.status["days"]
+        assert (row["purpose"], row["gpuSeconds"], row["cost"]) == ("serving", 1000, "1.0000")
+        assert scene.status["marks"][0]["key"] == "serve/uid-of-pod"
+
+
+async def test_other_pods_and_pods_without_a_node_are_not_charged() -> None:
+    scene = Scene()
+    scene.put_job()
+    waiting = pod("waiting")
+    waiting["status"]["conditions"][0]["status"] = "False"
+    for each in (pod("merging", stage="merge"), waiting):
+        scene.store.put(each)
+    scene.now = START + 1000
+    async with scene.leading() as recorder:
+        await recorder.settle()
+    assert not scene.kube.calls
+
+
+async def test_a_standby_remembers_nothing() -> None:
+    scene = Scene()
+    async with scene.leading():
+        pass
+    task = asyncio.create_task(scene.recorder.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    scene.store.put(pod())
+    scene.store.remove(pod(version=6))
+    assert not scene.recorder.pods.removed
+    assert not scene.recorder.usage().namespaces
+
+
+async def test_an_object_that_cannot_be_read_stops_only_its_namespace() -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+    scene.status["marks"][0]["at"] = "yesterday"
+    other = Scene(scene.kube)
+    async with other.leading() as recorder:
+        with pytest.raises(Transient, match=f"FineTuneUsage {NAME} cannot be read.*delete it"):
+            await recorder.reserve(request())
+        await recorder.settle()
+        assert await recorder.reserve(ReservationRequest(**{**vars(request()), "namespace": "b"}))
+        del scene.kube.objects["FineTuneUsage", "", NAME]
+        with pytest.raises(Transient):
+            await recorder.reserve(request())
+        assert await recorder.reserve(request()), "it was read again"

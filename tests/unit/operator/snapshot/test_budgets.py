@@ -1,0 +1,327 @@
+"""The accounts of a job's snapshot, the gate of reservations, and the jobs that changes wake."""
+
+from datetime import UTC, date, datetime
+from typing import Any, cast
+
+import pytest
+from tests.fakes.kube_client import MemoryKube, job
+
+from finetune_api.v1alpha1.profile import Price
+from finetune_operator.budgets.accounts import Accounts
+from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.followers import BudgetFollowers
+from finetune_operator.snapshot.budgets import BudgetReader, Budgets
+from finetune_operator.snapshot.live import LiveReader
+from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.surroundings import Surroundings
+from finetune_operator.snapshot.watches import BUDGETS
+from finetune_operator.types import BudgetSnapshot, Key, Object
+from finetune_operator.usage.values import (
+    DayUse,
+    NamespaceUsage,
+    Reservation,
+    ReservationRequest,
+    Usage,
+)
+
+Thing = dict[str, Any]
+NOW = datetime(2026, 11, 12, 8, tzinfo=UTC)
+HOUR = 3600
+EUROS = Price(per_gpu_hour="2.00", currency="EUR")
+
+
+def budget(name: str, version: int = 1, *, status: Thing | None = None, **spec: Any) -> Thing:
+    metadata = {"name": name, "uid": name, "generation": 1, "resourceVersion": str(version)}
+    values = {
+        "namespaceSelector": {"matchLabels": {"team": "vision"}},
+        "period": "Month",
+        "training": {"gpuHours": 10},
+        **spec,
+    }
+    kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneBudget"}
+    return {**kind, "metadata": metadata, "spec": values, "status": status or {}}
+
+
+def namespace(name: str, **labels: str) -> Thing:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def priority_class(name: str, value: int, **values: Any) -> Thing:
+    kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
+    return {**kind, "metadata": {"name": name}, "value": value, **values}
+
+
+def a_job(name: str = "mine", place: str = "a", version: int = 1, **changes: Any) -> Thing:
+    found = job()
+    found["metadata"] |= {
+        "name": name,
+        "namespace": place,
+        "uid": f"uid-of-{name}",
+        "resourceVersion": str(version),
+        "generation": 1,
+    }
+    return found | changes
+
+
+def reservation(name: str, hours: int, used: int = 0, price: Price | None = None) -> Reservation:
+    return Reservation(
+        key=f"train/uid-of-{name}/r",
+        namespace="a",
+        job=name,
+        cap=hours * HOUR,
+        price=price,
+        used=used * HOUR,
+    )
+
+
+def namespace_usage(hours: int = 0, *reservations: Reservation) -> NamespaceUsage:
+    return NamespaceUsage(
+        days={
+            (date(2026, 11, 3), "training"): DayUse(gpu_seconds=hours * HOUR),
+            (date(2026, 11, 3), "serving"): DayUse(gpu_seconds=100 * HOUR),
+            (date(2026, 10, 31), "training"): DayUse(gpu_seconds=50 * HOUR),
+        },
+        reservations={each.key: each for each in reservations},
+    )
+
+
+class Place:
+    """Budgets over stores in memory."""
+
+    def __init__(self, *budgets: Thing) -> None:
+        self.kube = MemoryKube(
+            namespace("a", team="vision"),
+            namespace("b", team="vision"),
+            namespace("other", team="speech"),
+            priority_class("high", 100),
+            priority_class("usual", 5, globalDefault=True),
+        )
+        self.store, self.jobs = ObjectStore(BUDGETS), ObjectStore()
+        for each in budgets:
+            self.store.put(each)
+        self.usages: dict[str, NamespaceUsage] = {}
+        self.budgets = Budgets(
+            live=LiveReader(kube=self.kube, store=self.store),
+            jobs=self.jobs,
+            usage=self.usage,
+            surroundings=Surroundings(kube=self.kube),
+        )
+
+    async def usage(self) -> Usage:
+        return Usage(now=NOW, namespaces=self.usages)
+
+    async def of(self, found: Object) -> Accounts:
+        accounts = await self.budgets.of(found)
+        assert accounts is not None
+        return accounts
+
+
+async def test_without_budgets_nothing_is_listed() -> None:
+    place = Place()
+    assert await place.budgets.of(a_job()) is None
+    assert place.kube.reads == 0
+
+
+async def test_the_budgets_of_a_namespace_are_found_by_its_labels() -> None:
+    company = budget("company", namespaceSelector={})
+    place = Place(budget("team"), company)
+    assert (await place.of(a_job())).own == {"team", "company"}
+    assert (await place.of(a_job(place="other"))).own == {"company"}
+    reads = place.kube.reads
+    await place.of(a_job())
+    assert place.kube.reads == reads, "the labels are known"
+    place.store.remove(budget("company", 9, namespaceSelector={}))
+    assert await place.budgets.of(a_job(place="other")) is None
+    place.store.put(budget("team", 10, namespaceSelector={"matchLabels": {"team": "speech"}}))
+    assert await place.budgets.of(a_job()) is None, "an edit is live"
+    assert (await place.of(a_job(place="other"))).own == {"team"}
+
+
+async def test_usage_and_reservations_of_all_namespaces_of_the_period_count() -> None:
+    place = Place(budget("team"))
+    place.usages = {
+        "a": namespace_usage(3, reservation("running", 2, used=1)),
+        "b": namespace_usage(1),
+        "other": namespace_usage(7),
+    }
+    (found,) = (await place.of(a_job())).balances.values()
+    assert found.used.gpu_seconds == 4 * HOUR
+    assert found.reserved.gpu_seconds == 1 * HOUR
+    assert found.running == 1
+
+
+async def test_the_reservations_of_the_job_itself_are_replaced() -> None:
+    place = Place(budget("team"))
+    place.usages = {"a": namespace_usage(0, reservation("mine", 8))}
+    (found,) = (await place.of(a_job())).balances.values()
+    assert found.reserved.gpu_seconds == 0
+    (found,) = (await place.of(a_job("next"))).balances.values()
+    assert found.reserved.gpu_seconds == 8 * HOUR
+
+
+async def test_deleting_the_namespace_resets_nothing() -> None:
+    """Security: its usage counts until the period ends, although its labels are gone."""
+    counted = {"namespaces": ["gone"], "periodStart": "2026-11-01T00:00:00Z"}
+    place = Place(budget("team", status=counted))
+    place.usages = {"gone": namespace_usage(9), "never-counted": namespace_usage(5)}
+    (found,) = (await place.of(a_job())).balances.values()
+    assert found.used.gpu_seconds == 9 * HOUR
+    before = {**counted, "periodStart": "2026-10-01T00:00:00Z"}
+    place.store.put(budget("team", 2, status=before))
+    (found,) = (await place.of(a_job())).balances.values()
+    assert found.used.gpu_seconds == 0
+
+
+async def test_deleting_the_job_resets_nothing() -> None:
+    """Security: usage and reservations are not those of the jobs that exist."""
+    place = Place(budget("team"))
+    place.usages = {"a": namespace_usage(6, reservation("deleted", 4))}
+    assert place.jobs.own_keys() == []
+    (found,) = (await place.of(a_job())).balances.values()
+    assert not found.fits(found.used)
+
+
+async def test_jobs_wait_by_priority_and_age_with_their_own_budgets() -> None:
+    place = Place(budget("team"), budget("company", namespaceSelector={}))
+    needs = {"waitingSince": "2026-11-02T00:00:00Z", "revision": "d" * 64, "gpuSeconds": 7}
+    priced = {**needs, "perGpuHour": "2.00", "currency": "EUR", "priority": 100}
+    place.jobs.put(a_job("waits", status={"budget": needs}))
+    place.jobs.put(a_job("elsewhere", "other", 2, status={"budget": priced}))
+    place.jobs.put(a_job("runs", version=3, status={}))
+    found = {each.name: each for each in (await place.of(a_job())).waiting}
+    assert found.keys() == {"waits", "elsewhere"}
+    assert found["waits"].budgets == {"team", "company"}
+    assert (found["waits"].gpu_seconds, found["waits"].priority) == (7, 0)
+    assert found["elsewhere"].budgets == {"company"}
+    assert (found["elsewhere"].price, found["elsewhere"].priority) == (EUROS, 100)
+    place.jobs.put(a_job("waits", version=4, status={}))
+    assert {each.name for each in (await place.of(a_job())).waiting} == {"elsewhere"}
+
+
+@pytest.mark.parametrize(("name", "value"), [(None, 5), ("high", 100), ("absent", 0)])
+async def test_the_priority_is_the_value_of_the_priority_class(name: Any, value: int) -> None:
+    place = Place(budget("team"))
+    spec: Thing = {} if name is None else {"priorityClassName": name}
+    assert (await place.of(a_job(spec=spec))).priority == value
+
+
+async def test_a_job_that_has_ended_costs_nothing_until_it_is_edited() -> None:
+    place = Place(budget("team"))
+    ended: Thing = {
+        "type": "Finished",
+        "status": "True",
+        "reason": "Serving",
+        "observedGeneration": 1,
+    }
+    assert await place.budgets.of(a_job(status={"conditions": [ended]})) is None
+    assert place.kube.reads == 0
+    edited = a_job(status={"conditions": [ended]})
+    edited["metadata"]["generation"] = 2
+    assert await place.budgets.of(edited) is not None
+    exceeds = {**ended, "reason": "ExceedsBudget"}
+    assert await place.budgets.of(a_job(status={"conditions": [exceeds]})) is not None
+
+
+async def test_a_budget_that_cannot_be_read_holds_the_jobs_that_it_selects() -> None:
+    place = Place(budget("team", period="Decade"))
+    problem = (await place.of(a_job())).problem
+    assert problem is not None
+    assert problem.startswith("FineTuneBudget team cannot be read: spec.period: ")
+    assert await place.budgets.of(a_job(place="other")) is None
+
+
+async def test_without_records_of_usage_a_budget_lets_no_job_start() -> None:
+    place = Place(budget("team"))
+    place.budgets.usage = None
+    assert "usage.enabled" in str((await place.of(a_job())).problem)
+    snapshot = await BudgetReader(live=place.budgets.live, budgets=place.budgets).read(("", "team"))
+    assert snapshot is not None
+    assert snapshot.unrecorded
+
+
+def request(name: str, hours: int | None, place: str = "a") -> ReservationRequest:
+    return ReservationRequest(
+        key=f"train/uid-of-{name}/r",
+        namespace=place,
+        job=name,
+        cap=None if hours is None else hours * HOUR,
+        price=EUROS,
+    )
+
+
+async def test_the_gate_sees_the_reservations_that_were_recorded_since_the_plan() -> None:
+    place = Place(budget("team"))
+    await place.of(a_job())
+    usage = Usage(now=NOW, namespaces={"a": namespace_usage(0, reservation("first", 6))})
+    assert place.budgets.admits(request("second", 4), usage)
+    assert not place.budgets.admits(request("second", 5), usage)
+    assert not place.budgets.admits(request("second", None), usage)
+    assert place.budgets.admits(request("elsewhere", 50, "other"), usage)
+    # A larger reservation of the same training replaces its present one.
+    assert place.budgets.admits(request("first", 10), usage)
+    assert not place.budgets.admits(request("first", 11), usage)
+
+
+async def test_a_budget_reads_its_own_statement() -> None:
+    counted = {"namespaces": ["a"], "periodStart": "2026-11-01T00:00:00Z"}
+    place = Place(budget("team", status=counted, currency="EUR"))
+    place.usages = {"a": namespace_usage(3, reservation("running", 2, price=EUROS))}
+    needs = {"waitingSince": "2026-11-02T00:00:00Z", "revision": "d" * 64, "gpuSeconds": 7}
+    place.jobs.put(a_job("waits", status={"budget": needs}))
+    reader = BudgetReader(live=place.budgets.live, budgets=place.budgets)
+    snapshot = await reader.read(("", "team"))
+    assert snapshot is not None
+    assert snapshot.balance is not None
+    assert snapshot.balance.reserved.cost == 4
+    assert (snapshot.namespaces, snapshot.waiting) == (("a",), 1)
+    assert await reader.read(("", "absent")) is None
+
+
+class Woken:
+    """Stands for the controllers of jobs and of budgets."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store, self.reconciler = store, self
+        self.names: list[str] = []
+
+    def notify(self, key: Key, kind: str, version: int, urgent: bool) -> None:
+        self.names.append(key[1])
+
+    def taken(self) -> list[str]:
+        names, self.names = self.names, []
+        return sorted(names)
+
+
+async def test_changes_of_budgets_and_of_usage_wake_jobs() -> None:
+    place = Place(budget("team"))
+    await place.of(a_job())
+    needs = {"waitingSince": "2026-11-02T00:00:00Z", "revision": "d" * 64, "gpuSeconds": 7}
+    place.jobs.put(a_job("waits", "b", status={"budget": needs}))
+    place.jobs.put(a_job("runs", version=2))
+    jobs, own = Woken(place.jobs), Woken(place.store)
+    followers = BudgetFollowers(
+        jobs=cast(Controller[Any], jobs),
+        budgets=place.budgets,
+        own=cast(Controller[BudgetSnapshot], own),
+    )
+
+    def reconciled(generation: int) -> list[str]:
+        body = budget("team")
+        body["metadata"]["generation"] = generation
+        followers.observed(("", "team"), BudgetSnapshot(budget=body), {})
+        followers.wake()
+        return jobs.taken()
+
+    assert reconciled(1) == ["runs", "waits"]
+    assert reconciled(1) == []
+    assert reconciled(2) == ["runs", "waits"]
+    # Usage of another namespace of the budget.
+    followers.used("a")
+    followers.wake()
+    assert (jobs.taken(), own.taken()) == (["waits"], ["team"])
+    followers.used("other")
+    followers.wake()
+    assert (jobs.taken(), own.taken()) == ([], [])
+    followers.forget(("", "team"))
+    followers.wake()
+    assert jobs.taken() == ["runs", "waits"]
