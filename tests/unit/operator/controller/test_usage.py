@@ -1,7 +1,7 @@
 """The recorder of usage: what it writes, when, and what it does if a write fails."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -89,7 +89,7 @@ class Scene:
         return len(self.kube.calls)
 
     @asynccontextmanager
-    async def leading(self) -> Any:
+    async def leading(self) -> AsyncIterator[UsageRecorder]:
         """Run the recorder, whose settlements are called by hand."""
         await self.recorder._load()
         yield self.recorder
