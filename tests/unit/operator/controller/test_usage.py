@@ -210,6 +210,17 @@ async def test_a_new_leader_charges_only_what_is_missing() -> None:
         assert charged(other.status) == 200
 
 
+async def test_after_a_conflict_the_object_is_read_again_and_the_reservation_written() -> None:
+    scene = Scene()
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        other = Scene(scene.kube)
+        async with other.leading() as replacement:
+            await replacement.reserve(request("train/second/rev"))
+        assert await recorder.reserve(request("train/third/rev"))
+        assert len(recorder.of("a").reservations) == 3
+
+
 async def test_a_write_whose_response_was_lost_is_not_repeated() -> None:
     class LostResponse(MemoryKube):
         lost = False
