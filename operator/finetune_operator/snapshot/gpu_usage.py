@@ -88,10 +88,11 @@ class GpuUsage:
             states |= {} if found is None else dict(trainings(found))
         removed = {uid: each for uid, each in self.removed.items() if each.namespace == namespace}
         pods: dict[str, PodUse] = {}
-        for pod, at in (
+        candidates: list[tuple[Object, int | None]] = [
             *((pod, None) for pod in self.store.all("Pod", namespace)),
             *((each.pod, each.at) for each in removed.values()),
-        ):
+        ]
+        for pod, at in candidates:
             job = jobs.get(naming.label(pod, naming.JOB) or "")
             use = pod_use(pod, job, known=known, resource=self.resource, removed=at)
             if use is not None:

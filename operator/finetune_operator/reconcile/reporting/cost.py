@@ -1,8 +1,10 @@
 """``status.cost``: GPU time and cost of training, expected after ``prepare`` and used so far.
 
+
 ``status.budget`` has what a training needs that waits for a budget.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -44,10 +46,11 @@ def cost_status(
     price, record = price_of(target), ledger.revision(target.revision)
     if price is None and snapshot.usage is None:
         return None
-    charged = {} if snapshot.usage is None else snapshot.usage.trained
+    charged: Mapping[str, int] = {} if snapshot.usage is None else snapshot.usage.trained
     key = training_key(snapshot.job["metadata"]["uid"], target.revision)
     used, range_ = charged.get(key) or record.gpu_seconds, expected(target, record)
-    amount = bounds = None
+    amount: str | None = None
+    bounds: Range | None = None
     if price is not None:
         if used is not None:
             amount = money(cost(price.per_gpu_hour, used))

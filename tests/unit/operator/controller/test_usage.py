@@ -1,7 +1,7 @@
 """The recorder of usage: what it writes, when, and what it does if a write fails."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -89,7 +89,7 @@ class Scene:
         return len(self.kube.calls)
 
     @asynccontextmanager
-    async def leading(self) -> Any:
+    async def leading(self) -> AsyncIterator[UsageRecorder]:
         """Run the recorder, whose settlements are called by hand."""
         await self.recorder._load()
         yield self.recorder
@@ -208,6 +208,17 @@ async def test_a_new_leader_charges_only_what_is_missing() -> None:
         scene.now = START + 150
         await scene.recorder.settle()
         assert charged(other.status) == 200
+
+
+async def test_after_a_conflict_the_object_is_read_again_and_the_reservation_written() -> None:
+    scene = Scene()
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        other = Scene(scene.kube)
+        async with other.leading() as replacement:
+            await replacement.reserve(request("train/second/rev"))
+        assert await recorder.reserve(request("train/third/rev"))
+        assert len(recorder.of("a").reservations) == 3
 
 
 async def test_a_write_whose_response_was_lost_is_not_repeated() -> None:

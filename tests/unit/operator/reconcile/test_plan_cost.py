@@ -151,7 +151,9 @@ def test_a_maximum_cost_that_is_set_later_leaves_a_trained_revision_alone() -> N
     assert ready(cluster)["reason"] == "Serving"
 
 
-def test_the_gpu_time_is_reserved_before_the_train_job_is_created() -> None:
+def test_the_gpu_time_is_reserved_before_the_train_job_is_created(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cluster = cluster_of(usage=True)
     requests: list[ReservationRequest] = []
 
@@ -160,7 +162,7 @@ def test_the_gpu_time_is_reserved_before_the_train_job_is_created() -> None:
         requests.append(request)
         return Cluster.reserve(cluster, request)
 
-    cluster.reserve = record  # type: ignore[method-assign]
+    monkeypatch.setattr(cluster, "reserve", record)
     prepare(cluster)
     assert len(train_jobs(cluster)) == 1
     (request,) = requests
@@ -171,13 +173,15 @@ def test_the_gpu_time_is_reserved_before_the_train_job_is_created() -> None:
     assert len(requests) == 1
 
 
-def test_no_train_job_is_created_while_the_reservation_is_refused() -> None:
+def test_no_train_job_is_created_while_the_reservation_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cluster = cluster_of(usage=True)
-    cluster.reserve = lambda request: False  # type: ignore[method-assign]
-    prepare(cluster)
-    assert ready(cluster)["reason"] == "Reserving"
-    assert not train_jobs(cluster)
-    del cluster.reserve  # type: ignore[method-assign]
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "reserve", lambda request: False)
+        prepare(cluster)
+        assert ready(cluster)["reason"] == "Reserving"
+        assert not train_jobs(cluster)
     assert ready(cluster)["reason"] == "Training"
 
 
