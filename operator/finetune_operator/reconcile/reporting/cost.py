@@ -1,6 +1,5 @@
 """``status.cost``: GPU time and cost of training, expected after ``prepare`` and used so far.
 
-
 ``status.budget`` has what a training needs that waits for a budget.
 """
 
