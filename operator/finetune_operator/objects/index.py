@@ -8,7 +8,7 @@ from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
 from finetune_operator.objects.status_view import StatusView
-from finetune_operator.types import Object, Progress, Snapshot, Verification
+from finetune_operator.types import Object, Progress, Requests, Snapshot, Verification
 
 
 class Child(NamedTuple):
@@ -66,6 +66,9 @@ class IndexedSnapshot:
     created: frozenset[str]
     progress: Progress | None
     verification: Verification | None
+    requests: Mapping[str, Requests]
+    """By uid of the pod."""
+
     loaded: float | None
     pods_by_controller: Mapping[str, tuple[Object, ...]]
 
@@ -154,6 +157,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         created=snapshot.created,
         progress=snapshot.progress,
         verification=snapshot.verification,
+        requests={each.pod: each for each in snapshot.requests},
         loaded=snapshot.loaded,
         pods_by_controller=_by_controller(snapshot.pods),
     )
