@@ -18,6 +18,7 @@ from finetune_operator.config import ProcessConfig, Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import ProfileFollowers
+from finetune_operator.controller.kind import Observers, Telemetry
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind, run_until_first_exit
@@ -27,6 +28,8 @@ from finetune_operator.kube.errors import Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.metrics_server import server as metrics_server
+from finetune_operator.notifications.outbox import Outbox
+from finetune_operator.notifications.sink import Sink
 from finetune_operator.reconcile import plan
 from finetune_operator.reconcile import profiles as profile_planner
 from finetune_operator.snapshot.live import LiveReader
@@ -86,7 +89,7 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
         executor = PlanExecutor(kube=kube, recorder=recorder)
         live_profiles = LiveReader(kube=kube, store=ObjectStore(PROFILES))
         profiles = Profiles(live=live_profiles)
-        jobs = _jobs(kube, executor, config.watch_namespaces, settings, profiles)
+        jobs = _jobs(kube, executor, config, settings, profiles, elector)
         running = [jobs, _profiles(live_profiles, executor, settings, jobs.controller)]
         probes = health.Health(running)
         await stack.enter_async_context(health.serving(probes, environment.probe_port))
@@ -113,17 +116,29 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
 def _jobs(
     kube: Kube,
     executor: PlanExecutor,
-    namespaces: Sequence[str],
+    config: ProcessConfig,
     settings: Settings,
     profiles: Profiles,
+    elector: LeaderElector,
 ) -> RunningKind:
-    """Return the parts that reconcile FineTuneJobs."""
+    """Return the parts that reconcile FineTuneJobs, and send the notifications about them."""
+    namespaces = config.watch_namespaces
     store = ObjectStore(JOBS)
     scraper = Scraper(WorkQueue("scrapes", namespace_limit=NAMESPACE_WORKERS))
     live = LiveReader(kube=kube, store=store)
     reader = Reader(live=live, metrics=scraper, settings=settings, profiles=profiles)
+    outboxes: list[Outbox] = []
+    if config.sink.url:
+        sink = Sink(config.sink, ca_certificates=settings.ca_certificates)
+        outboxes.append(Outbox(sink.send, lambda: elector.inherited, store.own_keys))
+        elector.note = outboxes[0].note
+    observers: tuple[Telemetry[Snapshot], ...] = (JOB_METRICS, *outboxes)
     reconciler = Reconciler(
-        store=store, reader=reader, executor=executor, planner=plan, telemetry=JOB_METRICS
+        store=store,
+        reader=reader,
+        executor=executor,
+        planner=plan,
+        telemetry=Observers(observers),
     )
     queue = WorkQueue[Key](JOBS.own.lower(), interval=delays.INTERVAL, burst=delays.BURST)
     controller = Controller(reconciler=reconciler, queue=queue)
@@ -133,7 +148,10 @@ def _jobs(
             kube=kube, store=store, namespaces=tuple(namespaces), recheck=controller.recheck
         ),
         reflectors=reflectors(kube, store, namespaces, controller.notify),
-        others=(partial(scraper.run, changed=controller.wake),),
+        others=(
+            partial(scraper.run, changed=controller.wake),
+            *(outbox.run for outbox in outboxes),
+        ),
     )
 
 
