@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, InstanceOf, ValidationError, field_validator
 
@@ -72,12 +73,36 @@ class UsageConfig(CamelModel):
     enabled: bool = False
 
 
+class SinkConfig(CamelModel):
+    """The receiver of CloudEvents about jobs; an empty URL means none.
+
+    ``token_file`` is the path of a bearer token, empty if the sink needs none.
+    """
+
+    url: str = ""
+    token_file: str = ""
+
+    @field_validator("url")
+    @classmethod
+    def _require_http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("set an http:// or https:// URL")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(
+                "remove the user name and the password; the chart value "
+                "notifications.sink.tokenSecret names a Secret with a token"
+            )
+        return url
+
+
 class ProcessConfig(CamelModel):
     """How the operator itself runs.
 
     ``operator_namespace`` is its namespace and that of ``lease_name``, the Lease of all replicas.
     Jobs in ``watch_namespaces`` are reconciled; empty means all. ``signing_key_file`` is the path
     of the private key for statements about published models; empty means that none are signed.
+    ``sink`` gets events about jobs.
     """
 
     operator_namespace: str = "finetune-system"
@@ -87,6 +112,7 @@ class ProcessConfig(CamelModel):
     usage: UsageConfig = UsageConfig()
     log_level: str = "info"
     signing_key_file: str = ""
+    sink: SinkConfig = SinkConfig()
 
 
 class Settings(CamelModel):

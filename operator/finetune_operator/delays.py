@@ -23,6 +23,11 @@ soon as the job is Ready."""
 STALE_METRICS = 150.0
 """A value that could not be replaced for so long is unknown."""
 
+REQUESTS = 300.0
+"""Between two updates of the time of the last request in the status."""
+WAKE = 3600.0
+"""The longest time between two reconciles of a job that will wake its endpoint at a later time."""
+
 SETTLE = 0.1
 """Between an event of a child and the reconcile, which then covers related events too."""
 SLOW_SETTLE = 5.0

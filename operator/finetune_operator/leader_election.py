@@ -10,6 +10,8 @@ five seconds in between cover requests that the old leader sent last.
 if it is 0, and has no longer timeout. A write that is delayed beyond that fails on its
 precondition: the new leader has changed the resourceVersion, the uid or the name.
 
+The annotation ``finetune.dev/note`` of the Lease carries a text from one leader to the next.
+
 ``identity`` is the name of the pod. A restarted container acquires the Lease of its pod without
 waiting, since the kubelet never runs the same container twice at once.
 """
@@ -23,9 +25,11 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Conflict, OperatorError
+from finetune_operator.objects import naming
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import Object
 
@@ -52,6 +56,10 @@ class LeaderElector:
     name: str
     identity: str
     clock: Callable[[], float] = boottime
+    note: Callable[[], str] = str
+    """Returns the text for the next leader, which each renewal writes; empty for none."""
+    inherited: str = ""
+    """The text of the last leader, empty without one."""
     _held: Object | None = None
     """The Lease as this replica wrote it last."""
     _held_until: float = -math.inf
@@ -68,6 +76,7 @@ class LeaderElector:
             try:
                 lease = await self.kube.get("Lease", self.namespace, self.name)
                 if self._available_in(lease) <= 0:
+                    self.inherited = naming.note(lease) if lease is not None else ""
                     await self._write(lease)
                     logger.info("became the leader", extra={"identity": self.identity})
                     return
@@ -103,7 +112,11 @@ class LeaderElector:
             return
         try:
             await self.kube.replace(
-                {**held, "spec": {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}},
+                {
+                    **held,
+                    "metadata": self._metadata(held),
+                    "spec": {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1},
+                },
                 seconds=REQUEST_SECONDS,
             )
         except OperatorError as error:
@@ -136,10 +149,16 @@ class LeaderElector:
         if lease is None:
             written = await self.kube.create(body, fenced=False)
         else:
-            body["metadata"] = lease["metadata"]
+            body["metadata"] = self._metadata(lease)
             written = await self.kube.replace(body, seconds=REQUEST_SECONDS)
         self._held, self._held_until = written, sent + HELD_SECONDS
         metrics.LEADER.labels(self.name).set(1)
+
+    def _metadata(self, lease: Object) -> dict[str, Any]:
+        """Return the metadata of the Lease with the present note."""
+        metadata = {key: each for key, each in lease["metadata"].items() if key != "annotations"}
+        annotations = naming.noted(self.note())
+        return {**metadata, "annotations": annotations} if annotations else metadata
 
     async def _is_still_held(self) -> bool:
         try:

@@ -19,6 +19,7 @@ from finetune_operator.config import ProcessConfig, Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import BudgetFollowers, ProfileFollowers
+from finetune_operator.controller.kind import Observers, Telemetry
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind, run_until_first_exit
@@ -29,6 +30,8 @@ from finetune_operator.kube.errors import Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.metrics_server import server as metrics_server
+from finetune_operator.notifications.outbox import Outbox
+from finetune_operator.notifications.sink import Sink
 from finetune_operator.reconcile import budgets as budget_planner
 from finetune_operator.reconcile import plan
 from finetune_operator.reconcile import profiles as profile_planner
@@ -101,7 +104,7 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
             usage=None if usage is None else usage.known,
             surroundings=Surroundings(kube=kube),
         )
-        jobs = _jobs(kube, executor, config, settings, profiles, budgets, usage)
+        jobs = _jobs(kube, executor, config, settings, profiles, budgets, usage, elector)
         running = [
             jobs,
             _profiles(live_profiles, executor, settings, jobs.controller),
@@ -138,8 +141,9 @@ def _jobs(
     profiles: Profiles,
     budgets: Budgets,
     usage: UsageRecorder | None,
+    elector: LeaderElector,
 ) -> RunningKind:
-    """Return the parts that reconcile FineTuneJobs."""
+    """Return the parts that reconcile FineTuneJobs, and send the notifications about them."""
     store, namespaces = budgets.jobs, config.watch_namespaces
     scraper = Scraper(WorkQueue("scrapes", namespace_limit=NAMESPACE_WORKERS))
     live = LiveReader(kube=kube, store=store)
@@ -151,8 +155,18 @@ def _jobs(
         usage=usage,
         budgets=budgets,
     )
+    outboxes: list[Outbox] = []
+    if config.sink.url:
+        sink = Sink(config.sink, ca_certificates=settings.ca_certificates)
+        outboxes.append(Outbox(sink.send, lambda: elector.inherited, store.own_keys))
+        elector.note = outboxes[0].note
+    observers: tuple[Telemetry[Snapshot], ...] = (JOB_METRICS, *outboxes)
     reconciler = Reconciler(
-        store=store, reader=reader, executor=executor, planner=plan, telemetry=JOB_METRICS
+        store=store,
+        reader=reader,
+        executor=executor,
+        planner=plan,
+        telemetry=Observers(observers),
     )
     queue = WorkQueue[Key](JOBS.own.lower(), interval=delays.INTERVAL, burst=delays.BURST)
     controller = Controller(reconciler=reconciler, queue=queue)
@@ -168,7 +182,7 @@ def _jobs(
             kube=kube, store=store, namespaces=tuple(namespaces), recheck=controller.recheck
         ),
         reflectors=reflectors(kube, store, namespaces, controller.notify),
-        others=others,
+        others=(*others, *(outbox.run for outbox in outboxes)),
     )
 
 

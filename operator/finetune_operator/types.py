@@ -58,6 +58,19 @@ class Verification:
     seconds: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """The requests of clients that a ready serving pod has answered since its verification."""
+
+    pod: str
+    """UID of the pod."""
+
+    count: int | None
+    """None if the pod does not count them."""
+    idle_seconds: float = 0.0
+    """Seconds since the last one, or since the verification."""
+
+
 class Observed(Protocol):
     """A snapshot of any of our own kinds, as the controller uses it."""
 
@@ -106,6 +119,9 @@ class Snapshot:
 
     verification: Verification | None = None
     """Of a ready serving pod whose verification is not in the status yet."""
+
+    requests: tuple[Requests, ...] = ()
+    """Of ready serving pods, if the status asks for them and they could be read lately."""
 
     loaded: float | None = None
     """Share of the model's bytes, from 0 to 1, that a serving pod which starts has read."""

@@ -80,7 +80,11 @@ def test_configuration_contains_every_setting_of_the_operator() -> None:
                 missing += omitted(value, f"{path}{name}.")
         return missing
 
-    process, config = parsed(render({"provenance": {"signingKeySecret": "keys"}}).config)
+    optional = {
+        "provenance": {"signingKeySecret": "keys"},
+        "notifications": {"sink": {"url": "https://events.example.com"}},
+    }
+    process, config = parsed(render(optional).config)
     assert omitted(process) == omitted(config) == []
     assert process.operator_namespace == config.operator_namespace == "finetune-system"
     assert config.serving.command == ["vllm", "serve", "/model"]
@@ -216,6 +220,36 @@ def test_only_the_operator_pod_mounts_the_signing_key() -> None:
         "secretName": "signing",
         "items": [{"key": "cosign.key", "path": file}],
     }
+
+
+def test_only_the_operator_pod_mounts_the_token_of_the_sink() -> None:
+    assert "sink" not in render().config
+    sink = {"url": "https://events.example.com/a?b=c"}
+    assert render({"notifications": {"sink": sink}}).config["sink"] == {**sink, "tokenFile": ""}
+    secret = {"tokenSecret": "events", "tokenSecretKey": "key"}
+    rendered = render({"notifications": {"sink": {**sink, **secret}}})
+    folder, _, file = rendered.config["sink"]["tokenFile"].rpartition("/")
+    (container,) = rendered.pod["containers"]
+    (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == folder)
+    assert mount["readOnly"] is True
+    (volume,) = (each for each in rendered.pod["volumes"] if each["name"] == mount["name"])
+    assert volume["secret"] == {"secretName": "events", "items": [{"key": "key", "path": file}]}
+
+
+@pytest.mark.parametrize(
+    ("sink", "ports"),
+    [
+        ({"url": "https://events.example.com"}, [443]),
+        ({"url": "http://events.example.com/path"}, [80]),
+        ({"url": "http://broker.events.svc:8080/a"}, [8080]),
+        ({"url": "https://[2001:db8::1]:8443"}, [8443]),
+        ({"url": "https://[2001:db8::1]"}, [443]),
+        ({"url": "http://broker.events.svc", "ports": [8080, 9090]}, [8080, 9090]),
+    ],
+)
+def test_network_policy_allows_notifications(sink: Values, ports: list[int]) -> None:
+    rules = render({"notifications": {"sink": sink}}).one("NetworkPolicy")["spec"]["egress"]
+    assert [each["port"] for each in rules[-1]["ports"]] == ports
 
 
 def test_network_policy_admits_only_named_scrapers() -> None:

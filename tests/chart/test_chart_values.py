@@ -165,6 +165,7 @@ CHANGED: dict[str, Any] = {
     "policy.maxGpuSeconds": 3600,
     "policy.maxSequenceLength": 4096,
     "policy.signatures": [{"sources": [".*"], "keys": ["-----BEGIN PUBLIC KEY-----"]}],
+    "policy.maxIdleSeconds": 3600,
     "logLevel": "debug",
     "metrics.serviceMonitor.interval": "5s",
     "metrics.podMonitor.interval": "5s",
@@ -183,6 +184,8 @@ CHANGED: dict[str, Any] = {
     "resources.limits.memory": "1Gi",
     "gpu.resourceName": "nvidia.com/gpu.shared",
     "gpu.tolerations": [{"operator": "Exists"}],
+    "notifications.sink.url": "https://other.example.com",
+    "notifications.sink.ports": [8443],
     "tolerations": [{"operator": "Exists"}],
     "affinity": {"nodeAffinity": {"a": {}}},
 }
@@ -194,6 +197,10 @@ PREREQUISITES: dict[str, Values] = {
     "metrics.dashboards": {"metrics": {"dashboards": {"enabled": True}}},
     "serviceAccount.create": {"serviceAccount": {"name": "given"}},
     "provenance.signingKeySecretKey": {"provenance": {"signingKeySecret": "signing"}},
+    "notifications.sink": {"notifications": {"sink": {"url": "https://events.example.com"}}},
+    "notifications.sink.tokenSecretKey": {
+        "notifications": {"sink": {"url": "https://events.example.com", "tokenSecret": "events"}}
+    },
 }
 
 
@@ -242,12 +249,19 @@ def test_default_policy_is_that_of_the_operator() -> None:
 @pytest.mark.parametrize(
     ("defaults", "expected"),
     [
-        ({}, "{'queueName': false, 'maxGpuSeconds': false}"),
+        ({}, "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false}"),
         (
-            {"queueName": "team", "runPolicy": {"maxGpuSeconds": 60}},
-            "{'queueName': true, 'maxGpuSeconds': true}",
+            {
+                "queueName": "team",
+                "runPolicy": {"maxGpuSeconds": 60},
+                "serving": {"idle": {"afterSeconds": 60}},
+            },
+            "{'queueName': true, 'maxGpuSeconds': true, 'afterSeconds': true}",
         ),
-        ({"runPolicy": {"backoffLimit": 1}}, "{'queueName': false, 'maxGpuSeconds': false}"),
+        (
+            {"runPolicy": {"backoffLimit": 1}, "serving": {"replicas": 2}},
+            "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false}",
+        ),
     ],
 )
 def test_admission_knows_the_defaults_of_required_fields(defaults: Values, expected: str) -> None:

@@ -20,6 +20,7 @@ from finetune_api.v1alpha1.status import FineTuneJobStatus
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
 from finetune_operator.objects.contents import same_content
+from finetune_operator.objects.pods import scheduled_since
 from finetune_operator.objects.trimming import trimmed
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import (
@@ -32,6 +33,7 @@ from finetune_operator.types import (
     Patch,
     Plan,
     Progress,
+    Requests,
     Scale,
     Snapshot,
     Verification,
@@ -93,6 +95,10 @@ class Cluster:
     loaded: float | None = None
     outcome: str | None = None
     """Outcome of the verification that serving pods report."""
+    last_request: datetime | None = None
+    """Time at which a client last sent a request."""
+    counts_requests: bool = True
+    """Whether the verifiers of serving pods count requests."""
     events: list[Thing] = field(default_factory=list)
     objects: dict[tuple[str, str], Thing] = field(default_factory=dict)
     job: Thing | None = None
@@ -141,6 +147,13 @@ class Cluster:
             job["metadata"]["generation"] += 1
             self.touch(job)
 
+    def annotate(self, **annotations: str) -> None:
+        """Set annotations of the FineTuneJob with our prefix, such as ``wake``."""
+        job = self.present_job()
+        own = job["metadata"].setdefault("annotations", {})
+        own.update({f"{naming.PREFIX}/{name}": value for name, value in annotations.items()})
+        self.touch(job)
+
     def delete_job(self) -> None:
         """Delete the FineTuneJob in the foreground; it exists until its children are deleted."""
         job = self.present_job()
@@ -162,6 +175,7 @@ class Cluster:
             progress=self.running_progress(),
             loaded=self.loaded,
             verification=self.verification(),
+            requests=self.requests(),
             created=frozenset(self.created),
             profiles=self._profiles_of(job),
             parent=copied(self.others.get(naming.parent_of(job) or "")),
@@ -349,6 +363,28 @@ class Cluster:
         pod = max(pods, key=lambda each: int(each["metadata"]["uid"].split("-")[-1]))
         build = str(naming.label(pod, naming.BUILD))
         return Verification(pod=pod["metadata"]["name"], build=build, outcome=self.outcome)
+
+    def requests(self) -> tuple[Requests, ...]:
+        """Return what the running serving pods report, if the status asks for it."""
+        if self.status.get("serving", {}).get("idleAfterSeconds") is None:
+            return ()
+        return tuple(
+            self._requests_of(pod)
+            for pod in self._labeled("Pod")
+            if naming.is_serving(pod) and pod.get("status", {}).get("phase") == "Running"
+        )
+
+    def _requests_of(self, pod: Thing) -> Requests:
+        if not self.counts_requests:
+            return Requests(pod=pod["metadata"]["uid"], count=None)
+        started, last = scheduled_since(pod), self.last_request
+        requested = last is not None and last >= started
+        since = last if last is not None and requested else started
+        return Requests(
+            pod=pod["metadata"]["uid"],
+            count=int(requested),
+            idle_seconds=(self.now - since).total_seconds(),
+        )
 
     def _labeled(self, kind: str) -> Iterator[Thing]:
         for found in self.each(kind):

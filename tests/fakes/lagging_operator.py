@@ -68,7 +68,12 @@ class ClusterMetrics:
 
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
         verification = self.cluster.verification()
-        values = (self.cluster.running_progress(), self.cluster.loaded, verification)
+        values = (
+            self.cluster.running_progress(),
+            self.cluster.loaded,
+            verification,
+            *self.cluster.requests(),
+        )
         return tuple(value for value in values if value is not None)
 
     def verification_due(self, key: Key) -> float:

@@ -20,6 +20,7 @@ from finetune_api.layering import Path, value_at
 from finetune_api.policy.check import violations
 from finetune_api.policy.limits import FIELDS, Limits
 from finetune_api.policy.patterns import matches
+from finetune_api.policy.rules import GPU_SECONDS, IDLE_SECONDS, QUEUE
 
 Spec = dict[str, Any]
 LIMITS: Spec = {
@@ -53,6 +54,7 @@ LIMITS: Spec = {
     "maxReplicas": 3,
     "maxGpuSeconds": 3600,
     "maxSequenceLength": 2048,
+    "maxIdleSeconds": 3600,
 }
 NAMES = (
     "batch-a", "system-node-critical", "low", "team-a", "team-b", "team-d", "robot-7",
@@ -192,6 +194,7 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
             "placement": PLACEMENT,
             "apiKeySecretRef": REFERENCE,
             "replicas": st.integers(0, 5),
+            "idle": st.sampled_from([{"afterSeconds": seconds} for seconds in (60, 3600, 3601)]),
         },
     ),
     "training": st.fixed_dictionaries(
@@ -215,6 +218,7 @@ def specs(draw: st.DrawFn) -> Spec:
         "profile": "gold",
         "queueName": "team-a",
         "runPolicy": {"maxGpuSeconds": 3600},
+        "serving": {"idle": {"afterSeconds": 3600}},
         "resources": {"train": {}, "serve": {}},
     }
     others = (
@@ -272,7 +276,7 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, spec: Spec) -
     required: tuple[Path, ...] = (("profile",),)
     if "profile" not in spec:
         # With a profile, which may set them, the operator alone checks these.
-        required += (("queueName",), ("runPolicy", "maxGpuSeconds"))
+        required += (GPU_SECONDS, IDLE_SECONDS, QUEUE)
     written = [
         each for each in found if each.field in required or value_at(spec, each.field) is not None
     ]
@@ -305,7 +309,11 @@ HOSTILE: Spec = {
     "placement": {"nodeSelector": {"app": "x"}, "tolerations": [{"operator": "Exists"}]},
     "access": {"serviceAccountName": "data"},
     "resources": {"prepare": {"limits": {"rdma/bad": "1"}}},
-    "serving": {"apiKeySecretRef": {"name": "a.b"}, "replicas": 4},
+    "serving": {
+        "apiKeySecretRef": {"name": "a.b"},
+        "replicas": 4,
+        "idle": {"afterSeconds": 7200},
+    },
     "storage": {"baseCache": {"claimName": "a.b"}, "accessMode": "ReadWriteMany"},
     "podMetadata": {"labels": {"app": "x"}},
     "runPolicy": {"maxGpuSeconds": 7200},
@@ -342,6 +350,8 @@ def test_an_update_of_other_fields_passes(
         ({"serving": {"replicas": 5}}, "spec.serving.replicas"),
         ({"runPolicy": {"maxGpuSeconds": 7201}}, "spec.runPolicy.maxGpuSeconds"),
         ({"runPolicy": {"maxGpuSeconds": None}}, "spec.runPolicy.maxGpuSeconds"),
+        ({"serving": {"idle": {"afterSeconds": 7201}}}, "spec.serving.idle.afterSeconds"),
+        ({"serving": {"idle": None}}, "spec.serving.idle.afterSeconds"),
         ({"queueName": None}, "spec.queueName"),
         ({"training": {"sequenceLength": 4095}}, "spec.training.sequenceLength"),
         (

@@ -16,6 +16,7 @@ from finetune_api.defaulting import effective_defaults, resolve
 from finetune_api.layering import value_at
 from finetune_api.policy.check import violations
 from finetune_api.policy.limits import FIELDS, narrower
+from finetune_api.policy.rules import GPU_SECONDS, IDLE_SECONDS, QUEUE
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, ProfileLimits
 
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
@@ -114,7 +115,7 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, narrow: str, 
     resolved = resolve(spec, effective_defaults({}))
     limits = narrower(NARROW)
     found = violations(resolved.spec, limits, listed=resolved.listed, profile=narrow)
-    required = ("queueName",), ("runPolicy", "maxGpuSeconds")
+    required = GPU_SECONDS, IDLE_SECONDS, QUEUE
     written = [
         each for each in found if each.field in required or value_at(spec, each.field) is not None
     ]
@@ -135,6 +136,12 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, narrow: str, 
             {"runPolicy": {"maxGpuSeconds": 600}},
             {"runPolicy": {"maxGpuSeconds": 601}},
         ),
+        (
+            {"maxIdleSeconds": 600},
+            {"serving": {"idle": {"afterSeconds": 600}}},
+            {"serving": {"idle": {"afterSeconds": 601}}},
+        ),
+        ({"maxIdleSeconds": 600}, {"serving": {"idle": {"afterSeconds": 60}}}, {"serving": {}}),
         ({"requireQueue": True}, {"queueName": "a"}, {}),
         ({"queues": {"deny": ["b"]}}, {"queueName": "a"}, {"queueName": "b"}),
         ({"queues": {"allow": ["a"]}}, {"queueName": "a"}, {"queueName": "b"}),
@@ -152,8 +159,11 @@ def test_one_limit(control_plane: ControlPlane, limits: Spec, within: Spec, beyo
 
 
 def test_defaults_of_the_profile_set_required_fields(control_plane: ControlPlane) -> None:
-    limits = {"requireQueue": True, "maxGpuSeconds": 600, "maxSequenceLength": 1024}
-    defaults = {"runPolicy": {"maxGpuSeconds": 600}}
+    limits = {"requireQueue": True, "maxGpuSeconds": 600, "maxIdleSeconds": 600}
+    defaults = {
+        "runPolicy": {"maxGpuSeconds": 600},
+        "serving": {"idle": {"afterSeconds": 600}},
+    }
     with offered(control_plane, profile("full", limits=limits, defaults=defaults, queueName="a")):
         assert policy.rejection(control_plane, "default", {"profile": "full"}) is None
 

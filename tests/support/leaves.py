@@ -342,6 +342,10 @@ CHANGES: dict[str, Change] = {
     **dict(_tolerations(lambda placed: placed)),
     **dict(_tolerations(lambda placed: {"serving": placed}, "serving.")),
     "serving.replicas": Change(before={}, after=_serving(replicas=0)),
+    # The only value.
+    "serving.idle.action": Change(
+        before={}, after=_serving(idle={"afterSeconds": 60, "action": "ScaleToZero"})
+    ),
     "serving.dtype": Change(
         before=_serving(mode="adapter"), after=_serving(mode="adapter", dtype="bfloat16")
     ),

@@ -36,6 +36,8 @@ DESCRIPTION = (
 )
 WATCH_SECONDS = 5.0
 """Interval of health checks of a verified server. A start takes longer, so no restart is missed."""
+REQUESTS_SECONDS = 15.0
+"""Interval of the reads of vLLM's metrics, which show whether clients send requests."""
 RETRY_SECONDS = 1.0
 """Pause after vLLM stopped answering during the comparison."""
 
@@ -141,9 +143,25 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
             f"{verdict.outcome} in {seconds:.2f} s, of which vLLM took {answering:.2f} s to "
             f"answer: {verdict.message}"
         )
-        await vllm.watch(WATCH_SECONDS)
+        await _watch(vllm, state)
         # A restart loads the files again, which may have been replaced meanwhile.
         _log("vLLM stopped answering; the digests and the reference are compared again")
+
+
+async def _watch(vllm: VllmClient, state: State) -> None:
+    """Count the requests of clients until vLLM stops answering."""
+    counting = asyncio.create_task(_count_requests(vllm, state))
+    try:
+        await vllm.watch(WATCH_SECONDS)
+    finally:
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
+
+
+async def _count_requests(vllm: VllmClient, state: State) -> None:
+    while True:
+        state.requests.observe(await vllm.metrics())
+        await asyncio.sleep(REQUESTS_SECONDS)
 
 
 async def _check_digests(found: build.Build, state: State) -> list[volume.Checked]:

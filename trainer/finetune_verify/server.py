@@ -6,6 +6,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from finetune_api.contracts.ports import POD_UID_VARIABLE
+from finetune_verify.requests import RequestClock
 from finetune_verify.verification import Verdict
 
 OUTCOMES = ("Verified", "Inconclusive", "Skipped")
@@ -43,6 +44,17 @@ class State:
             "Number of bytes that the verifier has read to compute the digests of the files.",
         )
         self._size = gauge("size_bytes", "Total size in bytes of the files to verify.")
+        self.requests = RequestClock()
+        gauge(
+            "requests",
+            "Number of requests of clients that vLLM has completed since the verification; NaN if "
+            "vLLM does not count them.",
+        ).set_function(lambda: self.requests.count)
+        gauge(
+            "idle_seconds",
+            "Time in seconds since vLLM last had a request of a client, or since the verification; "
+            "NaN if vLLM does not count requests.",
+        ).set_function(lambda: self.requests.idle_seconds)
         self._outcome = Gauge(
             "finetune_verify_outcome",
             "Outcome of the verification: 1 for the current outcome, 0 for every other outcome.",
@@ -69,6 +81,7 @@ class State:
     def agreed(self, verdict: Verdict, seconds: float, *, answering: float) -> None:
         """Become ready; vLLM took ``answering`` of the ``seconds`` of the comparison to answer."""
         self.verdict = verdict
+        self.requests.start()
         for metric, value in (
             (self._distance, verdict.distance),
             (self._tolerance, verdict.tolerance),
@@ -92,6 +105,7 @@ class State:
     def wait_for(self, what: str) -> None:
         """Become not ready; ``/readyz`` answers what it waits for."""
         self.verdict = None
+        self.requests.stop()
         self.waiting_for = what
 
 

@@ -18,6 +18,8 @@ import aiohttp
 from finetune_verify.errors import Mismatch, Unavailable
 
 REQUEST_SECONDS = 300.0
+METRICS_SECONDS = 5.0
+MAX_METRICS_BYTES = 8 << 20
 RETRY_SECONDS = 0.2
 
 
@@ -57,6 +59,20 @@ class VllmClient:
             await asyncio.sleep(seconds)
             if not await self.healthy():
                 return
+
+    async def metrics(self) -> bytes | None:
+        """Return the metrics of the server, None if it does not answer; empty if it has none."""
+        timeout = aiohttp.ClientTimeout(total=METRICS_SECONDS)
+        try:
+            async with self._session.get(f"{self._url}/metrics", timeout=timeout) as response:
+                text = bytearray()
+                while (chunk := await response.content.readany()) and len(text) < MAX_METRICS_BYTES:
+                    text += chunk
+                if response.status == 404:
+                    return b""
+                return bytes(text) if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError):
+            return None
 
     async def tokenize(self, request: dict[str, Any]) -> tuple[list[int], int]:
         """Return the token ids of messages or a prompt, and the maximum sequence length."""

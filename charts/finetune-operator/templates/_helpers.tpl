@@ -66,6 +66,11 @@ or is localhost, as in Docker.
 /etc/finetune-operator-signing
 {{- end -}}
 
+{{/* Folder of the bearer token for the sink of notifications. */}}
+{{- define "finetune-operator.sinkFolder" -}}
+/etc/finetune-operator-sink
+{{- end -}}
+
 {{/* Configuration of the operator, as YAML: the OperatorConfig of finetune_operator.config. */}}
 {{- define "finetune-operator.config" -}}
 operatorNamespace: {{ .Release.Namespace }}
@@ -104,11 +109,18 @@ logLevel: {{ .Values.logLevel }}
 {{- if .Values.provenance.signingKeySecret }}
 signingKeyFile: {{ include "finetune-operator.signingKeyFolder" . }}/signing.key
 {{- end }}
+{{- with .Values.notifications.sink }}
+{{- if .url }}
+sink:
+  url: {{ .url | quote }}
+  tokenFile: {{ if .tokenSecret }}{{ include "finetune-operator.sinkFolder" $ }}/token{{ else }}""{{ end }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* Fields that a limit can require, and whether the value `defaults` sets them, as CEL. */}}
 {{- define "finetune-operator.defaulted" -}}
-{'queueName': {{ ne (dig "queueName" "" .Values.defaults) "" }}, 'maxGpuSeconds': {{ ne (dig "runPolicy" "maxGpuSeconds" 0 .Values.defaults | int) 0 }}}
+{'queueName': {{ ne (dig "queueName" "" .Values.defaults) "" }}, 'maxGpuSeconds': {{ ne (dig "runPolicy" "maxGpuSeconds" 0 .Values.defaults | int) 0 }}, 'afterSeconds': {{ ne (dig "serving" "idle" "afterSeconds" 0 .Values.defaults | int) 0 }}}
 {{- end -}}
 
 {{/* Rules of the operator, for its ClusterRole or for its Role in each of watchNamespaces. */}}

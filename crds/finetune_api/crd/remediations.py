@@ -34,6 +34,8 @@ PROGRESS = ReasonGroup(
         Reason.SERVING: "`Ready` is True.",
         Reason.SCALED_TO_ZERO: "The model is complete, and `Ready` is True. To serve it, set "
         "`serving.replicas` to 1 or more.",
+        Reason.IDLE: "The model is complete, and `Ready` is True. To serve it again, [wake the "
+        "endpoint](../how-to/idle-endpoints.md#wake-an-endpoint).",
         Reason.COMPLETED: "If serving is disabled and the model is complete, `Ready` is True.",
     },
 )

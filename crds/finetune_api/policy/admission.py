@@ -16,6 +16,7 @@ from finetune_api.policy import messages
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES
 from finetune_api.policy.rules import (
     GPU_SECONDS,
+    IDLE_SECONDS,
     NAME_RULES,
     PROFILE,
     QUEUE,
@@ -101,7 +102,9 @@ def numbers(profile: str | None = None) -> list[dict[str, str]]:
         _at_most(REPLICAS, "maxReplicas", profile, optional=False),
         _at_most(GPU_SECONDS, "maxGpuSeconds", profile, optional=True),
         _at_most(SEQUENCE_LENGTH, "maxSequenceLength", profile, optional=True),
+        _at_most(IDLE_SECONDS, "maxIdleSeconds", profile, optional=True),
         _required(GPU_SECONDS, "maxGpuSeconds", "variables.maxGpuSeconds > 0", profile),
+        _required(IDLE_SECONDS, "maxIdleSeconds", "variables.maxIdleSeconds > 0", profile),
         _required(QUEUE, "requireQueue", "variables.requireQueue", profile),
     ]
 

@@ -9,6 +9,7 @@ from finetune_api.policy import messages
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES, Limits, names
 from finetune_api.policy.rules import (
     GPU_SECONDS,
+    IDLE_SECONDS,
     NAME_RULES,
     PROFILE,
     QUEUE,
@@ -66,7 +67,9 @@ def violations_of_defaults(
 def serving_keys(spec: FineTuneJobSpec) -> tuple[str, ...]:
     """Return the keys of all limited fields that affect serving pods, as violations have them."""
     values = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    fields = dict.fromkeys([*(rule.field for rule in NAME_RULES if rule.serving), REPLICAS])
+    fields = dict.fromkeys(
+        [*(rule.field for rule in NAME_RULES if rule.serving), REPLICAS, IDLE_SECONDS]
+    )
     return tuple(
         _key(values, field) for field in fields if value_at(values, field) not in (None, {}, [])
     )
@@ -82,6 +85,7 @@ def _refusals(
         (REPLICAS, "maxReplicas", limits.max_replicas, True),
         (GPU_SECONDS, "maxGpuSeconds", limits.max_gpu_seconds, False),
         (SEQUENCE_LENGTH, "maxSequenceLength", limits.max_sequence_length, False),
+        (IDLE_SECONDS, "maxIdleSeconds", limits.max_idle_seconds, True),
     ):
         value = value_at(values, field)
         if most and value is not None and value > most:
@@ -89,6 +93,7 @@ def _refusals(
             yield field, f"{start}{value}{middle}{most}{end}", serving
     for field, limit, required in (
         (GPU_SECONDS, "maxGpuSeconds", limits.max_gpu_seconds > 0),
+        (IDLE_SECONDS, "maxIdleSeconds", limits.max_idle_seconds > 0),
         (QUEUE, "requireQueue", limits.require_queue),
         (PROFILE, "requireProfile", limits.require_profile),
     ):

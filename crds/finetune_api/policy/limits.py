@@ -99,6 +99,9 @@ class Limits(CamelModel):
     max_sequence_length: int = Field(0, ge=0)
     """0 means no limit."""
 
+    max_idle_seconds: int = Field(0, ge=0)
+    """0 means no limit. With a limit, each job must set ``serving.idle.afterSeconds``."""
+
 
 FIELDS: Mapping[str, str] = {info.alias or name: name for name, info in Limits.model_fields.items()}
 """Names of the fields by their names in the chart value, such as ``podLabels``."""

@@ -10,7 +10,14 @@ so the operator alone checks its replicas.
 from finetune_api.policy import admission, messages
 from finetune_api.policy.admission import variable
 from finetune_api.policy.limits import ANYTHING, UNLIMITED, Limits
-from finetune_api.policy.rules import GPU_SECONDS, NAME_RULES, PROFILE, QUEUE, NameRule
+from finetune_api.policy.rules import (
+    GPU_SECONDS,
+    IDLE_SECONDS,
+    NAME_RULES,
+    PROFILE,
+    QUEUE,
+    NameRule,
+)
 from finetune_api.policy.selections import at
 from finetune_api.rules import literal
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND
@@ -45,6 +52,7 @@ def variables() -> list[dict[str, str]]:
         variable("maxReplicas", f"{LIMITS}.?maxReplicas.orValue({most})"),
         variable("maxGpuSeconds", f"{LIMITS}.?maxGpuSeconds.orValue(0)"),
         variable("maxSequenceLength", f"{LIMITS}.?maxSequenceLength.orValue(0)"),
+        variable("maxIdleSeconds", f"{LIMITS}.?maxIdleSeconds.orValue(0)"),
         variable("requireQueue", f"{LIMITS}.?requireQueue.orValue(false)"),
         variable("defaulted", _defaulted()),
         *admission.certificates(),
@@ -90,13 +98,13 @@ def _allowed() -> str:
 
 
 def _defaulted() -> str:
-    queue, seconds = (
+    queue, seconds, idle = (
         f"variables.chartDefaulted.{field[-1]} || {at(DEFAULTS, field)}.hasValue()"
-        for field in (QUEUE, GPU_SECONDS)
+        for field in (QUEUE, GPU_SECONDS, IDLE_SECONDS)
     )
     return (
         f"{{'{QUEUE[-1]}': {queue} || params.spec.?queueName.hasValue(), "
-        f"'{GPU_SECONDS[-1]}': {seconds}}}"
+        f"'{GPU_SECONDS[-1]}': {seconds}, '{IDLE_SECONDS[-1]}': {idle}}}"
     )
 
 

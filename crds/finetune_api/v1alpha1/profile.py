@@ -114,6 +114,14 @@ class ProfileLimits(ApiModel):
         unset="only the policy of the chart applies",
         ge=1,
     )
+    max_idle_seconds: int | None = field(
+        "Maximum value of serving.idle.afterSeconds. With a limit, each job must set that field, "
+        "unless the defaults of the profile or of the chart set it.",
+        None,
+        edit=Edit.NOTHING,
+        unset="only the policy of the chart applies",
+        ge=60,
+    )
 
 
 class Price(ApiModel):

@@ -48,6 +48,13 @@ class Reason(DocumentedEnum):
     RESTARTING = ("Restarting", "The endpoint is down and its pods are restarting.", READY)
     SERVING = ("Serving", "The endpoint answers requests.", READY)
     SCALED_TO_ZERO = ("ScaledToZero", "`spec.serving.replicas` is 0.", READY, CONDITION)
+    IDLE = (
+        "Idle",
+        "The endpoint got no requests for `spec.serving.idle.afterSeconds`, and its pods were "
+        "stopped.",
+        READY,
+        CONDITION,
+    )
     COMPLETED = (
         "Completed",
         "The stage or the whole job has completed.",

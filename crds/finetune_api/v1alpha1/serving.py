@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from finetune_api import GROUP
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import Rule, between, each_matches, equals, requires
 from finetune_api.v1alpha1.placement import Placement
@@ -11,6 +12,9 @@ MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"
 NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 BASE_SUFFIX = "-base"
 """Suffix of the name under which the base model itself is served with serving.mode: adapter."""
+
+WAKE_ANNOTATION = f"{GROUP}/wake"
+"""Time from which an endpoint that was stopped earlier, without requests, runs again."""
 
 EXTRA_ARGUMENTS = (
     "async-scheduling",
@@ -58,6 +62,27 @@ class ServingPlacement(Placement):
     atomic: ClassVar[bool] = True
 
 
+class Idle(ApiModel):
+    """What happens to an endpoint that gets no requests."""
+
+    atomic: ClassVar[bool] = True
+    after_seconds: int = field(
+        "Time in seconds without a request after which the serving pods are stopped. It starts "
+        "again with each request, with each start of the pods, and with the time in the "
+        "annotation finetune.dev/wake.",
+        edit=Edit.NOTHING,
+        ge=60,
+        le=2_592_000,
+    )
+    action: Literal["ScaleToZero"] = field(
+        'What is done then. "ScaleToZero": the serving pods are stopped and release their GPUs. '
+        "To start them again, set the annotation finetune.dev/wake of the FineTuneJob to the "
+        "current time.",
+        "ScaleToZero",
+        edit=Edit.NOTHING,
+    )
+
+
 class Serving(ApiModel):
     """The OpenAI-compatible endpoint of the tuned model."""
 
@@ -96,6 +121,12 @@ class Serving(ApiModel):
         edit=Edit.NOTHING,
         ge=0,
         le=64,
+    )
+    idle: Idle | None = field(
+        "Stop the serving pods while the endpoint gets no requests.",
+        None,
+        edit=Edit.NOTHING,
+        unset="the serving pods keep running",
     )
     max_model_len: int | None = field(
         "Maximum length of a prompt together with its answer, in tokens.",

@@ -171,14 +171,32 @@ class ServingStatus(StatusModel):
         description="State of the endpoint. A revision name: this revision answers requests. A "
         'revision name with "(old)": this revision answers, but the spec defines another build. '
         '"released": a new build uses the GPU. "starting": new pods load the model. '
-        '"waiting": new pods wait for a node. "stopped": it has no pods. "down": the pods do '
-        'not answer requests. "-": no build is served.',
+        '"waiting": new pods wait for a node. "idle": no requests came. '
+        '"stopped": it has no pods. "down": the pods do not answer requests. "-": no build is '
+        "served.",
     )
     release_planned_at: str | None = Field(
         None,
         description="Time at which the serving pods will release their GPU. If the pod of the new "
         "build gets another GPU earlier, the serving pods keep their GPU. Present while a pod of "
         "the new build waits for a GPU.",
+        json_schema_extra={"format": "date-time"},
+    )
+    idle_after_seconds: int | None = Field(
+        None,
+        description="Time in seconds without a request after which the serving pods are stopped. "
+        "Unset if they keep running.",
+    )
+    last_request_at: str | None = Field(
+        None,
+        description="Time of the last request, accurate to a few minutes. Recorded only with "
+        "spec.serving.idle.",
+        json_schema_extra={"format": "date-time"},
+    )
+    idle_since: str | None = Field(
+        None,
+        description="Time at which the serving pods were stopped because no requests came. Present "
+        "until they start again.",
         json_schema_extra={"format": "date-time"},
     )
 

@@ -1,8 +1,9 @@
 """What a kind of our own adds to the controller: a reader, a planner, and metrics."""
 
 from collections.abc import Iterable, Set
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.types import Confirmation, Key, Object, Observed, Plan
@@ -76,3 +77,25 @@ class Telemetry(Protocol[S_contra]):
 
     def forget(self, key: Key) -> None:
         """Forget an object."""
+
+
+@dataclass(frozen=True)
+class Observers(Generic[S]):
+    """Several recipients of what ``Telemetry`` gets."""
+
+    all: tuple[Telemetry[S], ...]
+
+    def observed(self, key: Key, snapshot: S, status: Object) -> None:
+        """Record the state of an object after a reconcile."""
+        for each in self.all:
+            each.observed(key, snapshot, status)
+
+    def written(self, snapshot: S, plan: Plan) -> None:
+        """Count what a written status reports for the first time."""
+        for each in self.all:
+            each.written(snapshot, plan)
+
+    def forget(self, key: Key) -> None:
+        """Forget an object."""
+        for each in self.all:
+            each.forget(key)

@@ -48,11 +48,11 @@ class RunningKind:
         # searched for garbage. By then 1,000 edits of a large job would hold 200 MiB.
         for large in ("spec", "status"):
             body.pop(large, None)
-        is_default = naming.is_default_profile(body)
+        annotations = naming.own_annotations(body)
         for unused in ("managedFields", "annotations"):
             body["metadata"].pop(unused, None)
-        if is_default:
-            body["metadata"]["annotations"] = {naming.DEFAULT_PROFILE: "true"}
+        if annotations:
+            body["metadata"]["annotations"] = annotations
         change = self.store.remove if what == "DELETED" else self.store.put
         for key in change(found):
             self.controller.notify(key, self.own, version_of(found), True)

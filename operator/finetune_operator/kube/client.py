@@ -285,8 +285,8 @@ def _trimmed(each: Object) -> Object:
     if "annotations" not in metadata:
         return each
     kept = {key: value for key, value in metadata.items() if key != "annotations"}
+    if annotations := {**naming.own_annotations(each), **naming.noted(naming.note(each))}:
+        kept["annotations"] = annotations
     if (node := naming.selected_node(each)) is not None:
         kept["annotations"] = {naming.SELECTED_NODE: node}
-    if naming.is_default_profile(each):
-        kept["annotations"] = {naming.DEFAULT_PROFILE: "true"}
     return {**each, "metadata": kept}

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from finetune_operator.objects.naming import is_default_profile
+from finetune_operator.objects.naming import own_annotations
 from finetune_operator.types import Object
 
 
@@ -24,8 +24,8 @@ def own_version(body: Object) -> int:
     """Return a number that identifies the contents of an object of our own kinds but its status.
 
     A write to the status does not change it: the resourceVersion and the field managers, which the
-    API server updates on every write, are left out. So are the annotations but one, which nothing
-    depends on.
+    API server updates on every write, are left out. So are the annotations that the operator does
+    not use.
     """
     metadata = {
         key: value
@@ -33,5 +33,4 @@ def own_version(body: Object) -> int:
         if key not in ("annotations", "managedFields", "resourceVersion")
     }
     rest = {key: value for key, value in body.items() if key not in ("metadata", "status")}
-    is_default = is_default_profile(body)
-    return hash(sha256({**rest, "metadata": metadata, "default": is_default}))
+    return hash(sha256({**rest, "metadata": metadata, "annotations": own_annotations(body)}))

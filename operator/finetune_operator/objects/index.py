@@ -9,7 +9,7 @@ from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
 from finetune_operator.objects.status_view import StatusView
-from finetune_operator.types import Object, Progress, Snapshot, Verification
+from finetune_operator.types import Object, Progress, Requests, Snapshot, Verification
 from finetune_operator.usage.values import NamespaceUsage
 
 
@@ -68,6 +68,9 @@ class IndexedSnapshot:
     created: frozenset[str]
     progress: Progress | None
     verification: Verification | None
+    requests: Mapping[str, Requests]
+    """By uid of the pod."""
+
     loaded: float | None
     accounts: Accounts | None
     usage: NamespaceUsage | None
@@ -158,6 +161,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         created=snapshot.created,
         progress=snapshot.progress,
         verification=snapshot.verification,
+        requests={each.pod: each for each in snapshot.requests},
         loaded=snapshot.loaded,
         accounts=snapshot.accounts,
         usage=snapshot.usage,

@@ -7,6 +7,7 @@ from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.contracts import labels as keys
 from finetune_api.layering import value_at
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
+from finetune_api.v1alpha1.serving import WAKE_ANNOTATION
 from finetune_operator.objects.stages import serves
 from finetune_operator.objects.status_view import volume_owners
 from finetune_operator.types import Object
@@ -28,6 +29,12 @@ TEMPLATE_HASH = "pod-template-hash"
 """Label of the pods of a Deployment, which the name of their ReplicaSet contains."""
 DEFAULT_PROFILE = DEFAULT_ANNOTATION
 """Annotation of a profile that applies to the jobs that name none."""
+WAKE = WAKE_ANNOTATION
+"""Annotation of a FineTuneJob: the time from which its idle endpoint runs again."""
+NOTE = f"{PREFIX}/note"
+"""Annotation of the Lease: a text from one leader to the next."""
+MAX_TIME = 64
+"""Characters that are kept of a time which a user writes."""
 MANAGED_BY = "finetune-operator"
 VOLUME = "PersistentVolumeClaim"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
@@ -166,6 +173,23 @@ def parent_of(job: Object) -> str | None:
     """Return the name of the job whose adapter a job continues from, or None."""
     name = value_at(job["spec"], ("training", "startFrom", "job", "name"))
     return name if isinstance(name, str) else None
+
+
+def own_annotations(body: Object) -> dict[str, str]:
+    """Return the annotations of an object of our own kinds that the operator uses."""
+    used = {DEFAULT_PROFILE: "true"} if is_default_profile(body) else {}
+    wake = (body["metadata"].get("annotations") or {}).get(WAKE)
+    return used if wake is None else {**used, WAKE: str(wake)[:MAX_TIME]}
+
+
+def note(lease: Object) -> str:
+    """Return the text that a Lease carries to the next leader, empty without one."""
+    return str((lease["metadata"].get("annotations") or {}).get(NOTE) or "")
+
+
+def noted(text: str) -> dict[str, str]:
+    """Return the annotations of a Lease with a text for the next leader."""
+    return {NOTE: text} if text else {}
 
 
 def selected_node(claim: Object) -> str | None:

@@ -55,6 +55,12 @@ class StatusView:
     release_planned_at: str | None
     """When the stable build was to release its GPU, as announced."""
 
+    idle_after_seconds: int | None
+    last_request_at: str | None
+    idle_since: str | None
+    """When the pods of ``serving_build`` were stopped because no requests came."""
+
+    endpoint: str | None
     warnings: tuple[str, ...]
     progress: str | None
     eta: str | None
@@ -124,6 +130,10 @@ def of(status: Values) -> StatusView:
         build=status.get("build"),
         serving_build=serving.get("build"),
         release_planned_at=serving.get("releasePlannedAt"),
+        idle_after_seconds=serving.get("idleAfterSeconds"),
+        last_request_at=serving.get("lastRequestAt"),
+        idle_since=serving.get("idleSince"),
+        endpoint=status.get("endpoint"),
         warnings=tuple(status.get("warnings") or ()),
         progress=status.get("progress"),
         eta=status.get("eta"),

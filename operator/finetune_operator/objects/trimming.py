@@ -161,8 +161,8 @@ def _metadata(item: Object) -> dict[str, Any]:
         if labels and labels.keys() != {LABELS_DIGEST}:
             labels = {LABELS_DIGEST: sha256(labels)}
         result |= {"labels": labels} if labels else {}
-        if naming.is_default_profile(item):
-            result["annotations"] = {naming.DEFAULT_PROFILE: "true"}
+        if annotations := naming.own_annotations(item):
+            result["annotations"] = annotations
         return result
     result["labels"] = dict(metadata.get("labels") or {})
     if owners := metadata.get("ownerReferences"):

@@ -112,7 +112,7 @@ def metadata_fields(kind: str) -> Fields:
     """Return the fields of the metadata of an object that ``reduced`` reads."""
     fields = {
         **dict.fromkeys((*METADATA, "labels", "ownerReferences")),
-        "annotations": dict.fromkeys((naming.SELECTED_NODE, naming.DEFAULT_PROFILE)),
+        "annotations": dict.fromkeys((naming.SELECTED_NODE, naming.DEFAULT_PROFILE, naming.WAKE)),
     }
     if kind in APPLIED:
         fields["managedFields"] = [{"manager": None, "time": None, "fieldsV1": {"f:spec": {}}}]

@@ -59,6 +59,9 @@ class ServingState:
     """Which build answers, in one word."""
 
     release_planned_at: str | None = None
+    idle_after_seconds: int | None = None
+    last_request_at: str | None = None
+    idle_since: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from finetune_operator.types import LISTS, UNCONFIRMED, Confirmation, Create, De
 ALL_KINDS = frozenset({KIND, *LISTS})
 _OF_STAGES = frozenset({"Job", "Pod", naming.VOLUME})
 _OF_TRAINERS = frozenset({"Job", "Pod"})
+_OF_SERVING = frozenset({"Deployment", "Pod", naming.VOLUME})
 _LATER = {
     "Starting": ("Starting", "Running", "Completed"),
     "Running": ("Running", "Completed"),
@@ -40,6 +41,9 @@ def confirmation(snapshot: Snapshot, plan: Plan) -> Confirmation:
     if new.ready_reason == Reason.VOLUME_LOST != old.ready_reason:
         # The cache may contain the claim as it was before the job owned it.
         return Confirmation("volume", frozenset({naming.VOLUME}))
+    if old.idle_since is None and new.idle_since is not None:
+        # Pods whose volume was deleted could not start again.
+        return Confirmation("idle", _OF_SERVING)
     for action in plan.actions:
         if isinstance(action, Create) and action.object["kind"] == "Job":
             stage = naming.label(action.object, naming.STAGE)

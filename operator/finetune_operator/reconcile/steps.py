@@ -79,7 +79,9 @@ def steps(
             *delivery.decision.events,
             *publishing.decision.events,
         ),
-        requeue_after=_earliest(delivery.position.requeue_after, publishing.requeue_after),
+        requeue_after=_earliest(
+            delivery.position.requeue_after, delivery.requeue_after, publishing.requeue_after
+        ),
         reservation=stages.reservation,
     )
 

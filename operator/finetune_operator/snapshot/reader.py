@@ -33,7 +33,16 @@ from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.scraper import PodMetrics
 from finetune_operator.snapshot.targets import targets
 from finetune_operator.snapshot.usage import UsageSource
-from finetune_operator.types import LISTS, Key, Object, Plan, Progress, Snapshot, Verification
+from finetune_operator.types import (
+    LISTS,
+    Key,
+    Object,
+    Plan,
+    Progress,
+    Requests,
+    Snapshot,
+    Verification,
+)
 
 MAX_EVENTS = 100
 
@@ -107,6 +116,7 @@ class Reader:
             events=await self._events(key, snapshot),
             progress=next((value for value in values if isinstance(value, Progress)), None),
             verification=next((value for value in values if isinstance(value, Verification)), None),
+            requests=tuple(value for value in values if isinstance(value, Requests)),
             loaded=next((value for value in values if isinstance(value, float)), None),
         )
 

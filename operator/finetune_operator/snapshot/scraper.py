@@ -2,9 +2,10 @@
 
 Workers of their own fetch the metrics, so that a slow pod delays no reconcile. At most
 ``NAMESPACE_WORKERS`` of them work for one namespace, so that its pods delay no scrape of another.
-A value that differs from the previous one wakes the job. A failed scrape is no information about
-the pod, which may be busy, starting or unreachable: the value is then unknown. The end of the first
-scrape for a verification result wakes the job in any case, because the job may wait for it.
+A value that differs from the previous one wakes the job; requests wake it once there have been none
+for so long that the job may stop its serving pods. A failed scrape is no information about the pod,
+which may be busy, starting or unreachable: the value is then unknown. The end of the first scrape
+for a verification result wakes the job in any case, because the job may wait for it.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from typing import Protocol
 from finetune_operator import delays
 from finetune_operator.snapshot import exposition, http, trainer_metrics, verifier_metrics
 from finetune_operator.snapshot.targets import Target
-from finetune_operator.types import Key, Progress, Verification
+from finetune_operator.types import Key, Progress, Requests, Verification
 from finetune_operator.workqueue.workqueue import WorkQueue
 
 WORKERS = 32
@@ -26,7 +27,7 @@ NAMESPACE_WORKERS = 4
 
 Fetch = Callable[[str, int], Awaitable[bytes | None]]
 """Takes address and port of a pod; returns the text of its metrics, None if the scrape failed."""
-Value = Progress | Verification | float
+Value = Progress | Verification | Requests | float
 """The float is the share of the model that a starting pod has loaded."""
 
 
@@ -38,7 +39,7 @@ class Changed(Protocol):
 
 
 ScrapeKey = tuple[str, str, str]
-"""Namespace and name of a FineTuneJob, and the kind of the target."""
+"""Namespace and name of a FineTuneJob, and the slot of the target."""
 
 logger = logging.getLogger("finetune_operator.scraper")
 
@@ -85,14 +86,16 @@ class Scraper:
     ) -> None:
         self._queue, self._fetch, self._clock = queue, fetch, clock
         self._scraped: dict[ScrapeKey, _ScrapedPod] = {}
+        self._keys: dict[Key, frozenset[ScrapeKey]] = {}
 
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
         """Return the last values of a job's pods; from now on, exactly these pods are scraped."""
         now = self._clock()
-        desired = {(*key, target.kind): target for target in targets}
-        for kind in ("progress", "verification", "loaded"):
-            if (*key, kind) not in desired:
-                self._scraped.pop((*key, kind), None)
+        desired: dict[ScrapeKey, Target] = {(*key, target.slot): target for target in targets}
+        for gone in self._keys.pop(key, frozenset()) - desired.keys():
+            self._scraped.pop(gone, None)
+        if desired:
+            self._keys[key] = frozenset(desired)
         for scrape_key, target in desired.items():
             scraped = self._scraped.get(scrape_key)
             if scraped is None or scraped.target != target:
@@ -142,8 +145,8 @@ class Scraper:
         scraped.value, scraped.at = value, now
         due = now + delays.scrape(now - scraped.since)
         self._queue.add_after(key, math.ceil(due / delays.TOGETHER) * delays.TOGETHER - now)
-        if awaited or (value is not None and value != before):
-            changed(key[:2], urgent=awaited or isinstance(value, Verification))
+        if awaited or (value is not None and _is_news(value, before, scraped.target)):
+            changed(key[:2], urgent=awaited or isinstance(value, Verification | Requests))
 
     async def _value(self, target: Target) -> Value | None:
         try:
@@ -153,6 +156,14 @@ class Scraper:
             # A pod must not end the workers, which would end the operator.
             logger.exception("scrape failed with an unexpected error", extra={"pod": target.pod})
             return None
+
+
+def _is_news(value: Value, before: Value | None, target: Target) -> bool:
+    """Report whether the job may decide something else than with the value before."""
+    if isinstance(value, Requests):
+        # Every scrape has another value.
+        return target.idle_after is not None and value.idle_seconds >= target.idle_after
+    return value != before
 
 
 def _parse(text: bytes, target: Target) -> Value | None:
@@ -166,3 +177,5 @@ def _parse(text: bytes, target: Target) -> Value | None:
             return verifier_metrics.verification(series, pod=target.pod, build=target.build)
         case "loaded":
             return verifier_metrics.loaded(series)
+        case "requests":
+            return verifier_metrics.requests(series, pod=target.uid)

@@ -13,37 +13,48 @@ from finetune_operator.objects.stages import PIPELINE
 from finetune_operator.snapshot import trainer_metrics, verifier_metrics
 from finetune_operator.types import Object, Snapshot
 
+Kind = Literal["progress", "verification", "loaded", "requests"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A pod whose metrics are read, their address, and what they contain."""
 
-    kind: Literal["progress", "verification", "loaded"]
+    kind: Kind
     pod: str
     uid: str
     build: str
     address: str
     port: int
+    idle_after: int | None = None
+    """Seconds without a request after which the job may stop its serving pods."""
+
+    @property
+    def slot(self) -> str:
+        """The place of the target among those of the job: only requests have several."""
+        return f"{self.kind}/{self.uid}" if self.kind == "requests" else self.kind
 
 
 def targets(snapshot: Snapshot) -> tuple[Target, ...]:
-    """Return the pods to scrape, at most one of each kind.
+    """Return the pods to scrape, at most one of each kind but the last.
 
     progress: the running stage pod; verification: a serving pod of an unreported build; loaded: a
-    serving pod of the target build that starts.
+    serving pod of the target build that starts; requests: every ready pod of the serving build, if
+    the job stops them without requests.
     """
     serving = tuple(_serving(snapshot))
+    idle_after = status_view.of_job(snapshot.job).idle_after_seconds
+    answering = () if idle_after is None else _answering_pods(snapshot.job, serving)
     candidates = (
         _target("progress", _stage_pod(snapshot)),
         _target("verification", _unreported_pod(snapshot.job, serving)),
         _target("loaded", _starting_pod(snapshot.job, serving)),
+        *(_target("requests", pod, idle_after) for pod in answering),
     )
     return tuple(target for target in candidates if target is not None)
 
 
-def _target(
-    kind: Literal["progress", "verification", "loaded"], pod: Object | None
-) -> Target | None:
+def _target(kind: Kind, pod: Object | None, idle_after: int | None = None) -> Target | None:
     if pod is None:
         return None
     return Target(
@@ -53,6 +64,7 @@ def _target(
         build=naming.label(pod, naming.BUILD) or "",
         address=str(pod["status"]["podIP"]),
         port=trainer_metrics.PORT if kind == "progress" else verifier_metrics.PORT,
+        idle_after=idle_after,
     )
 
 
@@ -99,6 +111,16 @@ def _starting_pod(job: Object, serving: Iterable[Object]) -> Object | None:
         and naming.label(pod, naming.BUILD) == build
         and pod["status"].get("phase") == "Running"
         and not conditions.is_true(pod, "Ready")
+    )
+
+
+def _answering_pods(job: Object, serving: Iterable[Object]) -> Iterable[Object]:
+    """Yield the ready pods of the serving build."""
+    build = status_view.of_job(job).serving_build
+    return (
+        pod
+        for pod in serving
+        if naming.label(pod, naming.BUILD) == build and conditions.is_true(pod, "Ready")
     )
 
 

@@ -1,10 +1,12 @@
-"""``Verification``, and the progress until then, from the metrics of a verify container. Pure."""
+"""The metrics of a verify container: its result, the progress until then, and requests. Pure."""
 
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_operator.snapshot.exposition import Series
-from finetune_operator.types import Verification
+from finetune_operator.types import Requests, Verification
 
 PORT = VERIFIER_METRICS
+MAX_IDLE_SECONDS = 3e8
+"""About ten years: any pod may report any number, which is subtracted from a time."""
 OUTCOMES = ("Verified", "Inconclusive", "Skipped")
 """As in ``finetune_verify.server``, which the operator does not import."""
 
@@ -25,6 +27,18 @@ def verification(series: Series, *, pod: str, build: str) -> Verification | None
         smallest_fault=series.get(("finetune_verify_smallest_fault", "")),
         seconds=series.get(("finetune_verify_seconds", "")),
     )
+
+
+def requests(series: Series, *, pod: str) -> Requests:
+    """Return the requests of clients since the verification. pod: uid.
+
+    An earlier version of the verifier does not count them, nor can any version if vLLM does not.
+    """
+    count = series.get(("finetune_verify_requests", ""))
+    idle_seconds = series.get(("finetune_verify_idle_seconds", ""))
+    if count is None or idle_seconds is None:
+        return Requests(pod=pod, count=None)
+    return Requests(pod=pod, count=int(count), idle_seconds=min(idle_seconds, MAX_IDLE_SECONDS))
 
 
 def loaded(series: Series) -> float | None:

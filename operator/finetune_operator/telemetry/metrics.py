@@ -150,3 +150,15 @@ LEADER = Gauge(
     ("name",),
     registry=REGISTRY,
 )
+
+NOTIFICATIONS = Counter(
+    "finetune_notifications",
+    "Total number of notifications, by the result of sending them.",
+    ("result",),
+    registry=REGISTRY,
+)
+NOTIFICATIONS_PENDING = Gauge(
+    "finetune_notifications_pending",
+    "Number of notifications that the sink has not accepted yet.",
+    registry=REGISTRY,
+)

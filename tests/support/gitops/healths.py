@@ -29,6 +29,11 @@ ROWS = {
         "endpoint-down",
         "candidate-failed",
     ),
-    ("Healthy", "Current"): ("completed", "serving", "serving-and-suspended"),
+    ("Healthy", "Current"): (
+        "completed",
+        "serving",
+        "serving-and-suspended",
+        "serving-without-requests",
+    ),
 }
 EXPECTED = {name: both for both, found in ROWS.items() for name in found}

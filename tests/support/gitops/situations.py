@@ -97,6 +97,16 @@ def failed_candidate() -> Cluster:
     return cluster
 
 
+def stop_without_requests(cluster: Cluster) -> None:
+    """Let the endpoint become idle."""
+    cluster.edit(serving={"idle": {"afterSeconds": 600}})
+    cluster.settle()
+    cluster.wait(600)
+    cluster.settle()
+    controllers.sync(cluster)
+    cluster.settle()
+
+
 BACKOFF = plan_steps.edit(runPolicy={"backoffLimit": 0})
 
 SITUATIONS: Mapping[str, Situation] = {
@@ -140,6 +150,7 @@ SITUATIONS: Mapping[str, Situation] = {
     ),
     "serving": after(plan_steps.run_all),
     "serving-and-suspended": after(plan_steps.run_all, plan_steps.SUSPEND),
+    "serving-without-requests": after(plan_steps.run_all, stop_without_requests),
     "endpoint-lost": after(plan_steps.run_all, lose_endpoint, wait(60)),
     "endpoint-down": after(plan_steps.run_all, lose_endpoint, wait(DAY)),
     "candidate-failed": failed_candidate,

@@ -65,6 +65,8 @@ def test_leaves_cover_the_spec() -> None:
                 "serving.rollout",
                 "serving.releaseAfterSeconds",
                 "serving.replicas",
+                "serving.idle.afterSeconds",
+                "serving.idle.action",
                 "serving.allowedNamespaces",
                 "suspend",
                 "storage.deletionPolicy",

@@ -14,7 +14,7 @@ from finetune_trainer.runtime import progress
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 TRAINER = re.compile(r"^## The trainer\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
 TRAINER_ROW = re.compile(r"^\| (`finetune_.+?) \| (\w+) \| ?([\w, ]*?) ?\| .+ \|$", re.MULTILINE)
-ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([\w, ]+) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ?([\w, ]*?) ?\| (.+) \|$", re.MULTILINE)
 
 
 def declared() -> dict[str, tuple[str, str]]:

@@ -89,7 +89,7 @@ class OneLease(Kube):
         version = body["metadata"]["resourceVersion"]
         if self.lease is None or self.lease["metadata"]["resourceVersion"] != version:
             raise Conflict("409 not as observed")
-        stored = self._store(dict(body["spec"]))
+        stored = self._store(dict(body["spec"]), body["metadata"].get("annotations"))
         await self.after("replace")
         return stored
 
@@ -114,9 +114,14 @@ class OneLease(Kube):
         self.requests.append((verb, now() if self._running() else 0.0))
         await self.before(verb)
 
-    def _store(self, spec: dict[str, Any]) -> Object:
+    def _store(self, spec: dict[str, Any], annotations: dict[str, str] | None = None) -> Object:
         version = str(next(self._versions))
-        metadata = {"name": "lease", "namespace": "ns", "resourceVersion": version}
+        metadata: dict[str, Any] = {
+            "name": "lease",
+            "namespace": "ns",
+            "resourceVersion": version,
+            **({"annotations": annotations} if annotations else {}),
+        }
         self.lease = {"metadata": metadata, "spec": spec}
         self._tell("MODIFIED", self.lease)
         return self.lease
@@ -528,5 +533,31 @@ def test_a_release_that_fails_is_no_error() -> None:
         kube.before = unavailable
         await leader.release()
         assert leader.remaining() == 0
+
+    virtual_time.run(story())
+
+
+@pytest.mark.parametrize("ends", ["release", "expiration"])
+def test_the_lease_carries_a_note_to_the_next_leader(ends: str) -> None:
+    async def story() -> None:
+        kube = OneLease()
+        first, second = elector(kube, "first"), elector(kube, "second")
+        notes = ["one"]
+        first.note = second.note = lambda: notes[-1]
+        await first.acquire()
+        assert first.inherited == ""
+        renewing = asyncio.create_task(first.hold())
+        await asyncio.sleep(1.5 * RENEW_SECONDS)
+        renewing.cancel()
+        if ends == "release":
+            notes.append("two")
+            await first.release()
+        await second.acquire()
+        assert second.inherited == notes[-1]
+        third = elector(kube, "third")
+        await second.release()
+        await third.acquire()
+        assert third.inherited == notes[-1]
+        assert "annotations" not in (kube.lease or {})["metadata"], "nobody would update it"
 
     virtual_time.run(story())

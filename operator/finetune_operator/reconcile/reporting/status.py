@@ -87,6 +87,9 @@ def render(
             "model": manifests.model_name(snapshot.job, target),
             "summary": served.summary,
             "releasePlannedAt": served.release_planned_at,
+            "idleAfterSeconds": served.idle_after_seconds,
+            "lastRequestAt": served.last_request_at,
+            "idleSince": served.idle_since,
         }
         status["verification"] = verification_status(snapshot, served.build)
         if snapshot.service is not None:

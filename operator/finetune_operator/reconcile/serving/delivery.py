@@ -7,7 +7,7 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position, ServingState, explained
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
-from finetune_operator.reconcile.serving import rollout, stable
+from finetune_operator.reconcile.serving import idle, rollout, stable
 from finetune_operator.reconcile.serving.state import serving_build
 from finetune_operator.revisions.target import TargetRevision
 
@@ -26,6 +26,9 @@ class Delivery:
     state: ServingState | None
     """None if nothing is meant to serve."""
 
+    requeue_after: float | None
+    """Seconds until the next reconcile that the requests of the serving build need."""
+
 
 def decide(
     snapshot: IndexedSnapshot,
@@ -39,15 +42,20 @@ def decide(
     A candidate exists once the stages have left the position open: all of them have completed.
     """
     serving = serving_build(snapshot, stages.ledger)
+    requests = idle.decide(snapshot, target, stages.ledger, serving, now)
     if stages.position is None:
-        candidate = rollout.decide(snapshot, target, stages.ledger, serving, violations, now)
+        without_pods = idle.position(snapshot.job, requests)
+        candidate = rollout.decide(
+            snapshot, target, stages.ledger, serving, without_pods, violations, now
+        )
     else:
         unchanged = Decision(ledger=stages.ledger)
         candidate = rollout.Rollout(decision=unchanged, position=stages.position)
-    kept = stable.decide(snapshot, target, serving, violations, candidate, now)
+    kept = stable.decide(snapshot, target, serving, requests, violations, candidate, now)
     return Delivery(
         decision=candidate.decision.then(kept.decision),
         position=explained(candidate.position, kept.note),
         serving=serving,
         state=kept.state,
+        requeue_after=requests.requeue_after,
     )

@@ -18,9 +18,16 @@ from finetune_operator.reconcile.diagnosis import diagnosis
 from finetune_operator.reconcile.diagnosis.blocker import evidence
 from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.serving import readiness
+from finetune_operator.reconcile.serving.idle import Idle, how_to_wake
 from finetune_operator.revisions.target import TargetRevision
 
-ON_PURPOSE = (Reason.PENDING, Reason.SCALED_TO_ZERO, Reason.GPU_RELEASED, Reason.STARTING)
+ON_PURPOSE = (
+    Reason.PENDING,
+    Reason.SCALED_TO_ZERO,
+    Reason.IDLE,
+    Reason.GPU_RELEASED,
+    Reason.STARTING,
+)
 """Reasons of the condition Serving after which pods that do not answer yet are starting."""
 
 
@@ -32,12 +39,13 @@ def state(
     replicas: int,
     released: bool,
     release_planned_at: str | None,
+    idle: Idle,
     now: datetime,
 ) -> ServingState:
     """Return the state of the serving build.
 
     replicas: those that it should have; released: whether it released its GPU;
-    release_planned_at: when it will.
+    release_planned_at: when it will; idle: the decision about its requests.
     """
     child = snapshot.builds.get(build)
     deployment = child.object if child is not None else None
@@ -51,9 +59,17 @@ def state(
         summary = str(revision) if build == target.build else f"{revision} (old)"
         reason = Reason.AVAILABLE
         message = f"Build {name} answers at {serving.endpoint(snapshot.job)}"
+        if idle.note:
+            message = f"{message}. {idle.note}"
     elif target.resolved.spec.serving.replicas == 0:
         summary, reason = "stopped", Reason.SCALED_TO_ZERO
         message = f"Build {name} has no pods because spec.serving.replicas is 0."
+    elif idle.stops:
+        summary, reason = "idle", Reason.IDLE
+        message = (
+            f"Build {name} has no pods because no requests came for {idle.after_seconds} s. "
+            f"{how_to_wake(snapshot.job, idle)}"
+        )
     elif released:
         summary, reason = "released", Reason.GPU_RELEASED
         message = f"Build {name} released its GPU to build {target.build}."
@@ -75,6 +91,9 @@ def state(
         selector=serving.selector_text(snapshot.job, build),
         summary=summary,
         release_planned_at=release_planned_at,
+        idle_after_seconds=idle.after_seconds,
+        last_request_at=idle.last_request_at,
+        idle_since=idle.since,
     )
 
 

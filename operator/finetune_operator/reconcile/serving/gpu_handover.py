@@ -82,7 +82,7 @@ def decide(
     ):
         return Handover(ledger=ledger.with_gpu_releases_ended(position.reason))
     handover = _of_stage(snapshot, target, ledger, stage, position, old, now)
-    if handover.released and not _scaled_down(old):
+    if handover.released and not _scaled_down(snapshot, old):
         text = (
             f"Build {name} releases its GPU to build {target.build} of revision {target.revision}."
         )
@@ -107,7 +107,8 @@ def _of_stage(
         return _auto(snapshot, target, ledger, stage, old, now)
     waiting = stage.gpu and _waiting(train_pods.living(snapshot, target, ledger))
     if rollout == "FreeGPU":
-        return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
+        released = _scaled_down(snapshot, old) or bool(waiting)
+        return Handover(ledger=ledger, released=released)
     name = ledger.name_of(str(old.build))
     note = (
         f"Build {name} keeps its GPU. To let training use the GPU, set spec.serving.rollout "
@@ -220,7 +221,7 @@ def _for_verification(
     """Return the decision while the target's build is starting and has to be verified."""
     spec = target.resolved.spec
     release = ledger.revision(target.revision).gpu_release
-    released = _scaled_down(old) or (release is not None and release.ended is None)
+    released = _scaled_down(snapshot, old) or (release is not None and release.ended is None)
     waiting = _waiting(readiness.pods_of(snapshot, target.build))
     if released or waiting is None:
         return Handover(ledger=ledger, released=released)
@@ -264,8 +265,9 @@ def _under_way(target: TargetRevision, ledger: Ledger) -> JobStage | None:
     return None
 
 
-def _scaled_down(old: Child) -> bool:
-    return bool(old.object["spec"].get("replicas") == 0)
+def _scaled_down(snapshot: IndexedSnapshot, old: Child) -> bool:
+    """Report whether the stable build has released its GPU, not stopped without requests."""
+    return old.object["spec"].get("replicas") == 0 and snapshot.previous.idle_since is None
 
 
 def _released_by_free_gpu(snapshot: IndexedSnapshot) -> bool:

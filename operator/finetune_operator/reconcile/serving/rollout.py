@@ -42,13 +42,15 @@ def decide(
     target: TargetRevision,
     ledger: Ledger,
     serving: str | None,
+    idle: Position | None,
     violations: Violations,
     now: datetime,
 ) -> Rollout:
     """Return the decision about the candidate of a job whose stages have completed.
 
-    serving: the build that the Service selects, or None; violations: the limits that the spec
-    exceeds. The candidate's pods stay as they are if it has been edited beyond a limit.
+    serving: the build that the Service selects, or None; idle: the position of the job if that
+    build has no pods for lack of requests; violations: the limits that the spec exceeds. The
+    candidate's pods stay as they are if it has been edited beyond a limit.
     """
     spec, build = target.resolved.spec, target.build
     if not spec.serving.enabled:
@@ -58,6 +60,10 @@ def decide(
     ready = deployments.answering(child.object if child is not None else None)
     attempt = _attempt(snapshot, target, ledger, serving)
     desired = state.replicas(snapshot, target, target.revision)
+    if serving != build:
+        idle = None
+    if idle is not None:
+        desired = state.Replicas(0, desired.warnings)
 
     def scaled(count: int) -> Apply:
         return state.deployment(snapshot, target, ledger, replicas=count, number=attempt.attempt)
@@ -86,7 +92,8 @@ def decide(
         actions += (Apply(object=manifests.service(snapshot.job, target, build)),)
     return Rollout(
         decision=Decision(ledger=ledger, actions=actions, warnings=warnings),
-        position=_position(snapshot, target, ledger, serving, attempt, ready, desired.count, now),
+        position=idle
+        or _position(snapshot, target, ledger, serving, attempt, ready, desired.count, now),
         replicas=count,
         selected=may_select,
     )

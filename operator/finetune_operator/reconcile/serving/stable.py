@@ -23,6 +23,7 @@ from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
 from finetune_operator.reconcile.serving.gpu_handover import Handover
+from finetune_operator.reconcile.serving.idle import Idle
 from finetune_operator.reconcile.serving.rollout import Rollout
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision, resolve_retained
@@ -45,14 +46,16 @@ def decide(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     serving: str | None,
+    idle: Idle,
     violations: Violations,
     candidate: Rollout,
     now: datetime,
 ) -> Stable:
     """Return the decision about everything that serves but the candidate.
 
-    violations: the limits that the spec exceeds; they only keep it from being applied. Pruning does
-    not wait for the new model: a pruned build may hold the GPU that the next training needs.
+    idle: the decision about the requests of the serving build; violations: the limits that the spec
+    exceeds; they only keep it from being applied. Pruning does not wait for the new model: a pruned
+    build may hold the GPU that the next training needs.
     """
     ledger, position = candidate.decision.ledger, candidate.position
     spec = target.resolved.spec
@@ -78,8 +81,12 @@ def decide(
     if not candidate.selected and not refused and state.misdirected(snapshot, target, serving):
         actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
     old = _Old(Handover(ledger=ledger))
-    if serving != target.build:
-        old = _keep(snapshot, target, ledger, serving, refused, position, now)
+    if serving == target.build:
+        idle = idle.settled(stopped=candidate.replicas == 0)
+    else:
+        # The pods of both builds stay while the candidate starts and is verified.
+        idle = idle.settled(stopped=not _has_pods(snapshot, target, candidate))
+        old = _keep(snapshot, target, ledger, serving, idle, refused, position, now)
         actions += old.actions
     budget = snapshot.budget
     if spec.serving.replicas > 1:
@@ -98,6 +105,7 @@ def decide(
         ),
         released=handover.released,
         release_planned_at=handover.planned_at,
+        idle=idle.released() if handover.released else idle,
         now=now,
     )
     return Stable(
@@ -110,6 +118,12 @@ def decide(
         state=current,
         note=handover.note,
     )
+
+
+def _has_pods(snapshot: IndexedSnapshot, target: TargetRevision, candidate: Rollout) -> bool:
+    """Report whether the candidate has pods, or gets some."""
+    child = snapshot.builds.get(target.build)
+    return bool(candidate.replicas or (child is not None and child.object["spec"].get("replicas")))
 
 
 def _replicas(snapshot: IndexedSnapshot, target: TargetRevision, candidate: Rollout) -> int:
@@ -149,6 +163,7 @@ def _keep(
     target: TargetRevision,
     ledger: Ledger,
     serving: str,
+    idle: Idle,
     refused: bool,
     position: Position,
     now: datetime,
@@ -159,11 +174,13 @@ def _keep(
     if old is None:
         lost = not snapshot.can_be_mounted(ledger.revision_of(serving))
         kept = stopped or refused or lost
-        restored = () if kept else _restored(snapshot, target, ledger, serving)
-        return _Old(Handover(ledger=ledger), restored, len(restored))
+        restored = () if kept else _restored(snapshot, target, ledger, serving, idle)
+        return _Old(Handover(ledger=ledger), restored, 0 if idle.stops else len(restored))
     if old.terminating:
         return _Old(Handover(ledger=ledger), replicas=1)
-    desired = state.Replicas(0) if stopped else state.replicas(snapshot, target, old.revision)
+    desired = state.replicas(snapshot, target, old.revision)
+    if stopped or idle.stops:
+        desired = state.Replicas(0)
     handover = Handover(ledger=ledger)
     if desired.count > 0 and not snapshot.can_be_mounted(ledger.revision_of(serving)):
         desired = state.last_pods(snapshot, ledger, old)
@@ -196,7 +213,7 @@ def _judge(
 
 
 def _restored(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, build: str
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, build: str, idle: Idle
 ) -> tuple[Action, ...]:
     """Create the lost Deployment of the stable build again."""
     revision = ledger.revision_of(build)
@@ -205,7 +222,7 @@ def _restored(
         return ()
     attempt = ledger.serving(build)
     number = attempt.attempt if attempt is not None else 1
-    count = min(1, target.resolved.spec.serving.replicas)
+    count = 0 if idle.stops else min(1, target.resolved.spec.serving.replicas)
     return (state.deployment(snapshot, retained, ledger, replicas=count, number=number),)
 
 

@@ -76,6 +76,17 @@ def test_a_message_names_the_first_of_several_values() -> None:
             "policy.maxGpuSeconds requires it.",
         ),
         (
+            {"serving": {"idle": {"afterSeconds": 7200}}},
+            {"maxIdleSeconds": 3600},
+            "spec.serving.idle.afterSeconds: 7200 is not allowed. At most 3600 is allowed",
+        ),
+        (
+            {},
+            {"maxIdleSeconds": 3600},
+            "spec.serving.idle.afterSeconds: set this field, because the chart value "
+            "policy.maxIdleSeconds requires it.",
+        ),
+        (
             {},
             {"requireQueue": True},
             "spec.queueName: set this field, because the chart value policy.requireQueue requires "

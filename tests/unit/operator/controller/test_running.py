@@ -72,3 +72,18 @@ def test_an_event_that_kopf_holds_has_nothing_large() -> None:
     stored = running.store.owner(("a", "demo"))
     assert stored is not None
     assert (stored["spec"], stored["status"]) == (found["spec"], found["status"])
+
+
+def test_the_annotation_that_wakes_an_endpoint_is_kept_and_notifies_the_controller() -> None:
+    parts = Parts()
+    running = running_kind(parts)
+    for version, annotations in enumerate(
+        ({}, {"a": "b"}, {"finetune.dev/wake": "2030-01-01T00:00:00Z", "a": "y" * 99}), start=1
+    ):
+        found = job()
+        found["metadata"] |= {"resourceVersion": str(version), "annotations": annotations}
+        running.deliver("MODIFIED", found)
+    assert [call[2:] for call in parts.calls] == [(1, True), (3, True)]
+    stored = running.store.owner(("a", "demo"))
+    assert stored is not None
+    assert stored["metadata"]["annotations"] == {"finetune.dev/wake": "2030-01-01T00:00:00Z"}

@@ -25,6 +25,18 @@ from finetune_operator.types import UNCONFIRMED, Confirmation
 ALL_BUT_THE_JOB = dict.fromkeys(set(KINDS) - {FINETUNEJOB}, 1000)
 
 
+def serve_without_requests(cluster: Cluster) -> None:
+    cluster.edit(serving={"idle": {"afterSeconds": 600}})
+    controllers.run_all(cluster)
+    cluster.settle()
+    cluster.wait(600)
+
+
+def delete_the_claim(cluster: Cluster) -> None:
+    for claim in cluster.each(naming.VOLUME):
+        cluster.mark_deleted(claim)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """``happens`` are the events after the operator has started; ``harmed`` is asked at the end."""
@@ -131,6 +143,14 @@ CASES = {
         happens=adopt_the_claim,
         late={naming.VOLUME: 1},
         harmed=lambda cluster: cluster.status["conditions"][0]["reason"] == "VolumeLost",
+    ),
+    "idle": Case(
+        before=serve_without_requests,
+        happens=delete_the_claim,
+        late={naming.VOLUME: 1},
+        harmed=lambda cluster: any(
+            each["spec"]["replicas"] == 0 for each in cluster.each("Deployment")
+        ),
     ),
     "owner": Case(
         before=controllers.run_all,

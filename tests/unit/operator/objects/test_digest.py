@@ -16,6 +16,7 @@ WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
 WITH_EFFECT: dict[str, dict[str, Any]] = {
     "spec": {"spec": {"suspend": True}},
     "labels": {"metadata": {"labels": {"a": "b"}}},
+    "wake": {"metadata": {"annotations": {"finetune.dev/wake": "2030-01-01T00:00:00Z"}}},
     "deletionTimestamp": {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}},
     "uid": {"metadata": {"uid": "another"}},
 }

@@ -102,6 +102,7 @@ class Laws:
             laws_of_volumes.of_plan(snapshot, intended)
         if snapshot.job["spec"].get("serving", {}).get("enabled", True):
             laws_of_serving.serving_continues(snapshot, intended)
+        laws_of_serving.stopped_only_without_requests(snapshot, intended)
         laws_of_publishing.of_plan(snapshot, intended)
         laws_of_trust.configuration_is_vouched_for(intended)
 
@@ -312,4 +313,7 @@ class Laws:
             assert all(controllers.ended(job) for job in self.cluster.each("Job"))
         serving = spec.get("serving", {})
         if found["Ready"]["status"] == "True" and serving.get("enabled", True):
-            laws_of_serving.replicas_serve_the_build(self.cluster, serving.get("replicas", 1))
+            idle = found["Ready"]["reason"] == "Idle"
+            assert idle == ("idleSince" in self.cluster.status["serving"])
+            replicas = 0 if idle else serving.get("replicas", 1)
+            laws_of_serving.replicas_serve_the_build(self.cluster, replicas)

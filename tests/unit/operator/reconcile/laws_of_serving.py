@@ -29,6 +29,32 @@ def serving_continues(snapshot: Snapshot, intended: Plan) -> None:
                 assert action.object["spec"]["selector"][naming.BUILD] in (selected, *answering)
 
 
+def stopped_only_without_requests(snapshot: Snapshot, intended: Plan) -> None:
+    """Pods are stopped only if all of them got no requests, and during no rollout."""
+    serving = intended.status.get("serving") or {}
+    before = snapshot.job["status"].get("serving", {})
+    if serving.get("idleSince") in (None, before.get("idleSince")):
+        return
+    pods = [
+        pod["metadata"]["uid"]
+        for pod in snapshot.pods
+        if naming.label(pod, naming.BUILD) == serving["build"]
+        and naming.is_serving(pod)
+        and controllers.alive(dict(pod))
+        and "deletionTimestamp" not in pod["metadata"]
+    ]
+    quiet = {each.pod: each.idle_seconds for each in snapshot.requests}
+    assert pods
+    assert all(quiet[pod] >= serving["idleAfterSeconds"] for pod in pods)
+    owned = [each for each in snapshot.deployments if naming.owned_by(snapshot.job, each)]
+    replicas = {naming.label(each, naming.BUILD): each["spec"]["replicas"] for each in owned}
+    assert replicas.pop(serving["build"]) == len(pods)
+    assert not any(replicas.values()), "another build has pods"
+    for action in intended.actions:
+        if isinstance(action, Apply) and action.object["kind"] == "Deployment":
+            assert not action.object["spec"]["replicas"], "no build starts meanwhile"
+
+
 def replicas_serve_the_build(cluster: Cluster, replicas: int) -> None:
     """Every replica of a Ready job runs, and the Service selects the build of the target."""
     pods = [pod for pod in cluster.each("Pod") if stage_of(pod) == "serve"]

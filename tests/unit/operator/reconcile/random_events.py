@@ -5,6 +5,7 @@ Each step takes the cluster and a number that selects an object; it does nothing
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 import hypothesis.strategies as st
 from tests.fakes import controllers, scheduler
@@ -128,6 +129,7 @@ EDITS = st.one_of(
             *({"serving": {"replicas": replicas}} for replicas in (None, 0)),
             *({"serving": {"rollout": each}} for each in (None, "KeepServing", "FreeGPU")),
             *({"serving": {"releaseAfterSeconds": seconds}} for seconds in (None, 0, 60)),
+            *({"serving": {"idle": idle}} for idle in (None, {"afterSeconds": 600})),
             *({"revisionHistoryLimit": limit} for limit in (None, 0)),
             {"training": {"advanced": {"saveSteps": 7}}},
         ]
@@ -213,6 +215,18 @@ def queue(cluster: Cluster, index: int) -> None:
 def verify(cluster: Cluster, index: int) -> None:
     """Change the outcome that serving pods report: of none, or one of the outcomes."""
     cluster.outcome = (None, "Verified", "Inconclusive", "Skipped")[index % 4]
+
+
+def request(cluster: Cluster, index: int) -> None:
+    """A client sends a request."""
+    cluster.last_request = cluster.now
+
+
+def wake(cluster: Cluster, index: int) -> None:
+    """Wake an idle endpoint now, or with a time that was or that will be."""
+    if cluster.job:
+        seconds = (0, 0, -100, 100)[index % 4]
+        cluster.annotate(wake=(cluster.now + timedelta(seconds=seconds)).isoformat())
 
 
 def change_owned_field(cluster: Cluster, index: int) -> None:
@@ -303,6 +317,8 @@ STEPS = st.tuples(
             replace_job,
             overdue,
             verify,
+            request,
+            wake,
         ]
     ),
     st.integers(0, 30),

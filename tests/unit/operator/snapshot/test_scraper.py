@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from finetune_operator.snapshot.scraper import (
     Scraper,
 )
 from finetune_operator.snapshot.targets import Target
-from finetune_operator.types import Key, Progress
+from finetune_operator.types import Key, Progress, Requests
 from finetune_operator.workqueue.workqueue import WorkQueue
 
 KEY = ("a", "demo")
@@ -247,3 +248,55 @@ async def test_a_defect_does_not_end_the_workers(caplog: pytest.LogCaptureFixtur
     assert "scrape failed with an unexpected error" in caplog.text
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+def quiet_for(seconds: float) -> bytes:
+    return (
+        b'finetune_pod_info{uid="p"} 1\nfinetune_verify_requests 3.0\n'
+        + f"finetune_verify_idle_seconds {seconds}\n".encode()
+    )
+
+
+@scraping
+async def test_requests_wake_the_job_once_it_may_stop_its_pods(pods: Pods) -> None:
+    started = virtual_time.now()
+
+    async def fetch(address: str, port: int) -> bytes:
+        return quiet_for(virtual_time.now() - started)
+
+    pods.scraper._fetch = fetch
+    idle = replace(target(kind="requests"), idle_after=100)
+    pods.scraper.latest(KEY, [idle])
+    await asyncio.sleep(99)
+    assert pods.changed == []
+    (value,) = pods.scraper.latest(KEY, [idle])
+    assert isinstance(value, Requests)
+    assert value.count == 3
+    assert 80 < value.idle_seconds < 100
+    await asyncio.sleep(delays.SCRAPE)
+    assert pods.changed == [KEY]
+
+
+@scraping
+async def test_the_requests_of_several_pods_are_scraped(pods: Pods) -> None:
+    async def fetch(address: str, port: int) -> bytes:
+        pods.scrapes.append((virtual_time.now(), address))
+        return quiet_for(5).replace(b'"p"', b'"q"' if address.endswith("2") else b'"p"')
+
+    pods.scraper._fetch = fetch
+    both = [
+        replace(target("p", "10.0.0.1", "requests"), idle_after=100),
+        replace(target("q", "10.0.0.2", "requests"), idle_after=100),
+    ]
+    pods.scraper.latest(KEY, both)
+    await asyncio.sleep(1)
+    values = [each for each in pods.scraper.latest(KEY, both) if isinstance(each, Requests)]
+    assert {value.pod for value in values} == {"p", "q"}
+    pods.scraper.latest(KEY, both[:1])
+    pods.scrapes.clear()
+    await asyncio.sleep(3 * delays.SCRAPE)
+    assert {address for _, address in pods.scrapes} == {"10.0.0.1"}
+    pods.scraper.forget(KEY)
+    pods.scrapes.clear()
+    await asyncio.sleep(3 * delays.SCRAPE)
+    assert pods.scrapes == []

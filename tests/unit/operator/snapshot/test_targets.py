@@ -131,3 +131,31 @@ def test_a_pod_whose_build_has_no_reported_verification_is_scraped(
 def test_a_reported_verification_is_not_scraped_again() -> None:
     pods = [served("p", "b1"), served("q", "b1")]
     assert scraped({"pod": "p", "build": "b1"}, deployments=[deployment("b1")], pods=pods) == []
+
+
+def test_every_ready_pod_of_the_serving_build_is_scraped_for_requests_on_demand() -> None:
+    pods = [
+        served("one", "b1"),
+        served("two", "b1"),
+        served("late", "b1", ready="False"),
+        served("candidate", "b2"),
+    ]
+    own = [deployment("b1"), deployment("b2")]
+    status: dict[str, Any] = {
+        "build": "b1",
+        "verification": {"pod": "one", "build": "b1"},
+        "serving": {"build": "b1"},
+    }
+
+    def requested() -> list[tuple[str, str, int | None]]:
+        each = {**job(), "status": status}
+        snapshot = Snapshot(settings=CONFIG, job=each, deployments=tuple(own), pods=tuple(pods))
+        found = [target for target in targets(snapshot) if target.kind == "requests"]
+        return [(target.pod, target.slot, target.idle_after) for target in found]
+
+    assert requested() == []
+    status["serving"]["idleAfterSeconds"] = 600
+    assert requested() == [
+        ("one", "requests/uid-one", 600),
+        ("two", "requests/uid-two", 600),
+    ]

@@ -11,8 +11,9 @@ import finetune_verify.server
 from finetune_operator.objects.index import index
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.snapshot.exposition import parse
-from finetune_operator.snapshot.verifier_metrics import OUTCOMES, loaded, verification
-from finetune_operator.types import Snapshot, Verification
+from finetune_operator.snapshot.verifier_metrics import OUTCOMES, loaded, requests, verification
+from finetune_operator.types import Requests, Snapshot, Verification
+from finetune_verify.requests import RequestClock
 from finetune_verify.server import State
 from finetune_verify.verification import Outcome, Verdict
 
@@ -114,3 +115,32 @@ def test_the_share_of_read_bytes_is_parsed() -> None:
 def test_an_impossible_share_is_bounded(read: float, size: float, expected: float | None) -> None:
     series = {("finetune_verify_read_bytes", ""): read, ("finetune_verify_size_bytes", ""): size}
     assert loaded(series) == expected
+
+
+def test_the_requests_of_clients_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = 100.0
+    state = State()
+    monkeypatch.setattr(state, "requests", RequestClock(lambda: time))
+
+    def reported() -> Requests:
+        series = parse(generate_latest(state.registry), "uid-1")
+        assert series is not None
+        return requests(series, pod="uid-1")
+
+    unknown = Requests(pod="uid-1", count=None)
+    assert reported() == unknown, "nothing is verified"
+    state.agreed(Verdict(outcome="Skipped", message=""), 1.0, answering=1.0)
+    state.requests.observe(b'vllm:request_success_total{finished_reason="stop"} 7.0\n')
+    state.requests.observe(b'vllm:request_success_total{finished_reason="stop"} 9.0\n')
+    time += 1e7
+    assert reported() == Requests(pod="uid-1", count=2, idle_seconds=1e7)
+    state.wait_for("vLLM to become healthy")
+    assert reported() == unknown
+
+
+def test_an_impossible_time_without_requests_is_bounded() -> None:
+    series = {
+        ("finetune_verify_requests", ""): 2.0**53,
+        ("finetune_verify_idle_seconds", ""): 2.0**53,
+    }
+    assert requests(series, pod="p") == Requests(pod="p", count=2**53, idle_seconds=3e8)

@@ -1,0 +1,1 @@
+"""CloudEvents about jobs for one sink outside of the operator (docs/how-to/notifications.md)."""
