@@ -25,7 +25,7 @@ BLOCK = 128
 CANDIDATES = 4
 
 
-def _fractions(prefix: "hashlib._Hash", token: int, seed: str) -> tuple[float, float]:
+def _fractions(prefix: "hashlib.blake2b", token: int, seed: str) -> tuple[float, float]:
     """Return two numbers below 1: of the base, and of an adapter."""
     base = prefix.copy()
     base.update(struct.pack("<I", token))
@@ -36,14 +36,14 @@ def _fractions(prefix: "hashlib._Hash", token: int, seed: str) -> tuple[float, f
     )
 
 
-def score(prefix: "hashlib._Hash", token: int, seed: str, scale: float = 1.0) -> float:
+def score(prefix: "hashlib.blake2b", token: int, seed: str, scale: float = 1.0) -> float:
     """Return a log-probability. seed: of the adapter; empty for the base."""
     base, tuned = _fractions(prefix, token, seed)
     change = 1.5 * scale * (tuned - 0.5) if seed else 0.0
     return min(-1e-3, -0.05 - 3 * base + change)
 
 
-def prefixes(ids: Sequence[int]) -> "Iterator[tuple[hashlib._Hash, int]]":
+def prefixes(ids: Sequence[int]) -> "Iterator[tuple[hashlib.blake2b, int]]":
     """Yield each token except the first with the hash of the tokens before it."""
     digest = hashlib.blake2b(digest_size=16)
     for before, token in itertools.pairwise(ids):

@@ -33,7 +33,6 @@ class Verifier:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch, self.now = monkeypatch, 0.0
-        self._server: ThreadingHTTPServer | None = None
         self.registry = _Current()
         self._server, _ = start_http_server(0, "127.0.0.1", self.registry)
         self.prelude = (
@@ -52,7 +51,6 @@ class Verifier:
         self.registry.now = state.registry
 
     def close(self) -> None:
-        assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
 

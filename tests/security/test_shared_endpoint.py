@@ -138,7 +138,7 @@ async def test_sets_of_others_change_nothing(gate: Gate) -> None:
     assert (await gate.chat("a"))[0] == 200
 
 
-REJECTED = {
+REJECTED: dict[str, Any] = {
     "chat_template": "{{ messages }}",
     "chat_template_kwargs": {"chat_template": "{{ messages }}"},
     "cache_salt": "x",

@@ -6,6 +6,7 @@ get a byte into a training: neither with another signature, nor with a signature
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ from finetune_operator.provenance import signed
 from finetune_operator.signing import SigningKey
 from finetune_trainer.errors import SourceNotSigned, TrainerError
 from finetune_trainer.preparation.signed_sources import Signatures
-from finetune_trainer.sources import open_store
-from finetune_trainer.sources.oci import layer_stream
+from finetune_trainer.sources import open_store, transfer
 from finetune_trainer.sources.oci.store import OCI
 from finetune_trainer.sources.repository import Store
 from finetune_trainer.volume_layout import Layout
@@ -154,7 +154,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     },
     **{
         f"{name} was added": (
-            lambda folder, name=name: signed_without(folder, name),
+            partial(signed_without, name=name),
             f"{name} is not a part of what was signed",
         )
         for name in FILES
@@ -229,7 +229,7 @@ def _server(certificate: Certificate) -> Iterator[Registry]:
 @pytest.fixture
 def registry(_server: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
     _server.reset()
-    monkeypatch.setattr(layer_stream.transfer, "PAUSES", ())
+    monkeypatch.setattr(transfer, "PAUSES", ())
     return _server
 
 

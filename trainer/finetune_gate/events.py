@@ -53,7 +53,7 @@ class Events:
             raise TooLong
         complete = data[:end]
         if USAGE in complete:
-            complete = END.join(filter(self._is_shown, complete.split(END)))
+            complete = END.join(event for event in complete.split(END) if self._is_shown(event))
         return complete.replace(self._internal, self._public)
 
     @property

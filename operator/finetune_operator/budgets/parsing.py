@@ -1,7 +1,9 @@
 """FineTuneBudgets and the requests of waiting jobs, parsed from objects."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -26,17 +28,15 @@ class ParsedBudget:
     period_start: str | None = None
     """Start of the period of its status."""
 
-    def selects(self, namespace: str, labels: Values | None) -> bool:
+    def selects(self, namespace: str, labels: Mapping[str, str] | None) -> bool:
         """Report whether the budget selects a namespace. labels: None if it does not exist."""
         return selects(self.selector, namespace, labels)
 
 
 def parse(name: str, spec: Values, status: Values) -> ParsedBudget:
     """Return a budget. The API server has validated it, unless its CRD has another version."""
-    counted = {
-        "counted": frozenset(status.get("namespaces") or ()),
-        "period_start": status.get("periodStart"),
-    }
+    counted = frozenset(status.get("namespaces") or ())
+    start = status.get("periodStart")
     try:
         parsed = FineTuneBudgetSpec.model_validate(without_nulls(spec), by_name=False)
     except ValidationError as error:
@@ -47,12 +47,25 @@ def parse(name: str, spec: Values, status: Values) -> ParsedBudget:
             "administrator to correct the field, or to upgrade the operator."
         )
         return ParsedBudget(
-            name=name, spec=None, selector=_selector(spec), problem=problem, **counted
+            name=name,
+            spec=None,
+            selector=_selector(spec),
+            problem=problem,
+            counted=counted,
+            period_start=start,
         )
-    return ParsedBudget(name=name, spec=parsed, selector=parsed.namespace_selector, **counted)
+    return ParsedBudget(
+        name=name,
+        spec=parsed,
+        selector=parsed.namespace_selector,
+        counted=counted,
+        period_start=start,
+    )
 
 
-def waiting(metadata: Values, budget: Values, budgets: frozenset[str]) -> Request:
+def waiting(
+    metadata: Mapping[str, Any], budget: Mapping[str, Any], budgets: frozenset[str]
+) -> Request:
     """Return the request of a job that waits. budget: ``status.budget`` of the job."""
     price = None
     if "perGpuHour" in budget and "currency" in budget:

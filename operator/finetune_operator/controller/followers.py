@@ -129,8 +129,9 @@ class BudgetFollowers:
             for key in self.jobs.reconciler.store.own_keys():
                 self.jobs.notify(key, FINETUNEBUDGET, 0, True)
         names = frozenset().union(*map(self.budgets.selecting, freed))
-        for name in names if self.own is not None else ():
-            self.own.notify(("", name), FINETUNEBUDGET, 0, True)
+        if self.own is not None:
+            for name in names:
+                self.own.notify(("", name), FINETUNEBUDGET, 0, True)
         for request in self.budgets.waiting() if names and not changed else ():
             if names & request.budgets:
                 key = request.namespace, request.name

@@ -51,10 +51,10 @@ class UsageMetrics(Collector):
                 for currency, cost in use.costs.items():
                     key = purpose, currency
                     amounts[key] = amounts.get(key, 0.0) + float(cost)
-            for purpose, value in sorted(sums.items()):
-                seconds.add_metric([namespace, purpose], value)
-            for key, value in sorted(amounts.items()):
-                costs.add_metric([namespace, *key], value)
+            for label, value in sorted(sums.items()):
+                seconds.add_metric([namespace, label], value)
+            for labels, value in sorted(amounts.items()):
+                costs.add_metric([namespace, *labels], value)
             remaining = sum(each.remaining for each in present.reservations.values())
             reserved.add_metric([namespace], remaining)
         return [seconds, costs, reserved]

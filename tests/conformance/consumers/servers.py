@@ -25,7 +25,7 @@ def listens(address: str) -> bool:
 def registry(folder: Path, address: str, certificate: Certificate) -> Iterator[None]:
     """Run the registry of go-containerregistry, which lists referrers, in the block."""
     program = modules.folder(modules.REGISTRY) / "registry"
-    command = [program, address, certificate.authority, certificate.key]
+    command: list[str | Path] = [program, address, certificate.authority, certificate.key]
     with process(command, folder / "registry.log"):
         wait_until("the registry listens", lambda: listens(address))
         yield

@@ -109,7 +109,7 @@ def test_nulls_of_parquet_do_not_reach_the_template(tmp_path: Path) -> None:
         ]
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    (row,) = Fetched(files=((tmp_path / "a.parquet", "a.parquet"),), digest="").rows()
+    (row,) = Fetched(files=((tmp_path / "a.parquet", "a.parquet"),), digest="", digests={}).rows()
     assert "null" in str(row.values).replace("None", "null")
     found = example_of(row.values, rows(format="messages"), template="chat")
     assert found.messages is not None
@@ -127,7 +127,7 @@ def test_nulls_of_parquet_do_not_reach_the_template(tmp_path: Path) -> None:
 
 def fetched(folder: Path, name: str, *content: dict[str, Any]) -> Fetched:
     path = tiny.dataset(folder / name, [*content]) / "train.jsonl"
-    return Fetched(files=((path, "train.jsonl"),), digest="")
+    return Fetched(files=((path, "train.jsonl"),), digest="", digests={})
 
 
 def job(**changes: Any) -> JobConfig:

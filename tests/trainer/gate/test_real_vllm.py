@@ -46,8 +46,7 @@ pytestmark = [
 
 def base(work: Path) -> Claim:
     """Return a claim whose base vLLM supports: its attention needs heads of 32 numbers."""
-    shape = {"hidden_size": 128, "intermediate_size": 256}
-    folder = tiny.model(work / "model", **shape)
+    folder = tiny.model(work / "model", hidden_size=128, intermediate_size=256)
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     facts = {"baseCommit": claims.COMMIT, "quantizedModules": {}}
     (work / "claim").mkdir()

@@ -10,6 +10,7 @@ from tests.support.gate import claim as claims
 from tests.support.gate.claim import CONFIG, HIDDEN, RANK, Claim, Tensors, lora_tensors
 
 from finetune_api.contracts.endpoint import WantedName
+from finetune_api.safety import untrusted_file
 from finetune_gate import adapters
 from finetune_gate.adapters import Arrived, Base
 from finetune_gate.errors import Rejected
@@ -137,7 +138,7 @@ def test_bytes_that_change_during_the_copy(claim: Claim) -> None:
     weights = claim.root / wanted.path / "adapter" / "adapter_model.safetensors"
     content = weights.read_bytes()
     weights.unlink()
-    read, reached = adapters.untrusted_file.open_regular, threading.Event()
+    read, reached = untrusted_file.open_regular, threading.Event()
 
     def opened(path: Path, **options: bool) -> Any:
         if path == weights:
@@ -146,7 +147,7 @@ def test_bytes_that_change_during_the_copy(claim: Claim) -> None:
         return read(path, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapters.untrusted_file, "open_regular", opened)
+        patch.setattr(untrusted_file, "open_regular", opened)
         rejected(claim, wanted, "adapter_model.safetensors has changed since it was published")
     assert reached.is_set()
 

@@ -40,11 +40,12 @@ async def test_two_jobs_share_one_engine(gate: Gate) -> None:
         assert answer(body) == gate.claim.seed(wanted)
     sent = [each for each in gate.vllm.requests if "messages" in each]
     assert [each.get("chat_template") for each in sent] == ["template of the job", None]
-    status = await gate.status()
-    assert (status.sequence, status.refused, status.free) == (1, None, 2)
-    assert status.self_test.startswith("the base agrees while an adapter decodes")
-    for name in status.names:
-        assert (name.state, name.outcome, name.boot) == ("Serving", "Verified", status.boot)
+    seen = await gate.status()
+    assert (seen.sequence, seen.refused, seen.free) == (1, None, 2)
+    assert seen.self_test is not None
+    assert seen.self_test.startswith("the base agrees while an adapter decodes")
+    for name in seen.names:
+        assert (name.state, name.outcome, name.boot) == ("Serving", "Verified", seen.boot)
         assert name.answers == name.adapter
         assert name.distance is not None
         assert name.tolerance is not None
@@ -159,7 +160,7 @@ async def test_an_adapter_without_a_reference_never_answers(gate: Gate) -> None:
 async def test_a_new_revision_is_proved_beside_the_old_one(gate: Gate) -> None:
     old, new = gate.claim.add("a", number=1), gate.claim.add("a", number=2)
     await gate.serves(old)
-    answers = []
+    answers: list[str] = []
     await gate.want(new)
     while not answers or answers[-1] != gate.claim.seed(new):
         status, body = await gate.chat("a")
@@ -358,7 +359,7 @@ def test_the_latest_batch_counts() -> None:
         'vllm:lora_requests_info{running_lora_adapters="b,a"} 20.0\n'
         'vllm:lora_requests_info{running_lora_adapters="c"} 10.0\n'
     )
-    assert (found.requests, found.adapters) == (3, {"a", "b"})
+    assert (found.requests, found.adapters) == (3, frozenset({"a", "b"}))
     assert parsed("").adapters == frozenset()
 
 

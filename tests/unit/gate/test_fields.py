@@ -49,11 +49,17 @@ def test_streams_always_report_their_tokens_to_the_gate() -> None:
 
 def test_usual_requests_pass() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
-    body = {"temperature": 0.5, "tools": tools, "tool_choice": "auto", "n": 2, "stop": ["x"]}
+    body: dict[str, Any] = {
+        "temperature": 0.5,
+        "tools": tools,
+        "tool_choice": "auto",
+        "n": 2,
+        "stop": ["x"],
+    }
     assert chat(**body).items() >= body.items()
     assert chat(chat_template_kwargs={"enable_thinking": False})
     parts = [{"type": "text", "text": "hello"}]
-    calls = {"role": "assistant", "content": None, "tool_calls": []}
+    calls: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": []}
     assert chat(messages=[{"role": "user", "content": parts}, calls])
     assert completion(prompt=[1, 2, 3])
 
@@ -74,7 +80,7 @@ def test_null_is_as_if_a_field_were_not_set() -> None:
         ("messages", [{"role": "user", "content": 1}]),
     ],
 )
-def test_values_that_the_gate_depends_on_are_checked(name: str, value: object) -> None:
+def test_values_that_the_gate_depends_on_are_checked(name: str, value: Any) -> None:
     with pytest.raises(BadRequest, match=f"^{name}: expected") as raised:
         chat(**{name: value})
     assert raised.value.field == name

@@ -103,7 +103,7 @@ def test_keys_change_at_once_and_without_another_proof() -> None:
     before = table.routes["support"]
     # Also while the next adapter is not proved yet.
     table = swapped(table, of(wanted(digest="2", keys=("b" * 64,))), adapters)
-    assert table.routes["support"].keys == {"b" * 64}
+    assert table.routes["support"].keys == frozenset({"b" * 64})
     assert table.routes["support"].salt == before.salt
     assert table.find("support", "a" * 64) is None
     assert table.find("support", "b" * 64) is not None

@@ -74,7 +74,9 @@ class Scripted(VllmClient):
         self.most = most
         self.prompts: list[list[int]] = []
 
-    async def generate(self, ids: Sequence[int], count: int) -> list[tuple[int, float]]:
+    async def generate(
+        self, ids: Sequence[int], count: int, **_: object
+    ) -> list[tuple[int, float]]:
         self.prompts.append(list(ids))
         # The first token is not decoded.
         return [(7, -9.0), *[(7, -1.0 + self.difference)] * (min(count, self.most) - 1)]

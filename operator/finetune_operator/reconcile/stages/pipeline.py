@@ -72,12 +72,13 @@ def _stage(
         halted = spending.stopped(snapshot, target, ledger, attempt, now) if stage.gpu else None
         decision = halted or under_way.decide(snapshot, target, ledger, attempt, now)
         attempt = decision.ledger.latest(target.revision, stage, target.build)
-    if decision.position is not None:
+    position = decision.position
+    if position is not None:
         if stage.gpu and attempt is not None and attempt.outcome in UNDER_WAY:
             # Of a training that started before usage was recorded, or whose limit was edited.
             request = reservations.missing(snapshot, target, decision.ledger)
             decision = replace(decision, reservation=request)
-        running = decision.position.state == "active"
+        running = position.state == "active"
         return replace(decision, position=changed) if running and changed else decision
     if attempt is not None and attempt.outcome == "Completed":
         return decision

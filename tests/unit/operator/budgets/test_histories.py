@@ -14,7 +14,7 @@ from finetune_operator.budgets.periods import containing
 
 HOUR = 3600
 NAMES = ("a", "b", "company")
-SELECTED = ({"a", "company"}, {"b", "company"}, {"a"}, set())
+SELECTED: tuple[set[str], ...] = ({"a", "company"}, {"b", "company"}, {"a"}, set())
 
 
 @dataclass

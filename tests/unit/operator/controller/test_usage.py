@@ -247,7 +247,7 @@ async def test_a_write_whose_response_was_lost_is_not_repeated() -> None:
 
 
 def _fails_once(kind: str, verb: str) -> Callable[[str, str, str], OperatorError | None]:
-    failed = []
+    failed: list[str] = []
 
     def fault(of_verb: str, of_kind: str, name: str) -> OperatorError | None:
         if (of_verb, of_kind) == (verb, kind) and not failed:

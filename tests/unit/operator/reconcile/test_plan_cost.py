@@ -19,7 +19,8 @@ ESTIMATED = 3600
 def cluster_of(*, price: bool = True, usage: bool = False, **policy: Any) -> Cluster:
     """Return a cluster with a job whose GPU costs 2.50 EUR per hour."""
     cluster = Cluster(usage=NamespaceUsage() if usage else None)
-    offer(cluster, "small", **({"price": PRICE} if price else {}))
+    spec: dict[str, Any] = {"price": PRICE} if price else {}
+    offer(cluster, "small", **spec)
     cluster.edit(profile="small", runPolicy=policy)
     return cluster
 
