@@ -55,7 +55,7 @@ class Call:
     def namespace(self) -> str:
         """The namespace in the path; empty for a request without a namespace."""
         words = self.path.split("/")
-        return words[words.index("namespaces") + 1] if "namespaces" in words else ""
+        return words[words.index("namespaces") + 1] if "namespaces" in words[:-1] else ""
 
 
 @dataclass(frozen=True, kw_only=True)
