@@ -8,47 +8,22 @@ signal after which kopf stops it, and ``stop`` raises the error of the part: the
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from finetune_operator import delays, health
+from finetune_operator import health
 from finetune_operator.config import ProcessConfig, Settings
 from finetune_operator.controller.apply import PlanExecutor
-from finetune_operator.controller.controller import Controller
-from finetune_operator.controller.followers import BudgetFollowers, ProfileFollowers
-from finetune_operator.controller.kind import Observers, Telemetry
-from finetune_operator.controller.reconciler import Reconciler
-from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind, run_until_first_exit
-from finetune_operator.controller.usage import UsageRecorder
 from finetune_operator.environment import Environment
+from finetune_operator.kinds.build import build
+from finetune_operator.kinds.context import Context
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.metrics_server import server as metrics_server
-from finetune_operator.notifications.outbox import Outbox
-from finetune_operator.notifications.sink import Sink
-from finetune_operator.reconcile import budgets as budget_planner
-from finetune_operator.reconcile import plan
-from finetune_operator.reconcile import profiles as profile_planner
-from finetune_operator.snapshot.budgets import BudgetReader, Budgets
-from finetune_operator.snapshot.gpu_usage import GpuUsage
-from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.snapshot.profiles import ProfileReader, Profiles
-from finetune_operator.snapshot.reader import Reader
-from finetune_operator.snapshot.reflector import reflectors
-from finetune_operator.snapshot.scraper import NAMESPACE_WORKERS, Scraper
-from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.surroundings import Surroundings
-from finetune_operator.snapshot.watches import BUDGETS, JOBS, PROFILES
-from finetune_operator.telemetry.job_metrics import JOB_METRICS
-from finetune_operator.telemetry.usage_metrics import USAGE_METRICS
-from finetune_operator.types import Key, Snapshot
-from finetune_operator.workqueue.workqueue import WorkQueue
 
 RETRY_SECONDS = 2.0
 """Between two checks whether the API server serves our own kinds."""
@@ -94,164 +69,28 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
         kube.transport.fence = elector.remaining
         recorder = Recorder(kube, instance=environment.identity)
         executor = PlanExecutor(kube=kube, recorder=recorder)
-        live_profiles = LiveReader(kube=kube, store=ObjectStore(PROFILES))
-        profiles = Profiles(live=live_profiles)
-        store = ObjectStore(JOBS)
-        usage = _usage(kube, store, settings) if config.usage.enabled else None
-        budgets = Budgets(
-            live=LiveReader(kube=kube, store=ObjectStore(BUDGETS)),
-            jobs=store,
-            usage=None if usage is None else usage.known,
-            surroundings=Surroundings(kube=kube),
-        )
-        jobs = _jobs(kube, executor, config, settings, profiles, budgets, usage, elector)
-        running = [
-            jobs,
-            _profiles(live_profiles, executor, settings, jobs.controller),
-            _budgets(budgets, executor, jobs.controller, usage),
-        ]
-        probes = health.Health(running)
+        context = Context(kube=kube, executor=executor, config=config, settings=settings)
+        kinds = build(context, elector)
+        probes = health.Health(kinds.running)
         await stack.enter_async_context(health.serving(probes, environment.probe_port))
         bound = await stack.enter_async_context(
             metrics_server.serving(config.metrics, kube, environment.metrics_port)
         )
         await _wait_for_crds(kube)
-        await profiles.list(kube)
-        await budgets.list()
+        await kinds.list()
         parts = asyncio.create_task(
             run_until_first_exit(
-                lead(elector, running),
-                *(reflector.run() for kind in running for reflector in kind.reflectors),
+                lead(elector, kinds.running),
+                *(reflector.run() for kind in kinds.running for reflector in kind.reflectors),
             )
         )
         parts.add_done_callback(_end_process)
         probes.started = True
         logger.info("started", extra={"port": bound, "identity": environment.identity})
         return Manager(
-            kinds={kind.own: kind for kind in running}, parts=parts, resources=stack.pop_all()
+            kinds={kind.own: kind for kind in kinds.running}, parts=parts, resources=stack.pop_all()
         )
     raise AssertionError("unreachable: the stack suppresses no exception")
-
-
-def _jobs(
-    kube: Kube,
-    executor: PlanExecutor,
-    config: ProcessConfig,
-    settings: Settings,
-    profiles: Profiles,
-    budgets: Budgets,
-    usage: UsageRecorder | None,
-    elector: LeaderElector,
-) -> RunningKind:
-    """Return the parts that reconcile FineTuneJobs, and send the notifications about them."""
-    store, namespaces = budgets.jobs, config.watch_namespaces
-    scraper = Scraper(WorkQueue("scrapes", namespace_limit=NAMESPACE_WORKERS))
-    live = LiveReader(kube=kube, store=store)
-    reader = Reader(
-        live=live,
-        metrics=scraper,
-        settings=settings,
-        profiles=profiles,
-        usage=usage,
-        budgets=budgets,
-    )
-    outboxes: list[Outbox] = []
-    if config.sink.url:
-        sink = Sink(config.sink, ca_certificates=settings.ca_certificates)
-        outboxes.append(Outbox(sink.send, lambda: elector.inherited, store.own_keys))
-        elector.note = outboxes[0].note
-    observers: tuple[Telemetry[Snapshot], ...] = (JOB_METRICS, *outboxes)
-    reconciler = Reconciler(
-        store=store,
-        reader=reader,
-        executor=executor,
-        planner=plan,
-        telemetry=Observers(observers),
-    )
-    queue = WorkQueue[Key](JOBS.own.lower(), interval=delays.INTERVAL, burst=delays.BURST)
-    controller = Controller(reconciler=reconciler, queue=queue)
-    others: list[Callable[[], Coroutine[Any, Any, None]]] = [
-        partial(scraper.run, changed=controller.wake)
-    ]
-    if usage is not None:
-        usage.wake = partial(controller.wake, urgent=False)
-        others.append(usage.run)
-    return RunningKind(
-        controller=controller,
-        resync=Resync(
-            kube=kube, store=store, namespaces=tuple(namespaces), recheck=controller.recheck
-        ),
-        reflectors=reflectors(kube, store, namespaces, controller.notify),
-        others=(*others, *(outbox.run for outbox in outboxes)),
-    )
-
-
-def _usage(kube: Kube, store: ObjectStore, settings: Settings) -> UsageRecorder:
-    """Return the recorder of the usage of jobs, whose totals are metrics, too."""
-    pods = GpuUsage(
-        kube=kube,
-        store=store,
-        resource=settings.gpu.resource_name,
-        clock=kube.transport.clock.now,
-    )
-    recorder = UsageRecorder(pods=pods)
-    USAGE_METRICS.source = recorder.usage
-    return recorder
-
-
-def _profiles(
-    live: LiveReader, executor: PlanExecutor, settings: Settings, jobs: Controller[Snapshot]
-) -> RunningKind:
-    """Return the parts that reconcile FineTuneProfiles, and wake the jobs that use them."""
-    followers = ProfileFollowers(jobs=jobs)
-    reconciler = Reconciler(
-        store=live.store,
-        reader=ProfileReader(live=live, settings=settings),
-        executor=executor,
-        planner=profile_planner,
-        telemetry=followers,
-    )
-    queue = WorkQueue[Key](PROFILES.own.lower(), interval=delays.INTERVAL, burst=delays.BURST)
-    controller = Controller(reconciler=reconciler, queue=queue, workers=1)
-    return RunningKind(
-        controller=controller,
-        resync=Resync(kube=live.kube, store=live.store, namespaces=(), recheck=controller.recheck),
-        reflectors=(),
-        others=(followers.run,),
-    )
-
-
-def _budgets(
-    budgets: Budgets,
-    executor: PlanExecutor,
-    jobs: Controller[Snapshot],
-    usage: UsageRecorder | None,
-) -> RunningKind:
-    """Return the parts that reconcile FineTuneBudgets, and wake the jobs that they limit."""
-    followers = BudgetFollowers(jobs=jobs, budgets=budgets)
-    if usage is not None:
-        usage.gate = budgets.admits
-        usage.changed.append(followers.used)
-    reconciler = Reconciler(
-        store=budgets.live.store,
-        reader=BudgetReader(live=budgets.live, budgets=budgets),
-        executor=executor,
-        planner=budget_planner,
-        telemetry=followers,
-    )
-    queue = WorkQueue[Key](BUDGETS.own.lower(), interval=delays.INTERVAL, burst=delays.BURST)
-    followers.own = Controller(reconciler=reconciler, queue=queue, workers=1)
-    return RunningKind(
-        controller=followers.own,
-        resync=Resync(
-            kube=budgets.live.kube,
-            store=budgets.live.store,
-            namespaces=(),
-            recheck=followers.own.recheck,
-        ),
-        reflectors=(),
-        others=(followers.run, budgets.run),
-    )
 
 
 def _end_process(_: asyncio.Task[None]) -> None:

@@ -1,0 +1,1 @@
+"""The parts that reconcile our own kinds: a module for each kind, connected by ``build``."""

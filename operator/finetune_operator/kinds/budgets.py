@@ -1,0 +1,29 @@
+"""FineTuneBudgets, and the jobs that they limit."""
+
+from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.followers import BudgetFollowers
+from finetune_operator.controller.running import RunningKind
+from finetune_operator.controller.usage import UsageRecorder
+from finetune_operator.kinds.context import Context
+from finetune_operator.reconcile import budgets as planner
+from finetune_operator.snapshot.budgets import BudgetReader, Budgets
+from finetune_operator.types import Snapshot
+
+
+def running(
+    context: Context, budgets: Budgets, jobs: Controller[Snapshot], usage: UsageRecorder | None
+) -> RunningKind:
+    """Return the parts that reconcile FineTuneBudgets, and wake the jobs that they limit."""
+    followers = BudgetFollowers(jobs=jobs, budgets=budgets)
+    if usage is not None:
+        usage.gate = budgets.admits
+        usage.changed.append(followers.used)
+    reader = BudgetReader(live=budgets.live, budgets=budgets)
+    controller = context.controller(budgets.live.store, reader, planner, followers, workers=1)
+    followers.own = controller
+    return RunningKind(
+        controller=controller,
+        resync=context.resync(controller),
+        reflectors=(),
+        others=(followers.run, budgets.run),
+    )

@@ -1,0 +1,57 @@
+"""Connects the parts of all our own kinds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune_operator.controller.running import RunningKind
+from finetune_operator.kinds import budgets as budget_kind
+from finetune_operator.kinds import jobs as job_kind
+from finetune_operator.kinds import notifications, usage
+from finetune_operator.kinds import profiles as profile_kind
+from finetune_operator.kinds.context import Context
+from finetune_operator.kube.client import Kube
+from finetune_operator.leader_election import LeaderElector
+from finetune_operator.snapshot.budgets import Budgets
+from finetune_operator.snapshot.profiles import Profiles
+from finetune_operator.snapshot.surroundings import Surroundings
+from finetune_operator.snapshot.watches import BUDGETS, JOBS, PROFILES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kinds:
+    """The running kinds, and the objects that every job depends on."""
+
+    kube: Kube
+    running: Sequence[RunningKind]
+    profiles: Profiles
+    budgets: Budgets
+
+    async def list(self) -> None:
+        """List what a job depends on, before the first one is reconciled. Raises OperatorError."""
+        await self.profiles.list(self.kube)
+        await self.budgets.list()
+
+
+def build(context: Context, elector: LeaderElector) -> Kinds:
+    """Return the parts of all kinds, connected."""
+    live = context.live(JOBS)
+    profiles = Profiles(live=context.live(PROFILES))
+    recorder = usage.recorder(context, live.store)
+    budgets = Budgets(
+        live=context.live(BUDGETS),
+        jobs=live.store,
+        usage=None if recorder is None else recorder.known,
+        surroundings=Surroundings(kube=context.kube),
+    )
+    outbox = notifications.outbox(context, elector, live.store)
+    jobs = job_kind.running(context, live, profiles, budgets, recorder, outbox)
+    return Kinds(
+        kube=context.kube,
+        running=(
+            jobs,
+            profile_kind.running(context, profiles, jobs.controller),
+            budget_kind.running(context, budgets, jobs.controller, recorder),
+        ),
+        profiles=profiles,
+        budgets=budgets,
+    )
