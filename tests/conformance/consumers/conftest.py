@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.consumers import servers
+from tests.conformance.consumers.cosign import Cosign
 from tests.conformance.consumers.images import Image
 from tests.support import docker_registry
 from tests.support.ports import free_port
@@ -66,3 +67,8 @@ def host(
 def publish(volume: Volume, certificate: Certificate, host: str) -> Callable[[str], Image]:
     """Publish the adapter or the merged model as an image, with the statement of the operator."""
     return lambda what: Image.publish(volume, host, certificate, what)
+
+
+@pytest.fixture
+def cosign(certificate: Certificate) -> Cosign:
+    return Cosign(program=os.environ["COSIGN"], authority=certificate.authority)
