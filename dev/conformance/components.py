@@ -222,7 +222,7 @@ ALL = (
     _program(
         "cosign",
         modules.COSIGN_3,
-        (f"{CONSUMERS}/test_cosign.py",),
+        (f"{CONSUMERS}/test_cosign.py", f"{CONSUMERS}/test_cosign_3.py"),
         {},
         variables={"COSIGN": "cosign"},
         others=(modules.REGISTRY,),
