@@ -135,18 +135,20 @@ def _program(
     programs: Mapping[str, str],
     *,
     variables: Mapping[str, str] | None = None,
+    others: Sequence[Module] = (),
 ) -> Component:
     """Return a component that is built from a Go module.
 
     programs: programs of Debian that its tests also need. variables: environment variables in which
-    the tests expect the path of a built program.
+    the tests expect the path of a built program. others: modules whose programs they also need.
     """
     version, folder = module.version.removeprefix("v"), modules.folder(module)
     found = {key: str(folder / program) for key, program in (variables or {}).items()}
 
     def prepare() -> Setup:
         packages.ensure_programs(programs)
-        gomodule.build(module, folder)
+        for each in (module, *others):
+            gomodule.build(each, modules.folder(each))
         return Setup(version=version, variables={**_assets(), **found})
 
     return Component(name=name, label=version, tests=tests, prepare=prepare)
@@ -208,8 +210,22 @@ ALL = (
     _program(
         "cosign",
         modules.COSIGN,
-        ("tests/conformance/test_release_images.py", "tests/conformance/test_release_cluster.py"),
+        (
+            "tests/conformance/test_release_images.py",
+            "tests/conformance/test_release_cluster.py",
+            f"{CONSUMERS}/test_cosign.py",
+        ),
         {"podman": "podman"},
+        variables={"COSIGN": "cosign"},
+        others=(modules.REGISTRY,),
+    ),
+    _program(
+        "cosign",
+        modules.COSIGN_3,
+        (f"{CONSUMERS}/test_cosign.py", f"{CONSUMERS}/test_cosign_3.py"),
+        {},
+        variables={"COSIGN": "cosign"},
+        others=(modules.REGISTRY,),
     ),
     _program(
         "crane",
@@ -217,6 +233,7 @@ ALL = (
         (f"{CONSUMERS}/test_crane.py",),
         {"docker-registry": "docker-registry"},
     ),
+    _program("versitygw", modules.VERSITYGW, (f"{CONSUMERS}/test_versitygw.py",), {}),
     _model_signing(),
 )
 

@@ -24,11 +24,17 @@ ARGOCD = Module(
 COSIGN = Module(
     path="github.com/sigstore/cosign/v2", version="v2.4.3", packages={"cosign": "./cmd/cosign"}
 )
+COSIGN_3 = Module(
+    path="github.com/sigstore/cosign/v3", version="v3.1.3", packages={"cosign": "./cmd/cosign"}
+)
 REGISTRY = Module(
     path="github.com/google/go-containerregistry",
     version="v0.22.1",
     # Its registry is a library; the program is compiled as if it were part of the module.
     packages={"crane": "./cmd/crane", "registry": str(Path(__file__).with_name("registry.go"))},
+)
+VERSITYGW = Module(
+    path="github.com/versity/versitygw", version="v1.8.0", packages={"versitygw": "./cmd/versitygw"}
 )
 # The version of etcd in the tests.
 ETCDUTL = Module(

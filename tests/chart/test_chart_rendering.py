@@ -83,6 +83,7 @@ def test_configuration_contains_every_setting_of_the_operator() -> None:
     optional = {
         "provenance": {"signingKeySecret": "keys"},
         "notifications": {"sink": {"url": "https://events.example.com"}},
+        "policy": {"signatures": [{"sources": [".*"], "keys": ["-----BEGIN PUBLIC KEY-----"]}]},
     }
     process, config = parsed(render(optional).config)
     assert omitted(process) == omitted(config) == []

@@ -290,9 +290,12 @@ class _Handler(tls_server.Handler):
         registry = self.server.registry
         if not registry.referrers:
             return self._error(404, "NOT_FOUND")
-        return self._answer(
-            200, json.dumps({"manifests": registry.referring_to(name)}).encode(), {}
-        )
+        entries = []
+        for digest in registry.referring_to(name):
+            document = json.loads(registry.manifests[digest])
+            copied = {key: document.get(key) for key in ("artifactType", "annotations")}
+            entries.append({"digest": digest, **copied})
+        return self._answer(200, json.dumps({"manifests": entries}).encode(), {})
 
     def _error(self, status: int, code: str, *, closes: bool = False) -> None:
         self.close_connection = self.close_connection or closes

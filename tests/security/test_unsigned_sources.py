@@ -19,7 +19,7 @@ from tests.support.trainer import images, web
 from tests.support.trainer.web import Certificate
 
 from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import BUNDLE_TYPE, ENVELOPE_TYPE
+from finetune_api.contracts.attestation import BUNDLE_MARK, BUNDLE_TYPE, ENVELOPE_TYPE
 from finetune_api.contracts.signatures import RequiredSignature
 from finetune_api.policy.signatures import covers
 from finetune_api.v1alpha1.model import Model
@@ -28,6 +28,7 @@ from finetune_operator.provenance import signed
 from finetune_operator.signing import SigningKey
 from finetune_trainer.errors import SourceNotSigned, TrainerError
 from finetune_trainer.preparation.signed_sources import Signatures
+from finetune_trainer.publishing.oci.attestation import EMPTY_TYPE
 from finetune_trainer.sources import open_store, transfer
 from finetune_trainer.sources.oci.store import OCI
 from finetune_trainer.sources.repository import Store
@@ -259,13 +260,16 @@ class Image:
         layer = self._blob(json.dumps(signed.envelope(statement, key)).encode(), ENVELOPE_TYPE)
         self.registry.tag(tag, json.dumps({"layers": [layer]}).encode())
 
-    def refer(self, statement: dict[str, Any], key: SigningKey = KEY) -> None:
-        """Store a signed statement as later versions do, at a registry that lists none."""
+    def refer(self, statement: dict[str, Any], key: SigningKey = KEY, **fields: Any) -> None:
+        """Store a signed statement as later versions do, at a registry that lists none.
+
+        fields: of the entry in the list.
+        """
         layer = self._blob(json.dumps(signed.bundle(statement, key)).encode(), BUNDLE_TYPE)
         manifest = json.dumps({"layers": [layer]}).encode()
         digest = digest_of(manifest)
         self.registry.manifests[digest] = manifest
-        entry = {"digest": digest, "size": len(manifest), "artifactType": BUNDLE_TYPE}
+        entry = {"digest": digest, "size": len(manifest), "artifactType": BUNDLE_TYPE} | fields
         tag = self.digest.replace(":", "-")
         self.registry.tag(tag, json.dumps({"manifests": [entry]}).encode())
 
@@ -295,6 +299,13 @@ def test_an_image_with_a_signature_that_refers_to_it_is_used(image: Image, tmp_p
     image.prepare(tmp_path / "work")
 
 
+def test_a_registry_may_list_the_type_of_a_configuration(image: Image, tmp_path: Path) -> None:
+    """go-containerregistry does, and copies the annotations."""
+    marked = {BUNDLE_MARK: "dsse-envelope"}
+    image.refer(image.statement(), artifactType=EMPTY_TYPE, annotations=marked)
+    image.prepare(tmp_path / "work")
+
+
 def chosen_bytes(image: Image) -> dict[str, Any]:
     """The image is a file of a published model: a tenant may choose the bytes of one."""
     file = {"name": "chat_template.jinja", "digest": {"sha256": image.digest[7:]}}
@@ -311,6 +322,12 @@ IMAGE_ATTACKS: dict[str, tuple[Callable[[Image], object], str]] = {
     "another key, as a referrer": (
         lambda image: image.refer(image.statement(), new_key()),
         "has no valid signature of the key",
+    ),
+    "a list with another type and wrong annotations": (
+        lambda image: image.refer(
+            image.statement(), artifactType=EMPTY_TYPE, annotations=[BUNDLE_MARK]
+        ),
+        "has no signed statement",
     ),
     "a statement about another image": (
         lambda image: image.sign(image.statement(f"sha256:{'0' * 64}")),

@@ -2,7 +2,7 @@
 
 The operator signs and ``ftj verify`` checks; both take the bytes that are signed, and the forms in
 which they are stored, from here. Other tools read them too: cosign reads the envelope next to an
-image, and model_signing and cosign read the bundle next to files.
+image, and the bundle next to files; model_signing reads ``model.sig``.
 """
 
 import base64
@@ -25,6 +25,8 @@ BUILDER = "https://finetune.dev/operator/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+BUNDLE_MARK = "dev.sigstore.bundle.content"
+"""Annotation of a bundle in a registry, which names the kind of its content."""
 MODEL_SIGNATURE_FILE = "model.sig"
 """Bundle with the statement about the files of a folder, under the name that model_signing uses."""
 PROVENANCE_FILE = "provenance.sigstore.json"

@@ -1,12 +1,14 @@
 """Published models for programs that know nothing of this project."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.conformance.consumers import servers
+from tests.conformance.consumers.cosign import Cosign
 from tests.conformance.consumers.images import Image
 from tests.support import docker_registry
 from tests.support.ports import free_port
@@ -14,6 +16,8 @@ from tests.support.signing_keys import KEY, new_key
 from tests.support.trainer import publishing, web
 from tests.support.trainer.publishing import Volume
 from tests.support.trainer.web import Certificate
+
+from conformance import modules
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +70,22 @@ def host(
 def publish(volume: Volume, certificate: Certificate, host: str) -> Callable[[str], Image]:
     """Publish the adapter or the merged model as an image, with the statement of the operator."""
     return lambda what: Image.publish(volume, host, certificate, what)
+
+
+@pytest.fixture
+def crane(certificate: Certificate) -> Callable[..., bytes]:
+    """Run crane, and return its output."""
+
+    def run(*words: str) -> bytes:
+        command = [str(modules.folder(modules.REGISTRY) / "crane"), *words]
+        variables = os.environ | {"SSL_CERT_FILE": str(certificate.authority)}
+        done = subprocess.run(command, env=variables, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def cosign(certificate: Certificate) -> Cosign:
+    return Cosign(program=os.environ["COSIGN"], authority=certificate.authority)

@@ -10,6 +10,8 @@ from tests.support.trainer.web import Certificate
 
 from conformance import modules
 
+ACCESS_KEY, SECRET_KEY = "PUBLISHER", "a-secret-of-the-test"
+
 
 def listens(address: str) -> bool:
     """Report whether a server accepts connections."""
@@ -29,3 +31,16 @@ def registry(folder: Path, address: str, certificate: Certificate) -> Iterator[N
     with process(command, folder / "registry.log"):
         wait_until("the registry listens", lambda: listens(address))
         yield
+
+
+@contextmanager
+def versitygw(folder: Path, address: str, certificate: Certificate) -> Iterator[Path]:
+    """Run an S3 service in the block; yield the folder of its bucket ``models``."""
+    program = modules.folder(modules.VERSITYGW) / "versitygw"
+    (folder / "buckets").mkdir()
+    command: list[str | Path] = [program, "--access", ACCESS_KEY, "--secret", SECRET_KEY]
+    command += ["--port", address, "--cert", certificate.authority, "--key", certificate.key]
+    command += ["--region", "us-east-1", "--iam-dir", "", "posix", folder / "buckets"]
+    with process(command, folder / "versitygw.log"):
+        wait_until("versitygw listens", lambda: listens(address))
+        yield folder / "buckets" / "models"

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,24 +9,8 @@ from pathlib import Path
 import pytest
 from tests.conformance.consumers.images import Image
 from tests.support.trainer.publishing import BUILD, Volume
-from tests.support.trainer.web import Certificate
 
-from conformance import modules
 from finetune_trainer.checkpointing import manifest
-
-
-@pytest.fixture
-def crane(certificate: Certificate) -> Callable[..., bytes]:
-    """Run crane, and return its output."""
-
-    def run(*words: str) -> bytes:
-        command = [str(modules.folder(modules.REGISTRY) / "crane"), *words]
-        variables = os.environ | {"SSL_CERT_FILE": str(certificate.authority)}
-        done = subprocess.run(command, env=variables, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout
-
-    return run
 
 
 @pytest.mark.parametrize("what", ["adapter", "merged"])

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.published_folder import Published
 
+from finetune_api.contracts.attestation import MODEL_SIGNATURE_FILE
 from finetune_cli import __main__ as ftj
 from finetune_cli.verifying.failures import Code
 
@@ -82,3 +83,14 @@ def test_ftj_verifies_what_model_signing_has_signed(
         case "key":
             public = folder.parent / "signing.pub"
     assert ftj.main(["verify", str(folder), "--key", str(public)]) == code, capsys.readouterr().err
+
+
+def test_model_signing_verifies_the_signatures_of_other_tests(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    made = Published(tmp_path / "model", (MODEL_SIGNATURE_FILE,))
+    words = (made.folder, "--signature", made.folder / MODEL_SIGNATURE_FILE)
+    words = ("verify", "key", *words, "--public_key", made.key)
+    done = model_signing(*words)
+    assert done.returncode == 0, done.stderr
+    (made.folder / "config.json").write_bytes(b"{}")
+    assert model_signing(*words).returncode != 0

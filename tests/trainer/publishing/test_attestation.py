@@ -326,6 +326,17 @@ def test_another_key_is_rejected_and_statements_of_others_do_not_matter(
     assert verified.verify()[0] == 11
 
 
+@pytest.mark.parametrize("referrers", [False, True])
+def test_an_image_is_verified_by_its_referrer_alone(verified: Verified, referrers: bool) -> None:
+    server, tag = verified.server, verified.attested.tag
+    del server.manifests[f"{tag}.att"]
+    if referrers:
+        server.referrers = True
+        del server.manifests[tag]
+    code, _, said = verified.verify()
+    assert code == 0, said
+
+
 def test_another_base_of_an_image_is_rejected(verified: Verified) -> None:
     code, _, said = verified.verify("--base", "org/other")
     assert code == 15, said

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from finetune_api.contracts.attestation import BUNDLE_TYPE, ENVELOPE_TYPE
+from finetune_api.contracts.attestation import BUNDLE_MARK, BUNDLE_TYPE, ENVELOPE_TYPE
 from finetune_api.safety import untrusted_json
 from finetune_trainer.sources.oci.image_manifest import DIGEST
 from finetune_trainer.sources.oci.registry_errors import RegistryError
@@ -47,8 +47,18 @@ def _documents(get: Get, digest: str) -> Iterator[bytes]:
     if index is None:
         return
     for each in islice(_entries(index, "manifests", path), MOST):
-        if each.get("artifactType") == BUNDLE_TYPE:
+        if _is_bundle(each):
             yield from _layers(get, f"manifests/{each['digest']}", BUNDLE_TYPE)
+
+
+def _is_bundle(entry: dict[str, Any]) -> bool:
+    """Report whether an entry in a list of referrers is a bundle.
+
+    Some registries list the type of its empty configuration; annotations are the same everywhere.
+    """
+    annotations = entry.get("annotations")
+    marked = isinstance(annotations, dict) and BUNDLE_MARK in annotations
+    return marked or entry.get("artifactType") == BUNDLE_TYPE
 
 
 def _layers(get: Get, path: str, media_type: str) -> Iterator[bytes]:
