@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel
 from tests.support import helm
 from tests.support.helm import CHART, Values, render, template
+from tests.support.signing_keys import KEY
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 from finetune_api.crd.resources import RESOURCES
@@ -83,7 +84,7 @@ def test_configuration_contains_every_setting_of_the_operator() -> None:
     optional = {
         "provenance": {"signingKeySecret": "keys"},
         "notifications": {"sink": {"url": "https://events.example.com"}},
-        "policy": {"signatures": [{"sources": [".*"], "keys": ["-----BEGIN PUBLIC KEY-----"]}]},
+        "policy": {"signatures": [{"sources": [".*"], "keys": [KEY.public_key.decode()]}]},
     }
     process, config = parsed(render(optional).config)
     assert omitted(process) == omitted(config) == []

@@ -120,8 +120,8 @@ DIFFERS = Result(
         (
             ended(77),
             "AccessDenied",
-            "The source denied access, the value of a credential cannot be used, or the source lacks "
-            "a required signature.",
+            "The source denied access, the value of a credential cannot be used, or the source "
+            "lacks a required signature.",
         ),
         (ended(75, DIFFERS), None, None),
         ({"name": "vllm", "state": {"running": {}}}, None, None),
