@@ -31,8 +31,8 @@ COMMANDS = {
             panel=FILES,
             summary="check manifests without a cluster",
             description="Check FineTuneJobs against the schema and the validation rules, without "
-            "a cluster. The command lists every error with its field and value. Objects of other "
-            "kinds are ignored. The exit code is 64 if a FineTuneJob is invalid.",
+            "a cluster, and list every error with its field and value. Objects of other kinds are "
+            "ignored. The exit code is 64 if a FineTuneJob is invalid.",
             example="finetune.yaml jobs/",
         ),
         Command(
@@ -41,8 +41,8 @@ COMMANDS = {
             panel=FILES,
             summary="estimate GPU memory, disk space and time",
             description="Estimate GPU memory, disk space and time of a FineTuneJob, without a GPU. "
-            "The command downloads only config.json of the base model. For a gated model, set "
-            "HF_TOKEN. The exit code is 82 if the job does not fit its GPU.",
+            "Of the base model, only config.json is downloaded. For a gated model, set HF_TOKEN. "
+            "The exit code is 82 if the job does not fit its GPU.",
             example="finetune.yaml --rows 52000 --tokens 6000000",
         ),
         Command(
@@ -50,9 +50,9 @@ COMMANDS = {
             module="import_axolotl",
             panel=FILES,
             summary="convert an Axolotl configuration",
-            description="Convert an Axolotl configuration to a FineTuneJob. The command prints the "
-            "manifest to stdout. To stderr, it prints one line per setting that it does not copy "
-            "exactly, and an estimate of the memory.",
+            description="Convert an Axolotl configuration to a FineTuneJob. Print the manifest to "
+            "stdout, and to stderr one line per setting that is not copied exactly, and an "
+            "estimate of the memory.",
             example="qlora.yml > finetune.yaml",
         ),
         Command(
@@ -72,7 +72,7 @@ COMMANDS = {
             summary="show the state of a job, or of all jobs",
             description="Show the state of a FineTuneJob: the whole message, its stages with "
             "attempts and durations, warnings, the endpoint, and, if it waits for a GPU, the pods "
-            "that use the GPUs. Without a name, the command lists the jobs of the namespace.",
+            "that use the GPUs. Without a name, list the jobs of the namespace.",
             example="support",
         ),
         Command(
@@ -111,9 +111,9 @@ COMMANDS = {
             panel=CLUSTER,
             summary="ask the served model",
             description="Ask the served model of a FineTuneJob, and print its answer as it "
-            "arrives. The command reaches a pod that answers requests, whose model is therefore "
-            "verified, through a port-forward. If the endpoint needs an API key, the command reads "
-            "it from FTJ_API_KEY, or asks for it.",
+            "arrives. A port-forward connects to a pod that answers requests, so its model is "
+            "verified. If the endpoint needs an API key, set FTJ_API_KEY, or enter the key when "
+            "you are asked for it.",
             example="support 'How do I reset my password?'",
         ),
         Command(
@@ -122,8 +122,8 @@ COMMANDS = {
             panel=CLUSTER,
             summary="show which pods use the GPUs",
             description="Show which pods use the GPUs of the cluster or wait for one, with their "
-            "FineTuneJobs. If you may not list the pods of all namespaces, the command shows those "
-            "of your namespace.",
+            "FineTuneJobs. If you may not list the pods of all namespaces, show those of your "
+            "namespace.",
             example="",
         ),
         Command(
@@ -131,9 +131,9 @@ COMMANDS = {
             module="jobs.pause",
             panel=CLUSTER,
             summary="suspend a job; training saves a checkpoint",
-            description="Suspend a FineTuneJob: the operator stops the running stage, and training "
-            "saves a checkpoint. A model that is served continues to be served. The command sets "
-            "spec.suspend to true.",
+            description="Suspend a FineTuneJob: set spec.suspend to true. The operator stops the "
+            "running stage, and training saves a checkpoint. A model that is served continues to "
+            "be served.",
             example="support",
         ),
         Command(
@@ -141,8 +141,8 @@ COMMANDS = {
             module="jobs.resume",
             panel=CLUSTER,
             summary="continue a job that is suspended",
-            description="Continue a suspended FineTuneJob from its last checkpoint. The command "
-            "sets spec.suspend to false.",
+            description="Continue a suspended FineTuneJob from its last checkpoint: set "
+            "spec.suspend to false.",
             example="support",
         ),
         Command(
@@ -151,8 +151,8 @@ COMMANDS = {
             panel=CLUSTER,
             summary="start another attempt of a failed stage",
             description="Start another attempt of the stage that has failed, with the files that "
-            "are already on the volume. The command raises spec.runPolicy.maxRestarts by one: a "
-            "change of this field retries a failed stage.",
+            "are already on the volume: raise spec.runPolicy.maxRestarts by one, because a change "
+            "of this field retries a failed stage.",
             example="support",
         ),
         Command(
@@ -161,7 +161,7 @@ COMMANDS = {
             panel=CLUSTER,
             summary="train the same recipe again",
             description="Train a new revision with the same recipe, for example after you have "
-            "corrected the rows in a ConfigMap. The command sets spec.rerun to the current time.",
+            "corrected the rows in a ConfigMap: set spec.rerun to the current time.",
             example="support",
         ),
         Command(
@@ -170,8 +170,8 @@ COMMANDS = {
             panel=CLUSTER,
             summary="start an endpoint that sleeps",
             description="Start the endpoint of a FineTuneJob whose serving pods were stopped "
-            "because the endpoint was idle. The command sets the annotation finetune.dev/wake to "
-            "the current time.",
+            "because the endpoint was idle: set the annotation finetune.dev/wake to the current "
+            "time.",
             example="support",
         ),
         Command(
@@ -180,8 +180,8 @@ COMMANDS = {
             panel=CLUSTER,
             summary="return to an earlier revision",
             description="Print the change of the spec that returns a FineTuneJob to an earlier "
-            "revision, and whether it is trained again. With --apply, the command asks, and then "
-            "makes the change. If Argo CD or Flux applies the job from Git, commit the change "
+            "revision, and whether it is trained again. With --apply, make the change after you "
+            "have confirmed it. If Argo CD or Flux applies the job from Git, commit the change "
             "there instead.",
             example="support 88d82457",
         ),
@@ -201,11 +201,10 @@ COMMANDS = {
             panel=MODELS,
             summary="copy a model out of the cluster",
             description="Copy the merged model or the adapter of a FineTuneJob to a local folder. "
-            "The command uses kubectl with your rights. It creates a pod that mounts the volume "
-            "of the job read-only. The command copies the files from this pod, and then deletes "
-            "the pod. It checks every file against the digests that training recorded. If the "
-            "connection is interrupted, run the command again; complete files are not copied "
-            "again.",
+            "With kubectl and your rights, create a pod that mounts the volume of the job "
+            "read-only, copy the files from this pod, and delete it. Every file is checked against "
+            "the digests that training recorded. If the connection is interrupted, run ftj copy "
+            "again; complete files are not copied again.",
             example="support ./support-model",
         ),
         Command(
@@ -215,9 +214,9 @@ COMMANDS = {
             summary="check the signature and the files of a published model",
             description="Check a published model with the public key of the operator: the "
             "signature of the statement about it, the digest of each file, and that there are no "
-            "other files. The command prints the statement, which says what the model was trained "
-            "from and how it was tested. For a folder, it needs no network; files in a registry or "
-            "a bucket are read without being stored. Exit codes: 10 no signed statement, 11 no "
+            "other files. Print the statement, which says what the model was trained from and how "
+            "it was tested. For a folder, no network is needed; files in a registry or a bucket "
+            "are read without being stored. Exit codes: 10 no signed statement, 11 no "
             "valid signature of the key, 12 a changed file, 13 a missing file, 14 an additional "
             "file, 15 another base.",
             example="./support-model --key signing.pub --base org/name",

@@ -144,7 +144,7 @@ def with_checkpointing(
     """Return the recipe with gradient checkpointing on or off.
 
     It is off if the activations of the micro-batch that is chosen with it fit without it, too: then
-    it would cost a quarter of the time of a step (computed: a second forward pass) for nothing.
+    it would cost a third of the operations of a step (a second forward pass: 2 of 6) for nothing.
     Unsloth's own checkpointing stays on. Its memory without it was not compared with a trace.
     """
     if recipe.advanced.gradient_checkpointing is not None:
