@@ -39,6 +39,7 @@ class Budgets:
     usage: Callable[[], Awaitable[Usage]] | None
     """None if the operator records no usage."""
     surroundings: Surroundings
+    waiting: WaitingJobs = field(init=False)
     _parsed: dict[str, tuple[int, ParsedBudget]] = field(default_factory=dict)
     """By name, with the version of the budget."""
     _selecting: dict[str, frozenset[str]] = field(default_factory=dict)

@@ -58,10 +58,8 @@ class WaitingJobs:
 
     def _take(self, key: Key, job: Object | None) -> None:
         """Take a version of a job, None if it was deleted."""
-        needs = {} if job is None else status_view.of_job(job).budget
-        found, before = None, self._requests.get(key)
-        if job is not None and needs:
-            found = waiting(job["metadata"], needs, self.selecting(key[0]))
+        found = None if job is None else self._parsed(key, job)
+        before = self._requests.get(key)
         if found == before:
             return
         if before is not None:
@@ -70,3 +68,16 @@ class WaitingJobs:
         if found is not None:
             self._requests[key] = found
             insort(self._queue, found, key=_RANK)
+
+    def _parsed(self, key: Key, job: Object) -> Request | None:
+        """Return the request of a job, None if it does not wait.
+
+        A status that another client has written may be unreadable. The job writes it again when it
+        is reconciled, and has no place until then.
+        """
+        if not (needs := status_view.of_job(job).budget):
+            return None
+        try:
+            return waiting(job["metadata"], needs, self.selecting(key[0]))
+        except (KeyError, ValueError):
+            return None

@@ -92,12 +92,8 @@ def unreserved(
     needed, accounts = reservations.missing(snapshot, target, ledger), snapshot.accounts
     if needed is None or snapshot.usage is None or needed.key in snapshot.usage.reservations:
         return None
-    if (
-        accounts is None
-        or decide(request(snapshot, target, ledger), accounts.balances, ()).admitted
-    ):
-        return needed
-    return None
+    balances = {} if accounts is None else accounts.balances
+    return needed if decide(request(snapshot, target, ledger), balances, ()).admitted else None
 
 
 def request(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Request:

@@ -231,6 +231,17 @@ async def test_a_job_has_the_queue_of_its_budgets_by_rank_and_each_version_is_pa
     assert connected.balances.keys() == {"team", "both", "speech"}
 
 
+@pytest.mark.parametrize(
+    "change", [{"waitingSince": "yesterday"}, {"perGpuHour": "free", "currency": "EUR"}]
+)
+async def test_a_request_that_cannot_be_read_has_no_place(change: Thing) -> None:
+    """Security: a status that another client has written disturbs no other job."""
+    place = Place(budget("team"))
+    place.jobs.put(waits("forged", "a", 1, **change))
+    place.jobs.put(waits("waits", "a", 2))
+    assert [each.name for each in (await place.of(a_job())).waiting] == ["waits"]
+
+
 async def test_the_queue_follows_the_labels_of_namespaces() -> None:
     place = Place(budget("team"))
     place.jobs.put(waits("moved", "b", 1))
