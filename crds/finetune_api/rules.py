@@ -72,6 +72,15 @@ def is_set(path: str) -> Statement:
     return Statement(cel=f"({_has(path)})", holds=lambda model: _written(model, path))
 
 
+def some_set(path: str, field: str) -> Statement:
+    """Return the statement that a list is set and at least one of its groups sets a field."""
+    item = is_set(field)
+    return Statement(
+        cel=f"({_has(path)} && self.{path}.exists(item, has(item.{field})))",
+        holds=lambda model: any(item.holds(each) for each in _value(model, path) or ()),
+    )
+
+
 def equals(path: str, value: str | bool | float) -> Statement:
     """Return the statement that a field has a value.
 

@@ -60,8 +60,11 @@ FRESH_SHARE = 0.95
 """Share of the time until the next reconcile for which a job without events is not reconciled."""
 
 BUDGET = 60.0
-"""Between two reconciles of a job that waits for a budget, and of a budget. Both are reconciled
-earlier after a change of usage or of a budget; the labels of namespaces are not watched."""
+"""Between two reconciles of a budget, and of a job whose budget cannot be read. A budget is
+reconciled earlier after a change of usage; the labels of namespaces are not watched."""
+WAITING = 600.0
+"""Between two reconciles of a job that waits for a budget. The budget wakes it when there is room,
+but not if the room appeared while the job was just going to wait."""
 SURROUNDINGS = 60.0
 """Between two lists of namespaces and PriorityClasses, while there are budgets."""
 

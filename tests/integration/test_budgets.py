@@ -159,6 +159,7 @@ def test_a_job_waits_for_its_approval_which_its_author_cannot_write(
         "name": "demo",
         "uid": job["metadata"]["uid"],
         "revision": job["status"]["revisions"][0]["frozen"]["digest"],
+        "maxGpuHours": 2,
     }
     limit(10, approvalAbove={"gpuHours": 1}, approvals=[approval])
     wait_until("the job trains", lambda: train_jobs(place) == ["demo"])
@@ -210,6 +211,10 @@ def test_the_operator_may_write_nothing_but_the_status_of_budgets(
             control_plane.delete(path)
 
 
+def approval(**bounds: Any) -> Thing:
+    return {"namespace": "a", "name": "b", "uid": "c", "revision": "d" * 64, **bounds}
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -235,6 +240,14 @@ def test_the_operator_may_write_nothing_but_the_status_of_budgets(
                 "approvals": [{"namespace": "a", "name": "b", "uid": "c", "revision": "9b0f"}],
             },
             "use the complete digest of 64 hex digits",
+        ),
+        (
+            {"training": {}, "approvals": [approval()]},
+            "set maxGpuHours, maxCost, or both",
+        ),
+        (
+            {"training": {}, "approvals": [approval(maxGpuHours=1), approval(maxCost="5")]},
+            "set currency, such as EUR, or use maxGpuHours",
         ),
     ],
 )

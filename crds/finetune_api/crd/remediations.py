@@ -54,8 +54,9 @@ WAITING = ReasonGroup(
         "start earlier, lower `runPolicy.maxGpuSeconds`, or ask your cluster administrator for a "
         "larger budget ([budgets](../how-to/budgets.md)).",
         Reason.APPROVAL_NEEDED: "Send the message to your cluster administrator, who adds its "
-        "entry to `spec.approvals` of the budget. An edit that changes the revision needs another "
-        "approval ([budgets](../how-to/budgets.md#approve-a-large-job)).",
+        "entry to `spec.approvals` of the budget. An edit that changes the revision, or raises the "
+        "limit of the job above that of the approval, needs another one ([budgets]("
+        "../how-to/budgets.md#approve-a-large-job)).",
         Reason.PREEMPTED: "A job with a higher priority needed the GPU. Training resumes from its "
         "last checkpoint when Kueue admits the Job again. `workloadPriorityClassName` sets the "
         "priority.",

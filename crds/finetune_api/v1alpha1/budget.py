@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from finetune_api.base import SHA256, StatusModel
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.rules import LABEL_KEY, Rule, equals, is_set, labels, matches, requires
+from finetune_api.rules import LABEL_KEY, Rule, equals, is_set, labels, matches, requires, some_set
 
 BUDGET_KIND = "FineTuneBudget"
 BUDGET_PLURAL = "finetunebudgets"
@@ -166,9 +166,22 @@ class Approval(ApiModel):
             ),
         ),
     )
+    max_gpu_hours: float | None = _hours(  # type: ignore[assignment]
+        "Most GPU time that is approved for the whole training, in hours. An approval needs "
+        "maxGpuHours, maxCost, or both.",
+        "maxCost alone limits the approval",
+    )
     max_cost: str | None = _amount(  # type: ignore[assignment]
-        "Highest cost that is approved, as a decimal number in quotes.",
-        unset="the approval has no limit",
+        "Highest cost that is approved for the whole training, as a decimal number in quotes.",
+        unset="maxGpuHours alone limits the approval",
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        requires(
+            ~is_set("maxGpuHours"),
+            is_set("maxCost"),
+            "an approval without a limit would approve every later increase: set maxGpuHours, "
+            "maxCost, or both",
+        ),
     )
 
 
@@ -213,6 +226,12 @@ class FineTuneBudgetSpec(ApiModel):
             is_set("training.cost") | is_set("approvalAbove.cost"),
             is_set("currency"),
             "training.cost and approvalAbove.cost are amounts of money: set currency, such as EUR",
+        ),
+        requires(
+            some_set("approvals", "maxCost"),
+            is_set("currency"),
+            "maxCost in approvals is an amount of money: set currency, such as EUR, or use "
+            "maxGpuHours",
         ),
     )
 

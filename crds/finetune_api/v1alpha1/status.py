@@ -264,6 +264,10 @@ class BudgetRequest(StatusModel):
     gpu_seconds: int | None = Field(
         None, description="GPU time of training for which the budget must have room, in seconds."
     )
+    trained_gpu_seconds: int | None = Field(
+        None,
+        description="GPU time that earlier attempts have used, in seconds. Approvals count it.",
+    )
     per_gpu_hour: str | None = Field(None, description="Price of one GPU for one hour.")
     currency: str | None = Field(None, description="Currency of the price.")
     priority: int | None = Field(None, description="Value of the PriorityClass of the job.")

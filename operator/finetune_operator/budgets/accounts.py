@@ -14,8 +14,9 @@ class Accounts:
     own: frozenset[str]
     """Names of the budgets that select the namespace of the job."""
     balances: Mapping[str, Balance] = field(default_factory=dict)
-    """Of all budgets, by name: the jobs ahead of this one may have others, too."""
+    """Also of the other budgets of the jobs that wait, by name."""
     waiting: tuple[Request, ...] = ()
+    """Those that share a budget with the job, directly or through others, by rank."""
     priority: int = 0
     """Value of the PriorityClass of the job."""
     problem: str | None = None

@@ -10,14 +10,27 @@ of a higher priority keep coming.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
+from functools import cached_property
 
 from finetune_api.v1alpha1.budget import BUDGET_KIND
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.budgets.amounts import NOTHING, Amount, hours, money
+from finetune_operator.budgets.amounts import (
+    CENTS,
+    NOTHING,
+    SECONDS_PER_HOUR,
+    Amount,
+    bound,
+    hours,
+    money,
+)
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.usage.values import cost
+
+MOST_RIVALS = 100
+"""Jobs ahead of a job up to which its message has a date: each costs 10 microseconds per reconcile,
+and so many jobs seldom use all that they reserve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +43,9 @@ class Request:
     revision: str
     """Digest of the revision."""
     gpu_seconds: int | None
-    """Upper bound; None if it is unknown."""
+    """Upper bound of what is still to be used; None if it is unknown."""
+    trained: int = 0
+    """GPU-seconds that earlier attempts have used: an approval is for the whole training."""
     price: Price | None = None
     priority: int = 0
     created: str = ""
@@ -39,17 +54,38 @@ class Request:
     budgets: frozenset[str] = frozenset()
     """Names of the budgets that select the namespace of the job."""
 
-    @property
+    @cached_property
     def rank(self) -> tuple[int, str, str, str]:
         """Position in the queue; the lowest is the first."""
         return -self.priority, self.created, self.namespace, self.name
 
     def amount(self, currency: str | None) -> Amount:
         """Return GPU time and cost in the currency of a budget."""
-        seconds = self.gpu_seconds or 0
-        if self.price is None or self.price.currency != currency:
-            return Amount(gpu_seconds=seconds)
-        return Amount(gpu_seconds=seconds, cost=cost(self.price, seconds))
+        return self._priced if self.has_price_in(currency) else self._unpriced
+
+    def whole(self, currency: str | None) -> Amount:
+        """Return the same for the whole training, with its earlier attempts."""
+        if not self.trained:
+            return self.amount(currency)
+        return replace(self, gpu_seconds=self._seconds + self.trained, trained=0).amount(currency)
+
+    def has_price_in(self, currency: str | None) -> bool:
+        """Report whether the price is known, and in a currency."""
+        return self.price is not None and self.price.currency == currency
+
+    @property
+    def _seconds(self) -> int:
+        return self.gpu_seconds or 0
+
+    # A request is compared with those of all jobs that wait.
+    @cached_property
+    def _priced(self) -> Amount:
+        assert self.price is not None, "the caller has checked the currency"
+        return Amount(gpu_seconds=self._seconds, cost=cost(self.price, self._seconds))
+
+    @cached_property
+    def _unpriced(self) -> Amount:
+        return Amount(gpu_seconds=self._seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +110,8 @@ ADMITTED = Verdict()
 def decide(request: Request, balances: Mapping[str, Balance], others: Iterable[Request]) -> Verdict:
     """Return whether a job may start to train now.
 
-    balances: of all budgets, by name. others: the jobs that already wait; the job itself may be
-    among them.
+    balances: of all budgets that the job shares with others, by name. others: the jobs that already
+    wait; the job itself may be among them.
     """
     own = [balances[name] for name in sorted(request.budgets) if name in balances]
     for balance in own:
@@ -85,11 +121,15 @@ def decide(request: Request, balances: Mapping[str, Balance], others: Iterable[R
         (other for other in others if other.uid != request.uid and other.rank < request.rank),
         key=lambda other: other.rank,
     )
-    left, blocked = _after(ahead, dict(balances))
-    for balance in own:
-        blocker = blocked.get(balance.name)
-        if blocker is not None or not left[balance.name].fits(request.amount(balance.currency)):
-            return _waits(request, balance, ahead, blocker)
+    left, blocked = dict(balances), dict[str, Request]()
+    for other in (None, *ahead):
+        if other is not None:
+            _start(other, left, blocked)
+        # Each job ahead leaves less, so the first obstacle stays.
+        for balance in own:
+            blocker = blocked.get(balance.name)
+            if blocker is not None or not left[balance.name].fits(request.amount(balance.currency)):
+                return _waits(request, balance, ahead, blocker)
     return ADMITTED
 
 
@@ -103,8 +143,8 @@ def _by_itself(request: Request, balance: Balance) -> Verdict | None:
             "time that the job may use.",
         )
     needs_price = balance.limit.cost is not None or balance.approval_above.cost is not None
-    price = request.price
-    if needs_price and (price is None or price.currency != balance.currency):
+    if needs_price and not request.has_price_in(balance.currency):
+        price = request.price
         present = "no price" if price is None else f"a price in {price.currency}"
         return Verdict(
             reason=Reason.COST_UNKNOWN,
@@ -120,46 +160,52 @@ def _by_itself(request: Request, balance: Balance) -> Verdict | None:
             "spec.runPolicy.maxGpuSeconds, train on fewer rows or epochs, or ask your cluster "
             "administrator for a larger budget.",
         )
-    if not balance.approval_above.holds(amount) and not _is_approved(request, amount, balance):
+    whole = request.whole(balance.currency)
+    if not balance.approval_above.holds(whole) and not _is_approved(request, whole, balance):
         return Verdict(
             reason=Reason.APPROVAL_NEEDED,
-            message=f"The job needs {_text(amount, balance)}, for which {BUDGET_KIND} "
+            message=f"The job needs {_text(whole, balance)}, for which {BUDGET_KIND} "
             f"{balance.name} requires an approval. Ask your cluster administrator to add to "
             f"spec.approvals: {{namespace: {request.namespace}, name: {request.name}, uid: "
-            f"{request.uid}, revision: {request.revision}}}.",
+            f"{request.uid}, revision: {request.revision}, {_bounds(request, whole, balance)}}}.",
         )
     return None
 
 
-def _is_approved(request: Request, amount: Amount, balance: Balance) -> bool:
+def _is_approved(request: Request, whole: Amount, balance: Balance) -> bool:
+    """Report whether an entry approves a training."""
     identity = (request.namespace, request.name, request.uid, request.revision)
-    priced = request.price is not None and request.price.currency == balance.currency
     return any(
         (each.namespace, each.name, each.uid, each.revision) == identity
-        and (each.max_cost is None or (priced and amount.cost <= Decimal(each.max_cost)))
+        and (each.max_cost is None or request.has_price_in(balance.currency))
+        and bound(each.max_gpu_hours, each.max_cost).holds(whole)
         for each in balance.approvals
     )
 
 
-def _after(
-    ahead: Sequence[Request], balances: dict[str, Balance]
-) -> tuple[dict[str, Balance], dict[str, Request]]:
-    """Return the balances after the jobs ahead have started, and the jobs that block budgets."""
-    blocked: dict[str, Request] = {}
-    for other in ahead:
-        own = [balances[name] for name in other.budgets if name in balances]
-        if not own or any(_by_itself(other, balance) is not None for balance in own):
-            continue
-        held_up = any(balance.name in blocked for balance in own)
-        if not held_up and all(balance.fits(other.amount(balance.currency)) for balance in own):
-            for balance in own:
-                balances[balance.name] = balance.with_job(other.amount(balance.currency))
-            continue
+def _bounds(request: Request, whole: Amount, balance: Balance) -> str:
+    """Return the bounds of an approval, as an entry has them. Rounding must not exclude the job."""
+    time = (Decimal(whole.gpu_seconds) / SECONDS_PER_HOUR).quantize(CENTS, ROUND_CEILING)
+    text = f"maxGpuHours: {time.normalize():f}"
+    if request.has_price_in(balance.currency):
+        text += f', maxCost: "{whole.cost.quantize(CENTS, ROUND_CEILING):f}"'
+    return text
+
+
+def _start(other: Request, balances: dict[str, Balance], blocked: dict[str, Request]) -> None:
+    """Reserve for a job ahead if it can start, and else record the budgets that it blocks."""
+    own = [balances[name] for name in other.budgets if name in balances]
+    if not own or any(_by_itself(other, balance) is not None for balance in own):
+        return
+    held_up = any(balance.name in blocked for balance in own)
+    if not held_up and all(balance.fits(other.amount(balance.currency)) for balance in own):
         for balance in own:
-            since = other.waiting_since
-            if since is not None and since < balance.period.start:
-                blocked.setdefault(balance.name, other)
-    return balances, blocked
+            balances[balance.name] = balance.with_job(other.amount(balance.currency))
+        return
+    for balance in own:
+        since = other.waiting_since
+        if since is not None and since < balance.period.start:
+            blocked.setdefault(balance.name, other)
 
 
 def _waits(
@@ -189,11 +235,11 @@ def _waits(
         )
     elif rivals:
         message += f" Jobs that start before it: {len(rivals)}."
-    until = _forecast(request, balance, rivals)
+    until = _forecast(request, balance, rivals) if len(rivals) <= MOST_RIVALS else None
+    when = "" if until is None else f", at the latest about {until:%Y-%m-%d %H:%M} UTC"
     return Verdict(
         reason=Reason.OVER_BUDGET,
-        message=f"{message} The job starts by itself, at the latest about {until:%Y-%m-%d %H:%M} "
-        "UTC.",
+        message=f"{message} The job starts by itself{when}.",
         until=until,
     )
 
@@ -203,16 +249,16 @@ def _forecast(request: Request, balance: Balance, rivals: Iterable[Request]) -> 
 
     At worst, the reservations are used in the next period, and each job uses all that it reserves.
     """
-    period = balance.period.next
-    kept = replace(balance, used=NOTHING, max_running=None)
+    period, committed = balance.period.next, balance.reserved
     for each in (*rivals, request):
         if each is not request and _by_itself(each, balance) is not None:
             continue
         amount = each.amount(balance.currency)
-        while not kept.fits(amount) and kept.committed != NOTHING:
+        after = committed + amount
+        while not balance.limit.holds(after) and committed != NOTHING:
             # A reservation may be larger than the budget if the budget has shrunk.
-            period, kept = period.next, replace(kept, reserved=NOTHING)
-        kept = kept.with_job(amount)
+            period, committed, after = period.next, NOTHING, amount
+        committed = after
     return period.start
 
 

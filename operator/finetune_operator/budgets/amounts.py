@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 SECONDS_PER_HOUR = 3600
-_CENTS = Decimal("0.01")
+CENTS = Decimal("0.01")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,11 @@ def bound(gpu_hours: float | None, cost: str | None) -> Bound:
 
 def hours(gpu_seconds: int) -> str:
     """Return GPU time in hours, such as 12.5."""
-    rounded = (Decimal(gpu_seconds) / SECONDS_PER_HOUR).quantize(_CENTS, ROUND_HALF_UP)
+    rounded = (Decimal(gpu_seconds) / SECONDS_PER_HOUR).quantize(CENTS, ROUND_HALF_UP)
     text = f"{rounded:f}"
     return text.rstrip("0").rstrip(".")
 
 
 def money(cost: Decimal) -> str:
     """Return an amount of money, such as 31.20."""
-    return f"{cost.quantize(_CENTS, ROUND_HALF_UP):f}"
+    return f"{cost.quantize(CENTS, ROUND_HALF_UP):f}"

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 
 from finetune_api.v1alpha1.budget import Approval, FineTuneBudgetSpec
 from finetune_operator.budgets.amounts import NOTHING, UNLIMITED, Amount, Bound, bound
-from finetune_operator.budgets.periods import Period
+from finetune_operator.budgets.periods import Period, containing
 from finetune_operator.usage.values import NamespaceUsage, Reservation
 
 
@@ -16,6 +17,8 @@ class Balance:
 
     name: str
     period: Period
+    now: datetime
+    """By the clock of the API server, which charges the usage to periods."""
     limit: Bound
     max_running: int | None = None
     currency: str | None = None
@@ -39,6 +42,11 @@ class Balance:
         return (time is not None and self.used.gpu_seconds >= time) or (
             cost is not None and self.used.cost >= cost
         )
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the period ends."""
+        return (self.period.end - self.now).total_seconds()
 
     def fits(self, amount: Amount) -> bool:
         """Report whether one more job with an amount fits."""
@@ -67,15 +75,16 @@ class Balance:
 def balance(
     name: str,
     spec: FineTuneBudgetSpec,
-    period: Period,
+    now: datetime,
     usages: Iterable[NamespaceUsage],
 ) -> Balance:
     """Return the balance of a budget. usages: of all its namespaces."""
-    usages = tuple(usages)
+    usages, period = tuple(usages), containing(spec.period, now)
     held = [each for usage in usages for each in usage.reservations.values()]
     return Balance(
         name=name,
         period=period,
+        now=now,
         limit=bound(spec.training.gpu_hours, spec.training.cost),
         max_running=spec.training.max_running,
         currency=spec.currency,

@@ -76,6 +76,7 @@ def waiting(
         uid=metadata["uid"],
         revision=str(budget.get("revision")),
         gpu_seconds=budget.get("gpuSeconds"),
+        trained=int(budget.get("trainedGpuSeconds") or 0),
         price=price,
         priority=int(budget.get("priority") or 0),
         created=str(metadata.get("creationTimestamp", "")),

@@ -5,8 +5,11 @@ change, however the operator learns of it. Several changes cause one pass over t
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from finetune_operator.budgets.admission import Request
+from finetune_operator.budgets.balances import Balance
 from finetune_operator.controller.controller import Controller
 from finetune_operator.kube.kinds import FINETUNEBUDGET, FINETUNEPROFILE
 from finetune_operator.objects import naming
@@ -71,29 +74,68 @@ class ProfileFollowers:
         self._event.set()
 
 
+@dataclass(frozen=True, kw_only=True)
+class BudgetState:
+    """What decides which jobs a budget lets start."""
+
+    generation: int
+    balance: Balance | None
+    waiting: Mapping[Key, Request]
+    """The jobs that wait for the budget."""
+
+    def gained_room_since(self, before: "BudgetState") -> bool:
+        """Report whether jobs that waited may start now.
+
+        Training moves GPU time from the reserved to the used amount, which makes no room. A job
+        that leaves the queue, or needs less, makes room for those behind it.
+        """
+        new, old = self.balance, before.balance
+        if new is None or old is None:
+            return new is not old
+        committed, earlier = new.committed, old.committed
+        return (
+            new.period != old.period
+            or new.running < old.running
+            or committed.gpu_seconds < earlier.gpu_seconds
+            or committed.cost < earlier.cost
+            or any(self.waiting.get(key) != each for key, each in before.waiting.items())
+        )
+
+
 @dataclass(kw_only=True)
 class BudgetFollowers:
-    """The namespaces whose jobs are still to be woken; the ``Telemetry`` of budgets."""
+    """The jobs that are still to be woken by budgets; the ``Telemetry`` of budgets."""
 
     jobs: Controller[Snapshot]
     budgets: Budgets
     own: Controller[BudgetSnapshot] | None = None
     """The controller of the budgets, once it is made."""
-    _generations: dict[str, int] = field(default_factory=dict)
+    _states: dict[str, BudgetState] = field(default_factory=dict)
     _changed: bool = False
     """Whether a budget was created, changed or deleted."""
-    _freed: set[str] = field(default_factory=set)
+    _freed: set[Key] = field(default_factory=set)
+    """Jobs that wait for a budget with more room than before."""
+    _used: set[str] = field(default_factory=set)
     """Namespaces whose usage has changed."""
     _event: asyncio.Event = field(default_factory=asyncio.Event)
 
     def observed(self, key: Key, snapshot: BudgetSnapshot, status: Object) -> None:
-        """Record the statement and the generation of a budget."""
+        """Record the statement and the state of a budget."""
         BUDGET_METRICS.observed(key[1], snapshot.balance, snapshot.waiting)
-        generation = snapshot.budget["metadata"]["generation"]
-        if self._generations.get(key[1]) != generation:
-            self._generations[key[1]] = generation
+        waiting = self.budgets.waiting.of(key[1])
+        state = BudgetState(
+            generation=snapshot.budget["metadata"]["generation"],
+            balance=snapshot.balance,
+            waiting={(each.namespace, each.name): each for each in waiting},
+        )
+        before, self._states[key[1]] = self._states.get(key[1]), state
+        if before is None or before.generation != state.generation:
             self._changed = True
-            self._event.set()
+        elif state.gained_room_since(before):
+            self._freed |= state.waiting.keys() | before.waiting.keys()
+        else:
+            return
+        self._event.set()
 
     def written(self, snapshot: BudgetSnapshot, plan: Plan) -> None:
         """Count nothing."""
@@ -101,13 +143,13 @@ class BudgetFollowers:
     def forget(self, key: Key) -> None:
         """Record that a budget was deleted, or that another replica reconciles it."""
         BUDGET_METRICS.forget(key[1])
-        if self._generations.pop(key[1], None) is not None:
+        if self._states.pop(key[1], None) is not None:
             self._changed = True
             self._event.set()
 
     def used(self, namespace: str) -> None:
         """Record that the usage of a namespace has changed."""
-        self._freed.add(namespace)
+        self._used.add(namespace)
         self._event.set()
 
     async def run(self) -> None:
@@ -118,21 +160,17 @@ class BudgetFollowers:
             self.wake()
 
     def wake(self) -> None:
-        """Queue the jobs that a changed budget may stop or start, and those that got room.
+        """Queue the budgets whose usage has changed, and the jobs that may start or must stop.
 
-        After a change of usage, these are the jobs that wait for a budget of the namespace, and
-        the budget itself. A budget is rarely edited, so all jobs are then queued.
+        A budget wakes the jobs that wait for it once it has more room. It is rarely edited, so all
+        jobs are then queued.
         """
-        changed, freed = self._changed, self._freed
-        self._changed, self._freed = False, set()
-        if changed:
-            for key in self.jobs.reconciler.store.own_keys():
-                self.jobs.notify(key, FINETUNEBUDGET, 0, True)
-        names = frozenset().union(*map(self.budgets.selecting, freed))
+        store = self.jobs.reconciler.store
+        keys = set(store.own_keys()) if self._changed else self._freed
+        names = frozenset().union(*map(self.budgets.selecting, self._used))
+        self._changed, self._freed, self._used = False, set(), set()
+        for key in sorted(keys):
+            self.jobs.notify(key, FINETUNEBUDGET, 0, True)
         if self.own is not None:
-            for name in names:
+            for name in sorted(names):
                 self.own.notify(("", name), FINETUNEBUDGET, 0, True)
-        for request in self.budgets.waiting() if names and not changed else ():
-            if names & request.budgets:
-                key = request.namespace, request.name
-                self.jobs.notify(key, FINETUNEBUDGET, 0, True)

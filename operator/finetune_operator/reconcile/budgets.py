@@ -60,7 +60,7 @@ def plan(snapshot: BudgetSnapshot, *, now: datetime) -> Plan:
     }
     return Plan(
         status=written,
-        requeue_after=min(delays.BUDGET, max(1.0, (balance.period.end - now).total_seconds())),
+        requeue_after=min(delays.BUDGET, max(1.0, balance.seconds_left)),
     )
 
 

@@ -4,21 +4,21 @@ import asyncio
 import logging
 import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.admission import Request
 from finetune_operator.budgets.balances import Balance, balance
-from finetune_operator.budgets.parsing import ParsedBudget, parse, waiting
+from finetune_operator.budgets.parsing import ParsedBudget, parse
 from finetune_operator.budgets.periods import Period, containing
 from finetune_operator.kube.errors import OperatorError
-from finetune_operator.objects import conditions, status_view
+from finetune_operator.objects import conditions
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.surroundings import Surroundings
+from finetune_operator.snapshot.waiting_jobs import WaitingJobs
 from finetune_operator.types import BudgetSnapshot, Key, Object, Plan
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage, training_key
 
@@ -27,8 +27,6 @@ UNRECORDED = (
     "to set the chart value usage.enabled to true, or to delete the budget."
 )
 logger = logging.getLogger("finetune_operator.budgets")
-
-_HELD = frozenset({Reason.EXCEEDS_BUDGET})
 
 
 @dataclass(kw_only=True)
@@ -41,6 +39,7 @@ class Budgets:
     usage: Callable[[], Awaitable[Usage]] | None
     """None if the operator records no usage."""
     surroundings: Surroundings
+    waiting: WaitingJobs = field(init=False)
     _parsed: dict[str, tuple[int, ParsedBudget]] = field(default_factory=dict)
     """By name, with the version of the budget."""
     _selecting: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -49,28 +48,32 @@ class Budgets:
     """Of the surroundings from which they were found."""
     _balances: dict[str, tuple[list[Any], Balance | None]] = field(default_factory=dict)
     """By name, with the budget and the usages from which they were computed."""
-    _waiting: dict[Key, tuple[int, Object | None]] = field(default_factory=dict)
-    """The jobs that wait, with their version; None for a job that does not wait."""
+
+    def __post_init__(self) -> None:
+        """Follow the jobs."""
+        self.waiting = WaitingJobs(jobs=self.jobs, selecting=self._selected)
 
     async def of(self, job: Object) -> Accounts | None:
         """Return the accounts of a job, None if no budget can matter to it. Raises OperatorError.
 
-        A job that has ended needs none until it is edited, so most jobs cost nothing.
+        A job that is done needs none until it is edited, so most jobs cost nothing.
         """
-        if not self.live.store.own_keys() or _has_ended(job):
+        if not self.live.store.own_keys() or _is_done(job):
             return None
         namespace = job["metadata"]["namespace"]
         await self.surroundings.require(namespace)
+        usage = None
+        if self.usage is not None and self.selecting(namespace):
+            usage = await self.usage()
+        # A budget may have been edited or deleted while the usage was read.
         own = self.selecting(namespace)
         if not own:
             return None
-        usage = None if self.usage is None else await self.usage()
         problems = (self._parsed[name][1].problem for name in sorted(own))
         problem = next((each for each in problems if each is not None), None)
         if usage is None or problem is not None:
             return Accounts(own=own, problem=problem or UNRECORDED)
-        requests = tuple(self.waiting())
-        names = own.union(*(request.budgets for request in requests))
+        names, requests = self.waiting.sharing(own)
         own_trainings = training_key(job["metadata"]["uid"], "")
         found = {name: self.balance(name, usage, but=own_trainings) for name in sorted(names)}
         return Accounts(
@@ -120,27 +123,29 @@ class Budgets:
 
     def parsed(self) -> Mapping[str, ParsedBudget]:
         """Return all budgets by name; each version of a budget is parsed once."""
-        store = self.live.store
+        store, changed = self.live.store, self._generation != self.surroundings.generation
+        self._generation = self.surroundings.generation
         kind, keys = store.watches.own, store.own_keys()
         for key in keys:
             version = store.version(kind, key)
             if self._parsed.get(key[1], (0, None))[0] == version:
                 continue
             if (found := store.owner(key)) is not None:
+                _, before = self._parsed.get(key[1], (0, None))
                 parsed = parse(key[1], found["spec"], found.get("status") or {})
                 self._parsed[key[1]] = version, parsed
-                self._selecting.clear()
+                changed |= before is None or before.selector != parsed.selector
         for gone in self._parsed.keys() - {name for _, name in keys}:
             del self._parsed[gone]
+            changed = True
+        if changed:
             self._selecting.clear()
+            self.waiting.select()
         return {name: parsed for name, (_, parsed) in self._parsed.items()}
 
     def selecting(self, namespace: str) -> frozenset[str]:
         """Return the names of the budgets that select a namespace."""
         self.parsed()
-        if self._generation != self.surroundings.generation:
-            self._generation = self.surroundings.generation
-            self._selecting.clear()
         return self._selected(namespace)
 
     def _selected(self, namespace: str) -> frozenset[str]:
@@ -154,27 +159,13 @@ class Budgets:
             )
         return self._selecting[namespace]
 
-    def waiting(self) -> Iterable[Request]:
-        """Yield the jobs that wait for a budget; each version of a job is decoded once."""
-        kind, keys = self.jobs.watches.own, self.jobs.own_keys()
-        for key in keys:
-            version = self.jobs.version(kind, key)
-            if self._waiting.get(key, (0, None))[0] != version:
-                job = self.jobs.owner(key)
-                waits = job is not None and bool(status_view.of_job(job).budget)
-                self._waiting[key] = version, job if waits else None
-        for gone in self._waiting.keys() - set(keys):
-            del self._waiting[gone]
-        for key, (_, job) in self._waiting.items():
-            if job is not None:
-                needs = status_view.of_job(job).budget
-                yield waiting(job["metadata"], needs, self._selected(key[0]))
-
     def balance(self, name: str, usage: Usage, *, but: str | None = None) -> Balance | None:
         """Return the balance of a budget, None if it cannot be read.
 
         but: beginning of the keys of reservations that do not count, because they are replaced.
         """
+        if name not in self._parsed:
+            return None
         budget = self._parsed[name][1]
         if budget.spec is None:
             return None
@@ -185,8 +176,9 @@ class Budgets:
         known, found = self._balances.get(name, ([], None))
         same = len(known) == len(sources) and all(map(operator.is_, known, sources))
         if found is None or not same or found.period != period:
-            found = balance(name, budget.spec, period, usages)
+            found = balance(name, budget.spec, usage.now, usages)
             self._balances[name] = sources, found
+        found = replace(found, now=usage.now)
         return found if but is None else found.without(usages, but)
 
     def namespaces(self, budget: ParsedBudget, period: Period, usage: Usage) -> tuple[str, ...]:
@@ -223,11 +215,10 @@ class BudgetReader:
         await self.live.refresh(key, live)
         if self.budgets.surroundings.generation == 0:
             await self.budgets.surroundings.refresh()
-        body = self.live.store.owner(key)
-        if body is None:
-            return None
         usage = None if self.budgets.usage is None else await self.budgets.usage()
-        parsed = self.budgets.parsed()[key[1]]
+        body, parsed = self.live.store.owner(key), self.budgets.parsed().get(key[1])
+        if body is None or parsed is None:
+            return None
         if parsed.spec is None or usage is None:
             return BudgetSnapshot(
                 budget=body,
@@ -239,7 +230,7 @@ class BudgetReader:
             budget=body,
             balance=self.budgets.balance(key[1], usage),
             namespaces=self.budgets.namespaces(parsed, period, usage),
-            waiting=sum(key[1] in each.budgets for each in self.budgets.waiting()),
+            waiting=len(self.budgets.waiting.of(key[1])),
         )
 
     async def complete(self, key: Key, plan: Plan) -> bool:
@@ -254,11 +245,10 @@ class BudgetReader:
         """Forget nothing: the store alone remembers budgets."""
 
 
-def _has_ended(job: Object) -> bool:
-    """Report whether a job has ended for its present spec, for another reason than a budget."""
-    ended = conditions.get(job, "Finished")
+def _is_done(job: Object) -> bool:
+    """Report whether a job is done for its present spec. One that has failed may start again."""
+    ended, ready = conditions.get(job, "Finished"), conditions.get(job, "Ready")
     return (
-        ended.get("status") == "True"
+        ended.get("status") == ready.get("status") == "True"
         and ended.get("observedGeneration") == job["metadata"]["generation"]
-        and ended.get("reason") not in _HELD
     )

@@ -55,6 +55,8 @@ class ObjectStore:
         self.watches, self._clock = watches, clock
         self.on_removal: Callable[[Object], None] = lambda item: None
         """Takes the last state of an object whose deletion a watch reports."""
+        self.on_own_change: Callable[[Key, Object | None], None] = lambda key, item: None
+        """Takes each version of an object of our own kind, and None once it is deleted."""
         self._entries: dict[str, dict[Name, _Entry]] = {
             kind: {} for kind in (watches.own, *watches.owned)
         }
@@ -96,7 +98,9 @@ class ObjectStore:
             data=plain,
         )
         self._entries[kind][name] = entry
-        if kind != self.watches.own:
+        if kind == self.watches.own:
+            self.on_own_change(key, item)
+        else:
             if stored is not None and stored.key != key:
                 self._unlink(stored.key, kind, name)
             if stored is None or stored.key != key:
@@ -213,7 +217,9 @@ class ObjectStore:
         if stored is None:
             return ()
         del self._entries[kind][name]
-        if kind != self.watches.own:
+        if kind == self.watches.own:
+            self.on_own_change(stored.key, None)
+        else:
             self._unlink(stored.key, kind, name)
         return (stored.key,)
 

@@ -20,7 +20,7 @@ class Surroundings:
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels of each namespace."""
     generation: int = 0
-    """Number of lists; 0 before the first one."""
+    """Number of lists whose labels differed from those before; 0 before the first one."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _priorities: Mapping[str, int] = field(default_factory=dict)
     _default: int = 0
@@ -29,6 +29,7 @@ class Surroundings:
         """List namespaces and PriorityClasses. Raises OperatorError."""
         namespaces = await self.kube.list("Namespace", metadata_only=True)
         classes = await self.kube.list("PriorityClass")
+        before = self.labels
         self.labels = {
             each["metadata"]["name"]: each["metadata"].get("labels") or {} for each in namespaces
         }
@@ -39,7 +40,8 @@ class Surroundings:
             (int(each.get("value") or 0) for each in classes if each.get("globalDefault")),
             default=0,
         )
-        self.generation += 1
+        if self.generation == 0 or before != self.labels:
+            self.generation += 1
 
     async def require(self, namespace: str) -> None:
         """List if a namespace is unknown, because it is new. Raises OperatorError."""

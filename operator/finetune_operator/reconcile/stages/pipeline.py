@@ -69,14 +69,13 @@ def _stage(
     decision = Decision(ledger=ledger)
     attempt = ledger.latest(target.revision, stage, target.build)
     if attempt is not None and attempt.outcome in UNDER_WAY:
-        halted = spending.stopped(snapshot, target, ledger, attempt, now) if stage.gpu else None
+        halted = spending.stopped(snapshot, target, ledger, attempt) if stage.gpu else None
         decision = halted or under_way.decide(snapshot, target, ledger, attempt, now)
         attempt = decision.ledger.latest(target.revision, stage, target.build)
     position = decision.position
     if position is not None:
         if stage.gpu and attempt is not None and attempt.outcome in UNDER_WAY:
-            # Of a training that started before usage was recorded, or whose limit was edited.
-            request = reservations.missing(snapshot, target, decision.ledger)
+            request = spending.unreserved(snapshot, target, decision.ledger)
             decision = replace(decision, reservation=request)
         running = position.state == "active"
         return replace(decision, position=changed) if running and changed else decision
@@ -88,7 +87,7 @@ def _stage(
         changed
         or refused
         or reservations.refusal(target, ledger, stage)
-        or (spending.held(snapshot, target, decision.ledger, now) if stage.gpu else None)
+        or (spending.held(snapshot, target, decision.ledger) if stage.gpu else None)
     )
     if prevented is not None and not target.resolved.spec.suspend:
         return decision.then(Decision(ledger=decision.ledger, position=prevented))

@@ -1,10 +1,10 @@
 """The budgets of a job: whether its training may start, and whether it must stop.
 
 A job that does not fit has no train Job, so it holds no GPU and no place in a queue of Kueue. It is
-judged again at each reconcile: after a change of usage or of a budget, and when the period ends.
+judged again at each reconcile: when a budget has more room, and when the period ends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from finetune_operator.reconcile.stages import reservations
 from finetune_operator.reconcile.stages.cancellation import stop
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.usage.values import ReservationRequest
 
 STATES = {
     Reason.OVER_BUDGET: "suspended",
@@ -33,9 +34,7 @@ STATES = {
 that is suspended, the stable build reclaims the GPU that it has released."""
 
 
-def held(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, now: datetime
-) -> Position | None:
+def held(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Position | None:
     """Return the position of a job that may not start to train, None if it may."""
     accounts, usage = snapshot.accounts, snapshot.usage
     if accounts is None:
@@ -48,7 +47,7 @@ def held(
             requeue_after=delays.BUDGET,
         )
     if (exhausted := accounts.exhausted) is not None:
-        return _exhausted(exhausted, now)
+        return _exhausted(exhausted)
     if reservations.missing(snapshot, target, ledger) is None:
         return None
     wish = request(snapshot, target, ledger)
@@ -60,7 +59,7 @@ def held(
         state=state,
         reason=verdict.reason,
         message=verdict.message,
-        requeue_after=None if state == "failed" else _wait(accounts.balances, now),
+        requeue_after=None if state == "failed" else _wait(accounts.balances.values()),
     )
 
 
@@ -69,7 +68,6 @@ def stopped(
     target: TargetRevision,
     ledger: Ledger,
     attempt: Attempt,
-    now: datetime,
 ) -> Decision | None:
     """Return the decision to stop a training whose budget is exhausted, None if it continues."""
     if snapshot.accounts is None or target.resolved.spec.suspend:
@@ -79,8 +77,23 @@ def stopped(
     if exhausted is None or job is None or job.ended or job.terminating:
         return None
     decision = stop(ledger, job, reason=Reason.OVER_BUDGET)
-    position = _exhausted(exhausted, now)
+    position = _exhausted(exhausted)
     return decision.then(Decision(ledger=decision.ledger, position=position))
+
+
+def unreserved(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger
+) -> ReservationRequest | None:
+    """Return the reservation of a training under way that has none, as the records are younger.
+
+    The present Job keeps the limit with which it was created, so an edit of the limit changes the
+    reservation when the next attempt starts, if the budgets then admit it.
+    """
+    needed, accounts = reservations.missing(snapshot, target, ledger), snapshot.accounts
+    if needed is None or snapshot.usage is None or needed.key in snapshot.usage.reservations:
+        return None
+    balances = {} if accounts is None else accounts.balances
+    return needed if decide(request(snapshot, target, ledger), balances, ()).admitted else None
 
 
 def request(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Request:
@@ -98,6 +111,7 @@ def request(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -
         revision=digest,
         # An estimate may be too low. Even then, an exhausted budget has no room for the job.
         gpu_seconds=None if reservation.cap is None else max(1, reservation.cap - trained),
+        trained=trained,
         price=reservation.price,
         priority=0 if accounts is None else accounts.priority,
         created=str(metadata.get("creationTimestamp", "")),
@@ -115,23 +129,23 @@ def waiting(
         waiting_since=timestamp(wish.waiting_since or now),
         revision=wish.revision,
         gpu_seconds=wish.gpu_seconds,
+        trained_gpu_seconds=wish.trained or None,
         per_gpu_hour=None if wish.price is None else wish.price.per_gpu_hour,
         currency=None if wish.price is None else wish.price.currency,
         priority=wish.priority or None,
     ).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _exhausted(balance: Balance, now: datetime) -> Position:
+def _exhausted(balance: Balance) -> Position:
     return Position(
         state="suspended",
         reason=Reason.OVER_BUDGET,
         message=f"{BUDGET_KIND} {balance.name} is exhausted, and stops training until "
         f"{balance.period.end:%Y-%m-%d %H:%M} UTC. The job then resumes from its last checkpoint.",
-        requeue_after=_wait({balance.name: balance}, now),
+        requeue_after=_wait((balance,)),
     )
 
 
-def _wait(balances: Mapping[str, Balance], now: datetime) -> float:
+def _wait(balances: Iterable[Balance]) -> float:
     """Return the seconds until the next reconcile: at the latest when a period ends."""
-    ends = [(balance.period.end - now).total_seconds() for balance in balances.values()]
-    return min(delays.BUDGET, *(max(1.0, seconds) for seconds in ends))
+    return min(delays.WAITING, *(max(1.0, balance.seconds_left) for balance in balances))

@@ -26,6 +26,7 @@ def budget(name: str = "team", **changes: Any) -> Balance:
     """Return a budget of 10 GPU-hours a month."""
     values: dict[str, Any] = {
         "period": containing("Month", NOW),
+        "now": NOW,
         "limit": Bound(gpu_seconds=10 * HOUR),
         **changes,
     }
@@ -164,12 +165,23 @@ def test_the_forecast_counts_the_jobs_ahead() -> None:
     assert verdict(job(hours=3), full, others=queue).until == datetime(2027, 2, 1, tzinfo=UTC)
 
 
+def test_behind_a_long_queue_there_is_no_forecast() -> None:
+    full = budget(used=Amount(gpu_seconds=10 * HOUR))
+    queue = tuple(older(f"job-{number}", 1) for number in range(101))
+    assert verdict(job(), full, others=queue[:100]).until is not None
+    found = verdict(job(), full, others=queue)
+    assert found.reason == Reason.OVER_BUDGET
+    assert found.message.endswith("Jobs that start before it: 101. The job starts by itself.")
+
+
 def test_a_reservation_larger_than_the_shrunken_budget_delays_but_ends_the_forecast() -> None:
     shrunken = budget(reserved=Amount(gpu_seconds=50 * HOUR))
     assert verdict(job(), shrunken).until == datetime(2027, 1, 1, tzinfo=UTC)
 
 
-APPROVAL = Approval(namespace="team-a", name="mine", uid="uid-of-mine", revision=DIGEST)
+APPROVAL = Approval(
+    namespace="team-a", name="mine", uid="uid-of-mine", revision=DIGEST, max_gpu_hours=4
+)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +192,11 @@ APPROVAL = Approval(namespace="team-a", name="mine", uid="uid-of-mine", revision
         ({"revision": "b" * 64}, False),
         ({"namespace": "team-b"}, False),
         ({"name": "other"}, False),
+        ({"max_gpu_hours": 3.99}, False),
         ({"max_cost": "8.00"}, True),
         ({"max_cost": "7.99"}, False),
+        ({"max_cost": "8.00", "max_gpu_hours": None}, True),
+        ({"max_cost": "8.00", "max_gpu_hours": 3.99}, False),
     ],
 )
 def test_an_approval_is_for_one_revision_of_one_job(change: Any, approved: bool) -> None:
@@ -193,14 +208,47 @@ def test_an_approval_is_for_one_revision_of_one_job(change: Any, approved: bool)
     if not approved:
         assert found.reason == Reason.APPROVAL_NEEDED
         assert (
-            f"{{namespace: team-a, name: mine, uid: uid-of-mine, revision: {DIGEST}}}"
-            in found.message
+            f"{{namespace: team-a, name: mine, uid: uid-of-mine, revision: {DIGEST}, "
+            'maxGpuHours: 4, maxCost: "8.00"}' in found.message
         )
+
+
+def test_the_entry_in_the_message_approves_the_job_however_its_amounts_are_rounded() -> None:
+    price = Price(per_gpu_hour="0.01", currency="EUR")
+    request = replace(job(price=price), gpu_seconds=HOUR + 1)
+    above = budget(approval_above=Bound(gpu_seconds=HOUR), currency="EUR")
+    message = verdict(request, above).message
+    assert message.endswith('maxGpuHours: 1.01, maxCost: "0.02"}.')
+    approval = APPROVAL.model_copy(update={"max_gpu_hours": 1.01, "max_cost": "0.02"})
+    assert verdict(request, replace(above, approvals=(approval,))).admitted
+    unpriced = replace(request, price=None)
+    assert verdict(unpriced, above).message.endswith("maxGpuHours: 1.01}.")
+
+
+def test_an_approval_limits_a_job_of_a_budget_without_a_currency() -> None:
+    """Security: the digest does not change with the limit of the job."""
+    above = budget(approval_above=Bound(gpu_seconds=HOUR), approvals=(APPROVAL,))
+    assert verdict(job(hours=4), above).admitted
+    assert verdict(job(hours=9), above).reason == Reason.APPROVAL_NEEDED
+
+
+def test_training_in_steps_needs_the_approval_of_the_whole() -> None:
+    """Security: a limit that is raised after each attempt."""
+    above = budget(approval_above=Bound(gpu_seconds=5 * HOUR))
+    assert verdict(job(hours=2, trained=3 * HOUR), above).admitted
+    found = verdict(job(hours=2, trained=4 * HOUR), above)
+    assert found.reason == Reason.APPROVAL_NEEDED
+    assert "needs 6 GPU-hours" in found.message
+    assert "maxGpuHours: 6}" in found.message
+    approval = APPROVAL.model_copy(update={"max_gpu_hours": 6})
+    approved = replace(above, approvals=(approval,))
+    assert verdict(job(hours=2, trained=4 * HOUR), approved).admitted
+    assert not verdict(job(hours=2, trained=5 * HOUR), approved).admitted
 
 
 def test_an_approval_up_to_a_cost_is_not_for_a_job_without_a_price() -> None:
     """Security: a profile without a price must not make a job free."""
-    approval = APPROVAL.model_copy(update={"max_cost": "8.00"})
+    approval = APPROVAL.model_copy(update={"max_cost": "8.00", "max_gpu_hours": None})
     above = budget(approval_above=Bound(gpu_seconds=HOUR), approvals=(approval,), currency="EUR")
     assert verdict(job(price=EUROS), above).admitted
     for price in (None, Price(per_gpu_hour="2.00", currency="USD")):

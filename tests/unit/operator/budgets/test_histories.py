@@ -49,6 +49,7 @@ class History:
             found[name] = Balance(
                 name=name,
                 period=period,
+                now=self.now,
                 limit=Bound(gpu_seconds=limit),
                 used=Amount(gpu_seconds=self.used[name]),
                 reserved=Amount(gpu_seconds=left),

@@ -15,7 +15,6 @@ from finetune_api.v1alpha1.budget import FineTuneBudgetSpec
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.balances import Balance, balance
 from finetune_operator.budgets.parsing import waiting
-from finetune_operator.budgets.periods import containing
 from finetune_operator.types import Snapshot
 from finetune_operator.usage.values import DayUse, NamespaceUsage, Reservation, ReservationRequest
 
@@ -44,7 +43,7 @@ class Team:
 
     def balance(self) -> Balance:
         spec = FineTuneBudgetSpec.model_validate(self.spec, by_name=False)
-        return balance("team", spec, containing(spec.period, self.now), [self.usage()])
+        return balance("team", spec, self.now, [self.usage()])
 
     def settle(self) -> None:
         """End the reservations of trainings that are not under way."""

@@ -21,6 +21,7 @@ Thing = dict[str, Any]
 
 def balance(used: float = 0, reserved: float = 0, **changes: Any) -> Balance:
     values: Thing = {
+        "now": NOW,
         "limit": Bound(gpu_seconds=200 * HOUR, cost=Decimal(500)),
         "currency": "EUR",
         "running": 2,
@@ -98,7 +99,13 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
 def test_the_next_reconcile_is_not_after_the_end_of_the_period() -> None:
     assert plan(balance()).requeue_after == 60
     end = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
-    assert plan(balance(), now=end).requeue_after == 30
+    assert plan(balance(now=end)).requeue_after == 30
+
+
+def test_the_end_of_the_period_is_that_of_the_clock_that_charges_usage() -> None:
+    """The clock of the operator is ahead: the period has not ended, so nothing is polled."""
+    end = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
+    assert plan(balance(now=end), now=end + timedelta(minutes=1)).requeue_after == 30
 
 
 def test_a_budget_without_usage_is_not_valid() -> None:

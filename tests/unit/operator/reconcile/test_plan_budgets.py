@@ -45,6 +45,7 @@ class Budgeted(Cluster):
     def accounts(self) -> Accounts:
         values: dict[str, Any] = {
             "period": containing("Month", self.now),
+            "now": self.now,
             "limit": Bound(gpu_seconds=10 * HOUR),
             "used": Amount(gpu_seconds=int(self.used * HOUR)),
             **self.changes,
@@ -109,8 +110,7 @@ def test_a_job_that_does_not_fit_waits_holds_nothing_and_starts_by_itself() -> N
     since = waiting["waitingSince"]
     cluster.wait(3600)
     plan = cluster.reconcile()
-    assert plan.requeue_after is not None
-    assert plan.requeue_after <= 60
+    assert plan.requeue_after == 600, "the budget wakes it earlier"
     assert cluster.status["budget"]["waitingSince"] == since, "its place in the queue"
     cluster.used = 0  # The next period.
     cluster.settle()
@@ -124,6 +124,15 @@ def test_the_reconcile_after_the_period_is_scheduled_for_its_end() -> None:
     cluster.now = datetime(2030, 1, 31, 23, 59, 50, tzinfo=UTC)
     plan = cluster.reconcile()
     assert plan.requeue_after == 10
+
+
+def test_the_end_of_the_period_is_that_of_the_clock_that_charges_usage() -> None:
+    """The clock of the operator is ahead: the period has not ended, so nothing is polled."""
+    cluster = prepared(used=9)
+    now = datetime(2030, 1, 31, 23, 59, 30, tzinfo=UTC)
+    cluster.changes = {"now": now, "period": containing("Month", now)}
+    cluster.now = datetime(2030, 2, 1, 0, 0, 20, tzinfo=UTC)
+    assert cluster.reconcile().requeue_after == 30
 
 
 def test_without_its_reservation_no_job_starts() -> None:
@@ -155,9 +164,11 @@ def test_an_edit_after_the_approval_needs_another_approval() -> None:
     assert condition(cluster)["reason"] == Reason.APPROVAL_NEEDED
     digest = cluster.status["revisions"][0]["frozen"]["digest"]
     uid = cluster.present_job()["metadata"]["uid"]
-    entry = f"{{namespace: ns, name: demo, uid: {uid}, revision: {digest}}}"
+    entry = f"{{namespace: ns, name: demo, uid: {uid}, revision: {digest}, maxGpuHours: 2}}"
     assert entry in condition(cluster)["message"]
-    approval = Approval(namespace="ns", name="demo", uid=uid, revision=digest)
+    approval = Approval(
+        namespace="ns", name="demo", uid=uid, revision=digest, max_gpu_hours=NEEDED / HOUR
+    )
     cluster.changes = {**above, "approvals": (approval,)}
     cluster.edit(training={"seed": 99})
     cluster.settle()
@@ -206,6 +217,64 @@ def test_a_running_job_finishes_although_the_budget_is_exhausted() -> None:
     cluster.settle()
     assert condition(cluster)["reason"] == Reason.TRAINING
     assert len(cluster.train_jobs()) == 1
+
+
+def test_a_limit_raised_during_training_needs_the_approval_before_the_next_attempt() -> None:
+    """Security: a small reservation that grows once nobody asks any more."""
+    cluster = trains(changes={"approval_above": Bound(gpu_seconds=3 * HOUR)})
+    cluster.edit(runPolicy={"maxGpuSeconds": 9 * HOUR})
+    cluster.settle()
+    assert condition(cluster)["reason"] == Reason.TRAINING
+    assert [each.cap for each in cluster.granted] == [NEEDED]
+    cluster.edit(suspend=True)
+    cluster.settle()
+    stop("train")(cluster)
+    cluster.edit(suspend=False)
+    cluster.settle()
+    assert condition(cluster)["reason"] == Reason.APPROVAL_NEEDED
+    assert cluster.train_jobs() == []
+    assert [each.cap for each in cluster.granted] == [NEEDED]
+    cluster.changes = {}
+    cluster.settle()
+    assert len(cluster.train_jobs()) == 1
+    assert [each.cap for each in cluster.granted] == [NEEDED, 9 * HOUR]
+
+
+def test_a_limit_lowered_during_training_frees_nothing_that_the_present_job_may_use() -> None:
+    """Security: the Job keeps the limit with which it was created."""
+    cluster = trains()
+    cluster.edit(runPolicy={"maxGpuSeconds": 60})
+    cluster.settle()
+    assert condition(cluster)["reason"] == Reason.TRAINING
+    assert [each.cap for each in cluster.granted] == [NEEDED]
+
+
+@pytest.mark.parametrize(("above", "reserved"), [(3 * HOUR, True), (HOUR, False)])
+def test_a_training_older_than_the_records_is_reserved_unless_it_lacks_an_approval(
+    above: int, reserved: bool
+) -> None:
+    cluster = trains()
+    cluster.usage = NamespaceUsage()
+    cluster.changes = {"approval_above": Bound(gpu_seconds=above)}
+    cluster.settle()
+    assert condition(cluster)["reason"] == Reason.TRAINING
+    assert bool(cluster.usage.reservations) is reserved
+
+
+def test_attempts_in_steps_need_the_approval_of_the_whole_training() -> None:
+    """Security: a limit that is raised after each attempt."""
+    cluster = prepared(used=9, changes={"approval_above": Bound(gpu_seconds=3 * HOUR)})
+    key = f"train/{cluster.present_job()['metadata']['uid']}/{cluster.status['revision']}"
+    cluster.usage = NamespaceUsage(trained={key: HOUR // 2})
+    cluster.settle()
+    waiting = cluster.status["budget"]
+    assert (waiting["gpuSeconds"], waiting["trainedGpuSeconds"]) == (NEEDED - HOUR // 2, HOUR // 2)
+    cluster.usage, cluster.used = NamespaceUsage(trained={key: NEEDED}), 0
+    cluster.edit(runPolicy={"maxGpuSeconds": 2 * NEEDED})
+    cluster.settle()
+    assert condition(cluster)["reason"] == Reason.APPROVAL_NEEDED
+    assert "needs 4 GPU-hours" in condition(cluster)["message"]
+    assert cluster.train_jobs() == []
 
 
 def test_with_checkpoint_a_running_job_stops_and_resumes_in_the_next_period() -> None:

@@ -8,6 +8,9 @@ from tests.fakes.kube_client import MemoryKube, job
 
 from finetune_api.v1alpha1.profile import Price
 from finetune_operator.budgets.accounts import Accounts
+from finetune_operator.budgets.amounts import Amount, Bound
+from finetune_operator.budgets.balances import Balance
+from finetune_operator.budgets.periods import containing
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import BudgetFollowers
 from finetune_operator.snapshot.budgets import BudgetReader, Budgets
@@ -196,6 +199,79 @@ async def test_jobs_wait_by_priority_and_age_with_their_own_budgets() -> None:
     assert (found["elsewhere"].price, found["elsewhere"].priority) == (EUROS, 100)
     place.jobs.put(a_job("waits", version=4, status={}))
     assert {each.name for each in (await place.of(a_job())).waiting} == {"elsewhere"}
+    place.jobs.remove(a_job("elsewhere", "other", 5))
+    assert (await place.of(a_job())).waiting == ()
+
+
+NEEDS = {"waitingSince": "2026-11-02T00:00:00Z", "revision": "d" * 64, "gpuSeconds": 7}
+
+
+def waits(name: str, place: str, version: int, **needs: Any) -> Thing:
+    return a_job(name, place, version, status={"budget": NEEDS | needs})
+
+
+async def test_a_job_has_the_queue_of_its_budgets_by_rank_and_each_version_is_parsed_once() -> None:
+    speech = budget("speech", namespaceSelector={"matchLabels": {"team": "speech"}})
+    place = Place(budget("team"), speech)
+    for version, name in enumerate(("c", "a", "b"), start=1):
+        place.jobs.put(waits(name, "b", version))
+    place.jobs.put(waits("urgent", "a", 4, priority=5))
+    place.jobs.put(waits("elsewhere", "other", 5))
+    found = await place.of(a_job())
+    assert [each.name for each in found.waiting] == ["urgent", "a", "b", "c"]
+    assert found.balances.keys() == {"team"}
+    place.jobs.put(waits("b", "b", 6))
+    again = await place.of(a_job())
+    assert all(one is other for one, other in zip(found.waiting, again.waiting, strict=True))
+    # A budget of some namespaces of both connects them: who starts in one leaves less for all.
+    names = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["b", "other"]}
+    place.store.put(budget("both", 7, namespaceSelector={"matchExpressions": [names]}))
+    connected = await place.of(a_job())
+    assert len(connected.waiting) == 5
+    assert connected.balances.keys() == {"team", "both", "speech"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"waitingSince": "yesterday"}, {"perGpuHour": "free", "currency": "EUR"}]
+)
+async def test_a_request_that_cannot_be_read_has_no_place(change: Thing) -> None:
+    """Security: a status that another client has written disturbs no other job."""
+    place = Place(budget("team"))
+    place.jobs.put(waits("forged", "a", 1, **change))
+    place.jobs.put(waits("waits", "a", 2))
+    assert [each.name for each in (await place.of(a_job())).waiting] == ["waits"]
+
+
+async def test_the_queue_follows_the_labels_of_namespaces() -> None:
+    place = Place(budget("team"))
+    place.jobs.put(waits("moved", "b", 1))
+    assert len((await place.of(a_job())).waiting) == 1
+    generation = place.budgets.surroundings.generation
+    await place.budgets.surroundings.refresh()
+    assert place.budgets.surroundings.generation == generation, "nothing has changed"
+    place.budgets.surroundings.labels = {"a": {"team": "vision"}, "b": {}}
+    place.budgets.surroundings.generation += 1
+    assert (await place.of(a_job())).waiting == ()
+
+
+async def test_a_budget_that_is_deleted_while_usage_is_read_is_no_error() -> None:
+    place = Place(budget("team"), budget("company", namespaceSelector={}))
+
+    place.budgets.usage = usage_after(place, budget("team", 9))
+    assert (await place.of(a_job())).own == {"company"}
+    place.store.put(budget("team", 10))
+    place.budgets.parsed()
+    place.budgets.usage = usage_after(place, budget("team", 11))
+    reader = BudgetReader(live=place.budgets.live, budgets=place.budgets)
+    assert await reader.read(("", "team")) is None
+
+
+def usage_after(place: Place, gone: Thing) -> Any:
+    async def usage() -> Usage:
+        place.store.remove(gone)
+        return Usage(now=NOW, namespaces={})
+
+    return usage
 
 
 @pytest.mark.parametrize(("name", "value"), [(None, 5), ("high", 100), ("absent", 0)])
@@ -205,21 +281,25 @@ async def test_the_priority_is_the_value_of_the_priority_class(name: Any, value:
     assert (await place.of(a_job(spec=spec))).priority == value
 
 
-async def test_a_job_that_has_ended_costs_nothing_until_it_is_edited() -> None:
+async def test_a_job_that_is_done_costs_nothing_until_it_is_edited() -> None:
     place = Place(budget("team"))
-    ended: Thing = {
-        "type": "Finished",
-        "status": "True",
-        "reason": "Serving",
-        "observedGeneration": 1,
-    }
-    assert await place.budgets.of(a_job(status={"conditions": [ended]})) is None
+
+    def ended(ready: str, reason: str) -> Thing:
+        values = {"reason": reason, "observedGeneration": 1}
+        conditions = [
+            {"type": "Finished", "status": "True", **values},
+            {"type": "Ready", "status": ready, **values},
+        ]
+        return a_job(status={"conditions": conditions})
+
+    assert await place.budgets.of(ended("True", "Serving")) is None
     assert place.kube.reads == 0
-    edited = a_job(status={"conditions": [ended]})
+    edited = ended("True", "Serving")
     edited["metadata"]["generation"] = 2
     assert await place.budgets.of(edited) is not None
-    exceeds = {**ended, "reason": "ExceedsBudget"}
-    assert await place.budgets.of(a_job(status={"conditions": [exceeds]})) is not None
+    # It starts again if a budget, or the configuration that made it fail, is changed.
+    for reason in ("ExceedsBudget", "OutOfMemory"):
+        assert await place.budgets.of(ended("False", reason)) is not None
 
 
 async def test_a_budget_that_cannot_be_read_holds_the_jobs_that_it_selects() -> None:
@@ -292,36 +372,72 @@ class Woken:
         return sorted(names)
 
 
-async def test_changes_of_budgets_and_of_usage_wake_jobs() -> None:
-    place = Place(budget("team"))
-    await place.of(a_job())
-    needs = {"waitingSince": "2026-11-02T00:00:00Z", "revision": "d" * 64, "gpuSeconds": 7}
-    place.jobs.put(a_job("waits", "b", status={"budget": needs}))
-    place.jobs.put(a_job("runs", version=2))
-    jobs, own = Woken(place.jobs), Woken(place.store)
-    followers = BudgetFollowers(
-        jobs=cast(Controller[Any], jobs),
-        budgets=place.budgets,
-        own=cast(Controller[BudgetSnapshot], own),
-    )
+class Followed:
+    """A budget that is reconciled, and the jobs that it wakes."""
 
-    def reconciled(generation: int) -> list[str]:
+    def __init__(self) -> None:
+        self.place = Place(budget("team"))
+        self.place.jobs.put(waits("waits", "b", 1))
+        self.place.jobs.put(a_job("runs", version=2))
+        self.jobs, self.own = Woken(self.place.jobs), Woken(self.place.store)
+        self.followers = BudgetFollowers(
+            jobs=cast(Controller[Any], self.jobs),
+            budgets=self.place.budgets,
+            own=cast(Controller[BudgetSnapshot], self.own),
+        )
+
+    def reconciled(self, used: float, reserved: float, **changes: Any) -> list[str]:
+        """Reconcile the budget; return the names of the jobs that it wakes."""
         body = budget("team")
-        body["metadata"]["generation"] = generation
-        followers.observed(("", "team"), BudgetSnapshot(budget=body), {})
-        followers.wake()
-        return jobs.taken()
+        body["metadata"]["generation"] = changes.pop("generation", 1)
+        values = {"period": containing("Month", NOW), "running": 1, **changes}
+        found = Balance(
+            name="team",
+            now=NOW,
+            limit=Bound(gpu_seconds=10 * HOUR),
+            used=Amount(gpu_seconds=int(used * HOUR)),
+            reserved=Amount(gpu_seconds=int(reserved * HOUR)),
+            **values,
+        )
+        self.followers.observed(("", "team"), BudgetSnapshot(budget=body, balance=found), {})
+        self.followers.wake()
+        return self.jobs.taken()
 
-    assert reconciled(1) == ["runs", "waits"]
-    assert reconciled(1) == []
-    assert reconciled(2) == ["runs", "waits"]
-    # Usage of another namespace of the budget.
-    followers.used("a")
-    followers.wake()
-    assert (jobs.taken(), own.taken()) == (["waits"], ["team"])
-    followers.used("other")
-    followers.wake()
-    assert (jobs.taken(), own.taken()) == ([], [])
-    followers.forget(("", "team"))
-    followers.wake()
-    assert jobs.taken() == ["runs", "waits"]
+
+async def test_changes_of_budgets_wake_all_jobs_and_changes_of_usage_the_budget() -> None:
+    followed = Followed()
+    await followed.place.of(a_job())
+    assert followed.reconciled(0, 0) == ["runs", "waits"]
+    assert followed.reconciled(0, 0) == []
+    assert followed.reconciled(0, 0, generation=2) == ["runs", "waits"]
+    for namespace_, budgets in (("a", ["team"]), ("other", [])):
+        followed.followers.used(namespace_)
+        followed.followers.wake()
+        assert (followed.jobs.taken(), followed.own.taken()) == ([], budgets)
+    followed.followers.forget(("", "team"))
+    followed.followers.wake()
+    assert followed.jobs.taken() == ["runs", "waits"]
+
+
+async def test_a_budget_wakes_the_jobs_that_wait_only_when_it_has_more_room() -> None:
+    followed = Followed()
+    await followed.place.of(a_job())
+    followed.reconciled(0, 8)
+    assert followed.reconciled(3, 5) == [], "training has used what it had reserved"
+    assert followed.reconciled(3, 6) == []
+    assert followed.reconciled(4, 0) == ["waits"], "a reservation has ended"
+    assert followed.reconciled(4, 0, running=0) == ["waits"], "one more may run"
+    after = containing("Month", NOW).next
+    assert followed.reconciled(4, 0, running=0, period=after) == ["waits"]
+
+
+async def test_a_job_that_leaves_the_queue_wakes_those_that_it_held_up() -> None:
+    followed = Followed()
+    await followed.place.of(a_job())
+    followed.place.jobs.put(waits("first", "a", 3))
+    followed.reconciled(9, 0)
+    followed.place.jobs.put(waits("last", "a", 4))
+    assert followed.reconciled(9, 0) == []
+    followed.place.jobs.put(a_job("first", "a", 5))
+    assert followed.reconciled(9, 0) == ["first", "last", "waits"]
+    assert followed.reconciled(9, 0) == []

@@ -18,9 +18,11 @@ def found(metrics: BudgetMetrics) -> dict[tuple[str, ...], float]:
 
 
 def test_the_amounts_of_a_budget_until_it_is_deleted() -> None:
+    now = datetime(2026, 11, 20, tzinfo=UTC)
     balance = Balance(
         name="team",
-        period=containing("Month", datetime(2026, 11, 20, tzinfo=UTC)),
+        period=containing("Month", now),
+        now=now,
         limit=Bound(gpu_seconds=3600, cost=Decimal("7.50")),
         currency="EUR",
         used=Amount(gpu_seconds=60, cost=Decimal("0.25")),
