@@ -251,7 +251,10 @@ def test_watch_prints_changes_until_the_jobs_are_finished(
 
 @pytest.fixture
 def logging_node(control_plane: ControlPlane) -> Iterator[str]:
-    logs = {"trainer": b"one\n\x1b[2Jtwo\r\n\xffthree\nlast without end", "verify": b"refused\n"}
+    logs = {
+        "trainer": b"one\n\x1b[2Jtwo\r\n\xff1%\r2%\r3%\nlast without end",
+        "verify": b"refused\n",
+    }
     with kubelet_server.node(control_plane, logs) as name:
         yield name
 
@@ -282,11 +285,14 @@ def test_logs_are_those_of_the_stage_that_matters(
 
     code, text, err = run("logs", "demo")
     assert (code, err) == (0, "log of pod demo-train, container trainer\n")
-    assert text.splitlines() == ["one", "\\x1b[2Jtwo\\r", "\ufffdthree", "last without end"]
+    printed = ["one", "\\x1b[2Jtwo", "\ufffd1%", "2%", "3%", "last without end"]
+    assert text.splitlines() == printed
     assert run("logs", "demo", "--tail", "1", "-f")[1] == "last without end\n"
     facts = json.loads(run("logs", "demo", "-o", "json")[1])
-    assert (facts["stage"], len(facts["lines"])) == ("train", 4)
+    assert (facts["stage"], len(facts["lines"])) == ("train", 6)
     assert "last without end" in run("why", "demo")[1]
+    facts = json.loads(run("why", "demo", "-o", "json")[1])
+    assert len(facts["evidence"]["log"]) == 5
     code, _, err = run("logs", "demo", "--stage", "merge")
     assert code == 1
     assert "has no pod of the stage merge" in err
