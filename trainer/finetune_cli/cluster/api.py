@@ -36,6 +36,10 @@ class NotFound(CommandFailed):
     """The object does not exist."""
 
 
+class Conflict(CommandFailed):
+    """The object is not the one that was read."""
+
+
 class Unreachable(CommandFailed):
     """The API server does not answer."""
 
@@ -111,14 +115,30 @@ class Cluster:
         except Forbidden:
             return []
 
-    def patch_job(self, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
-        """Change fields of a FineTuneJob by a merge patch. Raises CommandFailed."""
+    def patch_job(self, read: Mapping[str, Any], change: Mapping[str, Any]) -> None:
+        """Change fields of a FineTuneJob by a merge patch. Raises CommandFailed.
+
+        read: the object that the change was decided on. The spec must still be the same.
+        """
+        name = read["metadata"]["name"]
         where = path(PLURAL, self.namespace, name, api=JOBS)
-        try:
-            answer = self._send("PATCH", f"{where}?fieldManager=ftj", change, MERGE)
-        except NotFound as error:
-            raise self._explained(error, name) from None
-        return _decoded(answer)
+        present = read
+        while _spec_version(present) == _spec_version(read):
+            version = {"resourceVersion": present["metadata"]["resourceVersion"]}
+            patch = {**change, "metadata": {**change.get("metadata", {}), **version}}
+            try:
+                self._send("PATCH", f"{where}?fieldManager=ftj", patch, MERGE)
+            except NotFound as error:
+                raise self._explained(error, name) from None
+            except Conflict:
+                # The operator writes the status at any time.
+                present = self.job(name)
+            else:
+                return
+        raise Conflict(
+            f"the spec of {KIND} {name} was changed while this command ran, so nothing else was "
+            "changed: run the command again"
+        )
 
     def lines(self, path: str, **query: Any) -> Iterator[str]:
         """Yield the lines of a text, such as a log, as they arrive. Raises CommandFailed."""
@@ -193,6 +213,8 @@ class Cluster:
             return Forbidden(f"{message}: ask an administrator of the cluster for this right")
         if status == 404:
             return NotFound(message)
+        if status == 409:
+            return Conflict(message)
         return CommandFailed(f"the API server answers {status}: {message}")
 
 
@@ -210,6 +232,10 @@ def _lines(parts: Iterable[bytes]) -> Iterator[str]:
     rest += newlines.decode(b"", final=True)
     if rest:
         yield rest.removesuffix("\n")
+
+
+def _spec_version(job: Mapping[str, Any]) -> tuple[Any, Any]:
+    return job["metadata"]["uid"], job["metadata"]["generation"]
 
 
 def _with(path: str, query: Mapping[str, Any]) -> str:
