@@ -51,7 +51,13 @@ def _job(name: str, revision: str, conditions: list[Object], **status: Any) -> O
     return {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
-        "metadata": {"name": name, "namespace": NAMESPACE, "uid": f"uid-{name}", "generation": 1},
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": f"uid-{name}",
+            "generation": 1,
+            "resourceVersion": "1",
+        },
         "spec": {
             "model": {"source": "hf://org/base-8b"},
             "dataset": {"source": f"hf://org/{name}-rows"},

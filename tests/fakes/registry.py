@@ -290,11 +290,19 @@ class _Handler(tls_server.Handler):
         registry = self.server.registry
         if not registry.referrers:
             return self._error(404, "NOT_FOUND")
-        entries = []
-        for digest in registry.referring_to(name):
-            document = json.loads(registry.manifests[digest])
-            copied = {key: document.get(key) for key in ("artifactType", "annotations")}
-            entries.append({"digest": digest, **copied})
+        documents = {
+            each: json.loads(registry.manifests[each]) for each in registry.referring_to(name)
+        }
+        entries = [
+            {
+                "mediaType": document["mediaType"],
+                "digest": digest,
+                "size": len(registry.manifests[digest]),
+                "artifactType": document.get("artifactType"),
+                "annotations": document.get("annotations"),
+            }
+            for digest, document in documents.items()
+        ]
         return self._answer(200, json.dumps({"manifests": entries}).encode(), {})
 
     def _error(self, status: int, code: str, *, closes: bool = False) -> None:

@@ -22,7 +22,8 @@ from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import OperatorProcess
 
 from finetune_cli import __main__ as ftj
-from finetune_cli.jobs import watch
+from finetune_cli.jobs import change as changes
+from finetune_cli.jobs import rollback, watch
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
@@ -132,6 +133,27 @@ def test_a_change_that_git_does_not_have_is_announced(place: Namespace, run: Run
     assert run("wake", "demo")[2] == "", "Git does not own the annotation"
 
 
+@pytest.mark.parametrize(("verb", "field"), [("pause", "suspend"), ("rerun", "rerun")])
+def test_a_spec_that_is_edited_meanwhile_is_not_changed(
+    place: Namespace, run: Run, monkeypatch: pytest.MonkeyPatch, verb: str, field: str
+) -> None:
+    place.submit()
+    job = place.path("finetunejobs", "demo")
+    meanwhile = [(job, {"spec": {"storage": {"size": "21Gi"}}})]
+    # This function is called between reading and writing.
+    monkeypatch.setattr(changes, "warn_of_git", lambda *_: place.plane.merge(*meanwhile.pop()))
+    code, text, err = run(verb, "demo")
+    assert (code, text) == (1, "")
+    assert err == (
+        f"ftj {verb}: the spec of FineTuneJob demo was changed while this command ran, so nothing "
+        "else was changed: run the command again\n"
+    )
+    assert not place.job()["spec"].get(field)
+    meanwhile.append((f"{job}/status", {"status": {"build": "b"}}))
+    assert run(verb, "demo")[0] == 0, "a new status is no conflict"
+    assert place.job()["spec"].get(field)
+
+
 def test_wake_sets_the_annotation_to_the_present_time(place: Namespace, run: Run) -> None:
     place.submit()
     code, text, _ = run("wake", "demo", "-o", "json")
@@ -156,6 +178,7 @@ def test_rollback_returns_to_a_trained_revision_without_training(
     run: Run,
     owner: dict[str, str] | None,
     name: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place.submit(annotations=owner or {}, spec={"rerun": "first"})
     run_stages(place, "Serving")
@@ -181,6 +204,17 @@ def test_rollback_returns_to_a_trained_revision_without_training(
     code, _, err = run("rollback", "demo", "absent")
     assert code == 1
     assert f"has no revision absent: name one of {first}" in err
+
+    def confirmed(job: Any) -> bool:
+        edit = {"spec": {"runPolicy": {"maxRestarts": 30}}}
+        place.plane.merge(place.path("finetunejobs", "demo"), edit)
+        return True
+
+    monkeypatch.setattr(rollback, "_confirmed", confirmed)
+    code, _, err = run("rollback", "demo", first, "--apply")
+    assert code == 1
+    assert "was changed while this command ran" in err
+    assert place.job()["spec"]["training"]["learningRate"] == 0.0007
     assert run("rollback", "demo", first, "--apply", "--yes")[0] == 0
     wait_until("the revision is back", lambda: place.job()["status"]["revision"] == first)
     wait_until("it serves", lambda: place.reason() == "Serving")
@@ -251,7 +285,10 @@ def test_watch_prints_changes_until_the_jobs_are_finished(
 
 @pytest.fixture
 def logging_node(control_plane: ControlPlane) -> Iterator[str]:
-    logs = {"trainer": b"one\n\x1b[2Jtwo\r\n\xffthree\nlast without end", "verify": b"refused\n"}
+    logs = {
+        "trainer": b"one\n\x1b[2Jtwo\r\n\xff1%\r2%\r3%\nlast without end",
+        "verify": b"refused\n",
+    }
     with kubelet_server.node(control_plane, logs) as name:
         yield name
 
@@ -282,11 +319,14 @@ def test_logs_are_those_of_the_stage_that_matters(
 
     code, text, err = run("logs", "demo")
     assert (code, err) == (0, "log of pod demo-train, container trainer\n")
-    assert text.splitlines() == ["one", "\\x1b[2Jtwo\\r", "\ufffdthree", "last without end"]
+    printed = ["one", "\\x1b[2Jtwo", "\ufffd1%", "2%", "3%", "last without end"]
+    assert text.splitlines() == printed
     assert run("logs", "demo", "--tail", "1", "-f")[1] == "last without end\n"
     facts = json.loads(run("logs", "demo", "-o", "json")[1])
-    assert (facts["stage"], len(facts["lines"])) == ("train", 4)
+    assert (facts["stage"], len(facts["lines"])) == ("train", 6)
     assert "last without end" in run("why", "demo")[1]
+    facts = json.loads(run("why", "demo", "-o", "json")[1])
+    assert len(facts["evidence"]["log"]) == 5
     code, _, err = run("logs", "demo", "--stage", "merge")
     assert code == 1
     assert "has no pod of the stage merge" in err

@@ -207,10 +207,33 @@ def test_an_entry_is_for_what_it_names(tmp_path: Path, kind: Kind, what: Any) ->
         (r"oci://r\.example\.com/.*", "oci://r.example.com:443/m:1"),
         (r"oci://r\.example\.com:443/.*", "oci://r.example.com/m@sha256:0"),
         ("hf://acme/[^A]+", "hf://acme/a"),
+        (r"oci://r\.example\.com/.*", "oci://r.example.com:0443/m:1"),
+        (r"oci://r\.example\.com:5000/.*", "oci://r.example.com:05000/m:1"),
+        (r"oci://docker\.io/.*", "oci://registry-1.docker.io/acme/m:1"),
+        (r"oci://docker\.io/.*", "oci://index.docker.io:443/acme/m:1"),
+        (r"oci://registry-1\.docker\.io/.*", "oci://docker.io/acme/m:1"),
+        (r"https://files\.example\.com/.*", "https://files.example.com:443/m/SHA256SUMS"),
+        (r"https://files\.example\.com/.*", "https://FILES.example.com./m/SHA256SUMS"),
+        (r"https://files\.example\.com:443/.*", "https://files.example.com../m/SHA256SUMS"),
+        (r"https://files\.example\.com/M/.*", "https://Files.example.com:00443/M/SHA256SUMS"),
     ],
 )
 def test_another_spelling_of_a_source_is_covered(pattern: str, source: str) -> None:
     assert covers([pattern], source)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "source"),
+    [
+        (r"oci://r\.example\.com/.*", "oci://r.example.com:5000/m:1"),
+        (r"oci://r\.example\.com:5000/.*", "oci://r.example.com/m:1"),
+        (r"oci://docker\.io/.*", "oci://mirror.docker.io/acme/m:1"),
+        (r"https://docker\.io/.*", "https://index.docker.io/acme/m"),
+        (r"https://files\.example\.com/M/.*", "https://other.example.com/M/SHA256SUMS"),
+    ],
+)
+def test_another_server_is_not_covered(pattern: str, source: str) -> None:
+    assert not covers([pattern], source)
 
 
 # Images in a registry.

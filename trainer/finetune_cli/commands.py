@@ -151,8 +151,8 @@ COMMANDS = {
             panel=CLUSTER,
             summary="start another attempt of a failed stage",
             description="Start another attempt of the stage that has failed, with the files that "
-            "are already on the volume: raise spec.runPolicy.maxRestarts by one, because a change "
-            "of this field retries a failed stage.",
+            "are already on the volume: raise spec.runPolicy.maxRestarts, because a change of this "
+            "field retries a failed stage.",
             example="support",
         ),
         Command(

@@ -1,16 +1,20 @@
 """Which sources the chart value ``policy.signatures`` covers. Pure.
 
-A source is covered rather than not: hubs ignore the case of a name, and registries do not need the
-default port, so another spelling of a covered source is covered, too.
+A source is covered rather than not: hubs ignore the case of a name, and a server has several names
+and spellings of its port, so another spelling of a covered source is covered, too.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 from finetune_api.policy import patterns
-from finetune_api.v1alpha1.sources import OCI_SOURCE_PREFIX, Kind
+from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.start_from import START_FROM
 
-DEFAULT_PORT = ":443"
+DEFAULT_PORT = "443"
+DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")
+"""Hosts of the same registry."""
+_ON_SERVER = re.compile(r"(oci://|https://)([^/:]+)(?::([0-9]+))?(/.*)")
 _WHAT = {"model": "model", START_FROM: "adapter"}
 
 
@@ -35,7 +39,7 @@ def check(pattern: str) -> str:
 
 def covers(sources: Iterable[str], source: str) -> bool:
     """Report whether one of the patterns matches a source."""
-    spellings = _spellings(source)
+    spellings = {*_spellings(source), *_spellings(source.lower())}
     # Only punctuation is escaped in a pattern, so that its lower case is a pattern, too.
     return any(
         patterns.matches(pattern, name)
@@ -45,12 +49,14 @@ def covers(sources: Iterable[str], source: str) -> bool:
     )
 
 
-def _spellings(source: str) -> set[str]:
-    found = {source, source.lower()}
-    if source.startswith(OCI_SOURCE_PREFIX):
-        host, slash, path = source.removeprefix(OCI_SOURCE_PREFIX).partition("/")
-        name = host.removesuffix(DEFAULT_PORT)
-        found.add(f"{OCI_SOURCE_PREFIX}{name}{slash}{path}")
-        if ":" not in name:
-            found.add(f"{OCI_SOURCE_PREFIX}{name}{DEFAULT_PORT}{slash}{path}")
-    return found
+def _spellings(source: str) -> Iterator[str]:
+    yield source
+    parts = _ON_SERVER.fullmatch(source)
+    if parts is None:
+        return
+    scheme, host, port, path = parts.groups(default="")
+    host, port = host.rstrip("."), port.lstrip("0") or DEFAULT_PORT
+    for name in DOCKER_HUB if scheme == "oci://" and host in DOCKER_HUB else (host,):
+        yield f"{scheme}{name}:{port}{path}"
+        if port == DEFAULT_PORT:
+            yield f"{scheme}{name}{path}"

@@ -5,7 +5,7 @@ from typing import ClassVar
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import matches
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef, SecretRef
-from finetune_api.v1alpha1.sources import OCI_REPOSITORY, S3_SOURCE, s3_region
+from finetune_api.v1alpha1.sources import OCI_REPOSITORY, PORT, S3_SOURCE, s3_region
 
 REPOSITORY = rf"^{OCI_REPOSITORY}$"
 HUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -68,7 +68,7 @@ class S3Target(ApiModel):
         max_length=255,
         rules=(
             matches(
-                r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]+)?$",
+                rf"^https?://[a-z0-9][a-z0-9.-]*({PORT})?$",
                 "write s3.endpoint as the URL of an S3 service in lower case, such as "
                 "https://minio.storage.svc:9000",
             ),

@@ -15,12 +15,15 @@ Kind = str
 _STEP = r"(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)"
 """One step of a path. A step must not begin with a dot, so that a path cannot leave its folder."""
 
+PORT = ":[1-9][0-9]{0,4}"
+"""A port has no leading zeros, so that patterns of a policy meet one spelling of it."""
+
 HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 CLAIM_SOURCE = rf"^pvc://[a-z0-9][a-z0-9.-]*{_STEP}*$"
 S3_SOURCE = rf"^s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]{_STEP}*$"
-HTTPS_SOURCE = rf"^https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?{_STEP}+$"
+HTTPS_SOURCE = rf"^https://[A-Za-z0-9][A-Za-z0-9.-]*({PORT})?{_STEP}+$"
 OCI_REPOSITORY = (
-    r"[a-z0-9][a-z0-9-]*((\.[a-z0-9-]+)+(:[0-9]+)?|:[0-9]+)(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+    rf"[a-z0-9][a-z0-9-]*((\.[a-z0-9-]+)+({PORT})?|{PORT})(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
 )
 """A registry, whose first component has a dot or a port, and the path of a repository."""
 OCI_SOURCE = (
@@ -79,7 +82,7 @@ class S3(ApiModel):
         max_length=512,
         rules=(
             matches(
-                r"^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/?$",
+                rf"^https?://[A-Za-z0-9][A-Za-z0-9.-]*({PORT})?/?$",
                 "write s3.endpoint as the URL of an S3 service, such as "
                 "https://minio.storage.svc:9000",
             ),

@@ -6,6 +6,7 @@ from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import matches
 from finetune_api.v1alpha1.publish import PublishTarget
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretRef
+from finetune_api.v1alpha1.sources import PORT
 
 NAME = "mlflow"
 """Name of the tracking server in ``status.publish``, which no target of ``spec.publish`` has."""
@@ -26,7 +27,7 @@ class MLflow(ApiModel):
         max_length=255,
         rules=(
             matches(
-                rf"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]+)?{_SEGMENT}*$",
+                rf"^https?://[a-z0-9][a-z0-9.-]*({PORT})?{_SEGMENT}*$",
                 "write mlflow.uri as the URL of a tracking server with its host in lower case, "
                 "without a slash at the end, and without a part of the path that begins with a "
                 "dot, such as https://mlflow.example.com",

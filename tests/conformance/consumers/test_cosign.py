@@ -84,7 +84,7 @@ def test_the_statement_about_a_folder_is_verified(
         with (tmp_path / "manifest.json").open("ab") as file:
             file.write(b" ")
     (tmp_path / "root.json").write_text(json.dumps(ROOT))
-    words = ["--bundle", tmp_path / "provenance.sigstore.json", *OFFLINE]
+    words: list[str | Path] = ["--bundle", tmp_path / "provenance.sigstore.json", *OFFLINE]
     words += ["--trusted-root", tmp_path / "root.json", "--key", keys[change == "key"]]
     verified = cosign.run("verify-blob-attestation", *words, tmp_path / "manifest.json")
     assert (verified.returncode == 0) is (change is None), verified.stderr

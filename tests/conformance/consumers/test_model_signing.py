@@ -88,9 +88,8 @@ def test_ftj_verifies_what_model_signing_has_signed(
 def test_model_signing_verifies_the_signatures_of_other_tests(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     made = Published(tmp_path / "model", (MODEL_SIGNATURE_FILE,))
-    words = (made.folder, "--signature", made.folder / MODEL_SIGNATURE_FILE)
-    words = ("verify", "key", *words, "--public_key", made.key)
-    done = model_signing(*words)
+    files = (made.folder, "--signature", made.folder / MODEL_SIGNATURE_FILE)
+    done = model_signing("verify", "key", *files, "--public_key", made.key)
     assert done.returncode == 0, done.stderr
     (made.folder / "config.json").write_bytes(b"{}")
     assert model_signing(*words).returncode != 0

@@ -107,6 +107,8 @@ def test_a_killed_process_is_continued(large: Volume, service: Service) -> None:
     assert second.wait() == 0, second.log
     artifacts = second.result.artifacts
     (target,) = artifacts.targets  # type: ignore[union-attr]
+    assert target.sent_bytes is not None
+    assert target.bytes is not None
     assert target.sent_bytes <= target.bytes - PART
 
 

@@ -253,6 +253,18 @@ def test_an_image_is_verified(verified: Verified) -> None:
     assert subject == verified.attested.digest.removeprefix("sha256:")
 
 
+@pytest.mark.parametrize("referrers", [False, True])
+def test_a_statement_that_is_stored_twice_is_printed_once(
+    verified: Verified, referrers: bool
+) -> None:
+    verified.server.referrers = referrers
+    verified.attested.attest(verified.bundle)
+    assert len(verified.attested.layers()) == 1
+    assert len(verified.server.referring_to(verified.attested.digest)) == 1
+    (statement,) = json.loads(verified.verify("-o", "json")[1])
+    assert statement == attestation.statement(attestation.opened(verified.bundle.encode()).payload)
+
+
 def test_permission_to_pull_is_enough_to_verify(verified: Verified, tmp_path: Path) -> None:
     verified.server.user, verified.server.bearer, verified.server.actions = USER, True, "pull"
     entry = {"username": USER[0], "password": USER[1]}

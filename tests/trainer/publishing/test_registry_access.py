@@ -59,6 +59,43 @@ def test_registry_behind_a_proxy(
     assert between.requests() == {"registry.corp.test:443"}
 
 
+def test_an_exception_from_the_proxy_may_name_a_port(
+    volume: Volume, server: Registry, target: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such an exception is for this port alone; another kind of proxy does not matter then."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://someone:secret@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", server.host)
+    done = run(volume, target)
+    assert done.error is None, done.failure
+    monkeypatch.setenv("NO_PROXY", f"{server.host.rpartition(':')[0]}:443")
+    assert "HTTPS_PROXY" in run(volume, target).failure[1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "scheme"),
+    [
+        ("HTTPS_PROXY", "socks5://someone:secret@proxy.example.com:1080", "socks5"),
+        ("ALL_PROXY", "socks5h://proxy.example.com:1080", "socks5h"),
+        ("https_proxy", "ftp://proxy.example.com", "ftp"),
+        ("HTTPS_PROXY", "proxy.example.com:port", "http"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(
+    volume: Volume,
+    target: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    scheme: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("NO_PROXY", "elsewhere.corp.test")
+    reason, message = run(volume, target).failure
+    assert reason == "InvalidSpec"
+    assert f"{variable.upper()} is not the URL of an HTTP proxy (its scheme is {scheme})" in message
+    assert "secret" not in message
+
+
 def test_token_for_push_and_pull(
     volume: Volume, server: Registry, login: dict[str, str], target: dict[str, Any]
 ) -> None:

@@ -183,3 +183,20 @@ def test_an_invalid_price_is_named(estimated: Any) -> None:
 
 def test_the_cost_is_unknown_without_the_duration(estimated: Any) -> None:
     assert "The cost of training is unknown" in estimated("--price", "1", "EUR")[1]
+
+
+def test_a_price_has_an_amount_and_a_currency(estimated: Any) -> None:
+    code, out, err = estimated("--price", "0.80")
+    assert (code, out) == (2, "")
+    assert "--price" in err
+    code, out, err = estimated("--price", "0.80", "--json")
+    assert (code, out) == (64, "")
+    assert "--price.currency: " in err
+
+
+def test_price_and_profile_exclude_each_other(estimated: Any, tmp_path: Path) -> None:
+    (tmp_path / "profiles.yaml").write_text(PROFILES)
+    options = ("--profile", str(tmp_path / "profiles.yaml"), "--price", "1", "EUR")
+    code, out, err = estimated(*options, profile="small")
+    assert (code, out) == (2, "")
+    assert "--price and --profile exclude each other: leave out one of them" in err

@@ -3,8 +3,10 @@
 Objects are dicts, as the server sends them: an object of another version of the API is no error.
 """
 
+import codecs
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.safety.printable import printable
 from finetune_cli.errors import CommandFailed
 
+LONGEST_LINE = 1 << 20
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 JOBS = f"/apis/{GROUP}/v1alpha1"
 NO_API = f"the cluster has no {KIND} API: install the operator, or set --context"
@@ -31,6 +34,10 @@ class Forbidden(CommandFailed):
 
 class NotFound(CommandFailed):
     """The object does not exist."""
+
+
+class Conflict(CommandFailed):
+    """The object is not the one that was read."""
 
 
 class Unreachable(CommandFailed):
@@ -108,29 +115,40 @@ class Cluster:
         except Forbidden:
             return []
 
-    def patch_job(self, name: str, change: Mapping[str, Any]) -> dict[str, Any]:
-        """Change fields of a FineTuneJob by a merge patch. Raises CommandFailed."""
+    def patch_job(self, read: Mapping[str, Any], change: Mapping[str, Any]) -> None:
+        """Change fields of a FineTuneJob by a merge patch. Raises CommandFailed.
+
+        read: the object that the change was decided on. The spec must still be the same.
+        """
+        name = read["metadata"]["name"]
         where = path(PLURAL, self.namespace, name, api=JOBS)
-        try:
-            answer = self._send("PATCH", f"{where}?fieldManager=ftj", change, MERGE)
-        except NotFound as error:
-            raise self._explained(error, name) from None
-        return _decoded(answer)
+        present = read
+        while _spec_version(present) == _spec_version(read):
+            version = {"resourceVersion": present["metadata"]["resourceVersion"]}
+            patch = {**change, "metadata": {**change.get("metadata", {}), **version}}
+            try:
+                self._send("PATCH", f"{where}?fieldManager=ftj", patch, MERGE)
+            except NotFound as error:
+                raise self._explained(error, name) from None
+            except Conflict:
+                # The operator writes the status at any time.
+                present = self.job(name)
+            else:
+                return
+        raise Conflict(
+            f"the spec of {KIND} {name} was changed while this command ran, so nothing else was "
+            "changed: run the command again"
+        )
 
     def lines(self, path: str, **query: Any) -> Iterator[str]:
         """Yield the lines of a text, such as a log, as they arrive. Raises CommandFailed."""
         answer = self._opened("GET", _with(path, query), read_seconds=None)
-        rest = b""
         try:
-            for data in answer.stream(1 << 14):
-                *complete, rest = (rest + data).split(b"\n")
-                yield from (line.decode(errors="replace") for line in complete)
+            yield from _lines(answer.stream(1 << 14))
         except urllib3.exceptions.HTTPError as error:
             raise self._unreachable(error) from None
         finally:
             answer.release_conn()
-        if rest:
-            yield rest.decode(errors="replace")
 
     def _explained(self, error: NotFound, name: str) -> NotFound:
         if "could not find the requested resource" in str(error):
@@ -195,7 +213,29 @@ class Cluster:
             return Forbidden(f"{message}: ask an administrator of the cluster for this right")
         if status == 404:
             return NotFound(message)
+        if status == 409:
+            return Conflict(message)
         return CommandFailed(f"the API server answers {status}: {message}")
+
+
+def _lines(parts: Iterable[bytes]) -> Iterator[str]:
+    r"""Yield lines that end with \n, \r or both. A very long one is cut, for memory and time."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    rest = ""
+    for part in parts:
+        *complete, rest = (rest + newlines.decode(part)).split("\n")
+        yield from complete
+        if len(rest) >= LONGEST_LINE:
+            yield rest
+            rest = ""
+    rest += newlines.decode(b"", final=True)
+    if rest:
+        yield rest.removesuffix("\n")
+
+
+def _spec_version(job: Mapping[str, Any]) -> tuple[Any, Any]:
+    return job["metadata"]["uid"], job["metadata"]["generation"]
 
 
 def _with(path: str, query: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What the cluster shows about a job's pods: states, the newest events, the last lines of a log."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,8 @@ def _log(
     previous = "true" if failed.state == "waiting" else None
     try:
         lines = cluster.lines(path, container=failed.name, tailLines=LOG_LINES, previous=previous)
-        return [each for each in lines if each.strip()]
+        # A progress bar is one line for the kubelet.
+        return list(deque((each for each in lines if each.strip()), maxlen=LOG_LINES))
     except CommandFailed:
         return []
 

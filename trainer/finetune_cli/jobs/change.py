@@ -32,7 +32,7 @@ def verb(decide: Decision) -> Callable[..., None]:
         change, effect = decide(job)
         if change:
             warn_of_git(job, change)
-            cluster.patch_job(name, change)
+            cluster.patch_job(job.object, change)
         if output is Format.JSON:
             facts = {"name": job.name, "namespace": job.namespace}
             terminal.document(

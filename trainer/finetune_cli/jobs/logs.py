@@ -74,7 +74,7 @@ def run(
     title = f"log of pod {pod['metadata']['name']}, container {chosen}"
     terminal.show(terminal.text(title, terminal.QUIET), sys.stderr)
     for line in lines:
-        # A bare carriage return would hide the line in a terminal.
+        # Other control characters could hide lines in a terminal.
         print(escaped(line, keep="\t"), flush=follow)
 
 

@@ -1,7 +1,8 @@
 """``ftj retry``: starts another attempt of the stage that has failed.
 
 A failed stage is retried after a change of a field of the edit class *retry*. The verb changes one
-that nothing else depends on: it raises the number of allowed restarts by one.
+that nothing else depends on: it raises the number of allowed restarts by one, or above the number
+of those that the stage has had.
 """
 
 import json
@@ -16,22 +17,28 @@ FIELD, MAXIMUM = "maxRestarts", 1000
 BUILT_IN = 20
 
 
-def _decide(job: Job) -> tuple[Change, str]:
+def decide(job: Job) -> tuple[Change, str]:
+    """Return the change that retries the failed stage, and its effect. Raises CommandFailed."""
     failed = next((each for each in job.attempts if each.get("outcome") == "Failed"), None)
     if failed is None:
         raise CommandFailed(
             f"no stage of {KIND} {job.name} has failed: to train the same recipe again, run ftj "
             f"rerun {job.name}"
         )
-    before = _allowed_restarts(job)
-    if before >= MAXIMUM:
+    restarts = (failed.get("failures") or 0) + (failed.get("disruptions") or 0)
+    after = max(_allowed_restarts(job), restarts) + 1
+    if after > MAXIMUM:
         raise CommandFailed(
-            f"spec.runPolicy.{FIELD} of {KIND} {job.name} is {before}, which is its maximum: "
-            "change another field of runPolicy, which retries the stage as well"
+            f"spec.runPolicy.{FIELD} of {KIND} {job.name} would be {after}, above its maximum of "
+            f"{MAXIMUM}: change another field of runPolicy, which retries the stage as well"
         )
-    return {"spec": {"runPolicy": {FIELD: before + 1}}}, (
-        f"retries the stage {failed['stage']}, with the files that are on the volume "
-        f"(spec.runPolicy.{FIELD} is now {before + 1}). To follow it, run: ftj watch {job.name}"
+    start, step = "retries the stage", f"To follow it, run: ftj watch {job.name}"
+    if job.spec.get("suspend"):
+        start = "is paused, and after it is resumed, it retries the stage"
+        step = f"To resume it, run: ftj resume {job.name}"
+    return {"spec": {"runPolicy": {FIELD: after}}}, (
+        f"{start} {failed['stage']}, with the files that are on the volume "
+        f"(spec.runPolicy.{FIELD} is now {after}). {step}"
     )
 
 
@@ -46,4 +53,4 @@ def _allowed_restarts(job: Job) -> int:
     return BUILT_IN
 
 
-run = change.verb(_decide)
+run = change.verb(decide)

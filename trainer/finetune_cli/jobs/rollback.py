@@ -58,7 +58,7 @@ def run(
         return
     if not yes and not _confirmed(job):
         raise typer.Abort
-    cluster.patch_job(name, {"spec": found.change})
+    cluster.patch_job(job.object, {"spec": found.change})
     if output is Format.TEXT:
         terminal.line(f"{KIND} {name} is changed. To follow it, run: ftj watch {name}")
 

@@ -121,7 +121,8 @@ class Guard:
 
     def check_request(self, host: str, port: int, *, chosen_by_job: bool) -> None:
         """Raise EgressDenied if a host may not be requested, by the policy or from the proxy."""
-        if chosen_by_job and self._names is not None and not self._names.permits(host):
+        permits = self._names is None or self._names.permits(host.removesuffix("."))
+        if chosen_by_job and not permits:
             raise EgressDenied(
                 f"the chart's policy.hosts does not allow the host {host}. Use another source, or "
                 "let an administrator add the host to policy.hosts"

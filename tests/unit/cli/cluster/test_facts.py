@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_cli import terminal
 from finetune_cli.cluster import ownership, pods, remedies, rollback, stages
 from finetune_cli.cluster.job import Job
-from finetune_cli.jobs import watch
+from finetune_cli.errors import CommandFailed
+from finetune_cli.jobs import retry, watch
 
 REVISION = "0a1b2c3d"
 
@@ -213,3 +215,43 @@ def test_a_merge_patch_replaces_lists_and_removes_nulls() -> None:
         "a": {"c": 2, "x": 3},
         "d": [2],
     }
+
+
+@pytest.mark.parametrize(
+    ("allowed", "counters", "after"),
+    [
+        (None, {}, 21),
+        (3, {}, 4),
+        (3, {"failures": 2, "disruptions": 9, "preemptions": 50}, 12),
+        (30, {"failures": 2}, 31),
+    ],
+)
+def test_a_retry_allows_more_restarts_than_the_stage_has_had(
+    allowed: int | None, counters: dict[str, int], after: int
+) -> None:
+    found = retried(allowed, **counters)
+    assert found[0] == {"spec": {"runPolicy": {"maxRestarts": after}}}
+    assert "retries the stage train, with the files that are on the volume (spec" in found[1]
+    assert found[1].endswith("To follow it, run: ftj watch demo")
+
+
+def test_a_retry_of_a_paused_job_waits_until_it_is_resumed() -> None:
+    text = retried(None, suspend=True)[1]
+    assert text.startswith("is paused, and after it is resumed, it retries the stage train")
+    assert text.endswith("To resume it, run: ftj resume demo")
+
+
+@pytest.mark.parametrize(("allowed", "failures"), [(1000, 0), (3, 1000)])
+def test_a_retry_does_not_exceed_the_maximum_of_restarts(allowed: int, failures: int) -> None:
+    with pytest.raises(CommandFailed, match="would be 1001, above its maximum of 1000"):
+        retried(allowed, failures=failures)
+
+
+def retried(
+    allowed: int | None, *, suspend: bool = False, **counters: int
+) -> tuple[Mapping[str, Any], str]:
+    """Return the change of ``ftj retry``, and its effect, for a job whose training has failed."""
+    found = job(attempt("prepare", "Completed"), attempt("train", "Failed", **counters))
+    policy = {} if allowed is None else {"maxRestarts": allowed}
+    spec = {"runPolicy": policy, "suspend": suspend}
+    return retry.decide(Job(object={**found.object, "spec": spec}))

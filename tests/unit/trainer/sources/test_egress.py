@@ -140,11 +140,12 @@ def test_requests_are_checked_before_the_proxy_gets_them(
         found.check_request(host, port, chosen_by_job=False)
 
 
-def test_policy_of_hosts_applies_to_hosts_that_a_job_chooses() -> None:
+@pytest.mark.parametrize("host", ["denied.example", "denied.example."])
+def test_policy_of_hosts_applies_to_hosts_that_a_job_chooses(host: str) -> None:
     for found in (behind_proxy(deny=["denied.example"]), behind_proxy(allow=[".*[.]org"])):
         with pytest.raises(EgressDenied, match=r"policy\.hosts does not allow the host denied"):
-            found.check_request("denied.example", 443, chosen_by_job=True)
-        found.check_request("denied.example", 443, chosen_by_job=False)
+            found.check_request(host, 443, chosen_by_job=True)
+        found.check_request(host, 443, chosen_by_job=False)
 
 
 def test_libraries_find_the_proxy_and_its_exceptions() -> None:

@@ -22,6 +22,8 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
+from finetune_trainer.errors import InvalidSpec
+
 CHUNK = 1 << 16
 """Bytes of one read."""
 SEND_SECONDS = 60.0
@@ -32,10 +34,7 @@ class Transport(httpx.BaseTransport):
 
     def __init__(self, context: ssl.SSLContext) -> None:
         """``context``: what TLS trusts."""
-        self._direct = urllib3.PoolManager(ssl_context=context)
-        self._proxied = _proxied(context)
-        for manager in filter(None, (self._direct, self._proxied)):
-            manager.pool_classes_by_scheme = {"https": _Connections}
+        self._context = context
         self._opened: dict[tuple[str, int | None], urllib3.HTTPConnectionPool] = {}
         self._answers: WeakSet[urllib3.BaseHTTPResponse] = WeakSet()
 
@@ -72,10 +71,12 @@ class Transport(httpx.BaseTransport):
     def _connections(self, url: httpx.URL) -> urllib3.HTTPConnectionPool:
         server = (url.host, url.port)
         if server not in self._opened:
-            through: urllib3.PoolManager | None = self._proxied
-            if through is None or proxy_bypass(url.host):
-                through = self._direct
-            self._opened[server] = through.connection_from_host(url.host, url.port, url.scheme)
+            # An exception from the proxy may name a port.
+            direct = proxy_bypass(f"{url.host}:{url.port or 443}")
+            proxied = None if direct else _proxied(self._context)
+            manager = proxied or urllib3.PoolManager(ssl_context=self._context)
+            manager.pool_classes_by_scheme = {"https": _Connections}
+            self._opened[server] = manager.connection_from_host(url.host, url.port, url.scheme)
         return self._opened[server]
 
 
@@ -128,17 +129,27 @@ class _Received(httpx.SyncByteStream):
 
 
 def _proxied(context: ssl.SSLContext) -> urllib3.ProxyManager | None:
+    """Return connections through the proxy of the environment, if any. Raise InvalidSpec."""
     proxies = getproxies()
+    variable = "HTTPS_PROXY" if "https" in proxies else "ALL_PROXY"
     if not (address := proxies.get("https", proxies.get("all"))):
         return None
-    proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
-    user = None if proxy.auth is None else ":".join(proxy.auth)
-    return urllib3.ProxyManager(
-        str(proxy.url),
-        proxy_headers=urllib3.make_headers(proxy_basic_auth=user),
-        ssl_context=context,
-        proxy_ssl_context=context,
-    )
+    scheme = address.partition("://")[0] if "://" in address else "http"
+    try:
+        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+        user = None if proxy.auth is None else ":".join(proxy.auth)
+        return urllib3.ProxyManager(
+            str(proxy.url),
+            proxy_headers=urllib3.make_headers(proxy_basic_auth=user),
+            ssl_context=context,
+            proxy_ssl_context=context,
+        )
+    except (httpx.InvalidURL, ValueError):
+        raise InvalidSpec(
+            f"{variable} is not the URL of an HTTP proxy (its scheme is {scheme}), the only kind "
+            "that connections to a registry use: set it to a URL such as "
+            "http://proxy.example.com:3128, or add the registry to NO_PROXY"
+        ) from None
 
 
 @contextmanager
