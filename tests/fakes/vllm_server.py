@@ -116,6 +116,8 @@ class FakeVllm:
         """Whether its metrics list no running request."""
         self.event_bytes = 0
         """Further bytes of text in each event."""
+        self.loads: list[str] = []
+        """Seeds of the adapters that it should have loaded, in order."""
         self.deaths = 0
         """How often an adapter has ended it."""
         self._cached: set[tuple[str, str, str]] = set()
@@ -205,6 +207,7 @@ class FakeVllm:
             return web.json_response({"error": {"message": "refused"}}, status=400)
         assert path.is_absolute()
         seed = seed_of((path / "adapter_model.safetensors").read_bytes())
+        self.loads.append(seed)
         if seed in self.faults.load_errors:
             return web.Response(status=500)
         if seed in self.faults.fatal_loads:

@@ -366,12 +366,18 @@ async def test_an_adapter_that_ends_the_engine_is_given_up(gate: Gate, kind: str
     assert (await gate.chat("good"))[0] == 200
 
 
-async def test_an_adapter_that_ended_the_engine_comes_last(gate: Gate) -> None:
+async def test_an_adapter_that_ended_the_engine_comes_last(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it need not wait."""
+    monkeypatch.setattr("finetune_gate.failures.LONGEST_WAIT", 0.0)
     bad, good = gate.claim.add("bad"), gate.claim.add("good")
     errors(gate, "fatal_loads", bad)
     await gate.want(bad, good)
+    await gate.until("bad", is_failed)
     await gate.until("good", lambda each: each.state == "Serving")
-    assert gate.vllm.deaths == 1
+    order = [gate.claim.seed(each) for each in (bad, good)]
+    assert gate.vllm.loads == 3 * order
 
 
 async def test_an_adapter_that_the_engine_does_not_unload_is_unloaded_later(gate: Gate) -> None:
