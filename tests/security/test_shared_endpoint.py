@@ -9,12 +9,11 @@ import time
 from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined]
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from aiohttp import web
 from pydantic import ValidationError
 from tests.fakes.vllm_server import BASE
 from tests.support.gate.claim import keyed
@@ -474,12 +473,20 @@ async def test_a_first_write_that_nobody_reads_has_a_time_limit(
     """The buffer of the connection is empty, and the write is larger than all buffers."""
     monkeypatch.setattr("finetune_gate.proxy.STALLED_SECONDS", 0.05)
 
-    class Stalled:
+    class Connection:
+        @property
+        def transport(self) -> "Connection":
+            return self
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
         async def write(self, _: bytes) -> None:
             await asyncio.sleep(5)
 
+    stalled: Any = Connection()
     with pytest.raises(TimeoutError):
-        await proxy._write(cast("web.StreamResponse", Stalled()), b"x")
+        await proxy._write(stalled, stalled, b"x" * (1 << 16))
 
 
 @pytest.mark.parametrize("stream", [True, False])
