@@ -83,6 +83,16 @@ class Faults:
     """The seed that is loaded instead, by the right one."""
     ignores_template: bool = False
     refuses_load: bool = False
+    refuses_unload: bool = False
+    """Whether it answers 500 instead of unloading an adapter."""
+    load_errors: set[str] = field(default_factory=set)
+    """Seeds of adapters that it answers with 500 instead of loading them."""
+    score_errors: set[str] = field(default_factory=set)
+    """Seeds of adapters whose scores are answered with 500, as if they were NaN."""
+    fatal_loads: set[str] = field(default_factory=set)
+    """Seeds of adapters that end it while they are loaded. It starts again."""
+    fatal_scores: set[str] = field(default_factory=set)
+    """Seeds of adapters that end it while they are scored. It starts again."""
     caches: bool = True
 
 
@@ -106,7 +116,12 @@ class FakeVllm:
         """Whether its metrics list no running request."""
         self.event_bytes = 0
         """Further bytes of text in each event."""
+        self.loads: list[str] = []
+        """Seeds of the adapters that it should have loaded, in order."""
+        self.deaths = 0
+        """How often an adapter has ended it."""
         self._cached: set[tuple[str, str, str]] = set()
+        self._restart: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -142,6 +157,11 @@ class FakeVllm:
         if self._runner is not None:
             await self.kill()
         await self.start()
+
+    async def _die(self) -> None:
+        self.deaths += 1
+        self._restart = asyncio.create_task(self.restart())
+        await asyncio.Event().wait()
 
     def has_file(self, path: str) -> bool:
         """Report whether an adapter could be read again from its path."""
@@ -187,12 +207,19 @@ class FakeVllm:
             return web.json_response({"error": {"message": "refused"}}, status=400)
         assert path.is_absolute()
         seed = seed_of((path / "adapter_model.safetensors").read_bytes())
+        self.loads.append(seed)
+        if seed in self.faults.load_errors:
+            return web.Response(status=500)
+        if seed in self.faults.fatal_loads:
+            await self._die()
         self.adapters[name] = self.faults.loads.get(seed, seed)
         self.paths.append(str(path))
         return web.Response(text="Success")
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["lora_name"]
+        if self.faults.refuses_unload:
+            return web.Response(status=500)
         return web.Response(status=200 if self.adapters.pop(name, None) else 404)
 
     def _seed(self, name: str) -> str:
@@ -215,6 +242,13 @@ class FakeVllm:
         if body.get("temperature") == 99:
             error = {"message": f"temperature of {name} is too high"}
             return web.json_response({"error": error}, status=400)
+        if len(body.get("prompt") or "") + (body.get("max_tokens") or 16) > self.longest:
+            error = {"message": "the prompt and max_tokens exceed the maximum length"}
+            return web.json_response({"error": error}, status=400)
+        if "prompt_logprobs" in body and self.adapters.get(name) in self.faults.score_errors:
+            return web.Response(status=500)
+        if "prompt_logprobs" in body and self.adapters.get(name) in self.faults.fatal_scores:
+            await self._die()
         with self._runs(name):
             if body.get("stream"):
                 return await self._stream(request, body)

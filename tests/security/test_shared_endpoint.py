@@ -22,6 +22,7 @@ from tests.support.signing_keys import KEY, new_key
 
 from finetune_api.contracts import attestation
 from finetune_api.contracts.endpoint import LONGEST, WantedName, WantedSet
+from finetune_gate import proxy
 from finetune_gate.errors import Refused
 from finetune_gate.server import SEND_BYTES
 from finetune_gate.wanted import Wanted, accepted, public_key
@@ -56,6 +57,9 @@ def another_payload(found: dict[str, Any]) -> None:
 GOOD = signed([name()], 2)
 FORGERIES = {
     "another key": signed([name()], 2, key=new_key()),
+    "many signatures": changed(
+        GOOD, lambda found: found.update(signatures=9 * found["signatures"])
+    ),
     "no signature": changed(GOOD, lambda found: found.update(signatures=[])),
     "a signature of other bytes": changed(GOOD, another_payload),
     "a statement about a model": signed([name()], 2, kind=attestation.PAYLOAD_TYPE),
@@ -93,13 +97,35 @@ def test_two_sets_with_one_number_are_refused() -> None:
 
 def test_an_earlier_set_is_refused_after_a_restart_of_the_gate(tmp_path: Path) -> None:
     def started() -> Wanted:
-        return Wanted(KEY_OF_OPERATOR, endpoint=ENDPOINT, record=tmp_path / "sequence")
+        return Wanted(KEY_OF_OPERATOR, endpoint=ENDPOINT, record=tmp_path / "sequence", least=1)
 
     assert started().offer(signed([name()], 7))
     again = started()
     assert not again.offer(signed([], 6))
-    assert again.refused == "the wanted set has sequence 6, but 7 was accepted"
+    assert again.refused == "the wanted set has sequence 6; at least 7 is accepted"
     assert again.offer(signed([name()], 7))
+
+
+def test_an_earlier_set_is_refused_by_a_new_pod(tmp_path: Path) -> None:
+    """Its folder is empty, so the arguments of the process have the number."""
+    started = Wanted(KEY_OF_OPERATOR, endpoint=ENDPOINT, record=tmp_path / "sequence", least=7)
+    assert not started.offer(signed([], 6))
+    assert started.refused == "the wanted set has sequence 6; at least 7 is accepted"
+    assert started.offer(signed([name()], 7))
+
+
+async def test_the_process_takes_the_lowest_sequence(tmp_path: Path) -> None:
+    async with running(tmp_path, "--min-sequence", "3") as gate:
+        assert (await gate.put(signed([], 2)))[0] == 403
+        assert (await gate.put(signed([], 3)))[0] == 204
+
+
+def test_an_unsigned_document_writes_no_text_into_the_status() -> None:
+    evil = changed(GOOD, lambda found: found.update(payloadType="evil" * 100_000))
+    with pytest.raises(Refused) as raised:
+        accepted(evil, KEY_OF_OPERATOR, endpoint=ENDPOINT, last=None)
+    assert "evil" not in str(raised.value)
+    assert len(str(raised.value)) < 200
 
 
 @pytest.mark.parametrize(
@@ -158,7 +184,7 @@ REJECTED: dict[str, Any] = {
     "request_id": "of another caller",
     "truncate_prompt_tokens": 1,
     "use_beam_search": True,
-    "n": 10_000,
+    "n": 2,
     "something_new": True,
 }
 
@@ -170,7 +196,9 @@ async def test_each_field_that_is_not_allowed_is_rejected_by_name(gate: Gate) ->
         status, body = await gate.chat("a", **{field: value})
         assert (status, body["error"]["param"]) == (400, field), body
         assert field in body["error"]["message"]
-    for field, value in {**REJECTED, "prompt_embeds": "x", "prompt": ["a", "b"]}.items():
+    # With logprobs, echo makes vLLM compute the log-probabilities of the prompt.
+    others = {"prompt_embeds": "x", "prompt": ["a", "b"], "echo": True, "suffix": "x"}
+    for field, value in {**REJECTED, **others}.items():
         status, body = await gate.post("/v1/completions", {"model": "a", field: value})
         assert (status, body["error"]["param"]) == (400, field), body
     assert len(gate.vllm.requests) == before, "none reached the engine"
@@ -313,14 +341,68 @@ async def test_callers_share_no_cached_prompts(gate: Gate) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b"null"])
 async def test_a_body_that_is_no_object_is_rejected(gate: Gate, body: bytes) -> None:
+    await gate.want(gate.claim.add("a"))
     async with gate.session.post(f"{gate.url}/v1/completions", data=body) as response:
         assert response.status == 400
 
 
 async def test_a_large_body_is_rejected(gate: Gate) -> None:
-    data = io.BytesIO(b" " * (9 << 20))
+    await gate.want(gate.claim.add("a"))
+    data = io.BytesIO(b" " * (2 << 20))
     async with gate.session.post(f"{gate.url}/v1/completions", data=data) as response:
         assert response.status == 413
+
+
+async def chunks(count: int, seconds: float) -> AsyncIterator[bytes]:
+    """Yield the beginning of a body, slowly."""
+    for _ in range(count):
+        yield b" " * 1000
+        await asyncio.sleep(seconds)
+
+
+async def test_a_caller_without_names_is_answered_before_its_body_is_read(gate: Gate) -> None:
+    await gate.want(keyed(gate.claim.add("a"), "right"))
+
+    async def sent(key: str) -> tuple[int, str]:
+        async with gate.session.post(
+            f"{gate.url}/v1/completions",
+            data=chunks(20, 0.1),
+            headers={"Authorization": f"Bearer {key}"},
+        ) as response:
+            return response.status, await response.text()
+
+    began = time.monotonic()
+    status, _ = await sent("wrong")
+    assert (status, time.monotonic() - began < 1) == (404, True)
+    assert (await sent("right"))[0] == 400
+
+
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_gate.bodies.READ_SECONDS", 0.3)
+    await gate.want(gate.claim.add("a"))
+    async with gate.session.post(f"{gate.url}/v1/completions", data=chunks(20, 0.1)) as response:
+        assert response.status == 408
+
+
+async def test_bodies_have_a_limit_together(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_gate.bodies.MOST_BYTES", 4000)
+    await gate.serves(gate.claim.add("a"))
+
+    async def slow() -> int:
+        async with gate.session.post(f"{gate.url}/v1/completions", data=chunks(3, 0.5)) as response:
+            return response.status
+
+    held = asyncio.create_task(slow())
+    await asyncio.sleep(1.2)
+    prompt = "x" * 2000
+    status, body = await gate.post("/v1/completions", {"model": "a", "prompt": prompt})
+    assert status == 503, body
+    assert await held == 400
+    # What was held is free again.
+    status, _ = await gate.post("/v1/completions", {"model": "a", "prompt": prompt})
+    assert status == 200
 
 
 def connected(gate: Gate, body: dict[str, Any]) -> socket.socket:
@@ -383,6 +465,28 @@ async def test_a_reader_that_stopped_loses_its_place(
         while not gate.vllm.aborted:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
+
+
+async def test_a_first_write_that_nobody_reads_has_a_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The buffer of the connection is empty, and the write is larger than all buffers."""
+    monkeypatch.setattr("finetune_gate.proxy.STALLED_SECONDS", 0.05)
+
+    class Connection:
+        @property
+        def transport(self) -> "Connection":
+            return self
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+        async def write(self, _: bytes) -> None:
+            await asyncio.sleep(5)
+
+    stalled: Any = Connection()
+    with pytest.raises(TimeoutError):
+        await proxy._write(stalled, stalled, b"x" * (1 << 16))
 
 
 @pytest.mark.parametrize("stream", [True, False])

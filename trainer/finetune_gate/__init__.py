@@ -9,5 +9,6 @@ neither torch nor Kubernetes. Read it in this order:
     proof     the loaded adapter is the trained one, also next to others and from the cache
     names     the table of the names that answer; swap makes the next one
     rollout   the loop that brings the table to what is wanted; report says how far it is
-    fields, keys, fairness, proxy, server   one request, from the caller to vLLM and back
+    failures  which adapters are tried again, and when; loaded says which one comes next
+    fields, keys, bodies, fairness, proxy, server   one request, from the caller to vLLM and back
 """

@@ -49,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="public key of the operator, in PEM format",
     )
+    add(
+        "--min-sequence",
+        type=int,
+        required=True,
+        help="sequence number of the wanted set when this pod was made; no lower one is accepted",
+    )
     add("--wanted", type=Path, required=True, help="file of the signed wanted set")
     add("--socket", type=Path, required=True, help="Unix socket of vLLM")
     add("--claim", type=Path, required=True, help="the endpoint's claim, mounted read-only")
@@ -84,6 +90,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
         options.public_key,
         endpoint=options.endpoint,
         record=options.copies / RECORD,
+        least=options.min_sequence,
     )
     registry = CollectorRegistry()
     usage = Usage(registry)

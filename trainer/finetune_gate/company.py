@@ -19,7 +19,7 @@ from finetune_gate.fairness import BASE
 from finetune_verify.errors import Unavailable
 
 DECODED = 256
-"""Tokens of a stream, which then starts again."""
+"""Tokens of a stream, at most, which then starts again."""
 PROMPT = 64
 """Tokens of its prompt, at most."""
 ATTEMPTS = 20
@@ -35,11 +35,11 @@ class _Stream:
         self.model = model
         self.tokens = 0
 
-    async def run(self, engine: Engine, place: Place, prompt: Sequence[int]) -> None:
+    async def run(self, engine: Engine, place: Place, prompt: Sequence[int], decoded: int) -> None:
         body = {
             "model": self.model,
             "prompt": list(prompt),
-            "max_tokens": DECODED,
+            "max_tokens": decoded,
             "ignore_eos": True,
             "stream": True,
         }
@@ -102,12 +102,17 @@ class Company:
 
 @asynccontextmanager
 async def company(
-    engine: Engine, place: Place, prompt: Sequence[int], *, neighbour: str | None
+    engine: Engine, place: Place, prompt: Sequence[int], *, neighbour: str | None, longest: int
 ) -> AsyncIterator[Company]:
-    """Let the base and a neighbour, if there is one, decode within the block."""
+    """Let the base and a neighbour, if there is one, decode within the block.
+
+    longest: tokens that the engine accepts, of prompt and answer together.
+    """
+    prompt = prompt[: min(PROMPT, longest // 2)]
+    decoded = min(DECODED, longest - len(prompt))
     streams = [_Stream(each) for each in (engine.base, neighbour) if each is not None]
     tasks = [
-        asyncio.create_task(each.run(engine, place, prompt[:PROMPT]), name=f"company {each.model}")
+        asyncio.create_task(each.run(engine, place, prompt, decoded), name=f"company {each.model}")
         for each in streams
     ]
     try:

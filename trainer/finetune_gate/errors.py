@@ -19,3 +19,11 @@ class BadRequest(Exception):
 
 class Busy(Exception):
     """The queue of a name is full."""
+
+
+class NotRead(Exception):
+    """The body of a request is not read. ``status``: of the answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status

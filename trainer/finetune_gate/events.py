@@ -15,7 +15,7 @@ from finetune_api.safety import untrusted_json
 END = b"\n\n"
 USAGE = b'"usage":{'
 """Begins the numbers in an event. Quotation marks in a text of the model are escaped."""
-LONGEST = 1 << 17
+LONGEST = 1 << 16
 """Bytes of an event, at most."""
 
 

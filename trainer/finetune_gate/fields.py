@@ -25,11 +25,9 @@ CHAT = SAMPLING | {
     "chat_template_kwargs", "include_reasoning", "max_completion_tokens", "messages",
     "parallel_tool_calls", "reasoning_effort", "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
-COMPLETION = SAMPLING | {"echo", "prompt", "suffix"}
+COMPLETION = SAMPLING | {"prompt"}
 TEMPLATE_SWITCHES = frozenset({"enable_thinking", "thinking"})
 """Arguments of chat templates that callers may set, to true or false."""
-MOST_ANSWERS = 8
-"""Largest ``n``: each answer occupies the engine like a request of its own."""
 MESSAGE = frozenset(
     {"content", "name", "reasoning_content", "refusal", "role", "tool_call_id", "tool_calls"}
 )
@@ -39,6 +37,7 @@ SET_BY_GATE = {
     "chat_template": "the template of the model's training is always used",
     "cache_salt": "prompts of different callers are always cached apart",
     "priority": "all requests of a model have the same priority",
+    "echo": "only generated tokens are returned",
     "prompt_logprobs": "only log-probabilities of generated tokens are returned (logprobs)",
     "kv_transfer_params": "the cache of the engine is not accessible",
     "ec_transfer_params": "the cache of the engine is not accessible",
@@ -68,7 +67,8 @@ def forwarded_completion(body: Body, *, internal: str, salt: str) -> Body:
 
 
 def _forwarded(body: Body, *, internal: str, salt: str) -> Body:
-    _check(body, "n", lambda n: type(n) is int and 1 <= n <= MOST_ANSWERS, f"1 to {MOST_ANSWERS}")
+    # Each answer occupies the engine like a request of its own, which ``fairness`` must count.
+    _check(body, "n", lambda n: type(n) is int and n == 1, "1; send a request for each answer")
     _check(body, "stream", lambda stream: type(stream) is bool, "true or false")
     _check(body, "stream_options", _are_stream_options, f"only {_list(STREAM_OPTIONS)}")
     sent = {**body, "model": internal, "cache_salt": salt}

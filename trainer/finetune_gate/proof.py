@@ -52,7 +52,9 @@ async def prove(engine: Engine, place: Place, subject: Subject, build: Build, bo
     verdict = await verification.score(vllm, reference, build)
     _, longest = await vllm.tokenize({"prompt": ""})
     prompt = reference.rows[0].ids
-    async with company(engine, place, prompt, neighbour=subject.neighbour) as others:
+    async with company(
+        engine, place, prompt, neighbour=subject.neighbour, longest=longest
+    ) as others:
         together = _Together(engine, vllm, others)
         rows = await verification.scored(together, reference, build, longest)
     result = compare(rows, dtypes=build.dtypes, paths=build.paths)

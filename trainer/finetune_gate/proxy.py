@@ -18,8 +18,9 @@ from aiohttp import web
 
 from finetune_api.safety import untrusted_json
 from finetune_gate import fields, keys
+from finetune_gate.bodies import Bodies
 from finetune_gate.engine import URL, Engine
-from finetune_gate.errors import BadRequest, Busy
+from finetune_gate.errors import BadRequest, Busy, NotRead
 from finetune_gate.events import Events, Tokens, TooLong, tokens
 from finetune_gate.names import Route, Table
 from finetune_gate.places import Places
@@ -27,9 +28,14 @@ from finetune_gate.usage import Outcome, Usage
 
 STALLED_SECONDS = 60.0
 """Time in which a caller must accept some bytes; then its request ends and frees its place."""
+FITS = 1 << 14
+"""Bytes that an empty buffer takes without waiting: asyncio pauses at 64 KiB. A time limit for each
+event would cost 12 µs."""
 HEADERS = {"Content-Type": "application/json"}
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 RETRY = {"Retry-After": "1"}
+Forwarded = Callable[[Route, fields.Body, str], fields.Body]
+"""Returns the request for vLLM, of a route, the body of a caller, and a cache salt."""
 
 
 class Names(Protocol):
@@ -39,6 +45,9 @@ class Names(Protocol):
 
     def is_wanted(self, name: str, caller: keys.Caller) -> bool:
         """Report whether a name is wanted and for this caller, proved or not."""
+
+    def is_known(self, caller: keys.Caller) -> bool:
+        """Report whether any name is wanted and for this caller."""
 
 
 class _Left(Exception):
@@ -50,8 +59,9 @@ class _Request:
     """Progress of a request that has a route."""
 
     route: Route
-    body: fields.Body
     began: float
+    is_stream: bool = False
+    show_usage: bool = False
     outcome: Outcome = "disconnected"
     """Until another one is known."""
     tokens: Tokens = field(default_factory=Tokens)
@@ -62,6 +72,7 @@ class Proxy:
 
     def __init__(self, engine: Engine, places: Places, usage: Usage, names: Names) -> None:
         self._engine, self._places, self._usage, self._names = engine, places, usage, names
+        self._bodies = Bodies()
 
     async def models(self, request: web.Request) -> web.Response:
         """List the names that the caller may use, and no others."""
@@ -96,11 +107,24 @@ class Proxy:
         self,
         request: web.Request,
         path: str,
-        sent: Callable[[Route, fields.Body, str], fields.Body],
+        sent: Forwarded,
     ) -> web.StreamResponse:
-        began = time.monotonic()
         caller = keys.caller(request.headers.get("Authorization"))
-        body = await _body(request)
+        if not self._names.is_known(caller):
+            return _unknown()
+        try:
+            with self._bodies.request() as body:
+                return await self._answer_body(
+                    request, path, sent, caller, await body.read(request)
+                )
+        except NotRead as error:
+            headers = RETRY if error.status == 503 else None
+            return _error(error.status, str(error), "body", headers=headers)
+
+    async def _answer_body(
+        self, request: web.Request, path: str, sent: Forwarded, caller: str, data: bytes
+    ) -> web.StreamResponse:
+        began, body = time.monotonic(), _object(data)
         if body is None:
             return _error(400, "the body of the request is no JSON object", "body")
         name = body.get("model")
@@ -109,13 +133,17 @@ class Proxy:
         if route is None and isinstance(name, str) and self._names.is_wanted(name, caller):
             return _unavailable()
         if route is None:
-            return _error(404, "The model does not exist, or you have no access to it.", "model")
-        current = _Request(route=route, body=body, began=began)
+            return _unknown()
+        current = _Request(route=route, began=began)
         try:
             # Callers of one name do not share cached prompts: their latency would reveal them.
-            forwarded = sent(route, body, f"{route.salt}{caller}")
+            data = json.dumps(sent(route, body, f"{route.salt}{caller}")).encode()
+            current.is_stream = bool(body.get("stream"))
+            current.show_usage = fields.wants_usage(body)
+            # While it waits, only its bytes are held.
+            del body
             async with self._places.place(route.internal):
-                return await self._forward(request, path, json.dumps(forwarded).encode(), current)
+                return await self._forward(request, path, data, current)
         except BadRequest as error:
             current.outcome = "rejected"
             return _error(400, str(error), error.field)
@@ -133,7 +161,7 @@ class Proxy:
             async with self._engine.session.post(
                 f"{URL}{path}", data=data, headers=HEADERS
             ) as upstream:
-                if upstream.status == 200 and current.body.get("stream"):
+                if upstream.status == 200 and current.is_stream:
                     return await self._stream(request, upstream, current)
                 return await _whole(upstream, current)
         except (aiohttp.ClientError, TimeoutError):
@@ -148,7 +176,7 @@ class Proxy:
         events = Events(
             internal=route.internal,
             public=route.name,
-            show_usage=fields.wants_usage(current.body),
+            show_usage=current.show_usage,
         )
         response = web.StreamResponse(headers=STREAM_HEADERS)
         await response.prepare(request)
@@ -181,7 +209,7 @@ async def _write(request: web.Request, response: web.StreamResponse, data: bytes
     """Write to the caller. Raise TimeoutError if it has stopped reading, or _Left."""
     transport = request.transport
     try:
-        if transport is None or transport.get_write_buffer_size() == 0:
+        if len(data) <= FITS and (transport is None or transport.get_write_buffer_size() == 0):
             await response.write(data)
             return
         async with asyncio.timeout(STALLED_SECONDS):
@@ -208,9 +236,9 @@ async def _whole(upstream: aiohttp.ClientResponse, current: _Request) -> web.Res
     )
 
 
-async def _body(request: web.Request) -> fields.Body | None:
+def _object(data: bytes) -> fields.Body | None:
     try:
-        found: Any = untrusted_json.parse(await request.read())
+        found: Any = untrusted_json.parse(data)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
@@ -222,6 +250,10 @@ def _error(
     kind = "invalid_request_error" if status < 500 else "server_error"
     error = {"message": message, "type": kind, "param": field, "code": status}
     return web.json_response({"error": error}, status=status, headers=headers)
+
+
+def _unknown() -> web.Response:
+    return _error(404, "The model does not exist, or you have no access to it.", "model")
 
 
 def _unavailable() -> web.Response:

@@ -27,7 +27,7 @@ class Report:
             refused=self._wanted.refused,
             boot=boot,
             self_test=rollout.self_test or "",
-            free=self._max_adapters - len(rollout.adapters),
+            free=max(0, rollout.loaded.free),
             names=tuple(self._name(each, boot) for each in names),
         )
 
@@ -52,20 +52,21 @@ class Report:
 
     def _state(self, wanted: WantedName, route: Route | None) -> tuple[State, str]:
         rollout, key = self._rollout, identity(wanted)
-        adapter, failure = rollout.adapters.get(key), rollout.failures.get(key)
+        loaded = rollout.loaded
+        adapter, failure = loaded.adapters.get(key), loaded.failures.get(key)
         if route is not None and adapter is not None and route.internal == adapter.internal:
             return "Serving", route.proof.message
-        if failure is not None:
+        if failure is not None and failure.is_reported:
             return "Failed", failure.message
         if adapter is not None and adapter.proof is not None:
             return "Failed", f"the endpoint does not allow Inconclusive: {adapter.proof.message}"
         if adapter is not None:
-            return "Proving", rollout.self_test or ""
+            return "Proving", failure.message if failure else rollout.self_test or ""
         if rollout.loading == key:
             return "Loading", ""
-        if len(rollout.adapters) >= self._max_adapters:
+        if loaded.free <= 0:
             return "Full", f"all {self._max_adapters} places for adapters are taken"
-        return "Waiting", ""
+        return "Waiting", failure.message if failure else ""
 
 
 def _proved(route: Route) -> dict[str, object]:

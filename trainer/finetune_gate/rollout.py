@@ -5,13 +5,13 @@ table, unload what no name needs. A new revision is loaded beside the old one, w
 the new one is proved. A restart of vLLM empties the table, and the names return one by one.
 
 An adapter that cannot be used is not tried again before vLLM restarts, unless its files may change:
-a copy that failed is tried again after a while. One bad adapter never keeps the others from
-answering.
+a copy that failed is tried again after a while. If vLLM fails instead of answering, the adapter
+comes after the others (``failures``). One bad adapter never keeps the others from answering.
 """
 
 import asyncio
-import math
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +22,12 @@ from finetune_gate import adapters, proof, swap
 from finetune_gate.adapters import Base
 from finetune_gate.engine import Engine, LoadFailed
 from finetune_gate.errors import Rejected
+from finetune_gate.failures import Failure, struck
 from finetune_gate.keys import Caller, may_use
+from finetune_gate.loaded import Loaded
 from finetune_gate.names import Table
 from finetune_gate.places import Places
-from finetune_gate.proof import Subject
-from finetune_gate.swap import Adapter, Failure, Identity, identity
+from finetune_gate.swap import Adapter, Identity, identity
 from finetune_gate.usage import Usage
 from finetune_gate.wanted import Wanted
 from finetune_verify.build import Build
@@ -67,8 +68,9 @@ class Rollout:
         log: Callable[[str], None],
     ) -> None:
         self.table = Table()
-        self.adapters: dict[Identity, Adapter] = {}
-        self.failures: dict[Identity, Failure] = {}
+        self.loaded = Loaded(
+            wanted, max_adapters=settings.max_adapters, max_active=settings.max_active
+        )
         self.loading: Identity | None = None
         self.self_test: str | None = None
         """Result of the self-test of the running vLLM."""
@@ -102,9 +104,9 @@ class Rollout:
                 continue
 
     async def _begin(self, boot: str) -> None:
-        """Forget everything about earlier starts of vLLM."""
+        """Forget everything about earlier starts of vLLM but the strikes of adapters."""
         self._log(f"vLLM started (boot {boot}): each name is proved again")
-        self.adapters, self.failures = {}, {}
+        self.loaded.begin()
         self.self_test, self._base_is_exact, self._was_ready = None, False, False
         adapters.sweep(self._settings.copies, boots=[boot])
         # Of a gate that ended while vLLM continued. Their files stay: vLLM may read them again.
@@ -120,27 +122,19 @@ class Rollout:
         self._swap()
         self._usage.keep({each.name for each in current.names})
         await self._unload()
-        for wanted in current.names:
-            if self._can_load(wanted):
+        # One with strikes may end vLLM, so all others answer first.
+        for has_strikes in (False, True):
+            wanted = self.loaded.to_load(has_strikes)
+            if wanted is not None:
                 await self._load(wanted, boot)
                 return True
-        if self.self_test is None and self.adapters:
-            await self._test_base()
-        if not self._base_is_exact:
-            return False
-        subject = self._next_to_prove()
-        if subject is None:
-            return False
-        await self._prove(*subject, boot)
-        self._swap()
-        return True
-
-    def _can_load(self, wanted: WantedName) -> bool:
-        key = identity(wanted)
-        failure = self.failures.get(key)
-        if key in self.adapters or (failure and time.monotonic() < failure.retry_at):
-            return False
-        return len(self.adapters) < self._settings.max_adapters
+            if self.self_test is None and await self._test_base(has_strikes, boot):
+                return True
+            subject = self.loaded.to_prove(has_strikes) if self._base_is_exact else None
+            if subject is not None:
+                await self._prove(*subject, boot)
+                return True
+        return False
 
     async def _load(self, wanted: WantedName, boot: str) -> None:
         key = identity(wanted)
@@ -154,113 +148,99 @@ class Rollout:
             arrived = await asyncio.to_thread(
                 adapters.copy, self._settings.claim, wanted, target, self._settings.base
             )
-            await self._engine.load(internal, target)
+            try:
+                await self._engine.load(internal, target)
+            except (LoadFailed, Unavailable):
+                await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+                raise
         except Rejected as error:
-            self._fail(key, str(error), retry_at=time.monotonic() + RETRY_SECONDS)
+            retry_at = time.monotonic() + RETRY_SECONDS
+            self._fail(key, Failure(message=str(error), retry_at=retry_at))
         except LoadFailed as error:
-            self._fail(key, str(error))
+            self._fail(key, Failure(message=str(error)))
+        except Unavailable as error:
+            await self._strike(key, error, boot)
         else:
-            self.failures.pop(key, None)
-            self.adapters[key] = Adapter(internal=internal, arrived=arrived)
+            # Strikes stay until it is proved.
+            failure = self.loaded.failures.get(key)
+            if failure is not None and not failure.strikes:
+                del self.loaded.failures[key]
+            self.loaded.adapters[key] = Adapter(internal=internal, arrived=arrived)
             self._log(f"loaded {internal}")
         finally:
             self.loading = None
 
-    async def _test_base(self) -> None:
-        """Compare the base, with the first adapter that can show it."""
+    async def _test_base(self, has_strikes: bool, boot: str) -> bool:
+        """Compare the base, with the first adapter that can show it; report whether one exists."""
+        due = self.loaded.due(has_strikes)
         found = None
         try:
-            for adapter in self.adapters.values():
-                subject = self._subject(adapter)
+            for key, adapter in due:  # noqa: B007
+                subject = self.loaded.subject(adapter, self.table)
                 found = await proof.self_test(self._engine, subject, self._settings.build)
                 if found is not None:
                     break
-            self.self_test = found or "the base was not compared: no reference has enough tokens"
-            self._base_is_exact = True
         except BaseDiffers as error:
             self.self_test = f"failed: {error}"
+        except Unavailable as error:
+            await self._strike(key, error, boot)
+            return True
+        else:
+            if not due:
+                return False
+            self.self_test = found or "the base was not compared: no reference has enough tokens"
+            self._base_is_exact = True
         self._log(f"self-test: {self.self_test}")
-
-    def _next_to_prove(self) -> tuple[Identity, Adapter] | None:
-        """Return an adapter without a proof, or with one in which it had no neighbour."""
-        needed = self._needed()
-        for key, adapter in self.adapters.items():
-            if key in needed and adapter.proof is None:
-                return key, adapter
-        for key, adapter in self.adapters.items():
-            if key in needed and adapter.alone and self._neighbour(adapter) is not None:
-                return key, adapter
-        return None
+        return True
 
     async def _prove(self, key: Identity, adapter: Adapter, boot: str) -> None:
-        subject, began = self._subject(adapter), time.monotonic()
+        subject, began = self.loaded.subject(adapter, self.table), time.monotonic()
         try:
             found = await proof.prove(
                 self._engine, self._places.place, subject, self._settings.build, boot
             )
         except Mismatch as error:
-            del self.adapters[key]
-            self._fail(key, str(error))
-            self._swap()
-            await self._engine.unload(adapter.internal)
-            return
-        except Unavailable:
-            # The others come first: they may be proved although this one was not.
-            self.adapters[key] = self.adapters.pop(key)
-            raise
-        adapter.proof, adapter.alone = found, subject.neighbour is None
-        seconds = time.monotonic() - began
-        self._log(f"{found.outcome} in {seconds:.2f} s: {adapter.internal}: {found.message}")
+            adapter.proof = None
+            self._fail(key, Failure(message=str(error)))
+        except Unavailable as error:
+            await self._strike(key, error, boot)
+        else:
+            self.loaded.failures.pop(key, None)
+            adapter.proof, adapter.alone = found, subject.neighbour is None
+            seconds = time.monotonic() - began
+            self._log(f"{found.outcome} in {seconds:.2f} s: {adapter.internal}: {found.message}")
+        self._swap()
 
-    def _subject(self, adapter: Adapter) -> Subject:
-        assert adapter.arrived.reference is not None
-        return Subject(
-            internal=adapter.internal,
-            reference=adapter.arrived.reference,
-            template=adapter.arrived.template,
-            neighbour=self._neighbour(adapter),
-            predecessor=self._predecessor(adapter),
-        )
+    async def _strike(self, key: Identity, error: Unavailable, boot: str) -> None:
+        """Record an attempt without a result."""
+        has_ended = self._engine.boot() != boot or not await self._engine.healthy()
+        before, now = self.loaded.failures.get(key), time.monotonic()
+        self._fail(key, struck(before, str(error), has_ended=has_ended, now=now))
 
-    def _predecessor(self, adapter: Adapter) -> str | None:
-        """Return the adapter that answers under a name for which this one is wanted."""
-        current = self._wanted.current
-        for wanted in current.names if current is not None else ():
-            route = self.table.routes.get(wanted.name)
-            if route is not None and self.adapters.get(identity(wanted)) is adapter:
-                return route.internal if route.internal != adapter.internal else None
-        return None
-
-    def _neighbour(self, adapter: Adapter) -> str | None:
-        """Return another loaded adapter, if both fit in one batch."""
-        if self._settings.max_active < 2:
-            return None
-        others = (each.internal for each in self.adapters.values() if each is not adapter)
-        return next(others, None)
-
-    def _fail(self, key: Identity, message: str, *, retry_at: float = math.inf) -> None:
-        self.failures[key] = Failure(message=message, retry_at=retry_at)
-        self._log(f"adapter {key[0][:16]}… is not used: {message}")
-
-    def _needed(self) -> set[Identity]:
-        current = self._wanted.current
-        return set() if current is None else {identity(each) for each in current.names}
+    def _fail(self, key: Identity, failure: Failure) -> None:
+        self.loaded.failures[key] = failure
+        self._log(f"adapter {key[0][:16]}… is not used: {failure.message}")
 
     def _swap(self) -> None:
         """Replace the table at once: new proofs, changed keys, removed names."""
-        self.table = swap.swapped(self.table, self._wanted.current, self.adapters)
+        self.table = swap.swapped(self.table, self._wanted.current, self.loaded.adapters)
 
     async def _unload(self) -> None:
-        """Unload the adapters that no name needs, once their requests have ended."""
-        needed = self._needed()
-        used = {route.internal for route in self.table.routes.values()}
-        for key, adapter in list(self.adapters.items()):
-            if key in needed or adapter.internal in used:
+        """Unload faulty adapters, and those that no name needs, once their requests have ended."""
+        for key, adapter in self.loaded.to_unload():
+            used = {route.internal for route in self.table.routes.values()}
+            if adapter.internal in used or self._places.pending(adapter.internal):
                 continue
-            if not self._places.pending(adapter.internal):
-                del self.adapters[key]
+            # A name that needs it from now on must not answer with it.
+            adapter.proof = None
+            try:
                 await self._engine.unload(adapter.internal)
-                self._log(f"unloaded {adapter.internal}")
+            except Unavailable as error:
+                self._log(f"{adapter.internal} is not unloaded yet: {error}")
+                continue
+            del self.loaded.adapters[key]
+            self._log(f"unloaded {adapter.internal}")
+        self.loaded.forget_failures()
 
     def is_wanted(self, name: str, caller: Caller) -> bool:
         """Report whether a name is in the wanted set and for this caller, proved or not."""
@@ -268,6 +248,11 @@ class Rollout:
         return current is not None and any(
             each.name == name and may_use(caller, each.keys) for each in current.names
         )
+
+    def is_known(self, caller: Caller) -> bool:
+        """Report whether any name is in the wanted set and for this caller."""
+        current = self._wanted.current
+        return current is not None and any(may_use(caller, each.keys) for each in current.names)
 
     @property
     def is_ready(self) -> bool:
@@ -282,8 +267,7 @@ class Rollout:
     def _is_decided(self, wanted: WantedName) -> bool:
         """Report whether a name answers, or whether waiting does not help it."""
         key = identity(wanted)
-        adapter = self.adapters.get(key)
-        if adapter is not None:
-            return adapter.proof is not None
-        is_full = len(self.adapters) >= self._settings.max_adapters
-        return wanted.name in self.table.routes or key in self.failures or is_full
+        adapter = self.loaded.adapters.get(key)
+        if key in self.loaded.failures or wanted.name in self.table.routes:
+            return True
+        return adapter.proof is not None if adapter is not None else self.loaded.free <= 0

@@ -17,8 +17,6 @@ from finetune_gate.proxy import Proxy
 from finetune_gate.rollout import Rollout
 from finetune_gate.wanted import Wanted
 
-LONGEST_REQUEST = 8 << 20
-"""Bytes of the request of a caller."""
 SEND_BYTES = 1 << 15
 """Bytes that the kernel buffers for a caller; it doubles the value."""
 
@@ -68,7 +66,7 @@ def listening(port: int) -> socket.socket:
 
 def for_callers(proxy: Proxy) -> web.Application:
     """Return the application for callers; every other path answers 404."""
-    app = web.Application(client_max_size=LONGEST_REQUEST)
+    app = web.Application()
     app.router.add_get("/v1/models", proxy.models)
     app.router.add_post("/v1/chat/completions", proxy.chat)
     app.router.add_post("/v1/completions", proxy.completions)

@@ -4,7 +4,6 @@ A name gets the wanted adapter once it is proved. Until then it keeps the adapte
 is of the same job: a name that moves to another job answers nothing in between.
 """
 
-import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,17 +30,9 @@ class Adapter:
     alone: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Why an adapter is not used, and the time from which it is tried again."""
-
-    message: str
-    retry_at: float = math.inf
-
-
 def swapped(table: Table, wanted: WantedSet | None, adapters: Mapping[Identity, Adapter]) -> Table:
     """Return the table that replaces another one. adapters: those that are loaded."""
-    loaded = {each.internal for each in adapters.values()}
+    loaded = {each.internal for each in adapters.values() if each.proof is not None}
     routes = []
     for each in wanted.names if wanted is not None else ():
         before = table.routes.get(each.name)

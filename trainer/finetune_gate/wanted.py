@@ -3,7 +3,8 @@
 A tenant with the role ``edit`` can write the ConfigMap that carries the set, and a client inside
 the cluster may send one. So its origin means nothing. It needs the operator's signature, the uid of
 the endpoint, and a sequence number that never falls. ``accepted`` is pure; ``Wanted`` keeps the
-last number in a file, which survives a restart of the gate alone.
+last number in a file, which survives a restart of the gate alone. A new pod has no such file, so
+the arguments of its gate have the number of the set at that time.
 """
 
 from pathlib import Path
@@ -56,7 +57,7 @@ def accepted(
     if found.endpoint != endpoint:
         raise Refused(f"the wanted set is for the endpoint with uid {found.endpoint}")
     if found.sequence < least:
-        raise Refused(f"the wanted set has sequence {found.sequence}, but {least} was accepted")
+        raise Refused(f"the wanted set has sequence {found.sequence}; at least {least} is accepted")
     if last is not None and found.sequence == last.sequence and found != last:
         raise Refused(f"another wanted set with sequence {found.sequence} was accepted")
     return found
@@ -73,14 +74,17 @@ def _is_valid(key: PublicKey, signature: bytes, data: bytes) -> bool:
 class Wanted:
     """The set in use. ``refused``: why the last one was not accepted."""
 
-    def __init__(self, key: PublicKey, *, endpoint: str, record: Path) -> None:
-        """``record``: file that keeps the sequence number over a restart of the gate."""
+    def __init__(self, key: PublicKey, *, endpoint: str, record: Path, least: int) -> None:
+        """``record``: file that keeps the sequence number over a restart of the gate.
+
+        ``least``: lowest sequence number that is accepted without such a file.
+        """
         self.current: WantedSet | None = None
         self.refused: str | None = None
         self.endpoint = endpoint
         self._key = key
         self._record = record
-        self._least = int(record.read_text()) if record.is_file() else 1
+        self._least = max(least, int(record.read_text()) if record.is_file() else 1)
 
     def offer(self, document: bytes) -> bool:
         """Use the set in a document if it is accepted; report whether it is."""

@@ -36,6 +36,8 @@ MANIFEST = "manifest.json"
 """File of a published folder that has the digests of the others."""
 LONGEST = 1 << 22
 """Bytes of a bundle that are read; the statements of this project have a few kilobytes."""
+MOST_SIGNATURES = 8
+"""Signatures of an envelope that are checked."""
 
 Statement = dict[str, Any]
 
@@ -89,12 +91,19 @@ def bundle(envelope: Mapping[str, Any], public_key: bytes) -> dict[str, Any]:
 
 
 def opened(document: bytes, *, kind: str = PAYLOAD_TYPE) -> Envelope:
-    """Return the envelope in a document: a bundle, or the envelope itself. Raise Malformed."""
+    """Return the envelope in a document: a bundle, or the envelope itself. Raise Malformed.
+
+    Nothing of the document is in the text of the error: nobody has signed it.
+    """
     try:
         found = untrusted_json.parse(document)
         found = found.get("dsseEnvelope", found)
         if found["payloadType"] != kind:
-            raise Malformed(f"its payload has the type {found['payloadType']!r}")
+            raise Malformed(f"its payload is not of the type {kind}")
+        if len(found["signatures"]) > MOST_SIGNATURES:
+            raise Malformed(
+                f"it has {len(found['signatures'])} signatures; at most {MOST_SIGNATURES} are read"
+            )
         return Envelope(
             payload=_bytes(found["payload"]),
             signatures=tuple(_bytes(each["sig"]) for each in found["signatures"]),
@@ -102,7 +111,7 @@ def opened(document: bytes, *, kind: str = PAYLOAD_TYPE) -> Envelope:
     except Malformed:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
-        raise Malformed(f"it is no signed statement ({error!r})") from error
+        raise Malformed(f"it is no signed statement ({type(error).__name__})") from error
 
 
 def statement(payload: bytes) -> Statement:

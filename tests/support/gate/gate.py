@@ -165,6 +165,7 @@ def options(folder: Path, claim: Claim, *extra: str) -> argparse.Namespace:
     arguments = {
         "endpoint": ENDPOINT,
         "public-key": KEY.public_key.decode(),
+        "min-sequence": "1",
         "wanted": str(folder / "wanted.json"),
         "socket": str(folder / "vllm.sock"),
         "claim": str(claim.root),

@@ -13,7 +13,7 @@ from tests.fakes.vllm_server import Faults
 from tests.support.gate import gate as gates
 from tests.support.gate.gate import Gate, running
 
-from finetune_api.contracts.endpoint import NameStatus
+from finetune_api.contracts.endpoint import NameStatus, WantedName
 from finetune_gate.engine import running as parsed
 
 
@@ -309,6 +309,92 @@ async def test_more_adapters_than_places(tmp_path: Path) -> None:
         found = await gate.until("b", lambda each: each.state == "Full")
         assert "all 1 places for adapters are taken" in found.message
         await gate.serves(second)
+
+
+async def test_a_full_endpoint_rolls_out(tmp_path: Path) -> None:
+    """The old revision answers meanwhile, and takes no place from the new one."""
+    async with running(tmp_path, "--max-adapters", "1") as gate:
+        old, new = gate.claim.add("a", number=1), gate.claim.add("a", number=2)
+        await gate.serves(old)
+        await gate.want(new)
+        await gate.until("a", lambda each: each.answers == new.adapter)
+        assert (await gate.status()).free == 0
+
+
+def errors(gate: Gate, kind: str, wanted: WantedName) -> None:
+    getattr(gate.vllm.faults, kind).add(gate.claim.seed(wanted))
+
+
+@pytest.mark.parametrize("kind", ["load_errors", "score_errors"])
+async def test_an_adapter_that_the_engine_answers_with_500_leaves_the_others_alone(
+    gate: Gate, tmp_path: Path, kind: str
+) -> None:
+    bad, good = gate.claim.add("bad"), gate.claim.add("good")
+    errors(gate, kind, bad)
+    await gate.want(bad, good)
+    await gate.until("good", lambda each: each.state == "Serving")
+    found = await gate.until("bad", is_failed)
+    assert "HTTP 500" in found.message, found.message
+    assert (await gate.chat("good"))[0] == 200
+    assert await gate.ready() == 200
+    (boot,) = (each for each in (tmp_path / "copies").iterdir() if each.is_dir())
+    copies = {each.name for each in boot.iterdir()}
+    assert len(copies) == len(gate.vllm.adapters), "a copy that was not loaded is deleted"
+
+
+async def test_an_adapter_is_tried_again_after_an_error_of_the_engine(gate: Gate) -> None:
+    wanted = gate.claim.add("a")
+    errors(gate, "load_errors", wanted)
+    await gate.want(wanted)
+    await gate.until("a", lambda each: "HTTP 500" in each.message)
+    gate.vllm.faults.load_errors.clear()
+    await gate.until("a", lambda each: each.state == "Serving")
+
+
+@pytest.mark.parametrize("kind", ["fatal_loads", "fatal_scores"])
+async def test_an_adapter_that_ends_the_engine_is_given_up(gate: Gate, kind: str) -> None:
+    bad, good = gate.claim.add("bad"), gate.claim.add("good")
+    errors(gate, kind, bad)
+    await gate.want(bad, good)
+    found = await gate.until("bad", is_failed)
+    assert "ended" in found.message, found.message
+    assert "publish another revision" in found.message
+    await gate.until("good", lambda each: each.state == "Serving")
+    assert gate.vllm.deaths == 3
+    await asyncio.sleep(1)
+    assert gate.vllm.deaths == 3
+    assert (await gate.chat("good"))[0] == 200
+
+
+async def test_an_adapter_that_ended_the_engine_comes_last(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it need not wait."""
+    monkeypatch.setattr("finetune_gate.failures.LONGEST_WAIT", 0.0)
+    bad, good = gate.claim.add("bad"), gate.claim.add("good")
+    errors(gate, "fatal_loads", bad)
+    await gate.want(bad, good)
+    await gate.until("bad", is_failed)
+    await gate.until("good", lambda each: each.state == "Serving")
+    order = [gate.claim.seed(each) for each in (bad, good)]
+    assert gate.vllm.loads == 3 * order
+
+
+async def test_an_adapter_that_the_engine_does_not_unload_is_unloaded_later(gate: Gate) -> None:
+    await gate.serves(gate.claim.add("a"))
+    gate.vllm.faults.refuses_unload = True
+    await gate.want()
+    await asyncio.sleep(0.7)
+    assert gate.vllm.adapters
+    gate.vllm.faults.refuses_unload = False
+    await _until_loaded(gate, 0)
+
+
+async def test_an_engine_with_a_short_maximum_length(gate: Gate) -> None:
+    """The streams of neighbour and base stay within it."""
+    gate.vllm.longest = 200
+    await gate.serves(gate.claim.add("a"), gate.claim.add("b"))
+    await gate.until("b", lambda each: "a neighbour and the base" in each.message)
 
 
 async def test_streams_report_tokens_to_whom_asks(gate: Gate) -> None:

@@ -53,7 +53,7 @@ def test_usual_requests_pass() -> None:
         "temperature": 0.5,
         "tools": tools,
         "tool_choice": "auto",
-        "n": 2,
+        "n": 1,
         "stop": ["x"],
     }
     assert chat(**body).items() >= body.items()
@@ -71,7 +71,7 @@ def test_null_is_as_if_a_field_were_not_set() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", 9),
+        ("n", 2),
         ("n", 0),
         ("n", True),
         ("stream", "yes"),

@@ -96,6 +96,14 @@ def test_a_name_that_moves_to_another_job_answers_nothing_in_between() -> None:
     assert routes(swapped(table, of(new), adapters)) == {}
 
 
+def test_an_adapter_that_lost_its_proof_answers_no_longer() -> None:
+    one = wanted()
+    adapters = {identity(one): adapter("i1", proof("i1"))}
+    table = swapped(Table(boot=BOOT), of(one), adapters)
+    adapters[identity(one)].proof = None
+    assert routes(swapped(table, of(one), adapters)) == {}
+
+
 def test_keys_change_at_once_and_without_another_proof() -> None:
     old = wanted(digest="1", keys=("a" * 64,))
     adapters = {identity(old): adapter("i1", proof("i1"))}

@@ -1,0 +1,33 @@
+"""When an adapter is tried again, after vLLM failed instead of answering."""
+
+import math
+
+from finetune_gate.failures import LONGEST_WAIT, MOST_STRIKES, Failure, struck
+
+
+def test_attempts_continue_and_become_rare() -> None:
+    failure, waits = None, []
+    for _ in range(14):
+        failure = struck(failure, "HTTP 500", has_ended=False, now=100.0)
+        waits.append(failure.retry_at - 100.0)
+    assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert waits[-1] == LONGEST_WAIT
+
+
+def test_a_few_strikes_are_not_reported() -> None:
+    failure, reported = None, []
+    for _ in range(MOST_STRIKES + 1):
+        failure = struck(failure, "HTTP 500", has_ended=False, now=0.0)
+        reported.append(failure.is_reported)
+    assert reported == [False] * (MOST_STRIKES - 1) + [True, True]
+    assert Failure(message="other files").is_reported
+
+
+def test_an_adapter_that_ends_the_engine_is_given_up() -> None:
+    failure = None
+    for _ in range(MOST_STRIKES):
+        assert failure is None or failure.retry_at < math.inf
+        failure = struck(failure, "/v1/completions: ServerDisconnectedError", has_ended=True, now=0)
+    assert failure is not None
+    assert failure.retry_at == math.inf
+    assert "publish another revision" in failure.message

@@ -1,0 +1,126 @@
+"""The adapters that vLLM has loaded, and which of them comes next. Nothing here waits.
+
+An adapter with strikes may end vLLM, so the next one is always asked for twice: among those without
+strikes, and if there is none, among the others (``failures``).
+"""
+
+import time
+
+from finetune_api.contracts.endpoint import WantedName
+from finetune_gate.failures import Failure
+from finetune_gate.names import Table
+from finetune_gate.proof import Subject
+from finetune_gate.swap import Adapter, Identity, identity
+from finetune_gate.wanted import Wanted
+
+
+class Loaded:
+    """What the gate knows about each adapter of the running vLLM."""
+
+    def __init__(self, wanted: Wanted, *, max_adapters: int, max_active: int) -> None:
+        self.adapters: dict[Identity, Adapter] = {}
+        self.failures: dict[Identity, Failure] = {}
+        self._wanted, self._max_adapters, self._max_active = wanted, max_adapters, max_active
+
+    def begin(self) -> None:
+        """Forget everything about earlier starts of vLLM but the strikes."""
+        self.adapters = {}
+        self.failures = {key: each for key, each in self.failures.items() if each.strikes}
+
+    @property
+    def free(self) -> int:
+        """Number of further adapters that names can need."""
+        return self._max_adapters - len(self._needed() & self.adapters.keys())
+
+    def to_load(self, has_strikes: bool) -> WantedName | None:
+        """Return a name whose adapter is loaded next."""
+        # An old revision takes no place from the new one, for which vLLM has as many places again.
+        if self.free <= 0 or len(self.adapters) >= 2 * self._max_adapters:
+            return None
+        for wanted in self._names():
+            key = identity(wanted)
+            if key not in self.adapters and self._is_due(key, has_strikes):
+                return wanted
+        return None
+
+    def due(self, has_strikes: bool) -> list[tuple[Identity, Adapter]]:
+        """Return the needed adapters that may be proved now."""
+        needed = self._needed()
+        return [
+            (key, adapter)
+            for key, adapter in self.adapters.items()
+            if key in needed and self._is_due(key, has_strikes)
+        ]
+
+    def to_prove(self, has_strikes: bool) -> tuple[Identity, Adapter] | None:
+        """Return an adapter without a proof, or with one in which it had no neighbour."""
+        due = self.due(has_strikes)
+        for key, adapter in due:
+            if adapter.proof is None:
+                return key, adapter
+        for key, adapter in due:
+            if adapter.alone and self._neighbour(adapter) is not None:
+                return key, adapter
+        return None
+
+    def to_unload(self) -> list[tuple[Identity, Adapter]]:
+        """Return the faulty adapters, and those that no name needs, which may answer still."""
+        needed = self._needed()
+        return [
+            (key, adapter)
+            for key, adapter in self.adapters.items()
+            if key not in needed or self._is_faulty(key)
+        ]
+
+    def forget_failures(self) -> None:
+        """Forget the failures of adapters that no name needs any more."""
+        kept = self._needed() | self.adapters.keys()
+        self.failures = {key: each for key, each in self.failures.items() if key in kept}
+
+    def subject(self, adapter: Adapter, table: Table) -> Subject:
+        """Return what is proved about an adapter, next to which others."""
+        assert adapter.arrived.reference is not None
+        return Subject(
+            internal=adapter.internal,
+            reference=adapter.arrived.reference,
+            template=adapter.arrived.template,
+            neighbour=self._neighbour(adapter),
+            predecessor=self._predecessor(adapter, table),
+        )
+
+    def _names(self) -> tuple[WantedName, ...]:
+        current = self._wanted.current
+        return () if current is None else current.names
+
+    def _needed(self) -> set[Identity]:
+        return {identity(each) for each in self._names()}
+
+    def _is_faulty(self, key: Identity) -> bool:
+        failure = self.failures.get(key)
+        return failure is not None and not failure.strikes
+
+    def _is_due(self, key: Identity, has_strikes: bool) -> bool:
+        """Report whether an adapter may be tried now, among those with or without strikes."""
+        failure = self.failures.get(key)
+        if failure is None:
+            return not has_strikes
+        return (failure.strikes > 0) == has_strikes and time.monotonic() >= failure.retry_at
+
+    def _neighbour(self, adapter: Adapter) -> str | None:
+        """Return another adapter without a failure, if both fit in one batch."""
+        if self._max_active < 2:
+            return None
+        others = (
+            each.internal
+            for key, each in self.adapters.items()
+            if each is not adapter and key not in self.failures
+        )
+        return next(others, None)
+
+    def _predecessor(self, adapter: Adapter, table: Table) -> str | None:
+        """Return the adapter that answers under a name for which this one is wanted."""
+        for wanted in self._names():
+            route = table.routes.get(wanted.name)
+            if route is not None and self.adapters.get(identity(wanted)) is adapter:
+                return route.internal if route.internal != adapter.internal else None
+        return None
