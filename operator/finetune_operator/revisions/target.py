@@ -92,9 +92,10 @@ def resolve_target(
 
     config: the settings of the job, with the values of its profile; unavailable: why the profile
     has none; profile: its own defaults; parent: the job in ``training.startFrom.job``. Raises
-    unavailable if the revision has not started, InvalidSpec if the spec cannot be run, UnsupportedVersion if an operator of another
-    version started the current revision and its configuration cannot be read here: to resolve the
-    spec without it would look like an edit, and train again.
+    unavailable if the revision has not started, InvalidSpec if the spec cannot be run,
+    UnsupportedVersion if an operator of another version started the current revision and its
+    configuration cannot be read here: to resolve the spec without it would look like an edit, and
+    train again.
     """
     layer = (profile or {}) if unavailable is None else None
     found = _retained(job, ledger, config, layer)

@@ -98,8 +98,9 @@ class Reader:
         await self._complete(key, job, children)
         profiles = () if self.profiles is None else await self.profiles.of(job)
         parent = await self._parent(key, job)
-        usage = None if self.usage is None else self.usage.of(key[0])
+        # The accounts first: they wait for other reads, and what follows is of the same moment.
         accounts = None if self.budgets is None else await self.budgets.of(job)
+        usage = None if self.usage is None else await self.usage.read(key[0])
         snapshot = Snapshot(
             job=job,
             settings=self.settings,
