@@ -216,7 +216,8 @@ def test_credentials_that_the_job_did_not_write_are_asked_for(
 ) -> None:
     cluster = child(parent(target), **own)
     found = ready(cluster)
-    assert (found["reason"], found["status"]) == ("InvalidSpec", "False")
+    assert (found["reason"], found["status"]) == ("AdapterNotPublished", "False")
+    assert cluster.plan().requeue_after == delays.PARENT
     assert (
         "needs credentials, and those of the other job and of the defaults are not used"
         in (found["message"])
@@ -229,7 +230,9 @@ def test_credentials_that_the_job_did_not_write_are_asked_for(
 def test_defaults_give_no_credentials(target: Thing, own: Thing) -> None:
     defaults = {"training": {"startFrom": own}, "access": {"serviceAccountName": "cloud"}}
     config = OPEN.model_copy(update={"defaults": defaults})
-    assert ready(child(parent(target), config=config))["reason"] == "InvalidSpec"
+    found = ready(child(parent(target), config=config))
+    assert found["reason"] == "AdapterNotPublished"
+    assert "needs credentials" in found["message"]
 
 
 def test_a_public_image_needs_no_credentials() -> None:

@@ -321,3 +321,18 @@ async def test_usage_and_accounts_are_of_the_same_moment() -> None:
     reader: Any = replace(reading.reader, budgets=cast(Any, accounting), usage=accounting)
     snapshot = await reader.read(KEY)
     assert snapshot.usage == snapshot.accounts == 1
+
+
+@pytest.mark.parametrize(
+    ("generation", "frozen", "reads"), [(1, "parent", 0), (0, "parent", 1), (1, "other", 1)]
+)
+async def test_a_job_whose_adapter_is_frozen_already_is_not_read(
+    generation: int, frozen: str, reads: int
+) -> None:
+    revisions = [{"revision": "r1", "stages": [], "frozen": {"parent": {"job": frozen}}}]
+    status = {"observedGeneration": generation, "revision": "r1", "revisions": revisions}
+    reading = Reading({**continuing(), "status": status}).watched()
+    await reading.read()
+    before = reading.kube.reads
+    await reading.read()
+    assert reading.kube.reads == before + reads
