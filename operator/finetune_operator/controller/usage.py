@@ -156,7 +156,7 @@ class UsageRecorder:
             async with asyncio.timeout(LOADED_WITHIN):
                 await self.loaded.wait()
         except TimeoutError:
-            raise Transient("no GPU time can be reserved before FineTuneUsages are read") from None
+            raise Transient("the FineTuneUsages have not been read yet") from None
 
     def _open(self) -> Iterator[str]:
         """Return the namespaces with sources that have not ended, or with a month that has."""
