@@ -137,8 +137,8 @@ FAILED = ReasonGroup(
         "([profiles](../how-to/profiles.md)). The job then continues.",
         Reason.ADAPTER_NOT_PUBLISHED: "Correct the name or the revision in "
         "`spec.training.startFrom.job`, or let that job [publish its adapter]"
-        "(../how-to/publish-models.md). The operator looks for it every 30 seconds, and the job "
-        "then continues.",
+        "(../how-to/publish-models.md), or set the credentials that the message names. The "
+        "operator looks for the adapter every 30 seconds, and the job then continues.",
         Reason.PROFILE_NOT_FOUND: "Revisions that have started continue. Set `spec.profile` to a "
         "profile that `kubectl get finetuneprofiles` lists, or create the profile; the job then "
         "continues.",

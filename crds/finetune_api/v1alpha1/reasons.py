@@ -160,7 +160,7 @@ class Reason(DocumentedEnum):
     ADAPTER_NOT_PUBLISHED = (
         "AdapterNotPublished",
         "The FineTuneJob in `spec.training.startFrom.job` does not exist, or has not published the "
-        "adapter of the revision.",
+        "adapter of the revision where the job can read it.",
         READY,
     )
     TOO_EXPENSIVE = (

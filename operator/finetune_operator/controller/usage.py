@@ -92,6 +92,11 @@ class UsageRecorder:
         book = self._books.get(namespace)
         return NamespaceUsage() if book is None else book.view
 
+    async def read(self, namespace: str) -> NamespaceUsage:
+        """Return the usage of a namespace once it is known. Raises OperatorError."""
+        await self._require_loaded()
+        return self.of(namespace)
+
     def usage(self) -> Usage:
         """Return the usage of all namespaces."""
         views = {namespace: book.view for namespace, book in self._books.items()}
@@ -151,33 +156,47 @@ class UsageRecorder:
             async with asyncio.timeout(LOADED_WITHIN):
                 await self.loaded.wait()
         except TimeoutError:
-            raise Transient("no GPU time can be reserved before FineTuneUsages are read") from None
+            raise Transient("the FineTuneUsages have not been read yet") from None
 
     def _open(self) -> Iterator[str]:
-        """Return the namespaces with sources that have not ended."""
+        """Return the namespaces with sources that have not ended, or with a month that has."""
         for namespace, book in self._books.items():
-            marks = {} if book.account is None else book.account.marks
-            if any(not mark.ended for mark in marks.values()):
+            account = book.account
+            if account is not None and (
+                account.month < month_of(self.now)
+                or any(not mark.ended for mark in account.marks.values())
+            ):
                 yield namespace
 
     async def _load(self) -> None:
-        """Read the objects of the present and the previous month. Raises OperatorError."""
-        books: dict[str, _Book] = {}
+        """Read the objects of the present and the previous month. Raises OperatorError.
+
+        Of a namespace without usage since, its newest one is read: its jobs have their marks there.
+        """
+        self._books = {}
         month = month_of(self.now)
         for each in (month.previous, month):
             labels = f"{MONTH_LABEL}={each}"
             for found in await self.kube.list(FINETUNEUSAGE, labels=labels):
-                _take(books.setdefault(found["spec"]["namespace"], _Book()), found)
-        self._books = books
+                _take(self._books.setdefault(found["spec"]["namespace"], _Book()), found)
+        everything = await self.kube.list(FINETUNEUSAGE, metadata_only=True)
+        for namespace in sorted(
+            {each["metadata"]["labels"][NAMESPACE_LABEL] for each in everything}
+        ):
+            book = self._books.get(namespace, _Book())
+            if book.account is None and book.problem is None:
+                await self._reload(namespace)
         self.pods.watch_removals()
         self.loaded.set()
 
     async def _reload(self, namespace: str) -> None:
         """Read the objects of a namespace again. Raises OperatorError."""
-        book, month = _Book(), month_of(self.now)
+        book, oldest = _Book(), month_of(self.now).previous
         found = await self.kube.list(FINETUNEUSAGE, labels=f"{NAMESPACE_LABEL}={namespace}")
-        for each in sorted(found, key=lambda item: str(item["spec"]["month"])):
-            if Month.parse(each["spec"]["month"]) >= month.previous:
+        objects = sorted(found, key=lambda item: str(item["spec"]["month"]))
+        newest = [each for each in objects if each.get("status")][-1:]
+        for each in objects:
+            if each in newest or Month.parse(each["spec"]["month"]) >= oldest:
                 _take(book, each)
         self._books[namespace] = book
 

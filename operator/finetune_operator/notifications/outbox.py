@@ -1,7 +1,8 @@
 """Events that the sink has not accepted yet, and the task that sends them.
 
 A reconcile only adds events (``observed``), so neither a slow nor an unreachable sink delays it.
-Events are sent in the order in which they were added, at least once.
+Events are sent in the order in which they were added, at least once. One that the sink refuses
+repeatedly goes behind the others, which it may accept, and is dropped a day after its transition.
 
 A failover loses none: the Lease carries the time up to which all events were sent to the next
 leader. At its first reconcile of a job, the leader adds the events after this time again, which the
@@ -23,6 +24,9 @@ from finetune_operator.types import Key, Object, Plan, Snapshot
 
 MOST_PENDING = 10_000
 """Of more events, the oldest ones are dropped: about 10 MB."""
+PATIENCE = 10
+"""Refusals after which an event goes behind the others: about 15 minutes."""
+KEPT_FOR = timedelta(days=1)
 BACKOFF_BASE = 1.0
 BACKOFF_CAP = 300.0
 SLACK = timedelta(seconds=60)
@@ -57,6 +61,8 @@ class Outbox:
         self._sent_until: str | None = None
         """Up to when the leaders before sent all events; None before the first call as leader."""
         self._pending: dict[str, CloudEvent] = {}
+        self._refusals: dict[str, int] = {}
+        """Number of refusals of each pending event, by id."""
         self._added = asyncio.Event()
         self._shown: dict[Key, frozenset[str]] = {}
         """The ids of the events that the status of each job showed last."""
@@ -118,6 +124,8 @@ class Outbox:
                     failures += 1
                     seconds = _backoff(failures, error.retry_after)
                     metrics.NOTIFICATIONS.labels("retried").inc()
+                    if error.answered:
+                        self._refused(event)
                     logger.warning(
                         "failed to send a notification: %s",
                         error,
@@ -135,7 +143,7 @@ class Outbox:
                 else:
                     metrics.NOTIFICATIONS.labels("sent").inc()
                 failures = 0
-                self._pending.pop(event.id, None)
+                self._remove(event)
         finally:
             self._ended = (self._inherited(), self.note())
             self._reset()
@@ -148,10 +156,26 @@ class Outbox:
             self._unobserved = set(self._keys())
         return self._sent_until
 
+    def _refused(self, event: CloudEvent) -> None:
+        """Move an event behind the others, or drop it, if the sink has refused it for long."""
+        if self._clock() - datetime.fromisoformat(event.time) > KEPT_FOR:
+            self._remove(event)
+            metrics.NOTIFICATIONS.labels("dropped").inc()
+            return
+        if event.id not in self._pending:
+            return
+        self._refusals[event.id] = self._refusals.get(event.id, 0) + 1
+        if self._refusals[event.id] >= PATIENCE:
+            self._pending[event.id] = self._pending.pop(event.id)
+
+    def _remove(self, event: CloudEvent) -> None:
+        self._pending.pop(event.id, None)
+        self._refusals.pop(event.id, None)
+
     def _add(self, event: CloudEvent) -> None:
         self._pending.setdefault(event.id, event)
         if len(self._pending) > MOST_PENDING:
-            del self._pending[next(iter(self._pending))]
+            self._remove(next(iter(self._pending.values())))
             metrics.NOTIFICATIONS.labels("dropped").inc()
         self._added.set()
 

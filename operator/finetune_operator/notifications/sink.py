@@ -24,11 +24,15 @@ class Rejected(Exception):
 
 
 class Unavailable(Exception):
-    """The sink does not accept an event now. ``retry_after``: seconds that it asked to wait."""
+    """The sink does not accept an event now.
 
-    def __init__(self, text: str, *, retry_after: float = 0.0) -> None:
+    answered: whether it has responded, so that another event may be accepted; retry_after: seconds
+    that it asked to wait.
+    """
+
+    def __init__(self, text: str, *, answered: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(text)
-        self.retry_after = retry_after
+        self.answered, self.retry_after = answered, retry_after
 
 
 class Sink:
@@ -65,7 +69,8 @@ class Sink:
         if status in FINAL:
             raise Rejected(f"HTTP {status}")
         seconds = float(retry_after) if retry_after.isascii() and retry_after.isdecimal() else 0.0
-        raise Unavailable(f"HTTP {status}", retry_after=min(seconds, MAX_RETRY_AFTER))
+        pause = min(seconds, MAX_RETRY_AFTER)
+        raise Unavailable(f"HTTP {status}", answered=True, retry_after=pause)
 
     def _authorization(self) -> dict[str, str]:
         """Return the header with the token, which a renewed Secret replaces. Raises Unavailable."""

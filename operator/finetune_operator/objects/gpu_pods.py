@@ -20,11 +20,6 @@ UNKNOWN_JOB = "-"
 """In place of the uid of a job that was deleted before its pod was observed."""
 
 
-def holds_gpu(pod: Object) -> bool:
-    """Report whether a pod holds GPUs, or held them until it ended."""
-    return needs_gpu(naming.label(pod, naming.STAGE)) and has_a_node(pod)
-
-
 def pod_use(
     pod: Object,
     job: Object | None,
@@ -39,10 +34,13 @@ def pod_use(
     name of the GPUs; removed: when the pod was removed from the API server.
     """
     is_over = pod_has_ended(pod) or removed is not None
-    end = ended(pod) if is_over else None
-    if not holds_gpu(pod) or (is_over and end is None and removed is None):
+    end = _end(pod) if is_over else None
+    uid = pod["metadata"]["uid"]
+    # Users may be able to change labels, so a pod that is charged already needs none.
+    has_gpu = uid in known or needs_gpu(naming.label(pod, naming.STAGE))
+    if not (has_gpu and has_a_node(pod)) or (is_over and end is None and removed is None):
         return None
-    uid, revision = pod["metadata"]["uid"], naming.label(pod, naming.REVISION) or ""
+    revision = naming.label(pod, naming.REVISION) or ""
     price = None if job is None or uid in known else _price(job, revision)
     return PodUse(
         key=known.get(uid) or _key(pod, job, revision),
@@ -61,6 +59,12 @@ def trainings(job: Object) -> Iterator[tuple[str, bool]]:
         for attempt in revision.attempts:
             if attempt.runs_as_job and needs_gpu(attempt.stage):
                 yield training_key(uid, revision.name), attempt.outcome in UNDER_WAY
+
+
+def _end(pod: Object) -> datetime | None:
+    """Return when a pod ended. One that its node rejected has no containers, and used nothing."""
+    rejected = pod_has_ended(pod) and not pod["status"].get("containerStatuses")
+    return scheduled_since(pod) if rejected else ended(pod)
 
 
 def _key(pod: Object, job: Object | None, revision: str) -> str:

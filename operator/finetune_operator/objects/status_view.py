@@ -40,12 +40,15 @@ class RevisionView(NamedTuple):
     untrusted_volume: str | None
     operator: str
     """Frozen configuration of the operator, as JSON."""
+    parent: str | None
+    """The job whose adapter was frozen with the revision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusView:
     """The parts of a status that the operator depends on."""
 
+    observed_generation: int | None
     conditions: Mapping[str, Values]
     """By type."""
 
@@ -98,6 +101,7 @@ class StatusView:
     def revisions(self) -> Iterator[RevisionView]:
         """Yield the revisions in the ledger, as far as every version writes them."""
         for record in self.ledger:
+            frozen = record.get("frozen") or NOTHING
             yield RevisionView(
                 name=str(record.get("revision")),
                 attempts=tuple(
@@ -112,7 +116,8 @@ class StatusView:
                 ),
                 gpu_seconds=int(record.get("gpuSeconds") or 0),
                 untrusted_volume=record.get("untrustedVolume"),
-                operator=str((record.get("frozen") or NOTHING).get("operator", "")),
+                operator=str(frozen.get("operator", "")),
+                parent=(frozen.get("parent") or NOTHING).get("job"),
             )
 
 
@@ -125,6 +130,7 @@ def of(status: Values) -> StatusView:
     """Return the view of a status."""
     serving = status.get("serving") or NOTHING
     return StatusView(
+        observed_generation=status.get("observedGeneration"),
         conditions={each["type"]: each for each in status.get("conditions") or ()},
         revision=status.get("revision"),
         build=status.get("build"),

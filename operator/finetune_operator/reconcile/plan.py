@@ -6,18 +6,15 @@ attempted and how it ended; the rest is read from the children. An operator that
 an event therefore plans the same as one that does not.
 """
 
-from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator import delays
 from finetune_operator.objects.index import index
 from finetune_operator.reconcile.confirmation import confirmation
 from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.reconcile.steps import steps
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.parents import UnavailableParent
 from finetune_operator.revisions.profiles import UnavailableProfile, select
 from finetune_operator.revisions.target import resolve_target
 from finetune_operator.revisions.versions import UnsupportedVersion
@@ -52,10 +49,6 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
         return steps(indexed, target, ledger, profile, now)
     except UnavailableProfile as error:
         return report(snapshot, reason=error.reason, message=str(error), now=now)
-    except UnavailableParent as error:
-        waiting = report(snapshot, reason=error.reason, message=str(error), now=now)
-        # Nothing reports the changes of another job to this one.
-        return replace(waiting, requeue_after=delays.PARENT)
     except InvalidSpec as error:
         return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)
     except UnsupportedVersion as error:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from finetune_api.default_credentials import ACCOUNT
-from finetune_api.defaulting import InvalidSpec, Resolved
+from finetune_api.defaulting import Resolved
 from finetune_api.fitting import targets_of
 from finetune_api.layering import has
 from finetune_api.v1alpha1.ledger import ParentAdapter, Revision
@@ -49,8 +49,7 @@ def wanted(resolved: Resolved) -> StartJob | None:
 def find(job: Object, resolved: Resolved, parent: Object | None, hub: Hub) -> ParentAdapter:
     """Return the published adapter that a spec asks for.
 
-    parent: the job that it names; hub: of the sources of this job. Raise UnavailableParent, or
-    InvalidSpec for an adapter that the job has no credentials for.
+    parent: the job that it names; hub: of the sources of this job. Raise UnavailableParent.
     """
     start, asked = resolved.spec.training.start_from, wanted(resolved)
     assert start is not None
@@ -69,7 +68,7 @@ def find(job: Object, resolved: Resolved, parent: Object | None, hub: Hub) -> Pa
             return found
         problems.append(problem)
     if problems:
-        raise InvalidSpec(problems[0])
+        raise UnavailableParent(problems[0])
     raise UnavailableParent(
         f"{FIELD}: revision {record.revision} of FineTuneJob {asked.name} has not published its "
         "adapter. Add a target with what: adapter to spec.publish of that job, or wait until its "

@@ -61,6 +61,9 @@ class TargetRevision:
     replaced: FrozenConfiguration | None = None
     """The record in the ledger, if the job now has another profile with the same training part."""
 
+    unavailable: parents.UnavailableParent | None = None
+    """Why the revision cannot start yet; then nothing of ``training.startFrom`` is known."""
+
     @property
     def revision(self) -> str:
         """Name of the revision: 8 hex digits."""
@@ -89,10 +92,10 @@ def resolve_target(
 
     config: the settings of the job, with the values of its profile; unavailable: why the profile
     has none; profile: its own defaults; parent: the job in ``training.startFrom.job``. Raises
-    UnavailableParent if a revision that has not started needs it, unavailable if the revision has
-    not started, InvalidSpec if the spec cannot be run, UnsupportedVersion if an operator of another
-    version started the current revision and its configuration cannot be read here: to resolve the
-    spec without it would look like an edit, and train again.
+    unavailable if the revision has not started, InvalidSpec if the spec cannot be run,
+    UnsupportedVersion if an operator of another version started the current revision and its
+    configuration cannot be read here: to resolve the spec without it would look like an edit, and
+    train again.
     """
     layer = (profile or {}) if unavailable is None else None
     found = _retained(job, ledger, config, layer)
@@ -105,10 +108,14 @@ def resolve_target(
     _require_own_names(resolved, ledger)
     _require_published_model(resolved.spec)
     frozen = ledger.frozen(resolved.revision)
+    waits_for = None
     if parents.wanted(resolved) is not None:
         known = frozen.parent if frozen is not None else None
-        found_parent = known or parents.find(job, resolved, parent, config.hub)
-        resolved = parents.with_parent(resolved, found_parent)
+        try:
+            found_parent = known or parents.find(job, resolved, parent, config.hub)
+            resolved = parents.with_parent(resolved, found_parent)
+        except parents.UnavailableParent as error:
+            waits_for = error
     if frozen is not None:
         settings = configurations.thaw(resolved.revision, frozen, config)
         if not has_profile(settings, job):
@@ -129,7 +136,9 @@ def resolve_target(
         return TargetRevision(resolved=resolved, config=settings, hub=hub, frozen=frozen)
     started = configurations.starting(config)
     frozen = freeze(job, resolved, started)
-    return TargetRevision(resolved=resolved, config=started, hub=config.hub, frozen=frozen)
+    return TargetRevision(
+        resolved=resolved, config=started, hub=config.hub, frozen=frozen, unavailable=waits_for
+    )
 
 
 def _hub_of_targets(job: Object, frozen: Settings, present: Settings) -> Hub:

@@ -1,16 +1,20 @@
 """The pods of a namespace that use GPUs, and its trainings, as the store knows them.
 
 The store forgets a pod that was removed, so its last state, which has the time of its end, is kept
-until the next settlement.
+until the next settlement. A watch with a selector also reports the loss of a label as a removal: a
+pod that has not ended is read by its name, and is charged for as long as it exists.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import Terminal
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
-from finetune_operator.objects.gpu_pods import holds_gpu, pod_use, trainings
+from finetune_operator.objects.gpu_pods import pod_use, trainings
+from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.objects.pods import has_a_node
 from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Object
@@ -22,10 +26,12 @@ MOST_REMOVED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RemovedPod:
-    """The last state of a removed pod, and when it was removed."""
+    """The last state of a removed pod, and until when it is known to have existed."""
 
     pod: Object
     at: int
+    gone: bool
+    """False for a pod that had not ended, and may only have lost a label."""
 
     @property
     def namespace(self) -> str:
@@ -62,8 +68,9 @@ class GpuUsage:
     def _keep(self, item: Object) -> None:
         if item["kind"] == "Pod" and len(self.removed) < MOST_REMOVED:
             pod = trimmed(item)
-            if holds_gpu(pod):
-                self.removed[pod["metadata"]["uid"]] = RemovedPod(pod, self.clock())
+            if has_a_node(pod):
+                last = RemovedPod(pod, self.clock(), pod_has_ended(pod))
+                self.removed[pod["metadata"]["uid"]] = last
 
     def namespaces(self) -> set[str]:
         """Return the namespaces that have pods, or had some since the last settlement."""
@@ -84,11 +91,16 @@ class GpuUsage:
             if mark.gpus or mark.ended or key in states or mark.job in jobs:
                 continue
             # A reservation ends only if the API server confirms that its job is gone.
-            found = await self.kube.get(FINETUNEJOB, namespace, mark.job)
+            found = await self._get(FINETUNEJOB, namespace, mark.job)
             states |= {} if found is None else dict(trainings(found))
-        removed = {uid: each for uid, each in self.removed.items() if each.namespace == namespace}
+        kept = {uid: each for uid, each in self.removed.items() if each.namespace == namespace}
+        for uid, each in kept.items():
+            if not each.gone:
+                kept[uid] = self.removed[uid] = await self._present(each)
+        removed = {uid: each for uid, each in kept.items() if each.gone}
         pods: dict[str, PodUse] = {}
         candidates: list[tuple[Object, int | None]] = [
+            *((each.pod, None) for each in kept.values() if not each.gone),
             *((pod, None) for pod in self.store.all("Pod", namespace)),
             *((each.pod, each.at) for each in removed.values()),
         ]
@@ -108,3 +120,25 @@ class GpuUsage:
         """Forget removed pods, which are charged."""
         for uid in removed:
             self.removed.pop(uid, None)
+
+    async def _present(self, last: RemovedPod) -> RemovedPod:
+        """Return the present state of a pod, with the labels that it had. Raises OperatorError."""
+        metadata = last.pod["metadata"]
+        found = await self._get("Pod", last.namespace, metadata["name"])
+        if found is None or found["metadata"]["uid"] != metadata["uid"]:
+            return replace(last, gone=True)
+        pod = {**last.pod, "status": trimmed(found).get("status") or {}}
+        return RemovedPod(pod, self.clock(), pod_has_ended(pod))
+
+    async def _get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Read an object, None if it is gone. Raises OperatorError.
+
+        It is also gone if the operator may not read it: its Role was deleted with its namespace, or
+        the namespace is no longer watched.
+        """
+        try:
+            # The operator may list pods, but not get them.
+            found = await self.kube.list(kind, namespace, fields=f"metadata.name={name}")
+        except Terminal:
+            return None
+        return next((each for each in found if each["metadata"]["name"] == name), None)

@@ -98,8 +98,9 @@ class Reader:
         await self._complete(key, job, children)
         profiles = () if self.profiles is None else await self.profiles.of(job)
         parent = await self._parent(key, job)
-        usage = None if self.usage is None else self.usage.of(key[0])
+        # The accounts first: they wait for other reads, and what follows is of the same moment.
         accounts = None if self.budgets is None else await self.budgets.of(job)
+        usage = None if self.usage is None else await self.usage.read(key[0])
         snapshot = Snapshot(
             job=job,
             settings=self.settings,
@@ -162,14 +163,14 @@ class Reader:
     async def _parent(self, key: Key, job: Object) -> Object | None:
         """Return the job whose adapter a job continues from, of the same namespace.
 
-        If the store lacks it, it is read. The result is not stored, so that its event is still
-        news, and its own reconcile follows.
+        If the store lacks it, it is read, unless the present revision has its adapter already. The
+        result is not stored, so that its event is still news, and its own reconcile follows.
         """
         name = naming.parent_of(job)
         if name is None:
             return None
         found = self.live.store.owner((key[0], name))
-        if found is None:
+        if found is None and not _has_adapter(job, name):
             item = await self.live.kube.get(self.live.store.watches.own, key[0], name)
             found = None if item is None else trimmed(item)
         return found
@@ -203,3 +204,11 @@ class Reader:
         """Return the age of an object in seconds; a wrong clock makes it old, never new."""
         created = datetime.fromisoformat(str(item["metadata"]["creationTimestamp"]))
         return abs((self.clock() - created).total_seconds())
+
+
+def _has_adapter(job: Object, name: str) -> bool:
+    """Report whether the revision of the present spec has started from the adapter of a job."""
+    status = status_view.of_job(job)
+    return status.observed_generation == job["metadata"]["generation"] and any(
+        each.name == status.revision and each.parent == name for each in status.revisions()
+    )

@@ -8,8 +8,8 @@ from finetune_operator.usage.values import NamespaceUsage, ReservationRequest
 class UsageSource(Protocol):
     """Knows the usage of namespaces, and reserves GPU time."""
 
-    def of(self, namespace: str) -> NamespaceUsage:
-        """Return the usage of a namespace, an empty one before it is known."""
+    async def read(self, namespace: str) -> NamespaceUsage:
+        """Return the usage of a namespace once it is known. Raises OperatorError."""
 
     async def reserve(self, request: ReservationRequest) -> bool:
         """Record a reservation; return whether the usage has changed. Raises OperatorError."""

@@ -23,6 +23,9 @@ DAY = 86_400
 COMPACTED_AFTER = 7 * DAY
 """After its end, a mark is kept for longer than any cache can be out of date: a source that is
 observed again after its mark is gone would be charged twice."""
+MOST_MARKS = 3_000
+"""Of more marks, the oldest of pods that no longer exist go earlier: etcd limits an object to 1.5
+MiB, and a mark has up to 300 bytes."""
 RESERVED_FOR = 60
 """Seconds for which a reservation waits for the attempt that it was made for: more than the
 reconcile may take that records the attempt."""
@@ -167,12 +170,17 @@ def _charge(
         upto = max(used, pod.used(min(until, (day + 1) * DAY)))
         _add(days, day, pod.key, before.price, upto - used)
         used = upto
+    ended = pod.end is not None and pod.end <= until
+    if ended and not used:
+        # Observed again, it adds nothing either. A node may reject thousands of pods.
+        marks.pop(pod.key, None)
+        return
     marks[pod.key] = replace(
         before,
         used=used,
         at=max(before.at, until if pod.end is None else min(until, pod.end)),
         gpus=pod.gpus,
-        ended=pod.end is not None and pod.end <= until,
+        ended=ended,
         estimated=before.estimated and used > pod.used(until),
     )
     _add_to_training(marks, pod.key, marks[pod.key], used - before.used, until)
@@ -226,10 +234,17 @@ def _with_ends(marks: Mapping[str, Mark], observed: Observation, now: int) -> di
 
 def _compacted(marks: Mapping[str, Mark], observed: Observation, now: int) -> dict[str, Mark]:
     """Return marks without the old ones of sources that nothing can report any more."""
-    alive = {pod.key for pod in observed.pods} | observed.retained
+    present = {pod.key for pod in observed.pods}
+    alive = present | observed.retained
     alive |= {str(training_of(key)) for key, mark in marks.items() if mark.gpus}
-    return {
+    kept = {
         key: mark
         for key, mark in marks.items()
         if not mark.ended or key in alive or mark.at > now - COMPACTED_AFTER
     }
+    over = len(kept) - MOST_MARKS
+    if over > 0:
+        gone = (key for key, mark in kept.items() if mark.gpus and mark.ended)
+        for key in sorted(set(gone) - present, key=lambda key: kept[key].at)[:over]:
+            del kept[key]
+    return kept

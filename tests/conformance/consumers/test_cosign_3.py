@@ -29,7 +29,12 @@ def test_the_tag_with_the_statement_is_not_needed(
     repository = image.reference.partition("@")[0]
     crane("delete", f"{repository}:{tag}")
     assert tag not in crane("ls", repository).decode().split()
-    words: list[str | Path] = ["--key", keys[0], "--type=slsaprovenance1", "--insecure-ignore-tlog=true"]
+    words: list[str | Path] = [
+        "--key",
+        keys[0],
+        "--type=slsaprovenance1",
+        "--insecure-ignore-tlog=true",
+    ]
     done = cosign.run("verify-attestation", *words, image.reference)
     assert done.returncode == 0, done.stderr
 

@@ -83,12 +83,11 @@ def _stage(
         return decision
     if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=starting.failed(attempt)))
-    prevented = (
-        changed
-        or refused
-        or reservations.refusal(target, ledger, stage)
-        or (spending.held(snapshot, target, decision.ledger) if stage.gpu else None)
-    )
+    prevented = changed or refused or reservations.refusal(target, ledger, stage)
+    if prevented is None and stage.gpu:
+        prevented = spending.held(snapshot, target, decision.ledger) or reservations.used_up(
+            snapshot, target, decision.ledger
+        )
     if prevented is not None and not target.resolved.spec.suspend:
         return decision.then(Decision(ledger=decision.ledger, position=prevented))
     return decision.then(starting.decide(snapshot, target, decision.ledger, stage, attempt))

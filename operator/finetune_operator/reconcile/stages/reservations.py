@@ -82,6 +82,27 @@ def wanted(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) ->
     )
 
 
+def used_up(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Position | None:
+    """Return the position of a job with a budget that has used its estimate, None if it has not.
+
+    An estimate stops no pod, and another attempt would have nothing left to reserve.
+    """
+    if snapshot.accounts is None or snapshot.usage is None or limit_of(target) is not None:
+        return None
+    request = wanted(snapshot, target, ledger)
+    trained = snapshot.usage.trained.get(request.key, 0)
+    if request.cap is None or trained < request.cap:
+        return None
+    return Position(
+        state="stalled",
+        reason=Reason.COST_UNKNOWN,
+        message=f"Training has used {trained} GPU-seconds, but was estimated at most at "
+        f"{request.cap}, so the GPU time that it still needs is unknown. Set "
+        "spec.runPolicy.maxGpuSeconds to the most seconds of GPU time that the job may use over "
+        "all attempts; training then resumes from its last checkpoint.",
+    )
+
+
 def awaited() -> Position:
     """Return the position of a job whose reservation is not recorded yet."""
     return active(Reason.RESERVING, "Waiting for the reservation of GPU time for the training.")

@@ -10,9 +10,10 @@ import pytest
 from tests.fakes.kube_client import MemoryKube, child, job
 
 from finetune_operator.controller.usage import UsageRecorder
-from finetune_operator.kube.errors import OperatorError, Transient
+from finetune_operator.kube.errors import OperatorError, Terminal, Transient
 from finetune_operator.snapshot.gpu_usage import GpuUsage
 from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.usage import records
 from finetune_operator.usage.months import Month
 from finetune_operator.usage.values import ReservationRequest, Usage
 
@@ -378,3 +379,144 @@ async def test_an_object_that_cannot_be_read_stops_only_its_namespace() -> None:
         with pytest.raises(Transient):
             await recorder.reserve(request())
         assert await recorder.reserve(request()), "it was read again"
+
+
+class Forbidding(MemoryKube):
+    """Rejects reads in a namespace, as after the deletion of the Role there."""
+
+    async def get(self, kind: str, namespace: str, name: str) -> Any:
+        raise Terminal("403 forbidden")
+
+    async def list(self, kind: str, namespace: str = "", **how: Any) -> Any:
+        if namespace == "a":
+            raise Terminal("403 forbidden")
+        return await super().list(kind, namespace, **how)
+
+
+async def test_a_reservation_ends_with_its_namespace() -> None:
+    scene = Scene(Forbidding())
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.now = START + 3600
+        await recorder.settle()
+        assert not recorder.of("a").reservations
+
+
+async def test_a_pod_without_its_labels_is_charged_until_it_ends() -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.store.put(pod())
+        scene.now = START + 60
+        await recorder.settle()
+        changed = pod(version=6)
+        del changed["metadata"]["labels"]["finetune.dev/stage"]
+        scene.store.put(changed)
+        scene.now = START + 120
+        await recorder.settle()
+        scene.kube.objects["Pod", "a", "pod"] = changed
+        scene.store.remove({**changed, "metadata": {**changed["metadata"], "resourceVersion": "7"}})
+        scene.now = START + 180
+        await recorder.settle()
+        assert charged(scene.status) == 180
+        assert not any(mark.get("estimated") for mark in scene.status["marks"])
+
+
+async def test_a_pod_that_loses_its_label_is_charged_until_it_ends() -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.store.put(pod())
+        for minute in (1, 2, 3):
+            body = pod(end=START + 170 if minute == 3 else None, version=5 + minute)
+            del body["metadata"]["labels"]["finetune.dev/job"]
+            scene.kube.objects["Pod", "a", "pod"] = body
+            if minute == 1:
+                scene.store.remove(pod(version=6))
+            scene.now = START + 60 * minute
+            await recorder.settle()
+            assert charged(scene.status) == min(60 * minute, 170)
+        assert not recorder.pods.removed
+        assert not any(mark.get("estimated") for mark in scene.status["marks"])
+
+
+async def test_a_pod_of_the_same_name_is_another_one() -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.store.put(pod())
+        replacement = pod(version=9)
+        replacement["metadata"]["uid"] = "uid-of-another"
+        scene.kube.objects["Pod", "a", "pod"] = replacement
+        scene.now = START + 40
+        scene.store.remove(pod(version=6))
+        scene.now = START + 60
+        await recorder.settle()
+        assert charged(scene.status) == 40
+
+
+async def test_pods_that_their_node_rejects_leave_no_marks() -> None:
+    scene = Scene()
+    scene.put_job()
+    async with scene.leading() as recorder:
+        for number in range(20):
+            rejected = pod(f"pod-{number}", stage="serve")
+            rejected["status"] |= {"phase": "Failed", "reason": "UnexpectedAdmissionError"}
+            scene.store.put(rejected)
+            if number % 2:
+                scene.now = START + 3600
+                scene.store.remove(rejected)
+        await recorder.settle()
+        assert not recorder.pods.removed
+    assert not scene.kube.calls
+
+
+async def after(scene: Scene, now: int) -> Scene:
+    """Return a scene in which another process leads from a time on."""
+    other = Scene(scene.kube)
+    other.put_job(**training("Completed"))
+    other.now = now
+    await other.recorder._load()
+    return other
+
+
+async def test_what_a_training_has_used_is_known_after_a_pause_of_months() -> None:
+    scene = Scene()
+    scene.put_job(**training("Completed"))
+    scene.store.put(pod(end=START + 200))
+    scene.now = START + 600
+    async with scene.leading() as recorder:
+        await recorder.settle()
+    later = await after(scene, NOVEMBER.next.next.next.start + 100)
+    assert later.recorder.of("a").trained == {KEY: 200}
+    # Created, but never written.
+    await scene.kube.create(records.body_of("a", NOVEMBER.next.next.next))
+    later = await after(scene, NOVEMBER.next.next.next.start + 100)
+    assert later.recorder.of("a").trained == {KEY: 200}
+
+
+async def test_a_month_that_ended_without_an_operator_is_closed() -> None:
+    scene = Scene()
+    scene.put_job(**training("Completed"))
+    scene.store.put(pod(end=START + 200))
+    scene.now = START + 600
+    async with scene.leading() as recorder:
+        await recorder.settle()
+    later = await after(scene, NOVEMBER.next.next.start + 100)
+    await later.recorder.settle()
+    assert scene.status["closed"]
+    assert charged(scene.status) == 200
+    assert later.recorder.of("a").trained == {KEY: 200}
+
+
+async def test_the_usage_is_not_read_before_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.controller.usage.LOADED_WITHIN", 0.01)
+    scene = Scene()
+    with pytest.raises(Transient):
+        await scene.recorder.read("a")
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        assert KEY in (await recorder.read("a")).reservations

@@ -57,6 +57,18 @@ class World:
             raise self.error
         self.sent.append(event.id)
 
+    def refuse(self, name: str) -> None:
+        """Refuse the events of a job, and accept all others."""
+        accept = self.send
+
+        async def send(event: CloudEvent) -> None:
+            if event.subject == name:
+                self.attempts.append(virtual_time.now())
+                raise Unavailable("HTTP 403", answered=True)
+            await accept(event)
+
+        self.outbox._send = send
+
     def job(self, name: str) -> dict[str, Any]:
         metadata = {"namespace": "a", "name": name, "uid": f"uid-{name}"}
         return self.jobs.setdefault(
@@ -183,6 +195,45 @@ async def test_a_rejected_event_does_not_block_the_others(world: World) -> None:
     world.reconcile("two", "Succeeded")
     await asyncio.sleep(1)
     assert world.names() == ["two/succeeded"]
+
+
+@story
+async def test_an_event_that_the_sink_always_refuses_blocks_the_others_only_for_a_while(
+    world: World,
+) -> None:
+    world.refuse("bad")
+    world.reconcile("bad", "Succeeded")
+    world.reconcile("one", "Succeeded")
+    world.reconcile("two", "Succeeded")
+    await asyncio.sleep(3600)
+    assert world.names() == ["one/succeeded", "two/succeeded"]
+    world.attempts.clear()
+    world.reconcile("three", "Succeeded")
+    await asyncio.sleep(2 * outbox.BACKOFF_CAP)
+    assert world.names()[2:] == ["three/succeeded"]
+    assert len(world.attempts) < 15, "its own retries stay rare"
+
+
+def test_an_event_is_dropped_after_a_day() -> None:
+    @story
+    async def run(world: World) -> None:
+        begin = clock()
+        world.refuse("bad")
+        world.reconcile("bad", "Succeeded")
+        await asyncio.sleep(23 * 3600)
+        assert world.outbox.note() <= timestamp(begin), "it is pending"
+        await asyncio.sleep(2 * 3600)
+        assert not world.outbox._pending
+        assert not world.outbox._refusals
+        assert world.outbox.note() > timestamp(begin + timedelta(hours=24))
+        attempts = len(world.attempts)
+        world.reconcile("bad", "Succeeded")
+        await asyncio.sleep(3600)
+        assert len(world.attempts) == attempts, "it is not added again"
+
+    before = metrics.NOTIFICATIONS.labels("dropped")._value.get()
+    run()
+    assert metrics.NOTIFICATIONS.labels("dropped")._value.get() == before + 1
 
 
 def test_the_number_of_pending_events_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

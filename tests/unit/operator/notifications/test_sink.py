@@ -96,7 +96,7 @@ async def test_an_event_that_the_sink_cannot_accept_is_rejected(status: int) -> 
 async def test_other_responses_are_repeated_and_redirects_not_followed(status: int) -> None:
     error = await with_status(status, Location="http://169.254.169.254/", body=SECRET)
     assert isinstance(error, Unavailable)
-    assert (str(error), error.retry_after) == (f"HTTP {status}", 0)
+    assert (str(error), error.retry_after, error.answered) == (f"HTTP {status}", 0, True)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,9 @@ async def test_a_slow_sink_is_not_awaited_for_long(monkeypatch: pytest.MonkeyPat
         return web.Response()
 
     async with serving(slow) as url:
-        with pytest.raises(Unavailable, match="TimeoutError"):
+        with pytest.raises(Unavailable, match="TimeoutError") as raised:
             await Sink(SinkConfig(url=url)).send(EVENT)
+    assert not raised.value.answered
 
 
 async def test_an_unreachable_sink_is_unavailable() -> None:

@@ -10,6 +10,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 from tests.support.reconcile.plan_steps import PREPARED, running, stop
 
+from finetune_api.contracts.cost import expected
 from finetune_api.v1alpha1.budget import Approval
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.budgets.accounts import Accounts
@@ -311,6 +312,38 @@ def test_what_a_stopped_training_has_used_is_not_asked_for_again() -> None:
     cluster.usage = NamespaceUsage(trained={key: HOUR})
     cluster.settle()
     assert len(cluster.train_jobs()) == 1
+
+
+def estimated_and_stopped(trained: int) -> Budgeted:
+    """Return a job without a limit, whose training was suspended and resumed. Estimate: 1 h."""
+    cluster = Budgeted()
+    cluster.settle()
+    estimate = {"trainingSeconds": HOUR}
+    controllers.run(cluster, "prepare", text=controllers.message("prepare", artifacts=estimate))
+    cluster.settle()
+    running("train")(cluster)
+    cluster.edit(suspend=True)
+    cluster.settle()
+    stop("train")(cluster)
+    cluster.settle()
+    cluster.usage = NamespaceUsage(trained={cluster.granted[0].key: trained})
+    cluster.edit(suspend=False)
+    cluster.settle()
+    return cluster
+
+
+def test_a_job_that_has_used_its_estimate_starts_again_only_with_a_limit() -> None:
+    most = expected(HOUR).high
+    assert len(estimated_and_stopped(most - 1).train_jobs()) == 1
+    cluster = estimated_and_stopped(most)
+    ready = condition(cluster)
+    assert ready["reason"] == Reason.COST_UNKNOWN
+    assert f"has used {most} GPU-seconds" in ready["message"]
+    assert cluster.train_jobs() == []
+    cluster.edit(runPolicy={"maxGpuSeconds": 3 * HOUR})
+    cluster.settle()
+    (job,) = cluster.train_jobs()
+    assert job.endswith("-train-2")
 
 
 def test_the_user_can_suspend_a_job_that_waits_and_it_gives_up_its_place() -> None:

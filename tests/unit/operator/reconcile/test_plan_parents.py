@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from tests.fakes import controllers
+from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing
+from tests.support.reconcile.serving_steps import reason, replicas, serving
 
 from finetune_api.policy.limits import Limits, Names
 from finetune_operator import delays
@@ -215,7 +216,8 @@ def test_credentials_that_the_job_did_not_write_are_asked_for(
 ) -> None:
     cluster = child(parent(target), **own)
     found = ready(cluster)
-    assert (found["reason"], found["status"]) == ("InvalidSpec", "False")
+    assert (found["reason"], found["status"]) == ("AdapterNotPublished", "False")
+    assert cluster.plan().requeue_after == delays.PARENT
     assert (
         "needs credentials, and those of the other job and of the defaults are not used"
         in (found["message"])
@@ -228,7 +230,9 @@ def test_credentials_that_the_job_did_not_write_are_asked_for(
 def test_defaults_give_no_credentials(target: Thing, own: Thing) -> None:
     defaults = {"training": {"startFrom": own}, "access": {"serviceAccountName": "cloud"}}
     config = OPEN.model_copy(update={"defaults": defaults})
-    assert ready(child(parent(target), config=config))["reason"] == "InvalidSpec"
+    found = ready(child(parent(target), config=config))
+    assert found["reason"] == "AdapterNotPublished"
+    assert "needs credentials" in found["message"]
 
 
 def test_a_public_image_needs_no_credentials() -> None:
@@ -294,3 +298,44 @@ def test_a_job_replaces_the_source_of_the_defaults() -> None:
     config = OPEN.model_copy(update={"defaults": defaults})
     cluster = child(parent(REGISTRY), config=config, **PULL)
     assert adapter(cluster)["source"].startswith("oci://")
+
+
+MISSING: Thing = {"startFrom": {"job": {"name": "missing"}}}
+
+
+def test_the_training_of_the_previous_revision_stops_while_the_new_one_waits() -> None:
+    cluster = Cluster(config=OPEN)
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    (training,) = (each for each in cluster.each("Job") if not controllers.ended(each))
+    cluster.edit(training=MISSING)
+    assert ready(cluster)["reason"] == "AdapterNotPublished"
+    assert "deletionTimestamp" in training["metadata"] or training["spec"]["suspend"]
+    controllers.sync(cluster)
+    cluster.settle()
+    assert all(controllers.ended(each) for each in cluster.each("Job"))
+
+
+def test_a_job_that_waits_can_be_suspended() -> None:
+    cluster = child(**PULL)
+    cluster.edit(suspend=True)
+    assert ready(cluster)["reason"] == "SuspendedByUser"
+    cluster.edit(suspend=False)
+    assert ready(cluster)["reason"] == "AdapterNotPublished"
+
+
+def test_the_model_of_the_previous_revision_sleeps_and_wakes_while_the_new_one_waits() -> None:
+    cluster = serving(1, idle={"afterSeconds": 600})
+    cluster.edit(training=MISSING)
+    scheduler.settle(cluster, 1)
+    assert (replicas(cluster), reason(cluster)) == ([1], "AdapterNotPublished")
+    cluster.wait(600)
+    scheduler.settle(cluster, 1)
+    assert replicas(cluster) == [0]
+    cluster.wait(60)
+    cluster.annotate(wake=cluster.stamp())
+    scheduler.settle(cluster, 1)
+    assert replicas(cluster) == [1]
+    cluster.edit(serving={"enabled": False})
+    scheduler.settle(cluster, 1)
+    assert replicas(cluster) == []

@@ -1,7 +1,9 @@
 """Requests of one read, and the contents of its snapshot."""
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.fakes.apiserver import CONFIG
@@ -294,3 +296,43 @@ async def test_a_job_to_continue_from_that_is_not_listed_yet_is_read() -> None:
     }
     assert (await reading.read()).parent is not None
     assert reading.store.put(found) == (("a", "parent"),), "its event is news: it is reconciled"
+
+
+class Accounting:
+    """Budgets and usage that take a while to read, during which the usage changes."""
+
+    def __init__(self) -> None:
+        self.version = 0
+
+    async def of(self, job: Object) -> Any:
+        await asyncio.sleep(0)
+        self.version += 1
+        return self.version
+
+    async def read(self, namespace: str) -> Any:
+        return self.version
+
+    async def reserve(self, request: Any) -> bool:
+        return False
+
+
+async def test_usage_and_accounts_are_of_the_same_moment() -> None:
+    reading, accounting = Reading(job()).watched(), Accounting()
+    reader: Any = replace(reading.reader, budgets=cast(Any, accounting), usage=accounting)
+    snapshot = await reader.read(KEY)
+    assert snapshot.usage == snapshot.accounts == 1
+
+
+@pytest.mark.parametrize(
+    ("generation", "frozen", "reads"), [(1, "parent", 0), (0, "parent", 1), (1, "other", 1)]
+)
+async def test_a_job_whose_adapter_is_frozen_already_is_not_read(
+    generation: int, frozen: str, reads: int
+) -> None:
+    revisions = [{"revision": "r1", "stages": [], "frozen": {"parent": {"job": frozen}}}]
+    status = {"observedGeneration": generation, "revision": "r1", "revisions": revisions}
+    reading = Reading({**continuing(), "status": status}).watched()
+    await reading.read()
+    before = reading.kube.reads
+    await reading.read()
+    assert reading.kube.reads == before + reads

@@ -11,6 +11,7 @@ from finetune_operator.usage.months import Month, month_of
 from finetune_operator.usage.settlement import (
     COMPACTED_AFTER,
     DAY,
+    MOST_MARKS,
     RESERVED_FOR,
     Account,
     Mark,
@@ -163,6 +164,23 @@ def test_what_was_used_before_the_first_recorded_month_is_not_charged() -> None:
     old = pod(SERVING, start=NOVEMBER.start - 5 * DAY)
     (account,) = settled(Account(month=NOVEMBER), observing(old), NOVEMBER.start + 100)
     assert charged(account) == 100
+
+
+def test_a_pod_that_used_nothing_leaves_no_mark() -> None:
+    (account,) = settled(Account(month=NOVEMBER), observing(pod(end=START)), START + 60)
+    assert not account.marks
+
+
+def test_the_number_of_marks_is_bounded() -> None:
+    pods = [pod(f"serve/{n}", start=START + n, end=START + n + 1) for n in range(MOST_MARKS + 50)]
+    running = pod("serve/running")
+    (account,) = settled(Account(month=NOVEMBER), observing(*pods, running), START + DAY)
+    assert len(account.marks) == len(pods) + 1, "all of them can be observed again"
+    (account,) = settled(account, observing(pods[0], running), START + DAY)
+    assert len(account.marks) == MOST_MARKS
+    assert {running.key, pods[0].key, pods[-1].key} <= account.marks.keys()
+    assert pods[1].key not in account.marks
+    assert charged(account) == len(pods) + DAY
 
 
 @dataclass
