@@ -8,6 +8,7 @@ the limited fields, so that a value is checked again only after it has changed.
 from finetune_api.policy.check import Violation, serving_keys, violations
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.revisions.profiles import SelectedProfile
 from finetune_operator.revisions.target import TargetRevision
@@ -22,6 +23,22 @@ def check(target: TargetRevision, selected: SelectedProfile) -> Violations:
     for name, limits in selected.limits:
         found += violations(resolved.spec, limits, listed=resolved.listed, profile=name)
     return found + selected.refusals
+
+
+def held(target: TargetRevision, refused: Violations) -> Position | None:
+    """Return the position of a job that may start no stage, None if it may.
+
+    Its revision waits for another job, or its next attempt violates limits.
+    """
+    if target.unavailable is None:
+        return refusal(refused)
+    return Position(
+        state="stalled",
+        reason=target.unavailable.reason,
+        message=str(target.unavailable),
+        # Nothing reports the changes of another job to this one.
+        requeue_after=delays.PARENT,
+    )
 
 
 def refusal(refused: Violations) -> Position | None:

@@ -9,7 +9,7 @@ from finetune_operator.reconcile.publishing import step as publish
 from finetune_operator.reconcile.record import record
 from finetune_operator.reconcile.reporting import status, transitions
 from finetune_operator.reconcile.serving import delivery as serving
-from finetune_operator.reconcile.stages import pipeline, starting
+from finetune_operator.reconcile.stages import pipeline
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import SelectedProfile
 from finetune_operator.revisions.target import TargetRevision
@@ -29,7 +29,7 @@ def steps(
     violations = policy.check(target, profile)
 
     # 2. The stages that produce the model.
-    refused = starting.unavailable(target) or policy.refusal(violations)
+    refused = policy.held(target, violations)
     stages = pipeline.decide(snapshot, target, before, refused, now)
 
     # 3. The rollout of the model, the build that serves meanwhile, the GPU that it may release.

@@ -44,6 +44,18 @@ class LiveReader:
         self.store.put(body)
         return trimmed(body)
 
+    async def owner(self, key: Key) -> Object | None:
+        """Return an object of the own kind, which is read if the store lacks it, or None.
+
+        kopf may not have listed it yet. The result is not stored, so that its event is still news,
+        and its own reconcile follows.
+        """
+        found = self.store.owner(key)
+        if found is None:
+            item = await self.kube.get(self.store.watches.own, *key)
+            found = None if item is None else trimmed(item)
+        return found
+
     async def verify(self, name: tuple[str, str]) -> bool:
         """Read a ConfigMap if its digests are unknown; return whether they are known now."""
         if self.store.version("ConfigMap", name) == 0 or self.store.is_verified(name):

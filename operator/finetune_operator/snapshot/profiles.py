@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from finetune_operator.config import Settings
 from finetune_operator.kube.client import Kube
 from finetune_operator.objects import naming
-from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.types import Key, Object, Plan, ProfileSnapshot
 
@@ -20,18 +19,11 @@ class Profiles:
     """Version of each profile, and the profile if it is a default."""
 
     async def of(self, job: Object) -> tuple[Object, ...]:
-        """Return the profile that a job names, or all default profiles if it names none.
-
-        A profile that the store lacks is read: kopf may not have listed it yet. The result is not
-        stored, so that the event of the profile is still news, and its own status is written.
-        """
+        """Return the profile that a job names, or all default profiles if it names none."""
         name = job["spec"].get("profile")
         if name is None:
             return self._defaults()
-        found = self.live.store.owner(("", name))
-        if found is None:
-            item = await self.live.kube.get(self.live.store.watches.own, "", name)
-            found = None if item is None else trimmed(item)
+        found = await self.live.owner(("", name))
         return () if found is None else (found,)
 
     def _defaults(self) -> tuple[Object, ...]:

@@ -24,7 +24,6 @@ from finetune_operator import delays
 from finetune_operator.config import Settings
 from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects import naming, status_view
-from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
@@ -163,17 +162,15 @@ class Reader:
     async def _parent(self, key: Key, job: Object) -> Object | None:
         """Return the job whose adapter a job continues from, of the same namespace.
 
-        If the store lacks it, it is read, unless the present revision has its adapter already. The
-        result is not stored, so that its event is still news, and its own reconcile follows.
+        If the store lacks it, it is read, unless the present revision has its adapter already.
         """
         name = naming.parent_of(job)
         if name is None:
             return None
-        found = self.live.store.owner((key[0], name))
-        if found is None and not _has_adapter(job, name):
-            item = await self.live.kube.get(self.live.store.watches.own, key[0], name)
-            found = None if item is None else trimmed(item)
-        return found
+        parent = key[0], name
+        if _has_adapter(job, name):
+            return self.live.store.owner(parent)
+        return await self.live.owner(parent)
 
     async def _events(self, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
         pending = [

@@ -89,7 +89,8 @@ def test_model_signing_verifies_the_signatures_of_other_tests(tmp_path: Path) ->
     (tmp_path / "model").mkdir()
     made = Published(tmp_path / "model", (MODEL_SIGNATURE_FILE,))
     files = (made.folder, "--signature", made.folder / MODEL_SIGNATURE_FILE)
-    done = model_signing("verify", "key", *files, "--public_key", made.key)
+    words = ("verify", "key", *map(str, files), "--public_key", str(made.key))
+    done = model_signing(*words)
     assert done.returncode == 0, done.stderr
     (made.folder / "config.json").write_bytes(b"{}")
     assert model_signing(*words).returncode != 0

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator import delays
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage
@@ -71,19 +70,6 @@ def decide(
         ledger=ledger,
         position=runs(stage),
         actions=(*actions, attempts.creation(snapshot, target, ledger, attempt)),
-    )
-
-
-def unavailable(target: TargetRevision) -> Position | None:
-    """Return the position of a job whose revision waits for another job, None if it can start."""
-    if target.unavailable is None:
-        return None
-    return Position(
-        state="stalled",
-        reason=target.unavailable.reason,
-        message=str(target.unavailable),
-        # Nothing reports the changes of another job to this one.
-        requeue_after=delays.PARENT,
     )
 
 

@@ -227,7 +227,7 @@ def test_a_merge_patch_replaces_lists_and_removes_nulls() -> None:
     ],
 )
 def test_a_retry_allows_more_restarts_than_the_stage_has_had(
-    allowed: int | None, counters: dict[str, int], after: int
+    allowed: int | None, counters: dict[str, Any], after: int
 ) -> None:
     found = retried(allowed, **counters)
     assert found[0] == {"spec": {"runPolicy": {"maxRestarts": after}}}
