@@ -139,7 +139,7 @@ def test_a_spec_that_is_edited_meanwhile_is_not_changed(
 ) -> None:
     place.submit()
     job = place.path("finetunejobs", "demo")
-    meanwhile = [(job, {"spec": {"storage": {"size": "21Gi"}}})]
+    meanwhile: list[tuple[str, dict[str, Any]]] = [(job, {"spec": {"storage": {"size": "21Gi"}}})]
     # This function is called between reading and writing.
     monkeypatch.setattr(changes, "warn_of_git", lambda *_: place.plane.merge(*meanwhile.pop()))
     code, text, err = run(verb, "demo")
