@@ -4,6 +4,7 @@ It controls every answer. It must get neither the credentials of the job at anot
 published condition for other bytes, nor the memory of the client.
 """
 
+import gc
 import json
 import resource
 from collections.abc import Callable, Iterator
@@ -310,6 +311,8 @@ def test_a_malformed_list_of_statements_proves_nothing(
     verify: Verify, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify.server.tag(verify.tag, DOCUMENTS[name])
+    # What earlier tests left is freed now, and not in the middle of a recursion that is too deep.
+    gc.collect()
     assert verify() in (Code.NOT_SIGNED, Code.NO_STATEMENT, 1)
     shown = capsys.readouterr()
     assert shown.out == ""

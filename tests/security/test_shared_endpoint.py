@@ -423,7 +423,7 @@ def held(port: int) -> int:
     """Return the bytes that the gate holds for its callers, in the buffers of this process."""
     total = 0
     for each in gc.get_objects():
-        if isinstance(each, _SelectorTransport) and not each.is_closing():
+        if issubclass(type(each), _SelectorTransport) and not each.is_closing():
             address = each.get_extra_info("sockname")
             if isinstance(address, tuple) and address[1] == port:
                 total += each.get_write_buffer_size()

@@ -3,8 +3,8 @@
 A *strike* is an attempt to load or to prove an adapter that ended without a result, because vLLM
 answered with an error of its own, or not at all. The cause may be the adapter: vLLM fails on
 scores that are no numbers, and an adapter can end it. So strikes are kept over restarts of vLLM, an
-adapter with strikes comes after all others, and one that may have ended vLLM is given up in the
-end.
+adapter with strikes comes after all others, and one that may have ended vLLM repeatedly is not
+tried again.
 """
 
 import math

@@ -221,7 +221,7 @@ def main(arguments: list[str]) -> int:
 
 def _failed(code: ExitCode, message: str) -> int:
     """Log the failure, write the termination message, and return the exit code."""
-    (reason,) = code.reasons
+    reason = code.reasons[0]
     _log(f"{reason}: {message}")
     result = Result(stage="verify", outcome="failed", reason=reason, message=message)
     termination.write(result, _log)
