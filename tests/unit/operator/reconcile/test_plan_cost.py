@@ -196,14 +196,15 @@ def test_a_training_that_is_under_way_when_usage_is_first_recorded_is_reserved_t
     assert ready(cluster)["reason"] == "Training"
 
 
-def test_an_edited_limit_changes_the_reservation_of_a_running_training() -> None:
+def test_an_edited_limit_leaves_the_reservation_of_a_running_training() -> None:
+    """Its Job keeps the limit with which it was created."""
     cluster = cluster_of(usage=True, maxGpuSeconds=5000)
     prepare(cluster)
     running("train")(cluster)
     edit(runPolicy={"maxGpuSeconds": 9000})(cluster)
     cluster.settle()
     assert cluster.usage is not None
-    assert cluster.usage.reservations[key_of(cluster)].cap == 9000
+    assert cluster.usage.reservations[key_of(cluster)].cap == 5000
 
 
 def test_a_job_without_a_maximum_cost_has_the_hashes_of_before() -> None:
