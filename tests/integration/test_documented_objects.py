@@ -7,7 +7,13 @@ import pytest
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.manifest_files import kubectl, printed
 
-FOREIGN = {"kueue.x-k8s.io", "gateway.networking.k8s.io", "karpenter.sh", "external-secrets.io"}
+FOREIGN = {
+    "kueue.x-k8s.io",
+    "gateway.networking.k8s.io",
+    "karpenter.sh",
+    "external-secrets.io",
+    "serving.kserve.io",
+}
 """API groups of other projects; a control plane without these projects does not know them."""
 
 

@@ -159,7 +159,12 @@ def test_one_limit(control_plane: ControlPlane, limits: Spec, within: Spec, beyo
 
 
 def test_defaults_of_the_profile_set_required_fields(control_plane: ControlPlane) -> None:
-    limits = {"requireQueue": True, "maxGpuSeconds": 600, "maxIdleSeconds": 600}
+    limits = {
+        "requireQueue": True,
+        "maxGpuSeconds": 600,
+        "maxIdleSeconds": 600,
+        "maxSequenceLength": 1024,
+    }
     defaults = {
         "runPolicy": {"maxGpuSeconds": 600},
         "serving": {"idle": {"afterSeconds": 600}},
