@@ -296,9 +296,11 @@ def logging_node(control_plane: ControlPlane) -> Iterator[str]:
 def post_pod(place: Namespace, name: str, stage: str, node: str | None, **spec: Any) -> Any:
     labels = {"finetune.dev/job": "demo", "finetune.dev/stage": stage}
     container = {"name": "trainer", "image": "registry.test/trainer:1", **spec}
+    # Otherwise, the scheduler of a later test would give it the GPU of its node.
+    scheduled = {"nodeName": node} if node else {"schedulerName": "none"}
     body: dict[str, Any] = {
         "metadata": {"name": name, "labels": labels},
-        "spec": {"containers": [container]} | ({"nodeName": node} if node else {}),
+        "spec": {"containers": [container], **scheduled},
     }
     return place.plane.post(place.path("pods"), body)
 
