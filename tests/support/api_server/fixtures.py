@@ -27,11 +27,14 @@ def controller_manager(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
-    """A new, empty namespace; its FineTuneJobs are deleted after the test."""
+    """A new, empty namespace; its FineTuneJobs and pods are deleted after the test."""
     name = control_plane.namespace(f"test-{uuid.uuid4().hex[:8]}")
     yield name
-    # Remaining jobs would be reconciled by the operators of all later tests.
-    control_plane.delete(Namespace(control_plane, name).path("finetunejobs"))
+    # Remaining jobs would be reconciled by the operators of all later tests, and remaining pods
+    # would be scheduled, or listed with those of all namespaces. No kubelet ends pods.
+    place = Namespace(control_plane, name)
+    control_plane.delete(place.path("finetunejobs"))
+    control_plane.delete(f"{place.path('pods')}?gracePeriodSeconds=0")
 
 
 @pytest.fixture
