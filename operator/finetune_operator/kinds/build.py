@@ -9,7 +9,6 @@ from finetune_operator.kinds import jobs as job_kind
 from finetune_operator.kinds import notifications, usage
 from finetune_operator.kinds import profiles as profile_kind
 from finetune_operator.kinds.context import Context
-from finetune_operator.kube.client import Kube
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.profiles import Profiles
@@ -21,14 +20,13 @@ from finetune_operator.snapshot.watches import BUDGETS, JOBS, PROFILES
 class Kinds:
     """The running kinds, and the objects that every job depends on."""
 
-    kube: Kube
     running: Sequence[RunningKind]
     profiles: Profiles
     budgets: Budgets
 
     async def list(self) -> None:
         """List what a job depends on, before the first one is reconciled. Raises OperatorError."""
-        await self.profiles.list(self.kube)
+        await self.profiles.list()
         await self.budgets.list()
 
 
@@ -46,7 +44,6 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
     outbox = notifications.outbox(context, elector, live.store)
     jobs = job_kind.running(context, live, profiles, budgets, recorder, outbox)
     return Kinds(
-        kube=context.kube,
         running=(
             jobs,
             profile_kind.running(context, profiles, jobs.controller),

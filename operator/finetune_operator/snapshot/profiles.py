@@ -4,7 +4,6 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from finetune_operator.config import Settings
-from finetune_operator.kube.client import Kube
 from finetune_operator.objects import naming
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.types import Key, Object, Plan, ProfileSnapshot
@@ -40,9 +39,9 @@ class Profiles:
             del self._known[gone]
         return tuple(each for _, each in self._known.values() if each is not None)
 
-    async def list(self, kube: Kube) -> None:
+    async def list(self) -> None:
         """Read all profiles, so that it is known which ones are the default."""
-        async for page in kube.pages(self.live.store.watches.own):
+        async for page in self.live.kube.pages(self.live.store.watches.own):
             for each in page.items:
                 self.live.store.put(each)
 

@@ -89,8 +89,9 @@ async def test_a_deeply_nested_profile_is_invalid_and_the_others_are_listed(leve
     edge = profile("edge", 3)
     edge["spec"] = {"defaults": nested(MAX_DEPTH - 1)}
     store = ObjectStore(PROFILES)
-    profiles = Profiles(live=LiveReader(kube=MemoryKube(), store=store))
-    await profiles.list(cast(Kube, Listed(profile("a", 1), deep, edge)))
+    kube = cast(Kube, Listed(profile("a", 1), deep, edge))
+    profiles = Profiles(live=LiveReader(kube=kube, store=store))
+    await profiles.list()
     assert names(tuple(store.owner(key) for key in store.own_keys())) == ["a", "deep", "edge"]
     stored, whole = store.owner(("", "deep")), store.owner(("", "edge"))
     assert stored is not None
