@@ -19,9 +19,9 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
+from finetune_operator.objects.compact.trimming import trimmed
 from finetune_operator.objects.contents import same_content
 from finetune_operator.objects.pods import scheduled_since
-from finetune_operator.objects.trimming import trimmed
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import (
     LISTS,

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from finetune_operator.kube.connection import Decode, decoded
-from finetune_operator.objects.used_fields import FIELDS, Fields, metadata_fields
+from finetune_operator.objects.compact.used_fields import FIELDS, Fields, metadata_fields
 
 _STATUS: Fields = {"code": None, "message": None}
 """Fields of the object in a watch event of the type ERROR."""

@@ -12,9 +12,10 @@ from finetune_api.contracts.stage_request import (
 )
 from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.publish import PublishTarget
-from finetune_operator.manifests import argv_v1, egress, publishing, sources
+from finetune_operator.manifests import argv_v1, egress, sources
 from finetune_operator.manifests.gpu import products
 from finetune_operator.manifests.gpu.node_labels import versions_of
+from finetune_operator.manifests.publishing import access as publishing
 from finetune_operator.objects.stages import PIPELINE, JobStage, earlier
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.cost import limit_of

@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_operator.objects.compact.encoding import decoded, encoded
+from finetune_operator.objects.compact.trimming import DIGESTS, fitted, news, reduced
 from finetune_operator.objects.digest import own_version
-from finetune_operator.objects.encoding import decoded, encoded
-from finetune_operator.objects.trimming import DIGESTS, fitted, news, reduced
 from finetune_operator.snapshot.watches import JOBS, Watches
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import Key, Object

@@ -12,7 +12,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status import CostStatus, Range
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position
-from finetune_operator.reconcile.stages import spending
+from finetune_operator.reconcile.stages.spending import budgets as spending
 from finetune_operator.revisions.cost import expected, price_of
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision

@@ -14,15 +14,10 @@ from finetune_operator.objects.stages import JobStage, beside, desired, job_stag
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import (
-    attempts,
-    reservations,
-    spending,
-    starting,
-    under_way,
-    volume_loss,
-)
+from finetune_operator.reconcile.stages import attempts, starting, under_way, volume_loss
 from finetune_operator.reconcile.stages.cancellation import UNDER_WAY, stop_abandoned
+from finetune_operator.reconcile.stages.spending import budgets as spending
+from finetune_operator.reconcile.stages.spending import reservations
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 

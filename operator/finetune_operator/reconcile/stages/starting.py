@@ -11,8 +11,9 @@ from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.conditions import Position, active, runs, suspended
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.messages import sentence
-from finetune_operator.reconcile.stages import attempts, reservations, restarts
+from finetune_operator.reconcile.stages import attempts, restarts
 from finetune_operator.reconcile.stages.preconditions import orphan_needs_volume, unmet
+from finetune_operator.reconcile.stages.spending import reservations
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Delete
