@@ -1,4 +1,4 @@
-"""Decodes lists and watch events to the fields that the cache keeps (``objects.used_fields``).
+"""Decodes lists and watch events to the fields that the cache keeps (``compact.used_fields``).
 
 Most of the text of an object is never used: managed fields, environment variables, probes. msgspec
 skips such fields without creating Python objects for them. Decoding a list of pods takes a seventh

@@ -177,7 +177,7 @@ def operator_file(operator: str) -> str:
 def agree(digests: Mapping[str, str], frozen: FrozenConfiguration) -> bool:
     """Report whether the data of a ConfigMap consists of exactly the documents of a revision.
 
-    digests: of the values in its data, by key (``objects.trimming``).
+    digests: of the values in its data, by key (``objects.compact.trimming``).
     """
     return digests == {JOB_FILE: frozen.job_digest, OPERATOR_FILE: frozen.operator_digest}
 
