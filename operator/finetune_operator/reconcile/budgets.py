@@ -13,13 +13,7 @@ from finetune_operator.budgets.amounts import hours, money
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.objects import conditions
 from finetune_operator.reconcile.conditions import MAX_MESSAGE
-from finetune_operator.types import (
-    UNCONFIRMED,
-    BudgetSnapshot,
-    Confirmation,
-    Object,
-    Plan,
-)
+from finetune_operator.types import UNCONFIRMED, BudgetSnapshot, Confirmation, Object, Plan
 
 VALID, EXHAUSTED = "Valid", "Exhausted"
 NEAR = Decimal("0.8")

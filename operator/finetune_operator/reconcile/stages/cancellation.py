@@ -5,12 +5,13 @@ from typing import Any
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Delete
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, publishes
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Delete, Event
+from finetune_operator.types import Event
 
 UNDER_WAY = ("Starting", "Running")
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Delete
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage
@@ -16,7 +17,6 @@ from finetune_operator.reconcile.stages.preconditions import orphan_needs_volume
 from finetune_operator.reconcile.stages.spending import reservations
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Delete
 
 
 def decide(
