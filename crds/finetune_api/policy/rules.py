@@ -10,8 +10,8 @@ from typing import Literal
 from finetune_api.layering import Path
 from finetune_api.policy import selections
 from finetune_api.policy.selections import Selection
+from finetune_api.v1alpha1.publishing.tracking import PREFIX as MLFLOW_PREFIX
 from finetune_api.v1alpha1.sources import OCI_SOURCE_PREFIX
-from finetune_api.v1alpha1.tracking import PREFIX as MLFLOW_PREFIX
 
 Access = Literal["secrets", "configmaps", "persistentvolumeclaims", "serviceaccounts"]
 

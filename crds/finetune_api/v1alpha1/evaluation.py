@@ -10,8 +10,8 @@ from pydantic import Field
 from finetune_api.base import LedgerModel, StatusModel
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import Rule
-from finetune_api.v1alpha1 import rows
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data import rows
+from finetune_api.v1alpha1.data.rows import Rows
 
 
 class EvaluationDataset(Rows):

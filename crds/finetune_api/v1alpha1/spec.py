@@ -18,30 +18,30 @@ from finetune_api.rules import (
     requires,
     unique_by,
 )
-from finetune_api.v1alpha1 import publish as publishing
 from finetune_api.v1alpha1.access import Access
-from finetune_api.v1alpha1.dataset import (
+from finetune_api.v1alpha1.data.dataset import (
     COMMON_FIELDS,
     OWN_VARIABLES,
     Dataset,
     NamedDataset,
     by_path,
 )
+from finetune_api.v1alpha1.data.rows import AUTO, Rows
 from finetune_api.v1alpha1.evaluation import Evaluation
 from finetune_api.v1alpha1.merge import Merge
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement, PodMetadata
 from finetune_api.v1alpha1.profile import MAX_PROFILE_NAME
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing import targets
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.publishing.tracking import NAME, Tracking
 from finetune_api.v1alpha1.references import object_name
 from finetune_api.v1alpha1.resources import Resources
-from finetune_api.v1alpha1.rows import AUTO, Rows
 from finetune_api.v1alpha1.run_policy import RunPolicy
 from finetune_api.v1alpha1.serving import Serving
 from finetune_api.v1alpha1.sources import Kind, listed
 from finetune_api.v1alpha1.storage import Storage
-from finetune_api.v1alpha1.tracking import NAME, Tracking
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 
 _SETS_FORMATS = (is_set("dataset.format") & ~equals("dataset.format", AUTO)) & (
     is_set("evaluation.dataset.format") & ~equals("evaluation.dataset.format", AUTO)
@@ -123,8 +123,8 @@ class FineTuneJobSpec(ApiModel):
         edit=Edit.PUBLISH,
         unset="the model stays on the volume of its revision",
         key="name",
-        max_length=publishing.MAX_TARGETS,
-        rules=(publishing.UNIQUE_NAMES,),
+        max_length=targets.MAX_TARGETS,
+        rules=(targets.UNIQUE_NAMES,),
     )
     tracking: Tracking | None = field(
         "Server that gets the parameters, the metrics and the links to the published models of the "
@@ -249,10 +249,10 @@ class FineTuneJobSpec(ApiModel):
             "serving needs the merged model. Do one of these: set merge.enabled: true; set "
             "serving.mode: adapter; or set serving.enabled: false",
         ),
-        *publishing.rules_of_spec(merges_nothing=_MERGES_NOTHING, serves_nothing=_SERVES_NOTHING),
+        *targets.rules_of_spec(merges_nothing=_MERGES_NOTHING, serves_nothing=_SERVES_NOTHING),
         excludes(
             is_set("tracking"),
-            publishing.has_name(NAME),
+            targets.has_name(NAME),
             f"the name {NAME} is that of spec.tracking: use another name in publish",
         ),
         excludes(

@@ -18,13 +18,13 @@ from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, resolve
 from finetune_api.fitting import targets_of
 from finetune_api.layering import layered, without_nulls
 from finetune_api.several_datasets import single
-from finetune_api.v1alpha1.dataset import NamedDataset
-from finetune_api.v1alpha1.dataset_statistics import FormatRecord
-from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
+from finetune_api.v1alpha1.data.dataset import NamedDataset
+from finetune_api.v1alpha1.data.rows import AUTO, Rows
+from finetune_api.v1alpha1.data.statistics import FormatRecord
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.rows import AUTO, Rows
 from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status.ledger import FrozenConfiguration, Revision
 from finetune_operator.config import Images, Settings
 from finetune_operator.connections import Hub
 from finetune_operator.objects import status_view

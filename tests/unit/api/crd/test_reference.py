@@ -18,7 +18,7 @@ from finetune_api.crd.remediations import (
 )
 from finetune_api.crd.resources import FINETUNEJOB
 from finetune_api.v1alpha1.reasons import Reason, Use
-from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_api.v1alpha1.status.job import FineTuneJobStatus
 
 PAGE = api_page(FINETUNEJOB)
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from finetune_api.base import CONTENT_DIGEST, SHA256, LedgerModel
-from finetune_api.v1alpha1.dataset_statistics import Data
+from finetune_api.v1alpha1.data.statistics import Data
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
-from finetune_api.v1alpha1.publication import Publication
+from finetune_api.v1alpha1.publishing.publication import Publication
 from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
 
 MODULE = r"^[A-Za-z0-9_]{1,63}$"

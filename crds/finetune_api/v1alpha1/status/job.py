@@ -10,8 +10,8 @@ from pydantic import Field
 
 from finetune_api.base import StatusModel
 from finetune_api.v1alpha1.evaluation import EvaluationStatus
-from finetune_api.v1alpha1.ledger import Revision
-from finetune_api.v1alpha1.publication import PublicationError
+from finetune_api.v1alpha1.publishing.publication import PublicationError
+from finetune_api.v1alpha1.status.ledger import Revision
 
 MOST_PUBLISHED = 100
 """Digests of published contents that a job remembers."""
