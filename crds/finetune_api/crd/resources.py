@@ -16,8 +16,8 @@ from finetune_api.v1alpha1.budgets.spec import (
     BUDGET_PLURAL,
     MAX_BUDGET_NAME,
     FineTuneBudgetSpec,
-    FineTuneBudgetStatus,
 )
+from finetune_api.v1alpha1.budgets.status import FineTuneBudgetStatus
 from finetune_api.v1alpha1.budgets.usage import (
     USAGE_KIND,
     USAGE_PLURAL,
