@@ -18,7 +18,7 @@ from tests.trainer.conftest import MakeWorkshop
 
 from finetune_api.contracts import reference
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.status.ledger import TrainArtifacts
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.chat_rendering import IGNORED, Renderer
 from finetune_trainer.data.reference_sample import (

@@ -17,7 +17,7 @@ from finetune_api.contracts.result import (
     Result,
 )
 from finetune_api.v1alpha1.data.statistics import DatasetRows
-from finetune_api.v1alpha1.status.ledger import TrainArtifacts
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 
 TEXT = st.text(max_size=20_000) | st.text(alphabet='\x00\x1f"\\😀é', max_size=20_000)
 NUMBER = st.none() | st.floats()
