@@ -33,7 +33,7 @@ from finetune_trainer.data.rows.schema import Example
 from finetune_trainer.data.split import content_hash
 from finetune_trainer.evaluation.layerwise_model import LayerwiseModel
 from finetune_trainer.evaluation.loss_comparison import difference, evaluate
-from finetune_trainer.evaluation.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models
+from finetune_trainer.evaluation.scorer import TOKENS_AT_ONCE, Scorer, in_batches, models
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
 BASE = ("original", "base")
