@@ -85,6 +85,12 @@ class OomFallback:
             return replace(memory, offload=True)
         return None
 
+    def advice(self, memory: MemorySettings) -> str:
+        """Return what the user can change if not even ``memory`` is enough."""
+        if self.micro_batch_fixed and memory.micro_batch > 1:
+            return "lower training.advanced.microBatchSize, or omit it"
+        return "use a card with more memory, or lower training.sequenceLength"
+
     def run(
         self,
         attempt: Callable[[MemorySettings], T],
