@@ -1,120 +1,7 @@
-"""What to do about each reason: the groups of docs/reference/reasons.md, with their texts.
+"""Reasons of stages, builds and attempts that have failed."""
 
-``Reason.doc`` states the meaning. The texts here name frequent causes and the remediation.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-
+from finetune_api.crd.remediations.group import ReasonGroup
 from finetune_api.v1alpha1.reasons import Reason
-
-_MESSAGE = "Correct the problem that the message describes."
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReasonGroup:
-    """A section of the page."""
-
-    title: str
-    about: str
-    texts: Mapping[Reason, str]
-
-
-PROGRESS = ReasonGroup(
-    title="In progress or complete",
-    about="With these reasons, the job needs no action.",
-    texts={
-        Reason.PREPARING: "PROGRESS shows the completed part of the download.",
-        Reason.TRAINING: "PROGRESS shows the completed part of the steps, then `save` (the adapter "
-        "is written) and `reference` (the trained model scores sample rows).",
-        Reason.MERGING: "The stage runs on a CPU.",
-        Reason.STARTING: "PROGRESS shows the part of the model files that vLLM has read, then "
-        "`verify` (the verifier compares the served model with the record of its training).",
-        Reason.RESTARTING: "If the endpoint stays down, the reason becomes `EndpointDown`.",
-        Reason.SERVING: "`Ready` is True.",
-        Reason.SCALED_TO_ZERO: "The model is complete, and `Ready` is True. To serve it, set "
-        "`serving.replicas` to 1 or more.",
-        Reason.IDLE: "The model is complete, and `Ready` is True. To serve it again, [wake the "
-        "endpoint](../how-to/idle-endpoints.md#wake-an-endpoint).",
-        Reason.COMPLETED: "If serving is disabled and the model is complete, `Ready` is True.",
-    },
-)
-
-WAITING = ReasonGroup(
-    title="Waiting",
-    about="The job continues when the cause is gone. A reason with the mark * makes the job "
-    "`Stalled` if it lasts longer than `runPolicy.pendingDeadlineSeconds`; even then, the job "
-    "continues when the cause is gone.",
-    texts={
-        Reason.SUSPENDED_BY_USER: "Set `spec.suspend` to false. Training then resumes from its "
-        "last checkpoint.",
-        Reason.QUEUED: "To see the queue, run `kubectl get workloads -n <namespace>`.",
-        Reason.OVER_BUDGET: "The job holds no GPU, and starts by itself when the period of the "
-        "budget ends or when other jobs leave room; the message has the numbers and the date. To "
-        "start earlier, lower `runPolicy.maxGpuSeconds`, or ask your cluster administrator for a "
-        "larger budget ([budgets](../how-to/budgets.md)).",
-        Reason.APPROVAL_NEEDED: "Send the message to your cluster administrator, who adds its "
-        "entry to `spec.approvals` of the budget. An edit that changes the revision, or raises the "
-        "limit of the job above that of the approval, needs another one ([budgets]("
-        "../how-to/budgets.md#approve-a-large-job)).",
-        Reason.PREEMPTED: "A job with a higher priority needed the GPU. Training resumes from its "
-        "last checkpoint when Kueue admits the Job again. `workloadPriorityClassName` sets the "
-        "priority.",
-        Reason.UNSCHEDULABLE: "No GPU is free, no node has the required labels, the nodes have "
-        "taints, or the volume is in another zone; the message contains that of the scheduler and, "
-        "for a missing label, the field or chart value that requires it. Free a GPU, label a "
-        "node, or change `placement` or the chart value `gpu.products` ([GPU "
-        "models](../how-to/gpu-models.md)). If the job's own endpoint uses the GPU, the message "
-        "states when it is released, or why it is not ([single GPU](../how-to/single-gpu.md)). If "
-        "the volume is in a zone without GPUs, delete the job, set `placement.zones`, and create "
-        "it again.",
-        Reason.SECRET_MISSING: "Create the Secret with this key in the job's namespace. The "
-        "kubelet tries again every few seconds. Fields: `tokenSecretRef`, `s3.secretRef`, "
-        "`serving.apiKeySecretRef`.",
-        Reason.CONFIG_MAP_MISSING: "Create the ConfigMap with this key in the job's namespace. "
-        "Fields: a `configmap://` source, `caConfigMapRef`.",
-        Reason.IMAGE_PULL_FAILED: "Create the Secrets of `imagePullSecrets` in the job's "
-        "namespace, or correct the image in the chart values. A revision takes a corrected trainer "
-        "image as long as none of its containers has started, and corrected images of serving pods "
-        "as long as none of these has started. Otherwise, provide the image under its name.",
-        Reason.VOLUME_PENDING: "The StorageClass does not exist, the cluster has no default class, "
-        "no capacity is left, or the claim is terminating. Set `storage.storageClassName` to a "
-        "class that `kubectl get storageclass` lists, or stop the other pods that use the volume. "
-        "`kubectl describe pvc -n <namespace>` shows other causes. An unbound volume without a "
-        "warning event is reported after 30 seconds.",
-        Reason.QUOTA_EXCEEDED: "Raise the quota, or lower `resources` or `storage.size`.",
-        Reason.FAILED_CREATE: "Remove the cause that the response of the API server names: change "
-        "the policy, create the ServiceAccount, or change the field of the job that it names.",
-        Reason.CREATE_CONTAINER_CONFIG_ERROR: f"An example is an image that runs as root. "
-        f"{_MESSAGE}",
-        Reason.CREATE_CONTAINER_ERROR: _MESSAGE,
-        Reason.RUN_CONTAINER_ERROR: "Correct the image or the chart value `serving.command`.",
-        Reason.CRASH_LOOP_BACK_OFF: "Frequent causes are a memory limit that is too low and a "
-        "`serving.maxModelLen` that is too large for the GPU. To find the cause, run `kubectl logs "
-        "-n <namespace> <pod> --previous`, then correct the setting.",
-        Reason.WAITING_FOR_POD: "The operator waits, so that two trainers never write to one "
-        "volume. The pod ends within its grace period; if its node is lost, delete the Node.",
-        Reason.WAITING_FOR_VOLUME: "You deleted the volume or an earlier job of this name, or "
-        "edited the storage settings of an unbound volume. The operator stops and deletes the Jobs "
-        "of the revision; delete other pods that the message names. A deletion cannot be canceled. "
-        "The job continues with a new volume.",
-        Reason.WAITING_FOR_CLEANUP: "The deletion takes seconds. If an object remains, a finalizer "
-        "keeps it: `kubectl get <kind> <name> -n <namespace> -o yaml`.",
-        Reason.RESERVING: "This takes seconds. If it lasts, see the log of the operator.",
-    },
-)
-STALLS_AFTER_DEADLINE = (
-    Reason.SECRET_MISSING,
-    Reason.CONFIG_MAP_MISSING,
-    Reason.IMAGE_PULL_FAILED,
-    Reason.VOLUME_PENDING,
-    Reason.QUOTA_EXCEEDED,
-    Reason.FAILED_CREATE,
-    Reason.CREATE_CONTAINER_CONFIG_ERROR,
-    Reason.CREATE_CONTAINER_ERROR,
-    Reason.RUN_CONTAINER_ERROR,
-    Reason.CRASH_LOOP_BACK_OFF,
-)
 
 _REUSE = "#reuse-the-downloads-without-the-status"
 _COPY = "../how-to/copy-the-model.md#copy-from-a-terminating-volume"
@@ -123,7 +10,6 @@ _DEFAULTS = "../how-to/tenant-policy.md#give-all-jobs-a-default-credential"
 _EGRESS = "../how-to/data-sources.md#network-access"
 _SIGNATURES = "../how-to/sign-and-verify-models.md#require-signatures-of-sources"
 _LOG = "Read the log of the stage, and correct the cause."
-
 FAILED = ReasonGroup(
     title="Failed",
     about="Change the job, or an object to which it refers; the operator then starts another "
@@ -250,7 +136,6 @@ FAILED = ReasonGroup(
         "`serving.maxModelLen` that is too large for the GPU.",
     },
 )
-
 RETRIED = ReasonGroup(
     title="Retried",
     about="Only a pod or an attempt has ended, and the job continues. These reasons are in "
@@ -268,93 +153,3 @@ RETRIED = ReasonGroup(
         "resumes from the last checkpoint.",
     },
 )
-
-EVENTS = ReasonGroup(
-    title="Events",
-    about="These reasons appear only in events. A job without incidents has four: `DataReady`, "
-    "`Trained`, `Merged` and `Serving`.",
-    texts={
-        Reason.DATA_READY: "",
-        Reason.TRAINED: "",
-        Reason.MERGED: "",
-        Reason.PUBLISHED: "`status.publish` has the reference and the digest of each target.",
-        Reason.SUPERSEDED: "The message names the Job, and what the spec describes instead. If you "
-        "revert the edit, the job continues with its earlier revision and the last checkpoint.",
-        Reason.WARNING_RAISED: "Examples are few training steps, dropped rows, and a model that is "
-        "worse than the serving model. The job continues. To list the warnings, run `kubectl get "
-        "ftj <name> -o jsonpath='{.status.warnings}'`.",
-        Reason.GPU_RELEASE_PLANNED: "`status.serving.releasePlannedAt` has the time, too. To keep "
-        "the endpoint available, set `serving.rollout: KeepServing` before it.",
-        Reason.RELEASE_DID_NOT_HELP: "The build keeps its GPU for the rest of the revision. The "
-        "message of `Ready` states why the train pod does not start. To release the GPU again, set "
-        "`serving.rollout: FreeGPU`.",
-        Reason.DRIFT_CORRECTED: "The event names the client. To change a Deployment, Service or "
-        "NetworkPolicy of the job, change its spec.",
-    },
-)
-
-OTHER = ReasonGroup(
-    title="Other conditions",
-    about="The condition of a stage has one of the reasons above, or one of these, as have the "
-    "conditions `Suspended` and `Serving`.",
-    texts=dict.fromkeys(
-        (
-            Reason.PENDING,
-            Reason.PUBLISHING,
-            Reason.RUNNING,
-            Reason.FINISHED,
-            Reason.AVAILABLE,
-            Reason.NOT_AVAILABLE,
-            Reason.GPU_RELEASED,
-            Reason.DISABLED,
-        ),
-        "",
-    ),
-)
-
-PROFILES = ReasonGroup(
-    title="Condition Valid of a FineTuneProfile",
-    about="While a profile is not valid, jobs start no new revision with it. The message names the "
-    "field.",
-    texts={
-        Reason.VALID: "No action.",
-        Reason.INVALID_DEFAULTS: "Correct `spec.defaults`: it is a partial spec of a FineTuneJob, "
-        "and its values must be allowed by the chart value `policy` and by the limits of the "
-        "profile.",
-        Reason.INVALID_LIMITS: "Correct the pattern that the message names. Until then, jobs with "
-        "the profile start no stage.",
-        Reason.TOO_LARGE: "Set long values, such as `dataset.chatTemplate`, in the jobs instead.",
-    },
-)
-
-BUDGETS = ReasonGroup(
-    title="Conditions of a FineTuneBudget",
-    about="`Valid` says whether the budget applies, `Exhausted` how much of it is left. The "
-    "message has the numbers.",
-    texts={
-        Reason.USAGE_DISABLED: "Set the chart value `usage.enabled` to true, or delete the budget. "
-        "Until then, no job of its namespaces starts to train.",
-        Reason.WITHIN_BUDGET: "No action.",
-        Reason.NEAR_LIMIT: "Inform the teams, or enlarge the budget.",
-        Reason.EXHAUSTED: "Jobs wait for the next period. Enlarge the budget if they must not "
-        "wait. `spec.onExhausted` decides about running jobs.",
-    },
-)
-
-LOGS = ReasonGroup(
-    title="Log of the operator",
-    about="",
-    texts={
-        Reason.CRD_MISSING: "The operator exits. Run `kubectl apply --server-side -f "
-        "crds/finetune.dev_finetunejobs.yaml`.",
-        Reason.API_UNAVAILABLE: "No action: the delays between the attempts grow to one minute. "
-        "If `waiting for the API server` repeats after a start, the NetworkPolicy of the operator "
-        "may block its port: add it to the chart value `networkPolicy.apiServerPorts`.",
-        Reason.NOT_FOUND: "No action: the next reconcile detects the deletion.",
-        Reason.NOT_LEADING: "No action: the leader reconciles the job.",
-        Reason.CONFLICT: "No action: the operator reconciles the job again at once.",
-        Reason.ERROR: "Correct the problem that the message describes.",
-    },
-)
-
-GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, PROFILES, BUDGETS, LOGS)
