@@ -29,6 +29,7 @@ from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import event_fields, pending_objects
 from finetune_operator.snapshot.profiles import Profiles
+from finetune_operator.snapshot.queues import QueueSource
 from finetune_operator.snapshot.scraping.scraper import PodMetrics
 from finetune_operator.snapshot.scraping.targets import targets
 from finetune_operator.snapshot.usage import UsageSource
@@ -65,6 +66,8 @@ class Reader:
     budgets: Budgets | None = None
     usage: UsageSource | None = None
     """None if the usage of GPUs is not recorded."""
+    queues: QueueSource | None = None
+    """None if the operator does not read the queues of Kueue."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     recent: dict[Key, RecentEvents] = field(default_factory=dict)
@@ -100,6 +103,7 @@ class Reader:
         # The accounts first: they wait for other reads, and what follows is of the same moment.
         accounts = None if self.budgets is None else await self.budgets.of(job)
         usage = None if self.usage is None else await self.usage.read(key[0])
+        queues = None if self.queues is None else await self.queues.of(key[0], children["jobs"])
         snapshot = Snapshot(
             job=job,
             settings=self.settings,
@@ -107,6 +111,7 @@ class Reader:
             parent=parent,
             usage=usage,
             accounts=accounts,
+            queues=queues,
             **children,
         )
         values = self.metrics.latest(key, targets(snapshot))
@@ -130,7 +135,11 @@ class Reader:
         request = plan.reservation
         if request is not None and self.usage is not None and await self.usage.reserve(request):
             return True
-        revision = status_view.of(plan.status).revision
+        after = status_view.of(plan.status)
+        if after.ready_reason == Reason.QUEUE_NOT_FOUND and self.queues is not None:
+            # It may be new: people create a queue and a job together.
+            return await self.queues.refresh()
+        revision = after.revision
         return revision is not None and await self._verify(key, revision)
 
     def wait(self, key: Key, snapshot: Snapshot, plan: Plan) -> float:

@@ -85,6 +85,14 @@ class BudgetRequest(StatusModel):
     priority: int | None = Field(None, description="Value of the PriorityClass of the job.")
 
 
+class QueueStatus(StatusModel):
+    """Place of the train Job in its queue."""
+
+    name: str | None = Field(None, description="Name of the LocalQueue.")
+    position: int = Field(description="Place in the LocalQueue, from 1. Updated once a minute.")
+    waiting: int = Field(description="Number of workloads that wait in the LocalQueue.")
+
+
 class FineTuneJobStatus(StatusModel):
     """Observed state of the job."""
 
@@ -109,6 +117,11 @@ class FineTuneJobStatus(StatusModel):
         None,
         description="Name of the build that the current spec defines (the target build). A "
         "build is a revision with its merge settings and serving mode.",
+    )
+    profile: str | None = Field(
+        None,
+        description="Name of the FineTuneProfile with whose defaults, card and price the target "
+        "revision was started. Also set if spec.profile is unset and a profile was the default.",
     )
     progress: str | None = Field(
         None,
@@ -167,6 +180,11 @@ class FineTuneJobStatus(StatusModel):
     budget: BudgetRequest | None = Field(
         None,
         description="Present while the training waits with the reason OverBudget: what it needs.",
+    )
+    queue: QueueStatus | None = Field(
+        None,
+        description="Present while Kueue holds the train Job, if the operator reads the queues of "
+        "Kueue: its place in the queue.",
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."

@@ -47,6 +47,7 @@ def decide(
         failed_to_start=failed,
         since=since,
     )
+    blocker = queueing.explained(blocker, snapshot, target, job.object)
     warnings = queueing.warnings(job.object, has_run=has_run)
     # A block that began in the future is reported: the clock was set back.
     if blocker is not None and not 0 <= seconds < blocker.grace:
