@@ -13,7 +13,6 @@ from finetune_operator.reconcile import plan as planner
 from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles
-from finetune_operator.snapshot.queues import QueueSource
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.reflector import reflectors
 from finetune_operator.snapshot.scraping.scraper import NAMESPACE_WORKERS, Scraper
@@ -40,7 +39,7 @@ def running(
         profiles=profiles,
         usage=usage,
         budgets=budgets,
-        queues=_queues(context),
+        queues=context.queues(),
     )
     observers = (JOB_METRICS,) if outbox is None else (JOB_METRICS, outbox)
     namespaces = context.config.watch_namespaces
@@ -57,10 +56,3 @@ def running(
         reflectors=reflectors(context.kube, live.store, namespaces, controller.notify),
         others=others,
     )
-
-
-def _queues(context: Context) -> QueueSource | None:
-    """Return the queues of Kueue, None if the operator does not read them."""
-    if not context.config.kueue.enabled:
-        return None
-    return QueueSource(kube=context.kube, gpu=context.settings.gpu.resource_name)

@@ -11,7 +11,6 @@ A read usually sends no request. It reads live:
 Metrics of pods are the last values of the ``scraper``; a read does not wait for them.
 """
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Set
@@ -22,12 +21,11 @@ from typing import Any
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.config import Settings
-from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects import naming, status_view
 from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.snapshot.pending import event_fields, pending_objects
+from finetune_operator.snapshot.pending import pending_objects
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.queues import QueueSource
 from finetune_operator.snapshot.scraping.scraper import PodMetrics
@@ -43,8 +41,6 @@ from finetune_operator.types import (
     Snapshot,
     Verification,
 )
-
-MAX_EVENTS = 100
 
 
 @dataclass(kw_only=True)
@@ -194,15 +190,7 @@ class Reader:
             return ()
         recent = self.recent.setdefault(key, RecentEvents())
         if self.monotonic() - recent.at >= delays.EVENTS:
-            lists = await asyncio.gather(
-                *(
-                    self.live.kube.list(
-                        CORE_EVENT, key[0], fields=event_fields(item), limit=MAX_EVENTS
-                    )
-                    for item in pending
-                )
-            )
-            recent.events = tuple(event for events in lists for event in events)
+            recent.events = await self.live.events(key[0], pending)
             recent.at = self.monotonic()
         return recent.events
 

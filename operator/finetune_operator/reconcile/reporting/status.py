@@ -17,7 +17,6 @@ from finetune_operator.reconcile.reporting.columns import columns
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.delivery import Delivery
 from finetune_operator.reconcile.serving.verification import verification_status
-from finetune_operator.reconcile.stages import queueing
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
 from finetune_operator.revisions.target import TargetRevision
 
@@ -73,8 +72,6 @@ def render(
     if target.config.profile is not None:
         status["profile"] = target.config.profile.name
     status |= record.costs
-    if (queue := queueing.status(snapshot, position)) is not None:
-        status["queue"] = queue
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)
         status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)

@@ -14,7 +14,7 @@ from finetune_operator.objects.stages import JobStage, beside, desired, job_stag
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import attempts, queueing, starting, under_way, volume_loss
+from finetune_operator.reconcile.stages import attempts, starting, under_way, volume_loss
 from finetune_operator.reconcile.stages.cancellation import UNDER_WAY, stop_abandoned
 from finetune_operator.reconcile.stages.spending import budgets as spending
 from finetune_operator.reconcile.stages.spending import reservations
@@ -78,12 +78,7 @@ def _stage(
         return decision
     if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=starting.failed(attempt)))
-    prevented = (
-        changed
-        or refused
-        or reservations.refusal(target, ledger, stage)
-        or queueing.missing(snapshot, target, stage)
-    )
+    prevented = changed or refused or reservations.refusal(target, ledger, stage)
     if prevented is None and stage.gpu:
         prevented = spending.held(snapshot, target, decision.ledger) or reservations.used_up(
             snapshot, target, decision.ledger

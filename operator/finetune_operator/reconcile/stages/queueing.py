@@ -15,10 +15,10 @@ from finetune_api.v1alpha1.status.job import QueueStatus
 from finetune_operator import delays
 from finetune_operator.objects import conditions, naming
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.stages import JobStage
 from finetune_operator.queues.values import Place, Queues
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.diagnosis.blocker import Blocker
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
@@ -34,12 +34,12 @@ def flavors(queues: Queues | None, target: TargetRevision) -> tuple[Mapping[str,
     return () if queue is None else queue.flavors
 
 
-def missing(snapshot: IndexedSnapshot, target: TargetRevision, stage: JobStage) -> Position | None:
-    """Return the position of a job whose queue does not exist, None if the stage can start.
+def missing(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Position | None:
+    """Return the position of a job whose queue does not exist, None if its stages can start.
 
     Data is not prepared for training that no queue will admit.
     """
-    if not (stage.gpu or stage.reads_sources) or (text := _missing(snapshot, target)) is None:
+    if ledger.is_trained(target.revision) or (text := _missing(snapshot, target)) is None:
         return None
     return Position(
         state="stalled",
