@@ -249,7 +249,11 @@ def test_default_policy_is_that_of_the_operator() -> None:
 @pytest.mark.parametrize(
     ("defaults", "expected"),
     [
-        ({}, "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false}"),
+        (
+            {},
+            "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false, "
+            "'apiKeySecretRef': false, 'serves': true}",
+        ),
         (
             {
                 "queueName": "team",
