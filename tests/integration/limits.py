@@ -5,7 +5,9 @@ A limit without a case fails the tests, because they take the limits from the sc
 
 from typing import Any
 
+from finetune_api.defaulting import effective_defaults, resolve
 from finetune_api.layering import without_nulls
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 Spec = dict[str, Any]
 SHA256 = "0" * 64
@@ -104,6 +106,11 @@ def edited(change: Spec, **more: Any) -> Spec:
     """Return ``BASE`` with an edit; null removes a field."""
     found: Spec = dict(without_nulls(_merged(BASE, {**change, **more})))
     return found
+
+
+def completed(spec: Spec) -> FineTuneJobSpec:
+    """Return a spec as the operator completes it; the built-in length exceeds the limit."""
+    return resolve(spec, effective_defaults({"training": {"sequenceLength": 2048}})).spec
 
 
 def _merged(below: Spec, above: Spec) -> Spec:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration import policy
-from tests.integration.limits import BASE, CASES, edited
+from tests.integration.limits import BASE, CASES, completed, edited
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.patterns import PATTERNS, VALUES
 
@@ -290,11 +290,11 @@ def test_admission_and_operator_agree_on_each_limit(
     """The limits are those of the schema: a new one needs a case."""
     within, beyond = (edited(change) for change in CASES[limit])
     assert policy.rejection(control_plane, "default", within) is None
-    assert violations(resolve(within, builtin_defaults()).spec, LIMITED) == ()
+    assert violations(completed(within), LIMITED) == ()
     message = policy.rejection(control_plane, "default", beyond)
     assert message is not None
     assert re.search(rf"chart value policy\.{limit}\b", message), message
-    found = violations(resolve(beyond, builtin_defaults()).spec, LIMITED)
+    found = violations(completed(beyond), LIMITED)
     assert message.split("denied request: ", 1)[1] in [each.message for each in found]
 
 

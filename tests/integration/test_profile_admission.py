@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.integration import policy
-from tests.integration.limits import CASES, edited
+from tests.integration.limits import CASES, completed, edited
 from tests.integration.rbac import RBAC, wait_until_granted
 from tests.integration.test_policy_differential import LIMITS, specs
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
@@ -19,7 +19,6 @@ from finetune_api.policy.check import violations
 from finetune_api.policy.fields import API_KEY, GPU_SECONDS, IDLE_SECONDS, QUEUE
 from finetune_api.policy.limits import FIELDS, narrower
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, ProfileLimits
-from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
 Spec = dict[str, Any]
@@ -137,17 +136,12 @@ def test_admission_and_operator_agree_on_each_limit(
     within, beyond = (edited(change, profile=narrow) for change in CASES[limit])
     limits = narrower(NARROW)
     assert policy.rejection(control_plane, "default", within) is None
-    assert violations(_resolved(within), limits, profile=narrow) == ()
+    assert violations(completed(within), limits, profile=narrow) == ()
     message = policy.rejection(control_plane, "default", beyond)
     assert message is not None
     assert f"limits.{limit} of FineTuneProfile narrow" in message
-    found = violations(_resolved(beyond), limits, profile=narrow)
+    found = violations(completed(beyond), limits, profile=narrow)
     assert message.split("denied request: ", 1)[1] in [each.message for each in found]
-
-
-def _resolved(spec: Spec) -> FineTuneJobSpec:
-    # The built-in default exceeds the limit, which the operator alone knows.
-    return resolve(spec, effective_defaults({"training": {"sequenceLength": 2048}})).spec
 
 
 @pytest.mark.parametrize(
