@@ -282,9 +282,9 @@ def test_a_job_of_a_profile_waits_for_its_queue_and_shows_its_place(
         kubelet.report(place, prepare, kubelet.completed("prepare"))
 
         wait_until("it is queued", lambda: place.reason() == "Queued")
-        wait_until("it is the first", lambda: _place(place) == ("l4", 1, 1))
+        wait_until("it is the first", lambda: _place(place) == 1)
         urgent(place, "l4")
-        wait_until("another is before it", lambda: _place(place) == ("l4", 2, 2))
+        wait_until("another is before it", lambda: _place(place) == 2)
         assert "It is number 2 of 2 in the queue." in place.condition("Ready")["message"]
         plane.delete(place.path("jobs", "urgent") + "?propagationPolicy=Background")
         _change(place, _quota(gpus=1, flavor="l4"), "-l4")
@@ -297,6 +297,6 @@ def test_a_job_of_a_profile_waits_for_its_queue_and_shows_its_place(
         assert_nothing_rejected(running)
 
 
-def _place(place: Namespace) -> tuple[str, int, int] | None:
-    found = place.job()["status"].get("queue")
-    return None if found is None else (found["name"], found["position"], found["waiting"])
+def _place(place: Namespace) -> int | None:
+    found: int | None = place.job()["status"].get("queuePosition")
+    return found

@@ -85,14 +85,6 @@ class BudgetRequest(StatusModel):
     priority: int | None = Field(None, description="Value of the PriorityClass of the job.")
 
 
-class QueueStatus(StatusModel):
-    """Place of the train Job in its queue."""
-
-    name: str | None = Field(None, description="Name of the LocalQueue.")
-    position: int = Field(description="Place in the LocalQueue, from 1. Updated once a minute.")
-    waiting: int = Field(description="Number of workloads that wait in the LocalQueue.")
-
-
 class FineTuneJobStatus(StatusModel):
     """Observed state of the job."""
 
@@ -119,9 +111,7 @@ class FineTuneJobStatus(StatusModel):
         "build is a revision with its merge settings and serving mode.",
     )
     profile: str | None = Field(
-        None,
-        description="Name of the FineTuneProfile with whose defaults, card and price the target "
-        "revision was started. Also set if spec.profile is unset and a profile was the default.",
+        None, description="Profile of the revision, also if it was the default one."
     )
     progress: str | None = Field(
         None,
@@ -181,10 +171,8 @@ class FineTuneJobStatus(StatusModel):
         None,
         description="Present while the training waits with the reason OverBudget: what it needs.",
     )
-    queue: QueueStatus | None = Field(
-        None,
-        description="Present while Kueue holds the train Job, if the operator reads the queues of "
-        "Kueue: its place in the queue.",
+    queue_position: int | None = Field(
+        None, description="Place of the train Job while it waits in its LocalQueue, from 1."
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."

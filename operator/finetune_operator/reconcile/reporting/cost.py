@@ -1,7 +1,7 @@
 """``status.cost``: GPU time and cost of training, expected after ``prepare`` and used so far.
 
-``status.budget`` has what a training needs that waits for a budget, ``status.queue`` its place in a
-queue.
+``status.budget`` has what a training needs that waits for a budget, ``status.queuePosition`` its
+place in a queue.
 """
 
 from collections.abc import Mapping
@@ -34,8 +34,8 @@ def costs(
         status["cost"] = expected_cost
     if position.reason == Reason.OVER_BUDGET:
         status["budget"] = spending.waiting(snapshot, target, ledger, now)
-    if (queue := queueing.status(snapshot, position)) is not None:
-        status["queue"] = queue
+    if (place := queueing.position_of(snapshot, position)) is not None:
+        status["queuePosition"] = place
     return status
 
 

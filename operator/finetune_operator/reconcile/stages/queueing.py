@@ -7,11 +7,9 @@ keeps it, as False, after the Job is admitted. Kueue also marks the pod template
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.status.job import QueueStatus
 from finetune_operator import delays
 from finetune_operator.objects import conditions, naming
 from finetune_operator.objects.index import IndexedSnapshot
@@ -65,19 +63,12 @@ def explained(
     return replace(blocker, message=f"{blocker.message} {text}")
 
 
-def status(snapshot: IndexedSnapshot, position: Position) -> dict[str, Any] | None:
-    """Return ``status.queue`` of a job that waits in a queue, None for any other job."""
+def position_of(snapshot: IndexedSnapshot, position: Position) -> int | None:
+    """Return ``status.queuePosition`` of a job that waits in a queue, None for any other job."""
     if position.reason not in (Reason.QUEUED, Reason.PREEMPTED):
         return None
-    for job in snapshot.jobs:
-        if not job.ended and (place := _place(snapshot, job.object)) is not None:
-            found = QueueStatus(
-                name=naming.label(job.object, naming.QUEUE),
-                position=place.position,
-                waiting=place.waiting,
-            )
-            return found.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return None
+    found = (_place(snapshot, job.object) for job in snapshot.jobs if not job.ended)
+    return next((place.position for place in found if place is not None), None)
 
 
 def warnings(job: Object, *, has_run: bool) -> tuple[str, ...]:

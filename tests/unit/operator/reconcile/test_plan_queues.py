@@ -137,14 +137,14 @@ def test_the_position_of_a_queued_job_is_in_its_status() -> None:
     condition = ready(found)
     assert condition["reason"] == "Queued"
     assert condition["message"].endswith(" to admit it. It is number 2 of 3 in the queue.")
-    assert found.status["queue"] == {"name": "gpu", "position": 2, "waiting": 3}
+    assert found.status["queuePosition"] == 2
     move(found, job, 1)
     ready(found)
-    assert found.status["queue"]["position"] == 1
+    assert found.status["queuePosition"] == 1
     job["spec"]["suspend"] = False
     controllers.sync(found)
     assert ready(found)["reason"] == "Training"
-    assert "queue" not in found.status
+    assert "queuePosition" not in found.status
 
 
 def test_a_queue_that_is_deleted_while_a_job_waits_is_reported() -> None:
