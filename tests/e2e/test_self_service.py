@@ -83,7 +83,7 @@ def test_a_member_applies_three_lines_and_sees_the_price_before_the_gpu(own: Tun
         "spec": spec,
     }
     _member(own, "apply", "-f", "-", stdin=json.dumps(job))
-    own.wait_for_pod("train", seconds=READY_SECONDS)
+    own.wait_until("Trained", seconds=READY_SECONDS)
     record = own.cluster.record
     first = next(
         event.object
