@@ -12,9 +12,9 @@ from datetime import datetime
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import index
+from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.confirmation import confirmation
 from finetune_operator.reconcile.reporting.report import report
-from finetune_operator.reconcile.stages import queueing
 from finetune_operator.reconcile.steps import steps
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import UnavailableProfile, select
@@ -47,7 +47,7 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
         )
         target = replace(
             target,
-            flavors=queueing.flavors(snapshot.queues, target),
+            flavors=queues.flavors(snapshot.queues, target),
             hosts=tuple(limits.hosts for _, limits in profile.limits),
         )
         ledger = ledger.with_target(target.revision)

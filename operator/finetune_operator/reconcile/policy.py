@@ -10,8 +10,8 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.conditions import Position
-from finetune_operator.reconcile.stages import queueing
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import SelectedProfile
 from finetune_operator.revisions.target import TargetRevision
@@ -36,7 +36,7 @@ def held(
     Its revision waits for another job or for a queue, or its next attempt violates limits.
     """
     if target.unavailable is None:
-        return refusal(refused) or queueing.missing(snapshot, target, ledger)
+        return refusal(refused) or queues.missing(snapshot, target, ledger)
     return Position(
         state="stalled",
         reason=target.unavailable.reason,

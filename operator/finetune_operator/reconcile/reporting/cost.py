@@ -12,8 +12,8 @@ from finetune_api.contracts.cost import cost, hours, money
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.progress import CostStatus, Range
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.conditions import Position
-from finetune_operator.reconcile.stages import queueing
 from finetune_operator.reconcile.stages.spending import budgets as spending
 from finetune_operator.revisions.cost import expected, price_of
 from finetune_operator.revisions.ledger import Ledger
@@ -34,7 +34,7 @@ def costs(
         status["cost"] = expected_cost
     if position.reason == Reason.OVER_BUDGET:
         status["budget"] = spending.waiting(snapshot, target, ledger, now)
-    if (place := queueing.position_of(snapshot, position)) is not None:
+    if (place := queues.position_of(snapshot, position)) is not None:
         status["queuePosition"] = place
     return status
 
