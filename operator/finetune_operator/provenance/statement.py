@@ -7,6 +7,7 @@ are long recipes.
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from finetune_api.contracts import attestation
@@ -28,12 +29,14 @@ limits an argument to 128 KiB."""
 def statement(facts: Facts) -> Statement:
     """Return the statement about a publication, which has a digest.
 
-    If it would be too long, the recipe is named by its digest, and the inputs are not described.
+    If it would be too long, it names only the manifest, which names the files, and then also the
+    recipe by its digest, without a description of the inputs.
     """
-    full = _statement(facts)
-    if len(attestation.canonical(full)) <= LONGEST:
-        return full
-    return _statement(facts, brief=True)
+    shorter = replace(facts, files={})
+    for full in (_statement(facts), _statement(shorter)):
+        if len(attestation.canonical(full)) <= LONGEST:
+            return full
+    return _statement(shorter, brief=True)
 
 
 def _statement(facts: Facts, *, brief: bool = False) -> Statement:

@@ -4,10 +4,12 @@ The record of a target is that of its last attempt. The operator derives the add
 from spec and digest: a compromised pod must not name another one.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeGuard
 
+from finetune_api.contracts import file_list
+from finetune_api.contracts.attestation import MANIFEST
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
 from finetune_api.revision_hash import digest
 from finetune_api.safety.printable import printable
@@ -181,11 +183,12 @@ def with_outcomes(
     artifacts: from the result of its Job; failure: the error of the targets that it does not name,
     None to record no errors.
     """
-    reported = {each.name: each for each in (artifacts.targets if artifacts else ())}
+    artifacts = artifacts or PublishArtifacts()
+    reported = {each.name: each for each in artifacts.targets}
     desired = {each.name: each for each in targets(target)}
     time = _in_order(ledger, time)
     records = (
-        _record(ledger, target, desired[name], reported.get(name), failure, time)
+        _record(ledger, target, desired[name], reported.get(name), artifacts.files, failure, time)
         for name in attempt.targets or ()
         if name in desired
     )
@@ -246,6 +249,7 @@ def _record(
     target: TargetRevision,
     each: PublishTarget,
     reported: PublishedTarget | None,
+    files: Mapping[str, str] | None,
     failure: PublicationError | None,
     time: str,
 ) -> Publication | None:
@@ -258,10 +262,10 @@ def _record(
     known = current(ledger, target, each)
     if reported is not None and reported.error is None and reported.digest is not None:
         if not awaits_statement(known, target, each):
-            return fresh.model_copy(update=_content(target, each, reported, known))
+            return fresh.model_copy(update=_content(target, each, reported, files, known))
         if (known.digest, True) == (reported.digest, reported.attestation is not None):
-            signed = {"attestation": reported.attestation, "attestation_due": None, "error": None}
-            return known.model_copy(update=signed)
+            signed = {"attestation": reported.attestation, "attestation_due": None}
+            return known.model_copy(update={**signed, "files": None, "error": None})
     if failure is None:
         return None
     if reported is not None and reported.error is not None:
@@ -278,6 +282,7 @@ def _content(
     target: TargetRevision,
     each: PublishTarget,
     reported: PublishedTarget,
+    files: Mapping[str, str] | None,
     known: Publication | None,
 ) -> dict[str, Any]:
     """Return what a target holds after an attempt that has published the content."""
@@ -286,12 +291,23 @@ def _content(
     attestation = known.attestation if known is not None and same else None
     # Another commit with the statement would move the branch from the one that it is about.
     keeps = each.oci is not None or each.s3 is not None
-    signs = keeps and target.config.signing_key is not None
+    due = keeps and target.config.signing_key is not None and attestation is None
     return {
         "digest": reported.digest,
         "manifest": reported.manifest,
         "tags": [*each.moving_names] or None,
         "bytes": reported.bytes,
         "attestation": attestation,
-        "attestation_due": True if signs and attestation is None else None,
+        "attestation_due": True if due else None,
+        "files": _files(reported, files) if due else None,
     }
+
+
+def _files(reported: PublishedTarget, files: Mapping[str, str] | None) -> str | None:
+    """Return the list of the files that a target holds; None if it is missing or about others."""
+    text = (files or {}).get(reported.manifest or "", "")
+    try:
+        named = file_list.unpack(text)
+    except ValueError:
+        return None
+    return text if named.get(MANIFEST) == reported.manifest else None

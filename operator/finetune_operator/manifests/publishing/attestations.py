@@ -1,7 +1,10 @@
 """The signed statement that a publish Job adds to content that an earlier attempt has published."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
+from finetune_api.contracts import file_list
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.objects import status_view
@@ -16,13 +19,14 @@ from finetune_operator.types import Object
 
 def of_target(
     job: Object, target: TargetRevision, record: Revision, each: PublishTarget
-) -> dict[str, str | None]:
+) -> Mapping[str, Any]:
     """Return the fields of the request with the statement about a target; none before its turn."""
     key = target.config.signing_key
     known = publications.current(Ledger({target.revision: record}), target, each)
     if key is None or not publications.awaits_statement(known, target, each):
         return {}
     status = status_view.of_job(job)
+    files = {} if known.files is None else file_list.unpack(known.files)
     facts = Facts(
         job=job,
         target=target,
@@ -31,7 +35,13 @@ def of_target(
         publication=known,
         gate=status.evaluation if status.build == target.build else {},
         verification=status.verification,
+        files=files,
     )
     bundle = signed.bundle(statement(facts), key)
     text = json.dumps(bundle, sort_keys=True, separators=(",", ":"))
-    return {"attestation": text, "attested": known.digest}
+    signs_files = each.s3 is not None and files
+    return {
+        "attestation": text,
+        "attested": known.digest,
+        "model_signature": signed.model_signature(files, key) if signs_files else None,
+    }

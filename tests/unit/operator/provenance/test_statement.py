@@ -256,6 +256,16 @@ def test_a_statement_about_a_long_recipe_names_it_by_its_digest() -> None:
     )
 
 
+def test_a_statement_about_many_files_names_their_manifest_only() -> None:
+    files = {f"model-{number:05}-of-00060.safetensors": digest("7") for number in range(60)}
+    subjects = attestation.subjects(about(files=files))
+    assert subjects == attestation.subjects(about())
+    few = dict(list(files.items())[:10])
+    assert attestation.subjects(about(files=few)) == subjects | few
+    recipe = about(files=files)["predicate"]["buildDefinition"]["externalParameters"]["recipe"]
+    assert "training" in recipe
+
+
 def test_a_statement_of_usual_length_has_the_whole_recipe() -> None:
     assert len(attestation.canonical(about())) < LONGEST - 2000
     assert "training" in about()["predicate"]["buildDefinition"]["externalParameters"]["recipe"]
@@ -274,6 +284,7 @@ def test_statements_of_all_targets_fit_into_one_argument() -> None:
         annotations={"finetune.dev/job": "j" * 127, "finetune.dev/revision": digest("2")},
         attestation=bundle,
         attested=f"sha256:{digest('3')}",
+        model_signature=signed.model_signature({"manifest.json": digest("3")}, KEY),
         oci=OCITarget(repository="r" * 255),
     )
     request = PublishStageRequest(
