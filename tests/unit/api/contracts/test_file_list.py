@@ -49,5 +49,5 @@ def _packed(names: list[str], digests: bytes) -> str:
     ],
 )
 def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="it is no list|not in order|decode"):
+    with pytest.raises(ValueError, match=r"it is no list|not in order|decode"):
         file_list.unpack(text)

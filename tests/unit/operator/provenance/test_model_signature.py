@@ -39,7 +39,7 @@ def test_the_signature_is_about_all_files(folder: Published) -> None:
 
 def test_order_of_the_files_does_not_matter(folder: Published) -> None:
     files = folder.digests()
-    turned = dict(reversed(sorted(files.items())))
+    turned = dict(sorted(files.items(), reverse=True))
     made = [signed.model_signature(each, CONSTANT_KEY) for each in (files, turned)]
     assert made[0] == made[1]
     assert json.loads(GOLDEN.read_bytes())["dsseEnvelope"]["signatures"] == [
