@@ -1,4 +1,4 @@
-"""A hub that is slow, disconnects, or is full: the condition that is reported, and the next attempt.
+"""A hub that is slow, disconnects, or is full: the reported condition, and the next attempt.
 
 Whatever fails, a branch has the complete model in one commit, or nothing of it.
 """
@@ -9,7 +9,6 @@ import httpx
 import pytest
 from tests.fakes.model_hub import DELAY, ModelHub
 from tests.support.trainer.publishing import Published, Volume
-from tests.support.trainer.web import Certificate
 from tests.trainer.publishing.test_hub import (
     REPO,
     _without_pauses,
