@@ -1,6 +1,7 @@
 """An image of a model with the signed statement of the operator, as a job publishes both."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +16,15 @@ from finetune_operator.provenance.statement import statement
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A published image. ``manifest``: SHA-256 (hex) of manifest.json, from the ledger."""
+    """A published image. ``manifest``: SHA-256 (hex) of manifest.json, from the ledger.
+
+    files: SHA-256 (hex) of its files by path.
+    """
 
     reference: str
     digest: str
     manifest: str
+    files: Mapping[str, str]
     content: str
     """SHA-256 (hex) of the manifest on the volume, from the ledger."""
 
@@ -41,6 +46,7 @@ class Image:
             reference=f"{host}/team/tiny@{digest}",
             digest=digest,
             manifest=manifest,
+            files=done.files,
             content=target["content"],
         )
 
