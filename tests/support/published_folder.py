@@ -67,8 +67,12 @@ class Published:
         publication = found.publication.model_copy(
             update={"digest": f"sha256:{digests['manifest.json']}"}
         )
-        listed = digests if files else {}
-        return statement(replace(found, publication=publication, files=listed))
+        about = statement(replace(found, publication=publication))
+        if files:
+            (subject, _) = about["subject"]
+            listed = [{"name": name, "digest": {"sha256": each}} for name, each in digests.items()]
+            about["subject"] = [subject, *listed]
+        return about
 
     def sign(self, statement: dict[str, Any], key: SigningKey = KEY) -> None:
         text = json.dumps(signed.bundle(statement, key))

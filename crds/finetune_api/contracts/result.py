@@ -95,7 +95,7 @@ class PublishArtifacts(StatusModel):
 
     targets: list[PublishedTarget] = Field(default_factory=list, max_length=MAX_TARGETS)
     files: dict[_Digest, str] | None = None
-    """Files of the contents that the targets hold, as texts of ``file_list``, by the digest of the
+    """Files of the folders that the targets hold, as texts of ``file_list``, by the digest of the
     published manifest.json (``PublishedTarget.manifest``). The operator signs their digests. They
     are left out of a message that would be too long otherwise."""
 

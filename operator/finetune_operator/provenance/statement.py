@@ -1,13 +1,16 @@
 """The statement about a published model: in-toto version 1 with a SLSA provenance predicate.
 
 Its first subject is what the target holds: the manifest of the image, or manifest.json of a folder.
+Other files are no subjects, because a tenant chooses the bytes of some, such as the chat template:
+they could be the manifest of another image, and programs that verify images accept a statement if
+any of its subjects is the image.
+
 Texts of a tenant's recipe that are long, such as chat templates, are named by their digest, and so
 are long recipes.
 """
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from finetune_api.contracts import attestation
@@ -29,14 +32,12 @@ limits an argument to 128 KiB."""
 def statement(facts: Facts) -> Statement:
     """Return the statement about a publication, which has a digest.
 
-    If it would be too long, it names only the manifest, which names the files, and then also the
-    recipe by its digest, without a description of the inputs.
+    If it would be too long, the recipe is named by its digest, and the inputs are not described.
     """
-    shorter = replace(facts, files={})
-    for full in (_statement(facts), _statement(shorter)):
-        if len(attestation.canonical(full)) <= LONGEST:
-            return full
-    return _statement(shorter, brief=True)
+    full = _statement(facts)
+    if len(attestation.canonical(full)) <= LONGEST:
+        return full
+    return _statement(facts, brief=True)
 
 
 def _statement(facts: Facts, *, brief: bool = False) -> Statement:
@@ -70,7 +71,7 @@ def _subjects(facts: Facts) -> list[Values]:
     name = facts.place.oci.repository if facts.place.oci is not None else None
     if name is None:
         name = publications.reference(facts.place, publication)
-    digests = {str(name): sha256(publication.digest), **facts.files}
+    digests = {str(name): sha256(publication.digest)}
     if facts.place.s3 is not None:
         digests.setdefault(MANIFEST, sha256(publication.digest))
     elif publication.manifest is not None:

@@ -124,7 +124,7 @@ def _content(
         "bytes": reported.bytes,
         "attestation": attestation,
         "attestation_due": True if due else None,
-        "files": _files(reported, files) if due else None,
+        "files": _files(reported, files) if due and each.s3 is not None else None,
     }
 
 

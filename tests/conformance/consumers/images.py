@@ -1,7 +1,6 @@
 """An image of a model with the signed statement of the operator, as a job publishes both."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +15,11 @@ from finetune_operator.provenance.statement import statement
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A published image. ``manifest``: SHA-256 (hex) of manifest.json, from the ledger.
-
-    files: SHA-256 (hex) of its files by path.
-    """
+    """A published image. ``manifest``: SHA-256 (hex) of manifest.json, from the ledger."""
 
     reference: str
     digest: str
     manifest: str
-    files: Mapping[str, str]
     content: str
     """SHA-256 (hex) of the manifest on the volume, from the ledger."""
 
@@ -46,7 +41,6 @@ class Image:
             reference=f"{host}/team/tiny@{digest}",
             digest=digest,
             manifest=manifest,
-            files=done.files,
             content=target["content"],
         )
 
@@ -59,10 +53,10 @@ def statements_about(done: Published, name: str = "bucket") -> dict[str, Any]:
     found = facts(name)
     known = {"digest": done.only.digest, "manifest": done.only.manifest}
     publication = found.publication.model_copy(update=known)
-    about = statement(replace(found, publication=publication, files=done.files))
-    signs_files = found.place.s3 is not None
+    bundle = signed.bundle(statement(replace(found, publication=publication)), KEY)
+    signature = None if done.lists is None else signed.model_signature(done.files, KEY)
     return {
-        "attestation": json.dumps(signed.bundle(about, KEY)),
+        "attestation": json.dumps(bundle),
         "attested": done.only.digest,
-        "model_signature": signed.model_signature(done.files, KEY) if signs_files else None,
+        "model_signature": signature,
     }

@@ -90,10 +90,10 @@ def test_a_target_that_failed_reports_no_files(
     assert publish(volume, target).lists is None
 
 
-def test_an_image_reports_its_files_and_a_hub_none(
+def test_an_image_and_a_hub_report_no_files(
     volume: Volume, server: Registry, hub: ModelHub, certificate: Certificate
 ) -> None:
-    assert MANIFEST in run(volume, oci(volume, server, certificate)).files
+    assert run(volume, oci(volume, server, certificate)).lists is None
     place = {"repo": "acme/support", "endpoint": hub.url, "ca": str(certificate.authority)}
     done = run(volume, volume.target(hugging_face=place), environment=ENVIRONMENT)
     assert done.error is None, done.failure

@@ -181,8 +181,8 @@ class _Publishing:
         self, target: PublishTargetRequest, model: Content, outcome: Outcome, transfer: Transfer
     ) -> None:
         outcome.size, outcome.manifest = model.size, model.digest
-        # The operator signs nothing that is on a hub.
-        outcome.files = None if target.hugging_face is not None else model.digests
+        # The digest of an image covers its files, and the operator signs nothing on a hub.
+        outcome.files = None if target.s3 is None else model.digests
         log(f"publishing {target.what} ({model.size:,} bytes) to target {target.name}")
         publish = _publisher(target)
         failure: Exception | None = None

@@ -47,8 +47,8 @@ class Publication(LedgerModel):
     )
     files: str | None = Field(
         None,
-        description="Compressed list of the published files with their digests, which the operator "
-        "is about to sign. Absent after that.",
+        description="Compressed list of the files of a folder in S3 with their digests, which the "
+        "operator is about to sign. Absent after that.",
     )
     tags: list[str] | None = Field(
         None,

@@ -26,7 +26,6 @@ def of_target(
     if key is None or not publications.awaits_statement(known, target, each):
         return {}
     status = status_view.of_job(job)
-    files = {} if known.files is None else file_list.unpack(known.files)
     facts = Facts(
         job=job,
         target=target,
@@ -35,13 +34,10 @@ def of_target(
         publication=known,
         gate=status.evaluation if status.build == target.build else {},
         verification=status.verification,
-        files=files,
     )
     bundle = signed.bundle(statement(facts), key)
     text = json.dumps(bundle, sort_keys=True, separators=(",", ":"))
-    signs_files = each.s3 is not None and files
-    return {
-        "attestation": text,
-        "attested": known.digest,
-        "model_signature": signed.model_signature(files, key) if signs_files else None,
-    }
+    signature = None
+    if known.files is not None:
+        signature = signed.model_signature(file_list.unpack(known.files), key)
+    return {"attestation": text, "attested": known.digest, "model_signature": signature}
