@@ -8,8 +8,12 @@ from finetune_operator.signing import SigningKey
 
 def new_key() -> SigningKey:
     """Return another key than every other call."""
+    return _signing_key(ec.generate_private_key(ec.SECP256R1()))
+
+
+def _signing_key(key: ec.EllipticCurvePrivateKey) -> SigningKey:
     return SigningKey(
-        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
@@ -18,3 +22,5 @@ def new_key() -> SigningKey:
 
 
 KEY = new_key()
+CONSTANT_KEY = _signing_key(ec.derive_private_key(29, ec.SECP256R1()))
+"""The key of signatures that are stored with the tests; its signatures are always the same."""
