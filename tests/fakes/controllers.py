@@ -42,7 +42,7 @@ def published(pod: Thing, *failed: str, reason: str = "TargetRejected") -> Thing
     targets, files = [], {}
     for each in json.loads(container["args"][0])["targets"]:
         error = {"reason": reason, "message": "The quota is exhausted."}
-        digest = {
+        digest: Thing = {
             "digest": _content_digest(each),
             "bytes": 1000,
             "sentBytes": 10,

@@ -22,6 +22,10 @@ BUCKET = "models"
 META = "x-amz-meta-"
 
 
+Stored = tuple[bytes, dict[str, str]]
+"""The content of an object, and its metadata."""
+
+
 @dataclass
 class Upload:
     """An unfinished upload: its parts by number, and the metadata of the object."""
@@ -36,7 +40,7 @@ class Store:
     """The objects and the faults of a service."""
 
     url: str = ""
-    objects: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
+    objects: dict[str, Stored] = field(default_factory=dict)
     """Data and metadata by key."""
     uploads: dict[str, Upload] = field(default_factory=dict)
     received: list[tuple[str, int, int]] = field(default_factory=list)
@@ -56,7 +60,7 @@ class Store:
     """Bytes of the next downloads of weights after which the connection is closed."""
     lost: list[str] = field(default_factory=list)
     """Names of objects after whose next writing the connection is closed without an answer."""
-    rivals: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
+    rivals: dict[str, Stored] = field(default_factory=dict)
     """Objects that another client writes just before the next request that would."""
     delay: float = 0.0
     page: int = 1000

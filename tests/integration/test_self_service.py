@@ -180,7 +180,7 @@ def _rule(resource: str, *verbs: str, names: tuple[str, ...] = ()) -> Thing:
 def _rights(place: str, profiles: list[str]) -> list[Thing]:
     """Return the roles and bindings of all users."""
     chart = render()
-    curators = {
+    curators: Thing = {
         "kind": "ClusterRole",
         "metadata": {"name": f"curators-{place}"},
         "rules": [_rule("finetuneprofiles", "get", "list", "create", "patch")],

@@ -152,7 +152,7 @@ def test_a_killed_attempt_is_completed(folder: Folder, store: Store) -> None:
 
 
 def test_a_signature_of_others_is_not_replaced(folder: Folder, store: Store) -> None:
-    foreign = (b"{}", {})
+    foreign: tuple[bytes, dict[str, str]] = (b"{}", {})
     store.objects[folder.signature] = foreign
     reason, message = folder.attest().failure
     assert reason == "TargetConflict"

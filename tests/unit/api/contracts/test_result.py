@@ -339,7 +339,7 @@ def test_errors_of_targets_are_shortened_before_a_target_is_left_out() -> None:
 def test_lists_of_files_are_dropped_after_long_texts_the_longest_first() -> None:
     lists = {str(number) * 64: str(number) * (700 + number) for number in range(1, 6)}
     error = {"reason": "TargetRejected", "message": "m" * 1000}
-    targets = [
+    targets: list[dict[str, Any]] = [
         {"name": f"t{number}", "digest": f"sha256:{'a' * 64}", "reference": "r" * 100}
         for number in range(4)
     ]

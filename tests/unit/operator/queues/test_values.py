@@ -9,7 +9,7 @@ from finetune_operator.queues.values import Place, Queue, places, queue_of
 GPU = "nvidia.com/gpu"
 L4 = {"nvidia.com/gpu.product": "NVIDIA-L4"}
 A10G = {"nvidia.com/gpu.product": "NVIDIA-A10G"}
-FLAVORS = {
+FLAVORS: dict[str, dict[str, Any]] = {
     "l4": {"spec": {"nodeLabels": L4}},
     "a10g": {"spec": {"nodeLabels": A10G}},
     "cpu": {"spec": {"nodeLabels": {"pool": "cpu"}}},

@@ -144,4 +144,4 @@ def test_an_error_stops_no_job_and_is_logged_once(
     kube.error, clock.now = Transient("timeout"), 240.0
     found = read(source, WAITING)
     assert found is not None
-    assert (found.local.keys(), found.places.keys()) == ({"gpu"}, {"j"})
+    assert (set(found.local), set(found.places)) == ({"gpu"}, {"j"})
