@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,6 +64,22 @@ def _job(name: str, revision: str, conditions: list[Object], **status: Any) -> O
 def _attempt(stage: str, outcome: str, **more: Any) -> Object:
     build = {"build": "5e8a1f00"} if stage in ("merge", "serve") else {}
     return {"stage": stage, "attempt": 1, "outcome": outcome, **build, **more}
+
+
+def _losses(steps: int, last: float) -> Object:
+    """Return the loss history of a training, as the ledger has it."""
+    shown = range(1, steps + 1, steps // 50)
+    held_out = range(steps // 3, steps + 1, steps // 3)
+
+    def fall(step: int) -> float:
+        return last + 1.6 * math.exp(-5 * step / steps)
+
+    return {
+        "loss": [[at, round(fall(at) + 0.06 * math.sin(at * 1.7), 3)] for at in shown],
+        "evalLoss": [[at, round(fall(at) + 0.1, 3)] for at in held_out],
+        "learningRate": [[1, 2e-05], [steps // 10, 2e-04], [steps, 0.0]],
+        "tokensPerSecond": [[2, 3120.0], [steps, 3140.0]],
+    }
 
 
 def _stage_job(name: str, revision: str, stage: str, begin: int, end: int | None) -> Object:
@@ -171,6 +188,7 @@ VELMORA = _job(
                 "operator": "{}",
             },
             "stages": [_attempt("prepare", "Completed"), _attempt("train", "Completed")],
+            "artifacts": {"lossHistory": _losses(300, 2.05)},
         },
         {
             "revision": "88d82457",
@@ -180,6 +198,7 @@ VELMORA = _job(
                 _attempt("merge", "Completed"),
                 _attempt("serve", "Completed"),
             ],
+            "artifacts": {"lossHistory": _losses(450, 1.82)},
         },
     ],
 )

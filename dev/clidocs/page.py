@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
@@ -51,6 +51,7 @@ EXAMPLES = {
     "watch": ("ftj watch velmora support",),
     "why": ("ftj why support",),
     "logs": ("ftj logs support --tail 2",),
+    "curve": ("ftj curve velmora", f"ftj curve velmora 88d82457 {example_objects.EARLIER}"),
     "gpus": ("ftj gpus",),
     "pause": ("ftj pause billing",),
     "resume": ("ftj resume billing",),
@@ -63,7 +64,7 @@ EXAMPLES = {
 
 def text() -> str:
     """Return the page."""
-    with _environment():
+    with environment():
         return "\n".join(_lines()) + "\n"
 
 
@@ -86,11 +87,13 @@ def _run(command: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Run the examples in an empty folder, at a fixed time, on the cluster of the examples."""
+def environment(
+    objects: Mapping[str, list[example_objects.Object]] = example_objects.COLLECTIONS,
+) -> Iterator[None]:
+    """Run commands in an empty folder, at a fixed time, on a cluster with some objects."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        example_cluster.serving() as url,
+        example_cluster.serving(objects) as url,
         contextlib.chdir(folder),
         mock.patch.object(job, "now", return_value=example_objects.NOW),
     ):

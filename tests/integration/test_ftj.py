@@ -23,13 +23,16 @@ from tests.support.api_server.operatorprocess import OperatorProcess
 
 from finetune_cli import __main__ as ftj
 from finetune_cli.jobs import change as changes
-from finetune_cli.jobs import rollback, watch
+from finetune_cli.jobs import curve, rollback, watch
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
 Run = Callable[..., tuple[int, str, str]]
-NAMED = ("status", "why", "logs", "chat", "watch", "pause", "resume", "retry", "rerun", "wake")
+NAMED = (
+    *("status", "why", "logs", "chat", "watch", "curve"),
+    *("pause", "resume", "retry", "rerun", "wake"),
+)
 
 
 @pytest.fixture
@@ -388,6 +391,62 @@ def test_chat_prints_the_answer_of_a_ready_pod_as_it_arrives(
             {"role": "user", "content": "How?"},
         ],
     }
+
+
+def trains(place: Namespace, node: str, outcome: str, history: Any = None) -> None:
+    """Give job demo a revision whose training has an outcome, and the pod that trains it."""
+    revision, stage = "0a1b2c3d", {"stage": "train", "attempt": 1, "outcome": outcome}
+    record = {"revision": revision, "stages": [stage]}
+    if history is not None:
+        record["artifacts"] = {"lossHistory": history}
+    status = {"observedGeneration": 1, "revision": revision, "revisions": [record]}
+    place.plane.merge(f"{place.path('finetunejobs', 'demo')}/status", {"status": status})
+    if outcome == "Running":
+        pod = post_pod(place, "demo-train", "train", node)
+        label = {"metadata": {"labels": {"finetune.dev/revision": revision}}}
+        place.plane.merge(place.path("pods", "demo-train"), label)
+        kubelet.report(place, pod, kubelet.running())
+
+
+def test_curve_reads_the_pod_while_it_trains_and_the_ledger_afterwards(
+    control_plane: ControlPlane, place: Namespace, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "POLL_SECONDS", 0.1)
+    asked: list[bytes] = []
+    served = iter(
+        [
+            (404, b"# metrics of an older trainer"),
+            (200, b'{"loss": [[1, "\x1b[2J"]]}'),
+            (200, b"{}"),
+            (200, b'{"loss": [[1, 3.5], [2, 2.5]]}'),
+            (200, b"{}"),
+        ]
+    )
+
+    def endpoint(request: bytes) -> Iterator[bytes]:
+        asked.append(request.partition(b"\r\n")[0])
+        try:
+            code, body = next(served)
+        except StopIteration:
+            trains(place, node, "Completed", {"loss": [[1, 3.5], [9, 1.25]]})
+            code, body = 200, b'{"loss": [[1, 3.5]]}'
+        yield b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (code, len(body), body)
+
+    place.submit()
+    with kubelet_server.node(control_plane, {}, endpoint, port=9400) as node:
+        trains(place, node, "Running")
+        for _ in range(2):
+            code, text, err = run("curve", "demo")
+            assert (code, text) == (1, "")
+            assert "pod demo-train serves no loss history: its trainer image is of an older" in err
+        assert "has not logged a step yet: add --follow" in run("curve", "demo")[2]
+        facts = json.loads(run("curve", "demo", "-o", "json")[1])["revisions"]
+        series = {"loss": [[1, 3.5], [2, 2.5]]}
+        assert facts == [{"revision": "0a1b2c3d", "live": True, "series": series}]
+        code, text, err = run("curve", "demo", "--follow", "--csv")
+    assert (code, err) == (0, "")
+    assert text.splitlines()[-1] == "0a1b2c3d,9,1.25,,,"
+    assert set(asked) == {b"GET /loss-history HTTP/1.1"}
 
 
 @pytest.fixture

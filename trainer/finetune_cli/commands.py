@@ -106,6 +106,16 @@ COMMANDS = {
             example="support --follow",
         ),
         Command(
+            name="curve",
+            module="jobs.curve",
+            panel=CLUSTER,
+            summary="plot the losses of a training",
+            description="Plot the training loss and the held-out loss of a FineTuneJob: while it "
+            "is trained, from its pod through a port-forward, and afterwards from its status, "
+            "which has at most 60 points of each revision. With two revisions, compare them.",
+            example="support --follow",
+        ),
+        Command(
             name="chat",
             module="jobs.chat",
             panel=CLUSTER,

@@ -45,7 +45,7 @@ def run(
     """Print the change, or make it. Raises CommandFailed."""
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
-    record = _record(job, revision)
+    record = job.record(revision)
     found = rollback.rollback(job.spec, record, _document(cluster, job, revision))
     effect = _effect(cluster, job, record, found)
     owner = ownership.owner(job.object)
@@ -61,15 +61,6 @@ def run(
     cluster.patch_job(job.object, {"spec": found.change})
     if output is Format.TEXT:
         terminal.line(f"{KIND} {name} is changed. To follow it, run: ftj watch {name}")
-
-
-def _record(job: Job, revision: str) -> Mapping[str, Any]:
-    known = [str(each.get("revision")) for each in job.revisions]
-    for each in job.revisions:
-        if each.get("revision") == revision:
-            return each
-    hint = f"name one of {', '.join(known)}" if known else "it has none yet"
-    raise CommandFailed(f"{KIND} {job.name} has no revision {revision}: {hint}")
 
 
 def _document(cluster: Cluster, job: Job, revision: str) -> str:
