@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.defaulting import builtin_defaults, resolve
+from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.revision_hash import text_digest
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 NAMESPACE, NODE = "team-a", "gpu-1"
 JOBS = f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
+USAGES = "/apis/finetune.dev/v1alpha1/finetuneusages"
 BATCH = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 CORE = f"/api/v1/namespaces/{NAMESPACE}"
 Object = dict[str, Any]
@@ -64,6 +66,52 @@ def _job(name: str, revision: str, conditions: list[Object], **status: Any) -> O
 def _attempt(stage: str, outcome: str, **more: Any) -> Object:
     build = {"build": "5e8a1f00"} if stage in ("merge", "serve") else {}
     return {"stage": stage, "attempt": 1, "outcome": outcome, **build, **more}
+
+
+def _resolved(**training: Any) -> Resolved:
+    return resolve(
+        {
+            "model": {"source": "hf://org/base-8b"},
+            "dataset": {"source": "hf://org/velmora-rows"},
+            "training": training,
+        },
+        builtin_defaults(),
+    )
+
+
+def _job_file(revision: str, resolved: Resolved) -> str:
+    """Return the job.json of a revision of the job velmora."""
+    return JobConfig(
+        namespace=NAMESPACE,
+        name="velmora",
+        revision=revision,
+        digest=resolved.digest,
+        model=resolved.spec.model,
+        dataset=resolved.spec.common_dataset,
+        training=resolved.spec.training,
+    ).model_dump_json()
+
+
+def _frozen(revision: str, digest: str, **settings: Any) -> Object:
+    file = text_digest(_FILES[revision])
+    return {"digest": digest, "jobDigest": file, "operator": json.dumps(settings)}
+
+
+def _artifacts(steps: int, last: float, loss: str, difference: str) -> Object:
+    """Return the results of a training."""
+    build = {"loss": loss, "difference": difference, "standardError": "0.031"}
+    return {
+        "device": "NVIDIA-A10G",
+        "lossHistory": _losses(steps, last),
+        "evaluation": {
+            "rows": 120,
+            "tokens": 9300,
+            "baseLoss": "2.4103",
+            "rowsDigest": "sha256:5b1f",
+            "dequantized": build,
+            "original": build,
+        },
+    }
 
 
 def _losses(steps: int, last: float) -> Object:
@@ -150,25 +198,15 @@ SUPPORT = _job(
         }
     ],
 )
-_EARLIER_SPEC = resolve(
-    {
-        "model": {"source": "hf://org/base-8b"},
-        "dataset": {"source": "hf://org/velmora-rows"},
-        "training": {"epochs": 2, "learningRate": 0.0008},
-    },
-    builtin_defaults(),
-)
+_EARLIER_SPEC = _resolved(epochs=2, learningRate=0.0008)
 EARLIER = _EARLIER_SPEC.revision
 """An earlier revision of the job velmora."""
-_JOB_FILE = JobConfig(
-    namespace=NAMESPACE,
-    name="velmora",
-    revision=EARLIER,
-    digest=_EARLIER_SPEC.digest,
-    model=_EARLIER_SPEC.spec.model,
-    dataset=_EARLIER_SPEC.spec.common_dataset,
-    training=_EARLIER_SPEC.spec.training,
-).model_dump_json()
+PRESENT = "88d82457"
+_FILES = {
+    EARLIER: _job_file(EARLIER, _EARLIER_SPEC),
+    PRESENT: _job_file(PRESENT, _resolved(epochs=3, learningRate=0.0002)),
+}
+PRICE = {"perGpuHour": "1.20", "currency": "EUR"}
 VELMORA = _job(
     "velmora",
     "88d82457",
@@ -178,27 +216,32 @@ VELMORA = _job(
         _condition("Serving", "True", "Available", "The endpoint answers requests.", 95),
     ],
     endpoint=f"http://velmora-serve.{NAMESPACE}.svc:8000/v1",
-    serving={"summary": "88d82457", "model": "velmora"},
+    serving={"summary": PRESENT, "build": "5e8a1f00", "model": "velmora"},
+    verification={"build": "5e8a1f00", "outcome": "Verified"},
+    cost={
+        "currency": "EUR",
+        "gpuHours": "0.68",
+        "expectedCost": {"low": "0.41", "high": "1.94"},
+    },
     revisions=[
         {
             "revision": EARLIER,
-            "frozen": {
-                "digest": _EARLIER_SPEC.digest,
-                "jobDigest": text_digest(_JOB_FILE),
-                "operator": "{}",
-            },
+            "frozen": _frozen(EARLIER, _EARLIER_SPEC.digest),
             "stages": [_attempt("prepare", "Completed"), _attempt("train", "Completed")],
-            "artifacts": {"lossHistory": _losses(300, 2.05)},
+            "artifacts": _artifacts(300, 2.05, "2.1518", "-0.2585"),
+            "gpuSeconds": 1490,
         },
         {
-            "revision": "88d82457",
+            "revision": PRESENT,
+            "frozen": _frozen(PRESENT, f"{PRESENT}{'0' * 56}", profile={"price": PRICE}),
             "stages": [
                 _attempt("prepare", "Completed"),
                 _attempt("train", "Completed"),
                 _attempt("merge", "Completed"),
                 _attempt("serve", "Completed"),
             ],
-            "artifacts": {"lossHistory": _losses(450, 1.82)},
+            "artifacts": _artifacts(450, 1.82, "1.9294", "-0.4809"),
+            "gpuSeconds": 2160,
         },
     ],
 )
@@ -225,7 +268,7 @@ PROFILE = {
     "spec": {
         "description": "models up to 8B",
         "card": "NVIDIA-A10G",
-        "price": {"perGpuHour": "1.20", "currency": "EUR"},
+        "price": PRICE,
     },
 }
 PODS = [
@@ -240,9 +283,18 @@ BACK_OFF = {
     "message": OUT_OF_MEMORY,
     "involvedObject": {"uid": "uid-support"},
 }
+USAGE = {
+    "metadata": {
+        "name": f"{NAMESPACE}-2026-03",
+        "labels": {"finetune.dev/namespace": NAMESPACE},
+    },
+    "spec": {"namespace": NAMESPACE, "month": "2026-03"},
+    "status": {"training": "1.21", "serving": "1.66", "cost": "3.44 EUR"},
+}
 COLLECTIONS: Mapping[str, list[Object]] = {
     JOBS: [BILLING, SUPPORT, VELMORA],
     PROFILES: [PROFILE],
+    USAGES: [USAGE],
     BATCH: [
         _stage_job("support", "cc7b0c35", "prepare", 22, 19),
         _stage_job("support", "cc7b0c35", "train", 19, 12),
@@ -256,7 +308,8 @@ COLLECTIONS: Mapping[str, list[Object]] = {
     f"{CORE}/pods": PODS,
     f"{CORE}/events": [BACK_OFF],
     f"{CORE}/configmaps": [
-        {"metadata": {"name": f"velmora-{EARLIER}"}, "data": {"job.json": _JOB_FILE}}
+        {"metadata": {"name": f"velmora-{revision}"}, "data": {"job.json": file}}
+        for revision, file in _FILES.items()
     ],
     f"{CORE}/persistentvolumeclaims": [{"metadata": {"name": f"velmora-{EARLIER}"}}],
 }

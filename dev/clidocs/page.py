@@ -44,6 +44,7 @@ spec:
   dataset: {source: hf://org/support-rows}
   training: {epoch: 3}
 """
+REVISIONS = f"{example_objects.EARLIER} {example_objects.PRESENT}"
 EXAMPLES = {
     "validate": ("ftj validate job.yaml",),
     "init": ("ftj init support --model hf://org/base-8b --dataset hf://org/support-rows",),
@@ -51,7 +52,12 @@ EXAMPLES = {
     "watch": ("ftj watch velmora support",),
     "why": ("ftj why support",),
     "logs": ("ftj logs support --tail 2",),
-    "curve": ("ftj curve velmora", f"ftj curve velmora 88d82457 {example_objects.EARLIER}"),
+    "curve": (
+        "ftj curve velmora",
+        f"ftj curve velmora {example_objects.PRESENT} {example_objects.EARLIER}",
+    ),
+    "diff": (f"ftj diff velmora {REVISIONS}",),
+    "cost": ("ftj cost velmora", "ftj cost"),
     "gpus": ("ftj gpus",),
     "pause": ("ftj pause billing",),
     "resume": ("ftj resume billing",),

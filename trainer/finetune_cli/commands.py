@@ -116,6 +116,26 @@ COMMANDS = {
             example="support --follow",
         ),
         Command(
+            name="diff",
+            module="jobs.diff",
+            panel=CLUSTER,
+            summary="compare two revisions of a job",
+            description="Compare two revisions of a FineTuneJob: the fields of the resolved spec "
+            "and of the configuration of the operator that differ, and the results, such as "
+            "held-out losses with their standard error, GPU-hours and cost.",
+            example="support 0f41aa9e 88d82457",
+        ),
+        Command(
+            name="cost",
+            module="jobs.cost",
+            panel=CLUSTER,
+            summary="show GPU-hours and cost",
+            description="Show the GPU-hours and the cost of the trainings of a FineTuneJob, by "
+            "revision. Without a name, show those of all jobs of the namespace, and the usage of "
+            "the namespace by month, with its serving pods, if you may list FineTuneUsages.",
+            example="support",
+        ),
+        Command(
             name="chat",
             module="jobs.chat",
             panel=CLUSTER,
