@@ -393,6 +393,61 @@ def test_chat_prints_the_answer_of_a_ready_pod_as_it_arrives(
     }
 
 
+def test_compare_asks_only_verified_models_and_shows_their_answers(
+    control_plane: ControlPlane, place: Namespace, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def endpoint(request: bytes) -> Iterator[bytes]:
+        asked.append(body := json.loads(request.partition(b"\r\n\r\n")[2]))
+        if body["model"] == "other-base":
+            yield b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
+            return
+        yield b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        text = f"{body['model']} says\n\x1b[2J{body['messages'][-1]['content']}"
+        event = {"choices": [{"delta": {"content": text}}]}
+        yield f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode()
+
+    def serve(name: str, build: str, node: str, *, pod_build: str | None = None) -> None:
+        place.submit(name)
+        serving = {"build": build, "revision": "0a1b2c3d", "model": name}
+        status = {"observedGeneration": 1, "serving": serving}
+        place.plane.merge(f"{place.path('finetunejobs', name)}/status", {"status": status})
+        pod = post_pod(place, f"{name}-serve", "serve", node)
+        labels = {"finetune.dev/job": name, "finetune.dev/build": pod_build or build}
+        change = {"metadata": {"labels": labels}}
+        place.plane.merge(place.path("pods", f"{name}-serve"), change)
+        kubelet.report(place, pod, kubelet.serving())
+
+    with kubelet_server.node(control_plane, {}, endpoint) as node:
+        serve("demo", "b1", node)
+        serve("other", "b2", node)
+        serve("new", "b3", node, pod_build="b4")
+        code, text, err = run("compare", "demo", "demo-base", "-m", "Hi")
+        assert (code, err) == (0, "")
+        lines = ["Hi", "demo", "  demo says", "  \\x1b[2JHi", "demo-base", "  demo-base says"]
+        assert text.splitlines()[:6] == lines
+        assert {each["temperature"] for each in asked} == {0.0}
+        monkeypatch.setenv("COLUMNS", "100")
+        code, text, _ = run("compare", "demo@0a1b2c3d", "other", "-m", "Hi")
+        assert ["demo", "says", "other", "says"] in [line.split() for line in text.splitlines()]
+        found = json.loads(run("compare", "demo", "other", "-m", "a", "-m", "b", "-o", "json")[1])
+        assert found["models"] == ["demo", "other"]
+        assert [each["prompt"] for each in found["results"]] == ["a", "b"]
+        before = len(asked)
+        code, _, err = run("compare", "demo", "new", "-m", "Hi")
+        assert code == 1
+        assert "no pod of FineTuneJob new answers requests" in err
+        code, _, err = run("compare", "demo@ffffffff", "other", "-m", "Hi")
+        assert code == 1
+        assert "revision ffffffff of FineTuneJob demo is not served" in err
+        assert len(asked) == before, "no candidate is asked"
+        code, _, err = run("compare", "demo", "other-base", "-m", "Hi")
+        assert code == 1
+        assert "other-base: the endpoint answers 404" in err
+        assert "only with serving.mode: adapter" in err
+
+
 def trains(place: Namespace, node: str, outcome: str, history: Any = None) -> None:
     """Give job demo a revision whose training has an outcome, and the pod that trains it."""
     revision, stage = "0a1b2c3d", {"stage": "train", "attempt": 1, "outcome": outcome}

@@ -147,6 +147,16 @@ COMMANDS = {
             example="support 'How do I reset my password?'",
         ),
         Command(
+            name="compare",
+            module="jobs.compare",
+            panel=CLUSTER,
+            summary="ask several served models the same",
+            description="Send the same prompts to several served models, and show their answers "
+            "side by side. Only verified models are asked: never a candidate before its "
+            "verification. With serving.mode: adapter, NAME-base is the base model of a job.",
+            example="support support-base -m 'How do I reset my password?'",
+        ),
+        Command(
             name="gpus",
             module="jobs.gpus",
             panel=CLUSTER,
