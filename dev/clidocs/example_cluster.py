@@ -39,6 +39,9 @@ class _Handler(BaseHTTPRequestHandler):
             found = self._object(parts.path)
             self._answer(404 if found is None else 200, json.dumps(found or {}).encode())
 
+    def do_POST(self) -> None:
+        self._answer(201, json.dumps({"status": {"allowed": True}}).encode())
+
     def do_PATCH(self) -> None:
         found = self._object(urlsplit(self.path).path)
         assert found is not None

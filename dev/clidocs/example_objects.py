@@ -291,10 +291,53 @@ USAGE = {
     "spec": {"namespace": NAMESPACE, "month": "2026-03"},
     "status": {"training": "1.21", "serving": "1.66", "cost": "3.44 EUR"},
 }
+OPERATOR = {
+    "metadata": {
+        "name": "finetune-operator",
+        "namespace": "finetune-system",
+        "labels": {
+            "app.kubernetes.io/name": "finetune-operator",
+            "app.kubernetes.io/component": "operator",
+            "app.kubernetes.io/version": "0.1.0",
+        },
+    },
+    "status": {"readyReplicas": 2},
+}
+GPU_NODE = {
+    "metadata": {
+        "name": NODE,
+        "labels": {
+            "nvidia.com/gpu.product": "NVIDIA-A10G",
+            "nvidia.com/cuda.driver-version.full": "580.95.05",
+        },
+    },
+    "status": {
+        "allocatable": {"nvidia.com/gpu": "1"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    },
+}
+STORAGE_CLASS = {
+    "metadata": {
+        "name": "standard",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+}
+API_RESOURCES = ("finetunejobs", "finetuneprofiles", "finetunebudgets", "finetuneusages")
 COLLECTIONS: Mapping[str, list[Object]] = {
     JOBS: [BILLING, SUPPORT, VELMORA],
     PROFILES: [PROFILE],
     USAGES: [USAGE],
+    "": [{"metadata": {"name": "version"}, "gitVersion": "v1.34.2", "major": "1", "minor": "34"}],
+    "/apis/finetune.dev": [
+        {
+            "metadata": {"name": "v1alpha1"},
+            "resources": [{"name": each} for each in API_RESOURCES],
+        }
+    ],
+    "/apis/apps/v1/deployments": [OPERATOR],
+    "/api/v1/nodes": [GPU_NODE],
+    "/apis/storage.k8s.io/v1/storageclasses": [STORAGE_CLASS],
+    f"{CORE}/resourcequotas": [],
     BATCH: [
         _stage_job("support", "cc7b0c35", "prepare", 22, 19),
         _stage_job("support", "cc7b0c35", "train", 19, 12),

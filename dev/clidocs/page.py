@@ -14,6 +14,7 @@ from unittest import mock
 
 from clidocs import example_cluster, example_objects
 from cluster import paths
+from finetune_cli import version
 from finetune_cli.__main__ import main
 from finetune_cli.cluster import job
 from finetune_cli.commands import COMMANDS
@@ -59,6 +60,7 @@ EXAMPLES = {
     "diff": (f"ftj diff velmora {REVISIONS}",),
     "cost": ("ftj cost velmora", "ftj cost"),
     "gpus": ("ftj gpus",),
+    "doctor": ("ftj doctor",),
     "pause": ("ftj pause billing",),
     "resume": ("ftj resume billing",),
     "retry": ("ftj retry support",),
@@ -102,6 +104,7 @@ def environment(
         example_cluster.serving(objects) as url,
         contextlib.chdir(folder),
         mock.patch.object(job, "now", return_value=example_objects.NOW),
+        mock.patch.object(version, "installed", return_value="0.1.0"),
     ):
         Path("job.yaml").write_text(MISTAKE, encoding="utf-8")
         context = {"cluster": "demo", "user": "demo", "namespace": example_objects.NAMESPACE}

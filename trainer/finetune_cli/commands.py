@@ -69,10 +69,11 @@ COMMANDS = {
             name="status",
             module="jobs.status",
             panel=CLUSTER,
-            summary="show the state of a job, or of all jobs",
+            summary="show the state of a job, or of several",
             description="Show the state of a FineTuneJob: the whole message, its stages with "
             "attempts and durations, warnings, the endpoint, and, if it waits for a GPU, the pods "
-            "that use the GPUs. Without a name, list the jobs of the namespace.",
+            "that use the GPUs. With several names, list these jobs; without a name, those of the "
+            "namespace.",
             example="support",
         ),
         Command(
@@ -80,8 +81,9 @@ COMMANDS = {
             module="jobs.watch",
             panel=CLUSTER,
             summary="follow jobs until they are finished",
-            description="Follow FineTuneJobs until all of them are finished: on a terminal with a "
-            "bar per stage, elsewhere with a line per change. The exit code is 0 if all are ready, "
+            description="Follow FineTuneJobs until all of them are finished, by default those of "
+            "the namespace that are not: on a terminal with a bar per stage, elsewhere with a line "
+            "per change. The exit code is 0 if all are ready, "
             "and 1 if one has failed.",
             example="support billing",
         ),
@@ -165,6 +167,17 @@ COMMANDS = {
             "FineTuneJobs. If you may not list the pods of all namespaces, show those of your "
             "namespace.",
             example="",
+        ),
+        Command(
+            name="doctor",
+            module="jobs.doctor",
+            panel=CLUSTER,
+            summary="check what the cluster lacks",
+            description="Check what FineTuneJobs need: the version of Kubernetes, the CRDs, the "
+            "operator, nodes with GPUs and their labels, a StorageClass, profiles, quotas, Kueue, "
+            "and your rights. Each problem has a remedy. The exit code is 1 if a requirement is "
+            "not met. What you may not read is unknown.",
+            example="-n team-a",
         ),
         Command(
             name="pause",

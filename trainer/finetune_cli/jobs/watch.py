@@ -3,9 +3,8 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,14 +15,8 @@ from finetune_cli import terminal
 from finetune_cli.cluster.api import Cluster, Unreachable
 from finetune_cli.cluster.job import STAGES, Job
 from finetune_cli.errors import CommandFailed
-from finetune_cli.options import (
-    Context,
-    Format,
-    Kubeconfig,
-    Namespace,
-    Output,
-    job_names,
-)
+from finetune_cli.jobs import selection
+from finetune_cli.options import Context, Format, JobNames, Kubeconfig, Namespace, Output
 
 POLL_SECONDS = 2.0
 SHOWN_STAGES = STAGES[:4]
@@ -32,14 +25,7 @@ NOT_READY = 1
 
 
 def run(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME",
-            help="names of FineTuneJobs; default: all jobs of the namespace that are not finished",
-            autocompletion=job_names,
-        ),
-    ] = None,
+    names: JobNames = None,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -63,12 +49,11 @@ def run(
 
 
 def _first(cluster: Cluster, names: list[str] | None) -> list[Job]:
-    if names:
-        return [Job(object=cluster.job(name)) for name in dict.fromkeys(names)]
-    found = [Job(object=each) for each in cluster.jobs()]
+    """Return the named jobs, or those of the namespace that are not finished, if there are any."""
+    found = selection.jobs(cluster, names)
     if not found:
         raise CommandFailed(f"namespace {cluster.namespace} has no {KIND}: name one, or set -n")
-    return [job for job in found if not job.finished] or found
+    return found if names else [job for job in found if not job.finished] or found
 
 
 def _states(cluster: Cluster, jobs: list[Job]) -> Iterator[list[Job]]:
