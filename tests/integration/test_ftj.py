@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("controller_manager")
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
 Run = Callable[..., tuple[int, str, str]]
 NAMED = (
-    *("status", "why", "logs", "chat", "watch", "curve"),
+    *("status", "why", "logs", "chat", "watch", "curve", "cost"),
     *("pause", "resume", "retry", "rerun", "wake"),
 )
 
@@ -446,6 +446,51 @@ def test_compare_asks_only_verified_models_and_shows_their_answers(
         assert code == 1
         assert "other-base: the endpoint answers 404" in err
         assert "only with serving.mode: adapter" in err
+
+
+def test_doctor_names_what_a_cluster_lacks(
+    place: Namespace, run: Run, limited: Callable[..., Path], tmp_path: Path
+) -> None:
+    code, text, err = run("doctor", "-o", "json")
+    assert (code, err) == (1, "")
+    found = {each["about"]: each for each in json.loads(text)["findings"]}
+    assert found["Kubernetes"]["state"] == found["FineTuneJob API"]["state"] == "ok"
+    assert found["operator"]["found"] == "no Deployment"
+    assert found["StorageClass"]["remedy"]
+    assert found["Kueue"]["found"] == "not installed: jobs start at once"
+    assert found["your rights"]["state"] == "ok"
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+    kubeconfig = limited(tmp_path, rule)
+    found = {}
+    for each in json.loads(run("doctor", "-o", "json", kubeconfig=kubeconfig)[1])["findings"]:
+        found.setdefault(each["about"], []).append(each)
+    assert [each["state"] for each in found["GPUs"]] == ["unknown"]
+    lacking = [each["found"] for each in found["your rights"]]
+    assert any("you may not create finetunejobs" in each for each in lacking)
+    assert not any("list pods" in each for each in lacking)
+
+
+def test_diff_and_cost_read_the_revisions_of_a_job(
+    operator: OperatorProcess, place: Namespace, run: Run
+) -> None:
+    place.submit(spec={"rerun": "first"})
+    run_stages(place, "Serving")
+    first = place.job()["status"]["revision"]
+    edit = {"spec": {"training": {"epochs": 2}, "rerun": "second"}}
+    place.plane.merge(place.path("finetunejobs", "demo"), edit)
+    wait_until("a revision starts", lambda: place.job()["status"]["revision"] != first)
+    second = place.job()["status"]["revision"]
+    code, text, err = run("diff", "demo", first, second)
+    assert (code, err) == (0, "")
+    found = [" ".join(line.split()) for line in text.splitlines()]
+    assert any(line.startswith("training.epochs ") and line.endswith(" 2") for line in found)
+    code, text, err = run("cost", "demo")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in text.splitlines()[:3]] == ["REVISION", first, second]
+    code, text, _ = run("cost", "-o", "json")
+    assert (code, [each["name"] for each in json.loads(text)["jobs"]]) == (0, ["demo"])
+    stages = {each["stage"]: each for each in place.job()["status"]["revisions"][0]["stages"]}
+    assert stages["train"]["started"] <= stages["train"]["ended"]
 
 
 def trains(place: Namespace, node: str, outcome: str, history: Any = None) -> None:

@@ -141,7 +141,7 @@ def _lines(found: Sequence[History]) -> list[str]:
 
 def _has_braille() -> bool:
     try:
-        chr(text.BRAILLE).encode(sys.stdout.encoding or "ascii")
+        chr(text.BRAILLE).encode(sys.stdout.encoding or "utf-8")
     except (UnicodeError, LookupError):
         return False
     return True
