@@ -2,24 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND, PROFILE_PLURAL
-from finetune_cli.cluster import api
+from finetune_cli.cluster import api, gpu_nodes
 from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
+from finetune_cli.cluster.finding import Finding
 from finetune_cli.errors import CommandFailed
 
 OLDEST = (1, 31)
 """Oldest minor version of Kubernetes, as in the chart."""
-GPU, PRODUCT = "nvidia.com/gpu", "nvidia.com/gpu.product"
-DRIVER = (
-    "nvidia.com/cuda.driver-version.full",
-    "nvidia.com/cuda.driver-version.major",
-    "nvidia.com/cuda.driver.major",
-)
-"""Labels of a node with its driver, of GPU Feature Discovery; the last one is of older versions."""
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 OPERATOR = "app.kubernetes.io/name=finetune-operator,app.kubernetes.io/component=operator"
 VERSION = "app.kubernetes.io/version"
@@ -32,17 +25,6 @@ RIGHTS = (
     ("create", "", "pods", "portforward", "chat, compare and curve"),
 )
 """Verb, group, resource and subresource of a right, and what it is for."""
-State = Literal["ok", "warning", "failed", "unknown"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The state of a requirement, what was found, and what to do about it."""
-
-    about: str
-    state: State
-    found: str
-    remedy: str = ""
 
 
 def findings(cluster: Cluster, own_version: str | None) -> Iterator[Finding]:
@@ -54,7 +36,7 @@ def findings(cluster: Cluster, own_version: str | None) -> Iterator[Finding]:
     checks: tuple[tuple[str, Callable[[Cluster], Iterator[Finding]]], ...] = (
         (f"{KIND} API", _api),
         ("operator", lambda cluster: _operator(cluster, own_version)),
-        ("GPUs", _gpus),
+        ("GPUs", gpu_nodes.findings),
         ("StorageClass", _storage),
         ("profiles", _profiles),
         ("quota", _quotas),
@@ -131,51 +113,6 @@ def _operator(cluster: Cluster, own_version: str | None) -> Iterator[Finding]:
             yield Finding(about="operator", state="ok", found=text)
 
 
-def _gpus(cluster: Cluster) -> Iterator[Finding]:
-    nodes = cluster.items(api.path("nodes"))
-    with_gpu = [each for each in nodes if _gpu_count(each)]
-    if not with_gpu:
-        yield Finding(
-            about="GPUs",
-            state="failed",
-            found=f"none of {len(nodes)} nodes has {GPU}",
-            remedy="Install the NVIDIA GPU Operator, or the driver and the device plugin, and look "
-            "at the device plugin's log on a node with a GPU.",
-        )
-        return
-    for each in with_gpu:
-        metadata = each["metadata"]
-        labels = metadata.get("labels") or {}
-        product = labels.get(PRODUCT)
-        driver = next((labels[name] for name in DRIVER if name in labels), None)
-        text = f"{metadata['name']}: {_gpu_count(each)} x {product or 'unnamed product'}"
-        text += f", driver {driver}" if driver else ""
-        if not _is_ready(each):
-            remedy = f"Read its conditions: kubectl describe node {metadata['name']}"
-            yield Finding(about="GPUs", state="warning", found=f"{text}, not ready", remedy=remedy)
-        elif product is None:
-            yield Finding(
-                about="GPUs",
-                state="warning",
-                found=text,
-                remedy=f"Install GPU Feature Discovery, which sets the label {PRODUCT}, or label "
-                "the node yourself: the operator cannot choose nodes by their GPU without it.",
-            )
-        else:
-            yield Finding(about="GPUs", state="ok", found=text)
-
-
-def _gpu_count(node: Mapping[str, Any]) -> int:
-    amount = str(((node.get("status") or {}).get("allocatable") or {}).get(GPU, "0"))
-    return int(amount) if amount.isdecimal() else 0
-
-
-def _is_ready(node: Mapping[str, Any]) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    ready = (each["status"] for each in conditions if each["type"] == "Ready")
-    return next(ready, "True") == "True" and not (node.get("spec") or {}).get("unschedulable")
-
-
 def _storage(cluster: Cluster) -> Iterator[Finding]:
     classes = cluster.items(api.path("storageclasses", api="/apis/storage.k8s.io/v1"))
     names = ", ".join(each["metadata"]["name"] for each in classes)
@@ -213,7 +150,7 @@ def _profiles(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _quotas(cluster: Cluster) -> Iterator[Finding]:
-    key = f"requests.{GPU}"
+    key = f"requests.{gpu_nodes.GPU}"
     quotas = cluster.items(api.path("resourcequotas", cluster.namespace))
     limited = [each for each in quotas if key in ((each.get("status") or {}).get("hard") or {})]
     if not limited:

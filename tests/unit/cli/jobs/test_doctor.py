@@ -11,7 +11,9 @@ from tests.unit.cli.jobs.conftest import Objects, Run
 
 from clidocs.example_objects import CORE, PROFILES
 from cluster import paths
-from finetune_cli.cluster import checks
+from finetune_cli.cluster import checks, gpu_nodes
+from finetune_operator.manifests.gpu import node_labels
+from finetune_trainer.devices import capabilities
 
 Change = Callable[[Objects], Any]
 DEPLOYMENTS, NODES = "/apis/apps/v1/deployments", "/api/v1/nodes"
@@ -48,6 +50,11 @@ def quota(used: str) -> Change:
     }
     found = {"metadata": {"name": "gpus"}, "status": status}
     return lambda objects: objects.__setitem__(f"{CORE}/resourcequotas", [found])
+
+
+def driver(version: str) -> Change:
+    label = {"nvidia.com/cuda.driver-version.full": version}
+    return changed(NODES, lambda it: it["metadata"]["labels"].update(label))
 
 
 def kueue(*queues: str) -> Change:
@@ -108,6 +115,8 @@ def two_profiles(objects: Objects) -> None:
             "warning",
             "kubectl describe node gpu-1",
         ),
+        (driver("570.86.15"), "failed", "Install driver R580 or newer"),
+        (driver("x"), "ok", "driver x"),
         (without(CLASSES), "failed", "Install a driver for volumes"),
         (
             changed(CLASSES, lambda it: it["metadata"].pop("annotations")),
@@ -142,6 +151,12 @@ def test_each_requirement_has_its_state_and_remedy(
 def test_the_oldest_version_is_that_of_the_chart() -> None:
     chart = yaml.safe_load((paths.REPO / "charts/finetune-operator/Chart.yaml").read_text())
     assert chart["kubeVersion"].startswith(f">={'.'.join(map(str, checks.OLDEST))}.")
+
+
+def test_labels_and_driver_are_those_of_operator_and_trainer() -> None:
+    assert {*gpu_nodes.PRODUCTS} == {node_labels.PRODUCT, *node_labels.CLOUD_NAMES}
+    assert node_labels.DRIVER in gpu_nodes.DRIVERS
+    assert f"R{gpu_nodes.OLDEST_DRIVER}" == capabilities.MIN_DRIVER
 
 
 def test_rights_that_are_lacking_are_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
