@@ -29,8 +29,8 @@ def findings(cluster: Cluster) -> Iterator[Finding]:
             about="GPUs",
             state="failed",
             found=f"none of {len(nodes)} nodes has {GPU}",
-            remedy="Install the NVIDIA GPU Operator, or the driver and the device plugin. If a node "
-            "has a GPU, read the log of the device plugin's pod on it.",
+            remedy="Install the NVIDIA GPU Operator, or the driver and the device plugin. If a "
+            "node has a GPU, read the log of the device plugin's pod on it.",
         )
     for node in found:
         yield _of_node(node)
