@@ -170,9 +170,15 @@ def test_bars_fit_the_terminal(columns: int) -> None:
     failed = job(attempt("prepare", "Failed"), conditions={"Ready": "False", "Stalled": "True"})
     output = io.StringIO()
     console = Console(file=output, width=columns, force_terminal=True, color_system=None)
-    console.print(watch._bars([running, failed]))
+    console.print(watch._table([running, failed], columns))
     lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= columns
+    if columns == 40:
+        assert [line.split() for line in lines] == [
+            ["NAME", "STATE", "LEFT"],
+            ["demo", "train", "57%", "4m10s"],
+            ["demo", "R"],
+        ]
     if columns == 120:
         assert "train 57%" in lines[1]
         assert "4m10s left" in lines[1]
