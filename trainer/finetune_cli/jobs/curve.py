@@ -131,12 +131,13 @@ def _curves(found: Sequence[History]) -> list[Curve]:
 
 def _lines(found: Sequence[History]) -> list[str]:
     width = terminal.console().width
-    return text.plot(
+    plotted = text.plot(
         _curves(found),
         width=WIDTH if width == terminal.UNWRAPPED else width,
         height=HEIGHT,
         braille=_has_braille(),
     )
+    return plotted or ["The training has not logged a step yet."]
 
 
 def _has_braille() -> bool:
