@@ -86,7 +86,8 @@ def _states(
     """Yield the histories, and again while a training runs that is followed."""
     while True:
         job = Job(object=cluster.job(name))
-        records = [job.record(each) for each in revisions] or [job.revision]
+        present = job.revision or {"revision": job.status.get("revision")}
+        records = [job.record(each) for each in revisions] or [present]
         found = [history.of(cluster, job, each) for each in records]
         live = any(each.live for each in found)
         if not (follow and live):

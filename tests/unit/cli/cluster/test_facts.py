@@ -191,10 +191,10 @@ def test_values_are_neither_markup_nor_control_characters(
     value = "[red]x[/red] :smile: \x1b[2J\u202e 10.0.0.1"
     terminal.line(value)
     terminal.paragraph(value)
-    terminal.table(("A",), [(value,)])
+    terminal.table((value,), [(value,)])
     terminal.pairs((("A", value),))
     text = capsys.readouterr().out
-    assert text.count("[red]x[/red] :smile: \\x1b[2J\\u202e 10.0.0.1") == 4
+    assert text.count("[red]x[/red] :smile: \\x1b[2J\\u202e 10.0.0.1") == 5
     assert "\x1b" not in text
 
 

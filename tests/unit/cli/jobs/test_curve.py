@@ -83,6 +83,11 @@ def test_a_job_without_a_status_has_no_curve(run: Run, job: Job) -> None:
     assert "has not started a revision yet" in err
 
 
+def test_a_revision_that_has_not_started_is_named(run: Run, job: Job) -> None:
+    job("velmora")["status"]["revision"] = "0a1b2c3d"
+    assert "has no loss history of revision 0a1b2c3d" in run("curve", "velmora")[2]
+
+
 @pytest.mark.parametrize(
     "series",
     [

@@ -65,6 +65,9 @@ def test_a_changed_or_missing_configmap_is_one_line(
 
 @pytest.mark.parametrize("columns", [40, 120, None])
 def test_names_and_values_of_any_form_are_escaped(run: Run, job: Job, columns: int | None) -> None:
+    job("velmora")["status"]["revisions"][1]["revision"] = "\x1b[2J"
+    assert run("diff", "velmora", EARLIER, "\x1b[2J", columns=columns)[0] == 1, "no ConfigMap"
+    job("velmora")["status"]["revisions"][1]["revision"] = PRESENT
     record = job("velmora")["status"]["revisions"][0]
     record["frozen"]["operator"] = json.dumps({"images": {"\x1b[2J": "\x1b[31mred [bold]"}})
     record["artifacts"]["device"] = "\x1b[2J"
