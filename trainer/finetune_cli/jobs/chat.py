@@ -64,7 +64,7 @@ def run(
 def _questions(message: str | None, output: Format) -> Iterator[str]:
     """Yield the questions of the user, until the end of the input."""
     if message is not None or not sys.stdin.isatty():
-        text = sys.stdin.read() if message is None else message
+        text = served.questions_of_stdin() if message is None else message
         if not text.strip():
             raise WrongCall("set MESSAGE, or write it to stdin")
         yield text

@@ -129,7 +129,7 @@ def _job(cluster: Cluster, name: str) -> tuple[Job, bool]:
 def _prompts(messages: Sequence[str] | None) -> list[str]:
     if messages is None and sys.stdin.isatty():
         raise WrongCall("set --message, or write prompts to stdin, one per line")
-    lines = sys.stdin.read().splitlines() if messages is None else messages
+    lines = served.questions_of_stdin().splitlines() if messages is None else messages
     prompts = [each for each in lines if each.strip()]
     if not prompts:
         raise WrongCall("set --message, or write prompts to stdin, one per line")

@@ -10,7 +10,7 @@ from finetune_api import GROUP, KIND
 from finetune_cli.cluster import evidence, pods
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.cluster.job import Job
-from finetune_cli.errors import CommandFailed
+from finetune_cli.errors import CommandFailed, WrongCall
 
 KEY_VARIABLE = "FTJ_API_KEY"
 
@@ -28,6 +28,14 @@ def pod(cluster: Cluster, job: Job) -> tuple[dict[str, Any], str]:
         f"no pod of {KIND} {job.name} answers requests, or you may not list pods in namespace "
         f"{job.namespace}: read the state of the job with ftj status {job.name}"
     )
+
+
+def questions_of_stdin() -> str:
+    """Return the text of stdin. Raises WrongCall if it is none."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise WrongCall("stdin is no text in UTF-8: convert it, or set the message") from None
 
 
 def key(job: Job) -> str | None:

@@ -1,7 +1,23 @@
 """``ftj compare``: which calls are wrong, and which models are not asked."""
 
+import io
+import sys
+
 import pytest
-from tests.unit.cli.jobs.conftest import Run
+from tests.unit.cli.jobs.conftest import Objects, Run
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff"])
+def test_stdin_without_a_prompt_is_a_wrong_call(
+    run: Run, content: bytes, monkeypatch: pytest.MonkeyPatch, objects: Objects
+) -> None:
+    for each in objects["/api/v1/namespaces/team-a/pods"]:
+        each["metadata"]["labels"]["finetune.dev/build"] = "5e8a1f00"
+        each["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    stdin = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, out, err = run("compare", "velmora", "velmora-base")
+    assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize(
