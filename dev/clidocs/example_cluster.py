@@ -39,6 +39,9 @@ class _Handler(BaseHTTPRequestHandler):
             found = self._object(parts.path)
             self._answer(404 if found is None else 200, json.dumps(found or {}).encode())
 
+    def do_POST(self) -> None:
+        self._answer(201, json.dumps({"status": {"allowed": True}}).encode())
+
     def do_PATCH(self) -> None:
         found = self._object(urlsplit(self.path).path)
         assert found is not None
@@ -71,11 +74,11 @@ def _matches(object_: Object, query: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """Run the server until the end of the block, and yield its URL."""
+def serving(objects: Mapping[str, list[Object]] = COLLECTIONS) -> Iterator[str]:
+    """Run the server until the end of the block, and yield its URL. objects: by path."""
 
     class Handler(_Handler):
-        collections = copy.deepcopy(COLLECTIONS)
+        collections = copy.deepcopy(objects)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.defaulting import builtin_defaults, resolve
+from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.revision_hash import text_digest
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 NAMESPACE, NODE = "team-a", "gpu-1"
 JOBS = f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
+USAGES = "/apis/finetune.dev/v1alpha1/finetuneusages"
 BATCH = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 CORE = f"/api/v1/namespaces/{NAMESPACE}"
 Object = dict[str, Any]
@@ -63,6 +66,68 @@ def _job(name: str, revision: str, conditions: list[Object], **status: Any) -> O
 def _attempt(stage: str, outcome: str, **more: Any) -> Object:
     build = {"build": "5e8a1f00"} if stage in ("merge", "serve") else {}
     return {"stage": stage, "attempt": 1, "outcome": outcome, **build, **more}
+
+
+def _resolved(**training: Any) -> Resolved:
+    return resolve(
+        {
+            "model": {"source": "hf://org/base-8b"},
+            "dataset": {"source": "hf://org/velmora-rows"},
+            "training": training,
+        },
+        builtin_defaults(),
+    )
+
+
+def _job_file(revision: str, resolved: Resolved) -> str:
+    """Return the job.json of a revision of the job velmora."""
+    return JobConfig(
+        namespace=NAMESPACE,
+        name="velmora",
+        revision=revision,
+        digest=resolved.digest,
+        model=resolved.spec.model,
+        dataset=resolved.spec.common_dataset,
+        training=resolved.spec.training,
+    ).model_dump_json()
+
+
+def _frozen(revision: str, digest: str, **settings: Any) -> Object:
+    file = text_digest(_FILES[revision])
+    return {"digest": digest, "jobDigest": file, "operator": json.dumps(settings)}
+
+
+def _artifacts(steps: int, last: float, loss: str, difference: str) -> Object:
+    """Return the results of a training."""
+    build = {"loss": loss, "difference": difference, "standardError": "0.031"}
+    return {
+        "device": "NVIDIA-A10G",
+        "lossHistory": _losses(steps, last),
+        "evaluation": {
+            "rows": 120,
+            "tokens": 9300,
+            "baseLoss": "2.4103",
+            "rowsDigest": "sha256:5b1f",
+            "dequantized": build,
+            "original": build,
+        },
+    }
+
+
+def _losses(steps: int, last: float) -> Object:
+    """Return the loss history of a training, as the ledger has it."""
+    shown = range(1, steps + 1, steps // 50)
+    held_out = range(steps // 3, steps + 1, steps // 3)
+
+    def fall(step: int) -> float:
+        return last + 1.6 * math.exp(-5 * step / steps)
+
+    return {
+        "loss": [[at, round(fall(at) + 0.06 * math.sin(at * 1.7), 3)] for at in shown],
+        "evalLoss": [[at, round(fall(at) + 0.1, 3)] for at in held_out],
+        "learningRate": [[1, 2e-05], [steps // 10, 2e-04], [steps, 0.0]],
+        "tokensPerSecond": [[2, 3120.0], [steps, 3140.0]],
+    }
 
 
 def _stage_job(name: str, revision: str, stage: str, begin: int, end: int | None) -> Object:
@@ -133,25 +198,15 @@ SUPPORT = _job(
         }
     ],
 )
-_EARLIER_SPEC = resolve(
-    {
-        "model": {"source": "hf://org/base-8b"},
-        "dataset": {"source": "hf://org/velmora-rows"},
-        "training": {"epochs": 2, "learningRate": 0.0008},
-    },
-    builtin_defaults(),
-)
+_EARLIER_SPEC = _resolved(epochs=2, learningRate=0.0008)
 EARLIER = _EARLIER_SPEC.revision
 """An earlier revision of the job velmora."""
-_JOB_FILE = JobConfig(
-    namespace=NAMESPACE,
-    name="velmora",
-    revision=EARLIER,
-    digest=_EARLIER_SPEC.digest,
-    model=_EARLIER_SPEC.spec.model,
-    dataset=_EARLIER_SPEC.spec.common_dataset,
-    training=_EARLIER_SPEC.spec.training,
-).model_dump_json()
+PRESENT = "88d82457"
+_FILES = {
+    EARLIER: _job_file(EARLIER, _EARLIER_SPEC),
+    PRESENT: _job_file(PRESENT, _resolved(epochs=3, learningRate=0.0002)),
+}
+PRICE = {"perGpuHour": "1.20", "currency": "EUR"}
 VELMORA = _job(
     "velmora",
     "88d82457",
@@ -161,25 +216,32 @@ VELMORA = _job(
         _condition("Serving", "True", "Available", "The endpoint answers requests.", 95),
     ],
     endpoint=f"http://velmora-serve.{NAMESPACE}.svc:8000/v1",
-    serving={"summary": "88d82457", "model": "velmora"},
+    serving={"summary": PRESENT, "build": "5e8a1f00", "model": "velmora"},
+    verification={"build": "5e8a1f00", "outcome": "Verified"},
+    cost={
+        "currency": "EUR",
+        "gpuHours": "0.68",
+        "expectedCost": {"low": "0.41", "high": "1.94"},
+    },
     revisions=[
         {
             "revision": EARLIER,
-            "frozen": {
-                "digest": _EARLIER_SPEC.digest,
-                "jobDigest": text_digest(_JOB_FILE),
-                "operator": "{}",
-            },
+            "frozen": _frozen(EARLIER, _EARLIER_SPEC.digest),
             "stages": [_attempt("prepare", "Completed"), _attempt("train", "Completed")],
+            "artifacts": _artifacts(300, 2.05, "2.1518", "-0.2585"),
+            "gpuSeconds": 1490,
         },
         {
-            "revision": "88d82457",
+            "revision": PRESENT,
+            "frozen": _frozen(PRESENT, f"{PRESENT}{'0' * 56}", profile={"price": PRICE}),
             "stages": [
                 _attempt("prepare", "Completed"),
                 _attempt("train", "Completed"),
                 _attempt("merge", "Completed"),
                 _attempt("serve", "Completed"),
             ],
+            "artifacts": _artifacts(450, 1.82, "1.9294", "-0.4809"),
+            "gpuSeconds": 2160,
         },
     ],
 )
@@ -206,7 +268,7 @@ PROFILE = {
     "spec": {
         "description": "models up to 8B",
         "card": "NVIDIA-A10G",
-        "price": {"perGpuHour": "1.20", "currency": "EUR"},
+        "price": PRICE,
     },
 }
 PODS = [
@@ -221,9 +283,61 @@ BACK_OFF = {
     "message": OUT_OF_MEMORY,
     "involvedObject": {"uid": "uid-support"},
 }
+USAGE = {
+    "metadata": {
+        "name": f"{NAMESPACE}-2026-03",
+        "labels": {"finetune.dev/namespace": NAMESPACE},
+    },
+    "spec": {"namespace": NAMESPACE, "month": "2026-03"},
+    "status": {"training": "1.21", "serving": "1.66", "cost": "3.44 EUR"},
+}
+OPERATOR = {
+    "metadata": {
+        "name": "finetune-operator",
+        "namespace": "finetune-system",
+        "labels": {
+            "app.kubernetes.io/name": "finetune-operator",
+            "app.kubernetes.io/component": "operator",
+            "app.kubernetes.io/version": "0.1.0",
+        },
+    },
+    "status": {"readyReplicas": 2},
+}
+GPU_NODE = {
+    "metadata": {
+        "name": NODE,
+        "labels": {
+            "nvidia.com/gpu.product": "NVIDIA-A10G",
+            "nvidia.com/cuda.driver-version.full": "580.95.05",
+        },
+    },
+    "status": {
+        "allocatable": {"nvidia.com/gpu": "1"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    },
+}
+STORAGE_CLASS = {
+    "metadata": {
+        "name": "standard",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+}
+API_RESOURCES = ("finetunejobs", "finetuneprofiles", "finetunebudgets", "finetuneusages")
 COLLECTIONS: Mapping[str, list[Object]] = {
     JOBS: [BILLING, SUPPORT, VELMORA],
     PROFILES: [PROFILE],
+    USAGES: [USAGE],
+    "": [{"metadata": {"name": "version"}, "gitVersion": "v1.34.2", "major": "1", "minor": "34"}],
+    "/apis/finetune.dev": [
+        {
+            "metadata": {"name": "v1alpha1"},
+            "resources": [{"name": each} for each in API_RESOURCES],
+        }
+    ],
+    "/apis/apps/v1/deployments": [OPERATOR],
+    "/api/v1/nodes": [GPU_NODE],
+    "/apis/storage.k8s.io/v1/storageclasses": [STORAGE_CLASS],
+    f"{CORE}/resourcequotas": [],
     BATCH: [
         _stage_job("support", "cc7b0c35", "prepare", 22, 19),
         _stage_job("support", "cc7b0c35", "train", 19, 12),
@@ -237,7 +351,8 @@ COLLECTIONS: Mapping[str, list[Object]] = {
     f"{CORE}/pods": PODS,
     f"{CORE}/events": [BACK_OFF],
     f"{CORE}/configmaps": [
-        {"metadata": {"name": f"velmora-{EARLIER}"}, "data": {"job.json": _JOB_FILE}}
+        {"metadata": {"name": f"velmora-{revision}"}, "data": {"job.json": file}}
+        for revision, file in _FILES.items()
     ],
     f"{CORE}/persistentvolumeclaims": [{"metadata": {"name": f"velmora-{EARLIER}"}}],
 }

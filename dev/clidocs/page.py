@@ -8,12 +8,13 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
 from clidocs import example_cluster, example_objects
 from cluster import paths
+from finetune_cli import version
 from finetune_cli.__main__ import main
 from finetune_cli.cluster import job
 from finetune_cli.commands import COMMANDS
@@ -44,6 +45,7 @@ spec:
   dataset: {source: hf://org/support-rows}
   training: {epoch: 3}
 """
+REVISIONS = f"{example_objects.EARLIER} {example_objects.PRESENT}"
 EXAMPLES = {
     "validate": ("ftj validate job.yaml",),
     "init": ("ftj init support --model hf://org/base-8b --dataset hf://org/support-rows",),
@@ -51,7 +53,14 @@ EXAMPLES = {
     "watch": ("ftj watch velmora support",),
     "why": ("ftj why support",),
     "logs": ("ftj logs support --tail 2",),
+    "curve": (
+        "ftj curve velmora",
+        f"ftj curve velmora {example_objects.PRESENT} {example_objects.EARLIER}",
+    ),
+    "diff": (f"ftj diff velmora {REVISIONS}",),
+    "cost": ("ftj cost velmora", "ftj cost"),
     "gpus": ("ftj gpus",),
+    "doctor": ("ftj doctor",),
     "pause": ("ftj pause billing",),
     "resume": ("ftj resume billing",),
     "retry": ("ftj retry support",),
@@ -63,7 +72,7 @@ EXAMPLES = {
 
 def text() -> str:
     """Return the page."""
-    with _environment():
+    with environment():
         return "\n".join(_lines()) + "\n"
 
 
@@ -86,13 +95,16 @@ def _run(command: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Run the examples in an empty folder, at a fixed time, on the cluster of the examples."""
+def environment(
+    objects: Mapping[str, list[example_objects.Object]] = example_objects.COLLECTIONS,
+) -> Iterator[None]:
+    """Run commands in an empty folder, at a fixed time, on a cluster with some objects."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        example_cluster.serving() as url,
+        example_cluster.serving(objects) as url,
         contextlib.chdir(folder),
         mock.patch.object(job, "now", return_value=example_objects.NOW),
+        mock.patch.object(version, "installed", return_value="0.1.0"),
     ):
         Path("job.yaml").write_text(MISTAKE, encoding="utf-8")
         context = {"cluster": "demo", "user": "demo", "namespace": example_objects.NAMESPACE}

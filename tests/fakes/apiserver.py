@@ -524,6 +524,8 @@ def unknown_keys(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[s
         for key, each in value.items():
             if key in properties:
                 yield from unknown_keys(each, properties[key], f"{path}.{key}")
+            elif "additionalProperties" in schema:
+                yield from unknown_keys(each, schema["additionalProperties"], f"{path}.{key}")
             else:
                 yield f"{path}.{key}"
     elif isinstance(value, list):

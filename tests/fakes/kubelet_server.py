@@ -26,13 +26,21 @@ Endpoint = Callable[[bytes], Iterable[bytes]]
 
 @contextmanager
 def node(
-    plane: ControlPlane, logs: Mapping[str, bytes], endpoint: Endpoint | None = None
+    plane: ControlPlane,
+    logs: Mapping[str, bytes],
+    endpoint: Endpoint | None = None,
+    *,
+    port: int = PORT,
 ) -> Iterator[str]:
-    """Register a node until the end of the block; yield its name. logs: by container."""
+    """Register a node until the end of the block; yield its name.
+
+    logs: by container; endpoint: of the pods, at a port.
+    """
 
     class Kubelet(_Kubelet):
         text_of = logs
         endpoints = () if endpoint is None else (endpoint,)
+        forwarded = port
 
     # The API server does not verify the certificate of a kubelet.
     pair = plane.folder / "certificates"
@@ -54,6 +62,7 @@ def node(
 class _Kubelet(tls_server.Handler):
     text_of: Mapping[str, bytes] = {}
     endpoints: Sequence[Endpoint] = ()
+    forwarded = PORT
 
     def handle_request(self) -> None:
         parts = urlsplit(self.path)
@@ -81,7 +90,7 @@ class _Kubelet(tls_server.Handler):
         self.end_headers()
         self.close_connection = True
         for channel in (DATA, ERROR):
-            self._send(channel + struct.pack("<H", PORT))
+            self._send(channel + struct.pack("<H", self.forwarded))
         request = b""
         while not _complete(request):
             opcode, data = self._frame()
@@ -116,4 +125,4 @@ def _complete(request: bytes) -> bool:
     for line in head.lower().split(b"\r\n"):
         if found and line.startswith(b"content-length:"):
             return len(body) >= int(line.partition(b":")[2])
-    return False
+    return bool(found)

@@ -39,7 +39,7 @@ class Trainer:
         self._info = Gauge("finetune_pod_info", "", ["uid"], registry=registry)
         self._server, _ = start_http_server(0, "127.0.0.1", registry)
         self.prelude = (
-            "from finetune_operator.snapshot import trainer_metrics; "
+            "from finetune_operator.snapshot.scraping import trainer_metrics; "
             f"trainer_metrics.PORT = {self._server.server_port}"
         )
 

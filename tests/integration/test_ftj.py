@@ -23,13 +23,16 @@ from tests.support.api_server.operatorprocess import OperatorProcess
 
 from finetune_cli import __main__ as ftj
 from finetune_cli.jobs import change as changes
-from finetune_cli.jobs import rollback, watch
+from finetune_cli.jobs import curve, rollback, watch
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
 Run = Callable[..., tuple[int, str, str]]
-NAMED = ("status", "why", "logs", "chat", "watch", "pause", "resume", "retry", "rerun", "wake")
+NAMED = (
+    *("status", "why", "logs", "chat", "watch", "curve", "cost"),
+    *("pause", "resume", "retry", "rerun", "wake"),
+)
 
 
 @pytest.fixture
@@ -388,6 +391,162 @@ def test_chat_prints_the_answer_of_a_ready_pod_as_it_arrives(
             {"role": "user", "content": "How?"},
         ],
     }
+
+
+def test_compare_asks_only_verified_models_and_shows_their_answers(
+    control_plane: ControlPlane, place: Namespace, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def endpoint(request: bytes) -> Iterator[bytes]:
+        asked.append(body := json.loads(request.partition(b"\r\n\r\n")[2]))
+        if body["model"] == "other-base":
+            yield b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
+            return
+        yield b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        text = f"{body['model']} says\n\x1b[2J{body['messages'][-1]['content']}"
+        event = {"choices": [{"delta": {"content": text}}]}
+        yield f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode()
+
+    def serve(name: str, build: str, node: str, *, pod_build: str | None = None) -> None:
+        place.submit(name)
+        serving = {"build": build, "revision": "0a1b2c3d", "model": name}
+        status = {"observedGeneration": 1, "serving": serving}
+        place.plane.merge(f"{place.path('finetunejobs', name)}/status", {"status": status})
+        pod = post_pod(place, f"{name}-serve", "serve", node)
+        labels = {"finetune.dev/job": name, "finetune.dev/build": pod_build or build}
+        change = {"metadata": {"labels": labels}}
+        place.plane.merge(place.path("pods", f"{name}-serve"), change)
+        kubelet.report(place, pod, kubelet.serving())
+
+    with kubelet_server.node(control_plane, {}, endpoint) as node:
+        serve("demo", "b1", node)
+        serve("other", "b2", node)
+        serve("new", "b3", node, pod_build="b4")
+        code, text, err = run("compare", "demo", "demo-base", "-m", "Hi")
+        assert (code, err) == (0, "")
+        lines = ["Hi", "demo", "  demo says", "  \\x1b[2JHi", "demo-base", "  demo-base says"]
+        assert text.splitlines()[:6] == lines
+        assert {each["temperature"] for each in asked} == {0.0}
+        monkeypatch.setenv("COLUMNS", "100")
+        code, text, _ = run("compare", "demo@0a1b2c3d", "other", "-m", "Hi")
+        assert ["demo", "says", "other", "says"] in [line.split() for line in text.splitlines()]
+        found = json.loads(run("compare", "demo", "other", "-m", "a", "-m", "b", "-o", "json")[1])
+        assert found["models"] == ["demo", "other"]
+        assert [each["prompt"] for each in found["results"]] == ["a", "b"]
+        before = len(asked)
+        code, _, err = run("compare", "demo", "new", "-m", "Hi")
+        assert code == 1
+        assert "no pod of FineTuneJob new answers requests" in err
+        code, _, err = run("compare", "demo@ffffffff", "other", "-m", "Hi")
+        assert code == 1
+        assert "revision ffffffff of FineTuneJob demo is not served" in err
+        assert len(asked) == before, "no candidate is asked"
+        code, _, err = run("compare", "demo", "other-base", "-m", "Hi")
+        assert code == 1
+        assert "other-base: the endpoint answers 404" in err
+        assert "only with serving.mode: adapter" in err
+
+
+def test_doctor_names_what_a_cluster_lacks(
+    place: Namespace, run: Run, limited: Callable[..., Path], tmp_path: Path
+) -> None:
+    code, text, err = run("doctor", "-o", "json")
+    assert (code, err) == (1, "")
+    found = {each["about"]: each for each in json.loads(text)["findings"]}
+    assert found["Kubernetes"]["state"] == found["FineTuneJob API"]["state"] == "ok"
+    assert found["operator"]["found"] == "no Deployment"
+    assert found["StorageClass"]["remedy"]
+    assert found["Kueue"]["found"] == "not installed: jobs start at once"
+    assert found["your rights"]["state"] == "ok"
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+    kubeconfig = limited(tmp_path, rule)
+    found = {}
+    for each in json.loads(run("doctor", "-o", "json", kubeconfig=kubeconfig)[1])["findings"]:
+        found.setdefault(each["about"], []).append(each)
+    assert [each["state"] for each in found["GPUs"]] == ["unknown"]
+    lacking = [each["found"] for each in found["your rights"]]
+    assert any("you may not create finetunejobs" in each for each in lacking)
+    assert not any("list pods" in each for each in lacking)
+
+
+def test_diff_and_cost_read_the_revisions_of_a_job(
+    operator: OperatorProcess, place: Namespace, run: Run
+) -> None:
+    place.submit(spec={"rerun": "first"})
+    run_stages(place, "Serving")
+    first = place.job()["status"]["revision"]
+    edit = {"spec": {"training": {"epochs": 2}, "rerun": "second"}}
+    place.plane.merge(place.path("finetunejobs", "demo"), edit)
+    wait_until("a revision starts", lambda: place.job()["status"]["revision"] != first)
+    second = place.job()["status"]["revision"]
+    code, text, err = run("diff", "demo", first, second)
+    assert (code, err) == (0, "")
+    found = [" ".join(line.split()) for line in text.splitlines()]
+    assert any(line.startswith("training.epochs ") and line.endswith(" 2") for line in found)
+    code, text, err = run("cost", "demo")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in text.splitlines()[:3]] == ["REVISION", first, second]
+    code, text, _ = run("cost", "-o", "json")
+    assert (code, [each["name"] for each in json.loads(text)["jobs"]]) == (0, ["demo"])
+    stages = {each["stage"]: each for each in place.job()["status"]["revisions"][0]["stages"]}
+    assert stages["train"]["started"] <= stages["train"]["ended"]
+
+
+def trains(place: Namespace, node: str, outcome: str, history: Any = None) -> None:
+    """Give job demo a revision whose training has an outcome, and the pod that trains it."""
+    revision, stage = "0a1b2c3d", {"stage": "train", "attempt": 1, "outcome": outcome}
+    record = {"revision": revision, "stages": [stage]}
+    if history is not None:
+        record["artifacts"] = {"lossHistory": history}
+    status = {"observedGeneration": 1, "revision": revision, "revisions": [record]}
+    place.plane.merge(f"{place.path('finetunejobs', 'demo')}/status", {"status": status})
+    if outcome == "Running":
+        pod = post_pod(place, "demo-train", "train", node)
+        label = {"metadata": {"labels": {"finetune.dev/revision": revision}}}
+        place.plane.merge(place.path("pods", "demo-train"), label)
+        kubelet.report(place, pod, kubelet.running())
+
+
+def test_curve_reads_the_pod_while_it_trains_and_the_ledger_afterwards(
+    control_plane: ControlPlane, place: Namespace, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "POLL_SECONDS", 0.1)
+    asked: list[bytes] = []
+    served = iter(
+        [
+            (404, b"# metrics of an older trainer"),
+            (200, b'{"loss": [[1, "\x1b[2J"]]}'),
+            (200, b"{}"),
+            (200, b'{"loss": [[1, 3.5], [2, 2.5]]}'),
+            (200, b"{}"),
+        ]
+    )
+
+    def endpoint(request: bytes) -> Iterator[bytes]:
+        asked.append(request.partition(b"\r\n")[0])
+        try:
+            code, body = next(served)
+        except StopIteration:
+            trains(place, node, "Completed", {"loss": [[1, 3.5], [9, 1.25]]})
+            code, body = 200, b'{"loss": [[1, 3.5]]}'
+        yield b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (code, len(body), body)
+
+    place.submit()
+    with kubelet_server.node(control_plane, {}, endpoint, port=9400) as node:
+        trains(place, node, "Running")
+        for _ in range(2):
+            code, text, err = run("curve", "demo")
+            assert (code, text) == (1, "")
+            assert "pod demo-train serves no loss history: its trainer image is of an older" in err
+        assert "has not logged a step yet: add --follow" in run("curve", "demo")[2]
+        facts = json.loads(run("curve", "demo", "-o", "json")[1])["revisions"]
+        series = {"loss": [[1, 3.5], [2, 2.5]]}
+        assert facts == [{"revision": "0a1b2c3d", "live": True, "series": series}]
+        code, text, err = run("curve", "demo", "--follow", "--csv")
+    assert (code, err) == (0, "")
+    assert text.splitlines()[-1] == "0a1b2c3d,9,1.25,,,"
+    assert set(asked) == {b"GET /loss-history HTTP/1.1"}
 
 
 @pytest.fixture

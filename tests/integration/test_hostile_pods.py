@@ -110,7 +110,7 @@ def test_a_hostile_pod_delays_no_other_job(
     with hostile_pod() as hostile:
         prelude = (
             "from finetune_operator import delays\n"
-            "from finetune_operator.snapshot import trainer_metrics\n"
+            "from finetune_operator.snapshot.scraping import trainer_metrics\n"
             f"trainer_metrics.PORT = {hostile.port}\n"
             f"delays.SCRAPE = {INTERVAL_SECONDS}"
         )

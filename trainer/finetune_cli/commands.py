@@ -69,10 +69,11 @@ COMMANDS = {
             name="status",
             module="jobs.status",
             panel=CLUSTER,
-            summary="show the state of a job, or of all jobs",
+            summary="show the state of a job, or of several",
             description="Show the state of a FineTuneJob: the whole message, its stages with "
             "attempts and durations, warnings, the endpoint, and, if it waits for a GPU, the pods "
-            "that use the GPUs. Without a name, list the jobs of the namespace.",
+            "that use the GPUs. With several names, list these jobs; without a name, those of the "
+            "namespace.",
             example="support",
         ),
         Command(
@@ -80,8 +81,9 @@ COMMANDS = {
             module="jobs.watch",
             panel=CLUSTER,
             summary="follow jobs until they are finished",
-            description="Follow FineTuneJobs until all of them are finished: on a terminal with a "
-            "bar per stage, elsewhere with a line per change. The exit code is 0 if all are ready, "
+            description="Follow FineTuneJobs until all of them are finished, by default those of "
+            "the namespace that are not: on a terminal with a bar per stage, elsewhere with a line "
+            "per change. The exit code is 0 if all are ready, "
             "and 1 if one has failed.",
             example="support billing",
         ),
@@ -106,6 +108,36 @@ COMMANDS = {
             example="support --follow",
         ),
         Command(
+            name="curve",
+            module="jobs.curve",
+            panel=CLUSTER,
+            summary="plot the losses of a training",
+            description="Plot the training loss and the held-out loss of a FineTuneJob: while it "
+            "is trained, from its pod through a port-forward, and afterwards from its status, "
+            "which has at most 60 points of each revision. With two revisions, compare them.",
+            example="support --follow",
+        ),
+        Command(
+            name="diff",
+            module="jobs.diff",
+            panel=CLUSTER,
+            summary="compare two revisions of a job",
+            description="Compare two revisions of a FineTuneJob: the fields of the resolved spec "
+            "and of the configuration of the operator that differ, and the results, such as "
+            "held-out losses with their standard error, GPU-hours and cost.",
+            example="support 0f41aa9e 88d82457",
+        ),
+        Command(
+            name="cost",
+            module="jobs.cost",
+            panel=CLUSTER,
+            summary="show GPU-hours and cost",
+            description="Show the GPU-hours and the cost of the trainings of a FineTuneJob, by "
+            "revision. Without a name, show those of all jobs of the namespace, and the usage of "
+            "the namespace by month, with its serving pods, if you may list FineTuneUsages.",
+            example="support",
+        ),
+        Command(
             name="chat",
             module="jobs.chat",
             panel=CLUSTER,
@@ -117,6 +149,16 @@ COMMANDS = {
             example="support 'How do I reset my password?'",
         ),
         Command(
+            name="compare",
+            module="jobs.compare",
+            panel=CLUSTER,
+            summary="ask several served models the same",
+            description="Send the same prompts to several served models, and show their answers "
+            "side by side. Only verified models are asked: never a candidate before its "
+            "verification. With serving.mode: adapter, NAME-base is the base model of a job.",
+            example="support support-base -m 'How do I reset my password?'",
+        ),
+        Command(
             name="gpus",
             module="jobs.gpus",
             panel=CLUSTER,
@@ -125,6 +167,17 @@ COMMANDS = {
             "FineTuneJobs. If you may not list the pods of all namespaces, show those of your "
             "namespace.",
             example="",
+        ),
+        Command(
+            name="doctor",
+            module="jobs.doctor",
+            panel=CLUSTER,
+            summary="check what the cluster lacks",
+            description="Check what FineTuneJobs need: the version of Kubernetes, the CRDs, the "
+            "operator, nodes with GPUs and their labels, a StorageClass, profiles, quotas, Kueue, "
+            "and your rights. Each problem has a remedy. The exit code is 1 if a requirement is "
+            "not met. What you may not read is unknown.",
+            example="-n team-a",
         ),
         Command(
             name="pause",

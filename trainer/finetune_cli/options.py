@@ -48,6 +48,14 @@ JobName = Annotated[
     str,
     typer.Argument(metavar="NAME", help="name of the FineTuneJob", autocompletion=job_names),
 ]
+JobNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME",
+        help="names of FineTuneJobs; default: all jobs of the namespace",
+        autocompletion=job_names,
+    ),
+]
 Namespace = Annotated[
     str | None,
     typer.Option(

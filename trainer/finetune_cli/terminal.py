@@ -98,7 +98,7 @@ def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Return a table."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in head:
-        made.add_column(name, header_style=QUIET, overflow="fold")
+        made.add_column(text(name), header_style=QUIET, overflow="fold")
     for row in rows:
         made.add_row(*(each if isinstance(each, Text) else text(each) for each in row))
     return made

@@ -7,9 +7,13 @@ PACKAGE = "finetune-operator"
 
 def show() -> int:
     """Print both, and return the exit code."""
-    try:
-        version = metadata.version(PACKAGE)
-    except metadata.PackageNotFoundError:
-        version = "(not installed)"
-    print(f"{PACKAGE} {version}")
+    print(f"{PACKAGE} {installed() or '(not installed)'}")
     return 0
+
+
+def installed() -> str | None:
+    """Return the version, None if the package runs without an installation."""
+    try:
+        return metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        return None

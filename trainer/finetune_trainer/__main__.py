@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finetune_api.contracts import termination
+from finetune_api.contracts import loss_history, termination
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result, StageArtifacts
 from finetune_api.contracts.stage_request import (
@@ -29,6 +29,7 @@ from finetune_api.contracts.stage_request import (
     parse,
 )
 from finetune_api.safety import redaction
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 from finetune_trainer.devices import capabilities
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.runtime import environment
@@ -191,8 +192,14 @@ def _failure(
         loss=progress.get("train_loss"),
         eval_loss=progress.get("eval_loss"),
         gpu_seconds=progress.get("gpu_seconds"),
-        artifacts=artifacts,
+        artifacts=artifacts or _history(progress),
     )
+
+
+def _history(progress: Progress) -> TrainArtifacts | None:
+    """Return the loss history of a training that has not completed, None without one."""
+    points = loss_history.recorded(progress.history)
+    return None if points is None else TrainArtifacts(loss_history=points)
 
 
 def _stopped(progress: Progress, stopped: Stopped) -> Result:

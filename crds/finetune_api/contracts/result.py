@@ -26,6 +26,8 @@ MANIFESTS = {
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
+HISTORY = "lossHistory"
+"""Artifact that a message which is too long loses before everything else."""
 OPTIONAL = ("datasets", "sources", "formats", "versions", "adaptedModules")
 """Artifacts with any number of parts. If the message is too long, they are dropped in this order,
 the names of files in ``sources`` before everything else."""
@@ -172,6 +174,8 @@ class Result(StatusModel):
             part: mask(values.get(part, {})) for part in ("message", "warnings", "artifacts")
         }
         while len(text := _json(values)) > LIMIT:
+            if values["artifacts"].pop(HISTORY, None) is not None:
+                continue
             if record := _with_most_files(values["artifacts"]):
                 record["files"].pop()
             elif values["warnings"]:

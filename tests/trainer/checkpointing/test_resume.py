@@ -138,6 +138,10 @@ def test_training_killed_twice_is_bit_identical(
     theirs = uninterrupted.succeed("train").result
     for name in ("loss", "evalLoss", "globalStep"):
         assert ended.result[name] == theirs[name]
+    mine, expected = (each["artifacts"]["lossHistory"] for each in (ended.result, theirs))
+    assert [at for at, _ in mine["loss"]] == list(range(1, STEPS + 1)), "over all attempts"
+    assert (mine["loss"], mine["evalLoss"]) == (expected["loss"], expected["evalLoss"])
+    assert mine["tokensPerSecond"]
     assert ended.result["gpuSeconds"] > 0
 
 
@@ -348,6 +352,7 @@ def test_exceeded_budget_ends_with_a_checkpoint(make: MakeWorkshop) -> None:
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     step = ended.result["globalStep"]
     assert newest(workshop).name == f"step-{step}"
+    assert ended.result["artifacts"]["lossHistory"]["loss"][-1][0] == step
     assert f"until step {step} of 9999, but runPolicy allows 3: to resume" in (ended.message)
 
 

@@ -91,6 +91,10 @@ class Cluster:
         found: list[dict[str, Any]] = self.get(path, **query).get("items") or []
         return found
 
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a question, such as a review of rights. Raises CommandFailed."""
+        return _decoded(self._send("POST", path, body))
+
     def job(self, name: str) -> dict[str, Any]:
         """Return a FineTuneJob of the namespace. Raises NotFound with the next step."""
         try:

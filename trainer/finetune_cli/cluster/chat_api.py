@@ -3,15 +3,11 @@
 import http.client
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
-from kubernetes.stream import portforward
-
 from finetune_api.safety.printable import printable
-from finetune_cli.cluster.api import Cluster, Forbidden
+from finetune_cli.cluster import port_forward
+from finetune_cli.cluster.api import Cluster
 from finetune_cli.errors import CommandFailed
 
 PORT = 8000
@@ -34,7 +30,7 @@ def answer(
     if key:
         headers["Authorization"] = f"Bearer {key}"
     body = json.dumps({**request, "stream": True})
-    with _forwarded(cluster, pod) as connection:
+    with port_forward.connection(cluster, pod, PORT, seconds=ANSWER_SECONDS) as connection:
         try:
             connection.request("POST", "/v1/chat/completions", body, headers)
             response = connection.getresponse()
@@ -65,30 +61,3 @@ def _refusal(status: int, text: bytes) -> CommandFailed:
     return CommandFailed(
         f"the endpoint answers {status}: {printable(text.decode(errors='replace'))[:500]}"
     )
-
-
-@contextmanager
-def _forwarded(cluster: Cluster, pod: Mapping[str, Any]) -> Iterator[http.client.HTTPConnection]:
-    """Return a connection to the port of a pod, within this block. Raises CommandFailed."""
-    metadata = pod["metadata"]
-    method = client.CoreV1Api(cluster.api).connect_get_namespaced_pod_portforward
-    try:
-        forward = portforward(method, metadata["name"], metadata["namespace"], ports=str(PORT))
-    except ApiException as error:
-        reason = printable(str(error.reason))
-        if "403" in reason:
-            raise Forbidden(
-                f"you may not forward ports of pods in namespace {metadata['namespace']}: ask an "
-                "administrator of the cluster for the right to get and create pods/portforward"
-            ) from None
-        raise CommandFailed(
-            f"no connection to pod {metadata['name']} ({reason[:200]}): run the command again"
-        ) from None
-    connection = http.client.HTTPConnection(metadata["name"], PORT)
-    connection.sock = forward.socket(PORT)
-    connection.sock.setblocking(True)
-    connection.sock.settimeout(ANSWER_SECONDS)
-    try:
-        yield connection
-    finally:
-        forward.close()

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from finetune_api import KIND
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_cli.errors import CommandFailed
 
 STAGES = ("prepare", "train", "merge", "serve", "publish")
 ENDED = ("Completed", "Failed", "Stopped")
@@ -93,6 +95,15 @@ class Job:
     def revisions(self) -> list[Mapping[str, Any]]:
         """The records of the ledger, from old to new."""
         return list(self.status.get("revisions") or ())
+
+    def record(self, revision: str) -> Mapping[str, Any]:
+        """Return the ledger's record of a revision. Raises CommandFailed if there is none."""
+        known = [str(each.get("revision")) for each in self.revisions]
+        for each in self.revisions:
+            if each.get("revision") == revision:
+                return each
+        hint = f"name one of {', '.join(known)}" if known else "it has none yet"
+        raise CommandFailed(f"{KIND} {self.name} has no revision {revision}: {hint}")
 
     @property
     def attempts(self) -> list[Mapping[str, Any]]:

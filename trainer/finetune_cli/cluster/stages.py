@@ -19,7 +19,7 @@ class StageLine:
     outcome: str
     attempt: int
     seconds: float | None
-    """Duration of the latest attempt; None if its Job was deleted, or for the endpoint."""
+    """Duration of the latest attempt; None if it is unknown, or for the endpoint."""
     failures: int
     disruptions: int
     preemptions: int
@@ -88,7 +88,8 @@ def _seconds(
         if found == wanted and pods.label(each, f"{GROUP}/build") == attempt.get("build"):
             status = each.get("status") or {}
             return seconds_since(time_of(status.get("startTime")), _end(status))
-    return None
+    ended = time_of(attempt.get("ended"))
+    return None if ended is None else seconds_since(time_of(attempt.get("started")), ended)
 
 
 def _end(status: Mapping[str, Any]) -> Any:

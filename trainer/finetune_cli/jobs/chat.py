@@ -1,21 +1,18 @@
 """``ftj chat``: asks the served model of a job; the answer is printed as it arrives."""
 
-import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from finetune_api import GROUP, KIND
 from finetune_cli import terminal
-from finetune_cli.cluster import evidence, pods
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.cluster.job import Job
-from finetune_cli.errors import CommandFailed, WrongCall
+from finetune_cli.errors import WrongCall
+from finetune_cli.jobs import served
 from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
 
-KEY_VARIABLE = "FTJ_API_KEY"
 PROMPT = "> "
 
 
@@ -47,8 +44,8 @@ def run(
 
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
-    pod, model = _served(cluster, job)
-    key = _key(job)
+    pod, model = served.pod(cluster, job)
+    key = served.key(job)
     messages = [{"role": "system", "content": system}] if system else []
     sampling = {"max_tokens": max_tokens, "temperature": temperature}
     request = {
@@ -64,36 +61,10 @@ def run(
         terminal.document({"model": model, "messages": messages})
 
 
-def _served(cluster: Cluster, job: Job) -> tuple[dict[str, Any], str]:
-    """Return a pod that answers, whose model is therefore verified, and the name of the model."""
-    serving = job.status.get("serving") or {}
-    for pod in evidence.pods_of(cluster, job):
-        conditions = pod.get("status", {}).get("conditions") or ()
-        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-        build = pods.label(pod, f"{GROUP}/build")
-        if ready and build == serving.get("build") and pods.label(pod, pods.STAGE) == "serve":
-            return pod, str(serving.get("model") or job.name)
-    raise CommandFailed(
-        f"no pod of {KIND} {job.name} answers requests, or you may not list pods in namespace "
-        f"{job.namespace}: read the state of the job with ftj status {job.name}"
-    )
-
-
-def _key(job: Job) -> str | None:
-    """Return the API key of the endpoint, None if it needs none. Raises CommandFailed."""
-    key = os.environ.get(KEY_VARIABLE)
-    if key or not (job.spec.get("serving") or {}).get("apiKeySecretRef"):
-        return key
-    if not sys.stdin.isatty():
-        raise CommandFailed(f"the endpoint of {KIND} {job.name} needs a key: set {KEY_VARIABLE}")
-    asked: str = typer.prompt("API key", hide_input=True, err=True)
-    return asked
-
-
 def _questions(message: str | None, output: Format) -> Iterator[str]:
     """Yield the questions of the user, until the end of the input."""
     if message is not None or not sys.stdin.isatty():
-        text = sys.stdin.read() if message is None else message
+        text = served.questions_of_stdin() if message is None else message
         if not text.strip():
             raise WrongCall("set MESSAGE, or write it to stdin")
         yield text

@@ -10,14 +10,12 @@ import yaml
 
 from finetune_api import KIND
 from finetune_cli import terminal
-from finetune_cli.cluster import api, ownership, rollback
+from finetune_cli.cluster import api, ownership, revisions, rollback
 from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
 from finetune_cli.cluster.job import Job
 from finetune_cli.cluster.rollback import Rollback
 from finetune_cli.errors import CommandFailed
 from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
-
-JOB_FILE = "job.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +43,8 @@ def run(
     """Print the change, or make it. Raises CommandFailed."""
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
-    record = _record(job, revision)
-    found = rollback.rollback(job.spec, record, _document(cluster, job, revision))
+    record = job.record(revision)
+    found = rollback.rollback(job.spec, record, revisions.document(cluster, job, revision))
     effect = _effect(cluster, job, record, found)
     owner = ownership.owner(job.object)
     if output is Format.JSON:
@@ -61,27 +59,6 @@ def run(
     cluster.patch_job(job.object, {"spec": found.change})
     if output is Format.TEXT:
         terminal.line(f"{KIND} {name} is changed. To follow it, run: ftj watch {name}")
-
-
-def _record(job: Job, revision: str) -> Mapping[str, Any]:
-    known = [str(each.get("revision")) for each in job.revisions]
-    for each in job.revisions:
-        if each.get("revision") == revision:
-            return each
-    hint = f"name one of {', '.join(known)}" if known else "it has none yet"
-    raise CommandFailed(f"{KIND} {job.name} has no revision {revision}: {hint}")
-
-
-def _document(cluster: Cluster, job: Job, revision: str) -> str:
-    name = f"{job.name}-{revision}"
-    try:
-        found = cluster.get(api.path("configmaps", job.namespace, name))
-    except NotFound:
-        raise CommandFailed(
-            f"ConfigMap {name} of revision {revision} does not exist in namespace "
-            f"{job.namespace}: change the spec by hand"
-        ) from None
-    return str((found.get("data") or {}).get(JOB_FILE, ""))
 
 
 def _print(

@@ -1,8 +1,6 @@
-"""``ftj status``: the state of a job, or of all jobs of the namespace."""
+"""``ftj status``: the state of a job, or of several jobs in a table."""
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from finetune_api import KIND
 from finetune_api.contracts import labels
@@ -14,27 +12,14 @@ from finetune_cli.cluster.api import Cluster, Forbidden
 from finetune_cli.cluster.gpus import Seen
 from finetune_cli.cluster.job import Job, seconds_since
 from finetune_cli.cluster.stages import StageLine
-from finetune_cli.options import (
-    Context,
-    Format,
-    Kubeconfig,
-    Namespace,
-    Output,
-    job_names,
-)
+from finetune_cli.jobs import selection
+from finetune_cli.options import Context, Format, JobNames, Kubeconfig, Namespace, Output
 
 WAITS_FOR_A_GPU = (Reason.UNSCHEDULABLE, Reason.QUEUED, Reason.PREEMPTED)
 
 
 def run(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="name of the FineTuneJob; default: all jobs of the namespace",
-            autocompletion=job_names,
-        ),
-    ] = None,
+    names: JobNames = None,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -42,9 +27,8 @@ def run(
 ) -> None:
     """Print the state. Raises CommandFailed."""
     cluster = Cluster.of(kubeconfig, context, namespace)
-    if name is None:
-        found = cluster.jobs()
-        jobs = [Job(object=each) for each in found]
+    jobs = selection.jobs(cluster, names)
+    if not names or len(jobs) > 1:
         if output is Format.JSON:
             terminal.document([_facts(each) for each in jobs])
         elif jobs:
@@ -53,7 +37,7 @@ def run(
         else:
             terminal.line(f"Namespace {cluster.namespace} has no {KIND}.")
         return
-    job = Job(object=cluster.job(name))
+    (job,) = jobs
     selector = f"{labels.JOB}={job.name}"
     lines = stages.stages(
         job, cluster.visible(api.path("jobs", job.namespace, api="/apis/batch/v1"), selector)

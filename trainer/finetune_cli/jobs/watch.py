@@ -3,9 +3,8 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,30 +15,19 @@ from finetune_cli import terminal
 from finetune_cli.cluster.api import Cluster, Unreachable
 from finetune_cli.cluster.job import STAGES, Job
 from finetune_cli.errors import CommandFailed
-from finetune_cli.options import (
-    Context,
-    Format,
-    Kubeconfig,
-    Namespace,
-    Output,
-    job_names,
-)
+from finetune_cli.jobs import selection
+from finetune_cli.options import Context, Format, JobNames, Kubeconfig, Namespace, Output
 
 POLL_SECONDS = 2.0
 SHOWN_STAGES = STAGES[:4]
 BAR_WIDTH = 8
+NARROW = 80
+"""Columns below which there are no bars, so that names are whole."""
 NOT_READY = 1
 
 
 def run(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME",
-            help="names of FineTuneJobs; default: all jobs of the namespace that are not finished",
-            autocompletion=job_names,
-        ),
-    ] = None,
+    names: JobNames = None,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -49,9 +37,10 @@ def run(
     cluster = Cluster.of(kubeconfig, context, namespace)
     first = jobs = _first(cluster, names)
     if output is Format.TEXT and sys.stdout.isatty():
-        with Live(_bars(first), console=terminal.console(), auto_refresh=False) as live:
+        console = terminal.console()
+        with Live(console=console, auto_refresh=False) as live:
             for jobs in _states(cluster, first):
-                live.update(_bars(jobs), refresh=True)
+                live.update(_table(jobs, console.width), refresh=True)
     else:
         shown: dict[str, tuple[object, ...]] = {}
         for jobs in _states(cluster, first):
@@ -63,12 +52,11 @@ def run(
 
 
 def _first(cluster: Cluster, names: list[str] | None) -> list[Job]:
-    if names:
-        return [Job(object=cluster.job(name)) for name in dict.fromkeys(names)]
-    found = [Job(object=each) for each in cluster.jobs()]
+    """Return the named jobs, or those of the namespace that are not finished, if there are any."""
+    found = selection.jobs(cluster, names)
     if not found:
         raise CommandFailed(f"namespace {cluster.namespace} has no {KIND}: name one, or set -n")
-    return [job for job in found if not job.finished] or found
+    return found if names else [job for job in found if not job.finished] or found
 
 
 def _states(cluster: Cluster, jobs: list[Job]) -> Iterator[list[Job]]:
@@ -119,6 +107,18 @@ def _line(job: Job) -> tuple[object, ...]:
     )
 
 
+def _table(jobs: Sequence[Job], width: int) -> Table:
+    """Return a line per job, with bars if the terminal is wide enough."""
+    if width >= NARROW:
+        return _bars(jobs)
+    rows = []
+    for job in jobs:
+        name, reason, progress, eta, _ = _line(job)
+        stage = str(progress) or str(reason)
+        rows.append((name, terminal.text(stage, _style(job)), str(eta).removesuffix(" left")))
+    return terminal.columns(("NAME", "STATE", "LEFT"), rows)
+
+
 def _bars(jobs: Sequence[Job]) -> Table:
     """Return a line per job, with a bar per stage."""
     table = terminal.columns(("NAME", *SHOWN_STAGES, "STATE", "PROGRESS", "", ""), ())
@@ -126,14 +126,14 @@ def _bars(jobs: Sequence[Job]) -> Table:
         name, reason, *rest = _line(job)
         outcomes = {each["stage"]: each for each in job.attempts}
         bars = (_bar(job, outcomes.get(stage)) for stage in SHOWN_STAGES)
-        style = terminal.GOOD if job.ready.true else _style(job)
-        table.add_row(
-            terminal.text(name), *bars, terminal.text(reason, style), *map(terminal.text, rest)
-        )
+        shown = terminal.text(reason, _style(job))
+        table.add_row(terminal.text(name), *bars, shown, *map(terminal.text, rest))
     return table
 
 
 def _style(job: Job) -> str:
+    if job.ready.true:
+        return terminal.GOOD
     return terminal.BAD if job.condition("Stalled").true else terminal.WAITING
 
 

@@ -26,7 +26,8 @@ TAGS = {
     "gradNorm": "train/grad_norm",
     "evalLoss": "eval/loss",
 }
-"""Series of the loss history → tag, as transformers names them."""
+"""Series of the loss history → tag, as transformers names them. The others are not in the file,
+which is the same if the training is interrupted."""
 VERSION = "brain.Event:2"
 HEADER, CHECKSUM = struct.Struct("<Q"), 4
 """A record has its length, a checksum of the length, its content, and a checksum of the content."""
@@ -48,6 +49,7 @@ class EventFile:
         known = {
             (TAGS[name], step): value
             for name, points in history.series.items()
+            if name in TAGS
             for step, value in points
         }
         kept = list(_known_events(path, known.keys()))
@@ -67,8 +69,8 @@ class EventFile:
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Append numbers of a step."""
-        for name, value in values.items():
-            self._write(_scalar(step, TAGS[name], value))
+        for name in (each for each in values if each in TAGS):
+            self._write(_scalar(step, TAGS[name], values[name]))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 

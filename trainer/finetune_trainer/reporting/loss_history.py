@@ -1,4 +1,4 @@
-"""Every loss, learning rate and gradient norm that a training logged, over all its attempts.
+"""Every loss, learning rate, gradient norm and speed that a training logged, over all attempts.
 
 The file is part of each checkpoint, so a resumed run continues with the history as of that step;
 entries of later steps, which are trained again, are not in it.

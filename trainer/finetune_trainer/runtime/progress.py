@@ -1,17 +1,18 @@
-"""Progress of a command: Prometheus metrics on port 9400, and log lines.
+"""Progress of a command: Prometheus metrics and the loss history on port 9400, and log lines.
 
 A metric is absent until its value is known; it never reports a 0 that was not measured.
 """
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from finetune_api.contracts import loss_history
 from finetune_api.contracts.ports import POD_UID_VARIABLE, TRAINER_METRICS
 from finetune_trainer.runtime.log import log
 
@@ -63,6 +64,8 @@ class Progress(Collector):
         self._checkpoint_at: float | None = None
         self._phase: str | None = None
         self._card: str | None = None
+        self.history: loss_history.Series = {}
+        """Series of the training, which its thread extends."""
 
     def enter(self, phase: Literal["saving", "reference"]) -> None:
         """Record that the steps are done and that a named part of the stage begins."""
@@ -164,13 +167,26 @@ class Progress(Collector):
             yield retries
 
     def serve(self) -> None:
-        """Serve /metrics on port 9400 or on FINETUNE_METRICS_PORT ("off": do not serve)."""
+        """Serve metrics and loss history on port 9400 or on FINETUNE_METRICS_PORT ("off": no)."""
         port = os.environ.get(PORT_VARIABLE, str(TRAINER_METRICS))
         if port == "off":
             return
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         try:
-            start_http_server(int(port), registry=registry)
+            server, _ = start_http_server(int(port), registry=registry)
         except OSError as error:
             log(f"no metrics are available: cannot listen on port {port} ({error})")
+            return
+        server.set_app(self._with_history(server.get_app()))
+
+    def _with_history(self, metrics: Callable[..., Iterable[bytes]]) -> Any:
+        """Return a WSGI application that also serves the loss history, at its own path."""
+
+        def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            if environ.get("PATH_INFO") != loss_history.PATH:
+                return metrics(environ, start_response)
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [loss_history.text(loss_history.served(self.history)).encode()]
+
+        return answer

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_api.contracts import loss_history
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
@@ -159,6 +160,7 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             evaluation=None
             if recorded.evaluation is None
             else HeldOutLosses.model_validate(recorded.evaluation),
+            loss_history=loss_history.recorded(LossHistory.load(layout.adapter).series),
         ),
         warnings=[*facts["warnings"], *recorded.warnings],
     )

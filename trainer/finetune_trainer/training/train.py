@@ -185,6 +185,7 @@ class _Run:
         self.memory = memory
         checkpoint = self._checkpoint()
         self.history = LossHistory.load(checkpoint.path) if checkpoint else LossHistory()
+        self.progress.history = self.history.series
         self.evaluations = self._evaluations(checkpoint)
         monitor = self._monitor()
         monitor.require_budget(step=checkpoint.step if checkpoint else 0)

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from finetune_api.base import SHA256, LedgerModel
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
+from finetune_api.v1alpha1.status.loss_history import LossSeries
 
 MODULE = r"^[A-Za-z0-9_]{1,63}$"
 """Name of a module, which the operator passes to vLLM as an argument: it is no option."""
@@ -106,6 +107,11 @@ class TrainArtifacts(LedgerModel):
         None,
         description="Held-out losses of the tuned model and of the base model. Present only if "
         "rows were held out.",
+    )
+    loss_history: LossSeries | None = Field(
+        None,
+        description="Course of the training over all attempts, thinned: pairs of step and value of "
+        "loss, evalLoss, learningRate and tokensPerSecond.",
     )
 
 

@@ -107,6 +107,16 @@ class Attempt(LedgerModel):
         description="UID of the Job that the operator created for the latest attempt. The "
         "operator does not accept the result of any other Job.",
     )
+    started: str | None = Field(
+        None,
+        description="Start time of the Job of the latest attempt, present once a pod has run.",
+        json_schema_extra={"format": "date-time"},
+    )
+    ended: str | None = Field(
+        None,
+        description="Time at which the Job of the latest attempt completed or failed.",
+        json_schema_extra={"format": "date-time"},
+    )
     pod: str | None = Field(None, description="UID of the newest pod of the latest attempt.")
     pod_created: str | None = Field(
         None, description="Creation time of the newest pod of the latest attempt."

@@ -7,12 +7,14 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.actions import Create
 from finetune_operator.manifests import jobs, stage_requests
+from finetune_operator.objects import conditions
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, job_stage
 from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object
 
 
 def following(
@@ -62,6 +64,20 @@ def retry_key(target: TargetRevision, stage: JobStage) -> str:
     if stage.publishes:
         return digest([key, stage_requests.retried_publishing(target)])
     return digest([key, stage_requests.retried(target)]) if stage.reads_sources else key
+
+
+def timed(attempt: Attempt, job: Object) -> Attempt:
+    """Return the attempt with the times at which its Job started and finished."""
+    status = job.get("status") or {}
+    failed = conditions.get(job, "Failed")
+    ended = failed.get("lastTransitionTime") if failed.get("status") == "True" else None
+    return attempt.model_copy(
+        update={
+            # Kueue removes the start of a Job that it evicts.
+            "started": status.get("startTime") or attempt.started,
+            "ended": status.get("completionTime") or ended,
+        }
+    )
 
 
 def creation(

@@ -33,7 +33,7 @@ def decide(
     pods = snapshot.pods_of(job)
     ended = outcome.of(job.object, pods)
     assert ended is not None, "the Job has finished"
-    attempt = restarts.counted(attempt, job.object, pods)
+    attempt = attempts.timed(restarts.counted(attempt, job.object, pods), job.object)
     result = ended.result
     # A pod that reports the artifacts of another stage has forged them.
     artifacts = result.artifacts if result and result.stage == attempt.stage else None

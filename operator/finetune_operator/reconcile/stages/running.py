@@ -12,7 +12,7 @@ from finetune_operator.reconcile.conditions import blocked, runs
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.diagnosis import diagnosis
 from finetune_operator.reconcile.diagnosis.blocker import evidence
-from finetune_operator.reconcile.stages import queueing
+from finetune_operator.reconcile.stages import attempts, queueing
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
@@ -36,6 +36,9 @@ def decide(
         "has_run": has_run or None,
         "reason": Reason.FAILED_TO_START if failed else None,
     }
+    if has_run:
+        # Earlier, the start alone would cause one more write of the status.
+        attempt = attempts.timed(attempt, job.object)
     ledger = ledger.with_attempt(target.revision, attempt.model_copy(update=changes))
     since = diagnosis.waiting_since(job.object, pods, events, last_pod=attempt.pod_created)
     seconds = (now - datetime.fromisoformat(since)).total_seconds()

@@ -170,9 +170,15 @@ def test_bars_fit_the_terminal(columns: int) -> None:
     failed = job(attempt("prepare", "Failed"), conditions={"Ready": "False", "Stalled": "True"})
     output = io.StringIO()
     console = Console(file=output, width=columns, force_terminal=True, color_system=None)
-    console.print(watch._bars([running, failed]))
+    console.print(watch._table([running, failed], columns))
     lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= columns
+    if columns == 40:
+        assert [line.split() for line in lines] == [
+            ["NAME", "STATE", "LEFT"],
+            ["demo", "train", "57%", "4m10s"],
+            ["demo", "R"],
+        ]
     if columns == 120:
         assert "train 57%" in lines[1]
         assert "4m10s left" in lines[1]
@@ -185,10 +191,10 @@ def test_values_are_neither_markup_nor_control_characters(
     value = "[red]x[/red] :smile: \x1b[2J\u202e 10.0.0.1"
     terminal.line(value)
     terminal.paragraph(value)
-    terminal.table(("A",), [(value,)])
+    terminal.table((value,), [(value,)])
     terminal.pairs((("A", value),))
     text = capsys.readouterr().out
-    assert text.count("[red]x[/red] :smile: \\x1b[2J\\u202e 10.0.0.1") == 4
+    assert text.count("[red]x[/red] :smile: \\x1b[2J\\u202e 10.0.0.1") == 5
     assert "\x1b" not in text
 
 

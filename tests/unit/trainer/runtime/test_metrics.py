@@ -1,11 +1,14 @@
-"""Metrics of a stage as scraped, the ETA, and GPU usage over attempts."""
+"""Metrics and loss history of a stage as scraped, the ETA, and GPU usage over attempts."""
 
+import json
 import shutil
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from tests.support.ports import free_port
 
 from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_trainer.runtime import progress
@@ -64,6 +67,26 @@ def test_every_value_is_exported() -> None:
         assert f"\nfinetune_{name}{suffix} " in text
     assert 'finetune_retries_total{cause="killed"} 2.0' in text
     assert 'finetune_retries_total{cause="out_of_memory"} 1.0' in text
+
+
+def test_the_loss_history_is_served_at_a_path_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    monkeypatch.setenv(progress.PORT_VARIABLE, str(port))
+    found = everything()
+    found.serve()
+
+    def read(path: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return bytes(answer.read())
+
+    assert json.loads(read("/loss-history")) == {}
+    found.history = {"loss": [(1, 2.0)], "gradNorm": [(1, 1.0)]}
+    assert json.loads(read("/loss-history")) == {"loss": [[1, 2.0]]}
+    found.history = {"loss": [(step, 1.0) for step in range(1000)]}
+    assert len(json.loads(read("/loss-history"))["loss"]) == 200
+    assert b"finetune_train_loss 0.5" in read("/metrics")
 
 
 def test_promtool_accepts_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:

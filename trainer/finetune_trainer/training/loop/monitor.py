@@ -194,7 +194,9 @@ class Monitor:
         if grad_norm is not None and not math.isfinite(grad_norm):
             # Loss scaling skipped the step.
             grad_norm = None
-        self._curves.add(step, loss=loss, learningRate=rate, gradNorm=grad_norm)
+        self._curves.add(
+            step, loss=loss, learningRate=rate, gradNorm=grad_norm, tokensPerSecond=speed
+        )
         self._progress.set(
             train_loss=loss,
             grad_norm=grad_norm,

@@ -12,7 +12,7 @@ from finetune_trainer.training.loop.early_stopping import EvaluationHistory
 from finetune_trainer.training.loop.monitor import Cadence, Monitor
 
 
-def monitored(folder: Path) -> tuple[Monitor, Progress]:
+def monitored(folder: Path, history: LossHistory | None = None) -> tuple[Monitor, Progress]:
     progress = Progress("train")
     monitor = Monitor(
         cadence=Cadence(max_steps=100, eval_steps=None, save_steps=100),
@@ -23,7 +23,7 @@ def monitored(folder: Path) -> tuple[Monitor, Progress]:
         budget=None,
         learning_rate=1.0,
         scales_loss=False,
-        history=LossHistory(),
+        history=history or LossHistory(),
         memory_peak=lambda: None,
     )
     return monitor, progress
@@ -51,7 +51,8 @@ def test_speed_is_that_since_the_previous_log_entry(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monitor, progress = monitored(tmp_path)
+    history = LossHistory()
+    monitor, progress = monitored(tmp_path, history)
     monitor.on_train_begin(0)
     speeds = []
     for step, (seconds, tokens) in enumerate([(60, 900), (2, 1000), (4, 1000)], start=1):
@@ -59,3 +60,4 @@ def test_speed_is_that_since_the_previous_log_entry(
         monitor.on_log(step, loss=1.0, grad_norm=1.0, rate=1e-4, epoch=0.1, tokens=tokens)
         speeds.append(progress.get("tokens_per_second"))
     assert speeds == [None, 500, 250], "the first step of a process compiles kernels"
+    assert history["tokensPerSecond"] == [(2, 500), (3, 250)]

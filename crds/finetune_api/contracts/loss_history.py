@@ -1,0 +1,84 @@
+"""The loss history of a training: how it is thinned, and where the trainer serves it.
+
+The trainer serves at most ``SERVED_POINTS`` of each series on the port of its metrics while it
+trains. Its result has fewer, in at most ``RECORDED_BYTES`` of the termination message, and the
+operator keeps those in the ledger. Equal histories give equal points.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from pydantic import TypeAdapter, ValidationError
+
+from finetune_api.v1alpha1.status.loss_history import MOST_POINTS, LossSeries, Name
+
+PATH = "/loss-history"
+SERVED_POINTS = MOST_POINTS
+RECORDED_POINTS = 60
+RECORDED_BYTES = 1500
+SERVED_BYTES = 64 * 1024
+"""More than what the trainer serves; a client reads no more."""
+_SHARES: Mapping[Name, float] = {
+    "loss": 1.0,
+    "evalLoss": 1.0,
+    "learningRate": 0.3,
+    "tokensPerSecond": 0.3,
+}
+"""Share of the recorded points: rate and speed change less than losses."""
+_DIGITS = 4
+_ADAPTER: TypeAdapter[LossSeries] = TypeAdapter(LossSeries)
+Series = Mapping[str, Sequence[tuple[int, float]]]
+
+
+def served(series: Series) -> LossSeries:
+    """Return the points that the trainer serves. Series of other names are left out."""
+    return {name: thinned(_finite(series, name), SERVED_POINTS) for name in _present(series)}
+
+
+def recorded(series: Series) -> LossSeries | None:
+    """Return the points of the result, as many as fit; None without a point."""
+    present = _present(series)
+    most = RECORDED_POINTS
+    while True:
+        points = {
+            name: thinned(_finite(series, name), max(round(most * _SHARES[name]), 1))
+            for name in present
+        }
+        if len(text(points)) <= RECORDED_BYTES:
+            return points or None
+        most -= 1
+
+
+def text(points: LossSeries) -> str:
+    """Return points as JSON, as a result has them."""
+    return json.dumps(points)
+
+
+def parsed(content: bytes | str) -> LossSeries | None:
+    """Return the points in a JSON text, which anybody may have written; None if it has others."""
+    try:
+        points = _ADAPTER.validate_json(content)
+    except ValidationError:
+        return None
+    return {name: _finite(points, name) for name in points}
+
+
+def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+    """Return at most so many points, evenly spaced, with the first and the last one."""
+    if len(points) <= most:
+        return list(points)
+    if most == 1:
+        return [points[-1]]
+    last = len(points) - 1
+    return [points[round(at * last / (most - 1))] for at in range(most)]
+
+
+def _present(series: Series) -> list[Name]:
+    return [name for name in _SHARES if _finite(series, name)]
+
+
+def _finite(series: Series, name: str) -> list[tuple[int, float]]:
+    # The training may append to the list meanwhile.
+    points = list(series.get(name, ()))
+    return [(step, float(f"{value:.{_DIGITS}g}")) for step, value in points if math.isfinite(value)]

@@ -1,0 +1,14 @@
+"""The thinned loss history of a training, as the trainer serves and reports it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, WithJsonSchema
+
+MOST_POINTS = 200
+"""Of a series, so that a status that a compromised pod has reported stays small."""
+_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+Point = Annotated[tuple[int, float], WithJsonSchema(_PAIR)]
+"""A step and a value."""
+Name = Literal["loss", "evalLoss", "learningRate", "tokensPerSecond"]
+LossSeries = dict[Name, Annotated[list[Point], Field(max_length=MOST_POINTS)]]
+"""Series by name. Of a long training, evenly chosen points are left."""

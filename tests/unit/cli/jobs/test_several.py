@@ -1,0 +1,41 @@
+"""``ftj status`` and ``ftj watch`` take the same names: one job, several, or all."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.unit.cli.jobs.conftest import Run
+
+Job = Callable[[str], dict[str, Any]]
+
+
+@pytest.mark.parametrize("columns", [120, None])
+def test_status_of_several_jobs_is_a_table(run: Run, columns: int | None) -> None:
+    code, text, _ = run("status", "velmora", "support", "velmora", columns=columns)
+    assert code == 0
+    names = [line.split()[0] for line in text.splitlines() if line[0] != " "]
+    assert names == ["NAME", "velmora", "support"]
+    assert run("status", "velmora", "support", columns=40)[0] == 0
+    code, text, _ = run("status", "velmora", "support", "-o", "json")
+    assert [each["name"] for each in json.loads(text)] == ["velmora", "support"]
+    assert json.loads(run("status", "velmora", "-o", "json")[1])["name"] == "velmora"
+    assert len(json.loads(run("status", "-o", "json")[1])) == 3
+
+
+@pytest.mark.parametrize("verb", ["status", "watch"])
+def test_a_missing_job_among_several_is_one_line(run: Run, verb: str) -> None:
+    code, out, err = run(verb, "velmora", "absent")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "FineTuneJob absent does not exist" in err
+
+
+def test_durations_of_stages_are_known_after_their_jobs_are_deleted(run: Run, job: Job) -> None:
+    stage = job("velmora")["status"]["revisions"][-1]["stages"][3]
+    stage |= {
+        "stage": "publish",
+        "started": "2026-03-02T08:00:00Z",
+        "ended": "2026-03-02T08:02:30Z",
+    }
+    found = json.loads(run("status", "velmora", "-o", "json")[1])["stages"]
+    assert [each["seconds"] for each in found if each["stage"] == "publish"] == [150.0]

@@ -1,0 +1,83 @@
+"""The loss history of a revision: from its ledger, or from the pod that trains it."""
+
+import http.client
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.contracts import labels, loss_history
+from finetune_api.contracts.ports import TRAINER_METRICS
+from finetune_api.v1alpha1.status.loss_history import LossSeries
+from finetune_cli.cluster import evidence, pods, port_forward
+from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.job import Job
+from finetune_cli.errors import CommandFailed
+
+READ_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The loss history of a revision of a job. ``live``: whether it still grows."""
+
+    revision: str
+    series: LossSeries
+    live: bool
+
+
+def of(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> History:
+    """Return the history of a revision in the ledger; empty if there is none.
+
+    Raises CommandFailed if the revision is trained at present, and the pod cannot be asked.
+    """
+    revision = str(record.get("revision"))
+    pod = _training(cluster, job, record)
+    if pod is not None:
+        return History(revision=revision, series=_served(cluster, pod), live=True)
+    known = (record.get("artifacts") or {}).get("lossHistory") or {}
+    return History(revision=revision, series=_checked(known), live=False)
+
+
+def _training(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the pod that trains a revision at present, None without one."""
+    stages = record.get("stages") or ()
+    train = next((each for each in stages if each.get("stage") == "train"), {})
+    if train.get("outcome") != "Running":
+        return None
+    running = [
+        each
+        for each in evidence.pods_of(cluster, job)
+        if each.get("status", {}).get("phase") == "Running"
+        and pods.label(each, labels.REVISION) == record.get("revision")
+    ]
+    return pods.newest(running, "train")
+
+
+def _served(cluster: Cluster, pod: Mapping[str, Any]) -> LossSeries:
+    name = pod["metadata"]["name"]
+    try:
+        with port_forward.connection(
+            cluster, pod, TRAINER_METRICS, seconds=READ_SECONDS
+        ) as connection:
+            connection.request("GET", loss_history.PATH)
+            answer = connection.getresponse()
+            content = answer.read(loss_history.SERVED_BYTES + 1)
+    except (OSError, http.client.HTTPException) as error:
+        raise CommandFailed(
+            f"pod {name} does not answer ({type(error).__name__}): run the command again in a "
+            "moment; the history is also in the status of the job when the training has ended"
+        ) from None
+    found = None
+    if answer.status == http.client.OK and len(content) <= loss_history.SERVED_BYTES:
+        found = loss_history.parsed(content)
+    if found is None:
+        raise CommandFailed(
+            f"pod {name} serves no loss history: its trainer image is of an older version; read "
+            "its losses with ftj logs"
+        )
+    return found
+
+
+def _checked(known: Any) -> LossSeries:
+    """Return the series of a status, without what is none: anybody may have written it."""
+    return loss_history.parsed(loss_history.text(known)) or {}

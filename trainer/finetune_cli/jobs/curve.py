@@ -1,0 +1,171 @@
+"""``ftj curve``: the losses of a training, while it runs and afterwards; or of two revisions."""
+
+import csv
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from finetune_api import KIND
+from finetune_api.safety.printable import printable
+from finetune_api.v1alpha1.status.loss_history import Name
+from finetune_cli import terminal
+from finetune_cli.cluster import history
+from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.history import History
+from finetune_cli.cluster.job import Job
+from finetune_cli.errors import CommandFailed, WrongCall
+from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
+from finetune_cli.plotting import svg as drawing
+from finetune_cli.plotting import text
+from finetune_cli.plotting.curves import Curve
+
+POLL_SECONDS = 5.0
+WIDTH, HEIGHT = 80, 16
+"""Of the plot where the output is no terminal, and its number of rows."""
+COLUMNS: tuple[str, ...] = get_args(Name)
+LOSSES = {"loss": "training loss", "evalLoss": "held-out loss"}
+
+
+def run(
+    name: JobName,
+    revision: Annotated[
+        str | None,
+        typer.Argument(metavar="REV", help="revision; default: the one of the present spec"),
+    ] = None,
+    other: Annotated[
+        str | None, typer.Argument(metavar="REV", help="revision that REV is compared with")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="update the plot until the training ends")
+    ] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="print a line per step, with learning rate and speed")
+    ] = False,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="write the plot to a file")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Print the plot, or the points. Raises CommandFailed."""
+    if as_csv and output is Format.JSON:
+        raise WrongCall("--csv and -o json exclude each other: set one of them")
+    cluster = Cluster.of(kubeconfig, context, namespace)
+    found: Sequence[History] = ()
+    states = _states(cluster, name, [each for each in (revision, other) if each], follow=follow)
+    if output is Format.TEXT and follow and not as_csv and sys.stdout.isatty():
+        made = terminal.console()
+        with Live(console=made, auto_refresh=False, transient=True) as live:
+            for found in states:
+                live.update(Text("\n".join(_lines(found))), refresh=True)
+    else:
+        (found,) = deque(states, maxlen=1)
+    if svg is not None:
+        _write(svg, drawing.draw(_curves(found), title=f"{KIND} {name}"))
+    if output is Format.JSON:
+        each = [{"revision": x.revision, "live": x.live, "series": x.series} for x in found]
+        terminal.document({"name": name, "namespace": cluster.namespace, "revisions": each})
+    elif as_csv:
+        _print_csv(found)
+    else:
+        terminal.show(Text("\n".join(_lines(found))))
+
+
+def _states(
+    cluster: Cluster, name: str, revisions: Sequence[str], *, follow: bool
+) -> Iterator[Sequence[History]]:
+    """Yield the histories, and again while a training runs that is followed."""
+    while True:
+        job = Job(object=cluster.job(name))
+        present = job.revision or {"revision": job.status.get("revision")}
+        records = [job.record(each) for each in revisions] or [present]
+        found = [history.of(cluster, job, each) for each in records]
+        live = any(each.live for each in found)
+        if not (follow and live):
+            _require_points(job, found)
+        yield found
+        if not (follow and live):
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _require_points(job: Job, found: Sequence[History]) -> None:
+    for each in found:
+        if any(each.series.get(name) for name in LOSSES):
+            continue
+        if each.live:
+            raise CommandFailed(
+                f"the training of {KIND} {job.name} has not logged a step yet: add --follow, or "
+                f"read its state with ftj status {job.name}"
+            )
+        raise CommandFailed(
+            f"the ledger of {KIND} {job.name} has no loss history of revision {each.revision}: it "
+            "has not been trained, or by an image of a version without the history; the plot in "
+            "loss.png is among the files of its adapter (ftj copy)"
+            if job.revisions
+            else f"{KIND} {job.name} has not started a revision yet: read its state with ftj status"
+        )
+
+
+def _curves(found: Sequence[History]) -> list[Curve]:
+    """Return the training losses, then the held-out losses."""
+    several = len(found) > 1
+    return [
+        Curve(
+            name=(f"{printable(each.revision)} " if several else "") + words,
+            points=each.series.get(name, ()),  # type: ignore[call-overload]
+            measured=name == "evalLoss",
+        )
+        for name, words in LOSSES.items()
+        for each in found
+    ]
+
+
+def _lines(found: Sequence[History]) -> list[str]:
+    width = terminal.console().width
+    plotted = text.plot(
+        _curves(found),
+        width=WIDTH if width == terminal.UNWRAPPED else width,
+        height=HEIGHT,
+        braille=_has_braille(),
+    )
+    return plotted or ["The training has not logged a step yet."]
+
+
+def _has_braille() -> bool:
+    try:
+        chr(text.BRAILLE).encode(sys.stdout.encoding or "utf-8")
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def _print_csv(found: Sequence[History]) -> None:
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(("revision", "step", *COLUMNS))
+    for each in found:
+        steps: dict[int, dict[str, Any]] = {}
+        for name, points in each.series.items():
+            for step, value in points:
+                steps.setdefault(step, {})[name] = value
+        for step, values in sorted(steps.items()):
+            cells = (values.get(name, "") for name in COLUMNS)
+            rows.writerow((printable(each.revision), step, *cells))
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise CommandFailed(
+            f"{path} cannot be written ({error.strerror or error}): set --svg to another path"
+        ) from None

@@ -1,0 +1,96 @@
+"""``ftj diff``: how two revisions of a job differ, in their specs and in their results."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from finetune_api import KIND
+from finetune_cli import terminal
+from finetune_cli.cluster import revisions
+from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.job import Job
+from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
+
+Pairs = dict[str, tuple[Any, Any]]
+ROWS = "digest of the held-out rows"
+
+
+def run(
+    name: JobName,
+    first: Annotated[
+        str, typer.Argument(metavar="REV", help="revision, as in the output of ftj status")
+    ],
+    second: Annotated[str, typer.Argument(metavar="REV", help="revision to compare with")],
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Print the differences. Raises CommandFailed."""
+    cluster = Cluster.of(kubeconfig, context, namespace)
+    job = Job(object=cluster.job(name))
+    records = [job.record(each) for each in (first, second)]
+    recipes = [
+        revisions.recipe(revisions.document(cluster, job, str(each["revision"])), each)
+        for each in records
+    ]
+    spec = _differences(*map(_flat, recipes))
+    settings = _differences(*(_flat(revisions.configuration(each)) for each in records))
+    results = [revisions.results(job, each) for each in records]
+    if output is Format.JSON:
+        facts = {"name": job.name, "namespace": job.namespace, "revisions": [first, second]}
+        found = {"spec": spec, "operator": settings, "results": results}
+        terminal.document({**facts, **found, "comparable": _comparable(results)})
+        return
+    terminal.line(terminal.text(f"{KIND} {job.name}", terminal.TITLE), f"in {job.namespace}")
+    head = (first, second)
+    _print("Spec", "FIELD", head, spec, "Both revisions have the same spec.")
+    _print("Configuration of the operator", "FIELD", head, settings, "")
+    shown = {
+        each: (results[0].get(each), results[1].get(each))
+        for each in dict.fromkeys([*results[0], *results[1]])
+        if each != ROWS
+    }
+    _print("Results", "", head, shown, "Neither revision has a result.")
+    if _comparable(results) is False:
+        terminal.paragraph(
+            "The held-out losses are of different rows: they cannot be compared with each other.",
+            terminal.WAITING,
+        )
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(revisions.flat(document))
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
+    """Return the values that differ, by path; None for one that is not set."""
+    return {
+        path: (first.get(path), second.get(path))
+        for path in dict.fromkeys([*first, *second])
+        if first.get(path) != second.get(path)
+    }
+
+
+def _comparable(results: list[dict[str, str]]) -> bool | None:
+    """Return whether the held-out losses are of the same rows, None if one is unknown."""
+    digests = [each.get(ROWS) for each in results]
+    return None if None in digests else digests[0] == digests[1]
+
+
+def _print(title: str, column: str, head: tuple[str, str], pairs: Pairs, nothing: str) -> None:
+    if not pairs and not nothing:
+        return
+    terminal.title(title)
+    if not pairs:
+        terminal.paragraph(nothing)
+        return
+    rows = ((name, *map(_text, values)) for name, values in pairs.items())
+    terminal.table((column, *head), rows)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,49 @@
+"""``ftj doctor``: what FineTuneJobs need and the cluster lacks, with a remedy for each problem."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from finetune_cli import terminal, version
+from finetune_cli.cluster import checks
+from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.finding import Finding
+from finetune_cli.options import Context, Format, Kubeconfig, Namespace, Output
+
+PROBLEM = 1
+STYLES = {
+    "ok": terminal.GOOD,
+    "warning": terminal.WAITING,
+    "failed": terminal.BAD,
+    "unknown": terminal.QUIET,
+}
+
+
+def run(
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    output: Output = Format.TEXT,
+) -> int:
+    """Print the findings; return 1 if a requirement is not met. Raises CommandFailed."""
+    cluster = Cluster.of(kubeconfig, context, namespace)
+    found = list(checks.findings(cluster, version.installed()))
+    failed = any(each.state == "failed" for each in found)
+    if output is Format.JSON:
+        terminal.document({"healthy": not failed, "findings": [asdict(each) for each in found]})
+    else:
+        _print(found, cluster, failed=failed)
+    return PROBLEM if failed else 0
+
+
+def _print(found: Sequence[Finding], cluster: Cluster, *, failed: bool) -> None:
+    rows = []
+    for each in found:
+        rows.append((terminal.text(each.state, STYLES[each.state]), each.about, each.found))
+        if each.remedy:
+            rows.append(("", "", terminal.text(f"-> {each.remedy}", terminal.QUIET)))
+    terminal.table(("STATE", "ABOUT", "FOUND"), rows, indent=0)
+    text = f"context {cluster.context}, namespace {cluster.namespace}"
+    if failed:
+        terminal.line(f"FineTuneJobs cannot run yet: see the lines that failed ({text}).")
+    else:
+        terminal.line(f"FineTuneJobs can run ({text}).")
