@@ -496,7 +496,7 @@ def test_diff_and_cost_read_the_revisions_of_a_job(
 def trains(place: Namespace, node: str, outcome: str, history: Any = None) -> None:
     """Give job demo a revision whose training has an outcome, and the pod that trains it."""
     revision, stage = "0a1b2c3d", {"stage": "train", "attempt": 1, "outcome": outcome}
-    record = {"revision": revision, "stages": [stage]}
+    record: dict[str, Any] = {"revision": revision, "stages": [stage]}
     if history is not None:
         record["artifacts"] = {"lossHistory": history}
     status = {"observedGeneration": 1, "revision": revision, "revisions": [record]}

@@ -7,7 +7,7 @@ operator keeps those in the ledger. Equal histories give equal points.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,7 +33,9 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 
 def served(series: Series) -> LossSeries:
     """Return the points that the trainer serves. Series of other names are left out."""
-    return {name: thinned(_finite(series, name), SERVED_POINTS) for name in _present(series)}
+    return {
+        name: thinned(_finite(series.get(name, ())), SERVED_POINTS) for name in _present(series)
+    }
 
 
 def recorded(series: Series) -> LossSeries | None:
@@ -42,7 +44,7 @@ def recorded(series: Series) -> LossSeries | None:
     most = RECORDED_POINTS
     while True:
         points = {
-            name: thinned(_finite(series, name), max(round(most * _SHARES[name]), 1))
+            name: thinned(_finite(series.get(name, ())), max(round(most * _SHARES[name]), 1))
             for name in present
         }
         if len(text(points)) <= RECORDED_BYTES:
@@ -61,7 +63,7 @@ def parsed(content: bytes | str) -> LossSeries | None:
         points = _ADAPTER.validate_json(content)
     except ValidationError:
         return None
-    return {name: _finite(points, name) for name in points}
+    return {name: _finite(series) for name, series in points.items()}
 
 
 def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
@@ -75,10 +77,13 @@ def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, f
 
 
 def _present(series: Series) -> list[Name]:
-    return [name for name in _SHARES if _finite(series, name)]
+    return [name for name in _SHARES if _finite(series.get(name, ()))]
 
 
-def _finite(series: Series, name: str) -> list[tuple[int, float]]:
+def _finite(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
     # The training may append to the list meanwhile.
-    points = list(series.get(name, ()))
-    return [(step, float(f"{value:.{_DIGITS}g}")) for step, value in points if math.isfinite(value)]
+    return [
+        (step, float(f"{value:.{_DIGITS}g}"))
+        for step, value in list(points)
+        if math.isfinite(value)
+    ]

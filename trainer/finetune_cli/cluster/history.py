@@ -41,7 +41,7 @@ def of(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> History:
 def _training(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the pod that trains a revision at present, None without one."""
     stages = record.get("stages") or ()
-    train = next((each for each in stages if each.get("stage") == "train"), {})
+    train: Mapping[str, Any] = next((each for each in stages if each.get("stage") == "train"), {})
     if train.get("outcome") != "Running":
         return None
     running = [

@@ -30,7 +30,7 @@ POLL_SECONDS = 5.0
 WIDTH, HEIGHT = 80, 16
 """Of the plot where the output is no terminal, and its number of rows."""
 COLUMNS: tuple[str, ...] = get_args(Name)
-LOSSES = {"loss": "training loss", "evalLoss": "held-out loss"}
+LOSSES: dict[Name, str] = {"loss": "training loss", "evalLoss": "held-out loss"}
 
 
 def run(

@@ -178,7 +178,9 @@ class Progress(Collector):
         except OSError as error:
             log(f"no metrics are available: cannot listen on port {port} ({error})")
             return
-        server.set_app(self._with_history(server.get_app()))
+        metrics = server.get_app()
+        assert metrics is not None, "start_http_server sets an application"
+        server.set_app(self._with_history(metrics))
 
     def _with_history(self, metrics: Callable[..., Iterable[bytes]]) -> Any:
         """Return a WSGI application that also serves the loss history, at its own path."""
