@@ -122,7 +122,7 @@ def _curves(found: Sequence[History]) -> list[Curve]:
     return [
         Curve(
             name=(f"{printable(each.revision)} " if several else "") + words,
-            points=each.series.get(name, ()),  # type: ignore[call-overload]
+            points=each.series.get(name, ()),
             measured=name == "evalLoss",
         )
         for name, words in LOSSES.items()

@@ -36,7 +36,7 @@ def run(
 
 
 def _print(found: Sequence[Finding], cluster: Cluster, *, failed: bool) -> None:
-    rows: list[tuple[str | Text, str, str | Text]] = []
+    rows: list[Sequence[object]] = []
     for each in found:
         rows.append((terminal.text(each.state, STYLES[each.state]), each.about, each.found))
         if each.remedy:
