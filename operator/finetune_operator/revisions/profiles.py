@@ -18,7 +18,7 @@ from finetune_api.defaulting import InvalidSpec, effective_defaults
 from finetune_api.layering import without_nulls
 from finetune_api.policy.check import Violation, violations_of_defaults
 from finetune_api.policy.limits import Limits, narrower
-from finetune_api.profile_defaults import over_chart
+from finetune_api.profile_defaults import over_chart, own_defaults
 from finetune_api.v1alpha1.profile import PROFILE_KIND, FrozenProfile
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Settings
@@ -133,7 +133,7 @@ def parse(profile: Object, chart: Settings, *, by_default: bool = False) -> Pars
 def _parsed(name: str, text: str, chart: Settings, by_default: bool) -> ParsedProfile:
     spec = without_nulls(json.loads(text))
     limits: Limits | None = None
-    settings, problem, defaults = chart, None, _own_defaults(spec)
+    settings, problem, defaults = chart, None, own_defaults(spec)
     try:
         limits = narrower(spec.get("limits") or {})
     except ValidationError as error:
@@ -158,11 +158,6 @@ def _parsed(name: str, text: str, chart: Settings, by_default: bool) -> ParsedPr
         limits=limits,
         problem=problem,
     )
-
-
-def _own_defaults(spec: Values) -> Values:
-    defaults: Values = spec.get("defaults") or {}
-    return {**defaults, "queueName": spec["queueName"]} if "queueName" in spec else defaults
 
 
 def _settings(
