@@ -55,20 +55,31 @@ def candidates(known: Sequence[Revision], current: str | None) -> list[Candidate
 
 
 def target(
-    spec: Values, known: Sequence[Candidate], *, current: str | None, present: Values, own: Values
-) -> Resolved:
+    spec: Values,
+    known: Sequence[Candidate],
+    *,
+    current: str | None,
+    present: Values | None,
+    own: Values,
+) -> Resolved | None:
     """Return a spec as the operator resolves it: as a retained revision, if it is equal to one.
 
-    present: the complete defaults of a new revision; own: those of the job's profile alone. Raises
+    present: the complete defaults of a new revision, None if the profile of the job is not known;
+    own: those of the profile alone. Returns None if they are needed but not known. Raises
     InvalidSpec.
     """
+
+    def with_profile(each: Candidate) -> Values:
+        assert present is not None, "only called if it is known"
+        return over_chart(own, each.defaults) if each.profile is None else present
+
     found = select(
         spec,
         known,
         current=current,
-        with_profile=lambda each: (
-            over_chart(own, each.defaults) if each.profile is None else present
-        ),
+        with_profile=None if present is None else with_profile,
         resolve=resolve,
     )
-    return found[0] if found is not None else resolve(spec, present)
+    if found is not None:
+        return found[0]
+    return None if present is None else resolve(spec, present)

@@ -172,6 +172,8 @@ def predicted(
         )
         for spec in (before, after)
     )
+    assert old is not None
+    assert new is not None
     found = effects(old, new, Ledger(records=known))
     return found, [effect_of(each, found) for each in changes(old.spec, new.spec, before, after)]
 
