@@ -204,9 +204,7 @@ def _warnings(spec: FineTuneJobSpec, base: Shape) -> Iterator[str]:
         )
 
 
-def data_of(
-    file: SpecFile, *, rows: int | None, tokens: int | None, longest: int | None
-) -> Data:
+def data_of(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int | None) -> Data:
     """Return what the options say about the rows; no row is read."""
     recipe = file.resolved.spec.training
     sequences = rows

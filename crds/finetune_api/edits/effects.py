@@ -13,10 +13,10 @@ from finetune_api.defaulting import Resolved
 from finetune_api.edits.changes import Change
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import part_of
-from finetune_api.v1alpha1.ledger import Attempt, Revision
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.publishing.tracking import TrackingServer
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.tracking import TrackingServer
+from finetune_api.v1alpha1.status.ledger import Attempt, Revision
 
 
 class Effect(StrEnum):

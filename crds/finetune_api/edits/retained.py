@@ -12,13 +12,13 @@ from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField
 from finetune_api.layering import layered, without_nulls
 from finetune_api.several_datasets import single
-from finetune_api.v1alpha1.dataset import NamedDataset
-from finetune_api.v1alpha1.dataset_statistics import FormatRecord
-from finetune_api.v1alpha1.ledger import Revision
+from finetune_api.v1alpha1.data.dataset import NamedDataset
+from finetune_api.v1alpha1.data.rows import AUTO, Rows
+from finetune_api.v1alpha1.data.statistics import FormatRecord
 from finetune_api.v1alpha1.profile import FrozenProfile
-from finetune_api.v1alpha1.rows import AUTO, Rows
 from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status.ledger import Revision
 
 Resolve = Callable[[Values, Values], Resolved]
 
@@ -31,13 +31,14 @@ class Candidate:
     defaults: Values
     profile: FrozenProfile | None
 
-    def has_profile(self, written: str | None) -> bool:
-        """Report whether the revision has the profile that a job names. written: the field.
 
-        A job that names none keeps the settings with which it started, whichever profile is the
-        default now; and to write the name of the default changes nothing.
-        """
-        return written is None if self.profile is None else self.profile.is_of(written)
+def has_profile(profile: FrozenProfile | None, written: str | None) -> bool:
+    """Report whether the profile of a revision is the one that a job names. written: the field.
+
+    A job that names none keeps the settings with which it started, whichever profile is the default
+    now; and to write the name of the default changes nothing.
+    """
+    return written is None if profile is None else profile.is_of(written)
 
 
 def select(
@@ -57,7 +58,7 @@ def select(
     """
     others = []
     for each in candidates:
-        if not each.has_profile(spec.get("profile")):
+        if not has_profile(each.profile, spec.get("profile")):
             others.append(each)
             continue
         try:

@@ -9,8 +9,8 @@ from finetune_api.base import Values
 from finetune_api.defaulting import Resolved, resolve
 from finetune_api.edits.retained import Candidate, select
 from finetune_api.profile_defaults import over_chart
-from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.profile import FrozenProfile
+from finetune_api.v1alpha1.status.ledger import Revision
 
 
 class UnreadableLedger(ValueError):

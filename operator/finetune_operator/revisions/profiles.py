@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, effective_defaults
+from finetune_api.edits import retained
 from finetune_api.layering import without_nulls
 from finetune_api.policy.check import Violation, violations_of_defaults
 from finetune_api.policy.limits import Limits, narrower
@@ -113,13 +114,8 @@ def select(job: Object, profiles: Sequence[Object], chart: Settings) -> Selected
 
 
 def has_profile(settings: Settings, job: Object) -> bool:
-    """Report whether the settings of a revision are those of the profile that a job names.
-
-    A job that names none keeps the settings with which it started, whichever profile is the default
-    now; and to write the name of the default changes nothing.
-    """
-    written, profile = job["spec"].get("profile"), settings.profile
-    return written is None if profile is None else profile.is_of(written)
+    """Report whether the settings of a revision are those of the profile that a job names."""
+    return retained.has_profile(settings.profile, job["spec"].get("profile"))
 
 
 def parse(profile: Object, chart: Settings, *, by_default: bool = False) -> ParsedProfile:

@@ -7,8 +7,8 @@ from finetune_api.contracts.durations import duration
 from finetune_api.defaulting import Resolved
 from finetune_api.edits.effects import Effect, serves
 from finetune_api.layering import without_nulls
-from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_cli.planning.state import Object
 
 NO_ENDPOINT = "The job has no endpoint."
@@ -82,4 +82,3 @@ def _of_another_build(effects: Collection[Effect], spec: FineTuneJobSpec) -> str
         f"{none} Without a free GPU, the present pods stop {when}, and the endpoint is down during "
         "training, merge and verification."
     )
-

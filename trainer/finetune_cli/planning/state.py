@@ -14,7 +14,7 @@ from finetune_api import GROUP, KIND
 from finetune_api.base import Values
 from finetune_api.layering import without_nulls
 from finetune_api.policy.readable_settings import FILE, ReadableSettings
-from finetune_api.v1alpha1.budget import BUDGET_KIND
+from finetune_api.v1alpha1.budgets.spec import BUDGET_KIND
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND
 from finetune_cli.errors import CommandFailed
 

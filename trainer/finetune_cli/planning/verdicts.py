@@ -14,7 +14,7 @@ from finetune_api.contracts.cost import Range
 from finetune_api.defaulting import Resolved
 from finetune_api.policy.check import violations
 from finetune_api.policy.limits import narrower
-from finetune_api.v1alpha1.dataset_statistics import Data as Statistics
+from finetune_api.v1alpha1.data.statistics import Data as Statistics
 from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_cli import estimate
@@ -147,8 +147,7 @@ def budget(
     if needed is None:
         return unknown("the GPU time of training is unknown: set runPolicy.maxGpuSeconds")
     answers = [answer for each in own for answer in _by_budget(each, needed, price)]
-    worst = min(answers, key=lambda each: [*_WORST].index(each.answer))
-    return worst
+    return min(answers, key=lambda each: _WORST.index(each.answer))
 
 
 _WORST = (Answer.NO, Answer.UNKNOWN, Answer.WAITS, Answer.YES)

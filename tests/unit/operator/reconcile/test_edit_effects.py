@@ -1,7 +1,7 @@
 """For each field of the spec, ``finetune_api.edits`` predicts what the planner then does."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -14,12 +14,13 @@ from tests.unit.operator.reconcile.test_plan_parents import parent
 from finetune_api.defaulting import builtin_defaults
 from finetune_api.edits import targets
 from finetune_api.edits.changes import changes
-from finetune_api.edits.effects import Effect, Ledger, effect_of, effects, merges
+from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
 from finetune_api.markers import Edit
 from finetune_api.policy.limits import Limits, Names
+from finetune_operator.actions import Apply, Create
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
-from finetune_operator.types import Apply, Create, Plan, Snapshot
+from finetune_operator.types import Plan, Snapshot
 
 ANY = Names(allow=(".*",))
 OPEN: Settings = CONFIG.model_copy(
