@@ -42,6 +42,8 @@ class Ledger:
     """What is known about the revisions of a job. Without records, all its work is complete."""
 
     records: tuple[Revision, ...] = ()
+    serving: str | None = None
+    """Name of the serving build, None if it is not known."""
 
     def record(self, digest: str) -> Revision | None:
         """Return the record of a revision, None if it is not retained."""
@@ -92,7 +94,7 @@ def effects(
             return frozenset({Effect.RETRAIN})
     if _merges_again(before, after, ledger):
         found.add(Effect.REMERGE)
-    if ledger.serves and _rolls(before, after, other_card=other_card):
+    if ledger.serves and _rolls(before, after, ledger, other_card=other_card):
         found.add(Effect.ROLL)
     if _retries(before, after, ledger):
         found.add(Effect.RETRY)
@@ -142,10 +144,10 @@ def _merges_again(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
     return before.build_digest != after.build_digest or not merges(before.spec)
 
 
-def _rolls(before: Resolved, after: Resolved, *, other_card: bool) -> bool:
+def _rolls(before: Resolved, after: Resolved, ledger: Ledger, *, other_card: bool) -> bool:
     if not (serves(before.spec) and serves(after.spec)):
         return False
-    if before.build_digest != after.build_digest:
+    if before.build_digest != after.build_digest and ledger.serving != after.build:
         return True
     return other_card or _of_pods(before.spec) != _of_pods(after.spec)
 

@@ -185,8 +185,11 @@ def test_an_undone_edit_returns_to_the_trained_revision(desk: Desk) -> None:
     first = cluster.status["revision"]
     cluster.edit(training={"seed": 7})
     cluster.settle()
+    second = cluster.status["revision"]
     found = desk.facts(manifest(), copied(cluster.present_job()), settings())
-    assert found["exitCode"] == 0
+    assert (found["exitCode"], found["effects"]) == (0, ["nothing"])
+    assert found["discards"] == f"The stage prepare of revision {second} is stopped."
+    assert found["endpoint"] == "The endpoint is not affected."
     assert found["returns"] == (f"The job returns to revision {first}, which is trained already.")
 
 

@@ -14,9 +14,9 @@ from finetune_cli.planning.state import Object
 NO_ENDPOINT = "The job has no endpoint."
 
 
-def discarded(effects: Collection[Effect], status: Object, record: Revision | None) -> str | None:
-    """Return what an edit stops, None if it stops nothing. record: of the present revision."""
-    if record is None or not effects & {Effect.RETRAIN}:
+def discarded(status: Object, record: Revision | None) -> str | None:
+    """Return what another revision stops, None if it stops nothing. record: of the present one."""
+    if record is None:
         return None
     unfinished = [each for each in record.stages if each.outcome in ("Starting", "Running")]
     if not unfinished:
@@ -53,8 +53,8 @@ def endpoint(
         return "The endpoint starts."
     if spec.suspend and not before.spec.suspend:
         return "A model that is served continues to be served while the job is suspended."
-    another = after.build_digest != before.build_digest
-    if another:
+    serving = (status.get("serving") or {}).get("build")
+    if after.build_digest != before.build_digest and serving != after.build:
         return _of_another_build(effects, spec)
     if Effect.ROLL in effects:
         if spec.serving.replicas > 1:

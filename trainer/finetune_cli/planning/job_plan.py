@@ -123,7 +123,7 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
     before = None
     if live is not None:
         before = _target(spec_of(live), known, current, _layers(state, spec_of(live))) or after
-    ledger = Ledger(records=known)
+    ledger = Ledger(records=known, serving=(status.get("serving") or {}).get("build"))
     price = _price(options, layers.profile, after)
     made = replace(
         made,
@@ -162,7 +162,11 @@ def _edited(
         effects=found,
         lines=lines,
         returns=_returns(before, after, ledger),
-        discarded=consequences.discarded(found, status, ledger.record(before.digest)),
+        discarded=(
+            consequences.discarded(status, ledger.record(before.digest))
+            if before.digest != after.digest
+            else None
+        ),
         endpoint=consequences.endpoint(found, before, after, status),
     )
 
