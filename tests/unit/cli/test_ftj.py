@@ -83,7 +83,7 @@ def test_help_fits_the_terminal(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_json_output(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "<text|json>" in shown(capsys, command, "--help")[1]
+    assert "<text|json" in shown(capsys, command, "--help")[1]
 
 
 @pytest.mark.parametrize(

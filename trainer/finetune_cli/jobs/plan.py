@@ -116,7 +116,7 @@ def run(
         named = ", ".join(map(str, given))
         raise InvalidSpec(f"{named} contains no {KIND}: name files that contain one")
     if state_file is not None:
-        known = state.of_documents(_documents(state_file), source=f"the state in {state_file}")
+        known = state.of_documents(_documents(state_file), source=f"the state in {state_file.name}")
         default = namespace or "default"
     else:
         manifests = [each for _, each in documents if is_job(each)]
