@@ -389,7 +389,7 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("command", ["validate", "estimate", "import-axolotl"])
+@pytest.mark.parametrize("command", ["import-axolotl"])
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_no_file_causes_a_traceback(
     name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
