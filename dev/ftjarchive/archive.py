@@ -25,6 +25,8 @@ CONSTRAINTS = paths.REPO / "constraints" / "archive.txt"
 ENTRY = "import sys\nfrom finetune_cli.__main__ import main\nsys.exit(main())\n"
 PACKAGES = ("finetune_api", "finetune_cli", "finetune_trainer")
 """Verbs import their modules by name, so that PyInstaller does not find them."""
+SERVICES = ("s3", "sts", "sso", "sso-oidc", "signin")
+"""Descriptions of AWS services that copies and credentials need; those of the others are 25 MB."""
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 TIME = 315532800
 """Of the files in the archive: 1980-01-01, so that equal contents are equal archives."""
@@ -74,7 +76,11 @@ def _build(python: Path, work: Path) -> Path:
     words += ["--collect-submodules=rich._unicode_data", "--collect-data=finetune_trainer"]
     words += ["--copy-metadata=finetune-operator", "--exclude-module=tkinter"]
     _run(python, "-m", "PyInstaller", *words, entry, cwd=work)
-    return work / "dist" / "ftj"
+    program = work / "dist" / "ftj"
+    for service in (program / "_internal" / "botocore" / "data").iterdir():
+        if service.is_dir() and service.name not in SERVICES:
+            shutil.rmtree(service)
+    return program
 
 
 def _check(program: Path) -> None:

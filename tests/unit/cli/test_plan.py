@@ -289,3 +289,58 @@ def test_text_fits_the_terminal(columns: int, desk: Desk, monkeypatch: pytest.Mo
     monkeypatch.setenv("COLUMNS", str(columns))
     _, text = desk.plan(manifest(training={"seed": 7}), running(*DONE), settings())
     assert max(map(len, text.splitlines())) <= columns
+
+
+STATES: dict[str, Object] = {
+    "job": {**manifest(), "status": "none"},
+    "revisions": {**manifest(), "status": {"revision": "a", "revisions": "none"}},
+    "frozen": {
+        **manifest(),
+        "status": {
+            "revision": "a",
+            "revisions": [
+                {
+                    "revision": "a",
+                    "frozen": {
+                        "digest": "0" * 64,
+                        "jobDigest": "0" * 64,
+                        "operatorDigest": "0" * 64,
+                        "operator": "{",
+                    },
+                }
+            ],
+        },
+    },
+    "metadata": {**manifest(), "metadata": {"name": ["demo"]}},
+    "profile": {**PROFILE, "metadata": {"name": "starter", "annotations": "none"}},
+    "defaults": {**PROFILE, "spec": {"defaults": ["none"]}},
+    "unknown default": {**PROFILE, "spec": {"defaults": {"seed": 1}}},
+    "price": {**PROFILE, "spec": {"price": {"perGpuHour": "cheap", "currency": "EUR"}}},
+    "limits": {**PROFILE, "spec": {"limits": {"maxReplicas": "many"}}},
+    "budget": {**BUDGET, "status": {"namespaces": ["ns"], "training": {"gpuHours": "few"}}},
+    "settings": {**settings(), "data": {FILE: "policy: {maxReplicas: many}"}},
+    "text": {**settings(), "data": {FILE: "{"}},
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_of_another_form_causes_no_traceback(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(manifest(profile="starter")))
+    documents = [STATES[name]]
+    if STATES[name]["kind"] != "FineTuneProfile":
+        documents.append(PROFILE)
+    (tmp_path / "state.yaml").write_text(yaml.safe_dump_all(documents))
+    words = ["plan", str(tmp_path / "job.yaml"), "--state", str(tmp_path / "state.yaml")]
+    code = ftj.main([*words, "--offline", "-n", "ns"])
+    said = capsys.readouterr()
+    assert code in (0, 1, 3, 4, 64)
+    assert "Report it as a bug" not in said.err
+    assert code == 1 or said.err == ""
+
+
+def test_a_profile_that_cannot_be_read_is_unknown(desk: Desk) -> None:
+    (desk.folder / "profile.yaml").write_text(yaml.safe_dump(PROFILE))
+    found = desk.facts(manifest(profile="other"), settings(), file=[desk.folder / "profile.yaml"])
+    assert found["errors"] == ["spec.profile: FineTuneProfile other cannot be read"]

@@ -1,6 +1,7 @@
 """``ftj plan``: what manifests would change, before they are applied."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,7 +123,8 @@ def run(
         manifests = [each for _, each in documents if is_job(each)]
         where = (kubeconfig, context, namespace)
         known, default = _of_cluster(*where, operator_namespace, manifests)
-    known = known.with_profiles(each for _, each in documents if each.get("kind") == PROFILE_KIND)
+    profiles = tuple(each for _, each in documents if each.get("kind") == PROFILE_KIND)
+    known = replace(known, changed=profiles)
     plans = [
         job_plan.plan(each, str(path), default, known, options)
         for path, each in documents

@@ -6,10 +6,9 @@ from finetune_api.contracts.cost import hours
 from finetune_api.contracts.durations import duration
 from finetune_api.defaulting import Resolved
 from finetune_api.edits.effects import Effect, serves
-from finetune_api.layering import without_nulls
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status.ledger import Revision
-from finetune_cli.planning.state import Object
+from finetune_cli.planning.state import Object, group
 
 NO_ENDPOINT = "The job has no endpoint."
 
@@ -24,7 +23,7 @@ def discarded(status: Object, record: Revision | None) -> str | None:
     stage = unfinished[-1].stage
     if stage != "train":
         return f"The stage {stage} of revision {record.revision} is stopped."
-    progress = without_nulls(status.get("training") or {})
+    progress = group(status, "training")
     step, steps = progress.get("globalStep", 0), progress.get("maxSteps")
     used = hours(int(record.gpu_seconds or progress.get("gpuSeconds") or 0))
     saved = progress.get("lastCheckpointStep")
@@ -53,7 +52,7 @@ def endpoint(
         return "The endpoint starts."
     if spec.suspend and not before.spec.suspend:
         return "A model that is served continues to be served while the job is suspended."
-    serving = (status.get("serving") or {}).get("build")
+    serving = group(status, "serving").get("build")
     if after.build_digest != before.build_digest and serving != after.build:
         return _of_another_build(effects, spec)
     if Effect.ROLL in effects:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
+from pydantic import ValidationError
+
 from finetune_api import KIND
 from finetune_api.base import Values
 from finetune_api.contracts.cost import Range
@@ -14,13 +16,13 @@ from finetune_api.edits.changes import Change, changes
 from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
 from finetune_api.layering import without_nulls
 from finetune_api.profile_defaults import over_chart, own_defaults
-from finetune_api.v1alpha1.profile import Price
+from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_api.validation import findings
 from finetune_cli import price as prices
 from finetune_cli.job_file import SpecFile
 from finetune_cli.planning import consequences, verdicts
-from finetune_cli.planning.state import Object, State, UnknownProfile, spec_of
+from finetune_cli.planning.state import Object, State, UnknownProfile, group, spec_of
 from finetune_cli.planning.verdicts import Answer, Options, Verdict
 
 
@@ -113,7 +115,7 @@ def plan(document: Values, file: str, namespace: str, state: State, options: Opt
 
 def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPlan:
     live = state.job(made.namespace, made.name)
-    status = without_nulls((live or {}).get("status") or {})
+    status = group(live or {}, "status")
     known = targets.records(status.get("revisions") or ())
     current = status.get("revision")
     layers = _layers(state, spec)
@@ -123,7 +125,7 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
     before = None
     if live is not None:
         before = _target(spec_of(live), known, current, _layers(state, spec_of(live))) or after
-    ledger = Ledger(records=known, serving=(status.get("serving") or {}).get("build"))
+    ledger = Ledger(records=known, serving=group(status, "serving").get("build"))
     price = _price(options, layers.profile, after)
     made = replace(
         made,
@@ -210,8 +212,15 @@ def _layers(state: State, spec: Values) -> _Layers:
         return _Layers(present=None, own={}, profile=None, problem=str(error))
     if profile is None:
         return _Layers(present=effective_defaults(chart), own={}, profile=None)
-    own = own_defaults(spec_of(profile))
-    return _Layers(present=effective_defaults(over_chart(own, chart)), own=own, profile=profile)
+    try:
+        own = own_defaults(spec_of(profile))
+        present = effective_defaults(over_chart(own, chart))
+    except Exception as error:
+        # No schema describes the defaults of a profile.
+        name = group(profile, "metadata").get("name")
+        problem = f"{PROFILE_KIND} {name} is not valid: spec.{error}"
+        return _Layers(present=None, own={}, profile=profile, problem=problem)
+    return _Layers(present=present, own=own, profile=profile)
 
 
 def _target(
@@ -243,7 +252,11 @@ def _price(options: Options, profile: Object | None, after: Resolved) -> Price |
     if options.price is not None:
         return prices.of(options.price, None, after.spec)
     found = None if profile is None else spec_of(profile).get("price")
-    return None if found is None else Price.model_validate(found, by_name=False)
+    try:
+        return None if found is None else Price.model_validate(found, by_name=False)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InvalidSpec(f"the price of the {PROFILE_KIND} is not valid: {message}") from None
 
 
 def _warnings(state: State, live: Object | None, known: Sequence[Revision]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ What cannot be read is unknown, and then the verdicts that need it are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -31,51 +31,47 @@ class State:
     profiles: tuple[Object, ...] | None = None
     budgets: tuple[Object, ...] | None = None
     settings: ReadableSettings | None = None
+    changed: tuple[Object, ...] = ()
+    """Profiles in the files of the plan, which replace those of the state."""
 
     def job(self, namespace: str, name: str) -> Object | None:
         """Return a job, None if there is none. One without a namespace is in any."""
         for each in self.jobs:
-            metadata = each.get("metadata") or {}
+            metadata = group(each, "metadata")
             if (metadata.get("namespace") or namespace, metadata.get("name")) == (namespace, name):
                 return each
         return None
 
-    def with_profiles(self, changed: Iterable[Object]) -> "State":
-        """Return the state after a change of some profiles."""
-        new = {_name(each): each for each in changed}
-        if not new:
-            return self
-        kept = (each for each in self.profiles or () if _name(each) not in new)
-        return replace(self, profiles=(*kept, *new.values()))
+    @property
+    def known_profiles(self) -> tuple[Object, ...]:
+        """The profiles that are known, also if those of the state cannot be read."""
+        new = {_name(each) for each in self.changed}
+        return (*self.changed, *(each for each in self.profiles or () if _name(each) not in new))
 
     def profile(self, written: str | None) -> Object | None:
         """Return the profile of a job, None without one. Raises UnknownProfile.
 
         Of several default profiles, the newest has the defaults. written: ``spec.profile``.
         """
-        if written is None:
-            found = [each for each in self.profiles or () if _is_default(each)]
+        found = self.limiting(written)
+        if written is None or found:
             return max(found, key=_age, default=None)
         if self.profiles is None:
             raise UnknownProfile(f"{PROFILE_KIND} {written} cannot be read")
-        named = (each for each in self.profiles if _name(each) == written)
-        profile = next(named, None)
-        if profile is None:
-            raise UnknownProfile(f"there is no {PROFILE_KIND} {written}")
-        return profile
+        raise UnknownProfile(f"there is no {PROFILE_KIND} {written}")
 
     def limiting(self, written: str | None) -> list[Object]:
         """Return the profiles whose limits apply to a job: all default ones if it names none."""
         if written is not None:
-            return [each for each in self.profiles or () if _name(each) == written]
-        return [each for each in self.profiles or () if _is_default(each)]
+            return [each for each in self.known_profiles if _name(each) == written]
+        return [each for each in self.known_profiles if _is_default(each)]
 
     def budgets_of(self, namespace: str) -> list[Object]:
         """Return the budgets that count the usage of a namespace."""
         return [
             each
             for each in self.budgets or ()
-            if namespace in ((each.get("status") or {}).get("namespaces") or ())
+            if namespace in (group(each, "status").get("namespaces") or ())
         ]
 
 
@@ -84,9 +80,14 @@ class UnknownProfile(Exception):
 
 
 def spec_of(object_: Object) -> Values:
-    """Return the spec of an object without nulls, empty if it has none."""
-    spec = object_.get("spec")
-    return without_nulls(spec) if isinstance(spec, dict) else {}
+    """Return the spec of an object, empty if it has none."""
+    return group(object_, "spec")
+
+
+def group(values: Object, name: str) -> Values:
+    """Return a group of values without nulls, empty if there is none. Files can have anything."""
+    found = values.get(name)
+    return without_nulls(found) if isinstance(found, dict) else {}
 
 
 def of_documents(documents: Iterable[Object], *, source: str) -> State:
@@ -94,7 +95,7 @@ def of_documents(documents: Iterable[Object], *, source: str) -> State:
     found = [each for each in documents if isinstance(each.get("metadata"), dict)]
     profiles = _of_kind(found, PROFILE_KIND)
     budgets = _of_kind(found, BUDGET_KIND)
-    settings = [each for each in _of_kind(found, "ConfigMap") if FILE in (each.get("data") or {})]
+    settings = [each for each in _of_kind(found, "ConfigMap") if FILE in group(each, "data")]
     return State(
         source=source,
         jobs=_of_kind(found, KIND),
@@ -129,13 +130,14 @@ def _of_kind(found: Iterable[Object], kind: str) -> tuple[Object, ...]:
 
 
 def _name(object_: Object) -> Any:
-    return (object_.get("metadata") or {}).get("name")
+    return group(object_, "metadata").get("name")
 
 
 def _is_default(profile: Object) -> bool:
-    annotations = (profile.get("metadata") or {}).get("annotations") or {}
+    annotations = group(group(profile, "metadata"), "annotations")
     return bool(annotations.get(DEFAULT_ANNOTATION) == "true")
 
 
 def _age(profile: Object) -> tuple[str, str]:
-    return str(profile["metadata"].get("creationTimestamp", "")), str(_name(profile))
+    created = group(profile, "metadata").get("creationTimestamp", "")
+    return str(created), str(_name(profile))

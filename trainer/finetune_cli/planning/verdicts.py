@@ -19,7 +19,7 @@ from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_cli import estimate
 from finetune_cli.job_file import SpecFile
-from finetune_cli.planning.state import Object, State, spec_of
+from finetune_cli.planning.state import Object, State, group, spec_of
 from finetune_trainer.devices import cards
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
@@ -115,9 +115,9 @@ def policy(resolved: Resolved, state: State) -> Verdict:
     spec, listed = resolved.spec, resolved.listed
     found = violations(spec, state.settings.policy, listed=listed)
     for each in state.limiting(spec.profile):
-        name = str(each["metadata"]["name"])
+        name = str(group(each, "metadata").get("name"))
         try:
-            limits = narrower(spec_of(each).get("limits") or {})
+            limits = narrower(group(spec_of(each), "limits"))
         except ValidationError:
             return unknown(f"the limits of {PROFILE_KIND} {name} are not valid")
         found += violations(spec, limits, listed=listed, profile=name)
@@ -155,14 +155,14 @@ _WORST = (Answer.NO, Answer.UNKNOWN, Answer.WAITS, Answer.YES)
 
 def _by_budget(found: Object, seconds: int, price: Price | None) -> Iterator[Verdict]:
     """Yield the answer of a budget for GPU time and for cost."""
-    name, spec = found["metadata"]["name"], spec_of(found)
-    training = (found.get("status") or {}).get("training") or {}
-    above = spec.get("approvalAbove") or {}
+    name, spec = group(found, "metadata").get("name"), spec_of(found)
+    training = group(group(found, "status"), "training")
+    above = group(spec, "approvalAbove")
     amounts = [("gpuHours", Decimal(seconds) / SECONDS_PER_HOUR, "GPU-hours")]
     if price is not None and price.currency == spec.get("currency"):
         amounts.append(("cost", costs.cost(price.per_gpu_hour, seconds), price.currency))
     for field, needed, unit in amounts:
-        account = training.get(field) or {}
+        account = group(training, field)
         limit, left = (_amount(account.get(each)) for each in ("limit", "remaining"))
         threshold = _amount(above.get(field))
         reserves = f"reserves {needed:.2f} {unit}"

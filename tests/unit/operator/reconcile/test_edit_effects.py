@@ -160,7 +160,7 @@ def edit_of(leaf: Leaf) -> Change:
 
 
 def predicted(
-    before: Thing, after: Thing, cluster: Cluster
+    before: Thing, after: Thing, cluster: Cluster, *, other_card: bool = False
 ) -> tuple[frozenset[Effect], list[Effect]]:
     """Return the effects of an edit, and those of its changes."""
     status = cluster.status
@@ -178,7 +178,8 @@ def predicted(
     )
     assert old is not None
     assert new is not None
-    found = effects(old, new, Ledger(records=known))
+    ledger = Ledger(records=known, serving=status.get("serving", {}).get("build"))
+    found = effects(old, new, ledger, other_card=other_card)
     return found, [effect_of(each, found) for each in changes(old.spec, new.spec, before, after)]
 
 
@@ -211,3 +212,21 @@ def test_the_prediction_is_what_the_operator_does(leaf: Leaf, state: str) -> Non
         finish(cluster)
     assert effects_of_edit == (cluster.done or {Effect.NOTHING})
     assert max(effects_of_changes, key=list(reversed(Effect)).index) in effects_of_edit
+
+
+@pytest.mark.parametrize(("card", "effect"), [("NVIDIA-L4", Effect.ROLL), (None, Effect.NOTHING)])
+def test_a_profile_with_another_gpu_model_rolls(card: str | None, effect: Effect) -> None:
+    cluster = started(ALPACA)
+    for name, product in (("first", None), ("second", card)):
+        spec = {} if product is None else {"card": product}
+        metadata = {**PRICED["metadata"], "name": name, "annotations": {}}
+        cluster.profiles[name] = {**PRICED, "metadata": metadata, "spec": spec}
+    before, after = ({**ALPACA, "profile": name} for name in ("first", "second"))
+    cluster.edit(profile="first")
+    controllers.run_all(cluster)
+    cluster.settle()
+    found, _ = predicted(before, after, cluster, other_card=card is not None)
+    cluster.done.clear()
+    cluster.edit(profile="second")
+    cluster.settle()
+    assert found == (cluster.done or {Effect.NOTHING}) == {effect}
