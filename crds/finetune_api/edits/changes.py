@@ -47,9 +47,10 @@ def _different(
     before: ApiModel | None, after: ApiModel | None, at: Path
 ) -> Iterator[tuple[Path, Any, Any, frozenset[Edit]]]:
     """Yield path, values and edit classes of the fields in which two groups differ."""
-    model = type(before or after)
-    for name, info in model.model_fields.items():
-        old, new = (None if group is None else getattr(group, name) for group in (before, after))
+    group = before if before is not None else after
+    assert group is not None, "one of the groups is set"
+    for name, info in type(group).model_fields.items():
+        old, new = (None if each is None else getattr(each, name) for each in (before, after))
         if old == new:
             continue
         path, edit = (*at, info.alias or name), extra_of(info).edit

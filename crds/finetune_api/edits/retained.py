@@ -72,8 +72,9 @@ def select(
             continue
         if resolved is not None:
             return resolved, each.defaults
-    for each in others if with_profile is not None else ():
-        assert with_profile is not None, "the loop is empty without it"
+    if with_profile is None:
+        return None
+    for each in others:
         defaults = with_profile(each)
         try:
             resolved = _equal(spec, each.record, defaults, resolve)
