@@ -14,15 +14,18 @@ shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+changed() { git diff --name-only --no-renames -z --diff-filter="$1" "$base" HEAD -- '*.yaml' '*.yml'; }
+has_jobs() { grep -qE '^kind: *"?FineTune(Job|Profile)'; }
+
+# The manifests of the branch, and the former ones, also of files that it has moved.
 files=()
 while IFS= read -r -d '' file; do
-  if grep -qE '^kind: *"?FineTune(Job|Profile)' -- "$file"; then
-    files+=(-f "$file")
-    if git cat-file -e "$base:$file" 2>/dev/null; then
-      { echo ---; git show "$base:$file"; } >>"$work/base.yaml"
-    fi
-  fi
-done < <(git diff --name-only --diff-filter=d -z "$base" HEAD -- '*.yaml' '*.yml')
+  if has_jobs <"$file"; then files+=(-f "$file"); fi
+done < <(changed AM)
+while IFS= read -r -d '' file; do
+  git show "$base:$file" >"$work/former"
+  if has_jobs <"$work/former"; then { echo ---; cat "$work/former"; } >>"$work/base.yaml"; fi
+done < <(changed MD)
 
 if [ ${#files[@]} -eq 0 ]; then
   printf '<!-- ftj plan -->\nNo FineTuneJob changes.\n' >plan.md

@@ -86,6 +86,15 @@ def test_new_and_unchanged_jobs_and_other_files(repository: Repository) -> None:
     assert "support" not in plan
 
 
+def test_a_job_in_a_moved_file_is_the_same_job(repository: Repository) -> None:
+    repository.git("mv", "jobs/support.yaml", "moved.yaml")
+    repository.commit({"moved.yaml": MANIFEST + "  serving: {maxModelLen: 2048}\n"})
+    code, plan, err = repository.plan()
+    assert (code, err) == (0, "")
+    assert "| `serving.maxModelLen` | `–` | `2048` | `roll` |" in plan
+    assert "is created" not in plan
+
+
 def test_no_changed_job_is_no_failure(repository: Repository) -> None:
     repository.commit({"README.yaml": "a: 1\n"})
     assert repository.plan() == (0, "<!-- ftj plan -->\nNo FineTuneJob changes.\n", "")
