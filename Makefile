@@ -13,6 +13,7 @@ RELEASE ?=
 COMPONENTS ?=
 FOR ?= 3.12
 CUDA ?= 130
+URL ?=
 
 run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-operator '$(IMAGE_OPERATOR)' --image-trainer '$(IMAGE_TRAINER)' \
@@ -20,7 +21,7 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 
 .DEFAULT_GOAL := help
 .PHONY: help run down status images venv fmt generate lock scan recording tutorial docs check test mutants search e2e \
-	conformance bench gpu-bundle release
+	conformance bench gpu-bundle ftj-archive release
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +90,9 @@ bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about
 
 gpu-bundle: ## Write build/gpu-bundle.tar.xz: the GPU benchmark for a machine without a network
 	@$(PYTHON) dev/gpubundle --python $(FOR) --cuda $(CUDA)
+
+ftj-archive: venv ## Write build/ftj: the command-line tool for this platform without Python, and its krew manifest
+	@.venv/bin/python dev/ftjarchive --output build/ftj $(if $(URL),--url '$(URL)')
 
 release: venv ## Write dist/VERSION and publish it: VERSION=0.1.0 REGISTRY=registry.example.com/team
 	@PYTHONPATH=dev:crds .venv/bin/python dev/release "$$VERSION" --registry "$$REGISTRY" $(RELEASE)

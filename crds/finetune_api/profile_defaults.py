@@ -22,6 +22,12 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 PLACES: tuple[Path, ...] = (("source",), ENDPOINT)
 
 
+def own_defaults(spec: Values) -> Values:
+    """Return the defaults of a profile. spec: of the profile, without nulls."""
+    defaults: Values = spec.get("defaults") or {}
+    return {**defaults, "queueName": spec["queueName"]} if "queueName" in spec else defaults
+
+
 def over_chart(profile: Values, chart: Values) -> Values:
     """Return the defaults of the jobs with a profile.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
-from clidocs import example_cluster, example_objects
+from clidocs import example_cluster, example_objects, example_plan
 from cluster import paths
 from finetune_cli import version
 from finetune_cli.__main__ import main
@@ -48,6 +48,7 @@ spec:
 REVISIONS = f"{example_objects.EARLIER} {example_objects.PRESENT}"
 EXAMPLES = {
     "validate": ("ftj validate job.yaml",),
+    "plan": (example_plan.COMMAND,),
     "init": ("ftj init support --model hf://org/base-8b --dataset hf://org/support-rows",),
     "status": ("ftj status", "ftj status support", "ftj status billing"),
     "watch": ("ftj watch velmora support",),
@@ -106,7 +107,8 @@ def environment(
         mock.patch.object(job, "now", return_value=example_objects.NOW),
         mock.patch.object(version, "installed", return_value="0.1.0"),
     ):
-        Path("job.yaml").write_text(MISTAKE, encoding="utf-8")
+        for name, text in {"job.yaml": MISTAKE, **example_plan.FILES}.items():
+            Path(name).write_text(text, encoding="utf-8")
         context = {"cluster": "demo", "user": "demo", "namespace": example_objects.NAMESPACE}
         kubeconfig = {
             "current-context": "demo",

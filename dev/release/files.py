@@ -44,7 +44,7 @@ def write(root: Path, folder: Path) -> None:
         shutil.copy(root / "crds" / resource.file, folder / resource.file)
         schema = json.dumps(catalogue_schema(resource), indent=2) + "\n"
         (schemas / f"{resource.kind.lower()}_{version}.json").write_text(schema, encoding="utf-8")
-    _wheel(root, folder)
+    wheel(root, folder)
 
 
 def catalogue_schema(resource: Resource) -> dict[str, object]:
@@ -91,7 +91,7 @@ def write_sums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def _wheel(root: Path, folder: Path) -> None:
+def wheel(root: Path, folder: Path) -> None:
     """Build the wheel from a copy, since setuptools writes into its source."""
     with tempfile.TemporaryDirectory() as temporary:
         for name in PACKAGED:

@@ -7,6 +7,8 @@ from tests.support.helm import Object, Values, render
 
 EVERYTHING: Values = {"metrics": {"serviceMonitor": {"enabled": True}}}
 READER = "finetune-operator-metrics"
+SETTINGS = "finetune-operator-settings"
+AUTHENTICATED = "system:authenticated"
 
 
 def _rules(*roles: Object) -> Iterator[tuple[str, str, str]]:
@@ -75,10 +77,14 @@ def test_roles_are_bound_only_to_the_service_account_of_the_operator() -> None:
         {"kind": "ServiceAccount", "name": "finetune-operator", "namespace": "finetune-system"}
     ]
     assert account["automountServiceAccountToken"] is False
-    assert [each["metadata"]["name"] for each in rendered.all("Role")] == [
-        "finetune-operator-lease"
-    ]
-    assert [each["subjects"] for each in rendered.all("RoleBinding")] == [binding["subjects"]]
+    roles = [each["metadata"]["name"] for each in rendered.all("Role")]
+    assert roles == ["finetune-operator-lease", SETTINGS]
+    lease, settings = rendered.all("RoleBinding")
+    assert lease["subjects"] == binding["subjects"]
+    assert (settings["roleRef"]["name"], settings["subjects"]) == (
+        SETTINGS,
+        [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": AUTHENTICATED}],
+    )
 
 
 def test_role_in_the_operator_namespace_allows_only_the_lease() -> None:
@@ -116,12 +122,15 @@ def test_watch_namespaces_replace_the_cluster_role_by_a_role_in_each() -> None:
     }
     assert rendered.config["watchNamespaces"] == ["team-a", "team-b"]
     for kind in ("Role", "RoleBinding"):
-        namespaces = [each["metadata"]["namespace"] for each in rendered.all(kind)]
+        metadata = [each["metadata"] for each in rendered.all(kind)]
+        namespaces = [each["namespace"] for each in metadata if each["name"] != SETTINGS]
         assert sorted(namespaces) == ["finetune-system", "team-a", "team-b"]
     for role in rendered.all("Role"):
         if role["metadata"]["name"] == "finetune-operator":
             assert role["rules"] == everywhere["rules"]
     for binding in rendered.all("RoleBinding"):
+        if binding["metadata"]["name"] == SETTINGS:
+            continue
         assert binding["roleRef"]["kind"] == "Role"
         (subject,) = binding["subjects"]
         assert subject["namespace"] == "finetune-system"

@@ -244,3 +244,53 @@ def test_estimate_from_the_hub_names_the_missing_extra(
         "ftj estimate needs the package huggingface_hub, which is not installed: "
         "run pip install 'finetune-operator[cli]'"
     )
+
+
+DEBIAN_PYTHON = Path("/usr/bin/python3")
+PIPX = "pipx==1.8.0"
+
+
+@pytest.mark.parametrize("extra", ["", "[cli]"])
+def test_verbs_on_files_need_no_extra(extra: str, wheel: Path, hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "venv"
+    uv("venv", "--python", sys.executable, folder)
+    uv("pip", "install", "--python", folder / "bin" / "python", f"{wheel}{extra}")
+    installation = Installation(folder, hub)
+    assert installation.run("python", "-c", "import torch").returncode == 1
+    assert installation.run("ftj", "validate", "-", stdin=manifest()).returncode == 0
+    (folder / "work" / "state.yaml").write_text(manifest())
+    options = ("--state", "state.yaml", "--offline")
+    same = installation.run("ftj", "plan", "-", *options, stdin=manifest())
+    assert (same.returncode, same.stderr) == (0, "")
+    edited = installation.run("ftj", "plan", "-", *options, stdin=manifest(rerun="1"))
+    assert (edited.returncode, edited.stderr) == (3, "")
+
+
+@pytest.mark.skipif(not DEBIAN_PYTHON.exists(), reason="this system has no Python of its own")
+@pytest.mark.parametrize("tool", ["pipx", "uvx"])
+def test_pipx_and_uvx_with_the_python_of_the_system(tool: str, wheel: Path, tmp_path: Path) -> None:
+    """As the README says, for example with the Python 3.11 of Debian 12."""
+    package = f"{wheel}[cli]"
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
+    indexes = {
+        name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))
+    }
+    folders = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
+    own = {**kept, **indexes, **folders, "UV_SYSTEM_CERTS": "1"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, env=own, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    if tool == "pipx":
+        python = ("--python", str(DEBIAN_PYTHON))
+        done = run(environment.uv(), "tool", "run", *python, PIPX, "install", *python, package)
+        assert done.returncode == 0, done.stderr
+        command = [str(tmp_path / "bin" / "ftj")]
+    else:
+        command = [environment.uv(), "tool", "run", "--python", str(DEBIAN_PYTHON)]
+        command += ["--from", package, "ftj"]
+    done = run(*command, "--version")
+    assert (done.returncode, done.stdout[:20]) == (0, "finetune-operator 0."), done.stderr
+    assert run(*command, "status", "--kubeconfig", "absent").returncode == 1

@@ -46,6 +46,18 @@ COMMANDS = {
             example="finetune.yaml --rows 52000 --tokens 6000000",
         ),
         Command(
+            name="plan",
+            module="jobs.plan",
+            panel=FILES,
+            summary="show what an edit would do, before it is applied",
+            description="Compare FineTuneJobs in files with a cluster, or with a stored state. "
+            "Print for each changed field what the operator repeats, the progress that is lost, "
+            "what happens to the endpoint, GPU-hours and cost, and whether GPU memory, limits and "
+            "budgets allow it. Exit codes: 0 nothing is trained, 3 a revision is trained, 4 a job "
+            "will be rejected, 64 a job is not valid.",
+            example="support.yaml --state before.yaml -o markdown",
+        ),
+        Command(
             name="import-axolotl",
             module="import_axolotl",
             panel=FILES,

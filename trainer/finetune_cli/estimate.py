@@ -100,7 +100,7 @@ def run(
 ) -> int:
     """Print the estimate. Raises InvalidSpec, DoesNotFit, VolumeFull or a hub error."""
     read = job_file.read(options.file(manifest, file))
-    data = _data(read, rows=rows, tokens=tokens, longest=longest)
+    data = data_of(read, rows=rows, tokens=tokens, longest=longest)
     per_hour = prices.of(price, profile, read.resolved.spec)
     found = of(read, model=model, card=card, data=data, unsloth=unsloth)
     json_wanted = as_json or output is Format.JSON
@@ -143,7 +143,7 @@ def of(
             "stage accepts this model, but does not estimate how much memory the job needs"
         )
     name = card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
-    data = data or _data(file, rows=None, tokens=None, longest=None)
+    data = data or data_of(file, rows=None, tokens=None, longest=None)
     serving = ServingSettings.of(spec)
     estimate_options = EstimateOptions(card=cards.find(name), serving=serving, merges=file.merges)
     image = _image(spec.training.advanced.backend, unsloth=unsloth)
@@ -204,7 +204,7 @@ def _warnings(spec: FineTuneJobSpec, base: Shape) -> Iterator[str]:
         )
 
 
-def _data(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int | None) -> Data:
+def data_of(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int | None) -> Data:
     """Return what the options say about the rows; no row is read."""
     recipe = file.resolved.spec.training
     sequences = rows

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +149,16 @@ def load(path: Path, loader: type[Loader] = Loader) -> list[dict[str, Any]]:
         if TEMPLATE in text:
             problem += ". It looks like a template: render it, for example with helm template"
         raise InvalidSpec(f"{path} cannot be read: {problem}") from None
+
+
+def flat(documents: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the objects, also those in lists, which ``kubectl get -o yaml`` prints."""
+    for document in documents:
+        items = document.get("items")
+        if str(document.get("kind")).endswith("List") and isinstance(items, list):
+            yield from flat([item for item in items if isinstance(item, dict)])
+        else:
+            yield document
 
 
 def _text(path: Path) -> str:

@@ -77,7 +77,7 @@ def run(
 
 def _check(path: Path) -> Iterator[Checked]:
     try:
-        documents = [*_flat(job_file.load(path, job_file.StrictLoader))]
+        documents = [*job_file.flat(job_file.load(path, job_file.StrictLoader))]
     except InvalidSpec as error:
         yield Checked(file=str(path), name=None, errors=(str(error),))
         return
@@ -102,16 +102,6 @@ def _files(given: Path) -> Iterator[Path]:
         yield given
         return
     yield from (file for file in sorted(given.rglob("*")) if file.suffix in SUFFIXES)
-
-
-def _flat(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the objects, also those in lists, which ``kubectl get -o yaml`` prints."""
-    for document in documents:
-        items = document.get("items")
-        if str(document.get("kind")).endswith("List") and isinstance(items, list):
-            yield from _flat([item for item in items if isinstance(item, dict)])
-        else:
-            yield document
 
 
 def _name(document: dict[str, Any]) -> str:

@@ -48,9 +48,9 @@ def contract(frozen: FrozenConfiguration) -> int:
     return _parsed(frozen.operator)[1]
 
 
-def over_frozen(profile: Values, frozen: Settings) -> Values:
+def over_frozen(profile: Values, frozen: Values) -> Values:
     """Return the defaults of a profile over those of a revision that has none, complete."""
-    return _shared(json.dumps(over_chart(profile, frozen.defaults)))
+    return _shared(json.dumps(over_chart(profile, frozen)))
 
 
 def with_profile(frozen: Settings, present: Settings, complete: Values) -> Settings:

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, effective_defaults
+from finetune_api.edits import retained
 from finetune_api.layering import without_nulls
 from finetune_api.policy.check import Violation, violations_of_defaults
 from finetune_api.policy.limits import Limits, narrower
-from finetune_api.profile_defaults import over_chart
+from finetune_api.profile_defaults import over_chart, own_defaults
 from finetune_api.v1alpha1.profile import PROFILE_KIND, FrozenProfile
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Settings
@@ -113,13 +114,8 @@ def select(job: Object, profiles: Sequence[Object], chart: Settings) -> Selected
 
 
 def has_profile(settings: Settings, job: Object) -> bool:
-    """Report whether the settings of a revision are those of the profile that a job names.
-
-    A job that names none keeps the settings with which it started, whichever profile is the default
-    now; and to write the name of the default changes nothing.
-    """
-    written, profile = job["spec"].get("profile"), settings.profile
-    return written is None if profile is None else profile.is_of(written)
+    """Report whether the settings of a revision are those of the profile that a job names."""
+    return retained.has_profile(settings.profile, job["spec"].get("profile"))
 
 
 def parse(profile: Object, chart: Settings, *, by_default: bool = False) -> ParsedProfile:
@@ -133,7 +129,7 @@ def parse(profile: Object, chart: Settings, *, by_default: bool = False) -> Pars
 def _parsed(name: str, text: str, chart: Settings, by_default: bool) -> ParsedProfile:
     spec = without_nulls(json.loads(text))
     limits: Limits | None = None
-    settings, problem, defaults = chart, None, _own_defaults(spec)
+    settings, problem, defaults = chart, None, own_defaults(spec)
     try:
         limits = narrower(spec.get("limits") or {})
     except ValidationError as error:
@@ -158,11 +154,6 @@ def _parsed(name: str, text: str, chart: Settings, by_default: bool) -> ParsedPr
         limits=limits,
         problem=problem,
     )
-
-
-def _own_defaults(spec: Values) -> Values:
-    defaults: Values = spec.get("defaults") or {}
-    return {**defaults, "queueName": spec["queueName"]} if "queueName" in spec else defaults
 
 
 def _settings(

@@ -1,0 +1,1 @@
+"""The command-line tool as one archive per platform, without Python, and its krew manifest."""

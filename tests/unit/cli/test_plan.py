@@ -1,0 +1,346 @@
+"""``ftj plan`` against stored states: verdicts, texts, formats and exit codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.fakes import controllers
+from tests.fakes.apiserver import CONFIG, Cluster, copied
+
+from finetune_api import API_VERSION, KIND
+from finetune_api.policy.readable_settings import FILE
+from finetune_cli import __main__ as ftj
+
+Object = dict[str, Any]
+MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+PROFILE: Object = {
+    "apiVersion": API_VERSION,
+    "kind": "FineTuneProfile",
+    "metadata": {"name": "starter"},
+    "spec": {
+        "card": "NVIDIA-L4",
+        "price": {"perGpuHour": "2.00", "currency": "EUR"},
+        "limits": {"maxSequenceLength": 2048},
+    },
+}
+BUDGET: Object = {
+    "apiVersion": API_VERSION,
+    "kind": "FineTuneBudget",
+    "metadata": {"name": "vision"},
+    "spec": {"currency": "EUR", "training": {"gpuHours": 200}},
+    "status": {
+        "namespaces": ["ns"],
+        "training": {"gpuHours": {"limit": "200", "remaining": "10"}},
+    },
+}
+
+
+def settings(**values: Any) -> Object:
+    text = yaml.safe_dump({"version": "0.1.0", "digest": "0" * 64, **values})
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "finetune-operator-settings"},
+        "data": {FILE: text},
+    }
+
+
+class Desk:
+    """A folder with a manifest and a stored state."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+        (folder / "config.json").write_text(json.dumps(MODEL))
+
+    def plan(self, job: Object, *state: Object, **options: Any) -> tuple[int, str]:
+        """Return exit code and output of a plan. options: as --name value."""
+        (self.folder / "job.yaml").write_text(yaml.safe_dump(job))
+        (self.folder / "state.yaml").write_text(yaml.safe_dump_all(state))
+        words = ["plan", str(self.folder / "job.yaml")]
+        words += ["--state", str(self.folder / "state.yaml"), "-n", "ns"]
+        words += ["--model", str(self.folder / "config.json")]
+        for name, value in options.items():
+            words += [f"--{name}", *([] if value is True else map(str, value))]
+        code = ftj.main(words)
+        said = self.capsys.readouterr()
+        assert said.err == ""
+        return code, said.out
+
+    def facts(self, job: Object, *state: Object, **options: Any) -> Object:
+        """Return the plan of the only job as JSON."""
+        code, text = self.plan(job, *state, output=["json"], **options)
+        document = json.loads(text)
+        (found,) = document["jobs"]
+        assert document["exitCode"] == found["exitCode"] == code
+        return dict(found)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(tmp_path, capsys)
+
+
+def running(*stages: str, **spec: Any) -> Object:
+    """Return a job as the cluster has it after some stages."""
+    cluster = Cluster(spec={**SPEC, **spec}, config=CONFIG)
+    for stage in stages:
+        controllers.run(cluster, stage)
+    if "merge" in stages:
+        controllers.serve(cluster)
+    cluster.settle()
+    return copied(cluster.present_job())
+
+
+SPEC: Object = {
+    "model": {"source": "hf://org/model"},
+    "dataset": {"source": "hf://org/rows", "format": "alpaca"},
+}
+
+
+def manifest(**spec: Any) -> Object:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": "demo"},
+        "spec": {**SPEC, **spec},
+    }
+
+
+DONE = ("prepare", "train", "merge")
+
+
+def test_an_unchanged_job_is_harmless(desk: Desk) -> None:
+    code, text = desk.plan(manifest(), running(*DONE), settings())
+    assert code == 0
+    assert "FineTuneJob ns/demo does not change" in text
+    assert "1 job: 1 without training" in text
+
+
+def test_a_written_default_changes_nothing(desk: Desk) -> None:
+    found = desk.facts(manifest(training={"epochs": 3}), running(*DONE), settings())
+    assert (found["exitCode"], found["changes"]) == (0, [])
+
+
+def test_a_changed_default_of_the_chart_is_no_edit(desk: Desk) -> None:
+    """The revision keeps the defaults with which it started."""
+    changed = settings(defaults={"training": {"epochs": 5}})
+    assert desk.facts(manifest(), running(*DONE), changed)["effects"] == ["nothing"]
+    both = desk.facts(manifest(training={"seed": 7}), running(*DONE), changed)
+    assert both["effects"] == ["retrain"]
+    assert [(each["field"], each["written"]) for each in both["changes"]] == [
+        ("training.epochs", False),
+        ("training.seed", True),
+    ]
+
+
+def test_a_new_job_is_trained(desk: Desk) -> None:
+    found = desk.facts(
+        manifest(profile="starter", training={"sequenceLength": 1024}),
+        PROFILE,
+        settings(),
+        rows=[8000],
+        tokens=[800000],
+    )
+    assert (found["exitCode"], found["new"], found["trains"]) == (3, True, True)
+    assert found["fit"] == {"answer": "yes", "reason": "fits NVIDIA-L4"}
+    low, high = map(float, found["gpuHours"])
+    assert 0 < low < high
+    assert [float(each) for each in found["cost"]] == pytest.approx([2 * low, 2 * high], abs=0.02)
+    assert found["currency"] == "EUR"
+
+
+def test_an_edit_during_training_names_what_it_discards(desk: Desk) -> None:
+    job = running("prepare")
+    job["status"]["training"] = {
+        "globalStep": 120,
+        "maxSteps": 300,
+        "lastCheckpointStep": 100,
+    }
+    job["status"]["revisions"][0] |= {"gpuSeconds": 1440}
+    job["status"]["revisions"][0]["stages"][-1]["outcome"] = "Running"
+    found = desk.facts(manifest(training={"seed": 7}), job, settings())
+    assert found["effects"] == ["retrain"]
+    assert found["discards"] == (
+        f"Training of revision {job['status']['revision']} stops at step 120 of 300, after 0.40 "
+        "GPU-hours; its checkpoint of step 100 is used only if you undo the edit."
+    )
+
+
+def test_an_undone_edit_returns_to_the_trained_revision(desk: Desk) -> None:
+    cluster = Cluster(spec=SPEC, config=CONFIG)
+    controllers.run_all(cluster)
+    first = cluster.status["revision"]
+    cluster.edit(training={"seed": 7})
+    cluster.settle()
+    second = cluster.status["revision"]
+    found = desk.facts(manifest(), copied(cluster.present_job()), settings())
+    assert (found["exitCode"], found["effects"]) == (0, ["nothing"])
+    assert found["discards"] == f"The stage prepare of revision {second} is stopped."
+    assert found["endpoint"] == "The endpoint is not affected."
+    assert found["returns"] == (f"The job returns to revision {first}, which is trained already.")
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"training": {"seed": 7}}, "down during training, merge and verification"),
+        ({"serving": {"rollout": "KeepServing"}, "training": {"seed": 7}}, "training waits"),
+        ({"merge": {"dtype": "bfloat16"}}, "down until the new pods are verified"),
+        ({"serving": {"maxModelLen": 2048}}, "down while the new pod loads the model"),
+        ({"serving": {"replicas": 0}}, "The endpoint stops."),
+        ({"serving": {"enabled": False}}, "The endpoint stops."),
+        ({"revisionHistoryLimit": 5}, "The endpoint is not affected."),
+    ],
+)
+def test_the_endpoint_is_described(spec: Object, sentence: str, desk: Desk) -> None:
+    assert sentence in desk.facts(manifest(**spec), running(*DONE), settings())["endpoint"]
+
+
+def test_limits_of_the_chart_and_of_the_profile_reject(desk: Desk) -> None:
+    strict = settings(policy={"maxReplicas": 1, "maxGpuSeconds": 60})
+    job = manifest(profile="starter", training={"sequenceLength": 4096})
+    found = desk.facts(job, PROFILE, strict)
+    assert (found["exitCode"], found["policy"]["answer"]) == (4, "no")
+    assert "chart value policy.maxGpuSeconds" in found["policy"]["reason"]
+    assert "FineTuneProfile starter" in found["policy"]["reason"]
+
+
+def test_a_job_that_does_not_fit_its_gpu_is_rejected(desk: Desk) -> None:
+    training = {
+        "sequenceLength": 32768,
+        "effectiveBatchSize": 16,
+        "advanced": {"microBatchSize": 16},
+    }
+    found = desk.facts(manifest(training=training), settings(), card=["NVIDIA-L4"])
+    assert found["errors"] == []
+    assert (found["exitCode"], found["fit"]["answer"]) == (4, "no")
+    assert found["fit"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "answer", "code"), [(5, "yes", 3), (50, "waits", 3), (500, "no", 4)]
+)
+def test_budgets_are_compared_with_what_a_job_reserves(
+    hours: int, answer: str, code: int, desk: Desk
+) -> None:
+    job = manifest(runPolicy={"maxGpuSeconds": hours * 3600})
+    found = desk.facts(job, settings(), BUDGET)
+    assert (found["budget"]["answer"], found["exitCode"]) == (answer, code)
+    assert f"reserves {hours}.00 GPU-hours" in found["budget"]["reason"]
+
+
+def test_what_cannot_be_read_is_unknown(desk: Desk) -> None:
+    found = desk.facts(manifest())
+    assert found["policy"]["answer"] == found["budget"]["answer"] == "unknown"
+    assert found["cost"] is None
+    assert "settings of the operator cannot be read" in found["warnings"][0]
+
+
+def test_an_invalid_job_and_an_unknown_profile_are_errors(desk: Desk) -> None:
+    found = desk.facts(manifest(suspend="no"), settings())
+    assert (found["exitCode"], found["errors"]) == (
+        64,
+        ["spec.suspend: set true or false (value: 'no')"],
+    )
+    found = desk.facts(manifest(profile="other"), PROFILE, settings())
+    assert found["errors"] == ["spec.profile: there is no FineTuneProfile other"]
+
+
+def test_a_profile_in_the_same_files_is_the_present_one(desk: Desk) -> None:
+    (desk.folder / "profile.yaml").write_text(yaml.safe_dump(PROFILE))
+    found = desk.facts(manifest(profile="starter"), settings(), file=[desk.folder / "profile.yaml"])
+    assert found["errors"] == []
+    assert found["fit"]["reason"] == "fits NVIDIA-L4"
+
+
+def test_the_status_of_another_version_is_one_error(desk: Desk) -> None:
+    job = running(*DONE)
+    job["status"]["revisions"][0]["stages"] = "none"
+    found = desk.facts(manifest(), job, settings())
+    assert found["exitCode"] == 64
+    assert "install ftj in the version of the operator" in found["errors"][0]
+
+
+def test_markdown_has_no_markup_of_a_manifest(desk: Desk) -> None:
+    prompt = "a`|<b>@all {prompt}"
+    job = manifest(dataset={**SPEC["dataset"], "promptFormat": prompt})
+    _, text = desk.plan(job, running(*DONE), output=["markdown"])
+    assert text.startswith("<!-- ftj plan -->\n### Plan of the fine-tuning jobs\n")
+    row = next(line for line in text.splitlines() if "promptFormat" in line)
+    assert row == "| `dataset.promptFormat` | `–` | `a'\\|<b>@all {prompt}` | `retrain` |"
+    assert "@all" not in text.replace(row, "")
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_text_fits_the_terminal(columns: int, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, text = desk.plan(manifest(training={"seed": 7}), running(*DONE), settings())
+    assert max(map(len, text.splitlines())) <= columns
+
+
+STATES: dict[str, Object] = {
+    "job": {**manifest(), "status": "none"},
+    "revisions": {**manifest(), "status": {"revision": "a", "revisions": "none"}},
+    "frozen": {
+        **manifest(),
+        "status": {
+            "revision": "a",
+            "revisions": [
+                {
+                    "revision": "a",
+                    "frozen": {
+                        "digest": "0" * 64,
+                        "jobDigest": "0" * 64,
+                        "operatorDigest": "0" * 64,
+                        "operator": "{",
+                    },
+                }
+            ],
+        },
+    },
+    "metadata": {**manifest(), "metadata": {"name": ["demo"]}},
+    "profile": {**PROFILE, "metadata": {"name": "starter", "annotations": "none"}},
+    "defaults": {**PROFILE, "spec": {"defaults": ["none"]}},
+    "unknown default": {**PROFILE, "spec": {"defaults": {"seed": 1}}},
+    "price": {**PROFILE, "spec": {"price": {"perGpuHour": "cheap", "currency": "EUR"}}},
+    "limits": {**PROFILE, "spec": {"limits": {"maxReplicas": "many"}}},
+    "budget": {**BUDGET, "status": {"namespaces": ["ns"], "training": {"gpuHours": "few"}}},
+    "settings": {**settings(), "data": {FILE: "policy: {maxReplicas: many}"}},
+    "text": {**settings(), "data": {FILE: "{"}},
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_of_another_form_causes_no_traceback(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(manifest(profile="starter")))
+    documents = [STATES[name]]
+    if STATES[name]["kind"] != "FineTuneProfile":
+        documents.append(PROFILE)
+    (tmp_path / "state.yaml").write_text(yaml.safe_dump_all(documents))
+    words = ["plan", str(tmp_path / "job.yaml"), "--state", str(tmp_path / "state.yaml")]
+    code = ftj.main([*words, "--offline", "-n", "ns"])
+    said = capsys.readouterr()
+    assert code in (0, 1, 3, 4, 64)
+    assert "Report it as a bug" not in said.err
+    assert code == 1 or said.err == ""
+
+
+def test_a_profile_that_cannot_be_read_is_unknown(desk: Desk) -> None:
+    (desk.folder / "profile.yaml").write_text(yaml.safe_dump(PROFILE))
+    found = desk.facts(manifest(profile="other"), settings(), file=[desk.folder / "profile.yaml"])
+    assert found["errors"] == ["spec.profile: FineTuneProfile other cannot be read"]

@@ -1,0 +1,232 @@
+"""For each field of the spec, ``finetune_api.edits`` predicts what the planner then does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import CONFIG, Cluster, Thing, copied
+from tests.support.leaves import ALPACA, LEAVES, Change, Leaf, change_of, merged, nested
+from tests.unit.operator.reconcile.publishing.test_plan_publishing import target as published
+from tests.unit.operator.reconcile.test_plan_parents import parent
+
+from finetune_api.defaulting import builtin_defaults
+from finetune_api.edits import targets
+from finetune_api.edits.changes import changes
+from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
+from finetune_api.markers import Edit
+from finetune_api.policy.limits import Limits, Names
+from finetune_operator.actions import Apply, Create
+from finetune_operator.config import Settings
+from finetune_operator.objects import naming
+from finetune_operator.types import Plan, Snapshot
+
+ANY = Names(allow=(".*",))
+OPEN: Settings = CONFIG.model_copy(
+    update={
+        "policy": Limits(publish_destinations=ANY, gpu_stage_resources=ANY, pod_labels=ANY),
+    }
+)
+
+
+@dataclass(kw_only=True)
+class Watched(Cluster):
+    """A cluster that records the effects of the actions of its operator."""
+
+    done: set[Effect] = field(default_factory=set)
+
+    def carry_out(self, snapshot: Snapshot, intended: Plan, **how: Any) -> None:
+        self.done |= {
+            effect for action in intended.actions if (effect := self._effect(action)) is not None
+        }
+        super().carry_out(snapshot, intended, **how)
+
+    def _effect(self, action: Any) -> Effect | None:
+        made = action.object
+        labels = made["metadata"].get("labels", {})
+        match action:
+            case Create() if made["kind"] == "Job":
+                stage = labels[naming.STAGE]
+                if stage == "publish":
+                    return Effect.PUBLISH
+                if stage == "merge":
+                    return Effect.REMERGE
+                return Effect.RETRAIN if labels[naming.ATTEMPT] == "1" else Effect.RETRY
+            case Apply() if made["kind"] == "Deployment":
+                present = self.get("Deployment", made["metadata"]["name"])
+                same = present and present["spec"]["template"] == made["spec"]["template"]
+                return None if same else Effect.ROLL
+        return None
+
+
+def started(spec: Thing) -> Watched:
+    written = {key: value for key, value in spec.items() if value is not None}
+    cluster = Watched(spec=written, config=OPEN, profiles={"priced": copied(PRICED)})
+    for name in ("one", "another"):
+        cluster.others[name] = copied(PARENT.present_job())
+        cluster.others[name]["metadata"]["name"] = name
+    return cluster
+
+
+def serving(spec: Thing) -> Watched:
+    """Return a job that has done everything that its spec asks for."""
+    cluster = started(spec)
+    cluster.outcome = "Verified"
+    controllers.run(cluster, "prepare")
+    controllers.run(cluster, "train")
+    finish(cluster)
+    return cluster
+
+
+def finish(cluster: Watched) -> None:
+    """Run the merge, the serving pods and the publish pods that the operator creates."""
+    for _ in range(3):
+        cluster.settle()
+        controllers.sync(cluster)
+        for stage in ("merge", "publish"):
+            pods = [
+                each
+                for each in cluster.each("Pod")
+                if each["metadata"]["labels"][naming.STAGE] == stage and controllers.alive(each)
+            ]
+            if pods:
+                run = (
+                    controllers.run if stage == "merge" else lambda own, _: controllers.publish(own)
+                )
+                run(cluster, stage)
+        controllers.serve(cluster)
+
+
+def failed(stage: str) -> Callable[[Thing], Watched]:
+    def state(spec: Thing) -> Watched:
+        cluster = started(spec)
+        for each in ("prepare", "train"):
+            if each == stage:
+                break
+            controllers.run(cluster, each)
+        text = controllers.message(stage, "failed", reason="DatasetInvalid")
+        controllers.run(cluster, stage, 65, text)
+        cluster.settle()
+        return cluster
+
+    return state
+
+
+def pending(spec: Thing) -> Watched:
+    """Return a job whose train pod waits for a node."""
+    cluster = started(spec)
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    controllers.sync(cluster)
+    return cluster
+
+
+PARENT = parent(published("a"))
+"""A job with an adapter to continue from."""
+PRICED = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneProfile",
+    "metadata": {
+        "name": "priced",
+        "generation": 1,
+        "creationTimestamp": "2029-01-01T00:00:00Z",
+        "annotations": {"finetune.dev/is-default-profile": "true"},
+    },
+    "spec": {"price": {"perGpuHour": "1.00", "currency": "EUR"}},
+}
+STATES = {
+    "serving": serving,
+    "prepare failed": failed("prepare"),
+    "train failed": failed("train"),
+    "train pending": pending,
+}
+
+KEPT = ("serving", "train failed")
+"""`make search` runs the others, too."""
+
+
+def edit_of(leaf: Leaf) -> Change:
+    """Return a change of a field to a value that the policy allows."""
+    if leaf.path[0] == "resources":
+        return Change(before={}, after=nested(leaf.path, {"ephemeral-storage": "7Gi"}))
+    if str(leaf) == "training.startFrom.job.revision":
+        own = {"name": "one", "revision": PARENT.revisions[0]}
+        return Change(
+            before={"training": {"startFrom": {"job": {"name": "one"}}}},
+            after={"training": {"startFrom": {"job": own}}},
+        )
+    return change_of(leaf)
+
+
+def predicted(
+    before: Thing, after: Thing, cluster: Cluster, *, other_card: bool = False
+) -> tuple[frozenset[Effect], list[Effect]]:
+    """Return the effects of an edit, and those of its changes."""
+    status = cluster.status
+    known = targets.records(status["revisions"])
+    current = status["revision"]
+    old, new = (
+        targets.target(
+            spec,
+            targets.candidates(known, current),
+            current=current,
+            present=builtin_defaults(),
+            own={},
+        )
+        for spec in (before, after)
+    )
+    assert old is not None
+    assert new is not None
+    ledger = Ledger(records=known, serving=status.get("serving", {}).get("build"))
+    found = effects(old, new, ledger, other_card=other_card)
+    return found, [effect_of(each, found) for each in changes(old.spec, new.spec, before, after)]
+
+
+@pytest.mark.parametrize(
+    ("leaf", "state"),
+    [
+        pytest.param(
+            leaf,
+            state,
+            id=f"{leaf}, {state}",
+            marks=() if state in KEPT else pytest.mark.exhaustive,
+        )
+        for leaf in LEAVES
+        for state in STATES
+        if state == "serving" or leaf.edit is not Edit.RETRAIN
+    ],
+)
+def test_the_prediction_is_what_the_operator_does(leaf: Leaf, state: str) -> None:
+    change = edit_of(leaf)
+    before, after = (merged(ALPACA, each) for each in (change.before, change.after))
+    cluster = STATES[state](before)
+    effects_of_edit, effects_of_changes = predicted(before, after, cluster)
+    cluster.done.clear()
+    job = cluster.present_job()
+    job["spec"] = copied({key: value for key, value in after.items() if value is not None})
+    job["metadata"]["generation"] += 1
+    cluster.touch(job)
+    cluster.settle()
+    if Effect.RETRAIN not in cluster.done and state == "serving":
+        finish(cluster)
+    assert effects_of_edit == (cluster.done or {Effect.NOTHING})
+    assert max(effects_of_changes, key=list(reversed(Effect)).index) in effects_of_edit
+
+
+@pytest.mark.parametrize(("card", "effect"), [("NVIDIA-L4", Effect.ROLL), (None, Effect.NOTHING)])
+def test_a_profile_with_another_gpu_model_rolls(card: str | None, effect: Effect) -> None:
+    cluster = started(ALPACA)
+    for name, product in (("first", None), ("second", card)):
+        spec = {} if product is None else {"card": product}
+        metadata = {**PRICED["metadata"], "name": name, "annotations": {}}
+        cluster.profiles[name] = {**PRICED, "metadata": metadata, "spec": spec}
+    before, after = ({**ALPACA, "profile": name} for name in ("first", "second"))
+    cluster.edit(profile="first")
+    controllers.run_all(cluster)
+    cluster.settle()
+    found, _ = predicted(before, after, cluster, other_card=card is not None)
+    cluster.done.clear()
+    cluster.edit(profile="second")
+    cluster.settle()
+    assert found == (cluster.done or {Effect.NOTHING}) == {effect}

@@ -1,0 +1,213 @@
+"""``ftj plan``: what manifests would change, before they are applied."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from finetune_api import KIND, PLURAL
+from finetune_api.policy.readable_settings import NAME, NAMESPACE
+from finetune_api.v1alpha1.budgets.spec import BUDGET_PLURAL
+from finetune_api.v1alpha1.profile import PROFILE_KIND, PROFILE_PLURAL
+from finetune_api.validation import is_job
+from finetune_cli import job_file, terminal
+from finetune_cli.errors import WrongCall
+from finetune_cli.options import CLUSTER, Context, Kubeconfig, Namespace
+from finetune_cli.planning import job_plan, report, state
+from finetune_cli.planning.job_plan import Code, JobPlan
+from finetune_cli.planning.state import State
+from finetune_cli.planning.verdicts import Options
+from finetune_cli.price import PriceOption
+from finetune_trainer.errors import InvalidSpec
+
+STYLES = {
+    Code.HARMLESS: terminal.GOOD,
+    Code.TRAINS: terminal.WAITING,
+    Code.REJECTED: terminal.BAD,
+    Code.INVALID: terminal.BAD,
+}
+GPU = "Estimate"
+"""Panel of the help with the options about the GPU and the rows."""
+
+
+class PlanFormat(StrEnum):
+    """How a plan is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+def run(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", show_default=False, help="YAML file; - for stdin"),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-f", "--file", metavar="FILE", help="another way to write FILE; can be repeated"
+        ),
+    ] = None,
+    state_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="FILE",
+            help=f"YAML file with the present {KIND}s, profiles, budgets and settings, in place "
+            "of a cluster",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="folder or config.json of the base model; default: read config.json from its "
+            "source",
+            rich_help_panel=GPU,
+        ),
+    ] = None,
+    card: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="GPU model, such as NVIDIA-L4", rich_help_panel=GPU),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="number of training rows", rich_help_panel=GPU),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="number of tokens in all rows", rich_help_panel=GPU),
+    ] = None,
+    price: PriceOption = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="do not read config.json from its source"),
+    ] = False,
+    namespace: Namespace = None,
+    operator_namespace: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"namespace of the ConfigMap {NAME}, which has the settings of the operator",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = NAMESPACE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    output: Annotated[
+        PlanFormat,
+        typer.Option(
+            "-o", "--output", help="print text, one JSON document, or a comment in Markdown"
+        ),
+    ] = PlanFormat.TEXT,
+) -> int:
+    """Print the plan. Raises InvalidSpec without any job, CommandFailed."""
+    given = [*(files or ()), *(file or ())]
+    if not given:
+        raise WrongCall("set at least one FILE, a YAML file with FineTuneJobs (- for stdin)")
+    options = Options(
+        model=model, card=card, rows=rows, tokens=tokens, price=price, offline=offline
+    )
+    documents = [(path, each) for path in given for each in _documents(path)]
+    if not any(is_job(each) for _, each in documents):
+        named = ", ".join(map(str, given))
+        raise InvalidSpec(f"{named} contains no {KIND}: name files that contain one")
+    if state_file is not None:
+        known = state.of_documents(_documents(state_file), source=f"the state in {state_file.name}")
+        default = namespace or "default"
+    else:
+        manifests = [each for _, each in documents if is_job(each)]
+        where = (kubeconfig, context, namespace)
+        known, default = _of_cluster(*where, operator_namespace, manifests)
+    profiles = tuple(each for _, each in documents if each.get("kind") == PROFILE_KIND)
+    known = replace(known, changed=profiles)
+    plans = [
+        job_plan.plan(each, str(path), default, known, options)
+        for path, each in documents
+        if is_job(each)
+    ]
+    _print(plans, known.source, output)
+    return int(max(each.code for each in plans))
+
+
+def _documents(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file, also those in lists. Raises InvalidSpec."""
+    return [*job_file.flat(job_file.load(path, job_file.StrictLoader))]
+
+
+def _of_cluster(
+    kubeconfig: Path | None,
+    context: str | None,
+    namespace: str | None,
+    operator: str,
+    manifests: Iterable[state.Object],
+) -> tuple[State, str]:
+    """Return what a cluster knows of some jobs, and the namespace of the user.
+
+    Raises CommandFailed.
+    """
+    from finetune_cli.cluster import api
+    from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
+
+    cluster = Cluster.of(kubeconfig, context, namespace)
+
+    def readable(path: str) -> dict[str, Any] | None:
+        try:
+            return cluster.get(path)
+        except (Forbidden, NotFound):
+            return None
+
+    def items(plural: str) -> tuple[state.Object, ...] | None:
+        found = readable(api.path(plural, api=api.JOBS))
+        return None if found is None else tuple(found.get("items") or ())
+
+    def job(manifest: state.Object) -> state.Object | None:
+        metadata = manifest.get("metadata")
+        named = metadata if isinstance(metadata, dict) else {}
+        where = str(named.get("namespace") or cluster.namespace)
+        try:
+            return cluster.get(api.path(PLURAL, where, str(named.get("name")), api=api.JOBS))
+        except NotFound as error:
+            if "could not find the requested resource" in str(error):
+                raise NotFound(api.NO_API) from None
+            return None
+
+    settings = readable(api.path("configmaps", operator, NAME))
+    found = State(
+        source=f"the cluster of context {cluster.context}",
+        jobs=tuple(each for each in map(job, manifests) if each is not None),
+        profiles=items(PROFILE_PLURAL),
+        budgets=items(BUDGET_PLURAL),
+        settings=None if settings is None else state.settings_of(settings),
+    )
+    return found, cluster.namespace
+
+
+def _print(plans: list[JobPlan], source: str, output: PlanFormat) -> None:
+    if output is PlanFormat.JSON:
+        terminal.document(report.document(plans, source))
+        return
+    if output is PlanFormat.MARKDOWN:
+        print(report.markdown(plans, source))
+        return
+    for plan in plans:
+        terminal.line(terminal.text(report.headline(plan), STYLES[plan.code]))
+        if found := [*report.rows(plan)]:
+            print()
+            terminal.table(("FIELD", "BEFORE", "AFTER", "EFFECT"), found)
+            print()
+        terminal.pairs(_unique(report.facts(plan)))
+        print()
+    terminal.line(f"{report.summary(plans)}. Compared with {source}.")
+
+
+def _unique(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield pairs, whose name is left out where it is that of the pair before."""
+    last = ""
+    for name, text in pairs:
+        yield ("" if name == last else name), text
+        last = name

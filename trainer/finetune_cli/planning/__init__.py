@@ -1,0 +1,1 @@
+"""What an edit of a job does: the parts of ``ftj plan``."""

@@ -1,0 +1,83 @@
+"""What an edit discards, and what happens to the endpoint, as sentences. Pure."""
+
+from collections.abc import Collection
+
+from finetune_api.contracts.cost import hours
+from finetune_api.contracts.durations import duration
+from finetune_api.defaulting import Resolved
+from finetune_api.edits.effects import Effect, serves
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status.ledger import Revision
+from finetune_cli.planning.state import Object, group
+
+NO_ENDPOINT = "The job has no endpoint."
+
+
+def discarded(status: Object, record: Revision | None) -> str | None:
+    """Return what another revision stops, None if it stops nothing. record: of the present one."""
+    if record is None:
+        return None
+    unfinished = [each for each in record.stages if each.outcome in ("Starting", "Running")]
+    if not unfinished:
+        return None
+    stage = unfinished[-1].stage
+    if stage != "train":
+        return f"The stage {stage} of revision {record.revision} is stopped."
+    progress = group(status, "training")
+    step, steps = progress.get("globalStep", 0), progress.get("maxSteps")
+    used = hours(int(record.gpu_seconds or progress.get("gpuSeconds") or 0))
+    saved = progress.get("lastCheckpointStep")
+    kept = (
+        f"its checkpoint of step {saved} is used only if you undo the edit"
+        if saved
+        else "it has no checkpoint yet"
+    )
+    of_all = f" of {steps}" if steps else ""
+    return (
+        f"Training of revision {record.revision} stops at step {step}{of_all}, after {used} "
+        f"GPU-hours; {kept}."
+    )
+
+
+def endpoint(
+    effects: Collection[Effect], before: Resolved | None, after: Resolved, status: Object
+) -> str:
+    """Return what happens to the endpoint of a job, as a sentence."""
+    spec = after.spec
+    if before is None:
+        return "The endpoint starts after training." if serves(spec) else NO_ENDPOINT
+    if not serves(spec):
+        return "The endpoint stops." if serves(before.spec) else NO_ENDPOINT
+    if not serves(before.spec):
+        return "The endpoint starts."
+    if spec.suspend and not before.spec.suspend:
+        return "A model that is served continues to be served while the job is suspended."
+    serving = group(status, "serving").get("build")
+    if after.build_digest != before.build_digest and serving != after.build:
+        return _of_another_build(effects, spec)
+    if Effect.ROLL in effects:
+        if spec.serving.replicas > 1:
+            return "The pods are replaced one after the other, without an interruption."
+        return "The endpoint is down while the new pod loads the model, usually for minutes."
+    return "The endpoint is not affected."
+
+
+def _of_another_build(effects: Collection[Effect], spec: FineTuneJobSpec) -> str:
+    """Return what happens while a new build is made and verified."""
+    none = "The present model answers until the new one is verified."
+    serving, wait = spec.serving, duration(spec.serving.release_after_seconds)
+    pending = duration(spec.run_policy.pending_deadline_seconds)
+    if Effect.RETRAIN not in effects:
+        release = {"Auto": f"after {wait}", "FreeGPU": "at once", "KeepServing": f"after {pending}"}
+        when = release[serving.rollout]
+        return (
+            f"{none} Without a free GPU, the present pods stop {when}, and the endpoint is down "
+            "until the new pods are verified."
+        )
+    if serving.rollout == "KeepServing":
+        return f"{none} Without a free GPU, training waits."
+    when = f"after {wait}" if serving.rollout == "Auto" else "at once"
+    return (
+        f"{none} Without a free GPU, the present pods stop {when}, and the endpoint is down during "
+        "training, merge and verification."
+    )

@@ -1,0 +1,198 @@
+"""A plan as text, as JSON and as Markdown. Values of manifests are escaped in all of them."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from finetune_api import KIND
+from finetune_api.contracts.cost import cost, hours, money
+from finetune_api.edits.effects import Effect
+from finetune_api.safety.printable import printable
+from finetune_cli.planning.job_plan import Code, JobPlan
+from finetune_cli.planning.verdicts import Answer, Verdict
+
+LONGEST = 60
+"""Characters of a value in a table."""
+SENTENCES = {
+    Effect.RETRAIN: "trains a new revision",
+    Effect.REMERGE: "repeats the merge",
+    Effect.ROLL: "replaces the serving pods",
+    Effect.RETRY: "starts another attempt of the stage",
+    Effect.PUBLISH: "publishes the model again",
+    Effect.NOTHING: "repeats no work",
+}
+MARKS = {Answer.YES: "✅", Answer.NO: "❌", Answer.WAITS: "⏳", Answer.UNKNOWN: "❔"}
+COMMENT = "<!-- ftj plan -->"
+"""First line of the Markdown, by which a job of a pipeline finds its earlier comment."""
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>|&~$])")
+LINKS = re.compile(r"([@#!])")
+"""Characters that begin links to people, issues and merge requests."""
+
+
+def headline(plan: JobPlan) -> str:
+    """Return what happens to a job, as one line."""
+    title = f"{KIND} {plan.namespace}/{plan.name}"
+    if plan.errors:
+        return f"{title} is not valid"
+    if plan.new:
+        return f"{title} is created, and trained as revision {plan.revision}"
+    if not plan.lines and plan.effects == {Effect.NOTHING}:
+        return f"{title} does not change"
+    done = [SENTENCES[each] for each in Effect if each in plan.effects]
+    return f"{title} changes: the operator {' and '.join(done)}"
+
+
+def rows(plan: JobPlan) -> Iterator[tuple[str, str, str, str]]:
+    """Yield field, old value, new value and effect of each change."""
+    for each in plan.lines:
+        change = each.change
+        by = "" if change.written else " (default)"
+        yield change.field, value(change.before), f"{value(change.after)}{by}", each.effect.value
+
+
+def facts(plan: JobPlan) -> Iterator[tuple[str, str]]:
+    """Yield the consequences of a plan, with their names."""
+    yield from (("error", each) for each in plan.errors)
+    if plan.errors:
+        return
+    if plan.returns:
+        yield "returns", plan.returns
+    if plan.discarded:
+        yield "discards", plan.discarded
+    yield "endpoint", plan.endpoint
+    if plan.trains:
+        yield "GPU time", _time(plan)
+        yield "cost", _cost(plan)
+    for name, verdict in verdicts(plan):
+        yield name, verdict.text if verdict.answer is not Answer.UNKNOWN else _unknown(verdict)
+    yield from (("warning", each) for each in plan.warnings)
+
+
+def verdicts(plan: JobPlan) -> list[tuple[str, Verdict]]:
+    """Return the verdicts that a plan has, with their names."""
+    found = (("GPU memory", plan.fit), ("limits", plan.policy), ("budget", plan.budget))
+    return [(name, each) for name, each in found if each is not None]
+
+
+def summary(plans: Sequence[JobPlan]) -> str:
+    """Return how many jobs there are of each exit code, as one sentence."""
+    counts = {code: sum(each.code is code for each in plans) for code in Code}
+    words = {
+        Code.TRAINS: "will be trained",
+        Code.REJECTED: "will be rejected",
+        Code.INVALID: "not valid",
+        Code.HARMLESS: "without training",
+    }
+    parts = [f"{counts[code]} {words[code]}" for code in words if counts[code]]
+    return f"{len(plans)} job{'s' * (len(plans) != 1)}: {', '.join(parts)}"
+
+
+def document(plans: Sequence[JobPlan], source: str) -> dict[str, Any]:
+    """Return the plans as one JSON document."""
+    return {
+        "state": source,
+        "exitCode": int(max(each.code for each in plans)),
+        "jobs": [_facts_of(each) for each in plans],
+    }
+
+
+def markdown(plans: Sequence[JobPlan], source: str) -> str:
+    """Return the plans as Markdown for a comment on a merge request."""
+    lines = [COMMENT, "### Plan of the fine-tuning jobs", "", f"{_escaped(summary(plans))}.", ""]
+    for plan in plans:
+        lines += [f"#### {_escaped(headline(plan))}", ""]
+        if found := [*rows(plan)]:
+            lines += ["| field | before | after | effect |", "|---|---|---|---|"]
+            lines += [f"| {' | '.join(map(_code, row))} |" for row in found]
+            lines.append("")
+        marks = {name: MARKS[each.answer] for name, each in verdicts(plan)}
+        for name, text in facts(plan):
+            mark = f"{marks[name]} " if name in marks else ""
+            lines.append(f"* {mark}**{name}**: {_escaped(text)}")
+        lines.append("")
+    lines.append(f"Compared with {_escaped(source)}.")
+    return "\n".join(lines)
+
+
+def value(found: Any) -> str:
+    """Return a value as one short line."""
+    if found is None:
+        return "–"
+    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    text = printable(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _time(plan: JobPlan) -> str:
+    if plan.seconds is None:
+        return "unknown: set --rows and --tokens, and a known --card"
+    low, high = plan.seconds
+    return f"{hours(low)} to {hours(high)} GPU-hours"
+
+
+def _cost(plan: JobPlan) -> str:
+    if plan.price is None:
+        return "unknown: the job has no profile with a price; set --price"
+    if plan.seconds is None:
+        return f"unknown, at {plan.price.per_gpu_hour} {plan.price.currency} per GPU-hour"
+    low, high = (money(cost(plan.price.per_gpu_hour, each)) for each in plan.seconds)
+    return f"{low} to {high} {plan.price.currency}"
+
+
+def _unknown(verdict: Verdict) -> str:
+    return f"unknown: {verdict.text}"
+
+
+def _facts_of(plan: JobPlan) -> dict[str, Any]:
+    price, seconds = plan.price, plan.seconds
+    return {
+        "file": plan.file,
+        "namespace": plan.namespace,
+        "name": plan.name,
+        "new": plan.new,
+        "errors": list(plan.errors),
+        "effects": [each.value for each in Effect if each in plan.effects],
+        "trains": plan.trains and not plan.errors,
+        "revision": plan.revision,
+        "changes": [
+            {
+                "field": each.change.field,
+                "before": each.change.before,
+                "after": each.change.after,
+                "written": each.change.written,
+                "effect": each.effect.value,
+            }
+            for each in plan.lines
+        ],
+        "returns": plan.returns or None,
+        "discards": plan.discarded,
+        "endpoint": plan.endpoint or None,
+        "gpuHours": None if seconds is None else [hours(each) for each in seconds],
+        "cost": (
+            None
+            if seconds is None or price is None
+            else [money(cost(price.per_gpu_hour, each)) for each in seconds]
+        ),
+        "currency": None if price is None else price.currency,
+        **{
+            key: None if each is None else {"answer": each.answer.value, "reason": each.text}
+            for key, each in (
+                ("fit", plan.fit),
+                ("policy", plan.policy),
+                ("budget", plan.budget),
+            )
+        },
+        "warnings": list(plan.warnings),
+        "exitCode": int(plan.code),
+    }
+
+
+def _escaped(text: str) -> str:
+    """Return a text as one line of Markdown that contains no markup of its own."""
+    return LINKS.sub(r"\1<!-- -->", SPECIAL.sub(r"\\\1", printable(text)))
+
+
+def _code(text: str) -> str:
+    """Return a value as code in a table of Markdown, in which nothing is a link or markup."""
+    return f"`{text.replace('`', chr(39)).replace('|', chr(92) + '|')}`"
