@@ -170,7 +170,7 @@ def _retries(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
     return _retry_key(before, attempt.stage) != _retry_key(after, attempt.stage)
 
 
-def _retry_key(resolved: Resolved, stage: str) -> Any:
+def _retry_key(resolved: Resolved, stage: str) -> object:
     if stage == "serve":
         return resolved.serve_key
     if stage == "prepare":

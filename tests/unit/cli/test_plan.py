@@ -101,7 +101,8 @@ def running(*stages: str, **spec: Any) -> Object:
     if "merge" in stages:
         controllers.serve(cluster)
     cluster.settle()
-    return copied(cluster.present_job())
+    job: Object = copied(cluster.present_job())
+    return job
 
 
 SPEC: Object = {

@@ -124,7 +124,7 @@ def pending(spec: Thing) -> Watched:
 
 PARENT = parent(published("a"))
 """A job with an adapter to continue from."""
-PRICED = {
+PRICED: dict[str, Any] = {
     "apiVersion": "finetune.dev/v1alpha1",
     "kind": "FineTuneProfile",
     "metadata": {
