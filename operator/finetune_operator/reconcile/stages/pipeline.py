@@ -11,7 +11,7 @@ from datetime import datetime
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, beside, desired, job_stage
-from finetune_operator.reconcile import configuration
+from finetune_operator.reconcile import configuration, policy
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.stages import attempts, starting, under_way, volume_loss
@@ -78,7 +78,12 @@ def _stage(
         return decision
     if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=starting.failed(attempt)))
-    prevented = changed or refused or reservations.refusal(target, ledger, stage)
+    prevented = (
+        changed
+        or refused
+        or policy.prevented(target, stage, attempt)
+        or reservations.refusal(target, ledger, stage)
+    )
     if prevented is None and stage.gpu:
         prevented = spending.held(snapshot, target, decision.ledger) or reservations.used_up(
             snapshot, target, decision.ledger
