@@ -7,6 +7,7 @@ which the operator does not read, so nothing here may depend on them.
 """
 
 from dataclasses import replace
+
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, resolve
 from finetune_api.layering import without_nulls
