@@ -87,6 +87,7 @@ def steps(
             delivery.position.requeue_after, delivery.requeue_after, publishing.requeue_after
         ),
         reservation=stages.reservation,
+        serving_gpus=delivery.gpus,
     )
 
 

@@ -86,6 +86,12 @@ class SpendingLaws:
         held = {mark["key"] for mark in _reservations(usages)}
         assert key in held, f"{key} has no reservation"
 
+    def of_endpoints(self, before: int, after: int, budgets: Iterable[Thing]) -> None:
+        """No reconcile gives endpoints more GPUs than every budget allows."""
+        for budget in budgets:
+            most = budget["spec"]["serving"].get("maxGpus")
+            assert after <= before or most is None or after <= most, (before, after, most)
+
     def of_settlement(self, usages: Thing, now: int) -> None:
         """The sum of the entries is what the pods really held, once."""
         total = sum(row["gpuSeconds"] for _, row in _rows(usages))

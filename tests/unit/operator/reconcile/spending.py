@@ -129,6 +129,12 @@ class Job(Cluster):
             usage=run(operator.recorder.read("ns")),
         )
 
+    def grant(self) -> None:
+        """Grant the GPUs that the endpoint needs, as the reader does before a plan is executed."""
+        wanted = self.plan().serving_gpus
+        if wanted is not None:
+            self.world.operator.budgets.grant(("ns", self.name), wanted)
+
     def reserve(self, request: ReservationRequest) -> bool:
         try:
             return run(self.world.operator.recorder.reserve(request))
@@ -177,18 +183,35 @@ class World:
         for job in self.jobs:
             yield from ([] if job.job is None else [job.job])
             yield from job.each("Pod")
+            yield from job.each("Deployment")
+
+    def serving_gpus(self) -> int:
+        """Return the GPUs of all endpoints; of two builds of a job, the larger one counts."""
+        counts = (
+            [each["spec"]["replicas"] for each in job.each("Deployment")] for job in self.jobs
+        )
+        return sum(max(each, default=0) for each in counts)
 
     # The administrator.
 
-    def budget(self, hours: int, cost: str, running: int = 3, **values: Any) -> None:
-        """Create or replace two budgets: of the team for a week, and of all for a month."""
+    def budget(self, hours: int, cost: str, running: int = 3, gpus: int = 4, **values: Any) -> None:
+        """Create or replace two budgets: of the team for a week, and of all for a month.
+
+        gpus: those of endpoints at the same time.
+        """
         training = {"gpuHours": hours, "maxRunning": running}
         for name, period, limits in (
             ("team", "Week", training),
             ("company", "Month", {"gpuHours": 10_000, "cost": cost}),
         ):
             metadata = {"name": name, "uid": name, "resourceVersion": str(next(self.versions))}
-            spec = {"namespaceSelector": {}, "period": period, "currency": "EUR"}
+            serving = {"maxGpus": gpus, "gpuHours": 60} if name == "team" else {}
+            spec = {
+                "namespaceSelector": {},
+                "period": period,
+                "currency": "EUR",
+                "serving": serving,
+            }
             kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneBudget"}
             found = {**kind, "metadata": metadata, "spec": {**spec, "training": limits, **values}}
             self.budgets = [each for each in self.budgets if each["metadata"]["name"] != name]
@@ -250,13 +273,16 @@ class World:
         self.laws.of_settlement(self.api.usages(), self.time)
 
     def reconcile(self, job: Job, crash: int | None = None) -> None:
+        before = self.serving_gpus()
         try:
+            job.grant()
             job.reconcile(die_before=crash)
         except Crash:
             self.tick()
             self.fail_over()
         except Refused:
             pass
+        self.laws.of_endpoints(before, self.serving_gpus(), self.budgets)
 
     # The cluster.
 

@@ -39,11 +39,18 @@ def step(world: World, job: Job) -> None:
         case 20:
             world.delete(job)
         case 21:
-            job.edit(**chance.choice(({"rerun": "a"}, {"suspend": True}, {"suspend": False})))
+            replicas = [{"serving": {"replicas": count}} for count in (0, 1)]
+            job.edit(
+                **chance.choice(({"rerun": "a"}, {"suspend": True}, {"suspend": False}, *replicas))
+            )
         case 22:
-            policy = {"training": chance.choice(("Finish", "Checkpoint"))}
+            policy = {
+                "training": chance.choice(("Finish", "Checkpoint")),
+                "serving": chance.choice(("Keep", "ScaleToZero")),
+            }
             running, cost = chance.randint(1, 4), chance.choice(("3.00", "300.00"))
-            world.budget(chance.randint(0, 14), cost, running, onExhausted=policy)
+            gpus = chance.randint(0, 2)
+            world.budget(chance.randint(0, 14), cost, running, gpus, onExhausted=policy)
         case 23:
             world.offer(chance.choice((None, "2.00", "3.00")))
 
@@ -62,7 +69,7 @@ def test_spending_in_random_histories(seed: int) -> None:
         for job in world.jobs:
             if job.job is None:
                 job.submit()
-            job.edit(suspend=False)
+            job.edit(suspend=False, serving={"replicas": 1})
             for _ in range(4):
                 world.reconcile(job)
                 world.work(job)
