@@ -29,8 +29,11 @@ class Held:
     training: bool
     start: int
     end: int | None = None
+    removed: bool = False
+    settled: bool = False
+    """Whether it was settled after its removal."""
     estimated: bool = False
-    """Whether the pod was removed while no operator watched."""
+    """Whether no operator knew its end when it was settled."""
 
     def seconds(self, now: int) -> int:
         return max(0, (now if self.end is None else self.end) - self.start)
@@ -59,8 +62,10 @@ class SpendingLaws:
                 held.end = held.end or _finished(pod, now)
         for uid in self.pods.keys() - found.keys():
             held = self.pods[uid]
-            if held.end is None:
-                held.end, held.estimated = now, not watched
+            held.removed = True
+            held.end = held.end or now
+            # What an operator has observed is lost with it.
+            held.estimated |= not (watched or held.settled)
 
     def of_write(self, before: Thing, after: Thing, budgets: Iterable[Thing], now: int) -> None:
         """No total decreases, no price changes, and a reservation fits into every budget.
@@ -95,6 +100,8 @@ class SpendingLaws:
     def of_settlement(self, usages: Thing, now: int) -> None:
         """The sum of the entries is what the pods really held, once."""
         total = sum(row["gpuSeconds"] for _, row in _rows(usages))
+        for held in self.pods.values():
+            held.settled |= held.removed
         vanished = {uid for uid, held in self.pods.items() if held.estimated}
         estimated = sum(self.charged.get(uid, 0) for uid in vanished)
         exact = sum(held.seconds(now) for uid, held in self.pods.items() if uid not in vanished)

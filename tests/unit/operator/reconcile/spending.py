@@ -168,7 +168,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.api = Api(self)
-        self.budget(12, "300.00")
+        self.budget(12, "300.00", gpus=1)
         self.profile: Thing | None = None
         self.offer("2.00")
         self.operator = Operator(self)
@@ -240,7 +240,7 @@ class World:
             **copied(SPEC),
             "profile": "small",
             "runPolicy": {"maxGpuSeconds": hours * HOUR},
-            "serving": {"enabled": bool(number % 2)},
+            "serving": {"enabled": number != 1},
         }
         job = Job(world=self, number=number, name=f"job-{number}", now=self.now, spec=spec)
         self.jobs.append(job)

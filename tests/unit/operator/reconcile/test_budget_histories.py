@@ -13,17 +13,22 @@ USUAL, MANY = range(4), range(2000)
 def step(world: World, job: Job) -> None:
     """Let something happen to a job, or to all of them."""
     chance = world.random
+    if world.profile is None and chance.random() < 0.3:
+        world.offer("2.00")
     if job.job is None:
-        if chance.random() < 0.3:
+        if chance.random() < 0.5:
             job.submit()
         return
     match chance.randrange(24):
-        case 0 | 1 | 2 | 3 | 4 | 5:
-            world.reconcile(job, chance.choice((None, None, None, 0, 1, 2)))
-        case 6 | 7 | 8 | 9:
-            world.work(job)
-        case 10 | 11:
-            world.finish(job)
+        case 0 | 1 | 2 | 3:
+            world.reconcile(job, chance.choice((None, 0, 1, 2)))
+        case 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11:
+            for _ in range(chance.randint(1, 3)):
+                world.reconcile(job)
+                world.work(job)
+                if chance.random() < 0.7:
+                    world.wait(seconds=chance.choice((1, 70, 1800)))
+                    world.finish(job)
         case 12 | 13:
             world.wait(seconds=chance.choice((1, 70, 1800, 7000)))
         case 14:
@@ -41,16 +46,18 @@ def step(world: World, job: Job) -> None:
         case 21:
             replicas = [{"serving": {"replicas": count}} for count in (0, 1)]
             job.edit(
-                **chance.choice(({"rerun": "a"}, {"suspend": True}, {"suspend": False}, *replicas))
+                **chance.choice(
+                    ({"rerun": "a"}, {"suspend": True}, *2 * [{"suspend": False}], *replicas)
+                )
             )
         case 22:
             policy = {
                 "training": chance.choice(("Finish", "Checkpoint")),
                 "serving": chance.choice(("Keep", "ScaleToZero")),
             }
-            running, cost = chance.randint(1, 4), chance.choice(("3.00", "300.00"))
-            gpus = chance.randint(0, 2)
-            world.budget(chance.randint(0, 14), cost, running, gpus, onExhausted=policy)
+            running, cost = chance.randint(1, 4), chance.choice(("12.00", "300.00"))
+            gpus = chance.choice((0, 1, 1, 2))
+            world.budget(chance.choice((0, 6, 9, 12, 15)), cost, running, gpus, onExhausted=policy)
         case 23:
             world.offer(chance.choice((None, "2.00", "3.00")))
 
