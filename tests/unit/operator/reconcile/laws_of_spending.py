@@ -122,17 +122,22 @@ def committed_fits(budget: Thing, usages: Thing, now: int) -> None:
     ]
     held = list(_reservations(usages))
     seconds = sum(row["gpuSeconds"] for row in rows)
-    seconds += sum(max(0, mark["cap"] - mark["used"]) for mark in held)
+    seconds += sum(_rest(mark) for mark in held)
     assert seconds <= limits["gpuHours"] * HOUR, (spec, seconds / HOUR)
     assert len(held) <= limits.get("maxRunning", len(held))
     if "cost" in limits:
         cost = sum(Decimal(row["cost"]) for row in rows if row.get("currency") == "EUR")
         cost += sum(
-            Decimal(mark["pricePerGpuHour"]) * max(0, mark["cap"] - mark["used"]) / HOUR
+            Decimal(mark["pricePerGpuHour"]) * _rest(mark) / HOUR
             for mark in held
             if mark.get("currency") == "EUR"
         )
         assert cost <= Decimal(limits["cost"]), (spec, cost)
+
+
+def _rest(mark: Thing) -> int:
+    """Return the reserved GPU-seconds that are not used. A pod of an unknown job reserves none."""
+    return max(0, int(mark.get("cap", 0)) - int(mark["used"]))
 
 
 def _first(period: str, now: int) -> date:
@@ -174,5 +179,5 @@ def _reservations(usages: Thing) -> Iterable[Thing]:
 
 def _added(before: Thing, after: Thing) -> bool:
     """Report whether a write makes a reservation, or enlarges one."""
-    known: Mapping[str, int] = {mark["key"]: mark["cap"] for mark in _reservations(before)}
-    return any(mark["cap"] > known.get(mark["key"], -1) for mark in _reservations(after))
+    known: Mapping[str, int] = {mark["key"]: mark.get("cap", 0) for mark in _reservations(before)}
+    return any(mark.get("cap", 0) > known.get(mark["key"], 0) for mark in _reservations(after))
