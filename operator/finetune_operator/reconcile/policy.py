@@ -11,7 +11,6 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.stages import JobStage
 from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.messages import sentence
@@ -51,16 +50,6 @@ def held(
         # Nothing reports the changes of another job to this one.
         requeue_after=delays.PARENT,
     )
-
-
-def prevented(target: TargetRevision, stage: JobStage, attempt: Attempt | None) -> Position | None:
-    """Return the position of a job that may not start a stage because its spec was edited.
-
-    The author of the edit wants another revision, which cannot start. A training that has begun
-    continues, after an interruption too, and its model is merged.
-    """
-    begins = stage.reads_sources or (stage.gpu and attempt is None)
-    return awaited(target) if begins else None
 
 
 def awaited(target: TargetRevision, meanwhile: Position | None = None) -> Position | None:

@@ -1,20 +1,16 @@
 """The FineTuneBudgets: the accounts of a job's snapshot, and the snapshot of a budget itself."""
 
-import asyncio
-import logging
 import operator
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finetune_operator import delays
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.admission import Request
 from finetune_operator.budgets.balances import Balance, balance, limits_serving
 from finetune_operator.budgets.parsing import ParsedBudget, parse
 from finetune_operator.budgets.periods import Period, containing
-from finetune_operator.kube.errors import OperatorError
 from finetune_operator.objects import conditions, endpoint_gpus
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
@@ -29,7 +25,6 @@ UNRECORDED = (
 )
 GRANTED_FOR = 60.0
 """Seconds for which a grant counts: longer than the reconcile that creates the pods."""
-logger = logging.getLogger("finetune_operator.budgets")
 
 
 @dataclass(kw_only=True)
@@ -101,13 +96,7 @@ class Budgets:
 
     async def run(self) -> None:
         """List the surroundings periodically until cancelled."""
-        while True:
-            if self.live.store.own_keys():
-                try:
-                    await self.surroundings.refresh()
-                except OperatorError as error:
-                    logger.warning("listing namespaces and PriorityClasses failed: %s", error)
-            await asyncio.sleep(delays.SURROUNDINGS)
+        await self.surroundings.run(self.live.store.own_keys)
 
     def admits(self, request: ReservationRequest, usage: Usage) -> bool:
         """Report whether all budgets of a job still have room, right before it is reserved.

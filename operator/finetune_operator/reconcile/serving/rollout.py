@@ -12,7 +12,6 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.actions import Action, Apply
 from finetune_operator.manifests import serving as manifests
-from finetune_operator.objects import deployments
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import SERVE
 from finetune_operator.reconcile import policy
@@ -60,7 +59,7 @@ def decide(
         position = Position(state="done", reason=Reason.COMPLETED, message="The model is ready.")
         return Rollout(decision=Decision(ledger=ledger), position=position)
     child = snapshot.builds.get(build)
-    ready = deployments.answering(child.object if child is not None else None)
+    ready = state.answering(snapshot, build)
     attempt = _attempt(snapshot, target, ledger, serving)
     needed = state.replicas(snapshot, target, target.revision)
     desired = allowed.limited(needed)

@@ -11,7 +11,7 @@ from datetime import datetime
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, beside, desired, job_stage
-from finetune_operator.reconcile import configuration, policy
+from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.stages import attempts, starting, under_way, volume_loss
@@ -81,7 +81,7 @@ def _stage(
     prevented = (
         changed
         or refused
-        or policy.prevented(target, stage, attempt)
+        or attempts.prevented(target, stage, attempt)
         or reservations.refusal(target, ledger, stage)
     )
     if prevented is None and stage.gpu:
