@@ -138,7 +138,7 @@ class Laws:
                 assert volume is None or not deleted(volume), "its pods could never start"
         if any(each["revision"] == status["revision"] for each in status["revisions"]):
             # A job.json that was deleted after its values were edited cannot be rendered again.
-            edited = job["spec"].get("training", {}).get("advanced")
+            edited = job["spec"].get("training", {}).get("advanced") or prevented(status)
             assert edited or self.cluster.get("ConfigMap", f"demo-{status['revision']}")
             started = {each["stage"] for one in status["revisions"] for each in one["stages"]}
             policies = {each["metadata"]["name"] for each in self.cluster.each("NetworkPolicy")}
