@@ -25,6 +25,7 @@ COMMANDS = {
     "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
     "scale": "run many jobs at once to Ready",
     "idle": "cost of many training jobs without changes",
+    "budgets": "profiles, budgets and records of usage: their cost for operator and admission",
     "rejections": "correct models and weak adapters on simulated servers, verified",
     "endpoint": "a streamed event through the gate of a shared endpoint, and through a byte copy",
     "tenants": "memory and fairness while one tenant floods the operator",

@@ -1,11 +1,12 @@
-"""The GPU-hours of namespaces."""
+"""The GPU-hours and the cost of namespaces."""
 
 from dashboards.panels import NAMESPACE, NAMESPACES, Dashboard, Panel, Query
 
 SHOWBACK = Dashboard(
     name="showback",
     title="FineTune / Showback",
-    description="GPU-hours of each namespace, in the chosen time range.",
+    description="GPU-hours of each namespace in the chosen time range, and with records of usage "
+    "their cost in the present month and the state of the budgets.",
     variables=(NAMESPACES,),
     since="now-30d",
     rows=(
@@ -41,6 +42,47 @@ SHOWBACK = Dashboard(
                             legend="{{job_namespace}}",
                         ),
                     ),
+                ),
+            ),
+        ),
+        (
+            "Cost, with the chart value usage.enabled",
+            (
+                Panel(
+                    title="Cost of the present month by namespace",
+                    description="From the first day of the month (UTC), for training and for "
+                    "serving, at the prices of the profiles.",
+                    kind="table",
+                    queries=(
+                        Query(
+                            text=(
+                                "sum by (job_namespace, purpose, currency) "
+                                f"(finetune_month_cost{{{NAMESPACE}}})"
+                            ),
+                            instant=True,
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Part of each budget that is used or reserved",
+                    description="GPU time of training in the present period. At 100 %, jobs wait.",
+                    unit="percentunit",
+                    queries=(
+                        Query(
+                            text=(
+                                "sum by (budget) "
+                                '(finetune_budget_gpu_seconds{amount=~"used|reserved"})'
+                                " / sum by (budget) "
+                                '(finetune_budget_gpu_seconds{amount="limit"})'
+                            ),
+                            legend="{{budget}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Jobs that wait for a budget",
+                    description="They hold no GPU, and start by themselves.",
+                    queries=(Query(text="finetune_budget_waiting_jobs", legend="{{budget}}"),),
                 ),
             ),
         ),

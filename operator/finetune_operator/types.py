@@ -180,6 +180,8 @@ class BudgetSnapshot:
     """Namespaces with usage in the present period."""
     waiting: int = 0
     """Number of jobs that wait for the budget."""
+    serving_gpus: int = 0
+    """GPUs of endpoints, if the budget limits them."""
 
     @property
     def owner(self) -> Object:
@@ -232,6 +234,9 @@ class Plan:
     reservation: ReservationRequest | None = None
     """GPU time to reserve. After the reservation was written, the job is planned again, and what
     this plan contains is not executed."""
+    serving_gpus: int | None = None
+    """GPUs that the endpoint needs, if it has fewer and a budget limits them. Once they are
+    granted, the job is planned again, and this plan is not executed."""
 
     def batches(self) -> Iterator[tuple[Action, ...]]:
         """Yield the actions in their order; those of one batch may be executed in any order.

@@ -168,14 +168,14 @@ class Cluster:
             verification=self.verification(),
             requests=self.requests(),
             created=frozenset(self.created),
-            profiles=self._profiles_of(job),
+            profiles=self.profiles_of(job),
             parent=copied(self.others.get(naming.parent_of(job) or "")),
             usage=self.usage,
             queues=self.queues,
             **{LISTS[kind]: each for kind, each in lists.items()},
         )
 
-    def _profiles_of(self, job: Thing) -> tuple[Thing, ...]:
+    def profiles_of(self, job: Mapping[str, Any]) -> tuple[Thing, ...]:
         """Return the profile that the job names, or the default ones, as the reader does."""
         name = job["spec"].get("profile")
         return tuple(

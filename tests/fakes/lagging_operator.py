@@ -20,6 +20,7 @@ from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.reconcile import plan as planner
 from finetune_operator.snapshot.live import LiveReader
+from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.scraping.scraper import Value
 from finetune_operator.snapshot.scraping.targets import Target
@@ -84,6 +85,18 @@ class ClusterMetrics:
         """Nothing is remembered."""
 
 
+class ClusterProfiles(Profiles):
+    """The profiles of a ``Cluster``, which are read live."""
+
+    def __init__(self, cluster: Cluster, live: LiveReader) -> None:
+        super().__init__(live=live)
+        object.__setattr__(self, "cluster", cluster)
+
+    async def of(self, job: Object) -> tuple[Object, ...]:
+        cluster: Cluster = vars(self)["cluster"]
+        return cluster.profiles_of(job)
+
+
 class LaggingOperator:
     """An operator with a cache of its own.
 
@@ -101,8 +114,10 @@ class LaggingOperator:
         self._recorded: dict[tuple[str, str], Thing] = {}
         self._events: dict[str, deque[tuple[str, Thing]]] = {kind: deque() for kind in KINDS}
         self.store = ObjectStore()
+        live = LiveReader(kube=self.kube, store=self.store)
         self.reader = Reader(
-            live=LiveReader(kube=self.kube, store=self.store),
+            live=live,
+            profiles=ClusterProfiles(self.cluster, live),
             metrics=ClusterMetrics(self.cluster),
             settings=self.cluster.config,
             clock=lambda: self.cluster.now,

@@ -8,6 +8,7 @@ import pytest
 from tests.fakes import kubelet
 from tests.integration.rbac import RBAC, may, wait_until_granted
 from tests.integration.test_operator_with_controllers import all_complete, run_stages
+from tests.integration.test_usage import SHORT
 from tests.support.api_server import operatorprocess
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
 from tests.support.api_server.manifest_files import kubectl
@@ -24,9 +25,11 @@ Thing = dict[str, Any]
 
 @pytest.fixture(name="recording")
 def _recording(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """Run an operator that records usage."""
+    """Run an operator that records usage, and writes each change of a statement at once."""
     config = {**CONFIG, "usage": {"enabled": True}}
-    with operatorprocess.operator(control_plane, tmp_path, config) as running:
+    with operatorprocess.operator(
+        control_plane, tmp_path, config, prelude=f"{SHORT}delays.BUDGET = 1.0"
+    ) as running:
         yield running
 
 
@@ -182,6 +185,41 @@ def test_an_exhausted_budget_with_checkpoint_stops_training_which_resumes(
     wait_until("training resumes", lambda: train_jobs(place) == ["demo"])
 
 
+def test_an_endpoint_waits_for_a_gpu_of_its_budget(
+    control_plane: ControlPlane,
+    place: Namespace,
+    limit: Callable[..., None],
+    recording: OperatorProcess,
+) -> None:
+    limit(10, serving={"maxGpus": 0})
+    submit(place)
+    run_stages(place, "ServingOverBudget", all_complete)
+    assert place.items("deployments") == []
+    limit(10, serving={"maxGpus": 1})
+    wait_until("the endpoint has a pod", lambda: _replicas(place) == [1])
+    wait_until(
+        "the statement has its GPU",
+        lambda: statement(control_plane, place).get("serving", {}).get("gpus") == 1,
+    )
+    # No further pods, and none are taken away.
+    limit(10, serving={"gpuHours": 0}, onExhausted={"serving": "Keep"})
+    found = f"{BUDGETS}/{place.name}"
+    wait_until(
+        "the budget of endpoints is exhausted",
+        lambda: (
+            condition_of(control_plane.get(found), "ServingExhausted").get("reason") == "Exhausted"
+        ),
+    )
+    assert _replicas(place) == [1]
+    limit(10, serving={"gpuHours": 0}, onExhausted={"serving": "ScaleToZero"})
+    wait_until("the endpoint has no pod", lambda: _replicas(place) == [0])
+    wait_until("the job says so", lambda: place.reason() == "ServingOverBudget")
+
+
+def _replicas(place: Namespace) -> list[int]:
+    return [each["spec"]["replicas"] for each in place.items("deployments")]
+
+
 def _running_when_training(stage: str) -> Thing:
     return kubelet.running() if stage == "train" else all_complete(stage)
 
@@ -219,6 +257,9 @@ def approval(**bounds: Any) -> Thing:
     ("spec", "message"),
     [
         ({"training": {"cost": "5"}}, "set currency, such as EUR"),
+        ({"training": {}, "serving": {"cost": "5"}}, "set currency, such as EUR"),
+        ({"training": {}, "serving": {"maxGpus": -1}}, "greater than or equal to 0"),
+        ({"training": {}, "onExhausted": {"serving": "Stop"}}, "Unsupported value"),
         ({"training": {"cost": "five"}, "currency": "EUR"}, "use a decimal number with at most 4"),
         ({"currency": "eur", "training": {}}, "use a currency code of three letters"),
         ({"period": "Year", "training": {}}, "Unsupported value"),

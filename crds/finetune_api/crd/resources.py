@@ -204,8 +204,8 @@ FINETUNEBUDGET = Resource(
     short_name="ftb",
     scope="Cluster",
     categories=("finetune",),
-    description="FineTuneBudget limits the GPU time and the cost of the training in some "
-    "namespaces, for each day, week or month.",
+    description="FineTuneBudget limits the GPU time and the cost of training and of endpoints "
+    "in some namespaces, for each day, week or month.",
     spec=FineTuneBudgetSpec,
     spec_description="Namespaces, period and limits of the budget, and the approved jobs.",
     status=FineTuneBudgetStatus,
@@ -224,6 +224,14 @@ FINETUNEBUDGET = Resource(
         Column(name="State", path='.status.conditions[?(@.type=="Exhausted")].reason'),
         Column(name="Ends", path=".status.periodEnd", wide=True),
         Column(name="Running", path=".status.training.running", type="integer", wide=True),
+        Column(name="Serving-Hours", path=".status.serving.gpuHours.limit", wide=True),
+        Column(name="Serving-Used", path=".status.serving.gpuHours.used", wide=True),
+        Column(name="Serving-GPUs", path=".status.serving.gpus", type="integer", wide=True),
+        Column(
+            name="Serving",
+            path='.status.conditions[?(@.type=="ServingExhausted")].reason',
+            wide=True,
+        ),
         Column(
             name="Message", path='.status.conditions[?(@.type=="Exhausted")].message', wide=True
         ),

@@ -81,6 +81,12 @@ class Reason(DocumentedEnum):
         CONDITION,
         ATTEMPT,
     )
+    SERVING_OVER_BUDGET = (
+        "ServingOverBudget",
+        "A FineTuneBudget lets the endpoint have no pods at present.",
+        READY,
+        CONDITION,
+    )
     APPROVAL_NEEDED = (
         "ApprovalNeeded",
         "A FineTuneBudget requires that an administrator approves the training.",

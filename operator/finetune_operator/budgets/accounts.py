@@ -19,8 +19,16 @@ class Accounts:
     """Those that share a budget with the job, directly or through others, by rank."""
     priority: int = 0
     """Value of the PriorityClass of the job."""
+    serving_gpus: int = 0
+    """GPUs that the endpoint of the job was granted (``Plan.serving_gpus``)."""
     problem: str | None = None
     """Why the balance of a budget is unknown; no job starts then."""
+
+    @property
+    def serving(self) -> tuple[Balance, ...]:
+        """The balances of the budgets that limit the endpoint of the job."""
+        known = (self.balances[name] for name in sorted(self.own & self.balances.keys()))
+        return tuple(balance for balance in known if balance.serving is not None)
 
     @property
     def exhausted(self) -> Balance | None:

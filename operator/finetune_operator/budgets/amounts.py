@@ -35,6 +35,12 @@ class Bound:
         within_time = self.gpu_seconds is None or amount.gpu_seconds <= self.gpu_seconds
         return within_time and (self.cost is None or amount.cost <= self.cost)
 
+    def reached_by(self, amount: Amount) -> bool:
+        """Report whether an amount has reached the bound, so that nothing more fits."""
+        return (self.gpu_seconds is not None and amount.gpu_seconds >= self.gpu_seconds) or (
+            self.cost is not None and amount.cost >= self.cost
+        )
+
 
 NOTHING = Amount()
 UNLIMITED = Bound()

@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from finetune_api.v1alpha1.budgets.spec import Approval, FineTuneBudgetSpec
+from finetune_api.v1alpha1.budgets.usage import Purpose
 from finetune_operator.budgets.amounts import NOTHING, UNLIMITED, Amount, Bound, bound
 from finetune_operator.budgets.periods import Period, containing
 from finetune_operator.usage.values import NamespaceUsage, Reservation
@@ -29,6 +30,8 @@ class Balance:
     approvals: tuple[Approval, ...] = ()
     stops_training: bool = False
     """Whether running jobs are stopped once the budget is exhausted."""
+    serving: "ServingBalance | None" = None
+    """None if the budget does not limit endpoints."""
 
     @property
     def committed(self) -> Amount:
@@ -38,10 +41,7 @@ class Balance:
     @property
     def exhausted(self) -> bool:
         """Whether the used amount has reached a limit."""
-        time, cost = self.limit.gpu_seconds, self.limit.cost
-        return (time is not None and self.used.gpu_seconds >= time) or (
-            cost is not None and self.used.cost >= cost
-        )
+        return self.limit.reached_by(self.used)
 
     @property
     def seconds_left(self) -> float:
@@ -72,6 +72,22 @@ class Balance:
         return replace(self, reserved=self.reserved + amount, running=self.running + 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServingBalance:
+    """The endpoints of a budget in the present period. Nothing is reserved for them."""
+
+    limit: Bound
+    max_gpus: int | None = None
+    used: Amount = NOTHING
+    stops: bool = False
+    """Whether the pods of endpoints are stopped once the budget is exhausted."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the used amount has reached a limit."""
+        return self.limit.reached_by(self.used)
+
+
 def balance(
     name: str,
     spec: FineTuneBudgetSpec,
@@ -88,21 +104,42 @@ def balance(
         limit=bound(spec.training.gpu_hours, spec.training.cost),
         max_running=spec.training.max_running,
         currency=spec.currency,
-        used=total(spent(usage, period, spec.currency) for usage in usages),
+        used=total(spent(usage, period, spec.currency, "training") for usage in usages),
         reserved=total(rest(each, spec.currency) for each in held),
         running=len(held),
         approval_above=bound(spec.approval_above.gpu_hours, spec.approval_above.cost),
         approvals=tuple(spec.approvals or ()),
         stops_training=spec.on_exhausted.training == "Checkpoint",
+        serving=_serving(spec, period, usages),
     )
 
 
-def spent(usage: NamespaceUsage, period: Period, currency: str | None) -> Amount:
-    """Return what a namespace has used for training in a period, with its cost in a currency."""
+def _serving(
+    spec: FineTuneBudgetSpec, period: Period, usages: Iterable[NamespaceUsage]
+) -> ServingBalance | None:
+    limits = spec.serving
+    if not limits_serving(spec):
+        return None
+    return ServingBalance(
+        limit=bound(limits.gpu_hours, limits.cost),
+        max_gpus=limits.max_gpus,
+        used=total(spent(usage, period, spec.currency, "serving") for usage in usages),
+        stops=spec.on_exhausted.serving == "ScaleToZero",
+    )
+
+
+def limits_serving(spec: FineTuneBudgetSpec) -> bool:
+    """Report whether a budget limits endpoints."""
+    limits = (spec.serving.gpu_hours, spec.serving.cost, spec.serving.max_gpus)
+    return any(limit is not None for limit in limits)
+
+
+def spent(usage: NamespaceUsage, period: Period, currency: str | None, purpose: Purpose) -> Amount:
+    """Return what a namespace has used for a purpose in a period, with its cost in a currency."""
     days = [
         use
-        for (day, purpose), use in usage.days.items()
-        if purpose == "training" and period.has(day)
+        for (day, used_for), use in usage.days.items()
+        if used_for == purpose and period.has(day)
     ]
     costs = (use.costs.get(currency) for use in days) if currency is not None else ()
     return Amount(

@@ -83,6 +83,12 @@ class BudgetState:
     waiting: Mapping[Key, Request]
     """The jobs that wait for the budget."""
 
+    @property
+    def stops_endpoints(self) -> bool:
+        """Whether the budget lets no endpoint have further pods, or any."""
+        serving = None if self.balance is None else self.balance.serving
+        return serving is not None and serving.exhausted
+
     def gained_room_since(self, before: "BudgetState") -> bool:
         """Report whether jobs that waited may start now.
 
@@ -129,7 +135,11 @@ class BudgetFollowers:
             waiting={(each.namespace, each.name): each for each in waiting},
         )
         before, self._states[key[1]] = self._states.get(key[1]), state
-        if before is None or before.generation != state.generation:
+        if (
+            before is None
+            or before.generation != state.generation
+            or state.stops_endpoints != before.stops_endpoints
+        ):
             self._changed = True
         elif state.gained_room_since(before):
             self._freed |= state.waiting.keys() | before.waiting.keys()

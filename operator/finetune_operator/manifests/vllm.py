@@ -146,7 +146,7 @@ def _model_arguments(job: Object, target: TargetRevision, model: ServedModel) ->
     return [
         *("--served-model-name", job["metadata"]["name"] + BASE_SUFFIX),
         *("--dtype", config.serving.dtype or spec.serving.dtype),
-        *("--enable-lora", "--max-lora-rank", str(lora_rank(spec.training.lora.r))),
+        *("--enable-lora", "--max-lora-rank", str(lora_rank(_trained_rank(target)))),
         *("--lora-modules", f"{served_names[0]}={ADAPTER}"),
         *_isolation(model.adapted_modules),
         *template,
@@ -161,6 +161,12 @@ def _isolation(adapted: Sequence[str]) -> Sequence[str]:
     of a prompt that shares a step, unless adapters cannot change the output head.
     """
     return ("--max-loras", "2", "--lora-target-modules", *adapted) if adapted else ()
+
+
+def _trained_rank(target: TargetRevision) -> int:
+    """Return the rank of the adapter: the present spec may describe another revision."""
+    # A revision that an earlier version started has no record of it.
+    return target.frozen.lora_rank or target.resolved.spec.training.lora.r
 
 
 def lora_rank(r: int) -> int:

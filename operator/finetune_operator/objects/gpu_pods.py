@@ -53,12 +53,18 @@ def pod_use(
 
 
 def trainings(job: Object) -> Iterator[tuple[str, bool]]:
-    """Yield the keys of the trainings in the ledger of a job, and whether they are under way."""
-    uid = job["metadata"]["uid"]
-    for revision in status_view.of_job(job).revisions():
+    """Yield the keys of the trainings in the ledger of a job, and whether they are under way.
+
+    Only that of the present revision can be. A Job that ended when the spec was edited is not
+    followed, so the ledger may have its attempt as running for as long as it has the revision.
+    """
+    uid, status = job["metadata"]["uid"], status_view.of_job(job)
+    for revision in status.revisions():
         for attempt in revision.attempts:
             if attempt.runs_as_job and needs_gpu(attempt.stage):
-                yield training_key(uid, revision.name), attempt.outcome in UNDER_WAY
+                is_present = status.is_about(revision.name)
+                runs = is_present and attempt.outcome in UNDER_WAY
+                yield training_key(uid, revision.name), runs
 
 
 def _end(pod: Object) -> datetime | None:

@@ -6,16 +6,16 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.budgets.status import Account, TrainingAccount
+from finetune_api.v1alpha1.budgets.status import Account, ServingAccount, TrainingAccount
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
-from finetune_operator.budgets.amounts import hours, money
-from finetune_operator.budgets.balances import Balance
+from finetune_operator.budgets.amounts import NOTHING, Amount, Bound, hours, money
+from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.objects import conditions
 from finetune_operator.reconcile.conditions import MAX_MESSAGE
 from finetune_operator.types import UNCONFIRMED, BudgetSnapshot, Confirmation, Object, Plan
 
-VALID, EXHAUSTED = "Valid", "Exhausted"
+VALID, EXHAUSTED, SERVING_EXHAUSTED = "Valid", "Exhausted", "ServingExhausted"
 NEAR = Decimal("0.8")
 """Share of a limit from which the budget warns."""
 
@@ -40,6 +40,10 @@ def plan(snapshot: BudgetSnapshot, *, now: datetime) -> Plan:
         waiting=snapshot.waiting,
     )
     status, reason, message = _state(balance)
+    statement = [_condition(snapshot, EXHAUSTED, status, reason, message, now)]
+    serving = balance.serving
+    if serving is not None:
+        statement.append(_condition(snapshot, SERVING_EXHAUSTED, *_serving_state(balance), now))
     valid = f"The budget applies until {balance.period.end:%Y-%m-%d}, then it starts again."
     written = {
         "observedGeneration": snapshot.budget["metadata"]["generation"],
@@ -49,9 +53,11 @@ def plan(snapshot: BudgetSnapshot, *, now: datetime) -> Plan:
         "namespaces": list(snapshot.namespaces),
         "conditions": [
             _condition(snapshot, VALID, "True", Reason.VALID, valid, now),
-            _condition(snapshot, EXHAUSTED, status, reason, message, now),
+            *statement,
         ],
     }
+    if serving is not None:
+        written["serving"] = _serving(balance, serving, snapshot.serving_gpus)
     return Plan(
         status=written,
         requeue_after=min(delays.BUDGET, max(1.0, balance.seconds_left)),
@@ -101,7 +107,7 @@ def _account(text: Any, limit: Any, used: Any, reserved: Any) -> Account:
 
 def _state(balance: Balance) -> tuple[str, Reason, str]:
     """Return status, reason and message of the condition Exhausted."""
-    parts = [*_parts(balance)]
+    parts = [*_parts(balance, balance.limit, balance.used, balance.reserved)]
     text = "; ".join(
         f"{unit}: {write(used)} used and {write(reserved)} reserved of {write(limit)}"
         for unit, write, limit, used, reserved in parts
@@ -115,9 +121,42 @@ def _state(balance: Balance) -> tuple[str, Reason, str]:
     return "False", Reason.WITHIN_BUDGET, message
 
 
-def _parts(balance: Balance) -> Iterator[tuple[str, Any, Any, Any, Any]]:
+def _serving(balance: Balance, serving: ServingBalance, gpus: int) -> dict[str, Any]:
+    """Return the statement about endpoints. gpus: those that they have."""
+    limit, used = serving.limit, serving.used
+    account = ServingAccount(
+        gpu_hours=_account(hours, limit.gpu_seconds, used.gpu_seconds, 0),
+        cost=None
+        if balance.currency is None
+        else _account(money, limit.cost, used.cost, NOTHING.cost),
+        gpus=gpus,
+        max_gpus=serving.max_gpus,
+    )
+    return account.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _serving_state(balance: Balance) -> tuple[str, Reason, str]:
+    """Return status, reason and message of the condition ServingExhausted."""
+    serving = balance.serving
+    assert serving is not None
+    parts = [*_parts(balance, serving.limit, serving.used, NOTHING)]
+    text = "; ".join(
+        f"{unit}: {write(used)} used of {write(limit)}" for unit, write, limit, used, _ in parts
+    )
+    message = f"{text or 'The budget limits no amount of endpoints'}."
+    if serving.exhausted:
+        then = "have no pods" if serving.stops else "get no further pods"
+        end = f"{balance.period.end:%Y-%m-%d}"
+        return "True", Reason.EXHAUSTED, f"{message} Endpoints {then} until {end}."
+    if any(used >= limit * NEAR for _, _, limit, used, _ in parts):
+        return "False", Reason.NEAR_LIMIT, message
+    return "False", Reason.WITHIN_BUDGET, message
+
+
+def _parts(
+    balance: Balance, limit: Bound, used: Amount, reserved: Amount
+) -> Iterator[tuple[str, Any, Any, Any, Any]]:
     """Yield unit, how it is written, limit, used and reserved amount of each limited quantity."""
-    limit, used, reserved = balance.limit, balance.used, balance.reserved
     if limit.gpu_seconds is not None:
         yield "GPU-hours", hours, limit.gpu_seconds, used.gpu_seconds, reserved.gpu_seconds
     if limit.cost is not None:

@@ -16,9 +16,10 @@ from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.confirmation import confirmation
 from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.reconcile.steps import steps
+from finetune_operator.revisions.continued import continued
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.profiles import UnavailableProfile, select
-from finetune_operator.revisions.target import resolve_target
+from finetune_operator.revisions.profiles import SelectedProfile, UnavailableProfile, select
+from finetune_operator.revisions.target import TargetRevision, resolve_target
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Plan, Snapshot
 
@@ -37,14 +38,7 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
         indexed = index(snapshot)
         ledger = Ledger.parse(indexed.previous.ledger, indexed.previous.ledger_version)
         profile = select(snapshot.job, snapshot.profiles, snapshot.settings)
-        target = resolve_target(
-            snapshot.job,
-            ledger,
-            profile.settings,
-            profile.unavailable,
-            profile.defaults,
-            snapshot.parent,
-        )
+        target = _target(snapshot, ledger, profile)
         target = replace(
             target,
             flavors=queues.flavors(snapshot.queues, target),
@@ -60,3 +54,24 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
         return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)
     except UnsupportedVersion as error:
         return report(snapshot, reason=Reason.UNSUPPORTED_VERSION, message=str(error), now=now)
+
+
+def _target(snapshot: Snapshot, ledger: Ledger, profile: SelectedProfile) -> TargetRevision:
+    """Return the revision that the spec describes or, if it cannot start, the one that continues.
+
+    Raises UnavailableProfile or InvalidSpec if no revision has started, and UnsupportedVersion.
+    """
+    try:
+        return resolve_target(
+            snapshot.job,
+            ledger,
+            profile.settings,
+            profile.unavailable,
+            profile.defaults,
+            snapshot.parent,
+        )
+    except (UnavailableProfile, InvalidSpec) as error:
+        target = continued(snapshot.job, ledger, profile.settings, error)
+        if target is None:
+            raise
+        return target

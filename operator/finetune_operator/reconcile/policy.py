@@ -5,6 +5,7 @@ Serving pods continue with the values that they were admitted with: the attempt 
 the limited fields, so that a value is checked again only after it has changed.
 """
 
+from finetune_api.defaulting import InvalidSpec
 from finetune_api.policy.check import Violation, serving_keys, violations
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
@@ -12,6 +13,8 @@ from finetune_operator import delays
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.conditions import Position
+from finetune_operator.reconcile.messages import sentence
+from finetune_operator.revisions.continued import OF_TRAINING
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import SelectedProfile
 from finetune_operator.revisions.target import TargetRevision
@@ -25,6 +28,9 @@ def check(target: TargetRevision, selected: SelectedProfile) -> Violations:
     found = violations(resolved.spec, selected.settings.policy, listed=resolved.listed)
     for name, limits in selected.limits:
         found += violations(resolved.spec, limits, listed=resolved.listed, profile=name)
+    if target.prevented is not None:
+        # These groups describe the revision that cannot start.
+        found = tuple(each for each in found if each.field[0] not in OF_TRAINING)
     return found + selected.refusals
 
 
@@ -43,6 +49,27 @@ def held(
         message=str(target.unavailable),
         # Nothing reports the changes of another job to this one.
         requeue_after=delays.PARENT,
+    )
+
+
+def awaited(target: TargetRevision, meanwhile: Position | None = None) -> Position | None:
+    """Return the position of a job whose revision cannot start, None if it is the target.
+
+    meanwhile: the position of the revision that continues.
+    """
+    cause = target.prevented
+    if cause is None:
+        return None
+    invalid = isinstance(cause, InvalidSpec)
+    message = str(cause)
+    if meanwhile is not None:
+        continues = f"Revision {target.revision} continues meanwhile: {meanwhile.message}"
+        message = f"{sentence(message)} {continues}"
+    return Position(
+        state="failed" if invalid else "stalled",
+        reason=Reason.INVALID_SPEC if isinstance(cause, InvalidSpec) else cause.reason,
+        message=message,
+        requeue_after=None if meanwhile is None else meanwhile.requeue_after,
     )
 
 

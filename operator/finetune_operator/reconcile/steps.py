@@ -1,5 +1,6 @@
 """The steps of a plan, in order; each part starts from the ledger of the part before it."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from finetune_operator.objects.index import IndexedSnapshot
@@ -36,13 +37,16 @@ def steps(
     delivery = serving.decide(snapshot, target, stages, violations, now)
 
     # 4. The targets outside of the cluster that get the model.
-    publishing = publish.decide(snapshot, target, stages.position, delivery, refused, now)
+    held = refused or policy.awaited(target)
+    publishing = publish.decide(snapshot, target, stages.position, delivery, held, now)
 
     # 5. What the ledger learns from the pods, and which revisions it forgets.
     ledger = publishing.decision.ledger
     recorded = record(snapshot, target, before, ledger, delivery, now)
 
     # 6. The status, and its changes as events.
+    awaited = policy.awaited(target, delivery.position)
+    delivery = delivery if awaited is None else replace(delivery, position=awaited)
     rendered = status.render(
         snapshot,
         target,
@@ -83,6 +87,7 @@ def steps(
             delivery.position.requeue_after, delivery.requeue_after, publishing.requeue_after
         ),
         reservation=stages.reservation,
+        serving_gpus=delivery.gpus,
     )
 
 

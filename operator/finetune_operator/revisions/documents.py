@@ -72,6 +72,7 @@ def freeze(job: Object, resolved: Resolved, config: Settings) -> FrozenConfigura
         job_digest=text_digest(job_file(job, resolved)),
         operator_digest=text_digest(operator_file(operator)),
         operator=operator,
+        lora_rank=resolved.spec.training.lora.r,
         parent=resolved.parent,
     )
 

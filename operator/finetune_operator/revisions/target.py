@@ -55,6 +55,10 @@ class TargetRevision:
     hosts: tuple[Names, ...] = ()
     """Hosts to which the profiles of the job limit its downloads, besides the policy."""
 
+    prevented: UnavailableProfile | InvalidSpec | None = None
+    """Why the revision that the spec describes cannot start. The target is then the one that
+    continues (``continued``), and nothing of its training part is known."""
+
     @property
     def revision(self) -> str:
         """Name of the revision: 8 hex digits."""

@@ -1,32 +1,30 @@
 """The FineTuneBudgets: the accounts of a job's snapshot, and the snapshot of a budget itself."""
 
-import asyncio
-import logging
 import operator
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finetune_operator import delays
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.admission import Request
-from finetune_operator.budgets.balances import Balance, balance
+from finetune_operator.budgets.balances import Balance, balance, limits_serving
 from finetune_operator.budgets.parsing import ParsedBudget, parse
 from finetune_operator.budgets.periods import Period, containing
-from finetune_operator.kube.errors import OperatorError
-from finetune_operator.objects import conditions
+from finetune_operator.objects import conditions, endpoint_gpus
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.surroundings import Surroundings
 from finetune_operator.snapshot.waiting_jobs import WaitingJobs
-from finetune_operator.types import BudgetSnapshot, Key, Object, Plan
+from finetune_operator.types import LISTS, BudgetSnapshot, Key, Object, Plan
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage, training_key
 
 UNRECORDED = (
     "A FineTuneBudget applies, but the operator records no usage. Ask your cluster administrator "
     "to set the chart value usage.enabled to true, or to delete the budget."
 )
-logger = logging.getLogger("finetune_operator.budgets")
+GRANTED_FOR = 60.0
+"""Seconds for which a grant counts: longer than the reconcile that creates the pods."""
 
 
 @dataclass(kw_only=True)
@@ -46,6 +44,9 @@ class Budgets:
     """Names of the budgets that select a namespace, by its name."""
     _generation: int = 0
     """Of the surroundings from which they were found."""
+    monotonic: Callable[[], float] = time.monotonic
+    _grants: dict[Key, tuple[int, float]] = field(default_factory=dict)
+    """GPUs that were granted to endpoints, and until when."""
     _balances: dict[str, tuple[list[Any], Balance | None]] = field(default_factory=dict)
     """By name, with the budget and the usages from which they were computed."""
 
@@ -56,11 +57,14 @@ class Budgets:
     async def of(self, job: Object) -> Accounts | None:
         """Return the accounts of a job, None if no budget can matter to it. Raises OperatorError.
 
-        A job that is done needs none until it is edited, so most jobs cost nothing.
+        A job that is done needs none until it is edited, unless a budget limits its endpoint. So
+        most jobs cost nothing.
         """
-        if not self.live.store.own_keys() or _is_done(job):
+        if not self.live.store.own_keys():
             return None
         namespace = job["metadata"]["namespace"]
+        if _is_done(job) and not self._limits_serving():
+            return None
         await self.surroundings.require(namespace)
         usage = None
         if self.usage is not None and self.selecting(namespace):
@@ -81,6 +85,7 @@ class Budgets:
             balances={name: each for name, each in found.items() if each is not None},
             waiting=requests,
             priority=self.surroundings.priority(job),
+            serving_gpus=self._granted((namespace, job["metadata"]["name"])),
         )
 
     async def list(self) -> None:
@@ -91,13 +96,7 @@ class Budgets:
 
     async def run(self) -> None:
         """List the surroundings periodically until cancelled."""
-        while True:
-            if self.live.store.own_keys():
-                try:
-                    await self.surroundings.refresh()
-                except OperatorError as error:
-                    logger.warning("listing namespaces and PriorityClasses failed: %s", error)
-            await asyncio.sleep(delays.SURROUNDINGS)
+        await self.surroundings.run(self.live.store.own_keys)
 
     def admits(self, request: ReservationRequest, usage: Usage) -> bool:
         """Report whether all budgets of a job still have room, right before it is reserved.
@@ -120,6 +119,47 @@ class Budgets:
         )
         found = [self.balance(name, usage, but=request.key) for name in own]
         return all(each is not None and each.fits(wish.amount(each.currency)) for each in found)
+
+    def grant(self, key: Key, gpus: int) -> bool:
+        """Grant GPUs to an endpoint, as many as all its budgets have; return whether that is news.
+
+        They count at once, so that no two endpoints get the same one. After ``GRANTED_FOR``, the
+        Deployment of the endpoint has them, or they are free again.
+        """
+        room = gpus
+        for name in self.selecting(key[0]):
+            spec = self._parsed[name][1].spec
+            if spec is not None and spec.serving.max_gpus is not None:
+                room = min(room, spec.serving.max_gpus - self.serving_gpus(name, but=key))
+        before, now = self._granted(key), self.monotonic()
+        self._grants = {each: grant for each, grant in self._grants.items() if grant[1] > now}
+        if room > 0:
+            self._grants[key] = room, now + GRANTED_FOR
+        return max(0, room) != before
+
+    def serving_gpus(self, budget: str, *, but: Key | None = None) -> int:
+        """Return the GPUs that the endpoints of a budget have or were granted, but one job's."""
+        return sum(
+            self._serving_gpus(key)
+            for key in self.jobs.own_keys()
+            if key != but and budget in self._selected(key[0])
+        )
+
+    def _serving_gpus(self, key: Key) -> int:
+        job = self.jobs.owner(key)
+        if job is None:
+            return 0
+        deployments = self.jobs.children(key)[LISTS["Deployment"]]
+        return max(endpoint_gpus.gpus(job, deployments), self._granted(key))
+
+    def _granted(self, key: Key) -> int:
+        gpus, until = self._grants.get(key, (0, 0.0))
+        return gpus if self.monotonic() < until else 0
+
+    def _limits_serving(self) -> bool:
+        """Report whether any budget limits endpoints."""
+        specs = (budget.spec for budget in self.parsed().values())
+        return any(spec is not None and limits_serving(spec) for spec in specs)
 
     def parsed(self) -> Mapping[str, ParsedBudget]:
         """Return all budgets by name; each version of a budget is parsed once."""
@@ -231,6 +271,7 @@ class BudgetReader:
             balance=self.budgets.balance(key[1], usage),
             namespaces=self.budgets.namespaces(parsed, period, usage),
             waiting=len(self.budgets.waiting.of(key[1])),
+            serving_gpus=self.budgets.serving_gpus(key[1]) if limits_serving(parsed.spec) else 0,
         )
 
     async def complete(self, key: Key, plan: Plan) -> bool:

@@ -131,6 +131,9 @@ class Reader:
         request = plan.reservation
         if request is not None and self.usage is not None and await self.usage.reserve(request):
             return True
+        wanted = plan.serving_gpus
+        if wanted is not None and self.budgets is not None and self.budgets.grant(key, wanted):
+            return True
         after = status_view.of(plan.status)
         if after.ready_reason == Reason.QUEUE_NOT_FOUND and self.queues is not None:
             # It may be new: people create a queue and a job together.

@@ -5,11 +5,16 @@ that is not known yet. Without budgets, nothing is listed.
 """
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from finetune_operator import delays
 from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import OperatorError
 from finetune_operator.types import Object
+
+logger = logging.getLogger("finetune_operator.budgets")
 
 
 @dataclass(kw_only=True)
@@ -42,6 +47,16 @@ class Surroundings:
         )
         if self.generation == 0 or before != self.labels:
             self.generation += 1
+
+    async def run(self, needed: Callable[[], object]) -> None:
+        """List periodically until cancelled, while anything needs them."""
+        while True:
+            if needed():
+                try:
+                    await self.refresh()
+                except OperatorError as error:
+                    logger.warning("listing namespaces and PriorityClasses failed: %s", error)
+            await asyncio.sleep(delays.SURROUNDINGS)
 
     async def require(self, namespace: str) -> None:
         """List if a namespace is unknown, because it is new. Raises OperatorError."""

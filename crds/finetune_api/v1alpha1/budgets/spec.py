@@ -1,4 +1,4 @@
-"""``spec`` of a FineTuneBudget: how much the jobs of some namespaces may train in a period.
+"""``spec`` of a FineTuneBudget: how much the jobs of some namespaces may use in a period.
 
 The operator computes it from the usage that it has recorded, never from the jobs that exist. Who
 may write a budget decides about the jobs of other people, so tenants have no right to.
@@ -121,13 +121,40 @@ class TrainingLimits(ApiModel):
     )
 
 
+class ServingLimits(ApiModel):
+    """What the endpoints of the jobs may use: in a period, and at the same time."""
+
+    gpu_hours: float | None = _hours(  # type: ignore[assignment]
+        "GPU time of serving pods in a period, in hours.", "GPU time is not limited"
+    )
+    cost: str | None = _amount(  # type: ignore[assignment]
+        "Cost of serving pods in a period, as a decimal number in quotes.",
+        unset="the cost is not limited",
+    )
+    max_gpus: int | None = field(
+        "GPUs of serving pods at the same time. An endpoint that would exceed them waits. A new "
+        "build of an endpoint may exceed them until it has replaced the one that serves.",
+        None,
+        edit=Edit.NOTHING,
+        unset="the number of GPUs is not limited",
+        ge=0,
+        le=100_000,
+    )
+
+
 class OnExhausted(ApiModel):
-    """What happens to running jobs when the budget is exhausted."""
+    """What happens to running jobs and endpoints when the budget is exhausted."""
 
     training: Literal["Finish", "Checkpoint"] = field(
         "Finish lets running jobs train to their end. Checkpoint stops them; they resume from "
         "their last checkpoint when the budget has room again.",
         "Finish",
+        edit=Edit.NOTHING,
+    )
+    serving: Literal["Keep", "ScaleToZero"] = field(
+        "Keep lets endpoints serve, and starts no further pods. ScaleToZero stops their pods, "
+        "which start again in the next period.",
+        "Keep",
         edit=Edit.NOTHING,
     )
 
@@ -206,8 +233,9 @@ class FineTuneBudgetSpec(ApiModel):
         rules=(matches("^[A-Z]{3}$", "use a currency code of three letters, such as EUR"),),
     )
     training: TrainingLimits = field("Limits of training.", edit=Edit.NOTHING)
+    serving: ServingLimits = field("Limits of endpoints.", ServingLimits(), edit=Edit.NOTHING)
     on_exhausted: OnExhausted = field(
-        "What happens to running jobs when the budget is exhausted.",
+        "What happens to running jobs and endpoints when the budget is exhausted.",
         OnExhausted(),
         edit=Edit.NOTHING,
     )
@@ -223,9 +251,10 @@ class FineTuneBudgetSpec(ApiModel):
     )
     rules: ClassVar[tuple[Rule, ...]] = (
         requires(
-            is_set("training.cost") | is_set("approvalAbove.cost"),
+            is_set("training.cost") | is_set("serving.cost") | is_set("approvalAbove.cost"),
             is_set("currency"),
-            "training.cost and approvalAbove.cost are amounts of money: set currency, such as EUR",
+            "training.cost, serving.cost and approvalAbove.cost are amounts of money: set "
+            "currency, such as EUR",
         ),
         requires(
             some_set("approvals", "maxCost"),

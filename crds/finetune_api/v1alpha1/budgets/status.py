@@ -10,7 +10,7 @@ from finetune_api.base import StatusModel
 class BudgetCondition(StatusModel):
     """A condition as defined by the Kubernetes API conventions."""
 
-    type: str = Field(description="Type of the condition: Valid or Exhausted.")
+    type: str = Field(description="Type of the condition: Valid, Exhausted or ServingExhausted.")
     status: Literal["True", "False", "Unknown"] = Field(description="Status of the condition.")
     reason: str = Field(
         description="Reason for the current status of the condition, as one CamelCase word."
@@ -51,6 +51,19 @@ class TrainingAccount(StatusModel):
     waiting: int = Field(0, description="Number of jobs that wait for the budget.")
 
 
+class ServingAccount(StatusModel):
+    """The serving pods of a budget in the present period."""
+
+    gpu_hours: Account = Field(Account(), description="GPU time in hours.")
+    cost: Account | None = Field(
+        None, description="Cost in the currency of the budget. Absent without a currency."
+    )
+    gpus: int = Field(0, description="GPUs that endpoints have, or wait for.")
+    max_gpus: int | None = Field(
+        None, description="Limit of the GPUs at the same time. Absent if there is none."
+    )
+
+
 class FineTuneBudgetStatus(StatusModel):
     """The statement of a budget."""
 
@@ -70,6 +83,11 @@ class FineTuneBudgetStatus(StatusModel):
     training: TrainingAccount = Field(
         TrainingAccount(), description="Limits, used, reserved and remaining amounts of training."
     )
+    serving: ServingAccount | None = Field(
+        None,
+        description="Limits, used and remaining amounts of endpoints. Absent if the budget does "
+        "not limit them.",
+    )
     namespaces: list[str] = Field(
         default_factory=list,
         description="Namespaces whose usage counts in this period. A deleted namespace stays in "
@@ -77,8 +95,9 @@ class FineTuneBudgetStatus(StatusModel):
     )
     conditions: list[BudgetCondition] = Field(
         default_factory=list,
-        description="Conditions Valid and Exhausted. The reason of Exhausted becomes NearLimit at "
-        "80 % of a limit.",
+        description="Conditions Valid, Exhausted and, with limits of endpoints, "
+        "ServingExhausted. The reason of Exhausted and ServingExhausted becomes NearLimit at 80 % "
+        "of a limit.",
         json_schema_extra={
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["type"],

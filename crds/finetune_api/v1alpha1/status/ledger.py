@@ -57,6 +57,9 @@ class FrozenConfiguration(LedgerModel):
         description="Content of operator.json: the images, commands and defaults of the revision, "
         "as JSON."
     )
+    lora_rank: int | None = Field(
+        None, description="Rank of the adapter, which the pods of the endpoint need to load it."
+    )
     parent: ParentAdapter | None = Field(
         None,
         description="Adapter to which training.startFrom.job was resolved at the start of the "

@@ -7,8 +7,8 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position, ServingState, explained
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
-from finetune_operator.reconcile.serving import idle, rollout, stable
-from finetune_operator.reconcile.serving.state import serving_build
+from finetune_operator.reconcile.serving import allowance, idle, rollout, stable
+from finetune_operator.reconcile.serving.state import replicas, serving_build
 from finetune_operator.revisions.target import TargetRevision
 
 
@@ -29,6 +29,9 @@ class Delivery:
     requeue_after: float | None
     """Seconds until the next reconcile that the requests of the serving build need."""
 
+    gpus: int | None = None
+    """GPUs that must be granted before the endpoint can have more pods."""
+
 
 def decide(
     snapshot: IndexedSnapshot,
@@ -42,20 +45,29 @@ def decide(
     A candidate exists once the stages have left the position open: all of them have completed.
     """
     serving = serving_build(snapshot, stages.ledger)
-    requests = idle.decide(snapshot, target, stages.ledger, serving, now)
+    allowed = allowance.decide(snapshot)
+    requests = idle.decide(snapshot, target, stages.ledger, serving, allowed, now)
     if stages.position is None:
         without_pods = idle.position(snapshot.job, requests)
         candidate = rollout.decide(
-            snapshot, target, stages.ledger, serving, without_pods, violations, now
+            snapshot, target, stages.ledger, serving, without_pods, allowed, violations, now
         )
     else:
         unchanged = Decision(ledger=stages.ledger)
         candidate = rollout.Rollout(decision=unchanged, position=stages.position)
-    kept = stable.decide(snapshot, target, serving, requests, violations, candidate, now)
+    kept = stable.decide(snapshot, target, serving, requests, allowed, violations, candidate, now)
+    starts = candidate.replicas is not None or candidate.position is allowed.cause
+    has_pods = starts or serving not in (None, target.build)
+    count = replicas(snapshot, target, target.revision).count
+    wanted = allowed.wanted(count) if has_pods and not requests.stops else None
+    polls = allowed.cause.requeue_after if wanted is not None and allowed.cause else None
     return Delivery(
         decision=candidate.decision.then(kept.decision),
         position=explained(candidate.position, kept.note),
         serving=serving,
         state=kept.state,
-        requeue_after=requests.requeue_after,
+        requeue_after=min(
+            (each for each in (requests.requeue_after, polls) if each is not None), default=None
+        ),
+        gpus=wanted,
     )

@@ -21,10 +21,12 @@ from finetune_operator.reconcile.serving import readiness
 from finetune_operator.reconcile.serving.idle import Idle, how_to_wake
 from finetune_operator.revisions.target import TargetRevision
 
+FEWER_PODS = "A FineTuneBudget limits endpoints, so it has fewer pods than spec.serving.replicas"
 ON_PURPOSE = (
     Reason.PENDING,
     Reason.SCALED_TO_ZERO,
     Reason.IDLE,
+    Reason.SERVING_OVER_BUDGET,
     Reason.GPU_RELEASED,
     Reason.STARTING,
 )
@@ -40,12 +42,14 @@ def state(
     released: bool,
     release_planned_at: str | None,
     idle: Idle,
+    held: Position | None = None,
     now: datetime,
 ) -> ServingState:
     """Return the state of the serving build.
 
     replicas: those that it should have; released: whether it released its GPU;
-    release_planned_at: when it will; idle: the decision about its requests.
+    release_planned_at: when it will; idle: the decision about its requests; held: the position of
+    a job without pods, if a budget allows fewer than the spec asks for.
     """
     child = snapshot.builds.get(build)
     deployment = child.object if child is not None else None
@@ -59,8 +63,8 @@ def state(
         summary = str(revision) if build == target.build else f"{revision} (old)"
         reason = Reason.AVAILABLE
         message = f"Build {name} answers at {serving.endpoint(snapshot.job)}"
-        if idle.note:
-            message = f"{message}. {idle.note}"
+        notes = [idle.note, "" if held is None else FEWER_PODS]
+        message = ". ".join(filter(None, (message, *notes)))
     elif target.resolved.spec.serving.replicas == 0:
         summary, reason = "stopped", Reason.SCALED_TO_ZERO
         message = f"Build {name} has no pods because spec.serving.replicas is 0."
@@ -70,6 +74,8 @@ def state(
             f"Build {name} has no pods because no requests came for {idle.after_seconds} s. "
             f"{how_to_wake(snapshot.job, idle)}"
         )
+    elif held is not None and replicas == 0:
+        summary, reason, message = "stopped", Reason(held.reason), held.message
     elif released:
         summary, reason = "released", Reason.GPU_RELEASED
         message = f"Build {name} released its GPU to build {target.build}."

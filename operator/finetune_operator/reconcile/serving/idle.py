@@ -23,6 +23,7 @@ from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.serving import readiness, state
+from finetune_operator.reconcile.serving.allowance import Allowance
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object, Requests
@@ -80,9 +81,13 @@ def decide(
     target: TargetRevision,
     ledger: Ledger,
     serving: str | None,
+    allowed: Allowance,
     now: datetime,
 ) -> Idle:
-    """Return the decision about the requests of the serving build. serving: its name, or None."""
+    """Return the decision about the requests of the serving build.
+
+    serving: its name, or None; allowed: how many pods it may have.
+    """
     spec = target.resolved.spec.serving
     if spec.idle is None or serving is None:
         return Idle()
@@ -104,7 +109,7 @@ def decide(
             requeue_after=_until(wake, now),
         )
     reports = [_report(snapshot, pod) for pod in readiness.pods_of(snapshot, serving)]
-    quiet = _quiet_seconds(snapshot, target, ledger, serving, reports)
+    quiet = _quiet_seconds(snapshot, target, ledger, serving, allowed, reports)
     due = quiet >= after and (woken_at is None or (now - woken_at).total_seconds() >= after)
     is_new = previous.idle_after_seconds != after
     return Idle(
@@ -170,13 +175,14 @@ def _quiet_seconds(
     target: TargetRevision,
     ledger: Ledger,
     serving: str,
+    allowed: Allowance,
     reports: list[Requests | None],
 ) -> float:
     """Return for how long no pod has got a request, 0 if a pod of the build may have got one."""
     child, revision = snapshot.builds.get(serving), ledger.revision_of(serving)
     if child is None or child.terminating or not snapshot.can_be_mounted(revision):
         return 0.0
-    count = state.replicas(snapshot, target, revision).count
+    count = allowed.limited(state.replicas(snapshot, target, revision)).count
     ready = deployments.answering(child.object)
     if not count or {count, ready, len(reports)} != {child.object["spec"].get("replicas")}:
         return 0.0

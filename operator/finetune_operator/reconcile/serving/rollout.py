@@ -12,7 +12,6 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.actions import Action, Apply
 from finetune_operator.manifests import serving as manifests
-from finetune_operator.objects import deployments
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import SERVE
 from finetune_operator.reconcile import policy
@@ -20,6 +19,7 @@ from finetune_operator.reconcile.conditions import Position, active, suspended
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, evaluation_gate, readiness, state
+from finetune_operator.reconcile.serving.allowance import Allowance
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
@@ -43,23 +43,26 @@ def decide(
     ledger: Ledger,
     serving: str | None,
     idle: Position | None,
+    allowed: Allowance,
     violations: Violations,
     now: datetime,
 ) -> Rollout:
     """Return the decision about the candidate of a job whose stages have completed.
 
     serving: the build that the Service selects, or None; idle: the position of the job if that
-    build has no pods for lack of requests; violations: the limits that the spec exceeds. The
-    candidate's pods stay as they are if it has been edited beyond a limit.
+    build has no pods for lack of requests; allowed: how many pods it may have; violations: the
+    limits that the spec exceeds. The candidate's pods stay as they are if it has been edited beyond
+    a limit.
     """
     spec, build = target.resolved.spec, target.build
     if not spec.serving.enabled:
         position = Position(state="done", reason=Reason.COMPLETED, message="The model is ready.")
         return Rollout(decision=Decision(ledger=ledger), position=position)
     child = snapshot.builds.get(build)
-    ready = deployments.answering(child.object if child is not None else None)
+    ready = state.answering(snapshot, build)
     attempt = _attempt(snapshot, target, ledger, serving)
-    desired = state.replicas(snapshot, target, target.revision)
+    needed = state.replicas(snapshot, target, target.revision)
+    desired = allowed.limited(needed)
     if serving != build:
         idle = None
     if idle is not None:
@@ -71,7 +74,10 @@ def decide(
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
     warnings = (*evaluation_gate.warnings(gate), *desired.warnings)
     refusal = policy.refusal(policy.not_admitted(violations, attempt))
-    if withheld := _withheld(target, ledger, serving, attempt, gate, ready, desired.count):
+    withheld = _withheld(target, ledger, serving, attempt, gate, ready, desired.count)
+    if withheld is None and idle is None and needed.count and not desired.count:
+        withheld = allowed.cause
+    if withheld is not None:
         stop: tuple[Action, ...] = ()
         replicas = None
         if child is not None and not child.terminating:

@@ -23,6 +23,7 @@ from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
+from finetune_operator.reconcile.serving.allowance import Allowance
 from finetune_operator.reconcile.serving.gpu_handover import Handover
 from finetune_operator.reconcile.serving.idle import Idle
 from finetune_operator.reconcile.serving.rollout import Rollout
@@ -47,13 +48,15 @@ def decide(
     target: TargetRevision,
     serving: str | None,
     idle: Idle,
+    allowed: Allowance,
     violations: Violations,
     candidate: Rollout,
     now: datetime,
 ) -> Stable:
     """Return the decision about everything that serves but the candidate.
 
-    idle: the decision about the requests of the serving build; violations: the limits that the spec
+    idle: the decision about the requests of the serving build; allowed: how many pods it may have;
+    violations: the limits that the spec
     exceeds; they only keep it from being applied. Pruning does not wait for the new model: a pruned
     build may hold the GPU that the next training needs.
     """
@@ -86,7 +89,7 @@ def decide(
     else:
         # The pods of both builds stay while the candidate starts and is verified.
         idle = idle.settled(stopped=not _has_pods(snapshot, target, candidate))
-        old = _keep(snapshot, target, ledger, serving, idle, refused, position, now)
+        old = _keep(snapshot, target, ledger, serving, idle, allowed, refused, position, now)
         actions += old.actions
     budget = snapshot.budget
     if spec.serving.replicas > 1:
@@ -106,6 +109,7 @@ def decide(
         released=handover.released,
         release_planned_at=handover.planned_at,
         idle=idle.released() if handover.released else idle,
+        held=allowed.cause if allowed.limited(desired) != desired else None,
         now=now,
     )
     return Stable(
@@ -164,6 +168,7 @@ def _keep(
     ledger: Ledger,
     serving: str,
     idle: Idle,
+    allowed: Allowance,
     refused: bool,
     position: Position,
     now: datetime,
@@ -174,11 +179,14 @@ def _keep(
     if old is None:
         lost = not snapshot.can_be_mounted(ledger.revision_of(serving))
         kept = stopped or refused or lost
-        restored = () if kept else _restored(snapshot, target, ledger, serving, idle)
-        return _Old(Handover(ledger=ledger), restored, 0 if idle.stops else len(restored))
+        without_pods = idle.stops or allowed.most == 0
+        restored = (
+            () if kept else _restored(snapshot, target, ledger, serving, without_pods=without_pods)
+        )
+        return _Old(Handover(ledger=ledger), restored, 0 if without_pods else len(restored))
     if old.terminating:
         return _Old(Handover(ledger=ledger), replicas=1)
-    desired = state.replicas(snapshot, target, old.revision)
+    desired = allowed.limited(state.replicas(snapshot, target, old.revision))
     if stopped or idle.stops:
         desired = state.Replicas(0)
     handover = Handover(ledger=ledger)
@@ -213,7 +221,12 @@ def _judge(
 
 
 def _restored(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, build: str, idle: Idle
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    build: str,
+    *,
+    without_pods: bool,
 ) -> tuple[Action, ...]:
     """Create the lost Deployment of the stable build again."""
     revision = ledger.revision_of(build)
@@ -222,7 +235,7 @@ def _restored(
         return ()
     attempt = ledger.serving(build)
     number = attempt.attempt if attempt is not None else 1
-    count = 0 if idle.stops else min(1, target.resolved.spec.serving.replicas)
+    count = 0 if without_pods else min(1, target.resolved.spec.serving.replicas)
     return (state.deployment(snapshot, retained, ledger, replicas=count, number=number),)
 
 

@@ -45,6 +45,12 @@ def serving_build(snapshot: IndexedSnapshot, ledger: Ledger) -> str | None:
     return live
 
 
+def answering(snapshot: IndexedSnapshot, build: str) -> int:
+    """Return the number of pods of a build that answer."""
+    child = snapshot.builds.get(build)
+    return deployments.answering(child.object if child is not None else None)
+
+
 def failed(ledger: Ledger, build: str) -> bool:
     """Report whether a build failed before it was ever ready."""
     attempt = ledger.serving(build)

@@ -1,4 +1,4 @@
-"""The next attempt at a stage: its number, its counters, and its Job."""
+"""The next attempt at a stage: whether it may start, its number, its counters, and its Job."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,23 @@ from finetune_operator.manifests import jobs, stage_requests
 from finetune_operator.objects import conditions
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, job_stage
+from finetune_operator.reconcile import policy
+from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
+
+
+def prevented(target: TargetRevision, stage: JobStage, attempt: Attempt | None) -> Position | None:
+    """Return the position of a job that may not start a stage because its spec was edited.
+
+    The author of the edit wants another revision, which cannot start. A training that has begun
+    continues, after an interruption too, and its model is merged.
+    """
+    begins = stage.reads_sources or (stage.gpu and attempt is None)
+    return policy.awaited(target) if begins else None
 
 
 def following(

@@ -78,7 +78,12 @@ def _stage(
         return decision
     if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=starting.failed(attempt)))
-    prevented = changed or refused or reservations.refusal(target, ledger, stage)
+    prevented = (
+        changed
+        or refused
+        or attempts.prevented(target, stage, attempt)
+        or reservations.refusal(target, ledger, stage)
+    )
     if prevented is None and stage.gpu:
         prevented = spending.held(snapshot, target, decision.ledger) or reservations.used_up(
             snapshot, target, decision.ledger

@@ -34,7 +34,7 @@ def request(key: str = KEY, cap: int = 1000) -> ReservationRequest:
 
 def training(outcome: str) -> dict[str, Any]:
     stages = [{"stage": "train", "attempt": 1, "outcome": outcome}]
-    return {"revisions": [{"revision": "rev", "stages": stages}]}
+    return {"revision": "rev", "revisions": [{"revision": "rev", "stages": stages}]}
 
 
 def pod(
@@ -296,6 +296,20 @@ async def test_a_reservation_ends_only_if_the_api_server_confirms_that_the_job_i
         await recorder.settle()
         assert KEY in recorder.of("a").reservations, "the cache lacks the job"
         del scene.kube.objects["FineTuneJob", "a", "demo"]
+        await recorder.settle()
+        assert not recorder.of("a").reservations
+
+
+async def test_the_reservation_of_a_replaced_revision_is_released() -> None:
+    """Its Job ended when the spec was edited, so nobody has recorded the end of the attempt."""
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.now = START + 3600
+        await recorder.settle()
+        assert recorder.of("a").reservations
+        scene.put_job(**{**training("Running"), "revision": "other"})
         await recorder.settle()
         assert not recorder.of("a").reservations
 

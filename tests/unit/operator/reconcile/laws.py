@@ -18,7 +18,13 @@ from tests.unit.operator.reconcile import (
 )
 from tests.unit.operator.reconcile.card_law import resumes_on_its_card
 from tests.unit.operator.reconcile.laws_of_gpus import GPULaws, one_trainer
-from tests.unit.operator.reconcile.laws_of_statuses import consistent, numbers, refused, well_formed
+from tests.unit.operator.reconcile.laws_of_statuses import (
+    consistent,
+    numbers,
+    only_reported,
+    prevented,
+    well_formed,
+)
 from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_api.contracts.result import Result
@@ -111,7 +117,7 @@ class Laws:
         """A reconcile after completed reconciles changes nothing."""
         assert not any(isinstance(action, Create | Delete) for action in intended.actions)
         assert stored(intended.status) == self.cluster.status
-        if not deleted(dict(snapshot.job)) and not refused(intended.status):
+        if not deleted(dict(snapshot.job)) and not only_reported(intended.status):
             self.matches_target(snapshot.job, intended.status)
             laws_of_backends.equal_backend_is_no_edit(self.cluster, snapshot, intended.status)
 
@@ -132,7 +138,7 @@ class Laws:
                 assert volume is None or not deleted(volume), "its pods could never start"
         if any(each["revision"] == status["revision"] for each in status["revisions"]):
             # A job.json that was deleted after its values were edited cannot be rendered again.
-            edited = job["spec"].get("training", {}).get("advanced")
+            edited = job["spec"].get("training", {}).get("advanced") or prevented(status)
             assert edited or self.cluster.get("ConfigMap", f"demo-{status['revision']}")
             started = {each["stage"] for one in status["revisions"] for each in one["stages"]}
             policies = {each["metadata"]["name"] for each in self.cluster.each("NetworkPolicy")}
@@ -255,7 +261,7 @@ class Laws:
         """Only an edit makes a job train again; an upgrade does not."""
         revision = self.cluster.status.get("revision")
         # The status in a backup has a generation of the job before the restore.
-        if refused(self.cluster.status) or self.cluster.status is self.backup:
+        if prevented(self.cluster.status) or self.cluster.status is self.backup:
             return
         generation = self.cluster.status["observedGeneration"]
         key = (job["metadata"]["uid"], generation)

@@ -11,6 +11,16 @@ def refused(status: Any) -> bool:
     return bool(status["conditions"][0]["reason"] == "InvalidSpec")
 
 
+def prevented(status: Any) -> bool:
+    """Report whether the revision that the spec describes cannot start."""
+    return status["conditions"][0]["reason"] in ("InvalidSpec", "ProfileNotFound", "ProfileInvalid")
+
+
+def only_reported(status: Any) -> bool:
+    """Report whether nothing but conditions was written, because no revision continues."""
+    return prevented(status) and "continues meanwhile" not in status["conditions"][0]["message"]
+
+
 def numbers(value: Any) -> Iterator[float]:
     """Yield all numbers of a JSON value."""
     if isinstance(value, dict | list):
@@ -40,7 +50,7 @@ def well_formed(status: Thing, *, generation: int | None) -> None:
     cause = "Published" if publishes else "Ready"
     assert found["Finished"]["reason"] == found[cause]["reason"]
     current = {name for name in found if name in ("Ready", "Finished", "Stalled")}
-    for name in current if invalid else found:
+    for name in current if only_reported(status) else found:
         assert found[name]["observedGeneration"] == status["observedGeneration"], name
 
 

@@ -135,6 +135,13 @@ EDITS = st.one_of(
         ]
     ),
     st.sampled_from([{"suspend": value} for value in (True, True, False)]),
+    # Another profile, or none, perhaps with another revision.
+    st.sampled_from(
+        [
+            *({"profile": name} for name in (None, "small")),
+            *({"profile": "small", "rerun": text} for text in ("b", "c")),
+        ]
+    ),
     # Publish, again, to other targets, or not at all.
     st.sampled_from(
         [
@@ -287,6 +294,19 @@ def replace_job(cluster: Cluster, index: int) -> None:
         controllers.sync_job(cluster, copy)
 
 
+def change_profile(cluster: Cluster, index: int) -> None:
+    """Create, change or delete the profile ``small``, or make it invalid."""
+    defaults: Thing | None = (None, {}, {"training": {"seed": 1}}, {"training": {"seeds": 1}})[
+        index % 4
+    ]
+    cluster.profiles.clear()
+    if defaults is not None:
+        metadata = {"name": "small", "uid": "small", "generation": 1}
+        kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneProfile"}
+        spec = {"defaults": defaults}
+        cluster.profiles["small"] = {**kind, "metadata": metadata, "spec": spec}
+
+
 def collect(cluster: Cluster, index: int) -> None:
     controllers.collect(cluster)
 
@@ -319,11 +339,12 @@ STEPS = st.tuples(
             verify,
             request,
             wake,
+            change_profile,
         ]
     ),
     st.integers(0, 30),
 )
-"""Steps of kubelets, controllers, Kueue, the garbage collector and users."""
+"""Steps of kubelets, controllers, Kueue, the garbage collector, users and administrators."""
 
 
 def stage_of(thing: Thing) -> str:

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.v1alpha1.budgets.status import FineTuneBudgetStatus
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.budgets.amounts import Amount, Bound
-from finetune_operator.budgets.balances import Balance
+from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.budgets.periods import containing
 from finetune_operator.reconcile import budgets
 from finetune_operator.types import BudgetSnapshot, Plan
@@ -120,3 +120,52 @@ def test_a_rejected_write_is_reported_and_the_statement_stays() -> None:
     found = budgets.report(snapshot, reason=Reason.ERROR, message="no", now=NOW).status
     assert found["training"] == written["training"]
     assert {each["type"]: each["reason"] for each in found["conditions"]} == {"Valid": "Error"}
+
+
+@pytest.mark.parametrize(
+    ("used", "stops", "reason", "message"),
+    [
+        (10, False, "WithinBudget", "GPU-hours: 10 used of 100; EUR: 20.00 used of 500.00."),
+        (80, False, "NearLimit", "GPU-hours: 80 used of 100; EUR: 160.00 used of 500.00."),
+        (
+            100,
+            False,
+            "Exhausted",
+            "GPU-hours: 100 used of 100; EUR: 200.00 used of 500.00. Endpoints get no further pods "
+            "until 2026-12-01.",
+        ),
+        (
+            250,
+            True,
+            "Exhausted",
+            "GPU-hours: 250 used of 100; EUR: 500.00 used of 500.00. Endpoints have no pods until "
+            "2026-12-01.",
+        ),
+    ],
+)
+def test_the_statement_about_endpoints(used: int, stops: bool, reason: str, message: str) -> None:
+    amount = Amount(gpu_seconds=used * HOUR, cost=Decimal(2) * used)
+    limit = Bound(gpu_seconds=100 * HOUR, cost=Decimal(500))
+    serving = ServingBalance(limit=limit, max_gpus=4, used=amount, stops=stops)
+    snapshot = BudgetSnapshot(budget=body(), balance=balance(serving=serving), serving_gpus=3)
+    found = budgets.plan(snapshot, now=NOW)
+    hours = found.status["serving"]["gpuHours"]
+    assert hours == {
+        "limit": "100",
+        "used": str(used),
+        "reserved": "0",
+        "remaining": str(max(0, 100 - used)),
+    }
+    assert (found.status["serving"]["gpus"], found.status["serving"]["maxGpus"]) == (3, 4)
+    (condition,) = (
+        each for each in found.status["conditions"] if each["type"] == "ServingExhausted"
+    )
+    assert (condition["reason"], condition["message"]) == (reason, message)
+    assert (condition["status"] == "True") is (reason == "Exhausted")
+    FineTuneBudgetStatus.model_validate(found.status)
+
+
+def test_a_budget_without_limits_of_endpoints_says_nothing_about_them() -> None:
+    found = plan(balance())
+    assert "serving" not in found.status
+    assert [each["type"] for each in found.status["conditions"]] == ["Valid", "Exhausted"]

@@ -228,7 +228,7 @@ CASES = {
     "edit to an invalid spec is Stalled": Case(
         given=(PREPARED, running("train"), edit(training={"epochs": 1, "maxSteps": 2})),
         ready="-InvalidSpec",
-        conditions="Finished+ Stalled+ Succeeded? Suspended- DataReady+ Trained? Merged? Serving-",
+        conditions="Succeeded? Finished+ Stalled+ Suspended- DataReady+ Trained? Merged? Serving-",
         says="remove one of them",
     ),
     "initially invalid spec is Stalled": Case(

@@ -9,11 +9,11 @@ from tests.fakes.kube_client import MemoryKube, job
 from finetune_api.v1alpha1.profile import Price
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.amounts import Amount, Bound
-from finetune_operator.budgets.balances import Balance
+from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.budgets.periods import containing
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import BudgetFollowers
-from finetune_operator.snapshot.budgets import BudgetReader, Budgets
+from finetune_operator.snapshot.budgets import GRANTED_FOR, BudgetReader, Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.surroundings import Surroundings
@@ -441,3 +441,99 @@ async def test_a_job_that_leaves_the_queue_wakes_those_that_it_held_up() -> None
     followed.place.jobs.put(a_job("first", "a", 5))
     assert followed.reconciled(9, 0) == ["first", "last", "waits"]
     assert followed.reconciled(9, 0) == []
+
+
+def endpoint(name: str, place: str = "a", replicas: int = 1, version: int = 1) -> Thing:
+    """Return the Deployment of a job's build."""
+    owner = {"uid": f"uid-of-{name}", "controller": True, "kind": "FineTuneJob", "name": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": f"{name}-build",
+            "namespace": place,
+            "uid": f"uid-of-{name}-build",
+            "resourceVersion": str(version),
+            "labels": {"finetune.dev/job": name},
+            "ownerReferences": [owner],
+        },
+        "spec": {"replicas": replicas},
+    }
+
+
+def serving(place: Place, *names: str) -> None:
+    for name in names:
+        place.jobs.put(a_job(name))
+        place.jobs.put(endpoint(name))
+
+
+async def test_gpus_of_endpoints_are_granted_once() -> None:
+    place = Place(budget("team", serving={"maxGpus": 3}), budget("company", serving={}))
+    serving(place, "one", "mine")
+    await place.of(a_job())
+    assert place.budgets.grant(("a", "new"), 1)
+    assert not place.budgets.grant(("a", "new"), 1), "it has it already"
+    place.jobs.put(a_job("new"))
+    assert (await place.of(a_job("new"))).serving_gpus == 1
+    place.jobs.put(a_job("late"))
+    assert not place.budgets.grant(("a", "late"), 2), "none is left"
+    assert (await place.of(a_job("late"))).serving_gpus == 0
+    place.jobs.put(endpoint("one", replicas=0, version=9))
+    assert place.budgets.grant(("a", "late"), 2)
+    assert (await place.of(a_job("late"))).serving_gpus == 1, "as many as there are"
+    assert place.budgets.grant(("other", "stranger"), 5), "no budget limits its endpoint"
+
+
+async def test_a_grant_is_free_again_if_no_pods_follow() -> None:
+    place = Place(budget("team", serving={"maxGpus": 1}))
+    now = 1000.0
+    place.budgets.monotonic = lambda: now
+    for name in ("one", "two"):
+        place.jobs.put(a_job(name))
+    await place.of(a_job())
+    assert place.budgets.grant(("a", "one"), 1)
+    assert not place.budgets.grant(("a", "two"), 1)
+    now += GRANTED_FOR
+    assert place.budgets.grant(("a", "two"), 1)
+    assert place.budgets.serving_gpus("team") == 1
+
+
+async def test_an_endpoint_that_released_its_gpu_to_its_training_keeps_its_place() -> None:
+    place = Place(budget("team", serving={"maxGpus": 1}))
+    released = {"type": "Serving", "status": "False", "reason": "GPUReleased"}
+    place.jobs.put(a_job("one", status={"conditions": [released]}))
+    place.jobs.put(endpoint("one", replicas=0))
+    await place.of(a_job())
+    assert not place.budgets.grant(("a", "mine"), 1)
+
+
+async def test_a_job_that_is_done_has_accounts_only_if_its_endpoint_is_limited() -> None:
+    ended = [
+        {"type": each, "status": "True", "observedGeneration": 1} for each in ("Finished", "Ready")
+    ]
+    done = a_job(status={"conditions": ended})
+    place = Place(budget("team"))
+    assert await place.budgets.of(done) is None
+    place.store.put(budget("team", 9, serving={"gpuHours": 100}))
+    (found,) = (await place.of(done)).serving
+    assert found.serving is not None
+    # Of training, 50 hours in the month before do not count.
+    place.usages = {"a": namespace_usage(5)}
+    (found,) = (await place.of(done)).serving
+    assert found.serving is not None
+    assert (found.serving.used, found.serving.exhausted) == (Amount(gpu_seconds=100 * HOUR), True)
+
+
+async def test_an_exhausted_budget_of_endpoints_wakes_all_jobs() -> None:
+    followed = Followed()
+    await followed.place.of(a_job())
+
+    def serving(hours: int) -> ServingBalance:
+        used = Amount(gpu_seconds=hours * HOUR)
+        return ServingBalance(limit=Bound(gpu_seconds=10 * HOUR), used=used)
+
+    followed.reconciled(0, 0, serving=serving(8))
+    assert followed.reconciled(0, 0, serving=serving(9)) == []
+    assert followed.reconciled(0, 0, serving=serving(10)) == ["runs", "waits"]
+    assert followed.reconciled(0, 0, serving=serving(11)) == []
+    assert followed.reconciled(0, 0, serving=serving(0)) == ["runs", "waits"]

@@ -1,0 +1,20 @@
+"""The GPUs of endpoints, which budgets limit at the same time. Each serving pod has one."""
+
+from collections.abc import Iterable
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects import conditions, naming
+from finetune_operator.types import Object
+
+
+def gpus(job: Object, deployments: Iterable[Object]) -> int:
+    """Return the GPUs of a job's endpoint: those that it has, or waits to get from the scheduler.
+
+    Of two builds, the larger one counts: a new build may exceed a budget until it has replaced the
+    other one. A build that has released its GPU to the train pod of its job keeps its place.
+    """
+    released = conditions.get(job, "Serving").get("reason") == Reason.GPU_RELEASED
+    counts = (
+        int(each["spec"].get("replicas") or 0) for each in deployments if naming.owned_by(job, each)
+    )
+    return max(counts, default=0) or int(released)
