@@ -341,6 +341,22 @@ BUDGETS = ReasonGroup(
     },
 )
 
+ENDPOINTS = ReasonGroup(
+    title="Conditions of a FineTuneEndpoint",
+    about="`Ready` is True while the endpoint serves every model that it can. `status.models` has "
+    "the state of each model. Reasons about pods and volumes are those of jobs.",
+    texts={
+        Reason.PREPARING_BASE: "No action. The pod needs no GPU.",
+        Reason.VERIFYING: "No action. The message names the models.",
+        Reason.SIGNING_KEY_MISSING: "Ask your cluster administrator to set the chart value "
+        "`provenance.signingKeySecret`.",
+        Reason.WANTED_SET_REFUSED: "The message says why. The reason is common for a moment after "
+        "the signing key was replaced. If it lasts, delete the pod of the endpoint.",
+        Reason.ENDPOINT_FULL: "Raise `spec.lora.maxAdapters` of the endpoint, which replaces its "
+        "pod, or delete a job that is not needed.",
+    },
+)
+
 LOGS = ReasonGroup(
     title="Log of the operator",
     about="",
@@ -357,4 +373,4 @@ LOGS = ReasonGroup(
     },
 )
 
-GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, PROFILES, BUDGETS, LOGS)
+GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, PROFILES, BUDGETS, ENDPOINTS, LOGS)

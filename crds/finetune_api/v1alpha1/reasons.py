@@ -19,10 +19,11 @@ class Use(StrEnum):
     PUBLICATION = "status.publish"
     PROFILE = "`Valid` of a FineTuneProfile"
     BUDGET = "condition of a FineTuneBudget"
+    ENDPOINT = "condition of a FineTuneEndpoint"
     LOG = "log of the operator"
 
 
-READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, PROFILE, BUDGET, LOG = Use
+READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, PROFILE, BUDGET, ENDPOINT, LOG = Use
 FAILURE = (READY, ATTEMPT)
 
 
@@ -416,6 +417,33 @@ class Reason(DocumentedEnum):
     WITHIN_BUDGET = ("WithinBudget", "Less than 80 % of each limit is used or reserved.", BUDGET)
     NEAR_LIMIT = ("NearLimit", "80 % of a limit is used or reserved.", BUDGET)
     EXHAUSTED = ("Exhausted", "A limit is used up in this period.", BUDGET)
+
+    # Conditions of a FineTuneEndpoint, and states of its models.
+    PREPARING_BASE = (
+        "PreparingBase",
+        "The prepare pod of the endpoint downloads the base and prepares it for vLLM.",
+        ENDPOINT,
+    )
+    VERIFYING = (
+        "Verifying",
+        "The endpoint loads or verifies models. Those that were verified answer.",
+        ENDPOINT,
+    )
+    SIGNING_KEY_MISSING = (
+        "SigningKeyMissing",
+        "The operator has no key, so it cannot sign the list of model names of the endpoint.",
+        ENDPOINT,
+    )
+    WANTED_SET_REFUSED = (
+        "WantedSetRefused",
+        "The pod of the endpoint rejects the signed list of model names.",
+        ENDPOINT,
+    )
+    ENDPOINT_FULL = (
+        "EndpointFull",
+        "All places of the endpoint for adapters are taken.",
+        ENDPOINT,
+    )
 
     # The operator's log.
     CRD_MISSING = ("CrdMissing", "The FineTuneJob API is not installed in the cluster.", LOG)

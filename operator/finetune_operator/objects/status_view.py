@@ -159,3 +159,8 @@ def of(status: Values) -> StatusView:
 def volume_owners(status: Values) -> tuple[str, ...]:
     """Return ``StatusView.volume_owners`` alone, which is read for every child of a job."""
     return tuple(status.get("volumeOwners") or ())
+
+
+def shared_model(job: Object) -> Values | None:
+    """Return the model that a job has published to a shared endpoint, None if it has not."""
+    return (job.get("status") or NOTHING).get("sharedModel")
