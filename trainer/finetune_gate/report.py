@@ -12,9 +12,15 @@ class Report:
     """Makes the status."""
 
     def __init__(
-        self, rollout: Rollout, wanted: Wanted, usage: Usage, *, max_adapters: int
+        self,
+        rollout: Rollout,
+        wanted: Wanted,
+        usage: Usage,
+        *,
+        max_adapters: int,
+        pod: str = "",
     ) -> None:
-        self._rollout, self._wanted, self._usage = rollout, wanted, usage
+        self._rollout, self._wanted, self._usage, self._pod = rollout, wanted, usage, pod
         self._max_adapters = max_adapters
 
     def status(self, boot: str | None) -> EndpointStatus:
@@ -23,6 +29,7 @@ class Report:
         names = current.names if current is not None else ()
         return EndpointStatus(
             endpoint=self._wanted.endpoint,
+            pod=self._pod,
             sequence=None if current is None else current.sequence,
             refused=self._wanted.refused,
             boot=boot,

@@ -122,6 +122,8 @@ class EndpointStatus(StatusModel):
 
     contract: Literal[1] = CONTRACT_VERSION
     endpoint: str
+    pod: str = ""
+    """UID of the pod: addresses are reused, and the uid shows which pod answered."""
     sequence: int | None = None
     """Of the wanted set in use; None before the first one."""
     refused: str | None = None
