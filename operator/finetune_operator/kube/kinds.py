@@ -6,6 +6,7 @@ from urllib.parse import quote
 import finetune_api
 from finetune_api.crd.resources import RESOURCES
 from finetune_api.v1alpha1.budget import BUDGET_KIND
+from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_api.v1alpha1.usage import USAGE_KIND
 from finetune_operator.types import Object
@@ -48,6 +49,7 @@ FINETUNEJOB = finetune_api.KIND
 FINETUNEPROFILE = PROFILE_KIND
 FINETUNEBUDGET = BUDGET_KIND
 FINETUNEUSAGE = USAGE_KIND
+FINETUNEENDPOINT = ENDPOINT_KIND
 CORE_EVENT = "CoreEvent"
 KINDS = {
     **OWN_KINDS,

@@ -52,9 +52,35 @@ def selector(endpoint: Object, stage: str) -> dict[str, str]:
     return {naming.ENDPOINT: endpoint["metadata"]["name"], naming.STAGE: stage}
 
 
-def refers_to(job: Object) -> str | None:
-    """Return the name of the endpoint that the spec or the status of a job names, or None."""
+def reference(job: Object) -> dict[str, Any] | None:
+    """Return the part of a job from which its endpoint is planned, None if it refers to none.
+
+    A job refers to the endpoint in its spec, or to that in its status, which has its model.
+    """
     serving: dict[str, Any] = job["spec"].get("serving") or {}
-    written = (serving.get("endpointRef") or {}).get("name")
     model = status_view.shared_model(job)
-    return str(written) if written is not None else (model or {}).get("endpoint")
+    if not serving.get("endpointRef") and model is None:
+        return None
+    metadata = job["metadata"]
+    identity = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp")
+    return {
+        "metadata": {name: metadata[name] for name in identity if name in metadata},
+        "spec": {
+            "serving": {
+                name: serving[name]
+                for name in ("enabled", "mode", "endpointRef")
+                if name in serving
+            }
+        },
+        "status": {} if model is None else {"sharedModel": model},
+    }
+
+
+def referred(reference: Object) -> frozenset[str]:
+    """Return the names of the endpoints in a job's spec and status."""
+    serving = reference["spec"]["serving"]
+    names = (
+        (serving.get("endpointRef") or {}).get("name"),
+        (status_view.shared_model(reference) or {}).get("endpoint"),
+    )
+    return frozenset(str(name) for name in names if name is not None)

@@ -12,13 +12,14 @@ from finetune_api.v1alpha1.endpoints.status import (
     FineTuneEndpointStatus,
     PreparedBase,
 )
+from finetune_operator.actions import Action, Create
 from finetune_operator.manifests.endpoints import base_job
 from finetune_operator.objects import endpoints, naming
 from finetune_operator.objects.digest import sha256
 from finetune_operator.objects.jobs import pods_of
 from finetune_operator.reconcile.stages import outcome
 from finetune_operator.revisions.endpoints import TargetEndpoint
-from finetune_operator.types import Action, Create, EndpointSnapshot, Object
+from finetune_operator.types import EndpointSnapshot, Object
 
 State = Literal["prepared", "running", "failed"]
 

@@ -17,6 +17,7 @@ from finetune_api.quantity import amount
 from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus, ServingPods, WantedNames
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
+from finetune_operator.actions import Action, Apply, Create, Delete, Patch
 from finetune_operator.manifests.endpoints import network, objects, serving
 from finetune_operator.objects import conditions, deployments, endpoints, naming
 from finetune_operator.objects.digest import sha256
@@ -28,19 +29,7 @@ from finetune_operator.reconcile.endpoints.names import Names, names, numbered, 
 from finetune_operator.revisions.endpoints import TargetEndpoint, resolve
 from finetune_operator.revisions.shared_models import attached
 from finetune_operator.signing import SigningKey
-from finetune_operator.types import (
-    LISTS,
-    UNCONFIRMED,
-    Action,
-    Apply,
-    Confirmation,
-    Create,
-    Delete,
-    EndpointSnapshot,
-    Object,
-    Patch,
-    Plan,
-)
+from finetune_operator.types import LISTS, UNCONFIRMED, Confirmation, EndpointSnapshot, Object, Plan
 
 NO_KEY = (
     "The operator has no key to sign the list of model names with, and a pod trusts no other list. "

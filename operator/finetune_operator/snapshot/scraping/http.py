@@ -1,8 +1,8 @@
 """GET of a pod's metrics, for pods that cannot be trusted.
 
 One HTTP/1.0 request without redirects, cookies, compression or chunks. The response is read up to
-the permitted size before any of it is parsed, in at most one read per ``PAUSE_SECONDS``. A general HTTP
-client parses as it reads: aiohttp 3.14 blocked the event loop for 210 ms with one-byte chunks, and
+its largest size before any of it is parsed, in at most one read per ``PAUSE_SECONDS``. A general
+HTTP client parses as it reads: aiohttp 3.14 blocked the event loop for 210 ms with one-byte chunks, and
 for 170 ms with interim responses.
 """
 

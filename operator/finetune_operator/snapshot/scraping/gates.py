@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from finetune_api.contracts.endpoint import EndpointStatus
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_operator import delays
-from finetune_operator.snapshot import http
+from finetune_operator.snapshot.scraping import http
 from finetune_operator.types import Key
 
 AT_ONCE = 16
