@@ -3,7 +3,6 @@
 Like the followers of profiles, it observes each reconcile of an endpoint.
 """
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -2,8 +2,8 @@
 
 One HTTP/1.0 request without redirects, cookies, compression or chunks. The response is read up to
 its largest size before any of it is parsed, in at most one read per ``PAUSE_SECONDS``. A general
-HTTP client parses as it reads: aiohttp 3.14 blocked the event loop for 210 ms with one-byte chunks, and
-for 170 ms with interim responses.
+HTTP client parses as it reads: aiohttp 3.14 blocked the event loop for 210 ms with one-byte chunks,
+and for 170 ms with interim responses.
 """
 
 import asyncio
