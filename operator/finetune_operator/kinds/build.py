@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from finetune_operator.controller.running import RunningKind
 from finetune_operator.kinds import budgets as budget_kind
+from finetune_operator.kinds import endpoints as endpoint_kind
 from finetune_operator.kinds import jobs as job_kind
 from finetune_operator.kinds import notifications, usage
 from finetune_operator.kinds import profiles as profile_kind
@@ -13,7 +14,7 @@ from finetune_operator.leader_election import LeaderElector
 from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.surroundings import Surroundings
-from finetune_operator.snapshot.watches import BUDGETS, JOBS, PROFILES
+from finetune_operator.snapshot.watches import BUDGETS, ENDPOINTS, JOBS, PROFILES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
             jobs,
             profile_kind.running(context, profiles, jobs.controller),
             budget_kind.running(context, budgets, jobs.controller, recorder),
+            endpoint_kind.running(context, context.live(ENDPOINTS), jobs.controller),
         ),
         profiles=profiles,
         budgets=budgets,
