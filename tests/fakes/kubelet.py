@@ -29,6 +29,7 @@ ARTIFACTS: dict[str, dict[str, Any]] = {
     },
     "train": {"adapter": "sha256:a"},
     "merge": {"merged": "sha256:m", "mergedDtype": "float16"},
+    "base": {"commit": "c" * 40, "dtype": "float16", "bytes": 1 << 30, "modules": ["q_proj"]},
 }
 
 
@@ -40,7 +41,7 @@ def completed(stage: str, *, gpu_seconds: float = 0.0) -> dict[str, Any]:
         "reason": "Completed",
         "message": "",
         "gpuSeconds": gpu_seconds,
-        "artifacts": ARTIFACTS[stage] | dict.fromkeys(MANIFESTS[stage], "a" * 64),
+        "artifacts": dict.fromkeys(MANIFESTS[stage], "a" * 64) | ARTIFACTS[stage],
         "warnings": [],
     }
     return _status("Succeeded", exit_code=0, result=result)
