@@ -16,7 +16,7 @@ from typing import Any
 
 from finetune_api.crd.openapi import schema_of
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_api.v1alpha1.status.job import FineTuneJobStatus
 from finetune_operator.actions import Action, Apply, Create, Delete, Patch, Scale
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming

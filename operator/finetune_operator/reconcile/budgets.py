@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.budget import Account, TrainingAccount
+from finetune_api.v1alpha1.budgets.status import Account, TrainingAccount
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.budgets.amounts import hours, money

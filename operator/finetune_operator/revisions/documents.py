@@ -20,7 +20,7 @@ from finetune_api.contracts.job_config import JobConfig, ParentJob
 from finetune_api.contracts.stage_request import CONTRACT_VERSION
 from finetune_api.defaulting import Resolved
 from finetune_api.revision_hash import text_digest
-from finetune_api.v1alpha1.ledger import FrozenConfiguration
+from finetune_api.v1alpha1.status.ledger import FrozenConfiguration
 from finetune_operator.config import Settings
 from finetune_operator.types import Object
 

@@ -14,12 +14,12 @@ from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, resolve
 from finetune_api.layering import layered, without_nulls
 from finetune_api.several_datasets import single
-from finetune_api.v1alpha1.dataset import NamedDataset
-from finetune_api.v1alpha1.dataset_statistics import FormatRecord
-from finetune_api.v1alpha1.ledger import Revision
-from finetune_api.v1alpha1.rows import AUTO, Rows
+from finetune_api.v1alpha1.data.dataset import NamedDataset
+from finetune_api.v1alpha1.data.rows import AUTO, Rows
+from finetune_api.v1alpha1.data.statistics import FormatRecord
 from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.config import Settings
 from finetune_operator.objects import status_view
 from finetune_operator.revisions import configurations

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved
 from finetune_api.fitting import targets_of
-from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status.ledger import FrozenConfiguration, Revision
 from finetune_operator.config import Images, Settings
 from finetune_operator.connections import Hub
 from finetune_operator.objects import status_view

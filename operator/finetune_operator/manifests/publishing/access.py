@@ -13,10 +13,10 @@ from finetune_api.contracts.stage_request import (
     S3Target,
 )
 from finetune_api.safety import credentials
-from finetune_api.v1alpha1.ledger import Attempt, Revision
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.publishing.tracking import TrackingServer
 from finetune_api.v1alpha1.references import SecretKeyRef
-from finetune_api.v1alpha1.tracking import TrackingServer
+from finetune_api.v1alpha1.status.ledger import Attempt, Revision
 from finetune_operator.config import Settings
 from finetune_operator.connections import Hub
 from finetune_operator.manifests import egress, serving, sources

@@ -2,8 +2,8 @@
 
 import json
 
-from finetune_api.v1alpha1.ledger import Revision
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.objects import status_view
 from finetune_operator.provenance import signed
 from finetune_operator.provenance.facts import Facts

@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.contracts.stage_request import MLflowTarget
-from finetune_api.v1alpha1.ledger import Revision
-from finetune_api.v1alpha1.publish import PublishTarget
-from finetune_api.v1alpha1.tracking import TrackingServer
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.publishing.tracking import TrackingServer
+from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.objects import naming
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger

@@ -8,8 +8,8 @@ ever ready is scaled to 0, and the stable build continues to serve (``stable``).
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.actions import Action, Apply
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects import deployments

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.actions import Apply, Scale
 from finetune_operator.manifests import serving, verifier, vllm
 from finetune_operator.objects import deployments, naming

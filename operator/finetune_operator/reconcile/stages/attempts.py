@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from finetune_api.revision_hash import digest
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.actions import Create
 from finetune_operator.manifests import jobs, stage_requests
 from finetune_operator.objects.index import IndexedSnapshot

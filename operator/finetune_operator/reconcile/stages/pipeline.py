@@ -8,7 +8,7 @@ no state but the cluster's.
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, beside, desired, job_stage
 from finetune_operator.reconcile import configuration

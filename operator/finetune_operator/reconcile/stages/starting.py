@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.actions import Delete
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from finetune_api.v1alpha1.budget import BUDGET_KIND
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.budgets.spec import BUDGET_KIND
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.status import BudgetRequest
+from finetune_api.v1alpha1.status.job import BudgetRequest
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
 from finetune_operator.budgets.admission import Request, decide
 from finetune_operator.budgets.balances import Balance

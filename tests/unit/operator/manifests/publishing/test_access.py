@@ -9,7 +9,7 @@ from tests.fakes.controllers import request_of
 
 from finetune_api.contracts.stage_request import HuggingFaceTarget, PublishStageRequest
 from finetune_api.policy.limits import Limits, Names
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_operator.config import Settings
 from finetune_operator.connections import Egress, Hub
 from finetune_operator.manifests import egress, stage_requests

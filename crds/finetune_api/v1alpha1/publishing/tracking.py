@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import matches
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretRef
 from finetune_api.v1alpha1.sources import PORT
 

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import Rule, contains, equals, excludes, is_set
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.start_from import StartFrom
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.start_from import StartFrom
 
 
 def _indivisible(training: "Training") -> bool:

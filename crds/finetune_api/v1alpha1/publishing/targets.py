@@ -20,7 +20,7 @@ from finetune_api.rules import (
     unique,
     unique_by,
 )
-from finetune_api.v1alpha1.publish_places import HuggingFaceTarget, OCITarget, S3Target
+from finetune_api.v1alpha1.publishing.places import HuggingFaceTarget, OCITarget, S3Target
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef, SecretRef
 from finetune_api.v1alpha1.sources import HF_SOURCE_PREFIX
 

@@ -1,6 +1,6 @@
 """``spec.dataset`` of a FineTuneJob: the training rows, and how prompts are rendered from them.
 
-What data preparation determines about the datasets is in ``dataset_statistics``.
+What data preparation determines about the datasets is in ``statistics``.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from finetune_api.markers import Edit, field
 from finetune_api.rules import Rule, between, equals, excludes, is_set, matches
-from finetune_api.v1alpha1 import rows
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data import rows
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.sources import Kind, prefix_of
 
 PROMPT_PLACEHOLDER = "{prompt}"

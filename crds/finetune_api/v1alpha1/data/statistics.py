@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.base import LedgerModel
-from finetune_api.v1alpha1.rows import Format, ToolCallParser
+from finetune_api.v1alpha1.data.rows import Format, ToolCallParser
 
 
 class FormatRecord(LedgerModel):
