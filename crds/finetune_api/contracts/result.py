@@ -23,6 +23,7 @@ MANIFESTS = {
     "prepare": ("baseManifest", "datasetManifest"),
     "train": ("adapterManifest",),
     "merge": ("mergedManifest",),
+    "base": ("baseManifest",),
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
@@ -95,12 +96,27 @@ class PublishArtifacts(StatusModel):
     targets: list[PublishedTarget] = Field(default_factory=list, max_length=MAX_TARGETS)
 
 
-StageArtifacts = PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts
+class BaseArtifacts(StatusModel):
+    """The base of a shared endpoint."""
+
+    base_manifest: str | None = Field(None, pattern=SHA256)
+    base_commit: str | None = None
+    base_bytes: int | None = None
+    base_dtype: Literal["float16", "bfloat16", "float32"] | None = None
+    """Number format of its weights."""
+    modules: list[str] = Field(default_factory=list)
+    """Names, without their path, of the modules that an adapter can change."""
+
+
+StageArtifacts = (
+    PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts | BaseArtifacts
+)
 ARTIFACTS: dict[str, type[StageArtifacts]] = {
     "prepare": PrepareArtifacts,
     "train": TrainArtifacts,
     "merge": MergeArtifacts,
     "publish": PublishArtifacts,
+    "base": BaseArtifacts,
 }
 
 
@@ -121,7 +137,7 @@ def _known(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifact
 class Result(StatusModel):
     """The outcome of a stage. Unknown values are null."""
 
-    stage: Literal["prepare", "train", "merge", "publish", "verify"]
+    stage: Literal["prepare", "train", "merge", "publish", "base", "verify"]
     outcome: Literal["completed", "stopped", "failed"]
     reason: str
     message: _Line = ""

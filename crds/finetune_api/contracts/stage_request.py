@@ -23,21 +23,15 @@ from pydantic import Field, TypeAdapter
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 CONTRACT_VERSION: Literal[2] = 2
 
 
-class _Request(CamelModel):
+class _Argument(CamelModel):
     contract: Literal[2] = CONTRACT_VERSION
     """Version of the contract that the request follows."""
-    config: str
-    """Path of ``job.json``."""
-    config_digest: str | None = None
-    """SHA-256 (hex) of ``job.json``, from the ledger. The stage fails if the file has another one;
-    None, as in a local run, accepts any file."""
-    work: str
-    """Root folder of the volume."""
 
     def to_argument(self) -> str:
         """Return the request as an argument of a container.
@@ -48,6 +42,16 @@ class _Request(CamelModel):
         values = self.model_dump(mode="json", exclude_defaults=True)
         fixed = self.model_dump(include={"contract", "stage"})
         return json.dumps(fixed | values, separators=(",", ":")).replace("$", "\\u0024")
+
+
+class _Request(_Argument):
+    config: str
+    """Path of ``job.json``."""
+    config_digest: str | None = None
+    """SHA-256 (hex) of ``job.json``, from the ledger. The stage fails if the file has another one;
+    None, as in a local run, accepts any file."""
+    work: str
+    """Root folder of the volume."""
 
 
 class ServingSettings(CamelModel):
@@ -251,7 +255,38 @@ class PublishStageRequest(_LaterRequest):
     """CA certificates in PEM format to trust in addition to those of the image."""
 
 
-StageRequest = PrepareStageRequest | TrainStageRequest | MergeStageRequest | PublishStageRequest
+class EndpointBaseRequest(_Argument):
+    """Make the base of a shared endpoint on its claim, once for all adapters.
+
+    It is no stage of a FineTuneJob, so there is no ``job.json``.
+    """
+
+    stage: Literal["base"] = "base"
+    work: str
+    """Root folder of the claim."""
+    model: Model
+    """The published base. Its credentials are in the variables of a job's model."""
+    base: Literal["dequantized", "original"] = "dequantized"
+    """``dequantized``: the weights as a training with the default quantization uses them."""
+    dtype: Literal["auto", "float16", "bfloat16"] = "auto"
+    """Number format of dequantized weights."""
+    quantized_by: Literal["cuda", "cpu"] = "cuda"
+    """Device of the trainings, on which some 4-bit codes depend."""
+    destinations: Destinations | None = None
+    """Connections that the process may open; None allows all."""
+    ca_certificates: str = ""
+    """CA certificates in PEM format to trust in addition to those of the image."""
+    signatures: tuple[RequiredSignature, ...] = ()
+    """Signatures that the source needs; one that no entry covers needs none."""
+
+
+StageRequest = (
+    PrepareStageRequest
+    | TrainStageRequest
+    | MergeStageRequest
+    | PublishStageRequest
+    | EndpointBaseRequest
+)
 _REQUEST: TypeAdapter[StageRequest] = TypeAdapter(
     Annotated[StageRequest, Field(discriminator="stage")]
 )
