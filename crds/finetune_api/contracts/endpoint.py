@@ -20,9 +20,28 @@ PAYLOAD_TYPE = "application/vnd.finetune.wanted-set.v1+json"
 LONGEST = 1 << 20
 """Bytes of a wanted set, the limit of a ConfigMap."""
 PUBLIC_NAME = r"^[A-Za-z0-9][-A-Za-z0-9._:/]{0,127}$"
+BASE = "base"
+"""Folder on the endpoint's claim with the base that vLLM loads."""
+ADAPTERS = "adapters"
+"""Folder on the endpoint's claim with a folder for each job."""
 SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
 PATH_BELOW_CLAIM = rf"^{SEGMENT}(/{SEGMENT}){{0,3}}$"
 """A relative path. No segment begins with a dot, so it never leaves the claim."""
+
+
+def published_path(job: str, revision: str, adapter: str) -> str:
+    """Return the folder on the endpoint's claim with ``adapter/`` and ``reference/`` of a revision.
+
+    The pod of a job mounts the folder of its job alone. revision: its name. adapter: SHA-256 (hex)
+    of ``adapter/manifest.json``, so that no folder ever has other content.
+    """
+    return f"{published_root(job)}/{revision}-{adapter[:16]}"
+
+
+def published_root(job: str) -> str:
+    """Return the folder on the endpoint's claim that the publish pods of a job mount."""
+    return f"{ADAPTERS}/{job}"
+
 
 State = Literal["Waiting", "Full", "Loading", "Proving", "Serving", "Failed"]
 """Why a name answers or not. ``Full``: all places for adapters are taken."""

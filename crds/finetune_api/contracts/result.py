@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from finetune_api.base import CONTENT_DIGEST, SHA256, StatusModel
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.dataset_statistics import Data
+from finetune_api.v1alpha1.endpoint import PreparedBase
 from finetune_api.v1alpha1.ledger import MergedModel, PreparedFolders, TrainArtifacts
 from finetune_api.v1alpha1.resources import Backend, Estimate
 
@@ -23,6 +24,7 @@ MANIFESTS = {
     "prepare": ("baseManifest", "datasetManifest"),
     "train": ("adapterManifest",),
     "merge": ("mergedManifest",),
+    "base": ("manifest", "source", "dtype"),
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
@@ -95,12 +97,15 @@ class PublishArtifacts(StatusModel):
     targets: list[PublishedTarget] = Field(default_factory=list, max_length=MAX_TARGETS)
 
 
-StageArtifacts = PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts
+StageArtifacts = (
+    PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts | PreparedBase
+)
 ARTIFACTS: dict[str, type[StageArtifacts]] = {
     "prepare": PrepareArtifacts,
     "train": TrainArtifacts,
     "merge": MergeArtifacts,
     "publish": PublishArtifacts,
+    "base": PreparedBase,
 }
 
 
@@ -121,7 +126,7 @@ def _known(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifact
 class Result(StatusModel):
     """The outcome of a stage. Unknown values are null."""
 
-    stage: Literal["prepare", "train", "merge", "publish", "verify"]
+    stage: Literal["prepare", "train", "merge", "publish", "verify", "base"]
     outcome: Literal["completed", "stopped", "failed"]
     reason: str
     message: _Line = ""

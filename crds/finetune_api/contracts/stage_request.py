@@ -23,6 +23,7 @@ from pydantic import Field, TypeAdapter
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 CONTRACT_VERSION: Literal[2] = 2
@@ -45,9 +46,13 @@ class _Request(CamelModel):
         ASCII without "$": the kubelet replaces ``$(NAME)`` in arguments by an environment variable,
         whose value a tenant may have chosen.
         """
-        values = self.model_dump(mode="json", exclude_defaults=True)
-        fixed = self.model_dump(include={"contract", "stage"})
-        return json.dumps(fixed | values, separators=(",", ":")).replace("$", "\\u0024")
+        return _argument(self)
+
+
+def _argument(request: CamelModel) -> str:
+    values = request.model_dump(mode="json", exclude_defaults=True)
+    fixed = request.model_dump(include={"contract", "stage"})
+    return json.dumps(fixed | values, separators=(",", ":")).replace("$", "\\u0024")
 
 
 class ServingSettings(CamelModel):
@@ -251,7 +256,44 @@ class PublishStageRequest(_LaterRequest):
     """CA certificates in PEM format to trust in addition to those of the image."""
 
 
-StageRequest = PrepareStageRequest | TrainStageRequest | MergeStageRequest | PublishStageRequest
+class BaseStageRequest(CamelModel):
+    """Make the base of a shared endpoint: download it, and dequantize it if that is asked for.
+
+    There is no ``job.json``: the request has all that the process needs. The base is published as
+    the folder ``base`` of the volume, and an equal one that is there is kept. Credentials are in
+    the environment variables of the source ``model``, as in the prepare stage.
+    """
+
+    stage: Literal["base"] = "base"
+    contract: Literal[2] = CONTRACT_VERSION
+    work: str
+    """Root folder of the endpoint's volume."""
+    model: Model
+    base: Literal["dequantized", "original"] = "dequantized"
+    """The weights that vLLM loads; ``original`` only downloads them."""
+    dtype: Literal["auto", "float16", "bfloat16"] = "auto"
+    """Number format of a dequantized base, as ``dtype`` of the merge stage."""
+    ca: str | None = None
+    """Path of the file with ``model.caConfigMapRef``."""
+    destinations: Destinations | None = None
+    """Connections that the process may open; None, as in a local run, allows all."""
+    ca_certificates: str = ""
+    """CA certificates in PEM format to trust in addition to those of the image."""
+    signatures: tuple[RequiredSignature, ...] = ()
+    """Signatures that the source needs."""
+
+    def to_argument(self) -> str:
+        """Return the request as an argument of a container, as the other requests are."""
+        return _argument(self)
+
+
+StageRequest = (
+    PrepareStageRequest
+    | TrainStageRequest
+    | MergeStageRequest
+    | PublishStageRequest
+    | BaseStageRequest
+)
 _REQUEST: TypeAdapter[StageRequest] = TypeAdapter(
     Annotated[StageRequest, Field(discriminator="stage")]
 )
