@@ -22,25 +22,24 @@ LONGEST = 1 << 20
 PUBLIC_NAME = r"^[A-Za-z0-9][-A-Za-z0-9._:/]{0,127}$"
 BASE = "base"
 """Folder on the endpoint's claim with the base that vLLM loads."""
-ADAPTERS = "adapters"
+ADAPTERS = "jobs"
 """Folder on the endpoint's claim with a folder for each job."""
 SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
 PATH_BELOW_CLAIM = rf"^{SEGMENT}(/{SEGMENT}){{0,3}}$"
 """A relative path. No segment begins with a dot, so it never leaves the claim."""
 
 
-def published_path(job: str, revision: str, adapter: str) -> str:
+def published_root(job_uid: str) -> str:
+    """Return the folder on the endpoint's claim that the publish pods of a job mount."""
+    return f"{ADAPTERS}/{job_uid}"
+
+
+def published_path(job_uid: str, adapter: str) -> str:
     """Return the folder on the endpoint's claim with ``adapter/`` and ``reference/`` of a revision.
 
-    The pod of a job mounts the folder of its job alone. revision: its name. adapter: SHA-256 (hex)
-    of ``adapter/manifest.json``, so that no folder ever has other content.
+    adapter: SHA-256 (hex) of ``adapter/manifest.json``, so that no folder ever has other content.
     """
-    return f"{published_root(job)}/{revision}-{adapter[:16]}"
-
-
-def published_root(job: str) -> str:
-    """Return the folder on the endpoint's claim that the publish pods of a job mount."""
-    return f"{ADAPTERS}/{job}"
+    return f"{published_root(job_uid)}/{adapter}"
 
 
 State = Literal["Waiting", "Full", "Loading", "Proving", "Serving", "Failed"]

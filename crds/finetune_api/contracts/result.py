@@ -24,7 +24,7 @@ MANIFESTS = {
     "prepare": ("baseManifest", "datasetManifest"),
     "train": ("adapterManifest",),
     "merge": ("mergedManifest",),
-    "base": ("manifest", "source", "dtype"),
+    "base": ("manifest", "dtype", "modules"),
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""

@@ -273,6 +273,8 @@ class BaseStageRequest(CamelModel):
     """The weights that vLLM loads; ``original`` only downloads them."""
     dtype: Literal["auto", "float16", "bfloat16"] = "auto"
     """Number format of a dequantized base, as ``dtype`` of the merge stage."""
+    quantized_by: Literal["cuda", "cpu"] = "cuda"
+    """Device on which the adapters are trained: the codes of a few blocks differ."""
     ca: str | None = None
     """Path of the file with ``model.caConfigMapRef``."""
     destinations: Destinations | None = None

@@ -4,15 +4,15 @@ A job attaches itself with ``serving.mode: shared``; the endpoint lists no jobs.
 changed, because every attached adapter was trained against it.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from finetune_api.base import SHA256, LedgerModel, StatusModel
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.quantity import Quantity, amount, comparable
-from finetune_api.rules import Rule, between, each_matches, lacks, matches, unique
-from finetune_api.v1alpha1.lora import ALL_LINEAR, LAYER_NAME
+from finetune_api.rules import Rule, between, each_matches, matches
+from finetune_api.v1alpha1.ledger import MODULE
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement
 from finetune_api.v1alpha1.references import object_name
@@ -66,28 +66,6 @@ class EndpointLora(ApiModel):
         edit=Edit.ROLL,
         ge=1,
         le=512,
-    )
-    target_modules: list[str] = field(
-        "Name suffixes of the layers that an adapter may change, as in "
-        "training.lora.targetModules of the jobs.",
-        ALL_LINEAR,
-        edit=Edit.ROLL,
-        min_length=1,
-        max_length=32,
-        rules=(
-            unique("targetModules"),
-            each_matches(LAYER_NAME, "write targetModules as names of layers, such as q_proj"),
-            lacks(
-                "all-linear",
-                "vLLM needs the names of the layers: replace all-linear in targetModules by the "
-                "names of the base's linear layers, such as q_proj",
-            ),
-            lacks(
-                "lm_head",
-                "vLLM ignores an adapter on lm_head when it scores prompts, so that it could not "
-                "be verified: remove lm_head from targetModules",
-            ),
-        ),
     )
     max_wait_seconds: int = field(
         "Time in seconds after which a waiting adapter gets its turn. The adapter that generates "
@@ -330,6 +308,11 @@ class PreparedBase(LedgerModel):
         None, description="Data type of the prepared base."
     )
     bytes: int | None = Field(None, description="Size of the prepared base in bytes.")
+    modules: list[Annotated[str, Field(pattern=MODULE)]] | None = Field(
+        None,
+        max_length=64,
+        description="Names of the modules that an adapter may change, without their path.",
+    )
 
 
 class BaseAttempt(LedgerModel):
