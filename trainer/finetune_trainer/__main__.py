@@ -22,7 +22,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result, StageArtifacts
 from finetune_api.contracts.stage_request import (
     CONTRACT_VERSION,
-    EndpointBaseRequest,
+    BaseStageRequest,
     PrepareStageRequest,
     PublishStageRequest,
     StageRequest,
@@ -107,7 +107,7 @@ def _request(arguments: list[str]) -> StageRequest:
 
 
 def _run(request: StageRequest, progress: Progress, stop: StopRequest) -> Result:
-    if isinstance(request, EndpointBaseRequest):
+    if isinstance(request, BaseStageRequest):
         return _make_base(request, progress)
     job = read_job(Path(request.config), request.config_digest)
     layout = Layout(work=Path(request.work))
@@ -135,7 +135,7 @@ def _run(request: StageRequest, progress: Progress, stop: StopRequest) -> Result
         return merge.run(job, layout, progress, request)
 
 
-def _make_base(request: EndpointBaseRequest, progress: Progress) -> Result:
+def _make_base(request: BaseStageRequest, progress: Progress) -> Result:
     """Make the base of a shared endpoint, which belongs to no job."""
     layout = Layout(work=Path(request.work))
     progress.serve()
@@ -146,7 +146,7 @@ def _make_base(request: EndpointBaseRequest, progress: Progress) -> Result:
         return make.run(request, layout, progress)
 
 
-def _connect(request: PrepareStageRequest | PublishStageRequest | EndpointBaseRequest) -> None:
+def _connect(request: PrepareStageRequest | PublishStageRequest | BaseStageRequest) -> None:
     """Restrict the connections of this process, and trust the certificates of the chart."""
     if request.destinations is not None:
         egress.Guard(request.destinations, domains=egress.domains()).install()

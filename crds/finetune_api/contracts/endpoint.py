@@ -9,6 +9,8 @@ restores nothing.
 The gate reports a status. Every text in it is of the gate or of the wanted set, never of a request.
 """
 
+import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -20,9 +22,45 @@ PAYLOAD_TYPE = "application/vnd.finetune.wanted-set.v1+json"
 LONGEST = 1 << 20
 """Bytes of a wanted set, the limit of a ConfigMap."""
 PUBLIC_NAME = r"^[A-Za-z0-9][-A-Za-z0-9._:/]{0,127}$"
+BASE = "base"
+"""Folder on the endpoint's claim with the base that vLLM loads."""
+ADAPTERS = "jobs"
+"""Folder on the endpoint's claim with a folder for each job."""
 SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
 PATH_BELOW_CLAIM = rf"^{SEGMENT}(/{SEGMENT}){{0,3}}$"
 """A relative path. No segment begins with a dot, so it never leaves the claim."""
+
+
+def published_root(job_uid: str) -> str:
+    """Return the folder on the endpoint's claim that the publish pods of a job mount."""
+    return f"{ADAPTERS}/{job_uid}"
+
+
+def published_path(job_uid: str, adapter: str) -> str:
+    """Return the folder on the endpoint's claim with ``adapter/`` and ``reference/`` of a revision.
+
+    adapter: SHA-256 (hex) of ``adapter/manifest.json``, so that no folder ever has other content.
+    """
+    return f"{published_root(job_uid)}/{adapter}"
+
+
+def source_digest(files: Mapping[str, str]) -> str:
+    """Return what identifies a published base. files: SHA-256 (hex) of its files by name.
+
+    The manifest of a base has facts of its job, so it differs where the files are equal.
+    """
+    return _digest(files)
+
+
+def codes_digest(modules: Mapping[str, str]) -> str:
+    """Return what identifies the 4-bit weights of a base. modules: SHA-256 (hex) of their codes."""
+    return _digest(modules)
+
+
+def _digest(digests: Mapping[str, str]) -> str:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
 
 State = Literal["Waiting", "Full", "Loading", "Proving", "Serving", "Failed"]
 """Why a name answers or not. ``Full``: all places for adapters are taken."""

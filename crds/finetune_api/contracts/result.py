@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from finetune_api.base import CONTENT_DIGEST, SHA256, StatusModel
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.dataset_statistics import Data
+from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.ledger import MergedModel, PreparedFolders, TrainArtifacts
 from finetune_api.v1alpha1.resources import Backend, Estimate
 
@@ -23,7 +24,7 @@ MANIFESTS = {
     "prepare": ("baseManifest", "datasetManifest"),
     "train": ("adapterManifest",),
     "merge": ("mergedManifest",),
-    "base": ("baseManifest",),
+    "base": ("manifest", "dtype", "modules"),
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
@@ -96,27 +97,15 @@ class PublishArtifacts(StatusModel):
     targets: list[PublishedTarget] = Field(default_factory=list, max_length=MAX_TARGETS)
 
 
-class BaseArtifacts(StatusModel):
-    """The base of a shared endpoint."""
-
-    base_manifest: str | None = Field(None, pattern=SHA256)
-    base_commit: str | None = None
-    base_bytes: int | None = None
-    base_dtype: Literal["float16", "bfloat16", "float32"] | None = None
-    """Number format of its weights."""
-    modules: list[str] = Field(default_factory=list)
-    """Names, without their path, of the modules that an adapter can change."""
-
-
 StageArtifacts = (
-    PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts | BaseArtifacts
+    PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts | PreparedBase
 )
 ARTIFACTS: dict[str, type[StageArtifacts]] = {
     "prepare": PrepareArtifacts,
     "train": TrainArtifacts,
     "merge": MergeArtifacts,
     "publish": PublishArtifacts,
-    "base": BaseArtifacts,
+    "base": PreparedBase,
 }
 
 
@@ -137,7 +126,7 @@ def _known(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifact
 class Result(StatusModel):
     """The outcome of a stage. Unknown values are null."""
 
-    stage: Literal["prepare", "train", "merge", "publish", "base", "verify"]
+    stage: Literal["prepare", "train", "merge", "publish", "verify", "base"]
     outcome: Literal["completed", "stopped", "failed"]
     reason: str
     message: _Line = ""

@@ -255,29 +255,30 @@ class PublishStageRequest(_LaterRequest):
     """CA certificates in PEM format to trust in addition to those of the image."""
 
 
-class EndpointBaseRequest(_Argument):
-    """Make the base of a shared endpoint on its claim, once for all adapters.
+class BaseStageRequest(_Argument):
+    """Make the base of a shared endpoint: download it, and dequantize it if that is asked for.
 
-    It is no stage of a FineTuneJob, so there is no ``job.json``.
+    There is no ``job.json``: the request has all that the process needs. The base is published as
+    the folder ``base`` of the volume, and an equal one that is there is kept. Credentials are in
+    the environment variables of the source ``model``, as in the prepare stage.
     """
 
     stage: Literal["base"] = "base"
     work: str
-    """Root folder of the claim."""
+    """Root folder of the endpoint's volume."""
     model: Model
-    """The published base. Its credentials are in the variables of a job's model."""
     base: Literal["dequantized", "original"] = "dequantized"
-    """``dequantized``: the weights as a training with the default quantization uses them."""
+    """The weights that vLLM loads; ``original`` only downloads them."""
     dtype: Literal["auto", "float16", "bfloat16"] = "auto"
-    """Number format of dequantized weights."""
+    """Number format of a dequantized base, as ``dtype`` of the merge stage."""
     quantized_by: Literal["cuda", "cpu"] = "cuda"
-    """Device of the trainings, on which some 4-bit codes depend."""
+    """Device on which the adapters are trained: the codes of a few blocks differ."""
     destinations: Destinations | None = None
-    """Connections that the process may open; None allows all."""
+    """Connections that the process may open; None, as in a local run, allows all."""
     ca_certificates: str = ""
     """CA certificates in PEM format to trust in addition to those of the image."""
     signatures: tuple[RequiredSignature, ...] = ()
-    """Signatures that the source needs; one that no entry covers needs none."""
+    """Signatures that the source needs."""
 
 
 StageRequest = (
@@ -285,7 +286,7 @@ StageRequest = (
     | TrainStageRequest
     | MergeStageRequest
     | PublishStageRequest
-    | EndpointBaseRequest
+    | BaseStageRequest
 )
 _REQUEST: TypeAdapter[StageRequest] = TypeAdapter(
     Annotated[StageRequest, Field(discriminator="stage")]

@@ -13,6 +13,7 @@ from tests.support.trainer import tiny
 from tests.support.trainer.hub import Hub
 from tests.support.trainer.workshop import Ended, Running, Server, Workshop, command
 
+from finetune_api.contracts.endpoint import codes_digest, source_digest
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
@@ -77,7 +78,9 @@ def succeeded(ended: Ended) -> dict[str, Any]:
 def test_the_base_has_the_weights_of_a_training(done: Workshop, run: Make, work: Path) -> None:
     artifacts = succeeded(run())
     base, adapter = manifest.read(work / "base"), manifest.read(done.work / "adapter")
-    assert artifacts["baseManifest"] == base.sha256
+    assert artifacts["manifest"] == base.sha256
+    assert artifacts["source"] == source_digest(adapter.facts[published.BASE_FILES_FACT])
+    assert artifacts["codes"] == codes_digest(adapter.facts["quantizedModules"])
     for fact in (published.BASE_FILES_FACT, "baseCommit", "quantizedModules", "quantization"):
         assert base.facts[fact] == adapter.facts[fact], fact
     original, found = weights(done.work / "base"), weights(work / "base")
@@ -106,7 +109,7 @@ def test_what_the_endpoint_needs_to_know(run: Make, work: Path) -> None:
     assert artifacts["modules"] == [
         "down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj",
     ]  # fmt: skip
-    assert artifacts["baseDtype"] == "bfloat16"
+    assert artifacts["dtype"] == "bfloat16"
     assert json.loads((work / "base" / "config.json").read_text())["dtype"] == "bfloat16"
     # Nothing of the published base stays.
     assert {path.name for path in work.iterdir()} == {"base", "lock.json"}
@@ -145,15 +148,16 @@ def test_a_killed_process_is_continued_with_the_same_bytes(
 def test_an_original_base_has_the_published_files(run: Make, work: Path, hub: Hub) -> None:
     artifacts = succeeded(run(base="original"))
     folder = hub.repos["models/demo/tiny"].folder
-    found = manifest.read(work / "base", sha256=artifacts["baseManifest"])
+    found = manifest.read(work / "base", sha256=artifacts["manifest"])
     assert "quantizedModules" not in found.facts
+    assert "codes" not in artifacts
     for entry in found.files:
         assert (work / "base" / entry.name).read_bytes() == (folder / entry.name).read_bytes()
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float16"])
 def test_the_number_format(run: Make, work: Path, dtype: str) -> None:
-    assert succeeded(run(dtype=dtype))["baseDtype"] == "float16"
+    assert succeeded(run(dtype=dtype))["dtype"] == "float16"
     assert {each.dtype for each in weights(work / "base").values()} == {torch.float16}
 
 

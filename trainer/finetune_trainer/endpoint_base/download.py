@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts.stage_request import EndpointBaseRequest
+from finetune_api.contracts.stage_request import BaseStageRequest
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.checkpointing.safetensors_header import read_header
 from finetune_trainer.endpoint_base.layout import SCALES, SHARDS
@@ -43,7 +43,7 @@ class Source:
     license: str | None
 
 
-def download(request: EndpointBaseRequest, layout: Layout, progress: Progress) -> Source:
+def download(request: BaseStageRequest, layout: Layout, progress: Progress) -> Source:
     """Pin, download and check the base. An interrupted download is resumed."""
     signatures = Signatures(request.signatures, layout)
     source, name = request.model.source, request.model.source.removeprefix("hf://")

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from finetune_api.contracts.result import BaseArtifacts, Result
-from finetune_api.contracts.stage_request import EndpointBaseRequest
+from finetune_api.contracts.endpoint import codes_digest, source_digest
+from finetune_api.contracts.result import Result
+from finetune_api.contracts.stage_request import BaseStageRequest
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.advanced_training import Quantization
+from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published, safetensors_writer
 from finetune_trainer.checkpointing.adapter_files import Adapter
@@ -45,7 +47,7 @@ QUANTIZATION = Quantization()
 """That of a training by default, which all adapters of the endpoint must have."""
 
 
-def run(request: EndpointBaseRequest, layout: Layout, progress: Progress) -> Result:
+def run(request: BaseStageRequest, layout: Layout, progress: Progress) -> Result:
     """Return what the base is, after it was made."""
     key = _key(request)
     with translate_volume_errors(layout.work, "making the base"):
@@ -64,17 +66,25 @@ def run(request: EndpointBaseRequest, layout: Layout, progress: Progress) -> Res
         outcome="completed",
         reason=Reason.COMPLETED,
         message=message,
-        artifacts=BaseArtifacts(
-            base_manifest=found.sha256,
-            base_commit=found.facts["baseCommit"],
-            base_bytes=found.size(),
-            base_dtype=found.facts["dtype"],
-            modules=found.facts["modules"],
-        ),
+        artifacts=_artifacts(found),
     )
 
 
-def _key(request: EndpointBaseRequest) -> str:
+def _artifacts(found: Manifest) -> PreparedBase:
+    facts = found.facts
+    codes = facts.get("quantizedModules")
+    return PreparedBase(
+        manifest=found.sha256,
+        source=source_digest(facts[published.BASE_FILES_FACT]),
+        codes=None if codes is None else codes_digest(codes),
+        commit=facts["baseCommit"],
+        dtype=facts["dtype"],
+        bytes=found.size(),
+        modules=facts["modules"],
+    )
+
+
+def _key(request: BaseStageRequest) -> str:
     """Return what identifies the base that a request asks for."""
     model = request.model
     values = [model.source, model.revision, model.sha256, request.base]
@@ -83,7 +93,7 @@ def _key(request: EndpointBaseRequest) -> str:
     return digest(values)
 
 
-def _facts(request: EndpointBaseRequest, source: Source) -> dict[str, Any]:
+def _facts(request: BaseStageRequest, source: Source) -> dict[str, Any]:
     licensed = {} if source.license is None else {published.LICENSE_FACT: source.license}
     return {
         "source": request.model.source,
@@ -95,7 +105,7 @@ def _facts(request: EndpointBaseRequest, source: Source) -> dict[str, Any]:
     }
 
 
-def _original(request: EndpointBaseRequest, source: Source, layout: Layout, key: str) -> Manifest:
+def _original(request: BaseStageRequest, source: Source, layout: Layout, key: str) -> Manifest:
     """Publish the downloaded files."""
     return manifest.publish(
         source.folder,
@@ -107,15 +117,12 @@ def _original(request: EndpointBaseRequest, source: Source, layout: Layout, key:
     )
 
 
-def _dtype(source: Source) -> str | None:
-    """Return the number format that config.json of a base states; None for one that is unknown."""
-    found = source.config.get("dtype") or source.config.get("torch_dtype")
-    return found if found in ("float16", "bfloat16", "float32") else None
+def _dtype(source: Source) -> str:
+    """Return the number format that config.json of a base states, or the default of libraries."""
+    return str(source.config.get("dtype") or source.config.get("torch_dtype") or "float32")
 
 
-def _dequantized(
-    request: EndpointBaseRequest, source: Source, layout: Layout, key: str
-) -> Manifest:
+def _dequantized(request: BaseStageRequest, source: Source, layout: Layout, key: str) -> Manifest:
     """Publish the weights as a training uses them, in 16 bits."""
     dtype = merged_dtype.resolve(request.dtype, source.config)
     tensors = _tensors(source)
@@ -188,7 +195,7 @@ class _Recorded:
 
 
 def _recorded(
-    request: EndpointBaseRequest, source: Source, layout: Layout, tensors: _Tensors
+    request: BaseStageRequest, source: Source, layout: Layout, tensors: _Tensors
 ) -> _Recorded:
     """Quantize each weight that a training quantizes."""
     by_cuda = request.quantized_by == "cuda"
