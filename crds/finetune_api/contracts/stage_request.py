@@ -197,6 +197,29 @@ class MLflowTarget(CamelModel):
     """Path of a file with additional CA certificates in PEM format."""
 
 
+class EndpointTarget(CamelModel):
+    """The claim of a shared endpoint, of which the pod mounts the folder of the job.
+
+    It gets ``adapter/`` and ``reference/`` in a folder that is named by the adapter's manifest.
+    """
+
+    endpoint: str
+    """Name of the FineTuneEndpoint, for messages."""
+    folder: str
+    """Path of the mounted folder."""
+    path: str
+    """``contracts.endpoint.published_root`` of the job: the same folder, on the claim."""
+    reference: str
+    """SHA-256 (hex) of ``reference/manifest.json``, from the ledger; an empty text if it has none.
+    """
+    keep: tuple[str, ...] = ()
+    """Names of the folders of other revisions that are still needed. All others are deleted."""
+    source: str | None = None
+    """``contracts.endpoint.source_digest`` of the endpoint's base; None if it is not known."""
+    codes: str | None = None
+    """``contracts.endpoint.codes_digest`` of a dequantized base."""
+
+
 class PublishTargetRequest(CamelModel):
     """One target of the publish stage, in the one place that is set.
 
@@ -233,6 +256,7 @@ class PublishTargetRequest(CamelModel):
     hugging_face: HuggingFaceTarget | None = None
     mlflow: MLflowTarget | None = None
     """It gets the results of the training of the adapter, and no files."""
+    endpoint: EndpointTarget | None = None
 
 
 class PublishStageRequest(_LaterRequest):

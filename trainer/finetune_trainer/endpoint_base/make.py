@@ -18,6 +18,7 @@ from finetune_api.contracts.endpoint import codes_digest, source_digest
 from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import BaseStageRequest
 from finetune_api.revision_hash import digest
+from finetune_api.safety.redaction import one_line
 from finetune_api.v1alpha1.advanced_training import Quantization
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.reasons import Reason
@@ -29,6 +30,7 @@ from finetune_trainer.checkpointing.safetensors_writer import Shard, ShardProgre
 from finetune_trainer.compatibility import merged_dtype
 from finetune_trainer.endpoint_base.download import Source, download
 from finetune_trainer.endpoint_base.layout import SCALES, SHARDS
+from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.merging import side_files
 from finetune_trainer.merging.lora_delta import LoraMerger
 from finetune_trainer.merging.merge import parallel_map
@@ -43,6 +45,7 @@ from finetune_trainer.volume.files import fresh
 from finetune_trainer.volume.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
+FORMATS = ("float16", "bfloat16", "float32")
 QUANTIZATION = Quantization()
 """That of a training by default, which all adapters of the endpoint must have."""
 
@@ -119,7 +122,13 @@ def _original(request: BaseStageRequest, source: Source, layout: Layout, key: st
 
 def _dtype(source: Source) -> str:
     """Return the number format that config.json of a base states, or the default of libraries."""
-    return str(source.config.get("dtype") or source.config.get("torch_dtype") or "float32")
+    found = source.config.get("dtype") or source.config.get("torch_dtype") or "float32"
+    if found not in FORMATS:
+        raise InvalidSpec(
+            f"config.json of the model states the number format {one_line(str(found), 40)}: choose "
+            f"a model with {', '.join(FORMATS)}, or set base: dequantized"
+        )
+    return str(found)
 
 
 def _dequantized(request: BaseStageRequest, source: Source, layout: Layout, key: str) -> Manifest:
