@@ -77,6 +77,22 @@ class ServingSettings(CamelModel):
         )
 
 
+class SharedEndpoint(CamelModel):
+    """A FineTuneEndpoint, as far as an adapter must suit it."""
+
+    name: str
+    """For messages."""
+    base: Literal["dequantized", "original"] = "dequantized"
+    max_rank: int
+    """``lora.maxRank``: highest rank of an adapter."""
+    model: str
+    """``model.source`` of the endpoint."""
+    source: str | None = None
+    """``contracts.endpoint.source_digest`` of its base; None until the base is made."""
+    codes: str | None = None
+    """``contracts.endpoint.codes_digest`` of a dequantized base."""
+
+
 class PrepareStageRequest(_Request):
     """Download base and dataset, check them, and tokenize the rows."""
 
@@ -105,6 +121,8 @@ class PrepareStageRequest(_Request):
     """CA certificates in PEM format to trust in addition to those of the image."""
     signatures: tuple[RequiredSignature, ...] = ()
     """Signatures that sources of the job need; a source that no entry covers needs none."""
+    endpoint: SharedEndpoint | None = None
+    """The endpoint that will serve the adapter beside others; None if none will."""
 
 
 class _LaterRequest(_Request):
@@ -203,8 +221,7 @@ class EndpointTarget(CamelModel):
     It gets ``adapter/`` and ``reference/`` in a folder that is named by the adapter's manifest.
     """
 
-    endpoint: str
-    """Name of the FineTuneEndpoint, for messages."""
+    shared: SharedEndpoint
     folder: str
     """Path of the mounted folder."""
     path: str
@@ -214,10 +231,6 @@ class EndpointTarget(CamelModel):
     """
     keep: tuple[str, ...] = ()
     """Names of the folders of other revisions that are still needed. All others are deleted."""
-    source: str | None = None
-    """``contracts.endpoint.source_digest`` of the endpoint's base; None if it is not known."""
-    codes: str | None = None
-    """``contracts.endpoint.codes_digest`` of a dequantized base."""
 
 
 class PublishTargetRequest(CamelModel):

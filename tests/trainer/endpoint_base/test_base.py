@@ -13,7 +13,12 @@ from tests.support.trainer import tiny
 from tests.support.trainer.hub import Hub
 from tests.support.trainer.workshop import Ended, Running, Server, Workshop, command
 
-from finetune_api.contracts.endpoint import codes_digest, source_digest
+from finetune_api.contracts.endpoint import (
+    BASE_FILES_FACT,
+    BASE_SCALES,
+    codes_digest,
+    source_digest,
+)
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
@@ -79,9 +84,9 @@ def test_the_base_has_the_weights_of_a_training(done: Workshop, run: Make, work:
     artifacts = succeeded(run())
     base, adapter = manifest.read(work / "base"), manifest.read(done.work / "adapter")
     assert artifacts["manifest"] == base.sha256
-    assert artifacts["source"] == source_digest(adapter.facts[published.BASE_FILES_FACT])
+    assert artifacts["source"] == source_digest(adapter.facts[BASE_FILES_FACT])
     assert artifacts["codes"] == codes_digest(adapter.facts["quantizedModules"])
-    for fact in (published.BASE_FILES_FACT, "baseCommit", "quantizedModules", "quantization"):
+    for fact in (BASE_FILES_FACT, "baseCommit", "quantizedModules", "quantization"):
         assert base.facts[fact] == adapter.facts[fact], fact
     original, found = weights(done.work / "base"), weights(work / "base")
     trained = DequantizedBase(adapter, done.work / "adapter")
@@ -98,7 +103,7 @@ def test_the_scales_are_those_of_a_training_on_the_same_device(
     done: Workshop, run: Make, work: Path
 ) -> None:
     succeeded(run())
-    ours = load_file(shutil.copy(work / "base" / published.BASE_SCALES, work / "copy.safetensors"))
+    ours = load_file(shutil.copy(work / "base" / BASE_SCALES, work / "copy.safetensors"))
     theirs = load_file(done.work / "adapter" / published.QUANTIZATION)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())

@@ -11,7 +11,7 @@ import pytest
 from tests.support.trainer import publishing
 from tests.support.trainer.publishing import Published, Volume
 
-from finetune_api.contracts.endpoint import codes_digest, source_digest
+from finetune_api.contracts.endpoint import BASE_FILES_FACT, codes_digest, source_digest
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import ResumeRefused, Stopped
 from finetune_trainer.publishing.endpoint import push
@@ -33,7 +33,7 @@ class Endpoint:
         layout = volume.layout
         found = manifest.read(layout.adapter)
         scratch = layout.adapter.rename(layout.scratch("adapter"))
-        facts = {**found.facts, published.BASE_FILES_FACT: FILES, "quantizedModules": CODES}
+        facts = {**found.facts, BASE_FILES_FACT: FILES, "quantizedModules": CODES}
         adapter = manifest.publish(
             scratch, layout.adapter, kind=published.ADAPTER, key=found.key, facts=facts
         )
@@ -52,8 +52,10 @@ class Endpoint:
         self.partial = folder / f".{adapter.sha256}"
 
     def publish(self, **fields: Any) -> Published:
+        shared = {"name": "shared", "model": "hf://demo/tiny", "maxRank": 16}
+        own = {name: fields.pop(name) for name in ("source", "codes", "maxRank") if name in fields}
         endpoint = {
-            "endpoint": "shared",
+            "shared": shared | own,
             "folder": str(self.folder),
             "path": f"jobs/{UID}",
             "reference": self.reference,
@@ -84,9 +86,9 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def rejected(found: Published, *said: str) -> None:
-    reason, message = found.failure
-    assert reason == "TargetRejected"
+def rejected(found: Published, *said: str, reason: str = "TargetRejected") -> None:
+    assert found.failure[0] == reason
+    message = found.failure[1]
     for each in said:
         assert each in message
 
@@ -223,9 +225,13 @@ def test_the_base_of_the_endpoint(endpoint: Endpoint) -> None:
     same = {"source": source_digest(FILES), "codes": codes_digest(CODES)}
     assert endpoint.publish(**same).error is None
     other = source_digest(FILES | {"config.json": "0" * 64})
-    rejected(endpoint.publish(**same | {"source": other}), "spec.model", "serving.mode: merged")
-    other = codes_digest(CODES | {"lm_head": "0" * 64})
-    rejected(endpoint.publish(**same | {"codes": other}), "base: original", "4-bit weights")
+    for field, value, said in (
+        ("source", other, "model.revision"),
+        ("codes", codes_digest(CODES | {"lm_head": "0" * 64}), "base: original"),
+        ("maxRank", 8, "training.lora.r is 16"),
+    ):
+        found = endpoint.publish(**same | {field: value})
+        rejected(found, said, "serving.mode: merged", reason="InvalidSpec")
 
 
 def test_a_digest_of_several_files_depends_on_names_and_not_on_their_order() -> None:

@@ -18,15 +18,8 @@ CHAT_TEMPLATE = "chat_template.jinja"
 base's."""
 QUANTIZATION = "quantization.safetensors"
 """File in the adapter's folder: the scales of the 4-bit weights that the training used."""
-BASE_SCALES = "quantization.scales"
-"""File in the base of a shared endpoint: the same scales. vLLM would load another safetensors file
-as weights."""
-
 LICENSE_FACT = "license"
 """Fact in the base's manifest: the licence that its repository on a hub states."""
-BASE_FILES_FACT = "baseFiles"
-"""Fact in the manifests of an adapter and of the base of a shared endpoint: SHA-256 (hex) of the
-files of the published base, by name. The manifest of a base differs from job to job."""
 ORIGINS_FACT = "origins"
 ESTIMATE_FACT = "estimate"
 TEMPLATE_FACT = "templateDigest"

@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from finetune_api.contracts.endpoint import codes_digest, source_digest
+from finetune_api.contracts.endpoint import (
+    BASE_FILES_FACT,
+    BASE_SCALES,
+    codes_digest,
+    source_digest,
+)
 from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import BaseStageRequest
 from finetune_api.revision_hash import digest
@@ -78,7 +83,7 @@ def _artifacts(found: Manifest) -> PreparedBase:
     codes = facts.get("quantizedModules")
     return PreparedBase(
         manifest=found.sha256,
-        source=source_digest(facts[published.BASE_FILES_FACT]),
+        source=source_digest(facts[BASE_FILES_FACT]),
         codes=None if codes is None else codes_digest(codes),
         commit=facts["baseCommit"],
         dtype=facts["dtype"],
@@ -101,7 +106,7 @@ def _facts(request: BaseStageRequest, source: Source) -> dict[str, Any]:
     return {
         "source": request.model.source,
         "baseCommit": source.commit,
-        published.BASE_FILES_FACT: dict(source.digests),
+        BASE_FILES_FACT: dict(source.digests),
         "base": request.base,
         "modules": list(source.adapted),
         **licensed,
@@ -160,7 +165,7 @@ def _dequantized(request: BaseStageRequest, source: Source, layout: Layout, key:
     side_files.copy(
         source.folder, scratch, others, plan, dtype=dtype, is_text_model=tensors.is_text_model
     )
-    shutil.copyfile(recorded.scales, scratch / published.BASE_SCALES)
+    shutil.copyfile(recorded.scales, scratch / BASE_SCALES)
     return manifest.publish(
         scratch,
         layout.base,

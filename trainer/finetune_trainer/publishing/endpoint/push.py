@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.contracts import reference
+from finetune_api.contracts.endpoint import BASE_FILES_FACT
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.stage_request import EndpointTarget, PublishTargetRequest
 from finetune_api.safety import untrusted_file
 from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.compatibility import shared_endpoint
 from finetune_trainer.errors import ResumeRefused, Transient
 from finetune_trainer.publishing.content import File
-from finetune_trainer.publishing.endpoint import base_equality
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.target_errors import TargetRejected
 from finetune_trainer.publishing.transfer import Transfer
@@ -43,6 +44,11 @@ class Copy:
     files: tuple[File, ...]
 
     @property
+    def name(self) -> str:
+        """Name of the FineTuneEndpoint."""
+        return self.endpoint.shared.name
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
@@ -51,14 +57,14 @@ class Copy:
 def plan(job: JobConfig, layout: Layout, target: PublishTargetRequest) -> Copy:
     """Return what to copy.
 
-    Raise TargetRejected, or ResumeRefused if a folder is not the one in the ledger.
+    Raise TargetRejected or InvalidSpec, or ResumeRefused if a folder is not the one in the ledger.
     """
     assert target.endpoint is not None
     endpoint = target.endpoint
     if not endpoint.reference:
         raise TargetRejected(
             "the training recorded no reference, so FineTuneEndpoint "
-            f"{endpoint.endpoint} cannot verify the adapter and would never serve it: {REMEDY}"
+            f"{endpoint.shared.name} cannot verify the adapter and would never serve it: {REMEDY}"
         )
     try:
         adapter = manifest.verify(
@@ -77,7 +83,12 @@ def plan(job: JobConfig, layout: Layout, target: PublishTargetRequest) -> Copy:
         )
     except manifest.ManifestError as problem:
         raise ResumeRefused(f"{problem}, so it is not published: {REMEDY}") from problem
-    base_equality.require(adapter.facts, endpoint)
+    # A training that was prepared for another kind of serving was not checked before.
+    shared_endpoint.check_recipe(job.training, endpoint.shared)
+    # An adapter of an earlier version has no digests; the endpoint then compares commits.
+    if (of_base := adapter.facts.get(BASE_FILES_FACT)) is not None:
+        shared_endpoint.check_files(of_base, endpoint.shared)
+    shared_endpoint.check_codes(adapter.facts["quantizedModules"], endpoint.shared)
     files = (*_files(layout.adapter, adapter), *_files(layout.reference, recorded))
     return Copy(endpoint=endpoint, content=target.content, files=files)
 
@@ -101,7 +112,7 @@ def publish(copy: Copy, outcome: Outcome, transfer: Transfer) -> None:
     final, partial = root / name, root / f".{name}"
     for leftover in root.iterdir():
         if leftover.name not in (name, partial.name, *copy.endpoint.keep):
-            log(f"{leftover.name} is no longer needed at FineTuneEndpoint {copy.endpoint.endpoint}")
+            log(f"{leftover.name} is no longer needed at FineTuneEndpoint {copy.name}")
             _remove(leftover)
     if _is_complete(copy, final):
         transfer.stored(copy.size)
@@ -112,12 +123,10 @@ def publish(copy: Copy, outcome: Outcome, transfer: Transfer) -> None:
         flush(root)
     if not _is_complete(copy, final, transfer):
         raise TargetRejected(
-            f"the volume of FineTuneEndpoint {copy.endpoint.endpoint} does not hold the files that "
+            f"the volume of FineTuneEndpoint {copy.name} does not hold the files that "
             "were copied to it: check the volume of the endpoint"
         )
-    outcome.found(
-        f"endpoint://{copy.endpoint.endpoint}/{copy.endpoint.path}/{name}", f"sha256:{name}"
-    )
+    outcome.found(f"endpoint://{copy.name}/{copy.endpoint.path}/{name}", f"sha256:{name}")
 
 
 @contextmanager
@@ -126,7 +135,7 @@ def errors_of_the_claim(copy: Copy) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        name = copy.endpoint.endpoint
+        name = copy.name
         if volume_errors.is_full_volume(error):
             raise TargetRejected(
                 f"the volume of FineTuneEndpoint {name} is full: raise storage.size of the "
@@ -164,7 +173,7 @@ def _require_space(copy: Copy, folder: Path, needed: int) -> None:
     if free < needed + disk.RESERVE:
         raise TargetRejected(
             f"the adapter needs {disk.human(needed)}, but only {disk.human(free)} are free on the "
-            f"volume of FineTuneEndpoint {copy.endpoint.endpoint}: raise storage.size of the "
+            f"volume of FineTuneEndpoint {copy.name}: raise storage.size of the "
             f"FineTuneEndpoint by at least {disk.human(needed + disk.RESERVE - free)}"
         )
 
