@@ -11,10 +11,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from finetune_gate.engine import Engine
-from finetune_gate.fairness import Fairness
 from finetune_gate.names import Proof, Route, Table
-from finetune_gate.places import Places
-from finetune_gate.proxy import Proxy
+from finetune_gate.queue.fairness import Fairness
+from finetune_gate.queue.places import Places
+from finetune_gate.requests.proxy import Proxy
 from finetune_gate.server import for_callers, listening
 from finetune_gate.usage import Usage
 

@@ -24,11 +24,12 @@ from tests.support.api_server.controlplane import ControlPlane
 
 from bench.api_client import Api
 from bench.world import LABEL, WATCHED
+from finetune_operator.actions import INDEPENDENT_KINDS
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor, needs_writes
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.kinds import path_of
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.types import INDEPENDENT_KINDS, Object
+from finetune_operator.types import Object
 
 CONNECTIONS = 32
 STAGE_SECONDS = 3.0

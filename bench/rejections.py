@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.table import table
-from finetune_verify.comparison import APART, MERGED, Comparison, compare
+from finetune_verify.comparing.comparison import APART, MERGED, Comparison, compare
 from finetune_verify.scores import ScoredRow
 
 VOCABULARY = 256

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining, Quantization
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining, Quantization
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.training import Training
 
 LAYERS = 4
 """Layers of the models that are traced in part. Each further layer adds the same bytes."""

@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_iter
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer import sft_trainer
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention import packed_attention
 from finetune_trainer.attention.kernels import VARLEN
 from finetune_trainer.estimate.memory import Step

@@ -26,10 +26,10 @@ from pydantic import BaseModel
 from finetune_api.base import Values
 from finetune_api.fitting import DATASET, WITH_SOURCE
 from finetune_api.layering import Path, has, value_at, with_value, without
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef, SecretRef
-from finetune_api.v1alpha1.rows import Rows
-from finetune_api.v1alpha1.start_from import StartFrom
+from finetune_api.v1alpha1.training.start_from import StartFrom
 
 ACCOUNT: Path = ("access", "serviceAccountName")
 KEYS: Path = ("s3", "secretRef")

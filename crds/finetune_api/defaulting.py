@@ -24,10 +24,10 @@ from finetune_api.layering import builtin_values, has, layered, without_nulls
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import digest, name_of, part_of
 from finetune_api.several_datasets import combined, one_by_one
-from finetune_api.v1alpha1.ledger import ParentAdapter
+from finetune_api.v1alpha1.data.rows import COLUMNS_OF_FORMAT
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
-from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status.ledger import ParentAdapter
 
 
 class InvalidSpec(ValueError):

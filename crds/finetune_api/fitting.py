@@ -12,10 +12,10 @@ from typing import Any
 
 from finetune_api.base import Values
 from finetune_api.layering import Path, builtin_values, has, value_at, with_value, without
-from finetune_api.v1alpha1.rows import AUTO, COLUMNS_OF_FORMAT, CONVERSATIONS, Rows
+from finetune_api.v1alpha1.data.rows import AUTO, COLUMNS_OF_FORMAT, CONVERSATIONS, Rows
+from finetune_api.v1alpha1.publishing.tracking import NAME as MLFLOW
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, inapplicable_fields
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.tracking import NAME as MLFLOW
 
 DATASET: Path = ("dataset",)
 EVALUATION_DATASET: Path = ("evaluation", "dataset")

@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune_api.base import Values
 from finetune_api.layering import without_nulls
-from finetune_api.v1alpha1.dataset import COMMON_FIELDS
+from finetune_api.v1alpha1.data.dataset import COMMON_FIELDS
 
 OWN = ("name", "weight")
 """Fields of an entry of ``datasets`` that ``dataset`` does not have."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from clidocs import example_cluster
+from clidocs import example_cluster, example_objects
 from cluster import paths
 from finetune_cli.__main__ import main
 from finetune_cli.cluster import job
@@ -57,7 +57,7 @@ EXAMPLES = {
     "retry": ("ftj retry support",),
     "rerun": ("ftj rerun velmora",),
     "wake": ("ftj wake velmora",),
-    "rollback": (f"ftj rollback velmora {example_cluster.EARLIER}",),
+    "rollback": (f"ftj rollback velmora {example_objects.EARLIER}",),
 }
 
 
@@ -92,10 +92,10 @@ def _environment() -> Iterator[None]:
         tempfile.TemporaryDirectory() as folder,
         example_cluster.serving() as url,
         contextlib.chdir(folder),
-        mock.patch.object(job, "now", return_value=example_cluster.NOW),
+        mock.patch.object(job, "now", return_value=example_objects.NOW),
     ):
         Path("job.yaml").write_text(MISTAKE, encoding="utf-8")
-        context = {"cluster": "demo", "user": "demo", "namespace": example_cluster.NAMESPACE}
+        context = {"cluster": "demo", "user": "demo", "namespace": example_objects.NAMESPACE}
         kubeconfig = {
             "current-context": "demo",
             "clusters": [{"name": "demo", "cluster": {"server": url}}],

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from finetune_operator.actions import Action, is_independent
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.config import Settings
@@ -200,54 +201,6 @@ LISTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Create:
-    """Create an object with a deterministic name, once.
-
-    If the job already owns an object of that name, that is success; another owner's is a
-    NameConflict.
-    """
-
-    object: Object
-
-
-@dataclass(frozen=True, kw_only=True)
-class Apply:
-    """Server-side apply an object; the operator owns the fields it names."""
-
-    object: Object
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patch:
-    """Merge changes into exactly this object (uid and resourceVersion)."""
-
-    object: Object
-    changes: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delete:
-    """Delete exactly this object (uid and resourceVersion), its dependents by ``propagation``."""
-
-    object: Object
-    propagation: Literal["Foreground", "Background"] = "Foreground"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """Set the replicas of a Deployment and leave its other fields unchanged."""
-
-    object: Object
-    replicas: int
-
-
-Action = Create | Apply | Patch | Delete | Scale
-
-INDEPENDENT_KINDS = frozenset({"ConfigMap", "PersistentVolumeClaim", "NetworkPolicy"})
-"""Kinds whose objects refer to no other child. A pod needs them, so they come before its owner."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Event:
     """An event about the reconciled object, shown by ``kubectl describe``."""
 
@@ -282,7 +235,7 @@ class Plan:
         A batch follows only if the one before it succeeded. Successive creations of independent
         kinds are one batch; every other action is a batch of its own.
         """
-        for independent, group in itertools.groupby(self.actions, key=_is_independent):
+        for independent, group in itertools.groupby(self.actions, key=is_independent):
             actions = tuple(group)
             yield from [actions] if independent else ((action,) for action in actions)
 
@@ -296,7 +249,3 @@ class Confirmation(NamedTuple):
 
 UNCONFIRMED = Confirmation("", frozenset())
 """The plan needs no live read."""
-
-
-def _is_independent(action: Action) -> bool:
-    return isinstance(action, Create | Apply) and action.object["kind"] in INDEPENDENT_KINDS

@@ -16,28 +16,15 @@ from typing import Any
 
 from finetune_api.crd.openapi import schema_of
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_api.v1alpha1.status.job import FineTuneJobStatus
+from finetune_operator.actions import Action, Apply, Create, Delete, Patch, Scale
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
+from finetune_operator.objects.compact.trimming import trimmed
 from finetune_operator.objects.contents import same_content
 from finetune_operator.objects.pods import scheduled_since
-from finetune_operator.objects.trimming import trimmed
 from finetune_operator.reconcile.plan import plan
-from finetune_operator.types import (
-    LISTS,
-    Action,
-    Apply,
-    Create,
-    Delete,
-    Event,
-    Patch,
-    Plan,
-    Progress,
-    Requests,
-    Scale,
-    Snapshot,
-    Verification,
-)
+from finetune_operator.types import LISTS, Event, Plan, Progress, Requests, Snapshot, Verification
 from finetune_operator.usage.values import NamespaceUsage, Reservation, ReservationRequest
 
 Thing = dict[str, Any]

@@ -21,9 +21,9 @@ from finetune_operator.kube.recorder import Recorder
 from finetune_operator.reconcile import plan as planner
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reader import Reader
-from finetune_operator.snapshot.scraper import Value
+from finetune_operator.snapshot.scraping.scraper import Value
+from finetune_operator.snapshot.scraping.targets import Target
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.targets import Target
 from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.telemetry.job_metrics import JobMetrics
 from finetune_operator.types import LISTS, Key, Object, Plan, Snapshot

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from finetune_operator.snapshot.scraper import Value
-from finetune_operator.snapshot.targets import Target
+from finetune_operator.snapshot.scraping.scraper import Value
+from finetune_operator.snapshot.scraping.targets import Target
 from finetune_operator.types import Key
 
 

@@ -11,6 +11,7 @@ from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.namespace import Namespace
 from tests.support.rendered import SETS, children
 
+from finetune_operator.actions import Apply, Create, Delete
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import (
@@ -26,7 +27,7 @@ from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
-from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
+from finetune_operator.types import Event, Plan, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -18,9 +18,9 @@ from tests.support.patterns import PATTERNS, VALUES
 from finetune_api.defaulting import builtin_defaults, resolve
 from finetune_api.layering import Path, value_at
 from finetune_api.policy.check import violations
+from finetune_api.policy.fields import GPU_SECONDS, IDLE_SECONDS, QUEUE
 from finetune_api.policy.limits import FIELDS, Limits
 from finetune_api.policy.patterns import matches
-from finetune_api.policy.rules import GPU_SECONDS, IDLE_SECONDS, QUEUE
 
 Spec = dict[str, Any]
 LIMITS: Spec = {

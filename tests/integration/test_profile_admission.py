@@ -15,8 +15,8 @@ from tests.support.helm import render
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_api.layering import value_at
 from finetune_api.policy.check import violations
+from finetune_api.policy.fields import GPU_SECONDS, IDLE_SECONDS, QUEUE
 from finetune_api.policy.limits import FIELDS, narrower
-from finetune_api.policy.rules import GPU_SECONDS, IDLE_SECONDS, QUEUE
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, ProfileLimits
 
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from tests.support.api_server import controlplane
 from tests.support.api_server.controlplane import ControlPlane, has, wait_until
 from tests.support.releases import (
     CRD,
-    CRDS,
     HOST,
     JOBS,
     ROOT,
@@ -29,11 +29,11 @@ from tests.support.releases import (
 )
 
 
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A separate API server, since a release installs objects for the whole cluster."""
-    with controlplane.control_plane(tmp_path_factory.mktemp("plane")) as found:
-        yield found
+@contextmanager
+def empty_cluster(folder: Path) -> Iterator[ControlPlane]:
+    """An API server of its own, without CRDs: a release installs objects for the whole cluster."""
+    with controlplane.Servers.prepare(folder).running() as plane:
+        yield plane
 
 
 @pytest.fixture(scope="module")
@@ -47,45 +47,26 @@ def released(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return output / VERSION
 
 
-def remove_crd(plane: ControlPlane) -> None:
-    for crd in CRDS:
-        plane.delete(crd)
-    wait_until("the CRDs are deleted", lambda: not any(has(plane, crd) for crd in CRDS))
-
-
 def test_release_is_installed_with_the_commands_of_the_page(
-    registry: Registry, plane: ControlPlane, released: Path
+    registry: Registry, released: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with_helm, with_kubectl = commands()
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=released, check=True)
-    remove_crd(plane)
-    printed = sh(with_helm, plane, registry, released)
-    installed = container(plane)
-    assert installed["image"] == f"{registry.location}/finetune-operator:{VERSION}"
-    # The second command of a new user: Helm prints it, and the release has the same file.
-    wait_until("FineTuneJobs are served", lambda: has(plane, JOBS))
-    sh(first_job(printed), plane, registry, released)
-    job = plane.get(f"{JOBS}/velmora")
-    sh("kubectl apply -f first-job.yaml", plane, registry, released)
-    assert (
-        plane.get(f"{JOBS}/velmora")["metadata"]["resourceVersion"]
-        == job["metadata"]["resourceVersion"]
-    )
-    sh(
-        "helm uninstall finetune-operator --namespace finetune-system"
-        " && kubectl delete namespace finetune-system --wait=false",
-        plane,
-        registry,
-        released,
-    )
-    # No controller of this API server finishes the deletion of a namespace.
-    finish = "kubectl get namespace finetune-system -o json | sed 's/\"kubernetes\"//' |"
-    finish += " kubectl replace --raw /api/v1/namespaces/finetune-system/finalize -f - >/dev/null"
-    sh(finish, plane, registry, released)
-    remove_crd(plane)
-    sh(with_kubectl, plane, registry, released)
-    assert container(plane) == installed
-    assert plane.get(CRD)["spec"]["group"] == "finetune.dev"
+    with empty_cluster(tmp_path_factory.mktemp("helm")) as plane:
+        printed = sh(with_helm, plane, registry, released)
+        installed = container(plane)
+        assert installed["image"] == f"{registry.location}/finetune-operator:{VERSION}"
+        # The second command of a new user: Helm prints it, and the release has the same file.
+        wait_until("FineTuneJobs are served", lambda: has(plane, JOBS))
+        sh(first_job(printed), plane, registry, released)
+        job = plane.get(f"{JOBS}/velmora")
+        sh("kubectl apply -f first-job.yaml", plane, registry, released)
+        applied = plane.get(f"{JOBS}/velmora")
+        assert applied["metadata"]["resourceVersion"] == job["metadata"]["resourceVersion"]
+    with empty_cluster(tmp_path_factory.mktemp("kubectl")) as plane:
+        sh(with_kubectl, plane, registry, released)
+        assert container(plane) == installed
+        assert plane.get(CRD)["spec"]["group"] == "finetune.dev"
 
 
 def test_instructions_in_the_chart_name_the_location(registry: Registry, released: Path) -> None:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("controller_manager")
 SYSTEM = "finetune-system"
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
 BUDGETS = "/apis/finetune.dev/v1alpha1/finetunebudgets"
+USAGES = "/apis/finetune.dev/v1alpha1/finetuneusages"
 ACCOUNT = "finetune-operator"
 Right = tuple[str, str, str]
 """Verb, API group, resource with its subresource."""
@@ -229,6 +230,8 @@ def system(control_plane: ControlPlane) -> Iterator[None]:
     except ApiError as error:
         if error.status != 409:
             raise
+    # The operator tries to settle usage that other tests have left, in namespaces of theirs.
+    control_plane.delete(USAGES)
     yield
     control_plane.delete(f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases")
 

@@ -13,8 +13,8 @@ from finetune_api.base import Values
 from finetune_api.defaulting import builtin_defaults, effective_defaults, resolve
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import digest, name_of, part_of
+from finetune_operator.actions import Create
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.types import Create
 
 pytestmark = pytest.mark.finding(9, "two recipes of one name")
 APPROVED, POISONED = "hf://acme/approved-dataset", "hf://hostile/poisoned-dataset"

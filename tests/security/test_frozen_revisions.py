@@ -15,11 +15,12 @@ from tests.support.rendered import SETS, children
 from tests.support.trainer.workshop import DEADLINE, Server, command, request
 
 from finetune_operator import delays
+from finetune_operator.actions import Create
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.kube.errors import ContentConflict
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import same_content
-from finetune_operator.types import Create, Plan, Snapshot
+from finetune_operator.types import Plan, Snapshot
 
 pytestmark = pytest.mark.finding(2, "a ConfigMap chooses image, command and environment")
 STAGES = ("prepare", "train", "merge")

@@ -18,9 +18,9 @@ from tests.support.busy_machine import fastest, seconds_without_core
 
 from finetune_api.contracts.result import Result
 from finetune_operator.objects.index import index
-from finetune_operator.snapshot import exposition, http, scraper, verifier_metrics
-from finetune_operator.snapshot.scraper import Scraper
-from finetune_operator.snapshot.targets import Target, targets
+from finetune_operator.snapshot.scraping import exposition, http, scraper, verifier_metrics
+from finetune_operator.snapshot.scraping.scraper import Scraper
+from finetune_operator.snapshot.scraping.targets import Target, targets
 from finetune_operator.types import Key, Progress, Snapshot
 from finetune_operator.workqueue.workqueue import WorkQueue
 

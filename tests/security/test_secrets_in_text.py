@@ -27,7 +27,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import PrepareArtifacts, Result
 from finetune_api.safety import credentials, redaction
 from finetune_api.safety.credentials import InvalidCredential
-from finetune_api.v1alpha1.dataset_statistics import SourceRecord
+from finetune_api.v1alpha1.data.statistics import SourceRecord
 from finetune_trainer.reporting import model_card
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport

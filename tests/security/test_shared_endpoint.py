@@ -22,8 +22,8 @@ from tests.support.signing_keys import KEY, new_key
 
 from finetune_api.contracts import attestation
 from finetune_api.contracts.endpoint import LONGEST, WantedName, WantedSet
-from finetune_gate import proxy
 from finetune_gate.errors import Refused
+from finetune_gate.requests import proxy
 from finetune_gate.server import SEND_BYTES
 from finetune_gate.wanted import Wanted, accepted, public_key
 
@@ -380,14 +380,14 @@ async def test_a_caller_without_names_is_answered_before_its_body_is_read(gate: 
 async def test_a_body_that_does_not_arrive_is_not_waited_for(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_gate.bodies.READ_SECONDS", 0.3)
+    monkeypatch.setattr("finetune_gate.requests.bodies.READ_SECONDS", 0.3)
     await gate.want(gate.claim.add("a"))
     async with gate.session.post(f"{gate.url}/v1/completions", data=chunks(20, 0.1)) as response:
         assert response.status == 408
 
 
 async def test_bodies_have_a_limit_together(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_gate.bodies.MOST_BYTES", 4000)
+    monkeypatch.setattr("finetune_gate.requests.bodies.MOST_BYTES", 4000)
     await gate.serves(gate.claim.add("a"))
 
     async def slow() -> int:
@@ -456,7 +456,7 @@ async def test_a_slow_reader_holds_little(gate: Gate) -> None:
 async def test_a_reader_that_stopped_loses_its_place(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_gate.proxy.STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("finetune_gate.requests.proxy.STALLED_SECONDS", 0.5)
     await gate.serves(gate.claim.add("a"))
     gate.vllm.event_bytes, gate.vllm.interval = 8 << 10, 0
     body = {"model": "a", "prompt": "x", "stream": True, "max_tokens": 4000}
@@ -471,7 +471,7 @@ async def test_a_first_write_that_nobody_reads_has_a_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The buffer of the connection is empty, and the write is larger than all buffers."""
-    monkeypatch.setattr("finetune_gate.proxy.STALLED_SECONDS", 0.05)
+    monkeypatch.setattr("finetune_gate.requests.proxy.STALLED_SECONDS", 0.05)
 
     class Connection:
         @property

@@ -4,8 +4,8 @@ from typing import Any
 
 from tests.fakes.apiserver import CONFIG
 
-from finetune_api.v1alpha1.ledger import Revision
-from finetune_api.v1alpha1.publication import Publication
+from finetune_api.v1alpha1.publishing.publication import Publication
+from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.provenance.facts import Facts
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision, resolve_target

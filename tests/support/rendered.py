@@ -6,9 +6,9 @@ from typing import Any
 from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, copied
 
+from finetune_operator.actions import Apply, Create
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
-from finetune_operator.types import Apply, Create
 
 MAXIMAL_SPEC: Thing = {
     "model": {

@@ -21,7 +21,7 @@ from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_cli import base_config, job_file, options
 from finetune_cli import price as prices
 from finetune_cli.job_file import SpecFile

@@ -26,9 +26,9 @@ from finetune_api.contracts.stage_request import (
     TrainStageRequest,
 )
 from finetune_api.safety.redaction import Canvas
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
-from finetune_api.v1alpha1.start_from import START_FROM
+from finetune_api.v1alpha1.training.start_from import START_FROM
 from finetune_cli import base_config, job_file, options
 from finetune_cli.job_file import SpecFile
 from finetune_cli.options import Format, Manifest, ManifestOption, Output

@@ -21,12 +21,13 @@ from finetune_api.contracts.ports import GATE, VERIFIER_METRICS
 from finetune_api.contracts.result import Result
 from finetune_api.safety import redaction
 from finetune_api.safety.printable import printable
-from finetune_gate import adapters, proof, server
+from finetune_gate import adapters, server
 from finetune_gate.engine import Engine
-from finetune_gate.fairness import Fairness
-from finetune_gate.places import Places
-from finetune_gate.proxy import Proxy
+from finetune_gate.proofs import proof
+from finetune_gate.queue.fairness import Fairness
+from finetune_gate.queue.places import Places
 from finetune_gate.report import Report
+from finetune_gate.requests.proxy import Proxy
 from finetune_gate.rollout import Rollout, Settings
 from finetune_gate.usage import Usage
 from finetune_gate.wanted import Wanted, public_key

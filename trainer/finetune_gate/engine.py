@@ -19,7 +19,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_gate.errors import Busy
-from finetune_gate.fairness import BASE
+from finetune_gate.queue.fairness import BASE
 from finetune_verify.errors import Unavailable
 from finetune_verify.vllm_client import VllmClient
 

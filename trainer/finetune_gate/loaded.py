@@ -9,7 +9,7 @@ import time
 from finetune_api.contracts.endpoint import WantedName
 from finetune_gate.failures import Failure
 from finetune_gate.names import Table
-from finetune_gate.proof import Subject
+from finetune_gate.proofs.proof import Subject
 from finetune_gate.swap import Adapter, Identity, identity
 from finetune_gate.wanted import Wanted
 

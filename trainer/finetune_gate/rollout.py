@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.contracts.endpoint import WantedName
-from finetune_gate import adapters, proof, swap
+from finetune_gate import adapters, swap
 from finetune_gate.adapters import Base
 from finetune_gate.engine import Engine, LoadFailed
 from finetune_gate.errors import Rejected
@@ -26,7 +26,8 @@ from finetune_gate.failures import Failure, struck
 from finetune_gate.keys import Caller, may_use
 from finetune_gate.loaded import Loaded
 from finetune_gate.names import Table
-from finetune_gate.places import Places
+from finetune_gate.proofs import proof
+from finetune_gate.queue.places import Places
 from finetune_gate.swap import Adapter, Identity, identity
 from finetune_gate.usage import Usage
 from finetune_gate.wanted import Wanted

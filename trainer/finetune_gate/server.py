@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from finetune_api.contracts.endpoint import LONGEST, EndpointStatus
 from finetune_gate.engine import Engine
-from finetune_gate.proxy import Proxy
+from finetune_gate.requests.proxy import Proxy
 from finetune_gate.rollout import Rollout
 from finetune_gate.wanted import Wanted
 

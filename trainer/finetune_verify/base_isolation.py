@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from finetune_api.contracts.reference import Reference, Row
 from finetune_verify import decoding
 from finetune_verify.build import Build
+from finetune_verify.comparing.statistics import rms
 from finetune_verify.errors import BaseDiffers
 from finetune_verify.scores import ScoredRow
-from finetune_verify.statistics import rms
 from finetune_verify.vllm_client import VllmClient
 
 TOKENS = 8

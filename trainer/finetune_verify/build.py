@@ -7,7 +7,7 @@ from typing import Literal
 from finetune_api.contracts.reference import FOLDER, KIND, BaseKind
 from finetune_api.safety import untrusted_file, untrusted_json
 from finetune_verify import volume
-from finetune_verify.comparison import APART, MERGED, UNIT_ROUNDOFF
+from finetune_verify.comparing.comparison import APART, MERGED, UNIT_ROUNDOFF
 from finetune_verify.errors import Mismatch
 
 Mode = Literal["merged", "adapter"]

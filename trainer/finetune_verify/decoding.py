@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.contracts.reference import Reference
-from finetune_verify import few_tokens
+from finetune_verify.comparing import few_tokens
+from finetune_verify.comparing.few_tokens import uncertainty
+from finetune_verify.comparing.statistics import rms
 from finetune_verify.errors import Mismatch
-from finetune_verify.few_tokens import uncertainty
 from finetune_verify.scores import ScoredRow
-from finetune_verify.statistics import rms
 from finetune_verify.vllm_client import VllmClient
 
 TOKENS = 16

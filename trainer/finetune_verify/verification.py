@@ -6,7 +6,7 @@ from typing import Any, Literal
 from finetune_api.contracts.reference import Reference, Row
 from finetune_verify import base_isolation, decoding, long_prompts
 from finetune_verify.build import Build
-from finetune_verify.comparison import APART, CLEAR, Comparison, compare
+from finetune_verify.comparing.comparison import APART, CLEAR, Comparison, compare
 from finetune_verify.errors import Mismatch
 from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient

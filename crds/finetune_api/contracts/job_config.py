@@ -2,12 +2,12 @@
 
 from finetune_api import API_VERSION
 from finetune_api.base import CamelModel
-from finetune_api.v1alpha1.dataset import Dataset, NamedDataset, by_path
+from finetune_api.v1alpha1.data.dataset import Dataset, NamedDataset, by_path
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.evaluation import EvaluationDataset
 from finetune_api.v1alpha1.model import Model
-from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import Kind
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 
 
 class ParentJob(CamelModel):

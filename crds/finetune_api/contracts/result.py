@@ -12,10 +12,10 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from finetune_api.base import CONTENT_DIGEST, SHA256, StatusModel
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.dataset_statistics import Data
+from finetune_api.v1alpha1.data.statistics import Data
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
-from finetune_api.v1alpha1.ledger import MergedModel, PreparedFolders, TrainArtifacts
 from finetune_api.v1alpha1.resources import Backend, Estimate
+from finetune_api.v1alpha1.status.artifacts import MergedModel, PreparedFolders, TrainArtifacts
 
 LIMIT = 4096
 MAX_NUMBER = 2**53

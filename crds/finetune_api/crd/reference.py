@@ -13,7 +13,9 @@ from pydantic.fields import FieldInfo
 from finetune_api import API_VERSION
 from finetune_api.contracts.exitcodes import ExitCode, Retry
 from finetune_api.crd.openapi import Schema, default_text, model_in, schema_of
-from finetune_api.crd.remediations import GROUPS, STALLS_AFTER_DEADLINE, ReasonGroup
+from finetune_api.crd.remediations import GROUPS
+from finetune_api.crd.remediations.group import ReasonGroup
+from finetune_api.crd.remediations.waiting import STALLS_AFTER_DEADLINE
 from finetune_api.crd.resources import Resource
 from finetune_api.markers import ApiModel, Edit, extra_of
 

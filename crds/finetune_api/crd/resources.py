@@ -11,12 +11,18 @@ from pydantic import BaseModel
 
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.quantity import comparable
-from finetune_api.v1alpha1.budget import (
+from finetune_api.v1alpha1.budgets.spec import (
     BUDGET_KIND,
     BUDGET_PLURAL,
     MAX_BUDGET_NAME,
     FineTuneBudgetSpec,
-    FineTuneBudgetStatus,
+)
+from finetune_api.v1alpha1.budgets.status import FineTuneBudgetStatus
+from finetune_api.v1alpha1.budgets.usage import (
+    USAGE_KIND,
+    USAGE_PLURAL,
+    FineTuneUsageSpec,
+    FineTuneUsageStatus,
 )
 from finetune_api.v1alpha1.profile import (
     MAX_PROFILE_NAME,
@@ -26,13 +32,7 @@ from finetune_api.v1alpha1.profile import (
     FineTuneProfileStatus,
 )
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.status import FineTuneJobStatus
-from finetune_api.v1alpha1.usage import (
-    USAGE_KIND,
-    USAGE_PLURAL,
-    FineTuneUsageSpec,
-    FineTuneUsageStatus,
-)
+from finetune_api.v1alpha1.status.job import FineTuneJobStatus
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH = 40

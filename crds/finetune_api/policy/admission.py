@@ -13,19 +13,17 @@ import re
 from finetune_api import GROUP
 from finetune_api.layering import Path
 from finetune_api.policy import messages
-from finetune_api.policy.limits import CPU_STAGE_RESOURCES
-from finetune_api.policy.rules import (
+from finetune_api.policy.fields import (
     GPU_SECONDS,
     IDLE_SECONDS,
-    NAME_RULES,
     PROFILE,
     QUEUE,
     REPLICAS,
     SEQUENCE_LENGTH,
     SOURCES,
-    Access,
-    NameRule,
 )
+from finetune_api.policy.limits import CPU_STAGE_RESOURCES
+from finetune_api.policy.rules import NAME_RULES, Access, NameRule
 from finetune_api.policy.selections import LISTS, at
 from finetune_api.rules import literal
 from finetune_api.v1alpha1.profile import PROFILE_KIND, PROFILE_PLURAL

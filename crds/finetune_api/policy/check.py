@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from finetune_api.base import Values
 from finetune_api.layering import Path, value_at
 from finetune_api.policy import messages
-from finetune_api.policy.limits import CPU_STAGE_RESOURCES, Limits, names
-from finetune_api.policy.rules import (
+from finetune_api.policy.fields import (
     GPU_SECONDS,
     IDLE_SECONDS,
-    NAME_RULES,
     PROFILE,
     QUEUE,
     REPLICAS,
     SEQUENCE_LENGTH,
-    NameRule,
 )
+from finetune_api.policy.limits import CPU_STAGE_RESOURCES, Limits, names
+from finetune_api.policy.rules import NAME_RULES, NameRule
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 

@@ -9,15 +9,9 @@ so the operator alone checks its replicas.
 
 from finetune_api.policy import admission, messages
 from finetune_api.policy.admission import variable
+from finetune_api.policy.fields import GPU_SECONDS, IDLE_SECONDS, PROFILE, QUEUE
 from finetune_api.policy.limits import ANYTHING, UNLIMITED, Limits
-from finetune_api.policy.rules import (
-    GPU_SECONDS,
-    IDLE_SECONDS,
-    NAME_RULES,
-    PROFILE,
-    QUEUE,
-    NameRule,
-)
+from finetune_api.policy.rules import NAME_RULES, NameRule
 from finetune_api.policy.selections import at
 from finetune_api.rules import literal
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND

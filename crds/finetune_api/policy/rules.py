@@ -9,9 +9,20 @@ from typing import Literal
 
 from finetune_api.layering import Path
 from finetune_api.policy import selections
+from finetune_api.policy.fields import (
+    ACCOUNT,
+    API_KEY,
+    CACHE,
+    IMAGES,
+    LABELS,
+    MLFLOW,
+    PUBLISH,
+    SOURCES,
+    START_FROM,
+)
 from finetune_api.policy.selections import Selection
+from finetune_api.v1alpha1.publishing.tracking import PREFIX as MLFLOW_PREFIX
 from finetune_api.v1alpha1.sources import OCI_SOURCE_PREFIX
-from finetune_api.v1alpha1.tracking import PREFIX as MLFLOW_PREFIX
 
 Access = Literal["secrets", "configmaps", "persistentvolumeclaims", "serviceaccounts"]
 
@@ -51,17 +62,6 @@ KEYLESS = 'The empty text "" is a toleration without a key, which tolerates ever
 OWN_DOMAIN = (
     "Other workloads can select pods by this label: use the domain of your organization as the "
     "prefix of the key, such as example.com/team. "
-)
-MODEL: Path = ("model",)
-START_FROM: Path = ("training", "startFrom")
-IMAGES = (MODEL, START_FROM)
-"""Sources that can be an image in a registry, and never rows in a ConfigMap."""
-SOURCES: tuple[Path, ...] = (
-    MODEL,
-    START_FROM,
-    ("dataset",),
-    ("datasets",),
-    ("evaluation", "dataset"),
 )
 
 
@@ -243,13 +243,6 @@ def _of_tracking() -> tuple[NameRule, ...]:
     )
 
 
-PUBLISH: Path = ("publish",)
-MLFLOW: Path = ("tracking", "mlflow")
-LABELS: Path = ("podMetadata", "labels")
-ACCOUNT: Path = ("access", "serviceAccountName")
-CACHE: Path = ("storage", "baseCache")
-API_KEY: Path = ("serving", "apiKeySecretRef")
-
 NAME_RULES: tuple[NameRule, ...] = (
     *(rule for source in SOURCES for rule in _of_source(source)),
     NameRule(
@@ -292,10 +285,3 @@ NAME_RULES: tuple[NameRule, ...] = (
         hint=OWN_DOMAIN,
     ),
 )
-
-REPLICAS: Path = ("serving", "replicas")
-GPU_SECONDS: Path = ("runPolicy", "maxGpuSeconds")
-QUEUE: Path = ("queueName",)
-PROFILE: Path = ("profile",)
-SEQUENCE_LENGTH: Path = ("training", "sequenceLength")
-IDLE_SECONDS: Path = ("serving", "idle", "afterSeconds")

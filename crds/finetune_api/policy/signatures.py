@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from finetune_api.policy import patterns
 from finetune_api.v1alpha1.sources import Kind
-from finetune_api.v1alpha1.start_from import START_FROM
+from finetune_api.v1alpha1.training.start_from import START_FROM
 
 DEFAULT_PORT = "443"
 DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")

@@ -1,1 +1,1 @@
-"""The FineTuneJob resource, version v1alpha1: one module for each group of fields."""
+"""The FineTuneJob resource, version v1alpha1: one module or package for each group of fields."""

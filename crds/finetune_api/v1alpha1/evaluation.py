@@ -1,6 +1,6 @@
 """The gate between a trained model and the endpoint.
 
-``spec.evaluation``, the held-out losses in the ledger, and ``status.evaluation``.
+``spec.evaluation`` and its rules, the held-out losses in the ledger, and ``status.evaluation``.
 """
 
 from typing import ClassVar, Literal
@@ -9,9 +9,9 @@ from pydantic import Field
 
 from finetune_api.base import LedgerModel, StatusModel
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.rules import Rule
-from finetune_api.v1alpha1 import rows
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.rules import Rule, equals, excludes, is_set
+from finetune_api.v1alpha1.data import rows
+from finetune_api.v1alpha1.data.rows import AUTO, Rows
 
 
 class EvaluationDataset(Rows):
@@ -143,3 +143,69 @@ class EvaluationStatus(StatusModel):
         "build is worse, the operator issues a warning. If evaluation.onServingRegression is "
         '"Stall", the operator does not serve a worse build.',
     )
+
+
+_SETS_FORMATS = (is_set("dataset.format") & ~equals("dataset.format", AUTO)) & (
+    is_set("evaluation.dataset.format") & ~equals("evaluation.dataset.format", AUTO)
+)
+_TRAINS_ON_TEXT = equals("dataset.format", "text")
+_EVALUATES_TEXT = equals("evaluation.dataset.format", "text")
+_HAS_EVALUATION_DATASET = is_set("evaluation.dataset")
+_HOLDS_OUT_NOTHING = equals("dataset.validationFraction", 0.0)
+_EVALUATES_NOTHING = _HOLDS_OUT_NOTHING & ~_HAS_EVALUATION_DATASET
+
+
+def _value_or(group: str, name: str, default: str) -> str:
+    """Return the CEL of a field's value, or of its default if it is not set."""
+    return f"(has({group}.{name}) ? {group}.{name} : '{default}')"
+
+
+def _rows_of(dataset: Rows) -> tuple[str, str, str, str]:
+    """Return which rows a dataset names: source, revision, configuration and split."""
+    return dataset.source, dataset.revision or "main", dataset.config or "", dataset.split
+
+
+HELD_OUT_RULES: tuple[Rule, ...] = (
+    excludes(
+        _EVALUATES_NOTHING,
+        is_set("training.advanced.evalSteps"),
+        "evalSteps needs held-out rows, but validationFraction is 0: remove one of the two "
+        "fields, or set evaluation.dataset",
+    ),
+    excludes(
+        _EVALUATES_NOTHING,
+        is_set("training.advanced.earlyStoppingPatience"),
+        "earlyStoppingPatience needs held-out rows, but validationFraction is 0: remove one "
+        "of the two fields, or set evaluation.dataset",
+    ),
+    excludes(
+        _HAS_EVALUATION_DATASET,
+        is_set("dataset.validationFraction") & ~_HOLDS_OUT_NOTHING,
+        "evaluation.dataset replaces the rows held out by dataset.validationFraction: remove "
+        "one of the two fields",
+    ),
+    excludes(
+        _HAS_EVALUATION_DATASET & _SETS_FORMATS,
+        (_EVALUATES_TEXT & ~_TRAINS_ON_TEXT) | (~_EVALUATES_TEXT & _TRAINS_ON_TEXT),
+        "prompt templates do not apply to rows in the text format: set format: text in both "
+        "dataset and evaluation.dataset, or in neither of them",
+    ),
+    Rule(
+        cel=f"!{_HAS_EVALUATION_DATASET.cel} || !has(self.dataset) "
+        "|| self.evaluation.dataset.source != self.dataset.source || "
+        + " || ".join(
+            f"{_value_or('self.evaluation.dataset', name, default)} "
+            f"!= {_value_or('self.dataset', name, default)}"
+            for name, default in (("revision", "main"), ("config", ""), ("split", "train"))
+        ),
+        message="evaluation.dataset and dataset select the same rows: set another source, "
+        "config or split in evaluation.dataset, or remove evaluation.dataset. Without "
+        "evaluation.dataset, rows of dataset are held out",
+        fails=lambda spec: (
+            spec.evaluation.dataset is not None
+            and spec.dataset is not None
+            and _rows_of(spec.evaluation.dataset) == _rows_of(spec.dataset)
+        ),
+    ),
+)
+"""The rules of a spec that tie held-out rows and ``evaluation.dataset`` to the training dataset."""

@@ -2,6 +2,9 @@
 
 Reasons are part of the API: alerts, GitOps health checks and scripts compare them. Code has
 no literal reasons. docs/reference/reasons.md is generated from ``doc`` and ``uses``.
+
+The module is longer than others, because an enum cannot be split, and because each reason is added
+in this place alone. ``crd.remediations`` has the texts about what to do.
 """
 
 from enum import StrEnum
@@ -133,12 +136,7 @@ class Reason(DocumentedEnum):
         "Objects of a deleted FineTuneJob with the same name are being garbage-collected.",
         READY,
     )
-
-    RESERVING = (
-        "Reserving",
-        "The GPU time of the training is not reserved yet.",
-        READY,
-    )
+    RESERVING = ("Reserving", "The GPU time of the training is not reserved yet.", READY)
 
     # Failed.
     INVALID_SPEC = (

@@ -18,52 +18,33 @@ from finetune_api.rules import (
     requires,
     unique_by,
 )
-from finetune_api.v1alpha1 import publish as publishing
 from finetune_api.v1alpha1.access import Access
-from finetune_api.v1alpha1.dataset import (
+from finetune_api.v1alpha1.data.dataset import (
     COMMON_FIELDS,
     OWN_VARIABLES,
     Dataset,
     NamedDataset,
     by_path,
 )
-from finetune_api.v1alpha1.evaluation import Evaluation
+from finetune_api.v1alpha1.evaluation import HELD_OUT_RULES, Evaluation
 from finetune_api.v1alpha1.merge import Merge
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement, PodMetadata
 from finetune_api.v1alpha1.profile import MAX_PROFILE_NAME
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing import targets
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.publishing.tracking import NAME, Tracking
 from finetune_api.v1alpha1.references import object_name
 from finetune_api.v1alpha1.resources import Resources
-from finetune_api.v1alpha1.rows import AUTO, Rows
 from finetune_api.v1alpha1.run_policy import RunPolicy
 from finetune_api.v1alpha1.serving import Serving
 from finetune_api.v1alpha1.sources import Kind, listed
 from finetune_api.v1alpha1.storage import Storage
-from finetune_api.v1alpha1.tracking import NAME, Tracking
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 
-_SETS_FORMATS = (is_set("dataset.format") & ~equals("dataset.format", AUTO)) & (
-    is_set("evaluation.dataset.format") & ~equals("evaluation.dataset.format", AUTO)
-)
-_TRAINS_ON_TEXT = equals("dataset.format", "text")
-_EVALUATES_TEXT = equals("evaluation.dataset.format", "text")
 _SERVES_ADAPTER = equals("serving.mode", "adapter")
 _SERVES_NOTHING = equals("serving.enabled", False)
 _MERGES_NOTHING = equals("merge.enabled", False) | (_SERVES_ADAPTER & ~_SERVES_NOTHING)
-_HAS_EVALUATION_DATASET = is_set("evaluation.dataset")
-_HOLDS_OUT_NOTHING = equals("dataset.validationFraction", 0.0)
-_EVALUATES_NOTHING = _HOLDS_OUT_NOTHING & ~_HAS_EVALUATION_DATASET
-
-
-def _value_or(group: str, name: str, default: str) -> str:
-    """Return the CEL of a field's value, or of its default if it is not set."""
-    return f"(has({group}.{name}) ? {group}.{name} : '{default}')"
-
-
-def _rows_of(dataset: Rows) -> tuple[str, str, str, str]:
-    """Return which rows a dataset names: source, revision, configuration and split."""
-    return dataset.source, dataset.revision or "main", dataset.config or "", dataset.split
 
 
 class FineTuneJobSpec(ApiModel):
@@ -123,8 +104,8 @@ class FineTuneJobSpec(ApiModel):
         edit=Edit.PUBLISH,
         unset="the model stays on the volume of its revision",
         key="name",
-        max_length=publishing.MAX_TARGETS,
-        rules=(publishing.UNIQUE_NAMES,),
+        max_length=targets.MAX_TARGETS,
+        rules=(targets.UNIQUE_NAMES,),
     )
     tracking: Tracking | None = field(
         "Server that gets the parameters, the metrics and the links to the published models of the "
@@ -249,10 +230,10 @@ class FineTuneJobSpec(ApiModel):
             "serving needs the merged model. Do one of these: set merge.enabled: true; set "
             "serving.mode: adapter; or set serving.enabled: false",
         ),
-        *publishing.rules_of_spec(merges_nothing=_MERGES_NOTHING, serves_nothing=_SERVES_NOTHING),
+        *targets.rules_of_spec(merges_nothing=_MERGES_NOTHING, serves_nothing=_SERVES_NOTHING),
         excludes(
             is_set("tracking"),
-            publishing.has_name(NAME),
+            targets.has_name(NAME),
             f"the name {NAME} is that of spec.tracking: use another name in publish",
         ),
         excludes(
@@ -277,45 +258,5 @@ class FineTuneJobSpec(ApiModel):
                 spec.serving.replicas > 1 and spec.storage.access_mode != "ReadWriteMany"
             ),
         ),
-        excludes(
-            _EVALUATES_NOTHING,
-            is_set("training.advanced.evalSteps"),
-            "evalSteps needs held-out rows, but validationFraction is 0: remove one of the two "
-            "fields, or set evaluation.dataset",
-        ),
-        excludes(
-            _EVALUATES_NOTHING,
-            is_set("training.advanced.earlyStoppingPatience"),
-            "earlyStoppingPatience needs held-out rows, but validationFraction is 0: remove one "
-            "of the two fields, or set evaluation.dataset",
-        ),
-        excludes(
-            _HAS_EVALUATION_DATASET,
-            is_set("dataset.validationFraction") & ~_HOLDS_OUT_NOTHING,
-            "evaluation.dataset replaces the rows held out by dataset.validationFraction: remove "
-            "one of the two fields",
-        ),
-        excludes(
-            _HAS_EVALUATION_DATASET & _SETS_FORMATS,
-            (_EVALUATES_TEXT & ~_TRAINS_ON_TEXT) | (~_EVALUATES_TEXT & _TRAINS_ON_TEXT),
-            "prompt templates do not apply to rows in the text format: set format: text in both "
-            "dataset and evaluation.dataset, or in neither of them",
-        ),
-        Rule(
-            cel=f"!{_HAS_EVALUATION_DATASET.cel} || !has(self.dataset) "
-            "|| self.evaluation.dataset.source != self.dataset.source || "
-            + " || ".join(
-                f"{_value_or('self.evaluation.dataset', name, default)} "
-                f"!= {_value_or('self.dataset', name, default)}"
-                for name, default in (("revision", "main"), ("config", ""), ("split", "train"))
-            ),
-            message="evaluation.dataset and dataset select the same rows: set another source, "
-            "config or split in evaluation.dataset, or remove evaluation.dataset. Without "
-            "evaluation.dataset, rows of dataset are held out",
-            fails=lambda spec: (
-                spec.evaluation.dataset is not None
-                and spec.dataset is not None
-                and _rows_of(spec.evaluation.dataset) == _rows_of(spec.dataset)
-            ),
-        ),
+        *HELD_OUT_RULES,
     )

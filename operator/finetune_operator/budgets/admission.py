@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 
-from finetune_api.v1alpha1.budget import BUDGET_KIND
+from finetune_api.v1alpha1.budgets.spec import BUDGET_KIND
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.budgets.amounts import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from finetune_api.v1alpha1.budget import Approval, FineTuneBudgetSpec
+from finetune_api.v1alpha1.budgets.spec import Approval, FineTuneBudgetSpec
 from finetune_operator.budgets.amounts import NOTHING, UNLIMITED, Amount, Bound, bound
 from finetune_operator.budgets.periods import Period, containing
 from finetune_operator.usage.values import NamespaceUsage, Reservation

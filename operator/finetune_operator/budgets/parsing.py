@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import Values
 from finetune_api.layering import without_nulls
-from finetune_api.v1alpha1.budget import BUDGET_KIND, FineTuneBudgetSpec, NamespaceSelector
+from finetune_api.v1alpha1.budgets.spec import BUDGET_KIND, FineTuneBudgetSpec, NamespaceSelector
 from finetune_api.v1alpha1.profile import Price
 from finetune_operator.budgets.admission import Request
 from finetune_operator.budgets.selection import selects

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from finetune_api.v1alpha1.budget import PeriodName
+from finetune_api.v1alpha1.budgets.spec import PeriodName
 
 _MONTHS = 12
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from finetune_api.v1alpha1.budget import LabelExpression, NamespaceSelector
+from finetune_api.v1alpha1.budgets.spec import LabelExpression, NamespaceSelector
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 """Label of every namespace, which the API server sets and nobody can change."""

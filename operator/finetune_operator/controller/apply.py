@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Action, Apply, Create, Delete, Patch, Scale
 from finetune_operator.controller.exact_apply import apply_exactly, fence, patched
 from finetune_operator.controller.memory import Applied
 from finetune_operator.controller.ownership import require_owned
@@ -31,18 +32,7 @@ from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import same_content, without_empty
 from finetune_operator.objects.digest import sha256
 from finetune_operator.objects.naming import has_exact_owners, may_adopt, owned_by
-from finetune_operator.types import (
-    Action,
-    Apply,
-    Create,
-    Delete,
-    Event,
-    Object,
-    Observed,
-    Patch,
-    Plan,
-    Scale,
-)
+from finetune_operator.types import Event, Object, Observed, Plan
 
 OnWrite = Callable[[Object, Object | None], None]
 """Takes the target of a write and the object in the response, None if there is none."""

@@ -7,11 +7,12 @@ added to a list of named entries: another owner, a label of the pod template, a 
 
 from typing import Any
 
+from finetune_operator.actions import Patch
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.objects.contents import surplus
 from finetune_operator.objects.naming import VOLUME, has_exact_owners
-from finetune_operator.types import Object, Patch
+from finetune_operator.types import Object
 
 
 async def apply_exactly(kube: Kube, body: Object, existing: Object | None) -> Object:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from finetune_api.v1alpha1.usage import MONTH_LABEL, NAMESPACE_LABEL
+from finetune_api.v1alpha1.budgets.usage import MONTH_LABEL, NAMESPACE_LABEL
 from finetune_operator import delays
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Conflict, OperatorError, Transient

@@ -15,7 +15,7 @@ from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.reflector import reflectors
-from finetune_operator.snapshot.scraper import NAMESPACE_WORKERS, Scraper
+from finetune_operator.snapshot.scraping.scraper import NAMESPACE_WORKERS, Scraper
 from finetune_operator.telemetry.job_metrics import JOB_METRICS
 from finetune_operator.workqueue.workqueue import WorkQueue
 

@@ -1,4 +1,4 @@
-"""Decodes lists and watch events to the fields that the cache keeps (``objects.used_fields``).
+"""Decodes lists and watch events to the fields that the cache keeps (``compact.used_fields``).
 
 Most of the text of an object is never used: managed fields, environment variables, probes. msgspec
 skips such fields without creating Python objects for them. Decoding a list of pods takes a seventh
@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from finetune_operator.kube.connection import Decode, decoded
-from finetune_operator.objects.used_fields import FIELDS, Fields, metadata_fields
+from finetune_operator.objects.compact.used_fields import FIELDS, Fields, metadata_fields
 
 _STATUS: Fields = {"code": None, "message": None}
 """Fields of the object in a watch event of the type ERROR."""

@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 import finetune_api
 from finetune_api.crd.resources import RESOURCES
-from finetune_api.v1alpha1.budget import BUDGET_KIND
+from finetune_api.v1alpha1.budgets.spec import BUDGET_KIND
+from finetune_api.v1alpha1.budgets.usage import USAGE_KIND
 from finetune_api.v1alpha1.profile import PROFILE_KIND
-from finetune_api.v1alpha1.usage import USAGE_KIND
 from finetune_operator.types import Object
 
 

@@ -14,11 +14,12 @@ from finetune_api import quantity
 from finetune_api.contracts.exitcodes import FINAL, ExitCode
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import TRAINER_METRICS
-from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.manifests import pod, publishing, sources, stage_requests
+from finetune_api.v1alpha1.status.ledger import Revision
+from finetune_operator.manifests import pod, sources, stage_requests
 from finetune_operator.manifests.gpu import devices
+from finetune_operator.manifests.publishing import access as publishing
 from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage

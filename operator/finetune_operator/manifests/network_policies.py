@@ -13,7 +13,8 @@ from typing import Any
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 from finetune_operator.config import Settings
-from finetune_operator.manifests import egress, publishing, sources
+from finetune_operator.manifests import egress, sources
+from finetune_operator.manifests.publishing import access as publishing
 from finetune_operator.manifests.vllm import PORT
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import STAGES, JobStage, StageDefinition

@@ -10,8 +10,8 @@ from typing import Any
 from finetune_api.contracts.signatures import RequiredSignature
 from finetune_api.policy.signatures import covers, what_of
 from finetune_api.safety.credentials import DOCKER_CONFIG, S3_KEYS
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.model import Model
-from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import (
     CLAIM_SOURCE_PREFIX,
     CONFIGMAP_SOURCE_PREFIX,
@@ -19,7 +19,7 @@ from finetune_api.v1alpha1.sources import (
     prefix_of,
 )
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.start_from import START_FROM, StartFrom
+from finetune_api.v1alpha1.training.start_from import START_FROM, StartFrom
 
 SOURCES = "/sources"
 DOCKER_CONFIG_KEY = ".dockerconfigjson"

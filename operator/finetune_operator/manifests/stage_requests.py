@@ -10,11 +10,12 @@ from finetune_api.contracts.stage_request import (
     ServingSettings,
     TrainStageRequest,
 )
-from finetune_api.v1alpha1.ledger import Revision
-from finetune_api.v1alpha1.publish import PublishTarget
-from finetune_operator.manifests import argv_v1, egress, publishing, sources
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.status.ledger import Revision
+from finetune_operator.manifests import argv_v1, egress, sources
 from finetune_operator.manifests.gpu import products
 from finetune_operator.manifests.gpu.node_labels import versions_of
+from finetune_operator.manifests.publishing import access as publishing
 from finetune_operator.objects.stages import PIPELINE, JobStage, earlier
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.cost import limit_of

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended

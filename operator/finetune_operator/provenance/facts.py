@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune_api.v1alpha1.ledger import Revision
-from finetune_api.v1alpha1.publication import Publication
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.publication import Publication
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from finetune_api.revision_hash import text_digest
-from finetune_api.v1alpha1.ledger import ParentAdapter
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data.rows import Rows
+from finetune_api.v1alpha1.status.ledger import ParentAdapter
 from finetune_operator.objects.stages import PIPELINE
 from finetune_operator.provenance.facts import Facts, Values, dumped, known, sha256
 

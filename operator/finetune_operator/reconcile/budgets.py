@@ -6,20 +6,14 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.budget import Account, TrainingAccount
+from finetune_api.v1alpha1.budgets.status import Account, TrainingAccount
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.budgets.amounts import hours, money
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.objects import conditions
 from finetune_operator.reconcile.conditions import MAX_MESSAGE
-from finetune_operator.types import (
-    UNCONFIRMED,
-    BudgetSnapshot,
-    Confirmation,
-    Object,
-    Plan,
-)
+from finetune_operator.types import UNCONFIRMED, BudgetSnapshot, Confirmation, Object, Plan
 
 VALID, EXHAUSTED = "Valid", "Exhausted"
 NEAR = Decimal("0.8")

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
 from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.stages import BESIDE, JobStage

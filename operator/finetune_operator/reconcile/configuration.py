@@ -9,13 +9,13 @@ from datetime import datetime
 from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
+from finetune_operator.actions import Create, Delete
 from finetune_operator.manifests.revision import configmap
+from finetune_operator.objects.compact.trimming import DIGESTS
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.objects.trimming import DIGESTS
 from finetune_operator.reconcile.conditions import Position, active
 from finetune_operator.revisions.documents import JOB_FILE, OPERATOR_FILE, agree, job_file
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Create, Delete
 
 
 def creation(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Create, ...]:

@@ -9,10 +9,11 @@ adds the FineTuneJob if no write of the status precedes the actions.
 
 from finetune_api import KIND
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Create, Delete
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.stages import needs_gpu
 from finetune_operator.objects.status_view import RevisionView
-from finetune_operator.types import LISTS, UNCONFIRMED, Confirmation, Create, Delete, Plan, Snapshot
+from finetune_operator.types import LISTS, UNCONFIRMED, Confirmation, Plan, Snapshot
 
 ALL_KINDS = frozenset({KIND, *LISTS})
 _OF_STAGES = frozenset({"Job", "Pod", naming.VOLUME})

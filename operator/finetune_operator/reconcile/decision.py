@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from finetune_operator.actions import Action, Delete
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.types import Action, Delete, Event
+from finetune_operator.types import Event
 from finetune_operator.usage.values import ReservationRequest
 
 

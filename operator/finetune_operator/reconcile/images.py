@@ -6,7 +6,7 @@ image of each attempt, and a warning reports pods that ran different images unde
 
 from collections.abc import Iterable
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.manifests import vllm
 from finetune_operator.objects import deployments, pods
 from finetune_operator.objects.index import IndexedSnapshot

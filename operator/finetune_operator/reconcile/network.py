@@ -7,6 +7,7 @@ from collections.abc import Mapping, Set
 from datetime import datetime
 from typing import Any
 
+from finetune_operator.actions import Action, Apply, Create
 from finetune_operator.config import Settings
 from finetune_operator.manifests.network_policies import render
 from finetune_operator.objects import naming
@@ -14,7 +15,7 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import configuration
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Action, Apply, Create, Object
+from finetune_operator.types import Object
 
 
 def surroundings(

@@ -6,8 +6,8 @@ the limited fields, so that a value is checked again only after it has changed.
 """
 
 from finetune_api.policy.check import Violation, serving_keys, violations
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.revisions.profiles import SelectedProfile

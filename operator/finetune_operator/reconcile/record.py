@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Action
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import images
 from finetune_operator.reconcile.reporting.cost import costs
@@ -14,7 +15,6 @@ from finetune_operator.reconcile.stages import progress
 from finetune_operator.revisions import retention
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Action
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune_api.quantity import amount
+from finetune_operator.actions import Action, Apply, Create, Patch
 from finetune_operator.manifests.volume import outlives, render
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import JobStage
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Action, Apply, Create, Object, Patch
+from finetune_operator.types import Object
 
 
 def ensure(job: Object, target: TargetRevision, present: Object | None) -> list[Action]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from finetune_api.base import Values
 from finetune_api.defaulting import effective_defaults
 from finetune_api.profile_defaults import over_chart
-from finetune_api.v1alpha1.ledger import FrozenConfiguration
+from finetune_api.v1alpha1.status.ledger import FrozenConfiguration
 from finetune_operator.config import Settings
 from finetune_operator.revisions.documents import LIVE, thawed
 from finetune_operator.revisions.versions import UnsupportedVersion

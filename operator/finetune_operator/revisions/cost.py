@@ -1,8 +1,8 @@
 """Price, limit and expected cost of the training of a revision. Pure."""
 
 from finetune_api.contracts import cost
-from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.profile import Price
+from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.revisions.target import TargetRevision
 
 

@@ -20,7 +20,7 @@ from finetune_api.contracts.job_config import JobConfig, ParentJob
 from finetune_api.contracts.stage_request import CONTRACT_VERSION
 from finetune_api.defaulting import Resolved
 from finetune_api.revision_hash import text_digest
-from finetune_api.v1alpha1.ledger import FrozenConfiguration
+from finetune_api.v1alpha1.status.ledger import FrozenConfiguration
 from finetune_operator.config import Settings
 from finetune_operator.types import Object
 
@@ -177,7 +177,7 @@ def operator_file(operator: str) -> str:
 def agree(digests: Mapping[str, str], frozen: FrozenConfiguration) -> bool:
     """Report whether the data of a ConfigMap consists of exactly the documents of a revision.
 
-    digests: of the values in its data, by key (``objects.trimming``).
+    digests: of the values in its data, by key (``objects.compact.trimming``).
     """
     return digests == {JOB_FILE: frozen.job_digest, OPERATOR_FILE: frozen.operator_digest}
 

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from finetune_api.base import LedgerModel
 from finetune_api.contracts.result import PrepareArtifacts, StageArtifacts
-from finetune_api.v1alpha1.dataset_statistics import Data
-from finetune_api.v1alpha1.ledger import Artifacts, Attempt, FrozenConfiguration, Revision
+from finetune_api.v1alpha1.data.statistics import Data
 from finetune_api.v1alpha1.resources import Estimate, GPURelease
+from finetune_api.v1alpha1.status.artifacts import Artifacts
+from finetune_api.v1alpha1.status.ledger import Attempt, FrozenConfiguration, Revision
 from finetune_operator.objects.stages import MERGE, PREPARE, SERVE, TRAIN, Stage, StageDefinition
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 

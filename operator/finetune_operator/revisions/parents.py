@@ -18,12 +18,12 @@ from finetune_api.default_credentials import ACCOUNT
 from finetune_api.defaulting import Resolved
 from finetune_api.fitting import targets_of
 from finetune_api.layering import has
-from finetune_api.v1alpha1.ledger import ParentAdapter, Revision
-from finetune_api.v1alpha1.publication import Publication
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.publication import Publication
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.sources import HF_SOURCE_PREFIX, OCI_SOURCE_PREFIX, S3
-from finetune_api.v1alpha1.start_from import START_FROM, StartFrom, StartJob
+from finetune_api.v1alpha1.status.ledger import ParentAdapter, Revision
+from finetune_api.v1alpha1.training.start_from import START_FROM, StartFrom, StartJob
 from finetune_operator.connections import Hub
 from finetune_operator.objects import status_view
 from finetune_operator.revisions.documents import thawed

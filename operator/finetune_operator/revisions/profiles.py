@@ -22,7 +22,7 @@ from finetune_api.profile_defaults import over_chart
 from finetune_api.v1alpha1.profile import PROFILE_KIND, FrozenProfile
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Settings
-from finetune_operator.objects.trimming import MAX_DEPTH, TOO_DEEP
+from finetune_operator.objects.compact.trimming import MAX_DEPTH, TOO_DEEP
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
 from finetune_operator.types import Object
 

@@ -11,12 +11,12 @@ from typing import Any, TypeGuard
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
 from finetune_api.revision_hash import digest
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.ledger import Attempt
-from finetune_api.v1alpha1.publication import Publication, PublicationError
-from finetune_api.v1alpha1.publish import PublishTarget
-from finetune_api.v1alpha1.status import MOST_PUBLISHED
-from finetune_api.v1alpha1.tracking import PREFIX as TRACKING_PREFIX
-from finetune_api.v1alpha1.tracking import TrackingServer
+from finetune_api.v1alpha1.publishing.publication import Publication, PublicationError
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.publishing.tracking import PREFIX as TRACKING_PREFIX
+from finetune_api.v1alpha1.publishing.tracking import TrackingServer
+from finetune_api.v1alpha1.status.job import MOST_PUBLISHED
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.stages import publishes
 from finetune_operator.revisions.ledger import Ledger

@@ -71,3 +71,8 @@ class ResolvedSpecs:
                     self._share(value)
                     self._groups[key] = shared = value
                 group.__dict__[name] = shared
+
+
+RESOLVED = ResolvedSpecs()
+"""Most reconciles resolve the same spec with the same defaults again, which takes pydantic longer
+than the rest of the plan."""

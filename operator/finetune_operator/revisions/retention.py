@@ -14,11 +14,11 @@ that restarts halfway finishes the deletion.
 
 from collections.abc import Collection, Iterable
 
+from finetune_operator.actions import Action, Delete
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Action, Delete
 
 
 def prune(

@@ -12,10 +12,10 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
+from finetune_operator.objects.compact.trimming import trimmed
 from finetune_operator.objects.gpu_pods import pod_use, trainings
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import has_a_node
-from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Object
 from finetune_operator.usage.settlement import Account, Observation, PodUse

@@ -5,7 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from finetune_operator.kube.client import Kube
-from finetune_operator.objects.trimming import trimmed
+from finetune_operator.objects.compact.trimming import trimmed
 from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.types import Key, Object
 

@@ -29,8 +29,8 @@ from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import event_fields, pending_objects
 from finetune_operator.snapshot.profiles import Profiles
-from finetune_operator.snapshot.scraper import PodMetrics
-from finetune_operator.snapshot.targets import targets
+from finetune_operator.snapshot.scraping.scraper import PodMetrics
+from finetune_operator.snapshot.scraping.targets import targets
 from finetune_operator.snapshot.usage import UsageSource
 from finetune_operator.types import (
     LISTS,

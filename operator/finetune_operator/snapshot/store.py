@@ -5,8 +5,8 @@ Within one kind, resourceVersions are ordered (Kubernetes 1.35 documents that; e
 so the newest version of an object wins. A deletion leaves a tombstone: what arrives later about the
 deleted version, or about an older one, is dropped. Versions of two kinds are never compared.
 
-Objects are trimmed (``objects.trimming``) and kept as bytes (``objects.encoding``). Only those
-of our own kinds are kept whole.
+Objects are trimmed and kept as bytes (``objects.compact``). Only those of our own kinds are kept
+whole.
 """
 
 import sys
@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_operator.objects.compact.encoding import decoded, encoded
+from finetune_operator.objects.compact.trimming import DIGESTS, fitted, news, reduced
 from finetune_operator.objects.digest import own_version
-from finetune_operator.objects.encoding import decoded, encoded
-from finetune_operator.objects.trimming import DIGESTS, fitted, news, reduced
 from finetune_operator.snapshot.watches import JOBS, Watches
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import Key, Object

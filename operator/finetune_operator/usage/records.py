@@ -7,8 +7,7 @@ from typing import Any
 
 from finetune_api import API_VERSION
 from finetune_api.contracts.cost import hours, money
-from finetune_api.v1alpha1.profile import Price
-from finetune_api.v1alpha1.usage import (
+from finetune_api.v1alpha1.budgets.usage import (
     MONTH_LABEL,
     NAMESPACE_LABEL,
     USAGE_KIND,
@@ -17,6 +16,7 @@ from finetune_api.v1alpha1.usage import (
     Purpose,
     UsageMark,
 )
+from finetune_api.v1alpha1.profile import Price
 from finetune_operator.usage.months import Month
 from finetune_operator.usage.settlement import Account, DayKey, Mark
 from finetune_operator.usage.values import (

@@ -14,8 +14,8 @@ Times are seconds since 1970 (UTC), by the clock of the API server.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from finetune_api.v1alpha1.budgets.usage import Purpose
 from finetune_api.v1alpha1.profile import Price
-from finetune_api.v1alpha1.usage import Purpose
 from finetune_operator.usage.months import Month, month_of
 from finetune_operator.usage.values import ReservationRequest
 

@@ -11,8 +11,8 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from finetune_api.contracts import cost as costs_of
+from finetune_api.v1alpha1.budgets.usage import Purpose
 from finetune_api.v1alpha1.profile import Price
-from finetune_api.v1alpha1.usage import Purpose
 
 
 def cost(price: Price, gpu_seconds: int) -> Decimal:

@@ -5,8 +5,9 @@ from typing import Any
 
 from tests.fakes.apiserver import Thing
 
+from finetune_operator.actions import Apply, Create
 from finetune_operator.objects import naming
-from finetune_operator.types import Apply, Create, Plan
+from finetune_operator.types import Plan
 
 HOSTILE_IMAGE = "registry/hostile:1"
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from tests.fakes.apiserver import Cluster, check_status, stored
 
+from finetune_operator.actions import Action, Apply, Create, Delete, Patch, Scale
 from finetune_operator.objects import naming
-from finetune_operator.types import Action, Apply, Create, Delete, Patch, Plan, Scale
+from finetune_operator.types import Plan
 
 Step = Callable[[Cluster], object]
 SIGNS = {"True": "+", "False": "-", "Unknown": "?"}

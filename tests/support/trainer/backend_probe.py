@@ -16,7 +16,7 @@ from typing import Any
 from tests.support.trainer.workshop import DEADLINE, Server
 
 from families import row_attention
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 
 
 def ask(server: Server, function: Callable[..., Any], *arguments: Any) -> Any:

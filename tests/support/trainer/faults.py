@@ -455,7 +455,7 @@ class RecordsReads:
     )
 
     def __call__(self) -> None:
-        from finetune_api.v1alpha1.training import Training
+        from finetune_api.v1alpha1.training.training import Training
 
         self.watch(Training)
 

@@ -93,7 +93,7 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
     changes: fields of model, dataset, training and evaluation that are merged into the spec.
     """
     from finetune_api.defaulting import builtin_defaults, resolve
-    from finetune_api.v1alpha1.dataset import Dataset
+    from finetune_api.v1alpha1.data.dataset import Dataset
 
     spec: dict[str, Any] = {
         "model": {"source": base},

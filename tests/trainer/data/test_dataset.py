@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.trainer import tiny
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.dataset_statistics import Data
+from finetune_api.v1alpha1.data.statistics import Data
 from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset import Plan, prepare

@@ -12,7 +12,7 @@ from tests.trainer.conftest import MakeWorkshop
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.reference import Reference
-from finetune_api.v1alpha1.dataset_statistics import Data
+from finetune_api.v1alpha1.data.statistics import Data
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
 from finetune_operator.reconcile.serving.evaluation_gate import judge
 from finetune_trainer.checkpointing import manifest

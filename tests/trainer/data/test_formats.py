@@ -9,7 +9,7 @@ import pytest
 from tests.support.trainer import tiny
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_trainer.data.dataset_files import Fetched
 from finetune_trainer.data.rows import formats
 from finetune_trainer.data.rows.schema import example_of

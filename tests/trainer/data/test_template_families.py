@@ -9,7 +9,7 @@ import pytest
 from tests.support.trainer import template_families, tiny
 from tests.support.trainer.template_families import Family
 
-from finetune_api.v1alpha1.dataset import Dataset
+from finetune_api.v1alpha1.data.dataset import Dataset
 from finetune_trainer.data import prompt_templates
 from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
 from finetune_trainer.data.rows.conversations import BrokenRow, Message

@@ -11,7 +11,7 @@ from tests.support.trainer import template_families as families
 from tests.support.trainer.template_families import Family
 from tests.support.trainer.tiny import CHAT_TEMPLATE
 
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_trainer.data import tool_calls
 from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
 from finetune_trainer.data.rows.conversations import BrokenRow

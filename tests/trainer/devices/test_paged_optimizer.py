@@ -6,8 +6,8 @@ import pytest
 from tests.support.trainer.faults import without_managed_memory
 from tests.trainer.conftest import MakeWorkshop
 
-from finetune_api.v1alpha1.advanced_training import Optimizer
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import Optimizer
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.devices import paged_optimizer
 from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec

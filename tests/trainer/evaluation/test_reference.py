@@ -18,7 +18,7 @@ from tests.trainer.conftest import MakeWorkshop
 
 from finetune_api.contracts import reference
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.ledger import TrainArtifacts
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.chat_rendering import IGNORED, Renderer
 from finetune_trainer.data.reference_sample import (
@@ -33,7 +33,7 @@ from finetune_trainer.data.rows.schema import Example
 from finetune_trainer.data.split import content_hash
 from finetune_trainer.evaluation.layerwise_model import LayerwiseModel
 from finetune_trainer.evaluation.loss_comparison import difference, evaluate
-from finetune_trainer.evaluation.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models
+from finetune_trainer.evaluation.scorer import TOKENS_AT_ONCE, Scorer, in_batches, models
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
 BASE = ("original", "base")

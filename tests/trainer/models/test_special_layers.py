@@ -9,7 +9,7 @@ from peft.utils import transformers_weight_conversion as conversion
 from transformers import AutoModelForCausalLM
 
 from families import tiny
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import architecture, special_layers, tensor_names
 from finetune_trainer.training.backends import library_arguments

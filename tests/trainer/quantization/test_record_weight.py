@@ -7,7 +7,7 @@ import pytest
 import torch
 from bitsandbytes.functional import quantize_4bit
 
-from finetune_api.v1alpha1.advanced_training import Quantization
+from finetune_api.v1alpha1.training.advanced import Quantization
 from finetune_trainer.checkpointing.manifest import Manifest
 from finetune_trainer.quantization.quant_state import NESTED, DequantizedBase
 from finetune_trainer.quantization.record_weight import record_weight, together

@@ -16,7 +16,7 @@ from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.start_from import StartFrom
+from finetune_api.v1alpha1.training.start_from import StartFrom
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import AccessDenied, InvalidSpec, ModelNotFound, Transient
 from finetune_trainer.sources import open_store

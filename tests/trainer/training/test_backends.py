@@ -20,8 +20,8 @@ from tests.trainer.training.test_recipe import (
 )
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.advanced_training import Optimizer
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import Optimizer
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.estimate import memory, shape
 from finetune_trainer.volume.files import read_json

@@ -33,8 +33,8 @@ from trl.trainer.sft_config import SFTConfig
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.markers import Edit
-from finetune_api.v1alpha1.advanced_training import Optimizer
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import Optimizer
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention.kernels import ALL
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.compatibility.backend_choice import with_backend

@@ -17,7 +17,7 @@ from tests.trainer.checkpointing.test_resume import newest, prepared_copy
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.compatibility.backend_choice import NOT_PACKED
 from finetune_trainer.evaluation import scoring_process

@@ -26,8 +26,8 @@ from finetune_api.contracts.reference import FILE, FOLDER, Reference
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.volume.files import sha256_of
 from finetune_verify import __main__ as verify
+from finetune_verify.comparing.statistics import rms
 from finetune_verify.errors import Mismatch
-from finetune_verify.statistics import rms
 from finetune_verify.verification import Verdict
 
 Change = Callable[[Served], None]

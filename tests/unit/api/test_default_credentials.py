@@ -11,9 +11,9 @@ from finetune_api.layering import Path, value_at
 from finetune_api.markers import ApiModel, Edit, extra_of
 from finetune_api.rules import matches
 from finetune_api.v1alpha1 import references
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.publishing.tracking import Tracking
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.tracking import Tracking
 
 TOKEN: dict[str, Any] = {"tokenSecretRef": {"name": "platform"}}
 AUTHORITY: dict[str, Any] = {"caConfigMapRef": {"name": "platform"}}

@@ -17,7 +17,7 @@ from finetune_api.rules import (
     starts_with,
     unique,
 )
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 
 MESSAGE = "set another value"
 WRITTEN = Training.model_validate({"maxSteps": 5, "epochs": None, "lora": {"useDora": True}})

@@ -453,7 +453,7 @@ async def test_scores_count_only_while_the_others_decode(tmp_path: Path) -> None
     """The fake engine reports nobody as running: no proof succeeds, and no name answers."""
     async with running(tmp_path) as gate:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("finetune_gate.company.START_SECONDS", 0.2)
+            patch.setattr("finetune_gate.proofs.company.START_SECONDS", 0.2)
             gate.vllm.hides_running = True
             await gate.want(gate.claim.add("a"))
             await asyncio.sleep(1.5)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_api.v1alpha1.status.job import FineTuneJobStatus
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = "finetune_operator"

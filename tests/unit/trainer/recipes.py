@@ -1,6 +1,6 @@
 """Recipes whose backend is known, as the estimate needs them."""
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.compatibility.backend_choice import AUTO, UNSLOTH, with_backend
 
 BOTH = ("trl", "unsloth")

@@ -11,7 +11,7 @@ import pytest
 
 from finetune_verify import volume
 from finetune_verify.build import Build, Ledger, find
-from finetune_verify.comparison import APART, MERGED
+from finetune_verify.comparing.comparison import APART, MERGED
 from finetune_verify.errors import Mismatch
 
 

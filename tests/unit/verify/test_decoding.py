@@ -8,10 +8,10 @@ import pytest
 
 from finetune_api.contracts.reference import Reference
 from finetune_verify import decoding
-from finetune_verify.comparison import MERGED
+from finetune_verify.comparing.comparison import MERGED
+from finetune_verify.comparing.few_tokens import RECORDED
 from finetune_verify.decoding import PROMPTS, TOKENS, TOKENS_OF_PROMPT, Pair, tolerance
 from finetune_verify.errors import Mismatch
-from finetune_verify.few_tokens import RECORDED
 from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.v1alpha1.rows import CONVERSATIONS
+from finetune_api.v1alpha1.data.rows import CONVERSATIONS
 from finetune_cli.axolotl.reader import Settings
 from finetune_cli.axolotl.row_format import is_custom, row_format
 from finetune_cli.axolotl.sources import source

@@ -6,7 +6,7 @@ same with ``format``, ``columns`` and ``mapping``. Source: axolotl, prompt_strat
 
 from typing import Any, get_args
 
-from finetune_api.v1alpha1.rows import Role
+from finetune_api.v1alpha1.data.rows import Role
 from finetune_cli.axolotl.reader import Settings
 
 TYPES = ("chat_template", "messages", "sharegpt")

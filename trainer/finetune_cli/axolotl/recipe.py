@@ -3,8 +3,8 @@
 import re
 from typing import Any, get_args
 
-from finetune_api.v1alpha1.advanced_training import Optimizer, Scheduler
-from finetune_api.v1alpha1.lora import SavedModule
+from finetune_api.v1alpha1.training.advanced import Optimizer, Scheduler
+from finetune_api.v1alpha1.training.lora import SavedModule
 from finetune_cli.axolotl import evaluation
 from finetune_cli.axolotl.reader import Settings
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from finetune_api import KIND
-from finetune_api.v1alpha1.ledger import Revision
-from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_api.v1alpha1.status.job import FineTuneJobStatus
+from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_cli.errors import CommandFailed
 from finetune_trainer.volume_layout import Layout
 

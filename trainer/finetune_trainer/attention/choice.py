@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention import families, kernels, library_config
 from finetune_trainer.attention.kernels import EAGER, Support
 from finetune_trainer.attention.layers import Layers

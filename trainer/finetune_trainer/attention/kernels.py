@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.devices.cards import AMPERE, Card
 from finetune_trainer.errors import InvalidSpec
 

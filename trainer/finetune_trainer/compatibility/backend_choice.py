@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.resources import Backend
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import base_config
 from finetune_trainer.volume.files import read_json, write_json

@@ -8,7 +8,7 @@ these are trained.
 import os
 from typing import Any
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.errors import InvalidSpec
 
 LOSS = "training.advanced.ligerFusedLinearCrossEntropy"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention import families, kernels
 from finetune_trainer.compatibility import liger, merged_dtype, multimodal
 from finetune_trainer.devices import capabilities

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from finetune_api.contracts.endpoint import codes_digest, source_digest
 from finetune_api.contracts.stage_request import SharedEndpoint
-from finetune_api.v1alpha1.advanced_training import Quantization
 from finetune_api.v1alpha1.model import Model
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import Quantization
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.checkpointing.adapter_files import EMBEDDINGS
 from finetune_trainer.errors import InvalidSpec
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from finetune_api.v1alpha1.rows import ToolCallParser
+from finetune_api.v1alpha1.data.rows import ToolCallParser
 from finetune_trainer.data import tool_calls, training_templates
 from finetune_trainer.data.rows.conversations import BrokenRow, Message
 from finetune_trainer.data.rows.schema import Example

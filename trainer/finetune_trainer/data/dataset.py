@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.dataset_statistics import Data, DatasetRows, EvaluationData
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.data.statistics import Data, DatasetRows, EvaluationData
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import IGNORED
 from finetune_trainer.data.split import Flags

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.dataset_statistics import SourceRecord
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data.rows import Rows
+from finetune_api.v1alpha1.data.statistics import SourceRecord
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind
 from finetune_trainer.data.rows import readers
 from finetune_trainer.data.selection import card

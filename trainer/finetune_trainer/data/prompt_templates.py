@@ -16,8 +16,8 @@ from typing import Any
 
 import jinja2
 
-from finetune_api.v1alpha1.dataset import PROMPT_PLACEHOLDER, Dataset
-from finetune_api.v1alpha1.rows import CONVERSATIONS
+from finetune_api.v1alpha1.data.dataset import PROMPT_PLACEHOLDER, Dataset
+from finetune_api.v1alpha1.data.rows import CONVERSATIONS
 from finetune_trainer.errors import InvalidSpec
 
 ALPACA_INPUT = "\n\n### Input:\n"

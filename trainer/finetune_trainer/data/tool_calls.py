@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from finetune_api.v1alpha1.rows import ToolCallParser
+from finetune_api.v1alpha1.data.rows import ToolCallParser
 from finetune_trainer.data.rows.conversations import BrokenRow, Message
 
 SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")

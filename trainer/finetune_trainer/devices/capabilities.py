@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.devices.cards import AMPERE, MIN_CAPABILITY, Card
 from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
 

@@ -7,8 +7,8 @@ states (about 85 MB for the adapter of an 8B model in 8 bits) in the memory of t
 
 from collections.abc import Callable
 
-from finetune_api.v1alpha1.advanced_training import Optimizer
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import Optimizer
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.devices import managed_memory
 from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.errors import InvalidSpec

@@ -24,9 +24,9 @@ from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import BaseStageRequest
 from finetune_api.revision_hash import digest
 from finetune_api.safety.redaction import one_line
-from finetune_api.v1alpha1.advanced_training import Quantization
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.training.advanced import Quantization
 from finetune_trainer.checkpointing import manifest, published, safetensors_writer
 from finetune_trainer.checkpointing.adapter_files import Adapter
 from finetune_trainer.checkpointing.manifest import Manifest

@@ -1,6 +1,6 @@
 """The memory formula of each backend, for the versions in constraints/trainer.txt."""
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention.kernels import WITHOUT_MASK
 from finetune_trainer.estimate.memory import COMPUTE_BYTES, BackendFormula, Layer, Step
 from finetune_trainer.estimate.shape import (

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from finetune_api.contracts.stage_request import ServingSettings
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention.kernels import choose
 from finetune_trainer.devices.cards import AMPERE, Card
 from finetune_trainer.estimate import host, memory

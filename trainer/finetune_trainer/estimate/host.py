@@ -6,7 +6,7 @@ per layer. PyTorch rounds pinned blocks up to powers of two and keeps freed ones
 blocks reach the limit that the trainer derives from the memory limit of the pod.
 """
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.pod_limits import LIBRARIES

@@ -12,7 +12,7 @@ micro-batch times the padded row length.
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention.kernels import WITHOUT_MASK
 from finetune_trainer.estimate.shape import Shape
 

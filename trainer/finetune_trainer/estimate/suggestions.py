@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pydantic.alias_generators import to_camel
 
 from finetune_api.contracts.stage_request import ServingSettings
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.devices.cards import Card, next_larger
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import FORMULAS

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 
 from finetune_api.contracts.stage_request import ServingSettings
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.errors import DoesNotFit, VolumeFull
 from finetune_trainer.estimate import suggestions
 from finetune_trainer.estimate.budget import USABLE, Data, Estimate

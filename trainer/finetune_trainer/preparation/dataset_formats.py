@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.dataset import Dataset
-from finetune_api.v1alpha1.dataset_statistics import FormatRecord
-from finetune_api.v1alpha1.rows import AUTO, Columns, Mapping, Rows
+from finetune_api.v1alpha1.data.dataset import Dataset
+from finetune_api.v1alpha1.data.rows import AUTO, Columns, Mapping, Rows
+from finetune_api.v1alpha1.data.statistics import FormatRecord
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.data.dataset_files import Fetched
 from finetune_trainer.data.rows import formats

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.dataset_statistics import FormatRecord
+from finetune_api.v1alpha1.data.statistics import FormatRecord
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.attention import choice as attention_choice

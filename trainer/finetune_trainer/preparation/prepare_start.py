@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig, ParentJob
 from finetune_api.safety.redaction import one_line
-from finetune_api.v1alpha1.start_from import START_FROM
+from finetune_api.v1alpha1.training.start_from import START_FROM
 from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec

@@ -17,7 +17,7 @@ from finetune_api.policy.signatures import covers, what_of
 from finetune_api.safety import untrusted_file
 from finetune_api.safety.redaction import one_line
 from finetune_api.v1alpha1.sources import Kind
-from finetune_api.v1alpha1.start_from import START_FROM
+from finetune_api.v1alpha1.training.start_from import START_FROM
 from finetune_trainer.errors import SourceNotSigned
 from finetune_trainer.runtime.log import log
 from finetune_trainer.signatures import statements

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from finetune_api.safety.redaction import one_line
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.start_from import START_FROM
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.start_from import START_FROM
 from finetune_trainer.checkpointing.adapter_files import OTHER_KINDS, foreign_tensor, is_within
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import InvalidSpec

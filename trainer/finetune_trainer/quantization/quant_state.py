@@ -22,8 +22,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from finetune_api.v1alpha1.advanced_training import Quantization
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import Quantization
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.checkpointing.manifest import Manifest
 from finetune_trainer.checkpointing.published import QUANTIZATION
 from finetune_trainer.errors import InvalidSpec, NotMergeable

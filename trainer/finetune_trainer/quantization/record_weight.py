@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 
-from finetune_api.v1alpha1.advanced_training import Quantization
+from finetune_api.v1alpha1.training.advanced import Quantization
 from finetune_trainer.quantization import cuda_codes, nf4
 from finetune_trainer.quantization.quant_state import (
     BLOCK,

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 from finetune_api.safety.credentials import DOCKER_CONFIG
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.model import Model
-from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import (
     CLAIM_SOURCE_PREFIX,
     CONFIGMAP_SOURCE_PREFIX,
@@ -17,7 +17,7 @@ from finetune_api.v1alpha1.sources import (
     Kind,
     prefix_of,
 )
-from finetune_api.v1alpha1.start_from import StartFrom
+from finetune_api.v1alpha1.training.start_from import StartFrom
 from finetune_trainer.sources import credentials
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.hub import Hub

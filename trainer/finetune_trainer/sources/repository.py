@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from finetune_api.safety.redaction import mask, one_line
 from finetune_api.v1alpha1.sources import Kind
-from finetune_api.v1alpha1.start_from import START_FROM
+from finetune_api.v1alpha1.training.start_from import START_FROM
 from finetune_trainer.errors import (
     DatasetNotFound,
     EgressDenied,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.runtime.log import log
 
@@ -84,6 +84,12 @@ class OomFallback:
         if self.can_offload and not memory.offload:
             return replace(memory, offload=True)
         return None
+
+    def advice(self, memory: MemorySettings) -> str:
+        """Return what the user can change if not even ``memory`` is enough."""
+        if self.micro_batch_fixed and memory.micro_batch > 1:
+            return "lower training.advanced.microBatchSize, or omit it"
+        return "use a card with more memory, or lower training.sequenceLength"
 
     def run(
         self,

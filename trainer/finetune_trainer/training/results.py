@@ -9,8 +9,8 @@ from finetune_api.contracts.endpoint import BASE_FILES_FACT
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
-from finetune_api.v1alpha1.ledger import TrainArtifacts
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.devices import device, driver
 from finetune_trainer.evaluation import reference

@@ -169,12 +169,10 @@ class _Run:
         try:
             return self.oom_fallback.run(self._attempt, self.memory, too_large=backends.OutOfMemory)
         except backends.OutOfMemory as error:
-            advice = "use a card with more memory, or lower training.sequenceLength"
-            if self.oom_fallback.micro_batch_fixed and self.memory.micro_batch > 1:
-                advice = "lower training.advanced.microBatchSize, or omit it"
             raise CudaOutOfMemory(
                 f"CUDA ran out of memory with {self.job.training.sequence_length} tokens per row "
-                f"and {self.memory} ({error}{self._estimated()}): {advice}"
+                f"and {self.memory} ({error}{self._estimated()}): "
+                f"{self.oom_fallback.advice(self.memory)}"
             ) from None
 
     def _estimated(self) -> str:

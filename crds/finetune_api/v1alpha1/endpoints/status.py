@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.base import SHA256, LedgerModel, StatusModel
-from finetune_api.v1alpha1.ledger import MODULE
+from finetune_api.v1alpha1.status.artifacts import MODULE
 
 MOST_MODELS = 512
 """Names in the status. Those beyond are of jobs for which there is no place."""

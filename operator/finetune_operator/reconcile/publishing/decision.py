@@ -8,8 +8,8 @@ volume from them. A Job of a revision that is no target any more is only followe
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, beside
 from finetune_operator.reconcile import configuration

@@ -7,9 +7,9 @@ served. ``Verified`` is the outcome of the verification of this very build.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from finetune_api.v1alpha1.publish import PublishTarget, When
-from finetune_api.v1alpha1.tracking import NAME as TRACKING
-from finetune_api.v1alpha1.tracking import TrackingServer
+from finetune_api.v1alpha1.publishing.targets import PublishTarget, When
+from finetune_api.v1alpha1.publishing.tracking import NAME as TRACKING
+from finetune_api.v1alpha1.publishing.tracking import TrackingServer
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.verification import verification_status

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from finetune_api.v1alpha1.ledger import Attempt
-from finetune_api.v1alpha1.publication import PublicationError
+from finetune_api.v1alpha1.publishing.publication import PublicationError
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.status import PublishedStatus
+from finetune_api.v1alpha1.status.job import PublishedStatus
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import beside

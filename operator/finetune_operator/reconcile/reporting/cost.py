@@ -9,10 +9,10 @@ from typing import Any
 
 from finetune_api.contracts.cost import cost, hours, money
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.status import CostStatus, Range
+from finetune_api.v1alpha1.status.progress import CostStatus, Range
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position
-from finetune_operator.reconcile.stages import spending
+from finetune_operator.reconcile.stages.spending import budgets as spending
 from finetune_operator.revisions.cost import expected, price_of
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision

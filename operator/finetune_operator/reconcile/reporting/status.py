@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from finetune_api.v1alpha1.status import MAX_WARNING_LENGTH
+from finetune_api.v1alpha1.status.job import MAX_WARNING_LENGTH
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import desired

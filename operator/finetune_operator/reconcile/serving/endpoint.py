@@ -5,8 +5,8 @@ Nothing is decided here; ``rollout`` and ``stable`` have decided.
 
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments, naming

@@ -14,7 +14,7 @@ from finetune_api.v1alpha1.evaluation import (
     HeldOutLosses,
     ServingComparison,
 )
-from finetune_api.v1alpha1.ledger import Artifacts
+from finetune_api.v1alpha1.status.artifacts import Artifacts
 from finetune_operator.objects.status_view import StatusView
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision

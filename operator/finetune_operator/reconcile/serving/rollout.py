@@ -8,8 +8,9 @@ ever ready is scaled to 0, and the stable build continues to serve (``stable``).
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
+from finetune_operator.actions import Action, Apply
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects import deployments
 from finetune_operator.objects.index import IndexedSnapshot
@@ -21,7 +22,6 @@ from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, evaluation_gate, readiness, state
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Action, Apply
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Action, Apply, Delete, Scale
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile import policy
@@ -27,7 +28,6 @@ from finetune_operator.reconcile.serving.idle import Idle
 from finetune_operator.reconcile.serving.rollout import Rollout
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision, resolve_retained
-from finetune_operator.types import Action, Apply, Delete, Scale
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.status.ledger import Attempt
+from finetune_operator.actions import Apply, Scale
 from finetune_operator.manifests import serving, verifier, vllm
 from finetune_operator.objects import deployments, naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
@@ -11,7 +12,6 @@ from finetune_operator.reconcile.messages import copy_command
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Apply, Scale
 
 
 @dataclass(frozen=True)

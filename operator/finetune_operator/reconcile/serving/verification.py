@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finetune_api.v1alpha1.status import VerificationStatus
+from finetune_api.v1alpha1.status.serving import VerificationStatus
 from finetune_operator.objects.index import IndexedSnapshot
 
 

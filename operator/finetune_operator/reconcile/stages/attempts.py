@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from finetune_api.revision_hash import digest
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
+from finetune_operator.actions import Create
 from finetune_operator.manifests import jobs, stage_requests
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, job_stage
@@ -12,7 +13,6 @@ from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Create
 
 
 def following(

@@ -3,14 +3,15 @@
 from collections.abc import Collection
 from typing import Any
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
+from finetune_operator.actions import Delete
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, publishes
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Delete, Event
+from finetune_operator.types import Event
 
 UNDER_WAY = ("Starting", "Running")
 

@@ -4,10 +4,11 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.contracts.result import MergeArtifacts, PublishArtifacts, StageArtifacts
-from finetune_api.v1alpha1.ledger import Attempt, TrainArtifacts
-from finetune_api.v1alpha1.publication import PublicationError
+from finetune_api.v1alpha1.publishing.publication import PublicationError
+from finetune_api.v1alpha1.publishing.tracking import NAME as TRACKING
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.tracking import NAME as TRACKING
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.manifests import jobs
 from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.index import Child, IndexedSnapshot

@@ -8,21 +8,16 @@ no state but the cluster's.
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage, beside, desired, job_stage
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import (
-    attempts,
-    reservations,
-    spending,
-    starting,
-    under_way,
-    volume_loss,
-)
+from finetune_operator.reconcile.stages import attempts, starting, under_way, volume_loss
 from finetune_operator.reconcile.stages.cancellation import UNDER_WAY, stop_abandoned
+from finetune_operator.reconcile.stages.spending import budgets as spending
+from finetune_operator.reconcile.stages.spending import reservations
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.status import PreparationProgress, TrainingProgress
+from finetune_api.v1alpha1.status.progress import PreparationProgress, TrainingProgress
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.pods import ended, started

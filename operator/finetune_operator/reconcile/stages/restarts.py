@@ -8,8 +8,8 @@ a user deleted does not, nor does one that its queue suspended, but then the Job
 from collections.abc import Iterable
 from typing import Any
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects import conditions
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.types import Object

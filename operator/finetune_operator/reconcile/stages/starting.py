@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
+from finetune_operator.actions import Delete
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import JobStage
@@ -11,11 +12,11 @@ from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.conditions import Position, active, runs, suspended
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.messages import sentence
-from finetune_operator.reconcile.stages import attempts, reservations, restarts
+from finetune_operator.reconcile.stages import attempts, restarts
 from finetune_operator.reconcile.stages.preconditions import orphan_needs_volume, unmet
+from finetune_operator.reconcile.stages.spending import reservations
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Delete
 
 
 def decide(

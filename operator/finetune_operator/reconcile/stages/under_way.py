@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot

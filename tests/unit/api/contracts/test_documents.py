@@ -11,7 +11,7 @@ from finetune_api.contracts.reference import Reference, Scores
 from finetune_api.contracts.result import Result
 from finetune_api.safety.printable import escaped, printable
 from finetune_api.safety.untrusted_json import parse
-from finetune_api.v1alpha1.ledger import TrainArtifacts
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 
 
 def test_pods_meet_the_restricted_pod_security_standard() -> None:

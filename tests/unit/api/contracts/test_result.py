@@ -16,8 +16,8 @@ from finetune_api.contracts.result import (
     PublishArtifacts,
     Result,
 )
-from finetune_api.v1alpha1.dataset_statistics import DatasetRows
-from finetune_api.v1alpha1.ledger import TrainArtifacts
+from finetune_api.v1alpha1.data.statistics import DatasetRows
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 
 TEXT = st.text(max_size=20_000) | st.text(alphabet='\x00\x1f"\\😀é', max_size=20_000)
 NUMBER = st.none() | st.floats()

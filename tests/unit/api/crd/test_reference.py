@@ -7,18 +7,13 @@ from tests.support.leaves import LEAVES, Leaf, path_of
 
 from finetune_api.contracts.exitcodes import ExitCode, Retry
 from finetune_api.crd.reference import EFFECTS, api_page, exit_codes_page, reasons_page
-from finetune_api.crd.remediations import (
-    FAILED,
-    GROUPS,
-    LOGS,
-    PROGRESS,
-    RETRIED,
-    STALLS_AFTER_DEADLINE,
-    WAITING,
-)
+from finetune_api.crd.remediations import GROUPS
+from finetune_api.crd.remediations.failures import FAILED, RETRIED
+from finetune_api.crd.remediations.other import LOGS
+from finetune_api.crd.remediations.waiting import PROGRESS, STALLS_AFTER_DEADLINE, WAITING
 from finetune_api.crd.resources import FINETUNEJOB
 from finetune_api.v1alpha1.reasons import Reason, Use
-from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_api.v1alpha1.status.job import FineTuneJobStatus
 
 PAGE = api_page(FINETUNEJOB)
 

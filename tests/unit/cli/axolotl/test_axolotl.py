@@ -9,7 +9,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tests.unit.trainer import shapes
 
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
-from finetune_api.v1alpha1.lora import ALL_LINEAR
+from finetune_api.v1alpha1.training.lora import ALL_LINEAR
 from finetune_api.validation import findings
 from finetune_cli import job_file
 from finetune_cli.__main__ import main

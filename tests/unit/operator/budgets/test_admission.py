@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.budget import Approval
+from finetune_api.v1alpha1.budgets.spec import Approval
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.budgets.admission import Request, Verdict, decide

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.v1alpha1.budget import PeriodName
+from finetune_api.v1alpha1.budgets.spec import PeriodName
 from finetune_operator.budgets.periods import containing
 
 NAMES: tuple[PeriodName, ...] = ("Day", "Week", "Month")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.budget import NamespaceSelector
+from finetune_api.v1alpha1.budgets.spec import NamespaceSelector
 from finetune_operator.budgets.selection import selects
 
 LABELS = {"team": "vision", "tier": "gold"}

@@ -8,6 +8,7 @@ from tests.fakes.kube_client import MemoryKube, child
 from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Create
 from finetune_operator.config import Images, Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
@@ -21,14 +22,7 @@ from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.telemetry.job_metrics import JobMetrics
-from finetune_operator.types import (
-    UNCONFIRMED,
-    Confirmation,
-    Create,
-    Object,
-    Plan,
-    Snapshot,
-)
+from finetune_operator.types import UNCONFIRMED, Confirmation, Object, Plan, Snapshot
 from finetune_operator.workqueue.workqueue import WorkQueue
 
 KEY = ("a", "demo")

@@ -14,6 +14,7 @@ from tests.fakes.apiserver import CONFIG, merge
 from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
+from finetune_operator.actions import INDEPENDENT_KINDS, Apply, Create, Delete, Patch, Scale
 from finetune_operator.controller.apply import (
     AppliedVersions,
     PlanExecutor,
@@ -29,17 +30,7 @@ from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
-from finetune_operator.types import (
-    INDEPENDENT_KINDS,
-    Apply,
-    Create,
-    Delete,
-    Event,
-    Patch,
-    Plan,
-    Scale,
-    Snapshot,
-)
+from finetune_operator.types import Event, Plan, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVENT = Event(type="Normal", reason="Preparing", message="preparing")

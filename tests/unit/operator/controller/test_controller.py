@@ -9,13 +9,14 @@ from tests.unit.operator.controller.rig import KEY, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
+from finetune_operator.actions import Apply, Create, Patch
 from finetune_operator.controller import controller as module
 from finetune_operator.controller.controller import (
     Controller,
 )
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.types import Apply, Create, Patch, Plan
+from finetune_operator.types import Plan
 
 
 @pytest.fixture

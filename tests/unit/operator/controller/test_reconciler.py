@@ -8,12 +8,13 @@ from tests.unit.operator.controller.rig import CONFIG, KEY, NOW, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
+from finetune_operator.actions import Apply, Create
 from finetune_operator.controller.reconciler import MOST_NEWS
 from finetune_operator.kube.errors import Terminal, Transient
 from finetune_operator.objects import status_view
 from finetune_operator.snapshot.store import version_of
 from finetune_operator.telemetry.metrics import REGISTRY
-from finetune_operator.types import Apply, Create, Plan, Snapshot
+from finetune_operator.types import Plan, Snapshot
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.kube.decoding import event_decoder, list_decoder
+from finetune_operator.objects.compact.trimming import trimmed
+from finetune_operator.objects.compact.used_fields import FIELDS
 from finetune_operator.objects.naming import SELECTED_NODE
-from finetune_operator.objects.trimming import trimmed
-from finetune_operator.objects.used_fields import FIELDS
 
 TEXTS = st.text('ab/é"', max_size=3)
 VALUES = st.recursive(

@@ -6,7 +6,7 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, copied
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects import conditions, status_view
 from finetune_operator.objects.index import index
 

@@ -24,9 +24,10 @@ from finetune_api.contracts.stage_request import (
     PublishTargetRequest,
 )
 from finetune_api.defaulting import effective_defaults, resolve
-from finetune_api.v1alpha1.dataset_statistics import Data
-from finetune_api.v1alpha1.ledger import Artifacts, ParentAdapter, Revision
-from finetune_api.v1alpha1.publish import MAX_TARGETS
+from finetune_api.v1alpha1.data.statistics import Data
+from finetune_api.v1alpha1.publishing.targets import MAX_TARGETS
+from finetune_api.v1alpha1.status.artifacts import Artifacts
+from finetune_api.v1alpha1.status.ledger import ParentAdapter, Revision
 from finetune_operator.provenance import signed
 from finetune_operator.provenance.facts import Facts
 from finetune_operator.provenance.statement import LONGEST, statement

@@ -22,9 +22,10 @@ from tests.unit.operator.reconcile.laws_of_statuses import consistent, numbers, 
 from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_api.contracts.result import Result
+from finetune_operator.actions import Create, Delete
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import STAGES
-from finetune_operator.types import Create, Delete, Object, Plan, Snapshot
+from finetune_operator.types import Object, Plan, Snapshot
 
 
 def result_of(pod: Thing) -> str | None:

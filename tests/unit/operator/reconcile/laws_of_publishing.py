@@ -2,8 +2,9 @@
 
 from tests.fakes.apiserver import Thing
 
+from finetune_operator.actions import Create
 from finetune_operator.objects import naming
-from finetune_operator.types import Create, Object, Plan, Snapshot
+from finetune_operator.types import Object, Plan, Snapshot
 
 
 def of_plan(snapshot: Snapshot, intended: Plan) -> None:

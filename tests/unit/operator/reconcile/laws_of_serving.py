@@ -4,8 +4,9 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
 from tests.unit.operator.reconcile.random_events import stage_of
 
+from finetune_operator.actions import Apply, Delete
 from finetune_operator.objects import naming
-from finetune_operator.types import Apply, Delete, Plan, Snapshot
+from finetune_operator.types import Plan, Snapshot
 
 
 def serving_continues(snapshot: Snapshot, intended: Plan) -> None:

@@ -8,8 +8,9 @@ from tests.fakes.apiserver import Cluster, Thing
 from tests.support.attacks.forged_revisions import pod_templates
 
 from finetune_api.revision_hash import text_digest
+from finetune_operator.actions import Create
 from finetune_operator.objects import naming
-from finetune_operator.types import Create, Plan
+from finetune_operator.types import Plan
 
 
 def of_hostile_objects(intended: Plan, without: Plan) -> None:

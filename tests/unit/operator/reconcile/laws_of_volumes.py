@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from tests.unit.operator.reconcile.random_events import deleted
 
+from finetune_operator.actions import Apply, Create, Delete, Scale
 from finetune_operator.objects import naming
-from finetune_operator.types import Apply, Create, Delete, Object, Plan, Scale, Snapshot
+from finetune_operator.types import Object, Plan, Snapshot
 
 
 def of_plan(snapshot: Snapshot, intended: Plan) -> None:

@@ -11,7 +11,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Crash, Thing
 from tests.support.reconcile.plan_steps import PREPARED
 
-from finetune_api.v1alpha1.budget import FineTuneBudgetSpec
+from finetune_api.v1alpha1.budgets.spec import FineTuneBudgetSpec
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.balances import Balance, balance
 from finetune_operator.budgets.parsing import waiting

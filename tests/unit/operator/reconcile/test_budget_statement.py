@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.budget import FineTuneBudgetStatus
+from finetune_api.v1alpha1.budgets.status import FineTuneBudgetStatus
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.budgets.amounts import Amount, Bound
 from finetune_operator.budgets.balances import Balance

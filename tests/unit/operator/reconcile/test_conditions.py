@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.fakes.apiserver import Thing
 
-from finetune_api.v1alpha1.ledger import Attempt
-from finetune_api.v1alpha1.status import Condition
+from finetune_api.v1alpha1.status.job import Condition
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.stages import MERGE, PIPELINE, PREPARE, TRAIN, JobStage
 from finetune_operator.reconcile.conditions import Position, ServingState, conditions
 

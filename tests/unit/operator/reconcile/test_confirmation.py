@@ -6,8 +6,9 @@ import pytest
 from tests.fakes.apiserver import CONFIG
 from tests.fakes.kube_client import child, job
 
+from finetune_operator.actions import Action, Apply, Create, Delete
 from finetune_operator.reconcile.confirmation import ALL_KINDS, confirmation
-from finetune_operator.types import Action, Apply, Create, Delete, Plan, Snapshot
+from finetune_operator.types import Plan, Snapshot
 
 TRAINERS = {"Job", "Pod"}
 

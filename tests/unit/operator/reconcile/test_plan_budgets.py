@@ -11,7 +11,7 @@ from tests.fakes.apiserver import Cluster, Thing
 from tests.support.reconcile.plan_steps import PREPARED, running, stop
 
 from finetune_api.contracts.cost import expected
-from finetune_api.v1alpha1.budget import Approval
+from finetune_api.v1alpha1.budgets.spec import Approval
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.admission import Request

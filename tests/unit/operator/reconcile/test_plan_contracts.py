@@ -15,7 +15,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Crash, Thing, copied
 from tests.support.rendered import ADAPTER_SPEC, ADMIN_CONFIG, MAXIMAL_CONFIG, MAXIMAL_SPEC, SETS
 
-from finetune_api.v1alpha1.ledger import Artifacts
+from finetune_api.v1alpha1.status.artifacts import Artifacts
 from finetune_operator.config import Settings
 from finetune_operator.manifests import jobs
 from finetune_operator.objects.stages import PIPELINE

@@ -25,9 +25,10 @@ from tests.unit.operator.reconcile.test_plan_stages import FIRST
 
 from finetune_api.defaulting import builtin_defaults
 from finetune_api.revision_hash import text_digest
+from finetune_operator.actions import Apply, Delete
 from finetune_operator.config import Settings
 from finetune_operator.revisions.documents import operator_file
-from finetune_operator.types import Apply, Delete, Object
+from finetune_operator.types import Object
 
 RETRAIN = edit(training={"seed": 1})
 BACK = edit(training=None)

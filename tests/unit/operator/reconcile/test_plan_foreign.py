@@ -6,7 +6,8 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Refused, Thing, stored
 
-from finetune_operator.types import LISTS, Create
+from finetune_operator.actions import Create
+from finetune_operator.types import LISTS
 
 
 def served() -> Cluster:

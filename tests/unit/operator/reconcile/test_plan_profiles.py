@@ -9,10 +9,10 @@ from tests.fakes.apiserver import CONFIG, Cluster, Thing
 from tests.support.reconcile.plan_steps import PREPARED, running
 
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
+from finetune_operator.actions import Delete
 from finetune_operator.manifests import placement
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
-from finetune_operator.types import Delete
 
 LONGER: Thing = {"training": {"sequenceLength": 2048}}
 LARGER: Thing = {"storage": {"size": "2Ti"}}

@@ -21,8 +21,8 @@ from tests.support.reconcile.plan_steps import (
     settle,
 )
 
+from finetune_operator.actions import Create
 from finetune_operator.objects import naming
-from finetune_operator.types import Create
 
 RETAIN = edit(storage={"deletionPolicy": "Retain"})
 

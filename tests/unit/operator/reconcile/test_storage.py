@@ -3,11 +3,11 @@
 import pytest
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, merge
 
+from finetune_operator.actions import Apply, Create
 from finetune_operator.manifests import volume
 from finetune_operator.reconcile import storage
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
-from finetune_operator.types import Apply, Create
 
 
 def ensured(size: str, present: str | None, storage_class: str | None = None) -> list[str]:

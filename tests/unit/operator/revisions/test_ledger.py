@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from finetune_api.contracts.result import MergeArtifacts, PrepareArtifacts
-from finetune_api.v1alpha1.ledger import Attempt, FrozenConfiguration, TrainArtifacts
 from finetune_api.v1alpha1.resources import Estimate
+from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
+from finetune_api.v1alpha1.status.ledger import Attempt, FrozenConfiguration
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 

@@ -14,7 +14,7 @@ from finetune_operator.controller.followers import ProfileFollowers
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.running import RunningKind
 from finetune_operator.kube.client import Kube, Page
-from finetune_operator.objects.trimming import MAX_DEPTH
+from finetune_operator.objects.compact.trimming import MAX_DEPTH
 from finetune_operator.revisions.profiles import parse
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles

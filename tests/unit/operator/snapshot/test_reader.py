@@ -11,7 +11,7 @@ from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_operator import delays
-from finetune_operator.objects.trimming import DIGESTS
+from finetune_operator.objects.compact.trimming import DIGESTS
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import pending_objects
 from finetune_operator.snapshot.reader import Reader

@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-from finetune_api.v1alpha1.usage import Purpose
+from finetune_api.v1alpha1.budgets.usage import Purpose
 from finetune_operator.telemetry.usage_metrics import UsageMetrics
 from finetune_operator.usage.values import DayUse, NamespaceUsage, Reservation, Usage
 

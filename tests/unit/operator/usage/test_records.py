@@ -4,8 +4,8 @@ from datetime import date
 from decimal import Decimal
 
 from finetune_api.crd.openapi import schema_of
+from finetune_api.v1alpha1.budgets.usage import FineTuneUsageStatus
 from finetune_api.v1alpha1.profile import Price
-from finetune_api.v1alpha1.usage import FineTuneUsageStatus
 from finetune_operator.usage import records
 from finetune_operator.usage.months import Month, month_of
 from finetune_operator.usage.settlement import DAY, Account, Mark

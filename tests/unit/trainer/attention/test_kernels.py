@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining, Quantization
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining, Quantization
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention import kernels
 from finetune_trainer.attention.kernels import ALL, Support
 from finetune_trainer.errors import InvalidSpec

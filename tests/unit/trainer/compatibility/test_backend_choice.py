@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining, Quantization
 from finetune_api.v1alpha1.resources import Backend
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining, Quantization
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention import families
 from finetune_trainer.attention.kernels import ALL
 from finetune_trainer.compatibility import backend_choice

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.contracts.stage_request import ServingSettings
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.compatibility import multimodal, recipe_support
 from finetune_trainer.compatibility.backend_choice import Facts, choose
 from finetune_trainer.errors import InvalidSpec

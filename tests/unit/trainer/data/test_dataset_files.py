@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_trainer.data import dataset_files
 from finetune_trainer.data.dataset_files import RowSource
 from finetune_trainer.errors import DatasetInvalid

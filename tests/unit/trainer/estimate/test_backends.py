@@ -3,8 +3,8 @@
 import pytest
 from tests.unit.trainer import shapes
 
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.estimate import backends, shape
 from finetune_trainer.estimate.memory import Step
 

@@ -12,9 +12,9 @@ from tests.unit.trainer import shapes
 from tests.unit.trainer.recipes import BOTH, on_a_backend
 
 from finetune_api.contracts.stage_request import ServingSettings
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining, Quantization
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining, Quantization
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.training import Training
 from finetune_cli.__main__ import main
 from finetune_trainer.compatibility import backend_choice
 from finetune_trainer.devices import cards

@@ -14,9 +14,9 @@ import pytest
 from tests.unit.trainer import shapes
 
 from finetune_api.contracts.stage_request import ServingSettings
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining, Quantization
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining, Quantization
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.devices import cards
 from finetune_trainer.estimate import budget, report, shape, suggestions, verdict
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions

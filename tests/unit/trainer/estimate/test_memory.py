@@ -6,9 +6,9 @@ from typing import Any, get_args
 import pytest
 from tests.unit.trainer import shapes
 
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining, Optimizer, Quantization
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining, Optimizer, Quantization
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.estimate import backends, memory, shape
 from finetune_trainer.estimate.memory import GIB, Memory, Step
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from tests.unit.trainer import shapes
 
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.devices import cards
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import FORMULAS

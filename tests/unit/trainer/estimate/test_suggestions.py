@@ -8,9 +8,9 @@ from tests.unit.trainer import shapes
 from tests.unit.trainer.recipes import BOTH, on_a_backend
 
 from finetune_api.contracts.stage_request import ServingSettings
-from finetune_api.v1alpha1.advanced_training import AdvancedTraining
-from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.advanced import AdvancedTraining
+from finetune_api.v1alpha1.training.lora import Lora
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.devices import cards
 from finetune_trainer.estimate import budget, shape, suggestions
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.unit.trainer import shapes
 
 from finetune_api.quantity import amount
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.compatibility.backend_choice import with_backend
 from finetune_trainer.estimate import shape, verdict
 from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.lora import Lora
+from finetune_api.v1alpha1.training.lora import Lora
 from finetune_trainer.checkpointing.safetensors_header import Header, TensorInfo
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.preparation import start_fit

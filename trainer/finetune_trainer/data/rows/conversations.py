@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.v1alpha1.rows import Role, Rows
+from finetune_api.v1alpha1.data.rows import Role, Rows
 from finetune_trainer.data.rows import formats
 
 CALL = "function_call"

@@ -7,8 +7,15 @@ detects the format nevertheless, so that writing ``auto`` later is not a change.
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from finetune_api.v1alpha1.dataset_statistics import FormatRecord
-from finetune_api.v1alpha1.rows import AUTO, COLUMNS_OF_FORMAT, CONVERSATIONS, Format, Role, Rows
+from finetune_api.v1alpha1.data.rows import (
+    AUTO,
+    COLUMNS_OF_FORMAT,
+    CONVERSATIONS,
+    Format,
+    Role,
+    Rows,
+)
+from finetune_api.v1alpha1.data.statistics import FormatRecord
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.data.rows.readers import Row
 from finetune_trainer.errors import DatasetInvalid

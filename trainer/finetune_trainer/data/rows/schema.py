@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.v1alpha1.rows import CONVERSATIONS, Role, Rows
+from finetune_api.v1alpha1.data.rows import CONVERSATIONS, Role, Rows
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.data.prompt_templates import ALPACA_INPUT
 from finetune_trainer.data.rows import formats

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.safety.redaction import one_line
-from finetune_api.v1alpha1.rows import CONFIG
+from finetune_api.v1alpha1.data.rows import CONFIG
 from finetune_trainer.data.selection import untrusted_yaml
 
 README, STANDALONE = "README.md", ".huggingface.yaml"

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from finetune_api.safety.redaction import one_line
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.sources import HF_SOURCE_PREFIX, Kind
 from finetune_trainer.data.rows.readers import READ, SUFFIXES
 from finetune_trainer.data.selection import card, file_names, patterns

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention.kernels import Support
 from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.compatibility.backend_choice import UNSLOTH, require_present

@@ -6,7 +6,7 @@ import peft
 import torch
 from transformers import BitsAndBytesConfig
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.compatibility import liger
 from finetune_trainer.compatibility.backend_choice import UNSLOTH
 from finetune_trainer.data.token_store import Tokens

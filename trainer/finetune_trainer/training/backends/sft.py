@@ -12,7 +12,7 @@ from peft.utils import ModulesToSaveWrapper
 from transformers.integrations.neftune import activate_neftune
 from trl.trainer.sft_config import SFTConfig
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention import packed_attention
 from finetune_trainer.attention.kernels import FLASH, VARLEN
 from finetune_trainer.checkpointing.adapter_files import WEIGHTS

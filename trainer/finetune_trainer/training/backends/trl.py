@@ -9,7 +9,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels, packed_attention
 from finetune_trainer.devices.capabilities import Device

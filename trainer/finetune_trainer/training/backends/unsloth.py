@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention.kernels import FLASH, SDPA, uses_package
 from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.models import text_model

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from finetune_api.contracts.durations import duration
-from finetune_api.v1alpha1.training import Training
+from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime.log import log

@@ -8,7 +8,7 @@ from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing
 from tests.fakes.controllers import request_of
 
 from finetune_api.policy.limits import Limits, Names
-from finetune_api.v1alpha1.publish import PublishTarget
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
 from finetune_operator.revisions import publications

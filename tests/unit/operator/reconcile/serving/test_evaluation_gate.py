@@ -10,7 +10,7 @@ from tests.fakes.apiserver import SPEC, Cluster
 from tests.support.reconcile import plan_steps
 
 from finetune_api.v1alpha1.evaluation import EvaluatedBuild, HeldOutLosses
-from finetune_api.v1alpha1.ledger import Artifacts
+from finetune_api.v1alpha1.status.artifacts import Artifacts
 from finetune_operator.reconcile.serving.evaluation_gate import Build, compare, judge
 from finetune_trainer.evaluation.loss_comparison import difference
 

@@ -8,7 +8,7 @@ from tests.fakes.apiserver import Cluster
 from tests.support.reconcile.serving_steps import RETRAIN, serving
 from tests.unit.operator.reconcile.serving.test_rollout_failures import loading
 
-from finetune_operator.types import Apply, Scale
+from finetune_operator.actions import Apply, Scale
 
 
 def test_first_build_that_becomes_ready_after_an_edit_has_served() -> None:

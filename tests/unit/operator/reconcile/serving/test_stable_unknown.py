@@ -3,7 +3,7 @@
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
 
-from finetune_operator.types import Create, Delete, Scale
+from finetune_operator.actions import Create, Delete, Scale
 
 
 def test_a_serving_build_without_a_ledger_entry_is_left_alone() -> None:

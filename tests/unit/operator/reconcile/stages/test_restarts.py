@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.reconcile.stages import restarts
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from datasets.load import LocalDatasetModuleFactory
 
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.data.rows import Rows
 from finetune_trainer.data.selection.select import Selection, select
 from finetune_trainer.errors import DatasetInvalid
 

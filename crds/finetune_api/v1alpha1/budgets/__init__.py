@@ -1,0 +1,1 @@
+"""GPU time and cost of namespaces: the kinds FineTuneBudget and FineTuneUsage."""

@@ -1,0 +1,1 @@
+"""Rows and datasets, and what data preparation determines about them."""

@@ -1,0 +1,1 @@
+"""``spec.publish`` and ``spec.tracking``, and the ledger of what is published."""

@@ -1,0 +1,1 @@
+"""``status`` of a FineTuneJob, and the ledger of its revisions."""

@@ -1,0 +1,212 @@
+"""Access of the publish pod to its targets: certificates, credentials, identity, and a place.
+
+Secrets are environment variables that the kubelet resolves, with a prefix for each target.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from finetune_api.contracts.stage_request import (
+    HuggingFaceTarget,
+    OCITarget,
+    PublishTargetRequest,
+    S3Target,
+)
+from finetune_api.safety import credentials
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.publishing.tracking import TrackingServer
+from finetune_api.v1alpha1.references import SecretKeyRef
+from finetune_api.v1alpha1.status.ledger import Attempt, Revision
+from finetune_operator.config import Settings
+from finetune_operator.connections import Hub
+from finetune_operator.manifests import egress, serving, sources
+from finetune_operator.manifests.publishing import attestations, tracking
+from finetune_operator.objects import naming
+from finetune_operator.objects.stages import JobStage, publishes
+from finetune_operator.revisions import publications
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object
+
+AMAZON_S3 = "https://s3.amazonaws.com"
+
+
+def attempt_of(target: TargetRevision, record: Revision) -> Attempt | None:
+    """Return the latest attempt at publishing the build of a target, or None."""
+    return next(
+        (each for each in record.stages if publishes(each.stage) and each.build == target.build),
+        None,
+    )
+
+
+def targets_of(
+    target: TargetRevision, stage: JobStage, record: Revision
+) -> tuple[PublishTarget, ...]:
+    """Return the targets of the latest attempt at a stage; none if the stage does not publish."""
+    return targets(target, record) if stage.publishes else ()
+
+
+def targets(target: TargetRevision, record: Revision) -> tuple[PublishTarget, ...]:
+    """Return the targets of the latest attempt, in the order of the spec."""
+    attempt = attempt_of(target, record)
+    names = (attempt.targets if attempt is not None else None) or ()
+    return tuple(each for each in publications.targets(target) if each.name in names)
+
+
+def requests(
+    job: Object, target: TargetRevision, record: Revision, published: Sequence[str], config: str
+) -> tuple[PublishTargetRequest, ...]:
+    """Return the request for each target. config: folder of the certificates."""
+    name, ledger = job["metadata"]["name"], Ledger({target.revision: record})
+    return tuple(
+        PublishTargetRequest(
+            name=each.name,
+            what=each.what,
+            content=publications.content(ledger, target, each.what),
+            version=naming.published_name(name, target.revision, target.build, each.what),
+            tags=tuple(each.tags or ()),
+            overwrite=each.overwrite,
+            own=tuple(published) if _moves_names(each) and not statement else (),
+            annotations=_annotations(job, target, each.what),
+            **statement,
+            **_place(each, target.hub, config),
+            **tracking.of_target(job, target, record, each, _ca(each, config)),
+        )
+        for each in targets(target, record)
+        for statement in [attestations.of_target(job, target, record, each)]
+    )
+
+
+def _moves_names(target: PublishTarget) -> bool:
+    """Report whether a target has tags or a branch, which move from content of this job only.
+
+    The others need no digests: all requests are one argument, whose length is limited.
+    """
+    return bool(target.tags) or target.hugging_face is not None
+
+
+def files(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
+    """Return sources for the config volume: the certificates of each target."""
+    return [
+        sources.file(each.certificates.name, each.certificates.key, _certificates(each))
+        for each in each_of
+        if each.certificates is not None
+    ]
+
+
+def environment(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
+    """Return the variables with the credentials of each target."""
+    variables: list[dict[str, Any]] = []
+    for each in each_of:
+        prefix = credentials.of_target(each.name)
+        if each.secret is None:
+            continue
+        if isinstance(each, TrackingServer):
+            variables += [
+                sources.secret(prefix + key, each.secret.name, key, optional=True)
+                for key in credentials.MLFLOW_KEYS
+            ]
+            continue
+        if isinstance(each.secret, SecretKeyRef):
+            variable = prefix + credentials.HUB_TOKEN
+            variables.append(sources.secret(variable, each.secret.name, each.secret.key))
+            continue
+        if each.oci is not None:
+            variable = prefix + credentials.DOCKER_CONFIG
+            variables.append(sources.secret(variable, each.secret.name, sources.DOCKER_CONFIG_KEY))
+            continue
+        variables += [
+            sources.secret(prefix + key, each.secret.name, key, optional=optional)
+            for key, optional in credentials.S3_KEYS.items()
+        ]
+    return variables
+
+
+def uses_identity(each_of: Iterable[PublishTarget]) -> bool:
+    """Report whether a target is written with the cloud identity of the pod."""
+    return any(each.s3 is not None and each.secret is None for each in each_of)
+
+
+def uses_hub(each_of: Iterable[PublishTarget]) -> bool:
+    """Report whether a target is on the hub."""
+    return any(each.hugging_face is not None for each in each_of)
+
+
+def beside_serving_pods(job: Object, target: TargetRevision) -> dict[str, Any]:
+    """Return the affinity to the node whose serving pods hold the volume of the revision.
+
+    It is a preference: a job that serves nothing has no such pods. A volume that only one node can
+    mount keeps a pod on another node waiting until the serving pods are gone.
+    """
+    term = {
+        "labelSelector": {"matchLabels": serving.selector(job, target.build)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+
+
+def connections(target: TargetRevision, config: Settings) -> tuple[bool, Settings]:
+    """Return whether the publish pod needs a cloud identity, and the settings of its egress.
+
+    The targets are those of the spec: the NetworkPolicy does not change with each attempt.
+    """
+    each_of = publications.targets(target)
+    identity = uses_identity(each_of) and sources.has_identity(target.resolved.spec)
+    urls = tuple(_url(each, target.hub) for each in each_of)
+    hub = target.hub if uses_hub(each_of) else None
+    return identity, egress.for_targets(config, urls, hub=hub)
+
+
+def _url(each: PublishTarget, hub: Hub) -> str:
+    """Return the URL of the server of a target; that of Amazon S3 depends on the region."""
+    if each.oci is not None:
+        return f"https://{each.oci.repository}"
+    if isinstance(each, TrackingServer):
+        return each.mlflow.uri
+    if each.hugging_face is not None:
+        return hub.url
+    assert each.s3 is not None
+    return each.s3.endpoint or AMAZON_S3
+
+
+def _place(
+    each: PublishTarget, hub: Hub, config: str
+) -> dict[str, OCITarget | S3Target | HuggingFaceTarget]:
+    ca = _ca(each, config)
+    if isinstance(each, TrackingServer):
+        return {}
+    if each.oci is not None:
+        return {"oci": OCITarget(repository=each.oci.repository, ca=ca)}
+    if each.hugging_face is not None:
+        repository = each.hugging_face
+        place = HuggingFaceTarget(
+            repo=repository.repo,
+            branch=repository.branch,
+            private=repository.private,
+            endpoint=hub.endpoint or None,
+            ca=ca,
+        )
+        return {"hugging_face": place}
+    assert each.s3 is not None
+    s3 = each.s3
+    return {"s3": S3Target(uri=s3.uri, endpoint=s3.endpoint, region=s3.region, ca=ca)}
+
+
+def _ca(each: PublishTarget, config: str) -> str | None:
+    """Return the path of the certificates of a target. config: their folder."""
+    return None if each.certificates is None else f"{config}/{_certificates(each)}"
+
+
+def _certificates(each: PublishTarget) -> str:
+    return f"ca/publish-{each.name}.crt"
+
+
+def _annotations(job: Object, target: TargetRevision, what: str) -> dict[str, str]:
+    """Return what an image says about its origin. The adapter is the same in each build."""
+    build = {f"{naming.PREFIX}/build": target.resolved.build_digest}
+    return {
+        f"{naming.PREFIX}/job": f"{job['metadata']['namespace']}/{job['metadata']['name']}",
+        f"{naming.PREFIX}/revision": target.frozen.digest,
+        **({} if what == "adapter" else build),
+    }

@@ -1,0 +1,37 @@
+"""The signed statement that a publish Job adds to content that an earlier attempt has published."""
+
+import json
+
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.status.ledger import Revision
+from finetune_operator.objects import status_view
+from finetune_operator.provenance import signed
+from finetune_operator.provenance.facts import Facts
+from finetune_operator.provenance.statement import statement
+from finetune_operator.revisions import publications
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object
+
+
+def of_target(
+    job: Object, target: TargetRevision, record: Revision, each: PublishTarget
+) -> dict[str, str | None]:
+    """Return the fields of the request with the statement about a target; none before its turn."""
+    key = target.config.signing_key
+    known = publications.current(Ledger({target.revision: record}), target, each)
+    if key is None or not publications.awaits_statement(known, target, each):
+        return {}
+    status = status_view.of_job(job)
+    facts = Facts(
+        job=job,
+        target=target,
+        record=record,
+        place=each,
+        publication=known,
+        gate=status.evaluation if status.build == target.build else {},
+        verification=status.verification,
+    )
+    bundle = signed.bundle(statement(facts), key)
+    text = json.dumps(bundle, sort_keys=True, separators=(",", ":"))
+    return {"attestation": text, "attested": known.digest}

@@ -1,0 +1,1 @@
+"""What a training may spend: budgets and reservations. Pure."""

@@ -1,0 +1,1 @@
+"""Scrapes of the metrics of trainer and verify pods."""

@@ -1,0 +1,1 @@
+"""The proof that a loaded adapter is the trained one, while others decode."""
