@@ -43,6 +43,7 @@ class Report:
         route = table.routes.get(wanted.name) if boot == table.boot else None
         state, message = self._state(wanted, route)
         total = self._usage.of(wanted.name)
+        adapter = self._rollout.loaded.adapters.get(identity(wanted))
         proved = {} if route is None else _proved(route)
         return NameStatus(
             name=wanted.name,
@@ -51,6 +52,7 @@ class Report:
             adapter=wanted.adapter,
             state=state,
             message=message,
+            different_blocks=None if adapter is None else adapter.arrived.different_blocks,
             requests=total.requests,
             prompt_tokens=total.prompt,
             completion_tokens=total.completion,

@@ -67,14 +67,12 @@ def request(target: TargetEndpoint) -> BaseStageRequest:
     """Return what the process does."""
     spec, config = target.spec, target.config
     model = Model.model_construct(spec.model.model_fields_set, **dict(spec.model))
-    certificates = None if model.ca_config_map_ref is None else f"{CONFIG}/ca/model.crt"
     return BaseStageRequest(
         work=WORK,
         model=model,
         base=spec.base,
         dtype=spec.dtype,
         quantized_by="cuda" if config.gpu.required else "cpu",
-        ca=certificates,
         destinations=egress.destinations(config, cloud_identity=False),
         ca_certificates=config.ca_certificates,
         signatures=sources.required_signatures(target.resolved.spec, config.signatures),
