@@ -79,8 +79,6 @@ def reference(job: Object) -> dict[str, Any] | None:
 def referred(reference: Object) -> frozenset[str]:
     """Return the names of the endpoints in a job's spec and status."""
     serving = reference["spec"]["serving"]
-    names = (
-        (serving.get("endpointRef") or {}).get("name"),
-        (status_view.shared_model(reference) or {}).get("endpoint"),
-    )
+    model = status_view.shared_model(reference) or {}
+    names = ((serving.get("endpointRef") or {}).get("name"), model.get("endpoint"))
     return frozenset(str(name) for name in names if name is not None)

@@ -49,7 +49,7 @@ def service(endpoint: Object) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(endpoint, "serve"),
+        "metadata": _metadata(endpoint, endpoints.SERVING),
         "spec": {
             "type": "ClusterIP",
             # Applying the object restores only fields that it names: these two decide who gets the
@@ -67,7 +67,7 @@ def budget(endpoint: Object) -> dict[str, Any]:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _metadata(endpoint, "serve"),
+        "metadata": _metadata(endpoint, endpoints.SERVING),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": endpoints.selector(endpoint, endpoints.SERVING)},
