@@ -1,7 +1,8 @@
 """The models that jobs have published to a shared endpoint. Pure.
 
 Only the status of a job counts, which no tenant can write. A job stays attached with the model that
-it published last, so the earlier revision answers until the next one is published and proved.
+it published last, so that model answers until the next one is published and proved, or until the
+job serves on its own.
 """
 
 from collections.abc import Iterable
@@ -57,7 +58,7 @@ def attached(jobs: Iterable[Object], endpoint: Object) -> tuple[Attached, ...]:
 
 
 def _attached(job: Object, endpoint: Object) -> Attached | None:
-    if "deletionTimestamp" in job["metadata"] or not _asks_for(job, endpoint["metadata"]["name"]):
+    if "deletionTimestamp" in job["metadata"]:
         return None
     try:
         model = SharedModel.model_validate(status_view.shared_model(job) or {})
@@ -70,15 +71,3 @@ def _attached(job: Object, endpoint: Object) -> Attached | None:
     if not model.path.startswith(f"{published_root(uid)}/"):
         return None
     return Attached(job=job["metadata"]["name"], uid=uid, created=created(job), model=model)
-
-
-def _asks_for(job: Object, endpoint: str) -> bool:
-    """Report whether nothing in the spec of a job says that it has left an endpoint.
-
-    Fields that the job does not set may come from defaults; its status has the result.
-    """
-    serving = job["spec"].get("serving") or {}
-    name = (serving.get("endpointRef") or {}).get("name", endpoint)
-    return bool(
-        serving.get("enabled", True) and serving.get("mode", "shared") == "shared"
-    ) and bool(name == endpoint)

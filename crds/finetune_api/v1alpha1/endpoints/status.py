@@ -152,6 +152,11 @@ class EndpointModelStatus(StatusModel):
         description="Smallest fault that the comparison would detect, as a share of the effect of "
         "tuning.",
     )
+    different_blocks: int | None = Field(
+        None,
+        description="Number of blocks of 64 weights of the base whose scale differs from that of "
+        "the training. It may, in the last bits, if the base was quantized on another device.",
+    )
     boot: str | None = Field(
         None,
         description="Start of vLLM in which the adapter was verified. After a restart, a name "

@@ -43,6 +43,7 @@ def _model(
         "distance": _number(reported.distance),
         "tolerance": _number(reported.tolerance),
         "smallest_fault": _number(reported.smallest_fault),
+        "different_blocks": reported.different_blocks,
         "boot": reported.boot,
     }
     is_read = reported.adapter == wanted.adapter

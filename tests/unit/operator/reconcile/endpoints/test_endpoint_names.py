@@ -70,16 +70,13 @@ def test_a_record_that_is_not_of_this_endpoint_and_job_has_no_name(
     assert wanted(world) == []
 
 
-@pytest.mark.parametrize(
-    "serving",
-    [
-        {"mode": "merged"},
-        {"mode": "shared", "endpointRef": {"name": "other"}},
-        {"mode": "shared", "endpointRef": {"name": "shared"}, "enabled": False},
-    ],
-)
-def test_a_job_that_left_has_no_name(world: World, serving: dict[str, Any]) -> None:
-    world.publish("a")["spec"]["serving"] = serving
+def test_a_job_that_leaves_answers_until_its_record_is_gone(world: World) -> None:
+    """While its own build starts, the endpoint still serves its model."""
+    job = world.publish("a")
+    job["spec"]["serving"] = {"mode": "merged"}
+    world.step()
+    assert wanted(world) == [("a", "a")]
+    del job["status"]["sharedModel"]
     world.step()
     assert wanted(world) == []
 
