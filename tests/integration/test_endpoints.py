@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from tests.fakes import gate_server, kubelet
 from tests.fakes.gate_server import FakeGate
+from tests.support import signing_keys
 from tests.support.api_server import operatorprocess
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
 from tests.support.api_server.namespace import Namespace, condition_of
@@ -29,14 +28,7 @@ MODEL = {"source": "hf://acme/base", "revision": "main"}
 @pytest.fixture(name="signing")
 def _signing(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
     """Run an operator with a signing key."""
-    key = tmp_path / "signing.key"
-    key.write_bytes(
-        ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    key = signing_keys.file(tmp_path)
     config = {**CONFIG, "signingKeyFile": str(key)}
     with operatorprocess.operator(control_plane, tmp_path, config) as running:
         yield running
