@@ -1,5 +1,6 @@
 """A gate as the operator sees it: its report at a port of this machine, which a test sets."""
 
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ class FakeGate:
     """Reports each wanted name as served, or in the state that a test gives it."""
 
     def __init__(self) -> None:
+        self.address = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(254)}.77"
+        """Of the pod. The port is fixed, so each gate has an address of its own."""
         self.pod = ""
         self.wanted: WantedSet | None = None
         self.states: dict[str, Any] = {}
@@ -55,7 +58,7 @@ class FakeGate:
 
 
 @contextmanager
-def serving(address: str) -> Iterator[FakeGate]:
+def serving() -> Iterator[FakeGate]:
     """Serve the report of a gate at the port of the operator."""
     gate = FakeGate()
 
@@ -71,7 +74,7 @@ def serving(address: str) -> Iterator[FakeGate]:
         def log_message(self, format: str, *args: Any) -> None:
             """Log nothing."""
 
-    server = ThreadingHTTPServer((address, VERIFIER_METRICS), Handler)
+    server = ThreadingHTTPServer((gate.address, VERIFIER_METRICS), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

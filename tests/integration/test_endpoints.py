@@ -19,8 +19,6 @@ from finetune_api.contracts.endpoint import WantedSet
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
-ADDRESS = "127.0.0.77"
-"""Only these tests use it, so that no other fake pod has the port."""
 Thing = dict[str, Any]
 MODEL = {"source": "hf://acme/base", "revision": "main"}
 
@@ -36,7 +34,7 @@ def _signing(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorPr
 
 @pytest.fixture(name="gate")
 def _gate() -> Iterator[FakeGate]:
-    with gate_server.serving(ADDRESS) as found:
+    with gate_server.serving() as found:
         yield found
 
 
@@ -77,7 +75,7 @@ def run_pods(place: Namespace, gate: FakeGate) -> None:
             kubelet.report(place, pod, kubelet.completed(stage))
         else:
             gate.pod, gate.wanted = pod["metadata"]["uid"], wanted(place)
-            kubelet.report(place, pod, kubelet.serving() | {"podIP": ADDRESS})
+            kubelet.report(place, pod, kubelet.serving() | {"podIP": gate.address})
 
 
 def until_serving(place: Namespace, gate: FakeGate) -> None:
