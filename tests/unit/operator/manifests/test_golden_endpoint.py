@@ -10,7 +10,7 @@ from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_operator.manifests.endpoints import base_job, network, objects, serving
 from finetune_operator.revisions.endpoints import resolve
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "golden_endpoint"
 BASE = PreparedBase(
     manifest="b" * 64, dtype="float16", bytes=16 << 30, modules=["q_proj", "v_proj"]
 )
@@ -37,7 +37,7 @@ def rendered() -> dict[str, str]:
             endpoint, target, BASE, public_key="-----BEGIN PUBLIC KEY-----\n", sequence=7
         ),
     }
-    return {f"endpoint-{title}": shown(thing) for title, thing in made.items()}
+    return {title: shown(thing) for title, thing in made.items()}
 
 
 @pytest.mark.parametrize("title", rendered())
@@ -46,3 +46,7 @@ def test_objects_are_the_golden_ones(title: str, request: pytest.FixtureRequest)
     if request.config.getoption("--update-golden"):
         path.write_text(text)
     assert text == path.read_text()
+
+
+def test_every_golden_file_belongs_to_an_object() -> None:
+    assert {path.stem for path in GOLDEN.iterdir()} == rendered().keys()
