@@ -1,5 +1,7 @@
 """A gate as the operator sees it: its report at a port of this machine, which a test sets."""
 
+import base64
+import json
 import secrets
 import threading
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ class FakeGate:
         self.states: dict[str, Any] = {}
         """By name of the job."""
         self.boot = "boot-1"
+        self.sent = 0
+        """Lists that the operator has sent."""
 
     def report(self) -> EndpointStatus:
         """Return the report."""
@@ -70,6 +74,14 @@ def serving() -> Iterator[FakeGate]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_PUT(self) -> None:
+            document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            payload = base64.b64decode(document["payload"])
+            gate.wanted = WantedSet.model_validate_json(payload, by_name=False)
+            gate.sent += 1
+            self.send_response(204)
+            self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
             """Log nothing."""

@@ -6,10 +6,12 @@ Like the followers of profiles, it observes each reconcile of an endpoint.
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_operator.actions import Apply
 from finetune_operator.controller.controller import Controller
 from finetune_operator.kube.kinds import FINETUNEENDPOINT, FINETUNEJOB
 from finetune_operator.objects import conditions
 from finetune_operator.snapshot.endpoints import AttachedJobs
+from finetune_operator.snapshot.scraping.gates import Gates
 from finetune_operator.types import EndpointSnapshot, Key, Object, Plan, Snapshot
 
 
@@ -19,6 +21,7 @@ class EndpointFollowers:
 
     jobs: Controller[Snapshot]
     attached: AttachedJobs
+    gates: Gates
     own: Controller[EndpointSnapshot] | None = None
     """The controller of the endpoints, once it is made."""
     _states: dict[Key, Any] = field(default_factory=dict)
@@ -45,7 +48,17 @@ class EndpointFollowers:
             self._wake(key)
 
     def written(self, snapshot: EndpointSnapshot, plan: Plan) -> None:
-        """Count nothing."""
+        """Send a list of names to the gate, once its number is in the status."""
+        before, after = (
+            each.get("wanted") for each in (snapshot.endpoint.get("status") or {}, plan.status)
+        )
+        if before == after:
+            return
+        metadata = snapshot.endpoint["metadata"]
+        for action in plan.actions:
+            if isinstance(action, Apply) and action.object["kind"] == "ConfigMap":
+                (document,) = action.object["data"].values()
+                self.gates.offer((metadata["namespace"], metadata["name"]), document)
 
     def forget(self, key: Key) -> None:
         """Wake the jobs of an endpoint that was deleted, or that another replica reconciles."""

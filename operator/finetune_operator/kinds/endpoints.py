@@ -20,7 +20,7 @@ WORKERS = 4
 def running(context: Context, live: LiveReader, jobs: Controller[Snapshot]) -> RunningKind:
     """Return the parts that reconcile FineTuneEndpoints, and wake their jobs."""
     attached, gates = AttachedJobs(jobs=jobs.reconciler.store), Gates()
-    followers = EndpointFollowers(jobs=jobs, attached=attached)
+    followers = EndpointFollowers(jobs=jobs, attached=attached, gates=gates)
     reader = EndpointReader(live=live, jobs=attached, gates=gates, settings=context.settings)
     namespaces = context.config.watch_namespaces
     controller = context.controller(live.store, reader, planner, followers, workers=WORKERS)

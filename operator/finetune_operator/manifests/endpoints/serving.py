@@ -168,6 +168,8 @@ def _vllm(endpoint: Object, target: TargetEndpoint, base: PreparedBase) -> dict[
             "timeoutSeconds": 10,
             "failureThreshold": 6,
         },
+        # The gate is removed from the endpoints of the Service, and then ends the running requests.
+        "lifecycle": {"preStop": {"sleep": {"seconds": vllm.PRESTOP_SECONDS}}},
         "resources": pod.resources(spec.resources.serve, gpu=config.gpu),
         "securityContext": container_security(read_only_root=False),
         "volumeMounts": [

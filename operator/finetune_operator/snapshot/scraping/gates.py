@@ -3,6 +3,9 @@
 As with the metrics of pods, a reconcile uses the last value, and another value wakes its endpoint.
 A gate is a pod, so its report is parsed within bounds, and counts only if it names the pod and the
 endpoint that were asked.
+
+Each new list of names is also sent to the gate, because the kubelet may replace a mounted file only
+after a minute. The list is signed, so nothing depends on how it arrives.
 """
 
 import asyncio
@@ -33,6 +36,8 @@ class Changed(Protocol):
         """Record the change."""
 
 
+Send = Callable[[str, int, bytes], Awaitable[None]]
+"""Takes address and port of a pod, and a signed list of names."""
 Fetch = Callable[[str, int], Awaitable[bytes | None]]
 """Takes address and port of a pod; returns the report, None if there is none."""
 
@@ -55,6 +60,11 @@ class _Polled:
     due: float = 0.0
 
 
+async def send(address: str, port: int, document: bytes) -> None:
+    """Send a list of names."""
+    await http.put(address, port, path="/wanted", content=document)
+
+
 async def report_of(address: str, port: int) -> bytes | None:
     """Return the text of a report."""
     return await http.get(address, port, path="/status", most=http.MAX_REPORT_BYTES)
@@ -65,8 +75,11 @@ class Gates:
     """The last reports by endpoint."""
 
     fetch: Fetch = report_of
+    send: Send = send
     clock: Callable[[], float] = time.monotonic
     _polled: dict[Key, _Polled] = field(default_factory=dict)
+    _lists: dict[Key, bytes] = field(default_factory=dict)
+    """Signed lists of names that are still to be sent."""
 
     def latest(self, key: Key, gate: Gate | None) -> EndpointStatus | None:
         """Return the last report of an endpoint's gate; from now on, exactly this pod is asked."""
@@ -79,9 +92,16 @@ class Gates:
             return None
         return polled.report if self.clock() - polled.at < delays.STALE_METRICS else None
 
+    def offer(self, key: Key, document: str) -> None:
+        """Send another list of names to the gate of an endpoint, once."""
+        self._lists[key] = document.encode()
+        if (polled := self._polled.get(key)) is not None:
+            polled.due = 0.0
+
     def forget(self, key: Key) -> None:
         """Ask the gate of an endpoint no more."""
         self._polled.pop(key, None)
+        self._lists.pop(key, None)
 
     async def run(self, *, changed: Changed) -> None:
         """Ask all gates until cancelled."""
@@ -97,6 +117,8 @@ class Gates:
     ) -> None:
         async with turns:
             try:
+                if (document := self._lists.pop(key, None)) is not None:
+                    await self.send(polled.gate.address, VERIFIER_METRICS, document)
                 text = await self.fetch(polled.gate.address, VERIFIER_METRICS)
             except Exception:
                 # A pod must not end the loop, which would end the operator.

@@ -33,15 +33,30 @@ async def get(
         return None
 
 
-async def _exchange(address: str, port: int, path: str, most: int) -> bytes:
-    """Return the response, or its first ``most`` + 1 bytes."""
+async def put(address: str, port: int, *, path: str, content: bytes) -> None:
+    """Send a document to a pod. Whether the pod uses it is seen in what it reports."""
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await _exchange(address, port, path, MAX_HEADER_BYTES, content)
+    except (TimeoutError, OSError):
+        return
+
+
+async def _exchange(
+    address: str, port: int, path: str, most: int, content: bytes | None = None
+) -> bytes:
+    """Return the response, or its first ``most`` + 1 bytes. content: of a PUT, None for a GET."""
     # With the smallest limit, the transport receives again only after the previous bytes were read.
     reader, writer = await asyncio.open_connection(address, port, limit=1)
     try:
         host = f"[{address}]" if ":" in address else address
+        method, length = "GET", ""
+        if content is not None:
+            method, length = "PUT", f"Content-Length: {len(content)}\r\n"
         writer.write(
-            f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nAccept: text/plain\r\n"
+            f"{method} {path} HTTP/1.0\r\nHost: {host}:{port}\r\nAccept: text/plain\r\n{length}"
             "Accept-Encoding: identity\r\nConnection: close\r\n\r\n".encode()
+            + (content or b"")
         )
         response = bytearray()
         while len(response) <= most:

@@ -9,6 +9,7 @@ from tests.support.reconcile.endpoint_world import World
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.endpoint_followers import EndpointFollowers
 from finetune_operator.snapshot.endpoints import AttachedJobs, serving_gate
+from finetune_operator.snapshot.scraping.gates import Gates
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.types import Key
@@ -100,7 +101,9 @@ def test_jobs_are_woken_by_what_they_read(jobs: Jobs) -> None:
     world, woken = jobs.world, Controllers()
     jobs.put(world.publish("a"))
     attached = AttachedJobs(jobs=jobs.store)
-    followers = EndpointFollowers(jobs=cast(Controller[Any], woken), attached=attached)
+    followers = EndpointFollowers(
+        jobs=cast(Controller[Any], woken), attached=attached, gates=Gates()
+    )
     world.endpoint["metadata"]["resourceVersion"] = "1"
 
     def observe() -> int:
@@ -119,6 +122,38 @@ def test_jobs_are_woken_by_what_they_read(jobs: Jobs) -> None:
     assert observe() == 0
     followers.forget(KEY)
     assert woken.woken[-1] == ("team", "a"), "the endpoint was deleted"
+
+
+def test_a_new_list_is_sent_once_its_number_is_in_the_status(jobs: Jobs) -> None:
+    world, sent = jobs.world, list[str]()
+
+    class Recorded(Gates):
+        def offer(self, key: Key, document: str) -> None:
+            assert key == KEY
+            sent.append(document)
+
+    followers = EndpointFollowers(
+        jobs=cast(Controller[Any], Controllers()),
+        attached=AttachedJobs(jobs=jobs.store),
+        gates=Recorded(),
+    )
+
+    def step() -> None:
+        before = world.snapshot()
+        followers.written(before, world.plan())
+        world.step()
+
+    step()
+    assert not sent
+    world.end_base()
+    step()
+    assert len(sent) == 1
+    step()
+    assert len(sent) == 1, "the same list"
+    world.publish("a")
+    step()
+    assert len(sent) == 2
+    assert sent[0] != sent[1]
 
 
 def pod(**changes: Any) -> dict[str, Any]:

@@ -127,3 +127,26 @@ async def test_another_pod_is_asked_anew() -> None:
         assert rig.asked == asked, "without a pod nothing is asked"
     finally:
         task.cancel()
+
+
+async def test_a_list_is_sent_once_before_the_report_is_read() -> None:
+    rig, sent = Rig(), list[bytes]()
+
+    async def send(address: str, port: int, document: bytes) -> None:
+        assert (address, port) == ("10.0.0.9", 9401)
+        sent.append(document)
+
+    rig.gates.send = send
+    rig.gates.offer(KEY, "first")
+    rig.gates.latest(KEY, GATE)
+    task = asyncio.create_task(rig.gates.run(changed=rig.changed))
+    try:
+        await rig.ask()
+        assert sent == [b"first"]
+        await rig.ask()
+        assert sent == [b"first"]
+        rig.gates.offer(KEY, "second")
+        await rig.ask()
+        assert sent == [b"first", b"second"]
+    finally:
+        task.cancel()
