@@ -73,7 +73,7 @@ def run_pods(place: Namespace, gate: FakeGate) -> None:
             continue
         if stage == "base":
             kubelet.report(place, pod, kubelet.completed(stage))
-        else:
+        elif stage == "serve-shared":
             gate.pod, gate.wanted = pod["metadata"]["uid"], wanted(place)
             kubelet.report(place, pod, kubelet.serving() | {"podIP": gate.address})
 
