@@ -155,7 +155,11 @@ class LaggingOperator:
         return LOOP.run_until_complete(self.reconciler.observe(self.key, now))
 
     def wrote(self, target: Object) -> None:
-        """Store the response to a write."""
+        """Store the response to a write.
+
+        It is an event, too: without it, nothing would report that the object is deleted right after.
+        """
+        self.record()
         found = LOOP.run_until_complete(
             self.kube.get(target["kind"], "ns", target["metadata"]["name"])
         )

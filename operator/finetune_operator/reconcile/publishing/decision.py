@@ -114,7 +114,8 @@ def _followed(
     """Return the decision about an attempt that is under way. target: of its revision and build."""
     named = snapshot.named_for(target.revision, attempt)
     if named is not None and not named.ended:
-        if not _keeps_volume(snapshot, target, ledger):
+        lost = not _keeps_volume(snapshot, target, ledger)
+        if lost or volume.is_out_of_reach(snapshot, named):
             return stop(ledger, named, reason=Reason.VOLUME_LOST)
         if volume.keeps_from_serving(snapshot, named):
             return stop(ledger, named)

@@ -1,4 +1,4 @@
-"""Publish and serving pods of a revision on a volume that only one node can mount."""
+"""The volume of a publish Job: a terminating one, and one that only one node can mount."""
 
 from finetune_operator.objects.index import Child, IndexedSnapshot
 
@@ -19,4 +19,14 @@ def keeps_from_serving(snapshot: IndexedSnapshot, job: Child) -> bool:
         and pod.object["status"].get("phase") == "Pending"
         and pod.object["spec"].get("nodeName") not in (None, *nodes)
         for pod in snapshot.pods
+    )
+
+
+def is_out_of_reach(snapshot: IndexedSnapshot, job: Child) -> bool:
+    """Report whether no pod of a publish Job can ever mount the volume, because it is terminating.
+
+    A running pod has mounted it. It completes the upload, which saves the model.
+    """
+    return not snapshot.can_be_mounted(job.revision) and not any(
+        pod["status"].get("phase") == "Running" for pod in snapshot.pods_of(job)
     )

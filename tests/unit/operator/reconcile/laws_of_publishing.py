@@ -1,6 +1,6 @@
 """Laws of publishing: nothing leaves too early, or against the gate, and nothing else changes."""
 
-from tests.fakes.apiserver import Thing
+from tests.fakes.apiserver import Cluster, Thing
 
 from finetune_operator.actions import Create
 from finetune_operator.objects import naming
@@ -61,6 +61,15 @@ def outlives_an_edit(job: Thing, status: Object) -> bool:
     labels = job["metadata"]["labels"]
     other = labels[naming.REVISION] != status["revision"]
     return bool(labels[naming.STAGE] == "publish" and other)
+
+
+def saves_the_model(cluster: Cluster, job: Thing) -> bool:
+    """Report whether a Job publishes with a pod that has mounted the volume already."""
+    return job["metadata"]["labels"][naming.STAGE] == "publish" and any(
+        naming.label(pod, "job-name") == job["metadata"]["name"]
+        and pod["status"].get("phase") == "Running"
+        for pod in cluster.each("Pod")
+    )
 
 
 def _is_new(snapshot: Snapshot, job: Object) -> bool:

@@ -452,6 +452,34 @@ def test_lost_volume_ends_publishing() -> None:
     assert cluster.get(naming.VOLUME, claim["metadata"]["name"]) is None
 
 
+def delete_volume(cluster: Cluster) -> None:
+    """Delete the volume of the target while pods mount it."""
+    claim = cluster.get(naming.VOLUME, f"demo-{cluster.status['revision']}")
+    assert claim
+    cluster.mark_deleted(claim)
+    cluster.settle()
+
+
+def test_publish_pod_that_can_never_mount_its_volume_is_stopped() -> None:
+    cluster = served(target())
+    controllers.sync(cluster)
+    delete_volume(cluster)
+    assert all("deletionTimestamp" in job["metadata"] for job in jobs(cluster))
+    assert condition(cluster, "Ready")["reason"] == "VolumeLost"
+    assert condition(cluster, "Serving")["status"] == "True"
+
+
+def test_running_publish_pod_saves_the_model_of_a_terminating_volume() -> None:
+    cluster = served(target())
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "publish"))
+    cluster.settle()
+    delete_volume(cluster)
+    assert not any("deletionTimestamp" in job["metadata"] for job in jobs(cluster))
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+
+
 def test_attempts_are_limited_as_those_of_other_stages() -> None:
     cluster = trained(target(), runPolicy={"maxRestarts": 0})
     cluster.settle()
