@@ -52,17 +52,37 @@ class Api:
             return found
 
     async def watch(self, path: str, query: str) -> AsyncGenerator[tuple[str, Object], None]:
-        """Yield existing objects as ADDED, then all events; never ends."""
-        found = await self.send("GET", f"{path}?{query}")
-        for each in found["items"]:
-            yield "ADDED", each
-        since = found["metadata"]["resourceVersion"]
+        """Yield existing objects as ADDED, then all events; never ends.
+
+        On a busy machine, the API server may forget the events since the last one. The objects are
+        then listed again, and those that are gone are reported as DELETED.
+        """
+        known: dict[str, Object] = {}
         while True:
-            url = f"{self.server}{path}?watch=1&resourceVersion={since}&{query}"
-            async with self.session.get(url, timeout=None, read_bufsize=1 << 20) as answer:
-                async for line in answer.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise RuntimeError(f"watch of {path}: {event['object']}")
-                    since = event["object"]["metadata"]["resourceVersion"]
-                    yield event["type"], event["object"]
+            found = await self.send("GET", f"{path}?{query}")
+            present = {each["metadata"]["uid"]: each for each in found["items"]}
+            for uid in known.keys() - present.keys():
+                yield "DELETED", known.pop(uid)
+            for uid, each in present.items():
+                known[uid] = each
+                yield "ADDED", each
+            since = found["metadata"]["resourceVersion"]
+            async for event in self._events(path, f"{query}&resourceVersion={since}"):
+                uid = event["object"]["metadata"]["uid"]
+                if event["type"] == "DELETED":
+                    known.pop(uid, None)
+                else:
+                    known[uid] = event["object"]
+                yield event["type"], event["object"]
+
+    async def _events(self, path: str, query: str) -> AsyncGenerator[Object, None]:
+        """Yield the events of one watch until it ends, or its version has expired."""
+        url = f"{self.server}{path}?watch=1&{query}"
+        async with self.session.get(url, timeout=None, read_bufsize=1 << 20) as answer:
+            async for line in answer.content:
+                event: Object = json.loads(line)
+                if event["type"] == "ERROR":
+                    if event["object"].get("code") == 410:
+                        return
+                    raise RuntimeError(f"watch of {path}: {event['object']}")
+                yield event

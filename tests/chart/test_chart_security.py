@@ -165,6 +165,18 @@ def test_the_operator_writes_only_the_status_of_budgets_and_nobody_gets_the_role
         assert "finetunebudgets" not in str(aggregated)
 
 
+@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["a"]}])
+def test_the_operator_reads_queues_only_if_it_uses_them(values: Values) -> None:
+    assert render(values).config["kueue"] == {"enabled": False}
+    assert "kueue.x-k8s.io" not in str(render(values).all("ClusterRole"))
+    rendered = render({"kueue": {"enabled": True}, **values})
+    assert rendered.config["kueue"] == {"enabled": True}
+    kinds = ("localqueues", "clusterqueues", "resourceflavors", "workloads")
+    assert set(_rules(rendered.one("ClusterRole", "finetune-operator-kueue"))) == {
+        ("kueue.x-k8s.io", kind, "list") for kind in kinds
+    }
+
+
 def test_the_operator_has_rights_on_records_of_usage_only_if_it_writes_them() -> None:
     assert render().config["usage"] == {"enabled": False}
     assert "finetuneusages" not in str(render().all("ClusterRole"))

@@ -249,18 +249,29 @@ def test_default_policy_is_that_of_the_operator() -> None:
 @pytest.mark.parametrize(
     ("defaults", "expected"),
     [
-        ({}, "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false}"),
+        (
+            {},
+            "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false, "
+            "'apiKeySecretRef': false, 'serves': true}",
+        ),
         (
             {
                 "queueName": "team",
                 "runPolicy": {"maxGpuSeconds": 60},
                 "serving": {"idle": {"afterSeconds": 60}},
             },
-            "{'queueName': true, 'maxGpuSeconds': true, 'afterSeconds': true}",
+            "{'queueName': true, 'maxGpuSeconds': true, 'afterSeconds': true, "
+            "'apiKeySecretRef': false, 'serves': true}",
         ),
         (
             {"runPolicy": {"backoffLimit": 1}, "serving": {"replicas": 2}},
-            "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false}",
+            "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false, "
+            "'apiKeySecretRef': false, 'serves': true}",
+        ),
+        (
+            {"serving": {"enabled": False, "apiKeySecretRef": {"name": "key"}}},
+            "{'queueName': false, 'maxGpuSeconds': false, 'afterSeconds': false, "
+            "'apiKeySecretRef': true, 'serves': false}",
         ),
     ],
 )

@@ -23,6 +23,7 @@ from finetune_operator.objects import naming
 from finetune_operator.objects.compact.trimming import trimmed
 from finetune_operator.objects.contents import same_content
 from finetune_operator.objects.pods import scheduled_since
+from finetune_operator.queues.values import Queues
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import LISTS, Event, Plan, Progress, Requests, Snapshot, Verification
 from finetune_operator.usage.values import NamespaceUsage, Reservation, ReservationRequest
@@ -76,6 +77,9 @@ class Cluster:
 
     usage: NamespaceUsage | None = None
     """Of the namespace; None if the operator does not record it."""
+
+    queues: Queues | None = None
+    """Of Kueue; None if the operator does not read them."""
 
     now: datetime = START
     progress: Progress | None = None
@@ -167,6 +171,7 @@ class Cluster:
             profiles=self._profiles_of(job),
             parent=copied(self.others.get(naming.parent_of(job) or "")),
             usage=self.usage,
+            queues=self.queues,
             **{LISTS[kind]: each for kind, each in lists.items()},
         )
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from tests.fakes.apiserver import Cluster, Thing, copied
 
-from finetune_api.contracts.attestation import opened
+from finetune_api.contracts import file_list
+from finetune_api.contracts.attestation import MANIFEST, opened
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import MANIFESTS, Result
 from finetune_api.contracts.stage_request import StageRequest, parse
@@ -38,10 +39,10 @@ def published(pod: Thing, *failed: str, reason: str = "TargetRejected") -> Thing
     failed: names of the targets that reject the content.
     """
     (container,) = pod["spec"]["containers"]
-    targets = []
+    targets, files = [], {}
     for each in json.loads(container["args"][0])["targets"]:
         error = {"reason": reason, "message": "The quota is exhausted."}
-        digest = {
+        digest: Thing = {
             "digest": _content_digest(each),
             "bytes": 1000,
             "sentBytes": 10,
@@ -50,9 +51,18 @@ def published(pod: Thing, *failed: str, reason: str = "TargetRejected") -> Thing
             envelope = opened(each["attestation"].encode())
             signed = {"attestation": hashlib.sha256(envelope.payload).hexdigest()}
             digest = {"digest": each["attested"], **signed}
+        elif "s3" in each and each["name"] not in failed:
+            # In a bucket, the content has the digest of its manifest.json.
+            digest["manifest"] = str(digest["digest"]).removeprefix("sha256:")
+            files[digest["manifest"]] = file_list.pack(files_of(digest["manifest"]))
         outcome = {"error": error} if each["name"] in failed else digest
         targets.append({"name": each["name"], **outcome})
-    return {"targets": targets}
+    return {"targets": targets, **({"files": files} if files else {})}
+
+
+def files_of(manifest: str) -> dict[str, str]:
+    """Return the SHA-256 of the files of a published content. manifest: that of manifest.json."""
+    return {MANIFEST: manifest, "config.json": digest_of("config.json")}
 
 
 def _content_digest(target: Thing) -> str:

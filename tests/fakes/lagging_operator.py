@@ -157,7 +157,7 @@ class LaggingOperator:
     def wrote(self, target: Object) -> None:
         """Store the response to a write.
 
-        It is an event, too: without it, nothing would report that the object is deleted right after.
+        It is an event, too: otherwise nothing would report that the object is deleted right after.
         """
         self.record()
         found = LOOP.run_until_complete(

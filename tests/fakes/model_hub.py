@@ -22,6 +22,7 @@ import yaml
 TOKEN = "hf_a_token_that_may_write"
 OWNER = "acme"
 LARGE = (".safetensors", ".png")
+DELAY = 0.6
 CHUNK = 100_000
 """Bytes of a part; larger files are sent in parts."""
 
@@ -89,11 +90,18 @@ class ModelHub:
     received_bytes: int = 0
     answers: list[tuple[str, str, int, str]] = field(default_factory=list)
     """The next answers to requests: method, part of the path, status, text of the error."""
+    breaks: list[tuple[str, str, str]] = field(default_factory=list)
+    """The next requests whose connection is closed: method, part of the path, and whether that is
+    ``before`` or ``after`` the hub has done what they ask for."""
+    slow: tuple[str, str] | None = None
+    """Method and part of the path of the requests that take ``DELAY`` seconds."""
     at: tuple[int, Callable[[], object]] | None = None
     """A number of received bytes, and what happens then."""
     on_commit: Callable[[], None] | None = None
     """What happens when a commit was made, before the answer."""
     capacity: int = 10**12
+    space: int | None = None
+    """Number of large files for which there is space; None for all."""
     verifies_at: str = ""
     """URL of another server that the client shall ask whether a file is complete."""
     damages: set[str] = field(default_factory=set)
@@ -163,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
     """An answer is one packet: the client would delay its next request otherwise."""
+    _is_lost = False
+    """Whether the answer to the present request, the last one of a connection, is not sent."""
 
     def log_message(self, format: str, *args: object) -> None:
         """Suppress the log."""
@@ -178,6 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, query = unquote(parts.path), parse_qs(parts.query)
         hub.requests.append(f"{self.command} {path}")
         body = self._body(path)
+        self._delay_or_break(path)
         try:
             for index, (method, part, status, text) in enumerate(hub.answers):
                 if method == self.command and part in path:
@@ -191,6 +202,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(refusal.status, refused, {k: v for k, v in headers.items() if v})
 
     do_GET = do_POST = do_PUT = _handle
+
+    def _delay_or_break(self, path: str) -> None:
+        hub = self.hub
+        if hub.slow is not None and hub.slow[0] == self.command and hub.slow[1] in path:
+            # Tests that do not wait for retries replace time.sleep.
+            threading.Event().wait(DELAY)
+        for each in hub.breaks:
+            method, part, when = each
+            if method == self.command and part in path:
+                hub.breaks.remove(each)
+                if when == "before":
+                    raise ConnectionResetError
+                self._is_lost = True
+                return
 
     def _route(self, path: str, query: dict[str, list[str]], body: bytes) -> None:
         if found := re.fullmatch(r"/lfs/([0-9a-f]{64})(?:/(\d+))?", path):
@@ -335,8 +360,10 @@ class _Handler(BaseHTTPRequestHandler):
         if part == 0:
             if hashlib.sha256(data).hexdigest() != oid:
                 raise _Refusal(400, "the content has another digest")
+            self._require_space()
             hub.large[oid] = data
         else:
+            self._require_space()
             known = hub.parts.setdefault(oid, {})
             if part > 1 and part - 1 not in known:
                 raise _Refusal(400, "parts are out of order")
@@ -345,8 +372,16 @@ class _Handler(BaseHTTPRequestHandler):
         etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         self._answer(200, {}, {"ETag": f'"{etag}"'})
 
+    def _require_space(self) -> None:
+        if self.hub.space is not None and len(self.hub.large) >= self.hub.space:
+            raise _Refusal(507, "Insufficient Storage")
+
     def _complete(self, oid: str, asked: dict[str, Any]) -> None:
         hub = self.hub
+        if oid in hub.large:
+            # As at an S3 service, the request may be repeated.
+            self._answer(200, {})
+            return
         parts = hub.parts.get(oid, {})
         listed = [(each["partNumber"], each["etag"].strip('"')) for each in asked["parts"]]
         expected = [
@@ -417,6 +452,8 @@ class _Handler(BaseHTTPRequestHandler):
         return b"".join(chunks)
 
     def _answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        if self._is_lost:
+            raise ConnectionResetError
         data = json.dumps(body).encode()
         self.send_response(status)
         for name, value in (headers or {}).items():

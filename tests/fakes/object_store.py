@@ -22,6 +22,10 @@ BUCKET = "models"
 META = "x-amz-meta-"
 
 
+Stored = tuple[bytes, dict[str, str]]
+"""The content of an object, and its metadata."""
+
+
 @dataclass
 class Upload:
     """An unfinished upload: its parts by number, and the metadata of the object."""
@@ -36,7 +40,7 @@ class Store:
     """The objects and the faults of a service."""
 
     url: str = ""
-    objects: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
+    objects: dict[str, Stored] = field(default_factory=dict)
     """Data and metadata by key."""
     uploads: dict[str, Upload] = field(default_factory=dict)
     received: list[tuple[str, int, int]] = field(default_factory=list)
@@ -54,6 +58,10 @@ class Store:
     """Access keys that were used."""
     cuts: list[int] = field(default_factory=list)
     """Bytes of the next downloads of weights after which the connection is closed."""
+    lost: list[str] = field(default_factory=list)
+    """Names of objects after whose next writing the connection is closed without an answer."""
+    rivals: dict[str, Stored] = field(default_factory=dict)
+    """Objects that another client writes just before the next request that would."""
     delay: float = 0.0
     page: int = 1000
     """Objects in an answer to a list."""
@@ -128,7 +136,10 @@ class _Handler(tls_server.Handler):
         return None if given not in (None, crc32(bytes(data))) else bytes(data)
 
     def _exists(self, key: str) -> bool:
-        return self.headers.get("If-None-Match") == "*" and key in self.server.store.objects
+        objects, rivals = self.server.store.objects, self.server.store.rivals
+        if key in rivals:
+            objects[key] = rivals.pop(key)
+        return self.headers.get("If-None-Match") == "*" and key in objects
 
     def _put(self, key: str, data: bytes, query: dict[str, str]) -> None:
         store = self.server.store
@@ -170,8 +181,12 @@ class _Handler(tls_server.Handler):
         )
 
     def _store(self, key: str, data: bytes, metadata: dict[str, str]) -> None:
-        self.server.store.objects[key] = (data, metadata)
-        self.server.store.written.append(key)
+        store = self.server.store
+        store.objects[key] = (data, metadata)
+        store.written.append(key)
+        if (name := key.rpartition("/")[2]) in store.lost:
+            store.lost.remove(name)
+            raise ConnectionResetError
 
     def _metadata(self) -> dict[str, str]:
         return {

@@ -13,12 +13,14 @@ VALUES: dict[str, Any] = {
     "policy": {
         "sources": {"allow": ["hf://acme/.*", "pvc://.*"], "deny": []},
         "requireQueue": True,
+        "requireApiKey": True,
         "requireProfile": True,
         "maxGpuSeconds": 3600,
         "maxIdleSeconds": 3600,
     },
 }
 ALLOWED = {"source": "hf://acme/base"}
+KEYS = {"keysSecretRef": {"name": "keys"}}
 
 
 @pytest.fixture(scope="module", name="place")
@@ -56,6 +58,7 @@ def _place(control_plane: ControlPlane) -> Iterator[str]:
         ({"model": ALLOWED}, None),
         ({"model": {**ALLOWED, "tokenSecretRef": {"name": "own-token"}}}, None),
         ({"model": {"source": "hf://other/base"}}, "hf://other/base"),
+        ({"model": ALLOWED, "access": {}}, "spec.access.keysSecretRef: set this field"),
         ({"model": {**ALLOWED, "tokenSecretRef": {"name": "token-of-others"}}}, "token-of-others"),
         ({"model": {"source": "pvc://claim-of-others/base"}}, "claim-of-others"),
         (
@@ -82,7 +85,7 @@ def test_an_endpoint_obeys_the_policy(
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneEndpoint",
         "metadata": {"name": "tried"},
-        "spec": spec,
+        "spec": {"access": KEYS, **spec},
     }
     path = f"/apis/finetune.dev/v1alpha1/namespaces/{place}/finetuneendpoints?dryRun=All"
     message = policy.attempt(control_plane, "POST", path, body, AUTHOR)

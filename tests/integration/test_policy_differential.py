@@ -5,6 +5,8 @@ admission rejects. The limits of this test restrict every field. Admission also 
 the user; here the user is the administrator.
 """
 
+import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration import policy
+from tests.integration.limits import BASE, CASES, completed, edited
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.patterns import PATTERNS, VALUES
 
 from finetune_api.defaulting import builtin_defaults, resolve
 from finetune_api.layering import Path, value_at
 from finetune_api.policy.check import violations
-from finetune_api.policy.fields import GPU_SECONDS, IDLE_SECONDS, QUEUE
+from finetune_api.policy.fields import API_KEY, GPU_SECONDS, IDLE_SECONDS, QUEUE
 from finetune_api.policy.limits import FIELDS, Limits
 from finetune_api.policy.patterns import matches
 
@@ -28,6 +31,7 @@ LIMITS: Spec = {
     "workloadPriorityClasses": {"allow": ["low|batch-.+"], "deny": []},
     "queues": {"allow": ["team-[a-c]"], "deny": ["team-b"]},
     "requireQueue": True,
+    "requireApiKey": True,
     "requireProfile": True,
     "nodeSelectors": {"allow": [r"example\.com/.*", "pool=[^x]+"], "deny": [".*=bad"]},
     "tolerations": {"allow": [r"nvidia\.com/gpu(=.*)?", "dedicated=team-.*"], "deny": ["x=?"]},
@@ -191,6 +195,7 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "serving": st.fixed_dictionaries(
         {},
         optional={
+            "enabled": st.booleans(),
             "placement": PLACEMENT,
             "apiKeySecretRef": REFERENCE,
             "replicas": st.integers(0, 5),
@@ -212,15 +217,7 @@ REQUIRED = {
 @st.composite
 def specs(draw: st.DrawFn) -> Spec:
     """Draw a valid spec. Most fields are at their allowed values or missing."""
-    spec: Spec = {
-        "model": {"source": "hf://acme/base"},
-        "dataset": {"source": "hf://acme/rows", "format": "text"},
-        "profile": "gold",
-        "queueName": "team-a",
-        "runPolicy": {"maxGpuSeconds": 3600},
-        "serving": {"idle": {"afterSeconds": 3600}},
-        "resources": {"train": {}, "serve": {}},
-    }
+    spec = copy.deepcopy(BASE)
     others = (
         "model",
         "start",
@@ -276,7 +273,7 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, spec: Spec) -
     required: tuple[Path, ...] = (("profile",),)
     if "profile" not in spec:
         # With a profile, which may set them, the operator alone checks these.
-        required += (GPU_SECONDS, IDLE_SECONDS, QUEUE)
+        required += (GPU_SECONDS, IDLE_SECONDS, QUEUE, API_KEY)
     written = [
         each for each in found if each.field in required or value_at(spec, each.field) is not None
     ]
@@ -284,6 +281,21 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, spec: Spec) -
         assert [each.message for each in written] == []
     else:
         assert message.split("denied request: ", 1)[1] in [each.message for each in found]
+
+
+@pytest.mark.parametrize("limit", FIELDS)
+def test_admission_and_operator_agree_on_each_limit(
+    control_plane: ControlPlane, limit: str
+) -> None:
+    """The limits are those of the schema: a new one needs a case."""
+    within, beyond = (edited(change) for change in CASES[limit])
+    assert policy.rejection(control_plane, "default", within) is None
+    assert violations(completed(within), LIMITED) == ()
+    message = policy.rejection(control_plane, "default", beyond)
+    assert message is not None
+    assert re.search(rf"chart value policy\.{limit}\b", message), message
+    found = violations(completed(beyond), LIMITED)
+    assert message.split("denied request: ", 1)[1] in [each.message for each in found]
 
 
 def test_a_profile_may_set_what_the_policy_requires(control_plane: ControlPlane) -> None:

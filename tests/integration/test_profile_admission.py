@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.integration import policy
+from tests.integration.limits import CASES, completed, edited
 from tests.integration.rbac import RBAC, wait_until_granted
 from tests.integration.test_policy_differential import LIMITS, specs
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
@@ -15,7 +16,7 @@ from tests.support.helm import render
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_api.layering import value_at
 from finetune_api.policy.check import violations
-from finetune_api.policy.fields import GPU_SECONDS, IDLE_SECONDS, QUEUE
+from finetune_api.policy.fields import API_KEY, GPU_SECONDS, IDLE_SECONDS, QUEUE
 from finetune_api.policy.limits import FIELDS, narrower
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, ProfileLimits
 
@@ -115,7 +116,7 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, narrow: str, 
     resolved = resolve(spec, effective_defaults({}))
     limits = narrower(NARROW)
     found = violations(resolved.spec, limits, listed=resolved.listed, profile=narrow)
-    required = GPU_SECONDS, IDLE_SECONDS, QUEUE
+    required = GPU_SECONDS, IDLE_SECONDS, QUEUE, API_KEY
     written = [
         each for each in found if each.field in required or value_at(spec, each.field) is not None
     ]
@@ -125,6 +126,22 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, narrow: str, 
         assert message.split("denied request: ", 1)[1] in [each.message for each in found]
     else:
         assert "the pods of this stage have no GPU" in message
+
+
+@pytest.mark.parametrize("limit", sorted(NARROW))
+def test_admission_and_operator_agree_on_each_limit(
+    control_plane: ControlPlane, narrow: str, limit: str
+) -> None:
+    """The limits are those of the schema: a new one needs a case."""
+    within, beyond = (edited(change, profile=narrow) for change in CASES[limit])
+    limits = narrower(NARROW)
+    assert policy.rejection(control_plane, "default", within) is None
+    assert violations(completed(within), limits, profile=narrow) == ()
+    message = policy.rejection(control_plane, "default", beyond)
+    assert message is not None
+    assert f"limits.{limit} of FineTuneProfile narrow" in message
+    found = violations(completed(beyond), limits, profile=narrow)
+    assert message.split("denied request: ", 1)[1] in [each.message for each in found]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +160,12 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, narrow: str, 
         ),
         ({"maxIdleSeconds": 600}, {"serving": {"idle": {"afterSeconds": 60}}}, {"serving": {}}),
         ({"requireQueue": True}, {"queueName": "a"}, {}),
+        (
+            {"requireApiKey": True},
+            {"serving": {"apiKeySecretRef": {"name": "key"}}},
+            {"serving": {"enabled": True}},
+        ),
+        ({"requireApiKey": True}, {"serving": {"enabled": False}}, {}),
         ({"queues": {"deny": ["b"]}}, {"queueName": "a"}, {"queueName": "b"}),
         ({"queues": {"allow": ["a"]}}, {"queueName": "a"}, {"queueName": "b"}),
     ],
@@ -164,13 +187,32 @@ def test_defaults_of_the_profile_set_required_fields(control_plane: ControlPlane
         "maxGpuSeconds": 600,
         "maxIdleSeconds": 600,
         "maxSequenceLength": 1024,
+        "requireApiKey": True,
     }
     defaults = {
         "runPolicy": {"maxGpuSeconds": 600},
-        "serving": {"idle": {"afterSeconds": 600}},
+        "serving": {"idle": {"afterSeconds": 600}, "apiKeySecretRef": {"name": "key"}},
     }
     with offered(control_plane, profile("full", limits=limits, defaults=defaults, queueName="a")):
         assert policy.rejection(control_plane, "default", {"profile": "full"}) is None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_job_that_does_not_serve_needs_no_api_key(
+    control_plane: ControlPlane, *, enabled: bool
+) -> None:
+    """The profile decides whether jobs serve that do not say so."""
+    limits = {"requireApiKey": True, "maxSequenceLength": 1024}
+    defaults = {"serving": {"enabled": enabled}}
+    with offered(control_plane, profile("some", limits=limits, defaults=defaults)):
+
+        def rejected(**serving: Any) -> bool:
+            spec = {"profile": "some", **({"serving": serving} if serving else {})}
+            return policy.rejection(control_plane, "default", spec) is not None
+
+        assert rejected() is enabled
+        assert rejected(enabled=True)
+        assert not rejected(enabled=False)
 
 
 def test_a_default_profile_limits_jobs_without_one(control_plane: ControlPlane) -> None:

@@ -4,6 +4,7 @@
 every Job. The pods are simulated.
 """
 
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
+from tests.integration.rbac import RBAC, may, wait_until_granted
 from tests.kueue import manager as kueue
 from tests.support.api_server import controlplane
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.api_server.namespace import Namespace, train_has_run
-from tests.support.api_server.operatorprocess import OperatorProcess, operator
+from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess, operator
+from tests.support.helm import render
 
+ACCOUNT = "system:serviceaccount:finetune-system:finetune-operator"
 FLAVOR = {"flavor": "on-demand"}
 STAGE = "finetune.dev/stage"
 GPU = "nvidia.com/gpu"
@@ -56,10 +60,10 @@ def running(plane: ControlPlane, place: Namespace, tmp_path: Path) -> Iterator[O
         yield found
 
 
-def _quota(*, gpus: int) -> dict[str, Any]:
+def _quota(*, gpus: int, flavor: str = "on-demand") -> dict[str, Any]:
     amounts = {"cpu": "100", "memory": "100Gi", GPU: gpus}
     quotas = [{"name": name, "nominalQuota": amounts[name]} for name in RESOURCES]
-    flavors = [{"name": "on-demand", "resources": quotas}]
+    flavors = [{"name": flavor, "resources": quotas}]
     return {
         "namespaceSelector": {},
         "preemption": PREEMPTION,
@@ -67,9 +71,9 @@ def _quota(*, gpus: int) -> dict[str, Any]:
     }
 
 
-def _change(place: Namespace, spec: dict[str, Any]) -> None:
+def _change(place: Namespace, spec: dict[str, Any], suffix: str = "") -> None:
     """Change the ClusterQueue of a namespace's LocalQueue."""
-    place.plane.merge(f"{kueue.API}/clusterqueues/{place.name}", {"spec": spec})
+    place.plane.merge(f"{kueue.API}/clusterqueues/{place.name}{suffix}", {"spec": spec})
 
 
 def pod_of(place: Namespace, label: str, value: str, *, other_than: str = "") -> dict[str, Any]:
@@ -101,9 +105,9 @@ def train(place: Namespace, *, other_than: str = "") -> str:
     return str(pod["metadata"]["uid"])
 
 
-def urgent(place: Namespace) -> None:
+def urgent(place: Namespace, queue_name: str = "gpu") -> None:
     """Create a Job with a higher priority that requests the GPU."""
-    queue = {"kueue.x-k8s.io/queue-name": "gpu", "kueue.x-k8s.io/priority-class": "urgent"}
+    queue = {"kueue.x-k8s.io/queue-name": queue_name, "kueue.x-k8s.io/priority-class": "urgent"}
     limits = {GPU: "1", "cpu": "1", "memory": "1Gi"}
     container = {"name": "work", "image": "registry.test/other:1", "resources": {"limits": limits}}
     pod = {"restartPolicy": "Never", "containers": [container]}
@@ -230,3 +234,69 @@ def test_a_job_that_kueue_cannot_start_is_stalled_until_an_edit(
     wait_until("it trains", lambda: place.reason() == "Training")
     assert place.job()["status"]["training"]["attempt"] == 2
     assert_nothing_rejected(running)
+
+
+READS: Mapping[str, Any] = {**CONFIG, "kueue": {"enabled": True}}
+OFTEN = (
+    "from finetune_operator import delays; "
+    "delays.QUEUE_MISSING = delays.QUEUES_AGAIN = delays.PLACES = 0.5; "
+    "delays.POLL = 1.0"
+)
+L4 = {"nvidia.com/gpu.product": "NVIDIA-L4"}
+PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
+
+
+def test_a_job_of_a_profile_waits_for_its_queue_and_shows_its_place(
+    plane: ControlPlane, place: Namespace, tmp_path: Path
+) -> None:
+    """The operator reads the queues with the rights of the chart."""
+    rights = [
+        each
+        for each in render({"kueue": {"enabled": True}}).objects
+        if each["metadata"]["name"] == "finetune-operator-kueue"
+    ]
+    for each in rights:
+        plane.post(f"{RBAC}/{each['kind'].lower()}s", each)
+    wait_until_granted(plane, rights)
+    for resource in ("localqueues", "clusterqueues", "resourceflavors", "workloads"):
+        assert may(plane, ACCOUNT, "list", "kueue.x-k8s.io", resource, "")
+        assert not may(plane, ACCOUNT, "update", "kueue.x-k8s.io", resource, "")
+    name = f"{place.name}-l4"
+    kueue.create(plane, "ResourceFlavor", "l4", spec={"nodeLabels": L4})
+    kueue.create(plane, "ClusterQueue", name, spec=_quota(gpus=0, flavor="l4"))
+    kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneProfile"}
+    plane.post(PROFILES, {**kind, "metadata": {"name": name}, "spec": {"queueName": "l4"}})
+    with operator(plane, tmp_path, READS, prelude=OFTEN) as running:
+        place.submit(spec={"profile": name, "workloadPriorityClassName": "research"})
+        wait_until("its queue is missing", lambda: place.reason() == "QueueNotFound")
+        message = place.condition("Ready")["message"]
+        assert message.startswith(
+            f"queueName of FineTuneProfile {name}: there is no LocalQueue l4 in namespace "
+            f"{place.name} (LocalQueues there: gpu). "
+        )
+        assert place.items("jobs") == []
+        kueue.create(plane, "LocalQueue", "l4", place.name, spec={"clusterQueue": name})
+        prepare = pod_of(place, STAGE, "prepare")
+        (argument,) = prepare["spec"]["containers"][0]["args"]
+        assert json.loads(argument)["cards"] == ["NVIDIA-L4"]
+        kubelet.report(place, prepare, kubelet.completed("prepare"))
+
+        wait_until("it is queued", lambda: place.reason() == "Queued")
+        wait_until("it is the first", lambda: _place(place) == 1)
+        urgent(place, "l4")
+        wait_until("another is before it", lambda: _place(place) == 2)
+        assert "It is number 2 of 2 in the queue." in place.condition("Ready")["message"]
+        plane.delete(place.path("jobs", "urgent") + "?propagationPolicy=Background")
+        _change(place, _quota(gpus=1, flavor="l4"), "-l4")
+        pod = pod_of(place, STAGE, "train")
+        assert pod["spec"]["nodeSelector"] == L4
+        kubelet.report(place, pod, kubelet.running())
+        wait_until("it trains", lambda: place.reason() == "Training")
+        wait_until("it has no place any more", lambda: _place(place) is None)
+        assert place.job()["status"]["profile"] == name
+        assert_nothing_rejected(running)
+
+
+def _place(place: Namespace) -> int | None:
+    found: int | None = place.job()["status"].get("queuePosition")
+    return found

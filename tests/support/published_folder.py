@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.model_signature import model_signature
 from tests.support.published_facts import facts
-from tests.support.signing_keys import KEY
+from tests.support.signing_keys import CONSTANT_KEY, KEY
 
 from finetune_api.contracts import attestation
 from finetune_cli import __main__ as ftj
@@ -18,13 +18,13 @@ from finetune_operator.provenance import signed
 from finetune_operator.provenance.statement import statement
 from finetune_operator.signing import SigningKey
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.publishing.statement import SignedStatement, model_bundle
 
 CONTENT = {
     "config.json": b'{"model_type": "llama"}',
     "model.safetensors": bytes(range(256)) * 40,
     "tokenizer/vocab.txt": b"a\nb\n",
 }
-
 
 Shown = tuple[int, str, str]
 
@@ -67,8 +67,12 @@ class Published:
         publication = found.publication.model_copy(
             update={"digest": f"sha256:{digests['manifest.json']}"}
         )
-        listed = digests if files else {}
-        return statement(replace(found, publication=publication, files=listed))
+        about = statement(replace(found, publication=publication))
+        if files:
+            (subject, _) = about["subject"]
+            listed = [{"name": name, "digest": {"sha256": each}} for name, each in digests.items()]
+            about["subject"] = [subject, *listed]
+        return about
 
     def sign(self, statement: dict[str, Any], key: SigningKey = KEY) -> None:
         text = json.dumps(signed.bundle(statement, key))
@@ -77,3 +81,18 @@ class Published:
     def verify(self, capsys: pytest.CaptureFixture[str], *options: str) -> Shown:
         code = ftj.main(["verify", str(self.folder), "--key", str(self.key), *options])
         return code, *capsys.readouterr()
+
+
+def stored_signature(made: Published) -> bytes:
+    """Return ``model.sig`` as the operator and the publish stage make it, with a constant key."""
+    provenance = signed.bundle(made.statement(), CONSTANT_KEY)
+    files = made.digests()
+    statement = SignedStatement(
+        subject=f"sha256:{files[attestation.MANIFEST]}",
+        bundle=json.dumps(provenance).encode(),
+        envelope=b"",
+        predicate_type=attestation.PROVENANCE_TYPE,
+        digest="",
+        model_signature=signed.model_signature(files, CONSTANT_KEY),
+    )
+    return model_bundle(statement, (made.folder / attestation.MANIFEST).read_bytes())

@@ -80,6 +80,7 @@ metrics:
   secure: {{ .Values.metrics.secure }}
   certificateFolder: {{ if .Values.metrics.certificateSecret }}{{ include "finetune-operator.certificateFolder" . }}{{ else }}""{{ end }}
 usage: {{ .Values.usage | toJson }}
+kueue: {{ .Values.kueue | toJson }}
 leaseName: {{ include "finetune-operator.fullname" . }}
 watchNamespaces: {{ .Values.watchNamespaces | toJson }}
 images:
@@ -118,9 +119,12 @@ sink:
 {{- end }}
 {{- end -}}
 
-{{/* Fields that a limit can require, and whether the value `defaults` sets them, as CEL. */}}
+{{/*
+Fields that a limit can require, and whether the value `defaults` sets them, as CEL; and whether jobs
+that do not set serving.enabled serve.
+*/}}
 {{- define "finetune-operator.defaulted" -}}
-{'queueName': {{ ne (dig "queueName" "" .Values.defaults) "" }}, 'maxGpuSeconds': {{ ne (dig "runPolicy" "maxGpuSeconds" 0 .Values.defaults | int) 0 }}, 'afterSeconds': {{ ne (dig "serving" "idle" "afterSeconds" 0 .Values.defaults | int) 0 }}}
+{'queueName': {{ ne (dig "queueName" "" .Values.defaults) "" }}, 'maxGpuSeconds': {{ ne (dig "runPolicy" "maxGpuSeconds" 0 .Values.defaults | int) 0 }}, 'afterSeconds': {{ ne (dig "serving" "idle" "afterSeconds" 0 .Values.defaults | int) 0 }}, 'apiKeySecretRef': {{ ne (dig "serving" "apiKeySecretRef" "name" "" .Values.defaults) "" }}, 'serves': {{ dig "serving" "enabled" true .Values.defaults }}}
 {{- end -}}
 
 {{/* Rules of the operator, for its ClusterRole or for its Role in each of watchNamespaces. */}}

@@ -54,6 +54,40 @@ class Envelope:
     signatures: tuple[bytes, ...]
 
 
+def model_statement(name: str, files: Mapping[str, str]) -> Statement:
+    """Return the statement about the files of a folder that model_signing (OpenSSF) verifies.
+
+    name: of the folder. files: SHA-256 (hex) of all its files by path, without signatures.
+    """
+    ordered = sorted(files.items())
+    root = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in ordered)).hexdigest()
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": name, "digest": {"sha256": root}}],
+        "predicateType": MODEL_SIGNATURE_TYPE,
+        "predicate": {
+            "serialization": {
+                "method": "files",
+                "hash_type": "sha256",
+                "allow_symlinks": False,
+                "ignore_paths": sorted(FILES),
+            },
+            "resources": [
+                {"name": path, "algorithm": "sha256", "digest": digest} for path, digest in ordered
+            ],
+        },
+    }
+
+
+def folder_statement(files: Mapping[str, str]) -> Statement:
+    """Return the statement about a published folder. files: with ``MANIFEST``.
+
+    The operator signs its canonical bytes, and the publish stage writes them: they are the same in
+    every release.
+    """
+    return model_statement(f"sha256-{files[MANIFEST]}", files)
+
+
 def canonical(statement: Mapping[str, Any]) -> bytes:
     """Return the bytes of a statement: equal statements have equal bytes."""
     return json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()

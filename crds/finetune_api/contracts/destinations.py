@@ -77,7 +77,7 @@ class Proxied(CamelModel):
 
 
 class Hosts(CamelModel):
-    """Patterns of the hosts of ``https://`` sources, redirects included (``policy.limits``)."""
+    """Patterns of the hosts of sources, redirects included (``policy.limits``)."""
 
     allow: tuple[str, ...]
     deny: tuple[str, ...] = ()
@@ -87,13 +87,15 @@ class Destinations(CamelModel):
     """All destinations of a prepare pod, except DNS servers.
 
     The connections of the pod are in ``blocks`` and ``namespaces``; those to a proxy are, too.
-    Without ``hosts``, every host is allowed.
+    Without ``hosts``, every host is allowed; otherwise one that all of them allow.
     """
 
     blocks: tuple[Block, ...] = ()
     namespaces: tuple[NamespacePorts, ...] = ()
     proxied: Proxied | None = None
     hosts: Hosts | None = None
+    narrower_hosts: tuple[Hosts, ...] = Field((), exclude_if=lambda hosts: not hosts)
+    """Not written without an entry: images of earlier releases reject the field."""
 
     def allows(self, address: Address, port: int) -> bool:
         """Report whether blocks allow an address, and each IPv4 address that it contains."""

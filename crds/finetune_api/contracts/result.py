@@ -36,6 +36,7 @@ MAX_TARGETS = 9
 _REASON_LENGTH = 64
 _CUT = 40
 """Characters by which the longest error of a target is cut if the message is too long."""
+_Digest = Annotated[str, Field(pattern=SHA256)]
 _Line = Annotated[str, AfterValidator(printable)]
 """Text that the operator copies to the status: a compromised pod may have written it."""
 
@@ -95,6 +96,10 @@ class PublishArtifacts(StatusModel):
     """Outcomes of the targets. They are reported by a failed stage as well."""
 
     targets: list[PublishedTarget] = Field(default_factory=list, max_length=MAX_TARGETS)
+    files: dict[_Digest, str] | None = None
+    """Files of the folders that the targets hold, as texts of ``file_list``, by the digest of the
+    published manifest.json (``PublishedTarget.manifest``). The operator signs their digests. They
+    are left out of a message that would be too long otherwise."""
 
 
 StageArtifacts = (
@@ -182,6 +187,8 @@ class Result(StatusModel):
                 del target["reference"]
             elif target := _with_longest_error(values["artifacts"]):
                 target["error"]["message"] = target["error"]["message"][:-_CUT] + "…"
+            elif lists := values["artifacts"].get("files"):
+                del lists[max(lists, key=lambda digest: len(lists[digest]))]
             elif optional := [name for name in OPTIONAL if name in values["artifacts"]]:
                 values["artifacts"].pop(optional[0])
             else:

@@ -233,6 +233,18 @@ class EndpointTarget(CamelModel):
     """Names of the folders of other revisions that are still needed. All others are deleted."""
 
 
+class ModelSignature(CamelModel):
+    """The operator's signature of the files of a folder, which the stage stores as ``model.sig``.
+
+    The stage makes the statement itself (``attestation.model_statement``), from manifest.json.
+    """
+
+    signature: str
+    """In base64."""
+    payload: str
+    """SHA-256 (hex) of the statement that was signed."""
+
+
 class PublishTargetRequest(CamelModel):
     """One target of the publish stage, in the one place that is set.
 
@@ -264,6 +276,8 @@ class PublishTargetRequest(CamelModel):
     signed by the operator. The stage only adds it: it sends and reads back nothing else."""
     attested: str | None = None
     """Digest that the target holds, ``sha256:HEX``; set together with ``attestation``."""
+    model_signature: ModelSignature | None = None
+    """Set only together with ``attestation``, if the operator knows the files of the folder."""
     oci: OCITarget | None = None
     s3: S3Target | None = None
     hugging_face: HuggingFaceTarget | None = None

@@ -2,8 +2,9 @@
 
 The chart defines variables in front of these, because only it knows its values: ``allowed`` (the
 limits on names), the other limits under their own names, ``defaulted`` (required fields that the
-chart value ``defaults`` sets) and ``checkReferences``. The limits of profiles have a policy of
-their own (``profile_admission``), which defines them from its parameter.
+chart value ``defaults`` sets, and whether a job serves that does not say so) and
+``checkReferences``. The limits of profiles have a policy of their own (``profile_admission``),
+which defines them from its parameter.
 Rules apply to the written spec. A request to the subresource ``scale`` counts as a spec that
 consists of ``serving.replicas``. A field that an update does not change passes.
 """
@@ -14,12 +15,14 @@ from finetune_api import GROUP
 from finetune_api.layering import Path
 from finetune_api.policy import messages
 from finetune_api.policy.fields import (
+    API_KEY,
     GPU_SECONDS,
     IDLE_SECONDS,
     PROFILE,
     QUEUE,
     REPLICAS,
     SEQUENCE_LENGTH,
+    SERVES,
     SOURCES,
 )
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES
@@ -35,6 +38,7 @@ KINDS: dict[Access, str] = {
     "persistentvolumeclaims": "PersistentVolumeClaim",
     "serviceaccounts": "ServiceAccount",
 }
+_SERVES = f"{at(NEW, SERVES)}.orValue(variables.defaulted.serves)"
 MAY_READ = ("secrets", "configmaps")
 """Resources whose verb ``get`` reveals all that a pod can use of them.
 
@@ -104,6 +108,7 @@ def numbers(profile: str | None = None) -> list[dict[str, str]]:
         _required(GPU_SECONDS, "maxGpuSeconds", "variables.maxGpuSeconds > 0", profile),
         _required(IDLE_SECONDS, "maxIdleSeconds", "variables.maxIdleSeconds > 0", profile),
         _required(QUEUE, "requireQueue", "variables.requireQueue", profile),
+        _required(API_KEY, "requireApiKey", f"variables.requireApiKey && {_SERVES}", profile),
     ]
 
 
@@ -194,11 +199,11 @@ def _at_most(field: Path, limit: str, profile: str | None, *, optional: bool) ->
 
 def _required(field: Path, limit: str, required: str, profile: str | None) -> dict[str, str]:
     defaulted = "" if field == PROFILE else f"variables.defaulted.{field[-1]} || "
-    fields: tuple[Path, ...] = (field,)
+    fields: tuple[Path, ...] = (field,) if field != API_KEY else (field, SERVES)
     if profile is None and field != PROFILE:
         # The profile that the job names may set the field; only the operator knows its values.
         defaulted += f"{at(NEW, PROFILE)}.hasValue() || "
-        fields = (field, PROFILE)
+        fields = (*fields, PROFILE)
     return {
         "expression": f"{_same(fields)} || !({required}) || {defaulted}{at(NEW, field)}.hasValue()",
         "message": messages.missing(field, messages.origin(limit, profile)),

@@ -7,12 +7,14 @@ from finetune_api.base import Values
 from finetune_api.layering import Path, value_at
 from finetune_api.policy import messages
 from finetune_api.policy.fields import (
+    API_KEY,
     GPU_SECONDS,
     IDLE_SECONDS,
     PROFILE,
     QUEUE,
     REPLICAS,
     SEQUENCE_LENGTH,
+    SERVES,
 )
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES, Limits, names
 from finetune_api.policy.rules import NAME_RULES, NameRule
@@ -94,6 +96,11 @@ def _refusals(
         (GPU_SECONDS, "maxGpuSeconds", limits.max_gpu_seconds > 0),
         (IDLE_SECONDS, "maxIdleSeconds", limits.max_idle_seconds > 0),
         (QUEUE, "requireQueue", limits.require_queue),
+        (
+            API_KEY,
+            "requireApiKey",
+            limits.require_api_key and value_at(values, SERVES) is not False,
+        ),
         (PROFILE, "requireProfile", limits.require_profile),
     ):
         if required and value_at(values, field) is None:

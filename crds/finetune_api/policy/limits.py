@@ -43,6 +43,9 @@ class Limits(CamelModel):
     workload_priority_classes: Names = Names()
     queues: Names = Names()
     require_queue: bool = False
+    require_api_key: bool = False
+    """Whether each job that serves must set ``serving.apiKeySecretRef``."""
+
     require_profile: bool = False
     """Whether each job must set ``profile``, even if a profile is the default."""
 

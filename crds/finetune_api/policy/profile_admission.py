@@ -9,7 +9,14 @@ so the operator alone checks its replicas.
 
 from finetune_api.policy import admission, messages
 from finetune_api.policy.admission import variable
-from finetune_api.policy.fields import GPU_SECONDS, IDLE_SECONDS, PROFILE, QUEUE
+from finetune_api.policy.fields import (
+    API_KEY,
+    GPU_SECONDS,
+    IDLE_SECONDS,
+    PROFILE,
+    QUEUE,
+    SERVES,
+)
 from finetune_api.policy.limits import ANYTHING, UNLIMITED, Limits
 from finetune_api.policy.rules import NAME_RULES, NameRule
 from finetune_api.policy.selections import at
@@ -48,6 +55,7 @@ def variables() -> list[dict[str, str]]:
         variable("maxSequenceLength", f"{LIMITS}.?maxSequenceLength.orValue(0)"),
         variable("maxIdleSeconds", f"{LIMITS}.?maxIdleSeconds.orValue(0)"),
         variable("requireQueue", f"{LIMITS}.?requireQueue.orValue(false)"),
+        variable("requireApiKey", f"{LIMITS}.?requireApiKey.orValue(false)"),
         variable("defaulted", _defaulted()),
         *admission.certificates(),
         *violations,
@@ -92,13 +100,15 @@ def _allowed() -> str:
 
 
 def _defaulted() -> str:
-    queue, seconds, idle = (
+    queue, seconds, idle, key = (
         f"variables.chartDefaulted.{field[-1]} || {at(DEFAULTS, field)}.hasValue()"
-        for field in (QUEUE, GPU_SECONDS, IDLE_SECONDS)
+        for field in (QUEUE, GPU_SECONDS, IDLE_SECONDS, API_KEY)
     )
     return (
         f"{{'{QUEUE[-1]}': {queue} || params.spec.?queueName.hasValue(), "
-        f"'{GPU_SECONDS[-1]}': {seconds}, '{IDLE_SECONDS[-1]}': {idle}}}"
+        f"'{GPU_SECONDS[-1]}': {seconds}, '{IDLE_SECONDS[-1]}': {idle}, "
+        f"'{API_KEY[-1]}': {key}, "
+        f"'serves': {at(DEFAULTS, SERVES)}.orValue(variables.chartDefaulted.serves) != false}}"
     )
 
 

@@ -64,6 +64,12 @@ class ProfileLimits(ApiModel):
         False,
         edit=Edit.NOTHING,
     )
+    require_api_key: bool = field(
+        "Require that jobs which serve set serving.apiKeySecretRef, unless the defaults of the "
+        "profile or of the chart set it.",
+        False,
+        edit=Edit.NOTHING,
+    )
     node_selectors: NameLimit | None = _names(
         "Node labels in placement.nodeSelector and serving.placement.nodeSelector, as key=value."
     )
@@ -84,8 +90,8 @@ class ProfileLimits(ApiModel):
     )
     sources: NameLimit | None = _names("Complete source of models and datasets.")
     hosts: NameLimit | None = _names(
-        "Hosts of https:// and oci:// sources and of s3.endpoint, in lower case and without port. "
-        "The hosts to which a source redirects are limited by the chart value policy.hosts alone."
+        "Hosts of https:// and oci:// sources and of their redirects, and of s3.endpoint, in lower "
+        "case and without port."
     )
     publish_destinations: NameLimit | None = _names(
         "Places to which jobs may publish models, such as oci://<registry>/<repository>."

@@ -70,6 +70,11 @@ class Reason(DocumentedEnum):
     # Waiting.
     SUSPENDED_BY_USER = ("SuspendedByUser", "`spec.suspend` is true.", READY, CONDITION)
     QUEUED = ("Queued", "Kueue has not admitted the train Job yet.", READY, CONDITION)
+    QUEUE_NOT_FOUND = (
+        "QueueNotFound",
+        "The LocalQueue of the job does not exist in its namespace.",
+        READY,
+    )
     OVER_BUDGET = (
         "OverBudget",
         "The training does not fit into what a FineTuneBudget has left in this period.",

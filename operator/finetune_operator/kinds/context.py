@@ -11,6 +11,7 @@ from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.kube.client import Kube
 from finetune_operator.snapshot.live import LiveReader
+from finetune_operator.snapshot.queues import QueueSource
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import Watches
 from finetune_operator.types import Key
@@ -50,6 +51,12 @@ class Context:
         name = store.watches.own.lower()
         queue = WorkQueue[Key](name, interval=delays.INTERVAL, burst=delays.BURST)
         return Controller(reconciler=reconciler, queue=queue, workers=workers)
+
+    def queues(self) -> QueueSource | None:
+        """Return the queues of Kueue, None if the operator does not read them."""
+        if not self.config.kueue.enabled:
+            return None
+        return QueueSource(kube=self.kube, gpu=self.settings.gpu.resource_name)
 
     def resync(self, controller: Controller[S], namespaces: tuple[str, ...] = ()) -> Resync:
         """Return the resync of a controller. namespaces: none for all, or a cluster-scoped kind."""

@@ -39,6 +39,7 @@ def running(
         profiles=profiles,
         usage=usage,
         budgets=budgets,
+        queues=context.queues(),
     )
     observers = (JOB_METRICS,) if outbox is None else (JOB_METRICS, outbox)
     namespaces = context.config.watch_namespaces

@@ -51,6 +51,7 @@ FINETUNEBUDGET = BUDGET_KIND
 FINETUNEUSAGE = USAGE_KIND
 FINETUNEENDPOINT = ENDPOINT_KIND
 CORE_EVENT = "CoreEvent"
+KUEUE = "kueue.x-k8s.io/v1beta2"
 KINDS = {
     **OWN_KINDS,
     "ConfigMap": Kind(api_version="v1", plural="configmaps"),
@@ -67,6 +68,11 @@ KINDS = {
     ),
     "Lease": Kind(api_version="coordination.k8s.io/v1", plural="leases"),
     "Event": Kind(api_version="events.k8s.io/v1", plural="events"),
+    # Kueue; only with the chart value kueue.enabled.
+    "LocalQueue": Kind(api_version=KUEUE, plural="localqueues"),
+    "ClusterQueue": Kind(api_version=KUEUE, plural="clusterqueues", namespaced=False),
+    "ResourceFlavor": Kind(api_version=KUEUE, plural="resourceflavors", namespaced=False),
+    "Workload": Kind(api_version=KUEUE, plural="workloads"),
     # The same objects in the core group, which roles for reading events commonly name.
     CORE_EVENT: Kind(api_version="v1", plural="events", kind="Event"),
 }

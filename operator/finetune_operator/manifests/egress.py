@@ -25,6 +25,7 @@ from finetune_api.contracts.destinations import (
     Network,
     Proxied,
 )
+from finetune_api.policy.limits import Names
 from finetune_operator.config import Settings
 from finetune_operator.connections import Egress, Endpoint, Hub, Server
 
@@ -52,10 +53,13 @@ def dns(config: Settings) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
-def destinations(config: Settings, *, cloud_identity: bool) -> Destinations:
+def destinations(
+    config: Settings, *, cloud_identity: bool, hosts: tuple[Names, ...] = ()
+) -> Destinations:
     """Return the destinations of the prepare pod.
 
-    cloud_identity: whether the pod has its own service account and requests cloud credentials.
+    cloud_identity: whether the pod has its own service account and requests cloud credentials;
+    hosts: limits of the profiles of the job, besides the policy.
     """
     hub, proxy, egress = config.hub, config.proxy, config.egress
     namespaces = [*egress.namespaces, *_in_cluster(hub), *_in_cluster(proxy)]
@@ -74,6 +78,7 @@ def destinations(config: Settings, *, cloud_identity: bool) -> Destinations:
             ports=tuple(sorted({*egress.ports, *([hub.port] if proxy.serves(hub) else [])})),
         )
         web = [block for block in web if block.cidr.prefixlen]
+    policy, *narrower = _hosts([config.policy.hosts, *hosts])
     blocks = [*web, *_outside(proxy, proxy.cidrs, egress)]
     if not proxy.serves(hub):
         blocks += hub_blocks
@@ -85,7 +90,8 @@ def destinations(config: Settings, *, cloud_identity: bool) -> Destinations:
             NamespacePorts(name=name, ports=tuple(sorted(ports[name]))) for name in sorted(ports)
         ),
         proxied=proxied,
-        hosts=Hosts(allow=config.policy.hosts.allow, deny=config.policy.hosts.deny),
+        hosts=policy,
+        narrower_hosts=tuple(narrower),
     )
 
 
@@ -133,6 +139,15 @@ def namespaces(*names: str) -> dict[str, Any]:
         return {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: names[0]}}}
     expression = {"key": NAMESPACE_LABEL, "operator": "In", "values": sorted(set(names))}
     return {"namespaceSelector": {"matchExpressions": [expression]}}
+
+
+def _hosts(limits: Iterable[Names]) -> list[Hosts]:
+    """Return the limits on hosts, without those that allow all; at least one.
+
+    The first one stands in the place that images of every release read.
+    """
+    narrow = [each for each in limits if each != Names()] or [Names()]
+    return [Hosts(allow=each.allow, deny=each.deny) for each in dict.fromkeys(narrow)]
 
 
 def _in_cluster(server: Endpoint) -> list[NamespacePorts]:

@@ -63,7 +63,7 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     As in ``retried``, they include those of the chart that decide whether a connection succeeds.
     """
     identity, config = publishing.connections(target, target.config)
-    allowed = egress.destinations(config, cloud_identity=identity)
+    allowed = egress.destinations(config, cloud_identity=identity, hosts=target.hosts)
     targets = publications.targets(target)
     entries = [_entry(each) for each in targets]
     other_hub = not target.hub.is_public and publishing.uses_hub(targets)
@@ -91,7 +91,7 @@ def _publish(
         targets=requests,
         build=target.build if merged else None,
         adapter_manifest=(record.artifacts.adapter_manifest or "") if has_card else None,
-        destinations=egress.destinations(config, cloud_identity=identity),
+        destinations=egress.destinations(config, cloud_identity=identity, hosts=target.hosts),
         ca_certificates=target.config.ca_certificates,
     )
 
@@ -146,7 +146,7 @@ def _prepare(target: TargetRevision, *, untrusted_volume: bool = False) -> Prepa
     cloud_identity = spec.access.service_account_name is not None
     return PrepareStageRequest(
         **_common(target),
-        cards=tuple(products.cards(config.gpu, target.resolved)),
+        cards=tuple(products.cards(config, target.resolved, target.flavors)),
         driver=driver,
         compute_capability=compute_capability,
         serving=ServingSettings.of(spec, dtype=config.serving.dtype),
@@ -154,7 +154,7 @@ def _prepare(target: TargetRevision, *, untrusted_volume: bool = False) -> Prepa
         volume_size=spec.storage.size,
         train_memory=(spec.resources.train.limits or {}).get("memory"),
         untrusted_volume=untrusted_volume,
-        destinations=egress.destinations(config, cloud_identity=cloud_identity),
+        destinations=egress.destinations(config, cloud_identity=cloud_identity, hosts=target.hosts),
         ca_certificates=config.ca_certificates,
         signatures=sources.required_signatures(spec, config.signatures),
     )

@@ -9,6 +9,7 @@ from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
 from finetune_operator.objects.status_view import StatusView
+from finetune_operator.queues.values import Queues
 from finetune_operator.types import Object, Progress, Requests, Snapshot, Verification
 from finetune_operator.usage.values import NamespaceUsage
 
@@ -74,6 +75,7 @@ class IndexedSnapshot:
     loaded: float | None
     accounts: Accounts | None
     usage: NamespaceUsage | None
+    queues: Queues | None
     pods_by_controller: Mapping[str, tuple[Object, ...]]
 
     @property
@@ -165,6 +167,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         loaded=snapshot.loaded,
         accounts=snapshot.accounts,
         usage=snapshot.usage,
+        queues=snapshot.queues,
         pods_by_controller=_by_controller(snapshot.pods),
     )
 

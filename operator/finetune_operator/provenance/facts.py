@@ -34,9 +34,6 @@ class Facts:
     verification: Mapping[str, Any] = field(default_factory=dict)
     """The verification of the build, in the form of ``status.verification``; empty without one."""
 
-    files: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 (hex) of the published files by name, as far as they are known."""
-
 
 def known(**values: Any) -> Values:
     """Return the values under names in camelCase, without those that are unknown."""

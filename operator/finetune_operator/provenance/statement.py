@@ -1,6 +1,10 @@
 """The statement about a published model: in-toto version 1 with a SLSA provenance predicate.
 
 Its first subject is what the target holds: the manifest of the image, or manifest.json of a folder.
+Other files are no subjects, because a tenant chooses the bytes of some, such as the chat template:
+they could be the manifest of another image, and programs that verify images accept a statement if
+any of its subjects is the image.
+
 Texts of a tenant's recipe that are long, such as chat templates, are named by their digest, and so
 are long recipes.
 """
@@ -67,7 +71,7 @@ def _subjects(facts: Facts) -> list[Values]:
     name = facts.place.oci.repository if facts.place.oci is not None else None
     if name is None:
         name = publications.reference(facts.place, publication)
-    digests = {str(name): sha256(publication.digest), **facts.files}
+    digests = {str(name): sha256(publication.digest)}
     if facts.place.s3 is not None:
         digests.setdefault(MANIFEST, sha256(publication.digest))
     elif publication.manifest is not None:

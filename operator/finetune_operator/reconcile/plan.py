@@ -6,11 +6,13 @@ attempted and how it ended; the rest is read from the children. An operator that
 an event therefore plans the same as one that does not.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import index
+from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.confirmation import confirmation
 from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.reconcile.steps import steps
@@ -42,6 +44,11 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
             profile.unavailable,
             profile.defaults,
             snapshot.parent,
+        )
+        target = replace(
+            target,
+            flavors=queues.flavors(snapshot.queues, target),
+            hosts=tuple(limits.hosts for _, limits in profile.limits),
         )
         ledger = ledger.with_target(target.revision)
         if target.replaced is not None:

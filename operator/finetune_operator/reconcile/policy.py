@@ -9,7 +9,10 @@ from finetune_api.policy.check import Violation, serving_keys, violations
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.conditions import Position
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import SelectedProfile
 from finetune_operator.revisions.target import TargetRevision
 
@@ -25,13 +28,15 @@ def check(target: TargetRevision, selected: SelectedProfile) -> Violations:
     return found + selected.refusals
 
 
-def held(target: TargetRevision, refused: Violations) -> Position | None:
+def held(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, refused: Violations
+) -> Position | None:
     """Return the position of a job that may start no stage, None if it may.
 
-    Its revision waits for another job, or its next attempt violates limits.
+    Its revision waits for another job or for a queue, or its next attempt violates limits.
     """
     if target.unavailable is None:
-        return refusal(refused)
+        return refusal(refused) or queues.missing(snapshot, target, ledger)
     return Position(
         state="stalled",
         reason=target.unavailable.reason,

@@ -26,7 +26,7 @@ class Record:
     """Progress of training as this reconcile knows it, whose GPU-seconds are in the ledger."""
 
     costs: Mapping[str, Any]
-    """``status.cost`` and ``status.budget``, if the status has them."""
+    """``status.cost``, ``status.budget`` and ``status.queuePosition``, if the status has them."""
 
     actions: tuple[Action, ...]
     """Deletions of what belongs to forgotten revisions."""

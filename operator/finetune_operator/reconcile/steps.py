@@ -29,7 +29,7 @@ def steps(
     violations = policy.check(target, profile)
 
     # 2. The stages that produce the model.
-    refused = policy.held(target, violations)
+    refused = policy.held(snapshot, target, before, violations)
     stages = pipeline.decide(snapshot, target, before, refused, now)
 
     # 3. The rollout of the model, the build that serves meanwhile, the GPU that it may release.

@@ -10,10 +10,14 @@ from pydantic import ValidationError
 
 from finetune_api.defaulting import InvalidSpec, Resolved
 from finetune_api.layering import without_nulls
+from finetune_api.policy.check import violations
+from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.endpoints.spec import FineTuneEndpointSpec
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.placement import Placement
+from finetune_api.v1alpha1.references import SecretKeyRef
 from finetune_api.v1alpha1.resources import Resources
+from finetune_api.v1alpha1.serving import Serving
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.storage import Storage
 from finetune_operator.config import Settings
@@ -48,8 +52,25 @@ def resolve(endpoint: Object, settings: Settings) -> TargetEndpoint:
     return TargetEndpoint(spec=spec, config=settings, resolved=resolved)
 
 
+def refusals(target: TargetEndpoint, limits: Limits) -> tuple[str, ...]:
+    """Return why the policy does not allow an endpoint. Limits of training do not concern it."""
+    without = {
+        "require_queue": False,
+        "require_profile": False,
+        "max_gpu_seconds": 0,
+        "max_idle_seconds": 0,
+    }
+    found = violations(target.resolved.spec, limits.model_copy(update=without))
+    return tuple(
+        each.message.replace("spec.serving.apiKeySecretRef", "spec.access.keysSecretRef")
+        for each in found
+    )
+
+
 def _of_job(spec: FineTuneEndpointSpec) -> FineTuneJobSpec:
+    keys = spec.access.keys_secret_ref
     return FineTuneJobSpec.model_construct(
+        serving=Serving(api_key_secret_ref=None if keys is None else SecretKeyRef(name=keys.name)),
         model=spec.model,
         datasets=[],
         placement=spec.placement or Placement(),

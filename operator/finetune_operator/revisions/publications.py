@@ -5,26 +5,20 @@ from spec and digest: a compromised pod must not name another one.
 """
 
 from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
-from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
 from finetune_api.revision_hash import digest
-from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.publishing.publication import Publication, PublicationError
+from finetune_api.v1alpha1.publishing.publication import Publication
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.publishing.tracking import PREFIX as TRACKING_PREFIX
 from finetune_api.v1alpha1.publishing.tracking import TrackingServer
 from finetune_api.v1alpha1.status.job import MOST_PUBLISHED
 from finetune_api.v1alpha1.status.ledger import Attempt
-from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.stages import publishes
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
 UNDER_WAY = ("Starting", "Running")
-MOST_CHARACTERS = 1024
-"""Of the error of a target; the status has those of all revisions."""
 
 
 def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
@@ -58,7 +52,7 @@ def content(ledger: Ledger, target: TargetRevision, what: str) -> str:
     return (merging and merging.merged_manifest) or ""
 
 
-def _content_of(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> str:
+def content_of(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> str:
     """Return what identifies the content of a target.
 
     A tracking server also gets the links, in an experiment and for a registered model.
@@ -81,7 +75,7 @@ def current(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> Publ
     known = record_of(ledger, target.revision, each.name)
     if known is None or known.destination != place(target, each):
         return None
-    return known if known.content == _content_of(ledger, target, each) else None
+    return known if known.content == content_of(ledger, target, each) else None
 
 
 def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bool:
@@ -167,54 +161,6 @@ def under_way(ledger: Ledger) -> list[tuple[str, Attempt]]:
     ]
 
 
-def with_outcomes(
-    ledger: Ledger,
-    target: TargetRevision,
-    attempt: Attempt,
-    artifacts: PublishArtifacts | None,
-    *,
-    failure: PublicationError | None,
-    time: str,
-) -> Ledger:
-    """Return the ledger with the outcome of each target of an attempt that has ended.
-
-    artifacts: from the result of its Job; failure: the error of the targets that it does not name,
-    None to record no errors.
-    """
-    reported = {each.name: each for each in (artifacts.targets if artifacts else ())}
-    desired = {each.name: each for each in targets(target)}
-    time = _in_order(ledger, time)
-    records = (
-        _record(ledger, target, desired[name], reported.get(name), failure, time)
-        for name in attempt.targets or ()
-        if name in desired
-    )
-    return with_records(ledger, target.revision, filter(None, records))
-
-
-def _in_order(ledger: Ledger, time: str) -> str:
-    """Return a time later than those of all records, which say who took a tag last.
-
-    If the clock was set back, the revision that publishes again would otherwise never seem to have
-    taken its tags back, and would publish without an end.
-    """
-    times = (
-        record.time for revision in ledger.revisions.values() for record in revision.published or ()
-    )
-    latest = max(times, default="")
-    if time > latest:
-        return time
-    return timestamp(datetime.fromisoformat(latest) + timedelta(seconds=1))
-
-
-def with_records(ledger: Ledger, revision: str, records: Iterable[Publication]) -> Ledger:
-    """Return the ledger with the records of some targets of a revision."""
-    record = ledger.revision(revision)
-    merged = {each.name: each for each in (*(record.published or ()), *records)}
-    changed = record.model_copy(update={"published": list(merged.values()) or None})
-    return Ledger({**ledger.revisions, revision: changed})
-
-
 def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) -> list[str]:
     """Return the names of the targets whose last attempt has not published what it was to.
 
@@ -239,59 +185,3 @@ def reference(each: PublishTarget, known: Publication) -> str | None:
         return f"{each.destination}@{known.digest.removeprefix('sha1:')}"
     assert each.s3 is not None
     return f"{each.s3.uri}/{known.digest.replace(':', '-')}/"
-
-
-def _record(
-    ledger: Ledger,
-    target: TargetRevision,
-    each: PublishTarget,
-    reported: PublishedTarget | None,
-    failure: PublicationError | None,
-    time: str,
-) -> Publication | None:
-    fresh = Publication(
-        name=each.name,
-        destination=place(target, each),
-        content=_content_of(ledger, target, each),
-        time=time,
-    )
-    known = current(ledger, target, each)
-    if reported is not None and reported.error is None and reported.digest is not None:
-        if not awaits_statement(known, target, each):
-            return fresh.model_copy(update=_content(target, each, reported, known))
-        if (known.digest, True) == (reported.digest, reported.attestation is not None):
-            signed = {"attestation": reported.attestation, "attestation_due": None, "error": None}
-            return known.model_copy(update=signed)
-    if failure is None:
-        return None
-    if reported is not None and reported.error is not None:
-        message = printable(reported.error.message)[:MOST_CHARACTERS]
-        failure = PublicationError(reason=reported.error.reason, message=message)
-    # What an earlier attempt published is still there, and the content without all its tags.
-    failed = (known or fresh).model_copy(update={"error": failure, "time": time})
-    if failed.digest is None and reported is not None and reported.digest is not None:
-        failed = failed.model_copy(update={"digest": reported.digest})
-    return failed
-
-
-def _content(
-    target: TargetRevision,
-    each: PublishTarget,
-    reported: PublishedTarget,
-    known: Publication | None,
-) -> dict[str, Any]:
-    """Return what a target holds after an attempt that has published the content."""
-    # Other tags do not change the digest, which the statement is about.
-    same = known is not None and known.digest == reported.digest
-    attestation = known.attestation if known is not None and same else None
-    # Another commit with the statement would move the branch from the one that it is about.
-    keeps = each.oci is not None or each.s3 is not None
-    signs = keeps and target.config.signing_key is not None
-    return {
-        "digest": reported.digest,
-        "manifest": reported.manifest,
-        "tags": [*each.moving_names] or None,
-        "bytes": reported.bytes,
-        "attestation": attestation,
-        "attestation_due": True if signs and attestation is None else None,
-    }

@@ -5,11 +5,13 @@ The ledger records for each retained revision the digest of its training part an
 (``matching``) keeps this configuration; any other one gets the present one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved
 from finetune_api.fitting import targets_of
+from finetune_api.policy.limits import Names
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status.ledger import FrozenConfiguration, Revision
@@ -46,6 +48,12 @@ class TargetRevision:
 
     unavailable: parents.UnavailableParent | None = None
     """Why the revision cannot start yet; then nothing of ``training.startFrom`` is known."""
+
+    flavors: tuple[Mapping[str, str], ...] = ()
+    """Node labels of the ResourceFlavors of its queue; empty if they are not known."""
+
+    hosts: tuple[Names, ...] = ()
+    """Hosts to which the profiles of the job limit its downloads, besides the policy."""
 
     @property
     def revision(self) -> str:

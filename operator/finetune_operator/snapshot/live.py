@@ -1,13 +1,18 @@
 """Reads from the API server into the store: objects that it lacks, or that may be out of date."""
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from finetune_operator.kube.client import Kube
+from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects.compact.trimming import trimmed
+from finetune_operator.snapshot.pending import event_fields
 from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.types import Key, Object
+
+MAX_EVENTS = 100
+"""Events that are read of one object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,16 @@ class LiveReader:
             item = await self.kube.get(self.store.watches.own, *key)
             found = None if item is None else trimmed(item)
         return found
+
+    async def events(self, namespace: str, objects: Iterable[Object]) -> tuple[Object, ...]:
+        """Read the events of objects that do not run (``pending``)."""
+        lists = await asyncio.gather(
+            *(
+                self.kube.list(CORE_EVENT, namespace, fields=event_fields(item), limit=MAX_EVENTS)
+                for item in objects
+            )
+        )
+        return tuple(event for events in lists for event in events)
 
     async def verify(self, name: tuple[str, str]) -> bool:
         """Read a ConfigMap if its digests are unknown; return whether they are known now."""

@@ -11,7 +11,6 @@ A read usually sends no request. It reads live:
 Metrics of pods are the last values of the ``scraper``; a read does not wait for them.
 """
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Set
@@ -22,13 +21,13 @@ from typing import Any
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.config import Settings
-from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects import naming, status_view
 from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.snapshot.pending import event_fields, pending_objects
+from finetune_operator.snapshot.pending import pending_objects
 from finetune_operator.snapshot.profiles import Profiles
+from finetune_operator.snapshot.queues import QueueSource
 from finetune_operator.snapshot.scraping.scraper import PodMetrics
 from finetune_operator.snapshot.scraping.targets import targets
 from finetune_operator.snapshot.usage import UsageSource
@@ -42,8 +41,6 @@ from finetune_operator.types import (
     Snapshot,
     Verification,
 )
-
-MAX_EVENTS = 100
 
 
 @dataclass(kw_only=True)
@@ -65,6 +62,8 @@ class Reader:
     budgets: Budgets | None = None
     usage: UsageSource | None = None
     """None if the usage of GPUs is not recorded."""
+    queues: QueueSource | None = None
+    """None if the operator does not read the queues of Kueue."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     recent: dict[Key, RecentEvents] = field(default_factory=dict)
@@ -100,6 +99,7 @@ class Reader:
         # The accounts first: they wait for other reads, and what follows is of the same moment.
         accounts = None if self.budgets is None else await self.budgets.of(job)
         usage = None if self.usage is None else await self.usage.read(key[0])
+        queues = None if self.queues is None else await self.queues.of(key[0], children["jobs"])
         snapshot = Snapshot(
             job=job,
             settings=self.settings,
@@ -107,6 +107,7 @@ class Reader:
             parent=parent,
             usage=usage,
             accounts=accounts,
+            queues=queues,
             **children,
         )
         values = self.metrics.latest(key, targets(snapshot))
@@ -130,7 +131,11 @@ class Reader:
         request = plan.reservation
         if request is not None and self.usage is not None and await self.usage.reserve(request):
             return True
-        revision = status_view.of(plan.status).revision
+        after = status_view.of(plan.status)
+        if after.ready_reason == Reason.QUEUE_NOT_FOUND and self.queues is not None:
+            # It may be new: people create a queue and a job together.
+            return await self.queues.refresh()
+        revision = after.revision
         return revision is not None and await self._verify(key, revision)
 
     def wait(self, key: Key, snapshot: Snapshot, plan: Plan) -> float:
@@ -185,15 +190,7 @@ class Reader:
             return ()
         recent = self.recent.setdefault(key, RecentEvents())
         if self.monotonic() - recent.at >= delays.EVENTS:
-            lists = await asyncio.gather(
-                *(
-                    self.live.kube.list(
-                        CORE_EVENT, key[0], fields=event_fields(item), limit=MAX_EVENTS
-                    )
-                    for item in pending
-                )
-            )
-            recent.events = tuple(event for events in lists for event in events)
+            recent.events = await self.live.events(key[0], pending)
             recent.at = self.monotonic()
         return recent.events
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tests.support.published_facts import facts
 from tests.support.signing_keys import KEY
@@ -29,7 +30,7 @@ class Image:
         target = volume.target(what, oci=place, tags=(f"latest-{what}",))
         done = run(volume, target)
         assert done.error is None, done.failure
-        signs = {"attestation": bundle(done, "registry"), "attested": done.only.digest}
+        signs = statements_about(done, "registry")
         attested = run(volume, target | signs)
         assert attested.error is None, attested.failure
         assert attested.only.attestation is not None
@@ -44,10 +45,18 @@ class Image:
         )
 
 
-def bundle(done: Published, name: str) -> str:
-    """Return the signed statement about what a target holds. name: of the target in the facts."""
+def statements_about(done: Published, name: str = "bucket") -> dict[str, Any]:
+    """Return the fields of the request that adds the operator's statements about a content.
+
+    name: of the target in the facts.
+    """
     found = facts(name)
     known = {"digest": done.only.digest, "manifest": done.only.manifest}
     publication = found.publication.model_copy(update=known)
-    about = statement(replace(found, publication=publication))
-    return json.dumps(signed.bundle(about, KEY))
+    bundle = signed.bundle(statement(replace(found, publication=publication)), KEY)
+    signature = None if done.lists is None else signed.model_signature(done.files, KEY)
+    return {
+        "attestation": json.dumps(bundle),
+        "attested": done.only.digest,
+        "model_signature": signature,
+    }

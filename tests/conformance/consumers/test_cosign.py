@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.conformance.consumers.cosign import Cosign
-from tests.conformance.consumers.images import Image, bundle
+from tests.conformance.consumers.images import Image, statements_about
 from tests.fakes import object_store
 from tests.support.trainer.publishing import Volume, run
 from tests.support.trainer.web import Certificate
@@ -76,7 +76,7 @@ def test_the_statement_about_a_folder_is_verified(
         place = {"uri": "s3://models/a", "endpoint": store.url, "ca": str(certificate.authority)}
         target = volume.target("adapter", s3=place)
         done = run(volume, target, environment=environment)
-        signs = {"attestation": bundle(done, "bucket"), "attested": done.only.digest}
+        signs = statements_about(done)
         assert run(volume, target | signs, environment=environment).error is None
         for key, (data, _) in store.objects.items():
             (tmp_path / key.rpartition("/")[2]).write_bytes(data)

@@ -1,6 +1,7 @@
 """crane pulls a published image, and gets the files of the volume."""
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Callable
@@ -47,3 +48,25 @@ def test_an_image_copied_to_another_repository_keeps_its_digest(
     copy = f"{image.reference.partition('/')[0]}/mirror/tiny:copied"
     crane("copy", image.reference, copy)
     assert crane("digest", copy).decode().strip() == image.digest
+
+
+def test_manifest_configuration_and_layers_agree(
+    publish: Callable[[str], Image], crane: Callable[..., bytes]
+) -> None:
+    """``crane validate`` without ``--fast`` decompresses each layer, whatever its media type is.
+
+    So it rejects every image with plain tar layers. What it would compare besides is compared here.
+    """
+    image = publish("merged")
+    assert b"PASS" in crane("validate", "--fast", "--remote", image.reference)
+    layers = json.loads(crane("manifest", image.reference))["layers"]
+    assert {each["mediaType"] for each in layers} == {"application/vnd.oci.image.layer.v1.tar"}
+    diffs = json.loads(crane("config", image.reference))["rootfs"]["diff_ids"]
+    repository = image.reference.partition("@")[0]
+    for layer, diff in zip(layers, diffs, strict=True):
+        data = crane("blob", f"{repository}@{layer['digest']}")
+        assert len(data) == layer["size"]
+        assert diff == layer["digest"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            names = archive.getnames()
+        assert len(names) == len({*names})

@@ -10,7 +10,7 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import pytest
 from tests.conformance.consumers import servers
-from tests.conformance.consumers.images import bundle
+from tests.conformance.consumers.images import statements_about
 from tests.conformance.consumers.servers import ACCESS_KEY, SECRET_KEY
 from tests.support.ports import free_port
 from tests.support.trainer import publishing
@@ -74,8 +74,7 @@ def signed(volume: Volume, service: Service) -> Published:
     target = service.target(volume)
     done = run(volume, target, environment=environment())
     assert done.error is None, done.failure
-    added = {"attestation": bundle(done, "bucket"), "attested": done.only.digest}
-    attested = run(volume, target | added, environment=environment())
+    attested = run(volume, target | statements_about(done), environment=environment())
     assert attested.error is None, attested.failure
     return done
 

@@ -17,6 +17,7 @@ from typing import Any
 from tests.support.trainer import tiny
 from tests.support.trainer.web import Certificate
 
+from finetune_api.contracts import file_list
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
@@ -203,6 +204,15 @@ class Published:
     targets: tuple[PublishedTarget, ...]
     error: TrainerError | None
     progress: Progress
+    lists: dict[str, str] | None = None
+    """The files of each content that the stage reports, by the digest of its manifest."""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files of the only content."""
+        assert self.lists is not None
+        (text,) = self.lists.values()
+        return file_list.unpack(text)
 
     @property
     def only(self) -> PublishedTarget:
@@ -235,7 +245,9 @@ def run(
     except TrainerError as raised:
         error, artifacts = raised, raised.artifacts
     assert isinstance(artifacts, PublishArtifacts)
-    return Published(targets=tuple(artifacts.targets), error=error, progress=progress)
+    return Published(
+        targets=tuple(artifacts.targets), error=error, progress=progress, lists=artifacts.files
+    )
 
 
 PYTHONPATH = os.pathsep.join(str(ROOT / name) for name in ("trainer", "crds"))

@@ -12,6 +12,7 @@ from tests.fakes.object_store import KEY, Store
 from tests.support.trainer.publishing import BUILD, TEXT_OF_A_ROW, Published, Volume, run
 from tests.support.trainer.web import Bucket, Certificate
 
+from finetune_api.contracts.attestation import MANIFEST
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import PublishFailed, Transient
 from finetune_trainer.publishing.s3 import client
@@ -19,6 +20,8 @@ from finetune_trainer.publishing.s3 import push as s3
 
 KEYS = {"PUBLISH_MAIN_AWS_ACCESS_KEY_ID": KEY, "PUBLISH_MAIN_AWS_SECRET_ACCESS_KEY": "a-secret-key"}
 PART = 100_000
+WRITTEN = ("config.json", "model-00001-of-00002.safetensors", MANIFEST)
+"""Objects that are written in one request, in parts, and last."""
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +164,35 @@ def test_object_of_another_client_at_the_same_time(
 ) -> None:
     store.answers = [("PUT", 412, "PreconditionFailed")]
     assert publish(volume, target).failure[0] == "TargetConflict"
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_object_whose_answer_was_lost_is_ours(
+    volume: Volume, store: Store, target: dict[str, Any], name: str
+) -> None:
+    """The client sends the request again, and the store refuses to replace the object."""
+    store.lost = [name]
+    done = publish(volume, target)
+    assert done.error is None, done.failure
+    assert not store.lost
+    assert len(store.written) == len({*store.written})
+    assert done.only.sent_bytes == done.only.bytes
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_object_that_another_client_writes_meanwhile_is_a_conflict(
+    volume: Volume, store: Store, target: dict[str, Any], name: str
+) -> None:
+    publish(volume, target)
+    (key,) = (key for key in store.objects if key.endswith(f"/{name}"))
+    data, metadata = store.objects[key]
+    for rival in ((data + b"x", metadata), (data, metadata | {"sha256": "0" * 64}), (data, {})):
+        del store.objects[key]
+        store.rivals = {key: rival}
+        reason, message = publish(volume, target).failure
+        assert reason == "TargetConflict"
+        assert "another client wrote" in message
+        assert store.objects[key] == rival
 
 
 @pytest.mark.parametrize("at", [0, 50_000, 299_999])

@@ -22,6 +22,7 @@ from tests.support.trainer.web import Bucket, Certificate, Web
 from tests.support.trainer.workshop import Ended
 from tests.trainer.conftest import MakeWorkshop
 
+from finetune_api.policy.limits import Names
 from finetune_operator.config import Settings
 from finetune_operator.manifests import egress
 from finetune_trainer.checkpointing import manifest
@@ -48,8 +49,14 @@ class Network:
         self._variables = {f"EVALUATION_DATASET_{name}": value for name, value in key.items()}
 
     def prepare(
-        self, make: MakeWorkshop, folder: Path, authority: str = "", **changes: Any
+        self,
+        make: MakeWorkshop,
+        folder: Path,
+        authority: str = "",
+        hosts: tuple[Names, ...] = (),
+        **changes: Any,
     ) -> tuple[Ended, Path]:
+        """Run prepare. hosts: limits of profiles; the chart denies one host."""
         config = Settings.model_validate(
             {
                 "images": IMAGES,
@@ -58,7 +65,7 @@ class Network:
                 "policy": {"hosts": {"deny": ["denied.corp.test"]}},
             }
         )
-        allowed = egress.destinations(config, cloud_identity=False)
+        allowed = egress.destinations(config, cloud_identity=False, hosts=hosts)
         rows = {"source": "https://rows.corp.test/rows.jsonl", "sha256": sha256(ROWS)}
         workshop = make(**({"dataset": rows} | changes)).with_fault(
             functools.partial(use_mirror, MIRROR)
@@ -174,3 +181,23 @@ def test_redirect_to_a_denied_host_does_not_reach_the_proxy(
     ended, _ = network.prepare(make, tmp_path, certificate.authority.read_text())
     assert_failed(ended, 77, "AccessDenied", said, "https://rows.corp.test/rows.jsonl")
     assert f"{urlsplit(target).hostname}:443" not in network.proxy.requests()
+
+
+def test_redirect_outside_the_hosts_of_a_profile_does_not_reach_the_proxy(
+    network: Network,
+    make: MakeWorkshop,
+    certificate: Certificate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The chart allows the host, and a job without the profile downloads from it."""
+    target = "https://cdn.corp.test/elsewhere.jsonl"
+    monkeypatch.setitem(network.site.files, "elsewhere.jsonl", ROWS)
+    monkeypatch.setitem(network.site.redirects, "rows.jsonl", target)
+    authority = certificate.authority.read_text()
+    ended, _ = network.prepare(make, tmp_path, authority)
+    assert ended.code == 0, ended.log
+    limits = (Names(allow=("rows[.]corp[.]test",)),)
+    ended, _ = network.prepare(make, tmp_path, authority, limits)
+    said = "limits.hosts of the job's profile"
+    assert_failed(ended, 77, "AccessDenied", said, "the host cdn.corp.test")

@@ -142,6 +142,11 @@ class Content:
         return (*self.files, File.document(manifest.FILE, self.manifest))
 
     @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 (hex) of all files and of the manifest by path."""
+        return {file.name: file.sha256 for file in self.with_manifest}
+
+    @property
     def size(self) -> int:
         """Bytes of all files and of the manifest."""
         return sum(file.size for file in self.files) + len(self.manifest)

@@ -1,5 +1,6 @@
 """The outcome of a target, while it is published."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune_api.contracts.result import PublishedTarget, TargetError
@@ -17,6 +18,8 @@ class Outcome:
     reference: str | None = None
     digest: str | None = None
     manifest: str | None = None
+    files: Mapping[str, str] | None = None
+    """SHA-256 (hex) of the files of the content by path, if the operator may sign them."""
     attestation: str | None = None
     size: int | None = None
     reason: str | None = None

@@ -8,6 +8,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
+from finetune_api.contracts import file_list
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import PublishArtifacts, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
@@ -104,8 +105,14 @@ class _Publishing:
     @property
     def artifacts(self) -> PublishArtifacts:
         """The outcomes for the result."""
+        files = {
+            outcome.manifest: file_list.pack(outcome.files)
+            for outcome in self.outcomes
+            if outcome.digest and outcome.manifest and outcome.files
+        }
         return PublishArtifacts(
-            targets=[outcome.as_artifact(transfer) for outcome, transfer in self._attempted]
+            targets=[outcome.as_artifact(transfer) for outcome, transfer in self._attempted],
+            files=files or None,
         )
 
     def run(self) -> None:
@@ -185,6 +192,8 @@ class _Publishing:
         self, target: PublishTargetRequest, model: Content, outcome: Outcome, transfer: Transfer
     ) -> None:
         outcome.size, outcome.manifest = model.size, model.digest
+        # The digest of an image covers its files, and the operator signs nothing on a hub.
+        outcome.files = None if target.s3 is None else model.digests
         log(f"publishing {target.what} ({model.size:,} bytes) to target {target.name}")
         publish = _publisher(target)
         failure: Exception | None = None

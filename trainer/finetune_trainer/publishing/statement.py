@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+from base64 import b64decode
 from dataclasses import dataclass
 
 from finetune_api.contracts import attestation
-from finetune_api.contracts.stage_request import PublishTargetRequest
+from finetune_api.contracts.stage_request import ModelSignature, PublishTargetRequest
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.publishing.target_errors import TargetRejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +21,9 @@ class SignedStatement:
     predicate_type: str
     digest: str
     """SHA-256 (hex) of the signed statement."""
+
+    model_signature: ModelSignature | None = None
+    """Signature of the statement about the files of a folder, for model_signing."""
 
     @property
     def tag(self) -> str:
@@ -44,4 +50,25 @@ def of(target: PublishTargetRequest) -> SignedStatement:
         ).encode(),
         predicate_type=attestation.statement(payload)["predicateType"],
         digest=hashlib.sha256(payload).hexdigest(),
+        model_signature=target.model_signature,
     )
+
+
+def model_bundle(signed: SignedStatement, content: bytes) -> bytes:
+    """Return ``model.sig`` of the published folder with this manifest.json. Raise TargetRejected.
+
+    content: of the manifest, which is the subject of the signed statement.
+    """
+    assert signed.model_signature is not None
+    files = {each.name: each.sha256 for each in manifest.parse(content.decode()).files}
+    files[attestation.MANIFEST] = signed.subject.removeprefix("sha256:")
+    payload = attestation.canonical(attestation.folder_statement(files))
+    if hashlib.sha256(payload).hexdigest() != signed.model_signature.payload:
+        raise TargetRejected(
+            "the operator has signed other files than those in the published manifest.json, so "
+            f"{attestation.MODEL_SIGNATURE_FILE} is not written: set spec.rerun to a new value, "
+            "and report this to your administrator"
+        )
+    envelope = attestation.envelope(payload, b64decode(signed.model_signature.signature))
+    bundle = json.loads(signed.bundle) | {"dsseEnvelope": envelope}
+    return json.dumps(bundle, sort_keys=True, separators=(",", ":")).encode()

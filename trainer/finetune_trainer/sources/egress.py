@@ -56,8 +56,8 @@ class Guard:
     def __init__(self, allowed: Destinations, *, domains: Iterable[str]) -> None:
         self._allowed = allowed
         self._domains = tuple(domains)
-        hosts = allowed.hosts
-        self._names = None if hosts is None else Names(allow=hosts.allow, deny=hosts.deny)
+        every = () if allowed.hosts is None else (allowed.hosts, *allowed.narrower_hosts)
+        self._names = [Names(allow=hosts.allow, deny=hosts.deny) for hosts in every]
         self._suffixes = (".svc", *(f".svc.{domain}" for domain in self._domains))
         self._hosts: dict[str, str] = {}
         self._services: set[Address] = set()
@@ -121,11 +121,11 @@ class Guard:
 
     def check_request(self, host: str, port: int, *, chosen_by_job: bool) -> None:
         """Raise EgressDenied if a host may not be requested, by the policy or from the proxy."""
-        permits = self._names is None or self._names.permits(host.removesuffix("."))
-        if chosen_by_job and not permits:
+        name = host.removesuffix(".")
+        if chosen_by_job and not all(each.permits(name) for each in self._names):
             raise EgressDenied(
-                f"the chart's policy.hosts does not allow the host {host}. Use another source, or "
-                "let an administrator add the host to policy.hosts"
+                "limits.hosts of the job's profile or the chart's policy.hosts does not allow the "
+                f"host {host}. Use another source, or let an administrator add the host there"
             )
         proxied = self._allowed.proxied
         if proxied is None or self._namespace_of(host) is not None:

@@ -32,6 +32,9 @@ WAITING = ReasonGroup(
         Reason.SUSPENDED_BY_USER: "Set `spec.suspend` to false. Training then resumes from its "
         "last checkpoint.",
         Reason.QUEUED: "To see the queue, run `kubectl get workloads -n <namespace>`.",
+        Reason.QUEUE_NOT_FOUND: "Create a LocalQueue with this name in the namespace of the "
+        "job, or set `spec.queueName` to one that `kubectl get localqueues -n <namespace>` lists. "
+        "The name may come from the profile of the job ([Kueue](../how-to/kueue.md)).",
         Reason.OVER_BUDGET: "The job holds no GPU, and starts by itself when the period of the "
         "budget ends or when other jobs leave room; the message has the numbers and the date. To "
         "start earlier, lower `runPolicy.maxGpuSeconds`, or ask your cluster administrator for a "

@@ -45,6 +45,11 @@ class Publication(LedgerModel):
         description="Whether the operator still adds a signed statement to the content. Present "
         "only if the operator had a signing key when the content was published.",
     )
+    files: str | None = Field(
+        None,
+        description="Compressed list of the files of a folder in S3 with their digests, which the "
+        "operator is about to sign. Absent after that.",
+    )
     tags: list[str] | None = Field(
         None,
         description="Tags, or the branch of a hub, that the operator knows to refer to the "

@@ -110,6 +110,9 @@ class FineTuneJobStatus(StatusModel):
         description="Name of the build that the current spec defines (the target build). A "
         "build is a revision with its merge settings and serving mode.",
     )
+    profile: str | None = Field(
+        None, description="Profile of the revision, also if it was the default one."
+    )
     progress: str | None = Field(
         None,
         description='Progress of the current stage. Example: "train 57%". Shown in the column '
@@ -167,6 +170,9 @@ class FineTuneJobStatus(StatusModel):
     budget: BudgetRequest | None = Field(
         None,
         description="Present while the training waits with the reason OverBudget: what it needs.",
+    )
+    queue_position: int | None = Field(
+        None, description="Place of the train Job while it waits in its LocalQueue, from 1."
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."

@@ -1,10 +1,11 @@
 """The GPU products on which the pods of a job may run."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 from finetune_api.defaulting import Resolved
 from finetune_api.v1alpha1.placement import Placement
-from finetune_operator.config import GpuConfig
+from finetune_operator.config import GpuConfig, Settings
 from finetune_operator.manifests.gpu.node_labels import products_of
 
 
@@ -17,9 +18,20 @@ def listed(gpu_nodes: GpuConfig, resolved: Resolved, placement: Placement) -> Se
     return () if placement.node_selector or resolved.spec.queue_name else gpu_nodes.products
 
 
-def cards(gpu_nodes: GpuConfig, resolved: Resolved) -> list[str]:
-    """Return the products of the cards on which the train pod may run; empty if unknown."""
+def cards(
+    config: Settings, resolved: Resolved, flavors: Sequence[Mapping[str, str]] = ()
+) -> list[str]:
+    """Return the products of the cards on which the train pod may run; empty if unknown.
+
+    flavors: node labels of the ResourceFlavors of its queue. The card of a profile comes first: a
+    queue may have flavors that the jobs of the profile do not use.
+    """
     placement = resolved.spec.placement
     if placement.node_selector:
         return products_of(placement.node_selector)
-    return list(listed(gpu_nodes, resolved, placement))
+    if resolved.spec.queue_name is None:
+        return list(config.gpu.products)
+    if config.profile is not None and config.profile.card is not None:
+        return [config.profile.card]
+    found = [products_of(labels) for labels in flavors]
+    return list(dict.fromkeys(itertools.chain(*found))) if all(found) else []

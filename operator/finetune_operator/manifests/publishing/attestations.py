@@ -1,7 +1,10 @@
 """The signed statement that a publish Job adds to content that an earlier attempt has published."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
+from finetune_api.contracts import file_list
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.objects import status_view
@@ -16,7 +19,7 @@ from finetune_operator.types import Object
 
 def of_target(
     job: Object, target: TargetRevision, record: Revision, each: PublishTarget
-) -> dict[str, str | None]:
+) -> Mapping[str, Any]:
     """Return the fields of the request with the statement about a target; none before its turn."""
     key = target.config.signing_key
     known = publications.current(Ledger({target.revision: record}), target, each)
@@ -34,4 +37,7 @@ def of_target(
     )
     bundle = signed.bundle(statement(facts), key)
     text = json.dumps(bundle, sort_keys=True, separators=(",", ":"))
-    return {"attestation": text, "attested": known.digest}
+    signature = None
+    if known.files is not None:
+        signature = signed.model_signature(file_list.unpack(known.files), key)
+    return {"attestation": text, "attested": known.digest, "model_signature": signature}

@@ -106,6 +106,16 @@ FIELDS: Mapping[str, Fields] = {
     "Service": {"spec": {"selector": None, "ports": None}},
     "NetworkPolicy": {"spec": None},
     "PodDisruptionBudget": {"spec": None},
+    "LocalQueue": {"spec": {"clusterQueue": None}},
+    "ClusterQueue": {
+        "spec": {"resourceGroups": [{"flavors": [{"name": None, "resources": [{"name": None}]}]}]},
+    },
+    "ResourceFlavor": {"spec": {"nodeLabels": None}},
+    # Without the pod templates.
+    "Workload": {
+        "spec": {"queueName": None, "priority": None, "active": None},
+        "status": {"conditions": [{"type": None, "status": None}]},
+    },
 }
 
 

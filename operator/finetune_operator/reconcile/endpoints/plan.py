@@ -10,7 +10,6 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from finetune_api.defaulting import InvalidSpec
-from finetune_api.policy.check import violations
 from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.actions import Action, Apply, Create, Delete
@@ -21,7 +20,7 @@ from finetune_operator.reconcile.endpoints.base import base
 from finetune_operator.reconcile.endpoints.names import names, numbered
 from finetune_operator.reconcile.endpoints.parts import Parts
 from finetune_operator.reconcile.endpoints.report import report
-from finetune_operator.revisions.endpoints import resolve
+from finetune_operator.revisions.endpoints import refusals, resolve
 from finetune_operator.revisions.shared_models import attached
 from finetune_operator.types import (
     LISTS,
@@ -54,9 +53,8 @@ def plan(snapshot: EndpointSnapshot, *, now: datetime) -> Plan:
         return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)
     if key is None:
         return report(snapshot, reason=Reason.SIGNING_KEY_MISSING, message=NO_KEY, now=now)
-    if refused := violations(target.resolved.spec, snapshot.settings.policy):
-        message = " ".join(each.message for each in refused)
-        return report(snapshot, reason=Reason.NOT_ALLOWED, message=message, now=now)
+    if refused := refusals(target, snapshot.settings.policy):
+        return report(snapshot, reason=Reason.NOT_ALLOWED, message=" ".join(refused), now=now)
     return _plan(Parts(snapshot=snapshot, target=target, previous=previous, key=key, now=now))
 
 

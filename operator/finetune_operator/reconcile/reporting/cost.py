@@ -1,6 +1,7 @@
 """``status.cost``: GPU time and cost of training, expected after ``prepare`` and used so far.
 
-``status.budget`` has what a training needs that waits for a budget.
+``status.budget`` has what a training needs that waits for a budget, ``status.queuePosition`` its
+place in a queue.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from finetune_api.contracts.cost import cost, hours, money
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.progress import CostStatus, Range
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.stages.spending import budgets as spending
 from finetune_operator.revisions.cost import expected, price_of
@@ -26,12 +28,14 @@ def costs(
     position: Position,
     now: datetime,
 ) -> dict[str, Any]:
-    """Return ``status.cost``, and ``status.budget`` while the training waits for a budget."""
+    """Return ``status.cost``, and what the training waits for: a budget or a queue."""
     status: dict[str, Any] = {}
     if (expected_cost := cost_status(snapshot, target, ledger)) is not None:
         status["cost"] = expected_cost
     if position.reason == Reason.OVER_BUDGET:
         status["budget"] = spending.waiting(snapshot, target, ledger, now)
+    if (place := queues.position_of(snapshot, position)) is not None:
+        status["queuePosition"] = place
     return status
 
 

@@ -69,6 +69,8 @@ def render(
         "ledgerVersion": ledger.version,
         "revisions": ledger.to_status(),
     }
+    if target.config.profile is not None:
+        status["profile"] = target.config.profile.name
     status |= record.costs
     if ledger.is_trained(target.revision):
         gate = evaluation_gate.gate(previous, target, ledger, delivery.serving)

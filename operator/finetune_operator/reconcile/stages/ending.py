@@ -15,7 +15,7 @@ from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.stages import attempts, outcome, restarts
-from finetune_operator.revisions import publications
+from finetune_operator.revisions import publication_outcomes, publications
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
@@ -87,7 +87,7 @@ def _published(
         reason=changes["reason"] or Reason.RESULT_MISSING,
         message=changes["message"] or f"See the log of Job {job.name}.",
     )
-    ledger = publications.with_outcomes(
+    ledger = publication_outcomes.with_outcomes(
         ledger,
         target,
         attempt,

@@ -1,8 +1,8 @@
 """Whether a queue manages the train Job of a job that names one.
 
-The operator may not read objects of Kueue, so the Job itself is the evidence. Kueue suspends each
-Job that it manages when the Job is created. The Job controller then sets the Job's condition
-Suspended and keeps it, as False, after the Job is admitted. Kueue also marks the pod template.
+Without rights on the objects of Kueue, the Job itself is the evidence. Kueue suspends each Job that
+it manages when the Job is created. The Job controller then sets the Job's condition Suspended and
+keeps it, as False, after the Job is admitted. Kueue also marks the pod template.
 """
 
 from finetune_operator.objects import conditions, naming

@@ -7,6 +7,7 @@ from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
+from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.conditions import blocked, runs
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.diagnosis import diagnosis
@@ -47,6 +48,7 @@ def decide(
         failed_to_start=failed,
         since=since,
     )
+    blocker = queues.explained(blocker, snapshot, target, job.object)
     warnings = queueing.warnings(job.object, has_run=has_run)
     # A block that began in the future is reported: the clock was set back.
     if blocker is not None and not 0 <= seconds < blocker.grace:

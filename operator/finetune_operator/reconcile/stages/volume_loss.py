@@ -53,7 +53,7 @@ def decide(
     if terminating:
         position = None
         if not target.resolved.spec.suspend:
-            served = _readers(snapshot, target)
+            served = any(pod.serves for pod in _readers(snapshot, target))
             position = (
                 _model_lost(snapshot, target, ledger, claim)
                 if served
@@ -76,12 +76,11 @@ def _all_completed(target: TargetRevision, ledger: Ledger, stages: Collection[Jo
 
 
 def _readers(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Child]:
-    """Return the serving pods of the revision, of any build, that run and keep its volume."""
+    """Return the pods of the revision, of any build, that run and keep its volume."""
     return [
         pod
         for pod in snapshot.pods
-        if pod.serves
-        and pod.revision == target.revision
+        if pod.revision == target.revision
         and not pod.terminating
         and pod.object.get("status", {}).get("phase") == "Running"
     ]
@@ -91,9 +90,10 @@ def _model_lost(
     snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, claim: str
 ) -> Position:
     """Return the position of a finished job whose model is lost, or will be with its last pod."""
+    readers = _readers(snapshot, target)
     if snapshot.volume(target.revision) is None:
         found = f"PersistentVolumeClaim {claim}, which held the model, was deleted."
-    elif _readers(snapshot, target):
+    elif any(pod.serves for pod in readers):
         merged = ledger.is_merged(target.revision)
         command = copy_command(snapshot.job, target.revision, merged=merged)
         found = (
@@ -102,6 +102,11 @@ def _model_lost(
             f"model, run: {command}. The operator neither replaces these pods nor applies other "
             "changes of the spec to them, because no new pod can mount the claim. To stop them, "
             "set spec.serving.replicas to 0."
+        )
+    elif readers:
+        found = (
+            f"The volume of the model is terminating. Pod {readers[0].name} still mounts "
+            f"PersistentVolumeClaim {claim}; with the end of this pod, the volume is lost."
         )
     else:
         found = (

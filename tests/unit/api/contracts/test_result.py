@@ -336,6 +336,29 @@ def test_errors_of_targets_are_shortened_before_a_target_is_left_out() -> None:
     assert all(each.error and len(each.error.message) > 100 for each in read.artifacts.targets)
 
 
+def test_lists_of_files_are_dropped_after_long_texts_the_longest_first() -> None:
+    lists = {str(number) * 64: str(number) * (700 + number) for number in range(1, 6)}
+    error = {"reason": "TargetRejected", "message": "m" * 1000}
+    targets: list[dict[str, Any]] = [
+        {"name": f"t{number}", "digest": f"sha256:{'a' * 64}", "reference": "r" * 100}
+        for number in range(4)
+    ]
+    targets.append({"name": "failed", "error": error})
+    result = Result(
+        stage="publish",
+        outcome="failed",
+        reason="PublishFailed",
+        artifacts={"targets": targets, "files": lists},
+    )
+    read = Result.from_message(result.to_message())
+    assert read is not None
+    assert isinstance(read.artifacts, PublishArtifacts)
+    assert read.artifacts.files is not None
+    assert [*read.artifacts.files] == ["1" * 64, "2" * 64, "3" * 64, "4" * 64]
+    assert not any(each.reference for each in read.artifacts.targets)
+    assert [each.digest for each in read.artifacts.targets[:4]] == [f"sha256:{'a' * 64}"] * 4
+
+
 @pytest.mark.parametrize("name", ["a b", "\x00", "x" * 65, ""])
 def test_versions_under_names_of_no_package_are_left_out(name: str) -> None:
     """A compromised pod could write any text into the status."""

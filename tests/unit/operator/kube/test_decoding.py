@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from finetune_operator.kube.decoding import event_decoder, list_decoder
 from finetune_operator.objects.compact.trimming import trimmed
-from finetune_operator.objects.compact.used_fields import FIELDS
+from finetune_operator.objects.compact.used_fields import APPLIED, FIELDS
 from finetune_operator.objects.naming import SELECTED_NODE
 
 TEXTS = st.text('ab/é"', max_size=3)
@@ -86,7 +86,7 @@ def test_no_field_of_the_cache_is_lost(kind: str, data: st.DataObject) -> None:
 def test_fields_that_are_not_used_are_not_created(kind: str) -> None:
     unused = {"unused": {"x": 1}, "metadata": {"name": "a", "managedFields": [{"a": "b"}], "b": 1}}
     page = list_decoder(kind, metadata_only=False)(json.dumps({"items": [unused]}).encode())
-    authors: Any = {} if kind in ("Pod", "Job") else {"managedFields": [{}]}
+    authors: Any = {"managedFields": [{}]} if kind in APPLIED else {}
     assert page == {"items": [{"metadata": {"name": "a", **authors}}]}
 
 

@@ -81,14 +81,6 @@ def test_the_first_subject_is_the_content_of_the_target() -> None:
     assert folder[1] == {"name": "manifest.json", "digest": {"sha256": digest("9")}}
 
 
-def test_known_files_are_subjects() -> None:
-    files = {"config.json": digest("5"), "manifest.json": digest("8")}
-    assert attestation.subjects(about(files=files)) == {
-        "registry.example.com/m/support": digest("9"),
-        **files,
-    }
-
-
 def test_the_base_is_named_with_its_commit() -> None:
     base = by_name(about()["predicate"]["buildDefinition"]["resolvedDependencies"])["base"]
     assert base["uri"] == f"hf://org/base@{COMMIT}"
@@ -274,6 +266,7 @@ def test_statements_of_all_targets_fit_into_one_argument() -> None:
         annotations={"finetune.dev/job": "j" * 127, "finetune.dev/revision": digest("2")},
         attestation=bundle,
         attested=f"sha256:{digest('3')}",
+        model_signature=signed.model_signature({"manifest.json": digest("3")}, KEY),
         oci=OCITarget(repository="r" * 255),
     )
     request = PublishStageRequest(

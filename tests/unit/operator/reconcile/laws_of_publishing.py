@@ -1,5 +1,6 @@
 """Laws of publishing: nothing leaves too early, or against the gate, and nothing else changes."""
 
+from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
 from finetune_operator.actions import Create
@@ -65,11 +66,9 @@ def outlives_an_edit(job: Thing, status: Object) -> bool:
 
 def saves_the_model(cluster: Cluster, job: Thing) -> bool:
     """Report whether a Job publishes with a pod that has mounted the volume already."""
-    return job["metadata"]["labels"][naming.STAGE] == "publish" and any(
-        naming.label(pod, "job-name") == job["metadata"]["name"]
-        and pod["status"].get("phase") == "Running"
-        for pod in cluster.each("Pod")
-    )
+    pods = controllers.pods_of(cluster, job)
+    publishes = job["metadata"]["labels"][naming.STAGE] == "publish"
+    return publishes and any(pod["status"].get("phase") == "Running" for pod in pods)
 
 
 def _is_new(snapshot: Snapshot, job: Object) -> bool:

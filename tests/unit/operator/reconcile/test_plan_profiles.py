@@ -8,6 +8,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, Cluster, Thing
 from tests.support.reconcile.plan_steps import PREPARED, running
 
+from finetune_api.policy.limits import Names
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
 from finetune_operator.actions import Delete
 from finetune_operator.manifests import placement
@@ -326,3 +327,54 @@ def test_a_required_profile() -> None:
     )
     cluster.edit(profile="small")
     assert ready(cluster)["reason"] == "Preparing"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_status_shows_the_profile_of_the_revision(named: bool) -> None:
+    """Also the default one, and after it is no longer the default."""
+    cluster = Cluster()
+    offer(cluster, "usual", default=not named, defaults=LONGER)
+    cluster.edit(**({"profile": "usual"} if named else {}))
+    cluster.settle()
+    assert cluster.status["profile"] == "usual"
+    del cluster.profiles["usual"]
+    cluster.settle()
+    assert cluster.status["profile"] == "usual"
+
+
+def test_a_job_without_a_profile_shows_none() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    assert "profile" not in cluster.status
+
+
+INTERNAL: Thing = {"allow": [r"(.*\.)?corp\.example"]}
+
+
+def hosts(cluster: Cluster, stage: str = "prepare") -> list[Thing]:
+    """Return the limits on hosts in the request of a stage, in its order."""
+    cluster.settle()
+    (job,) = (each for each in cluster.list("Job") if f"-{stage}-" in each["metadata"]["name"])
+    found = controllers.request_of(job).destinations
+    every = [found.hosts, *found.narrower_hosts]
+    return [each.model_dump(mode="json", exclude_defaults=True) for each in every]
+
+
+def test_downloads_and_their_redirects_are_limited_to_the_hosts_of_the_profile() -> None:
+    cluster = started()
+    assert hosts(cluster) == [{"allow": [".*"]}]
+    cluster = Cluster()
+    offer(cluster, "small", limits={"hosts": INTERNAL})
+    cluster.edit(profile="small")
+    # An image of an earlier release knows one limit.
+    assert hosts(cluster) == [INTERNAL]
+
+
+def test_the_hosts_of_all_limits_apply() -> None:
+    cluster = Cluster()
+    policy = cluster.config.policy.model_copy(update={"hosts": Names(deny=("evil.example",))})
+    cluster.config = cluster.config.model_copy(update={"policy": policy})
+    offer(cluster, "a", default=True, limits={"hosts": INTERNAL})
+    offer(cluster, "b", default=True, limits={"hosts": INTERNAL})
+    offer(cluster, "c", default=True, limits={"queues": {"allow": ["a"]}})
+    assert hosts(cluster) == [{"allow": [".*"], "deny": ["evil.example"]}, INTERNAL]

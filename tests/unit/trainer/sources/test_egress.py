@@ -148,6 +148,20 @@ def test_policy_of_hosts_applies_to_hosts_that_a_job_chooses(host: str) -> None:
         found.check_request(host, 443, chosen_by_job=False)
 
 
+def test_a_host_must_be_in_all_limits() -> None:
+    """Those of the profiles of a job narrow that of the chart."""
+    allowed = {
+        "hosts": {"allow": [".*[.]example"]},
+        "narrowerHosts": [{"allow": ["a.*"]}, {"allow": [".*"], "deny": ["ab[.].*"]}],
+    }
+    found = Guard(Destinations.model_validate(allowed), domains=[])
+    found.check_request("a.example", 443, chosen_by_job=True)
+    for host in ("a.org", "b.example", "ab.example"):
+        with pytest.raises(EgressDenied, match=r"limits\.hosts of the job's profile or the chart"):
+            found.check_request(host, 443, chosen_by_job=True)
+        found.check_request(host, 443, chosen_by_job=False)
+
+
 def test_libraries_find_the_proxy_and_its_exceptions() -> None:
     variables = behind_proxy().proxy_variables()
     assert variables["https_proxy"] == variables["HTTP_PROXY"] == "http://10.0.0.7:3128"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from finetune_api.safety import untrusted_file
+from finetune_api.safety import untrusted_file, untrusted_json
 from finetune_trainer.errors import DatasetInvalid
 
 BLOCK = 1 << 20
@@ -125,9 +125,7 @@ def _refuse_long(size: int, number: int, name: str) -> None:
 def parsed(text: str) -> Any:
     """Return the JSON value of one row. Raise ValueError with the problem and a remediation."""
     try:
-        return json.loads(text)
-    except RecursionError:
-        problem = "it is nested too deeply"
+        return untrusted_json.parse(text)
     except ValueError as error:
         problem = str(error)
     hint = "write one JSON object per line"
@@ -202,9 +200,10 @@ class _Text:
         self.next()
         while True:
             try:
+                untrusted_json.check_depth(self._text, self._at)
                 value, end = decoder.raw_decode(self._text, self._at)
-            except RecursionError:
-                problem = "it is nested too deeply"
+            except untrusted_json.NestedTooDeeply as error:
+                problem = str(error)
             except ValueError as error:
                 problem = str(error)
                 # The value may be cut off by the end of the window.

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_api.safety import untrusted_json
 from finetune_api.v1alpha1.data.rows import Role, Rows
 from finetune_trainer.data.rows import formats
 
@@ -208,9 +209,7 @@ def _parsed(value: object, where: str, expected: str) -> Any:
     if not value.strip():
         return None
     try:
-        return json.loads(value)
-    except RecursionError:
-        problem = "it is nested too deeply"
+        return untrusted_json.parse(value)
     except ValueError as error:
         problem = str(error)
     raise BrokenRow(f"{where} is text, but not valid JSON ({problem}): write {expected} as JSON")

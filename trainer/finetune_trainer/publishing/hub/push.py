@@ -111,11 +111,8 @@ class _Push:
 
     def _ensure_repository(self) -> None:
         """Create the repository unless it exists. Raise TargetConflict if it must be private."""
-        try:
-            repository = self._api.model_info(self._repo, timeout=TIMEOUT_SECONDS)
-        except RepositoryNotFoundError as error:
-            if hub_errors.status_of(error) != 404:
-                raise
+        repository = self._repository()
+        if repository is None:
             self._api.create_repo(self._repo, private=self._private, exist_ok=True)
             repository = self._api.model_info(self._repo, timeout=TIMEOUT_SECONDS)
         if self._private and not repository.private:
@@ -124,6 +121,15 @@ class _Push:
                 "nothing was published: make the repository private at the hub, choose another "
                 f"repository, or set {self._field}.private to false"
             )
+
+    def _repository(self) -> Any:
+        """Return the repository; None if it does not exist."""
+        try:
+            return self._api.model_info(self._repo, timeout=TIMEOUT_SECONDS)
+        except RepositoryNotFoundError as error:
+            if hub_errors.status_of(error) != 404:
+                raise
+            return None
 
     def _at(self, revision: str) -> Any:
         """Return the commit to which a name refers, with its files; None if there is none."""

@@ -1,19 +1,24 @@
-"""Adds a signed statement to a folder that an earlier attempt has published in a bucket."""
+"""Adds signed statements to a folder that an earlier attempt has published in a bucket.
 
-import base64
+Next to the files, the folder gets the provenance and, if the operator has signed the list of files,
+``model.sig``. Both are written once, as all other objects.
+"""
+
 import hashlib
 import os
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
-from finetune_api.contracts.attestation import MANIFEST, PROVENANCE_FILE
+from finetune_api.contracts import attestation
+from finetune_api.contracts.attestation import MANIFEST, MODEL_SIGNATURE_FILE, PROVENANCE_FILE
 from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
 from finetune_trainer.publishing import statement
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.s3 import errors as s3_errors
+from finetune_trainer.publishing.s3 import objects
 from finetune_trainer.publishing.s3.client import connected
-from finetune_trainer.publishing.s3.push import DIGEST
+from finetune_trainer.publishing.s3.objects import DIGEST
 from finetune_trainer.publishing.s3.read_back import read_back
 from finetune_trainer.publishing.statement import SignedStatement
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
@@ -26,7 +31,7 @@ def attest(
     transfer: Transfer,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Add the statement in the request as a bundle next to the files.
+    """Add the statements in the request as bundles next to the files.
 
     Raise TargetError or TrainerError.
     """
@@ -45,44 +50,44 @@ def _attest(
     transfer: Transfer,
     environment: Mapping[str, str],
 ) -> str:
-    """Return the folder with the statement."""
+    """Return the folder with the statements."""
     bucket, _, prefix = place.uri.removeprefix("s3://").partition("/")
     folder = "/".join(filter(None, (prefix, signed.subject.replace(":", "-"))))
-    key, digest = f"{folder}/{PROVENANCE_FILE}", hashlib.sha256(signed.bundle).hexdigest()
     with connected(target.name, place, environment) as client:
-        if _head(client, bucket, f"{folder}/{MANIFEST}") is None:
+        if objects.head(client, objects.named(bucket, f"{folder}/{MANIFEST}")) is None:
             raise TargetRejected(
                 f"s3://{bucket}/{folder}/ was published and is gone: set spec.rerun to a new "
                 "value, or remove the target, and add it again under another name"
             )
-        present = _head(client, bucket, key)
-        if present is None:
-            checksum = base64.b64encode(zlib.crc32(signed.bundle).to_bytes(4, "big")).decode()
-            client.put_object(
-                Bucket=bucket,
-                Key=key,
-                Body=signed.bundle,
-                ChecksumCRC32=checksum,
-                Metadata={DIGEST: digest},
-                IfNoneMatch="*",
-            )
-            transfer.sent += len(signed.bundle)
-        elif present["Metadata"].get(DIGEST) != digest:
-            raise TargetConflict(
-                f"s3://{bucket}/{key} exists with another statement, and objects are never "
-                "replaced: delete this object, and publish again"
-            )
-        read_back(client, bucket, key, len(signed.bundle), digest, transfer)
+        for file, bundle in _bundles(client, bucket, folder, signed):
+            key, digest = f"{folder}/{file}", hashlib.sha256(bundle).hexdigest()
+            name = objects.named(bucket, key)
+            present = objects.head(client, name)
+            if present is None:
+                objects.put(client, name, bundle, {DIGEST: digest})
+                transfer.sent += len(bundle)
+            elif present["Metadata"].get(DIGEST) != digest:
+                raise TargetConflict(
+                    f"s3://{bucket}/{key} exists with another statement, and objects are never "
+                    "replaced: delete this object, and publish again"
+                )
+            read_back(client, bucket, key, len(bundle), digest, transfer)
     return f"s3://{bucket}/{folder}"
 
 
-def _head(client: Any, bucket: str, key: str) -> Any:
-    """Return the properties of an object; None if it does not exist."""
-    import botocore.exceptions
-
-    try:
-        return client.head_object(Bucket=bucket, Key=key)
-    except botocore.exceptions.ClientError as error:
-        if s3_errors.status_of(error) != 404:
-            raise
-        return None
+def _bundles(
+    client: Any, bucket: str, folder: str, signed: SignedStatement
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the files to add with their contents."""
+    yield PROVENANCE_FILE, signed.bundle
+    if signed.model_signature is None:
+        return
+    key = f"{folder}/{MANIFEST}"
+    with closing(client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+        content = body.read(attestation.LONGEST)
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != signed.subject:
+        raise TargetRejected(
+            f"s3://{bucket}/{key} has other bytes than were sent: delete this object, and publish "
+            "again"
+        )
+    yield MODEL_SIGNATURE_FILE, statement.model_bundle(signed, content)

@@ -5,19 +5,20 @@ exist, so a prefix with a manifest is complete. Large files are sent in parts; t
 parts of an unfinished upload, so another attempt sends none of them again.
 """
 
-import base64
 import hashlib
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from finetune_api.contracts.attestation import MANIFEST
 from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
 from finetune_trainer.publishing.content import Content, File
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.s3 import errors as s3_errors
+from finetune_trainer.publishing.s3 import objects
 from finetune_trainer.publishing.s3.client import connected
+from finetune_trainer.publishing.s3.objects import DIGEST
 from finetune_trainer.publishing.s3.read_back import read_back
 from finetune_trainer.publishing.target_errors import TargetConflict
 from finetune_trainer.publishing.transfer import Transfer
@@ -25,9 +26,6 @@ from finetune_trainer.publishing.transfer import Transfer
 PART = 16 << 20
 """Bytes of one request, and so the memory that an upload needs."""
 MOST_PARTS = 10_000
-MANIFEST = "manifest.json"
-DIGEST = "sha256"
-"""Key of the metadata of an object with the SHA-256 of all its bytes, in hex."""
 LONGEST_METADATA = 1900
 """Bytes of annotations; S3 allows 2 KB of metadata."""
 
@@ -83,14 +81,11 @@ class _Push:
     def ensure(self, file: File) -> None:
         """Upload a file unless the store has it. Raise TargetConflict if it has another one."""
         name = self._name(file.name)
-        present = self._head(name)
+        present = objects.head(self._client, name)
         if present is None:
             metadata = {DIGEST: file.sha256}
             (self._put if file.size <= PART else self._upload)(file, name, metadata)
-        elif (present["ContentLength"], present["Metadata"].get(DIGEST)) != (
-            file.size,
-            file.sha256,
-        ):
+        elif not objects.is_same(present, file.size, file.sha256):
             raise self._conflict(name["Key"])
         else:
             self._transfer.stored(file.size)
@@ -99,7 +94,7 @@ class _Push:
     def finish(self, content: Content, annotations: Mapping[str, str]) -> None:
         """Write the manifest unless it exists. Raise TargetConflict if it is another one."""
         name = self._name(MANIFEST)
-        present = self._head(name)
+        present = objects.head(self._client, name)
         if present is None:
             metadata = _metadata(annotations) | {DIGEST: content.digest}
             self._put_bytes(content.manifest, name, metadata)
@@ -108,18 +103,7 @@ class _Push:
         self._transfer.stored(len(content.manifest))
 
     def _name(self, name: str) -> dict[str, str]:
-        return {"Bucket": self._bucket, "Key": f"{self._folder}/{name}"}
-
-    def _head(self, name: Mapping[str, str]) -> Any:
-        """Return the properties of an object; None if it does not exist."""
-        import botocore.exceptions
-
-        try:
-            return self._client.head_object(**name)
-        except botocore.exceptions.ClientError as error:
-            if s3_errors.status_of(error) != 404:
-                raise
-            return None
+        return objects.named(self._bucket, f"{self._folder}/{name}")
 
     def _put(self, file: File, name: dict[str, str], metadata: dict[str, str]) -> None:
         digest = hashlib.sha256()
@@ -131,9 +115,7 @@ class _Push:
     def _put_bytes(
         self, data: bytes | bytearray, name: dict[str, str], metadata: dict[str, str]
     ) -> None:
-        self._client.put_object(
-            **name, Body=data, ChecksumCRC32=_crc32(data), Metadata=metadata, IfNoneMatch="*"
-        )
+        objects.put(self._client, name, data, metadata)
         self._transfer.sent += len(data)
 
     def _upload(self, file: File, name: dict[str, str], metadata: dict[str, str]) -> None:
@@ -149,7 +131,7 @@ class _Push:
         part = part_size(file.size)
         for number, offset in enumerate(range(0, file.size, part), start=1):
             data = _bytes_of(file.read(offset, min(part, file.size - offset)), whole)
-            checksum = _crc32(data)
+            checksum = objects.crc32(data)
             stored = present.get(number)
             if stored is None or not _is_same(stored, data, checksum):
                 stored = self._client.upload_part(
@@ -161,9 +143,10 @@ class _Push:
             self._transfer.stored(len(data))
             self._transfer.check()
         file.require(whole.hexdigest())
-        self._client.complete_multipart_upload(
-            **name, UploadId=upload, MultipartUpload={"Parts": done}, IfNoneMatch="*"
-        )
+        with objects.written_once(self._client, name, file.size, file.sha256):
+            self._client.complete_multipart_upload(
+                **name, UploadId=upload, MultipartUpload={"Parts": done}, IfNoneMatch="*"
+            )
 
     def _unfinished(self, name: Mapping[str, str]) -> str | None:
         """Return the newest unfinished upload of an object."""
@@ -215,10 +198,6 @@ def _is_same(part: Mapping[str, Any], data: bytearray, checksum: str) -> bool:
     # Stores that do not list checksums. A part that is encrypted has another ETag.
     etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
     return bool(part["ETag"].strip('"') == etag)
-
-
-def _crc32(data: bytes | bytearray) -> str:
-    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
 def _metadata(annotations: Mapping[str, str]) -> dict[str, str]:

@@ -131,7 +131,7 @@ def _descriptor(document: Any) -> tuple[str, int]:
 def _parsed(document: bytes) -> dict[str, Any]:
     try:
         found = untrusted_json.parse(document)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RegistryError(
             f"its manifest is no JSON ({one_line(error, 100)}): push the image again"
         ) from None

@@ -235,6 +235,26 @@ def test_the_policy_of_the_chart_applies_to_endpoints() -> None:
     assert not world.objects
 
 
+def test_limits_of_training_do_not_concern_endpoints() -> None:
+    limits = Limits.model_validate(
+        {"requireQueue": True, "requireProfile": True, "maxGpuSeconds": 60, "maxIdleSeconds": 60}
+    )
+    world = World(settings=SETTINGS.model_copy(update={"policy": limits}))
+    world.step()
+    assert world.reason == "PreparingBase"
+
+
+def test_the_policy_can_require_api_keys() -> None:
+    limits = Limits.model_validate({"requireApiKey": True})
+    world = World(settings=SETTINGS.model_copy(update={"policy": limits}))
+    world.step()
+    assert world.reason == "NotAllowed"
+    assert "spec.access.keysSecretRef: set this field" in world.condition("Ready")["message"]
+    world.spec["access"] = {"keysSecretRef": {"name": "keys"}}
+    world.step()
+    assert world.reason == "PreparingBase"
+
+
 def test_an_edit_that_changes_the_pod_raises_the_lowest_number(world: World) -> None:
     world.publish("a")
     world.prepare()

@@ -18,9 +18,10 @@ from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
 )
 from tests.unit.operator.test_signing import PEM
 
-from finetune_api.contracts import attestation
+from finetune_api.contracts import attestation, file_list
 from finetune_api.contracts.attestation import Statement
 from finetune_api.contracts.stage_request import PublishTargetRequest
+from finetune_operator.provenance import signed
 from finetune_operator.signing import SigningKey
 
 SIGNS = OPEN.model_copy(update={"signing_key": SigningKey(PEM)})
@@ -179,3 +180,73 @@ def test_hub_gets_no_signed_statement() -> None:
     assert condition(cluster)["status"] == "True"
     assert "attestationDue" not in record(cluster)
     assert len(jobs(cluster)) == 1
+
+
+BUCKET = {"name": "a", "what": "adapter", "s3": {"uri": "s3://models/support"}}
+
+
+def test_the_files_of_a_folder_are_signed_and_then_forgotten() -> None:
+    cluster = signing(BUCKET)
+    assert requests(cluster)["a"].model_signature is None
+    controllers.publish(cluster)
+    digest = record(cluster)["digest"].removeprefix("sha256:")
+    files = controllers.files_of(digest)
+    assert file_list.unpack(record(cluster)["files"]) == files
+    request = requests(cluster)["a"]
+    assert request.model_signature == signed.model_signature(files, SigningKey(PEM))
+    assert {*attestation.subjects(statement_of(request)).values()} == {digest}
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert "files" not in record(cluster)
+
+
+def test_the_files_of_an_image_are_not_signed() -> None:
+    """A tenant chooses the bytes of some, which could be the manifest of another image."""
+    cluster = signing(target())
+    digest, manifest = "sha256:" + "2" * 64, "3" * 64
+    only = {"name": "a", "digest": digest, "manifest": manifest}
+    files = controllers.files_of(manifest)
+    reported = {"targets": [only], "files": {manifest: file_list.pack(files)}}
+    publish(cluster, reported)
+    assert "files" not in record(cluster)
+    request = requests(cluster)["a"]
+    assert request.model_signature is None
+    assert {*attestation.subjects(statement_of(request)).values()} == {digest[7:], manifest}
+
+
+OTHER = "4" * 64
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        None,
+        {},
+        {OTHER: file_list.pack({"manifest.json": OTHER})},
+        {"3" * 64: "no list"},
+        {"3" * 64: file_list.pack({"manifest.json": OTHER})},
+        {"3" * 64: file_list.pack({"config.json": "3" * 64})},
+        {"no digest": file_list.pack({"manifest.json": OTHER})},
+        ["a list"],
+    ],
+)
+def test_files_that_are_not_those_of_the_content_are_not_signed(files: Any) -> None:
+    cluster = signing(BUCKET)
+    only = {"name": "a", "digest": "sha256:" + "3" * 64, "manifest": "3" * 64}
+    publish(cluster, {"targets": [only], "files": files})
+    assert "files" not in record(cluster)
+    request = requests(cluster)["a"]
+    assert request.attestation is not None
+    assert request.model_signature is None
+
+
+def test_files_without_a_key_are_not_kept() -> None:
+    cluster = trained(BUCKET)
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert "files" not in record(cluster)
+
+
+def publish(cluster: Cluster, artifacts: Thing) -> None:
+    text = controllers.message("publish", "completed", artifacts=artifacts)
+    controllers.publish(cluster, text=text)

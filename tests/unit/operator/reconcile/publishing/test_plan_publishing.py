@@ -480,6 +480,18 @@ def test_running_publish_pod_saves_the_model_of_a_terminating_volume() -> None:
     assert condition(cluster)["status"] == "True"
 
 
+def test_volume_that_only_a_publish_pod_mounts_is_reported() -> None:
+    cluster = trained(target(), serving={"enabled": False})
+    controllers.sync(cluster)
+    pod = controllers.pod_of_stage(cluster, "publish")
+    controllers.start(cluster, pod)
+    cluster.settle()
+    delete_volume(cluster)
+    ready = condition(cluster, "Ready")
+    assert ready["reason"] == "VolumeLost"
+    assert f"Pod {pod['metadata']['name']} still mounts" in ready["message"]
+
+
 def test_attempts_are_limited_as_those_of_other_stages() -> None:
     cluster = trained(target(), runPolicy={"maxRestarts": 0})
     cluster.settle()

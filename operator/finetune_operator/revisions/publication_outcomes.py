@@ -1,0 +1,138 @@
+"""What an attempt at publishing that has ended leaves in the ledger, from the result of its Job."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from finetune_api.contracts import file_list
+from finetune_api.contracts.attestation import MANIFEST
+from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
+from finetune_api.safety.printable import printable
+from finetune_api.v1alpha1.publishing.publication import Publication, PublicationError
+from finetune_api.v1alpha1.publishing.targets import PublishTarget
+from finetune_api.v1alpha1.status.ledger import Attempt
+from finetune_operator.objects.conditions import timestamp
+from finetune_operator.revisions import publications
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+
+MOST_CHARACTERS = 1024
+"""Of the error of a target; the status has those of all revisions."""
+
+
+def with_outcomes(
+    ledger: Ledger,
+    target: TargetRevision,
+    attempt: Attempt,
+    artifacts: PublishArtifacts | None,
+    *,
+    failure: PublicationError | None,
+    time: str,
+) -> Ledger:
+    """Return the ledger with the outcome of each target of an attempt that has ended.
+
+    artifacts: from the result of its Job; failure: the error of the targets that it does not name,
+    None to record no errors.
+    """
+    artifacts = artifacts or PublishArtifacts()
+    reported = {each.name: each for each in artifacts.targets}
+    desired = {each.name: each for each in publications.targets(target)}
+    time = _in_order(ledger, time)
+    records = (
+        _record(ledger, target, desired[name], reported.get(name), artifacts.files, failure, time)
+        for name in attempt.targets or ()
+        if name in desired
+    )
+    return _with_records(ledger, target.revision, filter(None, records))
+
+
+def _in_order(ledger: Ledger, time: str) -> str:
+    """Return a time later than those of all records, which say who took a tag last.
+
+    If the clock was set back, the revision that publishes again would otherwise never seem to have
+    taken its tags back, and would publish without an end.
+    """
+    times = (
+        record.time for revision in ledger.revisions.values() for record in revision.published or ()
+    )
+    latest = max(times, default="")
+    if time > latest:
+        return time
+    return timestamp(datetime.fromisoformat(latest) + timedelta(seconds=1))
+
+
+def _with_records(ledger: Ledger, revision: str, records: Iterable[Publication]) -> Ledger:
+    """Return the ledger with the records of some targets of a revision."""
+    record = ledger.revision(revision)
+    merged = {each.name: each for each in (*(record.published or ()), *records)}
+    changed = record.model_copy(update={"published": list(merged.values()) or None})
+    return Ledger({**ledger.revisions, revision: changed})
+
+
+def _record(
+    ledger: Ledger,
+    target: TargetRevision,
+    each: PublishTarget,
+    reported: PublishedTarget | None,
+    files: Mapping[str, str] | None,
+    failure: PublicationError | None,
+    time: str,
+) -> Publication | None:
+    fresh = Publication(
+        name=each.name,
+        destination=publications.place(target, each),
+        content=publications.content_of(ledger, target, each),
+        time=time,
+    )
+    known = publications.current(ledger, target, each)
+    if reported is not None and reported.error is None and reported.digest is not None:
+        if not publications.awaits_statement(known, target, each):
+            return fresh.model_copy(update=_content(target, each, reported, files, known))
+        if (known.digest, True) == (reported.digest, reported.attestation is not None):
+            signed = {"attestation": reported.attestation, "attestation_due": None}
+            return known.model_copy(update={**signed, "files": None, "error": None})
+    if failure is None:
+        return None
+    if reported is not None and reported.error is not None:
+        message = printable(reported.error.message)[:MOST_CHARACTERS]
+        failure = PublicationError(reason=reported.error.reason, message=message)
+    # What an earlier attempt published is still there, and the content without all its tags.
+    failed = (known or fresh).model_copy(update={"error": failure, "time": time})
+    if failed.digest is None and reported is not None and reported.digest is not None:
+        failed = failed.model_copy(update={"digest": reported.digest})
+    return failed
+
+
+def _content(
+    target: TargetRevision,
+    each: PublishTarget,
+    reported: PublishedTarget,
+    files: Mapping[str, str] | None,
+    known: Publication | None,
+) -> dict[str, Any]:
+    """Return what a target holds after an attempt that has published the content."""
+    # Other tags do not change the digest, which the statement is about.
+    same = known is not None and known.digest == reported.digest
+    attestation = known.attestation if known is not None and same else None
+    # Another commit with the statement would move the branch from the one that it is about.
+    keeps = each.oci is not None or each.s3 is not None
+    due = keeps and target.config.signing_key is not None and attestation is None
+    return {
+        "digest": reported.digest,
+        "manifest": reported.manifest,
+        "tags": [*each.moving_names] or None,
+        "bytes": reported.bytes,
+        "attestation": attestation,
+        "attestation_due": True if due else None,
+        "files": _files(reported, files) if due and each.s3 is not None else None,
+    }
+
+
+def _files(reported: PublishedTarget, files: Mapping[str, str] | None) -> str | None:
+    """Return the list of the files that a target holds; None if it is missing or about others."""
+    text = (files or {}).get(reported.manifest or "", "")
+    try:
+        named = file_list.unpack(text)
+    except ValueError:
+        return None
+    return text if named.get(MANIFEST) == reported.manifest else None

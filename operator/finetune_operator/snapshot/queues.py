@@ -1,0 +1,119 @@
+"""The queues of Kueue, which are listed at most once in ``delays.QUEUES`` seconds.
+
+They are listed when a job is reconciled, and Workloads only for a namespace in which a train Job
+waits. Queues seldom change, so nothing is watched. An error stops no job: what was known last
+remains, and before the first list nothing is known.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from finetune_operator import delays
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import OperatorError
+from finetune_operator.queues.values import Place, Queue, Queues, places, queue_of
+from finetune_operator.types import Object
+
+logger = logging.getLogger("finetune_operator.queues")
+
+
+@dataclass(kw_only=True)
+class QueueSource:
+    """The queues of all namespaces, and the places of the Jobs of some."""
+
+    kube: Kube
+    gpu: str
+    """Resource name of a GPU."""
+    monotonic: Callable[[], float] = time.monotonic
+    _at: float = float("-inf")
+    _local: Mapping[str, Mapping[str, Queue]] | None = None
+    """By namespace and name; None before the first list."""
+    _places: dict[str, tuple[float, Mapping[str, Place]]] = field(default_factory=dict)
+    """By namespace, with the time of the list."""
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _problem: str = ""
+
+    async def of(self, namespace: str, jobs: Iterable[Object]) -> Queues | None:
+        """Return the queues of a namespace; None if they are not known. jobs: those of one job."""
+        if self._is_due(self._at, delays.QUEUES):
+            async with self._lock:
+                # Many jobs may have waited for the same list.
+                if self._is_due(self._at, delays.QUEUES):
+                    await self._list()
+        if self._local is None:
+            return None
+        own = self._local.get(namespace, {})
+        return Queues(local=own, places=await self._places_in(namespace, jobs))
+
+    async def refresh(self) -> bool:
+        """List the queues again unless they just were; return whether they have changed."""
+        async with self._lock:
+            before = self._local
+            if self._is_due(self._at, delays.QUEUES_AGAIN):
+                await self._list()
+            return before != self._local
+
+    async def _list(self) -> None:
+        self._at = self.monotonic()
+        try:
+            local, cluster, flavors = await asyncio.gather(
+                self.kube.list("LocalQueue"),
+                self.kube.list("ClusterQueue"),
+                self.kube.list("ResourceFlavor"),
+            )
+        except OperatorError as error:
+            self._report(f"the queues of Kueue cannot be listed: {error}")
+            return
+        self._report("")
+        cluster_queues, by_name = _by_name(cluster), _by_name(flavors)
+        found: dict[str, dict[str, Queue]] = {}
+        for each in local:
+            metadata = each["metadata"]
+            queue = queue_of(each, cluster_queues, by_name, self.gpu)
+            found.setdefault(metadata["namespace"], {})[metadata["name"]] = queue
+        self._local = found
+
+    async def _places_in(self, namespace: str, jobs: Iterable[Object]) -> Mapping[str, Place]:
+        """Return the places in a namespace if a Job waits there."""
+        if not any(_waits(each) for each in jobs):
+            return {}
+        at, known = self._places.get(namespace, (float("-inf"), {}))
+        if not self._is_due(at, delays.PLACES):
+            return known
+        self._places[namespace] = self.monotonic(), known
+        try:
+            workloads = await self.kube.list("Workload", namespace)
+        except OperatorError as error:
+            self._report(f"the Workloads of Kueue cannot be listed: {error}")
+            return known
+        found = places(workloads)
+        if not found:
+            # Nothing waits there any more.
+            del self._places[namespace]
+            return found
+        self._places[namespace] = self._places[namespace][0], found
+        return found
+
+    def _is_due(self, at: float, seconds: float) -> bool:
+        return self.monotonic() - at >= seconds
+
+    def _report(self, problem: str) -> None:
+        """Log a problem once."""
+        if problem and problem != self._problem:
+            logger.warning(
+                "%s. If Kueue is not installed, set the chart value kueue.enabled to false.",
+                problem,
+            )
+        self._problem = problem
+
+
+def _by_name(objects: Iterable[Object]) -> dict[str, Object]:
+    return {each["metadata"]["name"]: each for each in objects}
+
+
+def _waits(job: Object) -> bool:
+    """Report whether a queue may hold a Job: only queues suspend the Jobs of the operator."""
+    return bool(job["spec"].get("suspend"))
