@@ -111,6 +111,9 @@ class Snapshot:
     parent: Object | None = None
     """The FineTuneJob in the same namespace whose adapter the job continues from, if it exists."""
 
+    endpoint: Object | None = None
+    """The FineTuneEndpoint in the job's spec or status, in the same namespace, if it exists."""
+
     usage: NamespaceUsage | None = None
     """Of the job's namespace; None if usage is not recorded."""
 

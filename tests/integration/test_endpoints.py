@@ -16,6 +16,7 @@ from tests.support.api_server.namespace import Namespace, condition_of
 from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess
 
 from finetune_api.contracts.endpoint import WantedSet
+from finetune_operator.objects import naming
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
@@ -69,7 +70,8 @@ def run_pods(place: Namespace, gate: FakeGate) -> None:
     """Complete the pod that prepares the base, and start the one that serves."""
     for pod in place.items("pods"):
         stage = kubelet.stage_of(pod)
-        if pod.get("status", {}).get("phase") != "Pending":
+        is_pending = pod.get("status", {}).get("phase") == "Pending"
+        if not is_pending or naming.ENDPOINT not in pod["metadata"]["labels"]:
             continue
         if stage == "base":
             kubelet.report(place, pod, kubelet.completed(stage))

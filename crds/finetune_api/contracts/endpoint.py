@@ -16,12 +16,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from finetune_api.base import SHA256, CamelModel, StatusModel
+from finetune_api.v1alpha1.endpoints.names import PATH_BELOW_CLAIM, PUBLIC_NAME
 
 CONTRACT_VERSION: Literal[1] = 1
 PAYLOAD_TYPE = "application/vnd.finetune.wanted-set.v1+json"
 LONGEST = 1 << 20
 """Bytes of a wanted set, the limit of a ConfigMap."""
-PUBLIC_NAME = r"^[A-Za-z0-9][-A-Za-z0-9._:/]{0,127}$"
 BASE = "base"
 """Folder on the endpoint's claim with the base that vLLM loads."""
 ADAPTERS = "jobs"
@@ -34,9 +34,6 @@ the published base, by name. The manifest of a base itself differs from job to j
 BASE_SCALES = "quantization.scales"
 """File in the dequantized base of an endpoint: the scales of its 4-bit weights. It is a safetensors
 file with another name, because vLLM would load it as weights."""
-SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
-PATH_BELOW_CLAIM = rf"^{SEGMENT}(/{SEGMENT}){{0,3}}$"
-"""A relative path. No segment begins with a dot, so it never leaves the claim."""
 
 
 def published_root(job_uid: str) -> str:

@@ -31,8 +31,9 @@ that it published. The later stages accept no other manifests."""
 OPTIONAL = ("datasets", "sources", "formats", "versions", "adaptedModules")
 """Artifacts with any number of parts. If the message is too long, they are dropped in this order,
 the names of files in ``sources`` before everything else."""
-MAX_TARGETS = 9
-"""Targets of a job and its tracking server, whose outcomes have to fit into one message."""
+MAX_TARGETS = 10
+"""Targets of a job, its FineTuneEndpoint and its tracking server: all outcomes have to fit into one
+message."""
 _REASON_LENGTH = 64
 _CUT = 40
 """Characters by which the longest error of a target is cut if the message is too long."""

@@ -24,6 +24,7 @@ from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.signatures import RequiredSignature
 from finetune_api.v1alpha1.model import Model
+from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 CONTRACT_VERSION: Literal[2] = 2
@@ -68,7 +69,7 @@ class ServingSettings(CamelModel):
     def of(cls, spec: FineTuneJobSpec, *, dtype: str = "") -> "ServingSettings | None":
         """Return the settings of a job; None if it serves nothing. dtype: overrides the spec."""
         serving = spec.serving
-        if not serving.enabled:
+        if not serving.enabled or serving.mode == SHARED:
             return None
         return cls(
             gpu_memory_utilization=serving.gpu_memory_utilization,

@@ -46,7 +46,9 @@ class Reason(DocumentedEnum):
     )
     PUBLISHING = (
         "Publishing",
-        "The publish pod uploads the adapter or the merged model. Condition `Published` only.",
+        "The publish pod uploads the adapter or the merged model. Conditions `Published`, and "
+        "`Ready` with `serving.mode: shared`.",
+        READY,
         CONDITION,
     )
     RESTARTING = ("Restarting", "The endpoint is down and its pods are restarting.", READY)
@@ -194,9 +196,16 @@ class Reason(DocumentedEnum):
         "Kueue admitted the train Job but could not start it.",
         *FAILURE,
     )
+    ENDPOINT_NOT_FOUND = (
+        "EndpointNotFound",
+        "The FineTuneEndpoint in `spec.serving.endpointRef` does not exist.",
+        READY,
+        CONDITION,
+    )
     NAME_CONFLICT = (
         "NameConflict",
-        "An object with a name that the job needs already exists and belongs to another owner.",
+        "An object with a name that the job needs already exists and belongs to another owner, or "
+        "another job had a model name of the endpoint first.",
         READY,
     )
     DATASET_INVALID = ("DatasetInvalid", "A row or file of a dataset cannot be used.", *FAILURE)
@@ -445,6 +454,8 @@ class Reason(DocumentedEnum):
     ENDPOINT_FULL = (
         "EndpointFull",
         "All places of the endpoint for adapters are taken.",
+        READY,
+        CONDITION,
         ENDPOINT,
     )
 

@@ -35,6 +35,8 @@ def held(
 
     Its revision waits for another job or for a queue, or its next attempt violates limits.
     """
+    if (missing := missing_endpoint(target)) is not None:
+        return missing
     if target.unavailable is None:
         return refusal(refused) or queues.missing(snapshot, target, ledger)
     return Position(
@@ -42,6 +44,20 @@ def held(
         reason=target.unavailable.reason,
         message=str(target.unavailable),
         # Nothing reports the changes of another job to this one.
+        requeue_after=delays.PARENT,
+    )
+
+
+def missing_endpoint(target: TargetRevision) -> Position | None:
+    """Return the position of a job whose FineTuneEndpoint does not exist, or None."""
+    name = target.endpoint_name
+    if name is None or target.endpoint is not None:
+        return None
+    return Position(
+        state="stalled",
+        reason=Reason.ENDPOINT_NOT_FOUND,
+        message=f"FineTuneEndpoint {name} does not exist in the namespace of the job: create it, "
+        "or set spec.serving.endpointRef.name to an endpoint that exists.",
         requeue_after=delays.PARENT,
     )
 

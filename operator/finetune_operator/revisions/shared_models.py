@@ -7,30 +7,14 @@ job serves on its own.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from finetune_api.base import SHA256, StatusModel
-from finetune_api.contracts.endpoint import PATH_BELOW_CLAIM, PUBLIC_NAME, published_root
+from finetune_api.contracts.endpoint import published_root
+from finetune_api.v1alpha1.status.serving import SharedModel
 from finetune_operator.objects import status_view
 from finetune_operator.objects.jobs import created
 from finetune_operator.types import Object
-
-Digest = Annotated[str, Field(pattern=SHA256)]
-
-
-class SharedModel(StatusModel):
-    """``status.sharedModel`` of a job."""
-
-    endpoint: str
-    endpoint_uid: str = Field(alias="endpointUID")
-    names: tuple[Annotated[str, Field(pattern=PUBLIC_NAME)], ...] = Field(min_length=1)
-    revision: Digest
-    adapter: Digest
-    reference: Digest | None = None
-    template: Digest | None = None
-    path: str = Field(pattern=PATH_BELOW_CLAIM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +45,7 @@ def _attached(job: Object, endpoint: Object) -> Attached | None:
     if "deletionTimestamp" in job["metadata"]:
         return None
     try:
-        model = SharedModel.model_validate(status_view.shared_model(job) or {})
+        model = SharedModel.model_validate(status_view.shared_model(job) or {}, by_name=False)
     except ValidationError:
         return None
     uid = job["metadata"]["uid"]

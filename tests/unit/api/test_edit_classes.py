@@ -75,7 +75,7 @@ def test_leaves_cover_the_spec() -> None:
             },
         ),
         (Edit.PROFILE, {"profile"}),
-        (Edit.REMERGE, {"merge.dtype", "merge.base", "serving.mode"}),
+        (Edit.REMERGE, {"merge.dtype", "merge.base", "serving.mode", "serving.endpointRef.name"}),
         (
             Edit.ROLL,
             {

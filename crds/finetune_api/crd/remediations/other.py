@@ -33,7 +33,6 @@ OTHER = ReasonGroup(
     texts=dict.fromkeys(
         (
             Reason.PENDING,
-            Reason.PUBLISHING,
             Reason.RUNNING,
             Reason.FINISHED,
             Reason.AVAILABLE,
@@ -82,8 +81,6 @@ ENDPOINTS = ReasonGroup(
         "`provenance.signingKeySecret`.",
         Reason.WANTED_SET_REFUSED: "The message says why. The reason is common for a moment after "
         "the signing key was replaced. If it lasts, delete the pod of the endpoint.",
-        Reason.ENDPOINT_FULL: "Raise `spec.lora.maxAdapters` of the endpoint, which replaces its "
-        "pod, or delete a job that is not needed.",
     },
 )
 

@@ -7,7 +7,7 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position, ServingState, explained
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
-from finetune_operator.reconcile.serving import idle, rollout, stable
+from finetune_operator.reconcile.serving import idle, rollout, shared, stable
 from finetune_operator.reconcile.serving.state import serving_build
 from finetune_operator.revisions.target import TargetRevision
 
@@ -29,6 +29,12 @@ class Delivery:
     requeue_after: float | None
     """Seconds until the next reconcile that the requests of the serving build need."""
 
+    is_offered: bool = False
+    """Whether a FineTuneEndpoint may serve the target, whose adapter is published."""
+
+    awaits_publication: bool = False
+    """Whether the position waits until the adapter is published, and for nothing else."""
+
 
 def decide(
     snapshot: IndexedSnapshot,
@@ -45,9 +51,14 @@ def decide(
     requests = idle.decide(snapshot, target, stages.ledger, serving, now)
     if stages.position is None:
         without_pods = idle.position(snapshot.job, requests)
-        candidate = rollout.decide(
-            snapshot, target, stages.ledger, serving, without_pods, violations, now
-        )
+        if target.endpoint_name is None:
+            candidate = rollout.decide(
+                snapshot, target, stages.ledger, serving, without_pods, violations, now
+            )
+        else:
+            candidate = shared.decide(snapshot, target, stages.ledger, serving, violations)
+        if candidate.takes_over:
+            serving = target.build
     else:
         unchanged = Decision(ledger=stages.ledger)
         candidate = rollout.Rollout(decision=unchanged, position=stages.position)
@@ -58,4 +69,6 @@ def decide(
         serving=serving,
         state=kept.state,
         requeue_after=requests.requeue_after,
+        is_offered=candidate.is_offered,
+        awaits_publication=candidate.awaits_publication,
     )

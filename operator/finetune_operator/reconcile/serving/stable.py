@@ -23,6 +23,7 @@ from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
+from finetune_operator.reconcile.serving import shared as of_endpoint
 from finetune_operator.reconcile.serving.gpu_handover import Handover
 from finetune_operator.reconcile.serving.idle import Idle
 from finetune_operator.reconcile.serving.rollout import Rollout
@@ -78,8 +79,11 @@ def decide(
         return Stable(decision=Decision(ledger=ledger, actions=gone), state=pending)
     actions = list(_last_pods_stopped(snapshot, target, candidate))
     refused = bool(policy.not_admitted(violations, ledger.serving(serving)))
-    if not candidate.selected and not refused and state.misdirected(snapshot, target, serving):
-        actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
+    shared = state.endpoint_of(ledger, serving)
+    misdirected = state.misdirected(snapshot, target, serving, shared)
+    if not candidate.selected and not refused and misdirected:
+        service = manifests.service(snapshot.job, target, serving, endpoint=shared)
+        actions.append(Apply(object=service))
     old = _Old(Handover(ledger=ledger))
     if serving == target.build:
         idle = idle.settled(stopped=candidate.replicas == 0)
@@ -96,18 +100,21 @@ def decide(
     actions += _gone(snapshot, (serving, target.build), budget)
     desired = state.replicas(snapshot, target, target.revision)
     handover = old.handover
-    current = endpoint.state(
-        snapshot,
-        target,
-        serving,
-        replicas=(
-            old.replicas if serving != target.build else _replicas(snapshot, target, candidate)
-        ),
-        released=handover.released,
-        release_planned_at=handover.planned_at,
-        idle=idle.released() if handover.released else idle,
-        now=now,
-    )
+    if shared is not None:
+        current = of_endpoint.state_of(snapshot, target, ledger, serving, shared)
+    else:
+        current = endpoint.state(
+            snapshot,
+            target,
+            serving,
+            replicas=(
+                old.replicas if serving != target.build else _replicas(snapshot, target, candidate)
+            ),
+            released=handover.released,
+            release_planned_at=handover.planned_at,
+            idle=idle.released() if handover.released else idle,
+            now=now,
+        )
     return Stable(
         decision=Decision(
             ledger=handover.ledger,
@@ -169,6 +176,9 @@ def _keep(
     now: datetime,
 ) -> _Old:
     """Give the stable build the replicas that it should have."""
+    if state.endpoint_of(ledger, serving) is not None:
+        # It has no pods of its own.
+        return _Old(Handover(ledger=ledger))
     ledger, stopped = _judge(snapshot, target, ledger, serving, now)
     old = snapshot.builds.get(serving)
     if old is None:
