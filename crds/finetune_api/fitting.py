@@ -14,6 +14,7 @@ from finetune_api.base import Values
 from finetune_api.layering import Path, builtin_values, has, value_at, with_value, without
 from finetune_api.v1alpha1.data.rows import AUTO, COLUMNS_OF_FORMAT, CONVERSATIONS, Rows
 from finetune_api.v1alpha1.publishing.tracking import NAME as MLFLOW
+from finetune_api.v1alpha1.serving import OF_OWN_PODS, SHARED
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, inapplicable_fields
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
@@ -51,6 +52,7 @@ def fit(values: Values, written: Values) -> Values:
         _fit_prompt,
         _fit_train_on,
         fit_node_selector,
+        _fit_serving,
         _fit_publish,
         _fit_tracking,
     ):
@@ -217,6 +219,14 @@ def fit_node_selector(values: Values, written: Values) -> Values:
     return values
 
 
+def _fit_serving(values: Values, written: Values) -> Values:
+    """Remove lower layers' fields of serving pods from a job without any, or its endpoint."""
+    shared = value_at(values, ("serving", "mode")) == SHARED
+    fields = OF_OWN_PODS if shared else ("endpointRef",)
+    unwritten = (("serving", name) for name in fields if not has(written, "serving", name))
+    return without(values, *unwritten)
+
+
 def targets_of(layer: Values) -> Any:
     """Return the targets of publishing in a layer of values, None if it does not set them."""
     return value_at(layer, PUBLISH)
@@ -228,7 +238,8 @@ def _fit_publish(values: Values, written: Values) -> Values:
     if has(written, *PUBLISH) or not isinstance(targets, list):
         return values
     serves = value_at(values, ("serving", "enabled")) is not False
-    from_adapter = serves and value_at(values, ("serving", "mode")) == "adapter"
+    mode = value_at(values, ("serving", "mode"))
+    from_adapter = serves and mode in ("adapter", SHARED)
     merges = value_at(values, ("merge", "enabled")) is not False and not from_adapter
 
     def applies(target: Any) -> bool:

@@ -27,6 +27,7 @@ class Edit(StrEnum):
     PUBLISH = "Changing this field publishes the model again, but repeats no other stage."
     NEXT_REVISION = "A change takes effect with the next revision."
     PROFILE = "A change has the effect of changing every value that is then filled in differently."
+    FIXED = "This field cannot be changed: create another object with the new value."
     NOTHING = "A change takes effect immediately. Completed work is not repeated."
 
 

@@ -18,7 +18,13 @@ import kopf
 
 from finetune_operator import environment, manager
 from finetune_operator.kube import auth, kopf_settings
-from finetune_operator.kube.kinds import FINETUNEBUDGET, FINETUNEJOB, FINETUNEPROFILE, KINDS
+from finetune_operator.kube.kinds import (
+    FINETUNEBUDGET,
+    FINETUNEENDPOINT,
+    FINETUNEJOB,
+    FINETUNEPROFILE,
+    KINDS,
+)
 from finetune_operator.telemetry import logs
 
 
@@ -63,6 +69,12 @@ async def finetuneprofile(event: Any, memo: kopf.Memo, **_: Any) -> None:
 async def finetunebudget(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """Store a FineTuneBudget that was listed, or that has changed, and wake its reconcile."""
     memo.manager.kinds[FINETUNEBUDGET].deliver(event["type"], event["object"])
+
+
+@kopf.on.event(*KINDS[FINETUNEENDPOINT].resource)
+async def finetuneendpoint(event: Any, memo: kopf.Memo, **_: Any) -> None:
+    """Store a FineTuneEndpoint that was listed, or that has changed, and wake its reconcile."""
+    memo.manager.kinds[FINETUNEENDPOINT].deliver(event["type"], event["object"])
 
 
 @kopf.on.cleanup(errors=kopf.ErrorsMode.PERMANENT)

@@ -23,6 +23,11 @@ soon as the job is Ready."""
 STALE_METRICS = 150.0
 """A value that could not be replaced for so long is unknown."""
 
+GATE = 3.0
+"""Between two reports of the gate of an endpoint: jobs wait for the end of a verification."""
+GATE_TICK = 0.5
+"""Between two checks which gates are due."""
+
 REQUESTS = 300.0
 """Between two updates of the time of the last request in the status."""
 WAKE = 3600.0

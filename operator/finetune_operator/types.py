@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from finetune_api.contracts.endpoint import EndpointStatus
 from finetune_operator.actions import Action, is_independent
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.balances import Balance
@@ -110,6 +111,9 @@ class Snapshot:
     parent: Object | None = None
     """The FineTuneJob in the same namespace whose adapter the job continues from, if it exists."""
 
+    endpoint: Object | None = None
+    """The FineTuneEndpoint in the job's spec or status, in the same namespace, if it exists."""
+
     usage: NamespaceUsage | None = None
     """Of the job's namespace; None if usage is not recorded."""
 
@@ -191,6 +195,39 @@ class BudgetSnapshot:
     def children(self, kind: str) -> tuple[Object, ...]:
         """Return nothing: a budget owns no objects."""
         return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSnapshot:
+    """A FineTuneEndpoint and all objects with its label, as one reconcile reads them.
+
+    As in ``Snapshot``, the lists hold the objects with the label, whoever owns them.
+    """
+
+    endpoint: Object
+    settings: Settings
+    configmaps: tuple[Object, ...] = ()
+    volumes: tuple[Object, ...] = ()
+    jobs: tuple[Object, ...] = ()
+    pods: tuple[Object, ...] = ()
+    deployments: tuple[Object, ...] = ()
+    services: tuple[Object, ...] = ()
+    networkpolicies: tuple[Object, ...] = ()
+    budgets: tuple[Object, ...] = ()
+    finetunejobs: tuple[Object, ...] = ()
+    """The FineTuneJobs of the namespace that refer to the endpoint."""
+    gate: EndpointStatus | None = None
+    """What the gate of the serving pod reported lately."""
+
+    @property
+    def owner(self) -> Object:
+        """The FineTuneEndpoint."""
+        return self.endpoint
+
+    def children(self, kind: str) -> tuple[Object, ...]:
+        """Return the objects of a kind with the label of the endpoint, whoever owns them."""
+        found: tuple[Object, ...] = getattr(self, LISTS[kind])
+        return found
 
 
 LISTS = {

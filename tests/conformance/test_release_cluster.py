@@ -34,6 +34,7 @@ CRDS = (
     "finetuneprofiles.finetune.dev",
     "finetuneusages.finetune.dev",
     "finetunebudgets.finetune.dev",
+    "finetuneendpoints.finetune.dev",
 )
 SECONDS = 1500
 

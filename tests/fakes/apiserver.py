@@ -19,7 +19,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.job import FineTuneJobStatus
 from finetune_operator.actions import Action, Apply, Create, Delete, Patch, Scale
 from finetune_operator.config import Settings
-from finetune_operator.objects import naming
+from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.compact.trimming import trimmed
 from finetune_operator.objects.contents import same_content
 from finetune_operator.objects.pods import scheduled_since
@@ -74,6 +74,9 @@ class Cluster:
 
     others: dict[str, Thing] = field(default_factory=dict)
     """The other FineTuneJobs of the namespace, by name."""
+
+    endpoints: dict[str, Thing] = field(default_factory=dict)
+    """The FineTuneEndpoints of the namespace, by name."""
 
     usage: NamespaceUsage | None = None
     """Of the namespace; None if the operator does not record it."""
@@ -170,6 +173,7 @@ class Cluster:
             created=frozenset(self.created),
             profiles=self.profiles_of(job),
             parent=copied(self.others.get(naming.parent_of(job) or "")),
+            endpoint=copied(self.endpoints.get(status_view.endpoint_name(job) or "")),
             usage=self.usage,
             queues=self.queues,
             **{LISTS[kind]: each for kind, each in lists.items()},
@@ -455,6 +459,9 @@ class Cluster:
         if observed is not None:
             self._same_version(observed, present)
         changed = copied(present)
+        if body["kind"] == "Service":
+            # An atomic map.
+            changed["spec"]["selector"] = {}
         merge(changed, {key: body[key] for key in ("metadata", "spec")})
         if changed["spec"] != present["spec"]:
             check_change(present, changed)

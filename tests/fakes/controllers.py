@@ -15,7 +15,7 @@ from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import MANIFESTS, Result
 from finetune_api.contracts.stage_request import StageRequest, parse
 from finetune_operator.manifests.jobs import CONTAINER
-from finetune_operator.objects import naming
+from finetune_operator.objects import endpoints, naming
 
 NODE = "node-1"
 BOUND = {"phase": "Bound"}
@@ -112,7 +112,9 @@ def alive(pod: Thing) -> bool:
 
 def start(cluster: Cluster, pod: Thing) -> None:
     """Run a pending pod if its volume exists and is not terminating."""
-    volumes = [cluster.get(naming.VOLUME, claim) for claim in claims_of(pod)]
+    foreign = {endpoints.object_name(name) for name in cluster.endpoints}
+    own = (claim for claim in claims_of(pod) if claim not in foreign)
+    volumes = [cluster.get(naming.VOLUME, claim) for claim in own]
     if any(each is None or "deletionTimestamp" in each["metadata"] for each in volumes):
         return
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": cluster.stamp()}

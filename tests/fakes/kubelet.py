@@ -29,6 +29,7 @@ ARTIFACTS: dict[str, dict[str, Any]] = {
     },
     "train": {"adapter": "sha256:a"},
     "merge": {"merged": "sha256:m", "mergedDtype": "float16"},
+    "base": {"commit": "c" * 40, "dtype": "float16", "bytes": 1 << 30, "modules": ["q_proj"]},
 }
 
 
@@ -40,8 +41,25 @@ def completed(stage: str, *, gpu_seconds: float = 0.0) -> dict[str, Any]:
         "reason": "Completed",
         "message": "",
         "gpuSeconds": gpu_seconds,
-        "artifacts": ARTIFACTS[stage] | dict.fromkeys(MANIFESTS[stage], "a" * 64),
+        "artifacts": dict.fromkeys(MANIFESTS[stage], "a" * 64) | ARTIFACTS[stage],
         "warnings": [],
+    }
+    return _status("Succeeded", exit_code=0, result=result)
+
+
+def published(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a publish pod that has reached each target in its request."""
+    (container,) = pod["spec"]["containers"]
+    targets = [
+        {"name": each["name"], "digest": f"sha256:{each['content']}", "bytes": 1000}
+        for each in json.loads(container["args"][0])["targets"]
+    ]
+    result = {
+        "stage": "publish",
+        "outcome": "completed",
+        "reason": "Completed",
+        "message": "",
+        "artifacts": {"targets": targets},
     }
     return _status("Succeeded", exit_code=0, result=result)
 

@@ -391,11 +391,20 @@ def test_other_changes_of_marked_objects_are_allowed(
 
 
 @pytest.mark.finding(*RESULT)
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "demo-0badbeef-train-1-x7k2p",
+        "shared-finetune-base-1-x7k2p",
+        "shared-finetune-endpoint-7d4b9c6f5-x7k2p",
+        # The API server cuts the names of pods of Deployments with long names.
+        f"{'a' * 40}-finetune-endpointx7k2p",
+    ],
+)
 @pytest.mark.parametrize("verb", ["exec", "attach"])
 def test_only_who_may_write_the_ledger_enters_the_pods_of_stages(
-    control_plane: ControlPlane, namespace: str, verb: str
+    control_plane: ControlPlane, namespace: str, verb: str, stage: str
 ) -> None:
-    stage = "demo-0badbeef-train-1-x7k2p"
     store(control_plane, namespace, "pods", stage)
     store(control_plane, namespace, "pods", "own-pod-of-a-tenant")
 

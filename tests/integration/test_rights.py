@@ -18,6 +18,7 @@ from tests.integration.lifecycle import snapshot
 from tests.integration.rbac import wait_until_granted, wait_until_revoked
 from tests.integration.relay import Call, Relay, relay
 from tests.integration.test_secure_metrics import scrape
+from tests.support import signing_keys
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
 from tests.support.api_server.manifest_files import kubectl
 from tests.support.api_server.namespace import Namespace
@@ -40,6 +41,9 @@ IN_NO_REQUEST = {
     ("delete", "networking.k8s.io", "networkpolicies"),
     # After a conflict, a budget is read again.
     ("get", "finetune.dev", "finetunebudgets"),
+    # The same, for endpoints.
+    ("update", "finetune.dev", "finetuneendpoints/finalizers"),
+    ("get", "finetune.dev", "finetuneendpoints"),
 }
 
 
@@ -204,6 +208,24 @@ def _pod_status(stage: str, hold: str) -> dict[str, Any]:
     return kubelet.running() if stage == hold else kubelet.completed(stage)
 
 
+def _prepare_endpoint(place: Namespace) -> None:
+    """Create an endpoint, and prepare its base, so that its list of names is written."""
+    kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneEndpoint"}
+    spec = {"model": {"source": "hf://acme/base"}}
+    place.plane.post(place.path("finetuneendpoints"), {**kind, **_named("shared", spec=spec)})
+
+    def is_written() -> bool:
+        for pod in place.items("pods"):
+            if kubelet.stage_of(pod) == "base":
+                kubelet.report(place, pod, kubelet.completed("base"))
+        return any(
+            each["metadata"]["name"] == "shared-endpoint" for each in place.items("configmaps")
+        )
+
+    wait_until("the list of names is written", is_written)
+    wait_until("the pod is created", lambda: place.items("deployments") != [])
+
+
 def _owners(place: Namespace) -> list[Any]:
     claims = place.items("persistentvolumeclaims")
     return [each for claim in claims for each in claim["metadata"].get("ownerReferences", ())]
@@ -319,7 +341,8 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         for pod in ("first", "second"):
             # The second replica is a standby and watches the Lease.
             way = {"kubeconfig": between.kubeconfig, "pod": pod}
-            running = operator(control_plane, tmp_path, rendered.config, **way)
+            config = {**rendered.config, "signingKeyFile": str(signing_keys.file(tmp_path))}
+            running = operator(control_plane, tmp_path, config, **way)
             # The operator may review its own token, but its user may not read the metrics.
             assert scrape(stack.enter_context(running), token)[0] == 403
         story = Story(one)
@@ -333,6 +356,7 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         path = two.path("pods", waiting["metadata"]["name"])
         control_plane.merge(f"{path}/status", {"status": assigned})
         wait_until("events are read", lambda: ("list", "", "events") in snapshot.all_used())
+        _prepare_endpoint(two)
     assert snapshot.rejected == []
     assert granted(bindings(rendered)) - IN_NO_REQUEST == snapshot.all_used()
     # Reviews have no namespace; RBAC rejects all other requests without one.
@@ -341,6 +365,7 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
     assert not outside.items("jobs")
     for place in (outside, two):
         control_plane.delete(place.path("finetunejobs"))
+        control_plane.delete(place.path("finetuneendpoints"))
 
 
 def test_without_watch_namespaces_the_same_rules_are_sufficient(

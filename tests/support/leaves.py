@@ -241,6 +241,10 @@ CHANGES: dict[str, Change] = {
         for reference in ("tokenSecretRef", "caConfigMapRef")
         for name in ("name", "key")
     },
+    "serving.endpointRef.name": Change(
+        before=_serving(mode="shared", endpointRef={"name": "first"}),
+        after=_serving(mode="shared", endpointRef={"name": "another"}),
+    ),
     "model.source": Change(before={}, after={"model": {"source": "hf://org/another"}}),
     "dataset.source": Change(before={}, after=_dataset(source="hf://org/another")),
     "dataset.format": Change(before={}, after=_dataset(format="messages")),

@@ -1,5 +1,7 @@
 """Keys with which an operator signs statements."""
 
+from pathlib import Path
+
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -8,19 +10,25 @@ from finetune_operator.signing import SigningKey
 
 def new_key() -> SigningKey:
     """Return another key than every other call."""
-    return _signing_key(ec.generate_private_key(ec.SECP256R1()))
+    return SigningKey(_pem(ec.generate_private_key(ec.SECP256R1())))
 
 
-def _signing_key(key: ec.EllipticCurvePrivateKey) -> SigningKey:
-    return SigningKey(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+def file(folder: Path) -> Path:
+    """Return a file in a folder with a key, which is made if there is none."""
+    path = folder / "signing.key"
+    if not path.exists():
+        path.write_bytes(_pem(ec.generate_private_key(ec.SECP256R1())))
+    return path
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
 
 
 KEY = new_key()
-CONSTANT_KEY = _signing_key(ec.derive_private_key(29, ec.SECP256R1()))
+CONSTANT_KEY = SigningKey(_pem(ec.derive_private_key(29, ec.SECP256R1())))
 """The key of signatures that are stored with the tests; its signatures are always the same."""

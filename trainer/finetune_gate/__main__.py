@@ -6,6 +6,7 @@ published one. A faulty adapter never ends it.
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -17,11 +18,11 @@ from prometheus_client import CollectorRegistry
 from finetune_api.contracts import termination
 from finetune_api.contracts.endpoint import EndpointStatus
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_api.contracts.ports import GATE, VERIFIER_METRICS
+from finetune_api.contracts.ports import GATE, POD_UID_VARIABLE, VERIFIER_METRICS
 from finetune_api.contracts.result import Result
 from finetune_api.safety import redaction
 from finetune_api.safety.printable import printable
-from finetune_gate import adapters, server
+from finetune_gate import adapters, key_files, server
 from finetune_gate.engine import Engine
 from finetune_gate.proofs import proof
 from finetune_gate.queue.fairness import Fairness
@@ -36,6 +37,8 @@ from finetune_verify.errors import Mismatch
 DESCRIPTION = "Serve the proved adapters of a shared endpoint."
 READ_SECONDS = 1.0
 """Interval in which the file of the wanted set is read. The kubelet replaces it."""
+KEYS_SECONDS = 10.0
+"""Interval in which the keys are read."""
 RECORD = "sequence"
 
 
@@ -57,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
         help="sequence number of the wanted set when this pod was made; no lower one is accepted",
     )
     add("--wanted", type=Path, required=True, help="file of the signed wanted set")
+    add(
+        "--keys", type=Path, help="folder with the API keys of each job; without it, none is needed"
+    )
     add("--socket", type=Path, required=True, help="Unix socket of vLLM")
     add("--claim", type=Path, required=True, help="the endpoint's claim, mounted read-only")
     add("--copies", type=Path, required=True, help="folder of the copies, which vLLM mounts too")
@@ -92,6 +98,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
         endpoint=options.endpoint,
         record=options.copies / RECORD,
         least=options.min_sequence,
+        keys=None if options.keys is None else {},
     )
     registry = CollectorRegistry()
     usage = Usage(registry)
@@ -119,7 +126,13 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
         usage=usage,
         log=_log,
     )
-    report = Report(rollout, wanted, usage, max_adapters=options.max_adapters)
+    report = Report(
+        rollout,
+        wanted,
+        usage,
+        max_adapters=options.max_adapters,
+        pod=os.environ.get(POD_UID_VARIABLE, ""),
+    )
 
     def now() -> EndpointStatus:
         return report.status(engine.boot())
@@ -138,6 +151,11 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
     tasks = [
         asyncio.create_task(rollout.run(), name="rollout"),
         asyncio.create_task(_read(options.wanted, wanted, rollout), name="wanted set"),
+        *(
+            [asyncio.create_task(_read_keys(options.keys, wanted, rollout), name="keys")]
+            if options.keys is not None
+            else []
+        ),
         asyncio.create_task(stop.wait(), name="stop"),
     ]
     try:
@@ -172,6 +190,16 @@ async def _read(path: Path, wanted: Wanted, rollout: Rollout) -> None:
             elif wanted.refused:
                 _log(wanted.refused)
         await asyncio.sleep(READ_SECONDS)
+
+
+async def _read_keys(folder: Path, wanted: Wanted, rollout: Rollout) -> None:
+    """Use the keys of the jobs whenever they change."""
+    while True:
+        found = await asyncio.to_thread(key_files.read, folder)
+        if wanted.use_keys(found):
+            _log(key_files.counted(found))
+            rollout.wanted_changed()
+        await asyncio.sleep(KEYS_SECONDS)
 
 
 def _log(text: str) -> None:

@@ -13,15 +13,16 @@ base first.
 import hashlib
 import shutil
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from finetune_api.contracts import reference
-from finetune_api.contracts.endpoint import WantedName
+from finetune_api.contracts.endpoint import BASE_SCALES, LONGEST_TEMPLATE, WantedName
 from finetune_api.safety import tensor_header, untrusted_file, untrusted_json
+from finetune_gate import base_equality
 from finetune_gate.errors import Rejected
 from finetune_verify import volume
 from finetune_verify.errors import Mismatch
@@ -29,7 +30,6 @@ from finetune_verify.errors import Mismatch
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 TEMPLATE = "chat_template.jinja"
-LONGEST_TEMPLATE = 1 << 16
 PREFIX = "base_model.model."
 PARTS = (".lora_A.weight", ".lora_B.weight")
 UNSUPPORTED = (
@@ -54,6 +54,8 @@ class Base:
     facts: Mapping[str, Any]
     modules: frozenset[str]
     max_rank: int
+    scales: Path | None = None
+    """File with the scales of a dequantized base."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class Arrived:
     folder: Path
     reference: reference.Reference | None
     template: str | None
+    different_blocks: int | None = None
+    """Blocks of the base that had another scale in training; None if the base has no scales."""
 
 
 def base(
@@ -86,6 +90,10 @@ def base(
         facts=published.facts,
         modules=frozenset(modules),
         max_rank=max_rank,
+        scales=next(
+            (folder / each["name"] for each in published.files if each["name"] == BASE_SCALES),
+            None,
+        ),
     )
 
 
@@ -101,12 +109,12 @@ def copy(claim: Path, wanted: WantedName, target: Path, base: Base) -> Arrived:
         raise Rejected(f"{wanted.path} cannot be used: {_text(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Arrived(folder=target, reference=arrived.reference, template=arrived.template)
+    return replace(arrived, folder=target)
 
 
 def _copy(source: Path, wanted: WantedName, partial: Path, base: Base) -> Arrived:
     published = volume.read(source / "adapter", "adapter", sha256=wanted.adapter)
-    _require_base(published.facts, base)
+    base_equality.require(published.facts, base.facts, base.kind)
     entries = {entry["name"]: entry for entry in published.files}
     # Libraries load some files by their name alone, so only what vLLM needs is copied.
     for name in (CONFIG, WEIGHTS, TEMPLATE):
@@ -119,7 +127,8 @@ def _copy(source: Path, wanted: WantedName, partial: Path, base: Base) -> Arrive
     found = None
     if wanted.reference is not None:
         found = _reference(source, wanted.reference, published.digest, partial)
-    return Arrived(folder=partial, reference=found, template=template)
+    blocks = _different_blocks(published, partial, base)
+    return Arrived(folder=partial, reference=found, template=template, different_blocks=blocks)
 
 
 def _text(error: Exception) -> str:
@@ -169,18 +178,18 @@ def _template(path: Path, wanted: WantedName) -> str | None:
     return content.decode()
 
 
-def _require_base(facts: Mapping[str, Any], base: Base) -> None:
-    """Raise Mismatch unless the adapter was trained on this base."""
-    if facts["baseCommit"] != base.facts["baseCommit"]:
-        raise Mismatch(
-            f"the adapter was trained on commit {facts['baseCommit']} of the base, but the "
-            f"endpoint serves commit {base.facts['baseCommit']}: use an endpoint with that base"
-        )
-    if base.kind == "dequantized" and facts["quantizedModules"] != base.facts["quantizedModules"]:
-        raise Mismatch(
-            "the adapter was trained with another quantization than that of the endpoint's base: "
-            "use an endpoint of its own, or one with base: original"
-        )
+def _different_blocks(published: volume.Folder, partial: Path, base: Base) -> int | None:
+    """Return how many blocks of a dequantized base have another scale than in training."""
+    entries = {entry["name"]: entry for entry in published.files}
+    if base.scales is None or base_equality.SCALES not in entries:
+        return None
+    copied = partial / base_equality.SCALES
+    try:
+        _copy_file(published.path / copied.name, entries[copied.name], copied)
+        return base_equality.different_blocks(copied, base.scales)
+    finally:
+        # vLLM does not need it.
+        copied.unlink(missing_ok=True)
 
 
 def require_fits(config: Mapping[str, Any], adapter: Shapes, base: Base) -> None:

@@ -12,9 +12,15 @@ class Report:
     """Makes the status."""
 
     def __init__(
-        self, rollout: Rollout, wanted: Wanted, usage: Usage, *, max_adapters: int
+        self,
+        rollout: Rollout,
+        wanted: Wanted,
+        usage: Usage,
+        *,
+        max_adapters: int,
+        pod: str = "",
     ) -> None:
-        self._rollout, self._wanted, self._usage = rollout, wanted, usage
+        self._rollout, self._wanted, self._usage, self._pod = rollout, wanted, usage, pod
         self._max_adapters = max_adapters
 
     def status(self, boot: str | None) -> EndpointStatus:
@@ -23,6 +29,7 @@ class Report:
         names = current.names if current is not None else ()
         return EndpointStatus(
             endpoint=self._wanted.endpoint,
+            pod=self._pod,
             sequence=None if current is None else current.sequence,
             refused=self._wanted.refused,
             boot=boot,
@@ -36,6 +43,7 @@ class Report:
         route = table.routes.get(wanted.name) if boot == table.boot else None
         state, message = self._state(wanted, route)
         total = self._usage.of(wanted.name)
+        adapter = self._rollout.loaded.adapters.get(identity(wanted))
         proved = {} if route is None else _proved(route)
         return NameStatus(
             name=wanted.name,
@@ -44,6 +52,7 @@ class Report:
             adapter=wanted.adapter,
             state=state,
             message=message,
+            different_blocks=None if adapter is None else adapter.arrived.different_blocks,
             requests=total.requests,
             prompt_tokens=total.prompt,
             completion_tokens=total.completion,

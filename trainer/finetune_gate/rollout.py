@@ -167,7 +167,9 @@ class Rollout:
             if failure is not None and not failure.strikes:
                 del self.loaded.failures[key]
             self.loaded.adapters[key] = Adapter(internal=internal, arrived=arrived)
-            self._log(f"loaded {internal}")
+            blocks = arrived.different_blocks
+            scales = "" if blocks is None else f"; {blocks} blocks of the base have another scale"
+            self._log(f"loaded {internal}{scales}")
         finally:
             self.loading = None
 

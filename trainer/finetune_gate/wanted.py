@@ -18,6 +18,7 @@ from finetune_api.contracts import attestation
 from finetune_api.contracts.endpoint import LONGEST, PAYLOAD_TYPE, WantedSet
 from finetune_api.safety.redaction import one_line
 from finetune_gate.errors import Refused
+from finetune_gate.key_files import Keys, with_keys
 
 PublicKey = ec.EllipticCurvePublicKey
 
@@ -74,12 +75,24 @@ def _is_valid(key: PublicKey, signature: bytes, data: bytes) -> bool:
 class Wanted:
     """The set in use. ``refused``: why the last one was not accepted."""
 
-    def __init__(self, key: PublicKey, *, endpoint: str, record: Path, least: int) -> None:
+    def __init__(
+        self,
+        key: PublicKey,
+        *,
+        endpoint: str,
+        record: Path,
+        least: int,
+        keys: Keys | None = None,
+    ) -> None:
         """``record``: file that keeps the sequence number over a restart of the gate.
 
-        ``least``: lowest sequence number that is accepted without such a file.
+        ``least``: lowest sequence number that is accepted without such a file. ``keys``: of the
+        jobs; None if requests need none but those in the set.
         """
         self.current: WantedSet | None = None
+        """With the keys of the jobs."""
+        self._accepted: WantedSet | None = None
+        self._keys = keys
         self.refused: str | None = None
         self.endpoint = endpoint
         self._key = key
@@ -93,7 +106,7 @@ class Wanted:
                 document,
                 self._key,
                 endpoint=self.endpoint,
-                last=self.current,
+                last=self._accepted,
                 least=self._least,
             )
         except Refused as error:
@@ -103,5 +116,15 @@ class Wanted:
             partial = self._record.with_suffix(".partial")
             partial.write_text(str(found.sequence))
             partial.rename(self._record)
-        self.current, self.refused, self._least = found, None, found.sequence
+        self._accepted, self.refused, self._least = found, None, found.sequence
+        self.current = with_keys(found, self._keys)
+        return True
+
+    def use_keys(self, keys: Keys) -> bool:
+        """Use other keys of the jobs; report whether they differ from those before."""
+        if keys == self._keys:
+            return False
+        self._keys = keys
+        if self._accepted is not None:
+            self.current = with_keys(self._accepted, keys)
         return True

@@ -22,6 +22,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result, StageArtifacts
 from finetune_api.contracts.stage_request import (
     CONTRACT_VERSION,
+    BaseStageRequest,
     PrepareStageRequest,
     PublishStageRequest,
     StageRequest,
@@ -40,7 +41,7 @@ from finetune_trainer.sources import egress, trust
 from finetune_trainer.volume import lock
 from finetune_trainer.volume_layout import Layout
 
-STAGES = ("prepare", "train", "merge", "publish")
+STAGES = ("prepare", "train", "merge", "publish", "base")
 _REMEDY = (
     "The operator that started the stage and this image have different versions: run the operator "
     "of the release of this image or a newer one, or set the chart value trainer.image to the "
@@ -107,6 +108,8 @@ def _request(arguments: list[str]) -> StageRequest:
 
 
 def _run(request: StageRequest, progress: Progress, stop: StopRequest) -> Result:
+    if isinstance(request, BaseStageRequest):
+        return _make_base(request, progress)
     job = read_job(Path(request.config), request.config_digest)
     layout = Layout(work=Path(request.work))
     progress.serve()
@@ -133,7 +136,18 @@ def _run(request: StageRequest, progress: Progress, stop: StopRequest) -> Result
         return merge.run(job, layout, progress, request)
 
 
-def _connect(request: PrepareStageRequest | PublishStageRequest) -> None:
+def _make_base(request: BaseStageRequest, progress: Progress) -> Result:
+    """Make the base of a shared endpoint, which belongs to no job."""
+    layout = Layout(work=Path(request.work))
+    progress.serve()
+    with lock.held(layout, request.stage):
+        _connect(request)
+        from finetune_trainer.endpoint_base import make
+
+        return make.run(request, layout, progress)
+
+
+def _connect(request: PrepareStageRequest | PublishStageRequest | BaseStageRequest) -> None:
     """Restrict the connections of this process, and trust the certificates of the chart."""
     if request.destinations is not None:
         egress.Guard(request.destinations, domains=egress.domains()).install()

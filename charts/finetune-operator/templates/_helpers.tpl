@@ -140,7 +140,17 @@ rules:
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/finalizers]
   verbs: [update]
-# Objects of a FineTuneJob. Kubernetes garbage-collects them when the job is deleted.
+# FineTuneEndpoints: the same.
+- apiGroups: [finetune.dev]
+  resources: [finetuneendpoints]
+  verbs: [get, list, watch]
+- apiGroups: [finetune.dev]
+  resources: [finetuneendpoints/status]
+  verbs: [update]
+- apiGroups: [finetune.dev]
+  resources: [finetuneendpoints/finalizers]
+  verbs: [update]
+# Objects of a FineTuneJob or FineTuneEndpoint. Kubernetes garbage-collects them with their owner.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
@@ -161,7 +171,8 @@ rules:
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch, create, delete]
+  # That of an endpoint is changed with its list of model names.
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   # They are not deleted. The API server may require this verb for a change of the owners.

@@ -9,20 +9,63 @@ restores nothing.
 The gate reports a status. Every text in it is of the gate or of the wanted set, never of a request.
 """
 
+import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from finetune_api.base import SHA256, CamelModel, StatusModel
+from finetune_api.v1alpha1.endpoints.names import PATH_BELOW_CLAIM, PUBLIC_NAME
 
 CONTRACT_VERSION: Literal[1] = 1
 PAYLOAD_TYPE = "application/vnd.finetune.wanted-set.v1+json"
 LONGEST = 1 << 20
 """Bytes of a wanted set, the limit of a ConfigMap."""
-PUBLIC_NAME = r"^[A-Za-z0-9][-A-Za-z0-9._:/]{0,127}$"
-SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
-PATH_BELOW_CLAIM = rf"^{SEGMENT}(/{SEGMENT}){{0,3}}$"
-"""A relative path. No segment begins with a dot, so it never leaves the claim."""
+BASE = "base"
+"""Folder on the endpoint's claim with the base that vLLM loads."""
+ADAPTERS = "jobs"
+"""Folder on the endpoint's claim with a folder for each job."""
+LONGEST_TEMPLATE = 1 << 16
+"""Bytes of a chat template."""
+BASE_FILES_FACT = "baseFiles"
+"""Fact in the manifests of an adapter and of the base of an endpoint: SHA-256 (hex) of the files of
+the published base, by name. The manifest of a base itself differs from job to job."""
+BASE_SCALES = "quantization.scales"
+"""File in the dequantized base of an endpoint: the scales of its 4-bit weights. It is a safetensors
+file with another name, because vLLM would load it as weights."""
+
+
+def published_root(job_uid: str) -> str:
+    """Return the folder on the endpoint's claim that the publish pods of a job mount."""
+    return f"{ADAPTERS}/{job_uid}"
+
+
+def published_path(job_uid: str, adapter: str) -> str:
+    """Return the folder on the endpoint's claim with ``adapter/`` and ``reference/`` of a revision.
+
+    adapter: SHA-256 (hex) of ``adapter/manifest.json``, so that no folder ever has other content.
+    """
+    return f"{published_root(job_uid)}/{adapter}"
+
+
+def source_digest(files: Mapping[str, str]) -> str:
+    """Return what identifies a published base. files: SHA-256 (hex) of its files by name.
+
+    The manifest of a base has facts of its job, so it differs where the files are equal.
+    """
+    return _digest(files)
+
+
+def codes_digest(modules: Mapping[str, str]) -> str:
+    """Return what identifies the 4-bit weights of a base. modules: SHA-256 (hex) of their codes."""
+    return _digest(modules)
+
+
+def _digest(digests: Mapping[str, str]) -> str:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
 
 State = Literal["Waiting", "Full", "Loading", "Proving", "Serving", "Failed"]
 """Why a name answers or not. ``Full``: all places for adapters are taken."""
@@ -93,6 +136,9 @@ class NameStatus(StatusModel):
     """In nats, as in ``status.verification`` of a job; so are the next two."""
     tolerance: float | None = None
     smallest_fault: float | None = None
+    different_blocks: int | None = None
+    """Blocks of 64 weights of the base whose scale differs from that of the training. It may, in
+    the last bits, if the base was quantized on another device."""
     requests: int = 0
     """Requests since the gate started; so are the tokens."""
     prompt_tokens: int = 0
@@ -104,6 +150,8 @@ class EndpointStatus(StatusModel):
 
     contract: Literal[1] = CONTRACT_VERSION
     endpoint: str
+    pod: str = ""
+    """UID of the pod: addresses are reused, and the uid shows which pod answered."""
     sequence: int | None = None
     """Of the wanted set in use; None before the first one."""
     refused: str | None = None

@@ -4,3 +4,4 @@ from finetune_api import GROUP
 
 JOB = f"{GROUP}/job"
 REVISION = f"{GROUP}/revision"
+ENDPOINT = f"{GROUP}/endpoint"

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from finetune_api.base import CONTENT_DIGEST, SHA256, StatusModel
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.data.statistics import Data
+from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.resources import Backend, Estimate
 from finetune_api.v1alpha1.status.artifacts import MergedModel, PreparedFolders, TrainArtifacts
 
@@ -23,6 +24,7 @@ MANIFESTS = {
     "prepare": ("baseManifest", "datasetManifest"),
     "train": ("adapterManifest",),
     "merge": ("mergedManifest",),
+    "base": ("manifest", "dtype", "modules"),
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
@@ -31,8 +33,9 @@ HISTORY = "lossHistory"
 OPTIONAL = ("datasets", "sources", "formats", "versions", "adaptedModules")
 """Artifacts with any number of parts. If the message is too long, they are dropped in this order,
 the names of files in ``sources`` before everything else."""
-MAX_TARGETS = 9
-"""Targets of a job and its tracking server, whose outcomes have to fit into one message."""
+MAX_TARGETS = 10
+"""Targets of a job, its FineTuneEndpoint and its tracking server: all outcomes have to fit into one
+message."""
 _REASON_LENGTH = 64
 _CUT = 40
 """Characters by which the longest error of a target is cut if the message is too long."""
@@ -102,12 +105,15 @@ class PublishArtifacts(StatusModel):
     are left out of a message that would be too long otherwise."""
 
 
-StageArtifacts = PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts
+StageArtifacts = (
+    PrepareArtifacts | TrainArtifacts | MergeArtifacts | PublishArtifacts | PreparedBase
+)
 ARTIFACTS: dict[str, type[StageArtifacts]] = {
     "prepare": PrepareArtifacts,
     "train": TrainArtifacts,
     "merge": MergeArtifacts,
     "publish": PublishArtifacts,
+    "base": PreparedBase,
 }
 
 
@@ -128,7 +134,7 @@ def _known(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifact
 class Result(StatusModel):
     """The outcome of a stage. Unknown values are null."""
 
-    stage: Literal["prepare", "train", "merge", "publish", "verify"]
+    stage: Literal["prepare", "train", "merge", "publish", "verify", "base"]
     outcome: Literal["completed", "stopped", "failed"]
     reason: str
     message: _Line = ""

@@ -23,21 +23,16 @@ from pydantic import Field, TypeAdapter
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.v1alpha1.model import Model
+from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 CONTRACT_VERSION: Literal[2] = 2
 
 
-class _Request(CamelModel):
+class _Argument(CamelModel):
     contract: Literal[2] = CONTRACT_VERSION
     """Version of the contract that the request follows."""
-    config: str
-    """Path of ``job.json``."""
-    config_digest: str | None = None
-    """SHA-256 (hex) of ``job.json``, from the ledger. The stage fails if the file has another one;
-    None, as in a local run, accepts any file."""
-    work: str
-    """Root folder of the volume."""
 
     def to_argument(self) -> str:
         """Return the request as an argument of a container.
@@ -48,6 +43,16 @@ class _Request(CamelModel):
         values = self.model_dump(mode="json", exclude_defaults=True)
         fixed = self.model_dump(include={"contract", "stage"})
         return json.dumps(fixed | values, separators=(",", ":")).replace("$", "\\u0024")
+
+
+class _Request(_Argument):
+    config: str
+    """Path of ``job.json``."""
+    config_digest: str | None = None
+    """SHA-256 (hex) of ``job.json``, from the ledger. The stage fails if the file has another one;
+    None, as in a local run, accepts any file."""
+    work: str
+    """Root folder of the volume."""
 
 
 class ServingSettings(CamelModel):
@@ -64,13 +69,29 @@ class ServingSettings(CamelModel):
     def of(cls, spec: FineTuneJobSpec, *, dtype: str = "") -> "ServingSettings | None":
         """Return the settings of a job; None if it serves nothing. dtype: overrides the spec."""
         serving = spec.serving
-        if not serving.enabled:
+        if not serving.enabled or serving.mode == SHARED:
             return None
         return cls(
             gpu_memory_utilization=serving.gpu_memory_utilization,
             max_model_len=serving.max_model_len,
             dtype=dtype or (spec.merge.dtype if serving.mode == "merged" else serving.dtype),
         )
+
+
+class SharedEndpoint(CamelModel):
+    """A FineTuneEndpoint, as far as an adapter must suit it."""
+
+    name: str
+    """For messages."""
+    base: Literal["dequantized", "original"] = "dequantized"
+    max_rank: int
+    """``lora.maxRank``: highest rank of an adapter."""
+    model: str
+    """``model.source`` of the endpoint."""
+    source: str | None = None
+    """``contracts.endpoint.source_digest`` of its base; None until the base is made."""
+    codes: str | None = None
+    """``contracts.endpoint.codes_digest`` of a dequantized base."""
 
 
 class PrepareStageRequest(_Request):
@@ -101,6 +122,8 @@ class PrepareStageRequest(_Request):
     """CA certificates in PEM format to trust in addition to those of the image."""
     signatures: tuple[RequiredSignature, ...] = ()
     """Signatures that sources of the job need; a source that no entry covers needs none."""
+    endpoint: SharedEndpoint | None = None
+    """The endpoint that will serve the adapter beside others; None if none will."""
 
 
 class _LaterRequest(_Request):
@@ -193,6 +216,24 @@ class MLflowTarget(CamelModel):
     """Path of a file with additional CA certificates in PEM format."""
 
 
+class EndpointTarget(CamelModel):
+    """The claim of a shared endpoint, of which the pod mounts the folder of the job.
+
+    It gets ``adapter/`` and ``reference/`` in a folder that is named by the adapter's manifest.
+    """
+
+    shared: SharedEndpoint
+    folder: str
+    """Path of the mounted folder."""
+    path: str
+    """``contracts.endpoint.published_root`` of the job: the same folder, on the claim."""
+    reference: str
+    """SHA-256 (hex) of ``reference/manifest.json``, from the ledger; an empty text if it has none.
+    """
+    keep: tuple[str, ...] = ()
+    """Names of the folders of other revisions that are still needed. All others are deleted."""
+
+
 class ModelSignature(CamelModel):
     """The operator's signature of the files of a folder, which the stage stores as ``model.sig``.
 
@@ -243,6 +284,7 @@ class PublishTargetRequest(CamelModel):
     hugging_face: HuggingFaceTarget | None = None
     mlflow: MLflowTarget | None = None
     """It gets the results of the training of the adapter, and no files."""
+    endpoint: EndpointTarget | None = None
 
 
 class PublishStageRequest(_LaterRequest):
@@ -265,7 +307,39 @@ class PublishStageRequest(_LaterRequest):
     """CA certificates in PEM format to trust in addition to those of the image."""
 
 
-StageRequest = PrepareStageRequest | TrainStageRequest | MergeStageRequest | PublishStageRequest
+class BaseStageRequest(_Argument):
+    """Make the base of a shared endpoint: download it, and dequantize it if that is asked for.
+
+    There is no ``job.json``: the request has all that the process needs. The base is published as
+    the folder ``base`` of the volume, and an equal one that is there is kept. Credentials are in
+    the environment variables of the source ``model``, as in the prepare stage.
+    """
+
+    stage: Literal["base"] = "base"
+    work: str
+    """Root folder of the endpoint's volume."""
+    model: Model
+    base: Literal["dequantized", "original"] = "dequantized"
+    """The weights that vLLM loads; ``original`` only downloads them."""
+    dtype: Literal["auto", "float16", "bfloat16"] = "auto"
+    """Number format of a dequantized base, as ``dtype`` of the merge stage."""
+    quantized_by: Literal["cuda", "cpu"] = "cuda"
+    """Device on which the adapters are trained: the codes of a few blocks differ."""
+    destinations: Destinations | None = None
+    """Connections that the process may open; None, as in a local run, allows all."""
+    ca_certificates: str = ""
+    """CA certificates in PEM format to trust in addition to those of the image."""
+    signatures: tuple[RequiredSignature, ...] = ()
+    """Signatures that the source needs."""
+
+
+StageRequest = (
+    PrepareStageRequest
+    | TrainStageRequest
+    | MergeStageRequest
+    | PublishStageRequest
+    | BaseStageRequest
+)
 _REQUEST: TypeAdapter[StageRequest] = TypeAdapter(
     Annotated[StageRequest, Field(discriminator="stage")]
 )

@@ -28,6 +28,7 @@ EFFECTS = {
     Edit.PUBLISH: "publishes",
     Edit.NEXT_REVISION: "next revision",
     Edit.PROFILE: "by values",
+    Edit.FIXED: "fixed",
     Edit.NOTHING: "immediate",
 }
 """The short form of an edit class in the tables."""

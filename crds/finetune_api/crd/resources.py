@@ -24,6 +24,12 @@ from finetune_api.v1alpha1.budgets.usage import (
     FineTuneUsageSpec,
     FineTuneUsageStatus,
 )
+from finetune_api.v1alpha1.endpoints.spec import (
+    ENDPOINT_KIND,
+    ENDPOINT_PLURAL,
+    FineTuneEndpointSpec,
+)
+from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
 from finetune_api.v1alpha1.profile import (
     MAX_PROFILE_NAME,
     PROFILE_KIND,
@@ -246,4 +252,59 @@ FINETUNEBUDGET = Resource(
     page="budgets.md",
     title="Budgets: API reference",
 )
-RESOURCES = (FINETUNEJOB, FINETUNEPROFILE, FINETUNEUSAGE, FINETUNEBUDGET)
+FINETUNEENDPOINT = Resource(
+    kind=ENDPOINT_KIND,
+    plural=ENDPOINT_PLURAL,
+    short_name="fte",
+    scope="Namespaced",
+    categories=("all", "finetune"),
+    description="FineTuneEndpoint serves the adapters of several FineTuneJobs with one vLLM on one "
+    "GPU. A model name answers only after its adapter was verified.",
+    spec=FineTuneEndpointSpec,
+    spec_description="Desired state of the endpoint: the base model, the settings of vLLM, and the "
+    "number of adapters.",
+    status=FineTuneEndpointStatus,
+    status_description="Observed state of the endpoint. Written by the operator.",
+    columns=(
+        Column(name="Ready", path='.status.conditions[?(@.type=="Ready")].status'),
+        Column(name="State", path='.status.conditions[?(@.type=="Ready")].reason'),
+        Column(name="Models", path=".status.summary"),
+        Column(name="Free", path=".status.freeSlots", type="integer"),
+        Column(name="Base", path=".spec.model.source"),
+        Column(name="Age", path=".metadata.creationTimestamp", type="date"),
+        Column(name="Message", path='.status.conditions[?(@.type=="Ready")].message', wide=True),
+    ),
+    rules=(
+        CelRule(
+            cel=f"self.metadata.name.matches('{NAME_PATTERN}') && "
+            f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
+            message=NAME_RULE,
+        ),
+        CelRule(
+            cel="(has(self.spec.base) ? self.spec.base : 'dequantized') == "
+            "(has(oldSelf.spec.base) ? oldSelf.spec.base : 'dequantized')",
+            message="spec.base cannot be changed: the adapters were verified against it. Create "
+            "another FineTuneEndpoint, and set serving.endpointRef of the jobs to it",
+        ),
+    ),
+    group_rules={
+        "model": (
+            CelRule(
+                cel="self == oldSelf",
+                message="spec.model cannot be changed: the adapters were trained against it. "
+                "Create another FineTuneEndpoint, and set serving.endpointRef of the jobs to it",
+            ),
+        ),
+        "storage": (
+            CelRule(
+                cel="!has(self.size) || !has(oldSelf.size) || "
+                f"!({comparable('self.size')}) || "
+                "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+                message="a volume cannot shrink: keep storage.size or set a larger value",
+            ),
+        ),
+    },
+    page="endpoints.md",
+    title="Endpoints: API reference",
+)
+RESOURCES = (FINETUNEJOB, FINETUNEPROFILE, FINETUNEUSAGE, FINETUNEBUDGET, FINETUNEENDPOINT)

@@ -22,10 +22,11 @@ class Use(StrEnum):
     PUBLICATION = "status.publish"
     PROFILE = "`Valid` of a FineTuneProfile"
     BUDGET = "condition of a FineTuneBudget"
+    ENDPOINT = "condition of a FineTuneEndpoint"
     LOG = "log of the operator"
 
 
-READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, PROFILE, BUDGET, LOG = Use
+READY, CONDITION, EVENT, ATTEMPT, PUBLICATION, PROFILE, BUDGET, ENDPOINT, LOG = Use
 FAILURE = (READY, ATTEMPT)
 
 
@@ -45,7 +46,9 @@ class Reason(DocumentedEnum):
     )
     PUBLISHING = (
         "Publishing",
-        "The publish pod uploads the adapter or the merged model. Condition `Published` only.",
+        "The publish pod uploads the adapter or the merged model. Conditions `Published`, and "
+        "`Ready` with `serving.mode: shared`.",
+        READY,
         CONDITION,
     )
     RESTARTING = ("Restarting", "The endpoint is down and its pods are restarting.", READY)
@@ -199,9 +202,16 @@ class Reason(DocumentedEnum):
         "Kueue admitted the train Job but could not start it.",
         *FAILURE,
     )
+    ENDPOINT_NOT_FOUND = (
+        "EndpointNotFound",
+        "The FineTuneEndpoint in `spec.serving.endpointRef` does not exist.",
+        READY,
+        CONDITION,
+    )
     NAME_CONFLICT = (
         "NameConflict",
-        "An object with a name that the job needs already exists and belongs to another owner.",
+        "An object with a name that the job needs already exists and belongs to another owner, or "
+        "another job had a model name of the endpoint first.",
         READY,
     )
     DATASET_INVALID = ("DatasetInvalid", "A row or file of a dataset cannot be used.", *FAILURE)
@@ -425,6 +435,35 @@ class Reason(DocumentedEnum):
     WITHIN_BUDGET = ("WithinBudget", "Less than 80 % of each limit is used or reserved.", BUDGET)
     NEAR_LIMIT = ("NearLimit", "80 % of a limit is used or reserved.", BUDGET)
     EXHAUSTED = ("Exhausted", "A limit is used up in this period.", BUDGET)
+
+    # Conditions of a FineTuneEndpoint, and states of its models.
+    PREPARING_BASE = (
+        "PreparingBase",
+        "The prepare pod of the endpoint downloads the base and prepares it for vLLM.",
+        ENDPOINT,
+    )
+    VERIFYING = (
+        "Verifying",
+        "The endpoint loads or verifies models. Those that were verified answer.",
+        ENDPOINT,
+    )
+    SIGNING_KEY_MISSING = (
+        "SigningKeyMissing",
+        "The operator has no key, so it cannot sign the list of model names of the endpoint.",
+        ENDPOINT,
+    )
+    WANTED_SET_REFUSED = (
+        "WantedSetRefused",
+        "The pod of the endpoint rejects the signed list of model names.",
+        ENDPOINT,
+    )
+    ENDPOINT_FULL = (
+        "EndpointFull",
+        "All places of the endpoint for adapters are taken.",
+        READY,
+        CONDITION,
+        ENDPOINT,
+    )
 
     # The operator's log.
     CRD_MISSING = ("CrdMissing", "The FineTuneJob API is not installed in the cluster.", LOG)

@@ -4,9 +4,10 @@ from typing import ClassVar, Literal
 
 from finetune_api import GROUP
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.rules import Rule, between, each_matches, equals, requires
+from finetune_api.rules import Rule, between, each_matches, equals, excludes, is_set, requires
+from finetune_api.v1alpha1.endpoints.names import LONGEST_NAME
 from finetune_api.v1alpha1.placement import Placement
-from finetune_api.v1alpha1.references import SecretKeyRef
+from finetune_api.v1alpha1.references import SecretKeyRef, object_name
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"
 NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -56,6 +57,39 @@ _EXTRA_MESSAGE = (
 )
 
 
+SHARED = "shared"
+"""Mode in which a FineTuneEndpoint serves the adapter beside those of other jobs."""
+OF_OWN_PODS = {
+    "apiKeySecretRef": "access.keysSecretRef",
+    "allowedNamespaces": "access.allowedNamespaces",
+    "dtype": "dtype",
+    "extraArgs": "toolCallParser and reasoningParser",
+    "gpuMemoryUtilization": "gpuMemoryUtilization",
+    "idle": None,
+    "maxModelLen": "maxModelLen",
+    "placement": "placement",
+    "replicas": None,
+}
+"""Fields of pods that a job with the mode ``shared`` does not have, and those of the endpoint."""
+
+
+class EndpointRef(ApiModel):
+    """A FineTuneEndpoint in the job's namespace."""
+
+    atomic: ClassVar[bool] = True
+    name: str = object_name(
+        "Name of the FineTuneEndpoint in the job's namespace.",
+        kind="FineTuneEndpoint",
+        edit=Edit.REMERGE,
+    )
+
+
+def _not_of_a_job(name: str, other: str | None) -> str:
+    """Return the message about a field of pods. other: the field of the endpoint."""
+    instead = "" if other is None else f", and set {other} of the FineTuneEndpoint instead"
+    return f"with serving.mode: shared, the job has no serving pods: remove serving.{name}{instead}"
+
+
 class ServingPlacement(Placement):
     """Scheduling constraints of the serving pods. They replace ``spec.placement`` as a whole."""
 
@@ -91,11 +125,18 @@ class Serving(ApiModel):
         True,
         edit=Edit.NOTHING,
     )
-    mode: Literal["merged", "adapter"] = field(
-        'Model that vLLM loads: "merged" (the merged 16-bit model), or "adapter" (the base model '
-        "and the adapter, without a merge).",
+    mode: Literal["merged", "adapter", "shared"] = field(
+        'Model that vLLM loads: "merged" (the merged 16-bit model), "adapter" (the base model '
+        'and the adapter, without a merge), or "shared" (a FineTuneEndpoint loads the adapter '
+        "beside those of other jobs, and the job has no serving pods).",
         "merged",
         edit=Edit.REMERGE,
+    )
+    endpoint_ref: EndpointRef | None = field(
+        'The endpoint that serves the adapter. Required if mode is "shared".',
+        None,
+        edit=Edit.REMERGE,
+        unset="the job has serving pods of its own",
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
         'What the serving pods do if a train pod finds no free GPU. "Auto": release their GPU '
@@ -207,6 +248,32 @@ class Serving(ApiModel):
         ),
     )
     rules: ClassVar[tuple[Rule, ...]] = (
+        requires(
+            equals("mode", SHARED),
+            is_set("endpointRef"),
+            "serving.mode: shared needs an endpoint: set serving.endpointRef.name to the name of a "
+            "FineTuneEndpoint in the namespace of the job",
+        ),
+        requires(
+            is_set("endpointRef"),
+            equals("mode", SHARED),
+            "serving.endpointRef applies only to serving.mode: shared: remove endpointRef, or set "
+            "mode: shared",
+        ),
+        Rule(
+            cel=f"!has(self.mode) || self.mode != '{SHARED}' || !has(self.servedModelNames) "
+            f"|| self.servedModelNames.all(name, size(name) <= {LONGEST_NAME})",
+            message=f"a FineTuneEndpoint serves names of at most {LONGEST_NAME} characters: "
+            "set shorter names in servedModelNames",
+            fails=lambda serving: (
+                serving.mode == SHARED
+                and any(len(name) > LONGEST_NAME for name in serving.served_model_names or ())
+            ),
+        ),
+        *(
+            excludes(equals("mode", SHARED), is_set(name), _not_of_a_job(name, other))
+            for name, other in OF_OWN_PODS.items()
+        ),
         requires(
             equals("dtype", "float16") | equals("dtype", "bfloat16"),
             equals("mode", "adapter"),

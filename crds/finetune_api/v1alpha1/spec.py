@@ -32,19 +32,23 @@ from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement, PodMetadata
 from finetune_api.v1alpha1.profile import MAX_PROFILE_NAME
 from finetune_api.v1alpha1.publishing import targets
+from finetune_api.v1alpha1.publishing.shared_endpoint import NAME as ENDPOINT
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.publishing.tracking import NAME, Tracking
 from finetune_api.v1alpha1.references import object_name
 from finetune_api.v1alpha1.resources import Resources
 from finetune_api.v1alpha1.run_policy import RunPolicy
-from finetune_api.v1alpha1.serving import Serving
+from finetune_api.v1alpha1.serving import SHARED, Serving
 from finetune_api.v1alpha1.sources import Kind, listed
 from finetune_api.v1alpha1.storage import Storage
 from finetune_api.v1alpha1.training.training import Training
 
 _SERVES_ADAPTER = equals("serving.mode", "adapter")
+_SERVES_SHARED = equals("serving.mode", SHARED)
 _SERVES_NOTHING = equals("serving.enabled", False)
-_MERGES_NOTHING = equals("merge.enabled", False) | (_SERVES_ADAPTER & ~_SERVES_NOTHING)
+_MERGES_NOTHING = equals("merge.enabled", False) | (
+    (_SERVES_ADAPTER | _SERVES_SHARED) & ~_SERVES_NOTHING
+)
 
 
 class FineTuneJobSpec(ApiModel):
@@ -226,15 +230,32 @@ class FineTuneJobSpec(ApiModel):
         ),
         requires(
             equals("merge.enabled", False),
-            _SERVES_NOTHING | _SERVES_ADAPTER,
+            _SERVES_NOTHING | _SERVES_ADAPTER | _SERVES_SHARED,
             "serving needs the merged model. Do one of these: set merge.enabled: true; set "
-            "serving.mode: adapter; or set serving.enabled: false",
+            "serving.mode: adapter or shared; or set serving.enabled: false",
         ),
         *targets.rules_of_spec(merges_nothing=_MERGES_NOTHING, serves_nothing=_SERVES_NOTHING),
         excludes(
             is_set("tracking"),
             targets.has_name(NAME),
             f"the name {NAME} is that of spec.tracking: use another name in publish",
+        ),
+        excludes(
+            _SERVES_SHARED,
+            targets.has_name(ENDPOINT),
+            f"the name {ENDPOINT} is that of serving.endpointRef: use another name in publish",
+        ),
+        excludes(
+            _SERVES_SHARED,
+            equals("training.lora.useDora", True),
+            "a FineTuneEndpoint cannot serve a DoRA adapter: set serving.mode: merged, or "
+            "training.lora.useDora: false",
+        ),
+        excludes(
+            _SERVES_SHARED,
+            is_set("training.lora.modulesToSave"),
+            "a FineTuneEndpoint cannot serve an adapter with fully trained modules: set "
+            "serving.mode: merged, or remove training.lora.modulesToSave",
         ),
         excludes(
             _SERVES_ADAPTER,

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 
 from finetune_operator.controller.running import RunningKind
 from finetune_operator.kinds import budgets as budget_kind
+from finetune_operator.kinds import endpoints as endpoint_kind
 from finetune_operator.kinds import jobs as job_kind
 from finetune_operator.kinds import notifications, usage
 from finetune_operator.kinds import profiles as profile_kind
 from finetune_operator.kinds.context import Context
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.snapshot.budgets import Budgets
+from finetune_operator.snapshot.endpoints import Endpoints
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.surroundings import Surroundings
-from finetune_operator.snapshot.watches import BUDGETS, JOBS, PROFILES
+from finetune_operator.snapshot.watches import BUDGETS, ENDPOINTS, JOBS, PROFILES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +44,14 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
         surroundings=Surroundings(kube=context.kube),
     )
     outbox = notifications.outbox(context, elector, live.store)
-    jobs = job_kind.running(context, live, profiles, budgets, recorder, outbox)
+    endpoints = Endpoints(live=context.live(ENDPOINTS))
+    jobs = job_kind.running(context, live, profiles, budgets, endpoints.of, recorder, outbox)
     return Kinds(
         running=(
             jobs,
             profile_kind.running(context, profiles, jobs.controller),
             budget_kind.running(context, budgets, jobs.controller, recorder),
+            endpoint_kind.running(context, endpoints.live, jobs.controller),
         ),
         profiles=profiles,
         budgets=budgets,

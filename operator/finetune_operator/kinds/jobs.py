@@ -13,7 +13,7 @@ from finetune_operator.reconcile import plan as planner
 from finetune_operator.snapshot.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles
-from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.reader import EndpointLookup, Reader
 from finetune_operator.snapshot.reflector import reflectors
 from finetune_operator.snapshot.scraping.scraper import NAMESPACE_WORKERS, Scraper
 from finetune_operator.telemetry.job_metrics import JOB_METRICS
@@ -27,6 +27,7 @@ def running(
     live: LiveReader,
     profiles: Profiles,
     budgets: Budgets,
+    endpoint: EndpointLookup,
     usage: UsageRecorder | None,
     outbox: Outbox | None,
 ) -> RunningKind:
@@ -39,6 +40,7 @@ def running(
         profiles=profiles,
         usage=usage,
         budgets=budgets,
+        endpoint=endpoint,
         queues=context.queues(),
     )
     observers = (JOB_METRICS,) if outbox is None else (JOB_METRICS, outbox)

@@ -7,6 +7,7 @@ import finetune_api
 from finetune_api.crd.resources import RESOURCES
 from finetune_api.v1alpha1.budgets.spec import BUDGET_KIND
 from finetune_api.v1alpha1.budgets.usage import USAGE_KIND
+from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_operator.types import Object
 
@@ -48,6 +49,7 @@ FINETUNEJOB = finetune_api.KIND
 FINETUNEPROFILE = PROFILE_KIND
 FINETUNEBUDGET = BUDGET_KIND
 FINETUNEUSAGE = USAGE_KIND
+FINETUNEENDPOINT = ENDPOINT_KIND
 CORE_EVENT = "CoreEvent"
 KUEUE = "kueue.x-k8s.io/v1beta2"
 KINDS = {

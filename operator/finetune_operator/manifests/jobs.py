@@ -20,6 +20,7 @@ from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.manifests import pod, sources, stage_requests
 from finetune_operator.manifests.gpu import devices
 from finetune_operator.manifests.publishing import access as publishing
+from finetune_operator.manifests.publishing import shared_endpoint
 from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage
@@ -205,12 +206,15 @@ def _pod(
         {"name": "scratch", "mountPath": pod.SCRATCH},
     ]
     identity = {}
+    published_to = publishing.targets_of(target, stage, record)
     if stage.reads_sources:
         volumes += sources.volumes(target.resolved.spec)
         mounts += sources.mounts(target.resolved.spec)
         identity = sources.identity(target.resolved.spec)
-    elif publishing.uses_identity(publishing.targets_of(target, stage, record)):
+    elif publishing.uses_identity(published_to):
         identity = sources.identity(target.resolved.spec)
+    volumes += shared_endpoint.volumes(published_to)
+    mounts += shared_endpoint.mounts(job, published_to)
     common = pod.spec(target.config, target.resolved, gpu=stage.gpu, card=record.card)
     if stage.publishes:
         beside = publishing.beside_serving_pods(job, target)

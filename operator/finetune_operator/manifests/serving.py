@@ -3,7 +3,7 @@
 from typing import Any
 
 from finetune_operator.manifests import pod, verifier, vllm
-from finetune_operator.objects import naming
+from finetune_operator.objects import endpoints, naming
 from finetune_operator.objects.stages import SERVE
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
@@ -25,6 +25,11 @@ def model_name(job: Object, target: TargetRevision) -> str:
 def selector(job: Object, build: str) -> dict[str, str]:
     """Return the labels of a build's serving pods."""
     return {naming.JOB: job["metadata"]["name"], naming.STAGE: _STAGE, naming.BUILD: build}
+
+
+def endpoint_selector(endpoint: str) -> dict[str, str]:
+    """Return the labels of the pods of a FineTuneEndpoint."""
+    return {naming.ENDPOINT: endpoint, naming.STAGE: endpoints.SERVING}
 
 
 def selector_text(job: Object, build: str) -> str:
@@ -77,8 +82,13 @@ def deployment(
     }
 
 
-def service(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
-    """Return the Service of the endpoint, which selects the pods of one build."""
+def service(
+    job: Object, target: TargetRevision, build: str, *, endpoint: str | None = None
+) -> dict[str, Any]:
+    """Return the Service of the job, which selects the pods of one build.
+
+    endpoint: name of the FineTuneEndpoint that serves the build; its gate decides by model name.
+    """
     name = job["metadata"]["name"]
     return {
         "apiVersion": "v1",
@@ -90,7 +100,7 @@ def service(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
             # requests, and whether pods whose model is not verified get them.
             "publishNotReadyAddresses": False,
             "externalIPs": [],
-            "selector": selector(job, build),
+            "selector": selector(job, build) if endpoint is None else endpoint_selector(endpoint),
             "ports": [{"name": "http", "port": vllm.PORT, "targetPort": "http", "protocol": "TCP"}],
         },
     }

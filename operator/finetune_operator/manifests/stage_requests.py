@@ -16,7 +16,7 @@ from finetune_operator.manifests import argv_v1, egress, sources
 from finetune_operator.manifests.gpu import products
 from finetune_operator.manifests.gpu.node_labels import versions_of
 from finetune_operator.manifests.publishing import access as publishing
-from finetune_operator.objects.stages import PIPELINE, JobStage, earlier
+from finetune_operator.objects.stages import PIPELINE, JobStage, desired, earlier
 from finetune_operator.revisions import publications
 from finetune_operator.revisions.cost import limit_of
 from finetune_operator.revisions.documents import JOB_FILE
@@ -68,7 +68,9 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     entries = [_entry(each) for each in targets]
     other_hub = not target.hub.is_public and publishing.uses_hub(targets)
     hub = [target.hub.url] if other_hub else []
-    return [entries, allowed.model_dump(mode="json"), target.config.ca_certificates, *hub]
+    endpoint = [] if target.endpoint is None else [target.endpoint.limits.model_dump(mode="json")]
+    common = [entries, allowed.model_dump(mode="json"), target.config.ca_certificates]
+    return [*common, *hub, *endpoint]
 
 
 def _entry(each: PublishTarget) -> dict[str, Any]:
@@ -141,7 +143,6 @@ def _request(
 
 def _prepare(target: TargetRevision, *, untrusted_volume: bool = False) -> PrepareStageRequest:
     spec, config = target.resolved.spec, target.config
-    serving = spec.serving
     driver, compute_capability = versions_of(spec.placement.node_selector or {})
     cloud_identity = spec.access.service_account_name is not None
     return PrepareStageRequest(
@@ -150,13 +151,14 @@ def _prepare(target: TargetRevision, *, untrusted_volume: bool = False) -> Prepa
         driver=driver,
         compute_capability=compute_capability,
         serving=ServingSettings.of(spec, dtype=config.serving.dtype),
-        merges=spec.merge.enabled and not (serving.enabled and serving.mode == "adapter"),
+        merges=any(stage.per_build for stage in desired(spec)),
         volume_size=spec.storage.size,
         train_memory=(spec.resources.train.limits or {}).get("memory"),
         untrusted_volume=untrusted_volume,
         destinations=egress.destinations(config, cloud_identity=cloud_identity, hosts=target.hosts),
         ca_certificates=config.ca_certificates,
         signatures=sources.required_signatures(spec, config.signatures),
+        endpoint=None if target.endpoint is None else target.endpoint.limits,
     )
 
 

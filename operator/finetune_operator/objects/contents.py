@@ -68,13 +68,17 @@ def same_content(desired: Object, existing: Object) -> bool:
 
 
 def surplus(desired: Object, existing: Object) -> dict[str, Any]:
-    """Return the merge patch that removes from a spec the values of other clients, {} if none has.
+    """Return the merge patch that removes the values of other clients from spec or data, or {}.
 
     A server-side apply leaves all fields that it does not name. Annotations of a pod template stay:
     ``kubectl rollout restart`` sets one.
     """
-    changes = _surplus(desired["spec"], existing["spec"], path=("spec",))
-    return {"spec": changes} if changes else {}
+    found = {
+        part: _surplus(desired[part], existing.get(part) or {}, path=(part,))
+        for part in ("spec", "data")
+        if part in desired
+    }
+    return {part: changes for part, changes in found.items() if changes}
 
 
 def _surplus(desired: Mapping[str, Any], existing: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class IndexedSnapshot:
     """By uid of the pod."""
 
     loaded: float | None
+    endpoint: Object | None
     accounts: Accounts | None
     usage: NamespaceUsage | None
     queues: Queues | None
@@ -165,6 +166,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         verification=snapshot.verification,
         requests={each.pod: each for each in snapshot.requests},
         loaded=snapshot.loaded,
+        endpoint=snapshot.endpoint,
         accounts=snapshot.accounts,
         usage=snapshot.usage,
         queues=snapshot.queues,

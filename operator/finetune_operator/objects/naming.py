@@ -6,6 +6,7 @@ from typing import Any
 from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.contracts import labels as keys
 from finetune_api.layering import value_at
+from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
 from finetune_api.v1alpha1.serving import WAKE_ANNOTATION
 from finetune_operator.objects.stages import serves
@@ -15,6 +16,7 @@ from finetune_operator.types import Object
 PREFIX = GROUP
 JOB = keys.JOB
 REVISION = keys.REVISION
+ENDPOINT = keys.ENDPOINT
 BUILD = f"{PREFIX}/build"
 STAGE = f"{PREFIX}/stage"
 ATTEMPT = f"{PREFIX}/attempt"
@@ -37,6 +39,8 @@ MAX_TIME = 64
 """Characters that are kept of a time which a user writes."""
 MANAGED_BY = "finetune-operator"
 VOLUME = "PersistentVolumeClaim"
+OWNERS = frozenset({KIND, ENDPOINT_KIND})
+"""Kinds of our own that own objects."""
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 """Annotation of a claim: the node for which the scheduler let its volume be created."""
 
@@ -71,10 +75,10 @@ def service_name(job: str) -> str:
 
 
 def owner_reference(job: Object) -> dict[str, Any]:
-    """Return the owner reference to the job that its children have."""
+    """Return the owner reference to the job, or endpoint, that its children have."""
     return {
         "apiVersion": API_VERSION,
-        "kind": KIND,
+        "kind": job.get("kind", KIND),
         "name": job["metadata"]["name"],
         "uid": job["metadata"]["uid"],
         "controller": True,
@@ -86,7 +90,7 @@ def owned_by(job: Object, child: Object) -> bool:
     """Report whether ``job`` owns ``child``; an earlier job of the same name has another uid.
 
     Only the uid of an owner counts: whoever changes the other fields of the owner must not take the
-    object from its job. A child of another FineTuneJob is not owned.
+    object from its job. A child of another FineTuneJob or FineTuneEndpoint is not owned.
 
     A job that was restored from a backup also owns the volumes of the uids in its status, which no
     tenant can write. Anyone may have filled these volumes: the stages verify their content.
@@ -97,7 +101,7 @@ def owned_by(job: Object, child: Object) -> bool:
         accepted.update(volume_owners(job.get("status") or {}))
         if controller is None:
             owners.add(label(child, JOB_UID))
-    if controller is not None and controller.get("kind") == KIND:
+    if controller is not None and controller.get("kind") in OWNERS:
         owners = {controller["uid"]}
     return not owners.isdisjoint(accepted)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 Stage = Literal["prepare", "train", "merge", "publish", "serve"]
@@ -140,7 +141,7 @@ def needs_gpu(name: str | None) -> bool:
 
 def desired(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
     """Return the stages that produce the model that a spec asks for, in order."""
-    from_adapter = spec.serving.enabled and spec.serving.mode == "adapter"
+    from_adapter = spec.serving.enabled and spec.serving.mode in ("adapter", SHARED)
     if spec.merge.enabled and not from_adapter:
         return PIPELINE
     return tuple(stage for stage in PIPELINE if not stage.per_build)
@@ -148,7 +149,8 @@ def desired(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
 
 def beside(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
     """Return the stages beside the endpoint that a spec asks for."""
-    return BESIDE if spec.publish or spec.tracking is not None else ()
+    shared = spec.serving.enabled and spec.serving.mode == SHARED
+    return BESIDE if spec.publish or spec.tracking is not None or shared else ()
 
 
 def earlier(stage: JobStage) -> tuple[JobStage, ...]:

@@ -76,6 +76,9 @@ class StatusView:
     """Decision of the evaluation gate about ``build``."""
 
     verification: Values
+    shared_model: Values | None
+    """The adapter that the job has published to a FineTuneEndpoint."""
+
     budget: Values
     """What a job that waits for a budget needs, empty if it does not wait."""
 
@@ -148,6 +151,7 @@ def of(status: Values) -> StatusView:
         against_serving=(status.get("evaluation") or NOTHING).get("againstServing"),
         evaluation=status.get("evaluation") or NOTHING,
         verification=status.get("verification") or NOTHING,
+        shared_model=status.get("sharedModel"),
         budget=status.get("budget") or NOTHING,
         volume_owners=volume_owners(status),
         published_digests=tuple(status.get("publishedDigests") or ()),
@@ -159,3 +163,17 @@ def of(status: Values) -> StatusView:
 def volume_owners(status: Values) -> tuple[str, ...]:
     """Return ``StatusView.volume_owners`` alone, which is read for every child of a job."""
     return tuple(status.get("volumeOwners") or ())
+
+
+def endpoint_name(job: Object) -> str | None:
+    """Return the name of the FineTuneEndpoint that a job needs to be planned, or None.
+
+    A job that has left an endpoint is served by it until its own pods answer.
+    """
+    own = ((job["spec"].get("serving") or NOTHING).get("endpointRef") or NOTHING).get("name")
+    return own or (shared_model(job) or NOTHING).get("endpoint")
+
+
+def shared_model(job: Object) -> Values | None:
+    """Return the model that a job has published to a shared endpoint, None if it has not."""
+    return (job.get("status") or NOTHING).get("sharedModel")

@@ -16,6 +16,7 @@ from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.confirmation import confirmation
 from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.reconcile.steps import steps
+from finetune_operator.revisions import shared_endpoints
 from finetune_operator.revisions.continued import continued
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import SelectedProfile, UnavailableProfile, select
@@ -43,6 +44,9 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
             target,
             flavors=queues.flavors(snapshot.queues, target),
             hosts=tuple(limits.hosts for _, limits in profile.limits),
+            endpoint=shared_endpoints.find(
+                snapshot.job, target.resolved.spec, snapshot.endpoint, snapshot.settings
+            ),
         )
         ledger = ledger.with_target(target.revision)
         if target.replaced is not None:

@@ -41,6 +41,8 @@ def held(
 
     Its revision waits for another job or for a queue, or its next attempt violates limits.
     """
+    if (missing := missing_endpoint(target)) is not None:
+        return missing
     if target.unavailable is None:
         return refusal(refused) or queues.missing(snapshot, target, ledger)
     return Position(
@@ -70,6 +72,20 @@ def awaited(target: TargetRevision, meanwhile: Position | None = None) -> Positi
         reason=Reason.INVALID_SPEC if isinstance(cause, InvalidSpec) else cause.reason,
         message=message,
         requeue_after=None if meanwhile is None else meanwhile.requeue_after,
+    )
+
+
+def missing_endpoint(target: TargetRevision) -> Position | None:
+    """Return the position of a job whose FineTuneEndpoint does not exist, or None."""
+    name = target.endpoint_name
+    if name is None or target.endpoint is not None:
+        return None
+    return Position(
+        state="stalled",
+        reason=Reason.ENDPOINT_NOT_FOUND,
+        message=f"FineTuneEndpoint {name} does not exist in the namespace of the job: create it, "
+        "or set spec.serving.endpointRef.name to an endpoint that exists.",
+        requeue_after=delays.PARENT,
     )
 
 

@@ -8,10 +8,13 @@ from collections.abc import Collection, Iterable
 from typing import TypeGuard
 
 from finetune_api.revision_hash import digest
-from finetune_api.v1alpha1.publishing.publication import Publication
+from finetune_api.v1alpha1.publishing.publication import Publication, PublicationError
+from finetune_api.v1alpha1.publishing.shared_endpoint import PREFIX as ENDPOINT_PREFIX
+from finetune_api.v1alpha1.publishing.shared_endpoint import SharedEndpointTarget
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.publishing.tracking import PREFIX as TRACKING_PREFIX
 from finetune_api.v1alpha1.publishing.tracking import TrackingServer
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.job import MOST_PUBLISHED
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.stages import publishes
@@ -25,7 +28,13 @@ def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
     """Return the targets that the spec asks for, the tracking server last."""
     spec = target.resolved.spec
     tracking = () if spec.tracking is None else (TrackingServer.of(spec.tracking),)
-    return (*(spec.publish or ()), *tracking)
+    return (*(spec.publish or ()), *shared_endpoint(target), *tracking)
+
+
+def shared_endpoint(target: TargetRevision) -> tuple[SharedEndpointTarget, ...]:
+    """Return the endpoint that serves the adapter as a target; nothing if there is none."""
+    found = target.endpoint
+    return () if found is None else (SharedEndpointTarget.of(found.name, found.uid),)
 
 
 def place(target: TargetRevision, each: PublishTarget) -> str:
@@ -125,6 +134,22 @@ def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Public
     return {*each.moving_names} <= {*(known.tags or ())}
 
 
+def failure(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> PublicationError | None:
+    """Return why the last attempt has not published the build to a target, or None."""
+    attempts = ledger.revision(target.revision).stages
+    attempt = next(
+        (one for one in attempts if publishes(one.stage) and one.build == target.build), None
+    )
+    if attempt is None or attempt.outcome != "Failed":
+        return None
+    known = current(ledger, target, each)
+    if known is not None and known.error is not None:
+        return known.error
+    return PublicationError(
+        reason=attempt.reason or Reason.FAILED, message=attempt.message or "Publishing failed."
+    )
+
+
 def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
     """Return the digests of all contents that the job has published, the latest last.
 
@@ -144,7 +169,7 @@ def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
         *(
             record.digest
             for record in sorted(records, key=lambda record: record.time)
-            if not record.destination.startswith(TRACKING_PREFIX)
+            if not record.destination.startswith((TRACKING_PREFIX, ENDPOINT_PREFIX))
         ),
     ]
     known = [digest for digest in earlier if digest not in present]
@@ -181,6 +206,8 @@ def reference(each: PublishTarget, known: Publication) -> str | None:
         return f"{each.oci.repository}@{known.digest}"
     if isinstance(each, TrackingServer):
         return each.mlflow.uri
+    if isinstance(each, SharedEndpointTarget):
+        return f"{ENDPOINT_PREFIX}{each.endpoint}/{known.content}"
     if each.hugging_face is not None:
         return f"{each.destination}@{known.digest.removeprefix('sha1:')}"
     assert each.s3 is not None

@@ -24,6 +24,7 @@ from finetune_operator.revisions.documents import freeze, frozen_again
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import UnavailableProfile, has_profile
 from finetune_operator.revisions.resolved_specs import RESOLVED
+from finetune_operator.revisions.shared_endpoints import JobEndpoint, name_of
 from finetune_operator.types import Object
 
 
@@ -49,6 +50,9 @@ class TargetRevision:
     unavailable: parents.UnavailableParent | None = None
     """Why the revision cannot start yet; then nothing of ``training.startFrom`` is known."""
 
+    endpoint: JobEndpoint | None = None
+    """The FineTuneEndpoint in the spec; None if it does not exist, or the spec names none."""
+
     flavors: tuple[Mapping[str, str], ...] = ()
     """Node labels of the ResourceFlavors of its queue; empty if they are not known."""
 
@@ -68,6 +72,11 @@ class TargetRevision:
     def build(self) -> str:
         """Name of the build: 8 hex digits."""
         return self.resolved.build
+
+    @property
+    def endpoint_name(self) -> str | None:
+        """Name of the FineTuneEndpoint in the spec; None if the job has serving pods."""
+        return name_of(self.resolved.spec)
 
     @property
     def contract(self) -> int:
@@ -184,7 +193,13 @@ def resolve_retained(
         return None
     resolved = replace(target.resolved, digest=frozen.digest, build_digest=build_digest)
     settings = configurations.thaw(revision, frozen, target.config)
-    return TargetRevision(resolved=resolved, config=settings, hub=target.hub, frozen=frozen)
+    return TargetRevision(
+        resolved=resolved,
+        config=settings,
+        hub=target.hub,
+        frozen=frozen,
+        endpoint=target.endpoint,
+    )
 
 
 def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:

@@ -13,7 +13,7 @@ Metrics of pods are the last values of the ``scraper``; a read does not wait for
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -42,6 +42,9 @@ from finetune_operator.types import (
     Verification,
 )
 
+EndpointLookup = Callable[[str, str], Awaitable[Object | None]]
+"""Returns the FineTuneEndpoint with a namespace and name."""
+
 
 @dataclass(kw_only=True)
 class RecentEvents:
@@ -60,6 +63,7 @@ class Reader:
     settings: Settings
     profiles: Profiles | None = None
     budgets: Budgets | None = None
+    endpoint: EndpointLookup | None = None
     usage: UsageSource | None = None
     """None if the usage of GPUs is not recorded."""
     queues: QueueSource | None = None
@@ -96,6 +100,9 @@ class Reader:
         await self._complete(key, job, children)
         profiles = () if self.profiles is None else await self.profiles.of(job)
         parent = await self._parent(key, job)
+        endpoint, place = None, status_view.endpoint_name(job)
+        if self.endpoint is not None and place is not None:
+            endpoint = await self.endpoint(key[0], place)
         # The accounts first: they wait for other reads, and what follows is of the same moment.
         accounts = None if self.budgets is None else await self.budgets.of(job)
         usage = None if self.usage is None else await self.usage.read(key[0])
@@ -105,6 +112,7 @@ class Reader:
             settings=self.settings,
             profiles=profiles,
             parent=parent,
+            endpoint=endpoint,
             usage=usage,
             accounts=accounts,
             queues=queues,

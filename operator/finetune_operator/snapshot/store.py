@@ -64,7 +64,7 @@ class ObjectStore:
         """Sorted; a set of as many elements would need four times the memory."""
         self._tombstones: OrderedDict[tuple[str, Name], tuple[int, float]] = OrderedDict()
         for kind, entries in self._entries.items():
-            metrics.CACHE_OBJECTS.labels(kind).set_function(entries.__len__)
+            metrics.CACHE_OBJECTS.labels(watches.series(kind)).set_function(entries.__len__)
 
     def put(self, item: Object) -> tuple[Key, ...]:
         """Store an object, unless a newer version or its deletion is known.

@@ -7,7 +7,12 @@ kind is another ``Watches``, with a store, a queue and a planner of its own.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from finetune_operator.kube.kinds import FINETUNEBUDGET, FINETUNEJOB, FINETUNEPROFILE
+from finetune_operator.kube.kinds import (
+    FINETUNEBUDGET,
+    FINETUNEENDPOINT,
+    FINETUNEJOB,
+    FINETUNEPROFILE,
+)
 from finetune_operator.objects import naming
 from finetune_operator.types import LISTS, Key, Object
 
@@ -38,6 +43,11 @@ class Watches:
             owner = (metadata.get("labels") or {}).get(self.label)
         return None if owner is None else (metadata.get("namespace", ""), owner)
 
+    def series(self, kind: str) -> str:
+        """Return the label of a kind in metrics: two controllers may watch one kind."""
+        shared = kind != self.own and self.own != FINETUNEJOB
+        return f"{kind} of {self.own}" if shared else kind
+
     def selector(self, name: str) -> str:
         """Return the selector of the objects of an owner."""
         return f"{self.label}={name}"
@@ -48,3 +58,9 @@ JOBS = Watches(
 )
 PROFILES = Watches(own=FINETUNEPROFILE, owned={})
 BUDGETS = Watches(own=FINETUNEBUDGET, owned={})
+ENDPOINTS = Watches(
+    own=FINETUNEENDPOINT,
+    label=naming.ENDPOINT,
+    owned=LISTS,
+    metadata_only=frozenset({"ConfigMap"}),
+)

@@ -15,6 +15,7 @@ class Namespace:
     def path(self, kind: str, name: str = "") -> str:
         group = {
             "finetunejobs": "/apis/finetune.dev/v1alpha1",
+            "finetuneendpoints": "/apis/finetune.dev/v1alpha1",
             "jobs": "/apis/batch/v1",
             "deployments": "/apis/apps/v1",
             "networkpolicies": "/apis/networking.k8s.io/v1",

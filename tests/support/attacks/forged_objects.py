@@ -75,6 +75,8 @@ WORKLOADS = tuple((RESULT, api, resource, {"spec": spec}) for api, resource, spe
 MARKS: dict[str, dict[str, Any]] = {
     "label": {"labels": LABEL},
     "owner": {"ownerReferences": [OWNER]},
+    "owner is an endpoint": {"ownerReferences": [{**OWNER, "kind": "FineTuneEndpoint"}]},
+    "label of an endpoint": {"labels": {"finetune.dev/endpoint": "shared"}},
     "unknown label": {"labels": {"finetune.dev/other": ""}},
     "owner of another version": {
         "ownerReferences": [{**OWNER, "apiVersion": "finetune.dev/v9", "controller": False}]

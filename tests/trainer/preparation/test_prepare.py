@@ -18,6 +18,7 @@ from tests.support.trainer.hub import Hub
 from tests.support.trainer.workshop import Ended, command, request
 from tests.trainer.conftest import MakeWorkshop
 
+from finetune_api.contracts.endpoint import source_digest
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.volume import disk
 from finetune_trainer.volume.files import sha256_of
@@ -567,3 +568,39 @@ def test_unexpected_error_becomes_internal_error(make: MakeWorkshop, tmp_path: P
     refused(ended, 1, "InternalError", "NotADirectoryError")
     assert "Traceback" in ended.log
     assert "Traceback" not in ended.message
+
+
+SHARED = {"name": "chat", "maxRank": 16, "model": "hf://demo/tiny"}
+SLOW = "{% for a in messages %}{% for b in range(90000) %}{% endfor %}{{ a.content }}{% endfor %}"
+
+
+def test_a_job_of_a_shared_endpoint_is_prepared(make: MakeWorkshop) -> None:
+    workshop = make()
+    workshop.succeed("prepare", endpoint=SHARED)
+    base = manifest.read(workshop.work / "base")
+    source = source_digest({each.name: each.sha256 for each in base.files})
+    # Another name of the same files.
+    make().succeed("prepare", endpoint=SHARED | {"source": source, "model": "pvc://models/tiny"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "endpoint", "said"),
+    [
+        ({"training": {"lora": {"r": 32}}}, {}, "training.lora.r is 32"),
+        ({}, {"model": "hf://demo/other"}, "model.source is hf://demo/tiny"),
+        ({}, {"source": "0" * 64}, "the files of the base"),
+        ({"dataset": {"chatTemplate": SLOW}}, {}, "the chat template needs"),
+    ],
+    ids=["rank", "base", "files", "template"],
+)
+def test_what_a_shared_endpoint_cannot_serve_is_refused(
+    make: MakeWorkshop, changes: dict[str, Any], endpoint: dict[str, Any], said: str
+) -> None:
+    workshop = make(**changes)
+    ended = workshop.run("prepare", endpoint=SHARED | endpoint)
+    refused(ended, 64, "InvalidSpec", said)
+    assert "dataset" not in workshop.published()
+
+
+def test_only_jobs_of_a_shared_endpoint_need_a_fast_template(make: MakeWorkshop) -> None:
+    make(dataset={"chatTemplate": SLOW}).succeed("prepare")

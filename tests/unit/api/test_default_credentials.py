@@ -177,6 +177,7 @@ IMAGE: Path = ("oci", "secretRef")
 NAMES: dict[Path, str] = {
     ("storage", "baseCache", "claimName"): "a volume, which prepare mounts read-only",
     ("storage", "storageClassName"): "a class of volumes",
+    ("serving", "endpointRef", "name"): "an endpoint, whose own credentials get its base",
     ("queueName",): "a queue of Kueue",
     ("profile",): "a profile, whose credentials follow the same rules",
     ("workloadPriorityClassName",): "a priority in a queue of Kueue",

@@ -1,6 +1,8 @@
 """Adapters that vLLM would load and apply wrongly are rejected before it sees them."""
 
+import json
 import os
+import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from tests.support.gate.claim import CONFIG, HIDDEN, RANK, Claim, Tensors, lora_
 
 from finetune_api.contracts.endpoint import WantedName
 from finetune_api.safety import untrusted_file
-from finetune_gate import adapters
+from finetune_gate import adapters, base_equality
 from finetune_gate.adapters import Arrived, Base
 from finetune_gate.errors import Rejected
 from finetune_verify.errors import Mismatch
@@ -120,6 +122,64 @@ def test_a_rank_above_the_limit(claim: Claim) -> None:
 def test_an_adapter_of_another_base(claim: Claim) -> None:
     wanted = claim.add("a", facts={"baseCommit": "d" * 40})
     rejected(claim, wanted, "trained on commit d{40} of the base")
+
+
+FILES = {"model.safetensors": "1" * 64, "config.json": "2" * 64}
+OTHER = FILES | {"config.json": "3" * 64}
+
+
+@pytest.mark.parametrize(
+    ("trained", "served", "match"),
+    [
+        (FILES, FILES, None),
+        (FILES, OTHER, r"another config.json \(1 of 2 files differ\)"),
+        (FILES, FILES | {"LICENSE": "4" * 64}, "another LICENSE"),
+        (FILES | {"LICENSE": "4" * 64}, FILES, "another LICENSE"),
+        ({}, FILES, "another config.json"),
+    ],
+)
+def test_the_files_of_the_base_count_and_not_its_commit(
+    trained: dict[str, str], served: dict[str, str], match: str | None
+) -> None:
+    facts = {"baseCommit": "a", "quantizedModules": {}, "baseFiles": trained}
+    ours = {"baseCommit": "b", "quantizedModules": {}, "baseFiles": served}
+    if match is None:
+        base_equality.require(facts, ours, "dequantized")
+        return
+    with pytest.raises(Mismatch, match=match):
+        base_equality.require(facts, ours, "dequantized")
+
+
+def scales(path: Path, values: dict[str, bytes]) -> Path:
+    """Write the scales of some modules, one byte for each block."""
+    entries, data = {}, b""
+    for module, blocks in values.items():
+        for part, content in ((".absmax", blocks), (".nested_absmax", b"\1\2\3\4")):
+            offsets = [len(data), len(data) + len(content)]
+            entries[module + part] = {
+                "dtype": "U8", "shape": [len(content)], "data_offsets": offsets,
+            }  # fmt: skip
+            data += content
+    header = json.dumps(entries).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+    return path
+
+
+def test_blocks_with_another_scale_are_counted(tmp_path: Path) -> None:
+    blocks = bytes(range(256)) * 600
+    changed = bytearray(blocks)
+    for at in (0, 65_535, 65_536, len(blocks) - 1):
+        changed[at] ^= 1
+    ours = scales(tmp_path / "ours", {"a": blocks, "b": blocks})
+    # The order of the modules does not matter.
+    theirs = scales(tmp_path / "theirs", {"b": bytes(changed), "a": blocks})
+    assert base_equality.different_blocks(theirs, ours) == 4
+    assert base_equality.different_blocks(ours, ours) == 0
+    with pytest.raises(Mismatch, match="modules of the base"):
+        base_equality.different_blocks(scales(tmp_path / "few", {"a": blocks}), ours)
+    short = scales(tmp_path / "short", {"a": blocks, "b": blocks[1:]})
+    with pytest.raises(Mismatch, match=r"blocks for b\.absmax"):
+        base_equality.different_blocks(short, ours)
 
 
 def test_an_adapter_of_another_quantization(claim: Claim) -> None:

@@ -18,7 +18,6 @@ CHAT_TEMPLATE = "chat_template.jinja"
 base's."""
 QUANTIZATION = "quantization.safetensors"
 """File in the adapter's folder: the scales of the 4-bit weights that the training used."""
-
 LICENSE_FACT = "license"
 """Fact in the base's manifest: the licence that its repository on a hub states."""
 ORIGINS_FACT = "origins"

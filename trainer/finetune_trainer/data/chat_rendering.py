@@ -169,6 +169,11 @@ class Renderer:
             return list(self._tokenizer(content).input_ids)
         return self._ids(self._render(content, prompt=True))
 
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Return the text of a chat request. Raise BrokenRow."""
+        self._tools = None
+        return self._apply(list(messages), prompt=True)
+
     def _answer_alone(self, messages: list[Message], prompt: str, text: str) -> str:
         """Return the rendering of the last answer if the template rewrites the text before it.
 

@@ -63,9 +63,12 @@ class LoraMerger:
         dequantized: DequantizedBase | None,
         ordered_map: OrderedMap = map,
     ) -> None:
-        """``dequantized``: the base that was trained against; None: merge onto the original."""
+        """``dequantized``: the base that was trained against; None: merge onto the original.
+
+        adapter: without targets, the tensors are those of the base.
+        """
         self._adapter = adapter
-        self._weights: Any = safe_open(adapter.path, framework="pt")
+        self._weights: Any = safe_open(adapter.path, framework="pt") if adapter.targets else None
         self._dtype = dtype
         self._dequantized = dequantized
         self._ordered_map = ordered_map

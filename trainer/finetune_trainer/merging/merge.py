@@ -177,12 +177,12 @@ def _write_missing(
     total = sum(shard.size for shard in plan.shards)
     progress.start_from(1 - needed / total)
     written = total - needed
-    with _parallel_map() as parallel_map:
+    with parallel_map() as in_parallel:
         merger = lora_delta.LoraMerger(
             plan.adapter,
             dtype=getattr(torch, merging.dtype),
             dequantized=plan.dequantized,
-            ordered_map=parallel_map,
+            ordered_map=in_parallel,
         )
         for shard in missing:
             wrote = functools.partial(_report, progress, before=written, total=total)
@@ -197,7 +197,7 @@ def _report(progress: Progress, count: int, *, before: int, total: int) -> None:
 
 
 @contextmanager
-def _parallel_map() -> Iterator[lora_delta.OrderedMap]:
+def parallel_map() -> Iterator[lora_delta.OrderedMap]:
     """Merge pieces in parallel with one thread each, so that no thread waits within a piece."""
     malloc.keep()
     before = torch.get_num_threads()

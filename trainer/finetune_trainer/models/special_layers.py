@@ -76,6 +76,21 @@ def not_quantized(family: str) -> list[str] | None:
     return [HEAD, *UNCALLED[family]] if family in UNCALLED else None
 
 
+def quantized(model: Any) -> list[str]:
+    """Return the names of the modules that transformers quantizes as it loads a model."""
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    without = HfQuantizer.get_modules_to_not_convert(
+        model, not_quantized(model.config.model_type), model._keep_in_fp32_modules
+    )
+    return [
+        name
+        for name, module in model.named_modules()
+        if is_quantized(module) and should_convert_module(name, without)
+    ]
+
+
 def not_adapted(family: str) -> frozenset[str]:
     """Return the names of the layers that cannot have an adapter, without their path."""
     return frozenset(

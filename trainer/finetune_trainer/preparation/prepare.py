@@ -15,7 +15,12 @@ from finetune_api.v1alpha1.resources import Backend
 from finetune_trainer.attention import choice as attention_choice
 from finetune_trainer.attention import kernels
 from finetune_trainer.checkpointing import manifest, published
-from finetune_trainer.compatibility import backend_choice, recipe_support, vllm_support
+from finetune_trainer.compatibility import (
+    backend_choice,
+    recipe_support,
+    shared_endpoint,
+    vllm_support,
+)
 from finetune_trainer.compatibility.backend_choice import Facts
 from finetune_trainer.devices.cards import Card
 from finetune_trainer.estimate import report
@@ -64,6 +69,9 @@ def run(
         image = backend_choice.installed()
         backend_choice.refuse(Facts(recipe=job.training, image=image))
         recipe_support.check_cards(job.training, options)
+        if request.endpoint is not None:
+            shared_endpoint.check_recipe(job.training, request.endpoint)
+            shared_endpoint.check_source(job.model, request.endpoint)
         sources = prepare_rows.pin(job, layout, signatures)
         if untrusted:
             for source in sources.all:
@@ -88,6 +96,8 @@ def run(
             log(f"attention kernels: {attention.reason}")
         job = attention_choice.follow(job, options.cards, attention)
         rows = prepare_rows.tokenize(job, layout, sources, download, progress, signatures)
+        if request.endpoint is not None:
+            rows.check_template()
         checked = prepare_estimate.check(
             job,
             download.text,
@@ -100,6 +110,9 @@ def run(
             work=layout.work,
         )
         base = prepare_base.finish(download, job, layout, progress, signatures)
+        if request.endpoint is not None:
+            files = {each.name: each.sha256 for each in base.files}
+            shared_endpoint.check_files(files, request.endpoint)
         prepare_start.check_layers(job, layout, base)
         prepare_tokens.check(layout.base, rows.rows.train, job.training, source=download.name)
         warnings = [

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.data.rows import ToolCallParser
 from finetune_api.v1alpha1.data.statistics import FormatRecord
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.sources import Kind
@@ -25,6 +24,7 @@ from finetune_trainer.data import (
     packing,
     prompt_templates,
     reference_sample,
+    template_cost,
 )
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset_files import Fetched, RowSource
@@ -71,8 +71,13 @@ class TokenizedRows:
     rows: dataset.Prepared
     template: Template
     formats: list[FormatRecord]
-    tool_call_parser: ToolCallParser | None
+    renderer: Renderer
     source_digests: dict[Kind, str]
+
+    def check_template(self) -> None:
+        """Raise InvalidSpec for a chat template that a shared endpoint does not render."""
+        if self.template.text is not None:
+            template_cost.check(self.renderer, self.template.text, self.rows.sample)
 
 
 def pin(job: JobConfig, layout: Layout, signatures: Signatures) -> Sources:
@@ -150,7 +155,7 @@ def tokenize(
         rows=prepared,
         template=template,
         formats=formats,
-        tool_call_parser=renderer.parser,
+        renderer=renderer,
         source_digests={kind: each.digest for kind, each in fetched.items()},
     )
 
@@ -200,7 +205,7 @@ def publish(
         update={
             "formats": tokenized.formats,
             "sources": [source.record for source in sources.all],
-            "tool_call_parser": tokenized.tool_call_parser,
+            "tool_call_parser": tokenized.renderer.parser,
         }
     )
     return manifest.publish(

@@ -16,6 +16,8 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.errors import PublishFailed, Stopped, TrainerError, Transient
 from finetune_trainer.publishing import content
 from finetune_trainer.publishing.content import Content
+from finetune_trainer.publishing.endpoint import push as endpoint
+from finetune_trainer.publishing.endpoint.push import Copy
 from finetune_trainer.publishing.mlflow import tracking
 from finetune_trainer.publishing.oci import attest as attest_oci
 from finetune_trainer.publishing.oci import push as oci
@@ -117,7 +119,7 @@ class _Publishing:
         """Attempt all targets."""
         contents = {target.name: self._content(target) for target in self._request.targets}
         sizes = {
-            name: model.size if isinstance(model, Content) else 0
+            name: model.size if isinstance(model, Content | Copy) else 0
             for name, model in contents.items()
         }
         done = 0
@@ -130,25 +132,29 @@ class _Publishing:
             self._attempt(target, contents[target.name], outcome, transfer)
             done += sizes[target.name]
 
-    def _content(self, target: PublishTargetRequest) -> Content | TrainerError | None:
+    def _content(
+        self, target: PublishTargetRequest
+    ) -> Content | Copy | TrainerError | TargetError | None:
         """Return what is published; None if the target gets no files of the volume."""
         if target.attestation is not None or target.mlflow is not None:
             return None
         try:
             with translate_volume_errors(self._layout.work, "publishing"):
+                if target.endpoint is not None:
+                    return endpoint.plan(self._job, self._layout, target)
                 return content.read(self._job, self._layout, self._request, target)
-        except TrainerError as error:
+        except (TrainerError, TargetError) as error:
             return error
 
     def _attempt(
         self,
         target: PublishTargetRequest,
-        model: Content | TrainerError | None,
+        model: Content | Copy | TrainerError | TargetError | None,
         outcome: Outcome,
         transfer: Transfer,
     ) -> None:
         try:
-            if isinstance(model, TrainerError):
+            if isinstance(model, TrainerError | TargetError):
                 raise model
             if target.mlflow is not None:
                 log(f"sending the results of the training to target {target.name}")
@@ -159,6 +165,11 @@ class _Publishing:
                 log(f"adding the signed statement about {target.attested} to target {target.name}")
                 attest = attest_oci.attest if target.oci is not None else attest_s3.attest
                 attest(target, outcome, transfer, self._environment)
+            elif isinstance(model, Copy):
+                outcome.size, outcome.manifest = model.size, model.content
+                log(f"copying the adapter ({model.size:,} bytes) to target {target.name}")
+                with endpoint.errors_of_the_claim(model):
+                    endpoint.publish(model, outcome, transfer)
             else:
                 self._publish(target, model, outcome, transfer)
             log(f"target {target.name} holds {outcome.reference}")

@@ -41,7 +41,7 @@ def round_trip(
     if missing:
         flat = torch.cat([flat, flat.new_zeros(missing)])
     if kind == "nf4":
-        made, codes = nf4.round_trip(flat, scales, block=block, quantize=_nf4)
+        made, codes = nf4.round_trip(flat, scales, block=block, quantize=quantize_nf4)
     else:
         levels = (*FP4_LEVELS, *(-level for level in FP4_LEVELS))
         made, codes = nf4.round_trip(flat, scales, block=block, quantize=_fp4, levels=levels)
@@ -49,7 +49,8 @@ def round_trip(
     return made[:count].view(weight.shape), codes[: (count + 1) // 2]
 
 
-def _nf4(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize_nf4(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return packed codes and each block's largest magnitude, as ``nf4.quantize`` does."""
     codes, largest = nf4.quantize(weight, block=block)
     faint = largest < FAINT
     if faint.any():

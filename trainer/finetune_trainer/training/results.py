@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.contracts import loss_history
+from finetune_api.contracts.endpoint import BASE_FILES_FACT
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.evaluation import HeldOutLosses
@@ -100,6 +101,7 @@ def _facts(finished: CompletedTraining) -> dict[str, Any]:
         **({published.TEXT_MODEL_FACT: extracted} if extracted else {}),
         "source": finished.base.facts["source"],
         "baseCommit": finished.base.facts["baseCommit"],
+        BASE_FILES_FACT: {each.name: each.sha256 for each in finished.base.files},
         **({published.START_FACT: start} if start is not None else {}),
         "datasetDigest": finished.data.digest,
         "globalStep": trained.step,

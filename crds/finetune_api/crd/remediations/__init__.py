@@ -4,7 +4,14 @@
 """
 
 from finetune_api.crd.remediations.failures import FAILED, RETRIED
-from finetune_api.crd.remediations.other import BUDGETS, EVENTS, LOGS, OTHER, PROFILES
+from finetune_api.crd.remediations.other import (
+    BUDGETS,
+    ENDPOINTS,
+    EVENTS,
+    LOGS,
+    OTHER,
+    PROFILES,
+)
 from finetune_api.crd.remediations.waiting import PROGRESS, WAITING
 
-GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, PROFILES, BUDGETS, LOGS)
+GROUPS = (PROGRESS, WAITING, FAILED, RETRIED, EVENTS, OTHER, PROFILES, BUDGETS, ENDPOINTS, LOGS)

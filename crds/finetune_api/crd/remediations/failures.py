@@ -52,9 +52,13 @@ FAILED = ReasonGroup(
         "`kubectl get workloads -n <namespace> -l kueue.x-k8s.io/job-uid=<uid of the Job> -o "
         "yaml`. Kueue does not try again: change `placement` or `queueName` to queue a new "
         "attempt.",
+        Reason.ENDPOINT_NOT_FOUND: "Correct `spec.serving.endpointRef`, or create the "
+        "FineTuneEndpoint ([shared endpoints](../how-to/shared-endpoint.md)); the job then "
+        "continues. What serves now continues to serve.",
         Reason.NAME_CONFLICT: "The operator does not modify the object. Delete it, and the job "
         "continues, or create the job with another name. You can "
-        f"[reuse](../how-to/backup.md{_REUSE}) the downloads on a volume of an earlier job.",
+        f"[reuse](../how-to/backup.md{_REUSE}) the downloads on a volume of an earlier job. If it "
+        "is a model name of a FineTuneEndpoint, set `spec.serving.servedModelNames`.",
         Reason.DATASET_INVALID: "The message names file and row, or the choices if the source has "
         "several [configurations](../how-to/data-sources.md#configurations-and-splits) or no such "
         "split. Correct the data, or `format`, `columns`, `config` or `split`. For several "

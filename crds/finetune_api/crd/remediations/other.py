@@ -33,7 +33,6 @@ OTHER = ReasonGroup(
     texts=dict.fromkeys(
         (
             Reason.PENDING,
-            Reason.PUBLISHING,
             Reason.RUNNING,
             Reason.FINISHED,
             Reason.AVAILABLE,
@@ -71,6 +70,20 @@ BUDGETS = ReasonGroup(
         "wait. `spec.onExhausted` decides about running jobs.",
     },
 )
+ENDPOINTS = ReasonGroup(
+    title="Conditions of a FineTuneEndpoint",
+    about="`Ready` is True while the endpoint serves every model that it can. `status.models` has "
+    "the state of each model. Reasons about pods and volumes are those of jobs.",
+    texts={
+        Reason.PREPARING_BASE: "No action. The pod needs no GPU.",
+        Reason.VERIFYING: "No action. The message names the models.",
+        Reason.SIGNING_KEY_MISSING: "Ask your cluster administrator to set the chart value "
+        "`provenance.signingKeySecret`.",
+        Reason.WANTED_SET_REFUSED: "The message says why. The reason is common for a moment after "
+        "the signing key was replaced. If it lasts, delete the pod of the endpoint.",
+    },
+)
+
 LOGS = ReasonGroup(
     title="Log of the operator",
     about="",

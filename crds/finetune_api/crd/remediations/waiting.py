@@ -12,6 +12,8 @@ PROGRESS = ReasonGroup(
         Reason.TRAINING: "PROGRESS shows the completed part of the steps, then `save` (the adapter "
         "is written) and `reference` (the trained model scores sample rows).",
         Reason.MERGING: "The stage runs on a CPU.",
+        Reason.PUBLISHING: "With `Ready`, the adapter is copied to the volume of the "
+        "FineTuneEndpoint, which then loads it.",
         Reason.STARTING: "PROGRESS shows the part of the model files that vLLM has read, then "
         "`verify` (the verifier compares the served model with the record of its training).",
         Reason.RESTARTING: "If the endpoint stays down, the reason becomes `EndpointDown`.",
@@ -58,6 +60,9 @@ WAITING = ReasonGroup(
         "states when it is released, or why it is not ([single GPU](../how-to/single-gpu.md)). If "
         "the volume is in a zone without GPUs, delete the job, set `placement.zones`, and create "
         "it again.",
+        Reason.ENDPOINT_FULL: "Raise `spec.lora.maxAdapters` of the FineTuneEndpoint, which "
+        "replaces its pod, or delete a job that is not needed; the job then continues. What serves "
+        "now continues to serve.",
         Reason.SECRET_MISSING: "Create the Secret with this key in the job's namespace. The "
         "kubelet tries again every few seconds. Fields: `tokenSecretRef`, `s3.secretRef`, "
         "`serving.apiKeySecretRef`.",

@@ -13,7 +13,7 @@ from finetune_api.v1alpha1.evaluation import EvaluationStatus
 from finetune_api.v1alpha1.publishing.publication import PublicationError
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_api.v1alpha1.status.progress import CostStatus, PreparationProgress, TrainingProgress
-from finetune_api.v1alpha1.status.serving import ServingStatus, VerificationStatus
+from finetune_api.v1alpha1.status.serving import ServingStatus, SharedModel, VerificationStatus
 
 MOST_PUBLISHED = 100
 """Digests of published contents that a job remembers."""
@@ -153,6 +153,11 @@ class FineTuneJobStatus(StatusModel):
         ServingStatus(),
         description="State of the build that is serving. A build is a revision with its merge "
         "settings and serving mode.",
+    )
+    shared_model: SharedModel | None = Field(
+        None,
+        description="The adapter that a FineTuneEndpoint serves, or loads to serve it. Present "
+        "from its publication until the job has serving pods of its own, or serves nothing.",
     )
     verification: VerificationStatus = Field(
         VerificationStatus(),

@@ -170,6 +170,11 @@ class Attempt(LedgerModel):
         description='Base weights of the served build. "dequantized": the weights rounded to 4 '
         'bits, as used in training. "original": the weights of the published base model.',
     )
+    endpoint: str | None = Field(
+        None,
+        description="Name of the FineTuneEndpoint that serves the build. Absent if the job has "
+        "serving pods of its own.",
+    )
 
 
 class Revision(LedgerModel):

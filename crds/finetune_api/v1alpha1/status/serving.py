@@ -1,8 +1,11 @@
 """The serving build of a job, and the result of its verification."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from finetune_api.base import StatusModel
+from finetune_api.base import SHA256, StatusModel
+from finetune_api.v1alpha1.endpoints.names import PATH_BELOW_CLAIM, PUBLIC_NAME
 
 
 class ServingStatus(StatusModel):
@@ -54,6 +57,39 @@ class ServingStatus(StatusModel):
         description="Time at which the serving pods were stopped because no requests came. Present "
         "until they start again.",
         json_schema_extra={"format": "date-time"},
+    )
+
+
+class SharedModel(StatusModel):
+    """The adapter of the job on the volume of a FineTuneEndpoint, which serves it from there."""
+
+    endpoint: str = Field(description="Name of the FineTuneEndpoint.")
+    endpoint_uid: str = Field(
+        alias="endpointUID", description="UID of the FineTuneEndpoint, whose volume has the files."
+    )
+    names: list[Annotated[str, Field(pattern=PUBLIC_NAME)]] = Field(
+        min_length=1, max_length=8, description="Model names that clients can use in requests."
+    )
+    revision: str = Field(
+        pattern=SHA256, description="SHA-256 digest (hex) of the revision of the job."
+    )
+    adapter: str = Field(
+        pattern=SHA256, description="SHA-256 digest (hex) of the manifest.json of the adapter."
+    )
+    reference: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the manifest.json of the recorded log-probabilities.",
+    )
+    template: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the chat template of the job. Absent if the job uses "
+        "that of the base model.",
+    )
+    path: str = Field(
+        pattern=PATH_BELOW_CLAIM,
+        description="Folder of the files on the volume of the FineTuneEndpoint.",
     )
 
 

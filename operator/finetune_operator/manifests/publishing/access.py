@@ -13,6 +13,7 @@ from finetune_api.contracts.stage_request import (
     S3Target,
 )
 from finetune_api.safety import credentials
+from finetune_api.v1alpha1.publishing.shared_endpoint import SharedEndpointTarget
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.publishing.tracking import TrackingServer
 from finetune_api.v1alpha1.references import SecretKeyRef
@@ -20,7 +21,7 @@ from finetune_api.v1alpha1.status.ledger import Attempt, Revision
 from finetune_operator.config import Settings
 from finetune_operator.connections import Hub
 from finetune_operator.manifests import egress, serving, sources
-from finetune_operator.manifests.publishing import attestations, tracking
+from finetune_operator.manifests.publishing import attestations, shared_endpoint, tracking
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage, publishes
 from finetune_operator.revisions import publications
@@ -71,6 +72,7 @@ def requests(
             **statement,
             **_place(each, target.hub, config),
             **tracking.of_target(job, target, record, each, _ca(each, config)),
+            **shared_endpoint.of_target(job, target, record, each),
         )
         for each in targets(target, record)
         for statement in [attestations.of_target(job, target, record, each)]
@@ -135,11 +137,16 @@ def uses_hub(each_of: Iterable[PublishTarget]) -> bool:
 def beside_serving_pods(job: Object, target: TargetRevision) -> dict[str, Any]:
     """Return the affinity to the node whose serving pods hold the volume of the revision.
 
+    If a FineTuneEndpoint serves it, the pods are those of the endpoint, which hold its claim.
+
     It is a preference: a job that serves nothing has no such pods. A volume that only one node can
     mount keeps a pod on another node waiting until the serving pods are gone.
     """
+    labels = serving.selector(job, target.build)
+    if target.endpoint_name is not None:
+        labels = serving.endpoint_selector(target.endpoint_name)
     term = {
-        "labelSelector": {"matchLabels": serving.selector(job, target.build)},
+        "labelSelector": {"matchLabels": labels},
         "topologyKey": "kubernetes.io/hostname",
     }
     preferred = [{"weight": 100, "podAffinityTerm": term}]
@@ -153,7 +160,8 @@ def connections(target: TargetRevision, config: Settings) -> tuple[bool, Setting
     """
     each_of = publications.targets(target)
     identity = uses_identity(each_of) and sources.has_identity(target.resolved.spec)
-    urls = tuple(_url(each, target.hub) for each in each_of)
+    outside = (each for each in each_of if not isinstance(each, SharedEndpointTarget))
+    urls = tuple(_url(each, target.hub) for each in outside)
     hub = target.hub if uses_hub(each_of) else None
     return identity, egress.for_targets(config, urls, hub=hub)
 
@@ -174,7 +182,7 @@ def _place(
     each: PublishTarget, hub: Hub, config: str
 ) -> dict[str, OCITarget | S3Target | HuggingFaceTarget]:
     ca = _ca(each, config)
-    if isinstance(each, TrackingServer):
+    if isinstance(each, TrackingServer | SharedEndpointTarget):
         return {}
     if each.oci is not None:
         return {"oci": OCITarget(repository=each.oci.repository, ca=ca)}

@@ -11,6 +11,7 @@ from finetune_operator.objects import naming
 LABELS = (
     naming.JOB,
     naming.JOB_UID,
+    naming.ENDPOINT,
     naming.REVISION,
     naming.BUILD,
     naming.STAGE,

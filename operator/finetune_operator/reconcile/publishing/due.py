@@ -92,7 +92,7 @@ def _obstacle(
             return _Obstacle(text="the merge to complete")
     if moment != "Verified":
         return None
-    outcome = verification_status(snapshot, target.build).get("outcome")
+    outcome = verification_status(snapshot, ledger, target.build).get("outcome")
     if outcome is None:
         return _Obstacle(text=f"the verification of build {target.build}")
     if outcome in ("Verified", *(each.allow or ())):

@@ -66,7 +66,8 @@ def decide(
     if not publications.targets(target):
         return Publishing(decision=followed)
     due = due_of.targets(snapshot, target, followed.ledger, serving)
-    busy = delivery.position.state == "active" or (stages is not None and stages.state != "failed")
+    delivers = delivery.position.state == "active" and not delivery.awaits_publication
+    busy = delivers or (stages is not None and stages.state != "failed")
     decision = followed
     if followed.position is None:
         around = Surroundings(busy=busy, refused=refused)
@@ -120,6 +121,8 @@ def _held(spec: FineTuneJobSpec) -> Iterator[str]:
     """Yield what the targets, and the tracking server, have got."""
     if spec.publish:
         yield f"All targets hold the model: {', '.join(each.name for each in spec.publish)}."
+    if spec.serving.enabled and spec.serving.endpoint_ref is not None:
+        yield f"FineTuneEndpoint {spec.serving.endpoint_ref.name} has the adapter."
     if spec.tracking is not None:
         uri = spec.tracking.mlflow.uri
         yield f"The tracking server {uri} has the results of the training."

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.status.job import MAX_WARNING_LENGTH
-from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import desired
 from finetune_operator.objects.status_view import StatusView
@@ -14,9 +13,9 @@ from finetune_operator.reconcile.conditions import conditions
 from finetune_operator.reconcile.publishing.step import Publishing
 from finetune_operator.reconcile.record import Record
 from finetune_operator.reconcile.reporting.columns import columns
+from finetune_operator.reconcile.reporting.serving_status import serving_status
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.delivery import Delivery
-from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
 from finetune_operator.revisions.target import TargetRevision
 
@@ -35,7 +34,7 @@ def render(
     now: datetime,
 ) -> dict[str, Any]:
     """Return the whole status. warnings: those of this reconcile, of all parts."""
-    ledger, position, served = record.ledger, delivery.position, delivery.state
+    ledger, position = record.ledger, delivery.position
     previous = snapshot.previous
     known = previous.warnings if previous.is_about(target.revision) else ()
     # Pods and the container runtime write parts of the warnings.
@@ -54,7 +53,7 @@ def render(
                 stage: ledger.latest(target.revision, stage, target.build)
                 for stage in desired(target.resolved.spec)
             },
-            serving=served,
+            serving=delivery.state,
             succeeded=_succeeded_before(previous, target.revision),
             publishing=publishing.state,
         ),
@@ -79,26 +78,7 @@ def render(
         status["publishedDigests"] = digests
     if publishing.state is not None:
         status["publish"] = publishing.to_status(target, ledger)
-    if served is not None:
-        status["serving"] = {
-            "revision": served.revision,
-            "build": served.build,
-            "replicas": served.replicas,
-            "availableReplicas": served.available_replicas,
-            "selector": served.selector,
-            "model": manifests.model_name(snapshot.job, target),
-            "summary": served.summary,
-            "releasePlannedAt": served.release_planned_at,
-            "idleAfterSeconds": served.idle_after_seconds,
-            "lastRequestAt": served.last_request_at,
-            "idleSince": served.idle_since,
-        }
-        status["verification"] = verification_status(snapshot, served.build)
-        if snapshot.service is not None:
-            status["endpoint"] = manifests.endpoint(snapshot.job)
-    else:
-        status["serving"] = {"summary": "-"}
-    return status
+    return status | serving_status(snapshot, target, delivery, ledger)
 
 
 def _succeeded_before(previous: StatusView, revision: str) -> bool:

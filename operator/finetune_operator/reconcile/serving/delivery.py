@@ -7,7 +7,7 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position, ServingState, explained
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
-from finetune_operator.reconcile.serving import allowance, idle, rollout, stable
+from finetune_operator.reconcile.serving import allowance, idle, rollout, shared, stable
 from finetune_operator.reconcile.serving.state import replicas, serving_build
 from finetune_operator.revisions.target import TargetRevision
 
@@ -32,6 +32,12 @@ class Delivery:
     gpus: int | None = None
     """GPUs that must be granted before the endpoint can have more pods."""
 
+    is_offered: bool = False
+    """Whether a FineTuneEndpoint may serve the target, whose adapter is published."""
+
+    awaits_publication: bool = False
+    """Whether the position waits until the adapter is published, and for nothing else."""
+
 
 def decide(
     snapshot: IndexedSnapshot,
@@ -49,13 +55,21 @@ def decide(
     requests = idle.decide(snapshot, target, stages.ledger, serving, allowed, now)
     if stages.position is None:
         without_pods = idle.position(snapshot.job, requests)
-        candidate = rollout.decide(
-            snapshot, target, stages.ledger, serving, without_pods, allowed, violations, now
-        )
+        if target.endpoint_name is None:
+            candidate = rollout.decide(
+                snapshot, target, stages.ledger, serving, without_pods, allowed, violations, now
+            )
+        else:
+            candidate = shared.decide(snapshot, target, stages.ledger, serving, violations)
+        if candidate.takes_over:
+            serving = target.build
     else:
         unchanged = Decision(ledger=stages.ledger)
         candidate = rollout.Rollout(decision=unchanged, position=stages.position)
     kept = stable.decide(snapshot, target, serving, requests, allowed, violations, candidate, now)
+    current = kept.state
+    if current is None and serving is not None:
+        current = shared.state_of(snapshot, target, candidate.decision.ledger, serving)
     starts = candidate.replicas is not None or candidate.position is allowed.cause
     has_pods = starts or serving not in (None, target.build)
     count = replicas(snapshot, target, target.revision).count
@@ -65,9 +79,11 @@ def decide(
         decision=candidate.decision.then(kept.decision),
         position=explained(candidate.position, kept.note),
         serving=serving,
-        state=kept.state,
+        state=current,
         requeue_after=min(
             (each for each in (requests.requeue_after, polls) if each is not None), default=None
         ),
         gpus=wanted,
+        is_offered=candidate.is_offered,
+        awaits_publication=candidate.awaits_publication,
     )

@@ -169,8 +169,13 @@ def _worse(gate: Gate) -> str | None:
 
 
 def base_of(target: TargetRevision) -> BaseKind:
-    """Return the base that the target's build runs on; an adapter runs on the original base."""
+    """Return the base that the target's build runs on.
+
+    An adapter in serving pods runs on the original base, and in a FineTuneEndpoint on its own one.
+    """
     spec = target.resolved.spec
+    if target.endpoint_name is not None:
+        return "dequantized" if target.endpoint is None else target.endpoint.limits.base
     return "original" if spec.serving.mode == "adapter" else spec.merge.base
 
 

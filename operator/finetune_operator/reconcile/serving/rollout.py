@@ -36,6 +36,15 @@ class Rollout:
     selected: bool = False
     """Whether the Service is applied with the candidate as its build."""
 
+    takes_over: bool = False
+    """Whether the candidate serves from now on, without pods of its own."""
+
+    awaits_publication: bool = False
+    """Whether the candidate waits until its adapter is published, and for nothing else."""
+
+    is_offered: bool = False
+    """Whether a FineTuneEndpoint may serve the candidate, whose adapter is published."""
+
 
 def decide(
     snapshot: IndexedSnapshot,
@@ -60,7 +69,7 @@ def decide(
         return Rollout(decision=Decision(ledger=ledger), position=position)
     child = snapshot.builds.get(build)
     ready = state.answering(snapshot, build)
-    attempt = _attempt(snapshot, target, ledger, serving)
+    latest = latest_attempt(snapshot, target, ledger, serving)
     needed = state.replicas(snapshot, target, target.revision)
     desired = allowed.limited(needed)
     if serving != build:
@@ -69,37 +78,37 @@ def decide(
         desired = state.Replicas(0, desired.warnings)
 
     def scaled(count: int) -> Apply:
-        return state.deployment(snapshot, target, ledger, replicas=count, number=attempt.attempt)
+        return state.deployment(snapshot, target, ledger, replicas=count, number=latest.attempt)
 
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
     warnings = (*evaluation_gate.warnings(gate), *desired.warnings)
-    refusal = policy.refusal(policy.not_admitted(violations, attempt))
-    withheld = _withheld(target, ledger, serving, attempt, gate, ready, desired.count)
-    if withheld is None and idle is None and needed.count and not desired.count:
-        withheld = allowed.cause
-    if withheld is not None:
+    refusal = policy.refusal(policy.not_admitted(violations, latest))
+    cause = withheld(target, ledger, serving, latest, gate, ready=ready, desired=desired.count)
+    if cause is None and idle is None and needed.count and not desired.count:
+        cause = allowed.cause
+    if cause is not None:
         stop: tuple[Action, ...] = ()
         replicas = None
         if child is not None and not child.terminating:
             stop, replicas = (scaled(0),) if refusal is None else state.stopped(child), 0
         decision = Decision(ledger=ledger, actions=stop, warnings=warnings)
-        return Rollout(decision=decision, position=withheld, replicas=replicas)
+        return Rollout(decision=decision, position=cause, replicas=replicas)
     if refusal is not None:
         return Rollout(decision=Decision(ledger=ledger, warnings=warnings), position=refusal)
-    attempt = policy.admitted(target, attempt)
+    latest = policy.admitted(target, latest)
     may_select = _may_select(snapshot, target, serving, ready, desired.count)
-    attempt = state.judged(
-        snapshot, attempt, build, selectable=serving == build or may_select, now=now
+    latest = state.judged(
+        snapshot, latest, build, selectable=serving == build or may_select, now=now
     )
-    ledger = ledger.with_attempt(target.revision, attempt)
-    count = 0 if attempt.outcome == "Failed" else desired.count
+    ledger = ledger.with_attempt(target.revision, latest)
+    count = 0 if latest.outcome == "Failed" else desired.count
     actions: tuple[Action, ...] = (scaled(count),)
     if may_select:
         actions += (Apply(object=manifests.service(snapshot.job, target, build)),)
     return Rollout(
         decision=Decision(ledger=ledger, actions=actions, warnings=warnings),
         position=idle
-        or _position(snapshot, target, ledger, serving, attempt, ready, desired.count, now),
+        or _position(snapshot, target, ledger, serving, latest, ready, desired.count, now),
         replicas=count,
         selected=may_select,
     )
@@ -145,12 +154,13 @@ def _position(
     )
 
 
-def _withheld(
+def withheld(
     target: TargetRevision,
     ledger: Ledger,
     serving: str | None,
     attempt: Attempt,
     gate: evaluation_gate.Gate,
+    *,
     ready: int,
     desired: int,
 ) -> Position | None:
@@ -173,7 +183,7 @@ def _withheld(
     return None
 
 
-def _attempt(
+def latest_attempt(
     snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, serving: str | None
 ) -> Attempt:
     """Return the attempt at serving the candidate, a new one if an edit asks for it.

@@ -21,7 +21,6 @@ from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile import policy
 from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
 from finetune_operator.reconcile.serving.allowance import Allowance
 from finetune_operator.reconcile.serving.gpu_handover import Handover
@@ -37,7 +36,7 @@ class Stable:
 
     decision: Decision
     state: ServingState | None
-    """None if nothing is meant to serve."""
+    """None if nothing is meant to serve, or a FineTuneEndpoint serves the build."""
 
     note: str = ""
     """What a pod that waits for a GPU can expect of the hand-over, empty if it is unknown."""
@@ -49,16 +48,15 @@ def decide(
     serving: str | None,
     idle: Idle,
     allowed: Allowance,
-    violations: Violations,
+    violations: policy.Violations,
     candidate: Rollout,
     now: datetime,
 ) -> Stable:
     """Return the decision about everything that serves but the candidate.
 
     idle: the decision about the requests of the serving build; allowed: how many pods it may have;
-    violations: the limits that the spec
-    exceeds; they only keep it from being applied. Pruning does not wait for the new model: a pruned
-    build may hold the GPU that the next training needs.
+    violations: the limits that the spec exceeds; they only keep it from being applied. Pruning does
+    not wait for the new model: a pruned build may hold the GPU that the next training needs.
     """
     ledger, position = candidate.decision.ledger, candidate.position
     spec = target.resolved.spec
@@ -81,8 +79,11 @@ def decide(
         return Stable(decision=Decision(ledger=ledger, actions=gone), state=pending)
     actions = list(_last_pods_stopped(snapshot, target, candidate))
     refused = bool(policy.not_admitted(violations, ledger.serving(serving)))
-    if not candidate.selected and not refused and state.misdirected(snapshot, target, serving):
-        actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
+    shared = state.endpoint_of(ledger, serving)
+    misdirected = state.misdirected(snapshot, target, serving, shared)
+    if not candidate.selected and not refused and misdirected:
+        service = manifests.service(snapshot.job, target, serving, endpoint=shared)
+        actions.append(Apply(object=service))
     old = _Old(Handover(ledger=ledger))
     if serving == target.build:
         idle = idle.settled(stopped=candidate.replicas == 0)
@@ -99,19 +100,21 @@ def decide(
     actions += _gone(snapshot, (serving, target.build), budget)
     desired = state.replicas(snapshot, target, target.revision)
     handover = old.handover
-    current = endpoint.state(
-        snapshot,
-        target,
-        serving,
-        replicas=(
-            old.replicas if serving != target.build else _replicas(snapshot, target, candidate)
-        ),
-        released=handover.released,
-        release_planned_at=handover.planned_at,
-        idle=idle.released() if handover.released else idle,
-        held=allowed.cause if allowed.limited(desired) != desired else None,
-        now=now,
-    )
+    current = None
+    if shared is None:
+        current = endpoint.state(
+            snapshot,
+            target,
+            serving,
+            replicas=(
+                old.replicas if serving != target.build else _replicas(snapshot, target, candidate)
+            ),
+            released=handover.released,
+            release_planned_at=handover.planned_at,
+            idle=idle.released() if handover.released else idle,
+            held=allowed.cause if allowed.limited(desired) != desired else None,
+            now=now,
+        )
     return Stable(
         decision=Decision(
             ledger=handover.ledger,
@@ -174,6 +177,9 @@ def _keep(
     now: datetime,
 ) -> _Old:
     """Give the stable build the replicas that it should have."""
+    if state.endpoint_of(ledger, serving) is not None:
+        # It has no pods of its own.
+        return _Old(Handover(ledger=ledger))
     ledger, stopped = _judge(snapshot, target, ledger, serving, now)
     old = snapshot.builds.get(serving)
     if old is None:

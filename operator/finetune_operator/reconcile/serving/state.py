@@ -31,11 +31,15 @@ def serving_build(snapshot: IndexedSnapshot, ledger: Ledger) -> str | None:
     that was restored from a backup has neither, but may have the volume of the build.
     """
     previous = snapshot.previous.serving_build
+    if previous is not None and endpoint_of(ledger, previous) is not None:
+        live = _selected(snapshot)
+        # The Service of a build without pods selects those of its endpoint, and no build.
+        return live if live in snapshot.builds and not failed(ledger, str(live)) else previous
     if snapshot.service is None:
         revision = ledger.revision_of(previous) if previous is not None else None
         returns = snapshot.restored and revision is not None and snapshot.volume(revision)
         return previous if previous in snapshot.builds or returns else None
-    live: str | None = (snapshot.service.object["spec"].get("selector") or {}).get(naming.BUILD)
+    live = _selected(snapshot)
     if live is None or live == previous:
         return previous
     if live in snapshot.builds and not failed(ledger, live):
@@ -49,6 +53,20 @@ def answering(snapshot: IndexedSnapshot, build: str) -> int:
     """Return the number of pods of a build that answer."""
     child = snapshot.builds.get(build)
     return deployments.answering(child.object if child is not None else None)
+
+
+def _selected(snapshot: IndexedSnapshot) -> str | None:
+    """Return the build that the Service selects now, or None."""
+    if snapshot.service is None:
+        return None
+    found: str | None = (snapshot.service.object["spec"].get("selector") or {}).get(naming.BUILD)
+    return found
+
+
+def endpoint_of(ledger: Ledger, build: str) -> str | None:
+    """Return the FineTuneEndpoint that serves a build; None for serving pods of the job."""
+    attempt = ledger.serving(build)
+    return None if attempt is None else attempt.endpoint
 
 
 def failed(ledger: Ledger, build: str) -> bool:
@@ -76,11 +94,17 @@ def judged(
     return attempt
 
 
-def misdirected(snapshot: IndexedSnapshot, target: TargetRevision, build: str) -> bool:
-    """Report whether the Service is lost, or is not exactly that of a build's pods."""
+def misdirected(
+    snapshot: IndexedSnapshot, target: TargetRevision, build: str, endpoint: str | None
+) -> bool:
+    """Report whether the Service is lost, or is not exactly that of a build's pods.
+
+    endpoint: the FineTuneEndpoint that serves the build, or None.
+    """
     if snapshot.service is None:
         return True
-    present, desired = snapshot.service.object, serving.service(snapshot.job, target, build)
+    present = snapshot.service.object
+    desired = serving.service(snapshot.job, target, build, endpoint=endpoint)
     same = all(present["spec"].get(key) == desired["spec"][key] for key in ("selector", "ports"))
     return not (same and naming.has_exact_owners(desired, present))
 

@@ -4,14 +4,22 @@ from typing import Any
 
 from finetune_api.v1alpha1.status.serving import VerificationStatus
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile.serving.endpoint_models import models_of
+from finetune_operator.reconcile.serving.state import endpoint_of
+from finetune_operator.revisions.ledger import Ledger
 
 
-def verification_status(snapshot: IndexedSnapshot, build: str | None) -> dict[str, Any]:
+def verification_status(
+    snapshot: IndexedSnapshot, ledger: Ledger, build: str | None
+) -> dict[str, Any]:
     """Return the verification result of the serving build; without a new one, the previous one."""
+    before = dict(snapshot.previous.verification)
+    kept = before if before.get("build") == build else {}
+    if build is not None and endpoint_of(ledger, build) is not None:
+        return models_of(snapshot, ledger, ledger.revision_of(build)).verification(build) or kept
     result = snapshot.verification
     if result is None or result.build != build:
-        before = dict(snapshot.previous.verification)
-        return before if before.get("build") == build else {}
+        return kept
     return VerificationStatus(
         pod=result.pod,
         build=result.build,

@@ -108,7 +108,7 @@ def test_field_names_are_camel_case() -> None:
 def test_crd_fits_the_annotation_of_kubectl_apply() -> None:
     """Client-side apply stores a copy, as JSON, in an annotation of at most 262,144 bytes."""
     stored = json.dumps(yaml.safe_load(crd_file(FINETUNEJOB)), separators=(",", ":"))
-    assert len(stored.encode()) < 230_000
+    assert len(stored.encode()) < 240_000
 
 
 def test_each_edit_class_has_a_sentence_of_its_own() -> None:

@@ -126,7 +126,9 @@ def committed_fits(budget: Thing, usages: Thing, now: int) -> None:
     assert seconds <= limits["gpuHours"] * HOUR, (spec, seconds / HOUR)
     assert len(held) <= limits.get("maxRunning", len(held))
     if "cost" in limits:
-        cost = sum(Decimal(row["cost"]) for row in rows if row.get("currency") == "EUR")
+        cost: Decimal | int = sum(
+            Decimal(row["cost"]) for row in rows if row.get("currency") == "EUR"
+        )
         cost += sum(
             Decimal(mark["pricePerGpuHour"]) * _rest(mark) / HOUR
             for mark in held

@@ -64,9 +64,10 @@ class Api(MemoryKube):
         return written
 
     def usages(self) -> Thing:
-        return copied(
+        usages: Thing = copied(
             {name: each for (kind, _, name), each in self.objects.items() if kind == FINETUNEUSAGE}
         )
+        return usages
 
 
 class Operator:

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from tests.fakes.apiserver import Thing
 from tests.support.variants import variants
 from tests.unit.operator.reconcile.spending import Job, World, run
 
@@ -44,7 +45,7 @@ def step(world: World, job: Job) -> None:
         case 20:
             world.delete(job)
         case 21:
-            replicas = [{"serving": {"replicas": count}} for count in (0, 1)]
+            replicas: list[Thing] = [{"serving": {"replicas": count}} for count in (0, 1)]
             job.edit(
                 **chance.choice(
                     ({"rerun": "a"}, {"suspend": True}, *2 * [{"suspend": False}], *replicas)

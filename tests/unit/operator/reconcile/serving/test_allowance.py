@@ -16,7 +16,7 @@ from finetune_operator.budgets.balances import ServingBalance
 from finetune_operator.reconcile.plan import plan
 
 LIMIT = Bound(gpu_seconds=100 * HOUR)
-EXHAUSTED = {"used": Amount(gpu_seconds=100 * HOUR)}
+EXHAUSTED: dict[str, Any] = {"used": Amount(gpu_seconds=100 * HOUR)}
 
 
 class Limited(Budgeted):
@@ -132,7 +132,7 @@ def test_an_exhausted_budget_that_keeps_endpoints_adds_no_pods() -> None:
 
 def test_the_strictest_of_several_exhausted_budgets_applies() -> None:
     cluster = served()
-    keeps = ServingBalance(limit=LIMIT, **EXHAUSTED)
+    keeps = ServingBalance(limit=LIMIT, used=EXHAUSTED["used"])
     usual = cluster.accounts()
     balance = usual.balances["team"]
     both = {

@@ -7,6 +7,7 @@ from tests.fakes.apiserver import Cluster
 
 from finetune_operator.objects.index import IndexedSnapshot, index
 from finetune_operator.reconcile.serving.verification import verification_status
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.types import Verification
 
 KNOWN = {"pod": "demo-a", "build": "a", "outcome": "Verified", "distance": "0.001"}
@@ -23,7 +24,7 @@ def snapshot(found: Verification | None) -> IndexedSnapshot:
 
 
 def test_a_new_result_of_the_serving_build_is_written_with_four_digits() -> None:
-    assert verification_status(snapshot(NEW), "b") == {
+    assert verification_status(snapshot(NEW), Ledger({}), "b") == {
         "pod": "demo-b-2",
         "build": "b",
         "outcome": "Verified",
@@ -33,10 +34,10 @@ def test_a_new_result_of_the_serving_build_is_written_with_four_digits() -> None
 
 
 def test_a_result_of_another_build_does_not_replace_that_of_the_serving_build() -> None:
-    assert verification_status(snapshot(NEW), "a") == KNOWN
+    assert verification_status(snapshot(NEW), Ledger({}), "a") == KNOWN
 
 
 def test_without_a_new_result_the_previous_one_of_the_same_build_stays() -> None:
-    assert verification_status(snapshot(None), "a") == KNOWN
-    assert verification_status(snapshot(None), "b") == {}
-    assert verification_status(snapshot(None), None) == {}
+    assert verification_status(snapshot(None), Ledger({}), "a") == KNOWN
+    assert verification_status(snapshot(None), Ledger({}), "b") == {}
+    assert verification_status(snapshot(None), Ledger({}), None) == {}

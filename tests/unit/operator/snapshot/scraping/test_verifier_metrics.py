@@ -10,6 +10,7 @@ from tests.fakes.apiserver import CONFIG
 import finetune_verify.server
 from finetune_operator.objects.index import index
 from finetune_operator.reconcile.serving.verification import verification_status
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.snapshot.scraping.exposition import parse
 from finetune_operator.snapshot.scraping.verifier_metrics import (
     OUTCOMES,
@@ -88,7 +89,7 @@ def test_the_status_reports_the_verification_of_the_build() -> None:
         job={**job, "status": {"verification": before}},
         verification=scraped(agreed("Verified", 0.00731, 0.0204, 0.031)),
     )
-    assert verification_status(index(snapshot), "b1") == {
+    assert verification_status(index(snapshot), Ledger({}), "b1") == {
         "pod": "p",
         "build": "b1",
         "outcome": "Verified",
@@ -97,8 +98,8 @@ def test_the_status_reports_the_verification_of_the_build() -> None:
         "smallestFault": "0.031",
         "seconds": "3.25",
     }
-    assert verification_status(index(snapshot), "b0") == before
-    assert verification_status(index(snapshot), "b9") == {}
+    assert verification_status(index(snapshot), Ledger({}), "b0") == before
+    assert verification_status(index(snapshot), Ledger({}), "b9") == {}
 
 
 def share(state: State) -> float | None:

@@ -1,0 +1,1 @@
+"""``FineTuneEndpoint``: one vLLM on one GPU that serves the adapters of several jobs."""

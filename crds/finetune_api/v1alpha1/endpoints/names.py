@@ -1,0 +1,7 @@
+"""Names of models, and paths below the claim of a FineTuneEndpoint."""
+
+LONGEST_NAME = 128
+PUBLIC_NAME = rf"^[A-Za-z0-9][-A-Za-z0-9._:/]{{0,{LONGEST_NAME - 1}}}$"
+SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
+PATH_BELOW_CLAIM = rf"^{SEGMENT}(/{SEGMENT}){{0,3}}$"
+"""A relative path. No segment begins with a dot, so it never leaves the claim."""

@@ -1,0 +1,1 @@
+"""Render the objects of a FineTuneEndpoint; no decisions."""

@@ -1,0 +1,84 @@
+"""Names and labels of what a FineTuneEndpoint owns, and which endpoint a job refers to."""
+
+from typing import Any
+
+from finetune_operator.objects import naming, status_view
+from finetune_operator.types import Object
+
+BASE = "base"
+"""Value of the label ``stage`` of the pod that prepares the base."""
+SERVING = "serve-shared"
+"""Value of the label ``stage`` of the pod with vLLM and the gate."""
+
+
+def object_name(endpoint: str) -> str:
+    """Return the name of the claim, the Service, the ConfigMap and the policies of an endpoint."""
+    return f"{endpoint}-endpoint"
+
+
+def deployment_name(endpoint: str) -> str:
+    """Return the name of the Deployment.
+
+    Processes in its pods are reserved by their names, so that no other pod may be called so.
+    """
+    return f"{endpoint}-finetune-endpoint"
+
+
+def base_job_name(endpoint: str, attempt: int) -> str:
+    """Return the name of the Job of an attempt to prepare the base."""
+    return f"{endpoint}-finetune-base-{attempt}"
+
+
+def base_policy_name(endpoint: str) -> str:
+    """Return the name of the NetworkPolicy of the pods that prepare the base."""
+    return f"{endpoint}-endpoint-base"
+
+
+def labels(endpoint: Object, *, component: str, **own: str | int) -> dict[str, str]:
+    """Return the labels of a child. ``own``: ``stage`` and ``attempt``."""
+    name = endpoint["metadata"]["name"]
+    return {
+        "app.kubernetes.io/name": "finetune-endpoint",
+        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": naming.MANAGED_BY,
+        naming.ENDPOINT: name,
+        **{f"{naming.PREFIX}/{key}": str(value) for key, value in own.items()},
+    }
+
+
+def selector(endpoint: Object, stage: str) -> dict[str, str]:
+    """Return the labels that select the pods of an endpoint."""
+    return {naming.ENDPOINT: endpoint["metadata"]["name"], naming.STAGE: stage}
+
+
+def reference(job: Object) -> dict[str, Any] | None:
+    """Return the part of a job from which its endpoint is planned, None if it refers to none.
+
+    A job refers to the endpoint in its spec, or to that in its status, which has its model.
+    """
+    serving: dict[str, Any] = job["spec"].get("serving") or {}
+    model = status_view.shared_model(job)
+    if not serving.get("endpointRef") and model is None:
+        return None
+    metadata = job["metadata"]
+    identity = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp")
+    return {
+        "metadata": {name: metadata[name] for name in identity if name in metadata},
+        "spec": {
+            "serving": {
+                name: serving[name]
+                for name in ("enabled", "mode", "endpointRef")
+                if name in serving
+            }
+        },
+        "status": {} if model is None else {"sharedModel": model},
+    }
+
+
+def referred(reference: Object) -> frozenset[str]:
+    """Return the names of the endpoints in a job's spec and status."""
+    serving = reference["spec"]["serving"]
+    model = status_view.shared_model(reference) or {}
+    names = ((serving.get("endpointRef") or {}).get("name"), model.get("endpoint"))
+    return frozenset(str(name) for name in names if name is not None)

@@ -1,0 +1,11 @@
+"""The planner of FineTuneEndpoints. Pure.
+
+names    attached jobs -> the names that the endpoint must serve, and the signed list of them
+base     the attempts to prepare the base
+volume   the claim with the base and the adapters
+serving  the pod, and the objects that it needs
+models   the list of names and the report of the gate -> the state of each name
+state    all of that -> one word, and conditions
+status   all of that -> the status
+plan     a snapshot -> a plan
+"""

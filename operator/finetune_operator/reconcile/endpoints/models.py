@@ -1,0 +1,65 @@
+"""The state of each name of an endpoint, from the list of names and the report of the gate. Pure.
+
+A gate is a pod: its report counts only for names of the list, and only about the adapter that the
+list has.
+"""
+
+from finetune_api.contracts.endpoint import EndpointStatus, NameStatus, WantedName
+from finetune_api.safety.printable import printable
+from finetune_api.v1alpha1.endpoints.status import MOST_MODELS, EndpointModelStatus
+from finetune_operator.reconcile.endpoints.names import Names
+
+UNREAD = "The endpoint has not read the new list of names yet."
+MAX_MESSAGE = 1024
+
+
+def models(
+    names: Names, gate: EndpointStatus | None, problem: str
+) -> tuple[EndpointModelStatus, ...]:
+    """Return the states of all names, in a fixed order. problem: why there is no report."""
+    reported = {} if gate is None else {each.name: each for each in gate.names}
+    found = [_model(each, gate, reported.get(each.name), problem) for each in names.wanted]
+    found += names.refused
+    return tuple(sorted(found, key=lambda each: (each.name, each.job))[:MOST_MODELS])
+
+
+def _model(
+    wanted: WantedName, gate: EndpointStatus | None, reported: NameStatus | None, problem: str
+) -> EndpointModelStatus:
+    common = {
+        "name": wanted.name,
+        "job": wanted.job,
+        "revision": wanted.revision,
+        "adapter": wanted.adapter,
+    }
+    if gate is None:
+        return EndpointModelStatus(**common, state="Unknown", message=problem)
+    if reported is None or reported.job != wanted.job:
+        return EndpointModelStatus(**common, state="Waiting", message=UNREAD)
+    answers = reported.answers is not None and reported.boot == gate.boot
+    proof = {
+        "answers": reported.answers,
+        "outcome": reported.outcome,
+        "distance": _number(reported.distance),
+        "tolerance": _number(reported.tolerance),
+        "smallest_fault": _number(reported.smallest_fault),
+        "different_blocks": reported.different_blocks,
+        "boot": reported.boot,
+    }
+    is_read = reported.adapter == wanted.adapter
+    message = printable(reported.message)[:MAX_MESSAGE] if is_read else UNREAD
+    return EndpointModelStatus(
+        **common,
+        **(proof if answers else {}),
+        state=reported.state if is_read else "Waiting",
+        message=message or None,
+    )
+
+
+def answering(models: tuple[EndpointModelStatus, ...]) -> int:
+    """Return how many names answer with the adapter that they should."""
+    return sum(each.state == "Serving" and each.answers == each.adapter for each in models)
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"

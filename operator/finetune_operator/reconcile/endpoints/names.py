@@ -1,0 +1,166 @@
+"""Which names an endpoint must serve, and the signed list of them. Pure.
+
+A name belongs to the job that had it first, and a place for an adapter to the job that got it
+first. So a job never takes a name or a place from another one, and the order in which jobs are
+read does not matter.
+
+The number of a list never decreases: a gate rejects every earlier list, which is signed, too. It
+grows only with a change of the names. It is at least the time in seconds, so that it is higher than
+every earlier one even if the status was restored from a backup.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.contracts import attestation
+from finetune_api.contracts.endpoint import PAYLOAD_TYPE, EndpointStatus, WantedName, WantedSet
+from finetune_api.v1alpha1.endpoints.status import (
+    EndpointModelStatus,
+    FineTuneEndpointStatus,
+    WantedNames,
+)
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects.digest import sha256
+from finetune_operator.revisions.endpoints import TargetEndpoint
+from finetune_operator.revisions.shared_models import Attached
+from finetune_operator.signing import SigningKey
+
+REFUSED = frozenset({str(Reason.NAME_CONFLICT), str(Reason.ENDPOINT_FULL)})
+"""States of names that the endpoint does not serve."""
+
+Place = tuple[str, str | None, str | None]
+"""What the gate loads once, however many names it has: adapter, reference and template."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """The names to serve, and those that are refused."""
+
+    wanted: tuple[WantedName, ...]
+    refused: tuple[EndpointModelStatus, ...]
+    free: int
+    """Further adapters that can be served."""
+
+
+def names(
+    target: TargetEndpoint, attached: Iterable[Attached], previous: FineTuneEndpointStatus
+) -> Names:
+    """Return the names of an endpoint. attached: the oldest job first."""
+    jobs = tuple(attached)
+    held = {each.name: each.job for each in previous.models if each.state not in REFUSED}
+    owners = _owners(jobs, held)
+    most = target.spec.lora.max_adapters
+    holders = set(held.values())
+    places: set[Place] = set()
+    full: set[str] = set()
+    for each in sorted(jobs, key=lambda each: each.job not in holders):
+        if not any(owners[name] == each.job for name in each.model.names):
+            continue
+        if len(places | {_place(each)}) > most:
+            full.add(each.job)
+        else:
+            places.add(_place(each))
+    wanted, refused = [], []
+    for each in jobs:
+        for name in each.model.names:
+            if owners[name] != each.job:
+                refused.append(_conflict(each, name, owners[name]))
+            elif each.job in full:
+                refused.append(_full(each, name, most))
+            else:
+                wanted.append(_wanted(each, name, target))
+    return Names(
+        wanted=tuple(sorted(wanted, key=lambda each: each.name)),
+        refused=tuple(refused),
+        free=most - len(places),
+    )
+
+
+def numbered(
+    names: Names,
+    previous: WantedNames | None,
+    gate: EndpointStatus | None,
+    now: datetime,
+) -> WantedNames:
+    """Return number and digest of the list of names.
+
+    gate: its report. If it uses a list with a higher number, the status is older than the gate, and
+    the list gets another number.
+    """
+    digest = sha256([each.model_dump(mode="json") for each in names.wanted])
+    if previous is None:
+        return WantedNames(sequence=int(now.timestamp()), digest=digest)
+    reported = 0 if gate is None else gate.sequence or 0
+    behind = previous.sequence < reported <= now.timestamp()
+    if digest == previous.digest and not behind:
+        return previous
+    sequence = max(previous.sequence + 1, int(now.timestamp()))
+    return WantedNames(sequence=sequence, digest=digest)
+
+
+def signed(uid: str, names: Names, number: WantedNames, key: SigningKey) -> str:
+    """Return the signed list, the same text for the same arguments. uid: of the endpoint."""
+    payload = WantedSet(endpoint=uid, sequence=number.sequence, names=names.wanted).payload()
+    signature = key.sign(attestation.signed_bytes(payload, kind=PAYLOAD_TYPE))
+    document = attestation.envelope(payload, signature, kind=PAYLOAD_TYPE)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def _owners(jobs: Iterable[Attached], held: dict[str, str]) -> dict[str, str]:
+    """Return the job that each name belongs to. jobs: the oldest first."""
+    owners: dict[str, str] = {}
+    for each in jobs:
+        for name in each.model.names:
+            if name not in owners or held.get(name) == each.job:
+                owners[name] = each.job
+    return owners
+
+
+def _place(each: Attached) -> Place:
+    return each.model.adapter, each.model.reference, each.model.template
+
+
+def _wanted(each: Attached, name: str, target: TargetEndpoint) -> WantedName:
+    return WantedName(
+        name=name,
+        job=each.job,
+        revision=each.model.revision,
+        adapter=each.model.adapter,
+        reference=each.model.reference,
+        path=each.model.path,
+        template=each.model.template,
+        allow_inconclusive=target.spec.allow_inconclusive,
+    )
+
+
+def _conflict(each: Attached, name: str, owner: str) -> EndpointModelStatus:
+    return _refused(
+        each,
+        name,
+        Reason.NAME_CONFLICT,
+        f"FineTuneJob {owner} had the model name {name} first. Set serving.servedModelNames of "
+        f"FineTuneJob {each.job} to another name.",
+    )
+
+
+def _full(each: Attached, name: str, most: int) -> EndpointModelStatus:
+    return _refused(
+        each,
+        name,
+        Reason.ENDPOINT_FULL,
+        f"The endpoint has {most} places for adapters, and {most} other adapters have them. Raise "
+        "spec.lora.maxAdapters of the FineTuneEndpoint, or delete a job that is not needed.",
+    )
+
+
+def _refused(each: Attached, name: str, state: Reason, message: str) -> EndpointModelStatus:
+    return EndpointModelStatus(
+        name=name,
+        job=each.job,
+        revision=each.model.revision,
+        adapter=each.model.adapter,
+        state=str(state),
+        message=message,
+    )

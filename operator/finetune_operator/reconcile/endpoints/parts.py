@@ -1,0 +1,44 @@
+"""What the parts of an endpoint's plan have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
+from finetune_operator.objects import naming
+from finetune_operator.revisions.endpoints import TargetEndpoint
+from finetune_operator.signing import SigningKey
+from finetune_operator.types import EndpointSnapshot, Object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A snapshot, parsed. key: with which the list of names is signed."""
+
+    snapshot: EndpointSnapshot
+    target: TargetEndpoint
+    previous: FineTuneEndpointStatus
+    key: SigningKey
+    now: datetime
+
+    @property
+    def endpoint(self) -> Object:
+        """The FineTuneEndpoint."""
+        return self.snapshot.endpoint
+
+    @property
+    def public_key(self) -> str:
+        """The public key in PEM format."""
+        return self.key.public_key.decode()
+
+    def own(self, kind: str, named: Callable[[str], str]) -> Object | None:
+        """Return the endpoint's own object of a kind. named: the function that names it."""
+        name = named(self.endpoint["metadata"]["name"])
+        return next(
+            (
+                each
+                for each in self.snapshot.children(kind)
+                if each["metadata"]["name"] == name and naming.owned_by(self.endpoint, each)
+            ),
+            None,
+        )

@@ -1,0 +1,98 @@
+"""Snapshot of a FineTuneEndpoint -> plan. Pure: no I/O, no clock, no environment.
+
+First the base is prepared on the claim of the endpoint. Then its pod serves the names of the jobs
+that have published a model to it. The pod outlasts a change of the names: it reads the signed list
+from a ConfigMap.
+"""
+
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from finetune_api.defaulting import InvalidSpec
+from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Action, Apply, Create, Delete
+from finetune_operator.manifests.endpoints import network
+from finetune_operator.objects import endpoints, naming
+from finetune_operator.reconcile.endpoints import serving, status, volume
+from finetune_operator.reconcile.endpoints.base import base
+from finetune_operator.reconcile.endpoints.names import names, numbered
+from finetune_operator.reconcile.endpoints.parts import Parts
+from finetune_operator.reconcile.endpoints.report import report
+from finetune_operator.revisions.endpoints import refusals, resolve
+from finetune_operator.revisions.shared_models import attached
+from finetune_operator.types import (
+    LISTS,
+    UNCONFIRMED,
+    Confirmation,
+    EndpointSnapshot,
+    Plan,
+)
+
+__all__ = ["confirmation", "plan", "report"]
+
+NO_KEY = (
+    "The operator has no key to sign the list of model names with, and a pod trusts no other list. "
+    "Ask your cluster administrator to set the chart value provenance.signingKeySecret."
+)
+
+
+def plan(snapshot: EndpointSnapshot, *, now: datetime) -> Plan:
+    """Return the plan of a reconcile of an endpoint."""
+    endpoint, key = snapshot.endpoint, snapshot.settings.signing_key
+    if "deletionTimestamp" in endpoint["metadata"]:
+        return Plan(status=endpoint.get("status") or {})
+    try:
+        previous = FineTuneEndpointStatus.model_validate(endpoint.get("status") or {})
+        target = resolve(endpoint, snapshot.settings)
+    except ValidationError as error:
+        message = f"The status was written by another version of the operator: {error}"
+        return report(snapshot, reason=Reason.UNSUPPORTED_VERSION, message=message, now=now)
+    except InvalidSpec as error:
+        return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)
+    if key is None:
+        return report(snapshot, reason=Reason.SIGNING_KEY_MISSING, message=NO_KEY, now=now)
+    if refused := refusals(target, snapshot.settings.policy):
+        return report(snapshot, reason=Reason.NOT_ALLOWED, message=" ".join(refused), now=now)
+    return _plan(Parts(snapshot=snapshot, target=target, previous=previous, key=key, now=now))
+
+
+def confirmation(snapshot: EndpointSnapshot, plan: Plan) -> Confirmation:
+    """Return the confirmation that a plan needs.
+
+    A Job of the base is created, and a base is declared lost, only after a live read: a stale cache
+    may lack the claim or the result of the Job.
+    """
+    if any(isinstance(action, Delete) for action in plan.actions):
+        return Confirmation("delete", frozenset(LISTS))
+    if any(isinstance(each, Create) and each.object["kind"] == "Job" for each in plan.actions):
+        return Confirmation("base", frozenset({"Job", "Pod", naming.VOLUME}))
+    return UNCONFIRMED
+
+
+def _plan(parts: Parts) -> Plan:
+    snapshot, endpoint = parts.snapshot, parts.endpoint
+    deployment = parts.own("Deployment", endpoints.deployment_name)
+    claim = parts.own(naming.VOLUME, endpoints.object_name)
+    if claim is not None and "deletionTimestamp" in claim["metadata"]:
+        return volume.while_deleted(parts, claim, deployment)
+    prepared = base(snapshot, parts.target, parts.previous, claim)
+    wanted = names(parts.target, attached(snapshot.finetunejobs, endpoint), parts.previous)
+    actions: list[Action] = [
+        *volume.ensure(parts, claim),
+        Apply(object=network.preparing(endpoint, parts.target)),
+        *prepared.actions,
+    ]
+    number, pods = parts.previous.wanted, parts.previous.pods
+    if prepared.prepared is not None:
+        number = numbered(wanted, number, snapshot.gate, parts.now)
+        pods = serving.pods(parts, prepared.prepared, number)
+        actions += serving.actions(parts, prepared.prepared, wanted, number, pods)
+    found = status.status(parts, prepared, wanted, number, pods)
+    position = status.position(parts, prepared, found, deployment)
+    return Plan(
+        status=status.with_conditions(parts, prepared, found, position, deployment),
+        actions=tuple(actions),
+        requeue_after=position.requeue_after,
+    )

@@ -1,0 +1,45 @@
+"""The plan of an endpoint that cannot be planned, or whose objects the API server rejects. Pure."""
+
+from datetime import datetime
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator import delays
+from finetune_operator.objects import conditions
+from finetune_operator.reconcile.conditions import Position, Status
+from finetune_operator.reconcile.endpoints import state
+from finetune_operator.types import EndpointSnapshot, Object, Plan
+
+
+def report(
+    snapshot: EndpointSnapshot,
+    *,
+    reason: Reason,
+    message: str,
+    now: datetime,
+    planned: Object | None = None,
+    rejected: Object | None = None,
+) -> Plan:
+    """Return a plan whose conditions report an error. Pods that serve continue to serve."""
+    endpoint = snapshot.endpoint
+    written = dict((endpoint.get("status") or {}) if planned is None else planned)
+    position = Position(state="stalled", reason=reason, message=message)
+    written["conditions"] = state.listed_conditions(
+        endpoint,
+        position,
+        base=_kept(endpoint, "BaseReady"),
+        serving=_kept(endpoint, "Serving"),
+        now=now,
+    )
+    written["observedGeneration"] = endpoint["metadata"]["generation"]
+    return Plan(status=written, requeue_after=delays.REJECTED)
+
+
+def _kept(endpoint: Object, type_: str) -> tuple[Status, str, str]:
+    """Return status, reason and message of a condition as they are."""
+    before = conditions.get(endpoint, type_)
+    state: Status = "True" if before.get("status") == "True" else "False"
+    return (
+        state,
+        before.get("reason", Reason.PENDING),
+        before.get("message", "The endpoint was not reconciled."),
+    )

@@ -1,0 +1,78 @@
+"""The status of an endpoint. Pure."""
+
+from typing import Any
+
+from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus, ServingPods, WantedNames
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.manifests.endpoints.objects import url
+from finetune_operator.objects import deployments
+from finetune_operator.reconcile.conditions import Position, Status
+from finetune_operator.reconcile.endpoints import state
+from finetune_operator.reconcile.endpoints.base import Base
+from finetune_operator.reconcile.endpoints.models import answering, models
+from finetune_operator.reconcile.endpoints.names import Names
+from finetune_operator.reconcile.endpoints.parts import Parts
+from finetune_operator.types import Object
+
+
+def status(
+    parts: Parts,
+    prepared: Base,
+    wanted: Names,
+    number: WantedNames | None,
+    pods: ServingPods | None,
+) -> FineTuneEndpointStatus:
+    """Return the status without its conditions."""
+    gate = parts.snapshot.gate
+    problem = (
+        "The pod of the endpoint does not answer."
+        if prepared.state == "prepared"
+        else "The base of the endpoint is not prepared."
+    )
+    found = models(wanted, gate, problem)
+    return FineTuneEndpointStatus(
+        observed_generation=parts.endpoint["metadata"]["generation"],
+        endpoint=url(parts.endpoint),
+        summary=f"{answering(found)}/{len(wanted.wanted) + len(wanted.refused)}",
+        free_slots=wanted.free,
+        base=prepared.prepared,
+        base_attempt=prepared.attempt,
+        volume=prepared.volume,
+        wanted=number,
+        pods=pods,
+        boot=None if gate is None else gate.boot,
+        self_test=None if gate is None else gate.self_test or None,
+        models=list(found),
+    )
+
+
+def position(
+    parts: Parts, prepared: Base, found: FineTuneEndpointStatus, deployment: Object | None
+) -> Position:
+    """Return what an endpoint is doing."""
+    return (
+        state.of_base(parts.snapshot, prepared)
+        or state.of_pods(parts.snapshot, deployment, parts.now)
+        or state.of_models(found.models, parts.snapshot.gate)
+    )
+
+
+def with_conditions(
+    parts: Parts,
+    prepared: Base,
+    found: FineTuneEndpointStatus,
+    position: Position,
+    deployment: Object | None,
+) -> dict[str, Any]:
+    """Return the complete status as JSON."""
+    written: dict[str, Any] = found.model_dump(mode="json", by_alias=True, exclude_none=True)
+    base: tuple[Status, str, str] = ("False", position.reason, position.message)
+    serving = base
+    if prepared.state == "prepared":
+        base = "True", Reason.COMPLETED, "The base is prepared."
+    if deployments.answering(deployment) > 0:
+        serving = "True", Reason.AVAILABLE, "The pod of the endpoint answers requests."
+    written["conditions"] = state.listed_conditions(
+        parts.endpoint, position, base=base, serving=serving, now=parts.now
+    )
+    return written

@@ -1,0 +1,157 @@
+"""The rollout of a build that a FineTuneEndpoint serves beside those of other jobs.
+
+Such a build has no Deployment. The publish stage copies its adapter to the claim of the endpoint,
+and ``status.sharedModel`` tells the endpoint to load and verify it. The build that serves continues
+until every model name of the job answers with the new adapter; then the Service of the job selects
+the pods of the endpoint. Nothing here waits for an endpoint that the spec does not name.
+"""
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Apply
+from finetune_operator.manifests import serving as manifests
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile import policy
+from finetune_operator.reconcile.conditions import Position, ServingState, active
+from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.messages import sentence
+from finetune_operator.reconcile.policy import Violations
+from finetune_operator.reconcile.serving import evaluation_gate, rollout, state
+from finetune_operator.reconcile.serving.endpoint_models import Models, models_of
+from finetune_operator.reconcile.serving.rollout import Rollout
+from finetune_operator.revisions import publications
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+
+REFUSED = (str(Reason.ENDPOINT_FULL), str(Reason.NAME_CONFLICT))
+"""States of a model that continue by themselves once another job leaves, or the endpoint grows."""
+
+
+def decide(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    serving: str | None,
+    violations: Violations,
+) -> Rollout:
+    """Return the decision about the candidate of a job whose stages have completed.
+
+    serving: the build that the Service selects, or None; violations: the limits that the spec
+    exceeds.
+    """
+    gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
+    attempt = rollout.latest_attempt(snapshot, target, ledger, serving)
+    unchanged = Decision(ledger=ledger, warnings=evaluation_gate.warnings(gate))
+    prevented = (
+        rollout.withheld(target, ledger, serving, attempt, gate, ready=0, desired=0)
+        or policy.refusal(policy.not_admitted(violations, attempt))
+        or policy.missing_endpoint(target)
+    )
+    if prevented is not None:
+        return Rollout(decision=unchanged, position=prevented)
+    if not is_published(ledger, target):
+        position, starts = _unpublished(target, ledger)
+        return Rollout(decision=unchanged, position=position, awaits_publication=starts)
+    found = models_of(snapshot, ledger, target.revision)
+    attempt = policy.admitted(target, attempt).model_copy(update={"endpoint": target.endpoint_name})
+    if found.all_answer:
+        attempt = attempt.model_copy(update={"outcome": "Completed"})
+    ledger = ledger.with_attempt(target.revision, attempt)
+    service = manifests.service(snapshot.job, target, target.build, endpoint=target.endpoint_name)
+    return Rollout(
+        decision=Decision(
+            ledger=ledger,
+            actions=(Apply(object=service),) if found.all_answer else (),
+            warnings=unchanged.warnings,
+        ),
+        position=_position(snapshot, target, ledger, serving, found),
+        selected=found.all_answer,
+        takes_over=found.all_answer,
+        is_offered=True,
+    )
+
+
+def is_published(ledger: Ledger, target: TargetRevision) -> bool:
+    """Report whether the claim of the endpoint holds the adapter of a target."""
+    each_of = publications.shared_endpoint(target)
+    return bool(each_of) and all(publications.is_complete(ledger, target, each) for each in each_of)
+
+
+def _unpublished(target: TargetRevision, ledger: Ledger) -> tuple[Position, bool]:
+    """Return the position of a job whose adapter is not published, and whether it will be."""
+    name = target.endpoint_name
+    for each in publications.shared_endpoint(target):
+        error = publications.failure(ledger, target, each)
+        if error is not None:
+            message = f"The adapter is not on FineTuneEndpoint {name}: {sentence(error.message)}"
+            return Position(state="failed", reason=error.reason, message=message), False
+    text = f"The publish pod copies the adapter to FineTuneEndpoint {name}."
+    return active(Reason.PUBLISHING, text), True
+
+
+def _position(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    serving: str | None,
+    found: Models,
+) -> Position:
+    """Return the position of a job whose adapter is published."""
+    name, build = target.endpoint_name, target.build
+    old = serving if serving not in (None, build) else None
+    continues = "" if old is None else f" Build {ledger.name_of(old)} continues to serve."
+    for model in found.of_job:
+        problem = f"FineTuneEndpoint {name}, model {model.name}: {sentence(model.message or '')}"
+        if model.state in REFUSED:
+            return Position(state="stalled", reason=model.state, message=problem + continues)
+        if model.state == "Failed" and model.adapter == found.adapter:
+            return Position(
+                state="failed",
+                reason=Reason.VERIFICATION_FAILED,
+                message=f"{problem}{continues} To train again, set spec.rerun to a new value.",
+            )
+    if found.all_answer:
+        if serving == build and not state.misdirected(snapshot, target, build, name):
+            names = ", ".join(model.name for model in found.of_job)
+            text = f"Serving at {manifests.endpoint(snapshot.job)} as {names}"
+            return Position(state="done", reason=Reason.SERVING, message=text)
+        text = f"The Service switches to FineTuneEndpoint {name}."
+        return active(Reason.STARTING, text)
+    waiting = next((model for model in found.of_job if not found.answers(model)), None)
+    detail = f"FineTuneEndpoint {name} has not listed the models of the job yet."
+    if waiting is not None:
+        why = f": {sentence(waiting.message)}" if waiting.message else "."
+        detail = f"FineTuneEndpoint {name} has not verified model {waiting.name} yet"
+        detail += f" ({waiting.state}){why}"
+    reason = Reason.RESTARTING if serving == build else Reason.STARTING
+    return active(reason, detail + continues)
+
+
+def state_of(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, build: str
+) -> ServingState | None:
+    """Return the state of the serving build; None if it has serving pods of its own."""
+    endpoint = state.endpoint_of(ledger, build)
+    if endpoint is None:
+        return None
+    revision = ledger.revision_of(build)
+    found = models_of(snapshot, ledger, revision)
+    name = ledger.name_of(build)
+    if found.all_answer and snapshot.service is not None:
+        names = ", ".join(model.name for model in found.of_job)
+        return ServingState(
+            available=True,
+            reason=Reason.AVAILABLE,
+            message=f"Build {name} answers at {manifests.endpoint(snapshot.job)} as {names}, "
+            f"served by FineTuneEndpoint {endpoint}.",
+            summary=str(revision) if build == target.build else f"{revision} (old)",
+            revision=revision,
+            build=build,
+        )
+    return ServingState(
+        available=False,
+        reason=Reason.NOT_AVAILABLE,
+        message=f"Build {name} does not answer under all its names at FineTuneEndpoint {endpoint}.",
+        summary="down",
+        revision=revision,
+        build=build,
+    )

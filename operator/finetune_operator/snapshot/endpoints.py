@@ -1,0 +1,156 @@
+"""The FineTuneEndpoints: that of a job, the jobs of each one, and the snapshot of one itself."""
+
+import asyncio
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune_operator.config import Settings
+from finetune_operator.objects import deployments, endpoints, naming
+from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.snapshot.live import LiveReader
+from finetune_operator.snapshot.scraping.gates import Gate, Gates
+from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.types import EndpointSnapshot, Key, Object, Plan
+
+
+@dataclass(kw_only=True)
+class AttachedJobs:
+    """The parts of the jobs in a store that refer to endpoints, kept up to date with it."""
+
+    jobs: ObjectStore
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when an endpoint has other jobs, or other models of its jobs."""
+    _references: dict[Key, Object] = field(default_factory=dict)
+    _of: dict[Key, set[Key]] = field(default_factory=dict)
+    """Keys of jobs by the key of their endpoint."""
+    _changed: set[Key] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Follow the store, like others that do."""
+        before = self.jobs.on_own_change
+
+        def take(key: Key, job: Object | None) -> None:
+            before(key, job)
+            self._take(key, job)
+
+        for key in self.jobs.own_keys():
+            self._take(key, self.jobs.owner(key))
+        self.jobs.on_own_change = take
+
+    def of(self, endpoint: Key) -> tuple[Object, ...]:
+        """Return the parts of the jobs that refer to an endpoint."""
+        return tuple(self._references[key] for key in sorted(self._of.get(endpoint, ())))
+
+    def keys(self, endpoint: Key) -> frozenset[Key]:
+        """Return the keys of these jobs."""
+        return frozenset(self._of.get(endpoint, ()))
+
+    def take_changed(self) -> frozenset[Key]:
+        """Return the endpoints whose jobs have changed since the last call."""
+        found, self._changed = frozenset(self._changed), set()
+        self.changed.clear()
+        return found
+
+    def _take(self, key: Key, job: Object | None) -> None:
+        found = None if job is None else endpoints.reference(job)
+        before = self._references.pop(key, None)
+        if found is not None:
+            self._references[key] = found
+        if found == before:
+            return
+        old = frozenset() if before is None else endpoints.referred(before)
+        new = frozenset() if found is None else endpoints.referred(found)
+        for name in old - new:
+            jobs = self._of[key[0], name]
+            jobs.discard(key)
+            if not jobs:
+                del self._of[key[0], name]
+        for name in new:
+            self._of.setdefault((key[0], name), set()).add(key)
+        self._changed |= {(key[0], name) for name in old | new}
+        self.changed.set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoints:
+    """The endpoints that jobs refer to. Raises OperatorError."""
+
+    live: LiveReader
+
+    async def of(self, namespace: str, name: str) -> Object | None:
+        """Return an endpoint, None if it does not exist."""
+        return await self.live.owner((namespace, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointReader:
+    """Takes the snapshot of an endpoint from the store."""
+
+    live: LiveReader
+    jobs: AttachedJobs
+    gates: Gates
+    settings: Settings
+
+    async def read(
+        self,
+        key: Key,
+        *,
+        live: Set[str] = frozenset(),
+        names: Iterable[tuple[str, str]] = (),
+        created: Set[str] = frozenset(),
+    ) -> EndpointSnapshot | None:
+        """Return the snapshot of an endpoint, None if it does not exist. Raises OperatorError."""
+        await self.live.refresh(key, live)
+        for kind, name in names:
+            if kind not in live:
+                await self.live.get(kind, (key[0], name))
+        endpoint = self.live.store.owner(key)
+        if endpoint is None:
+            return None
+        children: dict[str, Any] = self.live.store.children(key)
+        gate = serving_gate(endpoint, children["deployments"], children["pods"])
+        return EndpointSnapshot(
+            endpoint=endpoint,
+            settings=self.settings,
+            finetunejobs=self.jobs.of(key),
+            gate=self.gates.latest(key, gate),
+            **children,
+        )
+
+    async def complete(self, key: Key, plan: Plan) -> bool:
+        """Read nothing more: a plan depends on the snapshot alone."""
+        return False
+
+    def wait(self, key: Key, snapshot: EndpointSnapshot, plan: Plan) -> float:
+        """Return 0: no plan waits for information."""
+        return 0.0
+
+    def forget(self, key: Key) -> None:
+        """Forget an endpoint that was deleted, or that another replica reconciles."""
+        self.gates.forget(key)
+
+
+def serving_gate(endpoint: Object, found: Iterable[Object], pods: Iterable[Object]) -> Gate | None:
+    """Return the newest running pod of the endpoint's own Deployment, None if there is none.
+
+    Anybody who may create pods can label one like that of an endpoint.
+    """
+    own = [each for each in found if naming.owned_by(endpoint, each)]
+    running = [
+        pod
+        for pod in pods
+        if any(deployments.controls(each, pod) for each in own)
+        and pod.get("status", {}).get("podIP")
+        and pod["status"].get("phase") == "Running"
+        and "deletionTimestamp" not in pod["metadata"]
+        and not pod_has_ended(pod)
+    ]
+    if not running:
+        return None
+    newest = max(running, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    return Gate(
+        endpoint=endpoint["metadata"]["uid"],
+        pod=newest["metadata"]["uid"],
+        address=str(newest["status"]["podIP"]),
+    )

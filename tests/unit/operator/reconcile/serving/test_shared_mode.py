@@ -1,0 +1,416 @@
+"""A job whose adapter a FineTuneEndpoint serves beside those of other jobs."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import SPEC, Cluster, Crash, Thing, check_status, copied, stored
+from tests.fakes.controllers import digest_of, message, request_of
+
+from finetune_api.contracts.stage_request import PrepareStageRequest, PublishStageRequest
+from finetune_api.policy.limits import Limits, Names
+from finetune_operator.objects import naming
+from finetune_operator.revisions.shared_models import attached
+
+ADAPTER = digest_of("adapterManifest")
+SECOND = digest_of("adapter of the second revision")
+SHARED: Thing = {"mode": "shared", "endpointRef": {"name": "chat"}}
+OWN: Thing = {"mode": None, "endpointRef": None}
+"""A merge patch that gives the job serving pods of its own."""
+RETRAIN: Thing = {"training": {"seed": 1}}
+
+
+def endpoint(uid: str = "e1", **lora: Any) -> Thing:
+    return {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneEndpoint",
+        "metadata": {"name": "chat", "namespace": "default", "uid": uid, "generation": 1},
+        "spec": {"model": SPEC["model"], "lora": lora},
+    }
+
+
+def job(*, there: bool = True, spec: Thing = SPEC, **serving: Any) -> Cluster:
+    found = Cluster(spec={**spec, "serving": {**SHARED, **serving}})
+    if there:
+        found.endpoints["chat"] = endpoint()
+    return found
+
+
+def trained(**serving: Any) -> Cluster:
+    cluster = job(**serving)
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    return cluster
+
+
+def published(**serving: Any) -> Cluster:
+    cluster = trained(**serving)
+    controllers.publish(cluster)
+    return cluster
+
+
+def report(
+    cluster: Cluster, state: str = "Serving", *, answers: str | None = None, **fields: Any
+) -> None:
+    """Let the endpoint report the state of each name of the job, and reconcile."""
+    model = cluster.status["sharedModel"]
+    proof = {"outcome": "Verified", "distance": "0.02", "tolerance": "0.05", "boot": "b"}
+    cluster.endpoints["chat"]["status"] = {
+        "models": [
+            {
+                "name": name,
+                "job": cluster.name,
+                "revision": model["revision"],
+                "adapter": model["adapter"],
+                "state": state,
+                **({} if answers is None else {"answers": answers, **proof}),
+                **fields,
+            }
+            for name in model["names"]
+        ]
+    }
+    cluster.settle()
+    check_status(stored(cluster.status))
+
+
+def served(**serving: Any) -> Cluster:
+    cluster = published(**serving)
+    report(cluster, answers=ADAPTER)
+    return cluster
+
+
+def conditions(cluster: Cluster) -> dict[str, tuple[str, str]]:
+    return {each["type"]: (each["status"], each["reason"]) for each in cluster.status["conditions"]}
+
+
+def ready(cluster: Cluster) -> tuple[str, str]:
+    return conditions(cluster)["Ready"]
+
+
+def says(cluster: Cluster) -> str:
+    return str(cluster.status["conditions"][0]["message"])
+
+
+def stages(cluster: Cluster) -> list[str]:
+    return [each["metadata"]["labels"][naming.STAGE] for each in cluster.each("Job")]
+
+
+def selector(cluster: Cluster) -> Thing:
+    (service,) = cluster.each("Service")
+    found: Thing = service["spec"]["selector"]
+    return found
+
+
+OF_ENDPOINT = {"finetune.dev/endpoint": "chat", "finetune.dev/stage": "serve-shared"}
+
+
+def test_the_adapter_is_published_to_the_endpoint_without_a_merge() -> None:
+    cluster = trained()
+    assert ready(cluster) == ("False", "Publishing")
+    controllers.sync(cluster)
+    assert stages(cluster) == ["prepare", "train", "publish"]
+    publish = list(cluster.each("Job"))[-1]
+    pod = publish["spec"]["template"]["spec"]
+    uid = cluster.present_job()["metadata"]["uid"]
+    claim = {"claimName": "chat-endpoint"}
+    assert {"name": "endpoint", "persistentVolumeClaim": claim} in pod["volumes"]
+    mount = {"name": "endpoint", "mountPath": "/endpoint", "subPath": f"jobs/{uid}"}
+    assert mount in pod["containers"][0]["volumeMounts"]
+    (terms,) = pod["affinity"]["podAffinity"].values()
+    assert terms[0]["podAffinityTerm"]["labelSelector"] == {"matchLabels": OF_ENDPOINT}
+    request = request_of(publish)
+    assert isinstance(request, PublishStageRequest)
+    (target,) = request.targets
+    assert (target.name, target.what, target.content) == ("endpoint", "adapter", ADAPTER)
+    assert target.endpoint is not None
+    assert (target.endpoint.folder, target.endpoint.path) == ("/endpoint", f"jobs/{uid}")
+    assert target.endpoint.shared.max_rank == 16
+
+
+def test_the_endpoint_gets_what_it_needs_from_the_status() -> None:
+    cluster = published(servedModelNames=["acme/support", "support"])
+    assert ready(cluster) == ("False", "Starting")
+    model, present = cluster.status["sharedModel"], cluster.present_job()
+    assert model["names"] == ["acme/support", "support"]
+    (found,) = attached([present], cluster.endpoints["chat"])
+    assert found.model.adapter == ADAPTER
+    assert found.model.path == f"jobs/{present['metadata']['uid']}/{ADAPTER}"
+    frozen = cluster.status["revisions"][0]["frozen"]
+    assert found.model.revision == frozen["digest"]
+    assert cluster.status["publish"] == [
+        {
+            "name": "endpoint",
+            "reference": f"endpoint://chat/{ADAPTER}",
+            "digest": cluster.status["publish"][0]["digest"],
+            "time": cluster.status["publish"][0]["time"],
+        }
+    ]
+    assert "publishedDigests" not in cluster.status, "no tag moves from it"
+
+
+def test_the_job_is_ready_once_each_name_answers_with_its_adapter() -> None:
+    cluster = published()
+    for state in ("Waiting", "Loading", "Proving"):
+        report(cluster, state)
+        assert ready(cluster) == ("False", "Starting")
+        assert f"({state})" in says(cluster)
+        assert not list(cluster.each("Service"))
+    report(cluster, answers="0" * 64)
+    assert ready(cluster) == ("False", "Starting"), "another adapter answers"
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+    assert says(cluster).endswith("as demo")
+    assert conditions(cluster)["Serving"] == ("True", "Available")
+    assert conditions(cluster)["Finished"] == ("True", "Serving")
+    assert selector(cluster) == OF_ENDPOINT
+    assert not list(cluster.each("Deployment"))
+    status = cluster.status
+    assert status["serving"]["build"] == status["build"]
+    assert status["verification"] == {
+        "build": status["build"],
+        "outcome": "Verified",
+        "distance": "0.02",
+        "tolerance": "0.05",
+    }
+
+
+def test_all_names_must_answer() -> None:
+    cluster = published(servedModelNames=["a", "b"])
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+    del cluster.endpoints["chat"]["status"]["models"][1]
+    cluster.settle()
+    assert ready(cluster) == ("False", "Restarting")
+    assert conditions(cluster)["Serving"][0] == "False"
+
+
+def test_a_missing_endpoint_keeps_the_job_from_requesting_anything() -> None:
+    cluster = job(there=False)
+    cluster.settle()
+    assert ready(cluster) == ("False", "EndpointNotFound")
+    assert "FineTuneEndpoint chat does not exist" in says(cluster)
+    assert "spec.serving.endpointRef.name" in says(cluster)
+    assert not list(cluster.each("Job"))
+    cluster.endpoints["chat"] = endpoint()
+    cluster.settle()
+    assert stages(cluster) == ["prepare"]
+
+
+def test_prepare_knows_the_limits_of_the_endpoint() -> None:
+    cluster = job()
+    base = {"source": "a" * 64, "codes": "b" * 64, "manifest": "c" * 64}
+    cluster.endpoints["chat"] = {**endpoint(maxRank=8), "status": {"base": base}}
+    cluster.settle()
+    request = request_of(next(cluster.each("Job")))
+    assert isinstance(request, PrepareStageRequest)
+    assert request.endpoint is not None
+    assert (request.endpoint.max_rank, request.endpoint.source) == (8, "a" * 64)
+    assert not request.merges
+    assert request.serving is None
+
+
+@pytest.mark.parametrize("state", ["EndpointFull", "NameConflict"])
+def test_a_refused_model_continues_by_itself(state: str) -> None:
+    cluster = published()
+    report(cluster, state, message="Raise spec.lora.maxAdapters of the FineTuneEndpoint.")
+    assert ready(cluster) == ("False", state)
+    assert conditions(cluster)["Stalled"] == ("True", state)
+    assert "maxAdapters" in says(cluster)
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+
+
+def test_a_model_that_is_not_verified_never_serves() -> None:
+    cluster = published()
+    report(cluster, "Failed", message="The log-probabilities differ.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    assert "spec.rerun" in says(cluster)
+    assert not list(cluster.each("Service"))
+
+
+def has_no_pods(cluster: Cluster) -> bool:
+    """Report whether each Deployment of the job was deleted; it exists until its pods are gone."""
+    return all("deletionTimestamp" in each["metadata"] for each in cluster.each("Deployment"))
+
+
+def own_pods() -> Cluster:
+    """Return a job whose own pods serve, and whose spec then names the endpoint."""
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    cluster.settle()
+    assert ready(cluster) == ("True", "Serving")
+    cluster.endpoints["chat"] = endpoint()
+    cluster.edit(serving=SHARED)
+    cluster.settle()
+    return cluster
+
+
+def test_the_old_pods_serve_until_the_model_answers() -> None:
+    cluster = own_pods()
+    assert stages(cluster)[-1] == "publish", "neither training nor merge is repeated"
+    build = cluster.builds[0]
+    controllers.publish(cluster)
+    report(cluster, "Failed", message="No.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    assert f"Build {build}" in says(cluster)
+    assert conditions(cluster)["Serving"] == ("True", "Available")
+    assert selector(cluster)[naming.BUILD] == build
+    assert not has_no_pods(cluster)
+    report(cluster, answers=ADAPTER)
+    assert selector(cluster) == OF_ENDPOINT
+    assert has_no_pods(cluster)
+    assert ready(cluster) == ("True", "Serving")
+
+
+@pytest.mark.parametrize("write", range(4))
+def test_the_switch_survives_a_crash_before_each_write(write: int) -> None:
+    cluster = own_pods()
+    controllers.publish(cluster)
+    model = cluster.status["sharedModel"]
+    fields = {"job": cluster.name, "state": "Serving", "answers": ADAPTER, "outcome": "Verified"}
+    cluster.endpoints["chat"]["status"] = {
+        "models": [{"name": "demo", **{k: model[k] for k in ("revision", "adapter")}, **fields}]
+    }
+    with contextlib.suppress(Crash):
+        cluster.reconcile(die_before=write)
+    cluster.settle()
+    assert ready(cluster) == ("True", "Serving")
+    assert selector(cluster) == OF_ENDPOINT
+    assert has_no_pods(cluster)
+
+
+def test_the_endpoint_serves_until_own_pods_answer() -> None:
+    cluster = served()
+    build, model = cluster.status["build"], cluster.status["sharedModel"]
+    cluster.edit(serving=OWN)
+    cluster.settle()
+    assert cluster.status["sharedModel"] == model
+    assert conditions(cluster)["Serving"] == ("True", "Available")
+    controllers.run(cluster, "merge")
+    cluster.settle()
+    assert cluster.status["sharedModel"] == model
+    assert cluster.status["serving"]["build"] == build
+    assert selector(cluster) == OF_ENDPOINT
+    controllers.serve(cluster)
+    cluster.settle()
+    assert ready(cluster) == ("True", "Serving")
+    assert selector(cluster)[naming.BUILD] == cluster.status["build"] != build
+    assert "sharedModel" not in cluster.status
+
+
+def test_the_earlier_revision_answers_while_another_one_is_trained() -> None:
+    cluster = served()
+    first = cluster.status["sharedModel"]
+    cluster.edit(**RETRAIN)
+    artifacts = {"adapterManifest": SECOND}
+    for stage, text in (("prepare", None), ("train", message("train", artifacts=artifacts))):
+        controllers.run(cluster, stage, text=text)
+        cluster.settle()
+        assert cluster.status["sharedModel"] == first
+        assert conditions(cluster)["Serving"] == ("True", "Available")
+    assert cluster.status["serving"]["summary"].endswith("(old)")
+    controllers.publish(cluster)
+    publish = [each for each in cluster.each("Job") if "publish" in each["metadata"]["name"]][-1]
+    request: Any = request_of(publish)
+    assert request.targets[0].endpoint.keep == (ADAPTER,)
+    second = cluster.status["sharedModel"]
+    assert (second["adapter"], second["revision"] == first["revision"]) == (SECOND, False)
+    report(cluster, "Proving", answers=ADAPTER)
+    assert cluster.status["serving"]["build"] == cluster.builds[0]
+    assert conditions(cluster)["Serving"] == ("True", "Available")
+    assert ready(cluster) == ("False", "Starting")
+    report(cluster, answers=SECOND)
+    assert ready(cluster) == ("True", "Serving")
+    assert cluster.status["serving"]["build"] == cluster.builds[1]
+
+
+def test_a_restart_of_the_engine_is_reported() -> None:
+    cluster = served()
+    report(cluster, "Unknown", message="The pod of the endpoint does not answer.")
+    assert ready(cluster) == ("False", "Restarting")
+    assert "does not answer" in says(cluster)
+    assert conditions(cluster)["Serving"] == ("False", "NotAvailable")
+    assert selector(cluster) == OF_ENDPOINT
+    assert cluster.status["verification"]["outcome"] == "Verified"
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+
+
+def test_another_endpoint_of_the_same_name_gets_the_adapter_again() -> None:
+    cluster = served()
+    old = copied(cluster.endpoints["chat"])
+    del cluster.endpoints["chat"]
+    cluster.settle()
+    assert ready(cluster) == ("False", "EndpointNotFound")
+    cluster.endpoints["chat"] = {**endpoint("e2"), "status": old["status"]}
+    cluster.settle()
+    assert ready(cluster) == ("False", "Publishing"), "its claim is another one"
+    controllers.publish(cluster)
+    assert cluster.status["sharedModel"]["endpointUID"] == "e2"
+
+
+def test_a_failed_publication_names_the_remedy_and_is_repeated_when_the_endpoint_changes() -> None:
+    cluster = trained()
+    controllers.publish(cluster, "endpoint", refusal="InvalidSpec")
+    assert ready(cluster) == ("False", "InvalidSpec")
+    assert "FineTuneEndpoint chat" in says(cluster)
+    assert conditions(cluster)["Finished"][0] == "True"
+    count = len(stages(cluster))
+    cluster.endpoints["chat"]["spec"]["lora"] = {"maxRank": 32}
+    cluster.settle()
+    assert len(stages(cluster)) == count + 1
+    controllers.publish(cluster)
+    assert ready(cluster) == ("False", "Starting")
+
+
+def test_a_job_that_serves_nothing_leaves_the_endpoint() -> None:
+    cluster = served()
+    cluster.edit(serving={"enabled": False})
+    cluster.settle()
+    assert "sharedModel" not in cluster.status
+    controllers.sync(cluster)
+    assert not list(cluster.each("Service"))
+
+
+def test_a_suspended_job_is_not_offered_to_the_endpoint() -> None:
+    cluster = published()
+    cluster.edit(suspend=True)
+    cluster.settle()
+    assert "sharedModel" not in cluster.status
+    cluster.edit(suspend=False)
+    cluster.settle()
+    assert cluster.status["sharedModel"]["adapter"] == ADAPTER
+
+
+def test_other_targets_wait_until_the_endpoint_has_verified_the_model() -> None:
+    registry = {"name": "a", "what": "adapter", "oci": {"repository": "registry.example.com/a"}}
+    cluster = job(spec={**SPEC, "publish": [registry]})
+    limits = Limits(publish_destinations=Names(allow=(".*",)))
+    cluster.config = cluster.config.model_copy(update={"policy": limits})
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    controllers.publish(cluster)
+    assert [each["name"] for each in cluster.status["publish"] if "digest" in each] == ["endpoint"]
+    report(cluster, answers=ADAPTER)
+    controllers.publish(cluster)
+    assert all("digest" in each for each in cluster.status["publish"])
+
+
+@pytest.mark.parametrize("serving", [{}, {"mode": "adapter"}, {"enabled": False}])
+def test_a_job_that_uses_no_endpoint_never_depends_on_one(serving: Thing) -> None:
+    without, beside = (Cluster(spec={**SPEC, "serving": serving}) for _ in range(2))
+    beside.endpoints["chat"] = endpoint()
+    for stage in ("prepare", "train", "merge"):
+        plans = []
+        for cluster in (without, beside):
+            cluster.settle()
+            snapshot = cluster.observe()
+            plans.append(json.dumps(cluster.plan_of(snapshot).status, sort_keys=True, default=str))
+        assert plans[0] == plans[1]
+        if stage == "merge" and serving:
+            break
+        for cluster in (without, beside):
+            controllers.run(cluster, stage)

@@ -1,0 +1,152 @@
+"""The reports of gates, which are pods that cannot be trusted."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from finetune_api.contracts.endpoint import EndpointStatus, NameStatus
+from finetune_operator import delays
+from finetune_operator.snapshot.scraping.gates import Gate, Gates, parsed
+from finetune_operator.types import Key
+
+KEY = ("team", "shared")
+GATE = Gate(endpoint="e", pod="p", address="10.0.0.9")
+
+
+def report(state: str = "Serving", requests: int = 0, **changes: Any) -> bytes:
+    name = NameStatus(
+        name="a",
+        job="a",
+        revision="r",
+        adapter="d",
+        state=state,
+        requests=requests,
+    )
+    values = {"endpoint": "e", "pod": "p", "boot": "1", "names": (name,), **changes}
+    return EndpointStatus(**values).model_dump_json(by_alias=True).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        report(pod="another"),
+        report(endpoint="another"),
+        report().replace(b'"Serving"', b'"Verified by hand"'),
+    ],
+)
+def test_a_report_that_is_not_of_this_pod_does_not_count(text: bytes) -> None:
+    assert parsed(text, GATE) is None
+
+
+def test_the_report_of_the_pod_counts() -> None:
+    found = parsed(report(), GATE)
+    assert found is not None
+    assert found.names[0].state == "Serving"
+
+
+class Rig:
+    """Gates whose pods report what the test sets, and a clock."""
+
+    def __init__(self) -> None:
+        self.text: bytes | None = report("Proving")
+        self.now, self.asked, self.woken = 0.0, 0, 0
+        self.event = asyncio.Event()
+        self.gates = Gates(fetch=self.fetch, clock=lambda: self.now)
+
+    async def fetch(self, address: str, port: int) -> bytes | None:
+        assert (address, port) == ("10.0.0.9", 9401)
+        self.asked += 1
+        self.event.set()
+        if self.text == b"raise":
+            raise OSError("broken")
+        return self.text
+
+    def changed(self, key: Key, *, urgent: bool) -> None:
+        assert (key, urgent) == (KEY, True)
+        self.woken += 1
+
+    async def ask(self) -> None:
+        """Wait for the next report."""
+        self.event.clear()
+        self.now += delays.GATE
+        await self.event.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delays, "GATE_TICK", 0)
+
+
+async def test_another_state_wakes_the_endpoint() -> None:
+    rig = Rig()
+    assert rig.gates.latest(KEY, GATE) is None
+    task = asyncio.create_task(rig.gates.run(changed=rig.changed))
+    try:
+        await rig.ask()
+        assert rig.woken == 1
+        rig.text = report("Proving", requests=7)
+        await rig.ask()
+        assert rig.woken == 1, "counts of requests wake nobody"
+        rig.text = report("Serving")
+        await rig.ask()
+        assert rig.woken == 2
+        found = rig.gates.latest(KEY, GATE)
+        assert found is not None
+        assert found.names[0].state == "Serving"
+        for broken in (None, b"raise", b"{}"):
+            rig.text = broken
+            await rig.ask()
+        assert rig.woken == 2
+        assert rig.gates.latest(KEY, GATE) == found, "a failed read is no information"
+        rig.now += delays.STALE_METRICS
+        assert rig.gates.latest(KEY, GATE) is None
+    finally:
+        task.cancel()
+
+
+async def test_another_pod_is_asked_anew() -> None:
+    rig = Rig()
+    rig.gates.latest(KEY, GATE)
+    task = asyncio.create_task(rig.gates.run(changed=rig.changed))
+    try:
+        await rig.ask()
+        assert rig.gates.latest(KEY, GATE) is not None
+        other = Gate(endpoint="e", pod="p2", address="10.0.0.9")
+        assert rig.gates.latest(KEY, other) is None
+        await rig.ask()
+        assert rig.gates.latest(KEY, other) is None, "the report names the earlier pod"
+        rig.gates.latest(KEY, None)
+        asked = rig.asked
+        await asyncio.sleep(0.01)
+        assert rig.asked == asked, "without a pod nothing is asked"
+    finally:
+        task.cancel()
+
+
+async def test_a_list_is_sent_once_before_the_report_is_read() -> None:
+    rig, sent = Rig(), list[bytes]()
+
+    async def send(address: str, port: int, document: bytes) -> None:
+        assert (address, port) == ("10.0.0.9", 9401)
+        sent.append(document)
+
+    rig.gates.send = send
+    rig.gates.offer(KEY, "first")
+    rig.gates.latest(KEY, GATE)
+    task = asyncio.create_task(rig.gates.run(changed=rig.changed))
+    try:
+        await rig.ask()
+        assert sent == [b"first"]
+        await rig.ask()
+        assert sent == [b"first"]
+        rig.gates.offer(KEY, "second")
+        await rig.ask()
+        assert sent == [b"first", b"second"]
+    finally:
+        task.cancel()

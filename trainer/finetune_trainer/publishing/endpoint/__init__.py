@@ -1,0 +1,1 @@
+"""Publishing to a shared endpoint: a copy of adapter and reference on its claim."""
