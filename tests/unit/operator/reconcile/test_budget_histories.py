@@ -45,12 +45,9 @@ def step(world: World, job: Job) -> None:
         case 20:
             world.delete(job)
         case 21:
-            replicas: list[Thing] = [{"serving": {"replicas": count}} for count in (0, 1)]
-            job.edit(
-                **chance.choice(
-                    ({"rerun": "a"}, {"suspend": True}, *2 * [{"suspend": False}], *replicas)
-                )
-            )
+            edits: list[Thing] = [{"serving": {"replicas": count}} for count in (0, 1)]
+            edits += [{"rerun": "a"}, {"suspend": True}, {"suspend": False}, {"suspend": False}]
+            job.edit(**chance.choice(edits))
         case 22:
             policy = {
                 "training": chance.choice(("Finish", "Checkpoint")),
