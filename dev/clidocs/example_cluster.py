@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from clidocs import tables
 from clidocs.example_objects import COLLECTIONS, Object
 from finetune_cli.cluster.rollback import merged
 
@@ -34,7 +35,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, "".join(lines).encode())
         elif parts.path in self.collections:
             items = [each for each in self.collections[parts.path] if _matches(each, query)]
-            self._answer(200, json.dumps({"items": items}).encode())
+            as_table = "as=Table" in self.headers.get("Accept", "")
+            found = tables.table(items, query) if as_table else {"items": items}
+            self._answer(200, json.dumps(found).encode())
         else:
             found = self._object(parts.path)
             self._answer(404 if found is None else 200, json.dumps(found or {}).encode())

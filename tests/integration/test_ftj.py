@@ -1,5 +1,6 @@
 """The verbs of ``ftj`` on jobs, against a real API server: what they print, and what they cause."""
 
+import functools
 import json
 import os
 import subprocess
@@ -14,9 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.fakes import kubelet, kubelet_server
-from tests.integration.rbac import RBAC, wait_until_granted
+from tests.integration import limited_user
 from tests.integration.test_operator_with_controllers import run_stages
-from tests.integration.test_secure_metrics import token_of
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import OperatorProcess
@@ -552,35 +552,7 @@ def test_curve_reads_the_pod_while_it_trains_and_the_ledger_afterwards(
 @pytest.fixture
 def limited(place: Namespace) -> Callable[..., Path]:
     """Return a function that writes the kubeconfig of a user with some rights in the namespace."""
-
-    def limited(folder: Path, *rules: dict[str, Any]) -> Path:
-        token = token_of(place.plane, place.name, "user")
-        role = {"metadata": {"name": "user"}, "rules": list(rules)}
-        subject = {"kind": "ServiceAccount", "name": "user", "namespace": place.name}
-        group = "rbac.authorization.k8s.io"
-        binding = {
-            "metadata": {"name": "user"},
-            "roleRef": {"kind": "Role", "name": "user", "apiGroup": group},
-            "subjects": [subject],
-        }
-        made = [
-            place.plane.post(f"{RBAC}/namespaces/{place.name}/roles", role),
-            place.plane.post(f"{RBAC}/namespaces/{place.name}/rolebindings", binding),
-        ]
-        wait_until_granted(
-            place.plane,
-            [
-                each | {"kind": kind}
-                for each, kind in zip(made, ("Role", "RoleBinding"), strict=True)
-            ],
-        )
-        config = yaml.safe_load(place.plane.kubeconfig.read_text())
-        config["users"][0]["user"] = {"token": token}
-        path = folder / "limited"
-        path.write_text(yaml.safe_dump(config))
-        return path
-
-    return limited
+    return functools.partial(limited_user.kubeconfig, place)
 
 
 GPU = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}

@@ -171,6 +171,15 @@ COMMANDS = {
             example="support support-base -m 'How do I reset my password?'",
         ),
         Command(
+            name="ui",
+            module="jobs.ui",
+            panel=CLUSTER,
+            summary="show the jobs in a browser",
+            description="Serve pages about jobs, budgets and profiles on 127.0.0.1 until Ctrl-C, "
+            "with the rights of your kubeconfig. Print their address, and a code for one login.",
+            example="--port 8321",
+        ),
+        Command(
             name="gpus",
             module="jobs.gpus",
             panel=CLUSTER,

@@ -16,10 +16,11 @@ from finetune_trainer.runtime import environment
 from finetune_trainer.runtime.signals import StopRequest
 
 OWN_PACKAGES = ("finetune_api", "finetune_cli", "finetune_trainer")
-EXTRA_OF_MODULE = dict.fromkeys(
-    ("huggingface_hub", "cryptography", "kubernetes", "botocore"), "cli"
-)
-"""Modules of the extra ``cli``; every other module is in the extra ``trainer``."""
+EXTRA_OF_MODULE = {
+    **dict.fromkeys(("huggingface_hub", "cryptography", "kubernetes", "botocore"), "cli"),
+    "aiohttp": "ui",
+}
+"""Modules of the extras ``cli`` and ``ui``; every other module is in the extra ``trainer``."""
 INTERRUPTED = 130
 UNEXPECTED = 1
 OF_THE_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)

@@ -138,7 +138,12 @@ def test_kubectl_plugin_shows_its_own_name(
 
 @pytest.mark.parametrize(
     ("missing", "extra"),
-    [("huggingface_hub.errors", "cli"), ("botocore.session", "cli"), ("torch", "trainer")],
+    [
+        ("huggingface_hub.errors", "cli"),
+        ("botocore.session", "cli"),
+        ("aiohttp.web", "ui"),
+        ("torch", "trainer"),
+    ],
 )
 def test_missing_extra_is_reported_in_one_line(
     missing: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -15,6 +15,7 @@ EXTRAS = {
     "trainer": ("trainer.txt",),
     # The Kubernetes client is that of the operator.
     "cli": ("trainer.txt", "operator.txt"),
+    "ui": ("trainer.txt", "operator.txt"),
 }
 
 
@@ -37,7 +38,7 @@ def test_constraints_satisfy_the_bounds_of_the_extra(extra: str, files: tuple[st
         assert version in each.specifier, f"{each} excludes the tested version {version}"
 
 
-@pytest.mark.parametrize("extra", ["cli", "trainer"])
+@pytest.mark.parametrize("extra", ["cli", "trainer", "ui"])
 def test_requirement_has_an_upper_bound(extra: str) -> None:
     for each in requirements(extra):
         assert any(bound.operator in ("<", "<=", "==", "~=") for bound in each.specifier), each

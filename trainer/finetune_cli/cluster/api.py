@@ -26,6 +26,9 @@ CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 JOBS = f"/apis/{GROUP}/v1alpha1"
 NO_API = f"the cluster has no {KIND} API: install the operator, or set --context"
 JSON, MERGE = "application/json", "application/merge-patch+json"
+ANY = "application/json, */*"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+"""The rows and columns that kubectl prints, instead of objects."""
 
 
 class Forbidden(CommandFailed):
@@ -85,6 +88,10 @@ class Cluster:
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """Return an object or a list. Raises CommandFailed."""
         return _decoded(self._send("GET", _with(path, query)))
+
+    def table(self, path: str, **query: Any) -> dict[str, Any]:
+        """Return a list as a Table: the columns of kubectl. Raises CommandFailed."""
+        return _decoded(self._send("GET", _with(path, query), accept=TABLE))
 
     def items(self, path: str, **query: Any) -> list[dict[str, Any]]:
         """Return the objects of a collection. Raises CommandFailed."""
@@ -162,9 +169,11 @@ class Cluster:
             f"{self.context}: correct the name, or set -n (kubectl get ftj -A lists all jobs)"
         )
 
-    def _send(self, method: str, path: str, body: Any = None, content: str = "") -> bytes:
+    def _send(
+        self, method: str, path: str, body: Any = None, content: str = "", accept: str = ANY
+    ) -> bytes:
         """Return the body of the response. Raises CommandFailed."""
-        answer = self._opened(method, path, body, content)
+        answer = self._opened(method, path, body, content, accept=accept)
         try:
             text: bytes = answer.read()
         except urllib3.exceptions.HTTPError as error:
@@ -178,10 +187,11 @@ class Cluster:
         body: Any = None,
         content: str = "",
         read_seconds: float | None = READ_SECONDS,
+        accept: str = ANY,
     ) -> Any:
         """Return the response of the server, whose body is not read yet. Raises CommandFailed."""
         server = self.api.configuration.host
-        headers = {"Accept": "application/json, */*", "Content-Type": content or JSON}
+        headers = {"Accept": accept, "Content-Type": content or JSON}
         settings: list[str] = ["BearerToken"]
         self.api.update_params_for_auth(headers, [], settings, path, method, body)
         try:

@@ -1,19 +1,21 @@
 """The loss history of a revision: from its ledger, or from the pod that trains it."""
 
 import http.client
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from finetune_api.contracts import labels, loss_history
 from finetune_api.contracts.ports import TRAINER_METRICS
-from finetune_api.v1alpha1.status.loss_history import LossSeries
+from finetune_api.safety.printable import printable
+from finetune_api.v1alpha1.status.loss_history import LossSeries, Name
 from finetune_cli.cluster import evidence, pods, port_forward
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import CommandFailed
 
 READ_SECONDS = 10.0
+COLUMNS: tuple[str, ...] = get_args(Name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,18 @@ def of(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> History:
         return History(revision=revision, series=_served(cluster, pod), live=True)
     known = (record.get("artifacts") or {}).get("lossHistory") or {}
     return History(revision=revision, series=_checked(known), live=False)
+
+
+def rows(found: Sequence[History]) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of a CSV file: the names of its columns, then a row per revision and step."""
+    yield "revision", "step", *COLUMNS
+    for each in found:
+        steps: dict[int, dict[str, Any]] = {}
+        for name, points in each.series.items():
+            for step, value in points:
+                steps.setdefault(step, {})[name] = value
+        for step, values in sorted(steps.items()):
+            yield printable(each.revision), step, *(values.get(name, "") for name in COLUMNS)
 
 
 def _training(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -66,6 +66,16 @@ def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         yield place, value
 
 
+def differences(first: Record, second: Record) -> dict[str, tuple[Any, Any]]:
+    """Return the values in two documents that differ, by path; None for one that is not set."""
+    before, after = dict(flat(first)), dict(flat(second))
+    return {
+        path: (before.get(path), after.get(path))
+        for path in dict.fromkeys([*before, *after])
+        if before.get(path) != after.get(path)
+    }
+
+
 def stage(record: Record, name: str, build: str | None = None) -> Record:
     """Return the latest attempt at a stage of a revision, empty if there is none."""
     for each in record.get("stages") or ():

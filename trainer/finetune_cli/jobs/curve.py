@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated
 
 import typer
 from rich.live import Live
@@ -29,7 +29,6 @@ from finetune_cli.plotting.curves import Curve
 POLL_SECONDS = 5.0
 WIDTH, HEIGHT = 80, 16
 """Of the plot where the output is no terminal, and its number of rows."""
-COLUMNS: tuple[str, ...] = get_args(Name)
 LOSSES: dict[Name, str] = {"loss": "training loss", "evalLoss": "held-out loss"}
 
 
@@ -150,16 +149,7 @@ def _has_braille() -> bool:
 
 
 def _print_csv(found: Sequence[History]) -> None:
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(("revision", "step", *COLUMNS))
-    for each in found:
-        steps: dict[int, dict[str, Any]] = {}
-        for name, points in each.series.items():
-            for step, value in points:
-                steps.setdefault(step, {})[name] = value
-        for step, values in sorted(steps.items()):
-            cells = (values.get(name, "") for name in COLUMNS)
-            rows.writerow((printable(each.revision), step, *cells))
+    csv.writer(sys.stdout, lineterminator="\n").writerows(history.rows(found))
 
 
 def _write(path: Path, content: str) -> None:

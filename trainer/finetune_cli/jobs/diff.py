@@ -1,6 +1,5 @@
 """``ftj diff``: how two revisions of a job differ, in their specs and in their results."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -35,8 +34,8 @@ def run(
         revisions.recipe(revisions.document(cluster, job, str(each["revision"])), each)
         for each in records
     ]
-    spec = _differences(*map(_flat, recipes))
-    settings = _differences(*(_flat(revisions.configuration(each)) for each in records))
+    spec = revisions.differences(*recipes)
+    settings = revisions.differences(*map(revisions.configuration, records))
     results = [revisions.results(job, each) for each in records]
     if output is Format.JSON:
         facts = {"name": job.name, "namespace": job.namespace, "revisions": [first, second]}
@@ -58,19 +57,6 @@ def run(
             "The held-out losses are of different rows: they cannot be compared with each other.",
             terminal.WAITING,
         )
-
-
-def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(revisions.flat(document))
-
-
-def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
-    """Return the values that differ, by path; None for one that is not set."""
-    return {
-        path: (first.get(path), second.get(path))
-        for path in dict.fromkeys([*first, *second])
-        if first.get(path) != second.get(path)
-    }
 
 
 def _comparable(results: list[dict[str, str]]) -> bool | None:

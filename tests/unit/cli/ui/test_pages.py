@@ -1,0 +1,268 @@
+"""What the pages show of the example objects."""
+
+import copy
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from tests.unit.cli.ui.conftest import ALL_JOBS, PREFIX, Objects, Start
+
+from clidocs import example_cluster
+from clidocs.example_objects import BATCH, CORE, EARLIER, JOBS, NO_GPU, OUT_OF_MEMORY, PRESENT
+
+FIRST_VIEW_BYTES = 150_000
+VELMORA = "/jobs/team-a/velmora"
+
+
+class Outline(HTMLParser):
+    """The parts of a document that a screen reader offers."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def count(self, *tags: str) -> list[int]:
+        return [len(self.all(tag)) for tag in tags]
+
+
+async def test_list_names_each_job_with_its_state(start: Start) -> None:
+    pages = await start()
+    text = await pages.text("/")
+    for name, state in (("billing", "Unschedulable"), ("support", "CUDAOutOfMemory")):
+        assert f'<a href="{PREFIX}/jobs/team-a/{name}">{name}</a>' in text
+        assert f'<span class="state waiting">{state}</span>' in text
+    assert '<span class="state good">Serving</span>' in text
+    assert "context demo" in text
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("?text=SUPP", ["support"]),
+        ("?state=ready", ["velmora"]),
+        ("?state=not-ready", ["billing", "support"]),
+        ("?text=CUDA", ["support"]),
+        ("?namespace=team-a&text=velmora", ["velmora"]),
+        ("?text=nothing", []),
+    ],
+)
+async def test_list_is_filtered(start: Start, query: str, shown: list[str]) -> None:
+    text = await (await start()).text(f"/{query}")
+    names = ("billing", "support", "velmora")
+    assert [each for each in names if f"/jobs/team-a/{each}" in text] == shown
+    assert "3 jobs were searched." in text
+
+
+async def test_list_continues_on_the_next_page(start: Start, objects: Objects) -> None:
+    objects[ALL_JOBS] = many(250, objects)
+    pages = await start()
+    first = await pages.text("/")
+    assert first.count("/jobs/team-a/job-") == 100
+    assert "Next page (150 more)" in first
+    assert f'href="{PREFIX}/?after=100"' in first
+    last = await pages.text("/?after=200")
+    assert last.count("/jobs/team-a/job-") == 50
+    assert "Next page" not in last
+    assert "First page" in last
+
+
+async def test_filtered_page_ends_at_the_row_where_the_next_one_begins(
+    start: Start, objects: Objects
+) -> None:
+    objects[ALL_JOBS] = many(900, objects)
+    for at, each in enumerate(objects[ALL_JOBS]):
+        each["metadata"]["name"] += "-shown" if at % 3 else ""
+    pages = await start()
+    names: list[str] = []
+    after = ""
+    for _ in range(9):
+        text = await pages.text(f"/?text=-shown{after}")
+        links = [each["href"] or "" for each in Outline(text).all("a")]
+        found = [each for each in links if "/jobs/" in each]
+        assert len(found) <= 100
+        names += found
+        following = [each for each in links if "after=" in each]
+        after = f"&after={following[-1].rpartition('after=')[2]}" if following else ""
+        if not after:
+            break
+    assert len(names) == len(set(names)) == 600
+
+
+def many(count: int, objects: Objects) -> list[dict[str, Any]]:
+    """Return copies of a job under other names."""
+    made = []
+    for at in range(count):
+        job = copy.deepcopy(objects[JOBS][at % 3])
+        job["metadata"] |= {"name": f"job-{at:04}", "uid": f"uid-{at}"}
+        made.append(job)
+    return made
+
+
+async def test_page_says_why_a_job_waits_and_what_to_do(start: Start) -> None:
+    text = await (await start()).text("/jobs/team-a/billing")
+    assert NO_GPU in text
+    assert "Remedy" in text
+    assert "Unschedulable" in text
+    assert "for 8m00s" in text
+
+
+async def test_page_of_a_failure_has_its_stages_warnings_events_and_log(start: Start) -> None:
+    text = await (await start()).text("/jobs/team-a/support")
+    assert OUT_OF_MEMORY in text
+    assert "dataset.maxSamples leaves out 12 of 1,212 rows." in text
+    assert "<title>train: 7m00s</title>" in text
+    assert "1 disruption" in text
+    assert "pod support-train-x7k2p, container trainer" in text
+    assert "step 74 needs more GPU memory" in text
+    assert '<th scope="row">2026-03-02T09:18:00Z</th>' in text
+    assert "terminated with exit code 80" in text
+
+
+async def test_page_of_a_served_job_has_its_results(start: Start, objects: Objects) -> None:
+    job = next(each for each in objects[JOBS] if each["metadata"]["name"] == "velmora")
+    job["status"]["verification"] |= {"distance": "0.012", "tolerance": "0.034"}
+    text = await (await start()).text(VELMORA)
+    assert "Training loss and held-out loss by step" in text
+    assert text.count('class="line curve') == 2
+    assert "distance 0.012, tolerance 0.034 nats" in text
+    assert 'class="bar good"' in text
+    for words in ("2.4103", "1.9294", "-0.4809", "0.031", "120 held-out rows"):
+        assert words in text
+    assert "<td>0.41 to 1.94 EUR</td><td>0.82 EUR</td>" in text
+    assert "<td>-</td><td>0.68</td>" in text
+    assert f">{EARLIER}<" in text
+    assert f">{PRESENT}<" in text
+    assert "of the spec" in text
+
+
+async def test_distance_above_its_tolerance_is_marked(start: Start, objects: Objects) -> None:
+    job = next(each for each in objects[JOBS] if each["metadata"]["name"] == "velmora")
+    job["status"]["verification"] |= {"distance": "0.05", "tolerance": "0.034"}
+    text = await (await start()).text(VELMORA)
+    assert 'class="bar bad"' in text
+
+
+async def test_difference_of_two_revisions(start: Start) -> None:
+    text = await (await start()).text(f"{VELMORA}/diff?first={EARLIER}&second={PRESENT}")
+    assert '<th scope="row">training.epochs</th><td>2</td><td>3</td>' in text
+    assert "training.learningRate" in text
+    assert "2.1518" in text
+    unknown = await (await start()).text(f"{VELMORA}/diff?first={EARLIER}&second=0000", 502)
+    assert "has no revision 0000" in unknown
+
+
+async def test_object_is_shown_as_yaml_without_managed_fields(
+    start: Start, objects: Objects
+) -> None:
+    for each in objects[JOBS]:
+        each["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    text = await (await start()).text(f"{VELMORA}/yaml")
+    assert "kind: FineTuneJob\n" in text
+    assert "managedFields" not in text
+
+
+async def test_curve_is_downloaded(start: Start) -> None:
+    pages = await start()
+    answer = await pages.get(f"{VELMORA}/curve.csv")
+    assert answer.content_type == "text/csv"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="velmora-curve.csv"'
+    lines = (await answer.text()).splitlines()
+    assert lines[0] == "revision,step,loss,evalLoss,learningRate,tokensPerSecond"
+    assert lines[1].startswith(f"{PRESENT},1,")
+    drawn = await pages.get(f"{VELMORA}/curve.svg")
+    assert drawn.content_type == "image/svg+xml"
+    assert (await drawn.text()).startswith("<svg ")
+    missing = await pages.text("/jobs/team-a/billing/curve.csv", 404)
+    assert "No loss is known" in missing
+
+
+async def test_budgets_usage_and_profiles(start: Start, objects: Objects) -> None:
+    account = {"limit": "500.00", "used": "420.50", "reserved": "0", "remaining": "79.50"}
+    conditions = [{"type": "Exhausted", "status": "False", "reason": "NearLimit"}]
+    objects["/apis/finetune.dev/v1alpha1/finetunebudgets"] = [
+        {
+            "metadata": {"name": "team-a"},
+            "spec": {"currency": "EUR"},
+            "status": {
+                "periodEnd": "2026-04-01T00:00:00Z",
+                "training": {"cost": account},
+                "conditions": conditions,
+            },
+        }
+    ]
+    pages = await start()
+    text = await pages.text("/usage")
+    for words in ("EUR", "420.50", "79.50", "NearLimit", "2026-03", "3.44 EUR"):
+        assert words in text
+    text = await pages.text("/profiles")
+    for words in ("small", "models up to 8B", "NVIDIA-A10G", "1.20 EUR", "yes"):
+        assert words in text
+
+
+async def test_cluster_without_budgets_is_no_error(start: Start) -> None:
+    text = await (await start()).text("/usage")
+    assert "The cluster has no finetunebudgets.finetune.dev" in text
+
+
+async def test_job_before_its_first_reconcile_has_a_page(start: Start, objects: Objects) -> None:
+    for each in objects[JOBS]:
+        del each["status"]
+    text = await (await start()).text("/jobs/team-a/billing")
+    assert "The operator has not reconciled" in text
+    assert "No stage has begun." in text
+
+
+async def test_pages_have_landmarks_headings_captions_and_labels(start: Start) -> None:
+    pages = await start()
+    for path in ("/", VELMORA, "/jobs/team-a/support", "/usage", "/profiles", f"{VELMORA}/yaml"):
+        text = await pages.text(path)
+        outline = Outline(text)
+        assert outline.count("main", "h1", "header", "title")[:3] == [1, 1, 1], path
+        assert outline.all("html") == [{"lang": "en"}]
+        assert len(outline.all("table")) == len(outline.all("caption"))
+        assert all(each.get("aria-label") for each in outline.all("nav"))
+        assert all(each.get("aria-label") for each in outline.all("svg"))
+        assert all(each.get("scope") for each in outline.all("th"))
+        assert '<th scope="col"></th>' not in text
+        assert all(each.get("aria-label") for each in outline.all("section"))
+        fields = [each for each in outline.all("input") if each.get("type") != "hidden"]
+        fields += outline.all("select")
+        assert len(fields) == len(outline.all("label"))
+        ids = [each["id"] for _, each in outline.tags if each.get("id")]
+        assert len(ids) == len(set(ids))
+        live = [each for _, each in outline.tags if each.get("role") == "status"]
+        assert len(live) == 1, "one short text is read aloud, no table or log"
+
+
+async def test_first_view_is_small(start: Start, objects: Objects) -> None:
+    objects[ALL_JOBS] = many(1000, objects)
+    pages = await start()
+    sizes = {}
+    for path in ("/", VELMORA):
+        paths = (path, "/static/ui.css", "/static/ui.js")
+        sizes[path] = sum([len(await (await pages.get(each)).read()) for each in paths])
+    print(sizes)
+    assert max(sizes.values()) < FIRST_VIEW_BYTES
+
+
+async def test_end_of_a_long_log_is_shown(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = "".join(f"line {at} {'x' * 1000}\n" for at in range(100))
+    monkeypatch.setattr(example_cluster, "LOG", log)
+    text = await (await start()).text("/jobs/team-a/support")
+    assert "line 99 xxx" in text
+    assert "line 9 xxx" not in text
+    assert len(text) < 60_000
+
+
+async def test_job_without_pods_says_so(start: Start, objects: Objects) -> None:
+    objects[f"{CORE}/pods"] = []
+    objects[BATCH] = []
+    text = await (await start()).text("/jobs/team-a/support")
+    assert text.count("The present stage has no pod.") == 2

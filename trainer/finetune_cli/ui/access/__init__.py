@@ -1,0 +1,1 @@
+"""Who may see the pages: the one-time code, sessions, and checks of each request."""

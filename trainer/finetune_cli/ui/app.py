@@ -1,0 +1,206 @@
+"""The web application: its addresses, and what happens before each of them is answered.
+
+It takes a function that returns the Kubernetes client of a request, so it has no rights of its own.
+All addresses begin with a random path. Browsers send a cookie to every port of a host, but only
+below its path: a server of another user of this machine does not get the cookie.
+"""
+
+import asyncio
+import hmac
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from importlib import resources
+
+from aiohttp import web
+
+from finetune_api.safety import redaction
+from finetune_cli.cluster.api import Cluster
+from finetune_cli.errors import CommandFailed
+from finetune_cli.ui import failures, live
+from finetune_cli.ui.access import guard
+from finetune_cli.ui.access.sessions import Session, Sessions
+from finetune_cli.ui.pages import layout, messages
+from finetune_cli.ui.pages.html import Url
+from finetune_cli.ui.pages.layout import Frame, Page
+from finetune_cli.ui.views import DOWNLOADS, VIEWS, Download, View
+
+COOKIE = "ftj"
+LARGEST_FORM = 4096
+STATIC = {"ui.css": "text/css", "ui.js": "text/javascript"}
+SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
+WRONG_CODE = "This is not the code, or it was used already. To get a new code, start ftj ui again."
+LOGGED_OUT = "You are logged out. To get a new code, start ftj ui again."
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The pages for the users of some sessions."""
+
+    sessions: Sessions
+    client_of: Callable[[web.Request], Cluster]
+    """The Kubernetes client with the rights of the user who sends a request."""
+    hosts: Collection[str]
+    """The values of the header Host for this server."""
+    prefix: str
+
+    def build(self) -> web.Application:
+        """Return the application for a server."""
+        app = web.Application(middlewares=[self._guarded], client_max_size=LARGEST_FORM)
+        app.on_response_prepare.append(_set_headers)
+        app.on_shutdown.append(self._end)
+        router = app.router
+        router.add_get(f"{self.prefix}/login", self._login_form, name="login-form")
+        router.add_post(f"{self.prefix}/login", self._login, name="login")
+        router.add_post(f"{self.prefix}/logout", self._logout)
+        router.add_get(f"{self.prefix}/static/{{file}}", self._static, name="static")
+        for view in VIEWS:
+            router.add_get(self.prefix + view.pattern, self._shown(view))
+            if view.live:
+                path = f"{self.prefix}/live{view.pattern}"
+                router.add_get(path, self._followed(view), allow_head=False)
+        for file in DOWNLOADS:
+            router.add_get(self.prefix + file.pattern, self._file(file))
+        return app
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        refusal = guard.refusal(
+            request.method,
+            hosts=request.headers.getall("Host", []),
+            origins=request.headers.getall("Origin", []),
+            fetch_site=request.headers.get("Sec-Fetch-Site"),
+            own=self.hosts,
+        )
+        if refusal is not None:
+            return web.Response(text=f"{refusal}\n", status=403)
+        # Nobody learns the path from an error.
+        if not request.path.startswith(f"{self.prefix}/"):
+            return web.Response(text="Not found\n", status=404)
+        session = self.sessions.find(request.cookies.get(COOKIE))
+        if session is not None:
+            request[SESSION] = session
+        frame = self._frame(request)
+        try:
+            if session is None and not _is_public(request):
+                return self._html(messages.login(), frame)
+            if session is not None and request.method not in guard.READING:
+                await _check_token(request, session)
+            return await handler(request)
+        except web.HTTPException as error:
+            return self._html(failures.of_status(error.status), frame)
+        except CommandFailed as error:
+            return self._html(failures.page(error), frame)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            words = redaction.one_line(error)
+            print(f"ftj ui: unexpected {type(error).__name__}: {words}", file=sys.stderr)
+            return self._html(failures.unexpected(error), frame)
+
+    def _shown(self, view: View) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            page = await self._read(view, request)
+            stream = self._stream(request) if view.live else None
+            return self._html(page, self._frame(request, stream))
+
+        return handle
+
+    def _followed(self, view: View) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            session = request[SESSION]
+            return await live.follow(
+                request,
+                session,
+                lambda: self._read(view, request),
+                lambda: self.sessions.valid(session),
+                self.prefix,
+            )
+
+        return handle
+
+    def _file(self, file: Download) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            place = dict(request.match_info)
+            text = await asyncio.to_thread(file.read, self.client_of(request), place)
+            name = f"{place['name']}-{file.pattern.rpartition('/')[2]}"
+            headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+            return web.Response(text=text, content_type=file.content_type, headers=headers)
+
+        return handle
+
+    async def _read(self, view: View, request: web.Request) -> Page:
+        cluster = self.client_of(request)
+        return await asyncio.to_thread(
+            view.read, cluster, dict(request.match_info), dict(request.query)
+        )
+
+    async def _static(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["file"]
+        if name not in STATIC:
+            raise web.HTTPNotFound
+        text = (resources.files("finetune_cli.ui") / "static" / name).read_text(encoding="utf-8")
+        return web.Response(text=text, content_type=STATIC[name])
+
+    async def _login_form(self, request: web.Request) -> web.StreamResponse:
+        if SESSION in request:
+            return self._home()
+        return self._html(messages.login(), self._frame(request))
+
+    async def _login(self, request: web.Request) -> web.StreamResponse:
+        cookie = self.sessions.exchange(str((await request.post()).get("code", "")))
+        if cookie is None:
+            return self._html(messages.login(WRONG_CODE), self._frame(request))
+        response = self._home()
+        response.set_cookie(
+            COOKIE, cookie, path=f"{self.prefix}/", httponly=True, samesite="Strict"
+        )
+        return response
+
+    async def _logout(self, request: web.Request) -> web.StreamResponse:
+        self.sessions.end(request[SESSION])
+        response = self._html(messages.login(LOGGED_OUT), Frame(prefix=self.prefix))
+        response.del_cookie(COOKIE, path=f"{self.prefix}/")
+        return response
+
+    def _home(self) -> web.Response:
+        return web.Response(status=303, headers={"Location": f"{self.prefix}/"})
+
+    def _html(self, page: Page, frame: Frame) -> web.Response:
+        text = layout.text(page, frame)
+        return web.Response(text=text, status=page.status, content_type="text/html")
+
+    def _frame(self, request: web.Request, stream: Url | None = None) -> Frame:
+        session = request.get(SESSION)
+        if session is None:
+            return Frame(prefix=self.prefix)
+        context = self.client_of(request).context
+        return Frame(prefix=self.prefix, context=context, csrf=session.csrf, stream=stream)
+
+    def _stream(self, request: web.Request) -> Url:
+        """Return the address of the stream of a page, for the tab that gets the page."""
+        segments = tuple(request.path.removeprefix(f"{self.prefix}/").split("/"))
+        query = [(name, value) for name, value in request.query.items() if name != "tab"]
+        return Url(("live", *segments), (*query, ("tab", secrets.token_urlsafe(12))))
+
+    async def _end(self, app: web.Application) -> None:
+        self.sessions.end_all()
+
+
+def _is_public(request: web.Request) -> bool:
+    route = request.match_info.route
+    return route.name in ("login-form", "login", "static")
+
+
+async def _check_token(request: web.Request, session: Session) -> None:
+    """Raise HTTPForbidden if a form does not have the token of its session."""
+    written = str((await request.post()).get("csrf", ""))
+    if not hmac.compare_digest(written.encode(errors="replace"), session.csrf.encode()):
+        raise web.HTTPForbidden
+
+
+async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(guard.HEADERS)
+    response.headers["Server"] = "ftj"

@@ -1,0 +1,90 @@
+"""Server-sent events: the regions of a page, each when it has changed.
+
+The page is read again every few seconds, with the rights of the user at that moment, and nothing of
+it is kept for another stream.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from finetune_cli.errors import CommandFailed
+from finetune_cli.ui.access.sessions import Session
+from finetune_cli.ui.pages import layout
+from finetune_cli.ui.pages.layout import Page
+
+POLL_SECONDS = 4.0
+TAB = re.compile(r"[A-Za-z0-9_-]{8,64}")
+Read = Callable[[], Awaitable[Page]]
+
+
+async def follow(
+    request: web.Request, session: Session, read: Read, valid: Callable[[], bool], prefix: str
+) -> web.StreamResponse:
+    """Send the regions of a page until the browser or the session ends. read: reads the page."""
+    tab = request.query.get("tab", "")
+    if not TAB.fullmatch(tab):
+        raise web.HTTPBadRequest
+    ended = session.streams.begin(tab)
+    if ended is None:
+        raise web.HTTPTooManyRequests
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    try:
+        await response.prepare(request)
+        # A browser that is gone is noticed when something is written to it.
+        with contextlib.suppress(ConnectionResetError):
+            await _send(response, read, ended, valid, prefix)
+            await response.write(_event("end", ""))
+    finally:
+        session.streams.end(tab, ended)
+    return response
+
+
+async def _send(
+    response: web.StreamResponse,
+    read: Read,
+    ended: asyncio.Event,
+    valid: Callable[[], bool],
+    prefix: str,
+) -> None:
+    sent: dict[str, str] = {}
+    while valid() and not ended.is_set():
+        try:
+            page = await read()
+        except CommandFailed as error:
+            # The next page shows that the problem is over.
+            sent.clear()
+            events = [("problem", str(error))]
+        else:
+            events = _changes(page, sent, prefix)
+        if not valid() or ended.is_set():
+            return
+        await response.write(b"".join([b":\n\n", *(_event(*each) for each in events)]))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), POLL_SECONDS)
+
+
+def _changes(page: Page, sent: dict[str, str], prefix: str) -> list[tuple[str, Any]]:
+    """Return the events of what has changed, and remember it in ``sent``."""
+    events: list[tuple[str, Any]] = []
+    if sent.get("") != page.announcement:
+        sent[""] = page.announcement
+        events.append(("announcement", page.announcement))
+    for region in page.regions:
+        if not region.live:
+            continue
+        html = layout.inner(region, prefix)
+        version = layout.version(html)
+        if sent.get(region.id) != version:
+            sent[region.id] = version
+            events.append(("region", {"id": region.id, "version": version, "html": html}))
+    return events
+
+
+def _event(name: str, data: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()

@@ -1,0 +1,1 @@
+"""The pages as elements of HTML. Pure: they render what ``reading`` has read."""

@@ -1,0 +1,105 @@
+"""Budgets, usage and profiles."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
+from finetune_cli.ui.pages.html import Child, h
+from finetune_cli.ui.pages.layout import Page, Region, note, state, table
+from finetune_cli.ui.reading.catalog import MOST, Money, Objects
+from finetune_cli.ui.reading.rights import Part
+
+AMOUNTS = ("limit", "used", "reserved", "remaining")
+Object = Mapping[str, Any]
+
+
+def money(found: Money) -> Page:
+    """Return the page about budgets and usage."""
+    return Page(
+        title="Budgets and usage",
+        regions=(
+            Region(id="budgets", title="Budgets", content=_objects(found.budgets, _budgets)),
+            Region(id="usage", title="Usage", content=_objects(found.usages, _usages)),
+        ),
+    )
+
+
+def profiles(found: Part[Objects]) -> Page:
+    """Return the page about profiles."""
+    content = _objects(found, _profiles)
+    region = Region(id="profiles", title="Profiles", content=content, live=False)
+    return Page(title="Profiles", regions=(region,))
+
+
+def _objects(found: Part[Objects], show: Any) -> Child:
+    if found.problem:
+        return note(found.problem, "problem")
+    if not found.value:
+        return note("There is none.")
+    shown: Child = show(found.value)
+    return shown, note(f"Only the first {MOST} are listed.") if len(found.value) >= MOST else None
+
+
+def _budgets(objects: Objects) -> Child:
+    head = ("Name", "Period until", "State", "Quantity", "Limit", "Used", "Reserved", "Remaining")
+    rows: list[tuple[Child, ...]] = []
+    for each in objects:
+        status = each.get("status") or {}
+        training = status.get("training") or {}
+        currency = (each.get("spec") or {}).get("currency") or ""
+        for quantity, key in (("GPU-hours", "gpuHours"), (currency, "cost")):
+            if account := training.get(key):
+                amounts = (account.get(name, "-") for name in AMOUNTS)
+                until = str(status.get("periodEnd", "-"))
+                rows.append((_name(each), until, _exhausted(status), quantity, *amounts))
+    return table("Budgets in the present period", head, rows)
+
+
+def _exhausted(status: Object) -> Child:
+    for each in status.get("conditions") or ():
+        if each.get("type") == "Exhausted":
+            kind = "bad" if each.get("status") == "True" else "good"
+            return state(str(each.get("reason", "")), kind)
+    return "-"
+
+
+def _usages(objects: Objects) -> Child:
+    rows = sorted(
+        (_usage(each) for each in objects), key=lambda row: (row[1], row[0]), reverse=True
+    )
+    head = ("Namespace", "Month", "GPU-hours of training", "GPU-hours of serving", "Cost")
+    return table("Usage by namespace and month", head, rows)
+
+
+def _usage(usage: Object) -> tuple[str, ...]:
+    spec, status = usage.get("spec") or {}, usage.get("status") or {}
+    amounts = (str(status.get(each) or "-") for each in ("training", "serving", "cost"))
+    return str(spec.get("namespace", "-")), str(spec.get("month", "-")), *amounts
+
+
+def _profiles(objects: Objects) -> Child:
+    rows: list[tuple[Child, ...]] = []
+    for each in objects:
+        spec = each.get("spec") or {}
+        price = spec.get("price") or {}
+        costs = f"{price['perGpuHour']} {price.get('currency', '')}" if price else "-"
+        annotations = (each.get("metadata") or {}).get("annotations") or {}
+        default = "yes" if annotations.get(DEFAULT_ANNOTATION) == "true" else ""
+        rows.append(
+            (
+                _name(each),
+                str(spec.get("description") or ""),
+                str(spec.get("card") or "any"),
+                costs,
+                default,
+            )
+        )
+    head = ("Name", "Description", "Card", "Price of a GPU-hour", "Default")
+    return (
+        table("Profiles", head, rows),
+        note(("A job uses a profile with ", h("code", "spec.profile"), ".")),
+    )
+
+
+def _name(object_: Object) -> str:
+    return str((object_.get("metadata") or {}).get("name", ""))

@@ -1,0 +1,84 @@
+"""Why a job is in its state, as ``ftj why`` says it, and the time of its stages."""
+
+from collections.abc import Sequence
+
+from finetune_api.contracts.durations import duration
+from finetune_cli.cluster import remedies
+from finetune_cli.cluster.job import Job, seconds_since
+from finetune_cli.cluster.stages import StageLine
+from finetune_cli.ui.pages import charts
+from finetune_cli.ui.pages.html import Child, h
+from finetune_cli.ui.pages.layout import note, pairs, state, table
+
+KINDS = {"Completed": "good", "Serving": "good", "Failed": "bad", "Stopped": "waiting"}
+
+
+def announcement(job: Job) -> str:
+    """Return the state in one line, which a screen reader reads when it changes."""
+    progress = job.status.get("progress")
+    return f"{job.ready.reason}{f', {progress}' if progress else ''}"
+
+
+def state_of(job: Job) -> Child:
+    """Return state, message, meaning and remedy."""
+    ready, status = job.ready, job.status
+    serving = status.get("serving") or {}
+    since = seconds_since(ready.since)
+    age = "" if since is None else f" for {duration(since)}"
+    return (
+        None
+        if job.current
+        else note("The operator has not reconciled the present spec yet: this state is older."),
+        h("p", state(ready.reason, _kind(job)), age),
+        h("p", ready.message, class_="message"),
+        pairs(
+            (
+                ("Meaning", remedies.meaning(ready.reason)),
+                ("Remedy", None if ready.true else remedies.remedy(ready.reason)),
+                ("Progress", _progress(job)),
+                ("Revision", status.get("revision")),
+                ("Serving revision", serving.get("revision")),
+                ("Serving", serving.get("summary")),
+                ("Endpoint", status.get("endpoint")),
+                ("Model", serving.get("model")),
+            )
+        ),
+    )
+
+
+def stages(lines: Sequence[StageLine]) -> Child:
+    """Return the stages with their durations, as bars from left to right."""
+    if not lines:
+        return note("No stage has begun.")
+    whole = sum(each.seconds or 0 for each in lines) or 1
+    rows: list[tuple[Child, ...]] = []
+    begin = 0.0
+    for each in lines:
+        seconds = each.seconds or 0
+        kind = KINDS.get(each.outcome, "running")
+        words = f"{each.stage}: {each.time}"
+        bar = charts.bar(begin / whole, seconds / whole, words, kind) if seconds else ""
+        begin += seconds
+        rows.append(
+            (each.stage, state(each.outcome, kind), str(each.attempt), each.time, bar, each.detail)
+        )
+    head = ("Stage", "State", "Attempt", "Time", "Timeline", "Detail")
+    return table("Stages of the present revision", head, rows)
+
+
+def warnings(job: Job) -> Child:
+    """Return the warnings."""
+    found = job.status.get("warnings") or ()
+    return h("ul", [h("li", str(each)) for each in found]) if found else note("There are none.")
+
+
+def _kind(job: Job) -> str:
+    if job.ready.true:
+        return "good"
+    return "bad" if job.condition("Stalled").true else "waiting"
+
+
+def _progress(job: Job) -> str:
+    status = job.status
+    parts = (status.get("progress"), f"{status['eta']} left" if status.get("eta") else None)
+    return ", ".join(filter(None, parts))

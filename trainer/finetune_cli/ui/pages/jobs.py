@@ -1,0 +1,95 @@
+"""The list of jobs."""
+
+from collections.abc import Sequence
+
+from finetune_api import KIND
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_cli.ui.pages.html import Child, Element, h, url
+from finetune_cli.ui.pages.layout import Page, Region, note, state, table
+from finetune_cli.ui.reading.jobs import NOT_READY, READY, Filters, JobList, Row
+
+COLUMNS = ("Serving", "Progress", "ETA", "Loss", "Cost", "Age", "Message")
+"""Columns of the API server after name and state, if it has them."""
+STATES = (("", "all"), (READY, "ready"), (NOT_READY, "not ready"))
+
+
+def page(found: JobList, filters: Filters) -> Page:
+    """Return the page."""
+    return Page(
+        title=f"{KIND}s",
+        regions=(
+            Region(id="filters", title="Filters", content=_form(filters), live=False),
+            Region(id="jobs", title="Jobs", content=_jobs(found, filters)),
+        ),
+    )
+
+
+def _form(filters: Filters) -> Element:
+    options = [
+        h("option", words, value=value, selected=value == filters.state) for value, words in STATES
+    ]
+    return h(
+        "form",
+        h("label", "Text ", h("input", name="text", value=filters.text, maxlength="200")),
+        h(
+            "label",
+            "Namespace ",
+            h("input", name="namespace", value=filters.namespace, maxlength="63"),
+        ),
+        h("label", "State ", h("select", options, name="state")),
+        h("button", "Filter"),
+        method="get",
+        action=url(""),
+        class_="filters",
+    )
+
+
+def _jobs(found: JobList, filters: Filters) -> Child:
+    known = {column for row in found.rows for column in row.cells}
+    columns = [each for each in COLUMNS if each in known]
+    head = ("Name", "Namespace", "State", *columns)
+    return (
+        _notes(found, filters),
+        table("Jobs", head, [_row(each, columns) for each in found.rows]) if found.rows else None,
+        _next(found, filters),
+    )
+
+
+def _notes(found: JobList, filters: Filters) -> list[Element]:
+    notes: list[Element] = []
+    if found.only:
+        notes.append(
+            note(
+                f"Only the jobs of namespace {found.only} are listed, because you may not list "
+                f"{KIND}s in all namespaces. Enter another namespace above to list its jobs."
+            )
+        )
+    if not found.rows:
+        notes.append(note(f"No {KIND} matches." if filters.narrow else f"There is no {KIND}."))
+    if filters.narrow:
+        more = ", and there are more" if found.after else ""
+        notes.append(note(f"{found.searched} jobs were searched{more}."))
+    return notes
+
+
+def _row(row: Row, columns: Sequence[str]) -> tuple[Child, ...]:
+    words = row.cells.get("State") or Reason.PENDING
+    name = h("a", row.name, href=url("jobs", row.namespace, row.name))
+    return (
+        name,
+        row.namespace,
+        state(words, "good" if row.ready else "waiting"),
+        *(row.cells.get(each, "") for each in columns),
+    )
+
+
+def _next(found: JobList, filters: Filters) -> Element | None:
+    query = {"namespace": filters.namespace, "text": filters.text, "state": filters.state}
+    links: list[Element] = []
+    if filters.after:
+        links.append(h("li", h("a", "First page", href=url("", **query))))
+    if found.after:
+        rest = f" ({found.remaining} more)" if found.remaining and not filters.narrow else ""
+        to = url("", **query, after=found.after)
+        links.append(h("li", h("a", f"Next page{rest}", href=to)))
+    return h("nav", h("ul", links), aria_label="Pages of the list") if links else None

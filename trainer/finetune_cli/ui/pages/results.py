@@ -1,0 +1,162 @@
+"""The results of the present revision: losses, verification, evaluation, estimate and cost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune_api.contracts.cost import hours
+from finetune_api.contracts.durations import duration
+from finetune_api.v1alpha1.status.loss_history import Name
+from finetune_cli.cluster import revisions
+from finetune_cli.cluster.history import History
+from finetune_cli.cluster.job import Job
+from finetune_cli.cluster.stages import StageLine
+from finetune_cli.plotting.curves import Curve
+from finetune_cli.ui.pages import charts
+from finetune_cli.ui.pages.html import Child, h, url
+from finetune_cli.ui.pages.layout import note, pairs, state, table
+from finetune_cli.ui.reading.rights import Part
+
+LOSSES: dict[Name, str] = {"loss": "training loss", "evalLoss": "held-out loss"}
+OUTCOMES = {"Verified": "good", "Passed": "good", "Better": "good", "Failed": "bad", "Worse": "bad"}
+MOST_ROWS = 200
+Object = Mapping[str, Any]
+
+
+def curves(history: History) -> list[Curve]:
+    """Return the training loss and the held-out loss."""
+    return [
+        Curve(name=words, points=history.series.get(name, ()), measured=name == "evalLoss")
+        for name, words in LOSSES.items()
+    ]
+
+
+def losses(job: Job, found: Part[History]) -> Child:
+    """Return the curves, a table of their points, and downloads."""
+    if found.value is None:
+        return note(found.problem, "problem")
+    shown = curves(found.value)
+    chart = charts.curves(shown, "Training loss and held-out loss by step, in nats per token")
+    if chart is None:
+        return note("No loss is known of the present revision.")
+    place = ("jobs", job.namespace, job.name)
+    return (
+        chart,
+        h(
+            "details",
+            h("summary", "Points"),
+            table("Losses by step", ("Step", "Curve", "Loss"), _points(shown)),
+            id="points",
+        ),
+        h(
+            "p",
+            h("a", "CSV", href=url(*place, "curve.csv"), download=True),
+            " ",
+            h("a", "SVG", href=url(*place, "curve.svg"), download=True),
+        ),
+    )
+
+
+def _points(shown: Sequence[Curve]) -> list[tuple[Child, ...]]:
+    points = ((step, curve.name, value) for curve in shown for step, value in curve.points)
+    return [(str(step), name, f"{value:g}") for step, name, value in sorted(points)][:MOST_ROWS]
+
+
+def verification(job: Job) -> Child:
+    """Return the outcome, and the distance beside its tolerance."""
+    known = job.status.get("verification") or {}
+    outcome = known.get("outcome")
+    if not outcome:
+        return note("No serving build has been verified.")
+    distance, tolerance = _number(known.get("distance")), _number(known.get("tolerance"))
+    words = f"distance {known.get('distance')}, tolerance {known.get('tolerance')} nats"
+    shown = distance is not None and tolerance is not None
+    return (
+        h("p", state(str(outcome), OUTCOMES.get(str(outcome), "waiting"))),
+        h("p", charts.against(distance or 0, tolerance or 0, words), " ", words) if shown else None,
+        pairs(
+            (
+                ("Build", known.get("build")),
+                ("Pod", known.get("pod")),
+                ("Smallest fault", known.get("smallestFault")),
+                ("Seconds", known.get("seconds")),
+            )
+        ),
+    )
+
+
+def evaluation(job: Job) -> Child:
+    """Return the held-out losses of the tuned model and of its base model."""
+    status = job.status.get("evaluation") or {}
+    measured = (job.revision.get("artifacts") or {}).get("evaluation") or {}
+    if not status and not measured:
+        return note("The present revision has not been evaluated.")
+    rows: list[tuple[Child, ...]] = []
+    if measured:
+        rows.append(("base model", str(measured.get("baseLoss", "-")), "", ""))
+    for key, words in (
+        ("original", "tuned, on the published base"),
+        ("dequantized", "tuned, on the base rounded to 4 bits"),
+    ):
+        if build := measured.get(key):
+            values = (str(build.get(each, "-")) for each in ("loss", "difference", "standardError"))
+            rows.append((words, *values))
+    serving = status.get("againstServing") or {}
+    head = ("Model", "Held-out loss", "Difference", "Standard error")
+    return (
+        _verdict(status),
+        table("Held-out losses in nats per token", head, rows) if rows else None,
+        note(f"{measured.get('rows')} held-out rows, {measured.get('tokens')} answer tokens.")
+        if measured
+        else None,
+        (h("h3", "Against the serving build"), _verdict(serving)) if serving else None,
+    )
+
+
+def _verdict(status: Object) -> Child:
+    if not status:
+        return None
+    outcome = str(status.get("outcome", ""))
+    kind = OUTCOMES.get(outcome, "waiting")
+    return h("p", state(outcome, kind), " ", str(status.get("message", "")))
+
+
+def cost(job: Job, lines: Sequence[StageLine]) -> Child:
+    """Return what was estimated beside what was measured."""
+    estimate = job.revision.get("estimate") or {}
+    known = job.status.get("cost") or {}
+    currency = str(known.get("currency") or "")
+    trained = next((each.time for each in lines if each.stage == "train"), "-")
+    seconds = estimate.get("trainingSeconds")
+    artifacts = job.revision.get("artifacts") or {}
+    spent = revisions.spent(job, job.revision)
+    rows = (
+        (
+            "GPU-hours",
+            _range(known.get("expectedGpuHours")),
+            "-" if spent.seconds is None else hours(spent.seconds),
+        ),
+        ("cost", _range(known.get("expectedCost"), currency), spent.text or "-"),
+        ("time of training", duration(seconds) if isinstance(seconds, int) else "-", trained),
+        ("GPU model", str(estimate.get("card") or "-"), str(artifacts.get("device") or "-")),
+        ("GPU memory of training", str(estimate.get("trainingMemory") or "-"), "-"),
+        ("GPU memory of serving", str(estimate.get("servingMemory") or "-"), "-"),
+        ("volume", str(estimate.get("volume") or "-"), "-"),
+    )
+    shown = [each for each in rows if each[1:] != ("-", "-")]
+    if not shown:
+        return note("The present revision has neither an estimate nor a cost.")
+    return table("Estimated and measured values", ("Quantity", "Estimated", "Measured"), shown)
+
+
+def _range(value: Any, unit: str = "") -> str:
+    if not isinstance(value, Mapping):
+        return "-"
+    return f"{value.get('low')} to {value.get('high')} {unit}".strip()
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 <= number < float("inf") else None

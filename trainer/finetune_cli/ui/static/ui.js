@@ -1,0 +1,69 @@
+// Live updates: replaces the inside of regions with what the server has rendered.
+"use strict";
+
+const connection = document.getElementById("connection");
+const waiting = new Map();
+
+function say(words) {
+  if (connection) connection.textContent = words;
+}
+
+// Whether the user is at work in a region: its focus or selection would be lost.
+function inUse(region) {
+  const selection = document.getSelection();
+  return (
+    (region.contains(document.activeElement) && document.activeElement !== region) ||
+    (selection && !selection.isCollapsed && region.contains(selection.anchorNode))
+  );
+}
+
+function replace(region, update) {
+  const open = new Set(Array.from(region.querySelectorAll("details[open]"), (each) => each.id));
+  const log = region.querySelector("pre.log");
+  const atEnd = !log || log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
+  region.innerHTML = update.html;
+  region.dataset.version = update.version;
+  for (const each of region.querySelectorAll("details")) each.open = open.has(each.id);
+  const present = region.querySelector("pre.log");
+  if (present && atEnd) present.scrollTop = present.scrollHeight;
+}
+
+function apply() {
+  for (const [id, update] of waiting) {
+    const region = document.getElementById(id);
+    if (region && region.dataset.version !== update.version) {
+      if (inUse(region)) continue;
+      replace(region, update);
+    }
+    waiting.delete(id);
+  }
+}
+
+function follow(address) {
+  const source = new EventSource(address);
+  source.addEventListener("region", (event) => {
+    const update = JSON.parse(event.data);
+    waiting.set(update.id, update);
+    apply();
+    say("live");
+  });
+  source.addEventListener("announcement", (event) => {
+    const place = document.getElementById("announcement");
+    const words = JSON.parse(event.data);
+    if (place && place.textContent !== words) place.textContent = words;
+  });
+  source.addEventListener("problem", (event) => say(JSON.parse(event.data)));
+  source.addEventListener("end", () => {
+    source.close();
+    say("Updates have ended: load the page again.");
+  });
+  source.onerror = () => {
+    const closed = source.readyState === EventSource.CLOSED;
+    say(closed ? "No updates: close other tabs, or load the page again." : "Connecting again…");
+  };
+}
+
+for (const each of document.querySelectorAll("pre.log")) each.scrollTop = each.scrollHeight;
+if (document.body.dataset.stream) follow(document.body.dataset.stream);
+document.addEventListener("focusout", () => setTimeout(apply));
+document.addEventListener("selectionchange", apply);

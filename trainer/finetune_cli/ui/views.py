@@ -1,0 +1,109 @@
+"""What each address shows: reads the cluster, and renders the page."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from finetune_api import KIND
+from finetune_cli.cluster import history
+from finetune_cli.cluster.api import Cluster, NotFound
+from finetune_cli.cluster.history import History
+from finetune_cli.errors import CommandFailed, WrongCall
+from finetune_cli.plotting import svg
+from finetune_cli.ui.pages import catalog as catalog_pages
+from finetune_cli.ui.pages import job as job_pages
+from finetune_cli.ui.pages import jobs as job_list
+from finetune_cli.ui.pages import results
+from finetune_cli.ui.pages.layout import Page
+from finetune_cli.ui.reading import catalog, difference, job, jobs
+from finetune_cli.ui.reading.jobs import Filters
+
+NAME = "[a-z0-9][-a-z0-9.]{0,252}"
+"""A name of an object or of a namespace: no path of the API server that leads elsewhere."""
+JOB = f"/jobs/{{namespace:{NAME}}}/{{name:{NAME}}}"
+LONGEST_FILTER = 4096
+Texts = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A page by the pattern of its address. read: with the names in the address, and the query."""
+
+    pattern: str
+    read: Callable[[Cluster, Texts, Texts], Page]
+    live: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file by the pattern of its address."""
+
+    pattern: str
+    read: Callable[[Cluster, Texts], str]
+    content_type: str
+
+
+def _jobs(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    names = ("namespace", "text", "state", "after")
+    filters = Filters(**{name: query.get(name, "").strip()[:LONGEST_FILTER] for name in names})
+    if filters.namespace and not re.fullmatch(NAME, filters.namespace):
+        raise WrongCall(f"{filters.namespace} is not the name of a namespace: correct it")
+    return job_list.page(jobs.read(cluster, filters), filters)
+
+
+def _job(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return job_pages.page(job.details(cluster, place["namespace"], place["name"]))
+
+
+def _object(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return job_pages.object_page(job.find(cluster, place["namespace"], place["name"]))
+
+
+def _difference(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    found = job.find(cluster, place["namespace"], place["name"])
+    first, second = query.get("first", ""), query.get("second", "")
+    return job_pages.difference_page(found, difference.read(cluster, found, first, second))
+
+
+def _money(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return catalog_pages.money(catalog.money(cluster))
+
+
+def _profiles(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return catalog_pages.profiles(catalog.profiles(cluster))
+
+
+def _history(cluster: Cluster, place: Texts) -> History:
+    found = job.find(cluster, place["namespace"], place["name"])
+    losses = job.loss_history(cluster, found)
+    if losses.value is None:
+        raise CommandFailed(losses.problem)
+    if not any(losses.value.series.values()):
+        raise NotFound(f"No loss is known of the present revision of {KIND} {found.name}.")
+    return losses.value
+
+
+def _csv(cluster: Cluster, place: Texts) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(history.rows([_history(cluster, place)]))
+    return written.getvalue()
+
+
+def _svg(cluster: Cluster, place: Texts) -> str:
+    return svg.draw(results.curves(_history(cluster, place)), title=f"{KIND} {place['name']}")
+
+
+VIEWS = (
+    View(pattern="/", read=_jobs, live=True),
+    View(pattern=JOB, read=_job, live=True),
+    View(pattern=f"{JOB}/yaml", read=_object),
+    View(pattern=f"{JOB}/diff", read=_difference),
+    View(pattern="/usage", read=_money, live=True),
+    View(pattern="/profiles", read=_profiles),
+)
+DOWNLOADS = (
+    Download(pattern=f"{JOB}/curve.csv", read=_csv, content_type="text/csv"),
+    Download(pattern=f"{JOB}/curve.svg", read=_svg, content_type="image/svg+xml"),
+)
