@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.integration.rbac import RBAC, wait_until_granted
 from tests.integration.test_secure_metrics import token_of
 from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.rbac import RBAC, wait_until_granted
 
 
 def kubeconfig(place: Namespace, folder: Path, *rules: dict[str, Any]) -> Path:

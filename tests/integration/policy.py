@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tests.integration.rbac import RBAC, wait_until_granted
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
 from tests.support.api_server.manifest_files import kubectl
+from tests.support.api_server.rbac import RBAC, wait_until_granted
 from tests.support.helm import Values, render
 
 JOBS = "/apis/finetune.dev/v1alpha1/namespaces/{}/finetunejobs"

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration.rbac import RBAC, may, wait_until_granted
 from tests.integration.test_operator_with_controllers import all_complete, run_stages
 from tests.integration.test_usage import SHORT
 from tests.support.api_server import operatorprocess
@@ -14,6 +13,7 @@ from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_u
 from tests.support.api_server.manifest_files import kubectl
 from tests.support.api_server.namespace import Namespace, condition_of
 from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess
+from tests.support.api_server.rbac import RBAC, may, wait_until_granted
 from tests.support.helm import render
 
 pytestmark = pytest.mark.usefixtures("controller_manager")

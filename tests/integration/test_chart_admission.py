@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from tests.integration import policy
-from tests.integration.rbac import RBAC, may, wait_until_granted, wait_until_revoked
 from tests.support import helm
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
 from tests.support.api_server.manifest_files import kubectl
 from tests.support.api_server.namespace import Namespace
+from tests.support.api_server.rbac import RBAC, may, wait_until_granted, wait_until_revoked
 from tests.support.helm import Values, render
 
 NAMESPACE = "finetune-system"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from tests.integration import policy
-from tests.integration.rbac import RBAC, may
 from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.rbac import RBAC, may
 
 AUTHOR = "endpoint-author"
 VALUES: dict[str, Any] = {

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.integration import policy
 from tests.integration.limits import CASES, completed, edited
-from tests.integration.rbac import RBAC, wait_until_granted
 from tests.integration.test_policy_differential import LIMITS, specs
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
+from tests.support.api_server.rbac import RBAC, wait_until_granted
 from tests.support.helm import render
 
 from finetune_api.defaulting import effective_defaults, resolve

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from tests.fakes import kubelet
 from tests.integration.lifecycle import snapshot
-from tests.integration.rbac import wait_until_granted, wait_until_revoked
 from tests.integration.relay import Call, Relay, relay
 from tests.integration.test_secure_metrics import scrape
 from tests.support import signing_keys
@@ -23,6 +22,7 @@ from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_u
 from tests.support.api_server.manifest_files import kubectl
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import operator
+from tests.support.api_server.rbac import wait_until_granted, wait_until_revoked
 from tests.support.helm import Rendered, render
 
 pytestmark = pytest.mark.usefixtures("controller_manager")

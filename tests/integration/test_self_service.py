@@ -16,12 +16,12 @@ import pytest
 import yaml
 from tests.fakes import kubelet
 from tests.integration import policy
-from tests.integration.rbac import RBAC, wait_until_granted, wait_until_revoked
 from tests.integration.test_budgets import train_jobs
 from tests.support.api_server import operatorprocess
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess
+from tests.support.api_server.rbac import RBAC, wait_until_granted, wait_until_revoked
 from tests.support.helm import render
 
 pytestmark = pytest.mark.usefixtures("controller_manager")

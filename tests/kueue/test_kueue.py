@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from tests.fakes import kubelet
-from tests.integration.rbac import RBAC, may, wait_until_granted
 from tests.kueue import manager as kueue
 from tests.support.api_server import controlplane
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.api_server.namespace import Namespace, train_has_run
 from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess, operator
+from tests.support.api_server.rbac import RBAC, may, wait_until_granted
 from tests.support.helm import render
 
 ACCOUNT = "system:serviceaccount:finetune-system:finetune-operator"
