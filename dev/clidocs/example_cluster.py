@@ -36,8 +36,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path in self.collections:
             items = [each for each in self.collections[parts.path] if _matches(each, query)]
             as_table = "as=Table" in self.headers.get("Accept", "")
-            found = tables.table(items, query) if as_table else {"items": items}
-            self._answer(200, json.dumps(found).encode())
+            body = tables.table(items, query) if as_table else {"items": items}
+            self._answer(200, json.dumps(body).encode())
         else:
             found = self._object(parts.path)
             self._answer(404 if found is None else 200, json.dumps(found or {}).encode())

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, InstanceOf, ValidationError, field_validator
 
 from finetune_api.base import CamelModel
-from finetune_api.contracts.signatures import MOST_REQUIREMENTS, RequiredSignature
+from finetune_api.contracts.provenance.signatures import MOST_REQUIREMENTS, RequiredSignature
 from finetune_api.policy import signatures as signature_policy
 from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.placement import Toleration

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from tests.fakes.apiserver import Cluster, Thing, copied
 
-from finetune_api.contracts import file_list
-from finetune_api.contracts.attestation import MANIFEST, opened
 from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.contracts.provenance import file_list
+from finetune_api.contracts.provenance.attestation import MANIFEST, opened
 from finetune_api.contracts.result import MANIFESTS, Result
 from finetune_api.contracts.stage_request import StageRequest, parse
 from finetune_operator.manifests.jobs import CONTAINER

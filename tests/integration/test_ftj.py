@@ -22,8 +22,9 @@ from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import OperatorProcess
 
 from finetune_cli import __main__ as ftj
-from finetune_cli.jobs import change as changes
-from finetune_cli.jobs import curve, rollback, watch
+from finetune_cli.jobs import curve, watch
+from finetune_cli.jobs.changing import change as changes
+from finetune_cli.jobs.changing import rollback
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

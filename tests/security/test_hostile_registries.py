@@ -19,8 +19,8 @@ from tests.support.trainer import publishing, web
 from tests.support.trainer.publishing import Published, Volume, run
 from tests.support.trainer.web import Certificate
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import ENVELOPE_TYPE
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import ENVELOPE_TYPE
 from finetune_cli import __main__ as ftj
 from finetune_cli.verifying.failures import Code
 from finetune_operator.provenance import signed

@@ -20,8 +20,8 @@ from tests.support.gate.claim import keyed
 from tests.support.gate.gate import ENDPOINT, Gate, envelope, running, signed
 from tests.support.signing_keys import KEY, new_key
 
-from finetune_api.contracts import attestation
 from finetune_api.contracts.endpoint import LONGEST, WantedName, WantedSet
+from finetune_api.contracts.provenance import attestation
 from finetune_gate.errors import Refused
 from finetune_gate.requests import proxy
 from finetune_gate.server import SEND_BYTES

@@ -18,9 +18,9 @@ from tests.support.signing_keys import KEY, new_key
 from tests.support.trainer import images, web
 from tests.support.trainer.web import Certificate
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import BUNDLE_MARK, BUNDLE_TYPE, ENVELOPE_TYPE
-from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import BUNDLE_MARK, BUNDLE_TYPE, ENVELOPE_TYPE
+from finetune_api.contracts.provenance.signatures import RequiredSignature
 from finetune_api.policy.signatures import covers
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.sources import Kind

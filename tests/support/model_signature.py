@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.contracts.attestation import model_statement
+from finetune_api.contracts.provenance.attestation import model_statement
 from finetune_operator.provenance import signed
 from finetune_operator.signing import SigningKey
 

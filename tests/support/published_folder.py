@@ -12,7 +12,7 @@ from tests.support.model_signature import model_signature
 from tests.support.published_facts import facts
 from tests.support.signing_keys import CONSTANT_KEY, KEY
 
-from finetune_api.contracts import attestation
+from finetune_api.contracts.provenance import attestation
 from finetune_cli import __main__ as ftj
 from finetune_operator.provenance import signed
 from finetune_operator.provenance.statement import statement

@@ -8,8 +8,8 @@ from typing import Any
 from tests.support.model_signature import model_signature
 from tests.support.signing_keys import KEY
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.signatures import RequiredSignature
 from finetune_operator.signing import SigningKey
 
 

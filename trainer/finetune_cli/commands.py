@@ -151,7 +151,7 @@ COMMANDS = {
         ),
         Command(
             name="chat",
-            module="jobs.chat",
+            module="jobs.asking.chat",
             panel=CLUSTER,
             summary="ask the served model",
             description="Ask the served model of a FineTuneJob, and print its answer as it "
@@ -162,7 +162,7 @@ COMMANDS = {
         ),
         Command(
             name="compare",
-            module="jobs.compare",
+            module="jobs.asking.compare",
             panel=CLUSTER,
             summary="ask several served models the same",
             description="Send the same prompts to several served models, and show their answers "
@@ -202,7 +202,7 @@ COMMANDS = {
         ),
         Command(
             name="pause",
-            module="jobs.pause",
+            module="jobs.changing.pause",
             panel=CLUSTER,
             summary="suspend a job; training saves a checkpoint",
             description="Suspend a FineTuneJob: set spec.suspend to true. The operator stops the "
@@ -212,7 +212,7 @@ COMMANDS = {
         ),
         Command(
             name="resume",
-            module="jobs.resume",
+            module="jobs.changing.resume",
             panel=CLUSTER,
             summary="continue a job that is suspended",
             description="Continue a suspended FineTuneJob from its last checkpoint: set "
@@ -221,7 +221,7 @@ COMMANDS = {
         ),
         Command(
             name="retry",
-            module="jobs.retry",
+            module="jobs.changing.retry",
             panel=CLUSTER,
             summary="start another attempt of a failed stage",
             description="Start another attempt of the stage that has failed, with the files that "
@@ -231,7 +231,7 @@ COMMANDS = {
         ),
         Command(
             name="rerun",
-            module="jobs.rerun",
+            module="jobs.changing.rerun",
             panel=CLUSTER,
             summary="train the same recipe again",
             description="Train a new revision with the same recipe, for example after you have "
@@ -240,7 +240,7 @@ COMMANDS = {
         ),
         Command(
             name="wake",
-            module="jobs.wake",
+            module="jobs.changing.wake",
             panel=CLUSTER,
             summary="start an endpoint that sleeps",
             description="Start the endpoint of a FineTuneJob whose serving pods were stopped "
@@ -250,7 +250,7 @@ COMMANDS = {
         ),
         Command(
             name="rollback",
-            module="jobs.rollback",
+            module="jobs.changing.rollback",
             panel=CLUSTER,
             summary="return to an earlier revision",
             description="Print the change of the spec that returns a FineTuneJob to an earlier "

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finetune_api.contracts.attestation import Statement
+from finetune_api.contracts.provenance.attestation import Statement
 from finetune_cli.errors import CommandFailed
 from finetune_cli.options import Format, Output
 from finetune_cli.verifying import base as tuned_from

@@ -22,7 +22,8 @@ from finetune_api.contracts.ports import GATE, POD_UID_VARIABLE, VERIFIER_METRIC
 from finetune_api.contracts.result import Result
 from finetune_api.safety import redaction
 from finetune_api.safety.printable import printable
-from finetune_gate import adapters, key_files, server
+from finetune_gate import key_files, server
+from finetune_gate.adapters import copy as adapters
 from finetune_gate.engine import Engine
 from finetune_gate.proofs import proof
 from finetune_gate.queue.fairness import Fairness

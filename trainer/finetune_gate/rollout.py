@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.contracts.endpoint import WantedName
-from finetune_gate import adapters, swap
-from finetune_gate.adapters import Base
+from finetune_gate import swap
+from finetune_gate.adapters import copy as adapters
+from finetune_gate.adapters.copy import Base
 from finetune_gate.engine import Engine, LoadFailed
 from finetune_gate.errors import Rejected
 from finetune_gate.failures import Failure, struck

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from finetune_api.contracts.endpoint import WantedName, WantedSet
-from finetune_gate.adapters import Arrived
+from finetune_gate.adapters.copy import Arrived
 from finetune_gate.names import Proof, Route, Table
 
 Identity = tuple[str, str | None, str | None]

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
-from finetune_api.contracts import attestation
 from finetune_api.contracts.endpoint import LONGEST, PAYLOAD_TYPE, WantedSet
+from finetune_api.contracts.provenance import attestation
 from finetune_api.safety.redaction import one_line
 from finetune_gate.errors import Refused
 from finetune_gate.key_files import Keys, with_keys

@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter
 
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import Destinations
-from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.contracts.provenance.signatures import RequiredSignature
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec

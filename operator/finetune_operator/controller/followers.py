@@ -13,7 +13,7 @@ from finetune_operator.budgets.balances import Balance
 from finetune_operator.controller.controller import Controller
 from finetune_operator.kube.kinds import FINETUNEBUDGET, FINETUNEPROFILE
 from finetune_operator.objects import naming
-from finetune_operator.snapshot.budgets import Budgets
+from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.telemetry.budget_metrics import BUDGET_METRICS
 from finetune_operator.types import BudgetSnapshot, Key, Object, Plan, ProfileSnapshot, Snapshot
 

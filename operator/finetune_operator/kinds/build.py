@@ -11,10 +11,10 @@ from finetune_operator.kinds import notifications, usage
 from finetune_operator.kinds import profiles as profile_kind
 from finetune_operator.kinds.context import Context
 from finetune_operator.leader_election import LeaderElector
-from finetune_operator.snapshot.budgets import Budgets
+from finetune_operator.snapshot.budgets.budgets import Budgets
+from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.endpoints import Endpoints
 from finetune_operator.snapshot.profiles import Profiles
-from finetune_operator.snapshot.surroundings import Surroundings
 from finetune_operator.snapshot.watches import BUDGETS, ENDPOINTS, JOBS, PROFILES
 
 

@@ -10,7 +10,7 @@ from finetune_operator.controller.usage import UsageRecorder
 from finetune_operator.kinds.context import Context
 from finetune_operator.notifications.outbox import Outbox
 from finetune_operator.reconcile import plan as planner
-from finetune_operator.snapshot.budgets import Budgets
+from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.reader import EndpointLookup, Reader

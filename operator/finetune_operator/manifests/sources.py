@@ -7,7 +7,7 @@ ConfigMaps are in the config volume. Secrets are environment variables that the 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.contracts.provenance.signatures import RequiredSignature
 from finetune_api.policy.signatures import covers, what_of
 from finetune_api.safety.credentials import DOCKER_CONFIG, S3_KEYS
 from finetune_api.v1alpha1.data.rows import Rows

@@ -17,9 +17,9 @@ from finetune_operator.manifests.gpu import products
 from finetune_operator.manifests.gpu.node_labels import versions_of
 from finetune_operator.manifests.publishing import access as publishing
 from finetune_operator.objects.stages import PIPELINE, JobStage, desired, earlier
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.cost import limit_of
 from finetune_operator.revisions.documents import JOB_FILE
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 

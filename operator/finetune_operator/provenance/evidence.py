@@ -6,10 +6,10 @@ that they have in the status.
 
 from collections.abc import Iterator
 
-from finetune_api.contracts.attestation import BUILD_TYPE
+from finetune_api.contracts.provenance.attestation import BUILD_TYPE
 from finetune_operator.provenance.facts import Facts, Values, dumped, known
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 
 
 def byproducts(facts: Facts) -> list[Values]:

@@ -5,8 +5,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import Statement
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import Statement
 from finetune_api.contracts.stage_request import ModelSignature
 from finetune_operator.signing import SigningKey
 

@@ -13,14 +13,14 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import BUILD_TYPE, BUILDER, MANIFEST, Statement
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import BUILD_TYPE, BUILDER, MANIFEST, Statement
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import part_of, text_digest
 from finetune_operator.provenance.evidence import byproducts
 from finetune_operator.provenance.facts import Facts, Values, known, sha256
 from finetune_operator.provenance.inputs import dependencies
-from finetune_operator.revisions import publications
+from finetune_operator.revisions.publishing import publications
 
 LONGEST_TEXT = 256
 """Characters of a text of the recipe."""

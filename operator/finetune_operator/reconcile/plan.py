@@ -16,10 +16,10 @@ from finetune_operator.reconcile import queues
 from finetune_operator.reconcile.confirmation import confirmation
 from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.reconcile.steps import steps
-from finetune_operator.revisions import shared_endpoints
 from finetune_operator.revisions.continued import continued
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import SelectedProfile, UnavailableProfile, select
+from finetune_operator.revisions.sharing import endpoints as shared_endpoints
 from finetune_operator.revisions.target import TargetRevision, resolve_target
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Plan, Snapshot

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable
 
 from finetune_operator.actions import Action, Delete
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 
 

@@ -24,7 +24,7 @@ from finetune_operator.revisions.documents import freeze, frozen_again
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import UnavailableProfile, has_profile
 from finetune_operator.revisions.resolved_specs import RESOLVED
-from finetune_operator.revisions.shared_endpoints import JobEndpoint, name_of
+from finetune_operator.revisions.sharing.endpoints import JobEndpoint, name_of
 from finetune_operator.types import Object
 
 

@@ -22,7 +22,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming, status_view
-from finetune_operator.snapshot.budgets import Budgets
+from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import pending_objects

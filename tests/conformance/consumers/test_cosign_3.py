@@ -9,7 +9,7 @@ from tests.conformance.consumers.images import Image
 from tests.support.trainer.publishing import Volume, run
 from tests.support.trainer.web import Certificate
 
-from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.contracts.provenance.signatures import RequiredSignature
 from finetune_trainer.errors import SourceNotSigned
 from finetune_trainer.preparation.signed_sources import Signatures
 from finetune_trainer.sources.oci.store import OCI

@@ -18,7 +18,11 @@ from tests.support.trainer.publishing import Volume, run
 from tests.support.trainer.web import Certificate
 
 from cluster import paths
-from finetune_api.contracts.attestation import MANIFEST, MODEL_SIGNATURE_FILE, PROVENANCE_FILE
+from finetune_api.contracts.provenance.attestation import (
+    MANIFEST,
+    MODEL_SIGNATURE_FILE,
+    PROVENANCE_FILE,
+)
 from finetune_cli import __main__ as ftj
 from finetune_cli.verifying.failures import Code
 

@@ -16,7 +16,6 @@ from tests.support.gate.claim import MODULES, Claim
 from tests.support.ports import free_port
 from tests.support.signing_keys import KEY
 
-from finetune_api.contracts import attestation
 from finetune_api.contracts.endpoint import (
     PAYLOAD_TYPE,
     EndpointStatus,
@@ -24,6 +23,7 @@ from finetune_api.contracts.endpoint import (
     WantedName,
     WantedSet,
 )
+from finetune_api.contracts.provenance import attestation
 from finetune_gate import __main__ as gate
 from finetune_operator.signing import SigningKey
 

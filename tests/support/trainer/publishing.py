@@ -17,8 +17,8 @@ from typing import Any
 from tests.support.trainer import tiny
 from tests.support.trainer.web import Certificate
 
-from finetune_api.contracts import file_list
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.provenance import file_list
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
 from finetune_trainer.checkpointing import manifest, published

@@ -15,7 +15,7 @@ from tests.trainer.publishing.conftest import USER
 from tests.trainer.publishing.test_oci import oci
 from tests.trainer.publishing.test_s3 import KEYS, publish, target, written
 
-from finetune_api.contracts import attestation
+from finetune_api.contracts.provenance import attestation
 from finetune_cli import __main__ as ftj
 from finetune_operator.provenance import signed
 

@@ -17,8 +17,12 @@ from tests.trainer.publishing.test_hub import ENVIRONMENT
 from tests.trainer.publishing.test_oci import oci
 from tests.trainer.publishing.test_s3 import KEYS, publish, target, written
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import MANIFEST, MODEL_SIGNATURE_FILE, PROVENANCE_FILE
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import (
+    MANIFEST,
+    MODEL_SIGNATURE_FILE,
+    PROVENANCE_FILE,
+)
 from finetune_cli import __main__ as ftj
 from finetune_operator.provenance import signed
 from finetune_trainer.signatures import statements

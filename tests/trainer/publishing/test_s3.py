@@ -12,7 +12,7 @@ from tests.fakes.object_store import KEY, Store
 from tests.support.trainer.publishing import BUILD, TEXT_OF_A_ROW, Published, Volume, run
 from tests.support.trainer.web import Bucket, Certificate
 
-from finetune_api.contracts.attestation import MANIFEST
+from finetune_api.contracts.provenance.attestation import MANIFEST
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import PublishFailed, Transient
 from finetune_trainer.publishing.s3 import client

@@ -20,8 +20,8 @@ from tests.support.trainer.web import Certificate
 from tests.support.trainer.workshop import Workshop
 from tests.trainer.conftest import MakeWorkshop
 
-from finetune_api.contracts import attestation
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.provenance import attestation
 from finetune_operator.provenance import signed
 from finetune_operator.provenance.statement import statement
 from finetune_operator.revisions.ledger import Ledger

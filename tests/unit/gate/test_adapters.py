@@ -13,8 +13,9 @@ from tests.support.gate.claim import CONFIG, HIDDEN, RANK, Claim, Tensors, lora_
 
 from finetune_api.contracts.endpoint import WantedName
 from finetune_api.safety import untrusted_file
-from finetune_gate import adapters, base_equality
-from finetune_gate.adapters import Arrived, Base
+from finetune_gate.adapters import base_equality
+from finetune_gate.adapters import copy as adapters
+from finetune_gate.adapters.copy import Arrived, Base
 from finetune_gate.errors import Rejected
 from finetune_verify.errors import Mismatch
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from tests.fakes.apiserver import CONFIG
 
-from finetune_api.contracts import attestation
+from finetune_api.contracts.provenance import attestation
 from finetune_operator.config import Settings
 from finetune_operator.environment import ConfigurationError, load_config
 from finetune_operator.provenance import signed

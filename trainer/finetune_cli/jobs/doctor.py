@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from finetune_cli import terminal, version
-from finetune_cli.cluster import checks
 from finetune_cli.cluster.api import Cluster
-from finetune_cli.cluster.finding import Finding
+from finetune_cli.cluster.health import checks
+from finetune_cli.cluster.health.finding import Finding
 from finetune_cli.options import Context, Format, Kubeconfig, Namespace, Output
 
 PROBLEM = 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from finetune_api.contracts.attestation import PROVENANCE_TYPE, Statement
+from finetune_api.contracts.provenance.attestation import PROVENANCE_TYPE, Statement
 from finetune_cli.verifying.failures import Code, fail
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import MANIFEST, Statement
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import MANIFEST, Statement
 from finetune_api.safety.redaction import one_line
 from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying import files, signature

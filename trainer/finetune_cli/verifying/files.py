@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import NoReturn
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import MANIFEST, Statement
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import MANIFEST, Statement
 from finetune_cli.verifying.failures import Code, fail
 from finetune_trainer.signatures import statements
 

@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import MANIFEST, Statement
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import MANIFEST, Statement
 from finetune_api.safety import untrusted_file
 from finetune_cli.verifying import files
 from finetune_cli.verifying.failures import Code, fail

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from finetune_api.contracts.attestation import Statement
+from finetune_api.contracts.provenance.attestation import Statement
 from finetune_api.safety import untrusted_file
 from finetune_cli.errors import CommandFailed
 from finetune_cli.verifying.failures import Code, fail

@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import MANIFEST, Statement
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import MANIFEST, Statement
+from finetune_api.contracts.provenance.signatures import RequiredSignature
 from finetune_api.policy.signatures import covers, what_of
 from finetune_api.safety import untrusted_file
 from finetune_api.safety.redaction import one_line

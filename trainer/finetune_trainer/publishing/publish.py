@@ -8,8 +8,8 @@ import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from finetune_api.contracts import file_list
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.provenance import file_list
 from finetune_api.contracts.result import PublishArtifacts, Result
 from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
 from finetune_api.v1alpha1.reasons import Reason

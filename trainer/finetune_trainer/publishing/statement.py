@@ -5,7 +5,7 @@ import json
 from base64 import b64decode
 from dataclasses import dataclass
 
-from finetune_api.contracts import attestation
+from finetune_api.contracts.provenance import attestation
 from finetune_api.contracts.stage_request import ModelSignature, PublishTargetRequest
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.publishing.target_errors import TargetRejected

@@ -7,8 +7,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import MANIFEST, Statement
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import MANIFEST, Statement
 from finetune_trainer.checkpointing import manifest
 
 PublicKey = ec.EllipticCurvePublicKey

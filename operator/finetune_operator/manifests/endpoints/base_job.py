@@ -16,7 +16,7 @@ from finetune_operator.manifests.gpu import devices
 from finetune_operator.manifests.jobs import CONTAINER, MIN_GRACE_SECONDS, UNDISTURBED
 from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import endpoints, naming
-from finetune_operator.revisions.endpoints import TargetEndpoint
+from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.types import Object
 
 RETRIES = 3

@@ -9,7 +9,7 @@ from typing import Any
 from finetune_api.contracts.ports import GATE, TRAINER_METRICS, VERIFIER_METRICS
 from finetune_operator.manifests import egress
 from finetune_operator.objects import endpoints, naming
-from finetune_operator.revisions.endpoints import TargetEndpoint
+from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.types import Object
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_api.contracts.ports import GATE
 from finetune_operator.objects import endpoints, naming
-from finetune_operator.revisions.endpoints import TargetEndpoint
+from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.types import Object
 
 WANTED = "wanted.json"

@@ -15,7 +15,7 @@ from finetune_operator.manifests import pod, vllm
 from finetune_operator.manifests.endpoints.objects import WANTED
 from finetune_operator.manifests.gpu import devices
 from finetune_operator.objects import endpoints, naming
-from finetune_operator.revisions.endpoints import TargetEndpoint
+from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.types import Object
 
 GATE_CONTAINER = "gate"

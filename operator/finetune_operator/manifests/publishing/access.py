@@ -24,8 +24,8 @@ from finetune_operator.manifests import egress, serving, sources
 from finetune_operator.manifests.publishing import attestations, shared_endpoint, tracking
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage, publishes
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 

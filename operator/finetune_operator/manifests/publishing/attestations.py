@@ -4,15 +4,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.contracts import file_list
+from finetune_api.contracts.provenance import file_list
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.objects import status_view
 from finetune_operator.provenance import signed
 from finetune_operator.provenance.facts import Facts
 from finetune_operator.provenance.statement import statement
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 

@@ -8,8 +8,8 @@ from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.publishing.tracking import TrackingServer
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.objects import naming
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 

@@ -18,7 +18,7 @@ from finetune_operator.objects import endpoints, naming
 from finetune_operator.objects.digest import sha256
 from finetune_operator.objects.jobs import pods_of
 from finetune_operator.reconcile.stages import outcome
-from finetune_operator.revisions.endpoints import TargetEndpoint
+from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.types import EndpointSnapshot, Object
 
 State = Literal["prepared", "running", "failed"]

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.contracts import attestation
 from finetune_api.contracts.endpoint import PAYLOAD_TYPE, EndpointStatus, WantedName, WantedSet
+from finetune_api.contracts.provenance import attestation
 from finetune_api.v1alpha1.endpoints.status import (
     EndpointModelStatus,
     FineTuneEndpointStatus,
@@ -23,8 +23,8 @@ from finetune_api.v1alpha1.endpoints.status import (
 )
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.digest import sha256
-from finetune_operator.revisions.endpoints import TargetEndpoint
-from finetune_operator.revisions.shared_models import Attached
+from finetune_operator.revisions.sharing.models import Attached
+from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.signing import SigningKey
 
 REFUSED = frozenset({str(Reason.NAME_CONFLICT), str(Reason.ENDPOINT_FULL)})

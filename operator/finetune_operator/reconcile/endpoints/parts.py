@@ -6,7 +6,7 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
 from finetune_operator.objects import naming
-from finetune_operator.revisions.endpoints import TargetEndpoint
+from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.signing import SigningKey
 from finetune_operator.types import EndpointSnapshot, Object
 

@@ -20,8 +20,8 @@ from finetune_operator.reconcile.endpoints.base import base
 from finetune_operator.reconcile.endpoints.names import names, numbered
 from finetune_operator.reconcile.endpoints.parts import Parts
 from finetune_operator.reconcile.endpoints.report import report
-from finetune_operator.revisions.endpoints import refusals, resolve
-from finetune_operator.revisions.shared_models import attached
+from finetune_operator.revisions.sharing.models import attached
+from finetune_operator.revisions.sharing.settings import refusals, resolve
 from finetune_operator.types import (
     LISTS,
     UNCONFIRMED,

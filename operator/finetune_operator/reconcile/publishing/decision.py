@@ -19,8 +19,8 @@ from finetune_operator.reconcile.publishing import volume
 from finetune_operator.reconcile.publishing.due import Due, targets
 from finetune_operator.reconcile.stages import attempts, starting, under_way
 from finetune_operator.reconcile.stages.cancellation import stop
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision, resolve_retained
 
 

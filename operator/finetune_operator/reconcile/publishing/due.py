@@ -13,8 +13,8 @@ from finetune_api.v1alpha1.publishing.tracking import TrackingServer
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.verification import verification_status
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 
 

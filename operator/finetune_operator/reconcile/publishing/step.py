@@ -21,8 +21,8 @@ from finetune_operator.reconcile.publishing import due as due_of
 from finetune_operator.reconcile.publishing.decision import Surroundings
 from finetune_operator.reconcile.publishing.due import Due
 from finetune_operator.reconcile.serving.delivery import Delivery
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 
 

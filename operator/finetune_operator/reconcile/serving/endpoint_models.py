@@ -13,8 +13,8 @@ from finetune_api.contracts.endpoint import published_path
 from finetune_api.v1alpha1.endpoints.status import EndpointModelStatus
 from finetune_api.v1alpha1.status.serving import SharedModel, VerificationStatus
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 
 ANSWERS = "Serving"

@@ -18,8 +18,8 @@ from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import evaluation_gate, rollout, state
 from finetune_operator.reconcile.serving.endpoint_models import Models, models_of
 from finetune_operator.reconcile.serving.rollout import Rollout
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 
 REFUSED = (str(Reason.ENDPOINT_FULL), str(Reason.NAME_CONFLICT))

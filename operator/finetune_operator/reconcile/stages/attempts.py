@@ -13,8 +13,8 @@ from finetune_operator.objects.stages import JobStage, job_stage
 from finetune_operator.reconcile import policy
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.stages import restarts
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 

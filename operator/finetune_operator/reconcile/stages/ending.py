@@ -15,8 +15,9 @@ from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.stages import attempts, outcome, restarts
-from finetune_operator.revisions import publication_outcomes, publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import outcomes as publication_outcomes
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 
 

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from finetune_api.contracts import file_list
+from finetune_api.contracts.provenance import file_list
 
 
 def _files(shards: int) -> dict[str, str]:

@@ -13,7 +13,8 @@ from finetune_cli import terminal
 from finetune_cli.cluster import ownership, pods, remedies, rollback, stages
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import CommandFailed
-from finetune_cli.jobs import retry, watch
+from finetune_cli.jobs import watch
+from finetune_cli.jobs.changing import retry
 
 REVISION = "0a1b2c3d"
 

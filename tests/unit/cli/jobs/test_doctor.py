@@ -11,7 +11,7 @@ from tests.unit.cli.jobs.conftest import Objects, Run
 
 from clidocs.example_objects import CORE, PROFILES
 from cluster import paths
-from finetune_cli.cluster import checks, gpu_nodes
+from finetune_cli.cluster.health import checks, gpu_nodes
 from finetune_operator.manifests.gpu import node_labels
 from finetune_trainer.devices import capabilities
 

@@ -8,7 +8,7 @@ from tests.unit.operator.manifests.test_golden import shown
 
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_operator.manifests.endpoints import base_job, network, objects, serving
-from finetune_operator.revisions.endpoints import resolve
+from finetune_operator.revisions.sharing.settings import resolve
 
 GOLDEN = Path(__file__).parent / "golden_endpoint"
 BASE = PreparedBase(

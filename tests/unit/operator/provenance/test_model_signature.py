@@ -7,7 +7,7 @@ import pytest
 from tests.support.published_folder import Published, stored_signature
 from tests.support.signing_keys import CONSTANT_KEY
 
-from finetune_api.contracts import attestation
+from finetune_api.contracts.provenance import attestation
 from finetune_operator.provenance import signed
 from finetune_trainer.signatures import statements
 

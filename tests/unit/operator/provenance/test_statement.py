@@ -17,7 +17,7 @@ from tests.support.published_facts import (
 )
 from tests.support.signing_keys import KEY
 
-from finetune_api.contracts import attestation
+from finetune_api.contracts.provenance import attestation
 from finetune_api.contracts.stage_request import (
     OCITarget,
     PublishStageRequest,

@@ -21,11 +21,11 @@ from finetune_operator.controller.usage import UsageRecorder
 from finetune_operator.kube.errors import OperatorError, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB, FINETUNEUSAGE
 from finetune_operator.objects import naming
-from finetune_operator.snapshot.budgets import Budgets
+from finetune_operator.snapshot.budgets.budgets import Budgets
+from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.gpu_usage import GpuUsage
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.surroundings import Surroundings
 from finetune_operator.snapshot.watches import BUDGETS
 from finetune_operator.types import Object, Snapshot
 from finetune_operator.usage.values import ReservationRequest

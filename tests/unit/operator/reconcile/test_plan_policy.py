@@ -8,7 +8,7 @@ from tests.fakes.apiserver import Cluster, Thing, copied
 from tests.support.reconcile.plan_steps import PREPARED, running
 from tests.support.signing_keys import KEY, new_key
 
-from finetune_api.contracts.signatures import RequiredSignature
+from finetune_api.contracts.provenance.signatures import RequiredSignature
 from finetune_api.contracts.stage_request import PrepareStageRequest
 from finetune_operator.config import Settings
 from finetune_operator.manifests import argv_v1

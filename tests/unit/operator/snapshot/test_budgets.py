@@ -13,10 +13,10 @@ from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.budgets.periods import containing
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import BudgetFollowers
-from finetune_operator.snapshot.budgets import GRANTED_FOR, BudgetReader, Budgets
+from finetune_operator.snapshot.budgets.budgets import GRANTED_FOR, BudgetReader, Budgets
+from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.surroundings import Surroundings
 from finetune_operator.snapshot.watches import BUDGETS
 from finetune_operator.types import BudgetSnapshot, Key, Object
 from finetune_operator.usage.values import (

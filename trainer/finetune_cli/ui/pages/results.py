@@ -58,7 +58,10 @@ def losses(job: Job, found: Part[History]) -> Child:
 
 def _points(shown: Sequence[Curve]) -> list[tuple[Child, ...]]:
     points = ((step, curve.name, value) for curve in shown for step, value in curve.points)
-    return [(str(step), name, f"{value:g}") for step, name, value in sorted(points)][:MOST_ROWS]
+    rows: list[tuple[Child, ...]] = [
+        (str(step), name, f"{value:g}") for step, name, value in sorted(points)
+    ]
+    return rows[:MOST_ROWS]
 
 
 def verification(job: Job) -> Child:

@@ -7,7 +7,7 @@ replaces the statements of others: a tenant may have signed the image, too.
 import json
 from typing import Any
 
-from finetune_api.contracts.attestation import BUNDLE_MARK, BUNDLE_TYPE, ENVELOPE_TYPE
+from finetune_api.contracts.provenance.attestation import BUNDLE_MARK, BUNDLE_TYPE, ENVELOPE_TYPE
 from finetune_api.safety import untrusted_json
 from finetune_trainer.publishing.oci import image
 from finetune_trainer.publishing.oci.image import Blob

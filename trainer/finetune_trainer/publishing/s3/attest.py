@@ -10,8 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from finetune_api.contracts import attestation
-from finetune_api.contracts.attestation import MANIFEST, MODEL_SIGNATURE_FILE, PROVENANCE_FILE
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import (
+    MANIFEST,
+    MODEL_SIGNATURE_FILE,
+    PROVENANCE_FILE,
+)
 from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
 from finetune_trainer.publishing import statement
 from finetune_trainer.publishing.outcome import Outcome

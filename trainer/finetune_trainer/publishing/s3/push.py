@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from finetune_api.contracts.attestation import MANIFEST
+from finetune_api.contracts.provenance.attestation import MANIFEST
 from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
 from finetune_trainer.publishing.content import Content, File
 from finetune_trainer.publishing.outcome import Outcome

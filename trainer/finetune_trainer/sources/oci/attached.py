@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from finetune_api.contracts.attestation import BUNDLE_MARK, BUNDLE_TYPE, ENVELOPE_TYPE
+from finetune_api.contracts.provenance.attestation import BUNDLE_MARK, BUNDLE_TYPE, ENVELOPE_TYPE
 from finetune_api.safety import untrusted_json
 from finetune_trainer.sources.oci.image_manifest import DIGEST
 from finetune_trainer.sources.oci.registry_errors import RegistryError

@@ -18,8 +18,8 @@ from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
 )
 from tests.unit.operator.test_signing import PEM
 
-from finetune_api.contracts import attestation, file_list
-from finetune_api.contracts.attestation import Statement
+from finetune_api.contracts.provenance import attestation, file_list
+from finetune_api.contracts.provenance.attestation import Statement
 from finetune_api.contracts.stage_request import PublishTargetRequest
 from finetune_operator.provenance import signed
 from finetune_operator.signing import SigningKey

@@ -12,7 +12,7 @@ from tests.fakes.controllers import digest_of, message, request_of
 from finetune_api.contracts.stage_request import PrepareStageRequest, PublishStageRequest
 from finetune_api.policy.limits import Limits, Names
 from finetune_operator.objects import naming
-from finetune_operator.revisions.shared_models import attached
+from finetune_operator.revisions.sharing.models import attached
 
 ADAPTER = digest_of("adapterManifest")
 SECOND = digest_of("adapter of the second revision")

@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune_cli.cluster import api
 from finetune_cli.cluster.api import Cluster
-from finetune_cli.cluster.finding import Finding
+from finetune_cli.cluster.health.finding import Finding
 
 GPU = "nvidia.com/gpu"
 PRODUCTS = (

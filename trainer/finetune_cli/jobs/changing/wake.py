@@ -2,8 +2,8 @@
 
 from finetune_api import GROUP
 from finetune_cli.cluster.job import Job, timestamp
-from finetune_cli.jobs import change
-from finetune_cli.jobs.change import Change
+from finetune_cli.jobs.changing import change
+from finetune_cli.jobs.changing.change import Change
 
 ANNOTATION = f"{GROUP}/wake"
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from finetune_api.contracts import reference
 from finetune_api.contracts.endpoint import BASE_SCALES, LONGEST_TEMPLATE, WantedName
 from finetune_api.safety import tensor_header, untrusted_file, untrusted_json
-from finetune_gate import base_equality
+from finetune_gate.adapters import base_equality
 from finetune_gate.errors import Rejected
 from finetune_verify import volume
 from finetune_verify.errors import Mismatch

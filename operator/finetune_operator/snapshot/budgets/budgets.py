@@ -12,10 +12,10 @@ from finetune_operator.budgets.balances import Balance, balance, limits_serving
 from finetune_operator.budgets.parsing import ParsedBudget, parse
 from finetune_operator.budgets.periods import Period, containing
 from finetune_operator.objects import conditions, endpoint_gpus
+from finetune_operator.snapshot.budgets.surroundings import Surroundings
+from finetune_operator.snapshot.budgets.waiting_jobs import WaitingJobs
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.surroundings import Surroundings
-from finetune_operator.snapshot.waiting_jobs import WaitingJobs
 from finetune_operator.types import LISTS, BudgetSnapshot, Key, Object, Plan
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage, training_key
 

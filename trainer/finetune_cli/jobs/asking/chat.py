@@ -10,7 +10,7 @@ from finetune_cli import terminal
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import WrongCall
-from finetune_cli.jobs import served
+from finetune_cli.jobs.asking import served
 from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
 
 PROMPT = "> "

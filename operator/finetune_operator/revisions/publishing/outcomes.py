@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from finetune_api.contracts import file_list
-from finetune_api.contracts.attestation import MANIFEST
+from finetune_api.contracts.provenance import file_list
+from finetune_api.contracts.provenance.attestation import MANIFEST
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.publishing.publication import Publication, PublicationError
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.conditions import timestamp
-from finetune_operator.revisions import publications
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 
 MOST_CHARACTERS = 1024

@@ -10,8 +10,8 @@ import json
 from finetune_api import KIND
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import CommandFailed
-from finetune_cli.jobs import change
-from finetune_cli.jobs.change import Change
+from finetune_cli.jobs.changing import change
+from finetune_cli.jobs.changing.change import Change
 
 FIELD, MAXIMUM = "maxRestarts", 1000
 BUILT_IN = 20

@@ -21,7 +21,7 @@ from finetune_cli import terminal
 from finetune_cli.cluster.api import Cluster, NotFound
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import CommandFailed, WrongCall
-from finetune_cli.jobs import served
+from finetune_cli.jobs.asking import served
 from finetune_cli.options import Context, Format, Kubeconfig, Namespace, Output, job_names
 
 NARROW = 60

@@ -1,8 +1,8 @@
 """``ftj pause``: suspends a job; training resumes later from its last checkpoint."""
 
 from finetune_cli.cluster.job import Job
-from finetune_cli.jobs import change
-from finetune_cli.jobs.change import Change
+from finetune_cli.jobs.changing import change
+from finetune_cli.jobs.changing.change import Change
 
 
 def _decide(job: Job) -> tuple[Change, str]:

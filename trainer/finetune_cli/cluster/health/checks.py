@@ -6,9 +6,10 @@ from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND, PROFILE_PLURAL
-from finetune_cli.cluster import api, gpu_nodes
+from finetune_cli.cluster import api
 from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
-from finetune_cli.cluster.finding import Finding
+from finetune_cli.cluster.health import gpu_nodes
+from finetune_cli.cluster.health.finding import Finding
 from finetune_cli.errors import CommandFailed
 
 OLDEST = (1, 31)

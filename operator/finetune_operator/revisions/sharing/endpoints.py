@@ -8,7 +8,7 @@ from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Settings
 from finetune_operator.objects import status_view
-from finetune_operator.revisions import endpoints
+from finetune_operator.revisions.sharing import settings as endpoints
 from finetune_operator.types import Object
 
 

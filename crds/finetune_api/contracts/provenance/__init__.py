@@ -1,0 +1,1 @@
+"""Signed statements, signatures, and the files that they are about."""

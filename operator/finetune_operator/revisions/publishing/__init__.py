@@ -1,0 +1,1 @@
+"""What targets hold of the revisions, and what an attempt at publishing leaves. Pure."""

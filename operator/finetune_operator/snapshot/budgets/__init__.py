@@ -1,0 +1,1 @@
+"""The FineTuneBudgets, and what decides about them: namespaces, priorities, waiting jobs."""

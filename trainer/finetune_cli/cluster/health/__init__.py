@@ -1,0 +1,1 @@
+"""What FineTuneJobs need of a cluster, and what is missing."""
