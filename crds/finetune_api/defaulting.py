@@ -20,12 +20,13 @@ from pydantic import ValidationError
 from finetune_api.base import Values
 from finetune_api.default_credentials import without_foreign_credentials
 from finetune_api.fitting import fit, fit_evaluation, fit_sources, without_foreign_content
-from finetune_api.layering import builtin_values, has, layered, without_nulls
+from finetune_api.layering import builtin_values, has, layered, value_at, without_nulls
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import digest, name_of, part_of
 from finetune_api.several_datasets import combined, one_by_one
 from finetune_api.v1alpha1.data.rows import COLUMNS_OF_FORMAT
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
+from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status.ledger import ParentAdapter
 
@@ -93,6 +94,15 @@ def effective_defaults(chart_defaults: Mapping[str, Any], *, strict: bool = Fals
             "defaults.training.startFrom.job: defaults cannot name a job, which is in the "
             "namespace of each job: set training.startFrom.job in the jobs"
         )
+    for field, is_shared in (
+        ("endpointRef", has(written, "serving", "endpointRef")),
+        ("mode", value_at(written, ("serving", "mode")) == SHARED),
+    ):
+        if is_shared:
+            raise InvalidSpec(
+                f"defaults.serving.{field}: defaults cannot name a FineTuneEndpoint, which is in "
+                "the namespace of each job: set serving.mode and serving.endpointRef in the jobs"
+            )
     _require_valid(written, strict=strict)
     return layered(FineTuneJobSpec, builtin_defaults(), written)
 

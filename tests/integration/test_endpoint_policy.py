@@ -94,3 +94,23 @@ def test_an_endpoint_obeys_the_policy(
     else:
         assert message is not None
         assert said in message
+
+
+def test_an_endpoint_keeps_the_keys_that_the_policy_requires(
+    control_plane: ControlPlane, place: str
+) -> None:
+    path = f"/apis/finetune.dev/v1alpha1/namespaces/{place}/finetuneendpoints"
+    body = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneEndpoint",
+        "metadata": {"name": "kept"},
+        "spec": {"model": ALLOWED, "access": KEYS},
+    }
+    stored = control_plane.post(path, body)
+    address = f"{path}/kept?dryRun=All"
+    without = {**stored, "spec": {**stored["spec"], "access": {}}}
+    message = policy.attempt(control_plane, "PUT", address, without, "")
+    assert "spec.access.keysSecretRef: set this field" in str(message)
+    other = {**stored, "spec": {**stored["spec"], "access": {"keysSecretRef": {"name": "new"}}}}
+    assert policy.attempt(control_plane, "PUT", address, other, "") is None
+    control_plane.delete(f"{path}/kept")

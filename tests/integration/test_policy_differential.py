@@ -77,6 +77,7 @@ ENDPOINTS = (
     "https://s3.example.com", "http://minio.example.org:9000/", "https://evil.EXAMPLE.com",
 )  # fmt: skip
 LABELS = {"example.com/a": "1", "example.com/bad": "1", "pool": "a", "app": "x", "a.b/c": "bad"}
+SHARED_SERVING = {"mode": "shared", "endpointRef": {"name": "shared"}}
 RESOURCES = ("cpu", "memory", "hugepages-2Mi", "rdma/hca", "rdma/bad", "nvidia.com/mig-1g.5gb")
 
 
@@ -201,7 +202,8 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
             "replicas": st.integers(0, 5),
             "idle": st.sampled_from([{"afterSeconds": seconds} for seconds in (60, 3600, 3601)]),
         },
-    ),
+    )
+    | st.just(SHARED_SERVING),
     "training": st.fixed_dictionaries(
         {}, optional={"sequenceLength": st.sampled_from([64, 2048, 2049])}
     ),
@@ -253,6 +255,9 @@ def specs(draw: st.DrawFn) -> Spec:
         del spec["evaluation"]
     if "datasets" in spec:
         del spec["dataset"]
+    if spec["serving"].get("mode") == "shared" and "publish" in spec:
+        # Nothing is merged, so nothing merged can be published.
+        spec["publish"] = [{**each, "what": "adapter"} for each in spec["publish"]]
     if spec.get("serving", {}).get("replicas", 0) > 1:
         spec.setdefault("storage", {})["accessMode"] = "ReadWriteMany"
     return spec
@@ -296,6 +301,17 @@ def test_admission_and_operator_agree_on_each_limit(
     assert re.search(rf"chart value policy\.{limit}\b", message), message
     found = violations(completed(beyond), LIMITED)
     assert message.split("denied request: ", 1)[1] in [each.message for each in found]
+
+
+def test_a_shared_job_needs_neither_an_api_key_nor_an_idle_time(
+    control_plane: ControlPlane,
+) -> None:
+    """Its endpoint has both; the only violation is the one that the test causes."""
+    own = {"idle": None, "apiKeySecretRef": None}
+    spec = edited({"serving": {**own, **SHARED_SERVING}, "profile": None})
+    message = str(policy.rejection(control_plane, "default", spec))
+    assert "spec.profile: set this field" in message
+    assert [each.field for each in violations(completed(spec), LIMITED)] == [("profile",)]
 
 
 def test_a_profile_may_set_what_the_policy_requires(control_plane: ControlPlane) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.integration import policy
 from tests.integration.limits import CASES, completed, edited
-from tests.integration.test_policy_differential import LIMITS, specs
+from tests.integration.test_policy_differential import LIMITS, SHARED_SERVING, specs
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
 from tests.support.api_server.rbac import RBAC, wait_until_granted
 from tests.support.helm import render
@@ -166,6 +166,8 @@ def test_admission_and_operator_agree_on_each_limit(
             {"serving": {"enabled": True}},
         ),
         ({"requireApiKey": True}, {"serving": {"enabled": False}}, {}),
+        ({"requireApiKey": True}, {"serving": SHARED_SERVING}, {}),
+        ({"maxIdleSeconds": 600}, {"serving": SHARED_SERVING}, {}),
         ({"queues": {"deny": ["b"]}}, {"queueName": "a"}, {"queueName": "b"}),
         ({"queues": {"allow": ["a"]}}, {"queueName": "a"}, {"queueName": "b"}),
     ],
@@ -213,6 +215,26 @@ def test_a_job_that_does_not_serve_needs_no_api_key(
         assert rejected() is enabled
         assert rejected(enabled=True)
         assert not rejected(enabled=False)
+
+
+def test_a_job_that_leaves_its_endpoint_needs_what_the_profile_requires(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """Its own serving pods then need the key, although neither field of it changes."""
+    limits = {"maxSequenceLength": 2047, "maxIdleSeconds": 600, "requireApiKey": True}
+    shared = {"profile": "keys", "serving": SHARED_SERVING}
+    left: Spec = {"mode": None, "endpointRef": None}
+    idle, key = {"idle": {"afterSeconds": 60}}, {"apiKeySecretRef": {"name": "key"}}
+
+    def refusal(**serving: Any) -> str:
+        return str(policy.edit(control_plane, namespace, "shared", {"serving": serving}))
+
+    with offered(control_plane, profile("keys", limits=limits)):
+        control_plane.post(policy.JOBS.format(namespace), policy.job("shared", **shared))
+        assert refusal(endpointRef={"name": "other"}) == "None"
+        assert "spec.serving.idle.afterSeconds: set this field" in refusal(**left, **key)
+        assert "spec.serving.apiKeySecretRef: set this field" in refusal(**left, **idle)
+        assert refusal(**left, **idle, **key) == "None"
 
 
 def test_a_default_profile_limits_jobs_without_one(control_plane: ControlPlane) -> None:

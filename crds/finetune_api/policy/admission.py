@@ -10,6 +10,7 @@ consists of ``serving.replicas``. A field that an update does not change passes.
 """
 
 import re
+from collections.abc import Mapping
 
 from finetune_api import GROUP
 from finetune_api.layering import Path
@@ -18,6 +19,7 @@ from finetune_api.policy.fields import (
     API_KEY,
     GPU_SECONDS,
     IDLE_SECONDS,
+    MODE,
     PROFILE,
     QUEUE,
     REPLICAS,
@@ -30,6 +32,7 @@ from finetune_api.policy.rules import NAME_RULES, Access, NameRule
 from finetune_api.policy.selections import LISTS, at
 from finetune_api.rules import literal
 from finetune_api.v1alpha1.profile import PROFILE_KIND, PROFILE_PLURAL
+from finetune_api.v1alpha1.serving import SHARED
 
 NEW, OLD, ALLOWED = "variables.spec", "variables.oldSpec", "variables.allowed"
 KINDS: dict[Access, str] = {
@@ -39,6 +42,10 @@ KINDS: dict[Access, str] = {
     "serviceaccounts": "ServiceAccount",
 }
 _SERVES = f"{at(NEW, SERVES)}.orValue(variables.defaulted.serves)"
+_HAS_OWN_PODS = f"{at(NEW, MODE)}.orValue('') != {literal(SHARED)}"
+"""Defaults cannot name an endpoint, so the job itself says that it is shared."""
+_TRIGGERS: Mapping[Path, tuple[Path, ...]] = {API_KEY: (SERVES, MODE), IDLE_SECONDS: (MODE,)}
+"""Fields that decide whether another one is required."""
 MAY_READ = ("secrets", "configmaps")
 """Resources whose verb ``get`` reveals all that a pod can use of them.
 
@@ -106,9 +113,19 @@ def numbers(profile: str | None = None) -> list[dict[str, str]]:
         _at_most(SEQUENCE_LENGTH, "maxSequenceLength", profile, optional=True),
         _at_most(IDLE_SECONDS, "maxIdleSeconds", profile, optional=True),
         _required(GPU_SECONDS, "maxGpuSeconds", "variables.maxGpuSeconds > 0", profile),
-        _required(IDLE_SECONDS, "maxIdleSeconds", "variables.maxIdleSeconds > 0", profile),
+        _required(
+            IDLE_SECONDS,
+            "maxIdleSeconds",
+            f"variables.maxIdleSeconds > 0 && {_HAS_OWN_PODS}",
+            profile,
+        ),
         _required(QUEUE, "requireQueue", "variables.requireQueue", profile),
-        _required(API_KEY, "requireApiKey", f"variables.requireApiKey && {_SERVES}", profile),
+        _required(
+            API_KEY,
+            "requireApiKey",
+            f"variables.requireApiKey && {_HAS_OWN_PODS} && {_SERVES}",
+            profile,
+        ),
     ]
 
 
@@ -199,7 +216,7 @@ def _at_most(field: Path, limit: str, profile: str | None, *, optional: bool) ->
 
 def _required(field: Path, limit: str, required: str, profile: str | None) -> dict[str, str]:
     defaulted = "" if field == PROFILE else f"variables.defaulted.{field[-1]} || "
-    fields: tuple[Path, ...] = (field,) if field != API_KEY else (field, SERVES)
+    fields: tuple[Path, ...] = (field, *_TRIGGERS.get(field, ()))
     if profile is None and field != PROFILE:
         # The profile that the job names may set the field; only the operator knows its values.
         defaulted += f"{at(NEW, PROFILE)}.hasValue() || "

@@ -10,6 +10,7 @@ from finetune_api.policy.fields import (
     API_KEY,
     GPU_SECONDS,
     IDLE_SECONDS,
+    MODE,
     PROFILE,
     QUEUE,
     REPLICAS,
@@ -19,6 +20,7 @@ from finetune_api.policy.fields import (
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES, Limits, names
 from finetune_api.policy.rules import NAME_RULES, NameRule
 from finetune_api.revision_hash import digest
+from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 
@@ -92,14 +94,16 @@ def _refusals(
         if most and value is not None and value > most:
             start, middle, end = messages.too_large(field, messages.origin(limit, profile))
             yield field, f"{start}{value}{middle}{most}{end}", serving
+    # The endpoint of a shared job has the keys, and no job can let it become idle.
+    has_own_pods = value_at(values, MODE) != SHARED
     for field, limit, required in (
         (GPU_SECONDS, "maxGpuSeconds", limits.max_gpu_seconds > 0),
-        (IDLE_SECONDS, "maxIdleSeconds", limits.max_idle_seconds > 0),
+        (IDLE_SECONDS, "maxIdleSeconds", limits.max_idle_seconds > 0 and has_own_pods),
         (QUEUE, "requireQueue", limits.require_queue),
         (
             API_KEY,
             "requireApiKey",
-            limits.require_api_key and value_at(values, SERVES) is not False,
+            limits.require_api_key and has_own_pods and value_at(values, SERVES) is not False,
         ),
         (PROFILE, "requireProfile", limits.require_profile),
     ):

@@ -65,8 +65,8 @@ class ProfileLimits(ApiModel):
         edit=Edit.NOTHING,
     )
     require_api_key: bool = field(
-        "Require that jobs which serve set serving.apiKeySecretRef, unless the defaults of the "
-        "profile or of the chart set it.",
+        "Require that jobs with serving pods of their own set serving.apiKeySecretRef, unless the "
+        "defaults of the profile or of the chart set it.",
         False,
         edit=Edit.NOTHING,
     )
@@ -122,7 +122,7 @@ class ProfileLimits(ApiModel):
     )
     max_idle_seconds: int | None = field(
         "Maximum value of serving.idle.afterSeconds. With a limit, each job must set that field, "
-        "unless the defaults of the profile or of the chart set it.",
+        'unless the defaults of the profile or of the chart set it, or serving.mode is "shared".',
         None,
         edit=Edit.NOTHING,
         unset="only the policy of the chart applies",

@@ -36,7 +36,8 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
     """Return the parts of all kinds, connected."""
     live = context.live(JOBS)
     profiles = Profiles(live=context.live(PROFILES))
-    recorder = usage.recorder(context, live.store)
+    endpoints = Endpoints(live=context.live(ENDPOINTS))
+    recorder = usage.recorder(context, live.store, endpoints.live.store)
     budgets = Budgets(
         live=context.live(BUDGETS),
         jobs=live.store,
@@ -44,7 +45,6 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
         surroundings=Surroundings(kube=context.kube),
     )
     outbox = notifications.outbox(context, elector, live.store)
-    endpoints = Endpoints(live=context.live(ENDPOINTS))
     jobs = job_kind.running(context, live, profiles, budgets, endpoints.of, recorder, outbox)
     return Kinds(
         running=(

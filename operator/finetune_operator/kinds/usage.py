@@ -7,13 +7,14 @@ from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.telemetry.usage_metrics import USAGE_METRICS
 
 
-def recorder(context: Context, jobs: ObjectStore) -> UsageRecorder | None:
+def recorder(context: Context, jobs: ObjectStore, endpoints: ObjectStore) -> UsageRecorder | None:
     """Return the recorder, whose totals are metrics, too; None if usage is not recorded."""
     if not context.config.usage.enabled:
         return None
     pods = GpuUsage(
         kube=context.kube,
         store=jobs,
+        endpoints=endpoints,
         resource=context.settings.gpu.resource_name,
         clock=context.kube.transport.clock.now,
     )

@@ -1,4 +1,4 @@
-"""The pods of jobs that hold GPUs, as sources of usage."""
+"""The pods of jobs and endpoints that hold GPUs, as sources of usage."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from finetune_api.quantity import amount
 from finetune_api.v1alpha1.profile import Price
-from finetune_operator.objects import naming, status_view
+from finetune_operator.objects import endpoints, naming, status_view
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import ended, has_a_node, scheduled_since
 from finetune_operator.objects.stages import needs_gpu, serves
@@ -37,14 +37,15 @@ def pod_use(
     end = _end(pod) if is_over else None
     uid = pod["metadata"]["uid"]
     # Users may be able to change labels, so a pod that is charged already needs none.
-    has_gpu = uid in known or needs_gpu(naming.label(pod, naming.STAGE))
+    stage = naming.label(pod, naming.STAGE)
+    has_gpu = uid in known or needs_gpu(stage) or stage == endpoints.SERVING
     if not (has_gpu and has_a_node(pod)) or (is_over and end is None and removed is None):
         return None
     revision = naming.label(pod, naming.REVISION) or ""
     price = None if job is None or uid in known else _price(job, revision)
     return PodUse(
         key=known.get(uid) or _key(pod, job, revision),
-        job=naming.label(pod, naming.JOB) or "",
+        job=naming.label(pod, naming.JOB) or naming.label(pod, naming.ENDPOINT) or "",
         gpus=_gpus(pod, resource),
         start=int(scheduled_since(pod).timestamp()),
         end=removed if end is None else _seconds(end),
@@ -74,8 +75,8 @@ def _end(pod: Object) -> datetime | None:
 
 
 def _key(pod: Object, job: Object | None, revision: str) -> str:
-    uid = pod["metadata"]["uid"]
-    if serves(naming.label(pod, naming.STAGE)):
+    uid, stage = pod["metadata"]["uid"], naming.label(pod, naming.STAGE)
+    if serves(stage) or stage == endpoints.SERVING:
         return f"{OF_SERVING}{uid}"
     owner = UNKNOWN_JOB if job is None else job["metadata"]["uid"]
     return f"{training_key(owner, revision)}/{uid}"

@@ -45,10 +45,13 @@ Removed = dict[str, RemovedPod]
 
 @dataclass(kw_only=True)
 class GpuUsage:
-    """Observes the namespaces of a store."""
+    """Observes the namespaces of the stores."""
 
     kube: Kube
     store: ObjectStore
+    """Of the jobs and their pods."""
+    endpoints: ObjectStore
+    """Of the FineTuneEndpoints and their pods."""
     resource: str
     """Name of the GPUs, such as nvidia.com/gpu."""
     clock: Callable[[], int]
@@ -58,12 +61,18 @@ class GpuUsage:
     def watch_removals(self) -> None:
         """Keep the last state of the pods that are removed from now on."""
         self.removed.clear()
-        self.store.on_removal = self._keep
+        for store in self._stores:
+            store.on_removal = self._keep
 
     def forget_removals(self) -> None:
         """Keep no more pods."""
-        self.store.on_removal = lambda item: None
+        for store in self._stores:
+            store.on_removal = lambda item: None
         self.removed.clear()
+
+    @property
+    def _stores(self) -> tuple[ObjectStore, ObjectStore]:
+        return self.store, self.endpoints
 
     def _keep(self, item: Object) -> None:
         if item["kind"] == "Pod" and len(self.removed) < MOST_REMOVED:
@@ -75,7 +84,7 @@ class GpuUsage:
     def namespaces(self) -> set[str]:
         """Return the namespaces that have pods, or had some since the last settlement."""
         return {
-            *self.store.namespaces("Pod"),
+            *(each for store in self._stores for each in store.namespaces("Pod")),
             *(each.namespace for each in self.removed.values()),
         }
 
@@ -101,7 +110,7 @@ class GpuUsage:
         pods: dict[str, PodUse] = {}
         candidates: list[tuple[Object, int | None]] = [
             *((each.pod, None) for each in kept.values() if not each.gone),
-            *((pod, None) for pod in self.store.all("Pod", namespace)),
+            *((pod, None) for store in self._stores for pod in store.all("Pod", namespace)),
             *((each.pod, each.at) for each in removed.values()),
         ]
         for pod, at in candidates:

@@ -135,6 +135,7 @@ def test_writing_the_default_key_of_a_secret_changes_no_hash() -> None:
         if _at(ALPACA, leaf.path) is None
         and leaf.path[0] not in (*LISTS, "profile")
         and leaf.path[:3] != ("training", "startFrom", "job")
+        and leaf.path[:2] != ("serving", "endpointRef")
     ],
     ids=str,
 )
@@ -179,6 +180,19 @@ def test_access_to_adapters_in_the_chart_defaults_starts_no_job_from_an_adapter(
 def test_defaults_cannot_name_a_job_to_continue_from() -> None:
     with pytest.raises(InvalidSpec, match=r"defaults\.training\.startFrom\.job: defaults cannot"):
         effective_defaults(_start(job={"name": "support"}))
+
+
+@pytest.mark.parametrize(
+    ("serving", "field"),
+    [
+        ({"mode": "shared", "endpointRef": {"name": "a"}}, "endpointRef"),
+        ({"endpointRef": {"name": "a"}}, "endpointRef"),
+        ({"mode": "shared"}, "mode"),
+    ],
+)
+def test_defaults_cannot_name_an_endpoint(serving: Spec, field: str) -> None:
+    with pytest.raises(InvalidSpec, match=rf"^defaults\.serving\.{field}: defaults cannot"):
+        effective_defaults({"serving": serving})
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ class UsageMark(StatusModel):
         "training, and the sum of its pods. train/<job uid>/<revision>/<pod uid> and "
         "serve/<pod uid>: a pod."
     )
-    job: str = Field(description="Name of the FineTuneJob.")
+    job: str = Field(description="Name of the FineTuneJob, or of the FineTuneEndpoint.")
     used: int = Field(description="GPU time of the source that is charged, in seconds.")
     at: str = Field(
         description="Time up to which the source is charged.",

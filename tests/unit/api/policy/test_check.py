@@ -99,6 +99,13 @@ def test_numbers_and_required_fields(spec: Values, limits: Values, message: str)
     assert only.startswith(message)
 
 
+def test_a_shared_job_needs_no_field_that_its_endpoint_has() -> None:
+    limits = {"requireApiKey": True, "maxIdleSeconds": 3600}
+    shared = resolved(serving={"mode": "shared", "endpointRef": {"name": "shared"}})
+    assert found(shared, **limits) == []
+    assert len(found(resolved(serving={"mode": "adapter"}), **limits)) == 2
+
+
 def test_limits_are_inclusive() -> None:
     spec = resolved(
         serving={"replicas": 3},

@@ -13,6 +13,7 @@ from finetune_operator.controller.usage import UsageRecorder
 from finetune_operator.kube.errors import OperatorError, Terminal, Transient
 from finetune_operator.snapshot.gpu_usage import GpuUsage
 from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.watches import ENDPOINTS
 from finetune_operator.usage import records
 from finetune_operator.usage.months import Month
 from finetune_operator.usage.values import ReservationRequest, Usage
@@ -66,11 +67,12 @@ class Scene:
     def __init__(self, kube: MemoryKube | None = None) -> None:
         self.kube = kube or MemoryKube()
         self.now = START
-        self.store = ObjectStore()
+        self.store, self.endpoints = ObjectStore(), ObjectStore(ENDPOINTS)
         self.woken: list[tuple[str, str]] = []
         pods = GpuUsage(
             kube=self.kube,
             store=self.store,
+            endpoints=self.endpoints,
             resource="nvidia.com/gpu",
             clock=lambda: self.now,
         )
@@ -188,6 +190,55 @@ async def test_the_end_of_a_removed_pod_is_that_in_its_last_state(reported: bool
         await recorder.settle()
         assert charged(scene.status) == (90 if reported else 100)
         assert not any(mark.get("estimated") for mark in scene.status["marks"])
+
+
+async def test_the_pods_of_an_endpoint_are_serving_usage_of_its_namespace() -> None:
+    scene = Scene()
+    async with scene.leading() as recorder:
+        for name, stage in (("base", "base"), ("serving", "serve-shared")):
+            scene.endpoints.put(of_endpoint(pod(name, stage=stage)))
+        scene.now = START + 60
+        await recorder.settle()
+        scene.now = START + 100
+        scene.endpoints.remove(of_endpoint(pod("serving", stage="serve-shared", version=7)))
+        scene.now = START + 120
+        await recorder.settle()
+    assert [(row["purpose"], row["gpuSeconds"]) for row in scene.status["days"]] == [
+        ("serving", 100)
+    ]
+    (mark,) = scene.status["marks"]
+    assert (mark["key"], mark["job"]) == ("serve/uid-of-serving", "shared")
+    assert not mark.get("estimated")
+
+
+async def test_the_pod_of_an_endpoint_that_is_listed_late_is_charged_once() -> None:
+    """After a restart, usage may be settled before the pods of endpoints are known."""
+    scene = Scene()
+    async with scene.leading() as recorder:
+        scene.endpoints.put(of_endpoint(pod("serving", stage="serve-shared")))
+        scene.now = START + 60
+        await recorder.settle()
+    other = Scene(scene.kube)
+    async with other.leading() as recorder:
+        other.now = START + 80
+        await recorder.settle()
+        other.endpoints.put(of_endpoint(pod("serving", stage="serve-shared")))
+        other.now = START + 200
+        await recorder.settle()
+        assert charged(other.status) == 200
+        assert not other.status["marks"][0].get("estimated")
+
+
+def of_endpoint(body: Any) -> Any:
+    labels = {
+        name: value
+        for name, value in body["metadata"]["labels"].items()
+        if name == "finetune.dev/stage"
+    }
+    return {
+        **body,
+        "metadata": {**body["metadata"], "labels": {**labels, "finetune.dev/endpoint": "shared"}},
+    }
 
 
 async def test_a_new_leader_charges_only_what_is_missing() -> None:

@@ -26,7 +26,7 @@ from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.gpu_usage import GpuUsage
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.watches import BUDGETS
+from finetune_operator.snapshot.watches import BUDGETS, ENDPOINTS
 from finetune_operator.types import Object, Snapshot
 from finetune_operator.usage.values import ReservationRequest
 
@@ -80,6 +80,7 @@ class Operator:
         pods = GpuUsage(
             kube=world.api,
             store=self.store,
+            endpoints=ObjectStore(ENDPOINTS),
             resource="nvidia.com/gpu",
             clock=lambda: world.time,
         )
