@@ -5,7 +5,7 @@
 #
 # BASE is the branch or commit that the merge request changes; the options are those of ftj plan. The
 # plan compares with the manifests of BASE, and PLAN_STATE can name a file with the settings,
-# profiles and budgets of the cluster. With PLAN_CLUSTER=1, it compares with the cluster of the
+# profiles and budgets of the cluster, which can be missing. With PLAN_CLUSTER=1, it compares with the cluster of the
 # kubeconfig. Exit code: 0 if the jobs can be merged, otherwise that of ftj plan.
 set -euo pipefail
 
@@ -32,8 +32,10 @@ if [ ${#files[@]} -eq 0 ]; then
   exit 0
 fi
 if [ -z "${PLAN_CLUSTER:-}" ]; then
-  if [ -n "${PLAN_STATE:-}" ]; then
+  if [ -f "${PLAN_STATE:-}" ]; then
     { echo ---; cat -- "$PLAN_STATE"; } >>"$work/base.yaml"
+  elif [ -n "${PLAN_STATE:-}" ]; then
+    echo "plan.sh: there is no file $PLAN_STATE, so limits and budgets are unknown" >&2
   fi
   touch "$work/base.yaml"
   set -- --state "$work/base.yaml" "$@"

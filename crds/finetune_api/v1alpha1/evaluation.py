@@ -36,7 +36,7 @@ class Evaluation(ApiModel):
         "Reaction if the held-out loss of the tuned model exceeds the held-out loss of its base "
         'model by more than two standard errors. "Stall": the job stalls, and the previous model '
         'continues to be served. "Serve": the tuned model is served anyway. Ignored if fewer than '
-        "20 rows are held out.",
+        "20 held-out rows are compared.",
         "Stall",
         edit=Edit.NOTHING,
     )
@@ -117,8 +117,8 @@ class ServingComparison(StatusModel):
         description="Held-out loss of the target build compared with the serving build. "
         '"Better": the loss is lower by more than two standard errors. "Worse": the loss is higher '
         'by more than two standard errors. "Undecided": the difference is smaller, or fewer than '
-        '20 rows are held out. "NotComparable": the rows or the base models of the two evaluations '
-        "differ, or one of the builds has no evaluation."
+        '20 held-out rows are compared. "NotComparable": the rows or the base models of the two '
+        "evaluations differ, or one of the builds has no evaluation."
     )
     message: str = Field(
         description="Measured losses, or the reason why the builds are not comparable."
@@ -131,8 +131,8 @@ class EvaluationStatus(StatusModel):
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
         description='Result of the evaluation. "Failed": the held-out loss of the tuned model '
         "exceeds the held-out loss of its base model by more than two standard errors. "
-        '"Passed": the loss is not above this limit. "NotEvaluated": fewer than 20 rows are held '
-        "out."
+        '"Passed": the loss is not above this limit. "NotEvaluated": fewer than 20 held-out '
+        "rows are compared."
     )
     message: str = Field(
         description="Measured losses, or the reason why the model was not evaluated."

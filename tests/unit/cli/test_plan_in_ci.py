@@ -125,6 +125,14 @@ def test_limits_come_from_the_saved_settings(repository: Repository) -> None:
     assert "chart value policy.maxReplicas" in plan
 
 
+def test_without_the_saved_settings_their_verdicts_are_unknown(repository: Repository) -> None:
+    repository.commit({"jobs/support.yaml": MANIFEST + "  training: {seed: 7}\n"})
+    code, plan, err = repository.plan(PLAN_STATE=".ci/cluster.yaml")
+    assert code == 0
+    assert "` | `7` | `retrain` |" in plan
+    assert err == "plan.sh: there is no file .ci/cluster.yaml, so limits and budgets are unknown\n"
+
+
 @pytest.mark.parametrize("name", ["github-plan.yml", "gitlab-plan.yml"])
 def test_the_jobs_run_the_script(name: str) -> None:
     text = (CI / name).read_text()

@@ -34,8 +34,8 @@ class Training(ApiModel):
     )
     learning_rate: float = field("Peak learning rate.", 2e-4, edit=Edit.RETRAIN, gt=0, le=1)
     effective_batch_size: int = field(
-        "Number of rows per optimizer step: the micro-batch size times the number of gradient "
-        "accumulation steps.",
+        "Number of rows per optimizer step, or of sequences if rows are packed: the micro-batch "
+        "size times the number of gradient accumulation steps.",
         8,
         edit=Edit.RETRAIN,
         ge=1,
