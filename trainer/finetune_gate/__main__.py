@@ -118,7 +118,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
         wanted,
         Settings(
             base=base,
-            build=proof.served(options.base_kind, options.dtype),
+            build=proof.served(base, options.dtype),
             claim=options.claim,
             copies=options.copies,
             max_adapters=options.max_adapters,

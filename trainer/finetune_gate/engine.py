@@ -48,9 +48,10 @@ class Engine:
         self.base = base
         self._socket = socket
         self._place = place
-        # Without a limit of connections: ``fairness`` decides how many requests run.
+        # Without a limit of connections: ``fairness`` decides how many requests run. None is used
+        # twice: vLLM closes idle ones, and a request that meets the end of its connection fails.
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(path=str(socket), limit=0),
+            connector=aiohttp.UnixConnector(path=str(socket), limit=0, force_close=True),
             read_bufsize=READ_BYTES,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
             auto_decompress=False,

@@ -34,6 +34,9 @@ class Report:
             refused=self._wanted.refused,
             boot=boot,
             self_test=rollout.self_test or "",
+            self_test_failed=rollout.self_test is not None
+            and not rollout.base_is_exact
+            and rollout.table.boot == boot,
             free=max(0, rollout.loaded.free),
             names=tuple(self._name(each, boot) for each in names),
         )

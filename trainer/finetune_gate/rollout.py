@@ -76,9 +76,10 @@ class Rollout:
         self.loading: Identity | None = None
         self.self_test: str | None = None
         """Result of the self-test of the running vLLM."""
+        self.base_is_exact = False
+        """Whether it has not failed; otherwise, no adapter is proved."""
         self._engine, self._places, self._wanted = engine, places, wanted
         self._settings, self._usage, self._log = settings, usage, log
-        self._base_is_exact = False
         self._was_ready = False
         self._changed = asyncio.Event()
 
@@ -109,7 +110,7 @@ class Rollout:
         """Forget everything about earlier starts of vLLM but the strikes of adapters."""
         self._log(f"vLLM started (boot {boot}): each name is proved again")
         self.loaded.begin()
-        self.self_test, self._base_is_exact, self._was_ready = None, False, False
+        self.self_test, self.base_is_exact, self._was_ready = None, False, False
         adapters.sweep(self._settings.copies, boots=[boot])
         # Of a gate that ended while vLLM continued. Their files stay: vLLM may read them again.
         for internal in await self._engine.loaded():
@@ -132,7 +133,7 @@ class Rollout:
                 return True
             if self.self_test is None and await self._test_base(has_strikes, boot):
                 return True
-            subject = self.loaded.to_prove(has_strikes) if self._base_is_exact else None
+            subject = self.loaded.to_prove(has_strikes) if self.base_is_exact else None
             if subject is not None:
                 await self._prove(*subject, boot)
                 return True
@@ -193,7 +194,7 @@ class Rollout:
             if not due:
                 return False
             self.self_test = found or "the base was not compared: no reference has enough tokens"
-            self._base_is_exact = True
+            self.base_is_exact = True
         self._log(f"self-test: {self.self_test}")
         return True
 

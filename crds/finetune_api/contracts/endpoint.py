@@ -159,7 +159,9 @@ class EndpointStatus(StatusModel):
     boot: str | None = None
     """The running start of the engine; None while it is down."""
     self_test: str = ""
-    """Result of the comparison of the base while an adapter decodes."""
+    """Result of the comparison of the base while an adapter decodes; empty before the first one."""
+    self_test_failed: bool = False
+    """Whether it differs. No name answers then, until the engine restarts."""
     free: int = 0
     """Further adapters that can be loaded."""
     names: tuple[NameStatus, ...] = ()

@@ -85,7 +85,12 @@ def base(folder: Path, *, head: bool = True) -> str:
     tensors: Tensors = {f"{module}.weight": (HIDDEN, HIDDEN) for module in modules()}
     if head:
         tensors["lm_head.weight"] = (16, HIDDEN)
-    facts = {"source": "hf://acme/base", "baseCommit": COMMIT, "quantizedModules": QUANTIZED}
+    facts = {
+        "source": "hf://acme/base",
+        "baseCommit": COMMIT,
+        "quantizedModules": QUANTIZED,
+        "dtype": "bfloat16",
+    }
     return publish(folder, "base", facts, {"model.safetensors": safetensors(tensors, 0)})[0]
 
 

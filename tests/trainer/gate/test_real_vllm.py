@@ -48,7 +48,7 @@ def base(work: Path) -> Claim:
     """Return a claim whose base vLLM supports: its attention needs heads of 32 numbers."""
     folder = tiny.model(work / "model", hidden_size=128, intermediate_size=256)
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    facts = {"baseCommit": claims.COMMIT, "quantizedModules": {}}
+    facts = {"baseCommit": claims.COMMIT, "quantizedModules": {}, "dtype": "float32"}
     (work / "claim").mkdir()
     manifest, _ = claims.publish(work / "claim" / "base", "base", facts, files)
     return Claim(root=work / "claim", base_manifest=manifest)

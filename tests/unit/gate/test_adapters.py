@@ -17,6 +17,7 @@ from finetune_gate.adapters import base_equality
 from finetune_gate.adapters import copy as adapters
 from finetune_gate.adapters.copy import Arrived, Base
 from finetune_gate.errors import Rejected
+from finetune_gate.proofs import proof
 from finetune_verify.errors import Mismatch
 
 
@@ -269,3 +270,17 @@ def test_another_base_than_that_of_the_endpoint(claim: Claim) -> None:
         adapters.base(
             claim.root / "base", sha256="0" * 64, kind="original", modules=["q"], max_rank=8
         )
+
+
+def test_the_base_says_in_which_format_its_weights_are(tmp_path: Path) -> None:
+    def read(name: str, **facts: str) -> Base:
+        published = {"baseCommit": claims.COMMIT, "quantizedModules": {}, **facts}
+        digest, _ = claims.publish(tmp_path / name, "base", published, {})
+        return adapters.base(
+            tmp_path / name, sha256=digest, kind="dequantized", modules=["q"], max_rank=8
+        )
+
+    # vLLM may compute in a finer format; the scores are then as coarse as the weights.
+    assert proof.served(read("half", dtype="float16"), "float32").dtypes == ("float16", "float32")
+    with pytest.raises(Mismatch, match="has the number format 'int8'"):
+        read("integers", dtype="int8")

@@ -44,6 +44,7 @@ async def test_two_jobs_share_one_engine(gate: Gate) -> None:
     assert (seen.sequence, seen.refused, seen.free) == (1, None, 2)
     assert seen.self_test is not None
     assert seen.self_test.startswith("the base agrees while an adapter decodes")
+    assert not seen.self_test_failed
     for name in seen.names:
         assert (name.state, name.outcome, name.boot) == ("Serving", "Verified", seen.boot)
         assert name.answers == name.adapter
@@ -129,6 +130,7 @@ async def test_a_base_that_answers_with_an_adapter_serves_nothing(gate: Gate) ->
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     assert status.self_test.startswith("failed: while the adapter decodes"), status.self_test
+    assert status.self_test_failed
     assert (await gate.chat("a"))[0] == 503
     assert await gate.ready() == 503
 

@@ -25,6 +25,7 @@ from finetune_api.safety import tensor_header, untrusted_file, untrusted_json
 from finetune_gate.adapters import base_equality
 from finetune_gate.errors import Rejected
 from finetune_verify import volume
+from finetune_verify.comparing.comparison import UNIT_ROUNDOFF
 from finetune_verify.errors import Mismatch
 
 CONFIG = "adapter_config.json"
@@ -46,10 +47,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Base:
     """The base of the endpoint. Facts are those of its manifest.
 
-    modules: names, without their path, of the modules that the engine can adapt.
+    dtype: number format of the stored weights. modules: names, without their path, of the modules
+    that the engine can adapt.
     """
 
     kind: reference.BaseKind
+    dtype: str
     shapes: Shapes
     facts: Mapping[str, Any]
     modules: frozenset[str]
@@ -84,8 +87,15 @@ def base(
                 shapes |= _shapes(folder / entry["name"])
     except (OSError, ValueError) as error:
         raise Mismatch(f"the base in {folder.name}/ cannot be read: {error}") from error
+    dtype = str(published.facts["dtype"])
+    if dtype not in UNIT_ROUNDOFF:
+        raise Mismatch(
+            f"the base in {folder.name}/ has the number format {dtype!r}. The verification "
+            f"supports {', '.join(sorted(UNIT_ROUNDOFF))}"
+        )
     return Base(
         kind=kind,
+        dtype=dtype,
         shapes=shapes,
         facts=published.facts,
         modules=frozenset(modules),

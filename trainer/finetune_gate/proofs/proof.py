@@ -15,7 +15,8 @@ A proof is for one start of the engine and one internal name, which no other ada
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.contracts.reference import BaseKind, Reference
+from finetune_api.contracts.reference import Reference
+from finetune_gate.adapters import Base
 from finetune_gate.engine import Engine, Place, ScoringClient
 from finetune_gate.names import Proof
 from finetune_gate.proofs import from_cache
@@ -40,9 +41,12 @@ class Subject:
     predecessor: str | None = None
 
 
-def served(base: BaseKind, dtype: str) -> Build:
-    """Return what the verifier must know about the engine. dtype: of weights and arithmetic."""
-    return Build(folders=(), base=base, dtypes=(dtype, dtype), paths=APART)
+def served(base: Base, dtype: str) -> Build:
+    """Return what the verifier must know about the engine.
+
+    dtype: of its arithmetic, which may be finer than that of the stored weights.
+    """
+    return Build(folders=(), base=base.kind, dtypes=(base.dtype, dtype), paths=APART)
 
 
 async def prove(engine: Engine, place: Place, subject: Subject, build: Build, boot: str) -> Proof:

@@ -78,6 +78,15 @@ def of_pods(
     snapshot: EndpointSnapshot, deployment: Object | None, now: datetime
 ) -> Position | None:
     """Return the position of an endpoint whose pod does not serve, None if one is ready."""
+    gate = snapshot.gate
+    if gate is not None and gate.self_test_failed:
+        return Position(
+            state="stalled",
+            reason=Reason.VERIFICATION_FAILED,
+            message="No model name answers, because vLLM does not serve the base correctly: "
+            f"{printable(gate.self_test)}. Delete the pod to start vLLM once more.",
+            requeue_after=delays.POLL,
+        )
     if deployments.answering(deployment) > 0:
         return None
     if deployment is None:

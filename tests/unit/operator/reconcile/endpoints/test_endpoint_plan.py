@@ -324,3 +324,23 @@ def test_an_error_keeps_what_serves(world: World) -> None:
     assert world.reason == "SigningKeyMissing"
     assert world.condition("Serving")["status"] == "True"
     assert (world.objects, world.status["models"]) == (objects, models)
+
+
+def test_a_base_that_vllm_does_not_serve_correctly_is_reported(world: World) -> None:
+    world.publish("a")
+    world.prepare()
+    world.serve()
+    world.step()
+    assert world.deployment is not None
+    # The pod is not ready, and nothing changes until vLLM restarts.
+    world.deployment["status"] = {"observedGeneration": 1, "availableReplicas": 0}
+    world.report(a="Proving")
+    assert world.gate is not None
+    failed = {"self_test": "failed: 5.6 nats", "self_test_failed": True}
+    world.gate = world.gate.model_copy(update=failed)
+    world.step()
+    assert (world.condition("Stalled")["status"], world.reason) == ("True", "VerificationFailed")
+    assert "failed: 5.6 nats. Delete the pod" in world.condition("Ready")["message"]
+    world.gate = world.gate.model_copy(update={"boot": None, "self_test_failed": False})
+    world.step()
+    assert world.reason == "Starting"
