@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.contracts.reference import Reference
-from finetune_gate.adapters import Base
+from finetune_gate.adapters.copy import Base
 from finetune_gate.engine import Engine, Place, ScoringClient
 from finetune_gate.names import Proof
 from finetune_gate.proofs import from_cache
