@@ -16,6 +16,7 @@ from finetune_operator.revisions.sharing.models import attached
 
 ADAPTER = digest_of("adapterManifest")
 SECOND = digest_of("adapter of the second revision")
+THIRD = digest_of("adapter of the third revision")
 SHARED: Thing = {"mode": "shared", "endpointRef": {"name": "chat"}}
 OWN: Thing = {"mode": None, "endpointRef": None}
 """A merge patch that gives the job serving pods of its own."""
@@ -325,6 +326,50 @@ def test_the_earlier_revision_answers_while_another_one_is_trained() -> None:
     report(cluster, answers=SECOND)
     assert ready(cluster) == ("True", "Serving")
     assert cluster.status["serving"]["build"] == cluster.builds[1]
+
+
+def retrain(cluster: Cluster, seed: int, adapter: str) -> None:
+    cluster.edit(training={"seed": seed})
+    controllers.run(cluster, "prepare")
+    artifacts = {"adapterManifest": adapter}
+    controllers.run(cluster, "train", text=message("train", artifacts=artifacts))
+    cluster.settle()
+
+
+def latest_publication(cluster: Cluster) -> Any:
+    jobs = [each for each in cluster.each("Job") if "publish" in each["metadata"]["name"]]
+    return request_of(jobs[-1]).targets[0]
+
+
+def test_a_revision_whose_folder_was_removed_is_published_again() -> None:
+    cluster = served()
+    for seed, adapter in ((1, SECOND), (2, THIRD)):
+        retrain(cluster, seed, adapter)
+        controllers.publish(cluster)
+        report(cluster, answers=adapter)
+    assert latest_publication(cluster).endpoint.keep == (SECOND,), "the first one was removed"
+    cluster.edit(training={"seed": 1})
+    cluster.settle()
+    report(cluster, answers=SECOND)
+    assert ready(cluster) == ("True", "Serving"), "the previous one is still there"
+    cluster.edit(training={"seed": None})
+    cluster.settle()
+    assert ready(cluster) == ("False", "Publishing")
+    assert cluster.status["sharedModel"]["adapter"] == SECOND
+    controllers.publish(cluster)
+    assert latest_publication(cluster).content == ADAPTER
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+
+
+def test_the_folder_of_the_adapter_that_answers_is_kept() -> None:
+    cluster = served()
+    retrain(cluster, 1, SECOND)
+    controllers.publish(cluster)
+    report(cluster, "Proving", answers=ADAPTER)
+    retrain(cluster, 2, THIRD)
+    controllers.sync(cluster)
+    assert latest_publication(cluster).endpoint.keep == (SECOND, ADAPTER)
 
 
 def test_a_restart_of_the_engine_is_reported() -> None:
