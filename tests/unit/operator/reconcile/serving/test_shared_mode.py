@@ -121,7 +121,11 @@ def test_the_adapter_is_published_to_the_endpoint_without_a_merge() -> None:
     mount = {"name": "endpoint", "mountPath": "/endpoint", "subPath": f"jobs/{uid}"}
     assert mount in pod["containers"][0]["volumeMounts"]
     (terms,) = pod["affinity"]["podAffinity"].values()
-    assert terms[0]["podAffinityTerm"]["labelSelector"] == {"matchLabels": OF_ENDPOINT}
+    own = {"finetune.dev/job": cluster.name, "finetune.dev/stage": "serve"}
+    labels = [
+        (each["weight"], each["podAffinityTerm"]["labelSelector"]["matchLabels"]) for each in terms
+    ]
+    assert labels == [(100, own), (50, OF_ENDPOINT)], "its own pods hold the volume of the job"
     request = request_of(publish)
     assert isinstance(request, PublishStageRequest)
     (target,) = request.targets
@@ -129,6 +133,19 @@ def test_the_adapter_is_published_to_the_endpoint_without_a_merge() -> None:
     assert target.endpoint is not None
     assert (target.endpoint.folder, target.endpoint.path) == ("/endpoint", f"jobs/{uid}")
     assert target.endpoint.shared.max_rank == 16
+
+
+def test_a_volume_that_several_nodes_mount_leaves_the_place_to_the_endpoint() -> None:
+    cluster = job(
+        spec={**SPEC, "storage": {**SPEC.get("storage", {}), "accessMode": "ReadWriteMany"}}
+    )
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    pod = list(cluster.each("Job"))[-1]["spec"]["template"]["spec"]
+    (terms,) = pod["affinity"]["podAffinity"].values()
+    labels = [each["podAffinityTerm"]["labelSelector"]["matchLabels"] for each in terms]
+    assert labels == [OF_ENDPOINT]
 
 
 def test_the_endpoint_gets_what_it_needs_from_the_status() -> None:
