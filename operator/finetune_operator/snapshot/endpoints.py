@@ -144,11 +144,14 @@ class EndpointReader:
     async def _require_jobs(self, key: Key) -> None:
         """Compare the jobs in the store with those that exist. Raises Transient if one is missing.
 
-        Those that the endpoint serves must be stored in the version that exists.
+        One that the endpoint serves, but that is stored without its model, must be stored in the
+        version that exists.
         """
         namespace, endpoint = key[0], await self.live.owner(key)
         status = {} if endpoint is None else endpoint.get("status") or {}
-        served = {each["job"] for each in status.get("models") or ()}
+        served = {each["job"] for each in status.get("models") or ()} - {
+            each["metadata"]["name"] for each in self.jobs.of(key) if each["status"]
+        }
         listed = await self.live.kube.list(FINETUNEJOB, namespace, metadata_only=True)
         for each in listed:
             name = each["metadata"]["name"]
