@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from finetune_api import KIND
 from finetune_operator.objects import naming, status_view
 from finetune_operator.types import Object
 
+JOB_KIND = KIND
+"""Kind of the objects whose models an endpoint serves."""
 BASE = "base"
 """Value of the label ``stage`` of the pod that prepares the base."""
 SERVING = "serve-shared"

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_operator.config import Settings
+from finetune_operator.kube.errors import Transient
+from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import deployments, endpoints, naming
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.scraping.gates import Gate, Gates
-from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.store import ObjectStore, version_of
 from finetune_operator.types import EndpointSnapshot, Key, Object, Plan
 
 
@@ -91,6 +93,8 @@ class EndpointReader:
     jobs: AttachedJobs
     gates: Gates
     settings: Settings
+    _complete: set[str] = field(default_factory=set)
+    """Namespaces of which all jobs have been read."""
 
     async def read(
         self,
@@ -100,7 +104,13 @@ class EndpointReader:
         names: Iterable[tuple[str, str]] = (),
         created: Set[str] = frozenset(),
     ) -> EndpointSnapshot | None:
-        """Return the snapshot of an endpoint, None if it does not exist. Raises OperatorError."""
+        """Return the snapshot of an endpoint, None if it does not exist. Raises OperatorError.
+
+        Before the first snapshot in a namespace, every job there must have been read: a plan
+        without one would remove its names, which another job could then get.
+        """
+        if FINETUNEJOB in live or key[0] not in self._complete:
+            await self._require_jobs(key)
         await self.live.refresh(key, live)
         for kind, name in names:
             if kind not in live:
@@ -129,6 +139,29 @@ class EndpointReader:
     def forget(self, key: Key) -> None:
         """Forget an endpoint that was deleted, or that another replica reconciles."""
         self.gates.forget(key)
+        self._complete.discard(key[0])
+
+    async def _require_jobs(self, key: Key) -> None:
+        """Compare the jobs in the store with those that exist. Raises Transient if one is missing.
+
+        One that the endpoint serves, but that is stored without its model, must be stored in the
+        version that exists.
+        """
+        namespace, endpoint = key[0], await self.live.owner(key)
+        status = {} if endpoint is None else endpoint.get("status") or {}
+        served = {each["job"] for each in status.get("models") or ()} - {
+            each["metadata"]["name"] for each in self.jobs.of(key) if each["status"]
+        }
+        listed = await self.live.kube.list(FINETUNEJOB, namespace, metadata_only=True)
+        for each in listed:
+            name = each["metadata"]["name"]
+            needed = version_of(each) if name in served else 1
+            if self.jobs.jobs.version(FINETUNEJOB, (namespace, name)) < needed:
+                raise Transient(
+                    f"FineTuneJob {name} has not been read yet, so the names of the endpoint are "
+                    "unknown"
+                )
+        self._complete.add(namespace)
 
 
 def serving_gate(endpoint: Object, found: Iterable[Object], pods: Iterable[Object]) -> Gate | None:

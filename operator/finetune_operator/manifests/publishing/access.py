@@ -137,20 +137,28 @@ def uses_hub(each_of: Iterable[PublishTarget]) -> bool:
 def beside_serving_pods(job: Object, target: TargetRevision) -> dict[str, Any]:
     """Return the affinity to the node whose serving pods hold the volume of the revision.
 
-    If a FineTuneEndpoint serves it, the pods are those of the endpoint, which hold its claim.
+    If a FineTuneEndpoint serves it, its pod holds the claim that gets the adapter. Other pods of
+    the job may still serve another build, so they attract more: the volume of the job comes first.
 
     It is a preference: a job that serves nothing has no such pods. A volume that only one node can
     mount keeps a pod on another node waiting until the serving pods are gone.
     """
     labels = serving.selector(job, target.build)
+    preferred = [_beside(labels, 100)]
     if target.endpoint_name is not None:
-        labels = serving.endpoint_selector(target.endpoint_name)
+        own = {key: value for key, value in labels.items() if key != naming.BUILD}
+        endpoint = serving.endpoint_selector(target.endpoint_name)
+        shared = target.resolved.spec.storage.access_mode == "ReadWriteMany"
+        preferred = [*([] if shared else [_beside(own, 100)]), _beside(endpoint, 50)]
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+
+
+def _beside(labels: dict[str, str], weight: int) -> dict[str, Any]:
     term = {
         "labelSelector": {"matchLabels": labels},
         "topologyKey": "kubernetes.io/hostname",
     }
-    preferred = [{"weight": 100, "podAffinityTerm": term}]
-    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+    return {"weight": weight, "podAffinityTerm": term}
 
 
 def connections(target: TargetRevision, config: Settings) -> tuple[bool, Settings]:

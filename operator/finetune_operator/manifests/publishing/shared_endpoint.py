@@ -27,7 +27,7 @@ def of_target(
         folder=FOLDER,
         path=published_root(job["metadata"]["uid"]),
         reference=record.artifacts.reference_manifest or "",
-        keep=() if found.current is None else (found.current,),
+        keep=found.kept,
     )
     return {"endpoint": place}
 

@@ -62,13 +62,26 @@ def confirmation(snapshot: EndpointSnapshot, plan: Plan) -> Confirmation:
     """Return the confirmation that a plan needs.
 
     A Job of the base is created, and a base is declared lost, only after a live read: a stale cache
-    may lack the claim or the result of the Job.
+    may lack the claim or the result of the Job. It may also lack a job whose names would go.
     """
+    needed = UNCONFIRMED
     if any(isinstance(action, Delete) for action in plan.actions):
-        return Confirmation("delete", frozenset(LISTS))
-    if any(isinstance(each, Create) and each.object["kind"] == "Job" for each in plan.actions):
-        return Confirmation("base", frozenset({"Job", "Pod", naming.VOLUME}))
-    return UNCONFIRMED
+        needed = Confirmation("delete", frozenset(LISTS))
+    elif any(isinstance(each, Create) and each.object["kind"] == "Job" for each in plan.actions):
+        needed = Confirmation("base", frozenset({"Job", "Pod", naming.VOLUME}))
+    if _loses_names(snapshot, plan):
+        return Confirmation(needed.cause or "names", needed.kinds | {endpoints.JOB_KIND})
+    return needed
+
+
+def _loses_names(snapshot: EndpointSnapshot, plan: Plan) -> bool:
+    """Report whether a job that the snapshot lacks loses its names."""
+    known = {job["metadata"]["name"] for job in snapshot.finetunejobs}
+    before, after = (
+        {each["job"] for each in status.get("models") or ()}
+        for status in (snapshot.endpoint.get("status") or {}, plan.status)
+    )
+    return bool(before - after - known)
 
 
 def _plan(parts: Parts) -> Plan:

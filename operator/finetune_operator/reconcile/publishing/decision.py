@@ -5,7 +5,7 @@ due. It starts when neither a stage nor the endpoint is on its way, so that it n
 volume from them. A Job of a revision that is no target any more is only followed to its end.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from finetune_api.v1alpha1.reasons import Reason
@@ -101,7 +101,10 @@ def started(
         return Decision(ledger=ledger, position=prevented)
     if surroundings.busy or not _has_volume(snapshot, target, ledger):
         return decision
-    return starting.decide(snapshot, target, ledger, stage, attempt, due.now)
+    start = starting.decide(snapshot, target, ledger, stage, attempt, due.now)
+    if start.ledger.latest(target.revision, stage, target.build) == attempt:
+        return start
+    return replace(start, ledger=publications.without_removed(start.ledger, target, due.now))
 
 
 def _followed(

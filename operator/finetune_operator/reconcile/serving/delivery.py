@@ -8,7 +8,7 @@ from finetune_operator.reconcile.conditions import Position, ServingState, expla
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import allowance, idle, rollout, shared, stable
-from finetune_operator.reconcile.serving.state import replicas, serving_build
+from finetune_operator.reconcile.serving.state import endpoint_of, replicas, serving_build
 from finetune_operator.revisions.target import TargetRevision
 
 
@@ -71,7 +71,10 @@ def decide(
     if current is None and serving is not None:
         current = shared.state_of(snapshot, target, candidate.decision.ledger, serving)
     starts = candidate.replicas is not None or candidate.position is allowed.cause
-    has_pods = starts or serving not in (None, target.build)
+    old = None if serving == target.build else serving
+    # The GPUs of a build that a FineTuneEndpoint serves are those of the endpoint.
+    keeps = old is not None and endpoint_of(candidate.decision.ledger, old) is None
+    has_pods = starts or keeps
     count = replicas(snapshot, target, target.revision).count
     wanted = allowed.wanted(count) if has_pods and not requests.stops else None
     polls = allowed.cause.requeue_after if wanted is not None and allowed.cause else None

@@ -198,6 +198,33 @@ def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) 
     ]
 
 
+def without_removed(ledger: Ledger, target: TargetRevision, names: Collection[str]) -> Ledger:
+    """Return the ledger without the publications that an attempt for some targets removes.
+
+    The publish pod removes the folders of other revisions from the claim of an endpoint, unless the
+    endpoint needs them. It may do so before it fails, so the records go when it starts.
+    """
+    places = {each.destination for each in shared_endpoint(target) if each.name in names}
+    if not places or target.endpoint is None:
+        return ledger
+    kept = {*target.endpoint.kept, content(ledger, target, "adapter")}
+    return Ledger(
+        {
+            name: revision.model_copy(
+                update={
+                    "published": [
+                        each
+                        for each in revision.published or ()
+                        if each.destination not in places or each.content in kept
+                    ]
+                    or None
+                }
+            )
+            for name, revision in ledger.revisions.items()
+        }
+    )
+
+
 def reference(each: PublishTarget, known: Publication) -> str | None:
     """Return the address of published content: an image or commit by digest, a folder in S3."""
     if known.digest is None:

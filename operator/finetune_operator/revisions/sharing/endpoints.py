@@ -21,8 +21,9 @@ class JobEndpoint:
     limits: SharedEndpoint
     """What an adapter must suit."""
 
-    current: str | None
-    """The adapter that the endpoint has of the job, which it serves until another is verified."""
+    kept: tuple[str, ...]
+    """The adapters of the job that the endpoint serves, or that it is to serve next. Publishing
+    another one removes the rest."""
 
 
 def name_of(spec: FineTuneJobSpec) -> str | None:
@@ -44,7 +45,6 @@ def find(
     desired = endpoints.resolve(endpoint, settings).spec
     status = endpoint.get("status") or {}
     base = PreparedBase.model_validate(status.get("base") or {}, extra="ignore", by_name=False)
-    model = status_view.shared_model(job) or {}
     return JobEndpoint(
         name=name,
         uid=uid,
@@ -56,5 +56,15 @@ def find(
             source=base.source,
             codes=base.codes,
         ),
-        current=model.get("adapter") if model.get("endpointUID") == uid else None,
+        kept=_kept(job, endpoint),
     )
+
+
+def _kept(job: Object, endpoint: Object) -> tuple[str, ...]:
+    model = status_view.shared_model(job) or {}
+    if model.get("endpointUID") != endpoint["metadata"]["uid"]:
+        return ()
+    listed = (endpoint.get("status") or {}).get("models") or ()
+    own = (each for each in listed if each.get("job") == job["metadata"]["name"])
+    answering = (each["answers"] for each in own if each.get("answers"))
+    return tuple(dict.fromkeys((model["adapter"], *answering)))

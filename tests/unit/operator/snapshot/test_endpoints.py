@@ -1,18 +1,23 @@
 """The jobs of an endpoint, the pod whose gate is asked, and who is woken."""
 
 import copy
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from tests.support.reconcile.endpoint_world import World
+from tests.fakes.kube_client import MemoryKube
+from tests.support.reconcile.endpoint_world import SETTINGS, START, World
 
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.endpoint_followers import EndpointFollowers
-from finetune_operator.snapshot.endpoints import AttachedJobs, serving_gate
+from finetune_operator.kube.errors import Transient
+from finetune_operator.reconcile.endpoints import plan as planner
+from finetune_operator.snapshot.endpoints import AttachedJobs, EndpointReader, serving_gate
+from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.scraping.gates import Gates
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.watches import JOBS
-from finetune_operator.types import Key
+from finetune_operator.snapshot.watches import ENDPOINTS, JOBS
+from finetune_operator.types import Key, Object
 
 KEY = ("team", "shared")
 
@@ -154,6 +159,82 @@ def test_a_new_list_is_sent_once_its_number_is_in_the_status(jobs: Jobs) -> None
     step()
     assert len(sent) == 2
     assert sent[0] != sent[1]
+
+
+def reader(jobs: Jobs, listed: list[dict[str, Any]]) -> tuple[EndpointReader, list[str]]:
+    """Return a reader of the endpoint, and the namespaces of which it lists the jobs."""
+    lists = list[str]()
+
+    class Listed(MemoryKube):
+        async def list(self, kind: str, namespace: str = "", **_: Any) -> tuple[Object, ...]:
+            assert kind == "FineTuneJob"
+            lists.append(namespace)
+            return tuple(listed)
+
+    store = ObjectStore(ENDPOINTS)
+    metadata = {**jobs.world.endpoint["metadata"], "resourceVersion": "1"}
+    store.put({**jobs.world.endpoint, "metadata": metadata})
+    found = EndpointReader(
+        live=LiveReader(kube=Listed(), store=store),
+        jobs=AttachedJobs(jobs=jobs.store),
+        gates=Gates(),
+        settings=SETTINGS,
+    )
+    return found, lists
+
+
+def versioned(job: dict[str, Any], version: int) -> dict[str, Any]:
+    return {**job, "metadata": {**job["metadata"], "resourceVersion": str(version)}}
+
+
+async def test_an_endpoint_is_not_planned_before_its_jobs_are_read(jobs: Jobs) -> None:
+    first, second = jobs.world.publish("first"), jobs.world.publish("second", "2")
+    jobs.put(first)
+    endpoints, lists = reader(jobs, [versioned(first, 1), versioned(second, 2)])
+    with pytest.raises(Transient, match="second"):
+        await endpoints.read(KEY)
+    jobs.put(second)
+    for _ in range(3):
+        snapshot = await endpoints.read(KEY)
+        assert snapshot is not None
+        assert len(snapshot.finetunejobs) == 2
+    assert lists == ["team"] * 2, "they are listed until all have been read"
+    endpoints.forget(KEY)
+    await endpoints.read(KEY)
+    assert len(lists) == 3, "another replica may have led in the meantime"
+
+
+async def test_a_name_is_removed_only_after_its_job_was_listed(jobs: Jobs) -> None:
+    world, job = jobs.world, jobs.world.publish("a")
+    jobs.put(job)
+    world.prepare()
+    world.serve()
+    world.step()
+    endpoints, lists = reader(jobs, [versioned(job, 1)])
+    await endpoints.read(KEY)
+    snapshot = world.snapshot()
+    assert planner.confirmation(snapshot, planner.plan(snapshot, now=START)).cause == ""
+    stale = replace(snapshot, finetunejobs=())
+    needed = planner.confirmation(stale, planner.plan(stale, now=START))
+    assert needed == ("names", {"FineTuneJob"})
+    await endpoints.read(KEY, live=needed.kinds)
+    assert len(lists) == 2
+    jobs.delete(job)
+    with pytest.raises(Transient, match="FineTuneJob a"):
+        await endpoints.read(KEY, live=needed.kinds)
+
+
+async def test_a_served_job_is_read_in_its_present_version(jobs: Jobs) -> None:
+    world, job = jobs.world, jobs.world.publish("a")
+    world.prepare()
+    world.serve()
+    world.step()
+    jobs.put({**job, "status": {}})
+    endpoints, _ = reader(jobs, [versioned(job, 2)])
+    with pytest.raises(Transient, match="FineTuneJob a"):
+        await endpoints.read(KEY)
+    jobs.put(job)
+    assert await endpoints.read(KEY) is not None
 
 
 def pod(**changes: Any) -> dict[str, Any]:

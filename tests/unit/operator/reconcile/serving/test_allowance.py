@@ -7,6 +7,7 @@ import pytest
 from tests.fakes import controllers
 from tests.support.reconcile.plan_steps import MERGED, PREPARED, TRAINED
 from tests.support.reconcile.serving_steps import reason, replicas, serves
+from tests.unit.operator.reconcile.serving.test_shared_mode import SHARED, endpoint, report
 from tests.unit.operator.reconcile.test_plan_budgets import HOUR, Budgeted, condition
 
 from finetune_operator import delays
@@ -193,3 +194,19 @@ def test_a_new_build_may_exceed_the_limit_until_it_has_replaced_the_other_one() 
     assert pods(cluster) == 1
     assert cluster.status["serving"]["build"] != before
     assert reason(cluster) == "Serving"
+
+
+def test_a_job_that_an_endpoint_serves_asks_for_no_gpus_of_its_own() -> None:
+    cluster = Limited()
+    cluster.endpoints["chat"] = endpoint()
+    cluster.edit(runPolicy={"maxGpuSeconds": HOUR}, serving=SHARED)
+    for step in (PREPARED, TRAINED):
+        step(cluster)
+    controllers.publish(cluster)
+    report(cluster, answers=cluster.status["sharedModel"]["adapter"])
+    assert reason(cluster) == "Serving"
+    cluster.limit(max_gpus=4)
+    cluster.edit(training={"seed": 1})
+    planned = plan(cluster.observe(), now=cluster.now)
+    assert cluster.status["serving"]["build"] == cluster.status["build"], "it is the earlier one"
+    assert planned.serving_gpus is None

@@ -16,6 +16,7 @@ from finetune_operator.revisions.sharing.models import attached
 
 ADAPTER = digest_of("adapterManifest")
 SECOND = digest_of("adapter of the second revision")
+THIRD = digest_of("adapter of the third revision")
 SHARED: Thing = {"mode": "shared", "endpointRef": {"name": "chat"}}
 OWN: Thing = {"mode": None, "endpointRef": None}
 """A merge patch that gives the job serving pods of its own."""
@@ -120,7 +121,11 @@ def test_the_adapter_is_published_to_the_endpoint_without_a_merge() -> None:
     mount = {"name": "endpoint", "mountPath": "/endpoint", "subPath": f"jobs/{uid}"}
     assert mount in pod["containers"][0]["volumeMounts"]
     (terms,) = pod["affinity"]["podAffinity"].values()
-    assert terms[0]["podAffinityTerm"]["labelSelector"] == {"matchLabels": OF_ENDPOINT}
+    own = {"finetune.dev/job": cluster.name, "finetune.dev/stage": "serve"}
+    labels = [
+        (each["weight"], each["podAffinityTerm"]["labelSelector"]["matchLabels"]) for each in terms
+    ]
+    assert labels == [(100, own), (50, OF_ENDPOINT)], "its own pods hold the volume of the job"
     request = request_of(publish)
     assert isinstance(request, PublishStageRequest)
     (target,) = request.targets
@@ -128,6 +133,19 @@ def test_the_adapter_is_published_to_the_endpoint_without_a_merge() -> None:
     assert target.endpoint is not None
     assert (target.endpoint.folder, target.endpoint.path) == ("/endpoint", f"jobs/{uid}")
     assert target.endpoint.shared.max_rank == 16
+
+
+def test_a_volume_that_several_nodes_mount_leaves_the_place_to_the_endpoint() -> None:
+    cluster = job(
+        spec={**SPEC, "storage": {**SPEC.get("storage", {}), "accessMode": "ReadWriteMany"}}
+    )
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    pod = list(cluster.each("Job"))[-1]["spec"]["template"]["spec"]
+    (terms,) = pod["affinity"]["podAffinity"].values()
+    labels = [each["podAffinityTerm"]["labelSelector"]["matchLabels"] for each in terms]
+    assert labels == [OF_ENDPOINT]
 
 
 def test_the_endpoint_gets_what_it_needs_from_the_status() -> None:
@@ -325,6 +343,50 @@ def test_the_earlier_revision_answers_while_another_one_is_trained() -> None:
     report(cluster, answers=SECOND)
     assert ready(cluster) == ("True", "Serving")
     assert cluster.status["serving"]["build"] == cluster.builds[1]
+
+
+def retrain(cluster: Cluster, seed: int, adapter: str) -> None:
+    cluster.edit(training={"seed": seed})
+    controllers.run(cluster, "prepare")
+    artifacts = {"adapterManifest": adapter}
+    controllers.run(cluster, "train", text=message("train", artifacts=artifacts))
+    cluster.settle()
+
+
+def latest_publication(cluster: Cluster) -> Any:
+    jobs = [each for each in cluster.each("Job") if "publish" in each["metadata"]["name"]]
+    return request_of(jobs[-1]).targets[0]
+
+
+def test_a_revision_whose_folder_was_removed_is_published_again() -> None:
+    cluster = served()
+    for seed, adapter in ((1, SECOND), (2, THIRD)):
+        retrain(cluster, seed, adapter)
+        controllers.publish(cluster)
+        report(cluster, answers=adapter)
+    assert latest_publication(cluster).endpoint.keep == (SECOND,), "the first one was removed"
+    cluster.edit(training={"seed": 1})
+    cluster.settle()
+    report(cluster, answers=SECOND)
+    assert ready(cluster) == ("True", "Serving"), "the previous one is still there"
+    cluster.edit(training={"seed": None})
+    cluster.settle()
+    assert ready(cluster) == ("False", "Publishing")
+    assert cluster.status["sharedModel"]["adapter"] == SECOND
+    controllers.publish(cluster)
+    assert latest_publication(cluster).content == ADAPTER
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+
+
+def test_the_folder_of_the_adapter_that_answers_is_kept() -> None:
+    cluster = served()
+    retrain(cluster, 1, SECOND)
+    controllers.publish(cluster)
+    report(cluster, "Proving", answers=ADAPTER)
+    retrain(cluster, 2, THIRD)
+    controllers.sync(cluster)
+    assert latest_publication(cluster).endpoint.keep == (SECOND, ADAPTER)
 
 
 def test_a_restart_of_the_engine_is_reported() -> None:
