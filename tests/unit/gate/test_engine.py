@@ -13,27 +13,35 @@ async def place(_: str) -> AsyncIterator[None]:
     yield
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one request, and close the connection when the next one arrives."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        int(line.split(b":")[1])
-        for line in head.lower().split(b"\r\n")
-        if b"content-length" in line
-    )
-    await reader.readexactly(length)
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    await reader.read(1)
-    writer.close()
+class Server:
+    """Answers one request on a connection, and closes it when the next one arrives."""
+
+    def __init__(self) -> None:
+        self.connections: list[asyncio.StreamWriter] = []
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(writer)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if b"content-length" in line
+        )
+        await reader.readexactly(length)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await reader.read(1)
+        writer.close()
 
 
 async def test_a_connection_that_vllm_has_closed_is_not_used_again(tmp_path: Path) -> None:
-    socket = tmp_path / "vllm.sock"
-    server = await asyncio.start_unix_server(answer, path=str(socket))
+    socket, vllm = tmp_path / "vllm.sock", Server()
+    server = await asyncio.start_unix_server(vllm.answer, path=str(socket))
     engine = Engine(socket, base="base", place=place)
     try:
         await engine.load("first", tmp_path)
         await engine.load("second", tmp_path)
     finally:
         await engine.close()
+        for connection in vllm.connections:
+            await connection.wait_closed()
         server.close()
