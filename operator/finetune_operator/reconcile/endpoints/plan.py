@@ -89,7 +89,7 @@ def _plan(parts: Parts) -> Plan:
         number = numbered(wanted, number, snapshot.gate, parts.now)
         pods = serving.pods(parts, prepared.prepared, number)
         actions += serving.actions(parts, prepared.prepared, wanted, number, pods)
-    found = status.status(parts, prepared, wanted, number, pods)
+    found = status.status(parts, prepared, wanted, number, pods, deployment)
     position = status.position(parts, prepared, found, deployment)
     return Plan(
         status=status.with_conditions(parts, prepared, found, position, deployment),

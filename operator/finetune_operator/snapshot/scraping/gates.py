@@ -58,6 +58,10 @@ class _Polled:
     at: float = float("-inf")
     """Time of the last report."""
     due: float = 0.0
+    since: float = 0.0
+    """Time of the first question."""
+    is_first: bool = False
+    """Whether this process has asked no pod of the endpoint before."""
 
 
 async def send(address: str, port: int, document: bytes) -> None:
@@ -78,19 +82,33 @@ class Gates:
     send: Send = send
     clock: Callable[[], float] = time.monotonic
     _polled: dict[Key, _Polled] = field(default_factory=dict)
+    _known: set[Key] = field(default_factory=set)
+    """Endpoints of which this process has seen a pod, or that there is none."""
     _lists: dict[Key, bytes] = field(default_factory=dict)
     """Signed lists of names that are still to be sent."""
 
     def latest(self, key: Key, gate: Gate | None) -> EndpointStatus | None:
         """Return the last report of an endpoint's gate; from now on, exactly this pod is asked."""
         polled = self._polled.get(key)
+        is_first = key not in self._known
+        self._known.add(key)
         if gate is None:
             self._polled.pop(key, None)
             return None
         if polled is None or polled.gate != gate:
-            self._polled[key] = _Polled(gate=gate)
+            self._polled[key] = _Polled(gate=gate, since=self.clock(), is_first=is_first)
             return None
         return polled.report if self.clock() - polled.at < delays.STALE_METRICS else None
+
+    def awaits(self, key: Key) -> bool:
+        """Report whether the first report of an endpoint's gate to this process may still come."""
+        polled = self._polled.get(key)
+        return (
+            polled is not None
+            and polled.is_first
+            and polled.report is None
+            and self.clock() - polled.since < delays.STALE_METRICS
+        )
 
     def offer(self, key: Key, document: str) -> None:
         """Send another list of names to the gate of an endpoint, once."""
@@ -101,6 +119,7 @@ class Gates:
     def forget(self, key: Key) -> None:
         """Ask the gate of an endpoint no more."""
         self._polled.pop(key, None)
+        self._known.discard(key)
         self._lists.pop(key, None)
 
     async def run(self, *, changed: Changed) -> None:

@@ -150,3 +150,32 @@ async def test_a_list_is_sent_once_before_the_report_is_read() -> None:
         assert sent == [b"first", b"second"]
     finally:
         task.cancel()
+
+
+async def test_only_the_first_report_to_this_process_is_awaited() -> None:
+    rig = Rig()
+    rig.gates.latest(KEY, GATE)
+    assert rig.gates.awaits(KEY)
+    task = asyncio.create_task(rig.gates.run(changed=rig.changed))
+    try:
+        await rig.ask()
+    finally:
+        task.cancel()
+    assert not rig.gates.awaits(KEY)
+    rig.gates.latest(KEY, Gate(endpoint="e", pod="p2", address="10.0.0.9"))
+    assert not rig.gates.awaits(KEY), "another pod has proved nothing yet"
+
+
+@pytest.mark.parametrize("seconds", [0.0, delays.STALE_METRICS])
+def test_a_first_report_that_does_not_come_is_not_awaited_for_long(seconds: float) -> None:
+    rig = Rig()
+    rig.gates.latest(KEY, GATE)
+    rig.now += seconds
+    assert rig.gates.awaits(KEY) == (not seconds)
+
+
+def test_no_report_is_awaited_of_an_endpoint_that_had_no_pod() -> None:
+    rig = Rig()
+    rig.gates.latest(KEY, None)
+    rig.gates.latest(KEY, GATE)
+    assert not rig.gates.awaits(KEY)
