@@ -21,6 +21,9 @@ class JobEndpoint:
     limits: SharedEndpoint
     """What an adapter must suit."""
 
+    space: tuple[str, str | None]
+    """Size of its volume in the spec, and UID of the claim: where an adapter must fit."""
+
     current: str | None
     """The adapter that the endpoint has of the job, which it serves until another is verified."""
 
@@ -56,5 +59,6 @@ def find(
             source=base.source,
             codes=base.codes,
         ),
+        space=(desired.storage.size, status.get("volume")),
         current=model.get("adapter") if model.get("endpointUID") == uid else None,
     )

@@ -366,6 +366,22 @@ def test_a_failed_publication_names_the_remedy_and_is_repeated_when_the_endpoint
     assert ready(cluster) == ("False", "Starting")
 
 
+@pytest.mark.parametrize(
+    "change", [{"spec": {"storage": {"size": "200Gi"}}}, {"status": {"volume": "another"}}]
+)
+def test_a_publication_that_found_no_space_is_repeated_with_another_volume(change: Thing) -> None:
+    cluster = trained()
+    controllers.publish(cluster, "endpoint", refusal="TargetRejected")
+    assert ready(cluster) == ("False", "TargetRejected")
+    count = len(stages(cluster))
+    cluster.settle()
+    assert len(stages(cluster)) == count
+    for part, fields in change.items():
+        cluster.endpoints["chat"].setdefault(part, {}).update(fields)
+    cluster.settle()
+    assert len(stages(cluster)) == count + 1
+
+
 def test_a_job_that_serves_nothing_leaves_the_endpoint() -> None:
     cluster = served()
     cluster.edit(serving={"enabled": False})
