@@ -39,10 +39,11 @@ def held(
 ) -> Position | None:
     """Return the position of a job that may start no stage, None if it may.
 
-    Its revision waits for another job or for a queue, or its next attempt violates limits.
+    Its endpoint cannot serve it, its revision waits for another job or for a queue, or its next
+    attempt violates limits.
     """
-    if (missing := missing_endpoint(target)) is not None:
-        return missing
+    if (without := missing_endpoint(target) or unable_endpoint(target)) is not None:
+        return without
     if target.unavailable is None:
         return refusal(refused) or queues.missing(snapshot, target, ledger)
     return Position(
@@ -85,6 +86,19 @@ def missing_endpoint(target: TargetRevision) -> Position | None:
         reason=Reason.ENDPOINT_NOT_FOUND,
         message=f"FineTuneEndpoint {name} does not exist in the namespace of the job: create it, "
         "or set spec.serving.endpointRef.name to an endpoint that exists.",
+        requeue_after=delays.PARENT,
+    )
+
+
+def unable_endpoint(target: TargetRevision) -> Position | None:
+    """Return the position of a job whose FineTuneEndpoint cannot serve another model, or None."""
+    found = None if target.endpoint is None else target.endpoint.cannot_serve
+    if found is None:
+        return None
+    return Position(
+        state="stalled",
+        reason=found.reason,
+        message=found.message,
         requeue_after=delays.PARENT,
     )
 
