@@ -42,7 +42,7 @@ def held(
     Its endpoint cannot serve it, its revision waits for another job or for a queue, or its next
     attempt violates limits.
     """
-    if (without := missing_endpoint(target) or unable_endpoint(target)) is not None:
+    if (without := without_endpoint(target) or unable_endpoint(target)) is not None:
         return without
     if target.unavailable is None:
         return refusal(refused) or queues.missing(snapshot, target, ledger)
@@ -76,10 +76,24 @@ def awaited(target: TargetRevision, meanwhile: Position | None = None) -> Positi
     )
 
 
-def missing_endpoint(target: TargetRevision) -> Position | None:
-    """Return the position of a job whose FineTuneEndpoint does not exist, or None."""
+def without_endpoint(target: TargetRevision) -> Position | None:
+    """Return the position of a job whose FineTuneEndpoint can never have its model, or None.
+
+    The endpoint does not exist, or the trainer image of the revision knows none.
+    """
     name = target.endpoint_name
-    if name is None or target.endpoint is not None:
+    if name is None:
+        return None
+    if target.contract == 1:
+        return Position(
+            state="failed",
+            reason=Reason.INVALID_SPEC,
+            message=f"FineTuneEndpoint {name} cannot get the model of revision {target.revision}: "
+            "an earlier release of the operator started the revision, and its trainer image cannot "
+            "publish to an endpoint. Set spec.serving.mode to its earlier value, or spec.rerun to "
+            "a new one, which trains the model again.",
+        )
+    if target.endpoint is not None:
         return None
     return Position(
         state="stalled",
