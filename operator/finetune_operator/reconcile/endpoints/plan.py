@@ -80,7 +80,7 @@ def _plan(parts: Parts) -> Plan:
     prepared = base(snapshot, parts.target, parts.previous, claim)
     wanted = names(parts.target, attached(snapshot.finetunejobs, endpoint), parts.previous)
     actions: list[Action] = [
-        *volume.ensure(parts, claim),
+        *(() if prepared.ending else volume.ensure(parts, claim)),
         Apply(object=network.preparing(endpoint, parts.target)),
         *prepared.actions,
     ]

@@ -207,6 +207,43 @@ def test_a_lost_volume_is_prepared_again(world: World) -> None:
     assert "base" not in world.status
 
 
+def test_a_lost_volume_has_one_writer_at_a_time(world: World) -> None:
+    """The pod of an earlier attempt would mount the next claim, which has the same name."""
+    world.step()
+    first, second = ("Job", "shared-finetune-base-1"), ("Job", "shared-finetune-base-2")
+    uid = world.find(*first)["metadata"]["uid"]
+    claim = world.find("PersistentVolumeClaim", "shared-endpoint")
+    world.step()
+    del world.objects["PersistentVolumeClaim", "shared-endpoint"]
+    plan = world.plan()
+    (deleted,) = [each for each in plan.actions if isinstance(each, Delete)]
+    assert deleted.object["metadata"]["uid"] == uid
+    assert planner.confirmation(world.snapshot(), plan).cause == "delete"
+    ending = world.find(*first)
+    world.step()
+    world.objects[first] = ending
+    ending["metadata"]["deletionTimestamp"] = "2026-11-30T09:00:00Z"
+    world.step()
+    assert second not in world.objects, "its pod has not ended"
+    assert ("PersistentVolumeClaim", "shared-endpoint") not in world.objects
+    del world.objects[first]
+    world.step()
+    assert second in world.objects
+    assert world.find("PersistentVolumeClaim", "shared-endpoint") is not claim
+    world.end_base()
+    world.step()
+    assert world.condition("BaseReady")["status"] == "True"
+
+
+def test_an_attempt_ends_with_the_volume_that_it_prepares(world: World) -> None:
+    world.step()
+    claim = world.find("PersistentVolumeClaim", "shared-endpoint")
+    claim["metadata"]["deletionTimestamp"] = "2026-11-30T09:00:00Z"
+    plan = world.step()
+    assert [each.object["kind"] for each in plan.actions if isinstance(each, Delete)] == ["Job"]
+    assert world.reason == "WaitingForVolume"
+
+
 def test_the_volume_grows_and_never_shrinks(world: World) -> None:
     world.prepare()
     world.spec["storage"] = {"size": "200Gi"}
