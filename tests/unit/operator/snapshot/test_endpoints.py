@@ -1,6 +1,8 @@
 """The jobs of an endpoint, the pod whose gate is asked, and who is woken."""
 
+import base64
 import copy
+import json
 from typing import Any, cast
 
 import pytest
@@ -128,8 +130,9 @@ def test_a_new_list_is_sent_once_its_number_is_in_the_status(jobs: Jobs) -> None
     world, sent = jobs.world, list[str]()
 
     class Recorded(Gates):
-        def offer(self, key: Key, document: str) -> None:
-            assert key == KEY
+        def offer(self, key: Key, number: int, document: str) -> None:
+            payload = base64.b64decode(json.loads(document)["payload"])
+            assert (key, number) == (KEY, json.loads(payload)["sequence"])
             sent.append(document)
 
     followers = EndpointFollowers(
