@@ -304,6 +304,60 @@ def test_an_edit_that_changes_the_pod_raises_the_lowest_number(world: World) -> 
     assert argument(world, "--min-sequence") == str(world.status["wanted"]["sequence"]) > first
 
 
+@pytest.mark.parametrize("reason", ["NotAllowed", "InvalidSpec"])
+def test_names_are_removed_also_from_an_endpoint_that_is_stopped(world: World, reason: str) -> None:
+    for name in "ab":
+        world.publish(name)
+    world.prepare()
+    world.serve()
+    world.step()
+    before = world.wanted()
+    assert before is not None
+    if reason == "NotAllowed":
+        limits = Limits.model_validate({"sources": {"allow": ["hf://other/*"]}})
+        world.settings = SETTINGS.model_copy(update={"policy": limits})
+    else:
+        world.spec["lora"] = {"maxAdapters": -1}
+    world.publish("a", "2")
+    world.publish("c", "3")
+    world.step()
+    assert world.wanted() == before, "nothing is added or changed"
+    del world.finetunejobs["b"]
+    objects = {**world.objects}
+    world.step()
+    found = world.wanted()
+    assert found is not None
+    assert found.names == before.names[:1]
+    assert found.sequence == world.status["wanted"]["sequence"] > before.sequence
+    assert [each["name"] for each in world.status["models"]] == ["a"]
+    assert world.reason == reason
+    assert {key for key in objects if objects[key] != world.objects[key]} == {
+        ("ConfigMap", "shared-endpoint")
+    }
+    status = world.status
+    world.objects = objects
+    world.step()
+    assert world.wanted() == found, "the operator ended between the two writes"
+    assert world.status == status
+
+
+def test_a_list_that_users_have_changed_is_not_signed(world: World) -> None:
+    for name in "abc":
+        world.publish(name)
+    world.prepare()
+    earlier = world.find("ConfigMap", "shared-endpoint")["data"]
+    del world.finetunejobs["a"]
+    world.step()
+    world.settings = SETTINGS.model_copy(
+        update={"policy": Limits.model_validate({"sources": {"allow": ["hf://other/*"]}})}
+    )
+    for data in (earlier, {"wanted.json": "{}"}, {}):
+        world.find("ConfigMap", "shared-endpoint")["data"] = data
+        del world.finetunejobs["b"]
+        assert not world.plan().actions
+        world.publish("b")
+
+
 def test_a_deleted_endpoint_creates_nothing(world: World) -> None:
     world.endpoint["metadata"]["deletionTimestamp"] = "2026-11-30T09:00:00Z"
     world.step()
