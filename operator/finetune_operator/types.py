@@ -218,6 +218,8 @@ class EndpointSnapshot:
     """The FineTuneJobs of the namespace that refer to the endpoint."""
     gate: EndpointStatus | None = None
     """What the gate of the serving pod reported lately."""
+    awaits_report: bool = False
+    """Whether the operator started a short time ago, and the gate has not reported to it yet."""
 
     @property
     def owner(self) -> Object:

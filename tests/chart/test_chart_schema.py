@@ -111,6 +111,7 @@ FREE_FORM = {
         ({"crds": {"install": True}}, "additional properties 'install' not allowed"),
         ({"crds": {"keep": "yes"}}, "got string, want boolean"),
         ({"rbac": {"aggregateRoles": 1}}, "got number, want boolean"),
+        ({"rbac": {"aggregateEndpoints": 1}}, "got number, want boolean"),
         ({"metrics": {"serviceMonitor": {"interval": "often"}}}, "does not match pattern"),
         ({"metrics": {"namespaces": ["a"]}}, "additional properties 'namespaces' not allowed"),
         ({"metrics": {"scraperNamespaces": ["Monitoring"]}}, "does not match pattern"),

@@ -217,8 +217,25 @@ def test_built_in_cluster_roles_are_extended_to_jobs(role: str, covered: set[str
     # The operator trusts the status, so users must not be able to write it.
     written = {verb for _, resource, verb in _rules(found) if resource == "finetunejobs/status"}
     assert written <= {"get"}
-    without = render({"rbac": {"aggregateRoles": False}})
+    without = render({"rbac": {"aggregateRoles": False, "aggregateEndpoints": True}})
     assert not [each for each in without.all("ClusterRole") if "aggregate-to" in str(each)]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_editors_can_write_endpoints_only_if_a_value_allows_it(allowed: bool) -> None:
+    """An endpoint keeps a GPU that no budget, queue or profile counts."""
+    rendered = render({"rbac": {"aggregateEndpoints": True}} if allowed else {})
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    verbs: dict[str, set[str]] = {"view": set(), "edit": set(), "admin": set()}
+    for role in rendered.all("ClusterRole"):
+        labels = role["metadata"]["labels"]
+        for covered in verbs.keys() & {key.removeprefix(prefix) for key in labels}:
+            verbs[covered] |= {
+                verb for _, resource, verb in _rules(role) if resource == "finetuneendpoints"
+            }
+    reading = {"get", "list", "watch"}
+    writing = {"create", "update", "patch", "delete", "deletecollection"} if allowed else set()
+    assert verbs == {"view": reading, "edit": reading | writing, "admin": reading | writing}
 
 
 def test_pod_is_restricted_by_default() -> None:

@@ -261,18 +261,22 @@ class Rollout:
 
     @property
     def is_ready(self) -> bool:
-        """Whether each name has answered or failed since vLLM started."""
+        """Whether a name answers since vLLM started, or whether all have failed.
+
+        The names return one by one: a pod that is not ready gets requests for none of them.
+        """
         if self.table.boot is None or self.table.boot != self._engine.boot():
             return False
         current = self._wanted.current
         if not self._was_ready and current is not None:
-            self._was_ready = all(self._is_decided(each) for each in current.names)
+            answers = any(each.name in self.table.routes for each in current.names)
+            self._was_ready = answers or all(self._is_decided(each) for each in current.names)
         return self._was_ready
 
     def _is_decided(self, wanted: WantedName) -> bool:
-        """Report whether a name answers, or whether waiting does not help it."""
+        """Report whether a name has failed, or whether waiting does not help it."""
         key = identity(wanted)
         adapter = self.loaded.adapters.get(key)
-        if key in self.loaded.failures or wanted.name in self.table.routes:
+        if key in self.loaded.failures:
             return True
         return adapter.proof is not None if adapter is not None else self.loaded.free <= 0

@@ -450,6 +450,7 @@ class Reason(DocumentedEnum):
     SIGNING_KEY_MISSING = (
         "SigningKeyMissing",
         "The operator has no key, so it cannot sign the list of model names of the endpoint.",
+        READY,
         ENDPOINT,
     )
     WANTED_SET_REFUSED = (

@@ -58,7 +58,8 @@ class EndpointFollowers:
         for action in plan.actions:
             if isinstance(action, Apply) and action.object["kind"] == "ConfigMap":
                 (document,) = action.object["data"].values()
-                self.gates.offer((metadata["namespace"], metadata["name"]), document)
+                key = metadata["namespace"], metadata["name"]
+                self.gates.offer(key, plan.status["wanted"]["sequence"], document)
 
     def forget(self, key: Key) -> None:
         """Wake the jobs of an endpoint that was deleted, or that another replica reconciles."""

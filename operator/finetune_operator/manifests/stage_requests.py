@@ -68,8 +68,9 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     entries = [_entry(each) for each in targets]
     other_hub = not target.hub.is_public and publishing.uses_hub(targets)
     hub = [target.hub.url] if other_hub else []
-    endpoint = [] if target.endpoint is None else [target.endpoint.limits.model_dump(mode="json")]
     common = [entries, allowed.model_dump(mode="json"), target.config.ca_certificates]
+    found = target.endpoint
+    endpoint = [] if found is None else [found.limits.model_dump(mode="json"), *found.space]
     return [*common, *hub, *endpoint]
 
 

@@ -39,10 +39,11 @@ def held(
 ) -> Position | None:
     """Return the position of a job that may start no stage, None if it may.
 
-    Its revision waits for another job or for a queue, or its next attempt violates limits.
+    Its endpoint cannot serve it, its revision waits for another job or for a queue, or its next
+    attempt violates limits.
     """
-    if (missing := missing_endpoint(target)) is not None:
-        return missing
+    if (without := without_endpoint(target) or unable_endpoint(target)) is not None:
+        return without
     if target.unavailable is None:
         return refusal(refused) or queues.missing(snapshot, target, ledger)
     return Position(
@@ -75,16 +76,43 @@ def awaited(target: TargetRevision, meanwhile: Position | None = None) -> Positi
     )
 
 
-def missing_endpoint(target: TargetRevision) -> Position | None:
-    """Return the position of a job whose FineTuneEndpoint does not exist, or None."""
+def without_endpoint(target: TargetRevision) -> Position | None:
+    """Return the position of a job whose FineTuneEndpoint can never have its model, or None.
+
+    The endpoint does not exist, or the trainer image of the revision knows none.
+    """
     name = target.endpoint_name
-    if name is None or target.endpoint is not None:
+    if name is None:
+        return None
+    if target.contract == 1:
+        return Position(
+            state="failed",
+            reason=Reason.INVALID_SPEC,
+            message=f"FineTuneEndpoint {name} cannot get the model of revision {target.revision}: "
+            "an earlier release of the operator started the revision, and its trainer image cannot "
+            "publish to an endpoint. Set spec.serving.mode to its earlier value, or spec.rerun to "
+            "a new one, which trains the model again.",
+        )
+    if target.endpoint is not None:
         return None
     return Position(
         state="stalled",
         reason=Reason.ENDPOINT_NOT_FOUND,
         message=f"FineTuneEndpoint {name} does not exist in the namespace of the job: create it, "
         "or set spec.serving.endpointRef.name to an endpoint that exists.",
+        requeue_after=delays.PARENT,
+    )
+
+
+def unable_endpoint(target: TargetRevision) -> Position | None:
+    """Return the position of a job whose FineTuneEndpoint cannot serve another model, or None."""
+    found = None if target.endpoint is None else target.endpoint.cannot_serve
+    if found is None:
+        return None
+    return Position(
+        state="stalled",
+        reason=found.reason,
+        message=found.message,
         requeue_after=delays.PARENT,
     )
 

@@ -125,6 +125,7 @@ class EndpointReader:
             settings=self.settings,
             finetunejobs=self.jobs.of(key),
             gate=self.gates.latest(key, gate),
+            awaits_report=self.gates.awaits(key),
             **children,
         )
 

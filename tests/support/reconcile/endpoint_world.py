@@ -61,6 +61,7 @@ class World:
     finetunejobs: dict[str, Thing] = field(default_factory=dict)
     pods: list[Thing] = field(default_factory=list)
     gate: EndpointStatus | None = None
+    awaits_report: bool = False
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -83,6 +84,7 @@ class World:
             settings=self.settings,
             finetunejobs=tuple(self.finetunejobs.values()),
             gate=self.gate,
+            awaits_report=self.awaits_report,
             **children,
         )
 

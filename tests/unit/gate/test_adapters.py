@@ -152,6 +152,13 @@ def test_the_files_of_the_base_count_and_not_its_commit(
         base_equality.require(facts, ours, "dequantized")
 
 
+def test_bases_without_a_commit_are_not_taken_for_the_same() -> None:
+    """A base from a bucket or a claim has no commit."""
+    facts: dict[str, Any] = {"baseCommit": None, "quantizedModules": {}}
+    with pytest.raises(Mismatch, match="neither a commit nor digests of the files"):
+        base_equality.require(facts, facts | {"baseFiles": FILES}, "original")
+
+
 def scales(path: Path, values: dict[str, bytes]) -> Path:
     """Write the scales of some modules, one byte for each block."""
     entries, data = {}, b""

@@ -15,6 +15,7 @@ from tests.support.gate.gate import Gate, running
 
 from finetune_api.contracts.endpoint import NameStatus, WantedName
 from finetune_gate.engine import running as parsed
+from finetune_gate.proofs import proof
 
 
 @pytest.fixture
@@ -258,6 +259,30 @@ async def test_a_restart_of_the_engine_empties_the_table(gate: Gate) -> None:
     assert found.boot not in (None, before.boot)
     assert answer((await gate.chat("a"))[1]) == gate.claim.seed(wanted)
     assert len(set(gate.vllm.paths)) == 2, "no path is used twice"
+
+
+async def test_names_return_one_by_one_after_a_restart(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that is not ready gets no requests, also not for the names that are proved."""
+    first, second = gate.claim.add("a"), gate.claim.add("b")
+    await gate.serves(first, second)
+    prove, turn = proof.prove, asyncio.Event()
+
+    async def slow(engine: Any, place: Any, subject: Any, *rest: Any) -> Any:
+        if subject.internal.startswith(second.adapter):
+            await turn.wait()
+        return await prove(engine, place, subject, *rest)
+
+    monkeypatch.setattr(proof, "prove", slow)
+    await gate.vllm.kill()
+    await gate.vllm.restart()
+    assert await gate.ready() == 503, "no name answers yet"
+    await gate.until("a", lambda each: each.state == "Serving")
+    assert ((await gate.chat("a"))[0], (await gate.chat("b"))[0]) == (200, 503)
+    assert await gate.ready() == 200
+    turn.set()
+    await gate.answers("b", 200)
 
 
 async def test_an_engine_that_restarted_unnoticed_knows_no_internal_name(gate: Gate) -> None:

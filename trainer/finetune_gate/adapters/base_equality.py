@@ -29,6 +29,11 @@ def require(trained: Mapping[str, Any], served: Mapping[str, Any], kind: BaseKin
     theirs, ours = trained.get(BASE_FILES_FACT), served.get(BASE_FILES_FACT)
     if theirs is None or ours is None:
         # One of them was written by an earlier version.
+        if not (trained.get("baseCommit") and served.get("baseCommit")):
+            raise Mismatch(
+                "neither a commit nor digests of the files show that the adapter was trained on "
+                "the base of the endpoint: set spec.rerun of the job to train it again"
+            )
         if trained["baseCommit"] != served["baseCommit"]:
             raise Mismatch(
                 f"the adapter was trained on commit {trained['baseCommit']} of the base, but the "

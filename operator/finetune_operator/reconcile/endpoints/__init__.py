@@ -5,6 +5,8 @@ base     the attempts to prepare the base
 volume   the claim with the base and the adapters
 serving  the pod, and the objects that it needs
 models   the list of names and the report of the gate -> the state of each name
+revocation
+         the names that are removed while an endpoint cannot be planned
 state    all of that -> one word, and conditions
 status   all of that -> the status
 plan     a snapshot -> a plan

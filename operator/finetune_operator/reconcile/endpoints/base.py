@@ -1,9 +1,11 @@
 """The attempts to prepare the base of an endpoint. Pure.
 
 The base is prepared once for each claim. A failed attempt is repeated after a change of something
-that its pod was given; the status has a hash of it.
+that its pod was given; the status has a hash of it. Only one attempt at a time writes to a claim:
+the Job of another one is deleted first, and the next claim is created when its pods have ended.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ from finetune_api.v1alpha1.endpoints.status import (
     FineTuneEndpointStatus,
     PreparedBase,
 )
-from finetune_operator.actions import Action, Create
+from finetune_operator.actions import Action, Create, Delete
 from finetune_operator.manifests.endpoints import base_job
 from finetune_operator.objects import endpoints, naming
 from finetune_operator.objects.digest import sha256
@@ -35,6 +37,8 @@ class Base:
     """UID of the claim that has the base, or on which it is prepared."""
     lost: bool = False
     """Whether the claim with the base was deleted or replaced."""
+    ending: bool = False
+    """Whether the pod of another attempt, which may write to the claim, has not ended."""
     actions: tuple[Action, ...] = ()
 
 
@@ -50,6 +54,16 @@ def base(
     lost = previous.volume is not None and uid != previous.volume
     if previous.base is not None and before is not None and not lost:
         return Base(state="prepared", attempt=before, prepared=previous.base, volume=uid)
+    follows = before is not None and before.outcome == "Running" and not lost
+    if rest := unfinished(snapshot, but=before.attempt if before and follows else None):
+        return Base(
+            state="running",
+            attempt=before or _attempt(_next(snapshot, before), key),
+            volume=previous.volume if lost else uid,
+            lost=lost,
+            ending=True,
+            actions=deletions(rest),
+        )
     if before is None or lost or _repeats(before, key):
         return _start(snapshot, target, _next(snapshot, before), key, lost=lost, volume=uid)
     if before.outcome == "Failed":
@@ -75,6 +89,23 @@ def job_of(snapshot: EndpointSnapshot, attempt: int) -> Object | None:
     )
 
 
+def unfinished(snapshot: EndpointSnapshot, *, but: int | None = None) -> list[Object]:
+    """Return the endpoint's own Jobs of attempts that have not ended. but: an attempt to omit."""
+    return [
+        job
+        for job in snapshot.jobs
+        if naming.owned_by(snapshot.endpoint, job)
+        and (number := naming.label(job, naming.ATTEMPT)) is not None
+        and number != str(but)
+        and outcome.of(job, pods_of(job, snapshot.pods)) is None
+    ]
+
+
+def deletions(jobs: Iterable[Object]) -> tuple[Action, ...]:
+    """Return the deletions of Jobs that are not being deleted yet."""
+    return tuple(Delete(object=job) for job in jobs if "deletionTimestamp" not in job["metadata"])
+
+
 def _repeats(before: BaseAttempt, key: str) -> bool:
     return before.outcome == "Failed" and before.retry_key != key
 
@@ -89,6 +120,10 @@ def _next(snapshot: EndpointSnapshot, before: BaseAttempt | None) -> int:
     return max([0 if before is None else before.attempt, *made]) + 1
 
 
+def _attempt(number: int, key: str) -> BaseAttempt:
+    return BaseAttempt(attempt=number, outcome="Running", retry_key=key)
+
+
 def _start(
     snapshot: EndpointSnapshot,
     target: TargetEndpoint,
@@ -101,7 +136,7 @@ def _start(
     job = base_job.render(snapshot.endpoint, target, number)
     return Base(
         state="running",
-        attempt=BaseAttempt(attempt=number, outcome="Running", retry_key=key),
+        attempt=_attempt(number, key),
         volume=volume,
         lost=lost,
         actions=(Create(object=job),),

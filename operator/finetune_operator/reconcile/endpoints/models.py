@@ -1,13 +1,15 @@
 """The state of each name of an endpoint, from the list of names and the report of the gate. Pure.
 
 A gate is a pod: its report counts only for names of the list, and only about the adapter that the
-list has.
+list has. After a start of the operator, the states of the status count until the first report.
 """
+
+from collections.abc import Iterable
 
 from finetune_api.contracts.endpoint import EndpointStatus, NameStatus, WantedName
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.endpoints.status import MOST_MODELS, EndpointModelStatus
-from finetune_operator.reconcile.endpoints.names import Names
+from finetune_operator.reconcile.endpoints.names import REFUSED, Names
 
 UNREAD = "The endpoint has not read the new list of names yet."
 MAX_MESSAGE = 1024
@@ -19,7 +21,26 @@ def models(
     """Return the states of all names, in a fixed order. problem: why there is no report."""
     reported = {} if gate is None else {each.name: each for each in gate.names}
     found = [_model(each, gate, reported.get(each.name), problem) for each in names.wanted]
-    found += names.refused
+    return _listed([*found, *names.refused])
+
+
+def kept(names: Names, previous: Iterable[EndpointModelStatus]) -> tuple[EndpointModelStatus, ...]:
+    """Return the states of all names as the status has them, while the first report is awaited."""
+    before = {(each.name, each.job): each for each in previous if each.state not in REFUSED}
+    found = [_kept(each, before.get((each.name, each.job))) for each in names.wanted]
+    return _listed([*found, *names.refused])
+
+
+def _kept(wanted: WantedName, before: EndpointModelStatus | None) -> EndpointModelStatus:
+    common = {"revision": wanted.revision, "adapter": wanted.adapter}
+    unread = {"state": "Waiting", "message": UNREAD}
+    if before is None:
+        return EndpointModelStatus(name=wanted.name, job=wanted.job, **common, **unread)
+    changes = {} if before.adapter == wanted.adapter else unread
+    return before.model_copy(update={**common, **changes})
+
+
+def _listed(found: Iterable[EndpointModelStatus]) -> tuple[EndpointModelStatus, ...]:
     return tuple(sorted(found, key=lambda each: (each.name, each.job))[:MOST_MODELS])
 
 

@@ -89,7 +89,7 @@ def numbered(
     gate: its report. If it uses a list with a higher number, the status is older than the gate, and
     the list gets another number.
     """
-    digest = sha256([each.model_dump(mode="json") for each in names.wanted])
+    digest = digest_of(names.wanted)
     if previous is None:
         return WantedNames(sequence=int(now.timestamp()), digest=digest)
     reported = 0 if gate is None else gate.sequence or 0
@@ -98,6 +98,11 @@ def numbered(
         return previous
     sequence = max(previous.sequence + 1, int(now.timestamp()))
     return WantedNames(sequence=sequence, digest=digest)
+
+
+def digest_of(wanted: Iterable[WantedName]) -> str:
+    """Return the digest of a list of names."""
+    return sha256([each.model_dump(mode="json") for each in wanted])
 
 
 def signed(uid: str, names: Names, number: WantedNames, key: SigningKey) -> str:

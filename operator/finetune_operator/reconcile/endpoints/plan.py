@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.actions import Action, Apply, Create, Delete
-from finetune_operator.manifests.endpoints import network
+from finetune_operator.actions import Action, Create, Delete
 from finetune_operator.objects import endpoints, naming
-from finetune_operator.reconcile.endpoints import serving, status, volume
+from finetune_operator.reconcile.endpoints import revocation, serving, status, volume
 from finetune_operator.reconcile.endpoints.base import base
 from finetune_operator.reconcile.endpoints.names import names, numbered
 from finetune_operator.reconcile.endpoints.parts import Parts
@@ -45,16 +44,21 @@ def plan(snapshot: EndpointSnapshot, *, now: datetime) -> Plan:
         return Plan(status=endpoint.get("status") or {})
     try:
         previous = FineTuneEndpointStatus.model_validate(endpoint.get("status") or {})
-        target = resolve(endpoint, snapshot.settings)
     except ValidationError as error:
         message = f"The status was written by another version of the operator: {error}"
         return report(snapshot, reason=Reason.UNSUPPORTED_VERSION, message=message, now=now)
+    try:
+        target = resolve(endpoint, snapshot.settings)
     except InvalidSpec as error:
-        return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)
+        invalid = Reason.INVALID_SPEC
+        return revocation.stopped(snapshot, previous, reason=invalid, message=str(error), now=now)
     if key is None:
         return report(snapshot, reason=Reason.SIGNING_KEY_MISSING, message=NO_KEY, now=now)
     if refused := refusals(target, snapshot.settings.policy):
-        return report(snapshot, reason=Reason.NOT_ALLOWED, message=" ".join(refused), now=now)
+        not_allowed = Reason.NOT_ALLOWED
+        return revocation.stopped(
+            snapshot, previous, reason=not_allowed, message=" ".join(refused), now=now
+        )
     return _plan(Parts(snapshot=snapshot, target=target, previous=previous, key=key, now=now))
 
 
@@ -93,8 +97,8 @@ def _plan(parts: Parts) -> Plan:
     prepared = base(snapshot, parts.target, parts.previous, claim)
     wanted = names(parts.target, attached(snapshot.finetunejobs, endpoint), parts.previous)
     actions: list[Action] = [
-        *volume.ensure(parts, claim),
-        Apply(object=network.preparing(endpoint, parts.target)),
+        *(() if prepared.ending else volume.ensure(parts, claim)),
+        serving.policy_of_base(parts),
         *prepared.actions,
     ]
     number, pods = parts.previous.wanted, parts.previous.pods
@@ -102,7 +106,7 @@ def _plan(parts: Parts) -> Plan:
         number = numbered(wanted, number, snapshot.gate, parts.now)
         pods = serving.pods(parts, prepared.prepared, number)
         actions += serving.actions(parts, prepared.prepared, wanted, number, pods)
-    found = status.status(parts, prepared, wanted, number, pods)
+    found = status.status(parts, prepared, wanted, number, pods, deployment)
     position = status.position(parts, prepared, found, deployment)
     return Plan(
         status=status.with_conditions(parts, prepared, found, position, deployment),

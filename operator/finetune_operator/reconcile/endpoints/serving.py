@@ -19,6 +19,11 @@ def pods(parts: Parts, base: PreparedBase, number: WantedNames) -> ServingPods:
     return ServingPods(digest=digest, sequence=number.sequence)
 
 
+def policy_of_base(parts: Parts) -> Action:
+    """Return the action that limits the connections of the pod that prepares the base."""
+    return Apply(object=network.preparing(parts.endpoint, parts.target))
+
+
 def actions(
     parts: Parts, base: PreparedBase, wanted: Names, number: WantedNames, rendered: ServingPods
 ) -> list[Action]:

@@ -116,9 +116,14 @@ def of_pods(
     )
 
 
-def of_models(models: Sequence[EndpointModelStatus], gate: EndpointStatus | None) -> Position:
-    """Return the position of an endpoint whose pod is ready."""
-    if gate is None:
+def of_models(
+    models: Sequence[EndpointModelStatus], gate: EndpointStatus | None, *, continues: bool = False
+) -> Position:
+    """Return the position of an endpoint whose pod is ready.
+
+    continues: whether the models are those of the status, until the first report of the gate.
+    """
+    if gate is None and not continues:
         return active(
             Reason.STARTING,
             "The pod is ready, but has not reported the state of its models yet. If this lasts, "
@@ -129,7 +134,7 @@ def of_models(models: Sequence[EndpointModelStatus], gate: EndpointStatus | None
     undecided = [each for each in wanted if each.state in UNDECIDED]
     others = [each for each in models if each.state not in UNDECIDED | {"Serving"}]
     message = f"{len(serving)} of {len(wanted)} model names answer."
-    if gate.refused:
+    if gate is not None and gate.refused:
         return Position(
             state="stalled",
             reason=Reason.WANTED_SET_REFUSED,
@@ -151,7 +156,10 @@ def of_models(models: Sequence[EndpointModelStatus], gate: EndpointStatus | None
     if others:
         message += f" Not served: {_listed(others)}; see status.models."
     return Position(
-        state="done", reason=Reason.SERVING, message=message, requeue_after=delays.SLOW_POLL
+        state="done",
+        reason=Reason.SERVING,
+        message=message,
+        requeue_after=delays.POLL if gate is None else delays.SLOW_POLL,
     )
 
 

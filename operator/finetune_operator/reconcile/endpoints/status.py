@@ -9,7 +9,7 @@ from finetune_operator.objects import deployments
 from finetune_operator.reconcile.conditions import Position, Status
 from finetune_operator.reconcile.endpoints import state
 from finetune_operator.reconcile.endpoints.base import Base
-from finetune_operator.reconcile.endpoints.models import answering, models
+from finetune_operator.reconcile.endpoints.models import answering, kept, models
 from finetune_operator.reconcile.endpoints.names import Names
 from finetune_operator.reconcile.endpoints.parts import Parts
 from finetune_operator.types import Object
@@ -21,15 +21,21 @@ def status(
     wanted: Names,
     number: WantedNames | None,
     pods: ServingPods | None,
+    deployment: Object | None,
 ) -> FineTuneEndpointStatus:
     """Return the status without its conditions."""
-    gate = parts.snapshot.gate
+    gate, previous = parts.snapshot.gate, parts.previous
+    boot = None if gate is None else gate.boot
+    self_test = None if gate is None else gate.self_test or None
     problem = (
         "The pod of the endpoint does not answer."
         if prepared.state == "prepared"
         else "The base of the endpoint is not prepared."
     )
-    found = models(wanted, gate, problem)
+    if _continues(parts, prepared, deployment):
+        found, boot, self_test = kept(wanted, previous.models), previous.boot, previous.self_test
+    else:
+        found = models(wanted, gate, problem)
     return FineTuneEndpointStatus(
         observed_generation=parts.endpoint["metadata"]["generation"],
         endpoint=url(parts.endpoint),
@@ -40,8 +46,8 @@ def status(
         volume=prepared.volume,
         wanted=number,
         pods=pods,
-        boot=None if gate is None else gate.boot,
-        self_test=None if gate is None else gate.self_test or None,
+        boot=boot,
+        self_test=self_test,
         models=list(found),
     )
 
@@ -53,7 +59,21 @@ def position(
     return (
         state.of_base(parts.snapshot, prepared)
         or state.of_pods(parts.snapshot, deployment, parts.now)
-        or state.of_models(found.models, parts.snapshot.gate)
+        or state.of_models(
+            found.models,
+            parts.snapshot.gate,
+            continues=_continues(parts, prepared, deployment),
+        )
+    )
+
+
+def _continues(parts: Parts, prepared: Base, deployment: Object | None) -> bool:
+    """Report whether the states of the status still count: only the operator was restarted."""
+    return (
+        parts.snapshot.awaits_report
+        and parts.previous.boot is not None
+        and prepared.state == "prepared"
+        and deployments.answering(deployment) > 0
     )
 
 

@@ -7,6 +7,7 @@ from finetune_operator.actions import Action, Create, Delete, Patch
 from finetune_operator.manifests.endpoints import objects
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.endpoints import state
+from finetune_operator.reconcile.endpoints.base import deletions, unfinished
 from finetune_operator.reconcile.endpoints.parts import Parts
 from finetune_operator.types import Object, Plan
 
@@ -40,5 +41,6 @@ def while_deleted(parts: Parts, claim: Object, deployment: Object | None) -> Pla
         serving=("False", position.reason, position.message),
         now=parts.now,
     )
-    stopped = () if deployment is None else (Delete(object=deployment),)
-    return Plan(status=status, actions=stopped, requeue_after=delays.POLL)
+    stopped: list[Action] = [] if deployment is None else [Delete(object=deployment)]
+    stopped += deletions(unfinished(parts.snapshot))
+    return Plan(status=status, actions=tuple(stopped), requeue_after=delays.POLL)

@@ -44,7 +44,7 @@ def decide(
     prevented = (
         rollout.withheld(target, ledger, serving, attempt, gate, ready=0, desired=0)
         or policy.refusal(policy.not_admitted(violations, attempt))
-        or policy.missing_endpoint(target)
+        or policy.without_endpoint(target)
     )
     if prevented is not None:
         return Rollout(decision=unchanged, position=prevented)

@@ -4,12 +4,32 @@ from dataclasses import dataclass
 
 from finetune_api.contracts.stage_request import SharedEndpoint
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Settings
-from finetune_operator.objects import status_view
+from finetune_operator.objects import conditions, status_view
 from finetune_operator.revisions.sharing import settings as endpoints
 from finetune_operator.types import Object
+
+CANNOT_SERVE = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.NOT_ALLOWED,
+        Reason.SIGNING_KEY_MISSING,
+        Reason.UNSUPPORTED_VERSION,
+    }
+)
+"""Reasons of an endpoint that serves no further model before an edit, or an administrator, changes
+that. In all other states, it may serve by the time a model is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CannotServe:
+    """Why an endpoint cannot serve another model. The message is a sentence."""
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +40,12 @@ class JobEndpoint:
     uid: str
     limits: SharedEndpoint
     """What an adapter must suit."""
+
+    space: tuple[str, str | None]
+    """Size of its volume in the spec, and UID of the claim: where an adapter must fit."""
+
+    cannot_serve: CannotServe | None
+    """None if it may serve the adapter."""
 
     kept: tuple[str, ...]
     """The adapters of the job that the endpoint serves, or that it is to serve next. Publishing
@@ -56,6 +82,8 @@ def find(
             source=base.source,
             codes=base.codes,
         ),
+        space=(desired.storage.size, status.get("volume")),
+        cannot_serve=_cannot_serve(endpoint),
         kept=_kept(job, endpoint),
     )
 
@@ -68,3 +96,21 @@ def _kept(job: Object, endpoint: Object) -> tuple[str, ...]:
     own = (each for each in listed if each.get("job") == job["metadata"]["name"])
     answering = (each["answers"] for each in own if each.get("answers"))
     return tuple(dict.fromkeys((model["adapter"], *answering)))
+
+
+def _cannot_serve(endpoint: Object) -> CannotServe | None:
+    name = endpoint["metadata"]["name"]
+    if "deletionTimestamp" in endpoint["metadata"]:
+        return CannotServe(
+            reason=Reason.ENDPOINT_NOT_FOUND,
+            message=f"FineTuneEndpoint {name} is being deleted: create it again, or set "
+            "spec.serving.endpointRef.name to another endpoint.",
+        )
+    status, ready = endpoint.get("status") or {}, conditions.get(endpoint, "Ready")
+    has_failed = (status.get("baseAttempt") or {}).get("outcome") == "Failed"
+    if ready.get("reason") not in CANNOT_SERVE and not has_failed:
+        return None
+    return CannotServe(
+        reason=ready.get("reason", Reason.FAILED),
+        message=f"FineTuneEndpoint {name} cannot serve the model: {ready.get('message', '')}",
+    )

@@ -58,6 +58,10 @@ class _Polled:
     at: float = float("-inf")
     """Time of the last report."""
     due: float = 0.0
+    since: float = 0.0
+    """Time of the first question."""
+    is_first: bool = False
+    """Whether this process has asked no pod of the endpoint before."""
 
 
 async def send(address: str, port: int, document: bytes) -> None:
@@ -78,29 +82,44 @@ class Gates:
     send: Send = send
     clock: Callable[[], float] = time.monotonic
     _polled: dict[Key, _Polled] = field(default_factory=dict)
-    _lists: dict[Key, bytes] = field(default_factory=dict)
-    """Signed lists of names that are still to be sent."""
+    _known: set[Key] = field(default_factory=set)
+    """Endpoints of which this process has seen a pod, or that there is none."""
+    _lists: dict[Key, tuple[int, bytes]] = field(default_factory=dict)
+    """Signed lists of names that no gate has reported yet, with their numbers."""
 
     def latest(self, key: Key, gate: Gate | None) -> EndpointStatus | None:
         """Return the last report of an endpoint's gate; from now on, exactly this pod is asked."""
         polled = self._polled.get(key)
+        is_first = key not in self._known
+        self._known.add(key)
         if gate is None:
             self._polled.pop(key, None)
             return None
         if polled is None or polled.gate != gate:
-            self._polled[key] = _Polled(gate=gate)
+            self._polled[key] = _Polled(gate=gate, since=self.clock(), is_first=is_first)
             return None
         return polled.report if self.clock() - polled.at < delays.STALE_METRICS else None
 
-    def offer(self, key: Key, document: str) -> None:
-        """Send another list of names to the gate of an endpoint, once."""
-        self._lists[key] = document.encode()
+    def awaits(self, key: Key) -> bool:
+        """Report whether the first report of an endpoint's gate to this process may still come."""
+        polled = self._polled.get(key)
+        return (
+            polled is not None
+            and polled.is_first
+            and polled.report is None
+            and self.clock() - polled.since < delays.STALE_METRICS
+        )
+
+    def offer(self, key: Key, number: int, document: str) -> None:
+        """Send another list of names to the gate of an endpoint, until the gate reports it."""
+        self._lists[key] = number, document.encode()
         if (polled := self._polled.get(key)) is not None:
             polled.due = 0.0
 
     def forget(self, key: Key) -> None:
         """Ask the gate of an endpoint no more."""
         self._polled.pop(key, None)
+        self._known.discard(key)
         self._lists.pop(key, None)
 
     async def run(self, *, changed: Changed) -> None:
@@ -115,10 +134,11 @@ class Gates:
     async def _ask(
         self, key: Key, polled: _Polled, turns: asyncio.Semaphore, changed: Changed
     ) -> None:
+        listed = None
         async with turns:
             try:
-                if (document := self._lists.pop(key, None)) is not None:
-                    await self.send(polled.gate.address, VERIFIER_METRICS, document)
+                if (listed := self._lists.get(key)) is not None:
+                    await self.send(polled.gate.address, VERIFIER_METRICS, listed[1])
                 text = await self.fetch(polled.gate.address, VERIFIER_METRICS)
             except Exception:
                 # A pod must not end the loop, which would end the operator.
@@ -129,9 +149,16 @@ class Gates:
         report = None if text is None else parsed(text, polled.gate)
         if report is None or self._polled.get(key) is not polled:
             return
+        if listed is not None and (report.refused or (report.sequence or 0) >= listed[0]):
+            self._end(key, listed)
         before, polled.report, polled.at = polled.report, report, now
         if before is None or _state(before) != _state(report):
             changed(key, urgent=True)
+
+    def _end(self, key: Key, listed: tuple[int, bytes]) -> None:
+        """Send a list no more, unless another one was offered since."""
+        if self._lists.get(key) is listed:
+            del self._lists[key]
 
 
 def parsed(text: bytes, gate: Gate) -> EndpointStatus | None:

@@ -119,6 +119,34 @@ def test_every_stage_of_an_earlier_revision_has_the_arguments_of_its_image(
     assert record["frozen"] == before["frozen"]
 
 
+def test_a_model_of_an_earlier_trainer_is_not_moved_to_an_endpoint(
+    recorded: dict[str, Any],
+) -> None:
+    """Its image cannot publish to the volume of one."""
+    cluster = upgraded("minimal", recorded)
+    controllers.run_all(cluster)
+    cluster.settle()
+    (service,) = cluster.each("Service")
+    served, jobs = service["spec"]["selector"], len(list(cluster.each("Job")))
+    metadata = {"name": "chat", "namespace": "default", "uid": "e1", "generation": 1}
+    spec = {"model": cluster.spec["model"]}
+    cluster.endpoints["chat"] = {"metadata": metadata, "spec": spec}
+    cluster.edit(serving={"mode": "shared", "endpointRef": {"name": "chat"}})
+    cluster.settle()
+    ready = cluster.status["conditions"][0]
+    assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
+    assert "spec.serving.mode" in ready["message"]
+    assert "spec.rerun" in ready["message"]
+    assert len(list(cluster.each("Job"))) == jobs
+    (service,) = cluster.each("Service")
+    assert service["spec"]["selector"] == served, "its own pods continue to serve"
+    serving = next(each for each in cluster.status["conditions"] if each["type"] == "Serving")
+    assert serving["status"] == "True"
+    cluster.edit(rerun="1")
+    cluster.settle()
+    assert len(list(cluster.each("Job"))) == jobs + 1, "a new revision has the present image"
+
+
 @pytest.mark.parametrize("stage", ["prepare", "train", "merge"])
 def test_a_running_stage_of_an_earlier_revision_continues(
     stage: str, recorded: dict[str, Any]

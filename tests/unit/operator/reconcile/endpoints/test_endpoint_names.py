@@ -268,3 +268,38 @@ def test_the_payload_is_signed_once_for_the_same_names(world: World) -> None:
     assert json.loads(base64.b64decode(json.loads(first)["payload"]))["endpoint"] == (
         "uid-of-endpoint"
     )
+
+
+def test_a_restart_of_the_operator_interrupts_no_model(world: World) -> None:
+    world.publish("a", "1")
+    world.publish("b", "2")
+    world.step()
+    world.serve()
+    world.report(b="Failed")
+    world.step()
+    before = world.status
+    world.gate, world.awaits_report = None, True
+    world.step()
+    assert world.status == before
+    world.publish("a", "3")
+    world.publish("c", "4")
+    world.step()
+    first, new = model(world, "a", "a"), model(world, "c", "c")
+    assert (first["state"], first["answers"]) == ("Waiting", "1" * 64)
+    assert (new["state"], "answers" in new) == ("Waiting", False)
+    assert world.reason == "Verifying"
+    assert world.deployment is not None
+    world.deployment["status"]["availableReplicas"] = 0
+    world.step()
+    assert model(world, "a", "a")["state"] == "Unknown"
+
+
+def test_states_without_a_report_do_not_last(world: World) -> None:
+    world.publish("a")
+    world.step()
+    world.serve()
+    world.step()
+    world.gate = None
+    world.step()
+    assert model(world, "a", "a")["state"] == "Unknown"
+    assert world.condition("Ready")["status"] == "False"

@@ -207,6 +207,43 @@ def test_a_lost_volume_is_prepared_again(world: World) -> None:
     assert "base" not in world.status
 
 
+def test_a_lost_volume_has_one_writer_at_a_time(world: World) -> None:
+    """The pod of an earlier attempt would mount the next claim, which has the same name."""
+    world.step()
+    first, second = ("Job", "shared-finetune-base-1"), ("Job", "shared-finetune-base-2")
+    uid = world.find(*first)["metadata"]["uid"]
+    claim = world.find("PersistentVolumeClaim", "shared-endpoint")
+    world.step()
+    del world.objects["PersistentVolumeClaim", "shared-endpoint"]
+    plan = world.plan()
+    (deleted,) = [each for each in plan.actions if isinstance(each, Delete)]
+    assert deleted.object["metadata"]["uid"] == uid
+    assert planner.confirmation(world.snapshot(), plan).cause == "delete"
+    ending = world.find(*first)
+    world.step()
+    world.objects[first] = ending
+    ending["metadata"]["deletionTimestamp"] = "2026-11-30T09:00:00Z"
+    world.step()
+    assert second not in world.objects, "its pod has not ended"
+    assert ("PersistentVolumeClaim", "shared-endpoint") not in world.objects
+    del world.objects[first]
+    world.step()
+    assert second in world.objects
+    assert world.find("PersistentVolumeClaim", "shared-endpoint") is not claim
+    world.end_base()
+    world.step()
+    assert world.condition("BaseReady")["status"] == "True"
+
+
+def test_an_attempt_ends_with_the_volume_that_it_prepares(world: World) -> None:
+    world.step()
+    claim = world.find("PersistentVolumeClaim", "shared-endpoint")
+    claim["metadata"]["deletionTimestamp"] = "2026-11-30T09:00:00Z"
+    plan = world.step()
+    assert [each.object["kind"] for each in plan.actions if isinstance(each, Delete)] == ["Job"]
+    assert world.reason == "WaitingForVolume"
+
+
 def test_the_volume_grows_and_never_shrinks(world: World) -> None:
     world.prepare()
     world.spec["storage"] = {"size": "200Gi"}
@@ -265,6 +302,60 @@ def test_an_edit_that_changes_the_pod_raises_the_lowest_number(world: World) -> 
     world.spec["maxModelLen"] = 4096
     world.step()
     assert argument(world, "--min-sequence") == str(world.status["wanted"]["sequence"]) > first
+
+
+@pytest.mark.parametrize("reason", ["NotAllowed", "InvalidSpec"])
+def test_names_are_removed_also_from_an_endpoint_that_is_stopped(world: World, reason: str) -> None:
+    for name in "ab":
+        world.publish(name)
+    world.prepare()
+    world.serve()
+    world.step()
+    before = world.wanted()
+    assert before is not None
+    if reason == "NotAllowed":
+        limits = Limits.model_validate({"sources": {"allow": ["hf://other/*"]}})
+        world.settings = SETTINGS.model_copy(update={"policy": limits})
+    else:
+        world.spec["lora"] = {"maxAdapters": -1}
+    world.publish("a", "2")
+    world.publish("c", "3")
+    world.step()
+    assert world.wanted() == before, "nothing is added or changed"
+    del world.finetunejobs["b"]
+    objects = {**world.objects}
+    world.step()
+    found = world.wanted()
+    assert found is not None
+    assert found.names == before.names[:1]
+    assert found.sequence == world.status["wanted"]["sequence"] > before.sequence
+    assert [each["name"] for each in world.status["models"]] == ["a"]
+    assert world.reason == reason
+    assert {key for key in objects if objects[key] != world.objects[key]} == {
+        ("ConfigMap", "shared-endpoint")
+    }
+    status = world.status
+    world.objects = objects
+    world.step()
+    assert world.wanted() == found, "the operator ended between the two writes"
+    assert world.status == status
+
+
+def test_a_list_that_users_have_changed_is_not_signed(world: World) -> None:
+    for name in "abc":
+        world.publish(name)
+    world.prepare()
+    earlier = world.find("ConfigMap", "shared-endpoint")["data"]
+    del world.finetunejobs["a"]
+    world.step()
+    world.settings = SETTINGS.model_copy(
+        update={"policy": Limits.model_validate({"sources": {"allow": ["hf://other/*"]}})}
+    )
+    for data in (earlier, {"wanted.json": "{}"}, {}):
+        world.find("ConfigMap", "shared-endpoint")["data"] = data
+        del world.finetunejobs["b"]
+        assert not world.plan().actions
+        world.publish("b")
 
 
 def test_a_deleted_endpoint_creates_nothing(world: World) -> None:

@@ -217,6 +217,63 @@ def test_a_missing_endpoint_keeps_the_job_from_requesting_anything() -> None:
     assert stages(cluster) == ["prepare"]
 
 
+def cannot_serve(reason: str, *, ready: str = "False", **status: Any) -> Thing:
+    """Return the status of an endpoint that waits for an administrator or for an edit."""
+    return {
+        "conditions": [
+            {"type": "Ready", "status": ready, "reason": reason, "message": "Ask somebody."},
+            {"type": "Stalled", "status": "True", "reason": reason},
+        ],
+        **status,
+    }
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        cannot_serve("SigningKeyMissing", base={"manifest": "c" * 64}),
+        cannot_serve("NotAllowed"),
+        cannot_serve("InvalidSpec"),
+        cannot_serve("ModelNotFound", baseAttempt={"attempt": 1, "outcome": "Failed"}),
+    ],
+    ids=lambda status: status["conditions"][0]["reason"],
+)
+def test_a_job_does_not_train_for_an_endpoint_that_cannot_serve_it(status: Thing) -> None:
+    cluster = job()
+    cluster.endpoints["chat"]["status"] = status
+    cluster.settle()
+    assert ready(cluster) == ("False", status["conditions"][0]["reason"])
+    assert says(cluster).startswith("FineTuneEndpoint chat cannot serve the model: Ask somebody.")
+    assert not list(cluster.each("Job"))
+    del cluster.endpoints["chat"]["status"]
+    cluster.settle()
+    assert stages(cluster) == ["prepare"]
+
+
+@pytest.mark.parametrize("reason", ["Unschedulable", "EndpointDown"])
+def test_a_job_trains_while_its_endpoint_waits(reason: str) -> None:
+    cluster = job()
+    cluster.endpoints["chat"]["status"] = cannot_serve(reason)
+    cluster.settle()
+    assert stages(cluster) == ["prepare"]
+
+
+def test_a_job_does_not_train_for_an_endpoint_that_is_being_deleted() -> None:
+    cluster = job()
+    cluster.endpoints["chat"]["metadata"]["deletionTimestamp"] = "2026-11-30T09:00:00Z"
+    cluster.settle()
+    assert ready(cluster) == ("False", "EndpointNotFound")
+    assert "is being deleted" in says(cluster)
+    assert not list(cluster.each("Job"))
+
+
+def test_a_job_that_is_served_does_not_depend_on_the_key_of_its_endpoint() -> None:
+    cluster = served()
+    cluster.endpoints["chat"]["status"] |= cannot_serve("SigningKeyMissing")
+    cluster.settle()
+    assert ready(cluster) == ("True", "Serving")
+
+
 def test_prepare_knows_the_limits_of_the_endpoint() -> None:
     cluster = job()
     base = {"source": "a" * 64, "codes": "b" * 64, "manifest": "c" * 64}
@@ -426,6 +483,22 @@ def test_a_failed_publication_names_the_remedy_and_is_repeated_when_the_endpoint
     assert len(stages(cluster)) == count + 1
     controllers.publish(cluster)
     assert ready(cluster) == ("False", "Starting")
+
+
+@pytest.mark.parametrize(
+    "change", [{"spec": {"storage": {"size": "200Gi"}}}, {"status": {"volume": "another"}}]
+)
+def test_a_publication_that_found_no_space_is_repeated_with_another_volume(change: Thing) -> None:
+    cluster = trained()
+    controllers.publish(cluster, "endpoint", refusal="TargetRejected")
+    assert ready(cluster) == ("False", "TargetRejected")
+    count = len(stages(cluster))
+    cluster.settle()
+    assert len(stages(cluster)) == count
+    for part, fields in change.items():
+        cluster.endpoints["chat"].setdefault(part, {}).update(fields)
+    cluster.settle()
+    assert len(stages(cluster)) == count + 1
 
 
 def test_a_job_that_serves_nothing_leaves_the_endpoint() -> None:

@@ -129,24 +129,100 @@ async def test_another_pod_is_asked_anew() -> None:
         task.cancel()
 
 
-async def test_a_list_is_sent_once_before_the_report_is_read() -> None:
-    rig, sent = Rig(), list[bytes]()
+class Deliveries(Rig):
+    """A gate that gets the lists, or loses them."""
 
-    async def send(address: str, port: int, document: bytes) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent, self.used, self.loses = list[bytes](), 0, False
+        self.gates.send = self.send
+
+    async def send(self, address: str, port: int, document: bytes) -> None:
         assert (address, port) == ("10.0.0.9", 9401)
-        sent.append(document)
+        self.sent.append(document)
+        if not self.loses:
+            self.used = max(self.used, int(document))
+        self.text = report("Serving", sequence=self.used)
 
-    rig.gates.send = send
-    rig.gates.offer(KEY, "first")
+    async def rejected(self, address: str, port: int, document: bytes) -> None:
+        self.sent.append(document)
+
+
+async def test_a_list_is_sent_once_before_the_report_is_read() -> None:
+    rig = Deliveries()
+    rig.gates.offer(KEY, 1, "1")
     rig.gates.latest(KEY, GATE)
     task = asyncio.create_task(rig.gates.run(changed=rig.changed))
     try:
         await rig.ask()
-        assert sent == [b"first"]
+        assert rig.sent == [b"1"]
         await rig.ask()
-        assert sent == [b"first"]
-        rig.gates.offer(KEY, "second")
+        assert rig.sent == [b"1"]
+        rig.gates.offer(KEY, 2, "2")
         await rig.ask()
-        assert sent == [b"first", b"second"]
+        assert rig.sent == [b"1", b"2"]
     finally:
         task.cancel()
+
+
+async def test_a_list_that_does_not_arrive_is_sent_again() -> None:
+    rig = Deliveries()
+    rig.loses = True
+    rig.gates.offer(KEY, 1, "1")
+    rig.gates.latest(KEY, GATE)
+    task = asyncio.create_task(rig.gates.run(changed=rig.changed))
+    try:
+        await rig.ask()
+        rig.loses = False
+        await rig.ask()
+        await rig.ask()
+        assert rig.sent == [b"1", b"1"]
+    finally:
+        task.cancel()
+
+
+async def test_a_list_that_the_gate_rejects_is_not_sent_again() -> None:
+    rig = Deliveries()
+    rig.loses = True
+    rig.gates.offer(KEY, 1, "1")
+    rig.gates.latest(KEY, GATE)
+    task = asyncio.create_task(rig.gates.run(changed=rig.changed))
+    try:
+        await rig.ask()
+        rig.text = report("Serving", refused="its number is too low")
+        rig.gates.send = rig.rejected
+        await rig.ask()
+        count = len(rig.sent)
+        await rig.ask()
+        assert len(rig.sent) == count
+    finally:
+        task.cancel()
+
+
+async def test_only_the_first_report_to_this_process_is_awaited() -> None:
+    rig = Rig()
+    rig.gates.latest(KEY, GATE)
+    assert rig.gates.awaits(KEY)
+    task = asyncio.create_task(rig.gates.run(changed=rig.changed))
+    try:
+        await rig.ask()
+    finally:
+        task.cancel()
+    assert not rig.gates.awaits(KEY)
+    rig.gates.latest(KEY, Gate(endpoint="e", pod="p2", address="10.0.0.9"))
+    assert not rig.gates.awaits(KEY), "another pod has proved nothing yet"
+
+
+@pytest.mark.parametrize("seconds", [0.0, delays.STALE_METRICS])
+def test_a_first_report_that_does_not_come_is_not_awaited_for_long(seconds: float) -> None:
+    rig = Rig()
+    rig.gates.latest(KEY, GATE)
+    rig.now += seconds
+    assert rig.gates.awaits(KEY) == (not seconds)
+
+
+def test_no_report_is_awaited_of_an_endpoint_that_had_no_pod() -> None:
+    rig = Rig()
+    rig.gates.latest(KEY, None)
+    rig.gates.latest(KEY, GATE)
+    assert not rig.gates.awaits(KEY)
