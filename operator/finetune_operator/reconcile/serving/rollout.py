@@ -194,6 +194,9 @@ def latest_attempt(
     latest = ledger.serving(build)
     if latest is not None:
         stays = build == serving or build in snapshot.builds
+        if target.prevented is not None:
+            # Fields whose edit asks for an attempt may be in the part that cannot be read.
+            key = latest.retry_key or key
         if stays if latest.outcome == "Completed" else latest.retry_key == key:
             return latest
     return Attempt(
