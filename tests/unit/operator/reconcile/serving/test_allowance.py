@@ -193,3 +193,15 @@ def test_a_new_build_may_exceed_the_limit_until_it_has_replaced_the_other_one() 
     assert pods(cluster) == 1
     assert cluster.status["serving"]["build"] != before
     assert reason(cluster) == "Serving"
+
+
+def test_a_budget_stops_no_pods_whose_volume_is_deleted() -> None:
+    """They are the last ones that can read the model."""
+    cluster = served()
+    cluster.edit(rerun="again")
+    cluster.settle()
+    (volume, *_) = cluster.each("PersistentVolumeClaim")
+    controllers.delete(cluster, "PersistentVolumeClaim", volume["metadata"]["name"], "Foreground")
+    cluster.limit(**EXHAUSTED, stops=True)
+    cluster.settle()
+    assert replicas(cluster) == [1]
