@@ -135,7 +135,10 @@ class Budgets:
         self._grants = {each: grant for each, grant in self._grants.items() if grant[1] > now}
         if room > 0:
             self._grants[key] = room, now + GRANTED_FOR
-        return max(0, room) != before
+        else:
+            # Otherwise each reconcile would read the same grant again, and ask for another one.
+            self._grants.pop(key, None)
+        return self._granted(key) != before
 
     def serving_gpus(self, budget: str, *, but: Key | None = None) -> int:
         """Return the GPUs that the endpoints of a budget have or were granted, but one job's."""

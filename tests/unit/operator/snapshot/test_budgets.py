@@ -498,6 +498,17 @@ async def test_a_grant_is_free_again_if_no_pods_follow() -> None:
     assert place.budgets.serving_gpus("team") == 1
 
 
+async def test_a_grant_ends_when_no_gpu_is_left_for_it() -> None:
+    place = Place(budget("team", serving={"maxGpus": 1}))
+    place.jobs.put(a_job("one"))
+    await place.of(a_job())
+    assert place.budgets.grant(("a", "one"), 1)
+    serving(place, "another")
+    assert place.budgets.grant(("a", "one"), 1), "it has lost the GPU"
+    assert not place.budgets.grant(("a", "one"), 1), "nothing changes any more"
+    assert (await place.of(a_job("one"))).serving_gpus == 0
+
+
 async def test_an_endpoint_that_released_its_gpu_to_its_training_keeps_its_place() -> None:
     place = Place(budget("team", serving={"maxGpus": 1}))
     released = {"type": "Serving", "status": "False", "reason": "GPUReleased"}
