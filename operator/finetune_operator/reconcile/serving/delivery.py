@@ -70,7 +70,7 @@ def decide(
     current = kept.state
     if current is None and serving is not None:
         current = shared.state_of(snapshot, target, candidate.decision.ledger, serving)
-    starts = candidate.replicas is not None or candidate.position is allowed.cause
+    starts = bool(candidate.replicas) or candidate.position is allowed.cause
     has_pods = starts or serving not in (None, target.build)
     count = replicas(snapshot, target, target.revision).count
     wanted = allowed.wanted(count) if has_pods and not requests.stops else None
