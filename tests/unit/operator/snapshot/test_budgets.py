@@ -310,6 +310,17 @@ async def test_a_budget_that_cannot_be_read_holds_the_jobs_that_it_selects() -> 
     assert await place.budgets.of(a_job(place="other")) is None
 
 
+async def test_a_budget_that_cannot_be_read_does_not_lift_the_limits_of_the_others() -> None:
+    team = budget("team", training={"gpuHours": 1}, onExhausted={"training": "Checkpoint"})
+    place = Place(budget("broken", period="Decade"), team)
+    place.usages = {"a": namespace_usage(3)}
+    found = await place.of(a_job())
+    assert found.problem is not None
+    assert found.balances.keys() == {"team"}
+    assert found.exhausted is not None
+    assert found.exhausted.name == "team"
+
+
 async def test_without_records_of_usage_a_budget_lets_no_job_start() -> None:
     place = Place(budget("team"))
     place.budgets.usage = None
