@@ -309,3 +309,13 @@ def test_a_training_that_resumes_meanwhile_does_not_get_another_attempt_by_the_c
     found = ready(cluster)
     assert found["status"] == "False"
     assert jobs(cluster) <= before
+
+
+@CAUSES
+def test_a_revision_that_continues_can_be_suspended(prevent: Prevent) -> None:
+    cluster = trains()
+    reason = prevent(cluster)
+    cluster.edit(suspend=True)
+    assert ready(cluster)["reason"] == reason
+    (found,) = (each for each in cluster.status["conditions"] if each["type"] == "Suspended")
+    assert (found["status"], found["reason"]) == ("True", "SuspendedByUser")
