@@ -78,6 +78,8 @@ QUEUES = 60.0
 PLACES = 60.0
 """Between two lists of the Workloads of a namespace in which a train Job waits; also the shortest
 time between two changes of a position in a status."""
+QUEUES_KNOWN = 300.0
+"""For how long the last list counts after an error: then Kueue may have been removed."""
 QUEUES_AGAIN = 5.0
 """The same if a job names a LocalQueue that was not in the last list: it may be new."""
 QUEUE_MISSING = 30.0

@@ -86,7 +86,7 @@ class SpecFile:
     def merges(self) -> bool:
         """Whether the job makes a merged model."""
         spec = self.resolved.spec
-        return spec.merge.enabled and not (spec.serving.enabled and spec.serving.mode == "adapter")
+        return spec.merge.enabled and not spec.serving.of_adapter
 
     def job(self) -> JobConfig:
         """Return the job configuration that the operator would write to job.json."""

@@ -130,7 +130,7 @@ POSSIBLE = {
 
 def merges(spec: FineTuneJobSpec) -> bool:
     """Report whether a job makes a merged model."""
-    return spec.merge.enabled and not (spec.serving.enabled and spec.serving.mode == "adapter")
+    return spec.merge.enabled and not spec.serving.of_adapter
 
 
 def serves(spec: FineTuneJobSpec) -> bool:

@@ -33,6 +33,9 @@ MOST_NEWS = 100
 """Changes of an object that are recorded between two reconciles: more than one reconcile can write,
 so some remain when its own writes are removed. Users decide how many changes an object has."""
 
+MOST_COMPLETIONS = 10
+"""Times that a reconcile plans again because its snapshot lacked something; a plan needs two."""
+
 logger = logging.getLogger("finetune_operator.controller")
 
 
@@ -121,6 +124,7 @@ class Reconciler(Generic[S]):
         confirmed = set(live)
         snapshot = await self.reader.read(key, live=live, names=names, created=memory.created)
         known: tuple[S, Plan] | None = None
+        completed = 0
         while snapshot is not None:
             self._identify(key, snapshot.owner)
             if known is not None and known[0] == snapshot:
@@ -129,7 +133,8 @@ class Reconciler(Generic[S]):
             else:
                 plan = self.planner.plan(snapshot, now=now)
             known = snapshot, plan
-            if await self.reader.complete(key, plan):
+            if completed < MOST_COMPLETIONS and await self.reader.complete(key, plan):
+                completed += 1
                 snapshot = await self.reader.read(key, created=memory.created)
                 continue
             needed = self._confirmation(snapshot, plan, self.memories[key])

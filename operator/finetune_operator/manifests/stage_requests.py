@@ -63,7 +63,7 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     As in ``retried``, they include those of the chart that decide whether a connection succeeds.
     """
     identity, config = publishing.connections(target, target.config)
-    allowed = egress.destinations(config, cloud_identity=identity, hosts=target.hosts)
+    allowed = egress.destinations(config, cloud_identity=identity)
     targets = publications.targets(target)
     entries = [_entry(each) for each in targets]
     other_hub = not target.hub.is_public and publishing.uses_hub(targets)
@@ -94,7 +94,7 @@ def _publish(
         targets=requests,
         build=target.build if merged else None,
         adapter_manifest=(record.artifacts.adapter_manifest or "") if has_card else None,
-        destinations=egress.destinations(config, cloud_identity=identity, hosts=target.hosts),
+        destinations=egress.destinations(config, cloud_identity=identity),
         ca_certificates=target.config.ca_certificates,
     )
 

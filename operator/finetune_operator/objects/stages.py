@@ -141,8 +141,7 @@ def needs_gpu(name: str | None) -> bool:
 
 def desired(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
     """Return the stages that produce the model that a spec asks for, in order."""
-    from_adapter = spec.serving.enabled and spec.serving.mode in ("adapter", SHARED)
-    if spec.merge.enabled and not from_adapter:
+    if spec.merge.enabled and not spec.serving.of_adapter:
         return PIPELINE
     return tuple(stage for stage in PIPELINE if not stage.per_build)
 

@@ -41,6 +41,8 @@ class Position:
     reason: str
     message: str
     requeue_after: float | None = None
+    meanwhile: "Position | None" = None
+    """Position of the revision that continues while the one in the spec cannot start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +205,8 @@ def _finished(position: Position, publishing: PublishingState | None) -> tuple[S
 
 
 def _suspended(position: Position) -> tuple[Status, str, str]:
+    if position.meanwhile is not None and position.meanwhile.state != "done":
+        position = position.meanwhile
     if position.state == "suspended" or position.reason in QUEUED:
         return "True", position.reason, position.message
     if position.state == "done":

@@ -51,6 +51,7 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
         ledger = ledger.with_target(target.revision)
         if target.replaced is not None:
             ledger = ledger.with_frozen(target.revision, target.frozen)
+        ledger = ledger.with_lora_rank(target.revision, target.frozen.lora_rank)
         return steps(indexed, target, ledger, profile, now)
     except UnavailableProfile as error:
         return report(snapshot, reason=error.reason, message=str(error), now=now)

@@ -46,7 +46,8 @@ def steps(
 
     # 6. The status, and its changes as events.
     awaited = policy.awaited(target, delivery.position)
-    delivery = delivery if awaited is None else replace(delivery, position=awaited)
+    if awaited is not None:
+        delivery = replace(delivery, position=replace(awaited, meanwhile=delivery.position))
     rendered = status.render(
         snapshot,
         target,

@@ -18,7 +18,7 @@ from finetune_operator.objects import status_view
 from finetune_operator.revisions import configurations
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import UnavailableProfile
-from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.revisions.target import TargetRevision, loads_adapter
 from finetune_operator.types import Object
 
 OF_TRAINING = {"model", "dataset", "datasets", "training"}
@@ -43,6 +43,9 @@ def continued(
     settings = configurations.thaw(name, frozen, config)
     resolved = _resolved(job["spec"], settings.defaults)
     if resolved is None:
+        return None
+    if frozen.lora_rank is None and loads_adapter(resolved.spec):
+        # The spec may describe the rank of another revision: the pods stay as they are.
         return None
     build = digest([frozen.digest, part_of(resolved.spec, Edit.REMERGE)])
     return TargetRevision(

@@ -178,6 +178,13 @@ class Ledger:
             return self
         return self._with(revision, frozen=frozen)
 
+    def with_lora_rank(self, revision: str, rank: int | None) -> "Ledger":
+        """Return the ledger with the rank of a revision that has started without a record of it."""
+        frozen = self.frozen(revision)
+        if frozen is None or frozen.lora_rank is not None or rank is None:
+            return self
+        return self.with_frozen(revision, frozen.model_copy(update={"lora_rank": rank}))
+
     def with_target(self, revision: str) -> "Ledger":
         """Return the ledger with a recorded revision as the most recent target."""
         if revision not in self.revisions or list(self.revisions)[-1] == revision:

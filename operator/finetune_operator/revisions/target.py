@@ -112,6 +112,9 @@ def resolve_target(
     _require_own_names(resolved, ledger)
     _require_published_model(resolved.spec)
     frozen = ledger.frozen(resolved.revision)
+    if frozen is not None and frozen.lora_rank is None and loads_adapter(resolved.spec):
+        # An earlier version started the revision. An edit that cannot be run would hide the rank.
+        frozen = frozen.model_copy(update={"lora_rank": resolved.spec.training.lora.r})
     waits_for = None
     if parents.wanted(resolved) is not None:
         known = frozen.parent if frozen is not None else None
@@ -143,6 +146,11 @@ def resolve_target(
     return TargetRevision(
         resolved=resolved, config=started, hub=config.hub, frozen=frozen, unavailable=waits_for
     )
+
+
+def loads_adapter(spec: FineTuneJobSpec) -> bool:
+    """Report whether the pods of a job load an adapter, for which they need its rank."""
+    return spec.serving.enabled and spec.serving.mode == "adapter"
 
 
 def _hub_of_targets(job: Object, frozen: Settings, present: Settings) -> Hub:

@@ -2,7 +2,7 @@
 
 They are listed when a job is reconciled, and Workloads only for a namespace in which a train Job
 waits. Queues seldom change, so nothing is watched. An error stops no job: what was known last
-remains, and before the first list nothing is known.
+remains for ``delays.QUEUES_KNOWN`` seconds, and before the first list nothing is known.
 """
 
 import asyncio
@@ -29,6 +29,8 @@ class QueueSource:
     """Resource name of a GPU."""
     monotonic: Callable[[], float] = time.monotonic
     _at: float = float("-inf")
+    _listed: float = float("-inf")
+    """When the queues were last listed without an error."""
     _local: Mapping[str, Mapping[str, Queue]] | None = None
     """By namespace and name; None before the first list."""
     _places: dict[str, tuple[float, Mapping[str, Place]]] = field(default_factory=dict)
@@ -66,6 +68,8 @@ class QueueSource:
             )
         except OperatorError as error:
             self._report(f"the queues of Kueue cannot be listed: {error}")
+            if self._is_due(self._listed, delays.QUEUES_KNOWN):
+                self._local = None
             return
         self._report("")
         cluster_queues, by_name = _by_name(cluster), _by_name(flavors)
@@ -74,7 +78,7 @@ class QueueSource:
             metadata = each["metadata"]
             queue = queue_of(each, cluster_queues, by_name, self.gpu)
             found.setdefault(metadata["namespace"], {})[metadata["name"]] = queue
-        self._local = found
+        self._local, self._listed = found, self._at
 
     async def _places_in(self, namespace: str, jobs: Iterable[Object]) -> Mapping[str, Place]:
         """Return the places in a namespace if a Job waits there."""

@@ -137,7 +137,7 @@ def _is_terminal(target: TargetRevision, stage: JobStage, attempt: Attempt, due:
     """Report whether a failed attempt is not repeated: no edit, and no further target is due."""
     return (
         attempt.outcome == "Failed"
-        and attempt.retry_key == attempts.retry_key(target, stage)
+        and attempts.is_current(target, attempt)
         and {*due.now} <= {*(attempt.targets or ())}
     )
 

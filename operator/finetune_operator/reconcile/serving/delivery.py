@@ -70,7 +70,7 @@ def decide(
     current = kept.state
     if current is None and serving is not None:
         current = shared.state_of(snapshot, target, candidate.decision.ledger, serving)
-    starts = candidate.replicas is not None or candidate.position is allowed.cause
+    starts = bool(candidate.replicas) or candidate.position is allowed.cause
     old = None if serving == target.build else serving
     # The GPUs of a build that a FineTuneEndpoint serves are those of the endpoint.
     keeps = old is not None and endpoint_of(candidate.decision.ledger, old) is None

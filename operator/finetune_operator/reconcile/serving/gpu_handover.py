@@ -266,13 +266,26 @@ def _under_way(target: TargetRevision, ledger: Ledger) -> JobStage | None:
 
 
 def _scaled_down(snapshot: IndexedSnapshot, old: Child) -> bool:
-    """Report whether the stable build has released its GPU, not stopped without requests."""
-    return old.object["spec"].get("replicas") == 0 and snapshot.previous.idle_since is None
+    """Report whether the stable build has released its GPU.
+
+    Without requests, or in an exhausted budget, it was stopped for another reason.
+    """
+    stopped = old.object["spec"].get("replicas") == 0
+    others = snapshot.previous.idle_since is not None or _serving_reason(snapshot) == (
+        Reason.SERVING_OVER_BUDGET
+    )
+    return stopped and not others
 
 
 def _released_by_free_gpu(snapshot: IndexedSnapshot) -> bool:
     """Report whether the GPU was released before ``spec.serving.rollout`` became ``Auto``."""
-    return snapshot.previous.conditions.get("Serving", {}).get("reason") == Reason.GPU_RELEASED
+    return _serving_reason(snapshot) == Reason.GPU_RELEASED
+
+
+def _serving_reason(snapshot: IndexedSnapshot) -> str | None:
+    """Return the previous reason of the condition Serving."""
+    reason: str | None = snapshot.previous.conditions.get("Serving", {}).get("reason")
+    return reason
 
 
 def _waiting(pods: list[Object]) -> tuple[Object, datetime] | None:

@@ -71,11 +71,11 @@ def decide(
     ready = state.answering(snapshot, build)
     latest = latest_attempt(snapshot, target, ledger, serving)
     needed = state.replicas(snapshot, target, target.revision)
-    desired = allowed.limited(needed)
     if serving != build:
         idle = None
     if idle is not None:
-        desired = state.Replicas(0, desired.warnings)
+        needed = state.Replicas(0, needed.warnings)
+    desired = allowed.limited(needed)
 
     def scaled(count: int) -> Apply:
         return state.deployment(snapshot, target, ledger, replicas=count, number=latest.attempt)
@@ -83,8 +83,8 @@ def decide(
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
     warnings = (*evaluation_gate.warnings(gate), *desired.warnings)
     refusal = policy.refusal(policy.not_admitted(violations, latest))
-    cause = withheld(target, ledger, serving, latest, gate, ready=ready, desired=desired.count)
-    if cause is None and idle is None and needed.count and not desired.count:
+    cause = withheld(target, ledger, serving, latest, gate, ready=ready, desired=needed.count)
+    if cause is None and latest.outcome != "Failed" and needed.count and not desired.count:
         cause = allowed.cause
     if cause is not None:
         stop: tuple[Action, ...] = ()
@@ -194,6 +194,9 @@ def latest_attempt(
     latest = ledger.serving(build)
     if latest is not None:
         stays = build == serving or build in snapshot.builds
+        if target.prevented is not None:
+            # Fields whose edit asks for an attempt may be in the part that cannot be read.
+            key = latest.retry_key or key
         if stays if latest.outcome == "Completed" else latest.retry_key == key:
             return latest
     return Attempt(

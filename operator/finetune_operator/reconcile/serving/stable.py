@@ -192,12 +192,15 @@ def _keep(
         return _Old(Handover(ledger=ledger), restored, 0 if without_pods else len(restored))
     if old.terminating:
         return _Old(Handover(ledger=ledger), replicas=1)
-    desired = allowed.limited(state.replicas(snapshot, target, old.revision))
+    desired = state.replicas(snapshot, target, old.revision)
     if stopped or idle.stops:
         desired = state.Replicas(0)
     handover = Handover(ledger=ledger)
     if desired.count > 0 and not snapshot.can_be_mounted(ledger.revision_of(serving)):
+        # No budget takes the last pods that can read the model.
         desired = state.last_pods(snapshot, ledger, old)
+    else:
+        desired = allowed.limited(desired)
     if desired.count > 0:
         handover = gpu_handover.decide(
             snapshot, target, ledger, position=position, old=old, now=now

@@ -42,6 +42,9 @@ def following(
     targets: those of a stage that publishes.
     """
     key = retry_key(target, stage)
+    if target.prevented is not None and previous is not None:
+        # Nothing is known of some fields that the key covers.
+        key = previous.retry_key or key
     memory = None
     if previous is not None and previous.retry_key == key:
         memory = previous.memory
@@ -76,6 +79,17 @@ def retry_key(target: TargetRevision, stage: JobStage) -> str:
     if stage.publishes:
         return digest([key, stage_requests.retried_publishing(target)])
     return digest([key, stage_requests.retried(target)]) if stage.reads_sources else key
+
+
+def is_current(target: TargetRevision, attempt: Attempt) -> bool:
+    """Report whether no field has changed whose edit gives a failed stage a new attempt.
+
+    While the revision that the spec describes cannot start, nothing is known of some of these
+    fields, and no edit counts.
+    """
+    if target.prevented is not None:
+        return True
+    return attempt.retry_key == retry_key(target, job_stage(attempt.stage))
 
 
 def timed(attempt: Attempt, job: Object) -> Attempt:

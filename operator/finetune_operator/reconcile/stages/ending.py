@@ -79,7 +79,7 @@ def _published(
     A Job proves what it published even if it failed. A Job that completed but does not report each
     target has failed. An attempt that is repeated by itself leaves no errors.
     """
-    if attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
+    if not attempts.is_current(target, attempt):
         # The spec or the hub has changed, so that they do not tell where the Job has published.
         digests = dict.fromkeys([*(attempt.published or ()), *_digests(artifacts)])
         changes |= {"outcome": "Stopped", "published": [*digests] or None}

@@ -5,7 +5,6 @@ from datetime import datetime
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.objects.stages import job_stage
 from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.conditions import suspended
 from finetune_operator.reconcile.decision import Decision
@@ -43,7 +42,7 @@ def decide(
             return stop(ledger, job, outcome="Failed", reason=Reason.OUT_OF_MEMORY, message=message)
     # After a pod has succeeded, it takes a moment until its Job is complete.
     busy = any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
-    if not busy and attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
+    if not busy and not attempts.is_current(target, attempt):
         # The edit may have fixed what it waits for.
         return stop(ledger, job)
     if snapshot.volume(target.revision) is not None:

@@ -8,9 +8,8 @@ no state but the cluster's.
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.stages import JobStage, beside, desired, job_stage
+from finetune_operator.objects.stages import JobStage, beside, desired
 from finetune_operator.reconcile import configuration
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.decision import Decision
@@ -76,7 +75,7 @@ def _stage(
         return replace(decision, position=changed) if running and changed else decision
     if attempt is not None and attempt.outcome == "Completed":
         return decision
-    if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
+    if attempt is not None and attempt.outcome == "Failed" and attempts.is_current(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=starting.failed(attempt)))
     prevented = (
         changed
@@ -91,8 +90,3 @@ def _stage(
     if prevented is not None and not target.resolved.spec.suspend:
         return decision.then(Decision(ledger=decision.ledger, position=prevented))
     return decision.then(starting.decide(snapshot, target, decision.ledger, stage, attempt))
-
-
-def _is_terminal(target: TargetRevision, failed: Attempt) -> bool:
-    """Report whether no field has changed whose edit gives a failed stage a new attempt."""
-    return failed.retry_key == attempts.retry_key(target, job_stage(failed.stage))

@@ -62,7 +62,7 @@ def _identify(
     again: that succeeds only if the present one has the same content, and its uid is then known.
     """
     spec = target.resolved.spec
-    if spec.suspend or attempt.retry_key != attempts.retry_key(target, job_stage(attempt.stage)):
+    if spec.suspend or not attempts.is_current(target, attempt):
         return stop(ledger, named)
     return Decision(
         ledger=ledger,

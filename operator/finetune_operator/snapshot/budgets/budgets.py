@@ -75,13 +75,15 @@ class Budgets:
             return None
         problems = (self._parsed[name][1].problem for name in sorted(own))
         problem = next((each for each in problems if each is not None), None)
-        if usage is None or problem is not None:
+        if usage is None:
             return Accounts(own=own, problem=problem or UNRECORDED)
         names, requests = self.waiting.sharing(own)
         own_trainings = training_key(job["metadata"]["uid"], "")
         found = {name: self.balance(name, usage, but=own_trainings) for name in sorted(names)}
         return Accounts(
             own=own,
+            # It holds what would start; the budgets that can be read limit what runs.
+            problem=problem,
             balances={name: each for name, each in found.items() if each is not None},
             waiting=requests,
             priority=self.surroundings.priority(job),
@@ -135,7 +137,10 @@ class Budgets:
         self._grants = {each: grant for each, grant in self._grants.items() if grant[1] > now}
         if room > 0:
             self._grants[key] = room, now + GRANTED_FOR
-        return max(0, room) != before
+        else:
+            # Otherwise each reconcile would read the same grant again, and ask for another one.
+            self._grants.pop(key, None)
+        return self._granted(key) != before
 
     def serving_gpus(self, budget: str, *, but: Key | None = None) -> int:
         """Return the GPUs that the endpoints of a budget have or were granted, but one job's."""

@@ -234,3 +234,19 @@ async def test_the_planner_knows_the_jobs_that_this_process_created(
     await rig.kube.create(body)
     await rig.reconcile()
     assert known[-1] == (1, 0)
+
+
+async def test_a_plan_that_always_lacks_something_is_executed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    completed = 0
+
+    async def complete(*_: Any) -> bool:
+        nonlocal completed
+        completed += 1
+        assert completed < 100, "the reconcile never ends"
+        return True
+
+    monkeypatch.setattr(type(rig.reconciler.reader), "complete", complete)
+    await rig.reconcile()
+    assert rig.status_writes() == 1

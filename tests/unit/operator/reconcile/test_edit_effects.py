@@ -6,20 +6,21 @@ from typing import Any
 
 import pytest
 from tests.fakes import controllers
-from tests.fakes.apiserver import CONFIG, Cluster, Thing, copied
+from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, copied
 from tests.support.leaves import ALPACA, LEAVES, Change, Leaf, change_of, merged, nested
 from tests.unit.operator.reconcile.publishing.test_plan_publishing import target as published
 from tests.unit.operator.reconcile.test_plan_parents import parent
 
-from finetune_api.defaulting import builtin_defaults
+from finetune_api.defaulting import builtin_defaults, resolve
 from finetune_api.edits import targets
 from finetune_api.edits.changes import changes
-from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
+from finetune_api.edits.effects import Effect, Ledger, effect_of, effects, merges
 from finetune_api.markers import Edit
 from finetune_api.policy.limits import Limits, Names
 from finetune_operator.actions import Apply, Create
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
+from finetune_operator.objects.stages import desired
 from finetune_operator.types import Plan, Snapshot
 
 ANY = Names(allow=(".*",))
@@ -230,3 +231,21 @@ def test_a_profile_with_another_gpu_model_rolls(card: str | None, effect: Effect
     cluster.edit(profile="second")
     cluster.settle()
     assert found == (cluster.done or {Effect.NOTHING}) == {effect}
+
+
+@pytest.mark.parametrize(
+    ("serving", "merged_model"),
+    [
+        ({"mode": "merged"}, True),
+        ({"mode": "adapter"}, False),
+        ({"mode": "shared", "endpointRef": {"name": "shared"}}, False),
+        ({"enabled": False}, True),
+    ],
+)
+def test_only_a_job_that_merges_is_predicted_to_merge_again(
+    serving: Thing, merged_model: bool
+) -> None:
+    written = {**copied(SPEC), "serving": serving}
+    spec = resolve(written, builtin_defaults()).spec
+    assert merges(spec) is merged_model
+    assert any(stage.per_build for stage in desired(spec)) is merged_model

@@ -11,6 +11,7 @@ from tests.support.reconcile.plan_steps import (
     PREPARED,
     TRAINED,
     delete,
+    run,
     running,
     stop,
 )
@@ -216,3 +217,105 @@ def test_nothing_is_kept_before_a_revision_has_started() -> None:
     cluster.edit(profile="small")
     assert ready(cluster)["reason"] == "ProfileNotFound"
     assert cluster.objects == {}
+
+
+def without_rank(cluster: Cluster) -> None:
+    """Take the ranks from the ledger, as a version wrote it that did not record them."""
+    status = copied(cluster.status)
+    for each in status["revisions"]:
+        del each["frozen"]["loraRank"]
+    cluster.present_job()["status"] = status
+
+
+def serves_adapter() -> Cluster:
+    cluster = started(profile="small", serving={"mode": "adapter"}, training={"lora": {"r": 32}})
+    PREPARED(cluster)
+    TRAINED(cluster)
+    controllers.serve(cluster)
+    return cluster
+
+
+def test_a_rank_that_an_earlier_version_did_not_record_is_recorded_before_an_edit() -> None:
+    cluster = serves_adapter()
+    without_rank(cluster)
+    cluster.settle()
+    assert cluster.status["revisions"][-1]["frozen"]["loraRank"] == 32
+    before = deployment(cluster)["spec"]["template"]
+    cluster.edit(training={"lora": {"r": None}})
+    assert invalid_spec(cluster) == ready(cluster)["reason"]
+    assert deployment(cluster)["spec"]["template"] == before
+
+
+def test_the_pods_of_an_adapter_of_unknown_rank_stay_as_they_are() -> None:
+    cluster = serves_adapter()
+    without_rank(cluster)
+    before = deployment(cluster)["spec"]
+    assert invalid_spec(cluster) == ready(cluster)["reason"]
+    assert deployment(cluster)["spec"] == before
+
+
+SECRET: Thing = {"tokenSecretRef": {"name": "hub", "key": "token"}}
+
+
+def jobs(cluster: Cluster) -> set[str]:
+    return {each["metadata"]["name"] for each in cluster.each("Job")}
+
+
+@pytest.mark.parametrize("stage", ["train", "merge"])
+def test_an_invalid_edit_does_not_repeat_a_failed_stage(stage: str) -> None:
+    cluster = started(profile="small", model=SECRET)
+    PREPARED(cluster)
+    if stage == "merge":
+        TRAINED(cluster)
+    run(stage, 65)(cluster)
+    assert ready(cluster)["status"] == "False"
+    before, attempts = jobs(cluster), copied(cluster.status["revisions"])
+    assert invalid_spec(cluster) == ready(cluster)["reason"]
+    assert jobs(cluster) <= before
+    assert cluster.status["revisions"] == attempts
+
+
+def test_an_invalid_edit_starts_no_new_attempt_at_serving() -> None:
+    cluster = started(profile="small", model=SECRET)
+    for step in (PREPARED, TRAINED, MERGED):
+        step(cluster)
+    cluster.settle()
+    before = deployment(cluster)["spec"]["template"]
+    assert invalid_spec(cluster) == ready(cluster)["reason"]
+    assert deployment(cluster)["spec"]["template"] == before
+
+
+def test_an_invalid_edit_does_not_replace_a_pod_that_waits_for_a_gpu() -> None:
+    cluster = started(profile="small", model=SECRET)
+    PREPARED(cluster)
+    cluster.settle()
+    controllers.sync(cluster)
+    before = jobs(cluster)
+    assert invalid_spec(cluster) == ready(cluster)["reason"]
+    assert jobs(cluster) == before
+    assert not [each for each in cluster.each("Job") if "deletionTimestamp" in each["metadata"]]
+
+
+def test_a_training_that_resumes_meanwhile_does_not_get_another_attempt_by_the_correction() -> None:
+    cluster = started(profile="small", model=SECRET)
+    PREPARED(cluster)
+    running("train")(cluster)
+    invalid_spec(cluster)
+    delete("Job", "demo-R-train-1")(cluster)
+    stop("train")(cluster)
+    run("train", 65)(cluster)
+    before = jobs(cluster)
+    cluster.edit(rerun=None, training={"maxSteps": None, "epochs": None})
+    found = ready(cluster)
+    assert found["status"] == "False"
+    assert jobs(cluster) <= before
+
+
+@CAUSES
+def test_a_revision_that_continues_can_be_suspended(prevent: Prevent) -> None:
+    cluster = trains()
+    reason = prevent(cluster)
+    cluster.edit(suspend=True)
+    assert ready(cluster)["reason"] == reason
+    (found,) = (each for each in cluster.status["conditions"] if each["type"] == "Suspended")
+    assert (found["status"], found["reason"]) == ("True", "SuspendedByUser")

@@ -310,6 +310,17 @@ async def test_a_budget_that_cannot_be_read_holds_the_jobs_that_it_selects() -> 
     assert await place.budgets.of(a_job(place="other")) is None
 
 
+async def test_a_budget_that_cannot_be_read_does_not_lift_the_limits_of_the_others() -> None:
+    team = budget("team", training={"gpuHours": 1}, onExhausted={"training": "Checkpoint"})
+    place = Place(budget("broken", period="Decade"), team)
+    place.usages = {"a": namespace_usage(3)}
+    found = await place.of(a_job())
+    assert found.problem is not None
+    assert found.balances.keys() == {"team"}
+    assert found.exhausted is not None
+    assert found.exhausted.name == "team"
+
+
 async def test_without_records_of_usage_a_budget_lets_no_job_start() -> None:
     place = Place(budget("team"))
     place.budgets.usage = None
@@ -496,6 +507,17 @@ async def test_a_grant_is_free_again_if_no_pods_follow() -> None:
     now += GRANTED_FOR
     assert place.budgets.grant(("a", "two"), 1)
     assert place.budgets.serving_gpus("team") == 1
+
+
+async def test_a_grant_ends_when_no_gpu_is_left_for_it() -> None:
+    place = Place(budget("team", serving={"maxGpus": 1}))
+    place.jobs.put(a_job("one"))
+    await place.of(a_job())
+    assert place.budgets.grant(("a", "one"), 1)
+    serving(place, "another")
+    assert place.budgets.grant(("a", "one"), 1), "it has lost the GPU"
+    assert not place.budgets.grant(("a", "one"), 1), "nothing changes any more"
+    assert (await place.of(a_job("one"))).serving_gpus == 0
 
 
 async def test_an_endpoint_that_released_its_gpu_to_its_training_keeps_its_place() -> None:

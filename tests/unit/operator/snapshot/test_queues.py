@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.fakes.kube_client import MemoryKube
 
+from finetune_operator.delays import QUEUES_KNOWN
 from finetune_operator.kube.errors import OperatorError, Transient
 from finetune_operator.queues.values import Place, Queues
 from finetune_operator.snapshot.queues import QueueSource
@@ -145,3 +146,17 @@ def test_an_error_stops_no_job_and_is_logged_once(
     found = read(source, WAITING)
     assert found is not None
     assert (set(found.local), set(found.places)) == ({"gpu"}, {"j"})
+
+
+def test_queues_that_cannot_be_listed_for_minutes_are_not_known(
+    source: QueueSource, kube: Counting, clock: Clock
+) -> None:
+    assert read(source) is not None
+    kube.error = Transient("403 forbidden")
+    clock.now = 60.0
+    assert read(source) is not None, "an error of a moment changes nothing"
+    clock.now = 60.0 + QUEUES_KNOWN
+    assert read(source) is None
+    kube.error = None
+    clock.now += 60.0
+    assert read(source) is not None

@@ -155,3 +155,17 @@ def test_target_of_another_profile_is_on_the_present_hub() -> None:
     assert cluster.status["revision"] == revision
     assert token(cluster) == "corporate"
     assert endpoint(cluster) == CORPORATE
+
+
+def test_a_limit_on_the_hosts_of_downloads_does_not_apply_to_targets() -> None:
+    cluster = cluster_of(config=OPEN, **NOT_MERGED)
+    limits = {"hosts": {"allow": [r"internal\.example"]}}
+    offer(cluster, "small", default=True, limits=limits)
+    cluster.edit(publish=[on_hub()])
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    allowed = request_of(jobs(cluster)[-1]).destinations
+    assert allowed is not None
+    assert allowed.hosts is not None
+    assert allowed.hosts.allow == (".*",)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.fakes import controllers
-from tests.support.reconcile.plan_steps import MERGED, PREPARED, TRAINED
+from tests.support.reconcile.plan_steps import MERGED, PREPARED, TRAINED, running
 from tests.support.reconcile.serving_steps import reason, replicas, serves
 from tests.unit.operator.reconcile.serving.test_shared_mode import SHARED, endpoint, report
 from tests.unit.operator.reconcile.test_plan_budgets import HOUR, Budgeted, condition
@@ -210,3 +210,39 @@ def test_a_job_that_an_endpoint_serves_asks_for_no_gpus_of_its_own() -> None:
     planned = plan(cluster.observe(), now=cluster.now)
     assert cluster.status["serving"]["build"] == cluster.status["build"], "it is the earlier one"
     assert planned.serving_gpus is None
+
+
+def test_a_budget_stops_no_pods_whose_volume_is_deleted() -> None:
+    """They are the last ones that can read the model."""
+    cluster = served()
+    cluster.edit(rerun="again")
+    cluster.settle()
+    (volume, *_) = cluster.each("PersistentVolumeClaim")
+    controllers.delete(cluster, "PersistentVolumeClaim", volume["metadata"]["name"], "Foreground")
+    cluster.limit(**EXHAUSTED, stops=True)
+    cluster.settle()
+    assert replicas(cluster) == [1]
+
+
+def test_a_build_that_a_budget_stopped_while_another_one_trains_starts_again() -> None:
+    cluster = served()
+    cluster.edit(rerun="again", serving={"rollout": "FreeGPU"})
+    PREPARED(cluster)
+    running("train")(cluster)
+    assert replicas(cluster) == [1], "the train pod has a GPU of its own"
+    cluster.limit(**EXHAUSTED, stops=True)
+    cluster.settle()
+    assert (replicas(cluster), serves(cluster)) == ([0], "False/ServingOverBudget")
+    cluster.limit(stops=True)
+    cluster.settle()
+    assert replicas(cluster) == [1]
+
+
+def test_no_gpu_is_granted_to_a_candidate_that_gets_no_pods() -> None:
+    cluster = trained(limit=UNLIMITED, max_gpus=1)
+    cluster.settle()
+    cluster.edit(suspend=True)
+    cluster.room = cluster.granted_gpus = 0
+    cluster.settle()
+    assert replicas(cluster) == [0]
+    assert plan(cluster.observe(), now=cluster.now).serving_gpus is None
