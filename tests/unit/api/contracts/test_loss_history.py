@@ -109,8 +109,15 @@ def test_a_history_of_another_form_is_left_out_of_the_result(value: object) -> N
 
 @pytest.mark.parametrize(
     "point",
-    ["[1, NaN]", "[1, 1e400]", "[1, -1.7e308]", f"[{10**400}, 1.0]", f"[{MAX_NUMBER + 1}, 1.0]"]
-    + ["[-1, 1.0]", "[1, -Infinity]"],
+    [
+        "[1, NaN]",
+        "[1, 1e400]",
+        "[1, -1.7e308]",
+        f"[{10**400}, 1.0]",
+        f"[{MAX_NUMBER + 1}, 1.0]",
+        "[-1, 1.0]",
+        "[1, -Infinity]",
+    ],
 )
 def test_a_history_with_a_number_that_no_status_may_have_is_left_out_of_the_result(
     point: str,

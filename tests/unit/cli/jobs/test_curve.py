@@ -76,6 +76,18 @@ def test_a_curve_that_cannot_be_shown_is_explained(
     assert err.count("\n") == 1
 
 
+def test_points_that_no_training_reports_are_not_plotted(
+    run: Run, job: Job, tmp_path: Path
+) -> None:
+    """A status that anybody wrote, for example in a backup that was restored."""
+    huge = [[1, 1.7e308], [2, -1.7e308], [10**300, 1.0]]
+    history = {"loss": [*huge, [3, 2.0], [4, 1.5]]}
+    job("velmora")["status"]["revisions"][-1]["artifacts"] = {"lossHistory": history}
+    code, text, err = run("curve", "velmora", "--svg", str(tmp_path / "a.svg"))
+    assert (code, err) == (0, "")
+    assert "step 3" in text
+
+
 def test_a_job_without_a_status_has_no_curve(run: Run, job: Job) -> None:
     del job("velmora")["status"]
     code, _, err = run("curve", "velmora")
