@@ -120,6 +120,8 @@ def manifest(**spec: Any) -> Object:
     }
 
 
+OWN: Object = {}
+SHARED: Object = {"mode": "shared", "endpointRef": {"name": "chat"}}
 DONE = ("prepare", "train", "merge")
 
 
@@ -208,6 +210,29 @@ def test_an_undone_edit_returns_to_the_trained_revision(desk: Desk) -> None:
 )
 def test_the_endpoint_is_described(spec: Object, sentence: str, desk: Desk) -> None:
     assert sentence in desk.facts(manifest(**spec), running(*DONE), settings())["endpoint"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        (None, SHARED, "The FineTuneEndpoint chat serves the adapter after training."),
+        (OWN, SHARED, "The present pods answer until the FineTuneEndpoint chat serves the"),
+        (SHARED, OWN, "The FineTuneEndpoint chat serves the model until the new pods are"),
+        (SHARED, {"enabled": False}, "The FineTuneEndpoint chat serves the model no longer."),
+        (SHARED, SHARED, "The endpoint is not affected."),
+        (
+            SHARED,
+            {**SHARED, "endpointRef": {"name": "other"}},
+            "The FineTuneEndpoint other serves the adapter when it is verified there.",
+        ),
+    ],
+)
+def test_a_shared_endpoint_is_described(
+    before: Object | None, after: Object, sentence: str, desk: Desk
+) -> None:
+    state = () if before is None else (running(serving=before),)
+    found = desk.facts(manifest(serving=after), *state, settings())
+    assert found["endpoint"].startswith(sentence)
 
 
 def test_limits_of_the_chart_and_of_the_profile_reject(desk: Desk) -> None:
