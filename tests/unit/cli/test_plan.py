@@ -285,6 +285,19 @@ def test_an_invalid_job_and_an_unknown_profile_are_errors(desk: Desk) -> None:
     assert found["errors"] == ["spec.profile: there is no FineTuneProfile other"]
 
 
+@pytest.mark.parametrize("ledger", [{"revisions": []}, {}], ids=["without records", "another"])
+def test_an_edit_of_a_job_whose_former_profile_is_unknown_is_not_harmless(
+    ledger: Object, desk: Desk
+) -> None:
+    job = running(*DONE)
+    job["spec"] |= {"profile": "removed", "training": {"seed": 5}}
+    job["status"] |= ledger
+    found = desk.facts(manifest(training={"seed": 7}), job, settings())
+    assert (found["exitCode"], found["effects"]) == (3, ["retrain"])
+    assert "training.seed" in [each["field"] for each in found["changes"]]
+    assert any("FineTuneProfile removed" in each for each in found["warnings"])
+
+
 def test_a_profile_in_the_same_files_is_the_present_one(desk: Desk) -> None:
     (desk.folder / "profile.yaml").write_text(yaml.safe_dump(PROFILE))
     found = desk.facts(manifest(profile="starter"), settings(), file=[desk.folder / "profile.yaml"])
