@@ -43,6 +43,10 @@ class Conflict(CommandFailed):
     """The object is not the one that was read."""
 
 
+class Expired(CommandFailed):
+    """The API server does not know the state of the cluster any more with which a list began."""
+
+
 class Unreachable(CommandFailed):
     """The API server does not answer."""
 
@@ -229,6 +233,8 @@ class Cluster:
             return NotFound(message)
         if status == 409:
             return Conflict(message)
+        if status == 410:
+            return Expired(f"the API server answers {status}: {message}")
         return CommandFailed(f"the API server answers {status}: {message}")
 
 

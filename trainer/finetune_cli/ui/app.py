@@ -8,15 +8,13 @@ below its path: a server of another user of this machine does not get the cookie
 import asyncio
 import hmac
 import secrets
-import sys
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from importlib import resources
 
 from aiohttp import web
 
-from finetune_api.safety import redaction
-from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.api import Cluster, Expired
 from finetune_cli.errors import CommandFailed
 from finetune_cli.ui import failures, live
 from finetune_cli.ui.access import guard
@@ -28,6 +26,8 @@ from finetune_cli.ui.views import DOWNLOADS, VIEWS, Download, View
 
 COOKIE = "ftj"
 LARGEST_FORM = 4096
+AFTER = "after"
+"""Name in a query: where a list continues."""
 STATIC = {"ui.css": "text/css", "ui.js": "text/javascript"}
 SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
 WRONG_CODE = "This is not the code, or it was used already. To get a new code, start ftj ui again."
@@ -96,14 +96,19 @@ class Application:
         except ConnectionError:
             raise
         except Exception as error:
-            words = redaction.one_line(error)
-            print(f"ftj ui: unexpected {type(error).__name__}: {words}", file=sys.stderr)
             return self._html(failures.unexpected(error), frame)
 
     def _shown(self, view: View) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            page = await self._read(view, request)
-            stream = self._stream(request) if view.live else None
+            continued = AFTER in request.query
+            try:
+                page = await self._read(view, request)
+            except Expired:
+                if not continued:
+                    raise
+                return _first_page(request)
+            # The token of a later page returns the list as it was: nothing of it changes.
+            stream = self._stream(request) if view.live and not continued else None
             return self._html(page, self._frame(request, stream))
 
         return handle
@@ -187,6 +192,11 @@ class Application:
 
     async def _end(self, app: web.Application) -> None:
         self.sessions.end_all()
+
+
+def _first_page(request: web.Request) -> web.Response:
+    query = [(name, value) for name, value in request.query.items() if name != AFTER]
+    return web.Response(status=303, headers={"Location": str(request.rel_url.with_query(query))})
 
 
 def _is_public(request: web.Request) -> bool:

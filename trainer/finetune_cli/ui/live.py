@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from finetune_cli.errors import CommandFailed
+from finetune_cli.ui import failures
 from finetune_cli.ui.access.sessions import Session
 from finetune_cli.ui.pages import layout
 from finetune_cli.ui.pages.layout import Page
@@ -55,13 +56,15 @@ async def _send(
     sent: dict[str, str] = {}
     while valid() and not ended.is_set():
         try:
-            page = await read()
+            events = _changes(await read(), sent, prefix)
         except CommandFailed as error:
             # The next page shows that the problem is over.
             sent.clear()
             events = [("problem", str(error))]
-        else:
-            events = _changes(page, sent, prefix)
+        except Exception as error:
+            # The response has begun: a page of the error would be written into the stream.
+            await response.write(_event("problem", failures.reported(error)))
+            return
         if not valid() or ended.is_set():
             return
         await response.write(b"".join([b":\n\n", *(_event(*each) for each in events)]))

@@ -290,6 +290,33 @@ async def test_bug_shows_no_text_of_its_error(
     assert "ftj ui: unexpected ValueError" in capfd.readouterr().err
 
 
+async def test_bug_ends_a_stream_with_its_type_alone(
+    start: Start,
+    capfd: pytest.CaptureFixture[str],
+    cluster: Callable[[], Cluster],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken(Cluster):
+        reads = 0
+
+        def table(self, path: str, **query: Any) -> dict[str, Any]:
+            Broken.reads += 1
+            if Broken.reads > 1:
+                raise BrokenPipeError("a secret")
+            return super().table(path, **query)
+
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.05)
+    stream = await (await start(user=changed(Broken, cluster()))).get(f"/live/{TAB}")
+    text = (await asyncio.wait_for(stream.read(), 10)).decode()
+    assert "event: region" in text
+    assert "HTTP/1.1" not in text
+    assert "secret" not in text
+    problem = 'event: problem\ndata: "Unexpected BrokenPipeError.'
+    assert problem in text
+    assert text.endswith('event: end\ndata: ""\n\n')
+    assert "ftj ui: unexpected BrokenPipeError" in capfd.readouterr().err
+
+
 def changed(kind: type[Cluster], cluster: Cluster) -> Cluster:
     return kind(api=cluster.api, namespace=cluster.namespace, context=cluster.context)
 
