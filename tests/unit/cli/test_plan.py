@@ -244,6 +244,18 @@ def test_limits_of_the_chart_and_of_the_profile_reject(desk: Desk) -> None:
     assert "FineTuneProfile starter" in found["policy"]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("newer", "named"),
+    [({"maxNewThing": 5}, "maxNewThing"), ({"queues": {"prefer": ["a"]}}, "queues.prefer")],
+)
+def test_a_limit_of_a_later_version_is_unknown(newer: Object, named: str, desk: Desk) -> None:
+    found = desk.facts(manifest(), settings(policy=newer))
+    assert (found["exitCode"], found["policy"]["answer"]) == (3, "unknown")
+    assert f"({named}): install ftj" in found["policy"]["reason"]
+    strict = desk.facts(manifest(), settings(policy={**newer, "maxGpuSeconds": 60}))
+    assert strict["policy"]["answer"] == "no", "the limits that are known still reject"
+
+
 def test_a_job_that_does_not_fit_its_gpu_is_rejected(desk: Desk) -> None:
     training = {
         "sequenceLength": 32768,
