@@ -156,8 +156,12 @@ class Cluster:
         )
 
     def lines(self, path: str, **query: Any) -> Iterator[str]:
-        """Yield the lines of a text, such as a log, as they arrive. Raises CommandFailed."""
-        answer = self._opened("GET", _with(path, query), read_seconds=None)
+        """Yield the lines of a text, such as a log, as they arrive. Raises CommandFailed.
+
+        A log that is followed may be silent for any time.
+        """
+        seconds = None if query.get("follow") else READ_SECONDS
+        answer = self._opened("GET", _with(path, query), read_seconds=seconds)
         try:
             yield from _lines(answer.stream(1 << 14))
         except urllib3.exceptions.HTTPError as error:
