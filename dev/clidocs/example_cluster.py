@@ -32,7 +32,8 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path.endswith("/log"):
             lines = LOG.splitlines(keepends=True)[-int(query.get("tailLines", 99)) :]
-            self._answer(200, "".join(lines).encode())
+            body = "".join(lines).encode()
+            self._answer(200, body[: int(query.get("limitBytes", len(body)))])
         elif parts.path in self.collections:
             items = [each for each in self.collections[parts.path] if _matches(each, query)]
             as_table = "as=Table" in self.headers.get("Accept", "")

@@ -287,6 +287,14 @@ async def test_end_of_a_long_log_is_shown(start: Start, monkeypatch: pytest.Monk
     assert len(text) < 60_000
 
 
+async def test_end_of_long_lines_is_shown(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = "".join(f"{'x' * 20_000} line {at} of 100\n" for at in range(100))
+    monkeypatch.setattr(example_cluster, "LOG", log)
+    text = await (await start()).text("/jobs/team-a/support")
+    assert "line 99 of 100" in text
+    assert len(text) < 60_000
+
+
 async def test_job_without_pods_says_so(start: Start, objects: Objects) -> None:
     objects[f"{CORE}/pods"] = []
     objects[BATCH] = []
