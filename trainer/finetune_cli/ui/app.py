@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 from aiohttp import web
@@ -24,7 +24,6 @@ from finetune_cli.ui.pages.html import Url
 from finetune_cli.ui.pages.layout import Frame, Page
 from finetune_cli.ui.views import DOWNLOADS, VIEWS, Download, View
 
-COOKIE = "ftj"
 LARGEST_FORM = 4096
 AFTER = "after"
 """Name in a query: where a list continues."""
@@ -45,6 +44,9 @@ class Application:
     hosts: Collection[str]
     """The values of the header Host for this server."""
     prefix: str
+    cookie: str = field(default_factory=lambda: f"ftj-{secrets.token_hex(8)}")
+    """Name of the cookie. A server of another user on this machine can set cookies for the same
+    host, but does not know the name of this one."""
 
     def build(self) -> web.Application:
         """Return the application for a server."""
@@ -79,7 +81,7 @@ class Application:
         # Nobody learns the path from an error.
         if not request.path.startswith(f"{self.prefix}/"):
             return web.Response(text="Not found\n", status=404)
-        session = self.sessions.find(request.cookies.get(COOKIE))
+        session = self.sessions.find(request.cookies.get(self.cookie))
         if session is not None:
             request[SESSION] = session
         frame = self._frame(request)
@@ -160,14 +162,14 @@ class Application:
             return self._html(messages.login(WRONG_CODE), self._frame(request))
         response = self._home()
         response.set_cookie(
-            COOKIE, cookie, path=f"{self.prefix}/", httponly=True, samesite="Strict"
+            self.cookie, cookie, path=f"{self.prefix}/", httponly=True, samesite="Strict"
         )
         return response
 
     async def _logout(self, request: web.Request) -> web.StreamResponse:
         self.sessions.end(request[SESSION])
         response = self._html(messages.login(LOGGED_OUT), Frame(prefix=self.prefix))
-        response.del_cookie(COOKIE, path=f"{self.prefix}/")
+        response.del_cookie(self.cookie, path=f"{self.prefix}/")
         return response
 
     def _home(self) -> web.Response:
