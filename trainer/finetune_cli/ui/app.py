@@ -123,6 +123,7 @@ class Application:
                 session,
                 lambda: self._read(view, request),
                 lambda: self.sessions.valid(session),
+                failures.reported,
                 self.prefix,
             )
 

@@ -14,7 +14,6 @@ from typing import Any
 from aiohttp import web
 
 from finetune_cli.errors import CommandFailed
-from finetune_cli.ui import failures
 from finetune_cli.ui.access.sessions import Session
 from finetune_cli.ui.pages import layout
 from finetune_cli.ui.pages.layout import Page
@@ -25,9 +24,17 @@ Read = Callable[[], Awaitable[Page]]
 
 
 async def follow(
-    request: web.Request, session: Session, read: Read, valid: Callable[[], bool], prefix: str
+    request: web.Request,
+    session: Session,
+    read: Read,
+    valid: Callable[[], bool],
+    report: Callable[[Exception], str],
+    prefix: str,
 ) -> web.StreamResponse:
-    """Send the regions of a page until the browser or the session ends. read: reads the page."""
+    """Send the regions of a page until the browser or the session ends.
+
+    read: reads the page; report: returns what a user learns of a bug.
+    """
     tab = request.query.get("tab", "")
     if not TAB.fullmatch(tab):
         raise web.HTTPBadRequest
@@ -39,7 +46,7 @@ async def follow(
         await response.prepare(request)
         # A browser that is gone is noticed when something is written to it.
         with contextlib.suppress(ConnectionResetError):
-            await _send(response, read, ended, valid, prefix)
+            await _send(response, read, ended, valid, report, prefix)
             await response.write(_event("end", ""))
     finally:
         session.streams.end(tab, ended)
@@ -51,6 +58,7 @@ async def _send(
     read: Read,
     ended: asyncio.Event,
     valid: Callable[[], bool],
+    report: Callable[[Exception], str],
     prefix: str,
 ) -> None:
     sent: dict[str, str] = {}
@@ -63,7 +71,7 @@ async def _send(
             events = [("problem", str(error))]
         except Exception as error:
             # The response has begun: a page of the error would be written into the stream.
-            await response.write(_event("problem", failures.reported(error)))
+            await response.write(_event("problem", report(error)))
             return
         if not valid() or ended.is_set():
             return
