@@ -22,7 +22,7 @@ from finetune_api.validation import findings
 from finetune_cli import price as prices
 from finetune_cli.job_file import SpecFile
 from finetune_cli.planning import consequences, verdicts
-from finetune_cli.planning.state import Object, State, UnknownProfile, group, spec_of
+from finetune_cli.planning.state import Object, State, UnknownProfile, group, items, spec_of
 from finetune_cli.planning.verdicts import Answer, Options, Verdict
 
 
@@ -116,7 +116,7 @@ def plan(document: Values, file: str, namespace: str, state: State, options: Opt
 def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPlan:
     live = state.job(made.namespace, made.name)
     status = group(live or {}, "status")
-    known = targets.records(status.get("revisions") or ())
+    known = targets.records(items(status, "revisions"))
     current = status.get("revision")
     layers = _layers(state, spec)
     after = _target(spec, known, current, layers)
