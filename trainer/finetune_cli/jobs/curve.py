@@ -108,8 +108,8 @@ def _require_points(job: Job, found: Sequence[History]) -> None:
             )
         if each.paused:
             raise CommandFailed(
-                f"the training of revision {each.revision} has not ended, but no pod of it runs now, and "
-                f"only its pod has the losses until it ends: see ftj why {job.name}"
+                f"the training of revision {each.revision} has not ended, but no pod of it runs "
+                f"now, and only its pod has the losses until it ends: see ftj why {job.name}"
             )
         raise CommandFailed(
             f"the ledger of {KIND} {job.name} has no loss history of revision {each.revision}: it "
