@@ -10,6 +10,8 @@ SHA256 = r"^[0-9a-f]{64}$"
 """Pattern of a SHA-256 digest in hex."""
 CONTENT_DIGEST = r"^(sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40})$"
 """Pattern of the digest of published content; a Git commit has a SHA-1."""
+MAX_NUMBER = 2**53
+"""Larger numbers are not exact in JSON, and the API server rejects a status that has them."""
 
 
 class CamelModel(BaseModel):

@@ -32,15 +32,16 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path.endswith("/log"):
             lines = LOG.splitlines(keepends=True)[-int(query.get("tailLines", 99)) :]
-            self._answer(200, "".join(lines).encode())
+            body = "".join(lines).encode()
+            self._answer(200, body[: int(query.get("limitBytes", len(body)))])
         elif parts.path in self.collections:
             items = [each for each in self.collections[parts.path] if _matches(each, query)]
             as_table = "as=Table" in self.headers.get("Accept", "")
-            body = tables.table(items, query) if as_table else {"items": items}
-            self._answer(200, json.dumps(body).encode())
+            found = tables.table(items, query) if as_table else {"items": items}
+            self._answer(200, json.dumps(found).encode())
         else:
-            found = self._object(parts.path)
-            self._answer(404 if found is None else 200, json.dumps(found or {}).encode())
+            single = self._object(parts.path)
+            self._answer(404 if single is None else 200, json.dumps(single or {}).encode())
 
     def do_POST(self) -> None:
         self._answer(201, json.dumps({"status": {"allowed": True}}).encode())

@@ -8,7 +8,6 @@ from tests.support.helm import Object, Values, render
 EVERYTHING: Values = {"metrics": {"serviceMonitor": {"enabled": True}}}
 READER = "finetune-operator-metrics"
 SETTINGS = "finetune-operator-settings"
-AUTHENTICATED = "system:authenticated"
 
 
 def _rules(*roles: Object) -> Iterator[tuple[str, str, str]]:
@@ -82,12 +81,8 @@ def test_roles_are_bound_only_to_the_service_account_of_the_operator() -> None:
     assert account["automountServiceAccountToken"] is False
     roles = [each["metadata"]["name"] for each in rendered.all("Role")]
     assert roles == ["finetune-operator-lease", SETTINGS]
-    lease, settings = rendered.all("RoleBinding")
+    (lease,) = rendered.all("RoleBinding")
     assert lease["subjects"] == binding["subjects"]
-    assert (settings["roleRef"]["name"], settings["subjects"]) == (
-        SETTINGS,
-        [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": AUTHENTICATED}],
-    )
 
 
 def test_role_in_the_operator_namespace_allows_only_the_lease() -> None:
@@ -132,8 +127,6 @@ def test_watch_namespaces_replace_the_cluster_role_by_a_role_in_each() -> None:
         if role["metadata"]["name"] == "finetune-operator":
             assert role["rules"] == everywhere["rules"]
     for binding in rendered.all("RoleBinding"):
-        if binding["metadata"]["name"] == SETTINGS:
-            continue
         assert binding["roleRef"]["kind"] == "Role"
         (subject,) = binding["subjects"]
         assert subject["namespace"] == "finetune-system"

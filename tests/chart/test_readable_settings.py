@@ -1,4 +1,4 @@
-"""The settings that every user can read: what they contain, and what they never contain."""
+"""The settings that users can read: what they contain, and what they never contain."""
 
 from typing import Any
 
@@ -56,8 +56,20 @@ def test_the_digest_is_that_of_all_settings_of_the_operator() -> None:
     assert settings()[1].version
 
 
-def test_every_authenticated_user_may_read_this_one_object() -> None:
+def test_nobody_is_bound_by_default() -> None:
+    """In some clouds, all accounts of the cloud are authenticated users of each cluster."""
     rendered = render()
+    assert NAME not in [each["metadata"]["name"] for each in rendered.all("RoleBinding")]
+    assert "system:authenticated" not in str(rendered.all("RoleBinding"))
+    assert "system:authenticated" not in str(rendered.all("ClusterRoleBinding"))
+
+
+def test_listed_subjects_may_read_this_one_object() -> None:
+    readers = [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "ml-engineers"}]
+    rendered = render({"rbac": {"settingsReaders": readers}})
+    binding = rendered.one("RoleBinding", NAME)
+    assert binding["subjects"] == readers
+    assert binding["roleRef"]["name"] == NAME
     (rule,) = rendered.one("Role", NAME)["rules"]
     assert rule == {
         "apiGroups": [""],
@@ -68,6 +80,7 @@ def test_every_authenticated_user_may_read_this_one_object() -> None:
 
 
 def test_an_administrator_can_leave_them_out() -> None:
-    rendered = render({"rbac": {"readableSettings": False}})
+    readers = [{"kind": "ServiceAccount", "name": "ci", "namespace": "team-a"}]
+    rendered = render({"rbac": {"readableSettings": False, "settingsReaders": readers}})
     for kind in ("ConfigMap", "Role", "RoleBinding"):
         assert NAME not in [each["metadata"]["name"] for each in rendered.all(kind)]

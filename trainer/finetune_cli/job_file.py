@@ -13,6 +13,7 @@ from finetune_api import KIND
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.defaulting import InvalidSpec as Unresolvable
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
+from finetune_api.outcome import merges
 from finetune_trainer.errors import InvalidSpec
 
 if TYPE_CHECKING:
@@ -85,8 +86,7 @@ class SpecFile:
     @property
     def merges(self) -> bool:
         """Whether the job makes a merged model."""
-        spec = self.resolved.spec
-        return spec.merge.enabled and not spec.serving.of_adapter
+        return merges(self.resolved.spec)
 
     def job(self) -> JobConfig:
         """Return the job configuration that the operator would write to job.json."""

@@ -6,11 +6,12 @@ operator keeps those in the ledger. Equal histories give equal points.
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from finetune_api.base import MAX_NUMBER
 from finetune_api.v1alpha1.status.loss_history import MOST_POINTS, LossSeries, Name
 
 PATH = "/loss-history"
@@ -27,14 +28,16 @@ _SHARES: Mapping[Name, float] = {
 }
 """Share of the recorded points: rate and speed change less than losses."""
 _DIGITS = 4
-_ADAPTER: TypeAdapter[LossSeries] = TypeAdapter(LossSeries)
+_Unchecked = dict[Name, Annotated[list[tuple[int, float]], Field(max_length=MOST_POINTS)]]
+"""Series with any number: points that a status cannot have are left out one by one."""
+_ADAPTER: TypeAdapter[_Unchecked] = TypeAdapter(_Unchecked)
 Series = Mapping[str, Sequence[tuple[int, float]]]
 
 
 def served(series: Series) -> LossSeries:
     """Return the points that the trainer serves. Series of other names are left out."""
     return {
-        name: thinned(_finite(series.get(name, ())), SERVED_POINTS) for name in _present(series)
+        name: thinned(_bounded(series.get(name, ())), SERVED_POINTS) for name in _present(series)
     }
 
 
@@ -44,7 +47,7 @@ def recorded(series: Series) -> LossSeries | None:
     most = RECORDED_POINTS
     while True:
         points = {
-            name: thinned(_finite(series.get(name, ())), max(round(most * _SHARES[name]), 1))
+            name: thinned(_bounded(series.get(name, ())), max(round(most * _SHARES[name]), 1))
             for name in present
         }
         if len(text(points)) <= RECORDED_BYTES:
@@ -63,7 +66,7 @@ def parsed(content: bytes | str) -> LossSeries | None:
         points = _ADAPTER.validate_json(content)
     except ValidationError:
         return None
-    return {name: _finite(series) for name, series in points.items()}
+    return {name: _bounded(series) for name, series in points.items()}
 
 
 def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
@@ -77,13 +80,14 @@ def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, f
 
 
 def _present(series: Series) -> list[Name]:
-    return [name for name in _SHARES if _finite(series.get(name, ()))]
+    return [name for name in _SHARES if _bounded(series.get(name, ()))]
 
 
-def _finite(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+def _bounded(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return the rounded points that a status can have, without those of a diverged training."""
     # The training may append to the list meanwhile.
     return [
         (step, float(f"{value:.{_DIGITS}g}"))
         for step, value in list(points)
-        if math.isfinite(value)
+        if 0 <= step <= MAX_NUMBER and abs(value) <= MAX_NUMBER
     ]

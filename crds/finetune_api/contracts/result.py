@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from finetune_api.base import CONTENT_DIGEST, SHA256, StatusModel
+from finetune_api.base import CONTENT_DIGEST, MAX_NUMBER, SHA256, StatusModel
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.data.statistics import Data
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
@@ -18,8 +18,6 @@ from finetune_api.v1alpha1.resources import Backend, Estimate
 from finetune_api.v1alpha1.status.artifacts import MergedModel, PreparedFolders, TrainArtifacts
 
 LIMIT = 4096
-MAX_NUMBER = 2**53
-"""Larger numbers are not exact in JSON, and the API server rejects a status that has them."""
 MANIFESTS = {
     "prepare": ("baseManifest", "datasetManifest"),
     "train": ("adapterManifest",),
@@ -219,7 +217,7 @@ def _is_bounded(value: Any) -> bool:
     """Report whether all numbers of a value are finite and between -``MAX_NUMBER`` and it."""
     if isinstance(value, dict):
         return all(map(_is_bounded, value.values()))
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return all(map(_is_bounded, value))
     # A comparison with NaN is false.
     return not isinstance(value, int | float) or -MAX_NUMBER <= value <= MAX_NUMBER

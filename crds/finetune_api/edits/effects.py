@@ -12,6 +12,7 @@ from finetune_api.contracts.stage_request import ServingSettings
 from finetune_api.defaulting import Resolved
 from finetune_api.edits.changes import Change
 from finetune_api.markers import Edit
+from finetune_api.outcome import merges, serves, shares
 from finetune_api.revision_hash import part_of
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.publishing.tracking import TrackingServer
@@ -117,7 +118,7 @@ def effect_of(change: Change, found: Iterable[Effect]) -> Effect:
 
 POSSIBLE = {
     Edit.RETRAIN: {Effect.RETRAIN, Effect.REMERGE, Effect.ROLL},
-    Edit.REMERGE: {Effect.REMERGE, Effect.ROLL, Effect.RETRY},
+    Edit.REMERGE: {Effect.REMERGE, Effect.ROLL, Effect.RETRY, Effect.PUBLISH},
     Edit.ROLL: {Effect.ROLL, Effect.RETRY},
     Edit.RETRY: {Effect.RETRY},
     Edit.PUBLISH: {Effect.PUBLISH},
@@ -126,16 +127,6 @@ POSSIBLE = {
     Edit.NOTHING: set[Effect](),
 }
 """Effects that a change of a field of an edit class can have, as the state of the job decides."""
-
-
-def merges(spec: FineTuneJobSpec) -> bool:
-    """Report whether a job makes a merged model."""
-    return spec.merge.enabled and not spec.serving.of_adapter
-
-
-def serves(spec: FineTuneJobSpec) -> bool:
-    """Report whether a job should have serving pods."""
-    return spec.serving.enabled and spec.serving.replicas > 0
 
 
 def _merges_again(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
@@ -187,6 +178,8 @@ def _publishes(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
     old, new = _targets(before.spec), _targets(after.spec)
     if _publish_part(before) == _publish_part(after) and before.build_digest == after.build_digest:
         return False
+    if shares(after.spec) and _endpoint(before.spec) != _endpoint(after.spec):
+        return True
     if any(not _holds(old.get(name), each) for name, each in new.items()):
         return True
     record = ledger.record(after.digest)
@@ -207,6 +200,11 @@ def _publish_part(resolved: Resolved) -> Any:
 def _targets(spec: FineTuneJobSpec) -> dict[str, PublishTarget]:
     tracking = () if spec.tracking is None else (TrackingServer.of(spec.tracking),)
     return {each.name: each for each in (*(spec.publish or ()), *tracking)}
+
+
+def _endpoint(spec: FineTuneJobSpec) -> object:
+    """Return the FineTuneEndpoint to which the adapter is published, None without one."""
+    return spec.serving.endpoint_ref if shares(spec) else None
 
 
 def _holds(before: PublishTarget | None, after: PublishTarget) -> bool:

@@ -5,10 +5,10 @@ It has no credentials, and none of the settings that jobs do not depend on.
 
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from finetune_api.base import CamelModel
-from finetune_api.policy.limits import Limits
+from finetune_api.policy.limits import FIELDS, Limits, Names
 
 FILE = "settings.yaml"
 """Key in the ConfigMap."""
@@ -29,3 +29,22 @@ class ReadableSettings(CamelModel):
     policy: Limits = Limits()
     gpu_products: list[str] = Field(default_factory=list)
     usage_recorded: bool = False
+    newer_limits: tuple[str, ...] = Field((), exclude=True)
+    """Limits of a later version, which this one cannot check."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_newer_limits(cls, value: Any) -> Any:
+        policy = value.get("policy") if isinstance(value, dict) else None
+        if not isinstance(policy, dict):
+            return value
+        known, newer = {}, []
+        for name, limit in policy.items():
+            if name not in FIELDS:
+                newer.append(str(name))
+                continue
+            known[name] = limit
+            if isinstance(limit, dict):
+                newer += [f"{name}.{each}" for each in limit if each not in Names.model_fields]
+                known[name] = {k: v for k, v in limit.items() if k in Names.model_fields}
+        return {**value, "policy": known, "newerLimits": newer}

@@ -297,8 +297,3 @@ class Serving(ApiModel):
             ),
         ),
     )
-
-    @property
-    def of_adapter(self) -> bool:
-        """Whether the adapter is served, in serving pods or by a FineTuneEndpoint, and no merge."""
-        return self.enabled and self.mode in ("adapter", SHARED)

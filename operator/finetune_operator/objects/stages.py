@@ -7,8 +7,8 @@ entry in it. Only ``revisions.ledger`` asks for the attempts at a stage by its n
 from dataclasses import dataclass
 from typing import Literal
 
+from finetune_api.outcome import merges, shares
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 Stage = Literal["prepare", "train", "merge", "publish", "serve"]
@@ -141,15 +141,14 @@ def needs_gpu(name: str | None) -> bool:
 
 def desired(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
     """Return the stages that produce the model that a spec asks for, in order."""
-    if spec.merge.enabled and not spec.serving.of_adapter:
+    if merges(spec):
         return PIPELINE
     return tuple(stage for stage in PIPELINE if not stage.per_build)
 
 
 def beside(spec: FineTuneJobSpec) -> tuple[JobStage, ...]:
     """Return the stages beside the endpoint that a spec asks for."""
-    shared = spec.serving.enabled and spec.serving.mode == SHARED
-    return BESIDE if spec.publish or spec.tracking is not None or shared else ()
+    return BESIDE if spec.publish or spec.tracking is not None or shares(spec) else ()
 
 
 def earlier(stage: JobStage) -> tuple[JobStage, ...]:

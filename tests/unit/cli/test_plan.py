@@ -120,6 +120,8 @@ def manifest(**spec: Any) -> Object:
     }
 
 
+OWN: Object = {}
+SHARED: Object = {"mode": "shared", "endpointRef": {"name": "chat"}}
 DONE = ("prepare", "train", "merge")
 
 
@@ -210,6 +212,29 @@ def test_the_endpoint_is_described(spec: Object, sentence: str, desk: Desk) -> N
     assert sentence in desk.facts(manifest(**spec), running(*DONE), settings())["endpoint"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        (None, SHARED, "The FineTuneEndpoint chat serves the adapter after training."),
+        (OWN, SHARED, "The present pods answer until the FineTuneEndpoint chat serves the"),
+        (SHARED, OWN, "The FineTuneEndpoint chat serves the model until the new pods are"),
+        (SHARED, {"enabled": False}, "The FineTuneEndpoint chat serves the model no longer."),
+        (SHARED, SHARED, "The endpoint is not affected."),
+        (
+            SHARED,
+            {**SHARED, "endpointRef": {"name": "other"}},
+            "The FineTuneEndpoint other serves the adapter when it is verified there.",
+        ),
+    ],
+)
+def test_a_shared_endpoint_is_described(
+    before: Object | None, after: Object, sentence: str, desk: Desk
+) -> None:
+    state = () if before is None else (running(serving=before),)
+    found = desk.facts(manifest(serving=after), *state, settings())
+    assert found["endpoint"].startswith(sentence)
+
+
 def test_limits_of_the_chart_and_of_the_profile_reject(desk: Desk) -> None:
     strict = settings(policy={"maxReplicas": 1, "maxGpuSeconds": 60})
     job = manifest(profile="starter", training={"sequenceLength": 4096})
@@ -217,6 +242,18 @@ def test_limits_of_the_chart_and_of_the_profile_reject(desk: Desk) -> None:
     assert (found["exitCode"], found["policy"]["answer"]) == (4, "no")
     assert "chart value policy.maxGpuSeconds" in found["policy"]["reason"]
     assert "FineTuneProfile starter" in found["policy"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("newer", "named"),
+    [({"maxNewThing": 5}, "maxNewThing"), ({"queues": {"prefer": ["a"]}}, "queues.prefer")],
+)
+def test_a_limit_of_a_later_version_is_unknown(newer: Object, named: str, desk: Desk) -> None:
+    found = desk.facts(manifest(), settings(policy=newer))
+    assert (found["exitCode"], found["policy"]["answer"]) == (3, "unknown")
+    assert f"({named}): install ftj" in found["policy"]["reason"]
+    strict = desk.facts(manifest(), settings(policy={**newer, "maxGpuSeconds": 60}))
+    assert strict["policy"]["answer"] == "no", "the limits that are known still reject"
 
 
 def test_a_job_that_does_not_fit_its_gpu_is_rejected(desk: Desk) -> None:
@@ -258,6 +295,19 @@ def test_an_invalid_job_and_an_unknown_profile_are_errors(desk: Desk) -> None:
     )
     found = desk.facts(manifest(profile="other"), PROFILE, settings())
     assert found["errors"] == ["spec.profile: there is no FineTuneProfile other"]
+
+
+@pytest.mark.parametrize("ledger", [{"revisions": []}, {}], ids=["without records", "another"])
+def test_an_edit_of_a_job_whose_former_profile_is_unknown_is_not_harmless(
+    ledger: Object, desk: Desk
+) -> None:
+    job = running(*DONE)
+    job["spec"] |= {"profile": "removed", "training": {"seed": 5}}
+    job["status"] |= ledger
+    found = desk.facts(manifest(training={"seed": 7}), job, settings())
+    assert (found["exitCode"], found["effects"]) == (3, ["retrain"])
+    assert "training.seed" in [each["field"] for each in found["changes"]]
+    assert any("FineTuneProfile removed" in each for each in found["warnings"])
 
 
 def test_a_profile_in_the_same_files_is_the_present_one(desk: Desk) -> None:
@@ -312,7 +362,9 @@ STATES: dict[str, Object] = {
             ],
         },
     },
+    "number of revisions": {**manifest(), "status": {"revision": "a", "revisions": 5}},
     "metadata": {**manifest(), "metadata": {"name": ["demo"]}},
+    "namespaces": {**BUDGET, "status": {"namespaces": 5}},
     "profile": {**PROFILE, "metadata": {"name": "starter", "annotations": "none"}},
     "defaults": {**PROFILE, "spec": {"defaults": ["none"]}},
     "unknown default": {**PROFILE, "spec": {"defaults": {"seed": 1}}},

@@ -43,6 +43,10 @@ class Conflict(CommandFailed):
     """The object is not the one that was read."""
 
 
+class Expired(CommandFailed):
+    """The API server does not know the state of the cluster any more with which a list began."""
+
+
 class Unreachable(CommandFailed):
     """The API server does not answer."""
 
@@ -152,8 +156,12 @@ class Cluster:
         )
 
     def lines(self, path: str, **query: Any) -> Iterator[str]:
-        """Yield the lines of a text, such as a log, as they arrive. Raises CommandFailed."""
-        answer = self._opened("GET", _with(path, query), read_seconds=None)
+        """Yield the lines of a text, such as a log, as they arrive. Raises CommandFailed.
+
+        A log that is followed may be silent for any time.
+        """
+        seconds = None if query.get("follow") else READ_SECONDS
+        answer = self._opened("GET", _with(path, query), read_seconds=seconds)
         try:
             yield from _lines(answer.stream(1 << 14))
         except urllib3.exceptions.HTTPError as error:
@@ -229,6 +237,8 @@ class Cluster:
             return NotFound(message)
         if status == 409:
             return Conflict(message)
+        if status == 410:
+            return Expired(f"the API server answers {status}: {message}")
         return CommandFailed(f"the API server answers {status}: {message}")
 
 

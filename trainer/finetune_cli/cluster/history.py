@@ -20,11 +20,15 @@ COLUMNS: tuple[str, ...] = get_args(Name)
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The loss history of a revision of a job. ``live``: whether it still grows."""
+    """The loss history of a revision of a job. ``live``: whether it still grows.
+
+    ``paused``: whether the training has not ended, but no pod of it runs.
+    """
 
     revision: str
     series: LossSeries
     live: bool
+    paused: bool = False
 
 
 def of(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> History:
@@ -37,7 +41,8 @@ def of(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> History:
     if pod is not None:
         return History(revision=revision, series=_served(cluster, pod), live=True)
     known = (record.get("artifacts") or {}).get("lossHistory") or {}
-    return History(revision=revision, series=_checked(known), live=False)
+    paused = _outcome(record) in ("Starting", "Running")
+    return History(revision=revision, series=_checked(known), live=False, paused=paused)
 
 
 def rows(found: Sequence[History]) -> Iterator[tuple[object, ...]]:
@@ -54,9 +59,7 @@ def rows(found: Sequence[History]) -> Iterator[tuple[object, ...]]:
 
 def _training(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the pod that trains a revision at present, None without one."""
-    stages = record.get("stages") or ()
-    train: Mapping[str, Any] = next((each for each in stages if each.get("stage") == "train"), {})
-    if train.get("outcome") != "Running":
+    if _outcome(record) != "Running":
         return None
     running = [
         each
@@ -65,6 +68,12 @@ def _training(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> Mapping[
         and pods.label(each, labels.REVISION) == record.get("revision")
     ]
     return pods.newest(running, "train")
+
+
+def _outcome(record: Mapping[str, Any]) -> Any:
+    """Return the outcome of the training of a revision, None if it has not begun."""
+    stages = record.get("stages") or ()
+    return next((each.get("outcome") for each in stages if each.get("stage") == "train"), None)
 
 
 def _served(cluster: Cluster, pod: Mapping[str, Any]) -> LossSeries:

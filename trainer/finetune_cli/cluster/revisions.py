@@ -153,9 +153,11 @@ class Spent:
         self.amount: Decimal | None = None
         if seconds is not None and price is not None:
             try:
-                self.amount = cost.cost(str(price), seconds)
+                amount = cost.cost(str(price), seconds)
             except InvalidOperation:
                 return
+            if amount.is_finite():
+                self.amount = amount
 
     @property
     def text(self) -> str | None:

@@ -106,6 +106,11 @@ def _require_points(job: Job, found: Sequence[History]) -> None:
                 f"the training of {KIND} {job.name} has not logged a step yet: add --follow, or "
                 f"read its state with ftj status {job.name}"
             )
+        if each.paused:
+            raise CommandFailed(
+                f"the training of revision {each.revision} has not ended, but no pod of it runs "
+                f"now, and only its pod has the losses until it ends: see ftj why {job.name}"
+            )
         raise CommandFailed(
             f"the ledger of {KIND} {job.name} has no loss history of revision {each.revision}: it "
             "has not been trained, or by an image of a version without the history; the plot in "

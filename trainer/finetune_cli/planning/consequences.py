@@ -5,7 +5,9 @@ from collections.abc import Collection
 from finetune_api.contracts.cost import hours
 from finetune_api.contracts.durations import duration
 from finetune_api.defaulting import Resolved
-from finetune_api.edits.effects import Effect, serves
+from finetune_api.edits.effects import Effect
+from finetune_api.outcome import serves, shares
+from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_cli.planning.state import Object, group
@@ -44,6 +46,8 @@ def endpoint(
 ) -> str:
     """Return what happens to the endpoint of a job, as a sentence."""
     spec = after.spec
+    if shares(spec) or (before is not None and shares(before.spec)):
+        return _of_shared(before, after)
     if before is None:
         return "The endpoint starts after training." if serves(spec) else NO_ENDPOINT
     if not serves(spec):
@@ -60,6 +64,31 @@ def endpoint(
             return "The pods are replaced one after the other, without an interruption."
         return "The endpoint is down while the new pod loads the model, usually for minutes."
     return "The endpoint is not affected."
+
+
+def _of_shared(before: Resolved | None, after: Resolved) -> str:
+    """Return what happens to the endpoint of a job that a FineTuneEndpoint serves, or served."""
+    old, new = (None if each is None else _endpoint(each.spec) for each in (before, after))
+    if new is None:
+        until = "until the new pods are verified" if serves(after.spec) else "no longer"
+        return f"The {ENDPOINT_KIND} {old} serves the model {until}."
+    if before is None:
+        return f"The {ENDPOINT_KIND} {new} serves the adapter after training."
+    if serves(before.spec):
+        return f"The present pods answer until the {ENDPOINT_KIND} {new} serves the adapter."
+    if old != new:
+        return f"The {ENDPOINT_KIND} {new} serves the adapter when it is verified there."
+    if before.digest != after.digest:
+        return (
+            f"The {ENDPOINT_KIND} {new} serves the present adapter until the new one is verified."
+        )
+    return "The endpoint is not affected."
+
+
+def _endpoint(spec: FineTuneJobSpec) -> str | None:
+    """Return the name of the FineTuneEndpoint of a job, None without one."""
+    reference = spec.serving.endpoint_ref
+    return reference.name if shares(spec) and reference is not None else None
 
 
 def _of_another_build(effects: Collection[Effect], spec: FineTuneJobSpec) -> str:

@@ -22,7 +22,7 @@ from finetune_api.validation import findings
 from finetune_cli import price as prices
 from finetune_cli.job_file import SpecFile
 from finetune_cli.planning import consequences, verdicts
-from finetune_cli.planning.state import Object, State, UnknownProfile, group, spec_of
+from finetune_cli.planning.state import Object, State, UnknownProfile, group, items, spec_of
 from finetune_cli.planning.verdicts import Answer, Options, Verdict
 
 
@@ -116,7 +116,7 @@ def plan(document: Values, file: str, namespace: str, state: State, options: Opt
 def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPlan:
     live = state.job(made.namespace, made.name)
     status = group(live or {}, "status")
-    known = targets.records(status.get("revisions") or ())
+    known = targets.records(items(status, "revisions"))
     current = status.get("revision")
     layers = _layers(state, spec)
     after = _target(spec, known, current, layers)
@@ -124,7 +124,12 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
         return replace(made, errors=(f"spec.profile: {layers.problem}",))
     before = None
     if live is not None:
-        before = _target(spec_of(live), known, current, _layers(state, spec_of(live))) or after
+        former = _layers(state, spec_of(live))
+        before = _target(spec_of(live), known, current, former)
+        if before is None:
+            made = replace(made, warnings=(_without_profile(former),))
+            without = replace(former, present=effective_defaults(_chart(state)))
+            before = _target(spec_of(live), known, current, without)
     ledger = Ledger(records=known, serving=group(status, "serving").get("build"))
     price = _price(options, layers.profile, after)
     made = replace(
@@ -133,7 +138,7 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
         revision=after.revision,
         price=price,
         policy=verdicts.policy(after, state),
-        warnings=_warnings(state, live, known),
+        warnings=(*made.warnings, *_warnings(state, live, known)),
     )
     if live is None or before is None:
         made = replace(made, endpoint=consequences.endpoint((), None, after, {}))
@@ -205,7 +210,7 @@ def _estimated(
 
 
 def _layers(state: State, spec: Values) -> _Layers:
-    chart = without_nulls(state.settings.defaults) if state.settings is not None else {}
+    chart = _chart(state)
     try:
         profile = state.profile(spec.get("profile"))
     except UnknownProfile as error:
@@ -221,6 +226,19 @@ def _layers(state: State, spec: Values) -> _Layers:
         problem = f"{PROFILE_KIND} {name} is not valid: spec.{error}"
         return _Layers(present=None, own={}, profile=profile, problem=problem)
     return _Layers(present=present, own=own, profile=profile)
+
+
+def _chart(state: State) -> Values:
+    """Return the defaults of the chart, empty if they are not known."""
+    return without_nulls(state.settings.defaults) if state.settings is not None else {}
+
+
+def _without_profile(former: _Layers) -> str:
+    return (
+        f"The defaults of the present spec are not known ({former.problem}), and no retained "
+        "revision has it: the plan completes it without a profile, so it may list fields that do "
+        "not change."
+    )
 
 
 def _target(

@@ -71,7 +71,7 @@ class State:
         return [
             each
             for each in self.budgets or ()
-            if namespace in (group(each, "status").get("namespaces") or ())
+            if namespace in items(group(each, "status"), "namespaces")
         ]
 
 
@@ -88,6 +88,12 @@ def group(values: Object, name: str) -> Values:
     """Return a group of values without nulls, empty if there is none. Files can have anything."""
     found = values.get(name)
     return without_nulls(found) if isinstance(found, dict) else {}
+
+
+def items(values: Object, name: str) -> list[Any]:
+    """Return a list of values, empty if there is none. Files can have anything."""
+    found = values.get(name)
+    return found if isinstance(found, list) else []
 
 
 def of_documents(documents: Iterable[Object], *, source: str) -> State:

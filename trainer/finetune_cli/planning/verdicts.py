@@ -123,6 +123,11 @@ def policy(resolved: Resolved, state: State) -> Verdict:
         found += violations(spec, limits, listed=listed, profile=name)
     if found:
         return Verdict(answer=Answer.NO, text=" ".join(each.message for each in found))
+    if newer := state.settings.newer_limits:
+        return unknown(
+            f"limits of a later version are not checked ({', '.join(newer)}): install ftj in the "
+            "version of the operator"
+        )
     if state.profiles is None:
         return Verdict(
             answer=Answer.YES,

@@ -8,15 +8,13 @@ below its path: a server of another user of this machine does not get the cookie
 import asyncio
 import hmac
 import secrets
-import sys
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 from aiohttp import web
 
-from finetune_api.safety import redaction
-from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.api import Cluster, Expired
 from finetune_cli.errors import CommandFailed
 from finetune_cli.ui import failures, live
 from finetune_cli.ui.access import guard
@@ -26,8 +24,9 @@ from finetune_cli.ui.pages.html import Url
 from finetune_cli.ui.pages.layout import Frame, Page
 from finetune_cli.ui.views import DOWNLOADS, VIEWS, Download, View
 
-COOKIE = "ftj"
 LARGEST_FORM = 4096
+AFTER = "after"
+"""Name in a query: where a list continues."""
 STATIC = {"ui.css": "text/css", "ui.js": "text/javascript"}
 SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
 WRONG_CODE = "This is not the code, or it was used already. To get a new code, start ftj ui again."
@@ -45,6 +44,9 @@ class Application:
     hosts: Collection[str]
     """The values of the header Host for this server."""
     prefix: str
+    cookie: str = field(default_factory=lambda: f"ftj-{secrets.token_hex(8)}")
+    """Name of the cookie. A server of another user on this machine can set cookies for the same
+    host, but does not know the name of this one."""
 
     def build(self) -> web.Application:
         """Return the application for a server."""
@@ -79,7 +81,7 @@ class Application:
         # Nobody learns the path from an error.
         if not request.path.startswith(f"{self.prefix}/"):
             return web.Response(text="Not found\n", status=404)
-        session = self.sessions.find(request.cookies.get(COOKIE))
+        session = self.sessions.find(request.cookies.get(self.cookie))
         if session is not None:
             request[SESSION] = session
         frame = self._frame(request)
@@ -96,14 +98,19 @@ class Application:
         except ConnectionError:
             raise
         except Exception as error:
-            words = redaction.one_line(error)
-            print(f"ftj ui: unexpected {type(error).__name__}: {words}", file=sys.stderr)
             return self._html(failures.unexpected(error), frame)
 
     def _shown(self, view: View) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            page = await self._read(view, request)
-            stream = self._stream(request) if view.live else None
+            continued = AFTER in request.query
+            try:
+                page = await self._read(view, request)
+            except Expired:
+                if not continued:
+                    raise
+                return _first_page(request)
+            # The token of a later page returns the list as it was: nothing of it changes.
+            stream = self._stream(request) if view.live and not continued else None
             return self._html(page, self._frame(request, stream))
 
         return handle
@@ -116,6 +123,7 @@ class Application:
                 session,
                 lambda: self._read(view, request),
                 lambda: self.sessions.valid(session),
+                failures.reported,
                 self.prefix,
             )
 
@@ -155,14 +163,14 @@ class Application:
             return self._html(messages.login(WRONG_CODE), self._frame(request))
         response = self._home()
         response.set_cookie(
-            COOKIE, cookie, path=f"{self.prefix}/", httponly=True, samesite="Strict"
+            self.cookie, cookie, path=f"{self.prefix}/", httponly=True, samesite="Strict"
         )
         return response
 
     async def _logout(self, request: web.Request) -> web.StreamResponse:
         self.sessions.end(request[SESSION])
         response = self._html(messages.login(LOGGED_OUT), Frame(prefix=self.prefix))
-        response.del_cookie(COOKIE, path=f"{self.prefix}/")
+        response.del_cookie(self.cookie, path=f"{self.prefix}/")
         return response
 
     def _home(self) -> web.Response:
@@ -187,6 +195,11 @@ class Application:
 
     async def _end(self, app: web.Application) -> None:
         self.sessions.end_all()
+
+
+def _first_page(request: web.Request) -> web.Response:
+    query = [(name, value) for name, value in request.query.items() if name != AFTER]
+    return web.Response(status=303, headers={"Location": str(request.rel_url.with_query(query))})
 
 
 def _is_public(request: web.Request) -> bool:

@@ -1,7 +1,9 @@
-"""Which page, with which status, an error becomes. Pure."""
+"""Which page, with which status, an error becomes."""
 
+import sys
 from http import HTTPStatus
 
+from finetune_api.safety import redaction
 from finetune_cli.cluster.api import NotFound, Unreachable
 from finetune_cli.errors import CommandFailed, WrongCall
 from finetune_cli.ui.pages import messages
@@ -31,8 +33,12 @@ def of_status(code: int) -> Page:
 
 
 def unexpected(error: Exception) -> Page:
-    """Return the page of a bug, without its text: it may contain anything."""
-    words = (
-        f"Unexpected {type(error).__name__}. The terminal of ftj ui shows it: report it as a bug."
-    )
-    return messages.error("Error", words, HTTPStatus.INTERNAL_SERVER_ERROR)
+    """Return the page of a bug, which the terminal shows."""
+    return messages.error("Error", reported(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def reported(error: Exception) -> str:
+    """Print a bug, and return it in words without its text: it may contain anything."""
+    name = type(error).__name__
+    print(f"ftj ui: unexpected {name}: {redaction.one_line(error)}", file=sys.stderr)
+    return f"Unexpected {name}. The terminal of ftj ui shows it: report it as a bug."

@@ -24,9 +24,17 @@ Read = Callable[[], Awaitable[Page]]
 
 
 async def follow(
-    request: web.Request, session: Session, read: Read, valid: Callable[[], bool], prefix: str
+    request: web.Request,
+    session: Session,
+    read: Read,
+    valid: Callable[[], bool],
+    report: Callable[[Exception], str],
+    prefix: str,
 ) -> web.StreamResponse:
-    """Send the regions of a page until the browser or the session ends. read: reads the page."""
+    """Send the regions of a page until the browser or the session ends.
+
+    read: reads the page; report: returns what a user learns of a bug.
+    """
     tab = request.query.get("tab", "")
     if not TAB.fullmatch(tab):
         raise web.HTTPBadRequest
@@ -38,7 +46,7 @@ async def follow(
         await response.prepare(request)
         # A browser that is gone is noticed when something is written to it.
         with contextlib.suppress(ConnectionResetError):
-            await _send(response, read, ended, valid, prefix)
+            await _send(response, read, ended, valid, report, prefix)
             await response.write(_event("end", ""))
     finally:
         session.streams.end(tab, ended)
@@ -50,18 +58,21 @@ async def _send(
     read: Read,
     ended: asyncio.Event,
     valid: Callable[[], bool],
+    report: Callable[[Exception], str],
     prefix: str,
 ) -> None:
     sent: dict[str, str] = {}
     while valid() and not ended.is_set():
         try:
-            page = await read()
+            events = _changes(await read(), sent, prefix)
         except CommandFailed as error:
             # The next page shows that the problem is over.
             sent.clear()
             events = [("problem", str(error))]
-        else:
-            events = _changes(page, sent, prefix)
+        except Exception as error:
+            # The response has begun: a page of the error would be written into the stream.
+            await response.write(_event("problem", report(error)))
+            return
         if not valid() or ended.is_set():
             return
         await response.write(b"".join([b":\n\n", *(_event(*each) for each in events)]))

@@ -44,7 +44,7 @@ async def _serve(
     application = Application(
         sessions=sessions,
         client_of=lambda request: cluster,
-        hosts=(f"{ADDRESS}:{port}", f"localhost:{port}"),
+        hosts=(f"{ADDRESS}:{port}",),
         prefix=f"/{secrets.token_urlsafe(PATH_BYTES)}",
     )
     # Requests are not logged: a log would have the path, and names of jobs.

@@ -1,12 +1,12 @@
 """The loss history is thinned evenly, and fits into the result of a training."""
 
 import json
-import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_api.base import MAX_NUMBER
 from finetune_api.contracts import loss_history
 from finetune_api.contracts.loss_history import (
     RECORDED_BYTES,
@@ -14,7 +14,7 @@ from finetune_api.contracts.loss_history import (
     SERVED_BYTES,
     SERVED_POINTS,
 )
-from finetune_api.contracts.result import LIMIT, MAX_NUMBER, Result
+from finetune_api.contracts.result import LIMIT, Result
 from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 
 SERIES = st.lists(st.tuples(st.integers(0, 10**9), st.floats()), max_size=400)
@@ -73,11 +73,9 @@ def test_any_history_fits_and_is_in_the_result(
     series: dict[str, list[tuple[int, float]]],
 ) -> None:
     points = loss_history.recorded(series)
-    finite = any(math.isfinite(value) for each in series.values() for _, value in each)
-    assert (points is not None) == finite
-    if points is None or any(
-        abs(value) > MAX_NUMBER for each in series.values() for _, value in each
-    ):
+    bounded = any(abs(value) <= MAX_NUMBER for each in series.values() for _, value in each)
+    assert (points is not None) == bounded
+    if points is None:
         return
     assert len(loss_history.text(points)) <= RECORDED_BYTES
     result = Result(
@@ -107,6 +105,33 @@ def test_a_history_of_another_form_is_left_out_of_the_result(value: object) -> N
     result = Result.from_message(json.dumps(message | {"artifacts": artifacts}))
     if result is not None:
         assert result.artifacts == TrainArtifacts(adapter="sha256:a")
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "[1, NaN]",
+        "[1, 1e400]",
+        "[1, -1.7e308]",
+        f"[{10**400}, 1.0]",
+        f"[{MAX_NUMBER + 1}, 1.0]",
+        "[-1, 1.0]",
+        "[1, -Infinity]",
+    ],
+)
+def test_a_history_with_a_number_that_no_status_may_have_is_left_out_of_the_result(
+    point: str,
+) -> None:
+    """The API server would reject the status of the job, at every later reconcile."""
+    history = f'{{"loss": [[1, 1.0], {point}]}}'
+    artifacts = f'{{"adapter": "sha256:a", "lossHistory": {history}}}'
+    result = Result.from_message(
+        '{"stage": "train", "outcome": "completed", "reason": "Completed", '
+        f'"artifacts": {artifacts}}}'
+    )
+    assert result is not None
+    assert result.artifacts == TrainArtifacts(adapter="sha256:a")
+    assert loss_history.parsed(history) == {"loss": [(1, 1.0)]}
 
 
 def test_a_result_that_is_too_long_loses_the_history_first() -> None:

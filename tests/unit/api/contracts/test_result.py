@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from finetune_api.base import MAX_NUMBER
 from finetune_api.contracts.result import (
     LIMIT,
-    MAX_NUMBER,
     MAX_TARGETS,
     PrepareArtifacts,
     PublishArtifacts,

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from kubernetes import client
 
-from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.api import CONNECT_SECONDS, READ_SECONDS, Cluster
 
 
 class Answer:
@@ -24,17 +24,24 @@ class Answer:
         pass
 
 
-def lines(*parts: bytes) -> list[str]:
+def cluster_of(timeouts: list[Any], *parts: bytes) -> Cluster:
+    """Return a cluster that answers each request with the same parts."""
+
+    def request(*arguments: Any, _request_timeout: Any, **options: Any) -> Any:
+        timeouts.append(_request_timeout)
+        return SimpleNamespace(response=Answer(*parts))
+
     api = SimpleNamespace(
         configuration=SimpleNamespace(host="https://api.example.com"),
         default_headers={},
         update_params_for_auth=lambda *arguments: None,
-        rest_client=SimpleNamespace(
-            request=lambda *arguments, **options: SimpleNamespace(response=Answer(*parts))
-        ),
+        rest_client=SimpleNamespace(request=request),
     )
-    cluster = Cluster(api=cast(client.ApiClient, api), namespace="team", context="test")
-    return list(cluster.lines("/log"))
+    return Cluster(api=cast(client.ApiClient, api), namespace="team", context="test")
+
+
+def lines(*parts: bytes) -> list[str]:
+    return list(cluster_of([], *parts).lines("/log"))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +58,15 @@ def lines(*parts: bytes) -> list[str]:
 )
 def test_a_line_ends_as_the_program_has_written_it(parts: list[bytes], expected: list[str]) -> None:
     assert lines(*parts) == expected
+
+
+@pytest.mark.parametrize(("query", "seconds"), [({}, READ_SECONDS), ({"follow": "true"}, None)])
+def test_only_a_log_that_is_followed_may_be_silent(
+    query: dict[str, str], seconds: float | None
+) -> None:
+    timeouts: list[Any] = []
+    list(cluster_of(timeouts).lines("/log", **query))
+    assert timeouts == [(CONNECT_SECONDS, seconds)]
 
 
 def test_a_line_without_end_is_printed_in_parts() -> None:

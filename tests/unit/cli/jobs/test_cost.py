@@ -47,6 +47,16 @@ def test_amounts_of_several_currencies_are_not_added(run: Run, job: Job) -> None
     assert "0.82 EUR + 0.83 USD" in run("cost", "velmora")[1]
 
 
+@pytest.mark.parametrize("price", ["NaN", "Infinity", "cheap"])
+def test_a_price_that_is_no_number_gives_no_cost(price: str, run: Run, job: Job) -> None:
+    record = job("velmora")["status"]["revisions"][-1]
+    written = {"profile": {"price": {"perGpuHour": price, "currency": "EUR"}}}
+    record["frozen"]["operator"] = json.dumps(written)
+    code, text, err = run("cost", "velmora")
+    assert (code, err) == (0, "")
+    assert [PRESENT, "0.68", "-"] in [line.split() for line in text.splitlines()]
+
+
 def test_a_cluster_without_usage_and_a_namespace_without_jobs_say_so(
     run: Run, objects: Objects
 ) -> None:

@@ -61,7 +61,7 @@ def test_svg_is_a_document(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("billing",), 1, "has no loss history of revision 0f41aa9e"),
+        (("billing",), 1, "training of revision 0f41aa9e has not ended, but no pod of it runs"),
         (("velmora", "absent"), 1, "has no revision absent: name one of "),
         (("nothing",), 1, "FineTuneJob nothing does not exist"),
         (("velmora", "--csv", "-o", "json"), 2, "exclude each other"),
@@ -76,11 +76,34 @@ def test_a_curve_that_cannot_be_shown_is_explained(
     assert err.count("\n") == 1
 
 
+def test_points_that_no_training_reports_are_not_plotted(
+    run: Run, job: Job, tmp_path: Path
+) -> None:
+    """A status that anybody wrote, for example in a backup that was restored."""
+    huge = [[1, 1.7e308], [2, -1.7e308], [10**300, 1.0]]
+    history = {"loss": [*huge, [3, 2.0], [4, 1.5]]}
+    job("velmora")["status"]["revisions"][-1]["artifacts"] = {"lossHistory": history}
+    code, text, err = run("curve", "velmora", "--svg", str(tmp_path / "a.svg"))
+    assert (code, err) == (0, "")
+    assert "step 3" in text
+
+
 def test_a_job_without_a_status_has_no_curve(run: Run, job: Job) -> None:
     del job("velmora")["status"]
     code, _, err = run("curve", "velmora")
     assert code == 1
     assert "has not started a revision yet" in err
+
+
+@pytest.mark.parametrize("outcome", ["Starting", "Running"])
+def test_a_training_whose_pod_does_not_run_is_named(run: Run, job: Job, outcome: str) -> None:
+    record = job("velmora")["status"]["revisions"][-1]
+    record["artifacts"] = {}
+    record["stages"] = [{"stage": "train", "attempt": 1, "outcome": outcome}]
+    code, out, err = run("curve", "velmora")
+    assert (code, out) == (1, "")
+    assert "training of revision 88d82457 has not ended, but no pod of it runs now" in err
+    assert "ftj why velmora" in err
 
 
 def test_a_revision_that_has_not_started_is_named(run: Run, job: Job) -> None:

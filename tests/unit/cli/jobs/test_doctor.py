@@ -163,5 +163,6 @@ def test_rights_that_are_lacking_are_named(run: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(checks, "_may", lambda cluster, *right: right[2] != "pods")
     code, text, _ = run("doctor", columns=None)
     assert code == 0
-    assert "you may not create pods/portforward in namespace team-a, for chat, compare" in text
+    for verb in ("get", "create"):
+        assert f"you may not {verb} pods/portforward in namespace team-a, for chat" in text
     assert "finetunejobs in namespace" not in text

@@ -94,7 +94,7 @@ async def start(cluster: Callable[[], Cluster]) -> AsyncIterator[Start]:
         application = Application(
             sessions=Sessions(),
             client_of=lambda request: found,
-            hosts=(f"127.0.0.1:{port}", f"localhost:{port}"),
+            hosts=(f"127.0.0.1:{port}",),
             prefix=PREFIX,
         )
         pages = Pages(application, port)

@@ -1,6 +1,7 @@
 """What the pages show of the example objects."""
 
 import copy
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -9,6 +10,7 @@ from tests.unit.cli.ui.conftest import ALL_JOBS, PREFIX, Objects, Start
 
 from clidocs import example_cluster
 from clidocs.example_objects import BATCH, CORE, EARLIER, JOBS, NO_GPU, OUT_OF_MEMORY, PRESENT
+from finetune_cli.cluster.api import Cluster
 
 FIRST_VIEW_BYTES = 150_000
 VELMORA = "/jobs/team-a/velmora"
@@ -71,6 +73,30 @@ async def test_list_continues_on_the_next_page(start: Start, objects: Objects) -
     assert last.count("/jobs/team-a/job-") == 50
     assert "Next page" not in last
     assert "First page" in last
+
+
+async def test_only_the_first_page_is_live(start: Start, objects: Objects) -> None:
+    """A token of the API server continues the list as it was, so it would show no change."""
+    objects[ALL_JOBS] = many(250, objects)
+    pages = await start()
+    assert "data-stream" in await pages.text("/")
+    assert "data-stream" not in await pages.text("/?after=100")
+
+
+async def test_page_whose_token_has_expired_leads_to_the_first_one(
+    start: Start, cluster: Callable[[], Cluster]
+) -> None:
+    class Compacted(Cluster):
+        def table(self, path: str, **query: Any) -> dict[str, Any]:
+            raise self._refusal(410, b'{"message": "The provided continue parameter is too old"}')
+
+    user = cluster()
+    pages = await start(
+        user=Compacted(api=user.api, namespace=user.namespace, context=user.context)
+    )
+    answer = await pages.get("/?text=a+b&after=100")
+    assert (answer.status, answer.headers["Location"]) == (303, f"{PREFIX}/?text=a+b")
+    await pages.text("/?text=a", 502)
 
 
 async def test_filtered_page_ends_at_the_row_where_the_next_one_begins(
@@ -258,6 +284,14 @@ async def test_end_of_a_long_log_is_shown(start: Start, monkeypatch: pytest.Monk
     text = await (await start()).text("/jobs/team-a/support")
     assert "line 99 xxx" in text
     assert "line 9 xxx" not in text
+    assert len(text) < 60_000
+
+
+async def test_end_of_long_lines_is_shown(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = "".join(f"{'x' * 20_000} line {at} of 100\n" for at in range(100))
+    monkeypatch.setattr(example_cluster, "LOG", log)
+    text = await (await start()).text("/jobs/team-a/support")
+    assert "line 99 of 100" in text
     assert len(text) < 60_000
 
 

@@ -19,7 +19,7 @@ from finetune_cli.ui import live
 from finetune_cli.ui.access import guard
 from finetune_cli.ui.access.sessions import MOST_WRONG_CODES, SESSION_SECONDS, Sessions
 from finetune_cli.ui.access.streams import MOST_STREAMS
-from finetune_cli.ui.app import COOKIE, LARGEST_FORM
+from finetune_cli.ui.app import LARGEST_FORM
 from finetune_cli.ui.views import DOWNLOADS, VIEWS
 
 TAB = "?tab=0123456789ab"
@@ -64,6 +64,7 @@ def test_lists_of_addresses_are_complete() -> None:
         {"Host": "attacker.example"},
         {"Host": "127.0.0.1:1"},
         {"Host": "127.0.0.1"},
+        {"Host": "localhost:{port}"},
         {"Host": "127.0.0.1.attacker.example:{port}"},
         {"Origin": "https://attacker.example"},
         {"Origin": "null"},
@@ -102,14 +103,13 @@ async def test_own_requests_of_a_browser_are_answered(start: Start) -> None:
     pages = await start()
     for site in ("none", "same-origin"):
         assert (await pages.get("/", headers={"Sec-Fetch-Site": site})).status == 200
-    localhost = {"Host": f"localhost:{pages.port}"}
-    assert (await pages.get("/", headers=localhost)).status == 200
 
 
 @pytest.mark.parametrize("path", PRIVATE)
 async def test_without_a_cookie_there_is_only_the_login(start: Start, path: str) -> None:
     pages = await start(login=False)
-    for cookies in ({}, {COOKIE: "forged"}, {COOKIE: pages.application.sessions.code}):
+    name = pages.application.cookie
+    for cookies in ({}, {name: "forged"}, {name: pages.application.sessions.code}):
         answer = await pages.get(path, cookies=cookies)
         text = await answer.text()
         assert answer.status == 401
@@ -168,7 +168,7 @@ def test_session_ends() -> None:
 async def test_cookie_is_kept_from_scripts_other_sites_and_other_servers(start: Start) -> None:
     pages = await start(login=False)
     answer = await pages.post("/login", {"code": pages.application.sessions.code})
-    cookie = answer.cookies[COOKIE]
+    cookie = answer.cookies[pages.application.cookie]
     assert cookie["httponly"]
     assert cookie["samesite"] == "Strict"
     assert cookie["path"] == f"{PREFIX}/", "a server on another port does not get it"
@@ -179,10 +179,10 @@ async def test_cookie_is_kept_from_scripts_other_sites_and_other_servers(start: 
 
 async def test_cookie_of_another_process_is_worth_nothing(start: Start) -> None:
     first, second = await start(), await start(login=False)
-    cookies = {
-        each.key: each.value for each in first.browser.session.cookie_jar if each.key == COOKIE
-    }
-    assert cookies
+    names = (first.application.cookie, second.application.cookie)
+    assert names[0] != names[1], "a server of another user cannot set a cookie of the same name"
+    (value,) = [each.value for each in first.browser.session.cookie_jar if each.key == names[0]]
+    cookies = dict.fromkeys(names, value)
     assert (await second.get("/", cookies=cookies)).status == 401
 
 
@@ -288,6 +288,33 @@ async def test_bug_shows_no_text_of_its_error(
     assert "secret" not in text
     assert "Unexpected ValueError" in text
     assert "ftj ui: unexpected ValueError" in capfd.readouterr().err
+
+
+async def test_bug_ends_a_stream_with_its_type_alone(
+    start: Start,
+    capfd: pytest.CaptureFixture[str],
+    cluster: Callable[[], Cluster],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken(Cluster):
+        reads = 0
+
+        def table(self, path: str, **query: Any) -> dict[str, Any]:
+            Broken.reads += 1
+            if Broken.reads > 1:
+                raise BrokenPipeError("a secret")
+            return super().table(path, **query)
+
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.05)
+    stream = await (await start(user=changed(Broken, cluster()))).get(f"/live/{TAB}")
+    text = (await asyncio.wait_for(stream.read(), 10)).decode()
+    assert "event: region" in text
+    assert "HTTP/1.1" not in text
+    assert "secret" not in text
+    problem = 'event: problem\ndata: "Unexpected BrokenPipeError.'
+    assert problem in text
+    assert text.endswith('event: end\ndata: ""\n\n')
+    assert "ftj ui: unexpected BrokenPipeError" in capfd.readouterr().err
 
 
 def changed(kind: type[Cluster], cluster: Cluster) -> Cluster:

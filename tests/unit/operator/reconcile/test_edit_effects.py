@@ -9,13 +9,15 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, copied
 from tests.support.leaves import ALPACA, LEAVES, Change, Leaf, change_of, merged, nested
 from tests.unit.operator.reconcile.publishing.test_plan_publishing import target as published
+from tests.unit.operator.reconcile.serving.test_shared_mode import endpoint
 from tests.unit.operator.reconcile.test_plan_parents import parent
 
 from finetune_api.defaulting import builtin_defaults, resolve
 from finetune_api.edits import targets
 from finetune_api.edits.changes import changes
-from finetune_api.edits.effects import Effect, Ledger, effect_of, effects, merges
+from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
 from finetune_api.markers import Edit
+from finetune_api.outcome import merges
 from finetune_api.policy.limits import Limits, Names
 from finetune_operator.actions import Apply, Create
 from finetune_operator.config import Settings
@@ -64,6 +66,8 @@ class Watched(Cluster):
 def started(spec: Thing) -> Watched:
     written = {key: value for key, value in spec.items() if value is not None}
     cluster = Watched(spec=written, config=OPEN, profiles={"priced": copied(PRICED)})
+    for name in ("first", "another"):
+        cluster.endpoints[name] = endpoint(name=name)
     for name in ("one", "another"):
         cluster.others[name] = copied(PARENT.present_job())
         cluster.others[name]["metadata"]["name"] = name
@@ -213,6 +217,34 @@ def test_the_prediction_is_what_the_operator_does(leaf: Leaf, state: str) -> Non
         finish(cluster)
     assert effects_of_edit == (cluster.done or {Effect.NOTHING})
     assert max(effects_of_changes, key=list(reversed(Effect)).index) in effects_of_edit
+
+
+FIRST = {"serving": {"mode": "shared", "endpointRef": {"name": "first"}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "effects_of_edit"),
+    [
+        pytest.param({}, FIRST, {Effect.PUBLISH}, id="to a shared endpoint"),
+        pytest.param(FIRST, merged(FIRST, {"queueName": "other"}), set(), id="queue"),
+        pytest.param(
+            FIRST, merged(FIRST, {"merge": {"dtype": "float16"}}), set(), id="dtype of a merge"
+        ),
+    ],
+)
+def test_a_job_with_a_shared_endpoint_has_neither_merge_nor_pods(
+    before: Thing, after: Thing, effects_of_edit: set[Effect]
+) -> None:
+    old, new = merged(ALPACA, before), merged(ALPACA, after)
+    cluster = serving(old)
+    found, _ = predicted(old, new, cluster)
+    cluster.done.clear()
+    job = cluster.present_job()
+    job["spec"] = copied(new)
+    job["metadata"]["generation"] += 1
+    cluster.touch(job)
+    finish(cluster)
+    assert found == (cluster.done or {Effect.NOTHING}) == (effects_of_edit or {Effect.NOTHING})
 
 
 @pytest.mark.parametrize(("card", "effect"), [("NVIDIA-L4", Effect.ROLL), (None, Effect.NOTHING)])

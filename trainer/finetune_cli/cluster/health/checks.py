@@ -23,6 +23,8 @@ RIGHTS = (
     ("patch", GROUP, PLURAL, "", "change jobs"),
     ("list", "", "pods", "", "status, logs and chat"),
     ("get", "", "pods", "log", "logs"),
+    # The websocket of a forwarded port is a GET request; recent API servers ask for create, too.
+    ("get", "", "pods", "portforward", "chat, compare and curve"),
     ("create", "", "pods", "portforward", "chat, compare and curve"),
 )
 """Verb, group, resource and subresource of a right, and what it is for."""

@@ -1,5 +1,6 @@
 """All that the page of one job shows, as far as the user may read it."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +16,6 @@ from finetune_cli.ui.reading import rights
 from finetune_cli.ui.reading.rights import Part
 
 LOG_LINES = 200
-LOG_BYTES = 1 << 20
-"""Limit of the answer: lines with a progress bar are long."""
 LOG_CHARACTERS = 32 * 1024
 """The end of these lines, which a page shows."""
 EVENTS = 20
@@ -143,8 +142,9 @@ def _log(cluster: Cluster, job: Job, pod: Object) -> Log | None:
             api.path("pods", job.namespace, name) + "/log",
             container=container,
             tailLines=LOG_LINES,
-            limitBytes=LOG_BYTES,
             previous="true" if failed and failed.state == "waiting" and failed.restarts else None,
         )
-        shown = "\n".join(text)[-LOG_CHARACTERS:]
+        # The server has no option to limit the bytes from the end.
+        last = deque((each[-LOG_CHARACTERS:] for each in text), maxlen=LOG_LINES)
+        shown = "\n".join(last)[-LOG_CHARACTERS:]
     return Log(pod=str(name), container=container, text=shown)

@@ -23,11 +23,11 @@ OWN: Thing = {"mode": None, "endpointRef": None}
 RETRAIN: Thing = {"training": {"seed": 1}}
 
 
-def endpoint(uid: str = "e1", **lora: Any) -> Thing:
+def endpoint(uid: str = "e1", *, name: str = "chat", **lora: Any) -> Thing:
     return {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneEndpoint",
-        "metadata": {"name": "chat", "namespace": "default", "uid": uid, "generation": 1},
+        "metadata": {"name": name, "namespace": "default", "uid": uid, "generation": 1},
         "spec": {"model": SPEC["model"], "lora": lora},
     }
 
