@@ -55,6 +55,8 @@ FAILED = ReasonGroup(
         Reason.ENDPOINT_NOT_FOUND: "Correct `spec.serving.endpointRef`, or create the "
         "FineTuneEndpoint ([shared endpoints](../how-to/shared-endpoint.md)); the job then "
         "continues. What serves now continues to serve.",
+        Reason.SIGNING_KEY_MISSING: "Ask your cluster administrator to set the chart value "
+        "`provenance.signingKeySecret`.",
         Reason.NAME_CONFLICT: "The operator does not modify the object. Delete it, and the job "
         "continues, or create the job with another name. You can "
         f"[reuse](../how-to/backup.md{_REUSE}) the downloads on a volume of an earlier job. If it "

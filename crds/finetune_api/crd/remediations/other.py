@@ -77,8 +77,6 @@ ENDPOINTS = ReasonGroup(
     texts={
         Reason.PREPARING_BASE: "No action. The pod needs no GPU.",
         Reason.VERIFYING: "No action. The message names the models.",
-        Reason.SIGNING_KEY_MISSING: "Ask your cluster administrator to set the chart value "
-        "`provenance.signingKeySecret`.",
         Reason.WANTED_SET_REFUSED: "The message says why. The reason is common for a moment after "
         "the signing key was replaced. If it lasts, delete the pod of the endpoint.",
     },

@@ -284,8 +284,8 @@ def _released_by_free_gpu(snapshot: IndexedSnapshot) -> bool:
 
 def _serving_reason(snapshot: IndexedSnapshot) -> str | None:
     """Return the previous reason of the condition Serving."""
-    reason: str | None = snapshot.previous.conditions.get("Serving", {}).get("reason")
-    return reason
+    previous = snapshot.previous.conditions.get("Serving", {})
+    return None if "reason" not in previous else str(previous["reason"])
 
 
 def _waiting(pods: list[Object]) -> tuple[Object, datetime] | None:
