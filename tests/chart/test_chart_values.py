@@ -184,6 +184,7 @@ CHANGED: dict[str, Any] = {
     "resources.limits.memory": "1Gi",
     "gpu.resourceName": "nvidia.com/gpu.shared",
     "gpu.tolerations": [{"operator": "Exists"}],
+    "rbac.settingsReaders": [{"kind": "Group", "name": "tuning"}],
     "notifications.sink.url": "https://other.example.com",
     "notifications.sink.ports": [8443],
     "tolerations": [{"operator": "Exists"}],

@@ -110,7 +110,8 @@ def test_a_user_who_may_only_read_jobs_sees_the_limits_of_the_chart(
         "answer": "unknown",
         "reason": "the limits of the chart cannot be read",
     }
-    rendered = render()
+    readers = [{"kind": "Group", "name": "system:authenticated"}]
+    rendered = render({"rbac": {"settingsReaders": readers}})
     made = []
     for kind, path in (
         ("ConfigMap", place.path("configmaps")),
