@@ -18,7 +18,7 @@ from finetune_operator.objects import status_view
 from finetune_operator.revisions import configurations
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.profiles import UnavailableProfile
-from finetune_operator.revisions.target import TargetRevision, loads_adapter
+from finetune_operator.revisions.target import CollidingNames, TargetRevision, loads_adapter
 from finetune_operator.types import Object
 
 OF_TRAINING = {"model", "dataset", "datasets", "training"}
@@ -31,14 +31,14 @@ ANY: Values = {"model": ANY_SOURCE, "dataset": {**ANY_SOURCE, "format": "alpaca"
 def continued(
     job: Object, ledger: Ledger, config: Settings, cause: UnavailableProfile | InvalidSpec
 ) -> TargetRevision | None:
-    """Return the revision that continues, None if none has started.
+    """Return the revision that continues, None if none has started or its names are ambiguous.
 
     config: the present settings; cause: why that of the spec cannot start. Raises
     UnsupportedVersion.
     """
     name = _present(job, ledger)
     frozen = None if name is None else ledger.frozen(name)
-    if name is None or frozen is None:
+    if name is None or frozen is None or isinstance(cause, CollidingNames):
         return None
     settings = configurations.thaw(name, frozen, config)
     resolved = _resolved(job["spec"], settings.defaults)

@@ -28,6 +28,10 @@ from finetune_operator.revisions.sharing.endpoints import JobEndpoint, name_of
 from finetune_operator.types import Object
 
 
+class CollidingNames(InvalidSpec):
+    """A revision or build has the name of another one, so their objects cannot be told apart."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetRevision:
     """The revision that the spec asks for, resolved."""
@@ -211,14 +215,14 @@ def resolve_retained(
 
 
 def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:
-    """Raise InvalidSpec if another revision or build of the ledger has the name of the target."""
+    """Raise CollidingNames if another revision or build of the ledger has a name of the target."""
     frozen = ledger.frozen(resolved.revision)
     for kind, name, own, other in (
         ("revision", resolved.revision, resolved.digest, frozen.digest if frozen else None),
         ("build", resolved.build, resolved.build_digest, ledger.build_digest(resolved.build)),
     ):
         if other not in (None, own):
-            raise InvalidSpec(
+            raise CollidingNames(
                 f"the spec defines a new {kind}, but its name {name} belongs to another {kind} of "
                 f"this job. The SHA-256 digest of the new {kind} is {own}. The digest of the other "
                 f"{kind} is {other}. To get another name, set spec.rerun to a new value."
