@@ -240,7 +240,7 @@ def test_failures_of_requests_do_not_change_the_result(
                 runner.begin(name, lifecycle.scenario())
         runner.until("every scenario has ended", lambda: not runner.unfinished)
         # A watch of objects that no job needs can be reopened later.
-        expected = 9 * len(outage.names) + 2  # Profiles and budgets belong to no namespace.
+        expected = 10 * len(outage.names) + 2  # Profiles and budgets belong to no namespace.
         wait_until("every watch was rejected once", lambda: outage.expired >= expected)
         # Jobs that were deleted during the outage are no longer counted.
         wait_until("the metric counts no job", lambda: third.metric("finetune_jobs") == 0)

@@ -42,6 +42,8 @@ def start(kubeconfig: Path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # In the background of a shell, SIGINT is ignored, and so it is in all further processes.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -76,7 +78,10 @@ def test_process_serves_until_it_is_stopped(kubeconfig: Path, ending: signal.Sig
                     other.connect(("127.0.0.2", port))
         finally:
             process.send_signal(ending)
-        out, err = process.communicate(timeout=SECONDS)
+        try:
+            out, err = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
     assert out == ""
     assert "Traceback" not in err
     assert "unexpected" not in err
