@@ -29,7 +29,7 @@ from finetune_operator.types import Object
 
 
 class CollidingNames(InvalidSpec):
-    """A revision or build has the name of another one, so their objects cannot be told apart."""
+    """A revision or build has the name of another one, so their objects have equal names."""
 
 
 @dataclass(frozen=True, kw_only=True)

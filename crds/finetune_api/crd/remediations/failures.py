@@ -54,7 +54,7 @@ FAILED = ReasonGroup(
         "attempt.",
         Reason.ENDPOINT_NOT_FOUND: "Correct `spec.serving.endpointRef`, or create the "
         "FineTuneEndpoint ([shared endpoints](../how-to/shared-endpoint.md)); the job then "
-        "continues. What serves now continues to serve.",
+        "continues. The serving build continues to serve.",
         Reason.SIGNING_KEY_MISSING: "Ask your cluster administrator to set the chart value "
         "`provenance.signingKeySecret`.",
         Reason.NAME_CONFLICT: "The operator does not modify the object. Delete it, and the job "

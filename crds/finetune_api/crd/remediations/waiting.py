@@ -61,8 +61,8 @@ WAITING = ReasonGroup(
         "the volume is in a zone without GPUs, delete the job, set `placement.zones`, and create "
         "it again.",
         Reason.ENDPOINT_FULL: "Raise `spec.lora.maxAdapters` of the FineTuneEndpoint, which "
-        "replaces its pod, or delete a job that is not needed; the job then continues. What serves "
-        "now continues to serve.",
+        "replaces its pod, or delete a job that is not needed; the job then continues. The "
+        "serving build continues to serve.",
         Reason.SECRET_MISSING: "Create the Secret with this key in the job's namespace. The "
         "kubelet tries again every few seconds. Fields: `tokenSecretRef`, `s3.secretRef`, "
         "`serving.apiKeySecretRef`.",

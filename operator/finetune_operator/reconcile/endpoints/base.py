@@ -154,7 +154,7 @@ def _followed(
     """Return the state of an attempt that was under way."""
     job = job_of(snapshot, before.attempt)
     if job is None:
-        # Its creation failed after the status was written, or somebody deleted it: the next
+        # Its creation failed after the status was written, or a client deleted it: the next
         # attempt keeps what the volume has.
         started = _start(snapshot, target, before.attempt, key, volume=volume)
         return replace(started, attempt=before)

@@ -1,4 +1,4 @@
-"""What serves: the pod of an endpoint, and the objects that it needs. Pure."""
+"""The serving pod of an endpoint, and the objects that it needs. Pure."""
 
 from finetune_api.v1alpha1.endpoints.status import PreparedBase, ServingPods, WantedNames
 from finetune_operator.actions import Action, Apply
@@ -27,7 +27,7 @@ def policy_of_base(parts: Parts) -> Action:
 def actions(
     parts: Parts, base: PreparedBase, wanted: Names, number: WantedNames, rendered: ServingPods
 ) -> list[Action]:
-    """Return the actions that create or change what serves; the pod comes last."""
+    """Return the actions that create or change these objects; the pod comes last."""
     endpoint = parts.endpoint
     document = signed(endpoint["metadata"]["uid"], wanted, number, parts.key)
     deployment = serving.deployment(
