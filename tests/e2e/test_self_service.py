@@ -72,6 +72,11 @@ def _member(own: Tuning, *words: str, stdin: str | None = None) -> str:
     return own.cluster.kubectl.run(*words, *place, stdin=stdin)
 
 
+def _holds_gpu(pod: Object) -> bool:
+    """Report whether a pod has a GPU. The train pod has ended and is kept."""
+    return wants_gpu(pod) and pod["status"]["phase"] not in ("Succeeded", "Failed")
+
+
 def test_a_member_applies_three_lines_and_sees_the_price_before_the_gpu(own: Tuning) -> None:
     (line,) = (each for each in _member(own, "get", "ftp").splitlines() if PROFILE in each)
     assert "360.00" in line
@@ -108,7 +113,7 @@ def test_the_endpoint_goes_to_zero_without_requests(own: Tuning) -> None:
     own.wait_until("Ready", reason="Idle", seconds=STOP_SECONDS)
     own.cluster.record.wait(
         "the serving pods are gone",
-        lambda: not any(map(wants_gpu, own.cluster.record.present("Pod", own.namespace))),
+        lambda: not any(map(_holds_gpu, own.cluster.record.present("Pod", own.namespace))),
         seconds=STOP_SECONDS,
     )
     found = own.condition("Serving")
