@@ -37,7 +37,7 @@ class Verifier:
         self._server, _ = start_http_server(0, "127.0.0.1", self.registry)
         self.prelude = (
             "from finetune_operator import delays; "
-            "from finetune_operator.snapshot import verifier_metrics; "
+            "from finetune_operator.snapshot.scraping import verifier_metrics; "
             f"verifier_metrics.PORT = {self._server.server_port}; "
             "delays.SCRAPE = delays.SLOW_SCRAPE = 0.2"
         )
