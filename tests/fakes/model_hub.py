@@ -22,7 +22,7 @@ import yaml
 TOKEN = "hf_a_token_that_may_write"
 OWNER = "acme"
 LARGE = (".safetensors", ".png")
-DELAY = 0.6
+DELAY = 2.4
 CHUNK = 100_000
 """Bytes of a part; larger files are sent in parts."""
 
