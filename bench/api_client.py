@@ -1,5 +1,6 @@
 """Client of the API server for the scale benchmarks."""
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator
 from typing import Any, Self
@@ -10,6 +11,10 @@ from tests.support.api_server.controlplane import TOKEN, ControlPlane
 CONNECTIONS = 48
 
 Object = dict[str, Any]
+
+
+class Expired(Exception):
+    """The API server does not have the events since a version any more."""
 
 
 class Api:
@@ -67,22 +72,25 @@ class Api:
                 known[uid] = each
                 yield "ADDED", each
             since = found["metadata"]["resourceVersion"]
-            async for event in self._events(path, f"{query}&resourceVersion={since}"):
-                uid = event["object"]["metadata"]["uid"]
-                if event["type"] == "DELETED":
-                    known.pop(uid, None)
-                else:
-                    known[uid] = event["object"]
-                yield event["type"], event["object"]
+            with contextlib.suppress(Expired):
+                while True:
+                    async for event in self._events(path, f"{query}&resourceVersion={since}"):
+                        metadata = event["object"]["metadata"]
+                        uid, since = metadata["uid"], metadata["resourceVersion"]
+                        if event["type"] == "DELETED":
+                            known.pop(uid, None)
+                        else:
+                            known[uid] = event["object"]
+                        yield event["type"], event["object"]
 
     async def _events(self, path: str, query: str) -> AsyncGenerator[Object, None]:
-        """Yield the events of one watch until it ends, or its version has expired."""
+        """Yield the events of one watch until it ends. Raises Expired."""
         url = f"{self.server}{path}?watch=1&{query}"
         async with self.session.get(url, timeout=None, read_bufsize=1 << 20) as answer:
             async for line in answer.content:
                 event: Object = json.loads(line)
                 if event["type"] == "ERROR":
                     if event["object"].get("code") == 410:
-                        return
+                        raise Expired
                     raise RuntimeError(f"watch of {path}: {event['object']}")
                 yield event

@@ -11,6 +11,11 @@ from finetune_api.v1alpha1.references import SecretKeyRef, object_name
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"
 NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+NAMESPACE_NAMES = each_matches(
+    NAMESPACE,
+    "write each entry of allowedNamespaces as the name of a namespace: at most 63 lower-case "
+    "letters, digits and '-'",
+)
 BASE_SUFFIX = "-base"
 """Suffix of the name under which the base model itself is served with serving.mode: adapter."""
 
@@ -239,13 +244,7 @@ class Serving(ApiModel):
         builtin="none",
         min_length=1,
         max_length=32,
-        rules=(
-            each_matches(
-                NAMESPACE,
-                "write each entry of allowedNamespaces as the name of a namespace: at most 63 "
-                "lower-case letters, digits and '-'",
-            ),
-        ),
+        rules=(NAMESPACE_NAMES,),
     )
     rules: ClassVar[tuple[Rule, ...]] = (
         requires(

@@ -33,6 +33,13 @@ class BaseCache(ApiModel):
     )
 
 
+POSITIVE_SIZE = Rule(
+    cel=f"!({comparable('self')}) || quantity(string(self)).isGreaterThan(quantity('0'))",
+    message="storage.size must be greater than 0: set the size of the volume, such as 60Gi",
+    fails=lambda size: amount(size) <= 0,
+)
+
+
 class Storage(ApiModel):
     """The volume that holds base model, data, checkpoints, adapter and merged model."""
 
@@ -41,15 +48,7 @@ class Storage(ApiModel):
         "cannot decrease the size.",
         "60Gi",
         edit=Edit.RETRY,
-        rules=(
-            Rule(
-                cel=f"!({comparable('self')}) || "
-                "quantity(string(self)).isGreaterThan(quantity('0'))",
-                message="storage.size must be greater than 0: set the size of the volume, such as "
-                "60Gi",
-                fails=lambda size: amount(size) <= 0,
-            ),
-        ),
+        rules=(POSITIVE_SIZE,),
     )
     storage_class_name: str | None = object_name(
         "Name of the StorageClass of the volume.",

@@ -7,13 +7,14 @@ changed, because every attached adapter was trained against it.
 from typing import ClassVar, Literal
 
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.quantity import Quantity, amount, comparable
-from finetune_api.rules import Rule, between, each_matches, matches
+from finetune_api.quantity import Quantity
+from finetune_api.rules import Rule, between, matches
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement
 from finetune_api.v1alpha1.references import object_name
 from finetune_api.v1alpha1.resources import ResourceRequirements
-from finetune_api.v1alpha1.serving import NAMESPACE
+from finetune_api.v1alpha1.serving import NAMESPACE_NAMES
+from finetune_api.v1alpha1.storage import POSITIVE_SIZE
 
 ENDPOINT_KIND = "FineTuneEndpoint"
 ENDPOINT_PLURAL = "finetuneendpoints"
@@ -112,15 +113,7 @@ class EndpointStorage(ApiModel):
         "of every attached job. If the StorageClass allows expansion, you can increase the size.",
         "60Gi",
         edit=Edit.RETRY,
-        rules=(
-            Rule(
-                cel=f"!({comparable('self')}) || "
-                "quantity(string(self)).isGreaterThan(quantity('0'))",
-                message="storage.size must be greater than 0: set the size of the volume, such as "
-                "60Gi",
-                fails=lambda size: amount(size) <= 0,
-            ),
-        ),
+        rules=(POSITIVE_SIZE,),
     )
     storage_class_name: str | None = object_name(
         "Name of the StorageClass of the volume. A change does not affect an existing volume.",
@@ -168,13 +161,7 @@ class EndpointAccess(ApiModel):
         builtin="none",
         min_length=1,
         max_length=32,
-        rules=(
-            each_matches(
-                NAMESPACE,
-                "write each entry of allowedNamespaces as the name of a namespace: at most 63 "
-                "lower-case letters, digits and '-'",
-            ),
-        ),
+        rules=(NAMESPACE_NAMES,),
     )
 
 
