@@ -53,11 +53,11 @@ def ensure_policies(
     """
     actions: list[Action] = []
     for desired in render(job, target, config, stages):
-        found = present.get(desired["metadata"]["name"])
-        if found is None:
+        existing = present.get(desired["metadata"]["name"])
+        if existing is None:
             actions.append(Create(object=desired))
-        elif _filled(found["spec"]) != _filled(desired["spec"]) or not naming.has_exact_owners(
-            desired, found
+        elif _filled(existing["spec"]) != _filled(desired["spec"]) or not naming.has_exact_owners(
+            desired, existing
         ):
             actions.append(Apply(object=desired))
     return actions

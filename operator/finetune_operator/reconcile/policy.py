@@ -25,13 +25,15 @@ Violations = tuple[Violation, ...]
 def check(target: TargetRevision, selected: SelectedProfile) -> Violations:
     """Return the limits that the spec of a target violates."""
     resolved = target.resolved
-    found = violations(resolved.spec, selected.settings.policy, listed=resolved.listed)
+    violated = violations(resolved.spec, selected.settings.policy, listed=resolved.listed)
     for name, limits in selected.limits:
-        found += violations(resolved.spec, limits, listed=resolved.listed, profile=name)
+        violated += violations(resolved.spec, limits, listed=resolved.listed, profile=name)
     if target.prevented is not None:
         # These groups describe the revision that cannot start.
-        found = tuple(each for each in found if each.field[0] not in OF_TRAINING)
-    return found + selected.refusals
+        violated = tuple(
+            violation for violation in violated if violation.field[0] not in OF_TRAINING
+        )
+    return violated + selected.refusals
 
 
 def held(
@@ -106,13 +108,13 @@ def without_endpoint(target: TargetRevision) -> Position | None:
 
 def unable_endpoint(target: TargetRevision) -> Position | None:
     """Return the position of a job whose FineTuneEndpoint cannot serve another model, or None."""
-    found = None if target.endpoint is None else target.endpoint.cannot_serve
-    if found is None:
+    obstacle = None if target.endpoint is None else target.endpoint.cannot_serve
+    if obstacle is None:
         return None
     return Position(
         state="stalled",
-        reason=found.reason,
-        message=found.message,
+        reason=obstacle.reason,
+        message=obstacle.message,
         requeue_after=delays.PARENT,
     )
 
@@ -128,7 +130,9 @@ def refusal(refused: Violations) -> Position | None:
 def not_admitted(refused: Violations, attempt: Attempt | None) -> Violations:
     """Return the violations by fields of serving pods that an attempt was not admitted with."""
     admitted = (attempt.admitted or ()) if attempt is not None else ()
-    return tuple(each for each in refused if each.serving and each.key not in admitted)
+    return tuple(
+        violation for violation in refused if violation.serving and violation.key not in admitted
+    )
 
 
 def admitted(target: TargetRevision, attempt: Attempt) -> Attempt:

@@ -63,8 +63,8 @@ def position_of(snapshot: IndexedSnapshot, position: Position) -> int | None:
     """Return ``status.queuePosition`` of a job that waits in a queue, None for any other job."""
     if position.reason not in (Reason.QUEUED, Reason.PREEMPTED):
         return None
-    found = (_place(snapshot, job.object) for job in snapshot.jobs if not job.ended)
-    return next((place.position for place in found if place is not None), None)
+    places = (_place(snapshot, job.object) for job in snapshot.jobs if not job.ended)
+    return next((place.position for place in places if place is not None), None)
 
 
 def _missing(snapshot: IndexedSnapshot, target: TargetRevision) -> str | None:

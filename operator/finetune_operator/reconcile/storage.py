@@ -152,7 +152,11 @@ def _names_its_owner(job: Object, target: TargetRevision, volume: Object) -> boo
     """Report whether a volume has the label of the job, and the owner that it should have."""
     own = job["metadata"]["uid"]
     references = volume["metadata"].get("ownerReferences") or ()
-    owners = [each for each in references if each["uid"] == own or each.get("controller")]
+    owners = [
+        reference
+        for reference in references
+        if reference["uid"] == own or reference.get("controller")
+    ]
     expected = [] if outlives(target) else [naming.owner_reference(job)]
     return naming.label(volume, naming.JOB_UID) == own and owners == expected
 
@@ -161,7 +165,7 @@ def _owner(job: Object, target: TargetRevision, volume: Object) -> dict[str, Any
     uid, controller = job["metadata"]["uid"], naming.controller_of(volume)
     owners = {uid} if controller is None else {uid, controller["uid"]}
     references = volume["metadata"].get("ownerReferences") or ()
-    others = [each for each in references if each["uid"] not in owners]
+    others = [reference for reference in references if reference["uid"] not in owners]
     own = [] if outlives(target) else [naming.owner_reference(job)]
     return {"ownerReferences": [*others, *own], "labels": {naming.JOB_UID: uid}}
 
@@ -176,8 +180,8 @@ def _grows(present: Object, desired: Object) -> bool:
         return False
 
 
-def _differ(one: str, other: str) -> bool:
+def _differ(desired: str, present: str) -> bool:
     try:
-        return amount(str(one)) != amount(str(other))
+        return amount(str(desired)) != amount(str(present))
     except ValueError:
-        return one != other
+        return desired != present

@@ -61,8 +61,8 @@ def _present(job: Object, ledger: Ledger) -> str | None:
     """Return the present revision or, if it has not started, the one that serves or is newest."""
     status = status_view.of_job(job)
     serving = None if status.serving_build is None else ledger.revision_of(status.serving_build)
-    known = (status.revision, serving, *reversed(ledger.names()))
-    return next((each for each in known if each in ledger.revisions), None)
+    candidates = (status.revision, serving, *reversed(ledger.names()))
+    return next((revision for revision in candidates if revision in ledger.revisions), None)
 
 
 def _resolved(spec: Values, defaults: Values) -> Resolved | None:
@@ -72,9 +72,9 @@ def _resolved(spec: Values, defaults: Values) -> Resolved | None:
     if "evaluation" in others:
         kept = others["evaluation"].keys() - {"dataset"}
         others["evaluation"] = {name: others["evaluation"][name] for name in kept}
-    for each in (present, {**others, **ANY}):
+    for values in (present, {**others, **ANY}):
         try:
-            return resolve(each, defaults)
+            return resolve(values, defaults)
         except UnknownField:
             # Of a newer version, which renders the objects of the job in another way.
             return None

@@ -18,7 +18,7 @@ def limit_of(target: TargetRevision) -> int | None:
     limits = [policy.max_gpu_seconds]
     if policy.max_cost is not None and price is not None:
         limits.append(cost.affordable(price.per_gpu_hour, policy.max_cost))
-    return min((each for each in limits if each is not None), default=None)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def expected(target: TargetRevision, record: Revision) -> cost.Range | None:

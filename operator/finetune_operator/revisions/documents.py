@@ -161,11 +161,11 @@ def job_file(job: Object, resolved: Resolved) -> str:
 
 
 def _parent(resolved: Resolved) -> ParentJob | None:
-    found = resolved.parent
-    if found is None:
+    parent = resolved.parent
+    if parent is None:
         return None
     return ParentJob(
-        job=found.job, revision=found.revision, digest=found.digest, manifest=found.manifest
+        job=parent.job, revision=parent.revision, digest=parent.digest, manifest=parent.manifest
     )
 
 

@@ -137,7 +137,7 @@ class Ledger:
 
     def started_stages(self) -> set[str]:
         """Return the stages that were started at least once, for any revision."""
-        return {attempt.stage for each in self.revisions.values() for attempt in each.stages}
+        return {attempt.stage for record in self.revisions.values() for attempt in record.stages}
 
     def revision_of(self, build: str) -> str | None:
         """Return the revision that a merged build belongs to, or None."""
@@ -155,9 +155,9 @@ class Ledger:
         """Return the ledger with another latest attempt at a stage."""
         key = (attempt.stage, attempt.build)
         stages = list(self.revision(revision).stages)
-        for position, known in enumerate(stages):
-            if (known.stage, known.build) == key:
-                if known == attempt:
+        for position, recorded in enumerate(stages):
+            if (recorded.stage, recorded.build) == key:
+                if recorded == attempt:
                     return self
                 stages[position] = attempt
                 break
@@ -189,7 +189,7 @@ class Ledger:
         """Return the ledger with a recorded revision as the most recent target."""
         if revision not in self.revisions or list(self.revisions)[-1] == revision:
             return self
-        others = {name: each for name, each in self.revisions.items() if name != revision}
+        others = {name: record for name, record in self.revisions.items() if name != revision}
         return Ledger({**others, revision: self.revisions[revision]})
 
     def without(self, revisions: Iterable[str]) -> "Ledger":
@@ -197,7 +197,9 @@ class Ledger:
         pruned = set(revisions)
         if not pruned:
             return self
-        return Ledger({name: each for name, each in self.revisions.items() if name not in pruned})
+        return Ledger(
+            {name: record for name, record in self.revisions.items() if name not in pruned}
+        )
 
     def with_volume(self, revision: str, volume: str) -> "Ledger":
         """Return the ledger with the volume (uid) that holds the artifacts of a revision."""

@@ -30,11 +30,11 @@ def retained(
     this profile count.
     """
 
-    def with_profile(other: Candidate) -> Values:
+    def with_profile(candidate: Candidate) -> Values:
         assert layer is not None, "only called if the profile has values"
-        if other.profile is not None:
+        if candidate.profile is not None:
             return configurations.defaults(config)
-        return configurations.over_frozen(layer, other.defaults)
+        return configurations.over_frozen(layer, candidate.defaults)
 
     current = status_view.of_job(job).revision
     try:

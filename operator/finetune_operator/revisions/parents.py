@@ -62,10 +62,10 @@ def find(job: Object, resolved: Resolved, parent: Object | None, hub: Hub) -> Pa
         )
     record = _revision(parent, asked)
     problems = []
-    for target, found in _published(parent, record, hub):
-        problem = _problem(job, start, target, found)
+    for target, adapter in _published(parent, record, hub):
+        problem = _problem(job, start, target, adapter)
         if problem is None:
-            return found
+            return adapter
         problems.append(problem)
     if problems:
         raise UnavailableParent(problems[0])
@@ -125,7 +125,7 @@ def _targets(parent: Object, operator: str) -> Iterator[PublishTarget]:
     """Yield the targets of a job: those in its spec, or those of its frozen defaults."""
     try:
         entries = targets_of(parent["spec"]) or targets_of(thawed(operator)[0].defaults) or ()
-        yield from (PublishTarget.model_validate(each, by_name=False) for each in entries)
+        yield from (PublishTarget.model_validate(entry, by_name=False) for entry in entries)
     except ValueError:
         # Of another version: which credentials the targets need is not known.
         return
@@ -136,9 +136,11 @@ def _at(target: PublishTarget, hub: Hub) -> str | None:
     return None if repository is None else hub.place(repository.repo)
 
 
-def _place(known: Publication, target: PublishTarget | None, hub: Hub) -> dict[str, Any] | None:
+def _place(
+    publication: Publication, target: PublishTarget | None, hub: Hub
+) -> dict[str, Any] | None:
     """Return the fields of a ParentAdapter about its place; None if that is another hub."""
-    digest, place = str(known.digest), known.destination
+    digest, place = str(publication.digest), publication.destination
     if place.startswith(OCI_SOURCE_PREFIX):
         return {"source": f"{place}@{digest}"}
     own_hub = hub.place("")
@@ -148,28 +150,28 @@ def _place(known: Publication, target: PublishTarget | None, hub: Hub) -> dict[s
     parts, folder = urlsplit(place), digest.replace(":", "-")
     s3 = None if target is None else target.s3
     # The folder has the name of the digest of its manifest.json.
-    found = {"manifest": digest.partition(":")[2], "region": None if s3 is None else s3.region}
+    fields = {"manifest": digest.partition(":")[2], "region": None if s3 is None else s3.region}
     if parts.scheme == "s3":
-        return {"source": f"{place}/{folder}", **found}
+        return {"source": f"{place}/{folder}", **fields}
     if parts.scheme in ("http", "https"):
         endpoint = f"{parts.scheme}://{parts.netloc}"
-        return {"source": f"s3:/{parts.path}/{folder}", "endpoint": endpoint, **found}
+        return {"source": f"s3:/{parts.path}/{folder}", "endpoint": endpoint, **fields}
     return None
 
 
 def _problem(
-    job: Object, start: StartFrom, target: PublishTarget | None, found: ParentAdapter
+    job: Object, start: StartFrom, target: PublishTarget | None, adapter: ParentAdapter
 ) -> str | None:
     """Return why a job cannot read an adapter, None if it can.
 
     target: None if it is no longer in the spec of the other job, and may need credentials.
     """
-    where = f"{FIELD}: the adapter of FineTuneJob {found.job} is at {found.source}"
+    where = f"{FIELD}: the adapter of FineTuneJob {adapter.job} is at {adapter.source}"
     try:
-        started_from(start, found)
+        started_from(start, adapter)
     except ValidationError as error:
         return f"{where}, which is no source that a job can read ({error.errors()[0]['msg']})"
-    scheme = found.source.split("://", 1)[0]
+    scheme = adapter.source.split("://", 1)[0]
     if scheme == "oci":
         needed = target is None or target.secret is not None
         field, present = "oci.secretRef", start.oci is not None and start.oci.secret_ref is not None

@@ -95,8 +95,10 @@ def select(job: Object, profiles: Sequence[Object], chart: Settings) -> Selected
     if not profiles:
         missing = None if written is None else _missing(written)
         return SelectedProfile(settings=chart, unavailable=missing)
-    found = [parse(each, chart, by_default=written is None) for each in sorted(profiles, key=_age)]
-    newest = found[-1]
+    parsed = [
+        parse(profile, chart, by_default=written is None) for profile in sorted(profiles, key=_age)
+    ]
+    newest = parsed[-1]
     unavailable = None
     if newest.problem is not None:
         message = (
@@ -107,8 +109,10 @@ def select(job: Object, profiles: Sequence[Object], chart: Settings) -> Selected
     return SelectedProfile(
         settings=newest.settings,
         defaults=newest.defaults,
-        limits=tuple((each.name, each.limits) for each in found if each.limits is not None),
-        refusals=tuple(_unreadable(each) for each in found if each.limits is None),
+        limits=tuple(
+            (profile.name, profile.limits) for profile in parsed if profile.limits is not None
+        ),
+        refusals=tuple(_unreadable(profile) for profile in parsed if profile.limits is None),
         unavailable=unavailable,
     )
 
@@ -121,8 +125,8 @@ def has_profile(settings: Settings, job: Object) -> bool:
 def parse(profile: Object, chart: Settings, *, by_default: bool = False) -> ParsedProfile:
     """Return a profile on top of the settings of the chart."""
     text = json.dumps(profile["spec"], sort_keys=True)
-    found = _parsed(profile["metadata"]["name"], text, chart, by_default)
-    return replace(found, settings=chart, problem=_DEEP) if TOO_DEEP in profile else found
+    parsed = _parsed(profile["metadata"]["name"], text, chart, by_default)
+    return replace(parsed, settings=chart, problem=_DEEP) if TOO_DEEP in profile else parsed
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -40,10 +40,10 @@ class ResolvedSpecs:
     def resolve(self, spec: Values, defaults: Values) -> Resolved:
         """Return a spec completed with defaults. Raises InvalidSpec."""
         key = (sha256(spec), id(defaults))
-        known = self._results.get(key)
-        if known is not None:
+        remembered = self._results.get(key)
+        if remembered is not None:
             self._results.move_to_end(key)
-            return known[1]
+            return remembered[1]
         result = resolve(spec, defaults)
         self._share(result.spec)
         # A text has as many bytes per character as its widest character needs.
@@ -58,8 +58,8 @@ class ResolvedSpecs:
     def _share(self, group: ApiModel) -> None:
         """Replace the groups in a new group, and its set of names, by those of earlier results."""
         names = group.model_fields_set
-        known = self._names.setdefault(",".join(sorted(names)), names)
-        object.__setattr__(group, "__pydantic_fields_set__", known)
+        shared_names = self._names.setdefault(",".join(sorted(names)), names)
+        object.__setattr__(group, "__pydantic_fields_set__", shared_names)
         for name, value in list(group.__dict__.items()):
             if isinstance(value, ApiModel):
                 values, written = (

@@ -106,13 +106,13 @@ def resolve_target(
     train again.
     """
     layer = (profile or {}) if unavailable is None else None
-    found = matching.retained(job, ledger, config, layer)
-    if found is None:
+    resolution = matching.retained(job, ledger, config, layer)
+    if resolution is None:
         if unavailable is not None:
             raise unavailable
         defaults = configurations.defaults(config)
-        found = RESOLVED.resolve(job["spec"], defaults), defaults
-    resolved, defaults = found
+        resolution = RESOLVED.resolve(job["spec"], defaults), defaults
+    resolved, defaults = resolution
     _require_own_names(resolved, ledger)
     _require_published_model(resolved.spec)
     frozen = ledger.frozen(resolved.revision)
@@ -121,10 +121,10 @@ def resolve_target(
         frozen = frozen.model_copy(update={"lora_rank": resolved.spec.training.lora.r})
     waits_for = None
     if parents.wanted(resolved) is not None:
-        known = frozen.parent if frozen is not None else None
+        frozen_parent = frozen.parent if frozen is not None else None
         try:
-            found_parent = known or parents.find(job, resolved, parent, config.hub)
-            resolved = parents.with_parent(resolved, found_parent)
+            parent_adapter = frozen_parent or parents.find(job, resolved, parent, config.hub)
+            resolved = parents.with_parent(resolved, parent_adapter)
         except parents.UnavailableParent as error:
             waits_for = error
     if frozen is not None:

@@ -41,7 +41,7 @@ class Evidence:
 
     def volume(self, name: str) -> Object | None:
         """Return a volume of the job by its name, or None."""
-        return next((each for each in self.volumes if each["metadata"]["name"] == name), None)
+        return next((volume for volume in self.volumes if volume["metadata"]["name"] == name), None)
 
 
 def evidence(

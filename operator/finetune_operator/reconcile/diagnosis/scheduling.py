@@ -111,12 +111,12 @@ def _resources(pod: Object, resources: Iterable[str]) -> str:
 
 def _requested(pod: Object, resource: str) -> str:
     """Return the requests of a pod's containers for a resource."""
-    found = [
+    amounts = [
         str(amount)
         for container in pod.get("spec", {}).get("containers", ())
         if (amount := container.get("resources", {}).get("requests", {}).get(resource))
     ]
-    return " + ".join(found) or "of all its containers"
+    return " + ".join(amounts) or "of all its containers"
 
 
 def _labels(pod: Object, placed_by: str) -> str:
@@ -160,7 +160,7 @@ def _expression(expression: Mapping[str, Any]) -> str:
 def _events(pod: Object, evidence: Evidence) -> list[Object]:
     """Return the events about the volumes of a pod."""
     claims = claims_of(pod)
-    return [each for each in evidence.events if events_of.regarding(each).get("name") in claims]
+    return [event for event in evidence.events if events_of.regarding(event).get("name") in claims]
 
 
 def _provisioning_fails(pod: Object, evidence: Evidence) -> bool:

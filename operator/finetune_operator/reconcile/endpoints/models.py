@@ -19,16 +19,16 @@ def models(
     names: Names, gate: EndpointStatus | None, problem: str
 ) -> tuple[EndpointModelStatus, ...]:
     """Return the states of all names, in a fixed order. problem: why there is no report."""
-    reported = {} if gate is None else {each.name: each for each in gate.names}
-    found = [_model(each, gate, reported.get(each.name), problem) for each in names.wanted]
-    return _listed([*found, *names.refused])
+    reported = {} if gate is None else {model.name: model for model in gate.names}
+    states = [_model(model, gate, reported.get(model.name), problem) for model in names.wanted]
+    return _listed([*states, *names.refused])
 
 
 def kept(names: Names, previous: Iterable[EndpointModelStatus]) -> tuple[EndpointModelStatus, ...]:
     """Return the states of all names as the status has them, while the first report is awaited."""
-    before = {(each.name, each.job): each for each in previous if each.state not in REFUSED}
-    found = [_kept(each, before.get((each.name, each.job))) for each in names.wanted]
-    return _listed([*found, *names.refused])
+    before = {(model.name, model.job): model for model in previous if model.state not in REFUSED}
+    states = [_kept(model, before.get((model.name, model.job))) for model in names.wanted]
+    return _listed([*states, *names.refused])
 
 
 def _kept(wanted: WantedName, before: EndpointModelStatus | None) -> EndpointModelStatus:
@@ -40,8 +40,8 @@ def _kept(wanted: WantedName, before: EndpointModelStatus | None) -> EndpointMod
     return before.model_copy(update={**common, **changes})
 
 
-def _listed(found: Iterable[EndpointModelStatus]) -> tuple[EndpointModelStatus, ...]:
-    return tuple(sorted(found, key=lambda each: (each.name, each.job))[:MOST_MODELS])
+def _listed(states: Iterable[EndpointModelStatus]) -> tuple[EndpointModelStatus, ...]:
+    return tuple(sorted(states, key=lambda state: (state.name, state.job))[:MOST_MODELS])
 
 
 def _model(
@@ -79,7 +79,7 @@ def _model(
 
 def answering(models: tuple[EndpointModelStatus, ...]) -> int:
     """Return how many names answer with the adapter that they should."""
-    return sum(each.state == "Serving" and each.answers == each.adapter for each in models)
+    return sum(model.state == "Serving" and model.answers == model.adapter for model in models)
 
 
 def _number(value: float | None) -> str | None:

@@ -102,7 +102,7 @@ def numbered(
 
 def digest_of(wanted: Iterable[WantedName]) -> str:
     """Return the digest of a list of names."""
-    return sha256([each.model_dump(mode="json") for each in wanted])
+    return sha256([name.model_dump(mode="json") for name in wanted])
 
 
 def signed(uid: str, names: Names, number: WantedNames, key: SigningKey) -> str:
@@ -116,43 +116,43 @@ def signed(uid: str, names: Names, number: WantedNames, key: SigningKey) -> str:
 def _owners(jobs: Iterable[Attached], held: dict[str, str]) -> dict[str, str]:
     """Return the job that each name belongs to. jobs: the oldest first."""
     owners: dict[str, str] = {}
-    for each in jobs:
-        for name in each.model.names:
-            if name not in owners or held.get(name) == each.job:
-                owners[name] = each.job
+    for job in jobs:
+        for name in job.model.names:
+            if name not in owners or held.get(name) == job.job:
+                owners[name] = job.job
     return owners
 
 
-def _place(each: Attached) -> Place:
-    return each.model.adapter, each.model.reference, each.model.template
+def _place(job: Attached) -> Place:
+    return job.model.adapter, job.model.reference, job.model.template
 
 
-def _wanted(each: Attached, name: str, target: TargetEndpoint) -> WantedName:
+def _wanted(job: Attached, name: str, target: TargetEndpoint) -> WantedName:
     return WantedName(
         name=name,
-        job=each.job,
-        revision=each.model.revision,
-        adapter=each.model.adapter,
-        reference=each.model.reference,
-        path=each.model.path,
-        template=each.model.template,
+        job=job.job,
+        revision=job.model.revision,
+        adapter=job.model.adapter,
+        reference=job.model.reference,
+        path=job.model.path,
+        template=job.model.template,
         allow_inconclusive=target.spec.allow_inconclusive,
     )
 
 
-def _conflict(each: Attached, name: str, owner: str) -> EndpointModelStatus:
+def _conflict(job: Attached, name: str, owner: str) -> EndpointModelStatus:
     return _refused(
-        each,
+        job,
         name,
         Reason.NAME_CONFLICT,
         f"FineTuneJob {owner} had the model name {name} first. Set serving.servedModelNames of "
-        f"FineTuneJob {each.job} to another name.",
+        f"FineTuneJob {job.job} to another name.",
     )
 
 
-def _full(each: Attached, name: str, most: int) -> EndpointModelStatus:
+def _full(job: Attached, name: str, most: int) -> EndpointModelStatus:
     return _refused(
-        each,
+        job,
         name,
         Reason.ENDPOINT_FULL,
         f"The endpoint has {most} places for adapters, and {most} other adapters have them. Raise "
@@ -160,12 +160,12 @@ def _full(each: Attached, name: str, most: int) -> EndpointModelStatus:
     )
 
 
-def _refused(each: Attached, name: str, state: Reason, message: str) -> EndpointModelStatus:
+def _refused(job: Attached, name: str, state: Reason, message: str) -> EndpointModelStatus:
     return EndpointModelStatus(
         name=name,
-        job=each.job,
-        revision=each.model.revision,
-        adapter=each.model.adapter,
+        job=job.job,
+        revision=job.model.revision,
+        adapter=job.model.adapter,
         state=str(state),
         message=message,
     )

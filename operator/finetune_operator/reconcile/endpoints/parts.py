@@ -36,9 +36,9 @@ class Parts:
         name = named(self.endpoint["metadata"]["name"])
         return next(
             (
-                each
-                for each in self.snapshot.children(kind)
-                if each["metadata"]["name"] == name and naming.owned_by(self.endpoint, each)
+                child
+                for child in self.snapshot.children(kind)
+                if child["metadata"]["name"] == name and naming.owned_by(self.endpoint, child)
             ),
             None,
         )

@@ -80,12 +80,12 @@ def confirmation(snapshot: EndpointSnapshot, plan: Plan) -> Confirmation:
 
 def _loses_names(snapshot: EndpointSnapshot, plan: Plan) -> bool:
     """Report whether a job that the snapshot lacks loses its names."""
-    known = {job["metadata"]["name"] for job in snapshot.finetunejobs}
+    jobs = {job["metadata"]["name"] for job in snapshot.finetunejobs}
     before, after = (
-        {each["job"] for each in status.get("models") or ()}
+        {model["job"] for model in status.get("models") or ()}
         for status in (snapshot.endpoint.get("status") or {}, plan.status)
     )
-    return bool(before - after - known)
+    return bool(before - after - jobs)
 
 
 def _plan(parts: Parts) -> Plan:
@@ -106,10 +106,10 @@ def _plan(parts: Parts) -> Plan:
         number = numbered(wanted, number, snapshot.gate, parts.now)
         pods = serving.pods(parts, prepared.prepared, number)
         actions += serving.actions(parts, prepared.prepared, wanted, number, pods)
-    found = status.status(parts, prepared, wanted, number, pods, deployment)
-    position = status.position(parts, prepared, found, deployment)
+    without_conditions = status.status(parts, prepared, wanted, number, pods, deployment)
+    position = status.position(parts, prepared, without_conditions, deployment)
     return Plan(
-        status=status.with_conditions(parts, prepared, found, position, deployment),
+        status=status.with_conditions(parts, prepared, without_conditions, position, deployment),
         actions=tuple(actions),
         requeue_after=position.requeue_after,
     )

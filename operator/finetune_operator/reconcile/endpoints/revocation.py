@@ -36,10 +36,10 @@ def stopped(
     now: datetime,
 ) -> Plan:
     """Return the plan of an endpoint that a spec or a policy stops. previous: its status."""
-    found = report(snapshot, reason=reason, message=message, now=now)
+    plan = report(snapshot, reason=reason, message=message, now=now)
     endpoint, key, listed = snapshot.endpoint, snapshot.settings.signing_key, _listed(snapshot)
     if key is None or listed is None or previous.wanted is None:
-        return found
+        return plan
     present = {
         (each.job, name)
         for each in attached(snapshot.finetunejobs, endpoint)
@@ -47,7 +47,7 @@ def stopped(
     }
     kept = tuple(each for each in listed if (each.job, each.name) in present)
     if kept == listed or previous.wanted.digest not in (digest_of(listed), digest_of(kept)):
-        return found
+        return plan
     names = Names(wanted=kept, refused=(), free=previous.free_slots or 0)
     number = numbered(names, previous.wanted, snapshot.gate, now)
     jobs = {job for job, _ in present}
@@ -70,10 +70,10 @@ def stopped(
 def _listed(snapshot: EndpointSnapshot) -> Sequence[WantedName] | None:
     """Return the names in the endpoint's own ConfigMap, None if it has no list."""
     name = endpoints.object_name(snapshot.endpoint["metadata"]["name"])
-    for each in snapshot.configmaps:
-        if each["metadata"]["name"] == name and naming.owned_by(snapshot.endpoint, each):
+    for configmap in snapshot.configmaps:
+        if configmap["metadata"]["name"] == name and naming.owned_by(snapshot.endpoint, configmap):
             try:
-                envelope = json.loads((each.get("data") or {})[objects.WANTED])
+                envelope = json.loads((configmap.get("data") or {})[objects.WANTED])
                 payload = base64.b64decode(envelope["payload"])
                 return WantedSet.model_validate_json(payload, by_name=False).names
             except (KeyError, TypeError, ValueError, ValidationError):

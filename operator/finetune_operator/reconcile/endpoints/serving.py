@@ -38,8 +38,8 @@ def actions(
         sequence=rendered.sequence,
     )
     return [
-        Apply(object=each)
-        for each in (
+        Apply(object=desired)
+        for desired in (
             network.serving(endpoint, parts.target),
             objects.configmap(endpoint, document),
             objects.service(endpoint),

@@ -129,10 +129,10 @@ def of_models(
             "The pod is ready, but has not reported the state of its models yet. If this lasts, "
             "check that NetworkPolicies let the operator reach port 9401 of the pod.",
         )
-    wanted = [each for each in models if each.state not in REFUSED]
-    serving = [each for each in wanted if each.state == "Serving"]
-    undecided = [each for each in wanted if each.state in UNDECIDED]
-    others = [each for each in models if each.state not in UNDECIDED | {"Serving"}]
+    wanted = [model for model in models if model.state not in REFUSED]
+    serving = [model for model in wanted if model.state == "Serving"]
+    undecided = [model for model in wanted if model.state in UNDECIDED]
+    others = [model for model in models if model.state not in UNDECIDED | {"Serving"}]
     message = f"{len(serving)} of {len(wanted)} model names answer."
     if gate is not None and gate.refused:
         return Position(
@@ -173,7 +173,8 @@ def listed_conditions(
 ) -> list[dict[str, Any]]:
     """Return the conditions of an endpoint. base, serving: status, reason and message."""
     previous = {
-        each["type"]: each for each in (endpoint.get("status") or {}).get("conditions") or ()
+        condition["type"]: condition
+        for condition in (endpoint.get("status") or {}).get("conditions") or ()
     }
     ready: Status = "True" if position.state == "done" else "False"
     desired: dict[str, tuple[Status, str, str]] = {
@@ -213,6 +214,6 @@ def _evidence(snapshot: EndpointSnapshot) -> Evidence:
 
 
 def _listed(models: Iterable[EndpointModelStatus]) -> str:
-    found = [f"{each.name} of {each.job} ({each.state})" for each in models]
-    more = len(found) - MOST_LISTED
-    return ", ".join(found[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    texts = [f"{model.name} of {model.job} ({model.state})" for model in models]
+    more = len(texts) - MOST_LISTED
+    return ", ".join(texts[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -33,13 +33,13 @@ def status(
         else "The base of the endpoint is not prepared."
     )
     if _continues(parts, prepared, deployment):
-        found, boot, self_test = kept(wanted, previous.models), previous.boot, previous.self_test
+        states, boot, self_test = kept(wanted, previous.models), previous.boot, previous.self_test
     else:
-        found = models(wanted, gate, problem)
+        states = models(wanted, gate, problem)
     return FineTuneEndpointStatus(
         observed_generation=parts.endpoint["metadata"]["generation"],
         endpoint=url(parts.endpoint),
-        summary=f"{answering(found)}/{len(wanted.wanted) + len(wanted.refused)}",
+        summary=f"{answering(states)}/{len(wanted.wanted) + len(wanted.refused)}",
         free_slots=wanted.free,
         base=prepared.prepared,
         base_attempt=prepared.attempt,
@@ -48,7 +48,7 @@ def status(
         pods=pods,
         boot=boot,
         self_test=self_test,
-        models=list(found),
+        models=list(states),
     )
 
 

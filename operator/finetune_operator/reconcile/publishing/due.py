@@ -41,9 +41,9 @@ def targets(
 ) -> Due:
     """Return the targets that do not hold the model yet. serving: the serving build, or None."""
     missing = [
-        each
-        for each in publications.targets(target)
-        if not publications.is_complete(ledger, target, each)
+        publish_target
+        for publish_target in publications.targets(target)
+        if not publications.is_complete(ledger, target, publish_target)
     ]
     if not missing or not ledger.is_trained(target.revision):
         return Due(waiting=("the training to complete",) if missing else ())
@@ -51,15 +51,18 @@ def targets(
     refusal = evaluation_gate.refusal(gate, target.resolved.spec.evaluation)
     if refusal is not None:
         return Due(withheld=refusal)
-    obstacles = {each.name: _obstacle(snapshot, target, ledger, each) for each in missing}
-    if any(isinstance(each, TrackingServer) for each in missing):
+    obstacles = {
+        publish_target.name: _obstacle(snapshot, target, ledger, publish_target)
+        for publish_target in missing
+    }
+    if any(isinstance(publish_target, TrackingServer) for publish_target in missing):
         obstacles[TRACKING] = _pending(target, ledger, missing, obstacles)
     return Due(
-        now=tuple(name for name, found in obstacles.items() if found is None),
+        now=tuple(name for name, obstacle in obstacles.items() if obstacle is None),
         waiting=tuple(
-            f"{found.text} (target {name})"
-            for name, found in obstacles.items()
-            if found is not None and not found.lasts
+            f"{obstacle.text} (target {name})"
+            for name, obstacle in obstacles.items()
+            if obstacle is not None and not obstacle.lasts
         ),
         withheld=next(_lasting(obstacles), None),
     )
@@ -82,11 +85,11 @@ class _Obstacle:
 
 
 def _obstacle(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, each: PublishTarget
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, publish_target: PublishTarget
 ) -> _Obstacle | None:
     """Return what keeps a target of a trained revision from being due, or None."""
-    moment = when(target, each)
-    if moment == "Merged" or each.what == "merged":
+    moment = when(target, publish_target)
+    if moment == "Merged" or publish_target.what == "merged":
         merging = ledger.merging(target.revision, target.build)
         if merging is None or merging.outcome != "Completed":
             return _Obstacle(text="the merge to complete")
@@ -95,11 +98,12 @@ def _obstacle(
     outcome = verification_status(snapshot, ledger, target.build).get("outcome")
     if outcome is None:
         return _Obstacle(text=f"the verification of build {target.build}")
-    if outcome in ("Verified", *(each.allow or ())):
+    if outcome in ("Verified", *(publish_target.allow or ())):
         return None
     return _Obstacle(
         text=f"The outcome of the verification of build {target.build} is {outcome}. To publish "
-        f"the model to target {each.name} nevertheless, add {outcome} to allow of this target.",
+        f"the model to target {publish_target.name} nevertheless, add {outcome} to allow of this "
+        "target.",
         lasts=True,
     )
 
@@ -114,14 +118,20 @@ def _pending(
 
     It does not wait for a target that has failed, or that does not get the model before an edit.
     """
-    for each in missing:
-        known = publications.current(ledger, target, each)
-        found = obstacles[each.name]
-        failed = known is not None and known.error is not None
-        if not (isinstance(each, TrackingServer) or failed or (found is not None and found.lasts)):
-            return _Obstacle(text=f"target {each.name}")
+    for publish_target in missing:
+        publication = publications.current(ledger, target, publish_target)
+        obstacle = obstacles[publish_target.name]
+        failed = publication is not None and publication.error is not None
+        if not (
+            isinstance(publish_target, TrackingServer)
+            or failed
+            or (obstacle is not None and obstacle.lasts)
+        ):
+            return _Obstacle(text=f"target {publish_target.name}")
     return None
 
 
 def _lasting(obstacles: dict[str, _Obstacle | None]) -> Iterator[str]:
-    return (found.text for found in obstacles.values() if found is not None and found.lasts)
+    return (
+        obstacle.text for obstacle in obstacles.values() if obstacle is not None and obstacle.lasts
+    )

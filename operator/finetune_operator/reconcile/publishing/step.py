@@ -43,8 +43,8 @@ class Publishing:
     def to_status(self, target: TargetRevision, ledger: Ledger) -> list[dict[str, Any]]:
         """Return ``status.publish``. ledger: the one that the status will contain."""
         return [
-            each.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for each in _targets(target, ledger)
+            published.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for published in _targets(target, ledger)
         ]
 
 
@@ -120,7 +120,7 @@ def _state(
 def _held(spec: FineTuneJobSpec) -> Iterator[str]:
     """Yield what the targets, and the tracking server, have got."""
     if spec.publish:
-        yield f"All targets hold the model: {', '.join(each.name for each in spec.publish)}."
+        yield f"All targets hold the model: {', '.join(target.name for target in spec.publish)}."
     if spec.serving.enabled and spec.serving.endpoint_ref is not None:
         yield f"FineTuneEndpoint {spec.serving.endpoint_ref.name} has the adapter."
     if spec.tracking is not None:
@@ -129,18 +129,20 @@ def _held(spec: FineTuneJobSpec) -> Iterator[str]:
 
 
 def _targets(target: TargetRevision, ledger: Ledger) -> Iterator[PublishedStatus]:
-    for each in publications.targets(target):
-        known = publications.current(ledger, target, each)
-        if known is not None:
+    for publish_target in publications.targets(target):
+        publication = publications.current(ledger, target, publish_target)
+        if publication is not None:
             yield PublishedStatus(
-                name=each.name,
-                reference=publications.reference(each, known),
-                digest=known.digest,
-                time=known.time,
-                error=known.error or _failure(target, ledger, each.name),
+                name=publish_target.name,
+                reference=publications.reference(publish_target, publication),
+                digest=publication.digest,
+                time=publication.time,
+                error=publication.error or _failure(target, ledger, publish_target.name),
             )
         else:
-            yield PublishedStatus(name=each.name, error=_failure(target, ledger, each.name))
+            yield PublishedStatus(
+                name=publish_target.name, error=_failure(target, ledger, publish_target.name)
+            )
 
 
 def _failure(target: TargetRevision, ledger: Ledger, name: str) -> PublicationError | None:

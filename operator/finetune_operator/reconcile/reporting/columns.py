@@ -44,20 +44,20 @@ def columns(
     if position.state == "done":
         return texts
     previous = snapshot.previous
-    known = previous.progress if previous.is_about(revision) else None
+    progress = previous.progress if previous.is_about(revision) else None
     if position.state != "active":
-        return {**texts, "progress": known}
+        return {**texts, "progress": progress}
     stage = next((stage for stage in PIPELINE if stage.in_progress == position.reason), None)
     if stage is not None:
         text, seconds = _of_stage(snapshot, stage, preparation if stage.reads_sources else training)
     elif position.reason in (Reason.STARTING, Reason.RESTARTING):
         text, seconds = _loading(snapshot), None
     else:
-        loads = known is not None and known.split(" ")[0] in LOADING
-        return {**texts, "progress": None if loads else known}
+        loads = progress is not None and progress.split(" ")[0] in LOADING
+        return {**texts, "progress": None if loads else progress}
     same = previous.conditions.get("Ready", {}).get("reason") == position.reason
-    if known is not None and same and snapshot.progress is None and snapshot.loaded is None:
-        return {**texts, "progress": known, "eta": previous.eta}
+    if progress is not None and same and snapshot.progress is None and snapshot.loaded is None:
+        return {**texts, "progress": progress, "eta": previous.eta}
     return {**texts, "progress": text, "eta": remaining(seconds)}
 
 

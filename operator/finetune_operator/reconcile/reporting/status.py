@@ -36,10 +36,10 @@ def render(
     """Return the whole status. warnings: those of this reconcile, of all parts."""
     ledger, position = record.ledger, delivery.position
     previous = snapshot.previous
-    known = previous.warnings if previous.is_about(target.revision) else ()
+    earlier = previous.warnings if previous.is_about(target.revision) else ()
     # Pods and the container runtime write parts of the warnings.
-    shortened = [each[:MAX_WARNING_LENGTH] for each in warnings]
-    every_warning = list(dict.fromkeys([*known, *shortened]))[:MOST_WARNINGS]
+    shortened = [warning[:MAX_WARNING_LENGTH] for warning in warnings]
+    every_warning = list(dict.fromkeys([*earlier, *shortened]))[:MOST_WARNINGS]
     preparation = preparation_status(snapshot, target.revision, ledger)
     training = training_status(snapshot, target.revision, ledger, record.measured)
     status: dict[str, Any] = {

@@ -40,9 +40,9 @@ def _of_conditions(before: StatusView, after: StatusView) -> Iterator[Event]:
 
 
 def _of_warnings(before: StatusView, after: StatusView) -> Iterator[Event]:
-    known = before.warnings if before.revision == after.revision else ()
+    raised = before.warnings if before.revision == after.revision else ()
     for warning in after.warnings:
-        if warning not in known:
+        if warning not in raised:
             yield Event(type="Warning", reason=Reason.WARNING_RAISED, message=warning)
 
 

@@ -84,7 +84,7 @@ def decide(
         serving=serving,
         state=current,
         requeue_after=min(
-            (each for each in (requests.requeue_after, polls) if each is not None), default=None
+            (delay for delay in (requests.requeue_after, polls) if delay is not None), default=None
         ),
         gpus=wanted,
         is_offered=candidate.is_offered,

@@ -47,7 +47,7 @@ class Models:
         if not self.all_answer:
             return {}
         weakest = next(
-            (each for name in OUTCOMES for each in self.of_job if each.outcome == name), None
+            (model for name in OUTCOMES for model in self.of_job if model.outcome == name), None
         )
         if weakest is None:
             return {}
@@ -75,9 +75,9 @@ def models_of(snapshot: IndexedSnapshot, ledger: Ledger, revision: str | None) -
         names=names,
         adapter=adapter,
         of_job=tuple(
-            EndpointModelStatus.model_validate(each, extra="ignore", by_name=False)
-            for each in listed
-            if each.get("job") == snapshot.name and each.get("name") in names
+            EndpointModelStatus.model_validate(model, extra="ignore", by_name=False)
+            for model in listed
+            if model.get("job") == snapshot.name and model.get("name") in names
         ),
     )
 
@@ -104,9 +104,16 @@ def shared_model(
     names: model names of the target. offered: whether the endpoint may serve the target. serves:
     whether an endpoint serves the job; the earlier adapter then stays until another build serves.
     """
-    for each in publications.shared_endpoint(target):
-        if offered and publications.is_complete(ledger, target, each):
-            return _published(snapshot, target, ledger, names, uid=each.uid, name=each.endpoint)
+    for endpoint_target in publications.shared_endpoint(target):
+        if offered and publications.is_complete(ledger, target, endpoint_target):
+            return _published(
+                snapshot,
+                target,
+                ledger,
+                names,
+                uid=endpoint_target.uid,
+                name=endpoint_target.endpoint,
+            )
     before = snapshot.previous.shared_model
     return dict(before) if serves and before is not None else None
 

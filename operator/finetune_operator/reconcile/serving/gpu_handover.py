@@ -250,9 +250,9 @@ def _planned(
         f"{name} releases its GPU at {planned_at} if no other GPU is available by then."
     )
     event = Event(type="Normal", reason=Reason.GPU_RELEASE_PLANNED, message=text)
-    known = snapshot.previous.release_planned_at == planned_at
+    announced = snapshot.previous.release_planned_at == planned_at
     return Handover(
-        ledger=ledger, planned_at=planned_at, note=text, events=() if known else (event,)
+        ledger=ledger, planned_at=planned_at, note=text, events=() if announced else (event,)
     )
 
 
@@ -290,5 +290,5 @@ def _serving_reason(snapshot: IndexedSnapshot) -> str | None:
 
 def _waiting(pods: list[Object]) -> tuple[Object, datetime] | None:
     """Return the pod that has waited longest for a GPU, and since when; None if none waits."""
-    found = [(pod, since) for pod in pods if (since := readiness.gpu_wanted_since(pod)) is not None]
-    return min(found, key=lambda each: each[1], default=None)
+    waits = [(pod, since) for pod in pods if (since := readiness.gpu_wanted_since(pod)) is not None]
+    return min(waits, key=lambda wait: wait[1], default=None)

@@ -186,14 +186,14 @@ def _quiet_seconds(
     ready = deployments.answering(child.object)
     if not count or {count, ready, len(reports)} != {child.object["spec"].get("replicas")}:
         return 0.0
-    return min(each.idle_seconds if each is not None else 0.0 for each in reports)
+    return min(report.idle_seconds if report is not None else 0.0 for report in reports)
 
 
 def _last_request_at(
     before: str | None, reports: list[Requests | None], now: datetime
 ) -> str | None:
     """Return the time of the last request for the status. before: that of the present status."""
-    seconds = [each.idle_seconds for each in reports if each is not None and each.count]
+    seconds = [report.idle_seconds for report in reports if report is not None and report.count]
     if not seconds:
         return before
     last = now - timedelta(seconds=min(seconds))
@@ -203,7 +203,7 @@ def _last_request_at(
 
 
 def _note(reports: list[Requests | None]) -> str:
-    if all(each is None or each.count is not None for each in reports):
+    if all(report is None or report.count is not None for report in reports):
         return ""
     return (
         "Its pods do not count requests, so spec.serving.idle has no effect. Either an earlier "

@@ -111,8 +111,8 @@ def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failur
     pods = list(pods)
     for pod in pods:
         for container in pod.get("status", {}).get("containerStatuses", ()):
-            if found := _refused(container) or _crashing(pod, container):
-                return found
+            if problem := _refused(container) or _crashing(pod, container):
+                return problem
     overdue = conditions.get(deployment, "Progressing").get("reason")
     if not observed(deployment) or overdue != Reason.PROGRESS_DEADLINE_EXCEEDED:
         return None

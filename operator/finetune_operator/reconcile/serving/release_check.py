@@ -108,8 +108,8 @@ def _node_terms(spec: Any) -> list[Any]:
 
 
 def _all_in(some: Iterable[Any], all_: Iterable[Any]) -> bool:
-    known = list(all_)
-    return all(each in known for each in some)
+    permitted = list(all_)
+    return all(value in permitted for value in some)
 
 
 def _volume_reaches(snapshot: IndexedSnapshot, revision: str, node: str) -> bool:

@@ -51,36 +51,39 @@ def decide(
     if not is_published(ledger, target):
         position, starts = _unpublished(target, ledger)
         return Rollout(decision=unchanged, position=position, awaits_publication=starts)
-    found = models_of(snapshot, ledger, target.revision)
+    models = models_of(snapshot, ledger, target.revision)
     attempt = policy.admitted(target, attempt).model_copy(update={"endpoint": target.endpoint_name})
-    if found.all_answer:
+    if models.all_answer:
         attempt = attempt.model_copy(update={"outcome": "Completed"})
     ledger = ledger.with_attempt(target.revision, attempt)
     service = manifests.service(snapshot.job, target, target.build, endpoint=target.endpoint_name)
     return Rollout(
         decision=Decision(
             ledger=ledger,
-            actions=(Apply(object=service),) if found.all_answer else (),
+            actions=(Apply(object=service),) if models.all_answer else (),
             warnings=unchanged.warnings,
         ),
-        position=_position(snapshot, target, ledger, serving, found),
-        selected=found.all_answer,
-        takes_over=found.all_answer,
+        position=_position(snapshot, target, ledger, serving, models),
+        selected=models.all_answer,
+        takes_over=models.all_answer,
         is_offered=True,
     )
 
 
 def is_published(ledger: Ledger, target: TargetRevision) -> bool:
     """Report whether the claim of the endpoint holds the adapter of a target."""
-    each_of = publications.shared_endpoint(target)
-    return bool(each_of) and all(publications.is_complete(ledger, target, each) for each in each_of)
+    endpoint_targets = publications.shared_endpoint(target)
+    return bool(endpoint_targets) and all(
+        publications.is_complete(ledger, target, endpoint_target)
+        for endpoint_target in endpoint_targets
+    )
 
 
 def _unpublished(target: TargetRevision, ledger: Ledger) -> tuple[Position, bool]:
     """Return the position of a job whose adapter is not published, and whether it will be."""
     name = target.endpoint_name
-    for each in publications.shared_endpoint(target):
-        error = publications.failure(ledger, target, each)
+    for endpoint_target in publications.shared_endpoint(target):
+        error = publications.failure(ledger, target, endpoint_target)
         if error is not None:
             message = f"The adapter is not on FineTuneEndpoint {name}: {sentence(error.message)}"
             return Position(state="failed", reason=error.reason, message=message), False
@@ -93,30 +96,30 @@ def _position(
     target: TargetRevision,
     ledger: Ledger,
     serving: str | None,
-    found: Models,
+    models: Models,
 ) -> Position:
     """Return the position of a job whose adapter is published."""
     name, build = target.endpoint_name, target.build
     old = serving if serving not in (None, build) else None
     continues = "" if old is None else f" Build {ledger.name_of(old)} continues to serve."
-    for model in found.of_job:
+    for model in models.of_job:
         problem = f"FineTuneEndpoint {name}, model {model.name}: {sentence(model.message or '')}"
         if model.state in REFUSED:
             return Position(state="stalled", reason=model.state, message=problem + continues)
-        if model.state == "Failed" and model.adapter == found.adapter:
+        if model.state == "Failed" and model.adapter == models.adapter:
             return Position(
                 state="failed",
                 reason=Reason.VERIFICATION_FAILED,
                 message=f"{problem}{continues} To train again, set spec.rerun to a new value.",
             )
-    if found.all_answer:
+    if models.all_answer:
         if serving == build and not state.misdirected(snapshot, target, build, name):
-            names = ", ".join(model.name for model in found.of_job)
+            names = ", ".join(model.name for model in models.of_job)
             text = f"Serving at {manifests.endpoint(snapshot.job)} as {names}"
             return Position(state="done", reason=Reason.SERVING, message=text)
         text = f"The Service switches to FineTuneEndpoint {name}."
         return active(Reason.STARTING, text)
-    waiting = next((model for model in found.of_job if not found.answers(model)), None)
+    waiting = next((model for model in models.of_job if not models.answers(model)), None)
     detail = f"FineTuneEndpoint {name} has not listed the models of the job yet."
     if waiting is not None:
         why = f": {sentence(waiting.message)}" if waiting.message else "."
@@ -134,10 +137,10 @@ def state_of(
     if endpoint is None:
         return None
     revision = ledger.revision_of(build)
-    found = models_of(snapshot, ledger, revision)
+    models = models_of(snapshot, ledger, revision)
     name = ledger.name_of(build)
-    if found.all_answer and snapshot.service is not None:
-        names = ", ".join(model.name for model in found.of_job)
+    if models.all_answer and snapshot.service is not None:
+        names = ", ".join(model.name for model in models.of_job)
         return ServingState(
             available=True,
             reason=Reason.AVAILABLE,

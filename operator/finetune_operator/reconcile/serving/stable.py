@@ -262,7 +262,7 @@ def _gone(
     snapshot: IndexedSnapshot, kept: Sequence[str], *others: Child | None
 ) -> tuple[Action, ...]:
     """Delete the Deployments of all builds but the kept ones, and other objects."""
-    builds = (each for build, each in snapshot.builds.items() if build not in kept)
+    builds = (deployment for build, deployment in snapshot.builds.items() if build not in kept)
     return tuple(
         Delete(object=child.object)
         for child in (*builds, *others)

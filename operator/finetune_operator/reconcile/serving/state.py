@@ -59,8 +59,8 @@ def _selected(snapshot: IndexedSnapshot) -> str | None:
     """Return the build that the Service selects now, or None."""
     if snapshot.service is None:
         return None
-    found: str | None = (snapshot.service.object["spec"].get("selector") or {}).get(naming.BUILD)
-    return found
+    build: str | None = (snapshot.service.object["spec"].get("selector") or {}).get(naming.BUILD)
+    return build
 
 
 def endpoint_of(ledger: Ledger, build: str) -> str | None:
@@ -88,8 +88,8 @@ def judged(
     if deployments.answering(deployment.object) and selectable:
         return attempt.model_copy(update={"outcome": "Completed"})
     pods = readiness.pods_of(snapshot, build, attempt.attempt)
-    if found := readiness.failure(deployment.object, pods, now):
-        end = {"outcome": "Failed", "reason": found.reason, "message": found.message}
+    if failure := readiness.failure(deployment.object, pods, now):
+        end = {"outcome": "Failed", "reason": failure.reason, "message": failure.message}
         return attempt.model_copy(update=end)
     return attempt
 
@@ -160,9 +160,9 @@ def deployment(
     """
     artifacts = ledger.revision(target.revision).artifacts
     merged = ledger.merging(target.revision, target.build)
-    known = merged.merged_dtype if merged is not None else None
+    merged_dtype = merged.merged_dtype if merged is not None else None
     model = vllm.ServedModel(
-        dtype=known or target.resolved.spec.merge.dtype,
+        dtype=merged_dtype or target.resolved.spec.merge.dtype,
         base_bytes=artifacts.base_bytes,
         custom_template=artifacts.chat_template is not None,
         adapted_modules=tuple(artifacts.adapted_modules or ()),

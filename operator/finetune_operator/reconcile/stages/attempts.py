@@ -129,7 +129,9 @@ def creation(
 def _unlisted(snapshot: IndexedSnapshot, previous: Attempt | None) -> list[str] | None:
     """Return the digests of an attempt that the status does not list yet."""
     digests = (previous.published if previous is not None else None) or ()
-    return [each for each in digests if each not in snapshot.previous.published_digests] or None
+    return [
+        published for published in digests if published not in snapshot.previous.published_digests
+    ] or None
 
 
 def _number(
@@ -150,9 +152,9 @@ def _number(
         for job in snapshot.jobs
         if job.owned and job.revision == target.revision and job.stage == stage.name
     ]
-    known = [
+    recorded = [
         attempt.attempt
         for attempt in ledger.revision(target.revision).stages
         if attempt.stage == stage.name
     ]
-    return max([*present, *known], default=0) + 1
+    return max([*present, *recorded], default=0) + 1

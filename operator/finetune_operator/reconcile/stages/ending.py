@@ -108,7 +108,9 @@ def _digests(artifacts: StageArtifacts | None) -> list[str]:
     """Return the digests of the models that a publish Job has published."""
     targets = artifacts.targets if isinstance(artifacts, PublishArtifacts) else ()
     # A tracking server holds no model that a tag could refer to.
-    return [each.digest for each in targets if each.digest is not None and each.name != TRACKING]
+    return [
+        target.digest for target in targets if target.digest is not None and target.name != TRACKING
+    ]
 
 
 def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> bool:

@@ -73,7 +73,7 @@ def _waits_for_its_volume(snapshot: IndexedSnapshot, pod: Child) -> bool:
     if any(owner["uid"] in jobs for owner in pod.object["metadata"].get("ownerReferences", ())):
         return False
     claim = naming.revision_name(snapshot.name, pod.revision or "")
-    return not has_a_node(pod.object) and all(each.name != claim for each in snapshot.volumes)
+    return not has_a_node(pod.object) and all(volume.name != claim for volume in snapshot.volumes)
 
 
 def _competes(other: Child, target: TargetRevision, stage: str | None) -> bool:

@@ -27,12 +27,12 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
         if attempt.pod is None:
             return attempt
         return _more(attempt, "preemptions").model_copy(update={"pod": None})
-    known: Object | None = None
+    previous_pod: Object | None = None
     fresh: list[Object] = []
     for pod in pods:
         created = str(pod["metadata"]["creationTimestamp"])
         if pod["metadata"]["uid"] == attempt.pod:
-            known, fresh = pod, []
+            previous_pod, fresh = pod, []
         elif created > (attempt.pod_created or "") and (
             # A terminating pod is not the newest one.
             "deletionTimestamp" not in pod["metadata"] or pod_has_ended(pod)
@@ -42,7 +42,7 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
         return attempt
     replaced: list[Object | None] = [*fresh[:-1]]
     if attempt.pod is not None:
-        replaced.append(known)
+        replaced.append(previous_pod)
     for pod_ in replaced:
         attempt = _more(attempt, "failures" if pod_ and _failed(pod_) else "disruptions")
     newest = fresh[-1]["metadata"]

@@ -92,11 +92,11 @@ def _model_lost(
     """Return the position of a finished job whose model is lost, or will be with its last pod."""
     readers = _readers(snapshot, target)
     if snapshot.volume(target.revision) is None:
-        found = f"PersistentVolumeClaim {claim}, which held the model, was deleted."
+        loss = f"PersistentVolumeClaim {claim}, which held the model, was deleted."
     elif any(pod.serves for pod in readers):
         merged = ledger.is_merged(target.revision)
         command = copy_command(snapshot.job, target.revision, merged=merged)
-        found = (
+        loss = (
             "The volume of the model is terminating. Running pods still mount "
             f"PersistentVolumeClaim {claim}; with the last of them, the model is lost. To save the "
             f"model, run: {command}. The operator neither replaces these pods nor applies other "
@@ -104,12 +104,12 @@ def _model_lost(
             "set spec.serving.replicas to 0."
         )
     elif readers:
-        found = (
+        loss = (
             f"The volume of the model is terminating. Pod {readers[0].name} still mounts "
             f"PersistentVolumeClaim {claim}; with the end of this pod, the volume is lost."
         )
     else:
-        found = (
+        loss = (
             "The volume of the model is terminating. No running pod mounts "
             f"PersistentVolumeClaim {claim}, and no new pod can mount it."
         )
@@ -123,7 +123,7 @@ def _model_lost(
     return Position(
         state="failed",
         reason=Reason.VOLUME_LOST,
-        message=f"{found} {revert}To train the model again on a new volume, set spec.rerun to a "
+        message=f"{loss} {revert}To train the model again on a new volume, set spec.rerun to a "
         "new value.",
     )
 

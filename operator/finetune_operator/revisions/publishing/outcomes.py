@@ -35,8 +35,10 @@ def with_outcomes(
     None to record no errors.
     """
     artifacts = artifacts or PublishArtifacts()
-    reported = {each.name: each for each in artifacts.targets}
-    desired = {each.name: each for each in publications.targets(target)}
+    reported = {publish_target.name: publish_target for publish_target in artifacts.targets}
+    desired = {
+        publish_target.name: publish_target for publish_target in publications.targets(target)
+    }
     time = _in_order(ledger, time)
     records = (
         _record(ledger, target, desired[name], reported.get(name), artifacts.files, failure, time)
@@ -64,7 +66,9 @@ def _in_order(ledger: Ledger, time: str) -> str:
 def _with_records(ledger: Ledger, revision: str, records: Iterable[Publication]) -> Ledger:
     """Return the ledger with the records of some targets of a revision."""
     record = ledger.revision(revision)
-    merged = {each.name: each for each in (*(record.published or ()), *records)}
+    merged = {
+        publication.name: publication for publication in (*(record.published or ()), *records)
+    }
     changed = record.model_copy(update={"published": list(merged.values()) or None})
     return Ledger({**ledger.revisions, revision: changed})
 
@@ -72,32 +76,34 @@ def _with_records(ledger: Ledger, revision: str, records: Iterable[Publication])
 def _record(
     ledger: Ledger,
     target: TargetRevision,
-    each: PublishTarget,
+    publish_target: PublishTarget,
     reported: PublishedTarget | None,
     files: Mapping[str, str] | None,
     failure: PublicationError | None,
     time: str,
 ) -> Publication | None:
     fresh = Publication(
-        name=each.name,
-        destination=publications.place(target, each),
-        content=publications.content_of(ledger, target, each),
+        name=publish_target.name,
+        destination=publications.place(target, publish_target),
+        content=publications.content_of(ledger, target, publish_target),
         time=time,
     )
-    known = publications.current(ledger, target, each)
+    publication = publications.current(ledger, target, publish_target)
     if reported is not None and reported.error is None and reported.digest is not None:
-        if not publications.awaits_statement(known, target, each):
-            return fresh.model_copy(update=_content(target, each, reported, files, known))
-        if (known.digest, True) == (reported.digest, reported.attestation is not None):
+        if not publications.awaits_statement(publication, target, publish_target):
+            return fresh.model_copy(
+                update=_content(target, publish_target, reported, files, publication)
+            )
+        if (publication.digest, True) == (reported.digest, reported.attestation is not None):
             signed = {"attestation": reported.attestation, "attestation_due": None}
-            return known.model_copy(update={**signed, "files": None, "error": None})
+            return publication.model_copy(update={**signed, "files": None, "error": None})
     if failure is None:
         return None
     if reported is not None and reported.error is not None:
         message = printable(reported.error.message)[:MOST_CHARACTERS]
         failure = PublicationError(reason=reported.error.reason, message=message)
     # What an earlier attempt published is still there, and the content without all its tags.
-    failed = (known or fresh).model_copy(update={"error": failure, "time": time})
+    failed = (publication or fresh).model_copy(update={"error": failure, "time": time})
     if failed.digest is None and reported is not None and reported.digest is not None:
         failed = failed.model_copy(update={"digest": reported.digest})
     return failed
@@ -105,26 +111,26 @@ def _record(
 
 def _content(
     target: TargetRevision,
-    each: PublishTarget,
+    publish_target: PublishTarget,
     reported: PublishedTarget,
     files: Mapping[str, str] | None,
-    known: Publication | None,
+    publication: Publication | None,
 ) -> dict[str, Any]:
     """Return what a target holds after an attempt that has published the content."""
     # Other tags do not change the digest, which the statement is about.
-    same = known is not None and known.digest == reported.digest
-    attestation = known.attestation if known is not None and same else None
+    same = publication is not None and publication.digest == reported.digest
+    attestation = publication.attestation if publication is not None and same else None
     # Another commit with the statement would move the branch from the one that it is about.
-    keeps = each.oci is not None or each.s3 is not None
+    keeps = publish_target.oci is not None or publish_target.s3 is not None
     due = keeps and target.config.signing_key is not None and attestation is None
     return {
         "digest": reported.digest,
         "manifest": reported.manifest,
-        "tags": [*each.moving_names] or None,
+        "tags": [*publish_target.moving_names] or None,
         "bytes": reported.bytes,
         "attestation": attestation,
         "attestation_due": True if due else None,
-        "files": _files(reported, files) if due and each.s3 is not None else None,
+        "files": _files(reported, files) if due and publish_target.s3 is not None else None,
     }
 
 

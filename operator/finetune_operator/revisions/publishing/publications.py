@@ -33,8 +33,8 @@ def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
 
 def shared_endpoint(target: TargetRevision) -> tuple[SharedEndpointTarget, ...]:
     """Return the endpoint that serves the adapter as a target; nothing if there is none."""
-    found = target.endpoint
-    return () if found is None else (SharedEndpointTarget.of(found.name, found.uid),)
+    endpoint = target.endpoint
+    return () if endpoint is None else (SharedEndpointTarget.of(endpoint.name, endpoint.uid),)
 
 
 def place(target: TargetRevision, each: PublishTarget) -> str:
@@ -45,12 +45,15 @@ def place(target: TargetRevision, each: PublishTarget) -> str:
 
 def links(ledger: Ledger, target: TargetRevision) -> dict[str, str]:
     """Return the references of the published models, by name of the target."""
-    found: dict[str, str] = {}
-    for each in target.resolved.spec.publish or ():
-        known = current(ledger, target, each)
-        if known is not None and (address := reference(each, known)) is not None:
-            found[each.name] = address
-    return found
+    references: dict[str, str] = {}
+    for publish_target in target.resolved.spec.publish or ():
+        publication = current(ledger, target, publish_target)
+        if (
+            publication is not None
+            and (address := reference(publish_target, publication)) is not None
+        ):
+            references[publish_target.name] = address
+    return references
 
 
 def content(ledger: Ledger, target: TargetRevision, what: str) -> str:
@@ -76,15 +79,15 @@ def content_of(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> s
 def record_of(ledger: Ledger, revision: str, name: str) -> Publication | None:
     """Return the record of a target, or None."""
     records = ledger.revision(revision).published or ()
-    return next((each for each in records if each.name == name), None)
+    return next((record for record in records if record.name == name), None)
 
 
 def current(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> Publication | None:
     """Return the record of a target if it is about its present place and content, or None."""
-    known = record_of(ledger, target.revision, each.name)
-    if known is None or known.destination != place(target, each):
+    publication = record_of(ledger, target.revision, each.name)
+    if publication is None or publication.destination != place(target, each):
         return None
-    return known if known.content == content_of(ledger, target, each) else None
+    return publication if publication.content == content_of(ledger, target, each) else None
 
 
 def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bool:
@@ -92,10 +95,10 @@ def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> 
 
     If the operator signs, it also holds the signed statement about the content.
     """
-    known = current(ledger, target, each)
-    if not _is_published(known, each) or not _has_tags(ledger, target, each):
+    publication = current(ledger, target, each)
+    if not _is_published(publication, each) or not _has_tags(ledger, target, each):
         return False
-    return not awaits_statement(known, target, each)
+    return not awaits_statement(publication, target, each)
 
 
 def awaits_statement(
@@ -109,42 +112,49 @@ def awaits_statement(
     return signs and _is_held(known, each) and bool(known.attestation_due)
 
 
-def _is_published(known: Publication | None, each: PublishTarget) -> bool:
-    return _is_held(known, each) and known.error is None
+def _is_published(publication: Publication | None, publish_target: PublishTarget) -> bool:
+    return _is_held(publication, publish_target) and publication.error is None
 
 
-def _has_tags(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bool:
+def _has_tags(ledger: Ledger, target: TargetRevision, publish_target: PublishTarget) -> bool:
     """Report whether no other revision has taken a tag of a target since the last attempt."""
-    known = record_of(ledger, target.revision, each.name)
-    return known is None or not any(
-        record.destination == known.destination
-        and record.digest not in (None, known.digest)
-        and record.time > known.time
-        and {*(record.tags or ())} & {*each.moving_names}
+    publication = record_of(ledger, target.revision, publish_target.name)
+    return publication is None or not any(
+        record.destination == publication.destination
+        and record.digest not in (None, publication.digest)
+        and record.time > publication.time
+        and {*(record.tags or ())} & {*publish_target.moving_names}
         for name, revision in ledger.revisions.items()
         for record in revision.published or ()
         if name != target.revision
     )
 
 
-def _is_held(known: Publication | None, each: PublishTarget) -> TypeGuard[Publication]:
+def _is_held(
+    publication: Publication | None, publish_target: PublishTarget
+) -> TypeGuard[Publication]:
     """Report whether some attempt has published the content under all names of a target."""
-    if known is None or known.digest is None:
+    if publication is None or publication.digest is None:
         return False
-    return {*each.moving_names} <= {*(known.tags or ())}
+    return {*publish_target.moving_names} <= {*(publication.tags or ())}
 
 
 def failure(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> PublicationError | None:
     """Return why the last attempt has not published the build to a target, or None."""
     attempts = ledger.revision(target.revision).stages
     attempt = next(
-        (one for one in attempts if publishes(one.stage) and one.build == target.build), None
+        (
+            candidate
+            for candidate in attempts
+            if publishes(candidate.stage) and candidate.build == target.build
+        ),
+        None,
     )
     if attempt is None or attempt.outcome != "Failed":
         return None
-    known = current(ledger, target, each)
-    if known is not None and known.error is not None:
-        return known.error
+    publication = current(ledger, target, each)
+    if publication is not None and publication.error is not None:
+        return publication.error
     return PublicationError(
         reason=attempt.reason or Reason.FAILED, message=attempt.message or "Publishing failed."
     )
@@ -172,8 +182,8 @@ def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
             if not record.destination.startswith((TRACKING_PREFIX, ENDPOINT_PREFIX))
         ),
     ]
-    known = [digest for digest in earlier if digest not in present]
-    return tuple(dict.fromkeys([*known, *filter(None, present)]))[-MOST_PUBLISHED:]
+    unrecorded = [digest for digest in earlier if digest not in present]
+    return tuple(dict.fromkeys([*unrecorded, *filter(None, present)]))[-MOST_PUBLISHED:]
 
 
 def under_way(ledger: Ledger) -> list[tuple[str, Attempt]]:
@@ -192,9 +202,10 @@ def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) 
     An attempt that was to add a statement, and has not reported it, has left an error.
     """
     return [
-        each.name
-        for each in targets(target)
-        if each.name in names and not _is_published(current(ledger, target, each), each)
+        publish_target.name
+        for publish_target in targets(target)
+        if publish_target.name in names
+        and not _is_published(current(ledger, target, publish_target), publish_target)
     ]
 
 

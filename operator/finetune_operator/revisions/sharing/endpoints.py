@@ -93,8 +93,12 @@ def _kept(job: Object, endpoint: Object) -> tuple[str, ...]:
     if model.get("endpointUID") != endpoint["metadata"]["uid"]:
         return ()
     listed = (endpoint.get("status") or {}).get("models") or ()
-    own = (each for each in listed if each.get("job") == job["metadata"]["name"])
-    answering = (each["answers"] for each in own if each.get("answers"))
+    own = (
+        listed_model
+        for listed_model in listed
+        if listed_model.get("job") == job["metadata"]["name"]
+    )
+    answering = (listed_model["answers"] for listed_model in own if listed_model.get("answers"))
     return tuple(dict.fromkeys((model["adapter"], *answering)))
 
 

@@ -37,8 +37,8 @@ def attached(jobs: Iterable[Object], endpoint: Object) -> tuple[Attached, ...]:
 
     jobs: of the endpoint's namespace.
     """
-    found = (_attached(job, endpoint) for job in jobs)
-    return tuple(sorted(filter(None, found), key=lambda each: each.age))
+    candidates = (_attached(job, endpoint) for job in jobs)
+    return tuple(sorted(filter(None, candidates), key=lambda attached_job: attached_job.age))
 
 
 def _attached(job: Object, endpoint: Object) -> Attached | None:

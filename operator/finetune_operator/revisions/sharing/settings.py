@@ -60,10 +60,10 @@ def refusals(target: TargetEndpoint, limits: Limits) -> tuple[str, ...]:
         "max_gpu_seconds": 0,
         "max_idle_seconds": 0,
     }
-    found = violations(target.resolved.spec, limits.model_copy(update=without))
+    violated = violations(target.resolved.spec, limits.model_copy(update=without))
     return tuple(
-        each.message.replace("spec.serving.apiKeySecretRef", "spec.access.keysSecretRef")
-        for each in found
+        violation.message.replace("spec.serving.apiKeySecretRef", "spec.access.keysSecretRef")
+        for violation in violated
     )
 
 
