@@ -174,15 +174,13 @@ class UsageRecorder:
         Of a namespace without usage since, its newest one is read: its jobs have their marks there.
         """
         self._books = {}
-        month = month_of(self.now)
-        for each in (month.previous, month):
-            labels = f"{MONTH_LABEL}={each}"
-            for found in await self.kube.list(FINETUNEUSAGE, labels=labels):
-                _take(self._books.setdefault(found["spec"]["namespace"], _Book()), found)
-        everything = await self.kube.list(FINETUNEUSAGE, metadata_only=True)
-        for namespace in sorted(
-            {each["metadata"]["labels"][NAMESPACE_LABEL] for each in everything}
-        ):
+        current = month_of(self.now)
+        for month in (current.previous, current):
+            labels = f"{MONTH_LABEL}={month}"
+            for usage in await self.kube.list(FINETUNEUSAGE, labels=labels):
+                _take(self._books.setdefault(usage["spec"]["namespace"], _Book()), usage)
+        usages = await self.kube.list(FINETUNEUSAGE, metadata_only=True)
+        for namespace in sorted({usage["metadata"]["labels"][NAMESPACE_LABEL] for usage in usages}):
             book = self._books.get(namespace, _Book())
             if book.account is None and book.problem is None:
                 await self._reload(namespace)
@@ -192,12 +190,12 @@ class UsageRecorder:
     async def _reload(self, namespace: str) -> None:
         """Read the objects of a namespace again. Raises OperatorError."""
         book, oldest = _Book(), month_of(self.now).previous
-        found = await self.kube.list(FINETUNEUSAGE, labels=f"{NAMESPACE_LABEL}={namespace}")
-        objects = sorted(found, key=lambda item: str(item["spec"]["month"]))
-        newest = [each for each in objects if each.get("status")][-1:]
-        for each in objects:
-            if each in newest or Month.parse(each["spec"]["month"]) >= oldest:
-                _take(book, each)
+        listed = await self.kube.list(FINETUNEUSAGE, labels=f"{NAMESPACE_LABEL}={namespace}")
+        usages = sorted(listed, key=lambda usage: str(usage["spec"]["month"]))
+        newest = [usage for usage in usages if usage.get("status")][-1:]
+        for usage in usages:
+            if usage in newest or Month.parse(usage["spec"]["month"]) >= oldest:
+                _take(book, usage)
         self._books[namespace] = book
 
     async def _settle(self, namespace: str, requests: Sequence[ReservationRequest]) -> None:

@@ -85,12 +85,12 @@ def _publish(
 ) -> PublishStageRequest:
     identity, config = publishing.connections(target, target.config)
     requests = publishing.requests(job, target, record, published, CONFIG)
-    merged = [each for each in requests if each.what == "merged"]
-    has_card = any(each.hugging_face is not None for each in merged)
+    merged = [request for request in requests if request.what == "merged"]
+    has_card = any(request.hugging_face is not None for request in merged)
     return PublishStageRequest(
         **_common(target),
         base_manifest=record.artifacts.base_manifest or "",
-        images=_images(record, {each.name for each in PIPELINE}),
+        images=_images(record, {stage.name for stage in PIPELINE}),
         targets=requests,
         build=target.build if merged else None,
         adapter_manifest=(record.artifacts.adapter_manifest or "") if has_card else None,

@@ -83,11 +83,11 @@ def _datasets(facts: Facts) -> Iterator[Values]:
     written: list[tuple[str, Rows]] = []
     if spec.dataset is not None:
         written.append(("dataset", spec.dataset))
-    written += [(f"datasets[{each.name}]", each) for each in spec.datasets or ()]
+    written += [(f"datasets[{dataset.name}]", dataset) for dataset in spec.datasets or ()]
     if spec.evaluation.dataset is not None:
         written.append(("evaluation.dataset", spec.evaluation.dataset))
-    sources = {each.dataset: each for each in data.sources or ()}
-    formats = {each.dataset: each for each in data.formats or ()}
+    sources = {entry.dataset: entry for entry in data.sources or ()}
+    formats = {entry.dataset: entry for entry in data.formats or ()}
     for path, rows in written:
         source, format_ = sources.get(path), formats.get(path)
         # An earlier trainer image reports no commit; the spec may name it.

@@ -150,13 +150,13 @@ class EndpointReader:
         """
         namespace, endpoint = key[0], await self.live.owner(key)
         status = {} if endpoint is None else endpoint.get("status") or {}
-        served = {each["job"] for each in status.get("models") or ()} - {
-            each["metadata"]["name"] for each in self.jobs.of(key) if each["status"]
+        served = {model["job"] for model in status.get("models") or ()} - {
+            job["metadata"]["name"] for job in self.jobs.of(key) if job["status"]
         }
         listed = await self.live.kube.list(FINETUNEJOB, namespace, metadata_only=True)
-        for each in listed:
-            name = each["metadata"]["name"]
-            needed = version_of(each) if name in served else 1
+        for job in listed:
+            name = job["metadata"]["name"]
+            needed = version_of(job) if name in served else 1
             if self.jobs.jobs.version(FINETUNEJOB, (namespace, name)) < needed:
                 raise Transient(
                     f"FineTuneJob {name} has not been read yet, so the names of the endpoint are "

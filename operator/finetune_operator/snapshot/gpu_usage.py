@@ -84,8 +84,8 @@ class GpuUsage:
     def namespaces(self) -> set[str]:
         """Return the namespaces that have pods, or had some since the last settlement."""
         return {
-            *(each for store in self._stores for each in store.namespaces("Pod")),
-            *(each.namespace for each in self.removed.values()),
+            *(namespace for store in self._stores for namespace in store.namespaces("Pod")),
+            *(last.namespace for last in self.removed.values()),
         }
 
     async def observe(self, account: Account, namespace: str) -> tuple[Observation, Removed]:

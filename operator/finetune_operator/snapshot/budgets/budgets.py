@@ -74,17 +74,17 @@ class Budgets:
         if not own:
             return None
         problems = (self._parsed[name][1].problem for name in sorted(own))
-        problem = next((each for each in problems if each is not None), None)
+        problem = next((text for text in problems if text is not None), None)
         if usage is None:
             return Accounts(own=own, problem=problem or UNRECORDED)
         names, requests = self.waiting.sharing(own)
         own_trainings = training_key(job["metadata"]["uid"], "")
-        found = {name: self.balance(name, usage, but=own_trainings) for name in sorted(names)}
+        balances = {name: self.balance(name, usage, but=own_trainings) for name in sorted(names)}
         return Accounts(
             own=own,
             # It holds what would start; the budgets that can be read limit what runs.
             problem=problem,
-            balances={name: each for name, each in found.items() if each is not None},
+            balances={name: value for name, value in balances.items() if value is not None},
             waiting=requests,
             priority=self.surroundings.priority(job),
             serving_gpus=self._granted((namespace, job["metadata"]["name"])),

@@ -40,10 +40,10 @@ class WaitingJobs:
 
         A request matters if it shares a budget with the job, or with a request that matters.
         """
-        groups, reached = {each.budgets for each in self._queue}, budgets
-        while joined := [each for each in groups if each & reached and not each <= reached]:
+        groups, reached = {request.budgets for request in self._queue}, budgets
+        while joined := [group for group in groups if group & reached and not group <= reached]:
             reached = reached.union(*joined)
-        return reached, tuple(each for each in self._queue if each.budgets & reached)
+        return reached, tuple(request for request in self._queue if request.budgets & reached)
 
     def of(self, budget: str) -> list[Request]:
         """Return the requests for a budget."""
