@@ -165,11 +165,11 @@ class Settings(CamelModel):
     @field_validator("signatures")
     @classmethod
     def _require_usable(cls, required: tuple[RequiredSignature, ...]) -> Any:
-        for number, each in enumerate(required):
+        for number, signature in enumerate(required):
             try:
-                for pattern in each.sources:
+                for pattern in signature.sources:
                     signature_policy.check(pattern)
-                for key in each.keys:
+                for key in signature.keys:
                     check_public_key(key)
             except ValueError as error:
                 raise ValueError(f"policy.signatures[{number}]: {error}") from error

@@ -111,9 +111,9 @@ class Proxy(Endpoint):
         """Report whether prepare pods reach a server, which is no Service, through the proxy."""
         if not self.url or endpoint.namespace is not None:
             return False
-        names = [each.lower().lstrip(".") for each in self.no_proxy]
+        names = [name.lower().lstrip(".") for name in self.no_proxy]
         return not any(
-            endpoint.host == each or endpoint.host.endswith(f".{each}") for each in names
+            endpoint.host == name or endpoint.host.endswith(f".{name}") for name in names
         )
 
 

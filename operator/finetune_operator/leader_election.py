@@ -156,7 +156,7 @@ class LeaderElector:
 
     def _metadata(self, lease: Object) -> dict[str, Any]:
         """Return the metadata of the Lease with the present note."""
-        metadata = {key: each for key, each in lease["metadata"].items() if key != "annotations"}
+        metadata = {key: value for key, value in lease["metadata"].items() if key != "annotations"}
         annotations = naming.noted(self.note())
         return {**metadata, "annotations": annotations} if annotations else metadata
 

@@ -148,8 +148,8 @@ class Snapshot:
 
     def children(self, kind: str) -> tuple[Object, ...]:
         """Return the objects of a kind with the label of the job, whoever owns them."""
-        found: tuple[Object, ...] = getattr(self, LISTS[kind])
-        return found
+        objects: tuple[Object, ...] = getattr(self, LISTS[kind])
+        return objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +228,8 @@ class EndpointSnapshot:
 
     def children(self, kind: str) -> tuple[Object, ...]:
         """Return the objects of a kind with the label of the endpoint, whoever owns them."""
-        found: tuple[Object, ...] = getattr(self, LISTS[kind])
-        return found
+        objects: tuple[Object, ...] = getattr(self, LISTS[kind])
+        return objects
 
 
 LISTS = {

@@ -27,8 +27,8 @@ class Accounts:
     @property
     def serving(self) -> tuple[Balance, ...]:
         """The balances of the budgets that limit the endpoint of the job."""
-        known = (self.balances[name] for name in sorted(self.own & self.balances.keys()))
-        return tuple(balance for balance in known if balance.serving is not None)
+        balances = (self.balances[name] for name in sorted(self.own & self.balances.keys()))
+        return tuple(balance for balance in balances if balance.serving is not None)
 
     @property
     def exhausted(self) -> Balance | None:

@@ -176,10 +176,10 @@ def _is_approved(request: Request, whole: Amount, balance: Balance) -> bool:
     """Report whether an entry approves a training."""
     identity = (request.namespace, request.name, request.uid, request.revision)
     return any(
-        (each.namespace, each.name, each.uid, each.revision) == identity
-        and (each.max_cost is None or request.has_price_in(balance.currency))
-        and bound(each.max_gpu_hours, each.max_cost).holds(whole)
-        for each in balance.approvals
+        (approval.namespace, approval.name, approval.uid, approval.revision) == identity
+        and (approval.max_cost is None or request.has_price_in(balance.currency))
+        and bound(approval.max_gpu_hours, approval.max_cost).holds(whole)
+        for approval in balance.approvals
     )
 
 
@@ -250,10 +250,10 @@ def _forecast(request: Request, balance: Balance, rivals: Iterable[Request]) -> 
     At worst, the reservations are used in the next period, and each job uses all that it reserves.
     """
     period, committed = balance.period.next, balance.reserved
-    for each in (*rivals, request):
-        if each is not request and _by_itself(each, balance) is not None:
+    for candidate in (*rivals, request):
+        if candidate is not request and _by_itself(candidate, balance) is not None:
             continue
-        amount = each.amount(balance.currency)
+        amount = candidate.amount(balance.currency)
         after = committed + amount
         while not balance.limit.holds(after) and committed != NOTHING:
             # A reservation may be larger than the budget if the budget has shrunk.

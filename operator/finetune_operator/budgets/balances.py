@@ -59,12 +59,12 @@ class Balance:
         usages: those from which the balance was computed.
         """
         own = [
-            each
+            reservation
             for usage in usages
-            for key, each in usage.reservations.items()
+            for key, reservation in usage.reservations.items()
             if key.startswith(prefix)
         ]
-        freed = total(rest(each, self.currency) for each in own)
+        freed = total(rest(reservation, self.currency) for reservation in own)
         return replace(self, reserved=self.reserved - freed, running=self.running - len(own))
 
     def with_job(self, amount: Amount) -> "Balance":
@@ -96,7 +96,7 @@ def balance(
 ) -> Balance:
     """Return the balance of a budget. usages: of all its namespaces."""
     usages, period = tuple(usages), containing(spec.period, now)
-    held = [each for usage in usages for each in usage.reservations.values()]
+    held = [reservation for usage in usages for reservation in usage.reservations.values()]
     return Balance(
         name=name,
         period=period,
@@ -105,7 +105,7 @@ def balance(
         max_running=spec.training.max_running,
         currency=spec.currency,
         used=total(spent(usage, period, spec.currency, "training") for usage in usages),
-        reserved=total(rest(each, spec.currency) for each in held),
+        reserved=total(rest(reservation, spec.currency) for reservation in held),
         running=len(held),
         approval_above=bound(spec.approval_above.gpu_hours, spec.approval_above.cost),
         approvals=tuple(spec.approvals or ()),

@@ -66,7 +66,7 @@ def is_applied(snapshot: Observed, body: Object, applied: AppliedVersions) -> bo
         return False
     if not has_exact_owners(body, existing):
         return False
-    labels, present = (each["metadata"].get("labels") or {} for each in (body, existing))
+    labels, present = (side["metadata"].get("labels") or {} for side in (body, existing))
     return labels.items() <= present.items() and applied.get(_kind_and_name(body)) == Applied(
         _version(existing), sha256(body)
     )
@@ -194,13 +194,13 @@ class _Execution:
         if existing is not None:
             require_owned(self.snapshot.owner, existing)
         written = await apply_exactly(self.kube, body, existing)
-        result = Applied(_version(written), sha256(body))
+        applied = Applied(_version(written), sha256(body))
         changed = existing is None or fence(written) != fence(existing)
         key = _kind_and_name(body)
         previous = self.applied.get(key)
-        if changed and previous is not None and previous.digest == result.digest:
+        if changed and previous is not None and previous.digest == applied.digest:
             self.drift.append(_drift_corrected(*key, existing))
-        self.applied[key] = result
+        self.applied[key] = applied
         return written, changed
 
     async def _get(self, body: Object) -> Object | None:
@@ -235,13 +235,13 @@ def _drift_corrected(kind: str, name: str, existing: Object | None) -> Event:
 def _last_field_manager(existing: Object) -> str | None:
     """Return the other field manager that changed the spec last, None if it is unknown."""
     entries = [
-        each
-        for each in existing["metadata"].get("managedFields") or ()
-        if each.get("manager") != FIELD_MANAGER and "f:spec" in (each.get("fieldsV1") or {})
+        entry
+        for entry in existing["metadata"].get("managedFields") or ()
+        if entry.get("manager") != FIELD_MANAGER and "f:spec" in (entry.get("fieldsV1") or {})
     ]
     if not entries:
         return None
-    return str(max(entries, key=lambda each: str(each.get("time", "")))["manager"])
+    return str(max(entries, key=lambda entry: str(entry.get("time", "")))["manager"])
 
 
 def _find(snapshot: Observed, body: Object) -> Object | None:

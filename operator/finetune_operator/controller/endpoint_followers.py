@@ -29,8 +29,8 @@ class EndpointFollowers:
     def observed(self, key: Key, snapshot: EndpointSnapshot, status: Object) -> None:
         """Wake the jobs of an endpoint if something that they depend on has changed."""
         reasons = [
-            (each.get("status"), each.get("reason"))
-            for each in (
+            (condition.get("status"), condition.get("reason"))
+            for condition in (
                 conditions.get({"status": status}, type_) for type_ in ("Ready", "BaseReady")
             )
         ]
@@ -50,7 +50,7 @@ class EndpointFollowers:
     def written(self, snapshot: EndpointSnapshot, plan: Plan) -> None:
         """Send a list of names to the gate, once its number is in the status."""
         before, after = (
-            each.get("wanted") for each in (snapshot.endpoint.get("status") or {}, plan.status)
+            status.get("wanted") for status in (snapshot.endpoint.get("status") or {}, plan.status)
         )
         if before == after:
             return

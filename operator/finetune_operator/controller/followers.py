@@ -104,7 +104,7 @@ class BudgetState:
             or new.running < old.running
             or committed.gpu_seconds < earlier.gpu_seconds
             or committed.cost < earlier.cost
-            or any(self.waiting.get(key) != each for key, each in before.waiting.items())
+            or any(self.waiting.get(key) != request for key, request in before.waiting.items())
         )
 
 
@@ -132,7 +132,7 @@ class BudgetFollowers:
         state = BudgetState(
             generation=snapshot.budget["metadata"]["generation"],
             balance=snapshot.balance,
-            waiting={(each.namespace, each.name): each for each in waiting},
+            waiting={(request.namespace, request.name): request for request in waiting},
         )
         before, self._states[key[1]] = self._states.get(key[1]), state
         if (

@@ -87,15 +87,15 @@ class Observers(Generic[S]):
 
     def observed(self, key: Key, snapshot: S, status: Object) -> None:
         """Record the state of an object after a reconcile."""
-        for each in self.all:
-            each.observed(key, snapshot, status)
+        for observer in self.all:
+            observer.observed(key, snapshot, status)
 
     def written(self, snapshot: S, plan: Plan) -> None:
         """Count what a written status reports for the first time."""
-        for each in self.all:
-            each.written(snapshot, plan)
+        for observer in self.all:
+            observer.written(snapshot, plan)
 
     def forget(self, key: Key) -> None:
         """Forget an object."""
-        for each in self.all:
-            each.forget(key)
+        for observer in self.all:
+            observer.forget(key)

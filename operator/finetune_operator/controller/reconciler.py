@@ -123,16 +123,16 @@ class Reconciler(Generic[S]):
         memory.news, memory.live, memory.unknown = frozenset(), frozenset(), frozenset()
         confirmed = set(live)
         snapshot = await self.reader.read(key, live=live, names=names, created=memory.created)
-        known: tuple[S, Plan] | None = None
+        previous: tuple[S, Plan] | None = None
         completed = 0
         while snapshot is not None:
             self._identify(key, snapshot.owner)
-            if known is not None and known[0] == snapshot:
+            if previous is not None and previous[0] == snapshot:
                 # The live read has confirmed the snapshot, so the plan is the same.
-                plan = known[1]
+                plan = previous[1]
             else:
                 plan = self.planner.plan(snapshot, now=now)
-            known = snapshot, plan
+            previous = snapshot, plan
             if completed < MOST_COMPLETIONS and await self.reader.complete(key, plan):
                 completed += 1
                 snapshot = await self.reader.read(key, created=memory.created)

@@ -86,7 +86,7 @@ class Resync:
             async for page in self.kube.pages(own, namespace, metadata_only=True):
                 history.check(self.store, own, page, self._version)
                 newest = max(newest, int(page.version))
-                for found in page.items:
-                    listed[name_of(found)] = version_of(found)
+                for item in page.items:
+                    listed[name_of(item)] = version_of(item)
         self._version = newest
         return listed

@@ -43,7 +43,7 @@ class RunningKind:
         """
         if what is None:
             self.resync.request()
-        found: Object = {**body, "apiVersion": KINDS[self.own].api_version, "kind": self.own}
+        item: Object = {**body, "apiVersion": KINDS[self.own].api_version, "kind": self.own}
         # kopf's views of an object form a cycle, so its event is freed only when all objects are
         # searched for garbage. By then 1,000 edits of a large job would hold 200 MiB.
         for large in ("spec", "status"):
@@ -54,8 +54,8 @@ class RunningKind:
         if annotations:
             body["metadata"]["annotations"] = annotations
         change = self.store.remove if what == "DELETED" else self.store.put
-        for key in change(found):
-            self.controller.notify(key, self.own, version_of(found), True)
+        for key in change(item):
+            self.controller.notify(key, self.own, version_of(item), True)
 
     async def run(self) -> None:
         """Reconcile until cancelled. Raises the error that ended a part."""

@@ -56,9 +56,9 @@ class _Book:
 
     def with_account(self, namespace: str, account: Account) -> NamespaceUsage:
         """Return what planners know, with an account in place of the present one of its month."""
-        known = [each for each in (self.previous, self.account) if each is not None]
+        accounts = [other for other in (self.previous, self.account) if other is not None]
         return records.view(
-            namespace, [*(each for each in known if each.month < account.month), account]
+            namespace, [*(other for other in accounts if other.month < account.month), account]
         )
 
 
@@ -174,15 +174,13 @@ class UsageRecorder:
         Of a namespace without usage since, its newest one is read: its jobs have their marks there.
         """
         self._books = {}
-        month = month_of(self.now)
-        for each in (month.previous, month):
-            labels = f"{MONTH_LABEL}={each}"
-            for found in await self.kube.list(FINETUNEUSAGE, labels=labels):
-                _take(self._books.setdefault(found["spec"]["namespace"], _Book()), found)
-        everything = await self.kube.list(FINETUNEUSAGE, metadata_only=True)
-        for namespace in sorted(
-            {each["metadata"]["labels"][NAMESPACE_LABEL] for each in everything}
-        ):
+        current = month_of(self.now)
+        for month in (current.previous, current):
+            labels = f"{MONTH_LABEL}={month}"
+            for usage in await self.kube.list(FINETUNEUSAGE, labels=labels):
+                _take(self._books.setdefault(usage["spec"]["namespace"], _Book()), usage)
+        usages = await self.kube.list(FINETUNEUSAGE, metadata_only=True)
+        for namespace in sorted({usage["metadata"]["labels"][NAMESPACE_LABEL] for usage in usages}):
             book = self._books.get(namespace, _Book())
             if book.account is None and book.problem is None:
                 await self._reload(namespace)
@@ -192,12 +190,12 @@ class UsageRecorder:
     async def _reload(self, namespace: str) -> None:
         """Read the objects of a namespace again. Raises OperatorError."""
         book, oldest = _Book(), month_of(self.now).previous
-        found = await self.kube.list(FINETUNEUSAGE, labels=f"{NAMESPACE_LABEL}={namespace}")
-        objects = sorted(found, key=lambda item: str(item["spec"]["month"]))
-        newest = [each for each in objects if each.get("status")][-1:]
-        for each in objects:
-            if each in newest or Month.parse(each["spec"]["month"]) >= oldest:
-                _take(book, each)
+        listed = await self.kube.list(FINETUNEUSAGE, labels=f"{NAMESPACE_LABEL}={namespace}")
+        usages = sorted(listed, key=lambda usage: str(usage["spec"]["month"]))
+        newest = [usage for usage in usages if usage.get("status")][-1:]
+        for usage in usages:
+            if usage in newest or Month.parse(usage["spec"]["month"]) >= oldest:
+                _take(book, usage)
         self._books[namespace] = book
 
     async def _settle(self, namespace: str, requests: Sequence[ReservationRequest]) -> None:
@@ -225,8 +223,8 @@ class UsageRecorder:
         if account.closed or account.month != month_of(now) or not requests:
             observed, removed = await self.pods.observe(account, namespace)
             *closed, account = settled(account, observed, now)
-            for each in closed:
-                await self._write(namespace, book, each)
+            for past in closed:
+                await self._write(namespace, book, past)
         for request in requests:
             usage = self.usage()
             present = {**usage.namespaces, namespace: book.with_account(namespace, account)}
@@ -239,11 +237,11 @@ class UsageRecorder:
 
     async def _write(self, namespace: str, book: _Book, account: Account) -> None:
         """Write an account in the version that was read. Raises OperatorError."""
-        found = book.objects.get(account.month)
-        if found is None:
-            found = await self.kube.create(records.body_of(namespace, account.month))
-            book.objects[account.month] = found
-        written = await self.kube.replace_status(found, records.status_of(account))
+        usage = book.objects.get(account.month)
+        if usage is None:
+            usage = await self.kube.create(records.body_of(namespace, account.month))
+            book.objects[account.month] = usage
+        written = await self.kube.replace_status(usage, records.status_of(account))
         book.take(account, written, namespace)
 
     def _report(self, namespace: str, before: Account, after: Account) -> None:
@@ -264,16 +262,16 @@ class UsageRecorder:
             callback(namespace)
 
 
-def _take(book: _Book, found: Object) -> None:
+def _take(book: _Book, usage: Object) -> None:
     """Take an object that was read. One without a status was created, but never written."""
-    namespace, month = found["spec"]["namespace"], Month.parse(found["spec"]["month"])
-    book.objects[month] = found
-    if not found.get("status"):
+    namespace, month = usage["spec"]["namespace"], Month.parse(usage["spec"]["month"])
+    book.objects[month] = usage
+    if not usage.get("status"):
         return
     try:
-        account = records.parsed(found)
+        account = records.parsed(usage)
     except ValueError as error:
-        name, cause = found["metadata"]["name"], " ".join(str(error).split())
+        name, cause = usage["metadata"]["name"], " ".join(str(error).split())
         book.problem = f"{FINETUNEUSAGE} {name} cannot be read: {cause}. Correct or delete it"
     else:
-        book.take(account, found, namespace)
+        book.take(account, usage, namespace)

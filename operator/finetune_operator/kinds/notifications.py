@@ -12,6 +12,6 @@ def outbox(context: Context, elector: LeaderElector, jobs: ObjectStore) -> Outbo
     if not context.config.sink.url:
         return None
     sink = Sink(context.config.sink, ca_certificates=context.settings.ca_certificates)
-    found = Outbox(sink.send, lambda: elector.inherited, jobs.own_keys)
-    elector.note = found.note
-    return found
+    events = Outbox(sink.send, lambda: elector.inherited, jobs.own_keys)
+    elector.note = events.note
+    return events

@@ -18,6 +18,6 @@ def recorder(context: Context, jobs: ObjectStore, endpoints: ObjectStore) -> Usa
         resource=context.settings.gpu.resource_name,
         clock=context.kube.transport.clock.now,
     )
-    found = UsageRecorder(pods=pods)
-    USAGE_METRICS.source = found.usage
-    return found
+    usage_recorder = UsageRecorder(pods=pods)
+    USAGE_METRICS.source = usage_recorder.usage
+    return usage_recorder

@@ -279,14 +279,14 @@ class Kube:
         return answer
 
 
-def _trimmed(each: Object) -> Object:
+def _trimmed(body: Object) -> Object:
     """Return an object without annotations that the operator does not use; users may fill them."""
-    metadata = each.get("metadata") or {}
+    metadata = body.get("metadata") or {}
     if "annotations" not in metadata:
-        return each
+        return body
     kept = {key: value for key, value in metadata.items() if key != "annotations"}
-    if annotations := {**naming.own_annotations(each), **naming.noted(naming.note(each))}:
+    if annotations := {**naming.own_annotations(body), **naming.noted(naming.note(body))}:
         kept["annotations"] = annotations
-    if (node := naming.selected_node(each)) is not None:
+    if (node := naming.selected_node(body)) is not None:
         kept["annotations"] = {naming.SELECTED_NODE: node}
-    return {**each, "metadata": kept}
+    return {**body, "metadata": kept}

@@ -49,10 +49,10 @@ def _decoder(fields: Fields) -> Decode:
 
     def decode(text: bytes) -> dict[str, Any]:
         try:
-            found = typed.decode(text)
+            document = typed.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return decoded(text)
-        return found if isinstance(found, dict) else decoded(text)
+        return document if isinstance(document, dict) else decoded(text)
 
     return decode
 

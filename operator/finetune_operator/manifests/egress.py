@@ -105,8 +105,8 @@ def rules(config: Settings, *, cloud_identity: bool) -> list[dict[str, Any]]:
     return [
         *dns(config),
         *(
-            {"to": [namespaces(each.name)], "ports": _tcp(each.ports)}
-            for each in allowed.namespaces
+            {"to": [namespaces(namespace.name)], "ports": _tcp(namespace.ports)}
+            for namespace in allowed.namespaces
         ),
         *({"to": peers, "ports": _tcp(ports)} for ports, peers in blocks.items()),
     ]
@@ -125,7 +125,7 @@ def for_targets(config: Settings, urls: tuple[str, ...], *, hub: Hub | None = No
     egress = config.egress
     narrowed = egress.model_copy(
         update={
-            "namespaces": [each for each in egress.namespaces if each.name in named],
+            "namespaces": [namespace for namespace in egress.namespaces if namespace.name in named],
             "cidrs": egress.cidrs if None in named else [],
             "hub_cidrs": egress.hub_cidrs if hub else [],
         }
@@ -146,8 +146,8 @@ def _hosts(limits: Iterable[Names]) -> list[Hosts]:
 
     The first one stands in the place that images of every release read.
     """
-    narrow = [each for each in limits if each != Names()] or [Names()]
-    return [Hosts(allow=each.allow, deny=each.deny) for each in dict.fromkeys(narrow)]
+    narrow = [limit for limit in limits if limit != Names()] or [Names()]
+    return [Hosts(allow=limit.allow, deny=limit.deny) for limit in dict.fromkeys(narrow)]
 
 
 def _in_cluster(server: Endpoint) -> list[NamespacePorts]:
@@ -168,7 +168,11 @@ def _outside(server: Endpoint, cidrs: Iterable[Network], egress: Egress) -> list
 
 def _block(cidr: Network, egress: Egress, ports: Iterable[int]) -> Block:
     excluded = [*METADATA, *egress.excluded_cidrs]
-    inside = [each for each in excluded if each.version == cidr.version and _within(each, cidr)]
+    inside = [
+        network
+        for network in excluded
+        if network.version == cidr.version and _within(network, cidr)
+    ]
     return Block(cidr=cidr, excluded=tuple(dict.fromkeys(inside)), ports=tuple(sorted(set(ports))))
 
 

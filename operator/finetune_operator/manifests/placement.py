@@ -138,9 +138,9 @@ def _affinity(
 
 
 def _tolerations(tolerations: Iterable[Toleration]) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
+    unique: list[dict[str, Any]] = []
     for toleration in tolerations:
         dumped = toleration.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if dumped not in found:
-            found.append(dumped)
-    return {"tolerations": found} if found else {}
+        if dumped not in unique:
+            unique.append(dumped)
+    return {"tolerations": unique} if unique else {}

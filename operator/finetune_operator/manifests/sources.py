@@ -107,11 +107,13 @@ def required_signatures(
     Without those that no source needs: their keys may change without another attempt, and an
     earlier trainer image, which cannot verify any, works as before.
     """
-    found = [(what_of(kind), _source(part)) for kind, part in _parts(spec)]
+    used = [(what_of(kind), _source(part)) for kind, part in _parts(spec)]
     return tuple(
-        each
-        for each in required
-        if any(what in each.what and covers(each.sources, source) for what, source in found)
+        signature
+        for signature in required
+        if any(
+            what in signature.what and covers(signature.sources, source) for what, source in used
+        )
     )
 
 

@@ -65,19 +65,19 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     identity, config = publishing.connections(target, target.config)
     allowed = egress.destinations(config, cloud_identity=identity)
     targets = publications.targets(target)
-    entries = [_entry(each) for each in targets]
+    entries = [_entry(publish_target) for publish_target in targets]
     other_hub = not target.hub.is_public and publishing.uses_hub(targets)
     hub = [target.hub.url] if other_hub else []
     common = [entries, allowed.model_dump(mode="json"), target.config.ca_certificates]
-    found = target.endpoint
-    endpoint = [] if found is None else [found.limits.model_dump(mode="json"), *found.space]
+    shared = target.endpoint
+    endpoint = [] if shared is None else [shared.limits.model_dump(mode="json"), *shared.space]
     return [*common, *hub, *endpoint]
 
 
-def _entry(each: PublishTarget) -> dict[str, Any]:
+def _entry(publish_target: PublishTarget) -> dict[str, Any]:
     """Return the values of a target, without the fields that earlier versions did not have."""
-    absent = {"hugging_face"} if each.hugging_face is None else None
-    return each.model_dump(mode="json", exclude=absent)
+    absent = {"hugging_face"} if publish_target.hugging_face is None else None
+    return publish_target.model_dump(mode="json", exclude=absent)
 
 
 def _publish(
@@ -85,12 +85,12 @@ def _publish(
 ) -> PublishStageRequest:
     identity, config = publishing.connections(target, target.config)
     requests = publishing.requests(job, target, record, published, CONFIG)
-    merged = [each for each in requests if each.what == "merged"]
-    has_card = any(each.hugging_face is not None for each in merged)
+    merged = [request for request in requests if request.what == "merged"]
+    has_card = any(request.hugging_face is not None for request in merged)
     return PublishStageRequest(
         **_common(target),
         base_manifest=record.artifacts.base_manifest or "",
-        images=_images(record, {each.name for each in PIPELINE}),
+        images=_images(record, {stage.name for stage in PIPELINE}),
         targets=requests,
         build=target.build if merged else None,
         adapter_manifest=(record.artifacts.adapter_manifest or "") if has_card else None,
@@ -114,7 +114,7 @@ def _request(
     if stage.reads_sources:
         return _prepare(target, untrusted_volume=record.untrusted_volume is not None)
     spec, artifacts = target.resolved.spec, record.artifacts
-    before = {each.name for each in earlier(stage)}
+    before = {previous.name for previous in earlier(stage)}
     results: dict[str, Any] = {
         # No manifest has an empty digest.
         "base_manifest": artifacts.base_manifest or "",

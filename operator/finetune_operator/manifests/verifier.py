@@ -45,7 +45,7 @@ def container(job: Object, target: TargetRevision, manifests: Manifests) -> dict
             *("--work", WORK, "--revision", target.resolved.digest),
             *("--build", target.build, "--model", vllm.names(job, target)[0]),
             *("--served-manifest", manifests.served, "--adapter-manifest", manifests.adapter),
-            *(("--reference-manifest", each) if (each := manifests.reference) else ()),
+            *(("--reference-manifest", reference) if (reference := manifests.reference) else ()),
             *("--mode", serving.mode, "--dtype", dtype),
             *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(VERIFIER_METRICS)),
         ],

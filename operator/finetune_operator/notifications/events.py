@@ -82,9 +82,9 @@ def events(job: Object, status: Values) -> tuple[CloudEvent, ...]:
 def _transitions(conditions: Mapping[str, Values]) -> Iterator[tuple[str, str]]:
     """Yield the names of the states that a job is in, and since when."""
     since = {
-        type_: str(each["lastTransitionTime"])
-        for type_, each in conditions.items()
-        if each["status"] == "True"
+        type_: str(condition["lastTransitionTime"])
+        for type_, condition in conditions.items()
+        if condition["status"] == "True"
     }
     if "Succeeded" in since:
         yield "succeeded", since["Succeeded"]

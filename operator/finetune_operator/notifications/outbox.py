@@ -81,14 +81,14 @@ class Outbox:
     def _show(self, key: Key, snapshot: Snapshot, status: Object) -> None:
         sent_until = self._begin()
         shown = events(snapshot.job, status)
-        known = self._shown.get(key)
-        if known is None:
+        shown_before = self._shown.get(key)
+        if shown_before is None:
             before = events(snapshot.job, snapshot.job.get("status") or {})
-            known = frozenset(each.id for each in before if each.time < sent_until)
+            shown_before = frozenset(event.id for event in before if event.time < sent_until)
         for event in shown:
-            if event.id not in known:
+            if event.id not in shown_before:
                 self._add(event)
-        self._shown[key] = frozenset(each.id for each in shown)
+        self._shown[key] = frozenset(event.id for event in shown)
         self._unobserved.discard(key)
 
     def forget(self, key: Key) -> None:

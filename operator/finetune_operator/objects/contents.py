@@ -73,12 +73,12 @@ def surplus(desired: Object, existing: Object) -> dict[str, Any]:
     A server-side apply leaves all fields that it does not name. Annotations of a pod template stay:
     ``kubectl rollout restart`` sets one.
     """
-    found = {
+    patch = {
         part: _surplus(desired[part], existing.get(part) or {}, path=(part,))
         for part in ("spec", "data")
         if part in desired
     }
-    return {part: changes for part, changes in found.items() if changes}
+    return {part: changes for part, changes in patch.items() if changes}
 
 
 def _surplus(desired: Mapping[str, Any], existing: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -116,7 +116,8 @@ def _same(desired: Any, existing: Any, *, path: Path) -> bool:
         )
     if isinstance(desired, (list, tuple)) and isinstance(existing, (list, tuple)):
         return len(desired) == len(existing) and all(
-            _same(one, other, path=path) for one, other in zip(desired, existing, strict=True)
+            _same(wanted, actual, path=path)
+            for wanted, actual in zip(desired, existing, strict=True)
         )
     if _is_empty(desired) and _is_empty(existing):
         return True
@@ -158,5 +159,5 @@ def without_empty(value: Any) -> Any:
                 kept[key] = inner
         return kept
     if isinstance(value, (list, tuple)):
-        return [without_empty(item) for item in value]
+        return [without_empty(element) for element in value]
     return value

@@ -15,6 +15,8 @@ def gpus(job: Object, deployments: Iterable[Object]) -> int:
     """
     released = conditions.get(job, "Serving").get("reason") == Reason.GPU_RELEASED
     counts = (
-        int(each["spec"].get("replicas") or 0) for each in deployments if naming.owned_by(job, each)
+        int(deployment["spec"].get("replicas") or 0)
+        for deployment in deployments
+        if naming.owned_by(job, deployment)
     )
     return max(counts, default=0) or int(released)

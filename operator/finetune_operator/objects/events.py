@@ -10,20 +10,20 @@ def note(
 ) -> str | None:
     """Return the message of the newest event about an object, None if there is none after since."""
     uid = about["metadata"]["uid"]
-    found = [
+    matching = [
         event
         for event in events
         if word in (None, event.get("reason"))
         and regarding(event).get("uid") == uid
         and last_time(event) >= since
     ]
-    return text(max(found, key=last_time)) if found else None
+    return text(max(matching, key=last_time)) if matching else None
 
 
 def regarding(event: Object) -> Object:
     """Return the reference to the object that an event is about."""
-    found: Object = event.get("regarding") or event.get("involvedObject") or {}
-    return found
+    reference: Object = event.get("regarding") or event.get("involvedObject") or {}
+    return reference
 
 
 def text(event: Object) -> str:

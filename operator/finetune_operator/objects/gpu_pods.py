@@ -88,14 +88,14 @@ def _gpus(pod: Object, resource: str) -> int:
         container.get("resources", {}).get("limits", {})
         for container in pod["spec"].get("containers", ())
     )
-    return max(1, sum(int(amount(str(each.get(resource, 0)))) for each in limits))
+    return max(1, sum(int(amount(str(limit.get(resource, 0)))) for limit in limits))
 
 
 def _price(job: Object, revision: str) -> Price | None:
     """Return the price in the frozen configuration of a revision."""
-    for each in status_view.of_job(job).revisions():
-        if each.name == revision:
-            return _frozen_price(each.operator)
+    for record in status_view.of_job(job).revisions():
+        if record.name == revision:
+            return _frozen_price(record.operator)
     return None
 
 

@@ -164,7 +164,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         created=snapshot.created,
         progress=snapshot.progress,
         verification=snapshot.verification,
-        requests={each.pod: each for each in snapshot.requests},
+        requests={answered.pod: answered for answered in snapshot.requests},
         loaded=snapshot.loaded,
         endpoint=snapshot.endpoint,
         accounts=snapshot.accounts,

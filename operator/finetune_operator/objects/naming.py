@@ -96,7 +96,7 @@ def owned_by(job: Object, child: Object) -> bool:
     tenant can write. Anyone may have filled these volumes: the stages verify their content.
     """
     accepted, controller = {job["metadata"]["uid"]}, controller_of(child)
-    owners = {each["uid"] for each in child["metadata"].get("ownerReferences") or ()}
+    owners = {reference["uid"] for reference in child["metadata"].get("ownerReferences") or ()}
     if child["kind"] == VOLUME:
         accepted.update(volume_owners(job.get("status") or {}))
         if controller is None:
@@ -153,7 +153,7 @@ def left_by_an_earlier_job(job: Object, child: Object) -> bool:
 def controller_of(child: Object) -> Object | None:
     """Return the owner reference to an object's controller, or None."""
     references = child["metadata"].get("ownerReferences") or ()
-    return next((each for each in references if each.get("controller")), None)
+    return next((reference for reference in references if reference.get("controller")), None)
 
 
 def label(child: Object, key: str) -> str | None:

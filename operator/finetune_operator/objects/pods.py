@@ -62,12 +62,12 @@ def started(pod: Object) -> datetime:
 def ended(pod: Object) -> datetime | None:
     """Return when the last container of a terminated pod ended, None if that is unknown."""
     ends = [
-        each.get("state", {}).get("terminated", {}).get("finishedAt")
-        for each in pod.get("status", {}).get("containerStatuses", ())
+        status.get("state", {}).get("terminated", {}).get("finishedAt")
+        for status in pod.get("status", {}).get("containerStatuses", ())
     ]
     if not ends or None in ends:
         return None
-    return max(datetime.fromisoformat(str(each)) for each in ends)
+    return max(datetime.fromisoformat(str(end)) for end in ends)
 
 
 def image_id(pod: Object, container: str) -> str | None:

@@ -134,7 +134,7 @@ def of(status: Values) -> StatusView:
     serving = status.get("serving") or NOTHING
     return StatusView(
         observed_generation=status.get("observedGeneration"),
-        conditions={each["type"]: each for each in status.get("conditions") or ()},
+        conditions={condition["type"]: condition for condition in status.get("conditions") or ()},
         revision=status.get("revision"),
         build=status.get("build"),
         serving_build=serving.get("build"),

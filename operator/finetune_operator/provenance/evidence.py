@@ -14,8 +14,8 @@ from finetune_operator.revisions.publishing import publications
 
 def byproducts(facts: Facts) -> list[Values]:
     """Return the folders of the volume, the training, the evaluation and the verification."""
-    found = [*_folders(facts), *_measured(facts)]
-    return [each for each in found if "digest" in each or "annotations" in each]
+    entries = [*_folders(facts), *_measured(facts)]
+    return [entry for entry in entries if "digest" in entry or "annotations" in entry]
 
 
 def _folders(facts: Facts) -> Iterator[Values]:

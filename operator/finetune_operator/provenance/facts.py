@@ -58,5 +58,5 @@ def sha256(text: str | None) -> str | None:
 
 
 def _camel(name: str) -> str:
-    first, *others = name.rstrip("_").split("_")
-    return first + "".join(each.title() for each in others)
+    first, *words = name.rstrip("_").split("_")
+    return first + "".join(word.title() for word in words)

@@ -83,11 +83,11 @@ def _datasets(facts: Facts) -> Iterator[Values]:
     written: list[tuple[str, Rows]] = []
     if spec.dataset is not None:
         written.append(("dataset", spec.dataset))
-    written += [(f"datasets[{each.name}]", each) for each in spec.datasets or ()]
+    written += [(f"datasets[{dataset.name}]", dataset) for dataset in spec.datasets or ()]
     if spec.evaluation.dataset is not None:
         written.append(("evaluation.dataset", spec.evaluation.dataset))
-    sources = {each.dataset: each for each in data.sources or ()}
-    formats = {each.dataset: each for each in data.formats or ()}
+    sources = {entry.dataset: entry for entry in data.sources or ()}
+    formats = {entry.dataset: entry for entry in data.formats or ()}
     for path, rows in written:
         source, format_ = sources.get(path), formats.get(path)
         # An earlier trainer image reports no commit; the spec may name it.
@@ -122,13 +122,13 @@ def _datasets(facts: Facts) -> Iterator[Values]:
 def _images(facts: Facts) -> Iterator[Values]:
     """Yield the image of each stage, as the container runtime has resolved it."""
     builds = (None,) if facts.place.what == "adapter" else (None, facts.target.build)
-    stages = {each.name for each in PIPELINE}
+    stages = {stage.name for stage in PIPELINE}
     for attempt in facts.record.stages:
         if attempt.image_id is None or attempt.stage not in stages or attempt.build not in builds:
             continue
-        found = _IMAGE.fullmatch(attempt.image_id)
+        match = _IMAGE.fullmatch(attempt.image_id)
         yield known(
             name=f"image of the stage {attempt.stage}",
-            uri=f"oci://{found['name']}" if found else attempt.image_id,
-            digest=known(sha256=found["digest"] if found else sha256(attempt.image_id)),
+            uri=f"oci://{match['name']}" if match else attempt.image_id,
+            digest=known(sha256=match["digest"] if match else sha256(attempt.image_id)),
         )

@@ -123,9 +123,9 @@ def _named(value: Any) -> Any:
 def _short(value: Any) -> Any:
     """Return a value of a spec in which each long text is replaced by its digest."""
     if isinstance(value, dict):
-        return {name: _short(each) for name, each in value.items()}
+        return {name: _short(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_short(each) for each in value]
+        return [_short(inner) for inner in value]
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
         return {"sha256": text_digest(value), "characters": len(value)}
     return value

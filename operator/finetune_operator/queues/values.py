@@ -45,30 +45,35 @@ def queue_of(
         for flavor in group.get("flavors", ())
         if any(resource.get("name") == gpu for resource in flavor.get("resources", ()))
     ]
-    labels = [flavors.get(each, {}).get("spec", {}).get("nodeLabels") or {} for each in names]
+    labels = [
+        flavors.get(flavor_name, {}).get("spec", {}).get("nodeLabels") or {}
+        for flavor_name in names
+    ]
     return Queue(flavors=tuple(labels) if all(labels) else ())
 
 
 def places(workloads: Iterable[Object]) -> dict[str, Place]:
     """Return the places of the Jobs of a namespace that wait, in the order in which Kueue tries."""
-    found: dict[str, Place] = {}
+    place_of: dict[str, Place] = {}
     queued: dict[str, list[Object]] = {}
-    for each in workloads:
-        if _is_pending(each):
-            queued.setdefault(str(each.get("spec", {}).get("queueName", "")), []).append(each)
+    for workload in workloads:
+        if _is_pending(workload):
+            queued.setdefault(str(workload.get("spec", {}).get("queueName", "")), []).append(
+                workload
+            )
     for pending in queued.values():
-        for position, each in enumerate(sorted(pending, key=_rank), start=1):
-            for owner in each["metadata"].get("ownerReferences", ()):
-                found[str(owner["uid"])] = Place(position=position, waiting=len(pending))
-    return found
+        for position, workload in enumerate(sorted(pending, key=_rank), start=1):
+            for owner in workload["metadata"].get("ownerReferences", ()):
+                place_of[str(owner["uid"])] = Place(position=position, waiting=len(pending))
+    return place_of
 
 
 def _is_pending(workload: Object) -> bool:
     """Report whether a workload waits for quota; an inactive one does not."""
     true = {
-        each["type"]
-        for each in workload.get("status", {}).get("conditions", ())
-        if each["status"] == "True"
+        condition["type"]
+        for condition in workload.get("status", {}).get("conditions", ())
+        if condition["status"] == "True"
     }
     active = workload.get("spec", {}).get("active", True)
     return bool(active) and not true & {"QuotaReserved", "Finished"}

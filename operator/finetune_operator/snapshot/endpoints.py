@@ -50,19 +50,19 @@ class AttachedJobs:
 
     def take_changed(self) -> frozenset[Key]:
         """Return the endpoints whose jobs have changed since the last call."""
-        found, self._changed = frozenset(self._changed), set()
+        changed, self._changed = frozenset(self._changed), set()
         self.changed.clear()
-        return found
+        return changed
 
     def _take(self, key: Key, job: Object | None) -> None:
-        found = None if job is None else endpoints.reference(job)
+        reference = None if job is None else endpoints.reference(job)
         before = self._references.pop(key, None)
-        if found is not None:
-            self._references[key] = found
-        if found == before:
+        if reference is not None:
+            self._references[key] = reference
+        if reference == before:
             return
         old = frozenset() if before is None else endpoints.referred(before)
-        new = frozenset() if found is None else endpoints.referred(found)
+        new = frozenset() if reference is None else endpoints.referred(reference)
         for name in old - new:
             jobs = self._of[key[0], name]
             jobs.discard(key)
@@ -150,13 +150,13 @@ class EndpointReader:
         """
         namespace, endpoint = key[0], await self.live.owner(key)
         status = {} if endpoint is None else endpoint.get("status") or {}
-        served = {each["job"] for each in status.get("models") or ()} - {
-            each["metadata"]["name"] for each in self.jobs.of(key) if each["status"]
+        served = {model["job"] for model in status.get("models") or ()} - {
+            job["metadata"]["name"] for job in self.jobs.of(key) if job["status"]
         }
         listed = await self.live.kube.list(FINETUNEJOB, namespace, metadata_only=True)
-        for each in listed:
-            name = each["metadata"]["name"]
-            needed = version_of(each) if name in served else 1
+        for job in listed:
+            name = job["metadata"]["name"]
+            needed = version_of(job) if name in served else 1
             if self.jobs.jobs.version(FINETUNEJOB, (namespace, name)) < needed:
                 raise Transient(
                     f"FineTuneJob {name} has not been read yet, so the names of the endpoint are "
@@ -170,11 +170,11 @@ def serving_gate(endpoint: Object, found: Iterable[Object], pods: Iterable[Objec
 
     Anybody who may create pods can label one like that of an endpoint.
     """
-    own = [each for each in found if naming.owned_by(endpoint, each)]
+    own = [deployment for deployment in found if naming.owned_by(endpoint, deployment)]
     running = [
         pod
         for pod in pods
-        if any(deployments.controls(each, pod) for each in own)
+        if any(deployments.controls(deployment, pod) for deployment in own)
         and pod.get("status", {}).get("podIP")
         and pod["status"].get("phase") == "Running"
         and "deletionTimestamp" not in pod["metadata"]

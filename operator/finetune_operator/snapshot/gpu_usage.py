@@ -84,8 +84,8 @@ class GpuUsage:
     def namespaces(self) -> set[str]:
         """Return the namespaces that have pods, or had some since the last settlement."""
         return {
-            *(each for store in self._stores for each in store.namespaces("Pod")),
-            *(each.namespace for each in self.removed.values()),
+            *(namespace for store in self._stores for namespace in store.namespaces("Pod")),
+            *(last.namespace for last in self.removed.values()),
         }
 
     async def observe(self, account: Account, namespace: str) -> tuple[Observation, Removed]:
@@ -93,29 +93,31 @@ class GpuUsage:
 
         The removed pods in it are returned, too: ``settled`` forgets them.
         """
-        known = {key.rsplit("/", 1)[1]: key for key, mark in account.marks.items() if mark.gpus}
+        keys_by_uid = {
+            key.rsplit("/", 1)[1]: key for key, mark in account.marks.items() if mark.gpus
+        }
         jobs = {job["metadata"]["name"]: job for job in self.store.all(FINETUNEJOB, namespace)}
         states = {key: state for job in jobs.values() for key, state in trainings(job)}
         for key, mark in account.marks.items():
             if mark.gpus or mark.ended or key in states or mark.job in jobs:
                 continue
             # A reservation ends only if the API server confirms that its job is gone.
-            found = await self._get(FINETUNEJOB, namespace, mark.job)
-            states |= {} if found is None else dict(trainings(found))
-        kept = {uid: each for uid, each in self.removed.items() if each.namespace == namespace}
-        for uid, each in kept.items():
-            if not each.gone:
-                kept[uid] = self.removed[uid] = await self._present(each)
-        removed = {uid: each for uid, each in kept.items() if each.gone}
+            live_job = await self._get(FINETUNEJOB, namespace, mark.job)
+            states |= {} if live_job is None else dict(trainings(live_job))
+        kept = {uid: last for uid, last in self.removed.items() if last.namespace == namespace}
+        for uid, last in kept.items():
+            if not last.gone:
+                kept[uid] = self.removed[uid] = await self._present(last)
+        removed = {uid: last for uid, last in kept.items() if last.gone}
         pods: dict[str, PodUse] = {}
         candidates: list[tuple[Object, int | None]] = [
-            *((each.pod, None) for each in kept.values() if not each.gone),
+            *((last.pod, None) for last in kept.values() if not last.gone),
             *((pod, None) for store in self._stores for pod in store.all("Pod", namespace)),
-            *((each.pod, each.at) for each in removed.values()),
+            *((last.pod, last.at) for last in removed.values()),
         ]
         for pod, at in candidates:
             job = jobs.get(naming.label(pod, naming.JOB) or "")
-            use = pod_use(pod, job, known=known, resource=self.resource, removed=at)
+            use = pod_use(pod, job, known=keys_by_uid, resource=self.resource, removed=at)
             if use is not None:
                 pods[use.key] = use
         observation = Observation(
@@ -133,10 +135,10 @@ class GpuUsage:
     async def _present(self, last: RemovedPod) -> RemovedPod:
         """Return the present state of a pod, with the labels that it had. Raises OperatorError."""
         metadata = last.pod["metadata"]
-        found = await self._get("Pod", last.namespace, metadata["name"])
-        if found is None or found["metadata"]["uid"] != metadata["uid"]:
+        present = await self._get("Pod", last.namespace, metadata["name"])
+        if present is None or present["metadata"]["uid"] != metadata["uid"]:
             return replace(last, gone=True)
-        pod = {**last.pod, "status": trimmed(found).get("status") or {}}
+        pod = {**last.pod, "status": trimmed(present).get("status") or {}}
         return RemovedPod(pod, self.clock(), pod_has_ended(pod))
 
     async def _get(self, kind: str, namespace: str, name: str) -> Object | None:
@@ -147,7 +149,7 @@ class GpuUsage:
         """
         try:
             # The operator may list pods, but not get them.
-            found = await self.kube.list(kind, namespace, fields=f"metadata.name={name}")
+            items = await self.kube.list(kind, namespace, fields=f"metadata.name={name}")
         except Terminal:
             return None
-        return next((each for each in found if each["metadata"]["name"] == name), None)
+        return next((item for item in items if item["metadata"]["name"] == name), None)

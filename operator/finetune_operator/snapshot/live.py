@@ -40,12 +40,12 @@ class LiveReader:
     async def get(self, kind: str, name: tuple[str, str]) -> Object | None:
         """Read an object, and return it; None if it does not exist."""
         version = self.store.version(kind, name)
-        item = await self.kube.get(kind, *name)
-        if item is None:
+        fetched = await self.kube.get(kind, *name)
+        if fetched is None:
             self.store.evict(kind, name, version)
             return None
         # Without data, a ConfigMap would look like its metadata.
-        body = {"data": {}, **item} if kind == "ConfigMap" else item
+        body = {"data": {}, **fetched} if kind == "ConfigMap" else fetched
         self.store.put(body)
         return trimmed(body)
 
@@ -55,18 +55,18 @@ class LiveReader:
         kopf may not have listed it yet. The result is not stored, so that its event is still news,
         and its own reconcile follows.
         """
-        found = self.store.owner(key)
-        if found is None:
-            item = await self.kube.get(self.store.watches.own, *key)
-            found = None if item is None else trimmed(item)
-        return found
+        owner = self.store.owner(key)
+        if owner is None:
+            fetched = await self.kube.get(self.store.watches.own, *key)
+            owner = None if fetched is None else trimmed(fetched)
+        return owner
 
     async def events(self, namespace: str, objects: Iterable[Object]) -> tuple[Object, ...]:
         """Read the events of objects that do not run (``pending``)."""
         lists = await asyncio.gather(
             *(
-                self.kube.list(CORE_EVENT, namespace, fields=event_fields(item), limit=MAX_EVENTS)
-                for item in objects
+                self.kube.list(CORE_EVENT, namespace, fields=event_fields(about), limit=MAX_EVENTS)
+                for about in objects
             )
         )
         return tuple(event for events in lists for event in events)

@@ -30,7 +30,9 @@ def pending_objects(
     ]
     others = [pod for pod in pods if _status(pod).get("phase") != "Failed"]
     pending += [job for job in jobs if not is_over(job) and not pods_of(job, others)]
-    pending.sort(key=lambda item: str(item["metadata"].get("creationTimestamp", "")), reverse=True)
+    pending.sort(
+        key=lambda child: str(child["metadata"].get("creationTimestamp", "")), reverse=True
+    )
     return pending[:MAX_PENDING_OBJECTS]
 
 
@@ -45,6 +47,6 @@ def event_fields(regarding: Object) -> str:
     return events if suspended else f"type=Warning,{events}"
 
 
-def _status(item: Object) -> Object:
-    status: Object = item.get("status") or {}
+def _status(child: Object) -> Object:
+    status: Object = child.get("status") or {}
     return status

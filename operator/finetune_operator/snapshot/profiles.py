@@ -22,8 +22,8 @@ class Profiles:
         name = job["spec"].get("profile")
         if name is None:
             return self._defaults()
-        found = await self.live.owner(("", name))
-        return () if found is None else (found,)
+        profile = await self.live.owner(("", name))
+        return () if profile is None else (profile,)
 
     def _defaults(self) -> tuple[Object, ...]:
         """Return the default profiles; each version of a profile is decoded once."""
@@ -32,18 +32,18 @@ class Profiles:
         for key in keys:
             version = store.version(kind, key)
             if self._known.get(key, (0, None))[0] != version:
-                found = store.owner(key)
-                is_default = found is not None and naming.is_default_profile(found)
-                self._known[key] = version, found if is_default else None
+                profile = store.owner(key)
+                is_default = profile is not None and naming.is_default_profile(profile)
+                self._known[key] = version, profile if is_default else None
         for gone in self._known.keys() - keys:
             del self._known[gone]
-        return tuple(each for _, each in self._known.values() if each is not None)
+        return tuple(default for _, default in self._known.values() if default is not None)
 
     async def list(self) -> None:
         """Read all profiles, so that it is known which ones are the default."""
         async for page in self.live.kube.pages(self.live.store.watches.own):
-            for each in page.items:
-                self.live.store.put(each)
+            for profile in page.items:
+                self.live.store.put(profile)
 
 
 @dataclass(frozen=True, kw_only=True)

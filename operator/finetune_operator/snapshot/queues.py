@@ -73,33 +73,33 @@ class QueueSource:
             return
         self._report("")
         cluster_queues, by_name = _by_name(cluster), _by_name(flavors)
-        found: dict[str, dict[str, Queue]] = {}
-        for each in local:
-            metadata = each["metadata"]
-            queue = queue_of(each, cluster_queues, by_name, self.gpu)
-            found.setdefault(metadata["namespace"], {})[metadata["name"]] = queue
-        self._local, self._listed = found, self._at
+        queues: dict[str, dict[str, Queue]] = {}
+        for local_queue in local:
+            metadata = local_queue["metadata"]
+            queue = queue_of(local_queue, cluster_queues, by_name, self.gpu)
+            queues.setdefault(metadata["namespace"], {})[metadata["name"]] = queue
+        self._local, self._listed = queues, self._at
 
     async def _places_in(self, namespace: str, jobs: Iterable[Object]) -> Mapping[str, Place]:
         """Return the places in a namespace if a Job waits there."""
-        if not any(_waits(each) for each in jobs):
+        if not any(_waits(job) for job in jobs):
             return {}
-        at, known = self._places.get(namespace, (float("-inf"), {}))
+        at, earlier = self._places.get(namespace, (float("-inf"), {}))
         if not self._is_due(at, delays.PLACES):
-            return known
-        self._places[namespace] = self.monotonic(), known
+            return earlier
+        self._places[namespace] = self.monotonic(), earlier
         try:
             workloads = await self.kube.list("Workload", namespace)
         except OperatorError as error:
             self._report(f"the Workloads of Kueue cannot be listed: {error}")
-            return known
-        found = places(workloads)
-        if not found:
+            return earlier
+        current = places(workloads)
+        if not current:
             # Nothing waits there any more.
             del self._places[namespace]
-            return found
-        self._places[namespace] = self._places[namespace][0], found
-        return found
+            return current
+        self._places[namespace] = self._places[namespace][0], current
+        return current
 
     def _is_due(self, at: float, seconds: float) -> bool:
         return self.monotonic() - at >= seconds
@@ -115,7 +115,7 @@ class QueueSource:
 
 
 def _by_name(objects: Iterable[Object]) -> dict[str, Object]:
-    return {each["metadata"]["name"]: each for each in objects}
+    return {body["metadata"]["name"]: body for body in objects}
 
 
 def _waits(job: Object) -> bool:

@@ -167,7 +167,7 @@ class Reader:
         """Add the objects of the ledger that the store lacks, though they exist."""
         for kind, name in expected(job):
             present = children[LISTS[kind]]
-            if all(item["metadata"]["name"] != name for item in present):
+            if all(sibling["metadata"]["name"] != name for sibling in present):
                 child = await self.live.get(kind, (key[0], name))
                 if child is not None:
                     children[LISTS[kind]] = (*present, child)
@@ -190,11 +190,11 @@ class Reader:
 
     async def _events(self, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
         pending = [
-            item
-            for item in pending_objects(
+            child
+            for child in pending_objects(
                 volumes=snapshot.volumes, jobs=snapshot.jobs, pods=snapshot.pods
             )
-            if self._age(item) >= delays.EVENTS_OF_PENDING
+            if self._age(child) >= delays.EVENTS_OF_PENDING
         ]
         if not pending:
             self.recent.pop(key, None)
@@ -205,9 +205,9 @@ class Reader:
             recent.at = self.monotonic()
         return recent.events
 
-    def _age(self, item: Object) -> float:
+    def _age(self, child: Object) -> float:
         """Return the age of an object in seconds; a wrong clock makes it old, never new."""
-        created = datetime.fromisoformat(str(item["metadata"]["creationTimestamp"]))
+        created = datetime.fromisoformat(str(child["metadata"]["creationTimestamp"]))
         return abs((self.clock() - created).total_seconds())
 
 
@@ -215,5 +215,5 @@ def _has_adapter(job: Object, name: str) -> bool:
     """Report whether the revision of the present spec has started from the adapter of a job."""
     status = status_view.of_job(job)
     return status.observed_generation == job["metadata"]["generation"] and any(
-        each.name == status.revision and each.parent == name for each in status.revisions()
+        record.name == status.revision and record.parent == name for record in status.revisions()
     )

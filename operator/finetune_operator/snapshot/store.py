@@ -168,11 +168,11 @@ class ObjectStore:
     def all(self, kind: str, namespace: str) -> list[Object]:
         """Return the objects of a kind whose owners are in a namespace."""
         stored = self._entries[kind].values()
-        return [_decoded(each) for each in stored if each.key[0] == namespace]
+        return [_decoded(entry) for entry in stored if entry.key[0] == namespace]
 
     def namespaces(self, kind: str) -> set[str]:
         """Return the namespaces of the owners of the objects of a kind."""
-        return {each.key[0] for each in self._entries[kind].values()}
+        return {entry.key[0] for entry in self._entries[kind].values()}
 
     def version(self, kind: str, name: Name) -> int:
         """Return the version of an object, 0 if it is unknown."""

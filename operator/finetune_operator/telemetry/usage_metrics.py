@@ -55,7 +55,7 @@ class UsageMetrics(Collector):
                 seconds.add_metric([namespace, label], value)
             for labels, value in sorted(amounts.items()):
                 costs.add_metric([namespace, *labels], value)
-            remaining = sum(each.remaining for each in present.reservations.values())
+            remaining = sum(reservation.remaining for reservation in present.reservations.values())
             reserved.add_metric([namespace], remaining)
         return [seconds, costs, reserved]
 

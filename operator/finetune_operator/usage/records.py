@@ -76,7 +76,7 @@ def parsed(found: Mapping[str, Any]) -> Account:
 
 def status_of(account: Account) -> dict[str, Any]:
     """Return the status of the object of an account."""
-    rows = sorted(account.days.items(), key=lambda each: (each[0][:2], str(each[0][2])))
+    rows = sorted(account.days.items(), key=lambda row: (row[0][:2], str(row[0][2])))
     status = FineTuneUsageStatus(
         training=_hours(account, "training"),
         serving=_hours(account, "serving"),
@@ -155,7 +155,7 @@ def _costs(days: Mapping[DayKey, int]) -> dict[str, Decimal]:
 
 
 def _hours(account: Account, purpose: Purpose) -> str:
-    seconds = sum(each for key, each in account.days.items() if key[1] == purpose)
+    seconds = sum(used for key, used in account.days.items() if key[1] == purpose)
     return hours(seconds)
 
 

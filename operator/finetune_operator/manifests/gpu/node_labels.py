@@ -53,21 +53,21 @@ def values_of(products: Iterable[str]) -> dict[str, list[str]]:
     values = {PRODUCT: products}
     for label, names in CLOUD_NAMES.items():
         values[label] = [name for product in products for name in names.get(product, ())]
-    return {label: found for label, found in values.items() if found}
+    return {label: matches for label, matches in values.items() if matches}
 
 
 def products_of(labels: Mapping[str, str]) -> list[str]:
     """Return the products that node labels name, without repetition."""
-    found = [labels[PRODUCT]] if PRODUCT in labels else []
+    products = [labels[PRODUCT]] if PRODUCT in labels else []
     partition, sharing = labels.get(GKE_PARTITION), labels.get(GKE_SHARING)
     part = (f"{MIG}{partition}" if partition else "") + (SHARED if sharing else "")
     for label, names in CLOUD_NAMES.items():
-        found += [
+        products += [
             product + (part if label == GKE else "")
             for product, values in names.items()
             if labels.get(label) in values
         ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(products))
 
 
 def versions_of(labels: Mapping[str, str]) -> tuple[int | None, str | None]:

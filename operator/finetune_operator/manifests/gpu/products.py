@@ -33,5 +33,5 @@ def cards(
         return list(config.gpu.products)
     if config.profile is not None and config.profile.card is not None:
         return [config.profile.card]
-    found = [products_of(labels) for labels in flavors]
-    return list(dict.fromkeys(itertools.chain(*found))) if all(found) else []
+    products = [products_of(labels) for labels in flavors]
+    return list(dict.fromkeys(itertools.chain(*products))) if all(products) else []

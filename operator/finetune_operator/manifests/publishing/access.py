@@ -35,7 +35,11 @@ AMAZON_S3 = "https://s3.amazonaws.com"
 def attempt_of(target: TargetRevision, record: Revision) -> Attempt | None:
     """Return the latest attempt at publishing the build of a target, or None."""
     return next(
-        (each for each in record.stages if publishes(each.stage) and each.build == target.build),
+        (
+            attempt
+            for attempt in record.stages
+            if publishes(attempt.stage) and attempt.build == target.build
+        ),
         None,
     )
 
@@ -51,7 +55,11 @@ def targets(target: TargetRevision, record: Revision) -> tuple[PublishTarget, ..
     """Return the targets of the latest attempt, in the order of the spec."""
     attempt = attempt_of(target, record)
     names = (attempt.targets if attempt is not None else None) or ()
-    return tuple(each for each in publications.targets(target) if each.name in names)
+    return tuple(
+        publish_target
+        for publish_target in publications.targets(target)
+        if publish_target.name in names
+    )
 
 
 def requests(
@@ -61,21 +69,21 @@ def requests(
     name, ledger = job["metadata"]["name"], Ledger({target.revision: record})
     return tuple(
         PublishTargetRequest(
-            name=each.name,
-            what=each.what,
-            content=publications.content(ledger, target, each.what),
-            version=naming.published_name(name, target.revision, target.build, each.what),
-            tags=tuple(each.tags or ()),
-            overwrite=each.overwrite,
-            own=tuple(published) if _moves_names(each) and not statement else (),
-            annotations=_annotations(job, target, each.what),
+            name=publish_target.name,
+            what=publish_target.what,
+            content=publications.content(ledger, target, publish_target.what),
+            version=naming.published_name(name, target.revision, target.build, publish_target.what),
+            tags=tuple(publish_target.tags or ()),
+            overwrite=publish_target.overwrite,
+            own=tuple(published) if _moves_names(publish_target) and not statement else (),
+            annotations=_annotations(job, target, publish_target.what),
             **statement,
-            **_place(each, target.hub, config),
-            **tracking.of_target(job, target, record, each, _ca(each, config)),
-            **shared_endpoint.of_target(job, target, record, each),
+            **_place(publish_target, target.hub, config),
+            **tracking.of_target(job, target, record, publish_target, _ca(publish_target, config)),
+            **shared_endpoint.of_target(job, target, record, publish_target),
         )
-        for each in targets(target, record)
-        for statement in [attestations.of_target(job, target, record, each)]
+        for publish_target in targets(target, record)
+        for statement in [attestations.of_target(job, target, record, publish_target)]
     )
 
 
@@ -90,35 +98,43 @@ def _moves_names(target: PublishTarget) -> bool:
 def files(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
     """Return sources for the config volume: the certificates of each target."""
     return [
-        sources.file(each.certificates.name, each.certificates.key, _certificates(each))
-        for each in each_of
-        if each.certificates is not None
+        sources.file(
+            publish_target.certificates.name,
+            publish_target.certificates.key,
+            _certificates(publish_target),
+        )
+        for publish_target in each_of
+        if publish_target.certificates is not None
     ]
 
 
 def environment(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
     """Return the variables with the credentials of each target."""
     variables: list[dict[str, Any]] = []
-    for each in each_of:
-        prefix = credentials.of_target(each.name)
-        if each.secret is None:
+    for publish_target in each_of:
+        prefix = credentials.of_target(publish_target.name)
+        if publish_target.secret is None:
             continue
-        if isinstance(each, TrackingServer):
+        if isinstance(publish_target, TrackingServer):
             variables += [
-                sources.secret(prefix + key, each.secret.name, key, optional=True)
+                sources.secret(prefix + key, publish_target.secret.name, key, optional=True)
                 for key in credentials.MLFLOW_KEYS
             ]
             continue
-        if isinstance(each.secret, SecretKeyRef):
+        if isinstance(publish_target.secret, SecretKeyRef):
             variable = prefix + credentials.HUB_TOKEN
-            variables.append(sources.secret(variable, each.secret.name, each.secret.key))
+            variables.append(
+                sources.secret(variable, publish_target.secret.name, publish_target.secret.key)
+            )
             continue
-        if each.oci is not None:
+        if publish_target.oci is not None:
             variable = prefix + credentials.DOCKER_CONFIG
-            variables.append(sources.secret(variable, each.secret.name, sources.DOCKER_CONFIG_KEY))
+            variables.append(
+                sources.secret(variable, publish_target.secret.name, sources.DOCKER_CONFIG_KEY)
+            )
             continue
         variables += [
-            sources.secret(prefix + key, each.secret.name, key, optional=optional)
+            sources.secret(prefix + key, publish_target.secret.name, key, optional=optional)
             for key, optional in credentials.S3_KEYS.items()
         ]
     return variables
@@ -126,12 +142,15 @@ def environment(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
 
 def uses_identity(each_of: Iterable[PublishTarget]) -> bool:
     """Report whether a target is written with the cloud identity of the pod."""
-    return any(each.s3 is not None and each.secret is None for each in each_of)
+    return any(
+        publish_target.s3 is not None and publish_target.secret is None
+        for publish_target in each_of
+    )
 
 
 def uses_hub(each_of: Iterable[PublishTarget]) -> bool:
     """Report whether a target is on the hub."""
-    return any(each.hugging_face is not None for each in each_of)
+    return any(publish_target.hugging_face is not None for publish_target in each_of)
 
 
 def beside_serving_pods(job: Object, target: TargetRevision) -> dict[str, Any]:
@@ -166,36 +185,40 @@ def connections(target: TargetRevision, config: Settings) -> tuple[bool, Setting
 
     The targets are those of the spec: the NetworkPolicy does not change with each attempt.
     """
-    each_of = publications.targets(target)
-    identity = uses_identity(each_of) and sources.has_identity(target.resolved.spec)
-    outside = (each for each in each_of if not isinstance(each, SharedEndpointTarget))
-    urls = tuple(_url(each, target.hub) for each in outside)
-    hub = target.hub if uses_hub(each_of) else None
+    publish_targets = publications.targets(target)
+    identity = uses_identity(publish_targets) and sources.has_identity(target.resolved.spec)
+    outside = (
+        publish_target
+        for publish_target in publish_targets
+        if not isinstance(publish_target, SharedEndpointTarget)
+    )
+    urls = tuple(_url(publish_target, target.hub) for publish_target in outside)
+    hub = target.hub if uses_hub(publish_targets) else None
     return identity, egress.for_targets(config, urls, hub=hub)
 
 
-def _url(each: PublishTarget, hub: Hub) -> str:
+def _url(publish_target: PublishTarget, hub: Hub) -> str:
     """Return the URL of the server of a target; that of Amazon S3 depends on the region."""
-    if each.oci is not None:
-        return f"https://{each.oci.repository}"
-    if isinstance(each, TrackingServer):
-        return each.mlflow.uri
-    if each.hugging_face is not None:
+    if publish_target.oci is not None:
+        return f"https://{publish_target.oci.repository}"
+    if isinstance(publish_target, TrackingServer):
+        return publish_target.mlflow.uri
+    if publish_target.hugging_face is not None:
         return hub.url
-    assert each.s3 is not None
-    return each.s3.endpoint or AMAZON_S3
+    assert publish_target.s3 is not None
+    return publish_target.s3.endpoint or AMAZON_S3
 
 
 def _place(
-    each: PublishTarget, hub: Hub, config: str
+    publish_target: PublishTarget, hub: Hub, config: str
 ) -> dict[str, OCITarget | S3Target | HuggingFaceTarget]:
-    ca = _ca(each, config)
-    if isinstance(each, TrackingServer | SharedEndpointTarget):
+    ca = _ca(publish_target, config)
+    if isinstance(publish_target, TrackingServer | SharedEndpointTarget):
         return {}
-    if each.oci is not None:
-        return {"oci": OCITarget(repository=each.oci.repository, ca=ca)}
-    if each.hugging_face is not None:
-        repository = each.hugging_face
+    if publish_target.oci is not None:
+        return {"oci": OCITarget(repository=publish_target.oci.repository, ca=ca)}
+    if publish_target.hugging_face is not None:
+        repository = publish_target.hugging_face
         place = HuggingFaceTarget(
             repo=repository.repo,
             branch=repository.branch,
@@ -204,18 +227,20 @@ def _place(
             ca=ca,
         )
         return {"hugging_face": place}
-    assert each.s3 is not None
-    s3 = each.s3
+    assert publish_target.s3 is not None
+    s3 = publish_target.s3
     return {"s3": S3Target(uri=s3.uri, endpoint=s3.endpoint, region=s3.region, ca=ca)}
 
 
-def _ca(each: PublishTarget, config: str) -> str | None:
+def _ca(publish_target: PublishTarget, config: str) -> str | None:
     """Return the path of the certificates of a target. config: their folder."""
-    return None if each.certificates is None else f"{config}/{_certificates(each)}"
+    return (
+        None if publish_target.certificates is None else f"{config}/{_certificates(publish_target)}"
+    )
 
 
-def _certificates(each: PublishTarget) -> str:
-    return f"ca/publish-{each.name}.crt"
+def _certificates(publish_target: PublishTarget) -> str:
+    return f"ca/publish-{publish_target.name}.crt"
 
 
 def _annotations(job: Object, target: TargetRevision, what: str) -> dict[str, str]:

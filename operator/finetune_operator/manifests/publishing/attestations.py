@@ -22,8 +22,8 @@ def of_target(
 ) -> Mapping[str, Any]:
     """Return the fields of the request with the statement about a target; none before its turn."""
     key = target.config.signing_key
-    known = publications.current(Ledger({target.revision: record}), target, each)
-    if key is None or not publications.awaits_statement(known, target, each):
+    publication = publications.current(Ledger({target.revision: record}), target, each)
+    if key is None or not publications.awaits_statement(publication, target, each):
         return {}
     status = status_view.of_job(job)
     facts = Facts(
@@ -31,13 +31,13 @@ def of_target(
         target=target,
         record=record,
         place=each,
-        publication=known,
+        publication=publication,
         gate=status.evaluation if status.build == target.build else {},
         verification=status.verification,
     )
     bundle = signed.bundle(statement(facts), key)
     text = json.dumps(bundle, sort_keys=True, separators=(",", ":"))
     signature = None
-    if known.files is not None:
-        signature = signed.model_signature(file_list.unpack(known.files), key)
-    return {"attestation": text, "attested": known.digest, "model_signature": signature}
+    if publication.files is not None:
+        signature = signed.model_signature(file_list.unpack(publication.files), key)
+    return {"attestation": text, "attested": publication.digest, "model_signature": signature}

@@ -19,15 +19,15 @@ def of_target(
     job: Object, target: TargetRevision, record: Revision, each: PublishTarget
 ) -> dict[str, EndpointTarget]:
     """Return the field of the request of a target; nothing for another kind of target."""
-    found = target.endpoint
-    if found is None or not isinstance(each, SharedEndpointTarget):
+    endpoint = target.endpoint
+    if endpoint is None or not isinstance(each, SharedEndpointTarget):
         return {}
     place = EndpointTarget(
-        shared=found.limits,
+        shared=endpoint.limits,
         folder=FOLDER,
         path=published_root(job["metadata"]["uid"]),
         reference=record.artifacts.reference_manifest or "",
-        keep=found.kept,
+        keep=endpoint.kept,
     )
     return {"endpoint": place}
 
@@ -37,10 +37,10 @@ def volumes(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:
     return [
         {
             "name": "endpoint",
-            "persistentVolumeClaim": {"claimName": endpoints.object_name(each.endpoint)},
+            "persistentVolumeClaim": {"claimName": endpoints.object_name(publish_target.endpoint)},
         }
-        for each in each_of
-        if isinstance(each, SharedEndpointTarget)
+        for publish_target in each_of
+        if isinstance(publish_target, SharedEndpointTarget)
     ]
 
 
@@ -49,6 +49,6 @@ def mounts(job: Object, each_of: Iterable[PublishTarget]) -> list[dict[str, Any]
     root = published_root(job["metadata"]["uid"])
     return [
         {"name": "endpoint", "mountPath": FOLDER, "subPath": root}
-        for each in each_of
-        if isinstance(each, SharedEndpointTarget)
+        for publish_target in each_of
+        if isinstance(publish_target, SharedEndpointTarget)
     ]

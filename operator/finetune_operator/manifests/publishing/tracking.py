@@ -50,8 +50,8 @@ def of_target(
 
 def _source(target: TargetRevision, links: dict[str, str]) -> str | None:
     """Return the URI of the model of which a version is registered."""
-    entries = [each for each in target.resolved.spec.publish or () if each.name in links]
-    entries.sort(key=lambda each: each.what != "merged")
+    entries = [entry for entry in target.resolved.spec.publish or () if entry.name in links]
+    entries.sort(key=lambda entry: entry.what != "merged")
     if not entries:
         return None
     link = links[entries[0].name]

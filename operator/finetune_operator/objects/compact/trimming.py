@@ -102,7 +102,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
         value = list(value.values())
     if not isinstance(value, list):
         return False
-    return levels <= 0 or any(_is_deeper(each, levels - 1) for each in value)
+    return levels <= 0 or any(_is_deeper(inner, levels - 1) for inner in value)
 
 
 def _is_too_large(body: dict[str, Any], data: bytes) -> bool:

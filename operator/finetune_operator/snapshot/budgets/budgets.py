@@ -74,17 +74,17 @@ class Budgets:
         if not own:
             return None
         problems = (self._parsed[name][1].problem for name in sorted(own))
-        problem = next((each for each in problems if each is not None), None)
+        problem = next((text for text in problems if text is not None), None)
         if usage is None:
             return Accounts(own=own, problem=problem or UNRECORDED)
         names, requests = self.waiting.sharing(own)
         own_trainings = training_key(job["metadata"]["uid"], "")
-        found = {name: self.balance(name, usage, but=own_trainings) for name in sorted(names)}
+        balances = {name: self.balance(name, usage, but=own_trainings) for name in sorted(names)}
         return Accounts(
             own=own,
             # It holds what would start; the budgets that can be read limit what runs.
             problem=problem,
-            balances={name: each for name, each in found.items() if each is not None},
+            balances={name: value for name, value in balances.items() if value is not None},
             waiting=requests,
             priority=self.surroundings.priority(job),
             serving_gpus=self._granted((namespace, job["metadata"]["name"])),
@@ -93,8 +93,8 @@ class Budgets:
     async def list(self) -> None:
         """Read all budgets, so that no job starts before they are known. Raises OperatorError."""
         async for page in self.live.kube.pages(self.live.store.watches.own):
-            for each in page.items:
-                self.live.store.put(each)
+            for budget in page.items:
+                self.live.store.put(budget)
 
     async def run(self) -> None:
         """List the surroundings periodically until cancelled."""
@@ -119,8 +119,11 @@ class Budgets:
             gpu_seconds=max(1, request.cap - present.trained.get(request.key, 0)),
             price=request.price,
         )
-        found = [self.balance(name, usage, but=request.key) for name in own]
-        return all(each is not None and each.fits(wish.amount(each.currency)) for each in found)
+        balances = [self.balance(name, usage, but=request.key) for name in own]
+        return all(
+            own_balance is not None and own_balance.fits(wish.amount(own_balance.currency))
+            for own_balance in balances
+        )
 
     def grant(self, key: Key, gpus: int) -> bool:
         """Grant GPUs to an endpoint, as many as all its budgets have; return whether that is news.
@@ -134,7 +137,7 @@ class Budgets:
             if spec is not None and spec.serving.max_gpus is not None:
                 room = min(room, spec.serving.max_gpus - self.serving_gpus(name, but=key))
         before, now = self._granted(key), self.monotonic()
-        self._grants = {each: grant for each, grant in self._grants.items() if grant[1] > now}
+        self._grants = {holder: grant for holder, grant in self._grants.items() if grant[1] > now}
         if room > 0:
             self._grants[key] = room, now + GRANTED_FOR
         else:
@@ -175,9 +178,9 @@ class Budgets:
             version = store.version(kind, key)
             if self._parsed.get(key[1], (0, None))[0] == version:
                 continue
-            if (found := store.owner(key)) is not None:
+            if (budget := store.owner(key)) is not None:
                 _, before = self._parsed.get(key[1], (0, None))
-                parsed = parse(key[1], found["spec"], found.get("status") or {})
+                parsed = parse(key[1], budget["spec"], budget.get("status") or {})
                 self._parsed[key[1]] = version, parsed
                 changed |= before is None or before.selector != parsed.selector
         for gone in self._parsed.keys() - {name for _, name in keys}:
@@ -216,15 +219,15 @@ class Budgets:
             return None
         period = containing(budget.spec.period, usage.now)
         names = self.namespaces(budget, period, usage)
-        usages = [usage.namespaces[each] for each in names]
+        usages = [usage.namespaces[namespace] for namespace in names]
         sources = [budget, *usages]
-        known, found = self._balances.get(name, ([], None))
-        same = len(known) == len(sources) and all(map(operator.is_, known, sources))
-        if found is None or not same or found.period != period:
-            found = balance(name, budget.spec, usage.now, usages)
-            self._balances[name] = sources, found
-        found = replace(found, now=usage.now)
-        return found if but is None else found.without(usages, but)
+        last_sources, current = self._balances.get(name, ([], None))
+        same = len(last_sources) == len(sources) and all(map(operator.is_, last_sources, sources))
+        if current is None or not same or current.period != period:
+            current = balance(name, budget.spec, usage.now, usages)
+            self._balances[name] = sources, current
+        current = replace(current, now=usage.now)
+        return current if but is None else current.without(usages, but)
 
     def namespaces(self, budget: ParsedBudget, period: Period, usage: Usage) -> tuple[str, ...]:
         """Return the namespaces with usage that count for a budget.

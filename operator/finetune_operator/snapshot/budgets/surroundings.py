@@ -36,13 +36,19 @@ class Surroundings:
         classes = await self.kube.list("PriorityClass")
         before = self.labels
         self.labels = {
-            each["metadata"]["name"]: each["metadata"].get("labels") or {} for each in namespaces
+            namespace["metadata"]["name"]: namespace["metadata"].get("labels") or {}
+            for namespace in namespaces
         }
         self._priorities = {
-            each["metadata"]["name"]: int(each.get("value") or 0) for each in classes
+            priority_class["metadata"]["name"]: int(priority_class.get("value") or 0)
+            for priority_class in classes
         }
         self._default = max(
-            (int(each.get("value") or 0) for each in classes if each.get("globalDefault")),
+            (
+                int(priority_class.get("value") or 0)
+                for priority_class in classes
+                if priority_class.get("globalDefault")
+            ),
             default=0,
         )
         if self.generation == 0 or before != self.labels:

@@ -40,34 +40,34 @@ class WaitingJobs:
 
         A request matters if it shares a budget with the job, or with a request that matters.
         """
-        groups, reached = {each.budgets for each in self._queue}, budgets
-        while joined := [each for each in groups if each & reached and not each <= reached]:
+        groups, reached = {request.budgets for request in self._queue}, budgets
+        while joined := [group for group in groups if group & reached and not group <= reached]:
             reached = reached.union(*joined)
-        return reached, tuple(each for each in self._queue if each.budgets & reached)
+        return reached, tuple(request for request in self._queue if request.budgets & reached)
 
     def of(self, budget: str) -> list[Request]:
         """Return the requests for a budget."""
-        return [each for each in self._queue if budget in each.budgets]
+        return [request for request in self._queue if budget in request.budgets]
 
     def select(self) -> None:
         """Find the budgets of all requests, after budgets or labels of namespaces have changed."""
-        for key, each in self._requests.items():
-            if (budgets := self.selecting(key[0])) != each.budgets:
-                self._requests[key] = replace(each, budgets=budgets)
+        for key, request in self._requests.items():
+            if (budgets := self.selecting(key[0])) != request.budgets:
+                self._requests[key] = replace(request, budgets=budgets)
         self._queue = sorted(self._requests.values(), key=_RANK)
 
     def _take(self, key: Key, job: Object | None) -> None:
         """Take a version of a job, None if it was deleted."""
-        found = None if job is None else self._parsed(key, job)
+        request = None if job is None else self._parsed(key, job)
         before = self._requests.get(key)
-        if found == before:
+        if request == before:
             return
         if before is not None:
             del self._requests[key]
             del self._queue[bisect_left(self._queue, before.rank, key=_RANK)]
-        if found is not None:
-            self._requests[key] = found
-            insort(self._queue, found, key=_RANK)
+        if request is not None:
+            self._requests[key] = request
+            insort(self._queue, request, key=_RANK)
 
     def _parsed(self, key: Key, job: Object) -> Request | None:
         """Return the request of a job, None if it does not wait.

@@ -127,8 +127,8 @@ class Gates:
         turns = asyncio.Semaphore(AT_ONCE)
         while True:
             now = self.clock()
-            due = [(key, each) for key, each in self._polled.items() if each.due <= now]
-            await asyncio.gather(*(self._ask(key, each, turns, changed) for key, each in due))
+            due = [(key, polled) for key, polled in self._polled.items() if polled.due <= now]
+            await asyncio.gather(*(self._ask(key, polled, turns, changed) for key, polled in due))
             await asyncio.sleep(delays.GATE_TICK)
 
     async def _ask(
@@ -173,5 +173,5 @@ def parsed(text: bytes, gate: Gate) -> EndpointStatus | None:
 def _state(report: EndpointStatus) -> EndpointStatus:
     """Return a report without its counts of requests, which every report changes."""
     counts = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
-    names = tuple(each.model_copy(update=counts) for each in report.names)
+    names = tuple(name.model_copy(update=counts) for name in report.names)
     return report.model_copy(update={"names": names})
