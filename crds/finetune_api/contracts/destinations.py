@@ -100,7 +100,7 @@ class Destinations(CamelModel):
     def allows(self, address: Address, port: int) -> bool:
         """Report whether blocks allow an address, and each IPv4 address that it contains."""
         return all(
-            any(block.allows(each, port) for block in self.blocks) for each in forms(address)
+            any(block.allows(form, port) for block in self.blocks) for form in forms(address)
         )
 
     def allows_service(self, namespace: str, address: Address) -> bool:
