@@ -53,8 +53,8 @@ class Api:
             text = await answer.text()
             if answer.status >= 300:
                 raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]}")
-            found: Object = json.loads(text)
-            return found
+            document: Object = json.loads(text)
+            return document
 
     async def watch(self, path: str, query: str) -> AsyncGenerator[tuple[str, Object], None]:
         """Yield existing objects as ADDED, then all events; never ends.
@@ -64,14 +64,14 @@ class Api:
         """
         known: dict[str, Object] = {}
         while True:
-            found = await self.send("GET", f"{path}?{query}")
-            present = {each["metadata"]["uid"]: each for each in found["items"]}
+            listing = await self.send("GET", f"{path}?{query}")
+            present = {manifest["metadata"]["uid"]: manifest for manifest in listing["items"]}
             for uid in known.keys() - present.keys():
                 yield "DELETED", known.pop(uid)
-            for uid, each in present.items():
-                known[uid] = each
-                yield "ADDED", each
-            since = found["metadata"]["resourceVersion"]
+            for uid, manifest in present.items():
+                known[uid] = manifest
+                yield "ADDED", manifest
+            since = listing["metadata"]["resourceVersion"]
             with contextlib.suppress(Expired):
                 while True:
                     async for event in self._events(path, f"{query}&resourceVersion={since}"):

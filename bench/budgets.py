@@ -104,7 +104,7 @@ def _run(size: int, *, limits: bool) -> Figures:
                 )
                 ready = await harness.until(
                     "every job is Ready",
-                    lambda: sum(each.ready is not None for each in world.moments.values()) == size,
+                    lambda: sum(job.ready is not None for job in world.moments.values()) == size,
                 )
             return ready - began, checks
 

@@ -41,7 +41,7 @@ def parsed(text: str) -> Cost:
 
 def value(text: str, name: str) -> float:
     """Return the value of a metric with one sample. Raise ValueError if it is missing."""
-    found = re.search(rf"^{name} (\S+)$", text, re.M)
-    if found is None:
+    sample = re.search(rf"^{name} (\S+)$", text, re.M)
+    if sample is None:
         raise ValueError(f"the operator's metrics have no {name}")
-    return float(found[1])
+    return float(sample[1])

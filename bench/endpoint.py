@@ -71,32 +71,36 @@ def measure(options: argparse.Namespace) -> str:
                     "byte copy (Go)": ("tcp", f"127.0.0.1:{copy}", copy_process.pid),
                 }
                 _wait(lambda: _listens(gate) and _listens(copy))
-                found: dict[str, list[Round]] = {path: [] for path in paths}
+                rounds: dict[str, list[Round]] = {path: [] for path in paths}
                 idle = {path: _usage(target[2])[1] for path, target in paths.items()}
                 for number in range(options.rounds + 1):
                     for path, target in paths.items():
                         measured = _round(program, *target, options, idle=idle[path])
                         # The first round warms up.
                         if number:
-                            found[path].append(measured)
+                            rounds[path].append(measured)
                             print(f"    {path}: {measured}", flush=True)
     rate = options.streams * options.rate
     return (
         f"{options.streams} streams, {rate} events per second, {options.rounds} rounds of "
-        f"{options.seconds} s, medians.\n\n{_table(found)}"
+        f"{options.seconds} s, medians.\n\n{_table(rounds)}"
     )
 
 
-def _table(found: dict[str, list[Round]]) -> str:
-    direct = found["direct"]
+def _table(rounds_by_path: dict[str, list[Round]]) -> str:
+    direct = rounds_by_path["direct"]
     rows = []
-    for path, rounds in found.items():
-        events = statistics.median(1e6 * each.processor / each.events for each in rounds)
-        p50, p99 = (statistics.median(getattr(each, name) for each in rounds) for name in _TIMES)
-        base50, base99 = (
-            statistics.median(getattr(each, name) for each in direct) for name in _TIMES
+    for path, rounds in rounds_by_path.items():
+        events = statistics.median(
+            1e6 * measured.processor / measured.events for measured in rounds
         )
-        memory = statistics.median(each.memory for each in rounds) / 2**20
+        p50, p99 = (
+            statistics.median(getattr(measured, name) for measured in rounds) for name in _TIMES
+        )
+        base50, base99 = (
+            statistics.median(getattr(measured, name) for measured in direct) for name in _TIMES
+        )
+        memory = statistics.median(measured.memory for measured in rounds) / 2**20
         is_direct = path == "direct"
         rows.append(
             (
@@ -110,7 +114,7 @@ def _table(found: dict[str, list[Round]]) -> str:
             )
         )
     costs = [
-        statistics.median(each.processor / each.events for each in found[path])
+        statistics.median(measured.processor / measured.events for measured in rounds_by_path[path])
         for path in ("gate", "byte copy (Go)")
     ]
     return (

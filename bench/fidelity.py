@@ -30,10 +30,10 @@ def same(ours: Path, theirs: Path) -> bool:
 
     left, right = where(ours), where(theirs)
 
-    def alike(one: Any, other: Any) -> bool:
+    def alike(first: Any, second: Any) -> bool:
         # Compare bits, not values: -0.0 equals 0.0.
-        bits = (each.view(-1).view(torch.uint8) for each in (one, other))
-        return (one.dtype, one.shape) == (other.dtype, other.shape) and torch.equal(*bits)
+        bits = (tensor.view(-1).view(torch.uint8) for tensor in (first, second))
+        return (first.dtype, first.shape) == (second.dtype, second.shape) and torch.equal(*bits)
 
     return left.keys() == right.keys() and all(
         alike(left[name].get_tensor(name), right[name].get_tensor(name)) for name in left
@@ -45,11 +45,11 @@ def divergences(layout: Layout) -> Divergences:
     with tempfile.TemporaryDirectory() as folder:
         # Process the models one after another, so that only one float32 model is in memory.
         timed.run(_trained, layout, Path(folder, "trained"))
-        found = {}
+        by_base = {}
         for base in ("original", "dequantized"):
             timed.run(_merged, layout.merged(base), Path(folder, base))
-            found[base] = _divergence(Path(folder, "trained"), Path(folder, base))
-    return Divergences(**found)
+            by_base[base] = _divergence(Path(folder, "trained"), Path(folder, base))
+    return Divergences(**by_base)
 
 
 def _trained(layout: Layout, target: Path) -> None:
@@ -95,8 +95,8 @@ def _save_scores(model: Any, target: Path) -> None:
     torch.save(scores, target)
 
 
-def _divergence(reference: Path, found: Path) -> float:
+def _divergence(reference: Path, merged: Path) -> float:
     import torch
 
-    p, q = torch.load(reference).double(), torch.load(found).double()
+    p, q = torch.load(reference).double(), torch.load(merged).double()
     return float((p.exp() * (p - q)).sum(-1).mean())

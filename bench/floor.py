@@ -169,10 +169,10 @@ class _Client:
                 if not write.first:
                     together.append(write)
                     continue
-                await asyncio.gather(*(self._send(each, key) for each in together))
+                await asyncio.gather(*(self._send(queued, key) for queued in together))
                 together = []
                 await self._send(write, key)
-            await asyncio.gather(*(self._send(each, key) for each in together))
+            await asyncio.gather(*(self._send(queued, key) for queued in together))
 
     async def _send(self, write: Write, key: tuple[str, str]) -> None:
         namespace, name = key
@@ -212,8 +212,8 @@ class _Client:
 
     def child(self, job: Object) -> None:
         if any(
-            each["type"] == "Complete" and each["status"] == "True"
-            for each in job.get("status", {}).get("conditions") or ()
+            condition["type"] == "Complete" and condition["status"] == "True"
+            for condition in job.get("status", {}).get("conditions") or ()
         ):
             labels = job["metadata"]["labels"]
             self.see(labels["finetune.dev/stage"], (job["metadata"]["namespace"], labels[LABEL]))
@@ -233,9 +233,9 @@ async def _run(plane: ControlPlane, life: Mapping[str, Sequence[Write]], pipe: C
 
         async def watch(kind: str) -> None:
             query = "" if kind == "FineTuneJob" else f"labelSelector={LABEL}"
-            async for what, each in api.watch(WATCHED[kind], query):
+            async for what, manifest in api.watch(WATCHED[kind], query):
                 if what != "DELETED":
-                    HANDLERS[kind](client, each)
+                    HANDLERS[kind](client, manifest)
 
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

@@ -148,6 +148,6 @@ def reconciles(running: OperatorProcess) -> float:
 def resident_bytes(running: OperatorProcess, *, peak: bool) -> float:
     """Return the resident memory of the process, now or at its peak."""
     status = Path(f"/proc/{running.process.pid}/status").read_text(encoding="ascii")
-    found = re.search(rf"^{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB$", status, re.M)
-    assert found is not None
-    return float(found[1]) * 1024
+    match = re.search(rf"^{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB$", status, re.M)
+    assert match is not None
+    return float(match[1]) * 1024

@@ -116,7 +116,9 @@ def _install(plane: ControlPlane, folder: Path) -> None:
 def _wait_until_established(plane: ControlPlane, path: str) -> None:
     def established() -> bool:
         conditions = plane.get(path).get("status", {}).get("conditions") or ()
-        return ("Established", "True") in {(each["type"], each["status"]) for each in conditions}
+        return ("Established", "True") in {
+            (condition["type"], condition["status"]) for condition in conditions
+        }
 
     controlplane.wait_until(f"{path} is established", established)
 
@@ -200,8 +202,8 @@ async def _created(plane: ControlPlane, size: int, per_namespace: int) -> float:
             await api.send("POST", path, body)
 
         async def count() -> None:
-            async for _, each in api.watch("/apis/batch/v1/jobs", ""):
-                jobs.add(each["metadata"]["uid"])
+            async for _, job in api.watch("/apis/batch/v1/jobs", ""):
+                jobs.add(job["metadata"]["uid"])
                 if len(jobs) == size:
                     complete.set()
 

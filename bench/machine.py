@@ -20,5 +20,5 @@ def description() -> str:
 
 
 def _cards() -> list[str]:
-    information = "".join(each.read_text() for each in sorted(CARDS.glob("*/information")))
+    information = "".join(path.read_text() for path in sorted(CARDS.glob("*/information")))
     return re.findall(r"^Model:\s*(.*)$", information, re.M)

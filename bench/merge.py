@@ -68,19 +68,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> str:
     """Run the benchmark and return its tables."""
     work = options.work or Path(tempfile.mkdtemp(prefix="bench-merge-"))
-    found = []
+    measured = []
     try:
         for name in options.shapes:
             shape = models.SHAPES[name]
             print(f"==> {shape.name}", flush=True)
-            found.append(_measure(work / name, shape, rounds=options.rounds))
+            measured.append(_measure(work / name, shape, rounds=options.rounds))
             if options.work is None:
                 shutil.rmtree(work / name)
     finally:
         if options.work is None:
             shutil.rmtree(work)
     rounds = f"Rounds: {options.rounds}.\n"
-    return "\n".join([rounds, *map(_markdown, found)])
+    return "\n".join([rounds, *map(_markdown, measured)])
 
 
 def stream(work: Path, base: str) -> None:
@@ -138,7 +138,7 @@ def _measure(work: Path, shape: models.Shape, *, rounds: int) -> Measured:
     return Measured(
         shape=shape,
         bytes=sum(path.stat().st_size for path in weights),
-        costs={name: _median(each) for name, each in costs.items()},
+        costs={name: _median(runs) for name, runs in costs.items()},
         same_as_peft=fidelity.same(layout.merged("original"), work / "peft"),
         # In float32, the wide one needs more memory than all other measurements.
         kl=None if shape is models.WIDE else fidelity.divergences(layout),
@@ -147,13 +147,13 @@ def _measure(work: Path, shape: models.Shape, *, rounds: int) -> Measured:
 
 def _median(costs: list[timed.Cost]) -> timed.Cost:
     return timed.Cost(
-        seconds=statistics.median(each.seconds for each in costs),
-        anonymous=max(each.anonymous for each in costs),
+        seconds=statistics.median(cost.seconds for cost in costs),
+        anonymous=max(cost.anonymous for cost in costs),
     )
 
 
-def _markdown(found: Measured) -> str:
-    cp, theirs = found.costs["cp + sync"], found.costs["PEFT"]
+def _markdown(measured: Measured) -> str:
+    cp, theirs = measured.costs["cp + sync"], measured.costs["PEFT"]
     copied = cp.seconds
     rows = [
         ("`cp` + `sync`", f"{copied:.2f}", "1", "", f"{_mib(cp)} (libraries only)"),
@@ -166,7 +166,7 @@ def _markdown(found: Measured) -> str:
         ),
     ]
     for base, goal in TIMES_COPY.items():
-        cost = found.costs[base]
+        cost = measured.costs[base]
         times, faster = cost.seconds / copied, theirs.seconds / cost.seconds
         against = f"{faster:.2f}"
         if base == "original":
@@ -181,19 +181,20 @@ def _markdown(found: Measured) -> str:
             )
         )
     parts = [
-        f"{found.shape.name}: {found.bytes / 1e9:.2f} GB in {DTYPE}, LoRA r = {models.RANK} on all "
-        "linear layers.",
+        f"{measured.shape.name}: {measured.bytes / 1e9:.2f} GB in {DTYPE}, LoRA r = {models.RANK} "
+        "on all linear layers.",
         "",
         table(HEAD, rows),
         "",
-        "`original` is bit-identical to PEFT's merge: " + ("yes." if found.same_as_peft else "NO."),
+        "`original` is bit-identical to PEFT's merge: "
+        + ("yes." if measured.same_as_peft else "NO."),
     ]
-    if found.kl is not None:
-        closer = found.kl.original / found.kl.dequantized
+    if measured.kl is not None:
+        closer = measured.kl.original / measured.kl.dequantized
         parts += [
             "",
             "Kullback-Leibler divergence from the 4-bit model with its adapter, in nats per token: "
-            f"{found.kl.original:.3g} with `original`, {found.kl.dequantized:.3g} with "
+            f"{measured.kl.original:.3g} with `original`, {measured.kl.dequantized:.3g} with "
             f"`dequantized`. The result of `dequantized` is {closer:.0f} times closer to the 4-bit "
             f"model (goal: {CLOSER:.0f} times, {verdict(closer >= CLOSER)}).",
         ]

@@ -22,12 +22,12 @@ def cost(cluster: Cluster) -> Cost:
 def start_seconds(cluster: Cluster) -> float:
     """Replace the leader's pod; return the seconds from process start to readiness."""
     old = cluster.wait_for_operator()
-    known = {pod["metadata"]["uid"] for pod in cluster.record.present("Pod", OPERATOR_NAMESPACE)}
+    existing = {pod["metadata"]["uid"] for pod in cluster.record.present("Pod", OPERATOR_NAMESPACE)}
     cluster.kubectl.delete("pod", old["metadata"]["name"], OPERATOR_NAMESPACE)
 
     def started() -> str | None:
         for pod in cluster.record.present("Pod", OPERATOR_NAMESPACE):
-            if pod["metadata"]["uid"] not in known and pod["status"].get("podIP"):
+            if pod["metadata"]["uid"] not in existing and pod["status"].get("podIP"):
                 return str(pod["status"]["podIP"])
         return None
 

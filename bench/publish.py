@@ -92,13 +92,16 @@ def measure(options: argparse.Namespace) -> str:
         )
         bucket = stack.enter_context(web.s3(certificate))
         servers = Servers(registry=registry, bucket=bucket, certificate=certificate)
-        volumes = {each: _volume(folder / f"volume-{each}", each) for each in (SMALL, size)}
+        volumes = {
+            volume_size: _volume(folder / f"volume-{volume_size}", volume_size)
+            for volume_size in (SMALL, size)
+        }
         to_registry: dict[str, Callable[[int], Cost]] = {
-            "publish": lambda each: _publish(volumes[each], servers, "oci")
+            "publish": lambda volume_size: _publish(volumes[volume_size], servers, "oci")
         }
         to_bucket: dict[str, Callable[[int], Cost]] = {
-            "publish": lambda each: _publish(volumes[each], servers, "s3"),
-            "boto3, and reading back": lambda each: _boto(volumes[each], servers),
+            "publish": lambda volume_size: _publish(volumes[volume_size], servers, "s3"),
+            "boto3, and reading back": lambda volume_size: _boto(volumes[volume_size], servers),
         }
         if options.crane is not None:
             crane = _Crane(program=options.crane, servers=servers, folder=folder)
@@ -113,13 +116,13 @@ def measure(options: argparse.Namespace) -> str:
 
 def _costs(clients: Mapping[str, Callable[[int], Cost]], size: int) -> dict[str, Cost]:
     """Return the cost of each client per 10^9 bytes."""
-    found = {}
+    costs = {}
     for name, client in clients.items():
         small, large = client(SMALL), client(size)
         seconds = (large.processor - small.processor) / (size - SMALL) * 1e9
-        found[name] = Cost(processor=seconds, memory=large.memory)
+        costs[name] = Cost(processor=seconds, memory=large.memory)
         print(f"    {name}: {seconds:.2f} CPU seconds per GB, {_mib(large)}", flush=True)
-    return found
+    return costs
 
 
 def _volume(folder: Path, size: int) -> Volume:
@@ -212,8 +215,8 @@ def _run(command: list[str], environment: Mapping[str, str]) -> Cost:
 
 def _peak(process: int) -> int:
     """Return the peak memory of a process, without that of the process that started it."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.M)
-    return int(found[1]) << 10 if found else 0
+    match = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.M)
+    return int(match[1]) << 10 if match else 0
 
 
 def _markdown(costs: Mapping[str, Cost]) -> str:

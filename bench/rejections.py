@@ -49,20 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> str:
     """Compare all combinations and return the table."""
-    found = [
+    trials = [
         compared
         for seed in range(options.adapters)
         for compared in _of_adapter(seed, options.samples)
     ]
-    rejected = sum(each.correct.outcome == "Mismatch" for each in found)
-    verified = [each for each in found if each.correct.outcome == "Verified"]
-    detected = sum(each.weak.outcome == "Mismatch" for each in verified)
+    rejected = sum(trial.correct.outcome == "Mismatch" for trial in trials)
+    verified = [trial for trial in trials if trial.correct.outcome == "Verified"]
+    detected = sum(trial.weak.outcome == "Mismatch" for trial in verified)
     head = ("mode", "weights", "computed in", "correct", "rejected", "Verified")
     rows = []
     for server in SERVERS:
-        own = [each for each in found if each.server == server]
-        outcomes = [each.correct.outcome for each in own]
-        weak = sum(each.weak.outcome == "Mismatch" for each in own)
+        own = [trial for trial in trials if trial.server == server]
+        outcomes = [trial.correct.outcome for trial in own]
+        weak = sum(trial.weak.outcome == "Mismatch" for trial in own)
         rows.append(
             (
                 *server,
@@ -70,12 +70,12 @@ def measure(options: argparse.Namespace) -> str:
                 str(outcomes.count("Mismatch")),
                 str(outcomes.count("Verified")),
                 f"{weak}",
-                f"{max(each.correct.distance / each.correct.tolerance for each in own):.0%}",
+                f"{max(trial.correct.distance / trial.correct.tolerance for trial in own):.0%}",
             )
         )
     return (
-        f"Of {len(found)} combinations without a fault, {rejected} were rejected: at most "
-        f"{upper_bound(rejected, len(found)):.1%} with 95 % confidence. An adapter at {WEAK} of "
+        f"Of {len(trials)} combinations without a fault, {rejected} were rejected: at most "
+        f"{upper_bound(rejected, len(trials)):.1%} with 95 % confidence. An adapter at {WEAK} of "
         f"its scale was rejected in {detected} of the {len(verified)} combinations that are "
         "Verified without a fault.\n\n"
         + table((*head, f"rejected at {WEAK}", "largest distance / tolerance"), rows)
@@ -87,8 +87,8 @@ def upper_bound(events: int, trials: int, *, confidence: float = 0.95) -> float:
 
     def at_most(rate: float) -> float:
         return math.fsum(
-            math.comb(trials, each) * rate**each * (1 - rate) ** (trials - each)
-            for each in range(events + 1)
+            math.comb(trials, count) * rate**count * (1 - rate) ** (trials - count)
+            for count in range(events + 1)
         )
 
     low, high = events / trials, 1.0
@@ -133,7 +133,7 @@ def _judged(
 ) -> Comparison:
     served = _scores(model, sample, batched=bool(kernels & 1))
     rows = [
-        ScoredRow(served=own, **{part: found[at] for part, found in reference.items()})
+        ScoredRow(served=own, **{part: scores[at] for part, scores in reference.items()})
         for at, own in enumerate(served)
     ]
     mode, *dtypes = server
@@ -142,13 +142,13 @@ def _judged(
 
 def _rows(drawn: random.Random, *, count: int) -> list[Row]:
     """Return rows of a noisy sequence, which an adapter can learn in part."""
-    found = []
+    rows = []
     for _ in range(count):
         ids = [drawn.randrange(VOCABULARY)]
         for _ in range(drawn.randint(40, 120)):
             ids.append((ids[-1] * 7 + drawn.choice((1, 1, 1, 2, 5))) % VOCABULARY)
-        found.append((ids, drawn.randint(2, 20)))
-    return found
+        rows.append((ids, drawn.randint(2, 20)))
+    return rows
 
 
 def _base(seed: int, *, layers: int, sharpness: float) -> Any:
@@ -183,7 +183,7 @@ def _with_adapter(base: Any, *, rank: int) -> Any:
 def _train(model: Any, rows: Sequence[Row], *, steps: int, rate: float) -> None:
     import torch
 
-    trained = [each for each in model.parameters() if each.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate)
     for step in range(steps):
         for at in range(4):
@@ -213,7 +213,7 @@ def _served(model: Any, server: tuple[str, str, str], scale: float, kernels: int
     model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, peft.tuners.lora.LoraLayer):
-            module.scaling = {name: scale * each for name, each in module.scaling.items()}
+            module.scaling = {name: scale * factor for name, factor in module.scaling.items()}
     model = _merged(model, weights) if mode == "merged" else _cast(model, weights)
     model = _cast(model, computed)
     if kernels & 2:
@@ -247,7 +247,7 @@ def _scores(model: Any, rows: Sequence[Row], *, batched: bool = False) -> list[l
 
     longest = max(len(ids) for ids, _ in rows)
     size = len(rows) if batched else 1
-    found = []
+    scores = []
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         width = longest if batched else len(part[0][0])
@@ -256,5 +256,5 @@ def _scores(model: Any, rows: Sequence[Row], *, batched: bool = False) -> list[l
             logits = model(padded).logits.float().log_softmax(-1)
         for at, (ids, first) in enumerate(part):
             places = torch.arange(first - 1, len(ids) - 1)
-            found.append(logits[at, places, torch.tensor(ids[first:])].tolist())
-    return found
+            scores.append(logits[at, places, torch.tensor(ids[first:])].tolist())
+    return scores

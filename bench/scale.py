@@ -77,16 +77,16 @@ async def _life(plane: ControlPlane, size: int, per_namespace: int) -> Times:
         print(f"    created after {monotonic() - began:.1f} s", flush=True)
         first = await harness.until(
             "every job has a child",
-            lambda: sum(bool(each.children) for each in moments.values()) == size,
+            lambda: sum(bool(job.children) for job in moments.values()) == size,
         )
         print(f"    every job has a child after {first - began:.1f} s", flush=True)
         world.released.set()
         ready = await harness.until(
             "every job is Ready",
-            lambda: sum(each.ready is not None for each in moments.values()) == size,
+            lambda: sum(job.ready is not None for job in moments.values()) == size,
         )
     return Times(
         first_child=first - began,
         ready=ready - began,
-        waits=sorted(itertools.chain.from_iterable(each.waits for each in moments.values())),
+        waits=sorted(itertools.chain.from_iterable(job.waits for job in moments.values())),
     )

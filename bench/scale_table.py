@@ -44,64 +44,64 @@ def markdown(figures: Sequence[Figures]) -> str:
     rows: list[tuple[str, Callable[[Figures], str]]] = [
         (
             "seconds until every job has its first Job",
-            lambda each: f"{each.times.first_child:.1f}",
+            lambda run: f"{run.times.first_child:.1f}",
         ),
         (
             "the same, client without logic (goal: ratio at most 1.8)",
-            lambda each: _against(each.times.first_child, each.floor.first_child),
+            lambda run: _against(run.times.first_child, run.floor.first_child),
         ),
-        ("seconds until all jobs are Ready", lambda each: f"{each.times.ready:.1f}"),
+        ("seconds until all jobs are Ready", lambda run: f"{run.times.ready:.1f}"),
         (
             "the same, client without logic (goal: ratio at most 1.4)",
-            lambda each: _against(each.times.ready, each.floor.ready),
+            lambda run: _against(run.times.ready, run.floor.ready),
         ),
-        ("reconciles per second", lambda each: f"{each.reconciles / each.times.ready:.0f}"),
-        ("reconciles per job", lambda each: f"{each.reconciles / each.jobs:.1f}"),
-        ("reads per job (goal: 4)", lambda each: f"{_reads(each):.1f}"),
-        ("writes per job (goal: 19)", lambda each: f"{_writes(each):.1f}"),
+        ("reconciles per second", lambda run: f"{run.reconciles / run.times.ready:.0f}"),
+        ("reconciles per job", lambda run: f"{run.reconciles / run.jobs:.1f}"),
+        ("reads per job (goal: 4)", lambda run: f"{_reads(run):.1f}"),
+        ("writes per job (goal: 19)", lambda run: f"{_writes(run):.1f}"),
         ("requests per job, by verb", _verbs),
         (
             "writes per job, client without logic",
-            lambda each: f"{each.floor_spent.writes / each.jobs:.1f}",
+            lambda run: f"{run.floor_spent.writes / run.jobs:.1f}",
         ),
-        ("processor time, s", lambda each: f"{each.cost.processor_seconds:.1f}"),
+        ("processor time, s", lambda run: f"{run.cost.processor_seconds:.1f}"),
         (
             "processor time per job, ms (goal: 25)",
-            lambda each: f"{1000 * each.cost.processor_seconds / each.jobs:.1f}",
+            lambda run: f"{1000 * run.cost.processor_seconds / run.jobs:.1f}",
         ),
         (
             "the same, client without logic",
-            lambda each: f"{1000 * each.floor_spent.processor_seconds / each.jobs:.1f}",
+            lambda run: f"{1000 * run.floor_spent.processor_seconds / run.jobs:.1f}",
         ),
-        ("peak resident memory, MiB (goal: 200)", lambda each: f"{each.peak_bytes / 2**20:.0f}"),
+        ("peak resident memory, MiB (goal: 200)", lambda run: f"{run.peak_bytes / 2**20:.0f}"),
         *(
             (
                 f"seconds from watch event to write, {name}",
-                lambda each, at=at: f"{quantiles(each.times.waits, n=100)[at]:.2f}",
+                lambda run, at=at: f"{quantiles(run.times.waits, n=100)[at]:.2f}",
             )
             for name, at in (("median", 49), ("99th percentile", 98))
         ),
         (
             "seconds from SIGKILL to the leader until the standby writes (goal: 20)",
-            lambda each: f"{each.restarts.failover:.1f}",
+            lambda run: f"{run.restarts.failover:.1f}",
         ),
         (
             "seconds from the start of a process until it writes (goal: 20)",
-            lambda each: f"{each.restarts.start:.1f}",
+            lambda run: f"{run.restarts.start:.1f}",
         ),
         (
             "resident memory of the standby, MiB",
-            lambda each: f"{each.restarts.standby_bytes / 2**20:.0f}",
+            lambda run: f"{run.restarts.standby_bytes / 2**20:.0f}",
         ),
     ]
-    if all(each.peer for each in figures):
+    if all(run.peer for run in figures):
         peer = f"Kubeflow Trainer {kubeflow.VERSION}"
         rows += [
             (f"seconds until every TrainJob of {peer} has its Job", _of_peer),
             ("processor time per TrainJob until then, ms (trainer and JobSet)", _spent_by_peer),
         ]
     text = table(
-        ("jobs created at once", *(f"{each.jobs:,}" for each in figures)),
+        ("jobs created at once", *(f"{run.jobs:,}" for run in figures)),
         [(name, *map(cell, figures)) for name, cell in rows],
     )
     for small, large in itertools.pairwise(figures):

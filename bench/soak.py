@@ -195,8 +195,8 @@ async def _left(api: Api, seconds: float = 120) -> int:
         left = 0
         for group, kinds in LEFT.items():
             for kind in kinds:
-                found = await api.send("GET", f"{group}/{kind}?labelSelector={LABEL}")
-                left += len(found["items"])
+                listing = await api.send("GET", f"{group}/{kind}?labelSelector={LABEL}")
+                left += len(listing["items"])
         if not left or time.monotonic() > deadline:
             return left
         await asyncio.sleep(1)

@@ -211,11 +211,11 @@ class Victim:
 
     async def samples(self) -> list[float]:
         """Return the seconds until each of some jobs has its first child."""
-        found = []
+        seconds = []
         for _ in range(SAMPLES):
-            found.append(await self._sample())
+            seconds.append(await self._sample())
             await asyncio.sleep(PAUSE_SECONDS)
-        return found
+        return seconds
 
     async def _sample(self) -> float:
         self._number += 1

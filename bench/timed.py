@@ -85,5 +85,5 @@ def _child(
 
 
 def _anonymous(process: int | None) -> int:
-    found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.M)
-    return int(found[1]) * 1024 if found else 0
+    match = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.M)
+    return int(match[1]) * 1024 if match else 0

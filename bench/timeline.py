@@ -134,9 +134,9 @@ def _phase(pod: Object) -> str:
     return str(pod["status"].get("phase"))
 
 
-def _is(item: Object, type_: str) -> bool:
-    found = condition(item.get("status", {}), type_)
-    return found is not None and found["status"] == "True"
+def _is(manifest: Object, type_: str) -> bool:
+    state = condition(manifest.get("status", {}), type_)
+    return state is not None and state["status"] == "True"
 
 
 def _available(deployment: Object) -> bool:
@@ -156,10 +156,10 @@ def _verified(tuning: Tuning, pod_ready: float) -> Verified:
     (pod,) = tuning.pods("serve")
     options = ("--container=verify", "--timestamps")
     log = tuning.cluster.kubectl.logs(pod["metadata"]["name"], tuning.namespace, *options)
-    line, found = next(
-        (line, found) for line in log.splitlines() if (found := VERIFIED.search(line))
+    line, match = next(
+        (line, match) for line in log.splitlines() if (match := VERIFIED.search(line))
     )
-    seconds, answering = float(found[1]), float(found[2])
+    seconds, answering = float(match[1]), float(match[2])
     return Verified(own=seconds - answering, answering=answering, noticed=pod_ready - _moment(line))
 
 

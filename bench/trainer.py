@@ -58,9 +58,9 @@ def measure(options: argparse.Namespace) -> str:
         workload.write_model(folder / "model", options.shape)
         workload.write_rows(folder / "rows", ROWS)
         pairs, rounded = {}, {}
-        for each in options.backends:
-            pairs[each], rounded[each] = _pairs(
-                folder, each, rounds=options.rounds, steps=options.steps
+        for backend_name in options.backends:
+            pairs[backend_name], rounded[backend_name] = _pairs(
+                folder, backend_name, rounds=options.rounds, steps=options.steps
             )
         packings = {
             backend: (_packing(folder, backend, "always"), _packing(folder, backend, "never"))
@@ -90,23 +90,23 @@ def _pairs(folder: Path, backend: str, *, rounds: int, steps: int) -> tuple[Pair
     }
     prepared = workload.prepare(folder, f"pair-{backend}", training=training)
     exact = backend + runs.IN_FLOAT32
-    found: dict[str, list[Run]] = {"ours": [], exact: [], backend: []}
+    trained: dict[str, list[Run]] = {"ours": [], exact: [], backend: []}
     bytes_ = 0
     for number in range(rounds):
         # Rotate the order: the first one starts with a colder page cache.
-        first = number % len(found)
-        order = [*found][first:] + [*found][:first]
+        first = number % len(trained)
+        order = [*trained][first:] + [*trained][:first]
         print(f"==> {backend}, round {number + 1}: {', '.join(order)} in turns", flush=True)
         for who, run in runs.in_turns(order, prepared, steps=steps).items():
-            found[who].append(run)
+            trained[who].append(run)
         bytes_ = _checkpoint_bytes(prepared)
     prepared.remove()
     pair, rounded = (
-        Pair(ours=found["ours"], plain=found[who], checkpoint_bytes=bytes_)
+        Pair(ours=trained["ours"], plain=trained[who], checkpoint_bytes=bytes_)
         for who in (exact, backend)
     )
-    for each in (pair, rounded):
-        each.refuse_other_work()
+    for compared in (pair, rounded):
+        compared.refuse_other_work()
     return pair, rounded
 
 
@@ -156,7 +156,7 @@ def overhead(pairs: Mapping[str, Pair], rounded: Mapping[str, Pair]) -> str:
                 f"{ours:.3f}",
                 f"{plain:.3f}",
                 f"{share:+.1%} (goal {OVERHEAD:.0%}, {verdict(share <= OVERHEAD)})",
-                ", ".join(f"{each:+.1%}" for each in pair.rounds()),
+                ", ".join(f"{of_round:+.1%}" for of_round in pair.rounds()),
                 f"{stock:.3f} ({rounded[backend].overhead():+.1%})",
             )
         )
@@ -184,18 +184,21 @@ def start(pairs: Mapping[str, Pair]) -> str:
     """Return the time from process start to the end of the first step."""
     rows = []
     for backend, pair in pairs.items():
-        for who, each in ((f"`{backend}`", pair.ours), (f"plain script, `{backend}`", pair.plain)):
+        for who, trainings in (
+            (f"`{backend}`", pair.ours),
+            (f"plain script, `{backend}`", pair.plain),
+        ):
             imports, model, step = (
                 statistics.median(moments)
                 for moments in zip(
                     *(
                         (run.imported, run.loaded - run.imported, run.steps[0] - run.loaded)
-                        for run in each
+                        for run in trainings
                     ),
                     strict=True,
                 )
             )
-            whole = statistics.median(run.steps[0] for run in each)
+            whole = statistics.median(run.steps[0] for run in trainings)
             rows.append(
                 (
                     who,

@@ -99,12 +99,12 @@ def measure(options: argparse.Namespace) -> str:
             cluster.kubectl.apply(_rows(), namespace=NAMESPACE)
             if options.computed != "served":
                 tuning = _job(cluster, "float32")
-                honest += [_rolled_out(tuning, each, "float32") for each in IN_FLOAT32]
+                honest += [_rolled_out(tuning, rollout, "float32") for rollout in IN_FLOAT32]
                 tuning.delete(seconds=120)
             if options.computed != "float32":
                 tuning = _job(cluster, "served")
                 with _computed_as_served():
-                    honest += [_rolled_out(tuning, each, "16 bits") for each in IN_16_BITS]
+                    honest += [_rolled_out(tuning, rollout, "16 bits") for rollout in IN_16_BITS]
                     faults += _planted(tuning)
     return "\n\n".join([_honest_table(honest), *([_fault_table(faults)] if faults else [])])
 
@@ -151,14 +151,14 @@ def _verification(now: Any, *, other_than: str | None) -> Any:
     """
     ready = condition(now, "Ready")
     build = now.get("serving", {}).get("build")
-    found = now.get("verification", {})
+    verification = now.get("verification", {})
     fits = (
         ready is not None
         and ready["status"] == "True"
-        and found.get("pod") not in (None, other_than)
-        and found.get("build") == build == now.get("build")
+        and verification.get("pod") not in (None, other_than)
+        and verification.get("build") == build == now.get("build")
     )
-    return found if fits else None
+    return verification if fits else None
 
 
 def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
@@ -166,27 +166,27 @@ def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     revisions = tuning.status()["revisions"]
     previous = next(
-        each["build"]
+        stage["build"]
         for revision in revisions
         if revision["revision"] != tuning.status()["revision"]
-        for each in revision["stages"]
-        if each["stage"] == "merge"
+        for stage in revision["stages"]
+        if stage["stage"] == "merge"
     )
     with (
         gpus.advertised(tuning.cluster, 4),
-        candidate(tuning, previous=previous, dtype="bfloat16", base="dequantized") as found,
+        candidate(tuning, previous=previous, dtype="bfloat16", base="dequantized") as planted,
         under_load(tuning) as load,
     ):
         for fault in FOUND_BY:
             print(f"==> plant the fault {fault}", flush=True)
-            attempt = found.serve(fault)
+            attempt = planted.serve(fault)
             caught = attempt["outcome"] == "Failed" and FOUND_BY[fault] in attempt["message"]
             numbers = re.search(
                 r"reference is (\S+) nats over .*tolerance is (\S+) nats;",
                 attempt.get("message", ""),
             )
             distance, tolerance = numbers.groups() if numbers else ("", "")
-            ready = "yes" if found.was_ready(attempt["attempt"]) else "no"
+            ready = "yes" if planted.was_ready(attempt["attempt"]) else "no"
             lines.append((fault, "yes" if caught else "NO", ready, distance, tolerance))
             if attempt["outcome"] == "Completed":
                 print(
@@ -219,10 +219,10 @@ def _rows() -> dict[str, Any]:
     done = subprocess.run(
         ["apt-cache", "dumpavail"], capture_output=True, text=True, errors="replace", check=True
     )
-    found = re.findall(r"^Package: (\S+)\n(?:.+\n)*?Description: (\S.*)$", done.stdout, re.M)
+    descriptions = re.findall(r"^Package: (\S+)\n(?:.+\n)*?Description: (\S.*)$", done.stdout, re.M)
     lines = []
     for at in range(0, ROW_COUNT * PACKAGES, PACKAGES):
-        packages = found[at : at + PACKAGES]
+        packages = descriptions[at : at + PACKAGES]
         row = {
             # "the" is one of the words whose ids the faulty tokenizer swaps.
             "instruction": f"List the {PACKAGES} Debian packages from {packages[0][0]} on.",

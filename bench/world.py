@@ -98,8 +98,8 @@ class World:
             "Deployment": self._deployment,
         }[kind]
         query = "" if kind == "FineTuneJob" else f"labelSelector={LABEL}"
-        async for what, each in self.api.watch(path, query):
-            see(what, each)
+        async for what, manifest in self.api.watch(path, query):
+            see(what, manifest)
 
     def _job(self, what: str, job: Object) -> None:
         key = job["metadata"]["namespace"], job["metadata"]["name"]
@@ -107,33 +107,33 @@ class World:
             self.moments.pop(key, None)
             return
         now = monotonic()
-        known = self.moments.setdefault(key, Moments(created=now, due=now))
-        if known.ready is None and _is(job, "Ready"):
-            known.ready = now
-            if "serve" in known.children:
-                known.waits.append(now - known.due)
+        moments = self.moments.setdefault(key, Moments(created=now, due=now))
+        if moments.ready is None and _is(job, "Ready"):
+            moments.ready = now
+            if "serve" in moments.children:
+                moments.waits.append(now - moments.due)
 
     def _child(self, what: str, job: Object) -> None:
-        known = self.moments.get(_owner(job))
-        if known is None or what == "DELETED":
+        moments = self.moments.get(_owner(job))
+        if moments is None or what == "DELETED":
             return
         if _is(job, "Complete"):
-            known.due = monotonic()
+            moments.due = monotonic()
         else:
-            self._made(known, kubelet.stage_of(job))
+            self._made(moments, kubelet.stage_of(job))
 
     def _deployment(self, what: str, deployment: Object) -> None:
-        known = self.moments.get(_owner(deployment))
-        if known is None or what == "DELETED":
+        moments = self.moments.get(_owner(deployment))
+        if moments is None or what == "DELETED":
             return
-        self._made(known, "serve")
-        if known.ready is None and deployment.get("status", {}).get("availableReplicas"):
-            known.due = monotonic()
+        self._made(moments, "serve")
+        if moments.ready is None and deployment.get("status", {}).get("availableReplicas"):
+            moments.due = monotonic()
 
-    def _made(self, known: Moments, stage: str) -> None:
-        if stage not in known.children:
-            known.children[stage] = monotonic()
-            known.waits.append(known.children[stage] - known.due)
+    def _made(self, moments: Moments, stage: str) -> None:
+        if stage not in moments.children:
+            moments.children[stage] = monotonic()
+            moments.waits.append(moments.children[stage] - moments.due)
 
     def _claim(self, what: str, claim: Object) -> None:
         if what != "DELETED" and claim.get("status", {}).get("phase") != "Bound":
@@ -148,9 +148,9 @@ class World:
         else:
             self._once(pod, self._live(pod))
 
-    def _once(self, each: Object, doing: Any, what: str = "") -> None:
+    def _once(self, manifest: Object, doing: Any, what: str = "") -> None:
         """Start a task for an object unless it was started before."""
-        key = each["metadata"]["uid"] + what
+        key = manifest["metadata"]["uid"] + what
         if key in self._known:
             doing.close()
             return
@@ -265,17 +265,17 @@ def exposition(step: int, pod_uid: str) -> str:
     )
 
 
-def _owner(each: Object) -> Key:
-    return each["metadata"]["namespace"], each["metadata"]["labels"][LABEL]
+def _owner(manifest: Object) -> Key:
+    return manifest["metadata"]["namespace"], manifest["metadata"]["labels"][LABEL]
 
 
-def _path(root: str, each: Object, plural: str) -> str:
-    metadata = each["metadata"]
+def _path(root: str, manifest: Object, plural: str) -> str:
+    metadata = manifest["metadata"]
     return f"{root}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
 
-def _is(each: Object, type_: str) -> bool:
+def _is(manifest: Object, type_: str) -> bool:
     return any(
         condition["type"] == type_ and condition["status"] == "True"
-        for condition in each.get("status", {}).get("conditions") or ()
+        for condition in manifest.get("status", {}).get("conditions") or ()
     )

@@ -38,31 +38,31 @@ class Compared:
 
 def measure(_: argparse.Namespace) -> str:
     """Trace all steps and return a table."""
-    found = []
+    comparisons = []
     for row in cases.rows():
-        found.append(compare(row))
-        print(f"==> {_cells(found[-1])}", flush=True)
-    within = sum(abs(each.error) <= GOAL for each in found)
+        comparisons.append(compare(row))
+        print(f"==> {_cells(comparisons[-1])}", flush=True)
+    within = sum(abs(comparison.error) <= GOAL for comparison in comparisons)
     head = ("model", "layers", "rows", "attention", "checkpointing", "traced", "formula", "error")
     unsloth = ("any model", "all", "any", "Unsloth's", "any", NOT_TRACED, "-", "-")
     summary = (
-        f"{within} of {len(found)} estimates are within {GOAL:.0%} of the traced peak; the largest "
-        f"error is {max((each.error for each in found), key=abs):+.1%}."
+        f"{within} of {len(comparisons)} estimates are within {GOAL:.0%} of the traced peak; the "
+        f"largest error is {max((comparison.error for comparison in comparisons), key=abs):+.1%}."
     )
-    return f"{table(head, [*map(_cells, found), unsloth])}\n\n{summary}"
+    return f"{table(head, [*map(_cells, comparisons), unsloth])}\n\n{summary}"
 
 
 def compare(row: Row) -> Compared:
     """Trace a step and return its peak with the estimate."""
-    found = shape.read(row.config)
-    assert found is not None
+    sizes = shape.read(row.config)
+    assert sizes is not None
     kernel = kernels.choose(
-        row.recipe, packed=row.packed, capability=AMPERE, support=found.attention
+        row.recipe, packed=row.packed, capability=AMPERE, support=sizes.attention
     )
     step = Step(micro_batch=row.micro_batch, length=row.length, packed=row.packed, kernel=kernel)
-    inside = 0 if kernel == backends.EAGER else backends.workspace(found, row.recipe, step)
+    inside = 0 if kernel == backends.EAGER else backends.workspace(sizes, row.recipe, step)
     case = Case(config=row.config, recipe=row.recipe, step=step, workspace=inside)
-    parts = memory.training(found, row.recipe, FORMULAS["trl"], step)
+    parts = memory.training(sizes, row.recipe, FORMULAS["trl"], step)
     return Compared(
         row=row,
         kernel=kernel,
@@ -71,17 +71,17 @@ def compare(row: Row) -> Compared:
     )
 
 
-def _cells(each: Compared) -> tuple[str, ...]:
-    row = each.row
+def _cells(comparison: Compared) -> tuple[str, ...]:
+    row = comparison.row
     packed = "packed" if row.packed else "padded"
     model = f"{row.model}, {row.note}" if row.note else row.model
     return (
         model,
         "all" if row.layers is None else str(row.layers),
         f"{row.micro_batch} x {row.length}, {packed}",
-        f"`{each.kernel}`",
+        f"`{comparison.kernel}`",
         "no" if row.recipe.advanced.gradient_checkpointing is False else "yes",
-        f"{each.traced / GIB:.2f} GiB",
-        f"{each.estimated / GIB:.2f} GiB",
-        f"{each.error:+.1%}",
+        f"{comparison.traced / GIB:.2f} GiB",
+        f"{comparison.estimated / GIB:.2f} GiB",
+        f"{comparison.error:+.1%}",
     )

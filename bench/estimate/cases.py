@@ -152,8 +152,8 @@ class Row:
     @property
     def config(self) -> dict[str, Any]:
         """The sizes in config.json."""
-        found = MODELS[self.model]
-        return found if self.layers is None else found | {"num_hidden_layers": self.layers}
+        sizes = MODELS[self.model]
+        return sizes if self.layers is None else sizes | {"num_hidden_layers": self.layers}
 
 
 def recipe(*, lora: Lora | None = None, **advanced: Any) -> Training:
@@ -175,7 +175,7 @@ VARIANTS: dict[str, Training] = {
 
 def whole() -> Iterator[Row]:
     """Yield the rows of a whole model."""
-    for packed, micro, length, each in (
+    for packed, micro, length, variant in (
         (True, 1, 8192, recipe()),
         (True, 8, 2048, recipe()),
         (False, 8, 1024, recipe()),
@@ -183,7 +183,7 @@ def whole() -> Iterator[Row]:
     ):
         yield Row(
             model="Llama 3 8B",
-            recipe=each,
+            recipe=variant,
             packed=packed,
             micro_batch=micro,
             length=length,
@@ -198,11 +198,11 @@ def sample() -> Iterator[Row]:
     for at, model in enumerate(MODELS):
         if at % 3 == 0:
             yield Row(model=model, recipe=STORED, packed=True, micro_batch=2, length=1024)
-    for note, each in VARIANTS.items():
+    for note, variant in VARIANTS.items():
         packed = not note.endswith("not packed")
         yield Row(
             model="Llama 3 8B",
-            recipe=each,
+            recipe=variant,
             packed=packed,
             micro_batch=1 if packed else 4,
             length=2048 if packed else 1024,

@@ -102,14 +102,14 @@ class Live(TorchDispatchMode):  # type: ignore[misc]
             self.peak, self.moment = size, operation
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
         name = str(func)
-        for each in tree_iter(found):
-            if isinstance(each, torch.Tensor):
-                self.add(each, name)
+        for leaf in tree_iter(output):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf, name)
         if "attn_backward" in name or "attention_for_cpu_backward" in name:
             self._note(self.now + self._workspace, name)
-        return found
+        return output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +141,14 @@ def trace(case: Case) -> Traced:
     with FakeTensorMode(allow_non_fake_inputs=True), _without_data(case.step.tokens):
         model = _model(case)
         live = Live(workspace=case.workspace)
-        for each in _tensors(model):
-            live.add(each)
+        for tensor in _tensors(model):
+            live.add(tensor)
         before = live.now
         batch = _batch(case)
         with live, disable_input_dtype_casting(model, active=True):
-            for each in batch.values():
-                if isinstance(each, torch.Tensor):
-                    live.add(each)
+            for tensor in batch.values():
+                if isinstance(tensor, torch.Tensor):
+                    live.add(tensor)
             with torch.autocast("cpu", dtype=_dtype(case)):
                 loss = model(**batch).loss
             loss.backward()
@@ -186,9 +186,9 @@ def _dequantized(module: _Linear4bit) -> torch.Tensor:
 
 
 def _dtype(case: Case) -> torch.dtype:
-    found = getattr(torch, case.recipe.advanced.quantization.compute_dtype)
-    assert isinstance(found, torch.dtype)
-    return found
+    dtype = getattr(torch, case.recipe.advanced.quantization.compute_dtype)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
 
 
 def _model(case: Case) -> Any:

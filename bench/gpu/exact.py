@@ -131,15 +131,15 @@ def _adapter(prepared: Prepared) -> dict[str, torch.Tensor]:
     return dict(load_file(prepared.work / "adapter" / "adapter_model.safetensors"))
 
 
-def _difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
-    if _digest(one) == _digest(other):
+def _difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> str:
+    if _digest(first) == _digest(second):
         return IDENTICAL
-    furthest = max(float((one[name] - other[name]).abs().max()) for name in one)
+    furthest = max(float((first[name] - second[name]).abs().max()) for name in first)
     return f"differs by up to {furthest:.2g}"
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -41,17 +41,17 @@ class Results:
         """Read the file if there is one, and return empty results otherwise. Raise OtherRun."""
         if not path.exists():
             return cls(about=about)
-        found = cls.load(path)
+        results = cls.load(path)
         differing = sorted(
-            name for name in {*found.about, *about} if found.about.get(name) != about.get(name)
+            name for name in {*results.about, *about} if results.about.get(name) != about.get(name)
         )
         if differing:
             name = differing[0]
             raise OtherRun(
-                f"{path} has results with {name} {found.about.get(name)!r} instead of "
+                f"{path} has results with {name} {results.about.get(name)!r} instead of "
                 f"{about.get(name)!r}: choose another file with --results"
             )
-        return found
+        return results
 
     def save(self, path: Path) -> None:
         """Write the file; a process that is killed meanwhile leaves the earlier one."""

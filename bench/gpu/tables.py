@@ -20,19 +20,24 @@ def render(results: Results) -> str:
     title = (
         f"Machine: {about['machine']}. Shape {about['shape']}, random weights; {kind}. {versions}."
     )
-    found = results.measured
-    parts = [_memory(found), _exact(found), _nf4(found.get("nf4", {})), _settings(found)]
-    failed = sorted(name for name, figures in found.items() if FAILED in figures)
-    reasons = "\n".join(f"* {name} failed: {found[name][FAILED]}" for name in failed)
+    measured = results.measured
+    parts = [
+        _memory(measured),
+        _exact(measured),
+        _nf4(measured.get("nf4", {})),
+        _settings(measured),
+    ]
+    failed = sorted(name for name, figures in measured.items() if FAILED in figures)
+    reasons = "\n".join(f"* {name} failed: {measured[name][FAILED]}" for name in failed)
     return "\n\n".join([title, *parts, *([reasons] if reasons else [])])
 
 
-def _memory(found: dict[str, dict[str, Any]]) -> str:
+def _memory(measured: dict[str, dict[str, Any]]) -> str:
     rows = []
-    for backend, variant, figures in _named("memory", found):
+    for backend, variant, figures in _named("memory", measured):
         estimated, peak = figures.get("estimated"), figures.get("peak")
         difference = f"{100 * (estimated / peak - 1):+.1f} %" if estimated and peak else None
-        normal = found.get(f"memory/{backend}/{memory.DEFAULT}", {}).get("secondsPerStep")
+        normal = measured.get(f"memory/{backend}/{memory.DEFAULT}", {}).get("secondsPerStep")
         seconds = figures.get("secondsPerStep")
         rows.append(
             (
@@ -49,11 +54,11 @@ def _memory(found: dict[str, dict[str, Any]]) -> str:
     return table((*head, "time of a step"), _or_none(rows, len(head) + 1))
 
 
-def _exact(found: dict[str, dict[str, Any]]) -> str:
+def _exact(measured: dict[str, dict[str, Any]]) -> str:
     rows = []
-    for backend, algorithms, again in _named("repeat", found):
-        resumed = found.get(f"resume/{backend}/{algorithms}", {})
-        normal = found.get(f"repeat/{backend}/{exact.ALGORITHMS[0]}", {}).get("secondsPerStep")
+    for backend, algorithms, again in _named("repeat", measured):
+        resumed = measured.get(f"resume/{backend}/{algorithms}", {})
+        normal = measured.get(f"repeat/{backend}/{exact.ALGORITHMS[0]}", {}).get("secondsPerStep")
         seconds = again.get("secondsPerStep")
         rows.append(
             (
@@ -80,9 +85,9 @@ def _nf4(figures: dict[str, Any]) -> str:
     return table(("4-bit weights quantized on the GPU and by a merge", "figure"), rows)
 
 
-def _settings(found: dict[str, dict[str, Any]]) -> str:
+def _settings(measured: dict[str, dict[str, Any]]) -> str:
     rows = []
-    for backend, what, figures in _named("settings", found):
+    for backend, what, figures in _named("settings", measured):
         if FAILED in figures:
             result = f"failed: {figures[FAILED]}"
         else:
@@ -93,10 +98,10 @@ def _settings(found: dict[str, dict[str, Any]]) -> str:
 
 
 def _named(
-    part: str, found: dict[str, dict[str, Any]]
+    part: str, measured: dict[str, dict[str, Any]]
 ) -> Iterable[tuple[str, str, dict[str, Any]]]:
     """Yield backend, second name and figures of the measurements of a part."""
-    for name, figures in found.items():
+    for name, figures in measured.items():
         if name.startswith(f"{part}/"):
             _, backend, what = name.split("/", 2)
             yield backend, what, figures

@@ -25,14 +25,14 @@ class Workplace:
 
     def model(self) -> Path:
         """Return the model, and create it first if it is missing."""
-        found = self.folder / "model"
-        if not found.is_dir():
+        path = self.folder / "model"
+        if not path.is_dir():
             partial = self.folder / "model.partial"
             shutil.rmtree(partial, ignore_errors=True)
             print(f"    create a random model of the shape {self.shape}", flush=True)
             workload.write_model(partial, self.shape)
-            partial.rename(found)
-        return found
+            partial.rename(path)
+        return path
 
     def prepare(self, name: str, *, training: dict[str, Any]) -> Prepared:
         """Prepare a job for an A10G, unless an interrupted run has prepared it."""

@@ -89,12 +89,12 @@ class Packing:
     steps_per_epoch: int
 
 
-def _steps(found: Sequence[Run]) -> dict[int, tuple[float, ...]]:
+def _steps(rounds: Sequence[Run]) -> dict[int, tuple[float, ...]]:
     """Return the seconds of each step in each of the runs."""
-    intervals = zip(*(run.intervals() for run in found), strict=True)
+    intervals = zip(*(run.intervals() for run in rounds), strict=True)
     return dict(enumerate(intervals, runs.WARM_UP + 1))
 
 
-def _by_step(found: Sequence[Run]) -> dict[int, float]:
+def _by_step(rounds: Sequence[Run]) -> dict[int, float]:
     """Return the seconds of each step, as the median of all rounds."""
-    return {step: statistics.median(each) for step, each in _steps(found).items()}
+    return {step: statistics.median(seconds) for step, seconds in _steps(rounds).items()}

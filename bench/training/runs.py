@@ -121,12 +121,12 @@ class Training:
         for moment in ("loading the base model", "trainable parameters"):
             if moment in line:
                 self._moments.setdefault(moment, now)
-        if found := re.match(r"peak (\d+)$", line):
-            self._peak = int(found[1])
-        if found := re.search(r"step \d+/\d+ loss (\S+)", line):
+        if match := re.match(r"peak (\d+)$", line):
+            self._peak = int(match[1])
+        if match := re.search(r"step \d+/\d+ loss (\S+)", line):
             self._steps.append(now)
-            self._losses.append(float(found[1]))
-        return found is not None
+            self._losses.append(float(match[1]))
+        return match is not None
 
 
 def run(
@@ -166,7 +166,7 @@ def in_turns(order: Sequence[str], prepared: Prepared, *, steps: int) -> dict[st
                     trainings[who] = Training(who, prepared)
                     started.callback(trainings[who].kill)
                 trainings[who].advance(until=step)
-    return {who: each.result() for who, each in trainings.items()}
+    return {who: training.result() for who, training in trainings.items()}
 
 
 def _remove_results(prepared: Prepared) -> None:
@@ -176,4 +176,4 @@ def _remove_results(prepared: Prepared) -> None:
 
 def median(runs: Sequence[Run]) -> float:
     """Return the median seconds between steps over several runs."""
-    return statistics.median(interval for each in runs for interval in each.intervals())
+    return statistics.median(interval for run in runs for interval in run.intervals())

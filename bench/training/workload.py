@@ -76,8 +76,8 @@ class Prepared:
     @property
     def estimated(self) -> int | None:
         """Estimated GPU memory in bytes."""
-        found = self.facts.get("estimate")
-        return int(found["trainingBytes"]) if found else None
+        estimate = self.facts.get("estimate")
+        return int(estimate["trainingBytes"]) if estimate else None
 
 
 def write_model(folder: Path, shape: str) -> None:
@@ -110,8 +110,8 @@ def random_llama(**config: Any) -> Any:
 def write_rows(folder: Path, count: int) -> None:
     """Write ``count`` docstrings, evenly spread, as instruction rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = list(docstrings())
-    target = found[:: max(1, len(found) // count)][:count]
+    rows = list(docstrings())
+    target = rows[:: max(1, len(rows) // count)][:count]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in target))
 
 
@@ -147,8 +147,8 @@ def prepare(
         "training": training,
         "serving": {"enabled": False},
     }
-    found = resolve(spec, builtin_defaults())
-    document = found.spec.model_dump(mode="json", by_alias=True)
+    resolved = resolve(spec, builtin_defaults())
+    document = resolved.spec.model_dump(mode="json", by_alias=True)
     prepared = Prepared(work=folder / name, config=folder / f"{name}.json")
     prepared.config.write_text(
         json.dumps(
@@ -156,8 +156,8 @@ def prepare(
                 "apiVersion": "finetune.dev/v1alpha1",
                 "namespace": "bench",
                 "name": name,
-                "revision": found.revision,
-                "digest": found.digest,
+                "revision": resolved.revision,
+                "digest": resolved.digest,
                 **{part: document[part] for part in ("model", "dataset", "training")},
             }
         )

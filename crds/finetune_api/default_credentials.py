@@ -78,8 +78,8 @@ def without_foreign_credentials(values: Values, written: Sequence[Values], lower
     below = value_at(lower, DATASET) or {}
     listed = values["datasets"] if "datasets" in values.keys() - written[0].keys() else []
     sources += [
-        _Source(completed, each["dataset"], below)
-        for completed, each in zip(listed, written, strict=False)
+        _Source(completed, spec["dataset"], below)
+        for completed, spec in zip(listed, written, strict=False)
     ]
 
     trusted = not any(source.is_on_hub and source.has_own_certificates for source in sources)
@@ -104,8 +104,10 @@ def _targets_with_account(values: Values) -> list[Values]:
     """Return the places in S3 to which the job publishes with the identity of its account."""
     targets = values.get("publish")
     entries = targets if isinstance(targets, list) else []
-    places = [each.get("s3") for each in entries if isinstance(each, dict)]
-    return [each for each in places if isinstance(each, dict) and not has(each, "secretRef")]
+    places = [target.get("s3") for target in entries if isinstance(target, dict)]
+    return [
+        target for target in places if isinstance(target, dict) and not has(target, "secretRef")
+    ]
 
 
 @dataclass(frozen=True)

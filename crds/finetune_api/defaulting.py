@@ -116,7 +116,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     present = without_nulls(spec)
     listed = "datasets" in present
     stored, written = without_nulls(defaults), one_by_one(present)
-    values = combined([_completed(each, stored) for each in written])
+    values = combined([_completed(dataset_spec, stored) for dataset_spec in written])
     values = without_foreign_credentials(values, written, stored)
     try:
         model = FineTuneJobSpec.model_validate(values, by_name=False)

@@ -72,9 +72,9 @@ def without_foreign_content(defaults: Values, written: Values) -> Values:
             continue
         if lower.get("source") in (None, own.get("source")):
             continue
-        known = value_at(builtin_values(FineTuneJobSpec), path) or {}
+        builtin = value_at(builtin_values(FineTuneJobSpec), path) or {}
         kept = {name: value for name, value in lower.items() if name not in fields}
-        kept |= {name: known[name] for name in lower if name in fields and name in known}
+        kept |= {name: builtin[name] for name in lower if name in fields and name in builtin}
         defaults = with_value(defaults, path, kept)
     return defaults
 
@@ -174,7 +174,7 @@ def fit_columns(values: Values, written: Values) -> Values:
         format_, mapping = (value_at(values, (*path, name)) for name in ("format", "mapping"))
         if format_ not in CONVERSATIONS and isinstance(mapping, Mapping):
             foreign = [(*path, "mapping", str(name)) for name in mapping]
-            values = without(values, *(each for each in foreign if not has(written, *each)))
+            values = without(values, *(field for field in foreign if not has(written, *field)))
         columns = value_at(values, (*path, "columns"))
         if not isinstance(columns, Mapping):
             continue
@@ -257,7 +257,7 @@ def _fit_tracking(values: Values, written: Values) -> Values:
     if has(written, *TRACKING) or value_at(values, TRACKING) is None:
         return values
     targets = value_at(values, PUBLISH)
-    names = [each.get("name") for each in targets or () if isinstance(each, Mapping)]
+    names = [target.get("name") for target in targets or () if isinstance(target, Mapping)]
     if MLFLOW in names:
         return without(values, TRACKING)
     return values if names else without(values, (*TRACKING, MLFLOW, "registeredModel"))

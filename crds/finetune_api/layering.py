@@ -37,7 +37,7 @@ def builtin_values(model: type[ApiModel]) -> Values:
 
 def _has_value(values: Values) -> bool:
     """Report whether a value is set: an optional group without built-in values is not."""
-    return any(not isinstance(each, dict) or _has_value(each) for each in values.values())
+    return any(not isinstance(value, dict) or _has_value(value) for value in values.values())
 
 
 def layered(model: type[ApiModel], lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Values:

@@ -62,5 +62,5 @@ def _differs(
     profile: Values, chart: Values, group: Path, fields: list[Path] | tuple[Path, ...]
 ) -> bool:
     """Report whether a profile writes a field of a group with another value than the chart."""
-    paths = [(*group, *each) for each in fields]
+    paths = [(*group, *field) for field in fields]
     return any(value_at(profile, path) not in (None, value_at(chart, path)) for path in paths)

@@ -51,7 +51,7 @@ def part_of(model: ApiModel, edit: Edit) -> Values:
             if inner := part_of(value, edit):
                 part[alias] = inner
         elif isinstance(value, list) and _is_of_groups(value):
-            parts = [part_of(item, edit) for item in value]
+            parts = [part_of(group, edit) for group in value]
             if any(parts):
                 part[alias] = parts
         elif extra_of(info).edit is edit:
@@ -59,11 +59,11 @@ def part_of(model: ApiModel, edit: Edit) -> Values:
     return part
 
 
-def _is_of_groups(items: list[Any]) -> bool:
-    return any(isinstance(item, ApiModel) and not item.atomic for item in items)
+def _is_of_groups(entries: list[Any]) -> bool:
+    return any(isinstance(entry, ApiModel) and not entry.atomic for entry in entries)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, ApiModel):
         return value.model_dump(mode="json", exclude_defaults=True)
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value

@@ -74,10 +74,10 @@ def is_set(path: str) -> Statement:
 
 def some_set(path: str, field: str) -> Statement:
     """Return the statement that a list is set and at least one of its groups sets a field."""
-    item = is_set(field)
+    statement = is_set(field)
     return Statement(
         cel=f"({_has(path)} && self.{path}.exists(item, has(item.{field})))",
-        holds=lambda model: any(item.holds(each) for each in _value(model, path) or ()),
+        holds=lambda model: any(statement.holds(group) for group in _value(model, path) or ()),
     )
 
 
@@ -166,7 +166,7 @@ def unique_by(key: str, message: str) -> Rule:
     return Rule(
         cel=f"self.all(one, self.exists_one(other, other.{key} == one.{key}))",
         message=message,
-        fails=lambda items: len({_value(item, key) for item in items}) < len(items),
+        fails=lambda groups: len({_value(group, key) for group in groups}) < len(groups),
     )
 
 
@@ -176,8 +176,8 @@ def at_most_one_sets(paths: tuple[str, ...], message: str) -> Rule:
     return Rule(
         cel=" && ".join(f"size(self.filter(item, has(item.{path}))) <= 1" for path in paths),
         message=message,
-        fails=lambda items: any(
-            sum(statement.holds(item) for item in items) > 1 for statement in statements
+        fails=lambda groups: any(
+            sum(statement.holds(group) for group in groups) > 1 for statement in statements
         ),
     )
 
@@ -189,8 +189,8 @@ def labels(message: str) -> Rule:
         cel=f"self.all(k, k.matches({literal(LABEL_KEY)}) "
         f"&& self[k].matches({literal(LABEL_VALUE)}))",
         message=message,
-        fails=lambda found: any(
-            key.fullmatch(k) is None or value.fullmatch(v) is None for k, v in found.items()
+        fails=lambda mapping: any(
+            key.fullmatch(k) is None or value.fullmatch(v) is None for k, v in mapping.items()
         ),
     )
 

@@ -53,7 +53,7 @@ def combined(specs: Sequence[Values]) -> Values:
     if len(datasets) < len(specs):
         return specs[0]
     first, *others = datasets
-    listed = [first, *(_without(COMMON_FIELDS, each) for each in others)]
+    listed = [first, *(_without(COMMON_FIELDS, other) for other in others)]
     return {**_without(("dataset",), specs[0]), "datasets": listed}
 
 
@@ -63,7 +63,7 @@ def _entries(written: Mapping[str, Any]) -> list[Values]:
     if not isinstance(datasets, list) or "dataset" in written:
         return []
     if not all(
-        isinstance(each, Mapping) and isinstance(each.get("name"), str) for each in datasets
+        isinstance(entry, Mapping) and isinstance(entry.get("name"), str) for entry in datasets
     ):
         return []
     return [without_nulls(dataset) for dataset in datasets]

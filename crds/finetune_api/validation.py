@@ -82,7 +82,7 @@ def findings(manifest: Mapping[str, Any]) -> list[Finding]:
         return [*errors, Finding(field="spec", message=MESSAGES["model_type"], value=_shown(spec))]
     written = without_nulls(spec)
     types = [*_types(written)]
-    rules = [*_rules(FineTuneJobSpec, written, (), [tuple(each["loc"]) for each in types])]
+    rules = [*_rules(FineTuneJobSpec, written, (), [tuple(mistake["loc"]) for mistake in types])]
     errors += [_finding(error) for error in types] + rules
     if not types and not rules:
         try:
@@ -122,8 +122,8 @@ def _rules(model: type[BaseModel], values: Any, at: Path, broken: list[Path]) ->
     broken: paths of the fields with a wrong type; the groups around them are left out.
     """
     if isinstance(values, list):
-        for position, item in enumerate(values):
-            yield from _rules(model, item, (*at, position), broken)
+        for position, entry in enumerate(values):
+            yield from _rules(model, entry, (*at, position), broken)
         return
     if not isinstance(values, Mapping) or not issubclass(model, ApiModel):
         return

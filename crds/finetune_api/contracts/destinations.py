@@ -52,7 +52,7 @@ class Block(CamelModel):
 
     def allows(self, address: Address, port: int) -> bool:
         """Report whether the block contains the address and the port."""
-        excluded = any(address in each for each in self.excluded)
+        excluded = any(address in network for network in self.excluded)
         return port in self.ports and address in self.cidr and not excluded
 
 
@@ -100,7 +100,7 @@ class Destinations(CamelModel):
     def allows(self, address: Address, port: int) -> bool:
         """Report whether blocks allow an address, and each IPv4 address that it contains."""
         return all(
-            any(block.allows(each, port) for block in self.blocks) for each in forms(address)
+            any(block.allows(form, port) for block in self.blocks) for form in forms(address)
         )
 
     def allows_service(self, namespace: str, address: Address) -> bool:
@@ -125,6 +125,6 @@ def forms(address: Address) -> tuple[Address, ...]:
         return (address, address.sixtofour)
     if address.teredo is not None:
         return (address, *address.teredo)
-    if int(address) > 1 and any(address in each for each in _LAST_32_BITS):
+    if int(address) > 1 and any(address in network for network in _LAST_32_BITS):
         return (address, IPv4Address(int(address) & 0xFFFFFFFF))
     return (address,)

@@ -105,7 +105,7 @@ class WantedSet(CamelModel):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [each.name for each in self.names]
+        names = [wanted.name for wanted in self.names]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"names lists {min(twice)} more than once: list each name once")
         return self

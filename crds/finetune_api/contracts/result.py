@@ -47,7 +47,7 @@ def _lines(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lines(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_lines(item) for item in value]
+        return [_lines(entry) for entry in value]
     return printable(value) if isinstance(value, str) else value
 
 
@@ -231,14 +231,14 @@ def _with_most_files(artifacts: dict[str, Any]) -> dict[str, Any] | None:
 
 def _with_longest_error(artifacts: dict[str, Any]) -> dict[str, Any] | None:
     """Return the target with the longest error that can be cut; None if there is none."""
-    failed = [each for each in artifacts.get("targets", ()) if "error" in each]
-    longest = max(failed, key=lambda each: len(each["error"]["message"]), default=None)
+    failed = [target for target in artifacts.get("targets", ()) if "error" in target]
+    longest = max(failed, key=lambda target: len(target["error"]["message"]), default=None)
     return longest if longest and len(longest["error"]["message"]) > 2 * _CUT else None
 
 
 def _with_reference(artifacts: dict[str, Any]) -> dict[str, Any] | None:
     """Return the first target that has a reference; None if there is none."""
-    return next((each for each in artifacts.get("targets", ()) if "reference" in each), None)
+    return next((target for target in artifacts.get("targets", ()) if "reference" in target), None)
 
 
 def _json(values: dict[str, Any]) -> bytes:

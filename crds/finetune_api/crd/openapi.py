@@ -128,7 +128,7 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     """Return the model in an annotation, also inside a list or an optional; None if none is."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for arg in get_args(annotation) if (found := model_in(arg))), None)
+    return next((model for arg in get_args(annotation) if (model := model_in(arg))), None)
 
 
 def _description(extra: Extra, default: Any, edit: Edit, *, group: bool) -> str:

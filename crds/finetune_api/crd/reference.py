@@ -256,7 +256,7 @@ def _sentence(message: str) -> str:
 
 def _marked(text: str) -> str:
     """Return a text with its addresses, placeholders and quoted values in code spans."""
-    return _CODE.sub(lambda found: "`" + found[0].strip('`"') + "`", text)
+    return _CODE.sub(lambda match: "`" + match[0].strip('`"') + "`", text)
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:

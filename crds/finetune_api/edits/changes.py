@@ -37,7 +37,7 @@ def changes(before: FineTuneJobSpec, after: FineTuneJobSpec, *written: Values) -
             before=old,
             after=new,
             edits=edits,
-            written=any(value_at(each, path) is not None for each in written),
+            written=any(value_at(spec, path) is not None for spec in written),
         )
         for path, old, new, edits in _different(before, after, ())
     ]
@@ -50,7 +50,7 @@ def _different(
     group = before if before is not None else after
     assert group is not None, "one of the groups is set"
     for name, info in type(group).model_fields.items():
-        old, new = (None if each is None else getattr(each, name) for each in (before, after))
+        old, new = (None if side is None else getattr(side, name) for side in (before, after))
         if old == new:
             continue
         path, edit = (*at, info.alias or name), extra_of(info).edit
@@ -81,7 +81,7 @@ def _is_group(value: Any) -> bool:
 
 
 def _is_of_groups(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(each, ApiModel) for each in value)
+    return isinstance(value, list) and any(isinstance(entry, ApiModel) for entry in value)
 
 
 def _plain(value: Any) -> Any:
@@ -89,5 +89,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, ApiModel):
         return without_nulls(value.model_dump(mode="json", exclude_unset=True))
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(entry) for entry in value]
     return dict(value) if isinstance(value, Mapping) else value

@@ -48,39 +48,51 @@ class Ledger:
 
     def record(self, digest: str) -> Revision | None:
         """Return the record of a revision, None if it is not retained."""
-        found = (each for each in self.records if each.frozen and each.frozen.digest == digest)
-        return next(found, None)
+        matching = (
+            record for record in self.records if record.frozen and record.frozen.digest == digest
+        )
+        return next(matching, None)
 
     def is_trained(self, digest: str) -> bool:
         """Report whether the training of a revision is complete."""
         record = self.record(digest)
         if record is None:
             return not self.records
-        return any(each.outcome == "Completed" for each in record.stages if each.stage == "train")
+        return any(
+            attempt.outcome == "Completed" for attempt in record.stages if attempt.stage == "train"
+        )
 
     def is_merged(self, resolved: Resolved) -> bool:
         """Report whether the merge of a build is complete."""
         record = self.record(resolved.digest)
         return record is not None and any(
-            each.stage == "merge"
-            and each.outcome == "Completed"
-            and each.build_digest == resolved.build_digest
-            for each in record.stages
+            attempt.stage == "merge"
+            and attempt.outcome == "Completed"
+            and attempt.build_digest == resolved.build_digest
+            for attempt in record.stages
         )
 
     @property
     def serves(self) -> bool:
         """Whether a build of the job has been served."""
-        stages = [each for record in self.records for each in record.stages]
-        return not self.records or any(each.stage == "serve" for each in stages)
+        stages = [attempt for record in self.records for attempt in record.stages]
+        return not self.records or any(attempt.stage == "serve" for attempt in stages)
 
     def latest(self, resolved: Resolved) -> Attempt | None:
         """Return the attempt at the last stage that a job has reached, None if there is none."""
         record = self.record(resolved.digest)
         if record is None:
             return None
-        own = [each for each in record.stages if each.build_digest in (None, resolved.build_digest)]
-        ended = [each for each in own if each.outcome != "Completed" and each.stage != "publish"]
+        own = [
+            attempt
+            for attempt in record.stages
+            if attempt.build_digest in (None, resolved.build_digest)
+        ]
+        ended = [
+            attempt
+            for attempt in own
+            if attempt.outcome != "Completed" and attempt.stage != "publish"
+        ]
         return ended[-1] if ended else None
 
 
@@ -88,20 +100,20 @@ def effects(
     before: Resolved, after: Resolved, ledger: Ledger, *, other_card: bool = False
 ) -> frozenset[Effect]:
     """Return what an edit repeats. other_card: whether another profile has another GPU model."""
-    found: set[Effect] = set()
+    repeated: set[Effect] = set()
     if after.digest != before.digest:
         trained = ledger.record(after.digest) is not None and ledger.is_trained(after.digest)
         if not trained:
             return frozenset({Effect.RETRAIN})
     if _merges_again(before, after, ledger):
-        found.add(Effect.REMERGE)
+        repeated.add(Effect.REMERGE)
     if ledger.serves and _rolls(before, after, ledger, other_card=other_card):
-        found.add(Effect.ROLL)
+        repeated.add(Effect.ROLL)
     if _retries(before, after, ledger):
-        found.add(Effect.RETRY)
+        repeated.add(Effect.RETRY)
     if _publishes(before, after, ledger):
-        found.add(Effect.PUBLISH)
-    return frozenset(found or {Effect.NOTHING})
+        repeated.add(Effect.PUBLISH)
+    return frozenset(repeated or {Effect.NOTHING})
 
 
 def effect_of(change: Change, found: Iterable[Effect]) -> Effect:
@@ -113,7 +125,9 @@ def effect_of(change: Change, found: Iterable[Effect]) -> Effect:
         possible.add(Effect.ROLL)
     if change.path in SELECTS_STAGES:
         possible |= {Effect.REMERGE, Effect.RETRY}
-    return next((each for each in Effect if each in possible and each in found), Effect.NOTHING)
+    return next(
+        (effect for effect in Effect if effect in possible and effect in found), Effect.NOTHING
+    )
 
 
 POSSIBLE = {
@@ -190,7 +204,7 @@ def _publishes(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
 
 
 def _contents(targets: dict[str, PublishTarget]) -> set[str]:
-    return {each.what for each in targets.values()}
+    return {target.what for target in targets.values()}
 
 
 def _publish_part(resolved: Resolved) -> Any:
@@ -199,7 +213,7 @@ def _publish_part(resolved: Resolved) -> Any:
 
 def _targets(spec: FineTuneJobSpec) -> dict[str, PublishTarget]:
     tracking = () if spec.tracking is None else (TrackingServer.of(spec.tracking),)
-    return {each.name: each for each in (*(spec.publish or ()), *tracking)}
+    return {target.name: target for target in (*(spec.publish or ()), *tracking)}
 
 
 def _endpoint(spec: FineTuneJobSpec) -> object:

@@ -57,27 +57,27 @@ def select(
     the current revision have a field that this version lacks.
     """
     others = []
-    for each in candidates:
-        if not has_profile(each.profile, spec.get("profile")):
-            others.append(each)
+    for candidate in candidates:
+        if not has_profile(candidate.profile, spec.get("profile")):
+            others.append(candidate)
             continue
         try:
-            resolved = _equal(spec, each.record, each.defaults, resolve)
+            resolved = _equal(spec, candidate.record, candidate.defaults, resolve)
         except UnknownField:
-            if each.record.revision == current:
+            if candidate.record.revision == current:
                 raise
             continue
         except InvalidSpec:
             # An old chart default may conflict with the present spec; the new ones decide.
             continue
         if resolved is not None:
-            return resolved, each.defaults
+            return resolved, candidate.defaults
     if with_profile is None:
         return None
-    for each in others:
-        defaults = with_profile(each)
+    for candidate in others:
+        defaults = with_profile(candidate)
         try:
-            resolved = _equal(spec, each.record, defaults, resolve)
+            resolved = _equal(spec, candidate.record, defaults, resolve)
         except InvalidSpec:
             continue
         if resolved is not None:

@@ -23,7 +23,7 @@ def records(revisions: Iterable[Values]) -> tuple[Revision, ...]:
     Fields that this version lacks are ignored: a newer operator may have written them.
     """
     try:
-        return tuple(Revision.model_validate(each, extra="ignore") for each in revisions)
+        return tuple(Revision.model_validate(revision, extra="ignore") for revision in revisions)
     except ValidationError as error:
         raise UnreadableLedger(str(error.errors()[0]["msg"])) from error
 
@@ -33,14 +33,14 @@ def candidates(known: Sequence[Revision], current: str | None) -> list[Candidate
 
     Raises UnreadableLedger.
     """
-    found = []
-    for record in sorted(known, key=lambda each: each.revision != current):
+    retained = []
+    for record in sorted(known, key=lambda revision: revision.revision != current):
         if record.frozen is None:
             continue
         try:
             frozen = json.loads(record.frozen.operator)
             profile = frozen.get("profile")
-            found.append(
+            retained.append(
                 Candidate(
                     record=record,
                     defaults=frozen.get("defaults") or {},
@@ -51,7 +51,7 @@ def candidates(known: Sequence[Revision], current: str | None) -> list[Candidate
             raise UnreadableLedger(
                 f"the configuration of revision {record.revision}: {error}"
             ) from error
-    return found
+    return retained
 
 
 def target(
@@ -69,17 +69,17 @@ def target(
     InvalidSpec.
     """
 
-    def with_profile(each: Candidate) -> Values:
+    def with_profile(candidate: Candidate) -> Values:
         assert present is not None, "only called if it is known"
-        return over_chart(own, each.defaults) if each.profile is None else present
+        return over_chart(own, candidate.defaults) if candidate.profile is None else present
 
-    found = select(
+    selected = select(
         spec,
         known,
         current=current,
         with_profile=None if present is None else with_profile,
         resolve=resolve,
     )
-    if found is not None:
-        return found[0]
+    if selected is not None:
+        return selected[0]
     return None if present is None else resolve(spec, present)

@@ -64,7 +64,7 @@ def variables() -> list[dict[str, str]]:
             "cpuStageResources",
             f"{{'allow': [{', '.join(map(literal, CPU_STAGE_RESOURCES.allow))}], 'deny': []}}",
         ),
-        *(each for rule in NAME_RULES for each in names_of(rule)),
+        *(definition for rule in NAME_RULES for definition in names_of(rule)),
     ]
 
 

@@ -25,8 +25,8 @@ class Names(CamelModel):
 
     def permits(self, name: str) -> bool:
         """Report whether a name is allowed."""
-        return any(patterns.matches(each, name) for each in self.allow) and not any(
-            patterns.matches(each, name) for each in self.deny
+        return any(patterns.matches(pattern, name) for pattern in self.allow) and not any(
+            patterns.matches(pattern, name) for pattern in self.deny
         )
 
     def __str__(self) -> str:
@@ -112,9 +112,9 @@ FIELDS: Mapping[str, str] = {info.alias or name: name for name, info in Limits.m
 
 def names(limits: Limits, alias: str) -> Names:
     """Return the names that a limit allows. alias: its name in the chart value."""
-    found = getattr(limits, FIELDS[alias])
-    assert isinstance(found, Names)
-    return found
+    allowed = getattr(limits, FIELDS[alias])
+    assert isinstance(allowed, Names)
+    return allowed
 
 
 UNLIMITED: Mapping[str, Any] = {

@@ -42,14 +42,14 @@ class _Program:
 
     def closure(self, states: Iterable[int]) -> set[int]:
         """Return states and all that follow from them without a character."""
-        found: set[int] = set()
+        reached: set[int] = set()
         open_states = list(states)
         while open_states:
             state = open_states.pop()
-            if state not in found:
-                found.add(state)
+            if state not in reached:
+                reached.add(state)
                 open_states += self.free[state]
-        return found
+        return reached
 
 
 class _Parser:

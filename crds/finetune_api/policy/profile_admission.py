@@ -40,7 +40,7 @@ def variables() -> list[dict[str, str]]:
     ``defaults`` sets. There are few, because the server prepares each one for each profile.
     """
     most, violations = Limits().max_replicas, _violations()
-    found = " + ".join(f"variables.{each['name']}" for each in violations)
+    violated = " + ".join(f"variables.{violation['name']}" for violation in violations)
     return [
         variable(
             "oldProfile",
@@ -68,7 +68,7 @@ def variables() -> list[dict[str, str]]:
         variable(
             "refusals",
             f"{WRITTEN}.orValue({NAME}) != {NAME} ? [] : {WRITTEN}.hasValue() || {IS_DEFAULT} ? "
-            f"{found} : variables.removal",
+            f"{violated} : variables.removal",
         ),
     ]
 
@@ -132,10 +132,12 @@ def _message(rule: NameRule) -> str:
     """Return the CEL of the message about a rule; an empty text if it is not violated."""
     # Both variables of the rule become one expression.
     names, refused = admission.names_of(rule)
-    found = refused["expression"].replace(f"variables.{names['name']}", f"({names['expression']})")
+    expression = refused["expression"].replace(
+        f"variables.{names['name']}", f"({names['expression']})"
+    )
     text = _text(admission.allowed(rule, PLACEHOLDER))
     text = text.replace(f"variables.{refused['name']}", "refused")
-    return f"[{found}].map(refused, {text})[0]"
+    return f"[{expression}].map(refused, {text})[0]"
 
 
 def _text(rule: dict[str, str]) -> str:

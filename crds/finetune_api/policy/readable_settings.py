@@ -45,6 +45,6 @@ class ReadableSettings(CamelModel):
                 continue
             known[name] = limit
             if isinstance(limit, dict):
-                newer += [f"{name}.{each}" for each in limit if each not in Names.model_fields]
+                newer += [f"{name}.{field}" for field in limit if field not in Names.model_fields]
                 known[name] = {k: v for k, v in limit.items() if k in Names.model_fields}
         return {**value, "policy": known, "newerLimits": newer}

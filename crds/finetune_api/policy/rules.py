@@ -82,7 +82,7 @@ def _destination(source: Path) -> tuple[Path, ...]:
     if source == START_FROM:
         # The other job decides where its adapter is.
         fields = (*fields, ("job",))
-    return tuple((*source, *each) for each in fields)
+    return tuple((*source, *field) for field in fields)
 
 
 def _text(field: Path, limit: str, *, serving: bool = False) -> NameRule:
@@ -145,7 +145,7 @@ def _of_each(source: Path) -> tuple[NameRule, ...]:
 
 def _references(secrets: tuple[Path, ...], authority: Path) -> tuple[tuple[Path, str, Access], ...]:
     return (
-        *((each, "secrets", "secrets") for each in secrets),
+        *((secret, "secrets", "secrets") for secret in secrets),
         (authority, "configMaps", "configmaps"),
     )
 

@@ -105,7 +105,7 @@ def tolerations(path: Path) -> Selection:
             f"{at(root, path)}.orValue([]).map(t, t.?key.orValue('') + "
             "(t.?operator.orValue('Equal') == 'Exists' ? '' : '=' + t.?value.orValue('')))"
         ),
-        texts=lambda spec: [_toleration(each) for each in value_at(spec, path) or []],
+        texts=lambda spec: [_toleration(toleration) for toleration in value_at(spec, path) or []],
     )
 
 
@@ -145,8 +145,8 @@ def _of_list(
     is_set = " && ".join(f"has(d.{'.'.join(steps[:depth])})" for depth in range(1, len(steps) + 1))
 
     def select(spec: Values) -> list[str]:
-        found = (value_at(entry, tuple(steps)) for entry in spec.get(field) or ())
-        return [each for value in found if value is not None for each in texts(value)]
+        values = (value_at(entry, tuple(steps)) for entry in spec.get(field) or ())
+        return [selected for value in values if value is not None for selected in texts(value)]
 
     return Selection(
         cel=lambda root: (

@@ -43,8 +43,8 @@ def covers(sources: Iterable[str], source: str) -> bool:
     # Only punctuation is escaped in a pattern, so that its lower case is a pattern, too.
     return any(
         patterns.matches(pattern, name)
-        for each in sources
-        for pattern in (each, each.lower())
+        for allowed in sources
+        for pattern in (allowed, allowed.lower())
         for name in spellings
     )
 

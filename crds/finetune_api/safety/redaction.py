@@ -149,18 +149,18 @@ class Canvas:
 @functools.lru_cache(maxsize=2)
 def _forms(values: tuple[str, ...]) -> tuple[str, ...]:
     """Return all texts that must be masked."""
-    found: set[str] = set()
+    forms: set[str] = set()
     for value in values:
         if len(value.strip()) < SHORTEST_VALUE:
             continue
         wholes = {value, value.strip()}
         for whole in wholes:
-            found.update(_base64(whole))
+            forms.update(_base64(whole))
         words = (*value.splitlines(), *value.split())
         parts = {part.strip() for part in words if len(part.strip()) >= SHORTEST_PART}
         for part in wholes | parts:
-            found.update(_escaped(part))
-    return tuple(found)
+            forms.update(_escaped(part))
+    return tuple(forms)
 
 
 def _escaped(text: str) -> Iterator[str]:
@@ -173,7 +173,7 @@ def _escaped(text: str) -> Iterator[str]:
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     for encoded in (quote(data), quote(data, safe=""), quote_plus(data)):
         yield encoded
-        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), encoded)
+        yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
 
 
 def _base64(text: str) -> Iterator[str]:
@@ -198,7 +198,7 @@ def _bytes(text: str) -> bytes:
 def _without(text: str, forms: Sequence[str]) -> str:
     """Return a text in which all occurrences of the forms are masked, overlapping ones together."""
     spans = sorted(
-        (found, found + len(form)) for form in forms for found in _occurrences(text, form)
+        (position, position + len(form)) for form in forms for position in _occurrences(text, form)
     )
     parts, end = [], 0
     for start, stop in spans:

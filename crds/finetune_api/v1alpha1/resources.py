@@ -100,8 +100,8 @@ class Resources(ApiModel):
 
     def of(self, stage: str) -> ResourceRequirements:
         """Return the resources of a stage by its name."""
-        found: ResourceRequirements | None = getattr(self, stage)
-        return found or OF_PUBLISH
+        resources: ResourceRequirements | None = getattr(self, stage)
+        return resources or OF_PUBLISH
 
 
 OF_PUBLISH = ResourceRequirements(

@@ -130,17 +130,17 @@ def opened(document: bytes, *, kind: str = PAYLOAD_TYPE) -> Envelope:
     Nothing of the document is in the text of the error: nobody has signed it.
     """
     try:
-        found = untrusted_json.parse(document)
-        found = found.get("dsseEnvelope", found)
-        if found["payloadType"] != kind:
+        parsed = untrusted_json.parse(document)
+        parsed = parsed.get("dsseEnvelope", parsed)
+        if parsed["payloadType"] != kind:
             raise Malformed(f"its payload is not of the type {kind}")
-        if len(found["signatures"]) > MOST_SIGNATURES:
+        if len(parsed["signatures"]) > MOST_SIGNATURES:
             raise Malformed(
-                f"it has {len(found['signatures'])} signatures; at most {MOST_SIGNATURES} are read"
+                f"it has {len(parsed['signatures'])} signatures; at most {MOST_SIGNATURES} are read"
             )
         return Envelope(
-            payload=_bytes(found["payload"]),
-            signatures=tuple(_bytes(each["sig"]) for each in found["signatures"]),
+            payload=_bytes(parsed["payload"]),
+            signatures=tuple(_bytes(signature["sig"]) for signature in parsed["signatures"]),
         )
     except Malformed:
         raise
@@ -151,23 +151,29 @@ def opened(document: bytes, *, kind: str = PAYLOAD_TYPE) -> Envelope:
 def statement(payload: bytes) -> Statement:
     """Return the statement in a payload whose signature was checked. Raise Malformed."""
     try:
-        found = untrusted_json.parse(payload)
-        kind = found["_type"]
+        parsed = untrusted_json.parse(payload)
+        kind = parsed["_type"]
         # cosign does not name the image that it signs.
-        subjects = [(each.get("name", ""), each["digest"]["sha256"]) for each in found["subject"]]
-        is_valid = isinstance(found["predicate"], dict) and isinstance(found["predicateType"], str)
+        subjects = [
+            (entry.get("name", ""), entry["digest"]["sha256"]) for entry in parsed["subject"]
+        ]
+        is_valid = isinstance(parsed["predicate"], dict) and isinstance(
+            parsed["predicateType"], str
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Malformed(f"its payload is no statement ({error!r})") from error
     texts = all(isinstance(text, str) for subject in subjects for text in subject)
     if kind != STATEMENT_TYPE or not (subjects and texts and is_valid):
         raise Malformed("its payload is no in-toto statement of version 1 with SHA-256 digests")
-    assert isinstance(found, dict)
-    return found
+    assert isinstance(parsed, dict)
+    return parsed
 
 
 def subjects(statement: Statement) -> dict[str, str]:
     """Return the SHA-256 (hex) of each subject of a statement by its name."""
-    return {each.get("name", ""): each["digest"]["sha256"] for each in statement["subject"]}
+    return {
+        subject.get("name", ""): subject["digest"]["sha256"] for subject in statement["subject"]
+    }
 
 
 def files(statement: Statement) -> dict[str, str] | None:
@@ -176,12 +182,16 @@ def files(statement: Statement) -> dict[str, str] | None:
         return None
     try:
         listed = statement["predicate"]["resources"]
-        found = {each["name"]: each["digest"] for each in listed if each["algorithm"] == "sha256"}
+        digests = {
+            resource["name"]: resource["digest"]
+            for resource in listed
+            if resource["algorithm"] == "sha256"
+        }
     except (KeyError, TypeError) as error:
         raise Malformed(f"it has no list of files ({error!r})") from error
-    if len(found) != len(listed):
+    if len(digests) != len(listed):
         raise Malformed("it lists files twice, or with other digests than SHA-256")
-    return found
+    return digests
 
 
 def _text(data: bytes) -> str:

@@ -154,7 +154,7 @@ def by_path(
         assert dataset is not None
         values = {**dict(dataset), "name": "", "weight": 1.0}
         datasets = [NamedDataset.model_construct(dataset.model_fields_set, **values)]
-    return {path_of(each): each for each in datasets}
+    return {path_of(entry): entry for entry in datasets}
 
 
 _WORDS = "{}.name.split('-').filter(word, word != '')"
@@ -166,7 +166,8 @@ OWN_VARIABLES = Rule(
     message="the names of two datasets differ only in the number of consecutive '-' characters, so "
     "each dataset would get the credentials of the other one: change one of the names",
     fails=lambda datasets: (
-        len({prefix_of(path_of(each)) for each in datasets}) < len({each.name for each in datasets})
+        len({prefix_of(path_of(dataset)) for dataset in datasets})
+        < len({dataset.name for dataset in datasets})
     ),
 )
 """The rule that no two datasets of a job have the same prefix of environment variables.

@@ -214,7 +214,10 @@ def rules(what: sources.Kind) -> tuple[Rule, ...]:
     """Return the rules of a dataset. what: its path in the spec."""
     return (
         *sources.rules(what),
-        *(sources.only_for(what, *each) for each in sources.SCHEMES_OF_ROWS_FIELD.items()),
+        *(
+            sources.only_for(what, *restriction)
+            for restriction in sources.SCHEMES_OF_ROWS_FIELD.items()
+        ),
         excludes(
             starts_with("source", sources.CONFIGMAP_SOURCE_PREFIX),
             is_set("split") & ~equals("split", "train"),

@@ -11,7 +11,7 @@ from finetune_api.v1alpha1.sources import OCI, S3, SCHEMES_OF_FIELD, SCHEMES_OF_
 START_FROM = "training.startFrom"
 """Path in the spec, and the kind of its source."""
 _SCHEMES_OF_FIELD = {
-    **{name: each for name, each in SCHEMES_OF_FIELD.items() if name != "sha256"},
+    **{name: schemes for name, schemes in SCHEMES_OF_FIELD.items() if name != "sha256"},
     "tokenSecretRef": ("hf",),
     "caConfigMapRef": ("hf", "s3", "oci"),
     "oci": SCHEMES_OF_MODEL_FIELD["oci"],
@@ -111,5 +111,5 @@ class StartFrom(ApiModel):
             message="set exactly one of source and job",
             fails=lambda start: (start.source is None) == (start.job is None),
         ),
-        *(_only_for(*each) for each in _SCHEMES_OF_FIELD.items()),
+        *(_only_for(*restriction) for restriction in _SCHEMES_OF_FIELD.items()),
     )
