@@ -155,7 +155,7 @@ def _require_commit(known: str, name: str, commit: str, base: str, *, source: st
 
 
 def _ends_with(tensor: str, modules: Collection[str]) -> bool:
-    return any(f".{tensor}".endswith(f".{each}.weight") for each in modules)
+    return any(f".{tensor}".endswith(f".{module}.weight") for module in modules)
 
 
 def _without(tensors: Collection[str], saved: Collection[str]) -> set[str]:
