@@ -143,13 +143,13 @@ def check_modules(
     )
 
 
-def _require_commit(known: str, name: str, commit: str, base: str, *, source: str) -> None:
-    """Raise InvalidSpec if an adapter of commit ``known`` of ``name`` is one of another base."""
-    if known != commit:
+def _require_commit(trained: str, name: str, commit: str, base: str, *, source: str) -> None:
+    """Raise InvalidSpec if an adapter of commit ``trained`` of ``name`` is one of another base."""
+    if trained != commit:
         raise _unfit(
             source,
-            f"was trained on commit {known} of {name}, but the model of the job is commit "
-            f"{commit} of {base}: set model.source to {name}, and model.revision to {known} if "
+            f"was trained on commit {trained} of {name}, but the model of the job is commit "
+            f"{commit} of {base}: set model.source to {name}, and model.revision to {trained} if "
             "that is a repository on the hub, or choose another adapter",
         )
 
