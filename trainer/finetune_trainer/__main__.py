@@ -87,8 +87,8 @@ def _stage(arguments: list[str]) -> str:
     """Return the stage in the arguments, valid or not, whose result is written."""
     stages = "|".join(STAGES)
     # The first argument of version 1 of the contract was the stage.
-    found = re.search(rf'^({stages})\b|"stage" *: *"({stages})"', " ".join(arguments))
-    return STAGES[0] if found is None else found[1] or found[2]
+    match = re.search(rf'^({stages})\b|"stage" *: *"({stages})"', " ".join(arguments))
+    return STAGES[0] if match is None else match[1] or match[2]
 
 
 def _request(arguments: list[str]) -> StageRequest:
@@ -163,10 +163,10 @@ def read_job(path: Path, digest: str | None = None) -> JobConfig:
     """
     try:
         content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if digest not in (None, found):
+        actual = hashlib.sha256(content).hexdigest()
+        if digest not in (None, actual):
             raise ConfigurationChanged(
-                f"{path.name} was changed: its SHA-256 is {found} instead of {digest}. "
+                f"{path.name} was changed: its SHA-256 is {actual} instead of {digest}. "
                 "Delete the ConfigMap of the revision; the operator creates it again within five "
                 "minutes and retries the stage."
             )
@@ -180,8 +180,8 @@ def read_job(path: Path, digest: str | None = None) -> JobConfig:
 def _problems(error: ValidationError, *, root: str) -> str:
     """Return the first three problems of a document as a sentence. root: its name."""
     problems = [
-        f"{'.'.join(map(str, each['loc'])) or root}: {each['msg']}"
-        for each in error.errors(include_url=False)
+        f"{'.'.join(map(str, problem['loc'])) or root}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
     ]
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more

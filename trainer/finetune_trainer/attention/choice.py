@@ -29,26 +29,26 @@ def choose(config: Mapping[str, Any], layers: Layers) -> Support:
 
     config: config.json of the base. layers: of the model that it describes.
     """
-    found = families.support(complete(config), transformers=installed())
-    found = families.without_large_heads(found, layers.largest_head)
-    if found.unknown and not layers.sdpa:
-        found = dataclasses.replace(found, padded=(EAGER,))
-    if layers.recurrent and found.packed:
-        found = dataclasses.replace(
-            found,
+    support = families.support(complete(config), transformers=installed())
+    support = families.without_large_heads(support, layers.largest_head)
+    if support.unknown and not layers.sdpa:
+        support = dataclasses.replace(support, padded=(EAGER,))
+    if layers.recurrent and support.packed:
+        support = dataclasses.replace(
+            support,
             packed=(),
             reason="packed rows would see each other: the base has layers that are not attention "
             f"({', '.join(layers.recurrent)})",
         )
-    return found
+    return support
 
 
 def follow(job: JobConfig, cards: Iterable[Card], support: Support) -> JobConfig:
     """Return a job that packs rows only if they stay apart on each of its cards."""
     recipe = job.training
     if recipe.packing == "never" or all(
-        kernels.packs(recipe, capability=each, support=support)
-        for each in kernels.capabilities(cards)
+        kernels.packs(recipe, capability=capability, support=support)
+        for capability in kernels.capabilities(cards)
     ):
         return job
     unpacked = recipe.model_copy(update={"packing": "never"})
@@ -80,25 +80,25 @@ def load(folder: Path, config: Mapping[str, Any], *, packed: bool) -> Support:
     # A trainer without the table wrote no file.
     written: dict[str, Any] = read_json(file) if file.is_file() else {}
     version = written.pop("transformers", None)
-    lists = {key: tuple(each) for key, each in written.items() if isinstance(each, list)}
-    found = Support(**{**written, **lists})
+    lists = {key: tuple(names) for key, names in written.items() if isinstance(names, list)}
+    support = Support(**{**written, **lists})
     if version == installed():
-        return found
+        return support
     here = families.support(complete(config), transformers=installed())
-    found = dataclasses.replace(
-        found,
-        padded=_both(found.padded, here.padded) or here.padded,
-        packed=_both(found.packed, here.packed),
-        capped=found.capped or here.capped,
+    support = dataclasses.replace(
+        support,
+        padded=_both(support.padded, here.padded) or here.padded,
+        packed=_both(support.packed, here.packed),
+        capped=support.capped or here.capped,
     )
-    if packed and not found.packed:
+    if packed and not support.packed:
         raise InvalidSpec(
             "the prepare stage packed the rows with another trainer image, but it is not tested "
             f"that the base keeps packed rows apart with transformers {installed()} of this "
             "image: use the image of the prepare stage, or set training.packing to never to train "
             "a new revision without packing"
         )
-    return found
+    return support
 
 
 def require_apart(recipe: Training, capability: tuple[int, int] | None, support: Support) -> None:
@@ -113,8 +113,8 @@ def require_apart(recipe: Training, capability: tuple[int, int] | None, support:
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config.json with the defaults of its family, which also count."""
-    found: dict[str, Any] = library_config.of(config).to_dict()
-    return found
+    settings: dict[str, Any] = library_config.of(config).to_dict()
+    return settings
 
 
 def installed() -> str:
@@ -122,5 +122,5 @@ def installed() -> str:
     return importlib.metadata.version("transformers")
 
 
-def _both(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
-    return tuple(each for each in one if each in set(other))
+def _both(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
+    return tuple(kernel for kernel in first if kernel in set(second))

@@ -63,7 +63,7 @@ def table() -> Table:
 
 
 def _family(row: Mapping[str, Any]) -> Family:
-    lists = {key: tuple(each) for key, each in row.items() if isinstance(each, list)}
+    lists = {key: tuple(values) for key, values in row.items() if isinstance(values, list)}
     return Family(**{**row, **lists})
 
 
@@ -73,26 +73,26 @@ def support(config: Mapping[str, Any], *, transformers: str | None = None) -> Su
     config: config.json of the base. transformers: the installed version; None where none is
     installed, which then is that of the table.
     """
-    name, known = str(config.get("model_type")), table()
-    family = known.families.get(name)
-    if transformers not in (None, known.transformers):
+    name, tested = str(config.get("model_type")), table()
+    family = tested.families.get(name)
+    if transformers not in (None, tested.transformers):
         return _unknown(f"the attention kernels are not tested with transformers {transformers}")
     if family is None or family.unmeasured:
         return _unknown(f"the attention kernels are not tested with model family {name}")
     _require_trainable(name, family, config)
-    types = {each for part in _parts(config) for key in LAYERS for each in _texts(part.get(key))}
+    types = {layer for part in _parts(config) for key in LAYERS for layer in _texts(part.get(key))}
     if other := sorted(types - set(family.layers)):
         return _unknown(
             f"the attention kernels are not tested with layers of type {', '.join(other)}, which "
             f"config.json of the base ({name}) contains"
         )
-    found = Support(
+    supported = Support(
         padded=family.padded,
         packed=family.packed,
         capped=is_capped(config, by_default=family.capped),
         reason=f"model family {name}: {family.why}" if family.why else "",
     )
-    return without_large_heads(found, _largest_head(config))
+    return without_large_heads(supported, _largest_head(config))
 
 
 def without_large_heads(support: Support, largest: int) -> Support:
@@ -101,8 +101,8 @@ def without_large_heads(support: Support, largest: int) -> Support:
         return support
     return replace(
         support,
-        padded=tuple(each for each in support.padded if each != VARLEN),
-        packed=tuple(each for each in support.packed if each != VARLEN),
+        padded=tuple(kernel for kernel in support.padded if kernel != VARLEN),
+        packed=tuple(kernel for kernel in support.packed if kernel != VARLEN),
         reason=f"FlashAttention-2 supports heads of at most {LARGEST_HEAD} values, but the base "
         f"has heads of {largest}",
     )
@@ -156,7 +156,7 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _texts(value: Any) -> list[str]:
-    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _largest_head(config: Mapping[str, Any]) -> int:

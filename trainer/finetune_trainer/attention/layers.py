@@ -44,8 +44,8 @@ def inspect(model: Any) -> Layers:
         if state or isinstance(module, nn.Conv1d | nn.RNNBase) or RECURRENT.search(kind):
             recurrent.add(kind)
         if "Attention" in kind:
-            found = (getattr(module, size, None) for size in SIZES)
-            sizes += [size for size in found if isinstance(size, int)]
+            head_sizes = (getattr(module, size, None) for size in SIZES)
+            sizes += [size for size in head_sizes if isinstance(size, int)]
     return Layers(
         recurrent=tuple(sorted(recurrent)),
         largest_head=max(sizes),

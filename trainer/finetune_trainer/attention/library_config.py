@@ -21,5 +21,5 @@ def with_floats(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])
-        return {key: with_floats(each) for key, each in value.items()}
-    return [with_floats(each) for each in value] if isinstance(value, list) else value
+        return {key: with_floats(inner) for key, inner in value.items()}
+    return [with_floats(inner) for inner in value] if isinstance(value, list) else value

@@ -148,9 +148,10 @@ def attend(
         ends = torch.arange(0, (rows + 1) * length, length, device=query.device)
         borders, longest = ends.to(torch.int32), length
     q, k, v = (
-        each.transpose(1, 2).reshape(-1, each.shape[1], head_dim) for each in (query, key, value)
+        states.transpose(1, 2).reshape(-1, states.shape[1], head_dim)
+        for states in (query, key, value)
     )
-    found = varlen.varlen_attn(
+    output = varlen.varlen_attn(
         q,
         k,
         v,
@@ -163,8 +164,8 @@ def attend(
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
         enable_gqa=heads != key.shape[1],
     )
-    assert isinstance(found, torch.Tensor)
-    return found.reshape(rows, length, heads, head_dim), None
+    assert isinstance(output, torch.Tensor)
+    return output.reshape(rows, length, heads, head_dim), None
 
 
 def _is_causal(module: torch.nn.Module, argument: bool | None) -> bool:

@@ -95,21 +95,21 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
             f"the adapter contains {foreign}, which is neither a LoRA matrix nor part of a "
             "module in modules_to_save, so it cannot be merged: set merge.enabled to false"
         )
-    found: dict[str, dict[str, str]] = {}
+    matrices: dict[str, dict[str, str]] = {}
     replacements = {}
     for name in header.tensors:
         target, part = _target(name)
         if part is None:
             replacements[target] = name
         else:
-            found.setdefault(target, {})[part] = name
-    if not found and not replacements:
+            matrices.setdefault(target, {})[part] = name
+    if not matrices and not replacements:
         raise NotMergeable(
             "the adapter contains neither LoRA matrices nor fully trained modules: to retrain, "
             "set spec.rerun to a new value"
         )
     pairs = {
-        target: _pair(target, parts, config, header) for target, parts in sorted(found.items())
+        target: _pair(target, parts, config, header) for target, parts in sorted(matrices.items())
     }
     if tied or not any(EMBEDDINGS[1] in name.split(".") for name in base.tensors):
         _require_untied([*pairs, *replacements])
@@ -127,8 +127,8 @@ def foreign_tensor(header: Header, saved: Collection[str]) -> str | None:
     """
     for name in header.tensors:
         target, part = _target(name)
-        known = part is not None or is_within(target.rpartition(".")[0], saved)
-        if not known or not name.startswith(PREFIX):
+        belongs = part is not None or is_within(target.rpartition(".")[0], saved)
+        if not belongs or not name.startswith(PREFIX):
             return name
     return None
 
@@ -142,7 +142,7 @@ def is_within(module: str, saved: Iterable[str]) -> bool:
 def _target(name: str) -> tuple[str, str | None]:
     """Return the tensor that a tensor of the adapter changes, and which part of a pair it is."""
     target = name.removeprefix(PREFIX)
-    suffix = next((each for each in PARTS if name.endswith(each)), None)
+    suffix = next((ending for ending in PARTS if name.endswith(ending)), None)
     if suffix is None:
         return target, None
     return f"{target.removesuffix(suffix)}.weight", PARTS[suffix]

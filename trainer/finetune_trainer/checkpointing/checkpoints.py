@@ -67,7 +67,7 @@ def newest(
     unreadable: dict[Path, OSError] = {}
     for path in _numbered(folder):
         try:
-            found = manifest.verify(path, kind=KIND, key=None)
+            saved = manifest.verify(path, kind=KIND, key=None)
         except manifest.ManifestError as problem:
             warn(f"checkpoint {path.name} is damaged and was set aside: {problem}")
             _set_aside(path)
@@ -78,16 +78,16 @@ def newest(
             log(f"checkpoint {path.name} cannot be read ({error}); trying the previous one")
             unreadable[path] = error
             continue
-        if found.key != key:
+        if saved.key != key:
             raise ResumeRefused(
                 f"checkpoint {path.name} belongs to another revision or dataset (key "
-                f"{found.key} instead of {key}): delete checkpoints/ on the volume, or set "
+                f"{saved.key} instead of {key}): delete checkpoints/ on the volume, or set "
                 "spec.rerun to a new value to retrain"
             )
         changed = [
-            f"{name} {found.facts['versions'].get(name)}, now {version}"
+            f"{name} {saved.facts['versions'].get(name)}, now {version}"
             for name, version in versions.items()
-            if found.facts["versions"].get(name) != version
+            if saved.facts["versions"].get(name) != version
         ]
         if changed:
             raise ResumeRefused(
@@ -101,7 +101,7 @@ def newest(
                 "behind spec.storage.storageClassName"
             )
             _set_aside(lost)
-        return Checkpoint(step=found.facts["step"], path=path, facts=found.facts)
+        return Checkpoint(step=saved.facts["step"], path=path, facts=saved.facts)
     for first in unreadable.values():
         names = ", ".join(path.name for path in unreadable)
         raise OSError(first.errno, f"{first.strerror} at every checkpoint: {names}") from first
@@ -130,7 +130,7 @@ def _set_aside(path: Path) -> None:
 def _numbered(folder: Path) -> list[Path]:
     try:
         # glob() would treat an unreadable folder as empty.
-        found = [path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name)]
+        paths = [path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name)]
     except FileNotFoundError:
         return []
-    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+    return sorted(paths, key=lambda path: int(path.name[5:]), reverse=True)

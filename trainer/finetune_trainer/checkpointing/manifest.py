@@ -118,14 +118,14 @@ def read(folder: Path, *, sha256: str | None = None) -> Manifest:
         raise ManifestError(f"{folder.name}/ has no manifest") from None
     except untrusted_file.NotAFile:
         raise ManifestError(f"{folder.name}/{FILE} is not a regular file") from None
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 not in (None, found):
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 not in (None, digest):
         raise ManifestError(
             f"{folder.name}/ is not the folder that was published: the SHA-256 of its {FILE} is "
-            f"{found}, but the ledger in status.revisions has {sha256}"
+            f"{digest}, but the ledger in status.revisions has {sha256}"
         )
     try:
-        return replace(parse(content.decode()), sha256=found)
+        return replace(parse(content.decode()), sha256=digest)
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{folder.name}/{FILE} cannot be read: {error!r}") from error
 

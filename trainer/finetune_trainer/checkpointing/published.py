@@ -59,11 +59,11 @@ def verify_prepared(
 
     base, dataset: SHA-256 (hex) of their manifests, as in a stage request; None accepts any.
     """
-    found = (
+    manifests = (
         manifest.verify(layout.base, kind=BASE, key=job.digest, hashes=hashes, sha256=base),
         manifest.verify(layout.dataset, kind=DATASET, key=job.digest, sha256=dataset),
     )
-    start = found[1].facts.get(START_FACT)
+    start = manifests[1].facts.get(START_FACT)
     if start is not None:
         manifest.verify(layout.start, kind=START, key=job.digest, sha256=start["manifest"])
-    return found
+    return manifests

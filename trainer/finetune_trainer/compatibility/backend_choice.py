@@ -126,7 +126,7 @@ def installed() -> dict[str, str]:
 def choose(facts: Facts) -> Backend:
     """Return the backend of a job. Raise InvalidSpec if the job sets one that cannot train it."""
     written = facts.recipe.advanced.backend
-    against = next((each for each in OBSTACLES if each.applies(facts)), None)
+    against = next((obstacle for obstacle in OBSTACLES if obstacle.applies(facts)), None)
     automatic = UNSLOTH if against is None else TRL
     if written != AUTO:
         refuse(facts)
@@ -143,12 +143,12 @@ def refuse(facts: Facts) -> None:
     """Raise InvalidSpec if the job sets Unsloth, and Unsloth cannot train the job."""
     if facts.recipe.advanced.backend != UNSLOTH:
         return
-    for each in OBSTACLES:
-        if each.remediation is not None and each.applies(facts):
-            reason = each.reason.format(family=facts.family)
+    for obstacle in OBSTACLES:
+        if obstacle.remediation is not None and obstacle.applies(facts):
+            reason = obstacle.reason.format(family=facts.family)
             raise InvalidSpec(
                 f"training.advanced.backend is unsloth, but {reason}: set backend to auto, or "
-                f"{each.remediation}"
+                f"{obstacle.remediation}"
             )
 
 
@@ -170,12 +170,12 @@ def require_present(name: str) -> None:
 
 def version_warnings(backend: Backend) -> list[str]:
     """Return a warning if this image contains another version than the prepare stage selected."""
-    found = installed()[backend.name]
-    if found == backend.version:
+    version = installed()[backend.name]
+    if version == backend.version:
         return []
     return [
         f"the prepare stage selected {backend.name} {backend.version}, but this image contains "
-        f"version {found}, so training uses version {found}"
+        f"version {version}, so training uses version {version}"
     ]
 
 

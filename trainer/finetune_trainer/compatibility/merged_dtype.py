@@ -47,7 +47,7 @@ def check_cards(options: EstimateOptions, config: Mapping[str, Any]) -> None:
     if written == "auto" and options.merges and config.get("model_type") in BFLOAT16_FAMILIES:
         written, remediation = "bfloat16", ""
         cause = f"vLLM does not support model family {config['model_type']} in float16"
-    old = next((each for each in options.cards if not each.is_ampere), None)
+    old = next((card for card in options.cards if not card.is_ampere), None)
     if written == "bfloat16" and old is not None:
         capability = ".".join(map(str, old.capability))
         raise InvalidSpec(

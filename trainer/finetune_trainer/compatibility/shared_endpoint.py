@@ -47,7 +47,9 @@ def check_recipe(recipe: Training, endpoint: SharedEndpoint) -> None:
 
 
 def _check_quantization(written: Quantization, where: str) -> None:
-    own, served = (each.model_dump(by_alias=True) for each in (written, Quantization()))
+    own, served = (
+        quantization.model_dump(by_alias=True) for quantization in (written, Quantization())
+    )
     different = next((name for name in served if own[name] != served[name]), None)
     if different is not None:
         path = f"training.advanced.quantization.{different}"
@@ -72,10 +74,10 @@ def check_source(model: Model, endpoint: SharedEndpoint) -> None:
 
 def check_files(files: Mapping[str, str], endpoint: SharedEndpoint) -> None:
     """Raise InvalidSpec for other files of the base. files: SHA-256 (hex) by name."""
-    found = source_digest(files)
-    if endpoint.source not in (None, found):
+    digest = source_digest(files)
+    if endpoint.source not in (None, digest):
         raise InvalidSpec(
-            f"the files of the base (digest {found[:16]}…) differ from those of FineTuneEndpoint "
+            f"the files of the base (digest {digest[:16]}…) differ from those of FineTuneEndpoint "
             f"{endpoint.name} (digest {(endpoint.source or '')[:16]}…): set model.source and "
             f"model.revision to those of the endpoint, or {MERGED}"
         )
@@ -83,10 +85,10 @@ def check_files(files: Mapping[str, str], endpoint: SharedEndpoint) -> None:
 
 def check_codes(modules: Mapping[str, str], endpoint: SharedEndpoint) -> None:
     """Raise InvalidSpec for other 4-bit weights. modules: SHA-256 (hex) of their codes."""
-    found = codes_digest(modules)
-    if endpoint.base == "dequantized" and endpoint.codes not in (None, found):
+    digest = codes_digest(modules)
+    if endpoint.base == "dequantized" and endpoint.codes not in (None, digest):
         raise InvalidSpec(
-            f"the 4-bit weights of the training (digest {found[:16]}…) differ from those of "
+            f"the 4-bit weights of the training (digest {digest[:16]}…) differ from those of "
             f"FineTuneEndpoint {endpoint.name} (digest {(endpoint.codes or '')[:16]}…): use an "
             f"endpoint with base: original, or {MERGED}"
         )

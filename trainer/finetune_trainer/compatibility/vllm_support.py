@@ -45,11 +45,11 @@ def warnings(options: EstimateOptions, config: Mapping[str, Any]) -> list[str]:
     config: config.json of the model that a job trains. The chart may set another version of vLLM,
     so the job is not refused.
     """
-    family, known = str(config.get("model_type")), table()
-    reason = known.families.get(family)
+    family, support = str(config.get("model_type")), table()
+    reason = support.families.get(family)
     if options.serving is None or reason is None or reason in LOADED:
         return []
     return [
-        f"vLLM {known.vllm} does not serve model family {family} ({reason}): set serving.enabled "
+        f"vLLM {support.vllm} does not serve model family {family} ({reason}): set serving.enabled "
         "to false, unless the chart value serving.image is another version, which serves it"
     ]

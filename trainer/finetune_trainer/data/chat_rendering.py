@@ -109,8 +109,8 @@ class Renderer:
                 text, ids, labels = "", [], []
             added = self._added(text, prompt, ids)
             ids, labels = ids + added, labels + [IGNORED] * len(added)
-            known = self._answered(prompt, whole, ends) if at < len(messages) - 1 else None
-            text = known or self._render(messages[: at + 1], prompt=False)
+            answered = self._answered(prompt, whole, ends) if at < len(messages) - 1 else None
+            text = answered or self._render(messages[: at + 1], prompt=False)
             if not text.startswith(prompt):
                 text = prompt + self._answer_alone(messages[: at + 1], prompt, text)
             self._require_calls(messages[: at + 1], text[len(prompt) :])
@@ -124,28 +124,28 @@ class Renderer:
 
     def _marked_rendering(self, messages: list[Message]) -> tuple[str, list[int]]:
         """Return the rendering, and where its answers end, if the template has markers at TRL."""
-        answers = [each for each in messages if each["role"] == "assistant"]
+        answers = [message for message in messages if message["role"] == "assistant"]
         if self._marked is None or len(answers) < 2:
             return "", []
-        found = training_templates.render(
+        rendering = training_templates.render(
             self._marked, messages, self._tokenizer, tools=self._tools
         )
-        if found is None or found[0] != self._render(messages, prompt=False):
+        if rendering is None or rendering[0] != self._render(messages, prompt=False):
             # The training template renders this conversation differently.
             return "", []
-        return found
+        return rendering
 
     def _answered(self, prompt: str, whole: str, ends: list[int]) -> str | None:
         """Return a prompt with its answer; None unless a marker ends it after an end token."""
-        end = next((each for each in ends if each > len(prompt)), 0)
-        known = whole.startswith(prompt) and not self._stops.isdisjoint(
+        end = next((marker for marker in ends if marker > len(prompt)), 0)
+        ended = whole.startswith(prompt) and not self._stops.isdisjoint(
             self._ids(whole[len(prompt) : end])
         )
-        return whole[:end] if known else None
+        return whole[:end] if ended else None
 
     def _require_shown(self, messages: list[Message]) -> None:
         """Raise BrokenRow if the template does not write the tools into the prompt."""
-        asked = next(at for at, each in enumerate(messages) if each["role"] == "assistant")
+        asked = next(at for at, message in enumerate(messages) if message["role"] == "assistant")
         with_tools = self._render(messages[:asked], prompt=True)
         tools, self._tools = self._tools, None
         self._shows_tools = self._render(messages[:asked], prompt=True) != with_tools
@@ -218,7 +218,7 @@ class Renderer:
 
     def _until_stop(self, answer: list[int]) -> list[int]:
         """Return labels up to the end token; text of the template after it is never sampled."""
-        end = next((at for at, each in enumerate(answer) if each in self._stops), None)
+        end = next((at for at, token in enumerate(answer) if token in self._stops), None)
         if end is None:
             return list(answer)
         return answer[: end + 1] + [IGNORED] * (len(answer) - end - 1)
@@ -270,10 +270,10 @@ class Renderer:
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def _shared_start(one: str, other: str) -> str:
+def _shared_start(first: str, second: str) -> str:
     """Return the common prefix of two texts."""
     length = next(
-        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-        min(len(one), len(other)),
+        (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
     )
-    return one[:length]
+    return first[:length]

@@ -101,7 +101,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
     )
     return Prepared(
         train=train,
-        held_out=source.pieces.gather([[int(each)] for each in evaluated]),
+        held_out=source.pieces.gather([[int(row)] for row in evaluated]),
         counts=counts,
         plan=plan,
         sample=source.sample.choose(source.renderer, held_out=validation_rows > 0, largest=largest),
@@ -111,10 +111,10 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
 def _passes(job: JobConfig, rows: RowTokenizer, training: Flags) -> Integers:
     """Return for each row how often an epoch contains it: the weight of its dataset."""
     passes = training.astype(np.int64)
-    for position, each in enumerate(job.rows_of_training.values()):
+    for position, dataset in enumerate(job.rows_of_training.values()):
         own = training & (rows.origin == position)
-        whole = math.floor(each.weight)
-        rest = rows.contents.drawn(own, each.weight - whole, job.training.seed)
+        whole = math.floor(dataset.weight)
+        rest = rows.contents.drawn(own, dataset.weight - whole, job.training.seed)
         passes[own] = whole
         passes[rest] += 1
     return passes
@@ -124,16 +124,16 @@ def _rows_of_each(
     job: JobConfig, rows: RowTokenizer, passes: Integers, held_out: Flags
 ) -> list[DatasetRows] | None:
     """Return the numbers of rows of each dataset with a name; None if there is none."""
-    found = [
+    counts = [
         DatasetRows(
-            name=each.name,
+            name=dataset.name,
             rows=int(passes[rows.origin == position].sum()),
             validation_rows=int(held_out[rows.origin == position].sum()),
         )
-        for position, each in enumerate(job.rows_of_training.values())
-        if each.name
+        for position, dataset in enumerate(job.rows_of_training.values())
+        if dataset.name
     ]
-    return found or None
+    return counts or None
 
 
 def _counted(evaluation: RowTokenizer, training: RowTokenizer) -> EvaluationData:
@@ -171,7 +171,7 @@ def _plan(recipe: Training, training: Integers, lengths: Integers) -> tuple[list
         groups = packing.pack(lengths.tolist(), recipe.sequence_length)
         enough = steps(len(groups)) >= packing.STEPS_WORTH_PACKING
         if recipe.packing == "always" or enough:
-            packed = [[int(training[each]) for each in group] for group in groups]
+            packed = [[int(training[position]) for position in group] for group in groups]
             plan = Plan(packed=True, sequences=len(packed), steps=steps(len(packed)))
             return packed, plan
     return single, Plan(packed=False, sequences=len(single), steps=steps(len(single)))

@@ -94,33 +94,33 @@ class Fetched:
 def pin(kind: Kind, rows: Rows, layout: Layout) -> RowSource:
     """Pin a dataset and select the files of its split. Raises InvalidSpec or DatasetInvalid."""
     store = open_store(kind, rows)
-    found = store.pin()
+    repository = store.pin()
     described: dict[str, str] = {}
-    alone = len(found.files) == 1 and rows.source.endswith("/" + next(iter(found.files)))
+    alone = len(repository.files) == 1 and rows.source.endswith("/" + next(iter(repository.files)))
     if alone:
         if rows.split != "train":
             raise InvalidSpec(
                 f"{kind}.source is the single file {rows.source}, which has no split "
                 f"{rows.split!r}: remove {kind}.split"
             )
-        selection = Selection(config=None, split=rows.split, files=tuple(found.files))
+        selection = Selection(config=None, split=rows.split, files=tuple(repository.files))
     else:
-        texts = _card(store, found, layout)
+        texts = _card(store, repository, layout)
         described = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
         card_texts = {name: text.decode(errors="replace") for name, text in texts.items()}
-        selection = select(found.files, card_texts, rows, kind)
+        selection = select(repository.files, card_texts, rows, kind)
     source = RowSource(
         kind=kind,
         spec=rows,
         store=store,
-        repository=found,
+        repository=repository,
         selection=selection,
         described=described,
     )
     record = source.record
     others = record.file_count - len(record.files)
     log(
-        f"{kind} {found.name} is pinned to commit {found.commit[:12]}; "
+        f"{kind} {repository.name} is pinned to commit {repository.commit[:12]}; "
         f"configuration: {record.config or 'none'}; split: {record.split}; "
         f"files: {', '.join(record.files)}{f' and {others} more' if others else ''}"
     )

@@ -30,9 +30,9 @@ def load_tokenizer(folder: Path) -> Any:
 
 def stop_ids(tokenizer: Any, folder: Path) -> list[int]:
     """Return the token ids that end an answer, from tokenizer and generation configuration."""
-    found = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    stops = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
             ids = read_json(folder / name).get("eos_token_id")
-            found |= {ids} if isinstance(ids, int) else set(ids or ())
-    return sorted(found)
+            stops |= {ids} if isinstance(ids, int) else set(ids or ())
+    return sorted(stops)

@@ -166,7 +166,9 @@ def freeze(text: str, today: date) -> tuple[str, str | None]:
         )
     if not formats:
         return text, None
-    days = ", ".join(f"{_quoted(each)}: {_quoted(today.strftime(each))}" for each in formats)
+    days = ", ".join(
+        f"{_quoted(pattern)}: {_quoted(today.strftime(pattern))}" for pattern in formats
+    )
     macro = f"{{%- macro {CLOCK}(format) %}}{{{{- {{{days}}}[format] -}}}}{{%- endmacro %}}"
     # Jinja is configured to remove the first line end after a block, so this adds no text.
     return f"{macro}\n{text}", today.isoformat()

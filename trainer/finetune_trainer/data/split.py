@@ -24,10 +24,10 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 def content_hash(example: Example, seed: int) -> int:
     """Return a 64-bit hash of the content and the seed."""
-    found: Any = example.text if example.text is not None else example.messages
+    hashed: Any = example.text if example.text is not None else example.messages
     if example.tools or example.silent:
-        found = [found, example.tools, sorted(example.silent)]
-    content = json.dumps(found, ensure_ascii=False, sort_keys=True, default=str)
+        hashed = [hashed, example.tools, sorted(example.silent)]
+    content = json.dumps(hashed, ensure_ascii=False, sort_keys=True, default=str)
     digest = hashlib.sha256(f"{seed}\n".encode() + content.encode("utf-8", "surrogatepass"))
     return int.from_bytes(digest.digest()[:8])
 

@@ -39,7 +39,7 @@ class Tokens:
     @property
     def bytes(self) -> int:
         """Bytes on disk, without the header."""
-        return sum(each.nbytes for each in vars(self).values())
+        return sum(column.nbytes for column in vars(self).values())
 
     def save(self, path: Path) -> None:
         """Write a safetensors file; equal tokens give equal bytes."""

@@ -143,17 +143,19 @@ class RowTokenizer:
 
     def _take(self, encoded: list[Encoded], content: int, place: str) -> list[Encoded]:
         limit = self._recipe.sequence_length
-        self.longest = max(self.longest, *(len(each) for each in encoded))
-        too_long = any(len(each) > limit for each in encoded)
+        self.longest = max(self.longest, *(len(sequence) for sequence in encoded))
+        too_long = any(len(sequence) > limit for sequence in encoded)
         if too_long and self._recipe.advanced.overlong != "truncate":
             self._leave_out(place)
             return []
         kept = [
-            Encoded(input_ids=each.input_ids[:limit], labels=each.labels[:limit])
-            for each in encoded
+            Encoded(input_ids=sequence.input_ids[:limit], labels=sequence.labels[:limit])
+            for sequence in encoded
         ]
         # The first label of a sequence is never predicted.
-        kept = [each for each in kept if any(label != IGNORED for label in each.labels[1:])]
+        kept = [
+            sequence for sequence in kept if any(label != IGNORED for label in sequence.labels[1:])
+        ]
         if not kept:
             self._leave_out(place)
             return []
@@ -161,8 +163,8 @@ class RowTokenizer:
         row = len(self.contents)
         self.contents.append(content)
         self._origin.append(max(0, self._datasets - 1))
-        for each in kept:
-            self.pieces.append(each)
+        for sequence in kept:
+            self.pieces.append(sequence)
             self._owner.append(row)
         return kept
 

@@ -51,8 +51,10 @@ def with_short_ids(messages: Sequence[Message]) -> list[Message]:
             ]
             waiting = ids
         elif message["role"] == "tool":
-            given = message.get("tool_call_id")
-            own = _short(given) if given is not None else (waiting[0] if waiting else _short(""))
+            call_id = message.get("tool_call_id")
+            own = (
+                _short(call_id) if call_id is not None else (waiting[0] if waiting else _short(""))
+            )
             changed["tool_call_id"] = own
             waiting = [identity for identity in waiting if identity != own]
         result.append(changed)

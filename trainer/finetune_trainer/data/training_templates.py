@@ -55,8 +55,8 @@ def render(
 @functools.cache
 def _pairs() -> tuple[tuple[str, str], ...]:
     """Return the published templates with their training templates, without importing TRL."""
-    found = find_spec("trl")
-    places = found.submodule_search_locations if found is not None else None
+    spec = find_spec("trl")
+    places = spec.submodule_search_locations if spec is not None else None
     files = [path for place in places or () for path in Path(place, "chat_templates").iterdir()]
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(files)}
     return tuple(

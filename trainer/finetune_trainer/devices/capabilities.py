@@ -33,9 +33,9 @@ def check(recipe: Training, device: Device) -> None:
 def require_capability(name: str, capability: tuple[int, int]) -> None:
     """Raise UnsupportedGpu if a GPU is older than the architectures of this image."""
     if capability < MIN_CAPABILITY:
-        found, needed = (".".join(map(str, each)) for each in (capability, MIN_CAPABILITY))
+        actual, needed = (".".join(map(str, version)) for version in (capability, MIN_CAPABILITY))
         raise UnsupportedGpu(
-            f"GPU {name} has the compute capability {found}, but this image needs {needed} "
+            f"GPU {name} has the compute capability {actual}, but this image needs {needed} "
             "(Turing) or later: to select nodes with a newer GPU, set "
             "spec.placement.nodeSelector or the chart value gpu.products"
         )

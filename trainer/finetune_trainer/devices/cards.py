@@ -104,7 +104,7 @@ def similar(name: str) -> list[str]:
     wanted = _plain(name)
     names = {_plain(card): card for card in CARDS}
     close = difflib.get_close_matches(wanted, names, cutoff=SIMILARITY)
-    return [names[each] for each in names if wanted in each] or [names[each] for each in close]
+    return [names[plain] for plain in names if wanted in plain] or [names[plain] for plain in close]
 
 
 def _mig_device(card: Card, profile: str) -> Card | None:
@@ -112,17 +112,17 @@ def _mig_device(card: Card, profile: str) -> Card | None:
 
     ``2g.20gb`` has 2 parts of the processors, and the eighths of the memory that make 20 GB.
     """
-    found = re.fullmatch(r"([1-7])g\.(\d+)gb(\.me)?", profile)
-    if found is None:
+    match = re.fullmatch(r"([1-7])g\.(\d+)gb(\.me)?", profile)
+    if match is None:
         return None
-    eighths = round(8 * int(found[2]) / card.gib)
+    eighths = round(8 * int(match[2]) / card.gib)
     if not 1 <= eighths <= 8:
         return None
     return replace(
         card,
         name=f"{card.name}-MIG-{profile}",
         memory=int(card.memory * eighths / 8 * MIG_USABLE),
-        tflops=card.tflops and card.tflops * int(found[1]) / MIG_PARTS.get(card.name, 7),
+        tflops=card.tflops and card.tflops * int(match[1]) / MIG_PARTS.get(card.name, 7),
     )
 
 

@@ -44,8 +44,8 @@ def _through_float32(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def multiply(*matrices: Tensor, **factors: float) -> Tensor:
         dtype = matrices[0].dtype
-        if all(each.dtype is torch.bfloat16 for each in matrices):
-            wide = [each.float() for each in matrices]
+        if all(matrix.dtype is torch.bfloat16 for matrix in matrices):
+            wide = [matrix.float() for matrix in matrices]
             return operation(*wide, **factors, out=torch.empty(0)).to(dtype)
         return operation(*matrices, **factors, out=torch.empty(0, dtype=dtype))
 

@@ -59,12 +59,12 @@ def run(request: BaseStageRequest, layout: Layout, progress: Progress) -> Result
     """Return what the base is, after it was made."""
     key = _key(request)
     with translate_volume_errors(layout.work, "making the base"):
-        found = manifest.valid(layout.base, kind=published.BASE, key=key)
+        base = manifest.valid(layout.base, kind=published.BASE, key=key)
         message = "the base is already made"
-        if found is None:
+        if base is None:
             source = download(request, layout, progress)
             make = _dequantized if request.base == "dequantized" else _original
-            found = make(request, source, layout, key)
+            base = make(request, source, layout, key)
             message = f"made the base from commit {source.commit[:12]}"
         manifest.sweep(layout.work)
         layout.merging(SHARDS).unlink(missing_ok=True)
@@ -74,20 +74,20 @@ def run(request: BaseStageRequest, layout: Layout, progress: Progress) -> Result
         outcome="completed",
         reason=Reason.COMPLETED,
         message=message,
-        artifacts=_artifacts(found),
+        artifacts=_artifacts(base),
     )
 
 
-def _artifacts(found: Manifest) -> PreparedBase:
-    facts = found.facts
+def _artifacts(base: Manifest) -> PreparedBase:
+    facts = base.facts
     codes = facts.get("quantizedModules")
     return PreparedBase(
-        manifest=found.sha256,
+        manifest=base.sha256,
         source=source_digest(facts[BASE_FILES_FACT]),
         codes=None if codes is None else codes_digest(codes),
         commit=facts["baseCommit"],
         dtype=facts["dtype"],
-        bytes=found.size(),
+        bytes=base.size(),
         modules=facts["modules"],
     )
 
@@ -127,13 +127,13 @@ def _original(request: BaseStageRequest, source: Source, layout: Layout, key: st
 
 def _dtype(source: Source) -> str:
     """Return the number format that config.json of a base states, or the default of libraries."""
-    found = source.config.get("dtype") or source.config.get("torch_dtype") or "float32"
-    if found not in FORMATS:
+    stated = source.config.get("dtype") or source.config.get("torch_dtype") or "float32"
+    if stated not in FORMATS:
         raise InvalidSpec(
-            f"config.json of the model states the number format {one_line(str(found), 40)}: choose "
-            f"a model with {', '.join(FORMATS)}, or set base: dequantized"
+            f"config.json of the model states the number format {one_line(str(stated), 40)}: "
+            f"choose a model with {', '.join(FORMATS)}, or set base: dequantized"
         )
-    return str(found)
+    return str(stated)
 
 
 def _dequantized(request: BaseStageRequest, source: Source, layout: Layout, key: str) -> Manifest:
@@ -150,7 +150,7 @@ def _dequantized(request: BaseStageRequest, source: Source, layout: Layout, key:
     scratch = layout.scratch(SHARDS)
     done = ShardProgress(layout.merging(SHARDS), scratch, identity)
     missing = [shard for shard in plan if shard.name not in done.done]
-    disk.require(layout.work, sum(each.size for each in missing), f"the base ({dtype})")
+    disk.require(layout.work, sum(planned.size for planned in missing), f"the base ({dtype})")
     nothing = Adapter(path=scratch, pairs={}, replacements={}, header=tensors.header)
     with parallel_map() as ordered_map:
         merger = LoraMerger(

@@ -41,12 +41,12 @@ def trl_layer(shape: Shape, recipe: Training, step: Step) -> Layer:
         attention += 4 * (shape.query + shape.key)
     rank = wide * recipe.lora.r * len(shape.targets(recipe.lora.target_modules))
     # The backward pass of the MLP comes first, then its memory is free for that of the attention.
-    made = max(
+    allocated = max(
         _mlp_backward(shape, recipe, step),
         _attention_backward(shape, recipe, step) - mlp * step.tokens,
         _dora(shape, recipe),
     )
-    return Layer(kept=(attention + mlp + rank) * step.tokens, backward=made)
+    return Layer(kept=(attention + mlp + rank) * step.tokens, backward=allocated)
 
 
 def _attention(shape: Shape, recipe: Training, step: Step) -> int:
@@ -56,11 +56,11 @@ def _attention(shape: Shape, recipe: Training, step: Step) -> int:
     if step.kernel not in WITHOUT_MASK and (step.mask_elements or step.kernel == EAGER):
         # Keys and values are repeated for each query head.
         keys = shape.query
-    found = wide * (2 * shape.query + 2 * keys) + 4 * shape.heads
+    kept = wide * (2 * shape.query + 2 * keys) + 4 * shape.heads
     if shape.family in FUSED:
         # Values are a copy of a part of the joint output.
-        found += wide * shape.key
-    return found + _scores(shape, step) * (4 + wide)
+        kept += wide * shape.key
+    return kept + _scores(shape, step) * (4 + wide)
 
 
 def _scores(shape: Shape, step: Step) -> int:
@@ -85,18 +85,18 @@ def _mlp_backward(shape: Shape, recipe: Training, step: Step) -> int:
     wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
     part = wide * shape.intermediate * step.tokens
     # The gradients of the product and of one factor, and that of the other factor or the weight.
-    made = 2 * part + max(part, wide * shape.largest_linear)
+    allocated = 2 * part + max(part, wide * shape.largest_linear)
     if "down_proj" in shape.targets(recipe.lora.target_modules):
         # What the adapter kept of the product is freed before.
-        made -= part
+        allocated -= part
     if shape.family in SCALED:
-        made += 2 * wide * shape.hidden * step.tokens
+        allocated += 2 * wide * shape.hidden * step.tokens
     if shape.family in FUSED:
-        made += wide * (shape.query + shape.key) * step.tokens
+        allocated += wide * (shape.query + shape.key) * step.tokens
     norm = 0
     if shape.family in NORMALIZED_OUTPUTS:
         norm = 4 * NORM_BACKWARD * shape.hidden * step.tokens
-    return max(made + wide * shape.hidden * step.tokens, norm)
+    return max(allocated + wide * shape.hidden * step.tokens, norm)
 
 
 def _dora(shape: Shape, recipe: Training) -> int:
@@ -117,20 +117,20 @@ def _inputs(shape: Shape, recipe: Training) -> dict[str, int]:
     """Return the bytes per token of the inputs that adapters keep, by the first projection."""
     wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
     targets = shape.targets(recipe.lora.target_modules)
-    found = {}
+    inputs = {}
     for name, members in INPUTS.items():
         sizes = [size for module, (size, _) in targets.items() if module in members]
         if recipe.lora.dropout:
             # Each projection has its own mask, of one byte per element on CUDA, and masked input.
-            found[name] = (wide + 1) * sum(sizes)
+            inputs[name] = (wide + 1) * sum(sizes)
         else:
             # The attention kernel keeps its output in any case.
-            found[name] = 0 if name == "output" else wide * max(sizes, default=0)
+            inputs[name] = 0 if name == "output" else wide * max(sizes, default=0)
         if recipe.lora.use_dora:
             # DoRA scales the outputs of base and adapter separately.
             outputs = [size for module, (_, size) in targets.items() if module in members]
-            found[name] += 2 * wide * sum(outputs)
-    return found
+            inputs[name] += 2 * wide * sum(outputs)
+    return inputs
 
 
 def workspace(shape: Shape, recipe: Training, step: Step) -> int:
@@ -143,10 +143,10 @@ def workspace(shape: Shape, recipe: Training, step: Step) -> int:
     copies = 1
     if recipe.deterministic:
         copies = -(-MULTIPROCESSORS // (shape.heads * step.micro_batch))
-    found = 4 * shape.query * copies + 4 * shape.heads
+    per_token = 4 * shape.query * copies + 4 * shape.heads
     if shape.heads != shape.kv_heads:
-        found += 2 * 2 * shape.query
-    return found * step.tokens
+        per_token += 2 * 2 * shape.query
+    return per_token * step.tokens
 
 
 def trl_head(shape: Shape, recipe: Training, step: Step) -> int:
@@ -188,13 +188,13 @@ def unsloth_layer(shape: Shape, recipe: Training, step: Step) -> Layer:
     kept = (
         shape.norms * shape.hidden + 2 * shape.hidden + 2 * (query + key) + 2 * shape.intermediate
     )
-    made = 3 * shape.intermediate + 2 * shape.hidden
+    allocated = 3 * shape.intermediate + 2 * shape.hidden
     dropped = 0
     if recipe.lora.dropout:
         dropped = sum(size for size, _ in shape.targets(recipe.lora.target_modules).values())
     return Layer(
         kept=(wide * kept + dropped) * step.tokens,
-        backward=wide * made * step.tokens + 2 * shape.largest_linear,
+        backward=wide * allocated * step.tokens + 2 * shape.largest_linear,
     )
 
 

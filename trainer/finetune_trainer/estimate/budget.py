@@ -151,9 +151,11 @@ def with_checkpointing(
         return recipe
     on, off = (
         recipe.model_copy(
-            update={"advanced": recipe.advanced.model_copy(update={"gradient_checkpointing": each})}
+            update={
+                "advanced": recipe.advanced.model_copy(update={"gradient_checkpointing": enabled})
+            }
         )
-        for each in (True, False)
+        for enabled in (True, False)
     )
     formula = FORMULAS[recipe.advanced.backend]
     if card is None or card.shared or formula.offloads:
@@ -195,8 +197,8 @@ def choose_step(shape: Shape, recipe: Training, *, data: Data, card: Card | None
     effective = recipe.effective_batch_size
     divisors = [size for size in range(effective, 1, -1) if effective % size == 0]
     if card is None:
-        known = UNKNOWN_CARD_MICRO_BATCH in divisors
-        return replace(step, micro_batch=UNKNOWN_CARD_MICRO_BATCH) if known else step
+        divides = UNKNOWN_CARD_MICRO_BATCH in divisors
+        return replace(step, micro_batch=UNKNOWN_CARD_MICRO_BATCH) if divides else step
     for micro in divisors:
         larger = replace(step, micro_batch=micro)
         if memory.training(shape, recipe, formula, larger).total <= USABLE * card.memory:

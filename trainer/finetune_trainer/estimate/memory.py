@@ -56,7 +56,7 @@ class Memory:
     @property
     def total(self) -> int:
         """Sum of all parts."""
-        return sum(getattr(self, each.name) for each in fields(self))
+        return sum(getattr(self, part.name) for part in fields(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ def for_training(
     for path, values in fields.items():
         alone = ({path: value} for value in values)
         found.append(next((changes for changes in alone if fits(changes)), {}))
-    texts = [" and ".join(_text(*each) for each in changes.items()) for changes in found]
+    texts = [" and ".join(_text(*change) for change in changes.items()) for changes in found]
     alternatives = list(dict.fromkeys(filter(None, texts)))
     needed = budget.estimate(shape, recipe, data=data, options=EstimateOptions(card=card))
     larger = next_larger(needed.training.total / budget.USABLE)

@@ -91,22 +91,22 @@ def volume_refusal(found: Estimate, size: int | None) -> VolumeFull | None:
 
 def warnings(found: Estimate) -> list[str]:
     """Return warnings about a job that is not refused."""
-    found_warnings = []
+    messages = []
     card = found.card
     if card is not None and card.shared:
-        found_warnings.append(
+        messages.append(
             f"{card.name} is time-sliced: other pods can use parts of its {gib(card.memory)}, so "
             "training can run out of memory. If other pods use this GPU, select an unshared GPU "
             "with spec.placement"
         )
     if card is not None and USABLE * card.memory < found.training.total <= card.memory:
-        found_warnings.append(
+        messages.append(
             f"training needs about {gib(found.training.total)} of GPU memory, and {card.name} has "
             f"{gib(card.memory)}. Because the estimate is not exact, training can run out of "
             "memory. In this case, lower training.advanced.microBatchSize or "
             "training.sequenceLength"
         )
-    return found_warnings
+    return messages
 
 
 def gib(size: float) -> str:

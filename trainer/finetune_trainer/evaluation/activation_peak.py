@@ -22,14 +22,14 @@ class ActivationPeak:
     @property
     def value(self) -> int:
         """The peak, rounded up."""
-        found = float(self._peak)
-        return min(math.ceil(found), MAX_RECORDED) if math.isfinite(found) else MAX_RECORDED
+        peak = float(self._peak)
+        return min(math.ceil(peak), MAX_RECORDED) if math.isfinite(peak) else MAX_RECORDED
 
     def observe(self, activations: torch.Tensor, real: torch.Tensor) -> None:
         """Include activations. Shape (rows, tokens, …); ``real``: (rows, tokens), no padding."""
-        each = activations.flatten(2)
+        by_token = activations.flatten(2)
         # On a CPU 25 times faster than the norm of infinite order; NaN stays NaN.
-        largest = torch.maximum(each.amax(-1), -each.amin(-1))
+        largest = torch.maximum(by_token.amax(-1), -by_token.amin(-1))
         # The peak stays on the device: reading it would wait for the GPU.
         self._peak = torch.maximum(self._peak, largest.where(real, 0).max().float())
 
@@ -40,10 +40,10 @@ class ActivationPeak:
         The parts of an adapted linear layer do not count: the merged layer has only their sum.
         """
 
-        def hook(module: torch.nn.Module, given: tuple[Any, ...], result: Any) -> None:
-            for each in (*given[:1], result):
-                if isinstance(each, torch.Tensor) and each.shape[:2] == real.shape:
-                    self.observe(each, real)
+        def hook(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            for activation in (*inputs[:1], output):
+                if isinstance(activation, torch.Tensor) and activation.shape[:2] == real.shape:
+                    self.observe(activation, real)
 
         handles = [module.register_forward_hook(hook) for module in _of_merged(layer)]
         try:

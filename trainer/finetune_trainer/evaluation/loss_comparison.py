@@ -42,10 +42,10 @@ def evaluate(reference: Reference) -> HeldOutLosses:
 def _datasets(reference: Reference) -> list[EvaluatedDataset]:
     """Return the losses on the rows of each of several datasets."""
     names = dict.fromkeys(row.dataset for row in reference.rows if row.dataset is not None)
-    found = []
+    datasets = []
     for name in sorted(names):
         rows = [row for row in reference.rows if row.dataset == name]
-        found.append(
+        datasets.append(
             EvaluatedDataset(
                 name=name,
                 tokens=sum(len(row.original.tuned) for row in rows),
@@ -53,7 +53,7 @@ def _datasets(reference: Reference) -> list[EvaluatedDataset]:
                 loss=_text(_loss([row.dequantized.tuned for row in rows])),
             )
         )
-    return found
+    return datasets
 
 
 def difference(tuned: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> Difference:
@@ -73,12 +73,12 @@ def difference(tuned: Sequence[Sequence[float]], base: Sequence[Sequence[float]]
 
 def _build(reference: Reference, kind: BaseKind) -> EvaluatedBuild:
     tuned = [row.scores(kind).tuned for row in reference.rows]
-    found = difference(tuned, [row.original.base for row in reference.rows])
-    finite = math.isfinite(found.standard_error)
+    compared = difference(tuned, [row.original.base for row in reference.rows])
+    finite = math.isfinite(compared.standard_error)
     return EvaluatedBuild(
         loss=_text(_loss(tuned)),
-        difference=_text(found.mean),
-        standard_error=_text(found.standard_error) if finite else None,
+        difference=_text(compared.mean),
+        standard_error=_text(compared.standard_error) if finite else None,
     )
 
 

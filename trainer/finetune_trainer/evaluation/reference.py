@@ -43,8 +43,8 @@ class Recorded:
 def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
     """Record the reference of the published adapter unless it is already recorded."""
     key = f"{adapter.key} {adapter.digest}"
-    found = manifest.valid(layout.reference, kind=KIND, key=key)
-    if found is None:
+    record = manifest.valid(layout.reference, kind=KIND, key=key)
+    if record is None:
         began = time.monotonic()
         replaced = scoring_process.libraries_are_replaced()
         log(f"recording the reference{' in a process without Unsloth' * replaced}")
@@ -64,12 +64,12 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
                     "the serving pods will verify only the digests of the files",
                 ),
             )
-        found = _publish(layout, scored, adapter, key=key, seconds=time.monotonic() - began)
+        record = _publish(layout, scored, adapter, key=key, seconds=time.monotonic() - began)
     return Recorded(
-        seconds=found.facts["seconds"],
-        evaluation=found.facts["evaluation"],
-        largest_activation=found.facts["largestActivation"],
-        manifest=found.sha256,
+        seconds=record.facts["seconds"],
+        evaluation=record.facts["evaluation"],
+        largest_activation=record.facts["largestActivation"],
+        manifest=record.sha256,
     )
 
 

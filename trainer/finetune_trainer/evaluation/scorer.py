@@ -53,13 +53,13 @@ def models(*, evaluated: bool) -> list[Model]:
     evaluated: whether the losses of the tuned models are compared with that of the 16-bit base;
     that base is then computed in float32, too.
     """
-    found = []
+    ordered = []
     for kind in KINDS:
         exact = evaluated and kind == "original"
         base = torch.float32 if exact else torch.bfloat16
         for part, dtype in (("base", base), ("tuned", torch.float32), ("rounded", torch.bfloat16)):
-            found.append(Model(kind=kind, part=part, dtype=dtype))
-    return found
+            ordered.append(Model(kind=kind, part=part, dtype=dtype))
+    return ordered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +109,10 @@ class Scorer:
         """Return the log-probabilities of the tokens at ``positions``, by model and row."""
         # Tokens after the last position do not affect the scores.
         needed = [row[: max(at)] for row, at in zip(rows, positions, strict=True)]
-        found: dict[Model, list[list[float]]] = {model: [[] for _ in rows] for model in requested}
+        scores: dict[Model, list[list[float]]] = {model: [[] for _ in rows] for model in requested}
         with torch.no_grad():
             self._replace_forwards(self._record_inputs)
-            batches = [self._batch(needed, each, requested) for each in in_batches(needed)]
+            batches = [self._batch(needed, numbers, requested) for numbers in in_batches(needed)]
             for at in range(len(self._forwards)):
                 self._run_layer(at, requested, batches)
             self._replace_forwards(self._return_final_states)
@@ -130,8 +130,8 @@ class Scorer:
                     targets = [rows[row][to] for _, row, to in places]
                     scored = self._head(batch.states[model][before], targets)
                     for (_, row, _), score in zip(places, scored, strict=True):
-                        found[model][row].append(score)
-        return found
+                        scores[model][row].append(score)
+        return scores
 
     def _batch(
         self, rows: Sequence[Sequence[int]], numbers: Sequence[int], requested: Sequence[Model]
@@ -146,7 +146,7 @@ class Scorer:
             self._layerwise.decoder(input_ids=ids)
             begun[tuned] = self._first_states
         states = {model: begun[model.tuned].to(model.dtype) for model in requested}
-        lengths = torch.tensor([len(each) for each in tokens])
+        lengths = torch.tensor([len(row) for row in tokens])
         real = torch.arange(int(lengths.max())) < lengths[:, None]
         real = real.to(self._layerwise.device)
         self.activations.observe(begun[True], real)
@@ -167,14 +167,14 @@ class Scorer:
                     for batch in batches:
                         args, kwargs = batch.arguments(at, model)
                         with self._observed(layer, model, batch):
-                            result = self._forwards[at](batch.states[model], *args, **kwargs)
-                        if not isinstance(result, torch.Tensor):
+                            output = self._forwards[at](batch.states[model], *args, **kwargs)
+                        if not isinstance(output, torch.Tensor):
                             raise UnsupportedFamily(
                                 f"{type(layer).__name__} returns more than hidden states"
                             )
-                        batch.states[model] = result
+                        batch.states[model] = output
                         if model.part == "tuned":
-                            self.activations.observe(result, batch.real)
+                            self.activations.observe(output, batch.real)
         self._layerwise.unload_layer(layer)
 
     def _observed(
@@ -231,7 +231,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, tuple):
-        return tuple(_cast(each, dtype) for each in value)
+        return tuple(_cast(inner, dtype) for inner in value)
     if isinstance(value, dict):
-        return {key: _cast(each, dtype) for key, each in value.items()}
+        return {key: _cast(inner, dtype) for key, inner in value.items()}
     return value

@@ -55,8 +55,8 @@ def score(layout: Layout) -> Reference:
                 **row,
                 **{
                     kind: {
-                        model.part: found[at]
-                        for model, found in scores.items()
+                        model.part: by_row[at]
+                        for model, by_row in scores.items()
                         if model.kind == kind
                     }
                     for kind in KINDS

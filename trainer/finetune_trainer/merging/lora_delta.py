@@ -157,7 +157,7 @@ class LoraMerger:
         cast = values.to(self._dtype)
         # 50 times faster than isfinite on each element: a value that is not finite is the minimum
         # or maximum, or makes both NaN.
-        if cast.numel() and not all(math.isfinite(each) for each in torch.aminmax(cast)):
+        if cast.numel() and not all(math.isfinite(extreme) for extreme in torch.aminmax(cast)):
             if torch.isfinite(values).all():
                 raise NotMergeable(
                     f"the merged tensor {name} has the value {values.abs().max().item():.4g}, "
@@ -183,16 +183,16 @@ class LoraMerger:
         if pair.magnitude is not None:
             magnitude = self._weights.get_tensor(pair.magnitude).double()[row]
             expected *= magnitude / expected.square().sum().sqrt()
-        found = merged[row].double()
+        actual = merged[row].double()
         # One rounding to the merged type, plus the error of the float32 sums before it.
         largest = expected.abs().max().item()
         allowed = UNIT_ROUNDOFF[self._dtype] * expected.abs() + largest * 2.0**-16 + 2.0**-24
-        worst = (found - expected).abs() - allowed
+        worst = (actual - expected).abs() - allowed
         if worst.max().item() > 0:
             at = int(worst.argmax())
             raise NotMergeable(
                 f"the tensor {name} was merged incorrectly: row {row}, column {at} is "
-                f"{found[at].item():.6g} instead of {expected[at].item():.6g}. Check the memory "
+                f"{actual[at].item():.6g} instead of {expected[at].item():.6g}. Check the memory "
                 "and the disk of the node, or set merge.enabled to false"
             )
 

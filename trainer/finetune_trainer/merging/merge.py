@@ -62,10 +62,10 @@ def run(
     build = requested.build
     key = f"{job.digest} {build} {requested.dtype} {requested.base}"
     with translate_volume_errors(layout.work, "merging"):
-        found = manifest.valid(layout.merged(build), kind=published.MERGED, key=key)
-        if found is None:
-            found = _merge(request.resolve(job, layout, requested, key=key), progress)
-            message = f"merged {found.facts['pairs']} adapter pairs"
+        merged = manifest.valid(layout.merged(build), kind=published.MERGED, key=key)
+        if merged is None:
+            merged = _merge(request.resolve(job, layout, requested, key=key), progress)
+            message = f"merged {merged.facts['pairs']} adapter pairs"
         else:
             message = "the model is already merged"
         layout.merging(build).unlink(missing_ok=True)
@@ -76,7 +76,7 @@ def run(
         reason=Reason.COMPLETED,
         message=message,
         artifacts=MergeArtifacts(
-            merged=found.digest, merged_manifest=found.sha256, merged_dtype=found.facts["dtype"]
+            merged=merged.digest, merged_manifest=merged.sha256, merged_dtype=merged.facts["dtype"]
         ),
     )
 

@@ -53,13 +53,13 @@ def _tensors(model: Any) -> Iterator[tuple[set[str], tuple[int, ...]]]:
 
     A tied parameter has several names, of which the files contain one.
     """
-    optional = [re.compile(each) for each in model._keys_to_ignore_on_load_missing or ()]
+    optional = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_missing or ()]
     names: dict[int, set[str]] = {}
     state = model.state_dict(keep_vars=True)
     for name, tensor in state.items():
         names.setdefault(id(tensor), set()).add(name)
     for same in names.values():
-        if not any(each.search(name) for name in same for each in optional):
+        if not any(pattern.search(name) for name in same for pattern in optional):
             yield same, tuple(state[min(same)].shape)
 
 
@@ -101,8 +101,8 @@ def _require_decoder(model: Any, *, source: str) -> None:
 def _require_quantizable(model: Any, *, source: str) -> None:
     """Raise InvalidSpec if no layer of a model would be quantized."""
     head = model.get_output_embeddings()
-    found = (each for each in model.modules() if each is not head)
-    if not any(map(special_layers.is_quantized, found)):
+    modules = (module for module in model.modules() if module is not head)
+    if not any(map(special_layers.is_quantized, modules)):
         raise InvalidSpec(
             f"the trainer cannot quantize model {source}, because {type(model).__name__} of "
             "transformers has no layer of the class Linear: choose a model of another family"
@@ -117,15 +117,15 @@ def require_untied(folder: Path, names: Collection[str], *, source: str) -> None
     """
     model = text_model.build(folder)
     ends = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
-    found = {
+    by_name = {
         name.rpartition(".")[2]: end
         for name, module in model.named_modules()
         for end, its in ends.items()
         if module is its
     }
-    missing = sorted(set(names) - set(found))
+    missing = sorted(set(names) - set(by_name))
     if missing:
-        has = ", ".join(f"its {end} is {name}" for name, end in found.items())
+        has = ", ".join(f"its {end} is {name}" for name, end in by_name.items())
         raise InvalidSpec(
             f"training.lora.modulesToSave contains {', '.join(missing)}, which model {source} does "
             f"not have ({has}): remove the missing names from the list"
@@ -152,15 +152,15 @@ def ends(folder: Path, header: Header) -> dict[str, str | None]:
         "embedding": model.get_input_embeddings().weight,
         "head": model.get_output_embeddings().weight,
     }
-    found: dict[str, str | None] = {}
+    tensors: dict[str, str | None] = {}
     for end, weight in weights.items():
         same = [
             name
-            for name, each in model.named_parameters(remove_duplicate=False)
-            if each is weight and name in stored
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if parameter is weight and name in stored
         ]
-        found[end] = stored[same[0]] if same else None
-    return found
+        tensors[end] = stored[same[0]] if same else None
+    return tensors
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -35,7 +35,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_ids(value: Any) -> bool:
-    return all(type(each) is int for each in (value if isinstance(value, list) else [value]))
+    return all(
+        type(token_id) is int for token_id in (value if isinstance(value, list) else [value])
+    )
 
 
 FIELDS = {
@@ -136,8 +138,8 @@ def _implementations(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         name, value = rest.pop()
         if isinstance(value, Mapping):
             below = "implementation" in name
-            rest += [(name if below else key, each) for key, each in value.items()]
+            rest += [(name if below else key, inner) for key, inner in value.items()]
         elif isinstance(value, list):
-            rest += [(name, each) for each in value]
+            rest += [(name, inner) for inner in value]
         elif isinstance(value, str) and "implementation" in name:
             yield name, value

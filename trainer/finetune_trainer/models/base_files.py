@@ -42,7 +42,7 @@ OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 def side_files(names: Iterable[str]) -> list[str]:
     """Return the files of a base other than weights."""
     patterns = (CONFIG, *TOKENIZER, *OTHERS)
-    return sorted(name for name in names if any(fnmatch(name, each) for each in patterns))
+    return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
 
 
 def is_tokenizer(name: str) -> bool:

@@ -92,15 +92,15 @@ def _beginnings(names: TensorNames) -> dict[str, str]:
 
     transformers replaces them as it loads the model.
     """
-    found = {}
+    beginnings = {}
     for name, stored in names.parameters.items():
         ours, theirs = name.split("."), stored.split(".")
         while ours and theirs and ours[-1] == theirs[-1]:
             del ours[-1], theirs[-1]
         if ours != theirs:
             begins = "".join(f"{part}." for part in theirs)
-            found[f"^{re.escape(begins)}"] = "".join(f"{part}." for part in ours)
-    return found
+            beginnings[f"^{re.escape(begins)}"] = "".join(f"{part}." for part in ours)
+    return beginnings
 
 
 def _loaded(model: Any, files: Collection[str]) -> TensorNames:

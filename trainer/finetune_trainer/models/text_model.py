@@ -45,8 +45,8 @@ def architecture(family: str) -> str | None:
     """Return the name of the causal language model of a ``model_type``; None if there is none."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    found: str | None = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(family)
-    return found
+    name: str | None = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(family)
+    return name
 
 
 def extracted(folder: Path) -> str | None:
@@ -65,8 +65,8 @@ def described(folder: Path) -> dict[str, Any]:
     """
     if not is_multimodal(_whole_config(folder)):
         return read_json(folder / base_files.CONFIG)
-    found: dict[str, Any] = load_config(folder).to_dict()
-    return found
+    config: dict[str, Any] = load_config(folder).to_dict()
+    return config
 
 
 def build(folder: Path) -> Any:

@@ -27,19 +27,19 @@ def determine(
 
     Raises DatasetInvalid for an unknown format, InvalidSpec for one that the spec does not allow.
     """
-    training = [_follow(*each, fetched) for each in job.rows_of_training.items()]
-    datasets, records = [rows for rows, _ in training], [found for _, found in training]
+    training = [_follow(*pair, fetched) for pair in job.rows_of_training.items()]
+    datasets, records = [rows for rows, _ in training], [record for _, record in training]
     _require_rendered_alike(datasets[0], records)
     changes: dict[str, Any] = {"dataset": datasets[0], "datasets": datasets}
-    texts = {found.format == "text" for found in records}
+    texts = {record.format == "text" for record in records}
     if job.evaluation_dataset is not None:
-        changes["evaluation_dataset"], found = _follow(
+        changes["evaluation_dataset"], record = _follow(
             "evaluation.dataset", job.evaluation_dataset, fetched
         )
-        records.append(found)
-        if (found.format == "text") not in texts:
+        records.append(record)
+        if (record.format == "text") not in texts:
             raise InvalidSpec(
-                f"the rows of evaluation.dataset have the format {found.format}, which cannot be "
+                f"the rows of evaluation.dataset have the format {record.format}, which cannot be "
                 "combined with the format of the training rows. Prompt templates do not apply to "
                 "rows in the text format: use the text format for both datasets, or for neither of "
                 "them"
@@ -49,22 +49,22 @@ def determine(
 
 def _require_rendered_alike(common: Dataset, records: Sequence[FormatRecord]) -> None:
     """Raise InvalidSpec if the common prompt cannot render the rows of all datasets."""
-    for found in records:
-        known = common.model_copy(update={"format": found.format, "columns": Columns()})
-        known = known.model_copy(update={"mapping": Mapping()})
-        for rule in known.broken_rules():
+    for record in records:
+        dataset = common.model_copy(update={"format": record.format, "columns": Columns()})
+        dataset = dataset.model_copy(update={"mapping": Mapping()})
+        for rule in dataset.broken_rules():
             raise InvalidSpec(
-                f"the rows of {found.dataset} have the format {found.format}; {rule.message}"
+                f"the rows of {record.dataset} have the format {record.format}; {rule.message}"
             )
 
 
 def _follow(
     kind: Kind, rows: AnyRows, fetched: MappingOf[Kind, Fetched]
 ) -> tuple[AnyRows, FormatRecord]:
-    found = formats.record(kind, rows, fetched[kind].first())
-    if found.requested == AUTO:
-        log(f"the rows of {kind} have the format {found.format}")
-    known = rows.model_copy(update={"format": found.format})
-    for rule in known.broken_rules():
-        raise InvalidSpec(f"the rows of {kind} have the format {found.format}; {rule.message}")
-    return known, found
+    record = formats.record(kind, rows, fetched[kind].first())
+    if record.requested == AUTO:
+        log(f"the rows of {kind} have the format {record.format}")
+    determined = rows.model_copy(update={"format": record.format})
+    for rule in determined.broken_rules():
+        raise InvalidSpec(f"the rows of {kind} have the format {record.format}; {rule.message}")
+    return determined, record

@@ -72,8 +72,8 @@ def keep_verified(folder: Path, files: Mapping[str, RemoteFile]) -> None:
             remove(folder)
             return
         for name, path in list(_entries(folder)):
-            known = files.get(name)
-            if known is None or not _is_file(path) or not _is_reusable(path, known):
+            listed = files.get(name)
+            if listed is None or not _is_file(path) or not _is_reusable(path, listed):
                 remove(path)
         for parent, _, _ in os.walk(folder, topdown=False):
             if parent != str(folder) and not os.listdir(parent):
@@ -103,16 +103,16 @@ def _refusing() -> Iterator[None]:
         ) from error
 
 
-def _is_reusable(path: Path, known: RemoteFile) -> bool:
+def _is_reusable(path: Path, listed: RemoteFile) -> bool:
     """Report whether a file is that of the source; False if the source states no SHA-256.
 
     The file of another user cannot get the mode of published files, and is not reused.
     """
     facts = path.stat()
-    if known.sha256 is None or facts.st_size != known.size or facts.st_uid != os.geteuid():
+    if listed.sha256 is None or facts.st_size != listed.size or facts.st_uid != os.geteuid():
         return False
     try:
-        return sha256_of(path) == known.sha256
+        return sha256_of(path) == listed.sha256
     except PermissionError:
         return False
 
@@ -124,7 +124,10 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _entries(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield all entries below a folder except folders, by relative name; follow no link."""
     for parent, folders, names in os.walk(folder, onerror=_raise):
-        for name in [*names, *(each for each in folders if (Path(parent) / each).is_symlink())]:
+        for name in [
+            *names,
+            *(subfolder for subfolder in folders if (Path(parent) / subfolder).is_symlink()),
+        ]:
             path = Path(parent) / name
             yield path.relative_to(folder).as_posix(), path
 

@@ -22,13 +22,13 @@ def estimate(request: PrepareStageRequest, *, card: Card | None = None) -> Estim
             f"chart value serving.dtype to one of {', '.join(SERVING_DTYPES)}"
         )
     listed = {name: cards.find(name) for name in request.cards}
-    for name in (name for name, each in listed.items() if each is None):
+    for name in (name for name, gpu in listed.items() if gpu is None):
         log(f"GPU {name} is not in the GPU table: its memory is not checked")
-    known = [each for each in (card, *listed.values()) if each is not None]
-    smallest = cards.smallest(known)
+    gpus = [gpu for gpu in (card, *listed.values()) if gpu is not None]
+    smallest = cards.smallest(gpus)
     return EstimateOptions(
         card=smallest,
-        others=tuple(other for other in known if other is not smallest),
+        others=tuple(other for other in gpus if other is not smallest),
         serving=request.serving,
         merges=request.merges,
         volume=_bytes(request.volume_size),

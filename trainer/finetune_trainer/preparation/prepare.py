@@ -59,10 +59,10 @@ def run(
     with translate_volume_errors(layout.work, "preparing"):
         # The rows on the volume do not prove which files they were read from.
         begins = untrusted or signatures.concern(job)
-        found = None if begins else published.prepared(layout, job, hashes=True)
-        if found is not None:
+        earlier = None if begins else published.prepared(layout, job, hashes=True)
+        if earlier is not None:
             return _result(
-                *found,
+                *earlier,
                 backend_choice.load(layout.dataset),
                 message="base and dataset are already prepared",
             )
@@ -111,7 +111,7 @@ def run(
         )
         base = prepare_base.finish(download, job, layout, progress, signatures)
         if request.endpoint is not None:
-            files = {each.name: each.sha256 for each in base.files}
+            files = {file.name: file.sha256 for file in base.files}
             shared_endpoint.check_files(files, request.endpoint)
         prepare_start.check_layers(job, layout, base)
         prepare_tokens.check(layout.base, rows.rows.train, job.training, source=download.name)

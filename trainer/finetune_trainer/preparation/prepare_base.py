@@ -86,20 +86,22 @@ def start(
         TrainerError: The base cannot be trained, or the volume is too small.
     """
     source, name = job.model.source, job.model.source.removeprefix("hf://")
-    found = None if untrusted else manifest.valid(layout.base, kind=published.BASE, key=job.digest)
+    earlier = (
+        None if untrusted else manifest.valid(layout.base, kind=published.BASE, key=job.digest)
+    )
     store: Store | None = None
-    if found is None or signatures.cover("model", source):
+    if earlier is None or signatures.cover("model", source):
         store = open_store("model", job.model)
         repository = store.pin()
         signatures.pinned("model", source, store, repository)
-        if found is not None and found.facts["baseCommit"] != repository.commit:
+        if earlier is not None and earlier.facts["baseCommit"] != repository.commit:
             # The signature is about other files than those on the volume.
-            found = None
-    if found is not None:
-        signatures.check("model", {each.name: each.sha256 for each in found.files})
+            earlier = None
+    if earlier is not None:
+        signatures.check("model", {file.name: file.sha256 for file in earlier.files})
         manifest.sweep(layout.work, but=rows)
         # A published base stays at its commit, even if its branch has moved since.
-        commit = found.facts["baseCommit"]
+        commit = earlier.facts["baseCommit"]
         log(f"base {name} is already on the volume, at commit {commit[:12]}")
         config = read_json(layout.base / base_files.CONFIG)
         return BaseDownload(
@@ -108,7 +110,7 @@ def start(
             config=config,
             text=text_model.described(layout.base),
             commit=commit,
-            published=found,
+            published=earlier,
             digests={},
         )
     assert store is not None
@@ -223,8 +225,8 @@ def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
 
     header: with the names of the model.
     """
-    wanted = job.training.lora.target_modules
-    if wanted == ["all-linear"]:
+    targets = job.training.lora.target_modules
+    if targets == ["all-linear"]:
         return
     linear = {
         tuple(name.removesuffix(".weight").split("."))
@@ -233,7 +235,7 @@ def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
     }
     missing = [
         name
-        for name in wanted
+        for name in targets
         if not any(layer[-name.count(".") - 1 :] == tuple(name.split(".")) for layer in linear)
     ]
     if missing:

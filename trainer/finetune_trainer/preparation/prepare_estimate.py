@@ -46,11 +46,11 @@ def check(
     base_bytes: size of the base, of which base_remaining bytes are not downloaded yet. Raise
     DoesNotFit if the GPU is too small, VolumeFull if the volume is too small for the whole job.
     """
-    found_shape = shape.read(config)
-    if found_shape is None:
+    model_shape = shape.read(config)
+    if model_shape is None:
         log(f"no estimate is available for model family {config.get('model_type')}")
         return CheckedEstimate(facts=None, sentence="")
-    found_shape = replace(found_shape, attention=attention)
+    model_shape = replace(model_shape, attention=attention)
     counts, plan = rows.counts, rows.plan
     data = Data(
         longest=rows.longest,
@@ -60,32 +60,32 @@ def check(
         held_out_tokens=int(rows.held_out.input_ids.size),
         steps=plan.steps,
     )
-    found = estimate(
-        found_shape,
+    estimated = estimate(
+        model_shape,
         job.training,
         data=data,
         options=options,
         base_bytes=base_bytes,
     )
-    for line in report.table(found, title=job.model.source).splitlines():
+    for line in report.table(estimated, title=job.model.source).splitlines():
         log(line)
-    refused = verdict.refusal(found, found_shape, job.training, data, options.serving, backends)
-    refused = refused or verdict.host_refusal(found, options.train_memory)
+    refused = verdict.refusal(estimated, model_shape, job.training, data, options.serving, backends)
+    refused = refused or verdict.host_refusal(estimated, options.train_memory)
     if refused is not None:
         raise refused
-    too_small = verdict.volume_refusal(found, options.volume)
+    too_small = verdict.volume_refusal(estimated, options.volume)
     if too_small is not None:
         raise too_small
-    free, needed = disk.free_bytes(work), found.volume - base_bytes + base_remaining
+    free, needed = disk.free_bytes(work), estimated.volume - base_bytes + base_remaining
     if free < needed:
         raise VolumeFull(
-            f"base, checkpoints and merged model need about {disk.human(found.volume)}. Of this, "
-            f"{disk.human(needed)} must still be written, but the volume has only "
+            f"base, checkpoints and merged model need about {disk.human(estimated.volume)}. Of "
+            f"this, {disk.human(needed)} must still be written, but the volume has only "
             f"{disk.human(free)} free: raise spec.storage.size by at least "
             f"{disk.human(needed - free)}"
         )
     return CheckedEstimate(
-        facts=report.facts(found),
-        sentence=report.sentence(found),
-        warnings=tuple(verdict.warnings(found)),
+        facts=report.facts(estimated),
+        sentence=report.sentence(estimated),
+        warnings=tuple(verdict.warnings(estimated)),
     )

@@ -107,9 +107,9 @@ def tokenize(
     for source in sources.all:
         on_bytes = _on_bytes(progress, before, sources.size)
         copies = signatures.cover(source.kind, source.spec.source)
-        found = dataset_files.fetch(source, layout, on_bytes=on_bytes, copies=copies)
-        signatures.check(source.kind, {**source.described, **found.digests})
-        fetched[source.kind] = found
+        download = dataset_files.fetch(source, layout, on_bytes=on_bytes, copies=copies)
+        signatures.check(source.kind, {**source.described, **download.digests})
+        fetched[source.kind] = download
         before += source.size
     job, formats = dataset_formats.determine(job, fetched)
     tokenizer = load_tokenizer(base.folder)
@@ -156,7 +156,7 @@ def tokenize(
         template=template,
         formats=formats,
         renderer=renderer,
-        source_digests={kind: each.digest for kind, each in fetched.items()},
+        source_digests={kind: files.digest for kind, files in fetched.items()},
     )
 
 

@@ -51,31 +51,31 @@ def prepare(
     base: of the job. signatures: that the administrator requires. untrusted: whether the volume may
     hold what nothing vouches for. Raise InvalidSpec if the adapter does not fit.
     """
-    wanted = job.training.start_from
-    if wanted is None or wanted.source is None:
+    start = job.training.start_from
+    if start is None or start.source is None:
         return None
-    found = None
-    if not untrusted and not signatures.cover(START_FROM, wanted.source):
-        found = manifest.valid(layout.start, kind=published.START, key=job.digest)
-    if found is None:
-        found = _download(job, layout, signatures)
+    adapter = None
+    if not untrusted and not signatures.cover(START_FROM, start.source):
+        adapter = manifest.valid(layout.start, kind=published.START, key=job.digest)
+    if adapter is None:
+        adapter = _download(job, layout, signatures)
     config = read_json(layout.start / adapter_files.CONFIG)
-    start_fit.check_recipe(job.training.lora, config, source=wanted.source)
+    start_fit.check_recipe(job.training.lora, config, source=start.source)
     start_fit.check_tensors(
         job.training.lora,
         read_header(layout.start, [adapter_files.WEIGHTS]),
-        source=wanted.source,
+        source=start.source,
     )
     warnings = start_fit.check_base(
-        job.model.source, base.commit, config, found.facts, source=wanted.source
+        job.model.source, base.commit, config, adapter.facts, source=start.source
     )
     for warning in warnings:
         log(warning)
     fact = {
-        "source": wanted.source,
-        "commit": found.facts["commit"],
-        "digest": found.digest,
-        "manifest": found.sha256,
+        "source": start.source,
+        "commit": adapter.facts["commit"],
+        "digest": adapter.digest,
+        "manifest": adapter.sha256,
         **_lineage(job.parent),
     }
     return Start(fact=fact, warnings=warnings)
@@ -89,7 +89,7 @@ def check_layers(job: JobConfig, layout: Layout, base: manifest.Manifest) -> Non
     start = job.training.start_from
     if start is None or start.source is None:
         return
-    shards = [each.name for each in base.files if each.name.endswith(".safetensors")]
+    shards = [file.name for file in base.files if file.name.endswith(".safetensors")]
     header = read_header(layout.base, shards)
     model: Header = tensor_names.find(layout.base, header.tensors).header(header)
     start_fit.check_modules(
@@ -102,18 +102,18 @@ def check_layers(job: JobConfig, layout: Layout, base: manifest.Manifest) -> Non
 
 
 def _download(job: JobConfig, layout: Layout, signatures: Signatures) -> manifest.Manifest:
-    wanted = job.training.start_from
-    assert wanted is not None
-    assert wanted.source is not None
-    store = open_store(START_FROM, wanted)
+    start = job.training.start_from
+    assert start is not None
+    assert start.source is not None
+    store = open_store(START_FROM, start)
     repository = store.pin()
-    signatures.pinned(START_FROM, wanted.source, store, repository)
+    signatures.pinned(START_FROM, start.source, store, repository)
     log(f"adapter {store.name} is pinned to {repository.commit[:12]}")
     missing = [name for name in FILES if name not in repository.files]
     if missing:
         what = "a model, not an adapter" if base_files.CONFIG in repository.files else "no adapter"
         raise InvalidSpec(
-            f"{wanted.source} has no file {missing[0]}, so it is {what}: set {START_FROM}.source "
+            f"{start.source} has no file {missing[0]}, so it is {what}: set {START_FROM}.source "
             f"to a folder with {' and '.join(FILES)}"
         )
     listed = repository.files.get(manifest.FILE)
@@ -124,15 +124,15 @@ def _download(job: JobConfig, layout: Layout, signatures: Signatures) -> manifes
     scratch = fresh(layout.scratch("start"))
     digests = store.download(repository, names, scratch, on_bytes=lambda count: None)
     signatures.check(START_FROM, digests)
-    _require_published(job.parent, digests, source=wanted.source)
+    _require_published(job.parent, digests, source=start.source)
     # The published folder gets a manifest of its own.
-    origin = _origin(scratch / manifest.FILE, digests, source=wanted.source)
+    origin = _origin(scratch / manifest.FILE, digests, source=start.source)
     return manifest.publish(
         scratch,
         layout.start,
         kind=published.START,
         key=job.digest,
-        facts={"source": wanted.source, "commit": repository.commit, **origin},
+        facts={"source": start.source, "commit": repository.commit, **origin},
     )
 
 
@@ -168,11 +168,11 @@ def _origin(file: Path, digests: Mapping[str, str], *, source: str) -> dict[str,
     if not file.is_file():
         return {}
     try:
-        found = manifest.parse(file.read_text(encoding="utf-8"))
-        base, commit = found.facts["source"], found.facts["baseCommit"]
-        if found.kind != published.ADAPTER or not isinstance(base, str) or not commit.isalnum():
+        adapter = manifest.parse(file.read_text(encoding="utf-8"))
+        base, commit = adapter.facts["source"], adapter.facts["baseCommit"]
+        if adapter.kind != published.ADAPTER or not isinstance(base, str) or not commit.isalnum():
             return {}
-        described = {each.name: each.sha256 for each in found.files}
+        described = {entry.name: entry.sha256 for entry in adapter.files}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
     for name in FILES:

@@ -22,11 +22,11 @@ def check(base: Path, rows: Tokens, recipe: Training, *, source: str) -> None:
     """
     if set(recipe.lora.modules_to_save or ()) == TRAINED_IN_FULL:
         return
-    found = untrained_tokens.find(base, set(np.unique(rows.input_ids).tolist()))
-    if not found:
+    untrained = untrained_tokens.find(base, set(np.unique(rows.input_ids).tolist()))
+    if not untrained:
         return
-    names = load_tokenizer(base).convert_ids_to_tokens(found[:SHOWN])
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    names = load_tokenizer(base).convert_ids_to_tokens(untrained[:SHOWN])
+    more = f" and {len(untrained) - SHOWN} more" if len(untrained) > SHOWN else ""
     raise InvalidSpec(
         f"the training rows contain tokens on which model {source} was never trained: "
         f"{', '.join(names)}{more}. An adapter cannot learn them: choose the instruct version of "

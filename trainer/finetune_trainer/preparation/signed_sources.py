@@ -70,18 +70,18 @@ class Signatures:
             return
         documents = dict(self._documents(kind, source, store, repository))
         vouched = []
-        for each in required:
-            keys = [statements.public_key(key.encode()) for key in each.keys]
-            found, problems = [], []
+        for signature in required:
+            keys = [statements.public_key(key.encode()) for key in signature.keys]
+            alternatives, problems = [], []
             for name, document in documents.items():
                 try:
                     statement = statements.checked(document, keys, name=name)
-                    found.append(self._vouched(kind, store, repository, statement, name))
+                    alternatives.append(self._vouched(kind, store, repository, statement, name))
                 except statements.NotSigned as error:
                     problems.append(str(error))
-            if not found:
+            if not alternatives:
                 raise _refusal(kind, source, problems[0])
-            vouched.append(tuple(found))
+            vouched.append(tuple(alternatives))
         self._signed[kind] = _Signed(source=source, vouched=tuple(vouched))
 
     def check(self, kind: Kind, digests: Mapping[str, str]) -> None:
@@ -93,7 +93,7 @@ class Signatures:
         if signed is None:
             return
         for alternatives in signed.vouched:
-            problems = [_problem(each, digests) for each in alternatives]
+            problems = [_problem(alternative, digests) for alternative in alternatives]
             if None not in problems:
                 raise _refusal(kind, signed.source, str(problems[0]))
         if kind not in self._logged:
@@ -103,7 +103,9 @@ class Signatures:
     def _of(self, kind: Kind, source: str) -> list[RequiredSignature]:
         what = what_of(kind)
         return [
-            each for each in self._required if what in each.what and covers(each.sources, source)
+            signature
+            for signature in self._required
+            if what in signature.what and covers(signature.sources, source)
         ]
 
     def _documents(
@@ -111,12 +113,12 @@ class Signatures:
     ) -> Iterator[tuple[str, bytes]]:
         """Yield the statements next to a source by their names. Raise SourceNotSigned."""
         if isinstance(store, Attested):
-            found = store.statements(repository)
-            if not found:
+            documents = store.statements(repository)
+            if not documents:
                 raise _refusal(
                     kind, source, f"the image sha256:{repository.commit} has no signed statement"
                 )
-            for number, document in enumerate(found, start=1):
+            for number, document in enumerate(documents, start=1):
                 yield f"signed statement {number}", document
             return
         names = [name for name in attestation.FILES if name in repository.files]

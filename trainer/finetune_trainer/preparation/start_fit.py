@@ -143,19 +143,19 @@ def check_modules(
     )
 
 
-def _require_commit(known: str, name: str, commit: str, base: str, *, source: str) -> None:
-    """Raise InvalidSpec if an adapter of commit ``known`` of ``name`` is one of another base."""
-    if known != commit:
+def _require_commit(trained: str, name: str, commit: str, base: str, *, source: str) -> None:
+    """Raise InvalidSpec if an adapter of commit ``trained`` of ``name`` is one of another base."""
+    if trained != commit:
         raise _unfit(
             source,
-            f"was trained on commit {known} of {name}, but the model of the job is commit "
-            f"{commit} of {base}: set model.source to {name}, and model.revision to {known} if "
+            f"was trained on commit {trained} of {name}, but the model of the job is commit "
+            f"{commit} of {base}: set model.source to {name}, and model.revision to {trained} if "
             "that is a repository on the hub, or choose another adapter",
         )
 
 
 def _ends_with(tensor: str, modules: Collection[str]) -> bool:
-    return any(f".{tensor}".endswith(f".{each}.weight") for each in modules)
+    return any(f".{tensor}".endswith(f".{module}.weight") for module in modules)
 
 
 def _without(tensors: Collection[str], saved: Collection[str]) -> set[str]:

@@ -65,6 +65,6 @@ def _zero_rows(file: Path, name: str) -> set[int]:
 def _chunks(file: Path, name: str) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the rows of a matrix in chunks, each with the number of its first row."""
     with safe_open(file, framework="pt") as tensors:
-        found = tensors.get_slice(name)
-        for start in range(0, found.get_shape()[0], ROWS_AT_ONCE):
-            yield start, found[start : start + ROWS_AT_ONCE]
+        matrix = tensors.get_slice(name)
+        for start in range(0, matrix.get_shape()[0], ROWS_AT_ONCE):
+            yield start, matrix[start : start + ROWS_AT_ONCE]

@@ -41,12 +41,12 @@ def round_trip(
     if missing:
         flat = torch.cat([flat, flat.new_zeros(missing)])
     if kind == "nf4":
-        made, codes = nf4.round_trip(flat, scales, block=block, quantize=quantize_nf4)
+        dequantized, codes = nf4.round_trip(flat, scales, block=block, quantize=quantize_nf4)
     else:
         levels = (*FP4_LEVELS, *(-level for level in FP4_LEVELS))
-        made, codes = nf4.round_trip(flat, scales, block=block, quantize=_fp4, levels=levels)
+        dequantized, codes = nf4.round_trip(flat, scales, block=block, quantize=_fp4, levels=levels)
     count = weight.numel()
-    return made[:count].view(weight.shape), codes[: (count + 1) // 2]
+    return dequantized[:count].view(weight.shape), codes[: (count + 1) // 2]
 
 
 def quantize_nf4(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,8 +55,8 @@ def quantize_nf4(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, tor
     faint = largest < FAINT
     if faint.any():
         relative, largest[faint] = _relative(weight.float().view(-1, block)[faint])
-        found = torch.bucketize(relative.nan_to_num(-1.0), nf4.borders_between(nf4.LEVELS))
-        codes.view(-1, block // 2)[faint] = _packed(found, block)
+        nearest = torch.bucketize(relative.nan_to_num(-1.0), nf4.borders_between(nf4.LEVELS))
+        codes.view(-1, block // 2)[faint] = _packed(nearest, block)
     return codes, largest
 
 

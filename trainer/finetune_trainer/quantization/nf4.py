@@ -84,14 +84,14 @@ def round_trip(
     """
     flat = weight.reshape(-1)
     packed = torch.empty(flat.numel() // 2, 1, dtype=torch.uint8)
-    made = torch.empty_like(flat)
+    dequantized = torch.empty_like(flat)
     for start in range(0, flat.numel(), CHUNK):
         codes, largest = quantize(flat[start : start + CHUNK], block=block)
         if scales is not None:
             largest = scales[start // block :][: largest.numel()]
         packed[start // 2 :][: codes.numel()] = codes
-        made[start : start + CHUNK] = _dequantize(codes, largest, levels, block=block)
-    return made.view(weight.shape), packed
+        dequantized[start : start + CHUNK] = _dequantize(codes, largest, levels, block=block)
+    return dequantized.view(weight.shape), packed
 
 
 def _dequantize(

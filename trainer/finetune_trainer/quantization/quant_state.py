@@ -78,13 +78,13 @@ def require_quantization(model: Any, recipe: Training) -> None:
 
     requested = recipe.advanced.quantization
     asked = (requested.type, requested.double_quant, getattr(torch, requested.compute_dtype))
-    layers = [each for each in model.modules() if isinstance(each, Linear4bit)]
-    for each in layers:
-        state = each.weight.quant_state
-        found = (state.quant_type, state.nested, each.compute_dtype)
-        if found != asked:
+    layers = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
+    for layer in layers:
+        state = layer.weight.quant_state
+        actual = (state.quant_type, state.nested, layer.compute_dtype)
+        if actual != asked:
             raise InvalidSpec(
-                f"on this device, the backend quantizes to {_describe(*found)}, but the job "
+                f"on this device, the backend quantizes to {_describe(*actual)}, but the job "
                 f"requires {_describe(*asked)}: omit training.advanced.quantization, or set "
                 "training.advanced.backend to trl"
             )
@@ -195,10 +195,10 @@ class DequantizedBase:
     def weight(self, tensor: str, original: torch.Tensor) -> torch.Tensor:
         """Return a whole weight as it was in training, on the original's device."""
         quantizer = self.quantizer(tensor, original.device)
-        made, codes = quantizer.round_trip(original)
+        dequantized, codes = quantizer.round_trip(original)
         quantizer.count(codes)
         quantizer.finish()
-        return made
+        return dequantized
 
 
 def _round_trip(
@@ -207,13 +207,13 @@ def _round_trip(
     """Quantize and dequantize a piece with bitsandbytes, with the stored scales."""
     from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
 
-    codes, found = quantize_4bit(piece, blocksize=BLOCK, quant_type=kind)
+    codes, computed = quantize_4bit(piece, blocksize=BLOCK, quant_type=kind)
     state = QuantState(
-        absmax=found.absmax if absmax is None else absmax,
+        absmax=computed.absmax if absmax is None else absmax,
         shape=piece.shape,
         dtype=piece.dtype,
         blocksize=BLOCK,
-        code=found.code,
+        code=computed.code,
         quant_type=kind,
     )
     return dequantize_4bit(codes, state), codes

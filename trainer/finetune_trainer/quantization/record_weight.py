@@ -58,7 +58,7 @@ def together(records: Iterable[QuantizationRecord]) -> QuantizationRecord:
     """Return the record of several weights."""
     digests: dict[str, str] = {}
     scales: dict[str, torch.Tensor] = {}
-    for each in records:
-        digests |= each.digests
-        scales |= each.scales
+    for record in records:
+        digests |= record.digests
+        scales |= record.scales
     return QuantizationRecord(digests=digests, scales=scales)

@@ -46,22 +46,22 @@ class EventFile:
         # Loads torch, so it is imported when a training begins.
         from tensorboardX.record_writer import RecordWriter
 
-        known = {
+        pending = {
             (TAGS[name], step): value
             for name, points in history.series.items()
             if name in TAGS
             for step, value in points
         }
-        kept = list(_known_events(path, known.keys()))
+        kept = list(_known_events(path, pending.keys()))
         path.parent.mkdir(exist_ok=True)
         self._writer = RecordWriter(str(partial_path(path)))
         self._flushed = time.monotonic()
         self._write(_event(file_version=VERSION))
         for event in kept:
             self._write(event)
-            known.pop(_key(event), None)
+            pending.pop(_key(event), None)
         # The rest was written before a crash of the node, but did not reach the disk.
-        for (tag, step), value in sorted(known.items(), key=lambda item: item[0][1]):
+        for (tag, step), value in sorted(pending.items(), key=lambda item: item[0][1]):
             self._write(_scalar(step, tag, value))
         self._writer.flush()
         partial_path(path).replace(path)
@@ -69,7 +69,7 @@ class EventFile:
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Append numbers of a step."""
-        for name in (each for each in values if each in TAGS):
+        for name in (key for key in values if key in TAGS):
             self._write(_scalar(step, TAGS[name], values[name]))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
@@ -107,12 +107,12 @@ def read(path: Path) -> Iterator[Any]:
             return
 
 
-def _known_events(path: Path, known: Any) -> Iterator[Any]:
+def _known_events(path: Path, keys: Any) -> Iterator[Any]:
     """Yield the events of an earlier attempt up to the first one that the history lacks."""
     for event in read(path):
         if event.file_version:
             continue
-        if _key(event) not in known:
+        if _key(event) not in keys:
             return
         yield event
 

@@ -25,14 +25,14 @@ class LossHistory:
 
     def add(self, step: int, **values: float | None) -> None:
         """Record values of a step (None: skip); they replace those of the same and later steps."""
-        known = {name: float(value) for name, value in values.items() if value is not None}
-        for name, value in known.items():
+        numbers = {name: float(value) for name, value in values.items() if value is not None}
+        for name, value in numbers.items():
             points = self.series.setdefault(name, [])
             while points and points[-1][0] >= step:
                 points.pop()
             points.append((step, value))
         if self.on_add is not None:
-            self.on_add(step, known)
+            self.on_add(step, numbers)
 
     def __getitem__(self, name: str) -> Points:
         """Return a series; it is empty if nothing was recorded."""
@@ -54,4 +54,6 @@ class LossHistory:
     def parse(cls, data: bytes) -> "LossHistory":
         """Return the history in the content of its file."""
         series = untrusted_json.parse(data)
-        return cls({name: [(int(s), float(v)) for s, v in each] for name, each in series.items()})
+        return cls(
+            {name: [(int(s), float(v)) for s, v in points] for name, points in series.items()}
+        )

@@ -19,14 +19,14 @@ def front_matter(job: JobConfig, source: str, *, relation: str, **metadata: Any)
 
 def metadata_of(job: JobConfig, source: str, *, relation: str) -> dict[str, Any]:
     """Return the metadata of a model. source: of its base; relation: to this base."""
-    found: dict[str, Any] = {"pipeline_tag": "text-generation"}
+    metadata: dict[str, Any] = {"pipeline_tag": "text-generation"}
     # A hub accepts repository names only.
     if source.startswith("hf://"):
-        found |= {"base_model": repository(source), "base_model_relation": relation}
+        metadata |= {"base_model": repository(source), "base_model_relation": relation}
     sources = [rows.source for rows in job.rows_of_training.values()]
-    if repositories := [repository(each) for each in sources if each.startswith("hf://")]:
-        found["datasets"] = list(dict.fromkeys(repositories))
-    return found
+    if repositories := [repository(address) for address in sources if address.startswith("hf://")]:
+        metadata["datasets"] = list(dict.fromkeys(repositories))
+    return metadata
 
 
 def images(recorded: Mapping[str, str]) -> Iterable[tuple[str, str]]:

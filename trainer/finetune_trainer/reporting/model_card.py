@@ -144,8 +144,8 @@ def _curve(history: LossHistory) -> str:
     every = max(1, len(losses) // 10)
     shown = dict([*losses[::every], losses[-1]])
     steps = sorted(set(shown) | set(held_out))
-    known = dict(losses)
-    rows = ((str(at), _number(known.get(at)), _number(held_out.get(at))) for at in steps)
+    by_step = dict(losses)
+    rows = ((str(at), _number(by_step.get(at)), _number(held_out.get(at))) for at in steps)
     return markdown.table(rows, header=("step", "training loss", "held-out loss"))
 
 
@@ -167,7 +167,7 @@ def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
     yield "base", f"`{report.base['source']}`"
     yield "base commit", f"`{report.base['baseCommit']}`"
     yield from markdown.continued_from(data.get(START_FACT))
-    read = {each["dataset"]: each for each in data.get("sources") or ()}
+    read = {source["dataset"]: source for source in data.get("sources") or ()}
     for path, origin in sorted((data.get(ORIGINS_FACT) or {}).items()):
         # datasets[support] becomes "dataset support", evaluation.dataset "evaluation dataset".
         name = path.replace("datasets[", "dataset ").replace("]", "").replace(".", " ")

@@ -54,9 +54,9 @@ def draw(history: LossHistory, path: Path, *, title: str) -> None:
 
 def _smoothed(points: Points) -> Points:
     """Return the exponential moving average with bias correction."""
-    mean, weight, result = 0.0, 0.0, []
+    mean, weight, smoothed = 0.0, 0.0, []
     for step, value in points:
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         weight = SMOOTHING * weight + (1 - SMOOTHING)
-        result.append((step, mean / weight))
-    return result
+        smoothed.append((step, mean / weight))
+    return smoothed

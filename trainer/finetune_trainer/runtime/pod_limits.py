@@ -46,18 +46,18 @@ def _cpu_limit(cgroup: Path) -> float | None:
 
 def limit_pinned(environment: MutableMapping[str, str], *, cgroup: Path = CGROUP) -> None:
     """Limit Unsloth's pinned memory to what the memory limit of this pod leaves, if it has one."""
-    found = memory(cgroup)
-    if found is not None:
-        environment.setdefault(PINNED_LIMIT, f"{max(0, found - LIBRARIES) / GIB:.2f}")
+    limit = memory(cgroup)
+    if limit is not None:
+        environment.setdefault(PINNED_LIMIT, f"{max(0, limit - LIBRARIES) / GIB:.2f}")
 
 
 def memory(cgroup: Path = CGROUP) -> int | None:
     """Return the memory limit of the cgroup in bytes (v2, then v1), or None if there is none."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
-            found = (cgroup / name).read_text().strip()
+            text = (cgroup / name).read_text().strip()
         except OSError:
             continue
         # Version 1 reports the largest number of whole pages instead of "max".
-        return int(found) if found.isdigit() and int(found) < 2**60 else None
+        return int(text) if text.isdigit() and int(text) < 2**60 else None
     return None

@@ -68,10 +68,10 @@ class Guard:
         resolve = socket.getaddrinfo
 
         def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-            found = resolve(host, *arguments, **options)
-            self.resolved(_text(host), (str(each[4][0]) for each in found))
+            addresses = resolve(host, *arguments, **options)
+            self.resolved(_text(host), (str(address[4][0]) for address in addresses))
             # Clients try the next address after a failure, but not after a denial.
-            return [each for each in found if self.allows(*each[4][:2])] or found
+            return [address for address in addresses if self.allows(*address[4][:2])] or addresses
 
         socket.getaddrinfo = getaddrinfo
         sys.addaudithook(self._audit)
@@ -84,7 +84,7 @@ class Guard:
         services = [suffix.removeprefix(".") for suffix in self._suffixes]
         direct = ["localhost", "127.0.0.1", POD_IDENTITY, *services]
         # A leading dot would exclude the domain itself for some libraries.
-        direct += [each.removeprefix(".") for each in proxied.direct]
+        direct += [host.removeprefix(".") for host in proxied.direct]
         values = dict.fromkeys(PROXY_VARIABLES, proxied.url) | {"NO_PROXY": ",".join(direct)}
         return values | {name.lower(): value for name, value in values.items()}
 
@@ -175,8 +175,8 @@ def domains(resolver: Path = RESOLVER) -> list[str]:
     except (OSError, UnicodeDecodeError):
         return []
     words = [line.split() for line in lines]
-    searched = [each for line in words if line[:1] == ["search"] for each in line[1:]]
-    return [each.removeprefix("svc.") for each in searched if each.startswith("svc.")]
+    searched = [domain for line in words if line[:1] == ["search"] for domain in line[1:]]
+    return [domain.removeprefix("svc.") for domain in searched if domain.startswith("svc.")]
 
 
 def _text(host: Any) -> str:

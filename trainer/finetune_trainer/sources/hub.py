@@ -212,10 +212,10 @@ class Hub(RemoteStore):
 
 def _license(info: Any) -> str | None:
     """Return the licence in the metadata of a repository, None if there is no valid one."""
-    found = getattr(getattr(info, "card_data", None), "license", None)
-    if isinstance(found, list) and found:
-        found = found[0]
-    return found if isinstance(found, str) and _LICENSE.fullmatch(found) else None
+    stated = getattr(getattr(info, "card_data", None), "license", None)
+    if isinstance(stated, list) and stated:
+        stated = stated[0]
+    return stated if isinstance(stated, str) and _LICENSE.fullmatch(stated) else None
 
 
 def _announce_requests() -> None:

@@ -44,8 +44,8 @@ class GpuUsage:
         self._held_since = held_since
         before = _read(path)
         self._before = _number(before.get("gpuSeconds"))
-        found = before.get("retries")
-        self.retries: Counter[str] = Counter(found if isinstance(found, dict) else {})
+        retries = before.get("retries")
+        self.retries: Counter[str] = Counter(retries if isinstance(retries, dict) else {})
         if before.get("ended"):
             self.retries[str(before["ended"])] += 1
         self._ended: str | None = KILLED

@@ -101,7 +101,7 @@ def _facts(finished: CompletedTraining) -> dict[str, Any]:
         **({published.TEXT_MODEL_FACT: extracted} if extracted else {}),
         "source": finished.base.facts["source"],
         "baseCommit": finished.base.facts["baseCommit"],
-        BASE_FILES_FACT: {each.name: each.sha256 for each in finished.base.files},
+        BASE_FILES_FACT: {file.name: file.sha256 for file in finished.base.files},
         **({published.START_FACT: start} if start is not None else {}),
         "datasetDigest": finished.data.digest,
         "globalStep": trained.step,

@@ -63,11 +63,11 @@ def run(
     gpu_held_since: age of this process, in seconds, from which its GPU is counted.
     """
     with translate_volume_errors(layout.work, "training"):
-        found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.digest)
-        if found is not None:
+        trained = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.digest)
+        if trained is not None:
             progress.ratio(1.0)
             progress.enter("reference")
-            return results.result(found, layout, "the adapter is already trained")
+            return results.result(trained, layout, "the adapter is already trained")
         prepared = base_check.prepared(layout, job, request)
         # Before the libraries load: a pod without its GPU must not load the model on its CPU.
         progress.runs_on(device.detect().product)
@@ -176,8 +176,8 @@ class _Run:
             ) from None
 
     def _estimated(self) -> str:
-        found = self.data.facts.get(published.ESTIMATE_FACT)
-        return f"; the estimate was {human(found['trainingBytes'])}" if found else ""
+        estimate = self.data.facts.get(published.ESTIMATE_FACT)
+        return f"; the estimate was {human(estimate['trainingBytes'])}" if estimate else ""
 
     def _attempt(self, memory: MemorySettings) -> backends.TrainOutput:
         if memory != self.memory:
@@ -250,17 +250,17 @@ class _Run:
         )
 
     def _checkpoint(self) -> checkpoints.Checkpoint | None:
-        found = checkpoints.newest(
+        checkpoint = checkpoints.newest(
             self.layout.checkpoints,
             key=self.key,
             versions=self.backend.versions(),
             warn=self._warn,
         )
-        if found is not None:
+        if checkpoint is not None:
             # Warnings of earlier attempts come first; checkpoints of older images have none.
-            known = [*found.facts.get("warnings", ()), *self.warnings]
-            self.warnings = list(dict.fromkeys(known))
-        return found
+            warnings = [*checkpoint.facts.get("warnings", ()), *self.warnings]
+            self.warnings = list(dict.fromkeys(warnings))
+        return checkpoint
 
     def _warn(self, text: str) -> None:
         log(text)
@@ -271,7 +271,7 @@ class _Run:
         self.layout.checkpoints.mkdir(exist_ok=True)
         self.history.save(scratch)
         self.events.flush()
-        kept = self.evaluations.best
+        best = self.evaluations.best
         checkpoints.save(
             self.layout.checkpoints,
             scratch,
@@ -287,7 +287,7 @@ class _Run:
                 "evaluations": self.evaluations.as_facts(),
                 "warnings": self.warnings,
             },
-            spare=kept.step if kept else None,
+            spare=best.step if best else None,
         )
 
     def _raise_why_it_stopped(self, step: int) -> None:

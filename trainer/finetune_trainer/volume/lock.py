@@ -132,9 +132,9 @@ def _owner(file: TextIOWrapper) -> str | None:
     """Describe the process that last wrote its name; None if the file is blank."""
     file.seek(0)
     try:
-        found = untrusted_json.parse(file.read(NAME_CHARACTERS))
+        owner = untrusted_json.parse(file.read(NAME_CHARACTERS))
         return (
-            f"{found['command']} in {found['host']} (process {found['pid']}) since {found['since']}"
+            f"{owner['command']} in {owner['host']} (process {owner['pid']}) since {owner['since']}"
         )
     except (ValueError, KeyError, TypeError):
         return None

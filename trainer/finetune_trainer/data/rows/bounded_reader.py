@@ -186,9 +186,9 @@ class _Text:
 
     def skip(self, wanted: str) -> None:
         """Consume one character, which must be ``wanted``."""
-        found = self.next()
-        if found != wanted:
-            actual = f"{found!r}" if found else "the end of the file"
+        character = self.next()
+        if character != wanted:
+            actual = f"{character!r}" if character else "the end of the file"
             raise DatasetInvalid(
                 f"{self._name} is not valid JSON. After row {self._done}, {wanted!r} is expected, "
                 f"but {actual} was found: write one array of objects"

@@ -36,8 +36,8 @@ def messages_of(value: object, column: str, rows: Rows) -> tuple[list[Message], 
             "write the conversation as a list in this form, or set the column of the conversation"
         )
     messages, silent = [], set()
-    for at, each in enumerate(value):
-        message = _message(each, f"{column}[{at}]", rows)
+    for at, entry in enumerate(value):
+        message = _message(entry, f"{column}[{at}]", rows)
         weight = message.pop("weight", 1)
         if message["role"] == "assistant" and _is_silent(weight, f"{column}[{at}]"):
             silent.add(at)
@@ -57,7 +57,7 @@ def tools_of(values: Mapping[str, Any], column: str) -> list[dict[str, Any]] | N
             f"column {column!r} is {kind_of(tools)} instead of a list of functions in the OpenAI "
             "format: write the tools as a list, or as a list in JSON text"
         )
-    return [_tool(each, f"{column}[{at}]") for at, each in enumerate(tools)]
+    return [_tool(tool, f"{column}[{at}]") for at, tool in enumerate(tools)]
 
 
 def require_text(text: str, where: str) -> None:
@@ -94,7 +94,7 @@ def _message(value: object, where: str, rows: Rows) -> Message:
             f"{where} is {kind_of(value)} instead of an object with {role_key} and {content_key}: "
             f'write it as {{"{role_key}": …, "{content_key}": …}}'
         )
-    message = {key: each for key, each in value.items() if each is not None}
+    message = {key: field for key, field in value.items() if field is not None}
     if role_key not in message and any(role in message for role, _ in formats.KEYS.values()):
         raise WrongColumn(
             f"{where} has no key {role_key!r}: set mapping.role to the key of the role, or set the "
@@ -124,13 +124,13 @@ def _message(value: object, where: str, rows: Rows) -> Message:
 
 def _role(name: object, where: str, rows: Rows) -> Role:
     standard = formats.SHAREGPT_ROLES if rows.format == "sharegpt" else formats.ROLES
-    known = {**standard, **(rows.mapping.roles or {})}
-    if not isinstance(name, str) or name not in known:
+    roles = {**standard, **(rows.mapping.roles or {})}
+    if not isinstance(name, str) or name not in roles:
         raise BrokenRow(
-            f"{where} is {name!r}, which is not a known role: use one of {', '.join(known)}, or "
+            f"{where} is {name!r}, which is not a known role: use one of {', '.join(roles)}, or "
             f"add {name!r} to mapping.roles"
         )
-    return known[name]
+    return roles[name]
 
 
 def _content(content: object, where: str, *, optional: bool) -> str:
@@ -155,13 +155,13 @@ def _content(content: object, where: str, *, optional: bool) -> str:
 def _calls(calls: object, where: str) -> list[dict[str, Any]]:
     if not isinstance(calls, list):
         raise BrokenRow(f"{where} is {kind_of(calls)} instead of a list: write it as a list")
-    return [_call(each, f"{where}[{at}]") for at, each in enumerate(calls)]
+    return [_call(call, f"{where}[{at}]") for at, call in enumerate(calls)]
 
 
 def _call(call: object, where: str) -> dict[str, Any]:
     """Return a tool call in the form of OpenAI, with its arguments as an object."""
-    found = without_nulls(call) if isinstance(call, dict) else None
-    function = found.get("function", found) if found else None
+    fields = without_nulls(call) if isinstance(call, dict) else None
+    function = fields.get("function", fields) if fields else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BrokenRow(
             f"{where} is not a tool call: write it as "
@@ -178,14 +178,14 @@ def _call(call: object, where: str) -> dict[str, Any]:
         )
     require_text(json.dumps([function["name"], arguments], ensure_ascii=False), where)
     result = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-    identity = (found or {}).get("id")
+    identity = (fields or {}).get("id")
     return result if identity is None else {"id": str(identity), **result}
 
 
 def _tool(tool: object, where: str) -> dict[str, Any]:
     """Return a tool in the form of OpenAI; a bare function is wrapped."""
-    found = without_nulls(tool) if isinstance(tool, dict) else {}
-    function = found.get("function", found)
+    fields = without_nulls(tool) if isinstance(tool, dict) else {}
+    function = fields.get("function", fields)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BrokenRow(
             f"{where} is not a function in the OpenAI format: write it as "
@@ -218,5 +218,5 @@ def _parsed(value: object, where: str, expected: str) -> Any:
 def without_nulls(value: Any) -> Any:
     """Return a value without the keys of objects whose value is null, at every depth."""
     if isinstance(value, dict):
-        return {key: without_nulls(each) for key, each in value.items() if each is not None}
-    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value

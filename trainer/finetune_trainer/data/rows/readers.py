@@ -122,9 +122,9 @@ def _batch_rows(metadata: Any, name: str) -> int:
     largest = 1
     for at in range(metadata.num_row_groups):
         group = metadata.row_group(at)
-        columns = [group.column(each) for each in range(group.num_columns)]
-        unpacked = sum(each.total_uncompressed_size for each in columns)
-        packed = sum(each.total_compressed_size for each in columns)
+        columns = [group.column(column) for column in range(group.num_columns)]
+        unpacked = sum(column.total_uncompressed_size for column in columns)
+        packed = sum(column.total_compressed_size for column in columns)
         if bounded_reader.is_bomb(unpacked, packed):
             raise DatasetInvalid(
                 f"{name} decompresses to more than {bounded_reader.EXPANSION} times its size, "
@@ -145,7 +145,7 @@ def _batch_rows(metadata: Any, name: str) -> int:
 def _texts(metadata: Any) -> list[str]:
     """Return the paths of the text columns."""
     columns = (metadata.schema.column(at) for at in range(len(metadata.schema)))
-    return [each.path for each in columns if each.physical_type == "BYTE_ARRAY"]
+    return [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
 
 
 def _pieces(batch: Any) -> Iterator[Any]:
@@ -158,24 +158,24 @@ def _pieces(batch: Any) -> Iterator[Any]:
     yield from _pieces(batch.slice(half))
 
 
-def _unpacked(found: Any) -> int:
+def _unpacked(array: Any) -> int:
     """Return the bytes of all values; a shared text counts once for each row that has it."""
     import pyarrow
     import pyarrow.compute  # type: ignore[import-untyped]
 
-    if isinstance(found, pyarrow.RecordBatch | pyarrow.StructArray):
-        parts = found.columns if isinstance(found, pyarrow.RecordBatch) else found.flatten()
+    if isinstance(array, pyarrow.RecordBatch | pyarrow.StructArray):
+        parts = array.columns if isinstance(array, pyarrow.RecordBatch) else array.flatten()
         return sum(map(_unpacked, parts))
-    if isinstance(found, pyarrow.DictionaryArray):
-        lengths = pyarrow.compute.binary_length(found.dictionary).take(found.indices)
+    if isinstance(array, pyarrow.DictionaryArray):
+        lengths = pyarrow.compute.binary_length(array.dictionary).take(array.indices)
         return int(pyarrow.compute.sum(lengths).as_py() or 0)
-    if isinstance(found, pyarrow.ListArray | pyarrow.LargeListArray | pyarrow.MapArray):
+    if isinstance(array, pyarrow.ListArray | pyarrow.LargeListArray | pyarrow.MapArray):
         # Without flatten(), which copies each text of a dictionary.
-        begin, end = found.offsets[0].as_py(), found.offsets[len(found)].as_py()
-        of_map = isinstance(found, pyarrow.MapArray)
-        parts = (found.keys, found.items) if of_map else (found.values,)
+        begin, end = array.offsets[0].as_py(), array.offsets[len(array)].as_py()
+        of_map = isinstance(array, pyarrow.MapArray)
+        parts = (array.keys, array.items) if of_map else (array.values,)
         return sum(_unpacked(part[begin:end]) for part in parts)
-    return int(found.nbytes)
+    return int(array.nbytes)
 
 
 _ABSENT: Any = object()

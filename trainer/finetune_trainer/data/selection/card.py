@@ -48,30 +48,30 @@ def configurations(files: Mapping[str, str]) -> list[Configuration]:
         if block is None:
             continue
         try:
-            found = untrusted_yaml.parse(block)
+            document = untrusted_yaml.parse(block)
         except ValueError as error:
             raise InvalidCard(
                 f"the metadata in {name} is invalid ({one_line(str(error))})"
             ) from None
-        if found is not None and not isinstance(found, dict):
+        if document is not None and not isinstance(document, dict):
             raise InvalidCard(f"the metadata in {name} is not a mapping")
-        metadata |= found or {}
+        metadata |= document or {}
     declared = metadata.get("configs") or []
     if not isinstance(declared, list):
         raise InvalidCard("'configs' in the metadata is not a list")
-    result = [_configuration(each) for each in declared]
-    names = [each.name for each in result]
+    configs = [_configuration(config) for config in declared]
+    names = [config.name for config in configs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidCard(f"the metadata has the configuration {one_line(repr(twice))} twice")
-    return result
+    return configs
 
 
 def defaults(declared: list[Configuration]) -> list[Configuration]:
     """Return the configurations that are the default; one if the job need not name another."""
     if len(declared) == 1:
         return declared
-    return [each for each in declared if each.is_default or each.name == DEFAULT]
+    return [config for config in declared if config.is_default or config.name == DEFAULT]
 
 
 def _front_matter(text: str) -> str | None:
@@ -100,30 +100,30 @@ def _configuration(declared: Any) -> Configuration:
     )
 
 
-def _patterns(name: str, found: Any) -> dict[str, tuple[str, ...]] | None:
+def _patterns(name: str, declared: Any) -> dict[str, tuple[str, ...]] | None:
     """Return the patterns by split: a text, a list of texts, or a list of splits with paths."""
-    if found is None:
+    if declared is None:
         return None
-    entries = [found] if isinstance(found, str) else found
+    entries = [declared] if isinstance(declared, str) else declared
     if not isinstance(entries, list) or not entries:
         raise _unreadable(name)
-    if not any(isinstance(each, dict) for each in entries):
+    if not any(isinstance(entry, dict) for entry in entries):
         return {"train": _texts(name, entries)}
     patterns: dict[str, tuple[str, ...]] = {}
-    for each in entries:
-        if not isinstance(each, dict) or each.keys() != {"split", "path"}:
+    for entry in entries:
+        if not isinstance(entry, dict) or entry.keys() != {"split", "path"}:
             raise _unreadable(name)
-        split, paths = each["split"], each["path"]
+        split, paths = entry["split"], entry["path"]
         if not isinstance(split, str) or not _SPLIT.fullmatch(split) or split in patterns:
             raise _unreadable(name)
         patterns[split] = _texts(name, [paths] if isinstance(paths, str) else paths)
     return patterns
 
 
-def _texts(name: str, found: Any) -> tuple[str, ...]:
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+def _texts(name: str, texts: Any) -> tuple[str, ...]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise _unreadable(name)
-    return tuple(found)
+    return tuple(texts)
 
 
 def _unreadable(name: str) -> InvalidCard:

@@ -40,7 +40,7 @@ class Splits:
 def splits(names: Iterable[str]) -> Splits:
     """Return the splits of one configuration. names: of its data files, sorted."""
     names = list(names)
-    sharded = {name: found[1] for name in names if (found := _SHARDED.fullmatch(name))}
+    sharded = {name: match[1] for name in names if (match := _SHARDED.fullmatch(name))}
     if sharded:
         return Splits(files=_by_value(sharded), exact=True)
     labels = {name: label for name in names if (label := _label(name))}
@@ -72,7 +72,7 @@ def folders(names: Iterable[str]) -> dict[str, list[str]]:
     # What the first and the last folder have in common, all folders between them have, too.
     ends = zip(min(steps.values()), max(steps.values()), strict=False)
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends))
-    return _by_value({name: "/".join(each[common:]) or "." for name, each in steps.items()})
+    return _by_value({name: "/".join(parents[common:]) or "." for name, parents in steps.items()})
 
 
 def _label(name: str) -> str:

@@ -82,21 +82,21 @@ class _Selector:
         return Selection(config=config.name, split=self._rows.split, files=files)
 
     def _configuration(self, declared: list[Configuration]) -> Configuration:
-        names = [each.name for each in declared]
+        names = [config.name for config in declared]
         wanted = self._rows.config
         if wanted is None:
-            found = card.defaults(declared)
-            if len(found) == 1:
-                return found[0]
+            defaults = card.defaults(declared)
+            if len(defaults) == 1:
+                return defaults[0]
             problem = (
                 "declares several configurations as the default"
-                if found
+                if defaults
                 else "has several configurations, and none of them is the default"
             )
             self._ambiguous(f"{self._what} {problem}: {_few(names)}", names[0])
-        for each in declared:
-            if each.name == wanted:
-                return each
+        for config in declared:
+            if config.name == wanted:
+                return config
         return self._unknown(names)
 
     def _declared_files(
@@ -105,15 +105,15 @@ class _Selector:
         """Return the files of a split whose patterns the card declares."""
         if self._rows.split not in by_split:
             self._no_split(list(by_split), f" in the configuration {_shown(config.name)}")
-        wanted = by_split[self._rows.split]
-        if sum(map(patterns.has_magic, wanted)) > MOST_PATTERNS:
+        declared = by_split[self._rows.split]
+        if sum(map(patterns.has_magic, declared)) > MOST_PATTERNS:
             raise DatasetInvalid(
                 f"the card of {self._what} has more than {MOST_PATTERNS} patterns for the split "
                 f"{self._rows.split}: use fewer patterns with '*'"
             )
-        found: dict[str, None] = {}
+        selected: dict[str, None] = {}
         named: set[str] = set()
-        for pattern in wanted:
+        for pattern in declared:
             try:
                 matched = patterns.matching(pattern, config.folder, self._names)
             except patterns.UnusablePattern as error:
@@ -129,18 +129,20 @@ class _Selector:
             if not patterns.has_magic(pattern):
                 named.update(matched)
             # A file that two patterns match is read once.
-            found |= dict.fromkeys(
+            selected |= dict.fromkeys(
                 name for name in matched if _base(name) not in NOT_DATA - {_base(pattern)}
             )
-        readable = [name for name in found if name.endswith(SUFFIXES)]
+        readable = [name for name in selected if name.endswith(SUFFIXES)]
         # Without them, the job would train on a part of the declared rows.
         unreadable = [
             name
-            for name in found
+            for name in selected
             if name not in readable and (name in named or ARCHIVED.search(name))
         ]
         if unreadable or not readable:
-            which = f" (they are {_few(unreadable or list(found), MOST_FILES)})" if found else ""
+            which = (
+                f" (they are {_few(unreadable or list(selected), MOST_FILES)})" if selected else ""
+            )
             what = "files that cannot be read" if unreadable else "no file that can be read"
             raise DatasetInvalid(
                 f"the card of {self._what} selects {what} for the split {self._rows.split}{which}. "
@@ -188,21 +190,21 @@ class _Selector:
         return self._selected(wanted, files)
 
     def _by_name(self, data: list[str]) -> list[str]:
-        found = file_names.splits(data)
-        meant = file_names.meant(self._rows.split, found)
+        splits = file_names.splits(data)
+        meant = file_names.meant(self._rows.split, splits)
         if not meant:
-            self._no_split(list(found.files), f". Its data files are: {_few(data, MOST_FILES)}")
+            self._no_split(list(splits.files), f". Its data files are: {_few(data, MOST_FILES)}")
         if len(meant) > 1:
             raise DatasetInvalid(
                 f"{self._what} has several splits that {self._rows.split!r} can mean: "
                 f"{_few(meant)}. Set {self._kind}.split to one of them"
             )
-        return found.files[meant[0]]
+        return splits.files[meant[0]]
 
     def _selected(self, config: str | None, files: list[str]) -> Selection:
         """Return a selection with the files of one format: the first in ``SUFFIXES``."""
         formats = {name: _format(name) for name in files}
-        first = next(each for each in SUFFIXES if each in formats.values())
+        first = next(suffix for suffix in SUFFIXES if suffix in formats.values())
         same = tuple(name for name in files if formats[name] == first)
         return Selection(config=config, split=self._rows.split, files=same)
 
@@ -242,7 +244,7 @@ def _is_data(name: str) -> bool:
 def _format(name: str) -> str:
     """Return the suffix of a data file, without that of its compression."""
     plain = name.removesuffix(".gz")
-    return next(each for each in SUFFIXES if plain.endswith(each))
+    return next(suffix for suffix in SUFFIXES if plain.endswith(suffix))
 
 
 def _base(name: str) -> str:

@@ -193,7 +193,7 @@ class _Push:
         for sibling in head.siblings or ():
             if sibling.rfilename not in kept:
                 operations.append(CommitOperationDelete(path_in_repo=sibling.rfilename))
-        made = self._api.create_commit(
+        commit = self._api.create_commit(
             self._repo,
             operations=operations,
             commit_message=f"Publish {self._target.version}",
@@ -205,7 +205,7 @@ class _Push:
             num_threads=1,
         )
         self._transfer.sent += sum(regular)
-        return str(made.oid)
+        return str(commit.oid)
 
     def _require_small(self, file: File) -> None:
         """Raise TargetRejected if a file is too large for a request with all such files."""

@@ -21,12 +21,12 @@ def quantization_config(recipe: Training, family: str) -> BitsAndBytesConfig:
 
     family: ``model_type`` of the model; some leave layers in 16 bits.
     """
-    wanted = recipe.advanced.quantization
+    quantization = recipe.advanced.quantization
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=wanted.type,
-        bnb_4bit_use_double_quant=wanted.double_quant,
-        bnb_4bit_compute_dtype=getattr(torch, wanted.compute_dtype),
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, quantization.compute_dtype),
         llm_int8_skip_modules=special_layers.not_quantized(family),
     )
 

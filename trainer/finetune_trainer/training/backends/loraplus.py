@@ -25,7 +25,7 @@ def set_rates(
     """
     of_b = {id(parameter) for name, parameter in parameters if B_MATRIX in name}
     for group in list(optimizer.param_groups):
-        moved = [each for each in group["params"] if id(each) in of_b]
+        moved = [tensor for tensor in group["params"] if id(tensor) in of_b]
         if moved:
-            group["params"] = [each for each in group["params"] if id(each) not in of_b]
+            group["params"] = [tensor for tensor in group["params"] if id(tensor) not in of_b]
             optimizer.add_param_group({**group, "params": moved, "lr": ratio * group["lr"]})

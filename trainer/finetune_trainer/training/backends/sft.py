@@ -82,8 +82,8 @@ def train(
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Report whether the GPU ran out of memory; not all libraries raise PyTorch's class."""
-    said = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in said)
+    texts = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def _train(
@@ -114,7 +114,9 @@ def _train(
         # A checkpoint has continued from it already.
         checkpoint_folder.load_start(model, request.start)
         log("training continues from the adapter in training.startFrom")
-    trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    trainable = sum(
+        parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+    )
     log(f"trainable parameters: {trainable / 1e6:.2f} M; quantized layers: {len(recorded.digests)}")
     liger.apply(recipe, model)
     trainer = _trainer(request, model, device)
@@ -128,9 +130,9 @@ def _train(
     if callback.complete:
         callback.require_finite(model, step)
         _save_adapter(request, model, adapter)
-        kept = monitor.evaluations.best
-        if kept is not None and kept.step != step:
-            shutil.copyfile(request.checkpoint_of(kept.step) / WEIGHTS, adapter / WEIGHTS)
+        best = monitor.evaluations.best
+        if best is not None and best.step != step:
+            shutil.copyfile(request.checkpoint_of(best.step) / WEIGHTS, adapter / WEIGHTS)
     return TrainOutput(
         step=step,
         complete=callback.complete,
@@ -172,7 +174,7 @@ def _train_in_float32(model: Any, compute: torch.dtype) -> None:
             parameter.data = parameter.data.float()
     embedding = model.get_input_embeddings()
     if isinstance(embedding, ModulesToSaveWrapper):
-        embedding.register_forward_hook(lambda module, given, found: found.to(compute))
+        embedding.register_forward_hook(lambda module, inputs, output: output.to(compute))
 
 
 def _choose_algorithms(recipe: Training, device: Device) -> None:
@@ -186,7 +188,7 @@ def _choose_algorithms(recipe: Training, device: Device) -> None:
 def _trainer(request: TrainRequest, model: Any, device: Device) -> Trainer:
     # TRL casts the adapter of a quantized base to bfloat16, which loses small updates: the float32
     # weights are restored below.
-    made = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     wanted = library_arguments.sft_arguments(request, device)
     if library_arguments.lacks_router_loss(model.config):
         wanted["router_aux_loss_coef"] = 0.0
@@ -203,8 +205,8 @@ def _trainer(request: TrainRequest, model: Any, device: Device) -> Trainer:
         train_dataset=library_arguments.as_dataset(request.train, packed=request.packed),
     )
     for name, parameter in model.named_parameters():
-        if name in made:
-            parameter.data = made[name]
+        if name in weights:
+            parameter.data = weights[name]
     for name, value in _changed(trainer.args, wanted).items():
         raise InvalidSpec(
             f"the backend would set {name} to {value} instead of {wanted[name]}: set "
@@ -230,17 +232,17 @@ def _callback(request: TrainRequest, monitor: Monitor, trainer: Trainer) -> Moni
 
 def _changed(arguments: SFTConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that differ from the wanted ones, with their present values."""
-    found = {name: getattr(arguments, name) for name in sorted(wanted.keys() - MAY_CHANGE)}
-    return {name: value for name, value in found.items() if value != wanted[name]}
+    present = {name: getattr(arguments, name) for name in sorted(wanted.keys() - MAY_CHANGE)}
+    return {name: value for name, value in present.items() if value != wanted[name]}
 
 
 def _save_adapter(request: TrainRequest, model: Any, folder: Path) -> None:
     # PEFT writes the path that the base was loaded from, which exists on this volume only.
-    for each in model.peft_config.values():
-        each.base_model_name_or_path, each.revision = request.source, request.commit
-        if each.modules_to_save:
+    for config in model.peft_config.values():
+        config.base_model_name_or_path, config.revision = request.source, request.commit
+        if config.modules_to_save:
             # Unsloth makes it a set, whose order differs between processes.
-            each.modules_to_save = sorted(each.modules_to_save)
+            config.modules_to_save = sorted(config.modules_to_save)
     model.save_pretrained(folder, save_embedding_layers=False)
     # PEFT's model card names a path of this volume.
     (folder / "README.md").unlink(missing_ok=True)

@@ -151,9 +151,9 @@ def attention(request: TrainRequest, model: Any) -> str:
     """
     chooses = sys.modules.get("unsloth.utils.attention_dispatch")
     own = any(
-        each.forward.__module__.startswith("unsloth.models.")
-        for each in model.modules()
-        if type(each).__name__.endswith("Attention")
+        module.forward.__module__.startswith("unsloth.models.")
+        for module in model.modules()
+        if type(module).__name__.endswith("Attention")
     )
     if chooses is None or not own:
         return str(model.config._attn_implementation)

@@ -34,23 +34,23 @@ def save(trainer: transformers.Trainer) -> Path:
 
 def load_adapter(model: Any, folder: Path) -> None:
     """Load the adapter. Raise ResumeRefused if PEFT would not load all of its tensors."""
-    found = adapter_names.difference(model, folder)
-    if found is not None:
+    difference = adapter_names.difference(model, folder)
+    if difference is not None:
         raise ResumeRefused(
             f"checkpoint {folder.name} does not fit the model that this trainer image builds: "
-            f"{found}. Resume with the trainer image that started the training, or set spec.rerun "
-            "to a new value to retrain"
+            f"{difference}. Resume with the trainer image that started the training, or set "
+            "spec.rerun to a new value to retrain"
         )
     _load(model, folder)
 
 
 def load_start(model: Any, folder: Path) -> None:
     """Load the adapter that a training continues from. Raise InvalidSpec if it does not fit."""
-    found = adapter_names.difference(model, folder)
-    if found is not None:
+    difference = adapter_names.difference(model, folder)
+    if difference is not None:
         raise InvalidSpec(
-            f"the adapter in training.startFrom does not fit the model: {found}. Choose another "
-            "adapter, or set training.lora.targetModules to its modules"
+            f"the adapter in training.startFrom does not fit the model: {difference}. Choose "
+            "another adapter, or set training.lora.targetModules to its modules"
         )
     _load(model, folder)
 

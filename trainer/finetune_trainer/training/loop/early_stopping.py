@@ -26,7 +26,7 @@ class EvaluationHistory:
 
     def add(self, step: int, loss: float) -> None:
         """Add an evaluation; it replaces one of the same or a later step."""
-        self._known = [each for each in self._known if each.step < step]
+        self._known = [evaluation for evaluation in self._known if evaluation.step < step]
         self._known.append(Evaluation(step=step, loss=loss))
 
     @property
@@ -44,7 +44,7 @@ class EvaluationHistory:
         """The evaluation with the lowest loss (the first of equals), if its adapter is kept."""
         if self._patience is None or not self._known:
             return None
-        return min(self._known, key=lambda each: (each.loss, each.step))
+        return min(self._known, key=lambda evaluation: (evaluation.loss, evaluation.step))
 
     @property
     def patience_exhausted(self) -> bool:
@@ -52,12 +52,12 @@ class EvaluationHistory:
         lowest = self.best
         if lowest is None or self._patience is None:
             return False
-        since = sum(each.step > lowest.step for each in self._known)
+        since = sum(evaluation.step > lowest.step for evaluation in self._known)
         return since >= self._patience
 
     def as_facts(self) -> list[list[float]]:
         """Return [step, loss] pairs for a checkpoint's manifest."""
-        return [[each.step, each.loss] for each in self._known]
+        return [[evaluation.step, evaluation.loss] for evaluation in self._known]
 
     @classmethod
     def from_facts(
