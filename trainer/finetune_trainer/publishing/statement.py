@@ -60,7 +60,7 @@ def model_bundle(signed: SignedStatement, content: bytes) -> bytes:
     content: of the manifest, which is the subject of the signed statement.
     """
     assert signed.model_signature is not None
-    files = {each.name: each.sha256 for each in manifest.parse(content.decode()).files}
+    files = {file.name: file.sha256 for file in manifest.parse(content.decode()).files}
     files[attestation.MANIFEST] = signed.subject.removeprefix("sha256:")
     payload = attestation.canonical(attestation.folder_statement(files))
     if hashlib.sha256(payload).hexdigest() != signed.model_signature.payload:

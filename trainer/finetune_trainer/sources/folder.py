@@ -56,14 +56,14 @@ class Folder:
             raise missing(self._kind)(
                 f"{self._kind} {self.name} contains no file: {self._remediation}"
             )
-        lines = (f"{each.st_mtime_ns} {each.st_size}  {name}" for name, each in files.items())
+        lines = (f"{status.st_mtime_ns} {status.st_size}  {name}" for name, status in files.items())
         return Repository(
             kind=self._kind,
             name=self.name,
             commit=digest_of(lines),
             files={
-                name: RemoteFile(name=name, size=each.st_size, sha256=None)
-                for name, each in files.items()
+                name: RemoteFile(name=name, size=status.st_size, sha256=None)
+                for name, status in files.items()
             },
         )
 

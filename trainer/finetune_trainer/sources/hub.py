@@ -212,10 +212,10 @@ class Hub(RemoteStore):
 
 def _license(info: Any) -> str | None:
     """Return the licence in the metadata of a repository, None if there is no valid one."""
-    found = getattr(getattr(info, "card_data", None), "license", None)
-    if isinstance(found, list) and found:
-        found = found[0]
-    return found if isinstance(found, str) and _LICENSE.fullmatch(found) else None
+    license_id = getattr(getattr(info, "card_data", None), "license", None)
+    if isinstance(license_id, list) and license_id:
+        license_id = license_id[0]
+    return license_id if isinstance(license_id, str) and _LICENSE.fullmatch(license_id) else None
 
 
 def _announce_requests() -> None:

@@ -77,14 +77,16 @@ class S3(RemoteStore):
     def pin(self) -> Repository:
         """Return the objects as they are now."""
         with self._named():
-            found = self._files().find(self._path, detail=True)
-        self._objects = dict(_objects(self._path, found))
+            listing = self._files().find(self._path, detail=True)
+        self._objects = dict(_objects(self._path, listing))
         if not self._objects:
             raise missing(self.kind)(f"{self.what} contains no object: correct {self.kind}.source")
-        lines = (f"{each.etag} {each.size}  {name}" for name, each in self._objects.items())
+        lines = (
+            f"{object_.etag} {object_.size}  {name}" for name, object_ in self._objects.items()
+        )
         files = {
-            name: RemoteFile(name=name, size=each.size, sha256=None)
-            for name, each in self._objects.items()
+            name: RemoteFile(name=name, size=object_.size, sha256=None)
+            for name, object_ in self._objects.items()
         }
         return Repository(kind=self.kind, name=self.name, commit=digest_of(lines), files=files)
 
@@ -251,10 +253,10 @@ def _refusal(error: BaseException) -> str:
     return brief(cause if cause is not None else error)
 
 
-def _objects(path: str, found: Mapping[str, Any]) -> Iterator[tuple[str, _Object]]:
+def _objects(path: str, listing: Mapping[str, Any]) -> Iterator[tuple[str, _Object]]:
     """Yield the objects in a listing of ``path``, each with its name below that."""
-    for key, each in sorted(found.items()):
+    for key, entry in sorted(listing.items()):
         name = PurePosixPath(key).name if key == path else key[len(path) + 1 :]
-        if each["type"] != "file" or key.endswith("/") or ".." in name.split("/"):
+        if entry["type"] != "file" or key.endswith("/") or ".." in name.split("/"):
             continue
-        yield name, _Object(key=key, etag=each["ETag"], size=each["size"])
+        yield name, _Object(key=key, etag=entry["ETag"], size=entry["size"])

@@ -168,13 +168,13 @@ def streamed(answer: Any) -> tuple[int, Iterator[bytes]]:
     if answer.status_code != 206:
         return 0, answer.iter_raw()
     content_range = answer.headers.get("Content-Range", "")
-    found = CONTENT_RANGE.match(content_range)
-    if found is None:
+    match = CONTENT_RANGE.match(content_range)
+    if match is None:
         raise BrokenTransfer(
             f"the server returned a part of the file without its offset (Content-Range: "
             f"{content_range!r})"
         )
-    return int(found[1]), answer.iter_raw()
+    return int(match[1]), answer.iter_raw()
 
 
 def digest_while_copying(source: Path, target: Path) -> str:

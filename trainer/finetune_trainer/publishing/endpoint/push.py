@@ -152,12 +152,12 @@ def _write(copy: Copy, partial: Path, transfer: Transfer) -> None:
     if partial.is_symlink() or not partial.is_dir():
         _remove(partial)
         partial.mkdir()
-    known = {partial / file.name: file for file in copy.files}
+    wanted = {partial / file.name: file for file in copy.files}
     for path in [*partial.rglob("*")]:
         # Of another attempt, which may have been interrupted anywhere.
-        if path.is_symlink() or (not path.is_dir() and path not in known):
+        if path.is_symlink() or (not path.is_dir() and path not in wanted):
             path.unlink()
-    missing = [file for path, file in known.items() if not _holds(path, file)]
+    missing = [file for path, file in wanted.items() if not _holds(path, file)]
     _require_space(copy, partial, sum(file.size for file in missing))
     transfer.stored(copy.size - sum(file.size for file in missing))
     for file in missing:
@@ -198,8 +198,8 @@ def _is_complete(copy: Copy, folder: Path, transfer: Transfer | None = None) -> 
     """Report whether a folder has exactly the files. transfer: counts the bytes that are read."""
     if folder.is_symlink() or not folder.is_dir():
         return False
-    found = {path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
-    if found != {folder / file.name for file in copy.files}:
+    paths = {path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    if paths != {folder / file.name for file in copy.files}:
         return False
     for file in copy.files:
         if not _holds(folder / file.name, file):

@@ -31,8 +31,8 @@ def head(client: Any, name: Mapping[str, str]) -> Any:
 
 def is_same(properties: Any, size: int, digest: str) -> bool:
     """Report whether an object has a size and a digest. Reading it back proves its content."""
-    found = (properties["ContentLength"], properties["Metadata"].get(DIGEST))
-    return found == (size, digest)
+    stored = (properties["ContentLength"], properties["Metadata"].get(DIGEST))
+    return stored == (size, digest)
 
 
 def put(

@@ -46,9 +46,9 @@ def _documents(get: Get, digest: str) -> Iterator[bytes]:
         index = get(path)
     if index is None:
         return
-    for each in islice(_entries(index, "manifests", path), MOST):
-        if _is_bundle(each):
-            yield from _layers(get, f"manifests/{each['digest']}", BUNDLE_TYPE)
+    for entry in islice(_entries(index, "manifests", path), MOST):
+        if _is_bundle(entry):
+            yield from _layers(get, f"manifests/{entry['digest']}", BUNDLE_TYPE)
 
 
 def _is_bundle(entry: dict[str, Any]) -> bool:
@@ -65,9 +65,9 @@ def _layers(get: Get, path: str, media_type: str) -> Iterator[bytes]:
     manifest = get(path)
     if manifest is None:
         return
-    for each in islice(_entries(manifest, "layers", path), MOST):
-        if each.get("mediaType") == media_type:
-            content = get(f"blobs/{each['digest']}")
+    for layer in islice(_entries(manifest, "layers", path), MOST):
+        if layer.get("mediaType") == media_type:
+            content = get(f"blobs/{layer['digest']}")
             if content is not None:
                 yield content
 
@@ -77,7 +77,7 @@ def _entries(document: bytes, field: str, path: str) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = untrusted_json.parse(document)[field]
         # A digest becomes a part of a path.
         valid = isinstance(entries, list) and all(
-            DIGEST.fullmatch(each["digest"]) for each in entries
+            DIGEST.fullmatch(entry["digest"]) for entry in entries
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Malformed(

@@ -33,13 +33,13 @@ def login(text: str, repository: str, *, field: str, helpers: bool = False) -> L
     try:
         document = untrusted_json.parse(text)
         entries = document.get("auths") or {}
-        found = {_key(name): entry for name, entry in entries.items()}
+        by_name = {_key(name): entry for name, entry in entries.items()}
     except (ValueError, AttributeError):
         raise _unusable("is not a Docker configuration", field) from None
     name = _key(repository)
     while name:
-        if name in found:
-            return _of_entry(found[name], name, field)
+        if name in by_name:
+            return _of_entry(by_name[name], name, field)
         name = name.rpartition("/")[0]
     if not helpers and (document.get("credsStore") or document.get("credHelpers")):
         raise _unusable(
@@ -65,22 +65,22 @@ def _of_entry(entry: Any, name: str, field: str) -> Login | None:
             user, _, password = (
                 base64.b64decode(entry["auth"], validate=True).decode().partition(":")
             )
-        found = Login(
+        credentials = Login(
             user=user,
             password=password,
             identity_token=entry.get("identitytoken") or "",
             registry_token=entry.get("registrytoken") or "",
         )
-        texts = vars(found).values()
+        texts = vars(credentials).values()
         # Passwords are encoded before they are sent: Google's is a file with line breaks.
-        as_sent = (found.user, found.registry_token)
+        as_sent = (credentials.user, credentials.registry_token)
         if not all(isinstance(text, str) and text == text.strip() for text in texts):
             raise ValueError
         if not all(text.isprintable() for text in as_sent):
             raise ValueError
     except (AttributeError, TypeError, ValueError, binascii.Error):
         raise _unusable(f"has an invalid entry for {name}", field) from None
-    return found if any(texts) else None
+    return credentials if any(texts) else None
 
 
 def _unusable(problem: str, field: str) -> AccessDenied:

@@ -58,18 +58,18 @@ def read(layer: Layer, chunks: Iterator[bytes], *, keep: int) -> Listing:
 
     chunks: the layer as the registry stores it. keep: bytes of small files that may be kept.
     """
-    found = Listing()
+    listing = Listing()
     try:
         archive = Archive(content(layer, chunks))
         for entry in archive:
             name = _name_of(entry)
             if name is not None:
-                keep -= _add(found, layer, name, entry, archive, keep)
+                keep -= _add(listing, layer, name, entry, archive, keep)
     except InvalidArchive as error:
         raise RegistryError(
             f"its layer {layer.digest} cannot be read ({error}): push the image again"
         ) from None
-    return found
+    return listing
 
 
 def content(layer: Layer, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -81,9 +81,9 @@ def merged(listings: Iterator[Listing]) -> Mapping[str, Member]:
     """Return the files of an image: later layers replace and remove files of earlier ones."""
     files: dict[str, Member] = {}
     removed = 0
-    for each in listings:
-        removed += len(each.removed)
-        files = _without(files, each.removed) | each.files
+    for listing in listings:
+        removed += len(listing.removed)
+        files = _without(files, listing.removed) | listing.files
         for count, does in ((len(files), "has"), (removed, "removes")):
             if count > MOST_FILES:
                 raise RegistryError(
@@ -93,13 +93,17 @@ def merged(listings: Iterator[Listing]) -> Mapping[str, Member]:
     return files
 
 
-def _add(found: Listing, layer: Layer, name: str, entry: Entry, archive: Archive, keep: int) -> int:
+def _add(
+    listing: Listing, layer: Layer, name: str, entry: Entry, archive: Archive, keep: int
+) -> int:
     """Add an entry to a listing; return the number of bytes that are kept in memory."""
     parent, _, last = name.rpartition("/")
     if last.startswith(_REMOVED):
         whole = last == _EMPTIED
-        found.removed.add(parent if whole else posixpath.join(parent, last.removeprefix(_REMOVED)))
-        _require_few(found, layer, name)
+        listing.removed.add(
+            parent if whole else posixpath.join(parent, last.removeprefix(_REMOVED))
+        )
+        _require_few(listing, layer, name)
         return 0
     if entry.kind == "folder":
         return 0
@@ -109,18 +113,18 @@ def _add(found: Listing, layer: Layer, name: str, entry: Entry, archive: Archive
             f"{shown} in it is a link or no regular file: copy the files of the model, without "
             "links, into the image"
         )
-    if name in found.files:
+    if name in listing.files:
         raise RegistryError(
             f"its layer {layer.digest} has the file {shown} twice: build the image again"
         )
-    _require_few(found, layer, name)
+    _require_few(listing, layer, name)
     digest, data = hashlib.sha256(), bytearray()
     kept = layer.compressed and entry.size <= keep
     for chunk in archive.content():
         digest.update(chunk)
         if kept:
             data += chunk
-    found.files[name] = Member(
+    listing.files[name] = Member(
         layer=layer,
         offset=entry.offset,
         size=entry.size,
@@ -130,8 +134,8 @@ def _add(found: Listing, layer: Layer, name: str, entry: Entry, archive: Archive
     return len(data)
 
 
-def _require_few(found: Listing, layer: Layer, name: str) -> None:
-    if len(found.files) + len(found.removed) > MOST_FILES:
+def _require_few(listing: Listing, layer: Layer, name: str) -> None:
+    if len(listing.files) + len(listing.removed) > MOST_FILES:
         shown = one_line(repr(f"/{FOLDER}/{name}"), 300)
         raise RegistryError(
             f"its layer {layer.digest} has too many files, of which {shown} is one: name an image "
@@ -176,7 +180,7 @@ def _without(files: dict[str, Member], removed: set[str]) -> dict[str, Member]:
     """
     if "" in removed:
         return {}
-    folders = tuple(f"{each}/" for each in removed)
+    folders = tuple(f"{folder}/" for folder in removed)
     return {
         name: file
         for name, file in files.items()
@@ -194,13 +198,13 @@ def _decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
             while chunk:
                 if stream.eof:
                     stream = zlib.decompressobj(wbits=31)
-                found = stream.decompress(chunk, CHUNK)
-                made += len(found)
+                data = stream.decompress(chunk, CHUNK)
+                made += len(data)
                 if made > FREE_EXPANSION + MOST_EXPANSION * given:
                     raise InvalidArchive(
                         f"{given:,} compressed bytes expand to more than {made:,} bytes"
                     )
-                yield found
+                yield data
                 chunk = stream.unused_data if stream.eof else stream.unconsumed_tail
         if not stream.eof:
             raise InvalidArchive("its compressed data are truncated")

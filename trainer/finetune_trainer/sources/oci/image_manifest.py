@@ -50,14 +50,14 @@ def layers(document: bytes) -> tuple[Layer, ...] | None:
     manifest = _parsed(document)
     if "manifests" in manifest:
         return None
-    found = manifest.get("layers")
-    if not isinstance(found, list) or not 0 < len(found) <= MOST_LAYERS:
+    entries = manifest.get("layers")
+    if not isinstance(entries, list) or not 0 < len(entries) <= MOST_LAYERS:
         raise RegistryError(
             f"its manifest has no list of 1 to {MOST_LAYERS:,} layers: push the model as an OCI "
             "image, with its files below /models"
         )
-    listed = tuple(_layer(each) for each in found)
-    if sum(each.size for each in listed) > MOST_BYTES:
+    listed = tuple(_layer(entry) for entry in entries)
+    if sum(layer.size for layer in listed) > MOST_BYTES:
         raise RegistryError(
             f"its layers have more than {MOST_BYTES >> 40} TiB: name an image of one model"
         )
@@ -69,29 +69,29 @@ def chosen(document: bytes) -> str:
 
     The only image of an index is for every platform: files of a model do not depend on one.
     """
-    found = list(_images(_parsed(document)))
-    own = [each for each in found if each[0] == PLATFORM]
-    if not own and len(found) != 1:
-        names = ", ".join(sorted({"/".join(platform) for platform, _ in found})) or "no image"
+    images = list(_images(_parsed(document)))
+    own = [image for image in images if image[0] == PLATFORM]
+    if not own and len(images) != 1:
+        names = ", ".join(sorted({"/".join(platform) for platform, _ in images})) or "no image"
         raise RegistryError(
             f"it has images for several platforms ({one_line(names, 200)}), and none for "
             f"{'/'.join(PLATFORM)}: name the image of one platform by its digest"
         )
-    digest, _ = _descriptor((own or found)[0][1])
+    digest, _ = _descriptor((own or images)[0][1])
     return digest
 
 
 def _images(index: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
     """Yield the images of an index with their platforms, without attestations of a build."""
     listed = index["manifests"]
-    for each in listed if isinstance(listed, list) else ():
-        if not isinstance(each, Mapping) or each.get("mediaType") not in IMAGES:
+    for entry in listed if isinstance(listed, list) else ():
+        if not isinstance(entry, Mapping) or entry.get("mediaType") not in IMAGES:
             continue
-        platform = each.get("platform")
+        platform = entry.get("platform")
         platform = platform if isinstance(platform, Mapping) else {}
         name = (str(platform.get("os", "any")), str(platform.get("architecture", "any")))
         if name != ("unknown", "unknown"):
-            yield name, each
+            yield name, entry
 
 
 def _layer(document: Any) -> Layer:
@@ -130,11 +130,11 @@ def _descriptor(document: Any) -> tuple[str, int]:
 
 def _parsed(document: bytes) -> dict[str, Any]:
     try:
-        found = untrusted_json.parse(document)
+        manifest = untrusted_json.parse(document)
     except ValueError as error:
         raise RegistryError(
             f"its manifest is no JSON ({one_line(error, 100)}): push the image again"
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(manifest, dict):
         raise RegistryError("its manifest is no JSON object: push the image again")
-    return found
+    return manifest

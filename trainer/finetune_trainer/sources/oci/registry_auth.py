@@ -45,17 +45,17 @@ class Challenge:
 
 def challenges(header: str) -> dict[str, Challenge]:
     """Return the challenges in a ``WWW-Authenticate`` header by scheme."""
-    found: dict[str, Challenge] = {}
+    by_scheme: dict[str, Challenge] = {}
     parameters: dict[str, str] = {}
     for name, value, scheme in _CHALLENGE.findall(header):
         if scheme:
             parameters = {}
-            found.setdefault(
+            by_scheme.setdefault(
                 scheme.lower(), Challenge(scheme=scheme.lower(), parameters=parameters)
             )
         else:
             parameters[name.lower()] = value
-    return found
+    return by_scheme
 
 
 def is_trusted_realm(realm: str, host: str) -> bool:
@@ -134,11 +134,11 @@ class Authentication:
         Raise AccessDenied if the registry refuses the present credentials, or if there are none
         that it could be given.
         """
-        found = challenges(header)
-        if "bearer" in found and not (self._login and self._login.registry_token):
-            self._header = self._token(found["bearer"])
-            self._challenge = found["bearer"]
-        elif "basic" in found and self._login is not None and self._login.user:
+        offered = challenges(header)
+        if "bearer" in offered and not (self._login and self._login.registry_token):
+            self._header = self._token(offered["bearer"])
+            self._challenge = offered["bearer"]
+        elif "basic" in offered and self._login is not None and self._login.user:
             self._header = self._basic(self._login)
         else:
             raise self.denied("HTTP 401")

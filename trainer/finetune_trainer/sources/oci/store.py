@@ -83,8 +83,8 @@ class OCI(RemoteStore):
                 f"files of a model in this folder in {self.kind}.source"
             )
         files = {
-            name: RemoteFile(name=name, size=each.size, sha256=each.sha256)
-            for name, each in self._members.items()
+            name: RemoteFile(name=name, size=member.size, sha256=member.sha256)
+            for name, member in self._members.items()
         }
         return Repository(
             kind=self.kind,
@@ -197,25 +197,25 @@ class OCI(RemoteStore):
                 raise RegistryError(
                     "its index refers to another index: name an image by its digest"
                 )
-        found = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-        log(f"{self.what} is the image {found} with {len(layers)} layers")
-        return found, layers
+        resolved = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+        log(f"{self.what} is the image {resolved} with {len(layers)} layers")
+        return resolved, layers
 
     def _manifest(self, client: Client, name: str, digest: str | None) -> bytes:
         """Return a manifest. digest: that it must have; a tag may have any."""
-        found = layer_stream.manifest(
+        manifest = layer_stream.manifest(
             client, name, image_manifest.TYPES, limit=image_manifest.LONGEST
         )
-        if found is None:
+        if manifest is None:
             raise missing(self.kind)(
                 f"{self.what} does not exist: correct {self.kind}.source, or publish the image"
             )
-        if digest not in (None, f"sha256:{hashlib.sha256(found).hexdigest()}"):
+        if digest not in (None, f"sha256:{hashlib.sha256(manifest).hexdigest()}"):
             raise RegistryError(
                 f"the registry returns another manifest for {digest}: check the storage of the "
                 "registry"
             )
-        return found
+        return manifest
 
     def _meaning(self, error: Exception) -> TrainerError | None:
         if isinstance(error, RegistryError):
@@ -254,20 +254,22 @@ def _listed(client: Client, layers: tuple[Layer, ...]) -> dict[str, Member]:
     try:
         texts = [b"".join(archive.content()) for entry in archive if entry.kind == "file"]
         entries = untrusted_json.parse(texts[0])["files"]
-        files = {str(each["name"]): (int(each["size"]), str(each["sha256"])) for each in entries}
+        files = {
+            str(entry["name"]): (int(entry["size"]), str(entry["sha256"])) for entry in entries
+        }
     except (InvalidArchive, ValueError, LookupError, TypeError):
         return {}
     if files.keys() != titled.keys() - {LIST}:
         return {}
     files[LIST] = (len(texts[0]), hashlib.sha256(texts[0]).hexdigest())
-    found = {}
+    members = {}
     for name, (size, sha256) in files.items():
         # The headers before the file are what the layer has besides file, padding and end.
         offset = titled[name].size - size - -size % BLOCK - _END
         if size < 0 or offset < BLOCK or offset % BLOCK:
             return {}
-        found[name] = Member(layer=titled[name], offset=offset, size=size, sha256=sha256)
-    return found
+        members[name] = Member(layer=titled[name], offset=offset, size=size, sha256=sha256)
+    return members
 
 
 def _read(client: Client, layers: tuple[Layer, ...]) -> Mapping[str, Member]:
@@ -278,7 +280,7 @@ def _read(client: Client, layers: tuple[Layer, ...]) -> Mapping[str, Member]:
         for number, layer in enumerate(layers, start=1):
             log(f"reading layer {number} of {len(layers)} ({layer.size:,} bytes)")
             listing = image_layers.read(layer, layer_stream.layer(client, layer), keep=left)
-            left -= sum(len(each.data or b"") for each in listing.files.values())
+            left -= sum(len(member.data or b"") for member in listing.files.values())
             yield listing
 
     return image_layers.merged(listings())

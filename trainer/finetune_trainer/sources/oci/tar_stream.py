@@ -113,10 +113,10 @@ class Archive:
 
     def _exactly(self, count: int) -> bytes:
         """Return the next bytes of a header."""
-        found = bytearray()
-        while len(found) < count:
-            found += self._some(count - len(found))
-        return bytes(found)
+        header = bytearray()
+        while len(header) < count:
+            header += self._some(count - len(header))
+        return bytes(header)
 
     def _has_ended(self) -> bool:
         """Report whether no byte is left; some tools write no end after the last entry."""
@@ -130,9 +130,9 @@ class Archive:
     def _some(self, most: int) -> bytes:
         if self._has_ended():
             raise InvalidArchive("the archive ends within an entry")
-        found, self._rest = self._rest[:most], self._rest[most:]
-        self._at += len(found)
-        return bytes(found)
+        data, self._rest = self._rest[:most], self._rest[most:]
+        self._at += len(data)
+        return bytes(data)
 
 
 def _header(block: bytes) -> tarfile.TarInfo:
@@ -147,7 +147,7 @@ def _header(block: bytes) -> tarfile.TarInfo:
 
 def _pax(data: bytes) -> dict[str, str]:
     """Return the records of a pax header, ``LENGTH KEY=VALUE`` and a line break each."""
-    found, at = {}, 0
+    records, at = {}, 0
     while at < len(data):
         digits, space, _ = data[at : at + 20].partition(b" ")
         length = int(digits) if space and digits.isdigit() else 0
@@ -155,9 +155,9 @@ def _pax(data: bytes) -> dict[str, str]:
         key, equals, value = record.removesuffix(b"\n").partition(b"=")
         if length > len(data) - at or not record.endswith(b"\n") or not equals:
             raise InvalidArchive("a pax header is damaged")
-        found[_text(key)] = _text(value)
+        records[_text(key)] = _text(value)
         at += length
-    return found
+    return records
 
 
 def _size(text: str | None, otherwise: int) -> int:
