@@ -23,8 +23,8 @@ class Command:
 
 
 COMMANDS = {
-    each.name: each
-    for each in (
+    command.name: command
+    for command in (
         Command(
             name="validate",
             module="validate",

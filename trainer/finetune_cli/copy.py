@@ -89,14 +89,14 @@ def run(
     request = Request(name=name, kubectl=kubectl, image=image, timeout=timeout)
     selection = select(job, "adapter" if adapter else "merged", revision)
     with _source(request, selection) as source:
-        found = _manifest(kubectl, source, selection)
-        _copy(kubectl, source, selection.folder, found, dest)
-    write_json(dest / manifest.FILE, manifest.as_json(found))
-    checked = vouched.summary(found, selection, f"{KIND} {name}")
-    log(f"{len(found.files)} files are in {dest}. Their digests match the manifest{checked}")
+        listing = _manifest(kubectl, source, selection)
+        _copy(kubectl, source, selection.folder, listing, dest)
+    write_json(dest / manifest.FILE, manifest.as_json(listing))
+    checked = vouched.summary(listing, selection, f"{KIND} {name}")
+    log(f"{len(listing.files)} files are in {dest}. Their digests match the manifest{checked}")
     if output is Format.JSON:
         copied = {"name": name, "revision": selection.revision, "part": selection.part}
-        print(json.dumps({**copied, "folder": str(dest), "files": len(found.files)}, indent=2))
+        print(json.dumps({**copied, "folder": str(dest), "files": len(listing.files)}, indent=2))
     return 0
 
 
@@ -111,13 +111,13 @@ def _selector(name: str, revision: str) -> str:
 
 def _claim(kubectl: Kubectl, name: str, revision: str) -> dict[str, Any]:
     """Return the metadata of the volume of a revision."""
-    found = kubectl.get("persistentvolumeclaims", _selector(name, revision))["items"]
-    if not found:
+    claims = kubectl.get("persistentvolumeclaims", _selector(name, revision))["items"]
+    if not claims:
         raise CommandFailed(
             f"the volume of revision {revision} does not exist: copy another revision, or, to "
             "train again, set spec.rerun to a new value"
         )
-    metadata: dict[str, Any] = found[0]["metadata"]
+    metadata: dict[str, Any] = claims[0]["metadata"]
     return metadata
 
 
@@ -215,11 +215,11 @@ def _manifest(kubectl: Kubectl, source: pod.Source, selection: Selection) -> Man
     return vouched.parsed(text, selection)
 
 
-def _copy(kubectl: Kubectl, source: pod.Source, folder: str, found: Manifest, into: Path) -> None:
-    files = transfer.expected(found)
+def _copy(kubectl: Kubectl, source: pod.Source, folder: str, listing: Manifest, into: Path) -> None:
+    files = transfer.expected(listing)
     into.mkdir(parents=True, exist_ok=True)
     left, tries = transfer.missing(files, into), 0
-    progress = Progress(files[each] for each in left)
+    progress = Progress(files[name] for name in left)
     while left:
         cause = "the archive lacks files"
         try:
@@ -228,8 +228,8 @@ def _copy(kubectl: Kubectl, source: pod.Source, folder: str, found: Manifest, in
                 transfer.receive(archive, files, into, progress.add)
         except Interrupted as error:
             cause = str(error)
-        before, left = left, [each for each in left if not (into / each).exists()]
-        progress.remaining(files[each] for each in left)
+        before, left = left, [name for name in left if not (into / name).exists()]
+        progress.remaining(files[name] for name in left)
         tries = 0 if len(left) < len(before) else tries + 1
         if tries == TRIES:
             raise CommandFailed(

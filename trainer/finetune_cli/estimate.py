@@ -102,20 +102,20 @@ def run(
     read = job_file.read(options.file(manifest, file))
     data = data_of(read, rows=rows, tokens=tokens, longest=longest)
     per_hour = prices.of(price, profile, read.resolved.spec)
-    found = of(read, model=model, card=card, data=data, unsloth=unsloth)
+    estimated = of(read, model=model, card=card, data=data, unsloth=unsloth)
     json_wanted = as_json or output is Format.JSON
-    print(json.dumps(report.facts(found.estimate), indent=1) if json_wanted else found.text)
+    print(json.dumps(report.facts(estimated.estimate), indent=1) if json_wanted else estimated.text)
     if per_hour is not None and not json_wanted:
-        print(f"\n{_cost(found.estimate, per_hour, read)}")
-    for warning in found.warnings:
+        print(f"\n{_cost(estimated.estimate, per_hour, read)}")
+    for warning in estimated.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
-    if found.refusal is not None:
-        raise found.refusal
-    if cards.find(found.card) is None:
-        close = " or ".join(cards.similar(found.card))
-        known = f"Did you mean {close}?" if close else f"Known GPUs: {', '.join(cards.CARDS)}"
+    if estimated.refusal is not None:
+        raise estimated.refusal
+    if cards.find(estimated.card) is None:
+        close = " or ".join(cards.similar(estimated.card))
+        hint = f"Did you mean {close}?" if close else f"Known GPUs: {', '.join(cards.CARDS)}"
         raise InvalidSpec(
-            f"GPU {found.card} is not in the GPU table, so its memory is not checked. {known}"
+            f"GPU {estimated.card} is not in the GPU table, so its memory is not checked. {hint}"
         )
     return 0
 
@@ -136,8 +136,8 @@ def of(
     """
     spec = file.resolved.spec
     config = _config(file, model)
-    found_shape = shape.read(text_config(config))
-    if found_shape is None:
+    model_shape = shape.read(text_config(config))
+    if model_shape is None:
         raise InvalidSpec(
             f"the estimate does not support the family of model {spec.model.source}. The prepare "
             "stage accepts this model, but does not estimate how much memory the job needs"
@@ -150,30 +150,30 @@ def of(
     facts = Facts(recipe=spec.training, image=image).of_base(config)
     backend = backend_choice.choose(facts)
     recipe = backend_choice.with_backend(spec.training, backend.name)
-    found = estimate(found_shape, recipe, data=data, options=estimate_options)
+    expected = estimate(model_shape, recipe, data=data, options=estimate_options)
     possible = backend_choice.possible(facts)
     return Estimated(
         title=f"{file.name}: {spec.model.source.removeprefix('hf://')}",
         card=name,
         backend=backend,
-        estimate=found,
-        warnings=(*verdict.warnings(found), *_warnings(spec, found_shape)),
+        estimate=expected,
+        warnings=(*verdict.warnings(expected), *_warnings(spec, model_shape)),
         refusal=_unsupported(recipe, estimate_options, config)
-        or verdict.refusal(found, found_shape, recipe, data, serving, possible)
-        or verdict.host_refusal(found, _limit(spec))
-        or verdict.volume_refusal(found, int(quantity.amount(spec.storage.size))),
+        or verdict.refusal(expected, model_shape, recipe, data, serving, possible)
+        or verdict.host_refusal(expected, _limit(spec))
+        or verdict.volume_refusal(expected, int(quantity.amount(spec.storage.size))),
     )
 
 
-def _cost(found: Estimate, price: Price, file: SpecFile) -> str:
+def _cost(expected: Estimate, price: Price, file: SpecFile) -> str:
     """Return the expected cost of training as a sentence."""
-    if found.seconds is None:
+    if expected.seconds is None:
         return (
             "The cost of training is unknown without its duration. Set --rows and --tokens, and a "
             "known --card."
         )
     limit = file.resolved.spec.run_policy.max_gpu_seconds
-    return prices.line(price, found.seconds, limit)
+    return prices.line(price, expected.seconds, limit)
 
 
 def _unsupported(

@@ -70,7 +70,7 @@ def run(
 def _print_estimate(manifest: dict[str, Any], model: Path | None) -> None:
     """Print the estimate of the job, or the reason why there is none."""
     try:
-        found = estimate.of(job_file.of([manifest], at="the manifest"), model=model)
+        estimated = estimate.of(job_file.of([manifest], at="the manifest"), model=model)
     except TrainerError as error:
         print(f"\nno estimate: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
@@ -80,8 +80,8 @@ def _print_estimate(manifest: dict[str, Any], model: Path | None) -> None:
             file=sys.stderr,
         )
     else:
-        print(f"\n{found.text}", file=sys.stderr)
-        for warning in found.warnings:
+        print(f"\n{estimated.text}", file=sys.stderr)
+        for warning in estimated.warnings:
             print(f"\nwarning: {warning}", file=sys.stderr)
-        if found.refusal is not None:
-            print(f"\n{found.refusal.reason}: {found.refusal}", file=sys.stderr)
+        if estimated.refusal is not None:
+            print(f"\n{estimated.refusal.reason}: {estimated.refusal}", file=sys.stderr)

@@ -28,7 +28,7 @@ class Loader(Base):
 
 
 Loader.yaml_implicit_resolvers = {
-    first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:bool"]
+    first: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:bool"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 Loader.add_implicit_resolver(
@@ -111,7 +111,7 @@ def read(path: Path) -> SpecFile:
 
 def of(documents: Sequence[dict[str, Any]], *, at: str) -> SpecFile:
     """Return the only FineTuneJob of some objects. Raises InvalidSpec, which names ``at``."""
-    jobs = [each for each in documents if each.get("kind") == KIND]
+    jobs = [document for document in documents if document.get("kind") == KIND]
     if len(jobs) != 1:
         raise InvalidSpec(f"{at} contains {len(jobs)} {KIND}s: it must contain exactly one")
     metadata = jobs[0].get("metadata")
@@ -127,9 +127,9 @@ def of(documents: Sequence[dict[str, Any]], *, at: str) -> SpecFile:
         namespace=str(metadata.get("namespace", "default")),
         resolved=resolved,
         configmaps={
-            str(each.get("metadata", {}).get("name")): dict(each.get("data") or {})
-            for each in documents
-            if each.get("kind") == "ConfigMap"
+            str(document.get("metadata", {}).get("name")): dict(document.get("data") or {})
+            for document in documents
+            if document.get("kind") == "ConfigMap"
         },
     )
 
@@ -140,7 +140,7 @@ def load(path: Path, loader: type[Loader] = Loader) -> list[dict[str, Any]]:
     try:
         text = _text(path)
         _check_size(text, loader, at=str(path))
-        return [each for each in yaml.load_all(text, loader) if isinstance(each, dict)]
+        return [document for document in yaml.load_all(text, loader) if isinstance(document, dict)]
     except (OSError, ValueError, yaml.YAMLError) as error:
         # ValueError: text that is not UTF-8, and values that look like dates but are none.
         problem = " ".join(str(error).split())

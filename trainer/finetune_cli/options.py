@@ -38,10 +38,10 @@ def job_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
     given = (ctx.params.get(name) for name in ("kubeconfig", "context", "namespace"))
     try:
-        found = [each["metadata"]["name"] for each in Cluster.of(*given).jobs()]
+        names = [job["metadata"]["name"] for job in Cluster.of(*given).jobs()]
     except CommandFailed:
         return []
-    return [name for name in found if name.startswith(incomplete)]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 JobName = Annotated[

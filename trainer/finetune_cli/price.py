@@ -42,27 +42,31 @@ def of(
         return _price({"perGpuHour": amount, "currency": currency}, at="--price")
     if profile is None:
         return None
-    profiles = [each for each in job_file.load(profile) if each.get("kind") == PROFILE_KIND]
+    profiles = [
+        document for document in job_file.load(profile) if document.get("kind") == PROFILE_KIND
+    ]
     if spec.profile is not None:
-        profiles = [each for each in profiles if _name(each) == spec.profile]
+        profiles = [document for document in profiles if _name(document) == spec.profile]
     if len(profiles) != 1:
         named = "" if spec.profile is None else f" with the name {spec.profile} (spec.profile)"
         raise InvalidSpec(
             f"{profile} contains {len(profiles)} {PROFILE_KIND}s{named}: it must contain "
             "exactly one"
         )
-    found = (profiles[0].get("spec") or {}).get("price")
-    if found is None:
+    price = (profiles[0].get("spec") or {}).get("price")
+    if price is None:
         raise InvalidSpec(
             f"{profile}: {PROFILE_KIND} {_name(profiles[0])} has no spec.price: set it, or "
             "use --price"
         )
-    return _price(found, at=f"{profile}: spec.price")
+    return _price(price, at=f"{profile}: spec.price")
 
 
 def line(price: Price, seconds: float, limit: int | None) -> str:
     """Return the expected cost of training. limit: GPU-seconds at which training is stopped."""
-    low, high = (money(cost(price.per_gpu_hour, each)) for each in expected(round(seconds), limit))
+    low, high = (
+        money(cost(price.per_gpu_hour, bound)) for bound in expected(round(seconds), limit)
+    )
     return f"Training costs {low} to {high} {price.currency}, at {price.per_gpu_hour} per GPU-hour"
 
 

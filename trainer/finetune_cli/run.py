@@ -150,8 +150,8 @@ def _largest_activation(layout: Layout) -> int | None:
     """Return the largest activation of the tuned model; None if no reference was recorded."""
     if not layout.reference.is_dir():
         return None
-    found: int | None = manifest.read(layout.reference).facts["largestActivation"]
-    return found
+    largest: int | None = manifest.read(layout.reference).facts["largestActivation"]
+    return largest
 
 
 def _backend(job: JobConfig, layout: Layout) -> str:
@@ -187,13 +187,13 @@ def _claim(work: Path, job: JobConfig) -> None:
         except ValueError:
             before = None
         if before is None or before.digest != job.digest:
-            found = (
+            reason = (
                 "was written by another version of ftj"
                 if before is None
                 else f"belongs to revision {before.revision}, but the FineTuneJob in the file has "
                 f"revision {job.revision} (a change that affects the weights starts a new revision)"
             )
-            raise InvalidSpec(f"{work} {found}: set --work to another folder, or delete {work}")
+            raise InvalidSpec(f"{work} {reason}: set --work to another folder, or delete {work}")
     work.mkdir(parents=True, exist_ok=True)
     write_json(path, job.model_dump(mode="json"))
 
@@ -225,12 +225,12 @@ def _card() -> Card | None:
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name().replace(" ", "-")
-    known = find(name)
+    listed = find(name)
     memory = torch.cuda.get_device_properties(0).total_memory
     return Card(
         name=name,
         memory=memory,
-        tflops=known.tflops if known else None,
+        tflops=listed.tflops if listed else None,
         capability=torch.cuda.get_device_capability(),
     )
 

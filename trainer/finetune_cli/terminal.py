@@ -62,8 +62,8 @@ def text(value: object, style: str = "") -> Text:
 
 def yaml_lines(written: str) -> None:
     """Print lines of YAML, whose spaces matter."""
-    for each in written.splitlines():
-        show(Text(f"  {escaped(each)}"))
+    for written_line in written.splitlines():
+        show(Text(f"  {escaped(written_line)}"))
 
 
 def state(value: object) -> Text:
@@ -73,7 +73,7 @@ def state(value: object) -> Text:
 
 def line(*parts: object, style: str = "") -> None:
     """Print a line of values."""
-    joined = Text(" ").join(each if isinstance(each, Text) else text(each) for each in parts)
+    joined = Text(" ").join(part if isinstance(part, Text) else text(part) for part in parts)
     joined.stylize(style)
     show(joined)
 
@@ -100,7 +100,7 @@ def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     for name in head:
         made.add_column(text(name), header_style=QUIET, overflow="fold")
     for row in rows:
-        made.add_row(*(each if isinstance(each, Text) else text(each) for each in row))
+        made.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
     return made
 
 

@@ -56,14 +56,14 @@ def run(
     if not given:
         raise WrongCall("set at least one PATH, a YAML file or a folder (- for stdin)")
     checked = []
-    for path in (each for one in given for each in _files(one)):
-        for each in _check(path):
-            checked.append(each)
+    for path in (path for argument in given for path in _files(argument)):
+        for result in _check(path):
+            checked.append(result)
             if output is Format.TEXT:
-                _print(each)
-    errors = sum(len(each.errors) for each in checked)
+                _print(result)
+    errors = sum(len(result.errors) for result in checked)
     if output is Format.JSON:
-        jobs = [asdict(each) for each in checked]
+        jobs = [asdict(result) for result in checked]
         print(json.dumps({"valid": not errors and bool(jobs), "jobs": jobs}, indent=2))
     elif errors:
         print(f"{errors} error{'s' * (errors > 1)}", file=sys.stderr)
@@ -82,8 +82,8 @@ def _check(path: Path) -> Iterator[Checked]:
         yield Checked(file=str(path), name=None, errors=(str(error),))
         return
     for document in filter(is_job, documents):
-        found = tuple(map(str, findings(document)))
-        yield Checked(file=str(path), name=_name(document), errors=found)
+        errors = tuple(map(str, findings(document)))
+        yield Checked(file=str(path), name=_name(document), errors=errors)
 
 
 def _print(checked: Checked) -> None:

@@ -196,9 +196,9 @@ async def _read(path: Path, wanted: Wanted, rollout: Rollout) -> None:
 async def _read_keys(folder: Path, wanted: Wanted, rollout: Rollout) -> None:
     """Use the keys of the jobs whenever they change."""
     while True:
-        found = await asyncio.to_thread(key_files.read, folder)
-        if wanted.use_keys(found):
-            _log(key_files.counted(found))
+        keys = await asyncio.to_thread(key_files.read, folder)
+        if wanted.use_keys(keys):
+            _log(key_files.counted(keys))
             rollout.wanted_changed()
         await asyncio.sleep(KEYS_SECONDS)
 

@@ -99,8 +99,8 @@ class Engine:
         """Return the internal names of the adapters that vLLM serves. Raise Unavailable."""
         try:
             async with asyncio.timeout(5), self.session.get(f"{URL}/v1/models") as response:
-                found = await response.json()
-            return {str(each["id"]) for each in found["data"]} - {self.base}
+                models = await response.json()
+            return {str(model["id"]) for model in models["data"]} - {self.base}
         except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError) as error:
             raise Unavailable(f"/v1/models: {type(error).__name__}") from error
 

@@ -64,9 +64,9 @@ class Events:
     def _is_shown(self, event: bytes) -> bool:
         if USAGE not in event:
             return True
-        found = untrusted_json.parse(event.partition(b":")[2])
-        self.tokens = tokens(found)
-        return self._show_usage or bool(found.get("choices"))
+        chunk = untrusted_json.parse(event.partition(b":")[2])
+        self.tokens = tokens(chunk)
+        return self._show_usage or bool(chunk.get("choices"))
 
 
 def tokens(answer: Any) -> Tokens:

@@ -20,7 +20,7 @@ Keys = Mapping[str, tuple[str, ...]]
 
 def read(folder: Path) -> Keys:
     """Return the digests of all jobs; none if the folder is missing, as without its Secret."""
-    found = {}
+    digests = {}
     try:
         entries = sorted(folder.iterdir())
     except OSError:
@@ -34,8 +34,8 @@ def read(folder: Path) -> Keys:
                 words = file.read(LONGEST).decode("utf-8", "replace").split()
         except OSError:
             continue
-        found[entry.name] = tuple(sorted({word for word in words if _DIGEST.fullmatch(word)}))
-    return found
+        digests[entry.name] = tuple(sorted({word for word in words if _DIGEST.fullmatch(word)}))
+    return digests
 
 
 def counted(keys: Keys) -> str:
@@ -49,7 +49,9 @@ def with_keys(wanted: WantedSet, keys: Keys | None) -> WantedSet:
     if keys is None:
         return wanted
     names = tuple(
-        each.model_copy(update={"keys": keys.get(each.job, ())}) if each.keys is None else each
-        for each in wanted.names
+        wanted_name.model_copy(update={"keys": keys.get(wanted_name.job, ())})
+        if wanted_name.keys is None
+        else wanted_name
+        for wanted_name in wanted.names
     )
     return wanted.model_copy(update={"names": names})

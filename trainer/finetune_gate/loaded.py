@@ -25,7 +25,7 @@ class Loaded:
     def begin(self) -> None:
         """Forget everything about earlier starts of vLLM but the strikes."""
         self.adapters = {}
-        self.failures = {key: each for key, each in self.failures.items() if each.strikes}
+        self.failures = {key: failure for key, failure in self.failures.items() if failure.strikes}
 
     @property
     def free(self) -> int:
@@ -75,7 +75,7 @@ class Loaded:
     def forget_failures(self) -> None:
         """Forget the failures of adapters that no name needs any more."""
         kept = self._needed() | self.adapters.keys()
-        self.failures = {key: each for key, each in self.failures.items() if key in kept}
+        self.failures = {key: failure for key, failure in self.failures.items() if key in kept}
 
     def subject(self, adapter: Adapter, table: Table) -> Subject:
         """Return what is proved about an adapter, next to which others."""
@@ -93,7 +93,7 @@ class Loaded:
         return () if current is None else current.names
 
     def _needed(self) -> set[Identity]:
-        return {identity(each) for each in self._names()}
+        return {identity(name) for name in self._names()}
 
     def _is_faulty(self, key: Identity) -> bool:
         failure = self.failures.get(key)
@@ -111,9 +111,9 @@ class Loaded:
         if self._max_active < 2:
             return None
         others = (
-            each.internal
-            for key, each in self.adapters.items()
-            if each is not adapter and key not in self.failures
+            other_adapter.internal
+            for key, other_adapter in self.adapters.items()
+            if other_adapter is not adapter and key not in self.failures
         )
         return next(others, None)
 

@@ -38,7 +38,7 @@ class Report:
             and not rollout.base_is_exact
             and rollout.table.boot == boot,
             free=max(0, rollout.loaded.free),
-            names=tuple(self._name(each, boot) for each in names),
+            names=tuple(self._name(name, boot) for name in names),
         )
 
     def _name(self, wanted: WantedName, boot: str | None) -> NameStatus:

@@ -123,7 +123,7 @@ class Rollout:
         if current is None:
             return False
         self._swap()
-        self._usage.keep({each.name for each in current.names})
+        self._usage.keep({wanted_name.name for wanted_name in current.names})
         await self._unload()
         # One with strikes may end vLLM, so all others answer first.
         for has_strikes in (False, True):
@@ -178,12 +178,12 @@ class Rollout:
     async def _test_base(self, has_strikes: bool, boot: str) -> bool:
         """Compare the base, with the first adapter that can show it; report whether one exists."""
         due = self.loaded.due(has_strikes)
-        found = None
+        agreement = None
         try:
             for key, adapter in due:  # noqa: B007
                 subject = self.loaded.subject(adapter, self.table)
-                found = await proof.self_test(self._engine, subject, self._settings.build)
-                if found is not None:
+                agreement = await proof.self_test(self._engine, subject, self._settings.build)
+                if agreement is not None:
                     break
         except BaseDiffers as error:
             self.self_test = f"failed: {error}"
@@ -193,7 +193,9 @@ class Rollout:
         else:
             if not due:
                 return False
-            self.self_test = found or "the base was not compared: no reference has enough tokens"
+            self.self_test = (
+                agreement or "the base was not compared: no reference has enough tokens"
+            )
             self.base_is_exact = True
         self._log(f"self-test: {self.self_test}")
         return True
@@ -201,7 +203,7 @@ class Rollout:
     async def _prove(self, key: Identity, adapter: Adapter, boot: str) -> None:
         subject, began = self.loaded.subject(adapter, self.table), time.monotonic()
         try:
-            found = await proof.prove(
+            verdict = await proof.prove(
                 self._engine, self._places.place, subject, self._settings.build, boot
             )
         except Mismatch as error:
@@ -211,9 +213,11 @@ class Rollout:
             await self._strike(key, error, boot)
         else:
             self.loaded.failures.pop(key, None)
-            adapter.proof, adapter.alone = found, subject.neighbour is None
+            adapter.proof, adapter.alone = verdict, subject.neighbour is None
             seconds = time.monotonic() - began
-            self._log(f"{found.outcome} in {seconds:.2f} s: {adapter.internal}: {found.message}")
+            self._log(
+                f"{verdict.outcome} in {seconds:.2f} s: {adapter.internal}: {verdict.message}"
+            )
         self._swap()
 
     async def _strike(self, key: Identity, error: Unavailable, boot: str) -> None:
@@ -251,13 +255,16 @@ class Rollout:
         """Report whether a name is in the wanted set and for this caller, proved or not."""
         current = self._wanted.current
         return current is not None and any(
-            each.name == name and may_use(caller, each.keys) for each in current.names
+            wanted_name.name == name and may_use(caller, wanted_name.keys)
+            for wanted_name in current.names
         )
 
     def is_known(self, caller: Caller) -> bool:
         """Report whether any name is in the wanted set and for this caller."""
         current = self._wanted.current
-        return current is not None and any(may_use(caller, each.keys) for each in current.names)
+        return current is not None and any(
+            may_use(caller, wanted_name.keys) for wanted_name in current.names
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -269,8 +276,10 @@ class Rollout:
             return False
         current = self._wanted.current
         if not self._was_ready and current is not None:
-            answers = any(each.name in self.table.routes for each in current.names)
-            self._was_ready = answers or all(self._is_decided(each) for each in current.names)
+            answers = any(wanted_name.name in self.table.routes for wanted_name in current.names)
+            self._was_ready = answers or all(
+                self._is_decided(wanted_name) for wanted_name in current.names
+            )
         return self._was_ready
 
     def _is_decided(self, wanted: WantedName) -> bool:

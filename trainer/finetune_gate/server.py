@@ -45,12 +45,12 @@ class NameCollector(Collector):
             "Maximum distance that is attributed to rounding errors, in nats.",
             labels=["model"],
         )
-        for each in names:
-            if each.outcome is None or each.distance is None or each.tolerance is None:
+        for model in names:
+            if model.outcome is None or model.distance is None or model.tolerance is None:
                 continue
-            outcome.add_metric([each.name, each.outcome], 1)
-            distance.add_metric([each.name], each.distance)
-            tolerance.add_metric([each.name], each.tolerance)
+            outcome.add_metric([model.name, model.outcome], 1)
+            distance.add_metric([model.name], model.distance)
+            tolerance.add_metric([model.name], model.tolerance)
         return [outcome, distance, tolerance]
 
 
@@ -58,10 +58,10 @@ def listening(port: int) -> socket.socket:
     """Return the socket on which callers connect, over IPv4 and, where there is one, IPv6."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
-    found = socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=1024)
+    listener = socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=1024)
     # Connections inherit it. By default, the kernel buffers megabytes for a slow reader.
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-    return found
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+    return listener
 
 
 def for_callers(proxy: Proxy) -> web.Application:
@@ -91,7 +91,7 @@ def for_operator(
 
     async def readyz(_: web.Request) -> web.Response:
         status = 200 if rollout.is_ready else 503
-        lines = [f"{each.name}: {each.state}" for each in now().names]
+        lines = [f"{model.name}: {model.state}" for model in now().names]
         return web.Response(status=status, text="".join(f"{line}\n" for line in lines))
 
     async def status(_: web.Request) -> web.Response:

@@ -32,15 +32,15 @@ class Adapter:
 
 def swapped(table: Table, wanted: WantedSet | None, adapters: Mapping[Identity, Adapter]) -> Table:
     """Return the table that replaces another one. adapters: those that are loaded."""
-    loaded = {each.internal for each in adapters.values() if each.proof is not None}
+    loaded = {adapter.internal for adapter in adapters.values() if adapter.proof is not None}
     routes = []
-    for each in wanted.names if wanted is not None else ():
-        before = table.routes.get(each.name)
-        if before is not None and (before.job != each.job or before.internal not in loaded):
+    for wanted_name in wanted.names if wanted is not None else ():
+        before = table.routes.get(wanted_name.name)
+        if before is not None and (before.job != wanted_name.job or before.internal not in loaded):
             before = None
-        route = _proved(each, adapters.get(identity(each)), before)
+        route = _proved(wanted_name, adapters.get(identity(wanted_name)), before)
         if route is None and before is not None:
-            route = replace(before, keys=_keys(each))
+            route = replace(before, keys=_keys(wanted_name))
         if route is not None:
             routes.append(route)
     return table.swapped(routes)

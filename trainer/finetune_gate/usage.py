@@ -79,7 +79,7 @@ class Usage:
 
     def keep(self, names: Collection[str]) -> None:
         """Forget all other names."""
-        for name in [each for each in self._totals if each not in names]:
+        for name in [name for name in self._totals if name not in names]:
             del self._totals[name]
             for outcome in OUTCOMES:
                 self._requests.remove(name, outcome)

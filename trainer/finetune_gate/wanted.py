@@ -52,16 +52,18 @@ def accepted(
         raise Refused("the wanted set has no valid signature of the operator")
     # Nothing is interpreted before this line but the envelope.
     try:
-        found = WantedSet.model_validate_json(opened.payload, by_alias=True, by_name=False)
+        wanted = WantedSet.model_validate_json(opened.payload, by_alias=True, by_name=False)
     except ValidationError as error:
         raise Refused(f"the wanted set is not valid: {one_line(error)}") from error
-    if found.endpoint != endpoint:
-        raise Refused(f"the wanted set is for the endpoint with uid {found.endpoint}")
-    if found.sequence < least:
-        raise Refused(f"the wanted set has sequence {found.sequence}; at least {least} is accepted")
-    if last is not None and found.sequence == last.sequence and found != last:
-        raise Refused(f"another wanted set with sequence {found.sequence} was accepted")
-    return found
+    if wanted.endpoint != endpoint:
+        raise Refused(f"the wanted set is for the endpoint with uid {wanted.endpoint}")
+    if wanted.sequence < least:
+        raise Refused(
+            f"the wanted set has sequence {wanted.sequence}; at least {least} is accepted"
+        )
+    if last is not None and wanted.sequence == last.sequence and wanted != last:
+        raise Refused(f"another wanted set with sequence {wanted.sequence} was accepted")
+    return wanted
 
 
 def _is_valid(key: PublicKey, signature: bytes, data: bytes) -> bool:
@@ -102,7 +104,7 @@ class Wanted:
     def offer(self, document: bytes) -> bool:
         """Use the set in a document if it is accepted; report whether it is."""
         try:
-            found = accepted(
+            wanted = accepted(
                 document,
                 self._key,
                 endpoint=self.endpoint,
@@ -112,12 +114,12 @@ class Wanted:
         except Refused as error:
             self.refused = str(error)
             return False
-        if found.sequence > self._least or not self._record.is_file():
+        if wanted.sequence > self._least or not self._record.is_file():
             partial = self._record.with_suffix(".partial")
-            partial.write_text(str(found.sequence))
+            partial.write_text(str(wanted.sequence))
             partial.rename(self._record)
-        self._accepted, self.refused, self._least = found, None, found.sequence
-        self.current = with_keys(found, self._keys)
+        self._accepted, self.refused, self._least = wanted, None, wanted.sequence
+        self.current = with_keys(wanted, self._keys)
         return True
 
     def use_keys(self, keys: Keys) -> bool:

@@ -105,7 +105,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
 
 
 async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state: State) -> None:
-    found = build.find(
+    served = build.find(
         options.work,
         build.Ledger(
             served=options.served_manifest,
@@ -120,16 +120,16 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
     recorded = options.reference_manifest is not None
     while True:
         # Read the files while vLLM loads them, so that both share one read from disk.
-        checked = await _check_digests(found, state)
+        checked = await _check_digests(served, state)
         reference = volume.read_reference(options.work) if recorded else None
         state.wait_for("vLLM to become healthy")
         await vllm.wait()
         state.wait_for("the comparison with the reference")
         began, answering = time.monotonic(), vllm.answering
         try:
-            verdict = await _verdict(vllm, reference, found)
+            verdict = await _verdict(vllm, reference, served)
             # vLLM may have loaded files that were replaced after their digests were computed.
-            await volume.require_unchanged(found.folders, checked)
+            await volume.require_unchanged(served.folders, checked)
         except Unavailable as error:
             _log(
                 f"vLLM stopped answering during the comparison ({error}): the comparison starts "
@@ -164,18 +164,18 @@ async def _count_requests(vllm: VllmClient, state: State) -> None:
         await asyncio.sleep(REQUESTS_SECONDS)
 
 
-async def _check_digests(found: build.Build, state: State) -> list[volume.Checked]:
+async def _check_digests(served: build.Build, state: State) -> list[volume.Checked]:
     began = time.monotonic()
-    size = sum(entry["size"] for folder in found.folders for entry in folder.files)
+    size = sum(entry["size"] for folder in served.folders for entry in folder.files)
     state.wait_for("the digests of the files")
     state.begin(size)
-    checked = await volume.check_digests(found.folders, state.read)
+    checked = await volume.check_digests(served.folders, state.read)
     _log(f"checked the digests of {size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")
     return checked
 
 
-async def _verdict(vllm: VllmClient, reference: Reference | None, found: build.Build) -> Verdict:
-    return SKIPPED if reference is None else await score(vllm, reference, found)
+async def _verdict(vllm: VllmClient, reference: Reference | None, served: build.Build) -> Verdict:
+    return SKIPPED if reference is None else await score(vllm, reference, served)
 
 
 def _api_key() -> str | None:

@@ -70,16 +70,18 @@ async def require_agreement(
     allowed = decoding.tolerance(pairs, rows, dtypes=build.dtypes, paths=build.paths)
     if allowed is None:
         return None
-    found = Isolated(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=len(pairs))
+    isolated = Isolated(
+        distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=len(pairs)
+    )
     # Not "distance > tolerance": a NaN must not pass.
-    if not found.distance <= found.tolerance:
+    if not isolated.distance <= isolated.tolerance:
         raise BaseDiffers(
             f"while the adapter decodes, the server answers requests for its base {name} "
             "differently than at other times, as if the adapter were applied to them: the root "
-            f"mean square difference is {found.distance:.4g} nats over {found.tokens} tokens; the "
-            f"tolerance is {found.tolerance:.4g} nats. Set serving.mode: merged"
+            f"mean square difference is {isolated.distance:.4g} nats over {isolated.tokens} "
+            f"tokens; the tolerance is {isolated.tolerance:.4g} nats. Set serving.mode: merged"
         )
-    return found
+    return isolated
 
 
 def _most_changed(rows: Sequence[Row], longest: int) -> list[tuple[Row, int]]:

@@ -72,10 +72,10 @@ def find(work: Path, ledger: Ledger, *, revision: str, build: str, mode: Mode, d
     if dtype == "auto":
         # vLLM's auto uses the type of the weights, except that float32 becomes a 16-bit type.
         computed = "bfloat16" if weights == "float32" else weights
-    for each in (weights, computed):
-        if each not in UNIT_ROUNDOFF:
+    for format_ in (weights, computed):
+        if format_ not in UNIT_ROUNDOFF:
             raise Mismatch(
-                f"the verification does not support the number format {each!r}. It supports "
+                f"the verification does not support the number format {format_!r}. It supports "
                 f"{', '.join(sorted(UNIT_ROUNDOFF))}"
             )
     return Build(

@@ -64,15 +64,15 @@ async def require_agreement(
     allowed = tolerance(pairs, rows, dtypes=dtypes, paths=paths)
     if not pairs or allowed is None:
         return None
-    found = Decoded(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=len(pairs))
+    decoded = Decoded(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=len(pairs))
     # Not "distance > tolerance": a NaN must not pass.
-    if not found.distance <= found.tolerance:
+    if not decoded.distance <= decoded.tolerance:
         raise Mismatch(
             "the server generates tokens with other log-probabilities than it computes for the "
-            f"same tokens in a prompt: the root mean square difference is {found.distance:.4g} "
-            f"nats over {found.tokens} tokens; the tolerance is {found.tolerance:.4g} nats"
+            f"same tokens in a prompt: the root mean square difference is {decoded.distance:.4g} "
+            f"nats over {decoded.tokens} tokens; the tolerance is {decoded.tolerance:.4g} nats"
         )
-    return found
+    return decoded
 
 
 def tolerance(

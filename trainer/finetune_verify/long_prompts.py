@@ -54,18 +54,18 @@ async def require_agreement(
         return None
     served = [await vllm.next_logprob(row.ids[:at], row.ids[at]) for at in kept]
     recorded = [a - b for a, b in zip(rounded, tuned, strict=True)]
-    found = LongPrompts(
+    compared = LongPrompts(
         distance=rms([a - b for a, b in zip(served, tuned, strict=True)]),
         tolerance=max(allowed, tolerance(recorded, build.dtypes, build.paths)),
         tokens=len(kept),
         longest=kept[-1],
     )
     # Not "distance > tolerance": a NaN must not pass.
-    if not found.distance <= found.tolerance:
+    if not compared.distance <= compared.tolerance:
         raise Mismatch(
             "the served model is not the tuned model after long prompts: the root mean square "
-            f"distance to the reference is {found.distance:.4g} nats over {found.tokens} tokens "
-            f"after {kept[0]} to {found.longest} tokens; the tolerance is {found.tolerance:.4g} "
-            "nats"
+            f"distance to the reference is {compared.distance:.4g} nats over {compared.tokens} "
+            f"tokens after {kept[0]} to {compared.longest} tokens; the tolerance is "
+            f"{compared.tolerance:.4g} nats"
         )
-    return found
+    return compared

@@ -92,11 +92,11 @@ async def scored(
         kept = [at for at in row.positions if at < len(ids)]
         if not kept:
             continue
-        found = await vllm.logprobs(ids)
+        logprobs = await vllm.logprobs(ids)
         scores, part = row.scores(build.base), slice(len(kept))
         rows.append(
             ScoredRow(
-                served=[found[at - 1] for at in kept],
+                served=[logprobs[at - 1] for at in kept],
                 tuned=scores.tuned[part],
                 base=scores.base[part],
                 rounded=scores.rounded[part],
@@ -134,31 +134,33 @@ def _smallest_fault(result: Comparison) -> str:
     )
 
 
-def _long_prompts(found: long_prompts.LongPrompts | None) -> str:
-    if found is None:
+def _long_prompts(compared: long_prompts.LongPrompts | None) -> str:
+    if compared is None:
         return "long prompts were not compared"
     return (
-        f"the log-probabilities of {found.tokens} tokens after prompts of up to {found.longest} "
-        f"tokens agree (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} nats)"
+        f"the log-probabilities of {compared.tokens} tokens after prompts of up to "
+        f"{compared.longest} tokens agree (distance {compared.distance:.4g} nats, tolerance "
+        f"{compared.tolerance:.4g} nats)"
     )
 
 
-def _decoded(found: decoding.Decoded | None) -> str:
-    if found is None:
+def _decoded(decoded: decoding.Decoded | None) -> str:
+    if decoded is None:
         return "decoding was not compared: prompts are too long, or answers too short or too few"
     return (
-        f"the log-probabilities of {found.tokens} generated tokens agree with those of the same "
-        f"tokens in a prompt (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} "
-        "nats)"
+        f"the log-probabilities of {decoded.tokens} generated tokens agree with those of the same "
+        f"tokens in a prompt (distance {decoded.distance:.4g} nats, tolerance "
+        f"{decoded.tolerance:.4g} nats)"
     )
 
 
-def _isolated(found: base_isolation.Isolated | None) -> str:
-    if found is None:
+def _isolated(isolated: base_isolation.Isolated | None) -> str:
+    if isolated is None:
         return "the base model was not compared while the adapter decodes"
     return (
-        f"the log-probabilities of {found.tokens} tokens of the base model agree while the adapter "
-        f"decodes (distance {found.distance:.4g} nats, tolerance {found.tolerance:.4g} nats)"
+        f"the log-probabilities of {isolated.tokens} tokens of the base model agree while the "
+        f"adapter decodes (distance {isolated.distance:.4g} nats, tolerance "
+        f"{isolated.tolerance:.4g} nats)"
     )
 
 
@@ -168,16 +170,16 @@ async def compare_tokens(vllm: VllmClient, reference: Reference) -> int:
     for number, row in enumerate(reference.rows, 1):
         if row.prompt_ids is None:
             continue
-        found, longest = await vllm.tokenize(_request(row))
-        if found != row.prompt_ids:
+        ids, longest = await vllm.tokenize(_request(row))
+        if ids != row.prompt_ids:
             at = next(
-                (i for i, (a, b) in enumerate(zip(found, row.prompt_ids, strict=False)) if a != b),
-                min(len(found), len(row.prompt_ids)),
+                (i for i, (a, b) in enumerate(zip(ids, row.prompt_ids, strict=False)) if a != b),
+                min(len(ids), len(row.prompt_ids)),
             )
             what = "conversation" if row.messages is not None else "text"
             raise Mismatch(
                 f"vLLM tokenizes the {what} of reference row {number} differently than training "
-                f"did, starting at token {at + 1} ({len(found)} tokens instead of "
+                f"did, starting at token {at + 1} ({len(ids)} tokens instead of "
                 f"{len(row.prompt_ids)}): the tokenizer or the chat template differs"
             )
     return longest

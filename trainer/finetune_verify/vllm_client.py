@@ -93,10 +93,10 @@ class VllmClient:
         }
         answer = await self._post("/v1/completions", request)
         try:
-            found = answer["choices"][0]["prompt_logprobs"][1:]
+            logprobs = answer["choices"][0]["prompt_logprobs"][1:]
             return [
-                float(each[str(token)]["logprob"])
-                for token, each in zip(ids[1:], found, strict=True)
+                float(by_token[str(token)]["logprob"])
+                for token, by_token in zip(ids[1:], logprobs, strict=True)
             ]
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise Mismatch(f"/v1/completions returned no log-probabilities: {error!r}") from error
@@ -105,7 +105,7 @@ class VllmClient:
         """Return the name of the base, if the model is an adapter of the server."""
         answer = await self._request("GET", "/v1/models")
         try:
-            parents = [each.get("parent") for each in answer["data"] if each["id"] == self.model]
+            parents = [model.get("parent") for model in answer["data"] if model["id"] == self.model]
         except (KeyError, TypeError, AttributeError) as error:
             raise Mismatch(f"/v1/models returned an unexpected response: {error!r}") from error
         return next((str(parent) for parent in parents if parent), None)
@@ -118,10 +118,10 @@ class VllmClient:
         cache_salt: the server takes nothing from its prefix cache that has another one.
         """
         salt = {} if cache_salt is None else {"cache_salt": cache_salt}
-        found = await self._generate(ids, max_tokens=1, allowed_token_ids=[token], **salt)
-        if [each for each, _ in found] != [token]:
+        generated = await self._generate(ids, max_tokens=1, allowed_token_ids=[token], **salt)
+        if [generated_token for generated_token, _ in generated] != [token]:
             raise Mismatch(f"/v1/completions did not generate the only allowed token {token}")
-        return found[0][1]
+        return generated[0][1]
 
     async def generate(
         self, ids: Sequence[int], count: int, *, cache_salt: str | None = None

@@ -77,7 +77,7 @@ def read(path: Path, kind: str, *, sha256: str) -> Folder:
                 f"{MANIFEST} is {actual}, but the ledger in status.revisions has {sha256}"
             )
         document = untrusted_json.parse(content.decode())
-        found = Folder(
+        folder = Folder(
             path=path,
             kind=document["kind"],
             key=document["key"],
@@ -87,12 +87,12 @@ def read(path: Path, kind: str, *, sha256: str) -> Folder:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Mismatch(f"{path.name}/{MANIFEST} cannot be read: {error!r}") from error
-    if found.kind != kind:
+    if folder.kind != kind:
         raise Mismatch(
-            f"the manifest in {path.name}/ has the kind {found.kind}, but the kind {kind} is "
+            f"the manifest in {path.name}/ has the kind {folder.kind}, but the kind {kind} is "
             "expected"
         )
-    return found
+    return folder
 
 
 async def check_digests(
@@ -120,7 +120,7 @@ async def require_unchanged(folders: Sequence[Folder], checked: Sequence[Checked
     """
     for folder in folders:
         _require_no_other_file(folder)
-    changed = [(each.folder, each.entry) for each in checked if not _is_unchanged(each)]
+    changed = [(file.folder, file.entry) for file in checked if not _is_unchanged(file)]
     await _check_all(changed, lambda count: None)
 
 
@@ -129,7 +129,7 @@ async def _check_all(
 ) -> list[Checked]:
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(READERS, thread_name_prefix="digest") as pool:
-        checks = [loop.run_in_executor(pool, _check, *each, on_read) for each in entries]
+        checks = [loop.run_in_executor(pool, _check, *entry, on_read) for entry in entries]
         try:
             return await asyncio.gather(*checks)
         finally:
@@ -162,8 +162,8 @@ def _identity(file: FileIO) -> Identity:
 def _require_no_other_file(folder: Folder) -> None:
     """Raise Mismatch if a folder has a file that it was not published with: vLLM may load it."""
     paths = (path for path in folder.path.rglob("*") if path.is_symlink() or not path.is_dir())
-    found = {path.relative_to(folder.path).as_posix() for path in paths}
-    if unknown := found - {MANIFEST, *(entry["name"] for entry in folder.files)}:
+    names = {path.relative_to(folder.path).as_posix() for path in paths}
+    if unknown := names - {MANIFEST, *(entry["name"] for entry in folder.files)}:
         raise Mismatch(f"{folder.path.name}/{min(unknown)} is not in the manifest of the folder")
 
 

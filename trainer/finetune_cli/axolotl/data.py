@@ -65,7 +65,7 @@ def training_data(
     first, *others = rows
     if not others and "weight" not in first:
         return {"dataset": first | common}
-    named = [{"name": name, **each} for name, each in zip(_names(entries), rows, strict=True)]
+    named = [{"name": name, **fields} for name, fields in zip(_names(entries), rows, strict=True)]
     return {"datasets": [named[0] | common, *named[1:]]}
 
 
@@ -91,52 +91,54 @@ def evaluation_dataset(settings: Settings) -> dict[str, Any] | None:
 
 def _entries(settings: Settings, group: str, *, configmap: str) -> Iterable[Entry]:
     """Yield the datasets of a list; ``configmap`` is the source of those that are on no hub."""
-    found = settings.take(group)
-    well_formed = isinstance(found, list) and all(isinstance(each, dict) for each in found)
-    if not found or not well_formed:
+    datasets = settings.take(group)
+    well_formed = isinstance(datasets, list) and all(
+        isinstance(dataset, dict) for dataset in datasets
+    )
+    if not datasets or not well_formed:
         raise settings.refusal(group, "must be a list of datasets: set path and type of one")
-    for at, values in enumerate(found):
-        one = Settings(values, settings.notes, at=f"{group}[{at}].")
+    for at, values in enumerate(datasets):
+        dataset = Settings(values, settings.notes, at=f"{group}[{at}].")
         own = configmap if at == 0 else f"{configmap}-{at + 1}"
-        yield _entry(one, configmap=own)
+        yield _entry(dataset, configmap=own)
 
 
-def _entry(one: Settings, *, configmap: str) -> Entry:
-    rows: dict[str, Any] = {"source": source(one, configmap=configmap), **row_format(one)}
+def _entry(dataset: Settings, *, configmap: str) -> Entry:
+    rows: dict[str, Any] = {"source": source(dataset, configmap=configmap), **row_format(dataset)}
     for key, name in COPIED.items():
-        if (value := one.text(key)) is not None:
+        if (value := dataset.text(key)) is not None:
             rows[name] = value
-    if rows["source"].startswith("hf://") and (config := one.text("name")) is not None:
+    if rows["source"].startswith("hf://") and (config := dataset.text("name")) is not None:
         rows["config"] = config
     shares: dict[str, float] = {}
-    if (found := _split(one)) is not None:
+    if (split := _split(dataset)) is not None:
         if not rows["source"].startswith("configmap://"):
-            rows["split"] = found["name"]
-        if found["percent"]:
-            shares["split"] = int(found["rows"]) / 100
-        elif found["rows"]:
-            rows["maxSamples"] = int(found["rows"])
-    shards = one.integer("shards")
-    one.take("shards_idx", "preprocess_shards")
+            rows["split"] = split["name"]
+        if split["percent"]:
+            shares["split"] = int(split["rows"]) / 100
+        elif split["rows"]:
+            rows["maxSamples"] = int(split["rows"])
+    shards = dataset.integer("shards")
+    dataset.take("shards_idx", "preprocess_shards")
     if shards is not None and shards > 1:
         shares["shards"] = 1 / shards
-    return Entry(settings=one, rows=rows, shares=shares)
+    return Entry(settings=dataset, rows=rows, shares=shares)
 
 
-def _split(one: Settings) -> re.Match[str] | None:
+def _split(dataset: Settings) -> re.Match[str] | None:
     """Return the parts of ``split``, None if it is not set. Raises Refusal for others."""
-    value = one.text("split")
+    value = dataset.text("split")
     if value is None:
         return None
-    found = SPLIT.fullmatch(value)
-    if found is None or (found["percent"] and int(found["rows"]) > 100):
-        raise one.refusal(
+    split = SPLIT.fullmatch(value)
+    if split is None or (split["percent"] and int(split["rows"]) > 100):
+        raise dataset.refusal(
             "split",
             "is not supported, because a job reads a whole split, its first rows or a share of "
             "its rows: for the first 1000 rows, write train[:1000]; for a tenth of the rows, "
             "write train[:10%]",
         )
-    return found
+    return split
 
 
 def _weight(entry: Entry) -> dict[str, float]:
@@ -181,7 +183,7 @@ def _names(entries: list[Entry]) -> list[str]:
         path = str(entry.settings.take("path")).rstrip("/").rsplit("/", 1)[-1].split(".")[0]
         plain = re.sub(r"[^a-z0-9]+", "-", path.lower())[:NAME_LENGTH].strip("-") or "rows"
         candidates = (plain, *(f"{plain}-{number}" for number in range(2, len(entries) + 2)))
-        names.append(next(each for each in candidates if each not in names))
+        names.append(next(candidate for candidate in candidates if candidate not in names))
     return names
 
 

@@ -14,11 +14,11 @@ def intervals(settings: Settings, *, epochs: float, held_out: bool) -> dict[str,
     if patience and not held_out:
         settings.dropped("early_stopping_patience", "needs held-out rows: set val_set_size")
     stops = bool(patience) and held_out
-    found = {"saveSteps": _every(settings, "save_steps", "saves_per_epoch")}
+    fields = {"saveSteps": _every(settings, "save_steps", "saves_per_epoch")}
     if held_out:
-        found["evalSteps"] = _every(settings, "eval_steps", "evals_per_epoch", stops=stops)
+        fields["evalSteps"] = _every(settings, "eval_steps", "evals_per_epoch", stops=stops)
     if stops:
-        found["earlyStoppingPatience"] = patience
+        fields["earlyStoppingPatience"] = patience
     elif held_out and _keeps_best(settings, epochs):
         settings.changed(
             "load_best_model_at_end",
@@ -28,7 +28,7 @@ def intervals(settings: Settings, *, epochs: float, held_out: bool) -> dict[str,
         )
     settings.take("eval_steps", "evals_per_epoch", "eval_strategy", "evaluation_strategy")
     settings.take("save_strategy", "save_total_limit", "load_best_model_at_end")
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _keeps_best(settings: Settings, epochs: float) -> bool:
@@ -42,8 +42,8 @@ def _keeps_best(settings: Settings, epochs: float) -> bool:
 
 def _interval(settings: Settings, steps: str, times: str, epochs: float) -> float:
     """Return an interval as Axolotl has it: in steps, or as a fraction of the run; 0 for none."""
-    if found := settings.number(steps):
-        return found
+    if interval := settings.number(steps):
+        return interval
     runs = (settings.number(times) or 0) * epochs
     return 1.0 / runs if runs > 1 else 0.0
 

@@ -144,7 +144,7 @@ def verdict(key: str, *, of_dataset: bool) -> tuple[Severity, str]:
         return DATASET.get(key, UNKNOWN)
     if key in EXACT:
         return EXACT[key]
-    return next((found for prefix, found in PREFIXES.items() if key.startswith(prefix)), UNKNOWN)
+    return next((entry for prefix, entry in PREFIXES.items() if key.startswith(prefix)), UNKNOWN)
 
 
 def plugins(names: list[str]) -> Iterator[tuple[str, Severity, str]]:

@@ -34,91 +34,91 @@ def conversation(one: Settings, kind: str) -> dict[str, Any]:
     _note_template(one, kind)
     _note_trained(one)
     _note_thinking(one)
-    found: dict[str, Any] = {"format": format_, "columns": named, "mapping": mapping}
-    return {key: value for key, value in found.items() if value}
+    fields: dict[str, Any] = {"format": format_, "columns": named, "mapping": mapping}
+    return {key: value for key, value in fields.items() if value}
 
 
-def _keys(one: Settings, *, sharegpt: bool) -> dict[str, str]:
+def _keys(dataset: Settings, *, sharegpt: bool) -> dict[str, str]:
     """Return the keys of a message that hold its role and its content."""
-    old = {part: one.text(f"message_field_{part}") for part in ("role", "content")}
-    mapping = one.mapping("message_property_mappings")
-    found = {part: name for part, name in {**old, **mapping}.items() if name}
+    old = {part: dataset.text(f"message_field_{part}") for part in ("role", "content")}
+    mapping = dataset.mapping("message_property_mappings")
+    keys = {part: name for part, name in {**old, **mapping}.items() if name}
     renamed = [
-        f"{name} to {part}" for part, name in found.items() if part not in old and part != name
+        f"{name} to {part}" for part, name in keys.items() if part not in old and part != name
     ]
     if renamed:
-        one.dropped(
+        dataset.dropped(
             "message_property_mappings",
             "the job can rename only the keys for the role and the content of a message: in the "
             f"rows, rename {', '.join(renamed)}",
         )
     standard = SHAREGPT if sharegpt else {part: part for part in old}
-    return {part: str(found.get(part, name)) for part, name in standard.items()}
+    return {part: str(keys.get(part, name)) for part, name in standard.items()}
 
 
-def _roles(one: Settings, *, format_: str, renamed: bool) -> dict[str, str]:
+def _roles(dataset: Settings, *, format_: str, renamed: bool) -> dict[str, str]:
     """Return the roles to rename. The format sharegpt has the default roles of Axolotl."""
-    given = one.mapping("roles")
+    given = dataset.mapping("roles")
     if not given and (format_ == "sharegpt" or not renamed):
         return {}
-    known = get_args(Role)
+    possible = get_args(Role)
     targets = given or DEFAULT_ROLES
     if not all(isinstance(sources, list) for sources in targets.values()):
-        raise one.refusal(
+        raise dataset.refusal(
             "roles",
             "is not a map of lists: write the names of each role as a list, such as "
             "assistant: [gpt]",
         )
-    if others := sorted(map(str, targets.keys() - known)):
-        one.dropped(
+    if others := sorted(map(str, targets.keys() - possible)):
+        dataset.dropped(
             "roles",
             f"a job cannot rename a role to {' or '.join(others)}: the only possible roles are "
-            f"{', '.join(known)}",
+            f"{', '.join(possible)}",
         )
     return {
         str(source): target
         for target, sources in targets.items()
         for source in sources
-        if target in known and source != target
+        if target in possible and source != target
     }
 
 
-def _note_template(one: Settings, kind: str) -> None:
-    own = one.take("conversation")
+def _note_template(dataset: Settings, kind: str) -> None:
+    own = dataset.take("conversation")
     if kind == "sharegpt" or own is not None:
-        one.changed(
+        dataset.changed(
             "type" if own is None else "conversation",
             "the chat template of the job renders the conversations",
         )
-    if one.flag("drop_system_message"):
-        one.dropped(
+    if dataset.flag("drop_system_message"):
+        dataset.dropped(
             "drop_system_message",
             "the job keeps the system messages: remove them from the rows if the chat template "
             "rejects them",
         )
 
 
-def _note_trained(one: Settings) -> None:
-    trained = one.list_of_names("roles_to_train")
+def _note_trained(dataset: Settings) -> None:
+    trained = dataset.list_of_names("roles_to_train")
     if trained not in ([], ["assistant"], ["gpt"]):
-        one.dropped("roles_to_train", "the loss covers only the messages of the assistant")
+        dataset.dropped("roles_to_train", "the loss covers only the messages of the assistant")
     for key, same in (("train_on_eos", "turn"), ("train_on_eot", "turn")):
-        if one.take(key) not in (None, same):
-            one.dropped(key, "the loss always covers the end token of each answer")
-    if one.take("message_field_training", "message_field_training_detail"):
-        one.dropped(
+        if dataset.take(key) not in (None, same):
+            dataset.dropped(key, "the loss always covers the end token of each answer")
+    if dataset.take("message_field_training", "message_field_training_detail"):
+        dataset.dropped(
             "message_field_training",
             "the loss covers all messages of the assistant: to exclude a message from the loss, "
             "set weight: 0 in this message",
         )
 
 
-def _note_thinking(one: Settings) -> None:
+def _note_thinking(dataset: Settings) -> None:
     """Note a renamed key; a key of another name reaches the chat template unchanged."""
-    source = one.text("field_thinking") or THINKING
-    target = one.text("template_thinking_key") or THINKING
+    source = dataset.text("field_thinking") or THINKING
+    target = dataset.text("template_thinking_key") or THINKING
     if source != target:
-        one.dropped(
+        dataset.dropped(
             "field_thinking",
             f"the job does not rename the key {source}: rename it to {target} in the rows",
         )

@@ -50,10 +50,10 @@ class Settings:
 
     def integer(self, *names: str) -> int | None:
         """Return an integer."""
-        found = self._number(names, "an integer")
-        if found is not None and found != int(found):
+        number = self._number(names, "an integer")
+        if number is not None and number != int(number):
             raise self._wrong(names, "an integer")
-        return None if found is None else int(found)
+        return None if number is None else int(number)
 
     def flag(self, *names: str) -> bool | None:
         """Return a boolean; None if none is set, or ``auto``."""
@@ -67,14 +67,14 @@ class Settings:
     def list_of_names(self, *names: str) -> list[str]:
         """Return a list of texts, empty if none is set; a single text is a list with one entry."""
         value = self.take(*names)
-        found = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(each, str) for each in found):
+        texts = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(text, str) for text in texts):
             raise self._wrong(names, "a list of names")
-        return [*found]
+        return [*texts]
 
     def mapping(self, *names: str) -> dict[str, Any]:
         """Return a mapping, empty if none is set."""
-        value = {} if (found := self.take(*names)) is None else found
+        value = {} if (given := self.take(*names)) is None else given
         if not isinstance(value, dict):
             raise self._wrong(names, "a map")
         return value
@@ -111,12 +111,12 @@ class Settings:
     def _number(self, names: tuple[str, ...], kind: str) -> float | None:
         value = self.take(*names)
         try:
-            found = None if value is None else float(value)
+            number = None if value is None else float(value)
         except (TypeError, ValueError, OverflowError):
-            found = math.nan
-        if isinstance(value, bool) or (found is not None and not math.isfinite(found)):
+            number = math.nan
+        if isinstance(value, bool) or (number is not None and not math.isfinite(number)):
             raise self._wrong(names, kind)
-        return found
+        return number
 
     def _wrong(self, names: tuple[str, ...], kind: str) -> Refusal:
         key = next(name for name in names if name in self._values)

@@ -133,7 +133,7 @@ def _saved(settings: Settings) -> list[str]:
 
 
 def _advanced(settings: Settings, *, steps: int | None) -> dict[str, Any]:
-    found = {
+    fields = {
         "gradientCheckpointing": _checkpointing(settings),
         "padToSequenceLength": bool(settings.flag("pad_to_sequence_len")),
         "overlong": OVERLONG.get(settings.text("excess_length_strategy") or ""),
@@ -152,12 +152,14 @@ def _advanced(settings: Settings, *, steps: int | None) -> dict[str, Any]:
         "quantization": _quantization(settings),
         "loggingSteps": settings.integer("logging_steps"),
     }
-    return {name: value for name, value in found.items() if value not in (None, {})}
+    return {name: value for name, value in fields.items() if value not in (None, {})}
 
 
 def _liger(settings: Settings) -> bool | None:
     """Return whether Liger computes the loss. In Axolotl, its keys need its plugin."""
-    on = settings.flag(LIGER) and any("liger" in each for each in settings.list_of_names("plugins"))
+    on = settings.flag(LIGER) and any(
+        "liger" in plugin for plugin in settings.list_of_names("plugins")
+    )
     head = "lm_head" in settings.list_of_names("lora_modules_to_save")
     if on and (head or settings.flag("fp16")):
         reason = "float16" if not head else "a head that is trained in full"

@@ -28,8 +28,8 @@ def source(one: Settings, *, configmap: str) -> str:
     kind, files = one.take("ds_type"), one.take("data_files")
     if "://" in path and not path.startswith("hf://"):
         return _remote(one, path)
-    found = f"hf://{path.removeprefix('hf://')}"
-    if not re.fullmatch(HF_SOURCE, found) or FILE.search(path) or (kind and not files):
+    repository = f"hf://{path.removeprefix('hf://')}"
+    if not re.fullmatch(HF_SOURCE, repository) or FILE.search(path) or (kind and not files):
         one.dropped(
             "path",
             "is not a hub repository, so the job reads the rows from a ConfigMap: create it "
@@ -43,26 +43,26 @@ def source(one: Settings, *, configmap: str) -> str:
             "a job reads all files of a split: put these files into a repository of their own, and "
             "set source to that repository",
         )
-    return found
+    return repository
 
 
-def _remote(one: Settings, path: str) -> str:
+def _remote(dataset: Settings, path: str) -> str:
     """Return the source for a URL. Raises Refusal unless it is on S3."""
     if re.fullmatch(S3_SOURCE, path):
-        one.changed(
+        dataset.changed(
             "path",
             "the job does not use the credentials of your environment: set s3.secretRef or "
             "access.serviceAccountName in the job, unless the bucket is public",
         )
         return path
     if path.startswith("https://"):
-        raise one.refusal(
+        raise dataset.refusal(
             "path",
             "is not supported, because a job needs the SHA-256 digest of a file at an https:// "
             "URL. Set path to the name of a local file, such as rows.jsonl, and replace source in "
             "the FineTuneJob by the URL and the field sha256",
         )
-    raise one.refusal(
+    raise dataset.refusal(
         "path",
         "is not supported: copy the rows to a dataset repository on the Hugging Face Hub "
         "(organization/name) or to an S3 bucket (s3://bucket/path)",

@@ -80,12 +80,12 @@ class Cluster:
                 "--kubeconfig or --context"
             ) from None
         settings.retries = False
-        found: dict[str, Any] = next(
-            (each["context"] for each in contexts if each["name"] == chosen), {}
+        details: dict[str, Any] = next(
+            (entry["context"] for entry in contexts if entry["name"] == chosen), {}
         )
         return cls(
             api=client.ApiClient(settings),
-            namespace=namespace or found.get("namespace") or "default",
+            namespace=namespace or details.get("namespace") or "default",
             context=chosen,
         )
 
@@ -99,8 +99,8 @@ class Cluster:
 
     def items(self, path: str, **query: Any) -> list[dict[str, Any]]:
         """Return the objects of a collection. Raises CommandFailed."""
-        found: list[dict[str, Any]] = self.get(path, **query).get("items") or []
-        return found
+        objects: list[dict[str, Any]] = self.get(path, **query).get("items") or []
+        return objects
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to a question, such as a review of rights. Raises CommandFailed."""
@@ -269,10 +269,10 @@ def _with(path: str, query: Mapping[str, Any]) -> str:
 
 def _decoded(text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        document = json.loads(text)
     except ValueError:
         return {"message": text.decode(errors="replace")}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _short(error: Exception) -> str:

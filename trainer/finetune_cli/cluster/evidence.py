@@ -36,8 +36,8 @@ def pods_of(cluster: Cluster, job: Job) -> list[dict[str, Any]]:
 
 def gather(cluster: Cluster, job: Job) -> Evidence:
     """Return the evidence that the user may see. Raises CommandFailed."""
-    found = pods_of(cluster, job)
-    pod = pods.newest(found, job.stage) or {}
+    job_pods = pods_of(cluster, job)
+    pod = pods.newest(job_pods, job.stage) or {}
     states = tuple(pods.containers(pod))
     status = pod.get("status", {})
     return Evidence(
@@ -53,15 +53,15 @@ def gather(cluster: Cluster, job: Job) -> Evidence:
 
 def _events(cluster: Cluster, job: Job, about: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the newest warnings about objects, the newest last."""
-    found = []
-    for each in filter(None, about):
-        selector = f"type=Warning,involvedObject.uid={each['metadata']['uid']}"
+    warnings = []
+    for object_ in filter(None, about):
+        selector = f"type=Warning,involvedObject.uid={object_['metadata']['uid']}"
         try:
-            found += cluster.items(api.path("events", job.namespace), fieldSelector=selector)
+            warnings += cluster.items(api.path("events", job.namespace), fieldSelector=selector)
         except CommandFailed:
             continue
-    found.sort(key=_time)
-    return [f"{each.get('reason')}: {each.get('message')}" for each in found[-EVENTS:]]
+    warnings.sort(key=_time)
+    return [f"{event.get('reason')}: {event.get('message')}" for event in warnings[-EVENTS:]]
 
 
 def _time(event: Mapping[str, Any]) -> str:
@@ -71,14 +71,14 @@ def _time(event: Mapping[str, Any]) -> str:
         event.get("eventTime"),
         event["metadata"].get("creationTimestamp"),
     )
-    return max(str(each) for each in times if each)
+    return max(str(stamp) for stamp in times if stamp)
 
 
 def _log(
     cluster: Cluster, job: Job, pod: Mapping[str, Any], states: Sequence[Container]
 ) -> list[str]:
     """Return the last lines of the container that failed; empty if there is none."""
-    failed = next((each for each in states if each.exit_code), None)
+    failed = next((container for container in states if container.exit_code), None)
     if failed is None:
         return []
     path = log_path(job, pod)
@@ -86,7 +86,7 @@ def _log(
     try:
         lines = cluster.lines(path, container=failed.name, tailLines=LOG_LINES, previous=previous)
         # A progress bar is one line for the kubelet.
-        return list(deque((each for each in lines if each.strip()), maxlen=LOG_LINES))
+        return list(deque((line for line in lines if line.strip()), maxlen=LOG_LINES))
     except CommandFailed:
         return []
 

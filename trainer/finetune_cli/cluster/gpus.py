@@ -46,12 +46,12 @@ def seen(cluster: Cluster) -> Seen:
     Raises CommandFailed.
     """
     try:
-        found, whole = cluster.items(api.path("pods")), True
+        listed, whole = cluster.items(api.path("pods")), True
     except Forbidden:
-        found, whole = cluster.items(api.path("pods", cluster.namespace)), False
-    holders = [_holder(each) for each in found if pods.gpus(each)]
+        listed, whole = cluster.items(api.path("pods", cluster.namespace)), False
+    holders = [_holder(pod) for pod in listed if pods.gpus(pod)]
     # Those with a GPU first, the longest first.
-    holders.sort(key=lambda each: (each.node is None, -(each.seconds or 0)))
+    holders.sort(key=lambda holder: (holder.node is None, -(holder.seconds or 0)))
     return Seen(holders=tuple(holders), whole=whole)
 
 

@@ -40,21 +40,21 @@ def of(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> History:
     pod = _training(cluster, job, record)
     if pod is not None:
         return History(revision=revision, series=_served(cluster, pod), live=True)
-    known = (record.get("artifacts") or {}).get("lossHistory") or {}
+    recorded = (record.get("artifacts") or {}).get("lossHistory") or {}
     paused = _outcome(record) in ("Starting", "Running")
-    return History(revision=revision, series=_checked(known), live=False, paused=paused)
+    return History(revision=revision, series=_checked(recorded), live=False, paused=paused)
 
 
 def rows(found: Sequence[History]) -> Iterator[tuple[object, ...]]:
     """Yield the rows of a CSV file: the names of its columns, then a row per revision and step."""
     yield "revision", "step", *COLUMNS
-    for each in found:
+    for history in found:
         steps: dict[int, dict[str, Any]] = {}
-        for name, points in each.series.items():
+        for name, points in history.series.items():
             for step, value in points:
                 steps.setdefault(step, {})[name] = value
         for step, values in sorted(steps.items()):
-            yield printable(each.revision), step, *(values.get(name, "") for name in COLUMNS)
+            yield printable(history.revision), step, *(values.get(name, "") for name in COLUMNS)
 
 
 def _training(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -62,10 +62,10 @@ def _training(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> Mapping[
     if _outcome(record) != "Running":
         return None
     running = [
-        each
-        for each in evidence.pods_of(cluster, job)
-        if each.get("status", {}).get("phase") == "Running"
-        and pods.label(each, labels.REVISION) == record.get("revision")
+        pod
+        for pod in evidence.pods_of(cluster, job)
+        if pod.get("status", {}).get("phase") == "Running"
+        and pods.label(pod, labels.REVISION) == record.get("revision")
     ]
     return pods.newest(running, "train")
 
@@ -73,7 +73,9 @@ def _training(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> Mapping[
 def _outcome(record: Mapping[str, Any]) -> Any:
     """Return the outcome of the training of a revision, None if it has not begun."""
     stages = record.get("stages") or ()
-    return next((each.get("outcome") for each in stages if each.get("stage") == "train"), None)
+    return next(
+        (attempt.get("outcome") for attempt in stages if attempt.get("stage") == "train"), None
+    )
 
 
 def _served(cluster: Cluster, pod: Mapping[str, Any]) -> LossSeries:
@@ -90,17 +92,17 @@ def _served(cluster: Cluster, pod: Mapping[str, Any]) -> LossSeries:
             f"pod {name} does not answer ({type(error).__name__}): run the command again in a "
             "moment; the history is also in the status of the job when the training has ended"
         ) from None
-    found = None
+    series = None
     if answer.status == http.client.OK and len(content) <= loss_history.SERVED_BYTES:
-        found = loss_history.parsed(content)
-    if found is None:
+        series = loss_history.parsed(content)
+    if series is None:
         raise CommandFailed(
             f"pod {name} serves no loss history: its trainer image is of an older version; read "
             "its losses with ftj logs"
         )
-    return found
+    return series
 
 
-def _checked(known: Any) -> LossSeries:
+def _checked(recorded: Any) -> LossSeries:
     """Return the series of a status, without what is none: anybody may have written it."""
-    return loss_history.parsed(loss_history.text(known)) or {}
+    return loss_history.parsed(loss_history.text(recorded)) or {}

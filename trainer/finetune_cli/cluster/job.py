@@ -65,13 +65,13 @@ class Job:
 
     def condition(self, type_: str) -> Condition:
         """Return a condition of the job."""
-        for each in self.status.get("conditions") or ():
-            if each.get("type") == type_:
+        for condition in self.status.get("conditions") or ():
+            if condition.get("type") == type_:
                 return Condition(
-                    status=str(each.get("status")),
-                    reason=str(each.get("reason")),
-                    message=str(each.get("message", "")),
-                    since=time_of(each.get("lastTransitionTime")),
+                    status=str(condition.get("status")),
+                    reason=str(condition.get("reason")),
+                    message=str(condition.get("message", "")),
+                    since=time_of(condition.get("lastTransitionTime")),
                 )
         return Condition()
 
@@ -89,7 +89,7 @@ class Job:
     def revision(self) -> Mapping[str, Any]:
         """The ledger's record of the revision of the spec, empty if there is none yet."""
         wanted = self.status.get("revision")
-        return next((each for each in self.revisions if each.get("revision") == wanted), {})
+        return next((record for record in self.revisions if record.get("revision") == wanted), {})
 
     @property
     def revisions(self) -> list[Mapping[str, Any]]:
@@ -98,11 +98,11 @@ class Job:
 
     def record(self, revision: str) -> Mapping[str, Any]:
         """Return the ledger's record of a revision. Raises CommandFailed if there is none."""
-        known = [str(each.get("revision")) for each in self.revisions]
-        for each in self.revisions:
-            if each.get("revision") == revision:
-                return each
-        hint = f"name one of {', '.join(known)}" if known else "it has none yet"
+        names = [str(record.get("revision")) for record in self.revisions]
+        for record in self.revisions:
+            if record.get("revision") == revision:
+                return record
+        hint = f"name one of {', '.join(names)}" if names else "it has none yet"
         raise CommandFailed(f"{KIND} {self.name} has no revision {revision}: {hint}")
 
     @property
@@ -111,11 +111,11 @@ class Job:
         build = self.status.get("build")
         return sorted(
             (
-                each
-                for each in self.revision.get("stages") or ()
-                if each.get("build") in (None, build)
+                attempt
+                for attempt in self.revision.get("stages") or ()
+                if attempt.get("build") in (None, build)
             ),
-            key=lambda each: STAGES.index(each["stage"]) if each["stage"] in STAGES else 9,
+            key=lambda attempt: STAGES.index(attempt["stage"]) if attempt["stage"] in STAGES else 9,
         )
 
     @property
@@ -123,9 +123,9 @@ class Job:
         """The stage that matters: the one that has failed or runs, otherwise the last one."""
         attempts = self.attempts
         for outcomes in (("Failed",), ("Starting", "Running"), ("Stopped",)):
-            for each in attempts:
-                if each.get("outcome") in outcomes:
-                    return str(each["stage"])
+            for attempt in attempts:
+                if attempt.get("outcome") in outcomes:
+                    return str(attempt["stage"])
         return str(attempts[-1]["stage"]) if attempts else None
 
 

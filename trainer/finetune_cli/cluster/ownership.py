@@ -24,7 +24,7 @@ def owner(object_: Mapping[str, Any]) -> str | None:
         return "Argo CD"
     if keys & set(FLUX_KEYS):
         return "Flux"
-    for each in metadata.get("managedFields") or ():
-        if each.get("subresource") is None and each.get("manager") in MANAGERS:
-            return MANAGERS[each["manager"]]
+    for entry in metadata.get("managedFields") or ():
+        if entry.get("subresource") is None and entry.get("manager") in MANAGERS:
+            return MANAGERS[entry["manager"]]
     return None

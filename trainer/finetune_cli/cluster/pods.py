@@ -54,22 +54,22 @@ def containers(pod: Mapping[str, Any]) -> list[Container]:
     """Return the states of the containers, those of initialization first."""
     status = pod.get("status", {})
     return [
-        _container(each)
+        _container(container)
         for kind in ("initContainerStatuses", "containerStatuses")
-        for each in status.get(kind) or ()
+        for container in status.get(kind) or ()
     ]
 
 
 def _container(status: Mapping[str, Any]) -> Container:
-    state, found = next(iter((status.get("state") or {"waiting": {}}).items()))
+    state, details = next(iter((status.get("state") or {"waiting": {}}).items()))
     last = (status.get("lastState") or {}).get("terminated") or {}
-    code = found.get("exitCode", last.get("exitCode") if state == "waiting" else None)
+    code = details.get("exitCode", last.get("exitCode") if state == "waiting" else None)
     return Container(
         name=str(status.get("name")),
         state=state,
-        reason=str(found.get("reason", "")),
+        reason=str(details.get("reason", "")),
         # The result of a trainer is JSON for the operator.
-        message="" if state == "terminated" else str(found.get("message", "")),
+        message="" if state == "terminated" else str(details.get("message", "")),
         exit_code=code,
         restarts=int(status.get("restartCount", 0)),
     )
@@ -77,16 +77,16 @@ def _container(status: Mapping[str, Any]) -> Container:
 
 def not_scheduled(pod: Mapping[str, Any]) -> str | None:
     """Return why the scheduler found no node, None if the pod has one or waits for its turn."""
-    for each in pod.get("status", {}).get("conditions") or ():
-        if each.get("type") == "PodScheduled" and each.get("status") == "False":
-            return f"{each.get('reason', '')}: {each.get('message', '')}"
+    for condition in pod.get("status", {}).get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}"
     return None
 
 
 def newest(pods: Iterable[Mapping[str, Any]], stage: str | None = None) -> Mapping[str, Any] | None:
     """Return the newest pod, of a stage if that is set."""
-    of_stage = [each for each in pods if stage is None or label(each, STAGE) == stage]
-    return max(of_stage, key=lambda each: created(each), default=None)
+    of_stage = [pod for pod in pods if stage is None or label(pod, STAGE) == stage]
+    return max(of_stage, key=lambda pod: created(pod), default=None)
 
 
 def created(pod: Mapping[str, Any]) -> str:
@@ -111,7 +111,7 @@ def gpus(pod: Mapping[str, Any]) -> int:
         return 0
     return sum(
         int(amount)
-        for each in pod["spec"].get("containers") or ()
-        for name, amount in ((each.get("resources") or {}).get("limits") or {}).items()
+        for container in pod["spec"].get("containers") or ()
+        for name, amount in ((container.get("resources") or {}).get("limits") or {}).items()
         if name.startswith(GPU_DOMAINS) and str(amount).isdigit()
     )

@@ -16,13 +16,13 @@ def meaning(reason: str) -> str | None:
 
 def remedy(reason: str) -> str | None:
     """Return frequent causes and the remedy; None if there is none."""
-    texts = {str(known): text for group in GROUPS for known, text in group.texts.items()}
+    texts = {str(key): text for group in GROUPS for key, text in group.texts.items()}
     return _plain(texts.get(reason, "")) or None
 
 
 def _plain(markdown: str) -> str:
     """Return a text without the marks of Markdown; a link names its page."""
-    linked = _LINK.sub(lambda found: _named(found[1], found[2]), markdown)
+    linked = _LINK.sub(lambda match: _named(match[1], match[2]), markdown)
     return linked.replace("`", "").replace("\\*", "*")
 
 

@@ -22,13 +22,13 @@ def document(cluster: Cluster, job: Job, revision: str) -> str:
     """Return the job.json of a revision. Raises CommandFailed."""
     name = f"{job.name}-{revision}"
     try:
-        found = cluster.get(api.path("configmaps", job.namespace, name))
+        configmap = cluster.get(api.path("configmaps", job.namespace, name))
     except NotFound:
         raise CommandFailed(
             f"ConfigMap {name} of revision {revision} does not exist in namespace "
             f"{job.namespace}: read the spec of the revision in Git or in a backup"
         ) from None
-    return str((found.get("data") or {}).get(JOB_FILE, ""))
+    return str((configmap.get("data") or {}).get(JOB_FILE, ""))
 
 
 def recipe(text: str, record: Record) -> dict[str, Any]:
@@ -48,20 +48,20 @@ def recipe(text: str, record: Record) -> dict[str, Any]:
 def configuration(record: Record) -> dict[str, Any]:
     """Return the configuration of the operator at the start of a revision, empty if unknown."""
     try:
-        found = json.loads((record.get("frozen") or {}).get("operator") or "{}")
+        settings = json.loads((record.get("frozen") or {}).get("operator") or "{}")
     except (ValueError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values in a document by their paths, without those that are not set."""
     if isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from flat(each, f"{place}.{name}" if place else str(name))
+        for name, inner in value.items():
+            yield from flat(inner, f"{place}.{name}" if place else str(name))
     elif isinstance(value, list):
-        for at, each in enumerate(value):
-            yield from flat(each, f"{place}[{at}]")
+        for at, inner in enumerate(value):
+            yield from flat(inner, f"{place}[{at}]")
     elif value is not None:
         yield place, value
 
@@ -78,10 +78,10 @@ def differences(first: Record, second: Record) -> dict[str, tuple[Any, Any]]:
 
 def stage(record: Record, name: str, build: str | None = None) -> Record:
     """Return the latest attempt at a stage of a revision, empty if there is none."""
-    for each in record.get("stages") or ():
-        if each.get("stage") == name and build in (None, each.get("build")):
-            found: Record = each
-            return found
+    for attempt in record.get("stages") or ():
+        if attempt.get("stage") == name and build in (None, attempt.get("build")):
+            latest: Record = attempt
+            return latest
     return {}
 
 
@@ -92,7 +92,7 @@ def results(job: Job, record: Record) -> dict[str, str]:
     losses = (artifacts.get("lossHistory") or {}).get("loss") or []
     seconds = seconds_since(time_of(train.get("started")), time_of(train.get("ended")))
     amount = spent(job, record)
-    found = {
+    facts = {
         "training": train.get("outcome"),
         "last training loss": losses[-1][1] if losses else None,
         **_evaluated(record, artifacts.get("evaluation") or {}),
@@ -104,7 +104,7 @@ def results(job: Job, record: Record) -> dict[str, str]:
         "backend": " ".join(filter(None, (backend.get("name"), backend.get("version")))) or None,
         "attention": artifacts.get("attention"),
     }
-    return {name: str(value) for name, value in found.items() if value is not None}
+    return {name: str(value) for name, value in facts.items() if value is not None}
 
 
 def _evaluated(record: Record, losses: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,25 +122,25 @@ def _evaluated(record: Record, losses: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verified(job: Job, record: Record) -> str | None:
-    known = job.status.get("verification") or {}
-    for each in record.get("stages") or ():
-        if each.get("stage") != "serve":
+    verification = job.status.get("verification") or {}
+    for attempt in record.get("stages") or ():
+        if attempt.get("stage") != "serve":
             continue
-        if each.get("build") == known.get("build") and known.get("outcome"):
-            return str(known["outcome"])
-        if each.get("outcome") == "Completed":
+        if attempt.get("build") == verification.get("build") and verification.get("outcome"):
+            return str(verification["outcome"])
+        if attempt.get("outcome") == "Completed":
             return "answered requests, so it was verified"
-        if each.get("reason"):
-            return str(each["reason"])
+        if attempt.get("reason"):
+            return str(attempt["reason"])
     return None
 
 
 def _price(settings: Record) -> Record:
     """Return the price of the profile that a revision was started with, empty if unknown."""
-    found: Any = settings
+    group: Any = settings
     for name in ("profile", "price"):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+        group = group.get(name) if isinstance(group, Mapping) else None
+    return group if isinstance(group, Mapping) else {}
 
 
 class Spent:
@@ -178,5 +178,5 @@ def spent(job: Job, record: Record) -> Spent:
             seconds = round(Decimal(str(charged)) * cost.SECONDS_PER_HOUR)
         except (InvalidOperation, ValueError, OverflowError):
             seconds = record.get("gpuSeconds")
-    known = seconds if isinstance(seconds, int) else None
-    return Spent(known, price.get("perGpuHour"), price.get("currency"))
+    used = seconds if isinstance(seconds, int) else None
+    return Spent(used, price.get("perGpuHour"), price.get("currency"))

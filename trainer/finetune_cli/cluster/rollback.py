@@ -46,8 +46,8 @@ def rollback(spec: Mapping[str, Any], record: Mapping[str, Any], document: str) 
         reruns: tuple[Values, ...] = ({}, {"rerun": None})
         for rerun in reruns:
             candidate = {**change, **rerun} if spec.get("rerun") else change
-            found = resolve(merged(spec, candidate), defaults)
-            if found.digest == frozen["digest"]:
+            resolved = resolve(merged(spec, candidate), defaults)
+            if resolved.digest == frozen["digest"]:
                 return Rollback(change=candidate, exact=True)
     except (InvalidSpec, ValueError, KeyError, TypeError) as error:
         raise CommandFailed(
@@ -110,7 +110,7 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Values:
             if inner := _difference(old, new):
                 patch[name] = inner
         elif isinstance(new, list):
-            patch[name] = [_without_nulls(each) for each in new]
+            patch[name] = [_without_nulls(element) for element in new]
         elif isinstance(new, Mapping):
             patch[name] = _without_nulls(new)
         elif name != "s3" or new is not None:
@@ -121,4 +121,4 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Values:
 def _without_nulls(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
-    return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}

@@ -49,17 +49,17 @@ def stages(job: Job, jobs: Sequence[Mapping[str, Any]]) -> list[StageLine]:
     """Return the stages that have begun. jobs: the Jobs of the namespace, or those of the job."""
     return [
         StageLine(
-            stage=str(each["stage"]),
-            outcome=_outcome(job, each),
-            attempt=int(each.get("attempt") or 1),
-            seconds=_seconds(job, each, jobs),
-            failures=int(each.get("failures") or 0),
-            disruptions=int(each.get("disruptions") or 0),
-            preemptions=int(each.get("preemptions") or 0),
-            reason=str(each.get("reason") or ""),
-            message=str(each.get("message") or ""),
+            stage=str(attempt["stage"]),
+            outcome=_outcome(job, attempt),
+            attempt=int(attempt.get("attempt") or 1),
+            seconds=_seconds(job, attempt, jobs),
+            failures=int(attempt.get("failures") or 0),
+            disruptions=int(attempt.get("disruptions") or 0),
+            preemptions=int(attempt.get("preemptions") or 0),
+            reason=str(attempt.get("reason") or ""),
+            message=str(attempt.get("message") or ""),
         )
-        for each in job.attempts
+        for attempt in job.attempts
     ]
 
 
@@ -72,12 +72,12 @@ def _outcome(job: Job, attempt: Mapping[str, Any]) -> str:
 def _seconds(
     job: Job, attempt: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    for each in jobs:
-        found = (
-            pods.label(each, labels.JOB),
-            pods.label(each, labels.REVISION),
-            pods.label(each, pods.STAGE),
-            pods.label(each, f"{GROUP}/attempt"),
+    for batch_job in jobs:
+        actual = (
+            pods.label(batch_job, labels.JOB),
+            pods.label(batch_job, labels.REVISION),
+            pods.label(batch_job, pods.STAGE),
+            pods.label(batch_job, f"{GROUP}/attempt"),
         )
         wanted = (
             job.name,
@@ -85,8 +85,8 @@ def _seconds(
             attempt["stage"],
             str(attempt.get("attempt")),
         )
-        if found == wanted and pods.label(each, f"{GROUP}/build") == attempt.get("build"):
-            status = each.get("status") or {}
+        if actual == wanted and pods.label(batch_job, f"{GROUP}/build") == attempt.get("build"):
+            status = batch_job.get("status") or {}
             return seconds_since(time_of(status.get("startTime")), _end(status))
     ended = time_of(attempt.get("ended"))
     return None if ended is None else seconds_since(time_of(attempt.get("started")), ended)
@@ -97,8 +97,8 @@ def _end(status: Mapping[str, Any]) -> Any:
     if done := time_of(status.get("completionTime")):
         return done
     ended = (
-        each.get("lastTransitionTime")
-        for each in status.get("conditions") or ()
-        if each.get("type") in ("Failed", "Suspended") and each.get("status") == "True"
+        condition.get("lastTransitionTime")
+        for condition in status.get("conditions") or ()
+        if condition.get("type") in ("Failed", "Suspended") and condition.get("status") == "True"
     )
     return time_of(next(ended, None))

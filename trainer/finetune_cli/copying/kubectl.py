@@ -30,8 +30,8 @@ class Kubectl:
 
     def get(self, *words: str) -> dict[str, Any]:
         """Return an object, or a list of objects. Raises CommandFailed."""
-        found: dict[str, Any] = json.loads(self.run("get", *words, "--output=json"))
-        return found
+        object_: dict[str, Any] = json.loads(self.run("get", *words, "--output=json"))
+        return object_
 
     @contextmanager
     def streamed(self, *words: str) -> Iterator[IO[bytes]]:

@@ -37,9 +37,9 @@ def running_source(pods: Sequence[Mapping[str, Any]], claim: str) -> Source | No
         if phase != "Running" or "deletionTimestamp" in pod["metadata"]:
             continue
         volumes = {
-            each["name"]
-            for each in pod["spec"].get("volumes") or ()
-            if (each.get("persistentVolumeClaim") or {}).get("claimName") == claim
+            volume["name"]
+            for volume in pod["spec"].get("volumes") or ()
+            if (volume.get("persistentVolumeClaim") or {}).get("claimName") == claim
         }
         for container in pod["spec"]["containers"]:
             for mount in container.get("volumeMounts") or ():
@@ -66,13 +66,11 @@ def place(jobs: Sequence[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]]) 
     jobs, pods: the Jobs and the pods of the revision.
     """
     template = jobs[0]["spec"]["template"]["spec"] if jobs else None
-    running = next(
-        (each for each in pods if each.get("status", {}).get("phase") == "Running"), None
-    )
+    running = next((pod for pod in pods if pod.get("status", {}).get("phase") == "Running"), None)
     secrets = (template or {}).get("imagePullSecrets") or ()
     return Place(
         image=template["containers"][0]["image"] if template else DEFAULT_IMAGE,
-        pull_secrets=tuple(each["name"] for each in secrets),
+        pull_secrets=tuple(secret["name"] for secret in secrets),
         node=running["spec"].get("nodeName") if running else None,
         tolerations=tuple((running or {}).get("spec", {}).get("tolerations") or ()),
     )
@@ -87,7 +85,10 @@ def render(name: str, claim: str, place: Place) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(),
-        "tolerations": [GPU_TAINT, *(each for each in place.tolerations if each != GPU_TAINT)],
+        "tolerations": [
+            GPU_TAINT,
+            *(toleration for toleration in place.tolerations if toleration != GPU_TAINT),
+        ],
         "containers": [
             {
                 "name": CONTAINER,
@@ -104,7 +105,7 @@ def render(name: str, claim: str, place: Place) -> dict[str, Any]:
         "volumes": [{"name": "work", "persistentVolumeClaim": {"claimName": claim}}],
     }
     if place.pull_secrets:
-        spec["imagePullSecrets"] = [{"name": each} for each in place.pull_secrets]
+        spec["imagePullSecrets"] = [{"name": secret} for secret in place.pull_secrets]
     if place.node is not None:
         field = {"key": "metadata.name", "operator": "In", "values": [place.node]}
         spec["affinity"] = {

@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, files: Iterable[Entry]) -> None:
         """``files`` are those to copy."""
-        self._total = sum(each.size for each in files)
+        self._total = sum(file.size for file in files)
         self._done = 0
         self._received = 0
         self._started = time.monotonic()
@@ -37,7 +37,7 @@ class Progress:
 
     def remaining(self, files: Iterable[Entry]) -> None:
         """Record the files that are not complete yet; a broken file starts again."""
-        self._done = self._total - sum(each.size for each in files)
+        self._done = self._total - sum(file.size for file in files)
 
     def end(self) -> None:
         """Show the final state."""

@@ -46,34 +46,34 @@ def select(job: Mapping[str, Any], part: Part, revision: str | None) -> Selectio
             f"ftj cannot read the status of {KIND} {name}, because ftj and the operator have "
             "different versions: install ftj in the version of the operator"
         ) from None
-    known = {each.revision: each for each in status.revisions}
+    records = {record.revision: record for record in status.revisions}
     if revision is not None:
-        if not known:
+        if not records:
             raise CommandFailed(
                 f"{KIND} {name} has no revision yet: wait until the {STAGE_OF_PART[part]} stage is "
                 "completed"
             )
-        if revision not in known:
+        if revision not in records:
             raise CommandFailed(
                 f"{KIND} {name} has no revision {revision}: set --revision to one of "
-                + ", ".join(known)
+                + ", ".join(records)
             )
-        candidates = [known[revision]]
+        candidates = [records[revision]]
     else:
-        order = (status.revision, status.serving.revision, *reversed(known))
-        candidates = [known[each] for each in dict.fromkeys(order) if each in known]
-    for found in candidates:
-        if builds := _builds(found, part):
-            return _selection(found, part, builds, (status.serving.build, status.build))
+        order = (status.revision, status.serving.revision, *reversed(records))
+        candidates = [records[wanted] for wanted in dict.fromkeys(order) if wanted in records]
+    for candidate in candidates:
+        if builds := _builds(candidate, part):
+            return _selection(candidate, part, builds, (status.serving.build, status.build))
     raise CommandFailed(_absent(name, part, candidates, revision))
 
 
 def _builds(revision: Revision, part: Part) -> list[str | None]:
     """Return the builds whose stage for a part is completed; None for an adapter."""
     return [
-        each.build
-        for each in revision.stages
-        if each.stage == STAGE_OF_PART[part] and each.outcome == "Completed"
+        stage.build
+        for stage in revision.stages
+        if stage.stage == STAGE_OF_PART[part] and stage.outcome == "Completed"
     ]
 
 
@@ -84,7 +84,7 @@ def _selection(
     if part == "adapter":
         folder, digest = layout.adapter, revision.artifacts.adapter
     else:
-        build = next((each for each in preferred if each in builds), builds[-1])
+        build = next((candidate for candidate in preferred if candidate in builds), builds[-1])
         folder = layout.merged(str(build))
         # The ledger keeps one digest: with several builds it may be that of another one.
         digest = revision.artifacts.merged if len(builds) == 1 else None
@@ -99,13 +99,13 @@ def _selection(
 
 
 def _merged_manifest(revision: Revision, build: str | None) -> str | None:
-    merges = (each for each in revision.stages if each.stage == "merge" and each.build == build)
-    return next((each.merged_manifest for each in merges if each.outcome == "Completed"), None)
+    merges = (stage for stage in revision.stages if stage.stage == "merge" and stage.build == build)
+    return next((merge.merged_manifest for merge in merges if merge.outcome == "Completed"), None)
 
 
 def _absent(name: str, part: Part, candidates: list[Revision], revision: str | None) -> str:
     which = f"revision {revision} of {KIND} {name}" if revision else f"{KIND} {name}"
     text = f"{which} has no {'merged model' if part == 'merged' else 'trained adapter'} yet"
-    if part == "merged" and any(_builds(each, "adapter") for each in candidates):
+    if part == "merged" and any(_builds(candidate, "adapter") for candidate in candidates):
         return f"{text}: wait until the merge stage is completed, or copy the adapter (--adapter)"
     return f"{text}: wait until the {STAGE_OF_PART[part]} stage is completed"

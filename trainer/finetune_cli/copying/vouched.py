@@ -21,7 +21,7 @@ def parsed(text: str, selection: Selection) -> Manifest:
     """Return the manifest in a text. Raises CommandFailed if it is not the one in the ledger."""
     file = f"{selection.folder}/{FILE}"
     try:
-        found = manifest.parse(text)
+        listing = manifest.parse(text)
     except (ValueError, KeyError, TypeError) as error:
         raise CommandFailed(
             f"{file} is not a valid manifest ({error!r}): do not use this model"
@@ -32,13 +32,13 @@ def parsed(text: str, selection: Selection) -> Manifest:
             f"the SHA-256 of {file} is {sha256}, but the ledger records {selection.manifest} for "
             f"revision {selection.revision}, so the volume was changed: do not use this model"
         )
-    if selection.digest not in (None, found.digest):
+    if selection.digest not in (None, listing.digest):
         raise CommandFailed(
-            f"the content of {selection.folder} has the digest {found.digest}, but the ledger "
+            f"the content of {selection.folder} has the digest {listing.digest}, but the ledger "
             f"records the digest {selection.digest} for revision {selection.revision}, so the "
             "volume was changed: do not use this model"
         )
-    return found
+    return listing
 
 
 def summary(found: Manifest, selection: Selection, job: str) -> str:
@@ -47,7 +47,7 @@ def summary(found: Manifest, selection: Selection, job: str) -> str:
         return f", and the manifest matches the ledger of {job}"
     if selection.digest is None:
         return f". The ledger of {job} has no digest to compare"
-    others = sorted(each.name for each in found.files if each.name in DESCRIPTIONS)
+    others = sorted(file.name for file in found.files if file.name in DESCRIPTIONS)
     vouched = f", and the digest of the model matches the ledger of {job}"
     return f"{vouched}, which does not cover {', '.join(others)}" if others else vouched
 

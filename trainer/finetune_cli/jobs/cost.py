@@ -41,7 +41,7 @@ def run(
     if name is not None:
         _show_job(Job(object=cluster.job(name)), output)
         return
-    jobs = [Job(object=each) for each in cluster.jobs()]
+    jobs = [Job(object=object_) for object_ in cluster.jobs()]
     totals = [(job, _spent(job)) for job in jobs]
     usage, why = _usage(cluster)
     if output is Format.JSON:
@@ -49,7 +49,7 @@ def run(
             {
                 "namespace": cluster.namespace,
                 "jobs": [{"name": job.name, **_sum(spent)} for job, spent in totals],
-                "usage": None if usage is None else [_month(each) for each in usage],
+                "usage": None if usage is None else [_month(month) for month in usage],
             }
         )
         return
@@ -60,8 +60,8 @@ def run(
         terminal.line(f"Namespace {cluster.namespace} has no {KIND}.")
     if usage:
         terminal.title(f"Usage of namespace {cluster.namespace}, in GPU-hours")
-        months = (_month(each).values() for each in usage)
-        shown = (["-" if each is None else each for each in values] for values in months)
+        months = (_month(month).values() for month in usage)
+        shown = (["-" if cell is None else cell for cell in values] for values in months)
         terminal.table(("MONTH", "TRAINING", "SERVING", "COST"), shown)
     elif why:
         terminal.line(why, style=terminal.QUIET)
@@ -69,17 +69,20 @@ def run(
 
 def _show_job(job: Job, output: Format) -> None:
     spent = _spent(job)
-    names = [str(each.get("revision")) for each in job.revisions]
+    names = [str(record.get("revision")) for record in job.revisions]
     expected = (job.status.get("cost") or {}).get("expectedCost")
     if output is Format.JSON:
-        each = [{"revision": name, **_sum([one])} for name, one in zip(names, spent, strict=True)]
+        by_revision = [
+            {"revision": name, **_sum([training])}
+            for name, training in zip(names, spent, strict=True)
+        ]
         facts = {"name": job.name, "namespace": job.namespace, "expectedCost": expected}
-        terminal.document({**facts, "revisions": each, **_sum(spent)})
+        terminal.document({**facts, "revisions": by_revision, **_sum(spent)})
         return
     if not names:
         terminal.line(f"{KIND} {job.name} has not started a revision yet.")
         return
-    rows = [(name, *_cells([one])) for name, one in zip(names, spent, strict=True)]
+    rows = [(name, *_cells([training])) for name, training in zip(names, spent, strict=True)]
     terminal.table(("REVISION", "GPU-HOURS", "COST"), [*rows, ("all", *_cells(spent))], indent=0)
     if isinstance(expected, Mapping):
         currency = job.status["cost"].get("currency", "")
@@ -89,15 +92,17 @@ def _show_job(job: Job, output: Format) -> None:
 
 
 def _spent(job: Job) -> list[Spent]:
-    return [revisions.spent(job, each) for each in job.revisions]
+    return [revisions.spent(job, record) for record in job.revisions]
 
 
 def _sum(spent: Sequence[Spent]) -> dict[str, Any]:
-    seconds = [each.seconds for each in spent if each.seconds is not None]
+    seconds = [training.seconds for training in spent if training.seconds is not None]
     amounts: dict[str, Decimal] = {}
-    for each in spent:
-        if each.amount is not None:
-            amounts[each.currency] = amounts.get(each.currency, Decimal(0)) + each.amount
+    for training in spent:
+        if training.amount is not None:
+            amounts[training.currency] = (
+                amounts.get(training.currency, Decimal(0)) + training.amount
+            )
     return {
         "gpuHours": hours(sum(seconds)) if seconds else None,
         "cost": {currency: money(amount) for currency, amount in sorted(amounts.items())},
@@ -114,7 +119,7 @@ def _usage(cluster: Cluster) -> tuple[list[dict[str, Any]] | None, str]:
     """Return the usage of the namespace by month, or None and the reason."""
     selector = f"{NAMESPACE_LABEL}={cluster.namespace}"
     try:
-        found = cluster.items(api.path(USAGE_PLURAL, api=api.JOBS), labelSelector=selector)
+        usages = cluster.items(api.path(USAGE_PLURAL, api=api.JOBS), labelSelector=selector)
     except Forbidden:
         return None, (
             f"You may not list {USAGE_KIND} objects, which have the months of the namespace with "
@@ -125,10 +130,10 @@ def _usage(cluster: Cluster) -> tuple[list[dict[str, Any]] | None, str]:
             None,
             f"The cluster has no {USAGE_KIND} API: its operator is of an older version.",
         )
-    return sorted(found, key=lambda each: str((each.get("spec") or {}).get("month"))), ""
+    return sorted(usages, key=lambda usage: str((usage.get("spec") or {}).get("month"))), ""
 
 
 def _month(usage: Mapping[str, Any]) -> dict[str, Any]:
     spec, status = usage.get("spec") or {}, usage.get("status") or {}
-    facts = {each: status.get(each) for each in ("training", "serving", "cost")}
+    facts = {field: status.get(field) for field in ("training", "serving", "cost")}
     return {"month": spec.get("month"), **facts}

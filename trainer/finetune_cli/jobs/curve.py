@@ -59,24 +59,27 @@ def run(
     if as_csv and output is Format.JSON:
         raise WrongCall("--csv and -o json exclude each other: set one of them")
     cluster = Cluster.of(kubeconfig, context, namespace)
-    found: Sequence[History] = ()
-    states = _states(cluster, name, [each for each in (revision, other) if each], follow=follow)
+    histories: Sequence[History] = ()
+    states = _states(cluster, name, [given for given in (revision, other) if given], follow=follow)
     if output is Format.TEXT and follow and not as_csv and sys.stdout.isatty():
         made = terminal.console()
         with Live(console=made, auto_refresh=False, transient=True) as live:
-            for found in states:
-                live.update(Text("\n".join(_lines(found))), refresh=True)
+            for histories in states:
+                live.update(Text("\n".join(_lines(histories))), refresh=True)
     else:
-        (found,) = deque(states, maxlen=1)
+        (histories,) = deque(states, maxlen=1)
     if svg is not None:
-        _write(svg, drawing.draw(_curves(found), title=f"{KIND} {name}"))
+        _write(svg, drawing.draw(_curves(histories), title=f"{KIND} {name}"))
     if output is Format.JSON:
-        each = [{"revision": x.revision, "live": x.live, "series": x.series} for x in found]
-        terminal.document({"name": name, "namespace": cluster.namespace, "revisions": each})
+        documents = [
+            {"revision": training.revision, "live": training.live, "series": training.series}
+            for training in histories
+        ]
+        terminal.document({"name": name, "namespace": cluster.namespace, "revisions": documents})
     elif as_csv:
-        _print_csv(found)
+        _print_csv(histories)
     else:
-        terminal.show(Text("\n".join(_lines(found))))
+        terminal.show(Text("\n".join(_lines(histories))))
 
 
 def _states(
@@ -86,58 +89,58 @@ def _states(
     while True:
         job = Job(object=cluster.job(name))
         present = job.revision or {"revision": job.status.get("revision")}
-        records = [job.record(each) for each in revisions] or [present]
-        found = [history.of(cluster, job, each) for each in records]
-        live = any(each.live for each in found)
+        records = [job.record(revision) for revision in revisions] or [present]
+        histories = [history.of(cluster, job, record) for record in records]
+        live = any(training.live for training in histories)
         if not (follow and live):
-            _require_points(job, found)
-        yield found
+            _require_points(job, histories)
+        yield histories
         if not (follow and live):
             return
         time.sleep(POLL_SECONDS)
 
 
-def _require_points(job: Job, found: Sequence[History]) -> None:
-    for each in found:
-        if any(each.series.get(name) for name in LOSSES):
+def _require_points(job: Job, histories: Sequence[History]) -> None:
+    for training in histories:
+        if any(training.series.get(name) for name in LOSSES):
             continue
-        if each.live:
+        if training.live:
             raise CommandFailed(
                 f"the training of {KIND} {job.name} has not logged a step yet: add --follow, or "
                 f"read its state with ftj status {job.name}"
             )
-        if each.paused:
+        if training.paused:
             raise CommandFailed(
-                f"the training of revision {each.revision} has not ended, but no pod of it runs "
-                f"now, and only its pod has the losses until it ends: see ftj why {job.name}"
+                f"the training of revision {training.revision} has not ended, but no pod of it "
+                f"runs now, and only its pod has the losses until it ends: see ftj why {job.name}"
             )
         raise CommandFailed(
-            f"the ledger of {KIND} {job.name} has no loss history of revision {each.revision}: it "
-            "has not been trained, or by an image of a version without the history; the plot in "
+            f"the ledger of {KIND} {job.name} has no loss history of revision {training.revision}: "
+            "it has not been trained, or by an image of a version without the history; the plot in "
             "loss.png is among the files of its adapter (ftj copy)"
             if job.revisions
             else f"{KIND} {job.name} has not started a revision yet: read its state with ftj status"
         )
 
 
-def _curves(found: Sequence[History]) -> list[Curve]:
+def _curves(histories: Sequence[History]) -> list[Curve]:
     """Return the training losses, then the held-out losses."""
-    several = len(found) > 1
+    several = len(histories) > 1
     return [
         Curve(
-            name=(f"{printable(each.revision)} " if several else "") + words,
-            points=each.series.get(name, ()),
+            name=(f"{printable(training.revision)} " if several else "") + words,
+            points=training.series.get(name, ()),
             measured=name == "evalLoss",
         )
         for name, words in LOSSES.items()
-        for each in found
+        for training in histories
     ]
 
 
-def _lines(found: Sequence[History]) -> list[str]:
+def _lines(histories: Sequence[History]) -> list[str]:
     width = terminal.console().width
     plotted = text.plot(
-        _curves(found),
+        _curves(histories),
         width=WIDTH if width == terminal.UNWRAPPED else width,
         height=HEIGHT,
         braille=_has_braille(),
@@ -153,8 +156,8 @@ def _has_braille() -> bool:
     return True
 
 
-def _print_csv(found: Sequence[History]) -> None:
-    csv.writer(sys.stdout, lineterminator="\n").writerows(history.rows(found))
+def _print_csv(histories: Sequence[History]) -> None:
+    csv.writer(sys.stdout, lineterminator="\n").writerows(history.rows(histories))
 
 
 def _write(path: Path, content: str) -> None:

@@ -29,27 +29,27 @@ def run(
     """Print the differences. Raises CommandFailed."""
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
-    records = [job.record(each) for each in (first, second)]
+    records = [job.record(revision) for revision in (first, second)]
     recipes = [
-        revisions.recipe(revisions.document(cluster, job, str(each["revision"])), each)
-        for each in records
+        revisions.recipe(revisions.document(cluster, job, str(record["revision"])), record)
+        for record in records
     ]
     spec = revisions.differences(*recipes)
     settings = revisions.differences(*map(revisions.configuration, records))
-    results = [revisions.results(job, each) for each in records]
+    results = [revisions.results(job, record) for record in records]
     if output is Format.JSON:
         facts = {"name": job.name, "namespace": job.namespace, "revisions": [first, second]}
-        found = {"spec": spec, "operator": settings, "results": results}
-        terminal.document({**facts, **found, "comparable": _comparable(results)})
+        compared = {"spec": spec, "operator": settings, "results": results}
+        terminal.document({**facts, **compared, "comparable": _comparable(results)})
         return
     terminal.line(terminal.text(f"{KIND} {job.name}", terminal.TITLE), f"in {job.namespace}")
     head = (first, second)
     _print("Spec", "FIELD", head, spec, "Both revisions have the same spec.")
     _print("Configuration of the operator", "FIELD", head, settings, "")
     shown = {
-        each: (results[0].get(each), results[1].get(each))
-        for each in dict.fromkeys([*results[0], *results[1]])
-        if each != ROWS
+        label: (results[0].get(label), results[1].get(label))
+        for label in dict.fromkeys([*results[0], *results[1]])
+        if label != ROWS
     }
     _print("Results", "", head, shown, "Neither revision has a result.")
     if _comparable(results) is False:
@@ -61,7 +61,7 @@ def run(
 
 def _comparable(results: list[dict[str, str]]) -> bool | None:
     """Return whether the held-out losses are of the same rows, None if one is unknown."""
-    digests = [each.get(ROWS) for each in results]
+    digests = [result.get(ROWS) for result in results]
     return None if None in digests else digests[0] == digests[1]
 
 

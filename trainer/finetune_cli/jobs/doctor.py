@@ -26,21 +26,25 @@ def run(
 ) -> int:
     """Print the findings; return 1 if a requirement is not met. Raises CommandFailed."""
     cluster = Cluster.of(kubeconfig, context, namespace)
-    found = list(checks.findings(cluster, version.installed()))
-    failed = any(each.state == "failed" for each in found)
+    findings = list(checks.findings(cluster, version.installed()))
+    failed = any(finding.state == "failed" for finding in findings)
     if output is Format.JSON:
-        terminal.document({"healthy": not failed, "findings": [asdict(each) for each in found]})
+        terminal.document(
+            {"healthy": not failed, "findings": [asdict(finding) for finding in findings]}
+        )
     else:
-        _print(found, cluster, failed=failed)
+        _print(findings, cluster, failed=failed)
     return PROBLEM if failed else 0
 
 
-def _print(found: Sequence[Finding], cluster: Cluster, *, failed: bool) -> None:
+def _print(findings: Sequence[Finding], cluster: Cluster, *, failed: bool) -> None:
     rows: list[Sequence[object]] = []
-    for each in found:
-        rows.append((terminal.text(each.state, STYLES[each.state]), each.about, each.found))
-        if each.remedy:
-            rows.append(("", "", terminal.text(f"-> {each.remedy}", terminal.QUIET)))
+    for finding in findings:
+        rows.append(
+            (terminal.text(finding.state, STYLES[finding.state]), finding.about, finding.found)
+        )
+        if finding.remedy:
+            rows.append(("", "", terminal.text(f"-> {finding.remedy}", terminal.QUIET)))
     terminal.table(("STATE", "ABOUT", "FOUND"), rows, indent=0)
     text = f"context {cluster.context}, namespace {cluster.namespace}"
     if failed:

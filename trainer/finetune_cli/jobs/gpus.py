@@ -22,18 +22,18 @@ def run(
     cluster = Cluster.of(kubeconfig, context, namespace)
     seen = gpus.seen(cluster)
     if output is Format.JSON:
-        pods = [each.document() for each in seen.holders]
+        pods = [holder.document() for holder in seen.holders]
         terminal.document({"allNamespaces": seen.whole, "pods": pods})
         return
-    using = [each for each in seen.holders if each.node is not None]
-    waiting = [each for each in seen.holders if each.node is None]
+    using = [holder for holder in seen.holders if holder.node is not None]
+    waiting = [holder for holder in seen.holders if holder.node is None]
     if using:
         terminal.table(("NODE", "GPUS", "USED BY", "POD", "FOR"), map(_row, using), indent=0)
     else:
         terminal.line("No pod uses a GPU.")
     if waiting:
         terminal.title("Waiting")
-        rows = ((each.gpus, each.owner, each.pod, _time(each)) for each in waiting)
+        rows = ((holder.gpus, holder.owner, holder.pod, _time(holder)) for holder in waiting)
         terminal.table(("GPUS", "WANTED BY", "POD", "FOR"), rows, indent=0)
     if not seen.whole:
         terminal.line(NOT_WHOLE.format(cluster.namespace), style=terminal.QUIET)

@@ -51,8 +51,8 @@ def run(
         "metadata": {"name": name},
         "spec": spec,
     }
-    if found := [*findings(manifest)]:
-        raise InvalidSpec("; ".join(map(str, found)))
+    if problems := [*findings(manifest)]:
+        raise InvalidSpec("; ".join(map(str, problems)))
     if output is Format.JSON:
         terminal.document(manifest)
         return
@@ -78,13 +78,13 @@ def _chosen(
     wanted: str | None, offered: Sequence[Mapping[str, Any]], why: str
 ) -> Mapping[str, Any] | None:
     """Return the profile of the job, None without one. Raises CommandFailed if it is unknown."""
-    for each in offered:
-        metadata = each["metadata"]
+    for profile in offered:
+        metadata = profile["metadata"]
         default = (metadata.get("annotations") or {}).get(DEFAULT_ANNOTATION) == "true"
         if metadata["name"] == wanted or (wanted is None and default):
-            return each
+            return profile
     if wanted is not None and not why:
-        names = ", ".join(sorted(each["metadata"]["name"] for each in offered))
+        names = ", ".join(sorted(profile["metadata"]["name"] for profile in offered))
         raise CommandFailed(
             f"{PROFILE_KIND} {wanted} does not exist: "
             + (f"set --profile to one of {names}" if names else "the cluster has no profiles")
@@ -98,7 +98,7 @@ def _about(
     if why:
         return [f"The profiles of the cluster are not known: {why}."]
     if chosen is None:
-        names = ", ".join(sorted(each["metadata"]["name"] for each in offered))
+        names = ", ".join(sorted(profile["metadata"]["name"] for profile in offered))
         return [f"Profiles of the cluster, for spec.profile: {names}."] if names else []
     spec = chosen.get("spec") or {}
     price = spec.get("price") or {}

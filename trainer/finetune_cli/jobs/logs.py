@@ -54,11 +54,11 @@ def run(
         raise WrongCall(f"--stage {stage}: set one of {', '.join(STAGES)}")
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
-    found = evidence.pods_of(cluster, job)
+    job_pods = evidence.pods_of(cluster, job)
     wanted = stage or job.stage
-    pod = pods.newest(found, wanted)
+    pod = pods.newest(job_pods, wanted)
     if pod is None:
-        raise CommandFailed(_absent(job, wanted, found))
+        raise CommandFailed(_absent(job, wanted, job_pods))
     chosen = container or _container(pod)
     lines = cluster.lines(
         evidence.log_path(job, pod),
@@ -79,14 +79,16 @@ def run(
 
 
 def _container(pod: Mapping[str, Any]) -> str:
-    failed = next((each.name for each in pods.containers(pod) if not each.healthy), None)
+    failed = next(
+        (container.name for container in pods.containers(pod) if not container.healthy), None
+    )
     return failed or str(pod["spec"]["containers"][0]["name"])
 
 
-def _absent(job: Job, stage: str | None, found: list[dict[str, Any]]) -> str:
+def _absent(job: Job, stage: str | None, job_pods: list[dict[str, Any]]) -> str:
     if stage is None:
         return f"{KIND} {job.name} has not started a stage yet: read its state with ftj status"
-    others = sorted({str(pods.label(each, pods.STAGE)) for each in found})
+    others = sorted({str(pods.label(pod, pods.STAGE)) for pod in job_pods})
     hint = f"; --stage can be {' or '.join(others)}" if others else ""
     return (
         f"{KIND} {job.name} has no pod of the stage {stage}, or you may not list pods in namespace "

@@ -112,26 +112,28 @@ def run(
     options = Options(
         model=model, card=card, rows=rows, tokens=tokens, price=price, offline=offline
     )
-    documents = [(path, each) for path in given for each in _documents(path)]
-    if not any(is_job(each) for _, each in documents):
+    documents = [(path, document) for path in given for document in _documents(path)]
+    if not any(is_job(document) for _, document in documents):
         named = ", ".join(map(str, given))
         raise InvalidSpec(f"{named} contains no {KIND}: name files that contain one")
     if state_file is not None:
-        known = state.of_documents(_documents(state_file), source=f"the state in {state_file.name}")
+        present = state.of_documents(
+            _documents(state_file), source=f"the state in {state_file.name}"
+        )
         default = namespace or "default"
     else:
-        manifests = [each for _, each in documents if is_job(each)]
+        manifests = [document for _, document in documents if is_job(document)]
         where = (kubeconfig, context, namespace)
-        known, default = _of_cluster(*where, operator_namespace, manifests)
-    profiles = tuple(each for _, each in documents if each.get("kind") == PROFILE_KIND)
-    known = replace(known, changed=profiles)
+        present, default = _of_cluster(*where, operator_namespace, manifests)
+    profiles = tuple(document for _, document in documents if document.get("kind") == PROFILE_KIND)
+    present = replace(present, changed=profiles)
     plans = [
-        job_plan.plan(each, str(path), default, known, options)
-        for path, each in documents
-        if is_job(each)
+        job_plan.plan(document, str(path), default, present, options)
+        for path, document in documents
+        if is_job(document)
     ]
-    _print(plans, known.source, output)
-    return int(max(each.code for each in plans))
+    _print(plans, present.source, output)
+    return int(max(plan.code for plan in plans))
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
@@ -162,8 +164,8 @@ def _of_cluster(
             return None
 
     def items(plural: str) -> tuple[state.Object, ...] | None:
-        found = readable(api.path(plural, api=api.JOBS))
-        return None if found is None else tuple(found.get("items") or ())
+        listing = readable(api.path(plural, api=api.JOBS))
+        return None if listing is None else tuple(listing.get("items") or ())
 
     def job(manifest: state.Object) -> state.Object | None:
         metadata = manifest.get("metadata")
@@ -177,14 +179,14 @@ def _of_cluster(
             return None
 
     settings = readable(api.path("configmaps", operator, NAME))
-    found = State(
+    present = State(
         source=f"the cluster of context {cluster.context}",
-        jobs=tuple(each for each in map(job, manifests) if each is not None),
+        jobs=tuple(live_job for live_job in map(job, manifests) if live_job is not None),
         profiles=items(PROFILE_PLURAL),
         budgets=items(BUDGET_PLURAL),
         settings=None if settings is None else state.settings_of(settings),
     )
-    return found, cluster.namespace
+    return present, cluster.namespace
 
 
 def _print(plans: list[JobPlan], source: str, output: PlanFormat) -> None:
@@ -196,9 +198,9 @@ def _print(plans: list[JobPlan], source: str, output: PlanFormat) -> None:
         return
     for plan in plans:
         terminal.line(terminal.text(report.headline(plan), STYLES[plan.code]))
-        if found := [*report.rows(plan)]:
+        if rows := [*report.rows(plan)]:
             print()
-            terminal.table(("FIELD", "BEFORE", "AFTER", "EFFECT"), found)
+            terminal.table(("FIELD", "BEFORE", "AFTER", "EFFECT"), rows)
             print()
         terminal.pairs(_unique(report.facts(plan)))
         print()

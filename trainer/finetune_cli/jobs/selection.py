@@ -10,4 +10,4 @@ def jobs(cluster: Cluster, names: Iterable[str] | None) -> list[Job]:
     """Return the jobs of some names, by default those of the namespace. Raises CommandFailed."""
     if names:
         return [Job(object=cluster.job(name)) for name in dict.fromkeys(names)]
-    return [Job(object=each) for each in cluster.jobs()]
+    return [Job(object=object_) for object_ in cluster.jobs()]

@@ -30,7 +30,7 @@ def run(
     jobs = selection.jobs(cluster, names)
     if not names or len(jobs) > 1:
         if output is Format.JSON:
-            terminal.document([_facts(each) for each in jobs])
+            terminal.document([_facts(job) for job in jobs])
         elif jobs:
             head = ("NAME", "READY", "STATE", "SERVING", "PROGRESS", "ETA")
             terminal.table(head, map(_row, jobs), indent=0)
@@ -88,8 +88,8 @@ def _facts(job: Job) -> dict[str, Any]:
 
 def _more(job: Job, lines: list[StageLine], seen: Seen | None) -> dict[str, Any]:
     conditions = list(job.status.get("conditions") or ())
-    holders = None if seen is None else [each.document() for each in seen.holders]
-    return {"stages": [vars(each) for each in lines], "conditions": conditions, "gpus": holders}
+    holders = None if seen is None else [holder.document() for holder in seen.holders]
+    return {"stages": [vars(line) for line in lines], "conditions": conditions, "gpus": holders}
 
 
 def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
@@ -118,19 +118,22 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
     if lines:
         terminal.title("Stages")
         rows = (
-            (each.stage, terminal.state(each.outcome), each.attempt, each.time, each.detail)
-            for each in lines
+            (line.stage, terminal.state(line.outcome), line.attempt, line.time, line.detail)
+            for line in lines
         )
         terminal.table(("STAGE", "STATE", "ATTEMPT", "TIME", "DETAIL"), rows)
     if warnings := status.get("warnings"):
         terminal.title("Warnings")
-        for each in warnings:
-            terminal.paragraph(f"* {each}", terminal.WAITING)
+        for warning in warnings:
+            terminal.paragraph(f"* {warning}", terminal.WAITING)
     if seen is not None and seen.holders:
         terminal.title("GPUs" if seen.whole else f"GPUs of namespace {job.namespace}")
         terminal.table(
             ("NODE", "POD OF", "FOR"),
-            ((each.node or "waits", each.owner, duration(each.seconds)) for each in seen.holders),
+            (
+                (holder.node or "waits", holder.owner, duration(holder.seconds))
+                for holder in seen.holders
+            ),
         )
     if not ready.true and job.finished:
         print()

@@ -53,10 +53,10 @@ def run(
 
 def _first(cluster: Cluster, names: list[str] | None) -> list[Job]:
     """Return the named jobs, or those of the namespace that are not finished, if there are any."""
-    found = selection.jobs(cluster, names)
-    if not found:
+    jobs = selection.jobs(cluster, names)
+    if not jobs:
         raise CommandFailed(f"namespace {cluster.namespace} has no {KIND}: name one, or set -n")
-    return found if names else [job for job in found if not job.finished] or found
+    return jobs if names else [job for job in jobs if not job.finished] or jobs
 
 
 def _states(cluster: Cluster, jobs: list[Job]) -> Iterator[list[Job]]:
@@ -90,7 +90,7 @@ def _print_changes(
             progress = {"progress": state[2], "eta": state[3], "loss": state[4]}
             terminal.compact({**facts, "reason": job.ready.reason, **progress})
         else:
-            terminal.line(*(each for each in state if each))
+            terminal.line(*(part for part in state if part))
     sys.stdout.flush()
 
 
@@ -124,7 +124,7 @@ def _bars(jobs: Sequence[Job]) -> Table:
     table = terminal.columns(("NAME", *SHOWN_STAGES, "STATE", "PROGRESS", "", ""), ())
     for job in jobs:
         name, reason, *rest = _line(job)
-        outcomes = {each["stage"]: each for each in job.attempts}
+        outcomes = {attempt["stage"]: attempt for attempt in job.attempts}
         bars = (_bar(job, outcomes.get(stage)) for stage in SHOWN_STAGES)
         shown = terminal.text(reason, _style(job))
         table.add_row(terminal.text(name), *bars, shown, *map(terminal.text, rest))

@@ -21,13 +21,13 @@ def run(
     """Print cause, remedy and evidence. Raises CommandFailed."""
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
-    found = evidence.gather(cluster, job)
+    gathered = evidence.gather(cluster, job)
     ready = job.ready
     means, remedy = remedies.meaning(ready.reason), remedies.remedy(ready.reason)
     if output is Format.JSON:
         facts = {"name": job.name, "namespace": job.namespace, "ready": ready.status}
         cause = {"reason": ready.reason, "message": ready.message, "meaning": means}
-        terminal.document({**facts, **cause, "remedy": remedy, "evidence": asdict(found)})
+        terminal.document({**facts, **cause, "remedy": remedy, "evidence": asdict(gathered)})
         return
     terminal.line(terminal.text(f"{KIND} {job.name}", terminal.TITLE), "is", _state(job))
     terminal.paragraph(ready.message)
@@ -37,7 +37,7 @@ def run(
     if remedy:
         terminal.title("Remedy")
         terminal.paragraph(remedy)
-    _print_evidence(job, found)
+    _print_evidence(job, gathered)
 
 
 def _state(job: Job) -> object:
@@ -48,9 +48,9 @@ def _state(job: Job) -> object:
     return terminal.text(f"not ready: {ready.reason}", terminal.BAD if stalled else "yellow")
 
 
-def _print_evidence(job: Job, found: Evidence) -> None:
+def _print_evidence(job: Job, gathered: Evidence) -> None:
     rows: list[tuple[str, object]] = []
-    row = next((each for each in job.attempts if each.get("stage") == job.stage), None)
+    row = next((attempt for attempt in job.attempts if attempt.get("stage") == job.stage), None)
     if row is not None:
         text = f"{row['stage']}, attempt {row.get('attempt')}: {row.get('outcome')}"
         reason = f" ({row['reason']})" if row.get("reason") else ""
@@ -58,15 +58,18 @@ def _print_evidence(job: Job, found: Evidence) -> None:
         # Ready usually has the same message.
         if row.get("message") and row["message"] != job.ready.message:
             rows.append(("", row["message"]))
-    if found.pod is not None:
-        where = f" on node {found.node}" if found.node else ""
-        rows.append(("Pod", f"{found.pod}: {found.phase}{where}"))
-        rows.append(("Scheduler", found.not_scheduled))
-        rows += [("Container", f"{each.name}: {each.text}") for each in found.containers]
+    if gathered.pod is not None:
+        where = f" on node {gathered.node}" if gathered.node else ""
+        rows.append(("Pod", f"{gathered.pod}: {gathered.phase}{where}"))
+        rows.append(("Scheduler", gathered.not_scheduled))
+        rows += [
+            ("Container", f"{container.name}: {container.text}")
+            for container in gathered.containers
+        ]
     # An event of the operator has the message of Ready.
-    events = [each for each in found.events if not each.endswith(job.ready.message)]
-    for name, texts in (("Event", events), ("Log", found.log)):
-        rows += [(name if at == 0 else "", each) for at, each in enumerate(texts)]
+    events = [event for event in gathered.events if not event.endswith(job.ready.message)]
+    for name, texts in (("Event", events), ("Log", gathered.log)):
+        rows += [(name if at == 0 else "", line) for at, line in enumerate(texts)]
     if any(value for _, value in rows):
         terminal.title("Evidence")
         terminal.pairs(rows)

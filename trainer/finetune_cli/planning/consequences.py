@@ -19,7 +19,9 @@ def discarded(status: Object, record: Revision | None) -> str | None:
     """Return what another revision stops, None if it stops nothing. record: of the present one."""
     if record is None:
         return None
-    unfinished = [each for each in record.stages if each.outcome in ("Starting", "Running")]
+    unfinished = [
+        attempt for attempt in record.stages if attempt.outcome in ("Starting", "Running")
+    ]
     if not unfinished:
         return None
     stage = unfinished[-1].stage
@@ -68,7 +70,9 @@ def endpoint(
 
 def _of_shared(before: Resolved | None, after: Resolved) -> str:
     """Return what happens to the endpoint of a job that a FineTuneEndpoint serves, or served."""
-    old, new = (None if each is None else _endpoint(each.spec) for each in (before, after))
+    old, new = (
+        None if resolved is None else _endpoint(resolved.spec) for resolved in (before, after)
+    )
     if new is None:
         until = "until the new pods are verified" if serves(after.spec) else "no longer"
         return f"The {ENDPOINT_KIND} {old} serves the model {until}."

@@ -78,7 +78,7 @@ class JobPlan:
         if self.errors:
             return Code.INVALID
         answers = (self.fit, self.policy, self.budget)
-        if any(each is not None and each.answer is Answer.NO for each in answers):
+        if any(verdict is not None and verdict.answer is Answer.NO for verdict in answers):
             return Code.REJECTED
         return Code.TRAINS if self.trains else Code.HARMLESS
 
@@ -116,21 +116,21 @@ def plan(document: Values, file: str, namespace: str, state: State, options: Opt
 def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPlan:
     live = state.job(made.namespace, made.name)
     status = group(live or {}, "status")
-    known = targets.records(items(status, "revisions"))
+    records = targets.records(items(status, "revisions"))
     current = status.get("revision")
     layers = _layers(state, spec)
-    after = _target(spec, known, current, layers)
+    after = _target(spec, records, current, layers)
     if after is None:
         return replace(made, errors=(f"spec.profile: {layers.problem}",))
     before = None
     if live is not None:
         former = _layers(state, spec_of(live))
-        before = _target(spec_of(live), known, current, former)
+        before = _target(spec_of(live), records, current, former)
         if before is None:
             made = replace(made, warnings=(_without_profile(former),))
             without = replace(former, present=effective_defaults(_chart(state)))
-            before = _target(spec_of(live), known, current, without)
-    ledger = Ledger(records=known, serving=group(status, "serving").get("build"))
+            before = _target(spec_of(live), records, current, without)
+    ledger = Ledger(records=records, serving=group(status, "serving").get("build"))
     price = _price(options, layers.profile, after)
     made = replace(
         made,
@@ -138,7 +138,7 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
         revision=after.revision,
         price=price,
         policy=verdicts.policy(after, state),
-        warnings=(*made.warnings, *_warnings(state, live, known)),
+        warnings=(*made.warnings, *_warnings(state, live, records)),
     )
     if live is None or before is None:
         made = replace(made, endpoint=consequences.endpoint((), None, after, {}))
@@ -159,14 +159,14 @@ def _edited(
     state: State,
 ) -> JobPlan:
     """Return the plan of an edit with its changes and their effects."""
-    found = effects(before, after, ledger, other_card=_card(state, old) != _card(state, new))
+    edit_effects = effects(before, after, ledger, other_card=_card(state, old) != _card(state, new))
     lines = tuple(
-        Line(change=each, effect=effect_of(each, found))
-        for each in changes(before.spec, after.spec, old, new)
+        Line(change=change, effect=effect_of(change, edit_effects))
+        for change in changes(before.spec, after.spec, old, new)
     )
     return replace(
         made,
-        effects=found,
+        effects=edit_effects,
         lines=lines,
         returns=_returns(before, after, ledger),
         discarded=(
@@ -174,7 +174,7 @@ def _edited(
             if before.digest != after.digest
             else None
         ),
-        endpoint=consequences.endpoint(found, before, after, status),
+        endpoint=consequences.endpoint(edit_effects, before, after, status),
     )
 
 
@@ -194,7 +194,7 @@ def _estimated(
         return made
     file = SpecFile(name=made.name, namespace=made.namespace, resolved=after, configmaps={})
     same_rows = not any(
-        each.change.path[0] in ("dataset", "datasets", "model") for each in made.lines
+        line.change.path[0] in ("dataset", "datasets", "model") for line in made.lines
     )
     data = None if record is None or not same_rows else record.data
     fit = verdicts.fit(file, options, state, profile, data, made.price)
@@ -242,9 +242,9 @@ def _without_profile(former: _Layers) -> str:
 
 
 def _target(
-    spec: Values, known: Sequence[Revision], current: str | None, layers: _Layers
+    spec: Values, records: Sequence[Revision], current: str | None, layers: _Layers
 ) -> Resolved | None:
-    candidates = targets.candidates(known, current)
+    candidates = targets.candidates(records, current)
     return targets.target(spec, candidates, current=current, present=layers.present, own=layers.own)
 
 
@@ -269,24 +269,24 @@ def _returns(before: Resolved, after: Resolved, ledger: Ledger) -> str:
 def _price(options: Options, profile: Object | None, after: Resolved) -> Price | None:
     if options.price is not None:
         return prices.of(options.price, None, after.spec)
-    found = None if profile is None else spec_of(profile).get("price")
+    written = None if profile is None else spec_of(profile).get("price")
     try:
-        return None if found is None else Price.model_validate(found, by_name=False)
+        return None if written is None else Price.model_validate(written, by_name=False)
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InvalidSpec(f"the price of the {PROFILE_KIND} is not valid: {message}") from None
 
 
-def _warnings(state: State, live: Object | None, known: Sequence[Revision]) -> tuple[str, ...]:
-    found = []
+def _warnings(state: State, live: Object | None, records: Sequence[Revision]) -> tuple[str, ...]:
+    warnings = []
     if state.settings is None:
-        found.append(
+        warnings.append(
             "The settings of the operator cannot be read, so fields that the spec omits are "
             "completed with built-in values only, and limits are not checked."
         )
-    if live is not None and not known:
-        found.append(
+    if live is not None and not records:
+        warnings.append(
             "The state has no revisions of this job: the plan assumes that all of its work is "
             "complete."
         )
-    return tuple(found)
+    return tuple(warnings)

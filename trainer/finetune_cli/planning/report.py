@@ -39,21 +39,21 @@ def headline(plan: JobPlan) -> str:
         return f"{title} is created, and trained as revision {plan.revision}"
     if not plan.lines and plan.effects == {Effect.NOTHING}:
         return f"{title} does not change"
-    done = [SENTENCES[each] for each in Effect if each in plan.effects]
+    done = [SENTENCES[effect] for effect in Effect if effect in plan.effects]
     return f"{title} changes: the operator {' and '.join(done)}"
 
 
 def rows(plan: JobPlan) -> Iterator[tuple[str, str, str, str]]:
     """Yield field, old value, new value and effect of each change."""
-    for each in plan.lines:
-        change = each.change
+    for line in plan.lines:
+        change = line.change
         by = "" if change.written else " (default)"
-        yield change.field, value(change.before), f"{value(change.after)}{by}", each.effect.value
+        yield change.field, value(change.before), f"{value(change.after)}{by}", line.effect.value
 
 
 def facts(plan: JobPlan) -> Iterator[tuple[str, str]]:
     """Yield the consequences of a plan, with their names."""
-    yield from (("error", each) for each in plan.errors)
+    yield from (("error", error) for error in plan.errors)
     if plan.errors:
         return
     if plan.returns:
@@ -66,18 +66,18 @@ def facts(plan: JobPlan) -> Iterator[tuple[str, str]]:
         yield "cost", _cost(plan)
     for name, verdict in verdicts(plan):
         yield name, verdict.text if verdict.answer is not Answer.UNKNOWN else _unknown(verdict)
-    yield from (("warning", each) for each in plan.warnings)
+    yield from (("warning", warning) for warning in plan.warnings)
 
 
 def verdicts(plan: JobPlan) -> list[tuple[str, Verdict]]:
     """Return the verdicts that a plan has, with their names."""
-    found = (("GPU memory", plan.fit), ("limits", plan.policy), ("budget", plan.budget))
-    return [(name, each) for name, each in found if each is not None]
+    named = (("GPU memory", plan.fit), ("limits", plan.policy), ("budget", plan.budget))
+    return [(name, verdict) for name, verdict in named if verdict is not None]
 
 
 def summary(plans: Sequence[JobPlan]) -> str:
     """Return how many jobs there are of each exit code, as one sentence."""
-    counts = {code: sum(each.code is code for each in plans) for code in Code}
+    counts = {code: sum(plan.code is code for plan in plans) for code in Code}
     words = {
         Code.TRAINS: "will be trained",
         Code.REJECTED: "will be rejected",
@@ -92,8 +92,8 @@ def document(plans: Sequence[JobPlan], source: str) -> dict[str, Any]:
     """Return the plans as one JSON document."""
     return {
         "state": source,
-        "exitCode": int(max(each.code for each in plans)),
-        "jobs": [_facts_of(each) for each in plans],
+        "exitCode": int(max(plan.code for plan in plans)),
+        "jobs": [_facts_of(plan) for plan in plans],
     }
 
 
@@ -102,11 +102,11 @@ def markdown(plans: Sequence[JobPlan], source: str) -> str:
     lines = [COMMENT, "### Plan of the fine-tuning jobs", "", f"{_escaped(summary(plans))}.", ""]
     for plan in plans:
         lines += [f"#### {_escaped(headline(plan))}", ""]
-        if found := [*rows(plan)]:
+        if changed := [*rows(plan)]:
             lines += ["| field | before | after | effect |", "|---|---|---|---|"]
-            lines += [f"| {' | '.join(map(_code, row))} |" for row in found]
+            lines += [f"| {' | '.join(map(_code, row))} |" for row in changed]
             lines.append("")
-        marks = {name: MARKS[each.answer] for name, each in verdicts(plan)}
+        marks = {name: MARKS[verdict.answer] for name, verdict in verdicts(plan)}
         for name, text in facts(plan):
             mark = f"{marks[name]} " if name in marks else ""
             lines.append(f"* {mark}**{name}**: {_escaped(text)}")
@@ -136,7 +136,7 @@ def _cost(plan: JobPlan) -> str:
         return "unknown: the job has no profile with a price; set --price"
     if plan.seconds is None:
         return f"unknown, at {plan.price.per_gpu_hour} {plan.price.currency} per GPU-hour"
-    low, high = (money(cost(plan.price.per_gpu_hour, each)) for each in plan.seconds)
+    low, high = (money(cost(plan.price.per_gpu_hour, bound)) for bound in plan.seconds)
     return f"{low} to {high} {plan.price.currency}"
 
 
@@ -152,32 +152,34 @@ def _facts_of(plan: JobPlan) -> dict[str, Any]:
         "name": plan.name,
         "new": plan.new,
         "errors": list(plan.errors),
-        "effects": [each.value for each in Effect if each in plan.effects],
+        "effects": [effect.value for effect in Effect if effect in plan.effects],
         "trains": plan.trains and not plan.errors,
         "revision": plan.revision,
         "changes": [
             {
-                "field": each.change.field,
-                "before": each.change.before,
-                "after": each.change.after,
-                "written": each.change.written,
-                "effect": each.effect.value,
+                "field": line.change.field,
+                "before": line.change.before,
+                "after": line.change.after,
+                "written": line.change.written,
+                "effect": line.effect.value,
             }
-            for each in plan.lines
+            for line in plan.lines
         ],
         "returns": plan.returns or None,
         "discards": plan.discarded,
         "endpoint": plan.endpoint or None,
-        "gpuHours": None if seconds is None else [hours(each) for each in seconds],
+        "gpuHours": None if seconds is None else [hours(bound) for bound in seconds],
         "cost": (
             None
             if seconds is None or price is None
-            else [money(cost(price.per_gpu_hour, each)) for each in seconds]
+            else [money(cost(price.per_gpu_hour, bound)) for bound in seconds]
         ),
         "currency": None if price is None else price.currency,
         **{
-            key: None if each is None else {"answer": each.answer.value, "reason": each.text}
-            for key, each in (
+            key: None
+            if verdict is None
+            else {"answer": verdict.answer.value, "reason": verdict.text}
+            for key, verdict in (
                 ("fit", plan.fit),
                 ("policy", plan.policy),
                 ("budget", plan.budget),

@@ -36,26 +36,29 @@ class State:
 
     def job(self, namespace: str, name: str) -> Object | None:
         """Return a job, None if there is none. One without a namespace is in any."""
-        for each in self.jobs:
-            metadata = group(each, "metadata")
+        for job in self.jobs:
+            metadata = group(job, "metadata")
             if (metadata.get("namespace") or namespace, metadata.get("name")) == (namespace, name):
-                return each
+                return job
         return None
 
     @property
     def known_profiles(self) -> tuple[Object, ...]:
         """The profiles that are known, also if those of the state cannot be read."""
-        new = {_name(each) for each in self.changed}
-        return (*self.changed, *(each for each in self.profiles or () if _name(each) not in new))
+        new = {_name(profile) for profile in self.changed}
+        return (
+            *self.changed,
+            *(profile for profile in self.profiles or () if _name(profile) not in new),
+        )
 
     def profile(self, written: str | None) -> Object | None:
         """Return the profile of a job, None without one. Raises UnknownProfile.
 
         Of several default profiles, the newest has the defaults. written: ``spec.profile``.
         """
-        found = self.limiting(written)
-        if written is None or found:
-            return max(found, key=_age, default=None)
+        candidates = self.limiting(written)
+        if written is None or candidates:
+            return max(candidates, key=_age, default=None)
         if self.profiles is None:
             raise UnknownProfile(f"{PROFILE_KIND} {written} cannot be read")
         raise UnknownProfile(f"there is no {PROFILE_KIND} {written}")
@@ -63,15 +66,15 @@ class State:
     def limiting(self, written: str | None) -> list[Object]:
         """Return the profiles whose limits apply to a job: all default ones if it names none."""
         if written is not None:
-            return [each for each in self.known_profiles if _name(each) == written]
-        return [each for each in self.known_profiles if _is_default(each)]
+            return [profile for profile in self.known_profiles if _name(profile) == written]
+        return [profile for profile in self.known_profiles if _is_default(profile)]
 
     def budgets_of(self, namespace: str) -> list[Object]:
         """Return the budgets that count the usage of a namespace."""
         return [
-            each
-            for each in self.budgets or ()
-            if namespace in items(group(each, "status"), "namespaces")
+            budget
+            for budget in self.budgets or ()
+            if namespace in items(group(budget, "status"), "namespaces")
         ]
 
 
@@ -86,25 +89,29 @@ def spec_of(object_: Object) -> Values:
 
 def group(values: Object, name: str) -> Values:
     """Return a group of values without nulls, empty if there is none. Files can have anything."""
-    found = values.get(name)
-    return without_nulls(found) if isinstance(found, dict) else {}
+    value = values.get(name)
+    return without_nulls(value) if isinstance(value, dict) else {}
 
 
 def items(values: Object, name: str) -> list[Any]:
     """Return a list of values, empty if there is none. Files can have anything."""
-    found = values.get(name)
-    return found if isinstance(found, list) else []
+    value = values.get(name)
+    return value if isinstance(value, list) else []
 
 
 def of_documents(documents: Iterable[Object], *, source: str) -> State:
     """Return the state that a file has. Raises CommandFailed for settings that are not valid."""
-    found = [each for each in documents if isinstance(each.get("metadata"), dict)]
-    profiles = _of_kind(found, PROFILE_KIND)
-    budgets = _of_kind(found, BUDGET_KIND)
-    settings = [each for each in _of_kind(found, "ConfigMap") if FILE in group(each, "data")]
+    objects = [document for document in documents if isinstance(document.get("metadata"), dict)]
+    profiles = _of_kind(objects, PROFILE_KIND)
+    budgets = _of_kind(objects, BUDGET_KIND)
+    settings = [
+        configmap
+        for configmap in _of_kind(objects, "ConfigMap")
+        if FILE in group(configmap, "data")
+    ]
     return State(
         source=source,
-        jobs=_of_kind(found, KIND),
+        jobs=_of_kind(objects, KIND),
         profiles=profiles or None,
         budgets=budgets or None,
         settings=settings_of(settings[-1]) if settings else None,
@@ -125,12 +132,12 @@ def settings_of(configmap: Object) -> ReadableSettings:
         ) from None
 
 
-def _of_kind(found: Iterable[Object], kind: str) -> tuple[Object, ...]:
+def _of_kind(objects: Iterable[Object], kind: str) -> tuple[Object, ...]:
     def own() -> Iterator[Object]:
-        for each in found:
-            group = str(each.get("apiVersion")).split("/")[0]
-            if each.get("kind") == kind and (kind == "ConfigMap" or group == GROUP):
-                yield each
+        for object_ in objects:
+            group = str(object_.get("apiVersion")).split("/")[0]
+            if object_.get("kind") == kind and (kind == "ConfigMap" or group == GROUP):
+                yield object_
 
     return tuple(own())
 

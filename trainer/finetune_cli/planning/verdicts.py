@@ -82,18 +82,18 @@ def fit(
     longest = known.longest_row if known is not None else None
     data = estimate.data_of(file, rows=rows, tokens=tokens, longest=longest)
     try:
-        found = estimate.of(file, model=options.model, card=card, data=data)
+        estimated = estimate.of(file, model=options.model, card=card, data=data)
     except TrainerError as error:
         return Fit(verdict=unknown(str(error)))
     except ModuleNotFoundError as error:
         needed = f"reading config.json needs the package {error.name}: install the extra cli"
         return Fit(verdict=unknown(needed))
     seconds = None
-    if found.estimate.seconds is not None:
+    if estimated.estimate.seconds is not None:
         limit = limit_of(spec, price)
-        seconds = costs.expected(round(found.estimate.seconds), limit)
-    if found.refusal is not None:
-        return Fit(verdict=Verdict(answer=Answer.NO, text=str(found.refusal)), seconds=seconds)
+        seconds = costs.expected(round(estimated.estimate.seconds), limit)
+    if estimated.refusal is not None:
+        return Fit(verdict=Verdict(answer=Answer.NO, text=str(estimated.refusal)), seconds=seconds)
     if cards.find(card) is None:
         return Fit(verdict=unknown(f"GPU {card} is not in the GPU table"), seconds=seconds)
     return Fit(verdict=Verdict(answer=Answer.YES, text=f"fits {card}"), seconds=seconds)
@@ -105,7 +105,7 @@ def limit_of(spec: FineTuneJobSpec, price: Price | None) -> int | None:
     limits = [policy.max_gpu_seconds]
     if policy.max_cost is not None and price is not None:
         limits.append(costs.affordable(price.per_gpu_hour, policy.max_cost))
-    return min((each for each in limits if each is not None), default=None)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def policy(resolved: Resolved, state: State) -> Verdict:
@@ -113,16 +113,16 @@ def policy(resolved: Resolved, state: State) -> Verdict:
     if state.settings is None:
         return unknown("the limits of the chart cannot be read")
     spec, listed = resolved.spec, resolved.listed
-    found = violations(spec, state.settings.policy, listed=listed)
-    for each in state.limiting(spec.profile):
-        name = str(group(each, "metadata").get("name"))
+    violated = violations(spec, state.settings.policy, listed=listed)
+    for profile in state.limiting(spec.profile):
+        name = str(group(profile, "metadata").get("name"))
         try:
-            limits = narrower(group(spec_of(each), "limits"))
+            limits = narrower(group(spec_of(profile), "limits"))
         except ValidationError:
             return unknown(f"the limits of {PROFILE_KIND} {name} are not valid")
-        found += violations(spec, limits, listed=listed, profile=name)
-    if found:
-        return Verdict(answer=Answer.NO, text=" ".join(each.message for each in found))
+        violated += violations(spec, limits, listed=listed, profile=name)
+    if violated:
+        return Verdict(answer=Answer.NO, text=" ".join(violation.message for violation in violated))
     if newer := state.settings.newer_limits:
         return unknown(
             f"limits of a later version are not checked ({', '.join(newer)}): install ftj in the "
@@ -151,24 +151,24 @@ def budget(
     needed = limit if limit is not None else (seconds and seconds.high)
     if needed is None:
         return unknown("the GPU time of training is unknown: set runPolicy.maxGpuSeconds")
-    answers = [answer for each in own for answer in _by_budget(each, needed, price)]
-    return min(answers, key=lambda each: _WORST.index(each.answer))
+    answers = [answer for own_budget in own for answer in _by_budget(own_budget, needed, price)]
+    return min(answers, key=lambda answer: _WORST.index(answer.answer))
 
 
 _WORST = (Answer.NO, Answer.UNKNOWN, Answer.WAITS, Answer.YES)
 
 
-def _by_budget(found: Object, seconds: int, price: Price | None) -> Iterator[Verdict]:
+def _by_budget(own_budget: Object, seconds: int, price: Price | None) -> Iterator[Verdict]:
     """Yield the answer of a budget for GPU time and for cost."""
-    name, spec = group(found, "metadata").get("name"), spec_of(found)
-    training = group(group(found, "status"), "training")
+    name, spec = group(own_budget, "metadata").get("name"), spec_of(own_budget)
+    training = group(group(own_budget, "status"), "training")
     above = group(spec, "approvalAbove")
     amounts = [("gpuHours", Decimal(seconds) / SECONDS_PER_HOUR, "GPU-hours")]
     if price is not None and price.currency == spec.get("currency"):
         amounts.append(("cost", costs.cost(price.per_gpu_hour, seconds), price.currency))
     for field, needed, unit in amounts:
         account = group(training, field)
-        limit, left = (_amount(account.get(each)) for each in ("limit", "remaining"))
+        limit, left = (_amount(account.get(key)) for key in ("limit", "remaining"))
         threshold = _amount(above.get(field))
         reserves = f"reserves {needed:.2f} {unit}"
         if limit is not None and needed > limit:

@@ -75,7 +75,7 @@ async def _send(
             return
         if not valid() or ended.is_set():
             return
-        await response.write(b"".join([b":\n\n", *(_event(*each) for each in events)]))
+        await response.write(b"".join([b":\n\n", *(_event(*event) for event in events)]))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), POLL_SECONDS)
 

@@ -62,9 +62,9 @@ def _object(cluster: Cluster, place: Texts, query: Texts) -> Page:
 
 
 def _difference(cluster: Cluster, place: Texts, query: Texts) -> Page:
-    found = job.find(cluster, place["namespace"], place["name"])
+    shown_job = job.find(cluster, place["namespace"], place["name"])
     first, second = query.get("first", ""), query.get("second", "")
-    return job_pages.difference_page(found, difference.read(cluster, found, first, second))
+    return job_pages.difference_page(shown_job, difference.read(cluster, shown_job, first, second))
 
 
 def _money(cluster: Cluster, place: Texts, query: Texts) -> Page:
@@ -76,12 +76,12 @@ def _profiles(cluster: Cluster, place: Texts, query: Texts) -> Page:
 
 
 def _history(cluster: Cluster, place: Texts) -> History:
-    found = job.find(cluster, place["namespace"], place["name"])
-    losses = job.loss_history(cluster, found)
+    shown_job = job.find(cluster, place["namespace"], place["name"])
+    losses = job.loss_history(cluster, shown_job)
     if losses.value is None:
         raise CommandFailed(losses.problem)
     if not any(losses.value.series.values()):
-        raise NotFound(f"No loss is known of the present revision of {KIND} {found.name}.")
+        raise NotFound(f"No loss is known of the present revision of {KIND} {shown_job.name}.")
     return losses.value
 
 

@@ -13,13 +13,13 @@ def check(statements: Iterable[Statement], expected: str) -> None:
     commit, too.
     """
     wanted = expected if "://" in expected else f"hf://{expected}"
-    found = [base for each in statements if (base := _base(each)) is not None]
-    if not found:
+    bases = [base for statement in statements if (base := _base(statement)) is not None]
+    if not bases:
         fail(
             Code.OTHER_BASE,
             f"no signed statement names the base, so it is not known whether it is {wanted}",
         )
-    for base in found:
+    for base in bases:
         # The commit is a part of the source only if it was asked for.
         compared = base if "@" in wanted else base.partition("@")[0]
         if compared != wanted:
@@ -35,6 +35,9 @@ def _base(statement: Statement) -> str | None:
         return None
     try:
         inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
-        return next((str(each["uri"]) for each in inputs if each.get("name") == "base"), None)
+        return next(
+            (str(dependency["uri"]) for dependency in inputs if dependency.get("name") == "base"),
+            None,
+        )
     except (KeyError, TypeError, AttributeError):
         return None

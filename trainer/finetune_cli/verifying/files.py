@@ -76,7 +76,7 @@ def _expected(name: str, statement: Statement, listed: bytes | None) -> Digests:
 
 def _compare(expected: Mapping[str, str], digests: Mapping[str, str], name: str) -> None:
     both = sorted(expected.keys() & digests.keys())
-    changed = [each for each in both if expected[each] != digests[each]]
+    changed = [file for file in both if expected[file] != digests[file]]
     findings = (
         (Code.CHANGED, changed, "changed since it was signed"),
         (Code.MISSING, sorted(expected.keys() - digests.keys()), "missing"),
@@ -93,5 +93,5 @@ def _compare(expected: Mapping[str, str], digests: Mapping[str, str], name: str)
 
 
 def _names(names: list[str]) -> str:
-    shown = ", ".join(ascii(each)[1:-1] for each in names[:MOST_SHOWN])
+    shown = ", ".join(ascii(name)[1:-1] for name in names[:MOST_SHOWN])
     return shown if len(names) <= MOST_SHOWN else f"{shown} and {len(names) - MOST_SHOWN} more"

@@ -16,18 +16,18 @@ READ = 1 << 20
 
 def documents(folder: Path) -> dict[str, bytes]:
     """Return the bundles in a folder by name. Raise NotVerified if it has none."""
-    found = {}
+    bundles = {}
     for name in attestation.FILES:
         try:
             with untrusted_file.open_regular(folder / name, follow_links=False) as file:
-                found[name] = file.read(attestation.LONGEST)
+                bundles[name] = file.read(attestation.LONGEST)
         except FileNotFoundError:
             continue
         except OSError as error:
             fail(Code.NOT_SIGNED, f"{folder / name} cannot be read: {error.strerror}")
-    if not found:
+    if not bundles:
         files.fail_unsigned(folder)
-    return found
+    return bundles
 
 
 def check(folder: Path, statements: Mapping[str, Statement]) -> int:
@@ -53,23 +53,23 @@ def _manifest(folder: Path) -> bytes | None:
 def _digests(folder: Path, *, ignored: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield the digest of each file; of anything else, such as a link, a text that is none."""
     for place, folders, names in os.walk(folder, onerror=_raise):
-        for each in sorted((*names, *folders)):
-            path = Path(place) / each
+        for entry in sorted((*names, *folders)):
+            path = Path(place) / entry
             name = path.relative_to(folder).as_posix()
-            if name in ignored or (each in folders and not path.is_symlink()):
+            if name in ignored or (entry in folders and not path.is_symlink()):
                 continue
             yield name, _digest(path)
 
 
 def _digest(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         with untrusted_file.open_regular(path, follow_links=False) as file:
             while chunk := file.read(READ):
-                found.update(chunk)
+                digest.update(chunk)
     except untrusted_file.NotAFile:
         return "no regular file"
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def _raise(error: OSError) -> None:

@@ -90,15 +90,15 @@ def check(registry: Registry, digest: str, key: PublicKey) -> tuple[list[Stateme
     signed = _statements(registry, digest, key)
     document = json.loads(manifest)
     parts = [document["config"], *document["layers"]]
-    for each in parts:
-        _compare(registry, each)
+    for part in parts:
+        _compare(registry, part)
     return signed, len(parts)
 
 
 def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Statement]:
     """Return the statements about the image that the key has signed, without those of others."""
     name = f"{registry.name}:{attached.tag_of(digest)}"
-    found, problem, count = [], None, 0
+    signed, problem, count = [], None, 0
     try:
         for document in attached.documents(registry.get, digest):
             count += 1
@@ -108,8 +108,8 @@ def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Stateme
                 problem = error
                 continue
             # cosign 2 and 3 store the same statement in two places.
-            if statements.is_about(statement, digest) and statement not in found:
-                found.append(statement)
+            if statements.is_about(statement, digest) and statement not in signed:
+                signed.append(statement)
     except attached.Malformed as error:
         fail(Code.NOT_SIGNED, f"{registry.name}: {error}")
     if not count:
@@ -118,11 +118,11 @@ def _statements(registry: Registry, digest: str, key: PublicKey) -> list[Stateme
             f"{registry.name}@{digest} has no signed statement ({name}): the operator signs a "
             "model that a job publishes if its administrator has set a signing key",
         )
-    if not found and problem is not None:
+    if not signed and problem is not None:
         raise problem
-    if not found:
+    if not signed:
         fail(Code.NOT_SIGNED, f"{name} has no statement of the key about this image")
-    return found
+    return signed
 
 
 def _compare(registry: Registry, part: Any) -> None:

@@ -58,18 +58,18 @@ def different_blocks(trained: Path, served: Path) -> int:
         raise Mismatch(f"{SCALES} has not the scales of the modules of the base")
     count = 0
     with (
-        untrusted_file.open_regular(trained, follow_links=False) as one,
-        untrusted_file.open_regular(served, follow_links=False) as other,
+        untrusted_file.open_regular(trained, follow_links=False) as trained_file,
+        untrusted_file.open_regular(served, follow_links=False) as served_file,
     ):
         for name, (start, length) in ours.items():
             begin, size = theirs[name]
             if size != length:
                 raise Mismatch(f"{SCALES} has {size} blocks for {name} instead of {length}")
-            one.seek(begin)
-            other.seek(start)
+            trained_file.seek(begin)
+            served_file.seek(start)
             for at in range(0, length, READ_BYTES):
                 size = min(READ_BYTES, length - at)
-                left, right = one.read(size), other.read(size)
+                left, right = trained_file.read(size), served_file.read(size)
                 if left != right:
                     count += sum(map(int.__ne__, left, right))
     return count
@@ -80,7 +80,7 @@ def _scales(path: Path) -> dict[str, tuple[int, int]]:
     header, data = tensor_header.read(path)
     return {
         name: (data + start, end - start)
-        for name, each in header.items()
+        for name, tensor in header.items()
         if name.endswith(PART)
-        for start, end in [each["data_offsets"]]
+        for start, end in [tensor["data_offsets"]]
     }

@@ -101,7 +101,7 @@ def base(
         modules=frozenset(modules),
         max_rank=max_rank,
         scales=next(
-            (folder / each["name"] for each in published.files if each["name"] == BASE_SCALES),
+            (folder / entry["name"] for entry in published.files if entry["name"] == BASE_SCALES),
             None,
         ),
     )
@@ -134,11 +134,11 @@ def _copy(source: Path, wanted: WantedName, partial: Path, base: Base) -> Arrive
         untrusted_json.parse((partial / CONFIG).read_bytes()), _shapes(partial / WEIGHTS), base
     )
     template = _template(partial / TEMPLATE, wanted)
-    found = None
+    copied = None
     if wanted.reference is not None:
-        found = _reference(source, wanted.reference, published.digest, partial)
+        copied = _reference(source, wanted.reference, published.digest, partial)
     blocks = _different_blocks(published, partial, base)
-    return Arrived(folder=partial, reference=found, template=template, different_blocks=blocks)
+    return Arrived(folder=partial, reference=copied, template=template, different_blocks=blocks)
 
 
 def _text(error: Exception) -> str:
@@ -163,7 +163,7 @@ def _reference(source: Path, sha256: str, adapter: str, partial: Path) -> refere
     published = volume.read(source / reference.FOLDER, reference.KIND, sha256=sha256)
     if published.facts["adapter"] != adapter:
         raise Mismatch(f"{reference.FOLDER}/ was not recorded with this adapter")
-    (entry,) = (each for each in published.files if each["name"] == reference.FILE)
+    (entry,) = (file for file in published.files if file["name"] == reference.FILE)
     copied = partial / reference.FILE
     _copy_file(published.path / reference.FILE, entry, copied)
     try:
@@ -213,12 +213,12 @@ def require_fits(config: Mapping[str, Any], adapter: Shapes, base: Base) -> None
             )
     if config.get("bias", "none") != "none":
         raise Mismatch(f"{CONFIG} sets bias, which an endpoint does not serve")
-    found = _modules(adapter)
-    if not found:
+    modules = _modules(adapter)
+    if not modules:
         raise Mismatch(f"{WEIGHTS} has no LoRA matrices")
-    for module, parts in sorted(found.items()):
+    for module, parts in sorted(modules.items()):
         _require_module(module, parts, base)
-    if missing := _expected(config, base) - found.keys():
+    if missing := _expected(config, base) - modules.keys():
         raise Mismatch(
             f"{WEIGHTS} has no matrices for {min(missing)}, which target_modules names "
             f"({len(missing)} modules are missing)"
@@ -227,13 +227,13 @@ def require_fits(config: Mapping[str, Any], adapter: Shapes, base: Base) -> None
 
 def _modules(adapter: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the shapes of A and B by the module that they change."""
-    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    modules: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in adapter.items():
-        part = next((each for each in PARTS if name.endswith(each)), None)
+        part = next((suffix for suffix in PARTS if name.endswith(suffix)), None)
         if part is None or not name.startswith(PREFIX):
             raise Mismatch(f"{WEIGHTS} has {name}, which is no LoRA matrix of the base")
-        found.setdefault(name.removeprefix(PREFIX).removesuffix(part), {})[part] = shape
-    return found
+        modules.setdefault(name.removeprefix(PREFIX).removesuffix(part), {})[part] = shape
+    return modules
 
 
 def _require_module(module: str, parts: Mapping[str, tuple[int, ...]], base: Base) -> None:
@@ -269,11 +269,13 @@ def _expected(config: Mapping[str, Any], base: Base) -> set[str]:
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     header, _ = tensor_header.read(path)
-    return {name: tuple(each["shape"]) for name, each in header.items() if name != "__metadata__"}
+    return {
+        name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+    }
 
 
 def sweep(folder: Path, *, boots: Iterable[str]) -> None:
     """Delete the copies of all other starts of the engine."""
-    for each in folder.iterdir() if folder.is_dir() else ():
-        if each.is_dir() and each.name not in boots:
-            shutil.rmtree(each, ignore_errors=True)
+    for boot in folder.iterdir() if folder.is_dir() else ():
+        if boot.is_dir() and boot.name not in boots:
+            shutil.rmtree(boot, ignore_errors=True)

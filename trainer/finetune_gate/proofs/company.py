@@ -64,7 +64,7 @@ class Company:
     @property
     def neighbours(self) -> list[str]:
         """The adapters among the streams."""
-        return [each.model for each in self._streams if each.model != self._engine.base]
+        return [stream.model for stream in self._streams if stream.model != self._engine.base]
 
     async def during(self, compute: Callable[[], Awaitable[Any]]) -> Any:
         """Return the result of a computation during which all streams decoded.
@@ -73,17 +73,17 @@ class Company:
         """
         for _ in range(ATTEMPTS):
             await self._started()
-            before = [each.tokens for each in self._streams]
+            before = [stream.tokens for stream in self._streams]
             result = await compute()
             pairs = zip(self._streams, before, strict=True)
-            if await self._decode() and all(each.tokens > count for each, count in pairs):
+            if await self._decode() and all(stream.tokens > count for stream, count in pairs):
                 return result
         raise Unavailable("the streams of neighbour and base did not decode during a score")
 
     async def _started(self) -> None:
         """Wait until all streams decode."""
         deadline = time.monotonic() + START_SECONDS
-        while not (all(each.tokens for each in self._streams) and await self._decode()):
+        while not (all(stream.tokens for stream in self._streams) and await self._decode()):
             if time.monotonic() > deadline:
                 raise Unavailable("the streams of neighbour and base did not start")
             await asyncio.sleep(0.01)
@@ -110,10 +110,12 @@ async def company(
     """
     prompt = prompt[: min(PROMPT, longest // 2)]
     decoded = min(DECODED, longest - len(prompt))
-    streams = [_Stream(each) for each in (engine.base, neighbour) if each is not None]
+    streams = [_Stream(model) for model in (engine.base, neighbour) if model is not None]
     tasks = [
-        asyncio.create_task(each.run(engine, place, prompt, decoded), name=f"company {each.model}")
-        for each in streams
+        asyncio.create_task(
+            stream.run(engine, place, prompt, decoded), name=f"company {stream.model}"
+        )
+        for stream in streams
     ]
     try:
         yield Company(engine, streams, tasks)

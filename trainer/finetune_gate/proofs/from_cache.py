@@ -64,12 +64,12 @@ async def require_agreement(
     allowed = decoding.tolerance(pairs, rows, dtypes=build.dtypes, paths=build.paths)
     if allowed is None:
         return None
-    found = Cached(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=cached)
+    agreement = Cached(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=cached)
     # Not "distance > tolerance": a NaN must not pass.
-    if not found.distance <= found.tolerance:
+    if not agreement.distance <= agreement.tolerance:
         raise Mismatch(
             "from the prefix cache, the server generates tokens with other log-probabilities than "
-            f"it computes for them in a prompt: the distance is {found.distance:.4g} nats over "
-            f"{len(pairs)} tokens; the tolerance is {found.tolerance:.4g} nats"
+            f"it computes for them in a prompt: the distance is {agreement.distance:.4g} nats over "
+            f"{len(pairs)} tokens; the tolerance is {agreement.tolerance:.4g} nats"
         )
-    return found
+    return agreement

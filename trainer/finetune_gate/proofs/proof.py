@@ -95,7 +95,7 @@ async def self_test(engine: Engine, subject: Subject, build: Build) -> str | Non
     try:
         _, longest = await vllm.tokenize({"prompt": ""})
         rows = await verification.scored(vllm, subject.reference, build, longest)
-        found = await base_isolation.require_agreement(
+        isolated = await base_isolation.require_agreement(
             vllm, subject.reference, rows, build, longest=longest
         )
     except BaseDiffers:
@@ -103,11 +103,11 @@ async def self_test(engine: Engine, subject: Subject, build: Build) -> str | Non
     except Mismatch:
         # The adapter itself is faulty, which its own proof reports.
         return None
-    if found is None:
+    if isolated is None:
         return None
     return (
-        f"the base agrees while an adapter decodes: distance {found.distance:.4g} nats over "
-        f"{found.tokens} tokens; tolerance {found.tolerance:.4g} nats"
+        f"the base agrees while an adapter decodes: distance {isolated.distance:.4g} nats over "
+        f"{isolated.tokens} tokens; tolerance {isolated.tolerance:.4g} nats"
     )
 
 
@@ -138,10 +138,10 @@ def _together(others: Company, distance: float) -> str:
     return f"while {names} in the same batches, the distance is {distance:.4g} nats"
 
 
-def _cached(found: from_cache.Cached | None) -> str:
-    if found is None:
+def _cached(cached: from_cache.Cached | None) -> str:
+    if cached is None:
         return "answers from the prefix cache were not compared"
     return (
-        f"an answer from {found.tokens} cached tokens agrees (distance {found.distance:.4g} nats, "
-        f"tolerance {found.tolerance:.4g} nats)"
+        f"an answer from {cached.tokens} cached tokens agrees (distance {cached.distance:.4g} "
+        f"nats, tolerance {cached.tolerance:.4g} nats)"
     )

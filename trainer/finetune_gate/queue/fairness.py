@@ -62,7 +62,7 @@ class Fairness:
     def remove(self, name: Name, ticket: Ticket, now: float) -> list[Ticket]:
         """Forget a request that waits, if it still does: its caller has left."""
         if (queue := self._queues.get(name)) is not None:
-            queue.tickets = deque(each for each in queue.tickets if each[0] != ticket)
+            queue.tickets = deque(entry for entry in queue.tickets if entry[0] != ticket)
             self._forget(name)
         return self.admit(now)
 
@@ -115,7 +115,7 @@ class Fairness:
 
     def _stop(self, now: float) -> set[Name]:
         """Return the active names that get no further requests (rule 3)."""
-        active = sorted(self._active(), key=lambda each: each[1].active_since)
+        active = sorted(self._active(), key=lambda entry: entry[1].active_since)
         overdue = [
             name for name, queue in self._inactive() if now - queue.waiting_since > self._max_wait
         ]
@@ -128,13 +128,13 @@ class Fairness:
         return {name for name, _ in active[:count]}
 
     def _active(self) -> list[tuple[Name, _Queue]]:
-        return [each for each in self._queues.items() if each[1].running and each[0] != BASE]
+        return [entry for entry in self._queues.items() if entry[1].running and entry[0] != BASE]
 
     def _inactive(self) -> list[tuple[Name, _Queue]]:
         return [
-            each
-            for each in self._queues.items()
-            if each[1].tickets and not each[1].running and each[0] != BASE
+            entry
+            for entry in self._queues.items()
+            if entry[1].tickets and not entry[1].running and entry[0] != BASE
         ]
 
     def _forget(self, name: Name) -> None:

@@ -41,7 +41,7 @@ class Body:
 
     async def read(self, request: web.Request) -> bytes:
         """Return the body. Raise NotRead."""
-        found = bytearray()
+        body = bytearray()
         try:
             async with asyncio.timeout(READ_SECONDS):
                 async for data in request.content.iter_any():
@@ -51,9 +51,9 @@ class Body:
                         raise NotRead(413, f"the body of a request has at most {LONGEST} bytes")
                     if self._bodies.held > MOST_BYTES:
                         raise NotRead(503, "too many requests: retry later")
-                    found += data
+                    body += data
         except TimeoutError:
             raise NotRead(
                 408, f"the body of the request did not arrive within {READ_SECONDS:g} seconds"
             ) from None
-        return bytes(found)
+        return bytes(body)

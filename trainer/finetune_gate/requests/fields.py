@@ -119,7 +119,7 @@ def _are_switches(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and value.keys() <= TEMPLATE_SWITCHES
-        and all(type(each) is bool for each in value.values())
+        and all(type(switch) is bool for switch in value.values())
     )
 
 

@@ -77,8 +77,8 @@ class Proxy:
 
     async def models(self, request: web.Request) -> web.Response:
         """List the names that the caller may use, and no others."""
-        found = self._current().visible(keys.caller(request.headers.get("Authorization")))
-        data = [{"id": route.name, "object": "model", "owned_by": "finetune"} for route in found]
+        routes = self._current().visible(keys.caller(request.headers.get("Authorization")))
+        data = [{"id": route.name, "object": "model", "owned_by": "finetune"} for route in routes]
         return web.json_response({"object": "list", "data": data})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -239,10 +239,10 @@ async def _whole(upstream: aiohttp.ClientResponse, current: _Request) -> web.Res
 
 def _object(data: bytes) -> fields.Body | None:
     try:
-        found: Any = untrusted_json.parse(data)
+        document: Any = untrusted_json.parse(data)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def _error(

@@ -39,20 +39,18 @@ def checked(document: bytes, keys: Collection[PublicKey], *, name: str) -> State
     name: of the document, for errors. Raise NotSigned.
     """
     try:
-        envelope = attestation.opened(document)
+        opened = attestation.opened(document)
     except attestation.Malformed as error:
         raise NotSigned(f"{name} cannot be checked: {error}") from None
-    data = attestation.signed_bytes(envelope.payload)
-    if not any(
-        _is_valid(key, signature, data) for key in keys for signature in envelope.signatures
-    ):
+    data = attestation.signed_bytes(opened.payload)
+    if not any(_is_valid(key, signature, data) for key in keys for signature in opened.signatures):
         which = "the key" if len(keys) == 1 else f"one of the {len(keys)} keys"
         raise NotSigned(
             f"{name} has no valid signature of {which}: it was signed with another key, or changed "
             "since"
         )
     try:
-        return attestation.statement(envelope.payload)
+        return attestation.statement(opened.payload)
     except attestation.Malformed as error:
         raise NotSigned(f"{name} cannot be used: {error}") from None
 
@@ -81,7 +79,7 @@ def listed_files(content: bytes, named: dict[str, str]) -> dict[str, str]:
         entries = manifest.parse(content.decode()).files
     except (KeyError, TypeError) as error:
         raise ValueError(repr(error)) from None
-    return {file.name: file.sha256 for file in entries} | named
+    return {entry.name: entry.sha256 for entry in entries} | named
 
 
 def is_about(statement: Statement, digest: str) -> bool:

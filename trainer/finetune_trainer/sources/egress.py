@@ -56,8 +56,8 @@ class Guard:
     def __init__(self, allowed: Destinations, *, domains: Iterable[str]) -> None:
         self._allowed = allowed
         self._domains = tuple(domains)
-        every = () if allowed.hosts is None else (allowed.hosts, *allowed.narrower_hosts)
-        self._names = [Names(allow=hosts.allow, deny=hosts.deny) for hosts in every]
+        lists = () if allowed.hosts is None else (allowed.hosts, *allowed.narrower_hosts)
+        self._names = [Names(allow=hosts.allow, deny=hosts.deny) for hosts in lists]
         self._suffixes = (".svc", *(f".svc.{domain}" for domain in self._domains))
         self._hosts: dict[str, str] = {}
         self._services: set[Address] = set()
@@ -68,10 +68,10 @@ class Guard:
         resolve = socket.getaddrinfo
 
         def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-            addresses = resolve(host, *arguments, **options)
-            self.resolved(_text(host), (str(address[4][0]) for address in addresses))
+            answers = resolve(host, *arguments, **options)
+            self.resolved(_text(host), (str(answer[4][0]) for answer in answers))
             # Clients try the next address after a failure, but not after a denial.
-            return [address for address in addresses if self.allows(*address[4][:2])] or addresses
+            return [answer for answer in answers if self.allows(*answer[4][:2])] or answers
 
         socket.getaddrinfo = getaddrinfo
         sys.addaudithook(self._audit)
@@ -122,7 +122,7 @@ class Guard:
     def check_request(self, host: str, port: int, *, chosen_by_job: bool) -> None:
         """Raise EgressDenied if a host may not be requested, by the policy or from the proxy."""
         name = host.removesuffix(".")
-        if chosen_by_job and not all(each.permits(name) for each in self._names):
+        if chosen_by_job and not all(names.permits(name) for names in self._names):
             raise EgressDenied(
                 "limits.hosts of the job's profile or the chart's policy.hosts does not allow the "
                 f"host {host}. Use another source, or let an administrator add the host there"
@@ -131,8 +131,8 @@ class Guard:
         if proxied is None or self._namespace_of(host) is not None:
             return
         # Libraries do not use the proxy for these hosts; the check of connections applies to them.
-        direct = [each.lower().removeprefix(".") for each in proxied.direct]
-        if any(host == each or host.endswith(f".{each}") for each in direct):
+        direct = [host_suffix.lower().removeprefix(".") for host_suffix in proxied.direct]
+        if any(host == host_suffix or host.endswith(f".{host_suffix}") for host_suffix in direct):
             return
         try:
             address = ip_address(host)
@@ -140,10 +140,10 @@ class Guard:
             name = f".{host.rstrip('.')}"
             allowed = port in proxied.ports and name.count(".") > 1 and not name.endswith(LOCAL)
         else:
-            found = (
-                any(block.allows(each, port) for block in proxied.blocks) for each in forms(address)
+            allowed_forms = (
+                any(block.allows(form, port) for block in proxied.blocks) for form in forms(address)
             )
-            allowed = all(found)
+            allowed = all(allowed_forms)
         if not allowed:
             raise EgressDenied(
                 f"the egress values of the operator's chart do not allow requests to port {port} "

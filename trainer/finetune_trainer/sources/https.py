@@ -73,14 +73,14 @@ class Https(RemoteStore):
             )
         sums = {}
         for line in text.decode(errors="replace").splitlines():
-            match = _LINE.fullmatch(line)
-            if match is None or ".." in match["name"].split("/"):
+            entry = _LINE.fullmatch(line)
+            if entry is None or ".." in entry["name"].split("/"):
                 raise InvalidSpec(
                     f"{self.name} has the invalid line {line[:100]!r}: each line must be a SHA-256 "
                     "digest and a relative path. To create the list, run sha256sum in the folder "
                     "of the files"
                 )
-            sums[match["name"]] = match["sum"]
+            sums[entry["name"]] = entry["sum"]
         return sums
 
     def _size(self, client: httpx.Client, name: str) -> int:
@@ -89,8 +89,8 @@ class Https(RemoteStore):
             self._check(answer, self._address(name))
             if answer.status_code == 416:
                 return 0
-            match = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-            size = match[2] if match else answer.headers.get("Content-Length")
+            content_range = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+            size = content_range[2] if content_range else answer.headers.get("Content-Length")
             if size is None:
                 raise InvalidSpec(
                     f"the server sends {self._address(name)} without a size, so a truncated "

@@ -212,10 +212,10 @@ class Hub(RemoteStore):
 
 def _license(info: Any) -> str | None:
     """Return the licence in the metadata of a repository, None if there is no valid one."""
-    stated = getattr(getattr(info, "card_data", None), "license", None)
-    if isinstance(stated, list) and stated:
-        stated = stated[0]
-    return stated if isinstance(stated, str) and _LICENSE.fullmatch(stated) else None
+    license_id = getattr(getattr(info, "card_data", None), "license", None)
+    if isinstance(license_id, list) and license_id:
+        license_id = license_id[0]
+    return license_id if isinstance(license_id, str) and _LICENSE.fullmatch(license_id) else None
 
 
 def _announce_requests() -> None:

@@ -81,10 +81,12 @@ class S3(RemoteStore):
         self._objects = dict(_objects(self._path, listing))
         if not self._objects:
             raise missing(self.kind)(f"{self.what} contains no object: correct {self.kind}.source")
-        lines = (f"{stored.etag} {stored.size}  {name}" for name, stored in self._objects.items())
+        lines = (
+            f"{object_.etag} {object_.size}  {name}" for name, object_ in self._objects.items()
+        )
         files = {
-            name: RemoteFile(name=name, size=stored.size, sha256=None)
-            for name, stored in self._objects.items()
+            name: RemoteFile(name=name, size=object_.size, sha256=None)
+            for name, object_ in self._objects.items()
         }
         return Repository(kind=self.kind, name=self.name, commit=digest_of(lines), files=files)
 

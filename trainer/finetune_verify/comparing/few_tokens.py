@@ -37,7 +37,7 @@ def tolerance(
     )
     if len(errors) < RECORDED:
         return None
-    allowed = chance([each for row in rows for each in row.rounding])
+    allowed = chance([error for row in rows for error in row.rounding])
     allowed *= rms(errors[-len(uncertainties) :])
     return math.sqrt(paths) * roundoff(dtypes) * allowed * rms(uncertainties)
 

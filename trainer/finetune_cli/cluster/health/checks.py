@@ -58,13 +58,13 @@ def findings(cluster: Cluster, own_version: str | None) -> Iterator[Finding]:
 
 
 def _kubernetes(version: Mapping[str, Any]) -> Finding:
-    numbers = [re.match(r"\d+", str(version.get(each, ""))) for each in ("major", "minor")]
+    numbers = [re.match(r"\d+", str(version.get(part, ""))) for part in ("major", "minor")]
     text = str(version.get("gitVersion") or "unknown")
     if None in numbers:
         return Finding(about="Kubernetes", state="unknown", found=text)
-    found = tuple(int(each[0]) for each in numbers if each)
+    release = tuple(int(number[0]) for number in numbers if number)
     oldest = ".".join(map(str, OLDEST))
-    if found < OLDEST:
+    if release < OLDEST:
         remedy = f"Upgrade the cluster to Kubernetes {oldest} or newer."
         return Finding(about="Kubernetes", state="failed", found=text, remedy=remedy)
     return Finding(about="Kubernetes", state="ok", found=text)
@@ -73,7 +73,7 @@ def _kubernetes(version: Mapping[str, Any]) -> Finding:
 def _api(cluster: Cluster) -> Iterator[Finding]:
     about = f"{KIND} API"
     try:
-        names = {each["name"] for each in cluster.get(api.JOBS).get("resources") or ()}
+        names = {resource["name"] for resource in cluster.get(api.JOBS).get("resources") or ()}
     except NotFound:
         yield Finding(
             about=about,
@@ -83,7 +83,7 @@ def _api(cluster: Cluster) -> Iterator[Finding]:
         )
         return
     expected = (PLURAL, PROFILE_PLURAL, "finetunebudgets", "finetuneusages")
-    if missing := [each for each in expected if each not in names]:
+    if missing := [name for name in expected if name not in names]:
         yield Finding(
             about=about,
             state="failed",
@@ -96,12 +96,15 @@ def _api(cluster: Cluster) -> Iterator[Finding]:
 
 def _operator(cluster: Cluster, own_version: str | None) -> Iterator[Finding]:
     path = api.path("deployments", api="/apis/apps/v1")
-    found = cluster.items(path, labelSelector=OPERATOR)
-    if not found:
+    deployments = cluster.items(path, labelSelector=OPERATOR)
+    if not deployments:
         remedy = "Install the operator with its chart (docs/getting-started/installation.md)."
         yield Finding(about="operator", state="failed", found="no Deployment", remedy=remedy)
-    for each in found:
-        metadata, ready = each["metadata"], (each.get("status") or {}).get("readyReplicas") or 0
+    for deployment in deployments:
+        metadata, ready = (
+            deployment["metadata"],
+            (deployment.get("status") or {}).get("readyReplicas") or 0,
+        )
         name = f"{metadata['namespace']}/{metadata['name']}"
         version = (metadata.get("labels") or {}).get(VERSION)
         text = f"{name}, version {version}, {ready} ready"
@@ -118,8 +121,8 @@ def _operator(cluster: Cluster, own_version: str | None) -> Iterator[Finding]:
 
 def _storage(cluster: Cluster) -> Iterator[Finding]:
     classes = cluster.items(api.path("storageclasses", api="/apis/storage.k8s.io/v1"))
-    names = ", ".join(each["metadata"]["name"] for each in classes)
-    default = [each for each in classes if _annotation(each, DEFAULT_CLASS) == "true"]
+    names = ", ".join(class_["metadata"]["name"] for class_ in classes)
+    default = [class_ for class_ in classes if _annotation(class_, DEFAULT_CLASS) == "true"]
     if not default:
         yield Finding(
             about="StorageClass",
@@ -130,21 +133,21 @@ def _storage(cluster: Cluster) -> Iterator[Finding]:
             else "Install a driver for volumes with its StorageClass.",
         )
         return
-    one = default[0]
-    text = f"{one['metadata']['name']} is the default"
-    if one.get("allowVolumeExpansion"):
+    chosen = default[0]
+    text = f"{chosen['metadata']['name']} is the default"
+    if chosen.get("allowVolumeExpansion"):
         yield Finding(about="StorageClass", state="ok", found=text)
     else:
         remedy = "Set allowVolumeExpansion: true if its driver can resize volumes."
-        found = f"{text}, and its volumes cannot grow: spec.storage.size is final for a revision"
-        yield Finding(about="StorageClass", state="warning", found=found, remedy=remedy)
+        problem = f"{text}, and its volumes cannot grow: spec.storage.size is final for a revision"
+        yield Finding(about="StorageClass", state="warning", found=problem, remedy=remedy)
 
 
 def _profiles(cluster: Cluster) -> Iterator[Finding]:
-    found = cluster.items(api.path(PROFILE_PLURAL, api=api.JOBS))
-    marked = [each for each in found if _annotation(each, DEFAULT_ANNOTATION) == "true"]
-    default = [each["metadata"]["name"] for each in marked]
-    text = f"{len(found)} of kind {PROFILE_KIND}, default: {', '.join(default) or 'none'}"
+    profiles = cluster.items(api.path(PROFILE_PLURAL, api=api.JOBS))
+    marked = [profile for profile in profiles if _annotation(profile, DEFAULT_ANNOTATION) == "true"]
+    default = [profile["metadata"]["name"] for profile in marked]
+    text = f"{len(profiles)} of kind {PROFILE_KIND}, default: {', '.join(default) or 'none'}"
     if len(default) > 1:
         remedy = f"Leave the annotation {DEFAULT_ANNOTATION} on one of them."
         yield Finding(about="profiles", state="warning", found=text, remedy=remedy)
@@ -155,15 +158,15 @@ def _profiles(cluster: Cluster) -> Iterator[Finding]:
 def _quotas(cluster: Cluster) -> Iterator[Finding]:
     key = f"requests.{gpu_nodes.GPU}"
     quotas = cluster.items(api.path("resourcequotas", cluster.namespace))
-    limited = [each for each in quotas if key in ((each.get("status") or {}).get("hard") or {})]
+    limited = [quota for quota in quotas if key in ((quota.get("status") or {}).get("hard") or {})]
     if not limited:
-        found = f"namespace {cluster.namespace} has no ResourceQuota for GPUs"
-        yield Finding(about="quota", state="ok", found=found)
-    for each in limited:
+        absent = f"namespace {cluster.namespace} has no ResourceQuota for GPUs"
+        yield Finding(about="quota", state="ok", found=absent)
+    for quota in limited:
         hard, used = (
-            str((each["status"].get(part) or {}).get(key, "0")) for part in ("hard", "used")
+            str((quota["status"].get(part) or {}).get(key, "0")) for part in ("hard", "used")
         )
-        text = f"ResourceQuota {each['metadata']['name']}: {used} of {hard} GPUs used"
+        text = f"ResourceQuota {quota['metadata']['name']}: {used} of {hard} GPUs used"
         if hard == used:
             remedy = "A job waits until another one ends: raise the quota, or see ftj gpus."
             yield Finding(about="quota", state="warning", found=text, remedy=remedy)
@@ -179,17 +182,17 @@ def _kueue(cluster: Cluster) -> Iterator[Finding]:
         return
     version = str((served.get("preferredVersion") or {}).get("groupVersion"))
     queues = cluster.items(api.path("localqueues", cluster.namespace, api=f"/apis/{version}"))
-    names = ", ".join(each["metadata"]["name"] for each in queues)
+    names = ", ".join(queue["metadata"]["name"] for queue in queues)
     if names:
         yield Finding(about="Kueue", state="ok", found=f"{version}, LocalQueues: {names}")
     else:
-        found = f"{version}, without a LocalQueue in namespace {cluster.namespace}"
+        problem = f"{version}, without a LocalQueue in namespace {cluster.namespace}"
         remedy = "Create a LocalQueue if the jobs of this namespace set spec.queueName."
-        yield Finding(about="Kueue", state="ok", found=found, remedy=remedy)
+        yield Finding(about="Kueue", state="ok", found=problem, remedy=remedy)
 
 
 def _rights(cluster: Cluster) -> Iterator[Finding]:
-    lacking = [each for each in RIGHTS if not _may(cluster, *each[:4])]
+    lacking = [right for right in RIGHTS if not _may(cluster, *right[:4])]
     where = f"in namespace {cluster.namespace}"
     if not lacking:
         yield Finding(about="your rights", state="ok", found=f"all that ftj uses {where}")
@@ -215,5 +218,5 @@ def _may(cluster: Cluster, verb: str, group: str, resource: str, part: str) -> b
 
 
 def _annotation(object_: Mapping[str, Any], name: str) -> str | None:
-    found = (object_["metadata"].get("annotations") or {}).get(name)
-    return None if found is None else str(found)
+    value = (object_["metadata"].get("annotations") or {}).get(name)
+    return None if value is None else str(value)

@@ -23,8 +23,8 @@ OLDEST_DRIVER = 580
 def findings(cluster: Cluster) -> Iterator[Finding]:
     """Yield a finding per node with GPUs. Raises CommandFailed."""
     nodes = cluster.items(api.path("nodes"))
-    found = [each for each in nodes if _count(each)]
-    if not found:
+    with_gpus = [node for node in nodes if _count(node)]
+    if not with_gpus:
         yield Finding(
             about="GPUs",
             state="failed",
@@ -32,14 +32,14 @@ def findings(cluster: Cluster) -> Iterator[Finding]:
             remedy="Install the NVIDIA GPU Operator, or the driver and the device plugin. If a "
             "node has a GPU, read the log of the device plugin's pod on it.",
         )
-    for node in found:
+    for node in with_gpus:
         yield _of_node(node)
 
 
 def _of_node(node: Mapping[str, Any]) -> Finding:
     name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
-    product = next((labels[each] for each in PRODUCTS if each in labels), None)
-    driver = next((str(labels[each]) for each in DRIVERS if each in labels), None)
+    product = next((labels[label] for label in PRODUCTS if label in labels), None)
+    driver = next((str(labels[label]) for label in DRIVERS if label in labels), None)
     text = f"{name}: {_count(node)} x {product or 'a GPU without a name'}"
     text += f", driver {driver}" if driver else ""
     if driver is not None and _branch(driver) < OLDEST_DRIVER:
@@ -70,5 +70,5 @@ def _count(node: Mapping[str, Any]) -> int:
 
 def _is_ready(node: Mapping[str, Any]) -> bool:
     conditions = (node.get("status") or {}).get("conditions") or ()
-    ready = (each["status"] for each in conditions if each["type"] == "Ready")
+    ready = (condition["status"] for condition in conditions if condition["type"] == "Ready")
     return next(ready, "True") == "True" and not (node.get("spec") or {}).get("unschedulable")

@@ -50,7 +50,7 @@ def run(
     sampling = {"max_tokens": max_tokens, "temperature": temperature}
     request = {
         "model": model,
-        **{name: each for name, each in sampling.items() if each is not None},
+        **{name: value for name, value in sampling.items() if value is not None},
     }
     for question in _questions(message, output):
         messages.append({"role": "user", "content": question})

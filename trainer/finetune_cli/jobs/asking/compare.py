@@ -77,7 +77,7 @@ def run(
     if len(names) < 2:
         raise WrongCall("name at least two models, such as two jobs, or a job and its base model")
     cluster = Cluster.of(kubeconfig, context, namespace)
-    models = [_model(cluster, each) for each in names]
+    models = [_model(cluster, target) for target in names]
     results = []
     for prompt in _prompts(messages):
         answers = []
@@ -96,7 +96,7 @@ def run(
         if output is Format.TEXT:
             _print(prompt, models, answers)
     if output is Format.JSON:
-        titles = [each.title for each in models]
+        titles = [model.title for model in models]
         terminal.document({"models": titles, "results": results})
 
 
@@ -130,7 +130,7 @@ def _prompts(messages: Sequence[str] | None) -> list[str]:
     if messages is None and sys.stdin.isatty():
         raise WrongCall("set --message, or write prompts to stdin, one per line")
     lines = served.questions_of_stdin().splitlines() if messages is None else messages
-    prompts = [each for each in lines if each.strip()]
+    prompts = [line for line in lines if line.strip()]
     if not prompts:
         raise WrongCall("set --message, or write prompts to stdin, one per line")
     return prompts
@@ -140,7 +140,7 @@ def _print(prompt: str, models: Sequence[Model], answers: Sequence[str]) -> None
     """Print answers in columns, or one below the other in a narrow terminal or a file."""
     terminal.line(terminal.text(prompt, terminal.TITLE))
     width = terminal.console().width
-    texts = [Text(escaped(each.strip(), keep="\n")) for each in answers]
+    texts = [Text(escaped(answer.strip(), keep="\n")) for answer in answers]
     if width < NARROW or width == terminal.UNWRAPPED:
         for model, text in zip(models, texts, strict=True):
             terminal.line(terminal.text(model.title, terminal.QUIET))

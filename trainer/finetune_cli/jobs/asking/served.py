@@ -18,12 +18,15 @@ KEY_VARIABLE = "FTJ_API_KEY"
 def pod(cluster: Cluster, job: Job) -> tuple[dict[str, Any], str]:
     """Return a pod that answers, whose model is therefore verified, and the name of the model."""
     serving = job.status.get("serving") or {}
-    for each in evidence.pods_of(cluster, job):
-        conditions = each.get("status", {}).get("conditions") or ()
-        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-        build = pods.label(each, f"{GROUP}/build")
-        if ready and build == serving.get("build") and pods.label(each, pods.STAGE) == "serve":
-            return each, str(serving.get("model") or job.name)
+    for candidate in evidence.pods_of(cluster, job):
+        conditions = candidate.get("status", {}).get("conditions") or ()
+        ready = any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in conditions
+        )
+        build = pods.label(candidate, f"{GROUP}/build")
+        if ready and build == serving.get("build") and pods.label(candidate, pods.STAGE) == "serve":
+            return candidate, str(serving.get("model") or job.name)
     raise CommandFailed(
         f"no pod of {KIND} {job.name} answers requests, or you may not list pods in namespace "
         f"{job.namespace}: read the state of the job with ftj status {job.name}"
@@ -40,9 +43,9 @@ def questions_of_stdin() -> str:
 
 def key(job: Job) -> str | None:
     """Return the API key of the endpoint, None if it needs none. Raises CommandFailed."""
-    known = os.environ.get(KEY_VARIABLE)
-    if known or not (job.spec.get("serving") or {}).get("apiKeySecretRef"):
-        return known
+    given = os.environ.get(KEY_VARIABLE)
+    if given or not (job.spec.get("serving") or {}).get("apiKeySecretRef"):
+        return given
     if not sys.stdin.isatty():
         raise CommandFailed(f"the endpoint of {KIND} {job.name} needs a key: set {KEY_VARIABLE}")
     asked: str = typer.prompt(f"API key of {job.name}", hide_input=True, err=True)

@@ -19,7 +19,7 @@ BUILT_IN = 20
 
 def decide(job: Job) -> tuple[Change, str]:
     """Return the change that retries the failed stage, and its effect. Raises CommandFailed."""
-    failed = next((each for each in job.attempts if each.get("outcome") == "Failed"), None)
+    failed = next((attempt for attempt in job.attempts if attempt.get("outcome") == "Failed"), None)
     if failed is None:
         raise CommandFailed(
             f"no stage of {KIND} {job.name} has failed: to train the same recipe again, run ftj "

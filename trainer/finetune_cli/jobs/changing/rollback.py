@@ -44,31 +44,31 @@ def run(
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
     record = job.record(revision)
-    found = rollback.rollback(job.spec, record, revisions.document(cluster, job, revision))
-    effect = _effect(cluster, job, record, found)
+    planned = rollback.rollback(job.spec, record, revisions.document(cluster, job, revision))
+    effect = _effect(cluster, job, record, planned)
     owner = ownership.owner(job.object)
     if output is Format.JSON:
-        facts = {"name": job.name, "revision": revision, "change": found.change, "owner": owner}
+        facts = {"name": job.name, "revision": revision, "change": planned.change, "owner": owner}
         terminal.document({**facts, "trainsAgain": effect.trains_again, "effect": effect.text})
     else:
-        _print(job, revision, found, effect.text, owner=owner, apply=apply)
-    if not (apply and found.change):
+        _print(job, revision, planned, effect.text, owner=owner, apply=apply)
+    if not (apply and planned.change):
         return
     if not yes and not _confirmed(job):
         raise typer.Abort
-    cluster.patch_job(job.object, {"spec": found.change})
+    cluster.patch_job(job.object, {"spec": planned.change})
     if output is Format.TEXT:
         terminal.line(f"{KIND} {name} is changed. To follow it, run: ftj watch {name}")
 
 
 def _print(
-    job: Job, revision: str, found: Rollback, effect: str, *, owner: str | None, apply: bool
+    job: Job, revision: str, planned: Rollback, effect: str, *, owner: str | None, apply: bool
 ) -> None:
-    if not found.change:
+    if not planned.change:
         terminal.line(f"The spec of {KIND} {job.name} already describes revision {revision}.")
         return
     terminal.line(f"To return {KIND} {job.name} to revision {revision}, its spec changes by:")
-    written = yaml.safe_dump({"spec": found.change}, sort_keys=False, allow_unicode=False)
+    written = yaml.safe_dump({"spec": planned.change}, sort_keys=False, allow_unicode=False)
     terminal.yaml_lines(written)
     terminal.line(effect)
     if owner is not None:
@@ -81,9 +81,9 @@ def _print(
         terminal.line(f"To make the change, run: ftj rollback {job.name} {revision} --apply")
 
 
-def _effect(cluster: Cluster, job: Job, record: Mapping[str, Any], found: Rollback) -> Effect:
+def _effect(cluster: Cluster, job: Job, record: Mapping[str, Any], planned: Rollback) -> Effect:
     revision = record["revision"]
-    if not found.exact:
+    if not planned.exact:
         return Effect(
             text="The operator trains a new revision with this recipe, because the value of "
             f"spec.rerun or of another field with which revision {revision} started is not "
@@ -91,7 +91,7 @@ def _effect(cluster: Cluster, job: Job, record: Mapping[str, Any], found: Rollba
             trains_again=True,
         )
     stages = record.get("stages") or ()
-    if not any(each["stage"] == "train" and each["outcome"] == "Completed" for each in stages):
+    if not any(stage["stage"] == "train" and stage["outcome"] == "Completed" for stage in stages):
         return Effect(
             text=f"Revision {revision} was not trained to its end: its training continues.",
             trains_again=True,

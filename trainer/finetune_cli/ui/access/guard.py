@@ -47,7 +47,7 @@ def refusal(
     """
     if len(hosts) != 1 or hosts[0] not in own:
         return f"The host of this page is {' or '.join(own)}."
-    if len(origins) > 1 or any(each != f"http://{hosts[0]}" for each in origins):
+    if len(origins) > 1 or any(origin != f"http://{hosts[0]}" for origin in origins):
         return "Another site has sent this request."
     if method not in READING and not origins:
         return "A form must be sent by a browser, with the header Origin."

@@ -59,11 +59,11 @@ class Sessions:
     def find(self, cookie: str | None) -> Session | None:
         """Return the session of a cookie, None without one that is valid."""
         key = _digest(cookie or "")
-        found = self._sessions.get(key)
-        if found is not None and not self.valid(found):
-            self.end(found)
+        session = self._sessions.get(key)
+        if session is not None and not self.valid(session):
+            self.end(session)
             return None
-        return found
+        return session
 
     def valid(self, session: Session) -> bool:
         """Report whether a session has not ended."""
@@ -71,13 +71,15 @@ class Sessions:
 
     def end(self, session: Session) -> None:
         """End a session and its streams."""
-        self._sessions = {key: each for key, each in self._sessions.items() if each is not session}
+        self._sessions = {
+            key: other for key, other in self._sessions.items() if other is not session
+        }
         session.streams.end_all()
 
     def end_all(self) -> None:
         """End all sessions."""
-        for each in list(self._sessions.values()):
-            self.end(each)
+        for session in list(self._sessions.values()):
+            self.end(session)
 
 
 def _digest(text: str) -> bytes:

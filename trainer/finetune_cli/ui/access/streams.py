@@ -32,5 +32,5 @@ class Streams:
 
     def end_all(self) -> None:
         """End all streams."""
-        for each in self._open.values():
-            each.set()
+        for ended in self._open.values():
+            ended.set()

@@ -31,41 +31,41 @@ def profiles(found: Part[Objects]) -> Page:
     return Page(title="Profiles", regions=(region,))
 
 
-def _objects(found: Part[Objects], show: Any) -> Child:
-    if found.problem:
-        return note(found.problem, "problem")
-    if not found.value:
+def _objects(part: Part[Objects], show: Any) -> Child:
+    if part.problem:
+        return note(part.problem, "problem")
+    if not part.value:
         return note("There is none.")
-    shown: Child = show(found.value)
-    return shown, note(f"Only the first {MOST} are listed.") if len(found.value) >= MOST else None
+    shown: Child = show(part.value)
+    return shown, note(f"Only the first {MOST} are listed.") if len(part.value) >= MOST else None
 
 
 def _budgets(objects: Objects) -> Child:
     head = ("Name", "Period until", "State", "Quantity", "Limit", "Used", "Reserved", "Remaining")
     rows: list[tuple[Child, ...]] = []
-    for each in objects:
-        status = each.get("status") or {}
+    for budget in objects:
+        status = budget.get("status") or {}
         training = status.get("training") or {}
-        currency = (each.get("spec") or {}).get("currency") or ""
+        currency = (budget.get("spec") or {}).get("currency") or ""
         for quantity, key in (("GPU-hours", "gpuHours"), (currency, "cost")):
             if account := training.get(key):
                 amounts = (account.get(name, "-") for name in AMOUNTS)
                 until = str(status.get("periodEnd", "-"))
-                rows.append((_name(each), until, _exhausted(status), quantity, *amounts))
+                rows.append((_name(budget), until, _exhausted(status), quantity, *amounts))
     return table("Budgets in the present period", head, rows)
 
 
 def _exhausted(status: Object) -> Child:
-    for each in status.get("conditions") or ():
-        if each.get("type") == "Exhausted":
-            kind = "bad" if each.get("status") == "True" else "good"
-            return state(str(each.get("reason", "")), kind)
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "Exhausted":
+            kind = "bad" if condition.get("status") == "True" else "good"
+            return state(str(condition.get("reason", "")), kind)
     return "-"
 
 
 def _usages(objects: Objects) -> Child:
     rows = sorted(
-        (_usage(each) for each in objects), key=lambda row: (row[1], row[0]), reverse=True
+        (_usage(usage) for usage in objects), key=lambda row: (row[1], row[0]), reverse=True
     )
     head = ("Namespace", "Month", "GPU-hours of training", "GPU-hours of serving", "Cost")
     return table("Usage by namespace and month", head, rows)
@@ -73,21 +73,21 @@ def _usages(objects: Objects) -> Child:
 
 def _usage(usage: Object) -> tuple[str, ...]:
     spec, status = usage.get("spec") or {}, usage.get("status") or {}
-    amounts = (str(status.get(each) or "-") for each in ("training", "serving", "cost"))
+    amounts = (str(status.get(field) or "-") for field in ("training", "serving", "cost"))
     return str(spec.get("namespace", "-")), str(spec.get("month", "-")), *amounts
 
 
 def _profiles(objects: Objects) -> Child:
     rows: list[tuple[Child, ...]] = []
-    for each in objects:
-        spec = each.get("spec") or {}
+    for profile in objects:
+        spec = profile.get("spec") or {}
         price = spec.get("price") or {}
         costs = f"{price['perGpuHour']} {price.get('currency', '')}" if price else "-"
-        annotations = (each.get("metadata") or {}).get("annotations") or {}
+        annotations = (profile.get("metadata") or {}).get("annotations") or {}
         default = "yes" if annotations.get(DEFAULT_ANNOTATION) == "true" else ""
         rows.append(
             (
-                _name(each),
+                _name(profile),
                 str(spec.get("description") or ""),
                 str(spec.get("card") or "any"),
                 costs,

@@ -21,7 +21,10 @@ def pod(found: Part[Object]) -> Child:
         ("Phase", status.get("phase")),
         ("Node", (found.value.get("spec") or {}).get("nodeName")),
         ("Scheduler", pods.not_scheduled(found.value)),
-        *((f"Container {each.name}", each.text) for each in pods.containers(found.value)),
+        *(
+            (f"Container {container.name}", container.text)
+            for container in pods.containers(found.value)
+        ),
     ]
     return pairs(rows)
 
@@ -34,13 +37,13 @@ def events(found: Part[Sequence[Event]]) -> Child:
         return note("There are no events; the API server deletes them after some time.")
     rows = [
         (
-            each.time,
-            state(each.type, "waiting" if each.type == "Warning" else "running"),
-            each.reason,
-            each.about,
-            each.message,
+            event.time,
+            state(event.type, "waiting" if event.type == "Warning" else "running"),
+            event.reason,
+            event.about,
+            event.message,
         )
-        for each in found.value
+        for event in found.value
     ]
     head = ("Time", "Type", "Reason", "Object", "Message")
     return table("Events, the newest first", head, rows)

@@ -50,17 +50,17 @@ def stages(lines: Sequence[StageLine]) -> Child:
     """Return the stages with their durations, as bars from left to right."""
     if not lines:
         return note("No stage has begun.")
-    whole = sum(each.seconds or 0 for each in lines) or 1
+    whole = sum(line.seconds or 0 for line in lines) or 1
     rows: list[tuple[Child, ...]] = []
     begin = 0.0
-    for each in lines:
-        seconds = each.seconds or 0
-        kind = KINDS.get(each.outcome, "running")
-        words = f"{each.stage}: {each.time}"
+    for line in lines:
+        seconds = line.seconds or 0
+        kind = KINDS.get(line.outcome, "running")
+        words = f"{line.stage}: {line.time}"
         bar = charts.bar(begin / whole, seconds / whole, words, kind) if seconds else ""
         begin += seconds
         rows.append(
-            (each.stage, state(each.outcome, kind), str(each.attempt), each.time, bar, each.detail)
+            (line.stage, state(line.outcome, kind), str(line.attempt), line.time, bar, line.detail)
         )
     head = ("Stage", "State", "Attempt", "Time", "Timeline", "Detail")
     return table("Stages of the present revision", head, rows)
@@ -68,8 +68,12 @@ def stages(lines: Sequence[StageLine]) -> Child:
 
 def warnings(job: Job) -> Child:
     """Return the warnings."""
-    found = job.status.get("warnings") or ()
-    return h("ul", [h("li", str(each)) for each in found]) if found else note("There are none.")
+    listed = job.status.get("warnings") or ()
+    return (
+        h("ul", [h("li", str(warning)) for warning in listed])
+        if listed
+        else note("There are none.")
+    )
 
 
 def _kind(job: Job) -> str:

@@ -34,7 +34,7 @@ class Url:
 
     def text(self, prefix: str) -> str:
         """Return the address. prefix: path of the application, without a slash at its end."""
-        path = "/".join(quote(each, safe="") for each in self.segments)
+        path = "/".join(quote(segment, safe="") for segment in self.segments)
         query = f"?{urlencode(self.query)}" if self.query else ""
         return f"{prefix}/{path}{query}" + (f"#{quote(self.fragment)}" if self.fragment else "")
 
@@ -97,14 +97,14 @@ def _write(child: Child, prefix: str, parts: list[str]) -> None:
             parts.append(f" {name}" if value is True else f' {name}="{_value(value, prefix)}"')
         parts.append(">")
         if child.tag not in EMPTY:
-            for each in child.children:
-                _write(each, prefix, parts)
+            for inner in child.children:
+                _write(inner, prefix, parts)
             parts.append(f"</{child.tag}>")
     elif isinstance(child, str | int | float):
         parts.append(_text(child))
     else:
-        for each in child:
-            _write(each, prefix, parts)
+        for inner in child:
+            _write(inner, prefix, parts)
 
 
 def _value(value: object, prefix: str) -> str:

@@ -44,31 +44,33 @@ def _form(filters: Filters) -> Element:
     )
 
 
-def _jobs(found: JobList, filters: Filters) -> Child:
-    known = {column for row in found.rows for column in row.cells}
-    columns = [each for each in COLUMNS if each in known]
+def _jobs(job_list: JobList, filters: Filters) -> Child:
+    present = {column for row in job_list.rows for column in row.cells}
+    columns = [column for column in COLUMNS if column in present]
     head = ("Name", "Namespace", "State", *columns)
     return (
-        _notes(found, filters),
-        table("Jobs", head, [_row(each, columns) for each in found.rows]) if found.rows else None,
-        _next(found, filters),
+        _notes(job_list, filters),
+        table("Jobs", head, [_row(row, columns) for row in job_list.rows])
+        if job_list.rows
+        else None,
+        _next(job_list, filters),
     )
 
 
-def _notes(found: JobList, filters: Filters) -> list[Element]:
+def _notes(job_list: JobList, filters: Filters) -> list[Element]:
     notes: list[Element] = []
-    if found.only:
+    if job_list.only:
         notes.append(
             note(
-                f"Only the jobs of namespace {found.only} are listed, because you may not list "
+                f"Only the jobs of namespace {job_list.only} are listed, because you may not list "
                 f"{KIND}s in all namespaces. Enter another namespace above to list its jobs."
             )
         )
-    if not found.rows:
+    if not job_list.rows:
         notes.append(note(f"No {KIND} matches." if filters.narrow else f"There is no {KIND}."))
     if filters.narrow:
-        more = ", and there are more" if found.after else ""
-        notes.append(note(f"{found.searched} jobs were searched{more}."))
+        more = ", and there are more" if job_list.after else ""
+        notes.append(note(f"{job_list.searched} jobs were searched{more}."))
     return notes
 
 
@@ -79,17 +81,17 @@ def _row(row: Row, columns: Sequence[str]) -> tuple[Child, ...]:
         name,
         row.namespace,
         state(words, "good" if row.ready else "waiting"),
-        *(row.cells.get(each, "") for each in columns),
+        *(row.cells.get(column, "") for column in columns),
     )
 
 
-def _next(found: JobList, filters: Filters) -> Element | None:
+def _next(job_list: JobList, filters: Filters) -> Element | None:
     query = {"namespace": filters.namespace, "text": filters.text, "state": filters.state}
     links: list[Element] = []
     if filters.after:
         links.append(h("li", h("a", "First page", href=url("", **query))))
-    if found.after:
-        rest = f" ({found.remaining} more)" if found.remaining and not filters.narrow else ""
-        to = url("", **query, after=found.after)
+    if job_list.after:
+        rest = f" ({job_list.remaining} more)" if job_list.remaining and not filters.narrow else ""
+        to = url("", **query, after=job_list.after)
         links.append(h("li", h("a", f"Next page{rest}", href=to)))
     return h("nav", h("ul", links), aria_label="Pages of the list") if links else None

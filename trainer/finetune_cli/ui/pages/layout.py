@@ -52,7 +52,7 @@ def version(html: str) -> str:
 
 def text(page: Page, frame: Frame) -> str:
     """Return the document of a page."""
-    regions = [_region(each, frame.prefix) for each in page.regions]
+    regions = [_region(region, frame.prefix) for region in page.regions]
     announced = h("p", page.announcement, id="announcement", role="status", class_="announcement")
     body = h(
         "body",
@@ -120,12 +120,12 @@ def table(
     hidden: whether the caption is for screen readers alone, because a heading has the same text.
     """
     body = [
-        h("tr", h("th", row[0], scope="row"), [h("td", each) for each in row[1:]]) for row in rows
+        h("tr", h("th", row[0], scope="row"), [h("td", cell) for cell in row[1:]]) for row in rows
     ]
     made = h(
         "table",
         h("caption", caption, class_="hidden" if hidden else None),
-        h("thead", h("tr", [h("th", each, scope="col") for each in head])),
+        h("thead", h("tr", [h("th", title, scope="col") for title in head])),
         h("tbody", body),
     )
     return h("div", made, class_="scroll", role="region", tabindex="0", aria_label=caption)

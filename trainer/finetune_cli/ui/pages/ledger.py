@@ -23,16 +23,16 @@ def revisions(job: Job) -> Child:
     if not job.revisions:
         return note("No revision has begun.")
     rows: list[tuple[Child, ...]] = []
-    for each in reversed(job.revisions):
-        results = ledger.results(job, each)
-        name = str(each.get("revision"))
+    for record in reversed(job.revisions):
+        results = ledger.results(job, record)
+        name = str(record.get("revision"))
         uses = [
             words
-            for words, known in (
+            for words, revision in (
                 ("of the spec", job.status.get("revision")),
                 ("serving", (job.status.get("serving") or {}).get("revision")),
             )
-            if known == name
+            if revision == name
         ]
         rows.append((name, ", ".join(uses), *(results.get(key, "-") for key in COLUMNS)))
     shown = table("Revisions, the newest first", ("Revision", "Use", *COLUMNS.values()), rows)
@@ -40,10 +40,12 @@ def revisions(job: Job) -> Child:
 
 
 def _form(job: Job) -> Element:
-    names = [str(each.get("revision")) for each in job.revisions]
+    names = [str(record.get("revision")) for record in job.revisions]
 
     def choice(label: str, name: str, chosen: str) -> Element:
-        options = [h("option", each, value=each, selected=each == chosen) for each in names]
+        options = [
+            h("option", revision, value=revision, selected=revision == chosen) for revision in names
+        ]
         return h("label", f"{label} ", h("select", options, name=name))
 
     return h(

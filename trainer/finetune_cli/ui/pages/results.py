@@ -66,22 +66,22 @@ def _points(shown: Sequence[Curve]) -> list[tuple[Child, ...]]:
 
 def verification(job: Job) -> Child:
     """Return the outcome, and the distance beside its tolerance."""
-    known = job.status.get("verification") or {}
-    outcome = known.get("outcome")
+    status = job.status.get("verification") or {}
+    outcome = status.get("outcome")
     if not outcome:
         return note("No serving build has been verified.")
-    distance, tolerance = _number(known.get("distance")), _number(known.get("tolerance"))
-    words = f"distance {known.get('distance')}, tolerance {known.get('tolerance')} nats"
+    distance, tolerance = _number(status.get("distance")), _number(status.get("tolerance"))
+    words = f"distance {status.get('distance')}, tolerance {status.get('tolerance')} nats"
     shown = distance is not None and tolerance is not None
     return (
         h("p", state(str(outcome), OUTCOMES.get(str(outcome), "waiting"))),
         h("p", charts.against(distance or 0, tolerance or 0, words), " ", words) if shown else None,
         pairs(
             (
-                ("Build", known.get("build")),
-                ("Pod", known.get("pod")),
-                ("Smallest fault", known.get("smallestFault")),
-                ("Seconds", known.get("seconds")),
+                ("Build", status.get("build")),
+                ("Pod", status.get("pod")),
+                ("Smallest fault", status.get("smallestFault")),
+                ("Seconds", status.get("seconds")),
             )
         ),
     )
@@ -101,7 +101,9 @@ def evaluation(job: Job) -> Child:
         ("dequantized", "tuned, on the base rounded to 4 bits"),
     ):
         if build := measured.get(key):
-            values = (str(build.get(each, "-")) for each in ("loss", "difference", "standardError"))
+            values = (
+                str(build.get(field, "-")) for field in ("loss", "difference", "standardError")
+            )
             rows.append((words, *values))
     serving = status.get("againstServing") or {}
     head = ("Model", "Held-out loss", "Difference", "Standard error")
@@ -126,26 +128,26 @@ def _verdict(status: Object) -> Child:
 def cost(job: Job, lines: Sequence[StageLine]) -> Child:
     """Return what was estimated beside what was measured."""
     estimate = job.revision.get("estimate") or {}
-    known = job.status.get("cost") or {}
-    currency = str(known.get("currency") or "")
-    trained = next((each.time for each in lines if each.stage == "train"), "-")
+    status = job.status.get("cost") or {}
+    currency = str(status.get("currency") or "")
+    trained = next((line.time for line in lines if line.stage == "train"), "-")
     seconds = estimate.get("trainingSeconds")
     artifacts = job.revision.get("artifacts") or {}
     spent = revisions.spent(job, job.revision)
     rows = (
         (
             "GPU-hours",
-            _range(known.get("expectedGpuHours")),
+            _range(status.get("expectedGpuHours")),
             "-" if spent.seconds is None else hours(spent.seconds),
         ),
-        ("cost", _range(known.get("expectedCost"), currency), spent.text or "-"),
+        ("cost", _range(status.get("expectedCost"), currency), spent.text or "-"),
         ("time of training", duration(seconds) if isinstance(seconds, int) else "-", trained),
         ("GPU model", str(estimate.get("card") or "-"), str(artifacts.get("device") or "-")),
         ("GPU memory of training", str(estimate.get("trainingMemory") or "-"), "-"),
         ("GPU memory of serving", str(estimate.get("servingMemory") or "-"), "-"),
         ("volume", str(estimate.get("volume") or "-"), "-"),
     )
-    shown = [each for each in rows if each[1:] != ("-", "-")]
+    shown = [row for row in rows if row[1:] != ("-", "-")]
     if not shown:
         return note("The present revision has neither an estimate nor a cost.")
     return table("Estimated and measured values", ("Quantity", "Estimated", "Measured"), shown)

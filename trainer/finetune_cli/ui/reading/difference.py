@@ -25,14 +25,16 @@ class Difference:
 
 def read(cluster: Cluster, job: Job, first: str, second: str) -> Difference:
     """Return the difference. Raises CommandFailed if the job has no such revision."""
-    records = [job.record(each) for each in (first, second)]
-    results = [revisions.results(job, each) for each in records]
+    records = [job.record(revision) for revision in (first, second)]
+    results = [revisions.results(job, record) for record in records]
 
     def spec() -> Pairs:
         with rights.needs("get", "configmaps", job.namespace):
-            texts = [revisions.document(cluster, job, str(each["revision"])) for each in records]
-        found = (revisions.recipe(*each) for each in zip(texts, records, strict=True))
-        return revisions.differences(*found)
+            texts = [
+                revisions.document(cluster, job, str(record["revision"])) for record in records
+            ]
+        recipes = (revisions.recipe(*pair) for pair in zip(texts, records, strict=True))
+        return revisions.differences(*recipes)
 
     return Difference(
         first=first,

@@ -90,10 +90,10 @@ def loss_history(cluster: Cluster, job: Job) -> Part[History]:
 
 def _pod(cluster: Cluster, job: Job) -> Object:
     with rights.needs("list", "pods", job.namespace):
-        found = cluster.items(
+        job_pods = cluster.items(
             api.path("pods", job.namespace), labelSelector=f"{labels.JOB}={job.name}"
         )
-    return pods.newest(found, job.stage) or {}
+    return pods.newest(job_pods, job.stage) or {}
 
 
 def _jobs(cluster: Cluster, job: Job) -> list[dict[str, Any]]:
@@ -104,12 +104,12 @@ def _jobs(cluster: Cluster, job: Job) -> list[dict[str, Any]]:
 
 def _events(cluster: Cluster, job: Job, pod: Object) -> list[Event]:
     """Return the newest events, the newest first."""
-    found: list[Object] = []
-    for each in filter(None, (job.object, pod)):
-        selector = f"involvedObject.uid={each['metadata']['uid']}"
+    objects: list[Object] = []
+    for object_ in filter(None, (job.object, pod)):
+        selector = f"involvedObject.uid={object_['metadata']['uid']}"
         with rights.needs("list", "events", job.namespace):
-            found += cluster.items(api.path("events", job.namespace), fieldSelector=selector)
-    events = sorted(map(_event, found), key=lambda each: each.time, reverse=True)
+            objects += cluster.items(api.path("events", job.namespace), fieldSelector=selector)
+    events = sorted(map(_event, objects), key=lambda event: event.time, reverse=True)
     return events[:EVENTS]
 
 
@@ -122,10 +122,10 @@ def _event(event: Object) -> Event:
         event["metadata"].get("creationTimestamp"),
     )
     return Event(
-        time=max((str(each) for each in times if each), default=""),
+        time=max((str(stamp) for stamp in times if stamp), default=""),
         type=str(event.get("type", "")),
         reason=str(event.get("reason", "")),
-        about=" ".join(str(about[each]) for each in ("kind", "name") if about.get(each)),
+        about=" ".join(str(about[field]) for field in ("kind", "name") if about.get(field)),
         message=str(event.get("message", "")),
     )
 
@@ -134,7 +134,7 @@ def _log(cluster: Cluster, job: Job, pod: Object) -> Log | None:
     if not pod:
         return None
     states = pods.containers(pod)
-    failed = next((each for each in states if not each.healthy), None)
+    failed = next((state for state in states if not state.healthy), None)
     container = failed.name if failed else str(pod["spec"]["containers"][0]["name"])
     name = pod["metadata"]["name"]
     with rights.needs("get", "pods/log", job.namespace):
@@ -145,6 +145,6 @@ def _log(cluster: Cluster, job: Job, pod: Object) -> Log | None:
             previous="true" if failed and failed.state == "waiting" and failed.restarts else None,
         )
         # The server has no option to limit the bytes from the end.
-        last = deque((each[-LOG_CHARACTERS:] for each in text), maxlen=LOG_LINES)
+        last = deque((line[-LOG_CHARACTERS:] for line in text), maxlen=LOG_LINES)
         shown = "\n".join(last)[-LOG_CHARACTERS:]
     return Log(pod=str(name), container=container, text=shown)

@@ -78,10 +78,10 @@ def _list(cluster: Cluster, filters: Filters, namespace: str | None, only: str |
     remaining: int | None = None
     for _ in range(MOST_PIECES):
         # A piece has no more rows than the page has room for: the token points behind all of them.
-        found = _piece(cluster, namespace, PER_PAGE - len(rows), after)
-        rows += [each for each in found.rows if _matches(each, filters)]
-        after, remaining = found.after, found.remaining
-        searched += found.searched
+        piece = _piece(cluster, namespace, PER_PAGE - len(rows), after)
+        rows += [row for row in piece.rows if _matches(row, filters)]
+        after, remaining = piece.after, piece.remaining
+        searched += piece.searched
         if not after or len(rows) >= PER_PAGE or not filters.narrow:
             break
     return JobList(rows=tuple(rows), searched=searched, after=after, remaining=remaining, only=only)
@@ -95,12 +95,12 @@ def _piece(cluster: Cluster, namespace: str | None, limit: int, after: str) -> J
             table = cluster.table(where, limit=limit, **token)
         except NotFound:
             raise NotFound(NO_API) from None
-    columns = [str(each.get("name")) for each in table.get("columnDefinitions") or ()]
-    found = [_row(columns, each) for each in table.get("rows") or ()]
+    columns = [str(column.get("name")) for column in table.get("columnDefinitions") or ()]
+    rows = [_row(columns, row) for row in table.get("rows") or ()]
     metadata = table.get("metadata") or {}
     return JobList(
-        rows=tuple(found),
-        searched=len(found),
+        rows=tuple(rows),
+        searched=len(rows),
         after=str(metadata.get("continue") or ""),
         remaining=metadata.get("remainingItemCount"),
         only=None,
@@ -125,4 +125,4 @@ def _matches(row: Row, filters: Filters) -> bool:
     if filters.state and row.ready != (filters.state == READY):
         return False
     text = filters.text.casefold()
-    return any(text in each.casefold() for each in (row.namespace, row.name, *row.cells.values()))
+    return any(text in cell.casefold() for cell in (row.namespace, row.name, *row.cells.values()))

@@ -85,4 +85,4 @@ def part(read: Callable[[], T]) -> Part[T]:
 def at_once(*reads: Callable[[], Any]) -> list[Any]:
     """Return the results of several reads that do not depend on each other."""
     with ThreadPoolExecutor(len(reads)) as pool:
-        return [each.result() for each in [pool.submit(read) for read in reads]]
+        return [future.result() for future in [pool.submit(read) for read in reads]]

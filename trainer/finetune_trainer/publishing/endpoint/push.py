@@ -152,12 +152,12 @@ def _write(copy: Copy, partial: Path, transfer: Transfer) -> None:
     if partial.is_symlink() or not partial.is_dir():
         _remove(partial)
         partial.mkdir()
-    expected = {partial / file.name: file for file in copy.files}
+    wanted = {partial / file.name: file for file in copy.files}
     for path in [*partial.rglob("*")]:
         # Of another attempt, which may have been interrupted anywhere.
-        if path.is_symlink() or (not path.is_dir() and path not in expected):
+        if path.is_symlink() or (not path.is_dir() and path not in wanted):
             path.unlink()
-    missing = [file for path, file in expected.items() if not _holds(path, file)]
+    missing = [file for path, file in wanted.items() if not _holds(path, file)]
     _require_space(copy, partial, sum(file.size for file in missing))
     transfer.stored(copy.size - sum(file.size for file in missing))
     for file in missing:

@@ -46,9 +46,9 @@ def _documents(get: Get, digest: str) -> Iterator[bytes]:
         index = get(path)
     if index is None:
         return
-    for descriptor in islice(_entries(index, "manifests", path), MOST):
-        if _is_bundle(descriptor):
-            yield from _layers(get, f"manifests/{descriptor['digest']}", BUNDLE_TYPE)
+    for entry in islice(_entries(index, "manifests", path), MOST):
+        if _is_bundle(entry):
+            yield from _layers(get, f"manifests/{entry['digest']}", BUNDLE_TYPE)
 
 
 def _is_bundle(entry: dict[str, Any]) -> bool:

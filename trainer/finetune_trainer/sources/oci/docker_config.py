@@ -33,13 +33,13 @@ def login(text: str, repository: str, *, field: str, helpers: bool = False) -> L
     try:
         document = untrusted_json.parse(text)
         entries = document.get("auths") or {}
-        logins = {_key(name): entry for name, entry in entries.items()}
+        by_name = {_key(name): entry for name, entry in entries.items()}
     except (ValueError, AttributeError):
         raise _unusable("is not a Docker configuration", field) from None
     name = _key(repository)
     while name:
-        if name in logins:
-            return _of_entry(logins[name], name, field)
+        if name in by_name:
+            return _of_entry(by_name[name], name, field)
         name = name.rpartition("/")[0]
     if not helpers and (document.get("credsStore") or document.get("credHelpers")):
         raise _unusable(

@@ -190,22 +190,21 @@ def _without(files: dict[str, Member], removed: set[str]) -> dict[str, Member]:
 
 def _decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the content of a gzip stream, which may have several members, in chunks."""
-    compressed = decompressed = 0
+    given = made = 0
     stream = zlib.decompressobj(wbits=31)
     try:
         for chunk in chunks:
-            compressed += len(chunk)
+            given += len(chunk)
             while chunk:
                 if stream.eof:
                     stream = zlib.decompressobj(wbits=31)
-                piece = stream.decompress(chunk, CHUNK)
-                decompressed += len(piece)
-                if decompressed > FREE_EXPANSION + MOST_EXPANSION * compressed:
+                data = stream.decompress(chunk, CHUNK)
+                made += len(data)
+                if made > FREE_EXPANSION + MOST_EXPANSION * given:
                     raise InvalidArchive(
-                        f"{compressed:,} compressed bytes expand to more than {decompressed:,} "
-                        "bytes"
+                        f"{given:,} compressed bytes expand to more than {made:,} bytes"
                     )
-                yield piece
+                yield data
                 chunk = stream.unused_data if stream.eof else stream.unconsumed_tail
         if not stream.eof:
             raise InvalidArchive("its compressed data are truncated")

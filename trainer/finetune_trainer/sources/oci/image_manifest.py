@@ -56,7 +56,7 @@ def layers(document: bytes) -> tuple[Layer, ...] | None:
             f"its manifest has no list of 1 to {MOST_LAYERS:,} layers: push the model as an OCI "
             "image, with its files below /models"
         )
-    listed = tuple(_layer(layer) for layer in entries)
+    listed = tuple(_layer(entry) for entry in entries)
     if sum(layer.size for layer in listed) > MOST_BYTES:
         raise RegistryError(
             f"its layers have more than {MOST_BYTES >> 40} TiB: name an image of one model"
@@ -84,14 +84,14 @@ def chosen(document: bytes) -> str:
 def _images(index: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
     """Yield the images of an index with their platforms, without attestations of a build."""
     listed = index["manifests"]
-    for image in listed if isinstance(listed, list) else ():
-        if not isinstance(image, Mapping) or image.get("mediaType") not in IMAGES:
+    for entry in listed if isinstance(listed, list) else ():
+        if not isinstance(entry, Mapping) or entry.get("mediaType") not in IMAGES:
             continue
-        platform = image.get("platform")
+        platform = entry.get("platform")
         platform = platform if isinstance(platform, Mapping) else {}
         name = (str(platform.get("os", "any")), str(platform.get("architecture", "any")))
         if name != ("unknown", "unknown"):
-            yield name, image
+            yield name, entry
 
 
 def _layer(document: Any) -> Layer:
@@ -130,11 +130,11 @@ def _descriptor(document: Any) -> tuple[str, int]:
 
 def _parsed(document: bytes) -> dict[str, Any]:
     try:
-        parsed = untrusted_json.parse(document)
+        manifest = untrusted_json.parse(document)
     except ValueError as error:
         raise RegistryError(
             f"its manifest is no JSON ({one_line(error, 100)}): push the image again"
         ) from None
-    if not isinstance(parsed, dict):
+    if not isinstance(manifest, dict):
         raise RegistryError("its manifest is no JSON object: push the image again")
-    return parsed
+    return manifest

@@ -254,7 +254,9 @@ def _listed(client: Client, layers: tuple[Layer, ...]) -> dict[str, Member]:
     try:
         texts = [b"".join(archive.content()) for entry in archive if entry.kind == "file"]
         entries = untrusted_json.parse(texts[0])["files"]
-        files = {str(file["name"]): (int(file["size"]), str(file["sha256"])) for file in entries}
+        files = {
+            str(entry["name"]): (int(entry["size"]), str(entry["sha256"])) for entry in entries
+        }
     except (InvalidArchive, ValueError, LookupError, TypeError):
         return {}
     if files.keys() != titled.keys() - {LIST}:

@@ -130,9 +130,9 @@ class Archive:
     def _some(self, most: int) -> bytes:
         if self._has_ended():
             raise InvalidArchive("the archive ends within an entry")
-        chunk, self._rest = self._rest[:most], self._rest[most:]
-        self._at += len(chunk)
-        return bytes(chunk)
+        data, self._rest = self._rest[:most], self._rest[most:]
+        self._at += len(data)
+        return bytes(data)
 
 
 def _header(block: bytes) -> tarfile.TarInfo:
