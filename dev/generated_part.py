@@ -16,9 +16,9 @@ def with_lines(page: str, begin: str, lines: Iterable[str]) -> str:
 
     Raises ValueError without these markers.
     """
-    before, found, rest = page.partition(begin)
+    before, start, rest = page.partition(begin)
     _, end, after = rest.partition(END)
-    if not (found and end):
+    if not (start and end):
         raise ValueError(f"the page needs the lines {begin!r} and {END!r}")
     return f"{before}{begin}\n\n{chr(10).join(lines)}\n{END}{after}"
 

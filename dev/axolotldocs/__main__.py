@@ -86,8 +86,8 @@ def _result(name: str, config: dict[str, object]) -> Result:
 
 def page(found: list[Result], *, commit: str) -> str:
     """Return the page about some results."""
-    converted = [each for each in found if each.rejected is None]
-    complete = sum(not each.dropped for each in converted)
+    converted = [result for result in found if result.rejected is None]
+    complete = sum(not result.dropped for result in converted)
     head = HEAD.format(
         all=len(found),
         url=f"{REPOSITORY}/tree/{commit}/{EXAMPLES}",
@@ -102,18 +102,18 @@ def page(found: list[Result], *, commit: str) -> str:
             (
                 "Dropped settings",
                 "The settings that the job loses, in converted configurations.",
-                ((key, each.name) for each in converted for key in each.dropped),
+                ((key, result.name) for result in converted for key in result.dropped),
             ),
             (
                 "Changed settings",
                 "The settings for which the job uses the most similar one, in converted "
                 "configurations.",
-                ((key, each.name) for each in converted for key in each.changed),
+                ((key, result.name) for result in converted for key in result.changed),
             ),
             (
                 "Rejected configurations",
                 "The first setting of each configuration that a job does not support.",
-                ((each.rejected, each.name) for each in found if each.rejected is not None),
+                ((result.rejected, result.name) for result in found if result.rejected is not None),
             ),
         )
     )
@@ -124,7 +124,7 @@ def _section(title: str, text: str, pairs: Iterable[tuple[str, str]]) -> str:
     names: dict[str, list[str]] = defaultdict(list)
     for key, name in pairs:
         names[key].append(name)
-    rows = sorted(names.items(), key=lambda item: (-len(item[1]), item[0]))
+    rows = sorted(names.items(), key=lambda row: (-len(row[1]), row[0]))
     return SECTION.format(title=title, text=text) + "".join(
         f"| `{key}` | {len(files)} | `{files[0]}` |\n" for key, files in rows
     )

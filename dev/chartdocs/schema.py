@@ -40,32 +40,36 @@ def _json(value: Any, *, indent: int) -> str:
     if not isinstance(value, dict) or indent + len(line) <= LINE:
         return line
     inner = " " * (indent + 2)
-    entries = (f'{inner}"{key}": {_json(each, indent=indent + 2)}' for key, each in value.items())
+    entries = (
+        f'{inner}"{key}": {_json(member, indent=indent + 2)}' for key, member in value.items()
+    )
     return "{\n" + ",\n".join(entries) + "\n" + " " * indent + "}"
 
 
 def partial(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON schema of a partial value, from a structural OpenAPI schema."""
-    found: dict[str, Any] = {}
+    json_schema: dict[str, Any] = {}
     if "anyOf" in schema:
-        found["type"] = [each["type"] for each in schema["anyOf"]] + ["null"]
+        json_schema["type"] = [subschema["type"] for subschema in schema["anyOf"]] + ["null"]
     elif "type" in schema:
-        found["type"] = [schema["type"], "null"]
-    found |= {key: schema[key] for key in CONSTRAINTS if key in schema}
+        json_schema["type"] = [schema["type"], "null"]
+    json_schema |= {key: schema[key] for key in CONSTRAINTS if key in schema}
     if schema.get("x-kubernetes-int-or-string"):
         # The pattern of the CRD is looser, because a CEL rule follows it.
-        found["pattern"] = QUANTITY
-    if "enum" in found:
-        found["enum"] = [*found["enum"], None]
+        json_schema["pattern"] = QUANTITY
+    if "enum" in json_schema:
+        json_schema["enum"] = [*json_schema["enum"], None]
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if schema.get(exclusive):
             # A number in JSON Schema, a flag in OpenAPI 3.0.
-            found[exclusive] = found.pop(bound)
+            json_schema[exclusive] = json_schema.pop(bound)
     if "properties" in schema:
-        found["additionalProperties"] = False
-        found["properties"] = {name: partial(each) for name, each in schema["properties"].items()}
+        json_schema["additionalProperties"] = False
+        json_schema["properties"] = {
+            name: partial(subschema) for name, subschema in schema["properties"].items()
+        }
     if "additionalProperties" in schema:
-        found["additionalProperties"] = partial(schema["additionalProperties"])
+        json_schema["additionalProperties"] = partial(schema["additionalProperties"])
     if "items" in schema:
-        found["items"] = partial(schema["items"])
-    return found
+        json_schema["items"] = partial(schema["items"])
+    return json_schema

@@ -74,13 +74,13 @@ class _Reader:
 
     def _comment(self, line: int) -> list[str]:
         """Return the lines of the comment that ends directly above a line, without the ``# ``."""
-        found: list[str] = []
+        comment: list[str] = []
         for text in reversed(self._lines[:line]):
             stripped = text.lstrip()
             if not stripped.startswith("#") or stripped.startswith(HEADING):
                 break
-            found.insert(0, stripped[2:])
-        return found
+            comment.insert(0, stripped[2:])
+        return comment
 
     def _section(self, line: int) -> str:
         titles = [text for text in self._lines[:line] if text.startswith(HEADING)]

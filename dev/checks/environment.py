@@ -90,9 +90,9 @@ def create(
 
 def uv() -> str:
     """Return the uv command: the one on the path, otherwise one in the cache."""
-    found = shutil.which("uv")
-    if found:
-        return found
+    installed = shutil.which("uv")
+    if installed:
+        return installed
     pin = next(line for line in UV.read_text().splitlines() if line.startswith("uv=="))
     home = paths.CACHE / f"uv-{pin.removeprefix('uv==').split()[0]}"
     if not (home / "bin" / "uv").exists():

@@ -212,7 +212,7 @@ def _end_to_end(lane: int, build: Build) -> None:
         return
     files = [f"tests/e2e/test_{name}.py" for name in E2E[lane]]
     if lane == len(E2E) - 1:
-        known = {f"test_{name}.py" for names in E2E for name in names}
-        others = sorted((paths.REPO / "tests" / "e2e").glob("test_*.py"))
-        files += [f"tests/e2e/{each.name}" for each in others if each.name not in known]
+        assigned = {f"test_{name}.py" for names in E2E for name in names}
+        present = sorted((paths.REPO / "tests" / "e2e").glob("test_*.py"))
+        files += [f"tests/e2e/{file.name}" for file in present if file.name not in assigned]
     suites.pytest(name, files, background=False, **local_cluster.variables())

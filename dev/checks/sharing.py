@@ -35,8 +35,8 @@ def variables(folder: Path, durations: Path) -> dict[str, str]:
 def recorded(file: Path) -> dict[str, float]:
     """Return the seconds of each test file in the last run; empty without a readable record."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {str(name): float(seconds) for name, seconds in found.items()}
+        durations = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): float(seconds) for name, seconds in durations.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 

@@ -196,10 +196,10 @@ def remember_durations() -> None:
 
 def slowest() -> None:
     """Print the slowest tests."""
-    found = sorted(_cases(), key=lambda case: -case[2])[:SLOWEST]
-    if found:
-        say(f"\nThe {len(found)} slowest tests")
-    for file, name, seconds in found:
+    cases = sorted(_cases(), key=lambda case: -case[2])[:SLOWEST]
+    if cases:
+        say(f"\nThe {len(cases)} slowest tests")
+    for file, name, seconds in cases:
         say(f"  {seconds:7.1f} s  {file}::{name}")
 
 

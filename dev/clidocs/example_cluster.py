@@ -35,10 +35,12 @@ class _Handler(BaseHTTPRequestHandler):
             body = "".join(lines).encode()
             self._answer(200, body[: int(query.get("limitBytes", len(body)))])
         elif parts.path in self.collections:
-            items = [each for each in self.collections[parts.path] if _matches(each, query)]
+            items = [
+                object_ for object_ in self.collections[parts.path] if _matches(object_, query)
+            ]
             as_table = "as=Table" in self.headers.get("Accept", "")
-            found = tables.table(items, query) if as_table else {"items": items}
-            self._answer(200, json.dumps(found).encode())
+            listing = tables.table(items, query) if as_table else {"items": items}
+            self._answer(200, json.dumps(listing).encode())
         else:
             single = self._object(parts.path)
             self._answer(404 if single is None else 200, json.dumps(single or {}).encode())
@@ -47,16 +49,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(201, json.dumps({"status": {"allowed": True}}).encode())
 
     def do_PATCH(self) -> None:
-        found = self._object(urlsplit(self.path).path)
-        assert found is not None
+        object_ = self._object(urlsplit(self.path).path)
+        assert object_ is not None
         patch = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        found.update(merged(found, patch))
-        self._answer(200, json.dumps(found).encode())
+        object_.update(merged(object_, patch))
+        self._answer(200, json.dumps(object_).encode())
 
     def _object(self, path: str) -> Object | None:
         folder, _, name = path.rpartition("/")
         objects = self.collections.get(folder, ())
-        return next((each for each in objects if each["metadata"]["name"] == name), None)
+        return next((object_ for object_ in objects if object_["metadata"]["name"] == name), None)
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -68,8 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
 def _matches(object_: Object, query: Mapping[str, str]) -> bool:
     """Report whether an object has the labels, or is about the object, of a query."""
     labels = object_["metadata"].get("labels") or {}
-    wanted = [each.split("=") for each in query.get("labelSelector", "").split(",") if each]
-    fields = dict(each.split("=") for each in query.get("fieldSelector", "").split(",") if each)
+    wanted = [term.split("=") for term in query.get("labelSelector", "").split(",") if term]
+    fields = dict(term.split("=") for term in query.get("fieldSelector", "").split(",") if term)
     about = fields.get("involvedObject.uid")
     return all(labels.get(name) == value for name, value in wanted) and about in (
         None,

@@ -331,7 +331,7 @@ COLLECTIONS: Mapping[str, list[Object]] = {
     "/apis/finetune.dev": [
         {
             "metadata": {"name": "v1alpha1"},
-            "resources": [{"name": each} for each in API_RESOURCES],
+            "resources": [{"name": name} for name in API_RESOURCES],
         }
     ],
     "/apis/apps/v1/deployments": [OPERATOR],

@@ -27,18 +27,18 @@ def table(items: Sequence[Object], query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _row(object_: Object) -> dict[str, Any]:
-    cells = (_value(object_, each.path) for each in FINETUNEJOB.columns)
+    cells = (_value(object_, column.path) for column in FINETUNEJOB.columns)
     metadata = object_["metadata"]
     return {"cells": [metadata["name"], *cells], "object": {"metadata": metadata}}
 
 
 def _value(object_: Object, path: str) -> Any:
-    if condition := CONDITION.fullmatch(path):
-        for each in (object_.get("status") or {}).get("conditions") or ():
-            if each["type"] == condition[1]:
-                return each.get(condition[2])
+    if match := CONDITION.fullmatch(path):
+        for condition in (object_.get("status") or {}).get("conditions") or ():
+            if condition["type"] == match[1]:
+                return condition.get(match[2])
         return None
-    found: Any = object_
+    value: Any = object_
     for name in path.strip(".").split("."):
-        found = (found or {}).get(name)
-    return found
+        value = (value or {}).get(name)
+    return value

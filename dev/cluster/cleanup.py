@@ -100,9 +100,9 @@ def end_unrecorded() -> None:
     The program name is not sufficient, because the tests run the same programs: an argument must
     name a file of the state of the cluster.
     """
-    known = {record.pid for name in processes.recorded() if (record := processes.alive(name))}
+    recorded = {record.pid for name in processes.recorded() if (record := processes.alive(name))}
     for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) in known:
+        if not folder.name.isdigit() or int(folder.name) in recorded:
             continue
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")

@@ -70,13 +70,15 @@ def local() -> Client:
 
 def current() -> Client:
     """Return access to the current context of the user, with the programs on the PATH."""
-    found = {name: shutil.which(name) for name in ("kubectl", "helm")}
-    missing = [name for name, path in found.items() if path is None]
+    programs = {name: shutil.which(name) for name in ("kubectl", "helm")}
+    missing = [name for name, path in programs.items() if path is None]
     if missing:
         raise Unsupported(
             f"{' and '.join(missing)} not found on the PATH",
             hint='install them, or run: export PATH="$(python3 dev/cluster assets):$PATH"',
         )
     return Client(
-        kubectl_program=str(found["kubectl"]), helm_program=str(found["helm"]), kubeconfig=None
+        kubectl_program=str(programs["kubectl"]),
+        helm_program=str(programs["helm"]),
+        kubeconfig=None,
     )

@@ -93,7 +93,9 @@ def side_by_side(*works: Callable[[], object], lanes: int = 0) -> None:
 
     # A context can run in one thread at a time.
     contexts = [copy_context() for _ in works[: lanes or None]]
-    threads = [threading.Thread(target=each.run, args=(lane,), daemon=True) for each in contexts]
+    threads = [
+        threading.Thread(target=context.run, args=(lane,), daemon=True) for context in contexts
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="dev/conformance", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="test the components")
-    names = sorted({each.name for each in components.ALL})
+    names = sorted({component.name for component in components.ALL})
     run.add_argument("names", nargs="*", help=f"{', '.join(names)} (default: all)")
     commands.add_parser("pages", help="write the pages from the record")
     commands.add_parser("check", help="report pages that differ from the record")

@@ -142,13 +142,13 @@ def _program(
     the tests expect the path of a built program. others: modules whose programs they also need.
     """
     version, folder = module.version.removeprefix("v"), modules.folder(module)
-    found = {key: str(folder / program) for key, program in (variables or {}).items()}
+    program_paths = {key: str(folder / program) for key, program in (variables or {}).items()}
 
     def prepare() -> Setup:
         packages.ensure_programs(programs)
-        for each in (module, *others):
-            gomodule.build(each, modules.folder(each))
-        return Setup(version=version, variables={**_assets(), **found})
+        for needed in (module, *others):
+            gomodule.build(needed, modules.folder(needed))
+        return Setup(version=version, variables={**_assets(), **program_paths})
 
     return Component(name=name, label=version, tests=tests, prepare=prepare)
 
@@ -249,10 +249,14 @@ ALL = (
 
 def chosen(names: Sequence[str]) -> list[Component]:
     """Return the components with these names or titles, or all. Raises ClusterError."""
-    known = {text for each in ALL for text in (each.name, each.title)}
-    if unknown := [name for name in names if name not in known]:
+    selectable = {text for component in ALL for text in (component.name, component.title)}
+    if unknown := [name for name in names if name not in selectable]:
         raise ClusterError(
             f"no such component: {', '.join(unknown)}",
-            hint=f"select from: {', '.join(each.title for each in ALL)}",
+            hint=f"select from: {', '.join(component.title for component in ALL)}",
         )
-    return [each for each in ALL if not names or {each.name, each.title} & set(names)]
+    return [
+        component
+        for component in ALL
+        if not names or {component.name, component.title} & set(names)
+    ]

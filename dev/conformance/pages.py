@@ -54,11 +54,13 @@ class Row:
 
 def record(rows: Sequence[Row]) -> None:
     """Write these results; those of other present components are kept."""
-    found = {row.title: row for row in recorded()}
+    by_title = {row.title: row for row in recorded()}
     for row in rows:
-        before = found.get(row.title)
-        found[row.title] = row if row.build_seconds or before is None else _built(row, before)
-    ordered = [found[each.title] for each in components.ALL if each.title in found]
+        before = by_title.get(row.title)
+        by_title[row.title] = row if row.build_seconds or before is None else _built(row, before)
+    ordered = [
+        by_title[component.title] for component in components.ALL if component.title in by_title
+    ]
     text = json.dumps([dataclasses.asdict(row) for row in ordered], indent=1)
     RECORD.write_text(text + "\n", encoding="utf-8")
 
@@ -86,12 +88,15 @@ def check() -> int:
     A component without a result is reported, too, but the pages do not claim that it was tested.
     """
     stale = generated_part.check(_generated(), "python3 dev/conformance pages")
-    known, present = {row.title for row in recorded()}, {each.title for each in components.ALL}
-    for title in sorted(present - known):
+    tested, present = (
+        {row.title for row in recorded()},
+        {component.title for component in components.ALL},
+    )
+    for title in sorted(present - tested):
         print(f"{title}: no result yet: run make conformance", file=sys.stderr)
-    for title in sorted(known - present):
+    for title in sorted(tested - present):
         print(f"{title}: has a result, but is not a component", file=sys.stderr)
-    return int(bool(stale or known - present))
+    return int(bool(stale or tested - present))
 
 
 def table(rows: Sequence[Row], always: dict[str, str]) -> list[str]:
@@ -127,7 +132,7 @@ def _times(seconds: int, cpu_seconds: int) -> str:
 
 def with_oldest(text: str, pattern: str, versions: Sequence[str]) -> str:
     """Return a text with the oldest of these versions at the pattern. Raises ValueError."""
-    oldest = min((tuple(map(int, each.split("."))) for each in versions), default=None)
+    oldest = min((tuple(map(int, version.split("."))) for version in versions), default=None)
     if oldest is None or not re.search(pattern, text):
         raise ValueError(f"no version, or no text that matches {pattern}")
     return re.sub(pattern, ".".join(map(str, oldest[:2])), text)

@@ -33,9 +33,9 @@ def run(names: Sequence[str]) -> int:
     # All components use them: without this, the first one would count their build as its own.
     binaries.ensure(*binaries.ASSETS)
     suites.begin()
-    for number, each in enumerate(chosen, start=1):
-        say(f"[{number}/{len(chosen)}] {each.title}")
-        if row := _tested(each):
+    for number, component in enumerate(chosen, start=1):
+        say(f"[{number}/{len(chosen)}] {component.title}")
+        if row := _tested(component):
             pages.record([row])
             pages.write()
     return suites.summary()

@@ -47,8 +47,8 @@ def call(function: Callable[[Any], T], argument: Any) -> T:
     try:
         if not receiver.poll(SECONDS):
             raise NoResult(f"it takes longer than {SECONDS} seconds")
-        found: T = receiver.recv()
-        return found
+        result: T = receiver.recv()
+        return result
     except EOFError:
         raise NoResult("the process ended without a result") from None
     finally:

@@ -119,8 +119,8 @@ class _Stages:
 
         requested = TrainStageRequest(**self.paths)
         progress = Progress("train")
-        found = train.run(self.job, self.layout, progress, StopRequest(), requested)
-        return getattr(found.artifacts, "reference_manifest", None) is not None
+        result = train.run(self.job, self.layout, progress, StopRequest(), requested)
+        return getattr(result.artifacts, "reference_manifest", None) is not None
 
     def merge(self) -> None:
         from finetune_api.contracts.stage_request import MergeStageRequest

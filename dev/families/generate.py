@@ -15,11 +15,11 @@ from finetune_trainer.attention.families import FILE, Family
 def rows(names: Sequence[str]) -> dict[str, Family]:
     """Measure these families one after the other; print each."""
     children.preload()
-    found = {}
+    measured = {}
     for number, name in enumerate(names, start=1):
-        found[name] = _measured(name)
-        print(f"[{number}/{len(names)}] {name}: {summary(found[name])}", flush=True)
-    return found
+        measured[name] = _measured(name)
+        print(f"[{number}/{len(names)}] {name}: {summary(measured[name])}", flush=True)
+    return measured
 
 
 def _measured(name: str) -> Family:

@@ -42,14 +42,14 @@ class Layout:
 @functools.cache
 def all_layouts() -> dict[str, Layout]:
     """Return the layouts by row of the table of published models."""
-    found = json.loads(FILE.read_text(encoding="utf-8"))
-    return {name: Layout(**each) for name, each in found.items()}
+    layouts = json.loads(FILE.read_text(encoding="utf-8"))
+    return {name: Layout(**fields) for name, fields in layouts.items()}
 
 
 def expanded(pattern: str, ranges: str) -> Iterator[str]:
     """Yield the names of a pattern. ranges: of each "#", such as "0-3,6 0-7"."""
     parts = pattern.split("#")
-    for numbers in itertools.product(*(list(_numbers(each)) for each in ranges.split())):
+    for numbers in itertools.product(*(list(_numbers(group)) for group in ranges.split())):
         yield "".join(
             part + str(number)
             for part, number in itertools.zip_longest(parts, numbers, fillvalue="")
@@ -57,8 +57,8 @@ def expanded(pattern: str, ranges: str) -> Iterator[str]:
 
 
 def _numbers(ranges: str) -> Iterator[int]:
-    for each in ranges.split(","):
-        first, _, last = each.partition("-")
+    for span in ranges.split(","):
+        first, _, last = span.partition("-")
         yield from range(int(first), int(last or first) + 1)
 
 
@@ -77,9 +77,9 @@ def rejection(layout: Layout) -> str:
         (folder / base_files.INDEX).write_text(json.dumps(index), encoding="utf-8")
         try:
             base_files.check_config(folder, source=layout.model)
-            found = tensor_names.find(folder, names)
-            header = _header(folder, names, found.parameters)
-            architecture.check(folder, header, found, source=layout.model)
+            text_names = tensor_names.find(folder, names)
+            header = _header(folder, names, text_names.parameters)
+            architecture.check(folder, header, text_names, source=layout.model)
         except InvalidSpec as error:
             return str(error)
     return ""

@@ -46,8 +46,8 @@ def measure(family: str, **changed: Any) -> Any:
 def row(family: str) -> Family:
     """Return the row of a family in the table."""
     try:
-        found = _row(family)
-        return replace(found, rejected=found.rejected or refusal(family))
+        measured = _row(family)
+        return replace(measured, rejected=measured.rejected or refusal(family))
     except Exception as error:
         text = " ".join(str(error).split()).partition(". ")[0].replace("`", "'")
         return Family(unmeasured=f"no tiny model of it can run ({text[:100]})")
@@ -94,8 +94,8 @@ def _row(family: str) -> Family:
             uncapped.padded[VARLEN],
             uncapped.packed[VARLEN],
         )
-    padded = tuple(each for each in ORDER if not any(model.padded[each] for model in models))
-    packed = tuple(each for each in padded if not any(model.packed[each] for model in models))
+    padded = tuple(kernel for kernel in ORDER if not any(model.padded[kernel] for model in models))
+    packed = tuple(kernel for kernel in padded if not any(model.packed[kernel] for model in models))
     return Family(
         padded=padded,
         packed=packed,
@@ -120,19 +120,19 @@ def _windows(default: Any) -> dict[str, Any]:
     types = getattr(default, "layer_types", None) or []
     if not hasattr(default, "sliding_window") or "sliding_attention" in types:
         return {}
-    found: dict[str, Any] = {"sliding_window": tiny.WINDOW}
+    fields: dict[str, Any] = {"sliding_window": tiny.WINDOW}
     if set(types) == {"full_attention"}:
-        found["layer_types"] = ["full_attention", "sliding_attention"]
+        fields["layer_types"] = ["full_attention", "sliding_attention"]
     if hasattr(default, "use_sliding_window"):
-        found["use_sliding_window"] = True
-    changed = all(getattr(default, name, None) == value for name, value in found.items())
-    return {} if changed else found
+        fields["use_sliding_window"] = True
+    changed = all(getattr(default, name, None) == value for name, value in fields.items())
+    return {} if changed else fields
 
 
 def _layers(default: Any) -> set[str]:
-    found = {each for name in LAYERS for each in getattr(default, name, None) or ()}
+    layers = {layer for name in LAYERS for layer in getattr(default, name, None) or ()}
     text = getattr(default, "text_config", None)
-    return found if text is None else found | _layers(text)
+    return layers if text is None else layers | _layers(text)
 
 
 def _equal(one: Any, other: Any) -> bool:

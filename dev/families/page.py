@@ -115,7 +115,7 @@ def packing(row: Family) -> str:
 
 
 def _only(kernels: tuple[str, ...]) -> str:
-    return f"{' and '.join(NAMES[each] for each in kernels)} only"
+    return f"{' and '.join(NAMES[kernel] for kernel in kernels)} only"
 
 
 def _notes(row: Family, vllm: str) -> str:
@@ -123,7 +123,7 @@ def _notes(row: Family, vllm: str) -> str:
     notes.append("soft-capping" if row.capped else "")
     notes.append("only with `is_decoder: true`" if row.decoder and not row.rejected else "")
     notes.append(vllm)
-    return "; ".join(each for each in notes if each)
+    return "; ".join(note for note in notes if note)
 
 
 def write() -> int:

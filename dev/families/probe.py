@@ -54,7 +54,7 @@ def measure(build: Build, *, vocabulary: int) -> Measured:
     randomize(reference)
     state = reference.state_dict()
     alone = [_logits(reference, {"input_ids": row[None]})[0] for row in rows]
-    scale = float(max(each.abs().max() for each in alone))
+    scale = float(max(row_logits.abs().max() for row_logits in alone))
     _require_effect(reference, rows, alone, scale)
     changed = rows[1].clone()
     changed[-4:] = _others(changed[-4:], vocabulary)
@@ -68,16 +68,16 @@ def measure(build: Build, *, vocabulary: int) -> Measured:
         except Exception as error:
             padded[kernel] = packed[kernel] = _reason(error)
             continue
-        for batch, found in ((_padded(rows), padded), (_packed(rows), packed)):
+        for batch, reasons in ((_padded(rows), padded), (_packed(rows), packed)):
             try:
                 logits = _logits(model, _with_borders(batch) if kernel == VARLEN else batch)
             except Exception as error:
-                found[kernel] = _reason(error)
+                reasons[kernel] = _reason(error)
                 continue
             parts = _parts_of(logits, rows)
             worst = max(_difference(*pair) for pair in zip(parts, alone, strict=True))
             # Not "worst > …", which is false for NaN.
-            found[kernel] = "" if worst <= TOLERANCE * scale else UNEQUAL
+            reasons[kernel] = "" if worst <= TOLERANCE * scale else UNEQUAL
     return Measured(causal=causal, padded=padded, packed=packed)
 
 
@@ -143,7 +143,7 @@ def _with_borders(batch: dict[str, Any]) -> dict[str, Any]:
 def _parts_of(logits: torch.Tensor, rows: list[torch.Tensor]) -> list[torch.Tensor]:
     if len(logits) == 1:
         return list(logits[0].split([len(row) for row in rows]))
-    return [found[: len(row)] for found, row in zip(logits, rows, strict=True)]
+    return [row_logits[: len(row)] for row_logits, row in zip(logits, rows, strict=True)]
 
 
 def _logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:

@@ -122,10 +122,10 @@ def write(model: Model, folder: Path) -> None:
 
     from families import probe
 
-    found = config(model)
-    whole = "text_config" in type(found).sub_configs
+    configuration = config(model)
+    whole = "text_config" in type(configuration).sub_configs
     build = AutoModelForMultimodalLM if whole else AutoModelForCausalLM
-    made = build.from_config(found, dtype=torch.float32)
+    made = build.from_config(configuration, dtype=torch.float32)
     probe.randomize(made)
     made.to(torch.bfloat16).save_pretrained(folder)
     _tokenizer().save_pretrained(folder)

@@ -41,13 +41,13 @@ def text() -> str:
 
 
 def _lines() -> Iterator[str]:
-    found = results.load()
-    for name in sorted({*found.circles, *found.names}, key=str.lower):
-        ran, layout = found.circles.get(name), layouts.all_layouts().get(name)
+    recorded = results.load()
+    for name in sorted({*recorded.circles, *recorded.names}, key=str.lower):
+        ran, layout = recorded.circles.get(name), layouts.all_layouts().get(name)
         family = (
             MODELS[name].family if name in MODELS else str(layout and layout.config["model_type"])
         )
-        names = found.names.get(name)
+        names = recorded.names.get(name)
         notes = [
             ran.rejected or ran.broken if ran else "",
             f"names of {layout.model}" if layout else "",
@@ -58,13 +58,13 @@ def _lines() -> Iterator[str]:
             f"`{family}`",
             *_circle(ran),
             "unknown" if names is None else "rejected" if names else "yes",
-            "; ".join(each for each in notes if each),
+            "; ".join(note for note in notes if note),
         )
 
 
-def _circle(found: Circle | None) -> tuple[str, str, str]:
-    if found is None:
+def _circle(result: Circle | None) -> tuple[str, str, str]:
+    if result is None:
         return "–", "–", "–"
-    if found.rejected or found.broken:
-        return "rejected" if found.rejected else "no", "–", "–"
-    return "yes", "yes" if found.verified else "no", "yes" if found.quantized > MOST else "partly"
+    if result.rejected or result.broken:
+        return "rejected" if result.rejected else "no", "–", "–"
+    return "yes", "yes" if result.verified else "no", "yes" if result.quantized > MOST else "partly"

@@ -30,9 +30,9 @@ class Results:
 @functools.cache
 def load() -> Results:
     """Return the written results."""
-    found = json.loads(FILE.read_text(encoding="utf-8"))
-    circles = {name: Circle(**each) for name, each in found["circles"].items()}
-    return Results(**{**found, "circles": circles})
+    written = json.loads(FILE.read_text(encoding="utf-8"))
+    circles = {name: Circle(**fields) for name, fields in written["circles"].items()}
+    return Results(**{**written, "circles": circles})
 
 
 def run(models: Sequence[str]) -> int:
@@ -79,7 +79,7 @@ def summary(found: Circle) -> str:
 
 def text(results: Results) -> str:
     """Return the file of the results: one model in each line."""
-    circles = {name: _short(each) for name, each in sorted(results.circles.items())}
+    circles = {name: _short(result) for name, result in sorted(results.circles.items())}
     return (
         f'{{"transformers": {json.dumps(results.transformers)},\n'
         f'"circles": {_lines(circles)},\n'
@@ -88,14 +88,16 @@ def text(results: Results) -> str:
 
 
 def _lines(values: Mapping[str, Any]) -> str:
-    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(each)}" for name, each in values.items())
+    rows = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items()
+    )
     return f"{{\n{rows}\n}}"
 
 
-def _short(found: Circle) -> dict[str, Any]:
+def _short(result: Circle) -> dict[str, Any]:
     """Return the fields that are set, without the figures that depend on the machine."""
     empty = dataclasses.asdict(Circle())
-    values = dataclasses.asdict(found) | {"quantized": round(found.quantized, 2)}
+    values = dataclasses.asdict(result) | {"quantized": round(result.quantized, 2)}
     return {
         key: value
         for key, value in values.items()

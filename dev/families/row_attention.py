@@ -32,12 +32,12 @@ def attend(
     """Return the attention of all rows, like ``varlen_attn``; shapes (tokens, heads, head_dim)."""
     rows = []
     for start, end in itertools.pairwise(borders.tolist()):
-        q, k, v = (each[start:end].transpose(0, 1)[None] for each in (query, key, value))
+        q, k, v = (tensor[start:end].transpose(0, 1)[None] for tensor in (query, key, value))
         visible = torch.ones(end - start, end - start, dtype=torch.bool).tril()
         if window_size[0] >= 0:
             visible = visible.triu(-window_size[0])
-        found = scaled_dot_product_attention(
+        attention = scaled_dot_product_attention(
             q, k, v, attn_mask=visible, scale=scale, enable_gqa=enable_gqa
         )
-        rows.append(found[0].transpose(0, 1))
+        rows.append(attention[0].transpose(0, 1))
     return torch.cat(rows)

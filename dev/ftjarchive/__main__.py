@@ -8,7 +8,7 @@ from pathlib import Path
 
 # The interpreter puts this folder itself on the path; its parent makes `ftjarchive` a package.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
-sys.path[1:1] = [str(Path(__file__).resolve().parents[2] / each) for each in ("crds", "trainer")]
+sys.path[1:1] = [str(Path(__file__).resolve().parents[2] / name) for name in ("crds", "trainer")]
 
 from cluster import paths  # noqa: E402
 from cluster.cli import guarded  # noqa: E402

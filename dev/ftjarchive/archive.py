@@ -72,7 +72,7 @@ def _build(python: Path, work: Path) -> Path:
     entry = work / "entry.py"
     entry.write_text(ENTRY)
     words = ["--onedir", "--name=ftj", "--noconfirm", "--log-level=ERROR", "--strip"]
-    words += [f"--collect-submodules={each}" for each in PACKAGES]
+    words += [f"--collect-submodules={package}" for package in PACKAGES]
     words += ["--collect-submodules=rich._unicode_data", "--collect-data=finetune_trainer"]
     words += ["--copy-metadata=finetune-operator", "--exclude-module=tkinter"]
     _run(python, "-m", "PyInstaller", *words, entry, cwd=work)

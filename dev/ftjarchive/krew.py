@@ -29,7 +29,7 @@ def write(folder: Path, url: str) -> Path:
 
 def manifest(folder: Path, url: str) -> dict[str, Any]:
     """Return the manifest of the archives in a folder."""
-    found = ((path, ARCHIVE.fullmatch(path.name)) for path in sorted(folder.glob("*.tar.gz")))
+    archives = ((path, ARCHIVE.fullmatch(path.name)) for path in sorted(folder.glob("*.tar.gz")))
     return {
         "apiVersion": "krew.googlecontainertools.github.com/v1alpha2",
         "kind": "Plugin",
@@ -46,7 +46,7 @@ def manifest(folder: Path, url: str) -> dict[str, Any]:
                     "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                     "bin": "ftj/ftj",
                 }
-                for path, match in found
+                for path, match in archives
                 if match is not None
             ],
         },

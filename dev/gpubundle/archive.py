@@ -77,8 +77,8 @@ def _install_all(site: Path, installed: Path, *, python: str) -> set[str]:
     ``installed`` describes them, too, but can have other versions, which need other packages.
     """
     names: set[str] = set()
-    while (found := contents.missing(site, installed)) != names:
-        names = found
+    while (needed := contents.missing(site, installed)) != names:
+        names = needed
         _install(names, site, python=python)
     return names
 
@@ -98,15 +98,15 @@ def _install(names: Iterable[str], site: Path, *, python: str) -> None:
 
 def pinned(constraints: str, names: Iterable[str]) -> str:
     """Return the lines of a constraints file, with their hashes, that pin these packages."""
-    wanted, kept, found = set(names), [], set()
+    wanted, kept, listed = set(names), [], set()
     keep = False
     for line in constraints.splitlines():
         if line and not line[0].isspace() and not line.startswith("#"):
             name = line.partition("==")[0].strip()
             keep = name in wanted
-            found.add(name)
+            listed.add(name)
         if keep:
             kept.append(line)
-    if unknown := sorted(wanted - found):
+    if unknown := sorted(wanted - listed):
         raise ValueError(f"the constraints do not pin {', '.join(unknown)}")
     return "\n".join([*kept, ""])

@@ -75,7 +75,7 @@ def write(root: Path, site: Path, folder: Path, *, names: Iterable[str], cuda: s
             shutil.copytree(source, target, ignore=ignored)
         else:
             shutil.copyfile(source, target)
-    libraries = {f"bitsandbytes/libbitsandbytes_{each}.so" for each in ("cpu", f"cuda{cuda}")}
+    libraries = {f"bitsandbytes/libbitsandbytes_{kind}.so" for kind in ("cpu", f"cuda{cuda}")}
     for name in sorted(names):
         for file in _files(name, site):
             if fnmatch(file, BNB_LIBRARY) and file not in libraries:
@@ -92,33 +92,33 @@ def _files(name: str, site: Path) -> Iterator[str]:
     """Yield the installed files of a distribution that the bundle contains."""
     for file in _distribution(name, [site]).files or ():
         path = str(file)
-        omitted = any(fnmatch(path, each) for each in OMITTED)
+        omitted = any(fnmatch(path, pattern) for pattern in OMITTED)
         if not omitted and (site / path).is_file():
             yield path
 
 
 def _closure(names: Iterable[str], sites: Sequence[Path]) -> set[str]:
     """Return these distributions and all that they need, without extras."""
-    found: set[str] = set()
+    closure: set[str] = set()
     queue = [_normalized(name) for name in names]
     while queue:
         name = queue.pop()
-        if name in found:
+        if name in closure:
             continue
-        found.add(name)
+        closure.add(name)
         for text in _distribution(name, sites).requires or ():
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 queue.append(_normalized(requirement.name))
-    return found
+    return closure
 
 
 def _distribution(name: str, sites: Sequence[Path]) -> importlib.metadata.Distribution:
     path = [str(site) for site in sites]
-    found = next(iter(importlib.metadata.distributions(name=name, path=path)), None)
-    if found is None:
+    distribution = next(iter(importlib.metadata.distributions(name=name, path=path)), None)
+    if distribution is None:
         raise ValueError(f"the package {name} is not installed: run make venv")
-    return found
+    return distribution
 
 
 def _normalized(name: str) -> str:

@@ -42,13 +42,13 @@ def short_descriptions(names: list[str]) -> dict[str, str]:
         text=True,
         check=False,
     )
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for paragraph in done.stdout.split("\n\n"):
         name = re.search(r"^Package: (\S+)$", paragraph, re.MULTILINE)
         text = re.search(r"^Description(?:-en)?: (\S.*)$", paragraph, re.MULTILINE)
         if name and text:
-            found.setdefault(name.group(1), text.group(1).strip())
-    return found
+            descriptions.setdefault(name.group(1), text.group(1).strip())
+    return descriptions
 
 
 @functools.cache
@@ -59,10 +59,10 @@ def instruction_rows() -> list[dict[str, str]]:
     """
     names = PACKAGE_NAMES.read_text().split()
     descriptions = short_descriptions(names)
-    known = [name for name in names if name in descriptions][:ROWS]
-    if len(known) < ROWS:
+    listed = [name for name in names if name in descriptions][:ROWS]
+    if len(listed) < ROWS:
         raise ContentError(
-            f"apt lists {len(known)} packages of {PACKAGE_NAMES.name}, but {ROWS} are required"
+            f"apt lists {len(listed)} packages of {PACKAGE_NAMES.name}, but {ROWS} are required"
         )
     return [
         {
@@ -70,7 +70,7 @@ def instruction_rows() -> list[dict[str, str]]:
             "input": "",
             "output": descriptions[name],
         }
-        for name in known
+        for name in listed
     ]
 
 
@@ -117,8 +117,8 @@ def write_shallow_model(source: Path, target: Path) -> None:
 
 
 def _is_kept(name: str) -> bool:
-    found = re.match(r"model\.layers\.(\d+)\.", name)
-    return name != "__metadata__" and (found is None or int(found[1]) < LAYERS)
+    layer = re.match(r"model\.layers\.(\d+)\.", name)
+    return name != "__metadata__" and (layer is None or int(layer[1]) < LAYERS)
 
 
 def _size(entry: dict[str, Any]) -> int:

@@ -76,11 +76,11 @@ class _Slot:
 
 def mutants(module: str, source: str) -> list[Mutant]:
     """Return every mutant of a module."""
-    found, equal = [], Counter[tuple[str, str, str]]()
+    all_mutants, equal = [], Counter[tuple[str, str, str]]()
     for number, (slot, node, changed) in enumerate(_mutations(ast.parse(source))):
         before, after = _short(node), _short(changed)
         equal[slot.function, before, after] += 1
-        found.append(
+        all_mutants.append(
             Mutant(
                 module=module,
                 line=getattr(node, "lineno", 0),
@@ -91,14 +91,14 @@ def mutants(module: str, source: str) -> list[Mutant]:
                 occurrence=equal[slot.function, before, after],
             )
         )
-    return found
+    return all_mutants
 
 
 def mutated(source: str, number: int) -> str:
     """Return a module's source with the mutation of this number."""
     tree = ast.parse(source)
-    for found, (slot, _, changed) in enumerate(_mutations(tree)):
-        if found == number:
+    for index, (slot, _, changed) in enumerate(_mutations(tree)):
+        if index == number:
             slot.put(ast.fix_missing_locations(changed))
             return ast.unparse(tree)
     raise IndexError(number)
@@ -108,12 +108,12 @@ def functions(
     parent: ast.AST, scope: str = ""
 ) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
     """Yield the outermost functions of a module with their qualified names."""
-    for each in ast.iter_child_nodes(parent):
-        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield each, scope + each.name
+    for child in ast.iter_child_nodes(parent):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child, scope + child.name
         else:
-            inner = f"{each.name}." if isinstance(each, ast.ClassDef) else ""
-            yield from functions(each, scope + inner)
+            inner = f"{child.name}." if isinstance(child, ast.ClassDef) else ""
+            yield from functions(child, scope + inner)
 
 
 def _mutations(tree: ast.Module) -> Iterator[tuple[_Slot, ast.AST, ast.AST]]:

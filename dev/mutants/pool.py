@@ -43,21 +43,21 @@ def run(sample: Sequence[Planted], *, seconds: float) -> tuple[list[Mutant], int
     """
     start, lanes = time.monotonic(), len(os.sched_getaffinity(0))
     survived: dict[Planted, bool] = {}
-    others = [each for each in sample if not each.mutant.function]
+    others = [planted for planted in sample if not planted.mutant.function]
     seen = 0
     for area in targets.AREAS:
-        part = [each for each in sample if each.area == area and each.mutant.function]
+        part = [planted for planted in sample if planted.area == area and planted.mutant.function]
         seen += len(part)
         if not part:
             continue
         end = start + seconds * seen / len(sample)
-        for each, result in _of_functions(area, part, lanes=lanes, end=end).items():
+        for planted, result in _of_functions(area, part, lanes=lanes, end=end).items():
             if result is None:
-                others.append(each)
+                others.append(planted)
             else:
-                survived[each] = result
+                survived[planted] = result
     survived |= _of_modules(others, lanes=lanes, end=start + seconds)
-    return [each.mutant for each, result in survived.items() if result], len(survived)
+    return [planted.mutant for planted, result in survived.items() if result], len(survived)
 
 
 def _of_functions(
@@ -65,8 +65,10 @@ def _of_functions(
 ) -> dict[Planted, bool | None]:
     """Run mutants of function bodies, in a process of their own; results as in ``session.run``."""
     faults = [
-        session.Fault(file=str(each.file), function=each.mutant.function, source=_mutated(each))
-        for each in part
+        session.Fault(
+            file=str(planted.file), function=planted.mutant.function, source=_mutated(planted)
+        )
+        for planted in part
     ]
     tests = [*area.tests, *(f"--ignore={file}" for file in area.left_out)]
     with concurrent.futures.ProcessPoolExecutor(
@@ -84,7 +86,7 @@ def _of_modules(sample: Sequence[Planted], *, lanes: int, end: float) -> dict[Pl
         lanes, mp_context=get_context("spawn"), initializer=runner.preload
     ) as pool:
         waiting = iter(sample)
-        running = {pool.submit(_survives, each): each for each in _take(waiting, lanes)}
+        running = {pool.submit(_survives, planted): planted for planted in _take(waiting, lanes)}
         while running:
             done, _ = concurrent.futures.wait(
                 running, return_when=concurrent.futures.FIRST_COMPLETED
@@ -92,7 +94,9 @@ def _of_modules(sample: Sequence[Planted], *, lanes: int, end: float) -> dict[Pl
             for future in done:
                 survived[running.pop(future)] = future.result()
                 if time.monotonic() < end:
-                    running |= {pool.submit(_survives, each): each for each in _take(waiting, 1)}
+                    running |= {
+                        pool.submit(_survives, planted): planted for planted in _take(waiting, 1)
+                    }
     return survived
 
 

@@ -64,8 +64,8 @@ def survives(module: str, file: Path, source: str, tests: Sequence[Sequence[str]
         _in_fork(_Mutated(module, file, source), tests)
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status) == SURVIVED
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)

@@ -82,7 +82,7 @@ class _Session:
 
     def __init__(self, faults: Sequence[Fault], *, lanes: int, end: float) -> None:
         self.faults, self.lanes, self.end = faults, lanes, end
-        self.files = frozenset(each.file for each in faults)
+        self.files = frozenset(fault.file for fault in faults)
         self.imported: set[Function] = set()
         self.survived: dict[int, bool | None] = {}
 
@@ -105,7 +105,7 @@ class _Session:
             chosen = tests.get(fault.key, [])
             items = [session.items[test] for _, test in chosen]
             child = _forked(functools.partial(_outcome, fault, functions, items))
-            seconds = max(LEAST_SECONDS, SLOWER * sum(each for each, _ in chosen))
+            seconds = max(LEAST_SECONDS, SLOWER * sum(duration for duration, _ in chosen))
             running[child] = (number, time.monotonic() + seconds)
         while running:
             self._wait(running)
@@ -115,7 +115,7 @@ class _Session:
         self, items: Sequence[pytest.Item], functions: Functions
     ) -> dict[Function, list[tuple[float, int]]]:
         """Return seconds and number of the tests that call each function, the fastest first."""
-        found: dict[Function, list[tuple[float, int]]] = defaultdict(list)
+        callers: dict[Function, list[tuple[float, int]]] = defaultdict(list)
         parts = [range(lane, len(items), self.lanes) for lane in range(self.lanes)]
         for child, pipe in [
             _piped(functools.partial(_calls, items, part, functions)) for part in parts
@@ -125,8 +125,8 @@ class _Session:
             os.waitpid(child, 0)
             for number, seconds, called in calls:
                 for function in called:
-                    found[function].append((seconds, number))
-        return {function: sorted(tests) for function, tests in found.items()}
+                    callers[function].append((seconds, number))
+        return {function: sorted(tests) for function, tests in callers.items()}
 
     def _wait(self, running: dict[int, tuple[int, float]]) -> None:
         """Wait until a mutant has ended, or end one whose time is up."""
@@ -135,8 +135,8 @@ class _Session:
                 late = time.monotonic() > deadline
                 if late:
                     os.killpg(child, signal.SIGKILL)
-                found, status = os.waitpid(child, 0 if late else os.WNOHANG)
-                if found:
+                ended, status = os.waitpid(child, 0 if late else os.WNOHANG)
+                if ended:
                     del running[child]
                     code = os.waitstatus_to_exitcode(status)
                     self.survived[number] = None if code == NOT_REPLACEABLE else code == SURVIVED
@@ -152,7 +152,9 @@ def _calls(items: Sequence[pytest.Item], numbers: range, functions: Functions) -
         recording = compile(_recording(file), file, "exec", dont_inherit=True)
         for name in {name for of, name in functions if of == file}:
             _replace(functions[file, name], recording, name)
-    caches = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
+    caches = [
+        object_ for object_ in gc.get_objects() if isinstance(object_, functools._lru_cache_wrapper)
+    ]
     calls: Calls = []
     for number in numbers:
         called.clear()
@@ -177,12 +179,14 @@ def _recording(file: str) -> ast.Module:
 
 def _functions(files: frozenset[str]) -> Functions:
     """Return the functions that exist, by file and name, in the order of their lines."""
-    found: dict[Function, dict[CodeType, list[FunctionType]]] = defaultdict(dict)
-    for each in gc.get_objects():
-        if isinstance(each, FunctionType) and each.__code__.co_filename in files:
-            codes = found[each.__code__.co_filename, each.__code__.co_qualname]
-            codes.setdefault(each.__code__, []).append(each)
-    return {key: [codes[code] for code in sorted(codes, key=_line)] for key, codes in found.items()}
+    by_key: dict[Function, dict[CodeType, list[FunctionType]]] = defaultdict(dict)
+    for function in gc.get_objects():
+        if isinstance(function, FunctionType) and function.__code__.co_filename in files:
+            codes = by_key[function.__code__.co_filename, function.__code__.co_qualname]
+            codes.setdefault(function.__code__, []).append(function)
+    return {
+        key: [codes[code] for code in sorted(codes, key=_line)] for key, codes in by_key.items()
+    }
 
 
 def _outcome(fault: Fault, functions: Functions, items: Sequence[pytest.Item]) -> int:
@@ -211,9 +215,9 @@ def _line(code: CodeType) -> int:
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
     yield code
-    for each in code.co_consts:
-        if isinstance(each, CodeType):
-            yield from _codes(each)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
 
 
 def _passes(item: pytest.Item) -> bool:
@@ -226,16 +230,16 @@ def _passes(item: pytest.Item) -> bool:
 @contextmanager
 def _recorded(files: frozenset[str]) -> Iterator[set[Function]]:
     """Return the outermost functions in ``files`` that are called in this block."""
-    found: set[Function] = set()
+    functions: set[Function] = set()
 
     def called(frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
         if code.co_filename in files:
-            found.add((code.co_filename, code.co_qualname.partition(".<locals>")[0]))
+            functions.add((code.co_filename, code.co_qualname.partition(".<locals>")[0]))
 
     sys.settrace(called)
     try:
-        yield found
+        yield functions
     finally:
         sys.settrace(None)
 

@@ -88,14 +88,14 @@ AREAS = (
 def modules(area: Area) -> dict[str, Path]:
     """Return the modules of an area by dotted name, packages' ``__init__`` left out."""
     root = paths.REPO / area.root
-    found = {}
+    by_name = {}
     for package in area.packages:
         place = root / Path(*package.split("."))
         files = [place.with_suffix(".py")] if not place.is_dir() else sorted(place.rglob("*.py"))
         for file in files:
             if file.stem != "__init__":
-                found[".".join(file.relative_to(root).with_suffix("").parts)] = file
-    return found
+                by_name[".".join(file.relative_to(root).with_suffix("").parts)] = file
+    return by_name
 
 
 def own_tests(area: Area, module: str) -> list[str]:

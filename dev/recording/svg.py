@@ -58,17 +58,17 @@ STYLES = (
 
 def draw(shown: Sequence[Shown], *, title: str, columns: int, rows: int, theme: Theme) -> str:
     """Return the picture: a window of ``rows`` rows, which scrolls as the terminal did."""
-    length = max(each.since for each in shown) + HOLD_SECONDS
+    length = max(line.since for line in shown) + HOLD_SECONDS
     width, height = columns * WIDTH + 2 * MARGIN, rows * HEIGHT + BAR + MARGIN
     frames, texts = [], []
-    for number, each in enumerate(shown):
-        frames.append(_visible(number, each, length))
-        y = BAR + MARGIN + each.row * HEIGHT
-        kind = next((name for pattern, name in STYLES if pattern.search(each.text)), "t")
-        last = "" if each.until is None else " x"
+    for number, line in enumerate(shown):
+        frames.append(_visible(number, line, length))
+        y = BAR + MARGIN + line.row * HEIGHT
+        kind = next((name for pattern, name in STYLES if pattern.search(line.text)), "t")
+        last = "" if line.until is None else " x"
         texts.append(
             f'<text class="{kind}{last}" style="animation-name:v{number}" x="{MARGIN}" y="{y}">'
-            f"{escape(each.text)}</text>"
+            f"{escape(line.text)}</text>"
         )
     scroll, end = _scroll(shown, rows, length)
     newline = "\n"
@@ -103,24 +103,24 @@ text,.s{{animation:none}}
 """
 
 
-def _visible(number: int, each: Shown, length: float) -> str:
+def _visible(number: int, line: Shown, length: float) -> str:
     """Return when a text is visible, in percent of the animation."""
-    steps = [f"0%{{opacity:0}}{_percent(each.since, length)}{{opacity:1}}"]
-    if each.since == 0:
+    steps = [f"0%{{opacity:0}}{_percent(line.since, length)}{{opacity:1}}"]
+    if line.since == 0:
         steps = ["0%{opacity:1}"]
-    if each.until is not None:
-        steps.append(f"{_percent(each.until, length)}{{opacity:0}}")
-    return f"@keyframes v{number}{{{''.join(steps)}100%{{opacity:{int(each.until is None)}}}}}"
+    if line.until is not None:
+        steps.append(f"{_percent(line.until, length)}{{opacity:0}}")
+    return f"@keyframes v{number}{{{''.join(steps)}100%{{opacity:{int(line.until is None)}}}}}"
 
 
 def _scroll(shown: Sequence[Shown], rows: int, length: float) -> tuple[str, int]:
     """Return the steps by which the rows move up, and where they end, in pixels."""
     steps, top = ["0%{transform:translateY(0)}"], 0
-    for each in shown:
-        if each.row - rows + 1 > top:
-            top = each.row - rows + 1
+    for line in shown:
+        if line.row - rows + 1 > top:
+            top = line.row - rows + 1
             moved = f"transform:translateY({-top * HEIGHT}px)"
-            steps.append(f"{_percent(each.since, length)}{{{moved}}}")
+            steps.append(f"{_percent(line.since, length)}{{{moved}}}")
     return "".join([*steps, f"100%{{transform:translateY({-top * HEIGHT}px)}}"]), -top * HEIGHT
 
 

@@ -128,4 +128,4 @@ def replay(events: Iterable[Event], *, columns: int, shortest: float = 0.1) -> l
     shown += [
         Shown(row=row, text=text, since=since) for row, (since, text) in current.items() if text
     ]
-    return sorted(shown, key=lambda each: (each.since, each.row))
+    return sorted(shown, key=lambda line: (line.since, line.row))

@@ -48,8 +48,8 @@ def reference(location: Location) -> str:
 
 def digest(output: str) -> str:
     """Return the digest in the output of ``helm push``; zeros in a dry run."""
-    found = re.search(r"^Digest: (sha256:[0-9a-f]{64})$", output, re.MULTILINE)
-    return found[1] if found else images.UNKNOWN_DIGEST
+    match = re.search(r"^Digest: (sha256:[0-9a-f]{64})$", output, re.MULTILINE)
+    return match[1] if match else images.UNKNOWN_DIGEST
 
 
 def helm() -> str:
@@ -80,16 +80,16 @@ def _stage(chart: Path, location: Location) -> None:
     text = readme.read_text(encoding="utf-8").replace("$REGISTRY", location.registry)
     readme.write_text(text, encoding="utf-8")
     metadata = chart / "Chart.yaml"
-    found = yaml.safe_load(metadata.read_text(encoding="utf-8"))
-    found["version"] = found["appVersion"] = location.version
-    found["annotations"]["artifacthub.io/images"] = yaml.safe_dump(
+    fields = yaml.safe_load(metadata.read_text(encoding="utf-8"))
+    fields["version"] = fields["appVersion"] = location.version
+    fields["annotations"]["artifacthub.io/images"] = yaml.safe_dump(
         [
             {"name": f"{image.name}{image.suffix}", "image": image.reference(location)}
             for image in images.IMAGES
         ],
         sort_keys=False,
     )
-    metadata.write_text(yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
+    metadata.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
 
 
 def _helm(*words: str) -> str:

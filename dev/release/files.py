@@ -83,10 +83,10 @@ def first_job_file(root: Path) -> str:
 
 def write_sums(folder: Path) -> None:
     """Write the checksums of all files, in the format of sha256sum."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
     lines = (
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n"
-        for path in found
+        for path in files
     )
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 

@@ -165,9 +165,13 @@ def _digest(reference: str, file: Path) -> str:
         file.unlink()
         return digest
     repository = reference.rpartition(":")[0]
-    known = _output(["docker", "inspect", "--format={{json .RepoDigests}}", reference])
-    references = [str(each) for each in json.loads(known)]
-    (digest,) = {each.partition("@")[2] for each in references if each.startswith(f"{repository}@")}
+    output = _output(["docker", "inspect", "--format={{json .RepoDigests}}", reference])
+    references = [str(repo_digest) for repo_digest in json.loads(output)]
+    (digest,) = {
+        repo_digest.partition("@")[2]
+        for repo_digest in references
+        if repo_digest.startswith(f"{repository}@")
+    }
     return digest
 
 

@@ -61,7 +61,7 @@ def main() -> int:
         dockerfile=options.dockerfile,
         builder=options.builder,
         source=options.source,
-        arguments=dict(each.split("=", 1) for each in options.build_arg),
+        arguments=dict(argument.split("=", 1) for argument in options.build_arg),
     )
     options.output.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(statement, indent=1) + "\n", encoding="utf-8")

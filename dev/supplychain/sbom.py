@@ -37,9 +37,9 @@ def document(name: str, version: str, packages: list[dict[str, Any]]) -> dict[st
         {
             "spdxElementId": root["SPDXID"],
             "relationshipType": "CONTAINS",
-            "relatedSpdxElement": each["SPDXID"],
+            "relatedSpdxElement": package["SPDXID"],
         }
-        for each in packages
+        for package in packages
     ]
     describes = {
         "spdxElementId": "SPDXRef-DOCUMENT",
@@ -60,27 +60,27 @@ def document(name: str, version: str, packages: list[dict[str, Any]]) -> dict[st
 
 def python(root: Path = Path("/")) -> list[dict[str, Any]]:
     """Return the distributions that this interpreter can import, and those below ``root``."""
-    others = [str(each) for pattern in ENVIRONMENTS for each in sorted(root.glob(pattern))]
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for each in (*metadata.distributions(), *metadata.distributions(path=others)):
+    folders = [str(each) for pattern in ENVIRONMENTS for each in sorted(root.glob(pattern))]
+    packages: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in (*metadata.distributions(), *metadata.distributions(path=folders)):
         name = re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower()
         url = f"pkg:pypi/{name}@{each.version}"
         package = _package("python", f"{name}-{each.version}", each.version, url)
-        found[name, each.version] = package | {"name": name, "licenseDeclared": _license(each)}
-    return [found[key] for key in sorted(found)]
+        packages[name, each.version] = package | {"name": name, "licenseDeclared": _license(each)}
+    return [packages[key] for key in sorted(packages)]
 
 
 def _license(distribution: metadata.Distribution) -> str:
     """Return the license expression, which is valid in SPDX; older fields contain any text."""
-    found = distribution.metadata.get_all("License-Expression")
-    return found[0] if found else UNKNOWN
+    expressions = distribution.metadata.get_all("License-Expression")
+    return expressions[0] if expressions else UNKNOWN
 
 
 def debian(status: Path = DPKG_STATUS) -> list[dict[str, Any]]:
     """Return the installed Debian packages; none on another distribution."""
     if not status.exists():
         return []
-    found = []
+    packages = []
     for fields in _paragraphs(status.read_text(encoding="utf-8")):
         if fields.get("Status") != "install ok installed":
             continue
@@ -88,8 +88,8 @@ def debian(status: Path = DPKG_STATUS) -> list[dict[str, Any]]:
             fields[key] for key in ("Package", "Version", "Architecture")
         )
         url = f"pkg:deb/debian/{name}@{version.replace('+', '%2B')}?arch={architecture}"
-        found.append(_package("debian", f"{name}-{architecture}", version, url) | {"name": name})
-    return found
+        packages.append(_package("debian", f"{name}-{architecture}", version, url) | {"name": name})
+    return packages
 
 
 def _paragraphs(text: str) -> Iterator[dict[str, str]]:
@@ -137,9 +137,9 @@ def main() -> None:
     parser.add_argument("--version", required=True, help="version of the image")
     parser.add_argument("--output", type=Path, required=True, help="path of the JSON file")
     options = parser.parse_args()
-    found = document(options.name, options.version, [*python(), *debian()])
+    sbom = document(options.name, options.version, [*python(), *debian()])
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    options.output.write_text(json.dumps(sbom, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def empty_cluster() -> Iterator[Environment]:
     hub.start()
     with _labeled(), tempfile.TemporaryDirectory(prefix="finetune-tutorial-") as name:
         folder = Path(name)
-        for each in LINKED:
-            (folder / each).symlink_to(paths.REPO / each)
+        for path in LINKED:
+            (folder / path).symlink_to(paths.REPO / path)
         (folder / "values.yaml").write_text(values(built))
         yield Environment(variables=_variables(), folder=folder)
 

@@ -83,8 +83,8 @@ def _message(mistake: Mistake, reason: str, environment: Environment) -> str:
     end = time.monotonic() + MISTAKE_SECONDS
     while time.monotonic() < end:
         output, _ = _shell(text, environment, 30)
-        found, _, message = output.partition(" ")
-        if found == reason and re.search(mistake.shows, message, re.DOTALL):
+        current, _, message = output.partition(" ")
+        if current == reason and re.search(mistake.shows, message, re.DOTALL):
             say(f"    {mistake.name}: {output}")
             return output
         time.sleep(2)

@@ -21,8 +21,8 @@ INSTALLED_VERSION = "1.26.6"
 def needed() -> tuple[int, ...]:
     """Return the newest version in the ``go`` lines of the modules."""
     lines = (file.read_text() for file in MODULES.glob("*/go.mod"))
-    found = (re.search(r"^go (\S+)$", text, re.MULTILINE) for text in lines)
-    return max(_numbers(match.group(1)) for match in found if match)
+    matches = (re.search(r"^go (\S+)$", text, re.MULTILINE) for text in lines)
+    return max(_numbers(match.group(1)) for match in matches if match)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

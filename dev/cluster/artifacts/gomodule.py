@@ -65,7 +65,7 @@ def build(module: Module, target: Path) -> Path:
 
     Raises CommandFailed.
     """
-    found = source(module)
+    folder = source(module)
     missing = [name for name in module.packages if not (target / name).exists()]
     if missing:
         target.mkdir(parents=True, exist_ok=True)
@@ -74,17 +74,17 @@ def build(module: Module, target: Path) -> Path:
             tempfile.TemporaryDirectory(dir=target, prefix=".partial-") as partial,
         ):
             for name in missing:
-                _build(module, found, name, Path(partial)).replace(target / name)
-    return found
+                _build(module, folder, name, Path(partial)).replace(target / name)
+    return folder
 
 
-def _build(module: Module, found: Path, name: str, partial: Path) -> Path:
+def _build(module: Module, folder: Path, name: str, partial: Path) -> Path:
     # go completes its go.sum, and cannot write next to the source.
     own, built = partial / "build.mod", partial / name
-    own.write_text(module.edited((found / "go.mod").read_text()))
-    own.with_suffix(".sum").write_bytes((found / "go.sum").read_bytes())
+    own.write_text(module.edited((folder / "go.mod").read_text()))
+    own.with_suffix(".sum").write_bytes((folder / "go.sum").read_bytes())
     command = [golang.find(), "build", "-trimpath", "-mod=mod", f"-modfile={own}"]
     command += ["-ldflags", module.flags, "-o", str(built), module.packages[name]]
     log = paths.LOGS / "build-modules.log"
-    logged(command, log, env=ENVIRONMENT, cwd=found, hint=HINT)
+    logged(command, log, env=ENVIRONMENT, cwd=folder, hint=HINT)
     return built

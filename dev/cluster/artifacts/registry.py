@@ -72,8 +72,8 @@ def has(image: str) -> bool:
 def tags(name: str) -> list[str]:
     """Return all tags of a repository, newest first."""
     folder = _tags_folder(name)
-    found = list(folder.iterdir()) if folder.is_dir() else []
-    return [tag.name for tag in sorted(found, key=lambda tag: -tag.stat().st_mtime)]
+    folders = list(folder.iterdir()) if folder.is_dir() else []
+    return [tag.name for tag in sorted(folders, key=lambda tag: -tag.stat().st_mtime)]
 
 
 def knows(image: str) -> bool:

@@ -180,7 +180,9 @@ def _node() -> dict[str, Any]:
 
 def _node_ready() -> bool:
     conditions = _node().get("status", {}).get("conditions", [])
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+    )
 
 
 def _advertise_gpu() -> None:

@@ -41,7 +41,7 @@ print("ANSWERS " + json.dumps(answers))
 def ask(client: Client, job: dict[str, Any], image: str, questions: list[str]) -> list[str]:
     """Return one answer for each question, from the cache or from a pod."""
     revision = job["status"]["revision"]
-    ledger = next(item for item in job["status"]["revisions"] if item["revision"] == revision)
+    ledger = next(entry for entry in job["status"]["revisions"] if entry["revision"] == revision)
     identity = [ledger["artifacts"]["baseCommit"], questions, SCRIPT, BASE_ANSWER_TOKENS]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     cached = paths.CACHE / "base-answers" / f"{key}.json"

@@ -32,11 +32,11 @@ class Condition:
 def condition(job: dict[str, Any], name: str) -> Condition:
     """Return the condition of this type; a false one if none is current for the spec."""
     status = job.get("status", {})
-    for item in status.get("conditions", []):
-        current = item.get("observedGeneration") == job["metadata"]["generation"]
-        if item["type"] == name and current:
+    for entry in status.get("conditions", []):
+        current = entry.get("observedGeneration") == job["metadata"]["generation"]
+        if entry["type"] == name and current:
             return Condition(
-                true=item["status"] == "True", reason=item["reason"], message=item["message"]
+                true=entry["status"] == "True", reason=entry["reason"], message=entry["message"]
             )
     return Condition(true=False, reason="Pending", message="waiting for the operator")
 
@@ -45,9 +45,9 @@ def unsupported(client: Client) -> list[tuple[str, str]]:
     """Return namespace and name of every job in the cluster that an earlier version wrote."""
     jobs = client.get("finetunejobs", "--all-namespaces")["items"]
     return [
-        (found["metadata"]["namespace"], found["metadata"]["name"])
-        for found in jobs
-        if (stalled := condition(found, "Stalled")).true and stalled.reason == UNSUPPORTED
+        (job["metadata"]["namespace"], job["metadata"]["name"])
+        for job in jobs
+        if (stalled := condition(job, "Stalled")).true and stalled.reason == UNSUPPORTED
     ]
 
 

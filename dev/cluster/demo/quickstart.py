@@ -58,11 +58,11 @@ def run(current: CurrentCluster | None) -> None:
 
 def _report_unsupported(client: kubectl.Client) -> None:
     """Print the jobs of an earlier version in a reused cluster, with the fix."""
-    if found := job.unsupported(client):
+    if jobs := job.unsupported(client):
         say(
             "\nThe operator cannot run these jobs of an earlier version. Delete and re-create them:"
         )
-        for namespace, name in found:
+        for namespace, name in jobs:
             say(f"    kubectl delete ftj {name} -n {namespace}")
 
 
@@ -170,7 +170,7 @@ Done in {seconds / 60:.1f} minutes.
   To remove everything, run: {"make down" if local else "; ".join(uninstall)}
 """
     )
-    longest = sorted(phases.finished, key=lambda item: -item[1])[:12]
+    longest = sorted(phases.finished, key=lambda finished: -finished[1])[:12]
     say("  Longest phases:")
     for name, spent in longest:
         say(f"    {spent:7.1f} s  {name}")
