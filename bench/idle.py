@@ -39,7 +39,7 @@ async def _rest(plane: ControlPlane, running: OperatorProcess, size: int, minute
         await harness.create_jobs(world.api, size, harness.NAMESPACE_JOBS)
         await harness.until(
             "every job trains",
-            lambda: sum("train" in each.children for each in world.moments.values()) == size,
+            lambda: sum("train" in job.children for job in world.moments.values()) == size,
         )
         # One more reconcile of each, at the measured interval.
         await asyncio.sleep(75)
@@ -49,17 +49,17 @@ async def _rest(plane: ControlPlane, running: OperatorProcess, size: int, minute
         cost = harness.cost(running).since(before)
         reconciles = harness.reconciles(running) - reconciles
     share = cost.processor_seconds / (60 * minutes)
-    each = size * minutes
-    verbs = ", ".join(f"{count / each:.2f} {verb}" for verb, count in cost.requests.items())
+    job_minutes = size * minutes
+    verbs = ", ".join(f"{count / job_minutes:.2f} {verb}" for verb, count in cost.requests.items())
     return table(
         ("training jobs", f"{size:,}"),
         [
             (
                 "requests per job and minute (goal: 1.1)",
-                f"{sum(cost.requests.values()) / each:.2f}",
+                f"{sum(cost.requests.values()) / job_minutes:.2f}",
             ),
             ("requests per job and minute, by verb", verbs),
-            ("reconciles per job and minute", f"{reconciles / each:.2f}"),
+            ("reconciles per job and minute", f"{reconciles / job_minutes:.2f}"),
             ("used share of one CPU core (goal: 4 %)", f"{100 * share:.1f} %"),
             ("resident memory, MiB", f"{cost.resident_bytes / 2**20:.0f}"),
         ],

@@ -169,11 +169,11 @@ class _Crane:
         repository = f"{self.servers.registry.host}/crane-read/{size}"
         costs = [self._push(size, f"{repository}:push")]
         manifest = json.loads(self._blob(size, self._index(size)).read_bytes())
-        for each in (manifest["config"], *manifest["layers"]):
-            costs.append(self._run("blob", f"{repository}@{each['digest']}"))
+        for blob in (manifest["config"], *manifest["layers"]):
+            costs.append(self._run("blob", f"{repository}@{blob['digest']}"))
         return Cost(
-            processor=sum(each.processor for each in costs),
-            memory=max(each.memory for each in costs),
+            processor=sum(cost.processor for cost in costs),
+            memory=max(cost.memory for cost in costs),
         )
 
     def _layout(self, size: int) -> Path:

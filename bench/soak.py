@@ -135,7 +135,7 @@ async def _soak(
         await asyncio.wait([users])
         await asyncio.sleep(1)  # until the event of the last creation arrives
         present = len(world.moments)
-        ready = sum(each.ready is not None for each in world.moments.values())
+        ready = sum(job.ready is not None for job in world.moments.values())
         print("==> delete all jobs", flush=True)
         for namespace, name in list(world.moments):
             await _change(api, "DELETE", namespace, name)
@@ -143,7 +143,8 @@ async def _soak(
         await asyncio.sleep(5)
         after = _tasks(replicas.oldest())
     middle, last = (
-        mean([each for eighth, each in memory if eighth in eighths]) for eighths in ((5,), (7,))
+        mean([resident for eighth, resident in memory if eighth in eighths])
+        for eighths in ((5,), (7,))
     )
     return table(
         ("duration", f"{seconds / 60:.0f} minutes"),

@@ -66,13 +66,13 @@ def main() -> int:
         "--backends",
         nargs="+",
         choices=BACKENDS,
-        default=[each for each in BACKENDS if importlib.util.find_spec(each)],
+        default=[backend for backend in BACKENDS if importlib.util.find_spec(backend)],
         help="default: the installed ones",
     )
     parser.add_argument("--tables", nargs="+", type=Path, metavar="FILE", help="print only")
     options = parser.parse_args()
     if options.tables:
-        print("\n\n".join(tables.render(Results.load(each)) for each in options.tables))
+        print("\n\n".join(tables.render(Results.load(path)) for path in options.tables))
         return 0
     if options.dry_run:
         # Do not use a GPU of this machine.

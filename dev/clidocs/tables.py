@@ -17,12 +17,12 @@ def table(items: Sequence[Object], query: Mapping[str, str]) -> dict[str, Any]:
     begin = int(query.get("continue", 0))
     end = begin + int(query.get("limit", len(items)))
     metadata = {"continue": str(end), "remainingItemCount": len(items) - end}
-    columns = ["Name", *(each.name for each in FINETUNEJOB.columns)]
+    columns = ["Name", *(column.name for column in FINETUNEJOB.columns)]
     return {
         "kind": "Table",
         "metadata": metadata if end < len(items) else {},
-        "columnDefinitions": [{"name": each} for each in columns],
-        "rows": [_row(each) for each in items[begin:end]],
+        "columnDefinitions": [{"name": column} for column in columns],
+        "rows": [_row(object_) for object_ in items[begin:end]],
     }
 
 

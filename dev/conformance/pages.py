@@ -156,12 +156,14 @@ def _generated() -> dict[Path, str]:
     rows = recorded()
     lines = {name: table(rows, _always()) for name in TABLES} | {DURATIONS: durations(rows)}
     pages = {
-        name: generated_part.with_lines((paths.REPO / name).read_text("utf-8"), BEGIN, [*each, ""])
-        for name, each in lines.items()
+        name: generated_part.with_lines((paths.REPO / name).read_text("utf-8"), BEGIN, [*part, ""])
+        for name, part in lines.items()
     }
-    for name, component, pattern in OLDEST:
+    for name, component_name, pattern in OLDEST:
         # Not only of those with a result: a version without one is reported by check.
-        versions = [each.label for each in components.ALL if each.name == component]
+        versions = [
+            component.label for component in components.ALL if component.name == component_name
+        ]
         text = pages.get(name) or (paths.REPO / name).read_text("utf-8")
         pages[name] = with_oldest(text, pattern, versions)
     return {paths.REPO / name: text for name, text in pages.items()}

@@ -52,12 +52,13 @@ def run(models: Sequence[str]) -> int:
         circles[name] = _ran(name)
         print(f"[{number}/{len(chosen)}] {name}: {summary(circles[name])}", flush=True)
     names = {
-        name: children.call(layouts.rejection, each) for name, each in layouts.all_layouts().items()
+        name: children.call(layouts.rejection, layout)
+        for name, layout in layouts.all_layouts().items()
     }
     results = Results(transformers=transformers.__version__, circles=circles, names=names)
     FILE.write_text(text(results), encoding="utf-8")
     load.cache_clear()
-    return int(any(each.broken for each in circles.values()))
+    return int(any(result.broken for result in circles.values()))
 
 
 def _ran(name: str) -> Circle:

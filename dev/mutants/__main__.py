@@ -25,11 +25,11 @@ def main() -> int:
     options = _options()
     candidates = pool.candidates(options.module)
     equivalents = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))["reasons"]
-    stale = set(equivalents) - {each.mutant.name for each in candidates}
+    stale = set(equivalents) - {candidate.mutant.name for candidate in candidates}
     if stale and not options.module:
         print(f"{EQUIVALENT} names mutants that no longer exist:", *sorted(stale), sep="\n  ")
         return 1
-    tested = [each for each in candidates if each.mutant.name not in equivalents]
+    tested = [candidate for candidate in candidates if candidate.mutant.name not in equivalents]
     sample = random.Random(options.seed).sample(tested, min(options.count, len(tested)))
     print(
         f"{len(candidates)} mutants, {len(candidates) - len(tested)} of them equivalent; "
@@ -37,7 +37,7 @@ def main() -> int:
         flush=True,
     )
     survivors, run = pool.run(sample, seconds=options.minutes * 60)
-    for mutant in sorted(survivors, key=lambda each: (each.module, each.line)):
+    for mutant in sorted(survivors, key=lambda survivor: (survivor.module, survivor.line)):
         print(f"survived  line {mutant.line}  {mutant.name}")
     killed = run - len(survivors)
     print(f"{killed} of {run} mutants killed: {killed / max(1, run):.1%} (target {TARGET:.0%})")

@@ -198,14 +198,16 @@ def _outcome(fault: Fault, functions: Functions, items: Sequence[pytest.Item]) -
 
 def _replace(originals: list[list[FunctionType]], module: CodeType, name: str) -> bool:
     """Replace the code of a function by that of a module; report whether that was possible."""
-    mutated = sorted((each for each in _codes(module) if each.co_qualname == name), key=_line)
+    mutated = sorted((code for code in _codes(module) if code.co_qualname == name), key=_line)
     if not originals or len(originals) != len(mutated):
         return False
-    pairs = [(each, code) for same, code in zip(originals, mutated, strict=True) for each in same]
-    if any(each.__code__.co_freevars != code.co_freevars for each, code in pairs):
+    pairs = [
+        (function, code) for same, code in zip(originals, mutated, strict=True) for function in same
+    ]
+    if any(function.__code__.co_freevars != code.co_freevars for function, code in pairs):
         return False
-    for each, code in pairs:
-        each.__code__ = code
+    for function, code in pairs:
+        function.__code__ = code
     return True
 
 

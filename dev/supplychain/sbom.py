@@ -60,13 +60,16 @@ def document(name: str, version: str, packages: list[dict[str, Any]]) -> dict[st
 
 def python(root: Path = Path("/")) -> list[dict[str, Any]]:
     """Return the distributions that this interpreter can import, and those below ``root``."""
-    folders = [str(each) for pattern in ENVIRONMENTS for each in sorted(root.glob(pattern))]
+    folders = [str(folder) for pattern in ENVIRONMENTS for folder in sorted(root.glob(pattern))]
     packages: dict[tuple[str, str], dict[str, Any]] = {}
-    for each in (*metadata.distributions(), *metadata.distributions(path=folders)):
-        name = re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower()
-        url = f"pkg:pypi/{name}@{each.version}"
-        package = _package("python", f"{name}-{each.version}", each.version, url)
-        packages[name, each.version] = package | {"name": name, "licenseDeclared": _license(each)}
+    for distribution in (*metadata.distributions(), *metadata.distributions(path=folders)):
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+        url = f"pkg:pypi/{name}@{distribution.version}"
+        package = _package("python", f"{name}-{distribution.version}", distribution.version, url)
+        packages[name, distribution.version] = package | {
+            "name": name,
+            "licenseDeclared": _license(distribution),
+        }
     return [packages[key] for key in sorted(packages)]
 
 

@@ -105,8 +105,8 @@ class Destinations(CamelModel):
 
     def allows_service(self, namespace: str, address: Address) -> bool:
         """Report whether a Service in a namespace may be reached at the address of its DNS name."""
-        return any(each.name == namespace for each in self.namespaces) and not any(
-            form.is_loopback or form.is_unspecified or any(form in each for each in METADATA)
+        return any(allowed.name == namespace for allowed in self.namespaces) and not any(
+            form.is_loopback or form.is_unspecified or any(form in network for network in METADATA)
             for form in forms(address)
         )
 

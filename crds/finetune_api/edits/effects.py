@@ -194,11 +194,11 @@ def _publishes(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
         return False
     if shares(after.spec) and _endpoint(before.spec) != _endpoint(after.spec):
         return True
-    if any(not _holds(old.get(name), each) for name, each in new.items()):
+    if any(not _holds(old.get(name), target) for name, target in new.items()):
         return True
     record = ledger.record(after.digest)
     failed = record is not None and any(
-        each.stage == "publish" and each.outcome == "Failed" for each in record.stages
+        attempt.stage == "publish" and attempt.outcome == "Failed" for attempt in record.stages
     )
     return failed or (before.build_digest != after.build_digest and "merged" in _contents(new))
 

@@ -99,15 +99,20 @@ def _published(
     manifest, frozen = record.artifacts.adapter_manifest, record.frozen
     if manifest is None or frozen is None:
         return
-    targets = {each.name: each for each in _targets(parent, frozen.operator)}
-    for each in record.published or ():
+    targets = {
+        publish_target.name: publish_target for publish_target in _targets(parent, frozen.operator)
+    }
+    for publication in record.published or ():
         # The merged model and a tracking server have another content.
-        if each.digest is None or each.content != manifest:
+        if publication.digest is None or publication.content != manifest:
             continue
-        target = targets.get(each.name)
-        if target is not None and each.destination not in (target.destination, _at(target, hub)):
+        target = targets.get(publication.name)
+        if target is not None and publication.destination not in (
+            target.destination,
+            _at(target, hub),
+        ):
             target = None
-        place = _place(each, target, hub)
+        place = _place(publication, target, hub)
         if place is not None:
             yield (
                 target,
@@ -115,8 +120,8 @@ def _published(
                     job=parent["metadata"]["name"],
                     revision=record.revision,
                     revision_digest=frozen.digest,
-                    digest=each.digest,
-                    **{"manifest": each.manifest, **place},
+                    digest=publication.digest,
+                    **{"manifest": publication.manifest, **place},
                 ),
             )
 

@@ -75,7 +75,7 @@ def download(request: BaseStageRequest, layout: Layout, progress: Progress) -> S
         progress.transferred(count, size)
 
     digests |= cache.take(repository, shards, scratch, on_bytes=on_bytes)
-    missing = [each for each in shards if each not in digests]
+    missing = [shard for shard in shards if shard not in digests]
     digests |= store.download(repository, missing, scratch, on_bytes=on_bytes)
     signatures.check("model", digests)
     header = read_header(scratch, shards)
@@ -89,6 +89,8 @@ def download(request: BaseStageRequest, layout: Layout, progress: Progress) -> S
         digests=digests,
         shards=tuple(shards),
         quantized=frozenset(special_layers.quantized(model)),
-        adapted=tuple(sorted({each.rpartition(".")[2] for each in special_layers.adapted(model)})),
+        adapted=tuple(
+            sorted({layer.rpartition(".")[2] for layer in special_layers.adapted(model)})
+        ),
         license=repository.license,
     )

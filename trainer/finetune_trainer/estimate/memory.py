@@ -136,12 +136,12 @@ def optimizer_bytes(shape: Shape, recipe: Training) -> float:
     transformers keeps the state of an embedding in 32 bits also with an 8-bit optimizer.
     """
     name = recipe.advanced.optimizer
-    eight, full = next(each for key, each in STATES.items() if key in name)
+    eight, full = next(sizes for key, sizes in STATES.items() if key in name)
     # 8-bit states have one float32 scale for each block of 256 values.
-    each = eight * (1 + 4 / 256) if "8bit" in name else full
-    more = (full - each) * shape.vocabulary * shape.hidden
+    bytes_each = eight * (1 + 4 / 256) if "8bit" in name else full
+    more = (full - bytes_each) * shape.vocabulary * shape.hidden
     embedding = "embed_tokens" in (recipe.lora.modules_to_save or ())
-    return each * trained_parameters(shape, recipe) + (more if embedding else 0)
+    return bytes_each * trained_parameters(shape, recipe) + (more if embedding else 0)
 
 
 def training(shape: Shape, recipe: Training, formula: BackendFormula, step: Step) -> Memory:

@@ -45,15 +45,15 @@ def for_training(
         changed = _changed(recipe, changes)
         step = budget.choose_step(shape, changed, data=data, card=card)
         formula = FORMULAS[changed.advanced.backend]
-        found = memory.training(shape, changed, formula, step)
-        return found.total <= budget.USABLE * card.memory
+        parts = memory.training(shape, changed, formula, step)
+        return parts.total <= budget.USABLE * card.memory
 
     fields = _fields(recipe, backends)
-    found = [_together(fields, fits)]
+    sufficient = [_together(fields, fits)]
     for path, values in fields.items():
         alone = ({path: value} for value in values)
-        found.append(next((changes for changes in alone if fits(changes)), {}))
-    texts = [" and ".join(_text(*change) for change in changes.items()) for changes in found]
+        sufficient.append(next((changes for changes in alone if fits(changes)), {}))
+    texts = [" and ".join(_text(*change) for change in changes.items()) for changes in sufficient]
     alternatives = list(dict.fromkeys(filter(None, texts)))
     needed = budget.estimate(shape, recipe, data=data, options=EstimateOptions(card=card))
     larger = next_larger(needed.training.total / budget.USABLE)
@@ -84,9 +84,9 @@ def _together(fields: Mapping[Path, Sequence[object]], fits: Callable[[Changes],
     else:
         return {}
     for path in reversed(tuple(changes)):
-        others = {each: value for each, value in changes.items() if each != path}
+        others = {name: value for name, value in changes.items() if name != path}
         milder = [others, *({**changes, path: value} for value in fields[path])]
-        changes = next(each for each in milder if fits(each))
+        changes = next(candidate for candidate in milder if fits(candidate))
     return changes
 
 

@@ -80,8 +80,8 @@ class LayerwiseModel:
             raise UnsupportedFamily(f"the files of the base model contain no tensor {strange[0]}")
         self._names |= {
             id(buffer): name
-            for each, buffer in wrapped.named_buffers()
-            if buffer.is_floating_point() and (name := _of_base(each)) in self._stored
+            for full_name, buffer in wrapped.named_buffers()
+            if buffer.is_floating_point() and (name := _of_base(full_name)) in self._stored
         }
         self.decoder = model.get_decoder()
         if not isinstance(getattr(self.decoder, "layers", None), torch.nn.ModuleList):
@@ -90,7 +90,9 @@ class LayerwiseModel:
         self._places = {layer: list(self._found(layer)) for layer in self.layers}
         inside = {name for places in self._places.values() for _, _, name in places}
         self._outside = [place for place in self._found(model) if place[2] not in inside]
-        self._in_full = [each for each in model.modules() if isinstance(each, ModulesToSaveWrapper)]
+        self._in_full = [
+            module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)
+        ]
         self._load_outside_layers()
 
     def load_layer(self, layer: torch.nn.Module, kind: BaseKind) -> None:

@@ -84,11 +84,11 @@ def pin(job: JobConfig, layout: Layout, signatures: Signatures) -> Sources:
     """Pin the datasets. Runs before the base is downloaded, so that a missing one fails early."""
     own = job.evaluation_dataset
     sources = Sources(
-        training=tuple(dataset_files.pin(*each, layout) for each in job.rows_of_training.items()),
+        training=tuple(dataset_files.pin(*pair, layout) for pair in job.rows_of_training.items()),
         evaluation=None if own is None else dataset_files.pin("evaluation.dataset", own, layout),
     )
-    for each in sources.all:
-        signatures.pinned(each.kind, each.spec.source, each.store, each.repository)
+    for source in sources.all:
+        signatures.pinned(source.kind, source.spec.source, source.store, source.repository)
     return sources
 
 

@@ -49,30 +49,30 @@ def names(
 ) -> Names:
     """Return the names of an endpoint. attached: the oldest job first."""
     jobs = tuple(attached)
-    held = {each.name: each.job for each in previous.models if each.state not in REFUSED}
+    held = {model.name: model.job for model in previous.models if model.state not in REFUSED}
     owners = _owners(jobs, held)
     most = target.spec.lora.max_adapters
     holders = set(held.values())
     places: set[Place] = set()
     full: set[str] = set()
-    for each in sorted(jobs, key=lambda each: each.job not in holders):
-        if not any(owners[name] == each.job for name in each.model.names):
+    for job in sorted(jobs, key=lambda job: job.job not in holders):
+        if not any(owners[name] == job.job for name in job.model.names):
             continue
-        if len(places | {_place(each)}) > most:
-            full.add(each.job)
+        if len(places | {_place(job)}) > most:
+            full.add(job.job)
         else:
-            places.add(_place(each))
+            places.add(_place(job))
     wanted, refused = [], []
-    for each in jobs:
-        for name in each.model.names:
-            if owners[name] != each.job:
-                refused.append(_conflict(each, name, owners[name]))
-            elif each.job in full:
-                refused.append(_full(each, name, most))
+    for job in jobs:
+        for name in job.model.names:
+            if owners[name] != job.job:
+                refused.append(_conflict(job, name, owners[name]))
+            elif job.job in full:
+                refused.append(_full(job, name, most))
             else:
-                wanted.append(_wanted(each, name, target))
+                wanted.append(_wanted(job, name, target))
     return Names(
-        wanted=tuple(sorted(wanted, key=lambda each: each.name)),
+        wanted=tuple(sorted(wanted, key=lambda wanted_name: wanted_name.name)),
         refused=tuple(refused),
         free=most - len(places),
     )

@@ -71,7 +71,9 @@ def confirmation(snapshot: EndpointSnapshot, plan: Plan) -> Confirmation:
     needed = UNCONFIRMED
     if any(isinstance(action, Delete) for action in plan.actions):
         needed = Confirmation("delete", frozenset(LISTS))
-    elif any(isinstance(each, Create) and each.object["kind"] == "Job" for each in plan.actions):
+    elif any(
+        isinstance(action, Create) and action.object["kind"] == "Job" for action in plan.actions
+    ):
         needed = Confirmation("base", frozenset({"Job", "Pod", naming.VOLUME}))
     if _loses_names(snapshot, plan):
         return Confirmation(needed.cause or "names", needed.kinds | {endpoints.JOB_KIND})

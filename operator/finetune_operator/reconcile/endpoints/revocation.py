@@ -41,17 +41,19 @@ def stopped(
     if key is None or listed is None or previous.wanted is None:
         return plan
     present = {
-        (each.job, name)
-        for each in attached(snapshot.finetunejobs, endpoint)
-        for name in each.model.names
+        (job.job, name)
+        for job in attached(snapshot.finetunejobs, endpoint)
+        for name in job.model.names
     }
-    kept = tuple(each for each in listed if (each.job, each.name) in present)
+    kept = tuple(
+        wanted_name for wanted_name in listed if (wanted_name.job, wanted_name.name) in present
+    )
     if kept == listed or previous.wanted.digest not in (digest_of(listed), digest_of(kept)):
         return plan
     names = Names(wanted=kept, refused=(), free=previous.free_slots or 0)
     number = numbered(names, previous.wanted, snapshot.gate, now)
     jobs = {job for job, _ in present}
-    models = tuple(each for each in previous.models if each.job in jobs)
+    models = tuple(model for model in previous.models if model.job in jobs)
     changed = previous.model_copy(
         update={
             "wanted": number,

@@ -37,13 +37,13 @@ def report(
     """
     before = status_view.of_job(snapshot.job)
     stage = None if rejected is None else naming.label(rejected, naming.STAGE)
-    if (own := next((each for each in BESIDE if each.name == stage), None)) is not None:
+    if (own := next((beside for beside in BESIDE if beside.name == stage), None)) is not None:
         status = {**(planned or snapshot.job.get("status", {}))}
         status["conditions"] = [
-            _failed(each, before.conditions, reason, message, now)
-            if each["type"] == own.condition
-            else each
-            for each in status.get("conditions", ())
+            _failed(condition, before.conditions, reason, message, now)
+            if condition["type"] == own.condition
+            else condition
+            for condition in status.get("conditions", ())
         ]
         return Plan(status=status, events=transitions.events(before, status))
     generation, previous = snapshot.job["metadata"]["generation"], before.conditions

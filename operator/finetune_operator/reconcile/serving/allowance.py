@@ -48,14 +48,14 @@ def decide(snapshot: IndexedSnapshot) -> Allowance:
     accounts = snapshot.accounts
     if accounts is None or not accounts.serving:
         return Allowance()
-    present = gpus(snapshot.job, (each.object for each in snapshot.builds.values()))
+    present = gpus(snapshot.job, (deployment.object for deployment in snapshot.builds.values()))
     exhausted = [
         (balance, balance.serving)
         for balance in accounts.serving
         if balance.serving is not None and balance.serving.exhausted
     ]
     if exhausted:
-        balance, serving = max(exhausted, key=lambda each: each[1].stops)
+        balance, serving = max(exhausted, key=lambda pair: pair[1].stops)
         most = 0 if serving.stops else present
         return Allowance(most=most, cause=_exhausted(balance, serving))
     limits = [

@@ -215,7 +215,11 @@ def without_removed(ledger: Ledger, target: TargetRevision, names: Collection[st
     The publish pod removes the folders of other revisions from the claim of an endpoint, unless the
     endpoint needs them. It may do so before it fails, so the records go when it starts.
     """
-    places = {each.destination for each in shared_endpoint(target) if each.name in names}
+    places = {
+        endpoint_target.destination
+        for endpoint_target in shared_endpoint(target)
+        if endpoint_target.name in names
+    }
     if not places or target.endpoint is None:
         return ledger
     kept = {*target.endpoint.kept, content(ledger, target, "adapter")}
@@ -224,9 +228,9 @@ def without_removed(ledger: Ledger, target: TargetRevision, names: Collection[st
             name: revision.model_copy(
                 update={
                     "published": [
-                        each
-                        for each in revision.published or ()
-                        if each.destination not in places or each.content in kept
+                        publication
+                        for publication in revision.published or ()
+                        if publication.destination not in places or publication.content in kept
                     ]
                     or None
                 }

@@ -81,11 +81,11 @@ def _label(name: str) -> str:
     In a folder such as training_data, the names of the files say which of them are for training.
     """
     stem = name.rsplit("/", 1)[-1]
-    stem = stem.removesuffix(next((each for each in SUFFIXES if stem.endswith(each)), ""))
+    stem = stem.removesuffix(next((suffix for suffix in SUFFIXES if stem.endswith(suffix)), ""))
     if (own := "_".join(_words(stem))) in SPLIT_OF_WORD:
         return own
     candidates = (*reversed(_folders(name)), stem)
-    return next(("_".join(_words(each)) for each in candidates if _named(each)), "")
+    return next(("_".join(_words(candidate)) for candidate in candidates if _named(candidate)), "")
 
 
 def _named(step: str) -> bool:
