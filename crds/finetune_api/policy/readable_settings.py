@@ -38,13 +38,13 @@ class ReadableSettings(CamelModel):
         policy = value.get("policy") if isinstance(value, dict) else None
         if not isinstance(policy, dict):
             return value
-        known, newer = {}, []
+        readable, newer = {}, []
         for name, limit in policy.items():
             if name not in FIELDS:
                 newer.append(str(name))
                 continue
-            known[name] = limit
+            readable[name] = limit
             if isinstance(limit, dict):
                 newer += [f"{name}.{field}" for field in limit if field not in Names.model_fields]
-                known[name] = {k: v for k, v in limit.items() if k in Names.model_fields}
-        return {**value, "policy": known, "newerLimits": newer}
+                readable[name] = {k: v for k, v in limit.items() if k in Names.model_fields}
+        return {**value, "policy": readable, "newerLimits": newer}

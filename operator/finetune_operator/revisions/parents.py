@@ -195,15 +195,15 @@ def _problem(
     )
 
 
-def started_from(start: StartFrom, found: ParentAdapter) -> StartFrom:
+def started_from(start: StartFrom, adapter: ParentAdapter) -> StartFrom:
     """Return ``startFrom`` with the place of an adapter as its source. Raise ValidationError."""
     checked = StartFrom(
-        source=found.source,
-        revision=found.commit,
-        s3=S3(**{"endpoint": found.endpoint} if found.endpoint else {}),
+        source=adapter.source,
+        revision=adapter.commit,
+        s3=S3(**{"endpoint": adapter.endpoint} if adapter.endpoint else {}),
     )
-    scheme = found.source.split("://", 1)[0]
-    s3 = {"endpoint": checked.s3.endpoint, "region": found.region or start.s3.region}
+    scheme = adapter.source.split("://", 1)[0]
+    s3 = {"endpoint": checked.s3.endpoint, "region": adapter.region or start.s3.region}
     return start.model_copy(
         update={
             "source": checked.source,
@@ -216,10 +216,10 @@ def started_from(start: StartFrom, found: ParentAdapter) -> StartFrom:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def with_parent(resolved: Resolved, found: ParentAdapter) -> Resolved:
+def with_parent(resolved: Resolved, adapter: ParentAdapter) -> Resolved:
     """Return a spec with an adapter as its source. Its digests are those of the written spec."""
     spec = resolved.spec
     start = spec.training.start_from
     assert start is not None
-    training = spec.training.model_copy(update={"start_from": started_from(start, found)})
-    return replace(resolved, spec=spec.model_copy(update={"training": training}), parent=found)
+    training = spec.training.model_copy(update={"start_from": started_from(start, adapter)})
+    return replace(resolved, spec=spec.model_copy(update={"training": training}), parent=adapter)

@@ -69,17 +69,17 @@ def fit(
     options: Options,
     state: State,
     profile: Object | None,
-    known: Statistics | None,
+    statistics: Statistics | None,
     price: Price | None,
 ) -> Fit:
-    """Return the estimate of a job. known: statistics of the same rows, None without any."""
+    """Return the estimate of a job. statistics: those of the same rows, None without any."""
     spec = file.resolved.spec
     card = _card(spec, options, state, profile)
     if options.offline and options.model is None:
         return Fit(verdict=unknown("config.json of the base model is not read with --offline"))
-    rows = options.rows or (known and known.rows) or None
-    tokens = options.tokens or (known and known.train_tokens) or None
-    longest = known.longest_row if known is not None else None
+    rows = options.rows or (statistics and statistics.rows) or None
+    tokens = options.tokens or (statistics and statistics.train_tokens) or None
+    longest = statistics.longest_row if statistics is not None else None
     data = estimate.data_of(file, rows=rows, tokens=tokens, longest=longest)
     try:
         estimated = estimate.of(file, model=options.model, card=card, data=data)

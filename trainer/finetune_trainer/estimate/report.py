@@ -11,15 +11,15 @@ from finetune_trainer.estimate.verdict import gib
 WIDTH = 46
 
 
-def table(found: Estimate, *, title: str) -> str:
+def table(estimate: Estimate, *, title: str) -> str:
     """Return the estimate as a table of text."""
-    card = found.card
+    card = estimate.card
     where = f"{card.name} ({gib(card.memory)})" if card else "an unknown GPU"
     lines = [f"{title} on {where}", ""]
     lines += [
-        f"Training  {found.backend}, micro-batch {found.micro_batch} × {found.accumulation} "
-        f"accumulation steps, {found.length} tokens per row"
-        + ("" if found.checkpointing else ", without gradient checkpointing")
+        f"Training  {estimate.backend}, micro-batch {estimate.micro_batch} × "
+        f"{estimate.accumulation} accumulation steps, {estimate.length} tokens per row"
+        + ("" if estimate.checkpointing else ", without gradient checkpointing")
     ]
     names = {
         "weights": "base, 4 bits",
@@ -31,12 +31,14 @@ def table(found: Estimate, *, title: str) -> str:
         "loss": "loss, beyond the activations",
         "overhead": "CUDA and fragmentation",
     }
-    parts = {label: getattr(found.training, name) for name, label in names.items()}
+    parts = {label: getattr(estimate.training, name) for name, label in names.items()}
     lines += [_row(label, size) for label, size in parts.items() if size]
-    share = f"{found.training.total / card.memory:.0%} of the GPU" if card else ""
-    lines += [_sum(found.training.total, share, fits=found.training_fits, known=card is not None)]
-    if found.serving is not None:
-        serving = found.serving
+    share = f"{estimate.training.total / card.memory:.0%} of the GPU" if card else ""
+    lines += [
+        _sum(estimate.training.total, share, fits=estimate.training_fits, known=card is not None)
+    ]
+    if estimate.serving is not None:
+        serving = estimate.serving
         lines += ["", f"Serving   vLLM, maxModelLen {serving.length} tokens"]
         lines += [
             _row("merged weights, 16 bits", serving.weights),
@@ -45,30 +47,30 @@ def table(found: Estimate, *, title: str) -> str:
             _row("CUDA, activations, sampling", serving.working),
         ]
         share = f"of {gib(serving.limit(card))} for vLLM" if card else ""
-        lines += [_sum(serving.total, share, fits=found.serving_fits, known=card is not None)]
-    lines += ["", "Other resources", _row("host memory of the train pod", found.host)]
-    lines += [_row("volume", found.volume)]
-    if found.tokens is not None:
-        lines += [f"  {'training tokens':<{WIDTH}}{found.tokens:>12,}"]
-    if found.seconds is not None:
-        lines += [f"  {'training time (approximate)':<{WIDTH}}{estimated(found.seconds):>12}"]
+        lines += [_sum(serving.total, share, fits=estimate.serving_fits, known=card is not None)]
+    lines += ["", "Other resources", _row("host memory of the train pod", estimate.host)]
+    lines += [_row("volume", estimate.volume)]
+    if estimate.tokens is not None:
+        lines += [f"  {'training tokens':<{WIDTH}}{estimate.tokens:>12,}"]
+    if estimate.seconds is not None:
+        lines += [f"  {'training time (approximate)':<{WIDTH}}{estimated(estimate.seconds):>12}"]
     return "\n".join(lines)
 
 
-def facts(found: Estimate) -> dict[str, Any]:
+def facts(estimate: Estimate) -> dict[str, Any]:
     """Return the estimate as facts of the dataset's manifest."""
     return {
-        "card": found.card.name if found.card else None,
-        "backend": found.backend,
-        "microBatch": found.micro_batch,
-        "gradientCheckpointing": found.checkpointing,
-        "length": found.length,
-        "trainingBytes": found.training.total,
-        "servingBytes": found.serving.total if found.serving else None,
-        "hostBytes": found.host,
-        "volumeBytes": found.volume,
-        "tokens": found.tokens,
-        "seconds": None if found.seconds is None else round(found.seconds),
+        "card": estimate.card.name if estimate.card else None,
+        "backend": estimate.backend,
+        "microBatch": estimate.micro_batch,
+        "gradientCheckpointing": estimate.checkpointing,
+        "length": estimate.length,
+        "trainingBytes": estimate.training.total,
+        "servingBytes": estimate.serving.total if estimate.serving else None,
+        "hostBytes": estimate.host,
+        "volumeBytes": estimate.volume,
+        "tokens": estimate.tokens,
+        "seconds": None if estimate.seconds is None else round(estimate.seconds),
     }
 
 
@@ -89,19 +91,19 @@ def status(facts: dict[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def sentence(found: Estimate) -> str:
+def sentence(estimate: Estimate) -> str:
     """Return the estimate as one sentence for a status message."""
-    text = f"training needs about {gib(found.training.total)}"
-    if found.card is not None:
-        text += f" of the {gib(found.card.memory)} of {found.card.name}"
-    text += f" with micro-batch size {found.micro_batch}"
-    if not found.checkpointing:
+    text = f"training needs about {gib(estimate.training.total)}"
+    if estimate.card is not None:
+        text += f" of the {gib(estimate.card.memory)} of {estimate.card.name}"
+    text += f" with micro-batch size {estimate.micro_batch}"
+    if not estimate.checkpointing:
         text += " and without gradient checkpointing"
-    if found.seconds is not None:
-        text += f" and takes {'' if found.seconds < 60 else 'approximately '}"
-        text += estimated(found.seconds)
-    if found.serving is not None:
-        text += f"; serving needs about {gib(found.serving.total)}"
+    if estimate.seconds is not None:
+        text += f" and takes {'' if estimate.seconds < 60 else 'approximately '}"
+        text += estimated(estimate.seconds)
+    if estimate.serving is not None:
+        text += f"; serving needs about {gib(estimate.serving.total)}"
     return text
 
 

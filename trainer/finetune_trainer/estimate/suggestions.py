@@ -60,15 +60,17 @@ def for_training(
     return alternatives[:count] if larger is None else [*alternatives[: count - 1], _on(larger)]
 
 
-def for_serving(shape: Shape, options: ServingSettings, found: Estimate, count: int) -> list[str]:
+def for_serving(
+    shape: Shape, options: ServingSettings, estimate: Estimate, count: int
+) -> list[str]:
     """Return up to ``count`` alternatives, by rising cost."""
-    assert found.card is not None
-    assert found.serving is not None
+    assert estimate.card is not None
+    assert estimate.serving is not None
     alternatives = []
-    length = longest_that_fits(shape, options, found.card)
+    length = longest_that_fits(shape, options, estimate.card)
     if length >= SHORTEST:
         alternatives.append(f"serving.maxModelLen: {length}")
-    larger = next_larger(found.serving.total / options.gpu_memory_utilization)
+    larger = next_larger(estimate.serving.total / options.gpu_memory_utilization)
     if larger is not None:
         alternatives.append(_on(larger))
     return [*alternatives, "serving.enabled: false"][:count]

@@ -16,7 +16,7 @@ ALTERNATIVES = 3
 
 
 def refusal(
-    found: Estimate,
+    estimate: Estimate,
     shape: Shape,
     recipe: Training,
     data: Data,
@@ -27,28 +27,28 @@ def refusal(
 
     backends: those that can train the job, which the error may propose.
     """
-    card = found.card
+    card = estimate.card
     if card is None:
         return None
-    if not found.training_fits:
-        parts = found.training
+    if not estimate.training_fits:
+        parts = estimate.training
         alternatives = suggestions.for_training(
             shape, recipe, data, card, backends=backends, count=ALTERNATIVES
         )
         return DoesNotFit(
-            f"training with micro-batch size {found.micro_batch} and {found.length} tokens per row "
-            f"needs about {gib(parts.total)} of GPU memory (weights "
+            f"training with micro-batch size {estimate.micro_batch} and {estimate.length} tokens "
+            f"per row needs about {gib(parts.total)} of GPU memory (weights "
             f"{gib(parts.weights + parts.embeddings)}, adapter and optimizer "
             f"{gib(parts.adapter + parts.optimizer)}, activations and masks "
             f"{gib(parts.activations + parts.masks)}, loss {gib(parts.loss)}, overhead "
             f"{gib(parts.overhead)}), but {card.name} has {gib(card.memory)}: "
             + _any_of(alternatives, otherwise="use a larger GPU or a smaller model")
         )
-    if not found.serving_fits:
-        assert found.serving is not None
+    if not estimate.serving_fits:
+        assert estimate.serving is not None
         assert serving is not None
-        parts_ = found.serving
-        alternatives = suggestions.for_serving(shape, serving, found, ALTERNATIVES)
+        parts_ = estimate.serving
+        alternatives = suggestions.for_serving(shape, serving, estimate, ALTERNATIVES)
         return DoesNotFit(
             f"serving needs about {gib(parts_.total)} of GPU memory (weights "
             f"{gib(parts_.weights)}, KV cache {gib(parts_.cache)} for one request with "
@@ -60,49 +60,49 @@ def refusal(
     return None
 
 
-def host_refusal(found: Estimate, limit: int | None) -> DoesNotFit | None:
+def host_refusal(estimate: Estimate, limit: int | None) -> DoesNotFit | None:
     """Return the error if the train pod has too little host memory. limit: in bytes, or None."""
-    least = found.host - found.pinned
+    least = estimate.host - estimate.pinned
     if limit is None or least <= limit:
         return None
     return DoesNotFit(
         f"training needs about {gib(least)} of host memory, in part because Unsloth keeps "
-        f"activations there (micro-batch size {found.micro_batch}, {found.length} tokens per row), "
-        f"but spec.resources.train.limits.memory is {gib(limit)}: set this limit to at least "
-        f"{math.ceil(found.host / GIB)}Gi, lower training.advanced.microBatchSize, or set "
+        f"activations there (micro-batch size {estimate.micro_batch}, {estimate.length} tokens per "
+        f"row), but spec.resources.train.limits.memory is {gib(limit)}: set this limit to at least "
+        f"{math.ceil(estimate.host / GIB)}Gi, lower training.advanced.microBatchSize, or set "
         "training.advanced.backend to trl"
-        if found.backend == "unsloth"
+        if estimate.backend == "unsloth"
         else f"training needs about {gib(least)} of host memory, but "
         f"spec.resources.train.limits.memory is {gib(limit)}: set this limit to at least "
-        f"{math.ceil(found.host / GIB)}Gi"
+        f"{math.ceil(estimate.host / GIB)}Gi"
     )
 
 
-def volume_refusal(found: Estimate, size: int | None) -> VolumeFull | None:
+def volume_refusal(estimate: Estimate, size: int | None) -> VolumeFull | None:
     """Return the error if a volume is too small for the whole job. size: in bytes, or None."""
-    if size is None or found.volume <= size:
+    if size is None or estimate.volume <= size:
         return None
     return VolumeFull(
-        f"base, checkpoints and merged model need about {disk.human(found.volume)} "
-        f"({found.volume} bytes), but spec.storage.size is {disk.human(size)}: set "
-        f"spec.storage.size to at least {disk.sufficient(found.volume)}"
+        f"base, checkpoints and merged model need about {disk.human(estimate.volume)} "
+        f"({estimate.volume} bytes), but spec.storage.size is {disk.human(size)}: set "
+        f"spec.storage.size to at least {disk.sufficient(estimate.volume)}"
     )
 
 
-def warnings(found: Estimate) -> list[str]:
+def warnings(estimate: Estimate) -> list[str]:
     """Return warnings about a job that is not refused."""
     messages = []
-    card = found.card
+    card = estimate.card
     if card is not None and card.shared:
         messages.append(
             f"{card.name} is time-sliced: other pods can use parts of its {gib(card.memory)}, so "
             "training can run out of memory. If other pods use this GPU, select an unshared GPU "
             "with spec.placement"
         )
-    if card is not None and USABLE * card.memory < found.training.total <= card.memory:
+    if card is not None and USABLE * card.memory < estimate.training.total <= card.memory:
         messages.append(
-            f"training needs about {gib(found.training.total)} of GPU memory, and {card.name} has "
-            f"{gib(card.memory)}. Because the estimate is not exact, training can run out of "
+            f"training needs about {gib(estimate.training.total)} of GPU memory, and {card.name} "
+            f"has {gib(card.memory)}. Because the estimate is not exact, training can run out of "
             "memory. In this case, lower training.advanced.microBatchSize or "
             "training.sequenceLength"
         )

@@ -18,19 +18,19 @@ from finetune_operator.types import Object
 
 
 def of_target(
-    job: Object, target: TargetRevision, record: Revision, each: PublishTarget
+    job: Object, target: TargetRevision, record: Revision, entry: PublishTarget
 ) -> Mapping[str, Any]:
     """Return the fields of the request with the statement about a target; none before its turn."""
     key = target.config.signing_key
-    publication = publications.current(Ledger({target.revision: record}), target, each)
-    if key is None or not publications.awaits_statement(publication, target, each):
+    publication = publications.current(Ledger({target.revision: record}), target, entry)
+    if key is None or not publications.awaits_statement(publication, target, entry):
         return {}
     status = status_view.of_job(job)
     facts = Facts(
         job=job,
         target=target,
         record=record,
-        place=each,
+        place=entry,
         publication=publication,
         gate=status.evaluation if status.build == target.build else {},
         verification=status.verification,

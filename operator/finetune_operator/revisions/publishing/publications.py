@@ -37,22 +37,19 @@ def shared_endpoint(target: TargetRevision) -> tuple[SharedEndpointTarget, ...]:
     return () if endpoint is None else (SharedEndpointTarget.of(endpoint.name, endpoint.uid),)
 
 
-def place(target: TargetRevision, each: PublishTarget) -> str:
+def place(target: TargetRevision, entry: PublishTarget) -> str:
     """Return the place of a target as one text. Another hub is another place."""
-    repository = each.hugging_face
-    return each.destination if repository is None else target.hub.place(repository.repo)
+    repository = entry.hugging_face
+    return entry.destination if repository is None else target.hub.place(repository.repo)
 
 
 def links(ledger: Ledger, target: TargetRevision) -> dict[str, str]:
     """Return the references of the published models, by name of the target."""
     references: dict[str, str] = {}
-    for publish_target in target.resolved.spec.publish or ():
-        publication = current(ledger, target, publish_target)
-        if (
-            publication is not None
-            and (address := reference(publish_target, publication)) is not None
-        ):
-            references[publish_target.name] = address
+    for entry in target.resolved.spec.publish or ():
+        publication = current(ledger, target, entry)
+        if publication is not None and (address := reference(entry, publication)) is not None:
+            references[entry.name] = address
     return references
 
 
@@ -64,15 +61,15 @@ def content(ledger: Ledger, target: TargetRevision, what: str) -> str:
     return (merging and merging.merged_manifest) or ""
 
 
-def content_of(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> str:
+def content_of(ledger: Ledger, target: TargetRevision, entry: PublishTarget) -> str:
     """Return what identifies the content of a target.
 
     A tracking server also gets the links, in an experiment and for a registered model.
     """
-    own = content(ledger, target, each.what)
-    if not isinstance(each, TrackingServer):
+    own = content(ledger, target, entry.what)
+    if not isinstance(entry, TrackingServer):
         return own
-    names = each.mlflow.model_dump(include={"experiment", "registered_model"}, exclude_none=True)
+    names = entry.mlflow.model_dump(include={"experiment", "registered_model"}, exclude_none=True)
     return digest([own, links(ledger, target), *([names] if names else [])])
 
 
@@ -82,64 +79,64 @@ def record_of(ledger: Ledger, revision: str, name: str) -> Publication | None:
     return next((record for record in records if record.name == name), None)
 
 
-def current(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> Publication | None:
+def current(ledger: Ledger, target: TargetRevision, entry: PublishTarget) -> Publication | None:
     """Return the record of a target if it is about its present place and content, or None."""
-    publication = record_of(ledger, target.revision, each.name)
-    if publication is None or publication.destination != place(target, each):
+    publication = record_of(ledger, target.revision, entry.name)
+    if publication is None or publication.destination != place(target, entry):
         return None
-    return publication if publication.content == content_of(ledger, target, each) else None
+    return publication if publication.content == content_of(ledger, target, entry) else None
 
 
-def is_complete(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> bool:
+def is_complete(ledger: Ledger, target: TargetRevision, entry: PublishTarget) -> bool:
     """Report whether a target holds the content of the revision under all its names.
 
     If the operator signs, it also holds the signed statement about the content.
     """
-    publication = current(ledger, target, each)
-    if not _is_published(publication, each) or not _has_tags(ledger, target, each):
+    publication = current(ledger, target, entry)
+    if not _is_published(publication, entry) or not _has_tags(ledger, target, entry):
         return False
-    return not awaits_statement(publication, target, each)
+    return not awaits_statement(publication, target, entry)
 
 
 def awaits_statement(
-    known: Publication | None, target: TargetRevision, each: PublishTarget
+    publication: Publication | None, target: TargetRevision, entry: PublishTarget
 ) -> TypeGuard[Publication]:
     """Report whether a target lacks only the signed statement about what it holds.
 
     The statement names the digest of the content, so it is signed after the content was published.
     """
     signs = target.config.signing_key is not None
-    return signs and _is_held(known, each) and bool(known.attestation_due)
+    return signs and _is_held(publication, entry) and bool(publication.attestation_due)
 
 
-def _is_published(publication: Publication | None, publish_target: PublishTarget) -> bool:
-    return _is_held(publication, publish_target) and publication.error is None
+def _is_published(publication: Publication | None, entry: PublishTarget) -> bool:
+    return _is_held(publication, entry) and publication.error is None
 
 
-def _has_tags(ledger: Ledger, target: TargetRevision, publish_target: PublishTarget) -> bool:
+def _has_tags(ledger: Ledger, target: TargetRevision, entry: PublishTarget) -> bool:
     """Report whether no other revision has taken a tag of a target since the last attempt."""
-    publication = record_of(ledger, target.revision, publish_target.name)
+    publication = record_of(ledger, target.revision, entry.name)
     return publication is None or not any(
         record.destination == publication.destination
         and record.digest not in (None, publication.digest)
         and record.time > publication.time
-        and {*(record.tags or ())} & {*publish_target.moving_names}
+        and {*(record.tags or ())} & {*entry.moving_names}
         for name, revision in ledger.revisions.items()
         for record in revision.published or ()
         if name != target.revision
     )
 
 
-def _is_held(
-    publication: Publication | None, publish_target: PublishTarget
-) -> TypeGuard[Publication]:
+def _is_held(publication: Publication | None, entry: PublishTarget) -> TypeGuard[Publication]:
     """Report whether some attempt has published the content under all names of a target."""
     if publication is None or publication.digest is None:
         return False
-    return {*publish_target.moving_names} <= {*(publication.tags or ())}
+    return {*entry.moving_names} <= {*(publication.tags or ())}
 
 
-def failure(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> PublicationError | None:
+def failure(
+    ledger: Ledger, target: TargetRevision, entry: PublishTarget
+) -> PublicationError | None:
     """Return why the last attempt has not published the build to a target, or None."""
     attempts = ledger.revision(target.revision).stages
     attempt = next(
@@ -152,7 +149,7 @@ def failure(ledger: Ledger, target: TargetRevision, each: PublishTarget) -> Publ
     )
     if attempt is None or attempt.outcome != "Failed":
         return None
-    publication = current(ledger, target, each)
+    publication = current(ledger, target, entry)
     if publication is not None and publication.error is not None:
         return publication.error
     return PublicationError(
@@ -202,10 +199,9 @@ def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) 
     An attempt that was to add a statement, and has not reported it, has left an error.
     """
     return [
-        publish_target.name
-        for publish_target in targets(target)
-        if publish_target.name in names
-        and not _is_published(current(ledger, target, publish_target), publish_target)
+        entry.name
+        for entry in targets(target)
+        if entry.name in names and not _is_published(current(ledger, target, entry), entry)
     ]
 
 
@@ -240,17 +236,17 @@ def without_removed(ledger: Ledger, target: TargetRevision, names: Collection[st
     )
 
 
-def reference(each: PublishTarget, known: Publication) -> str | None:
+def reference(entry: PublishTarget, publication: Publication) -> str | None:
     """Return the address of published content: an image or commit by digest, a folder in S3."""
-    if known.digest is None:
+    if publication.digest is None:
         return None
-    if each.oci is not None:
-        return f"{each.oci.repository}@{known.digest}"
-    if isinstance(each, TrackingServer):
-        return each.mlflow.uri
-    if isinstance(each, SharedEndpointTarget):
-        return f"{ENDPOINT_PREFIX}{each.endpoint}/{known.content}"
-    if each.hugging_face is not None:
-        return f"{each.destination}@{known.digest.removeprefix('sha1:')}"
-    assert each.s3 is not None
-    return f"{each.s3.uri}/{known.digest.replace(':', '-')}/"
+    if entry.oci is not None:
+        return f"{entry.oci.repository}@{publication.digest}"
+    if isinstance(entry, TrackingServer):
+        return entry.mlflow.uri
+    if isinstance(entry, SharedEndpointTarget):
+        return f"{ENDPOINT_PREFIX}{entry.endpoint}/{publication.content}"
+    if entry.hugging_face is not None:
+        return f"{entry.destination}@{publication.digest.removeprefix('sha1:')}"
+    assert entry.s3 is not None
+    return f"{entry.s3.uri}/{publication.digest.replace(':', '-')}/"

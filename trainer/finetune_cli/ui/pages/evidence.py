@@ -9,31 +9,31 @@ from finetune_cli.ui.reading.job import Event, Log, Object
 from finetune_cli.ui.reading.rights import Part
 
 
-def pod(found: Part[Object]) -> Child:
+def pod(part: Part[Object]) -> Child:
     """Return the pod of the stage that matters."""
-    if found.problem:
-        return note(found.problem, "problem")
-    if not found.value:
+    if part.problem:
+        return note(part.problem, "problem")
+    if not part.value:
         return note("The present stage has no pod.")
-    status = found.value.get("status") or {}
+    status = part.value.get("status") or {}
     rows: list[tuple[str, Child]] = [
-        ("Name", str(found.value["metadata"]["name"])),
+        ("Name", str(part.value["metadata"]["name"])),
         ("Phase", status.get("phase")),
-        ("Node", (found.value.get("spec") or {}).get("nodeName")),
-        ("Scheduler", pods.not_scheduled(found.value)),
+        ("Node", (part.value.get("spec") or {}).get("nodeName")),
+        ("Scheduler", pods.not_scheduled(part.value)),
         *(
             (f"Container {container.name}", container.text)
-            for container in pods.containers(found.value)
+            for container in pods.containers(part.value)
         ),
     ]
     return pairs(rows)
 
 
-def events(found: Part[Sequence[Event]]) -> Child:
+def events(part: Part[Sequence[Event]]) -> Child:
     """Return the newest events."""
-    if found.problem:
-        return note(found.problem, "problem")
-    if not found.value:
+    if part.problem:
+        return note(part.problem, "problem")
+    if not part.value:
         return note("There are no events; the API server deletes them after some time.")
     rows = [
         (
@@ -43,17 +43,17 @@ def events(found: Part[Sequence[Event]]) -> Child:
             event.about,
             event.message,
         )
-        for event in found.value
+        for event in part.value
     ]
     head = ("Time", "Type", "Reason", "Object", "Message")
     return table("Events, the newest first", head, rows)
 
 
-def log(found: Part[Log | None]) -> Child:
+def log(part: Part[Log | None]) -> Child:
     """Return the last lines of a log, as text."""
-    if found.problem:
-        return note(found.problem, "problem")
-    if found.value is None:
+    if part.problem:
+        return note(part.problem, "problem")
+    if part.value is None:
         return note("The present stage has no pod.")
-    title = f"The last lines of pod {found.value.pod}, container {found.value.container}:"
-    return note(title), preformatted(found.value.text or "(empty)", "Log", "log")
+    title = f"The last lines of pod {part.value.pod}, container {part.value.container}:"
+    return note(title), preformatted(part.value.text or "(empty)", "Log", "log")

@@ -59,19 +59,19 @@ def _form(job: Job) -> Element:
     )
 
 
-def difference(found: Difference) -> Child:
+def difference(compared: Difference) -> Child:
     """Return the values that differ, and the results of both revisions."""
-    head = (found.first, found.second)
-    digests = found.results.get(ROWS, (None, None))
+    head = (compared.first, compared.second)
+    digests = compared.results.get(ROWS, (None, None))
     other_rows = None not in digests and digests[0] != digests[1]
-    results = {name: values for name, values in found.results.items() if name != ROWS}
+    results = {name: values for name, values in compared.results.items() if name != ROWS}
     return (
         h("h3", "Spec"),
-        note(found.spec.problem, "problem")
-        if found.spec.value is None
-        else _pairs("Spec", head, found.spec.value, "Both revisions have the same spec."),
+        note(compared.spec.problem, "problem")
+        if compared.spec.value is None
+        else _pairs("Spec", head, compared.spec.value, "Both revisions have the same spec."),
         h("h3", "Configuration of the operator"),
-        _pairs("Configuration of the operator", head, found.settings, "It is the same."),
+        _pairs("Configuration of the operator", head, compared.settings, "It is the same."),
         h("h3", "Results"),
         _pairs("Results", head, results, "Neither revision has a result."),
         note("The held-out losses are of different rows: they cannot be compared.", "problem")

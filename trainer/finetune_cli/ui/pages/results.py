@@ -30,11 +30,11 @@ def curves(history: History) -> list[Curve]:
     ]
 
 
-def losses(job: Job, found: Part[History]) -> Child:
+def losses(job: Job, history: Part[History]) -> Child:
     """Return the curves, a table of their points, and downloads."""
-    if found.value is None:
-        return note(found.problem, "problem")
-    shown = curves(found.value)
+    if history.value is None:
+        return note(history.problem, "problem")
+    shown = curves(history.value)
     chart = charts.curves(shown, "Training loss and held-out loss by step, in nats per token")
     if chart is None:
         return note("No loss is known of the present revision.")

@@ -50,17 +50,17 @@ def splits(names: Iterable[str]) -> Splits:
     return Splits(files={"train": names}, exact=True)
 
 
-def meant(wanted: str, found: Splits) -> list[str]:
+def meant(wanted: str, splits: Splits) -> list[str]:
     """Return the names of the splits that ``wanted`` can mean; one if it is unambiguous."""
     words = _words(wanted)
-    if found.exact or "_".join(words) in found.files:
-        name = wanted if found.exact else "_".join(words)
-        return [name] if name in found.files else []
+    if splits.exact or "_".join(words) in splits.files:
+        name = wanted if splits.exact else "_".join(words)
+        return [name] if name in splits.files else []
     split = SPLIT_OF_WORD.get("_".join(words))
     if split is None:
         return []
-    equal = [name for name in found.files if SPLIT_OF_WORD.get(name) == split]
-    return equal or [name for name in found.files if split in map(SPLIT_OF_WORD.get, _words(name))]
+    equal = [name for name in splits.files if SPLIT_OF_WORD.get(name) == split]
+    return equal or [name for name in splits.files if split in map(SPLIT_OF_WORD.get, _words(name))]
 
 
 def folders(names: Iterable[str]) -> dict[str, list[str]]:
