@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_cli import job_file
 from finetune_cli.axolotl.convert import convert
 from finetune_cli.axolotl.notes import Refusal, Severity
+from finetune_cli.offline import job_file
 from finetune_trainer.errors import InvalidSpec
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/reference/axolotl-examples.md"

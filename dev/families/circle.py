@@ -94,7 +94,7 @@ class _Stages:
     """The stages of one job, as ``ftj run`` runs them."""
 
     def __init__(self, layout: Layout) -> None:
-        from finetune_cli import job_file
+        from finetune_cli.offline import job_file
         from finetune_trainer.runtime import environment
 
         environment.configure()

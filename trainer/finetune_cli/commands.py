@@ -27,7 +27,7 @@ COMMANDS = {
     for command in (
         Command(
             name="validate",
-            module="validate",
+            module="offline.validate",
             panel=FILES,
             summary="check manifests without a cluster",
             description="Check FineTuneJobs against the schema and the validation rules, without "
@@ -37,7 +37,7 @@ COMMANDS = {
         ),
         Command(
             name="estimate",
-            module="estimate",
+            module="offline.estimate",
             panel=FILES,
             summary="estimate GPU memory, disk space and time",
             description="Estimate GPU memory, disk space and time of a FineTuneJob, without a GPU. "
@@ -59,7 +59,7 @@ COMMANDS = {
         ),
         Command(
             name="import-axolotl",
-            module="import_axolotl",
+            module="offline.import_axolotl",
             panel=FILES,
             summary="convert an Axolotl configuration",
             description="Convert an Axolotl configuration to a FineTuneJob. Print the manifest to "
@@ -261,7 +261,7 @@ COMMANDS = {
         ),
         Command(
             name="run",
-            module="run",
+            module="offline.run",
             panel=MODELS,
             summary="prepare, train and merge on this machine",
             description="Prepare, train and merge a FineTuneJob on this machine, without a "
@@ -271,7 +271,7 @@ COMMANDS = {
         ),
         Command(
             name="copy",
-            module="copy",
+            module="copying.copy",
             panel=MODELS,
             summary="copy a model out of the cluster",
             description="Copy the merged model or the adapter of a FineTuneJob to a local folder. "
@@ -283,7 +283,7 @@ COMMANDS = {
         ),
         Command(
             name="verify",
-            module="verify",
+            module="verifying.verify",
             panel=MODELS,
             summary="check the signature and the files of a published model",
             description="Check a published model with the public key of the operator: the "

@@ -40,7 +40,7 @@ COMMON = [
     "finetune_trainer.evaluation.scoring",
     "finetune_trainer.sources.https",
     "finetune_trainer.sources.s3",
-    "finetune_cli.run",
+    "finetune_cli.offline.run",
     # Libraries that a command imports at their first use.
     "s3fs",
     "matplotlib.backends.backend_agg",

@@ -12,7 +12,7 @@ from tests.support.leaves import Leaf, leaves
 
 from finetune_api import API_VERSION, KIND
 from finetune_api.validation import findings, is_job
-from finetune_cli import job_file
+from finetune_cli.offline import job_file
 
 MANIFESTS = Path(__file__).parents[2] / "integration" / "manifests"
 SPEC: dict[str, Any] = {

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from finetune_cli import run
+from finetune_cli.offline import run
 from finetune_trainer.runtime.progress import Progress
 
 

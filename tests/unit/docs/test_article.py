@@ -16,7 +16,7 @@ from tests.unit.docs.links import ROOT
 from tests.unit.trainer import shapes
 
 from finetune_api.defaulting import effective_defaults, resolve
-from finetune_cli import estimate, job_file
+from finetune_cli.offline import estimate, job_file
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 INSTRUCT = "hf://meta-llama/Meta-Llama-3-8B-Instruct"

@@ -11,7 +11,7 @@ import yaml
 from tests.unit.docs.links import ROOT
 from tests.unit.trainer import shapes
 
-from finetune_cli import estimate, job_file
+from finetune_cli.offline import estimate, job_file
 from finetune_trainer.devices import cards
 
 PAGES = ("README.md", "docs/concepts/estimates.md")

@@ -13,14 +13,15 @@ from finetune_api.policy.readable_settings import NAME, NAMESPACE
 from finetune_api.v1alpha1.budgets.spec import BUDGET_PLURAL
 from finetune_api.v1alpha1.profile import PROFILE_KIND, PROFILE_PLURAL
 from finetune_api.validation import is_job
-from finetune_cli import job_file, terminal
+from finetune_cli import terminal
 from finetune_cli.errors import WrongCall
+from finetune_cli.offline import job_file
+from finetune_cli.offline.price import PriceOption
 from finetune_cli.options import CLUSTER, Context, Kubeconfig, Namespace
 from finetune_cli.planning import job_plan, report, state
 from finetune_cli.planning.job_plan import Code, JobPlan
 from finetune_cli.planning.state import State
 from finetune_cli.planning.verdicts import Options
-from finetune_cli.price import PriceOption
 from finetune_trainer.errors import InvalidSpec
 
 STYLES = {

@@ -19,8 +19,8 @@ from finetune_api.profile_defaults import over_chart, own_defaults
 from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_api.validation import findings
-from finetune_cli import price as prices
-from finetune_cli.job_file import SpecFile
+from finetune_cli.offline import price as prices
+from finetune_cli.offline.job_file import SpecFile
 from finetune_cli.planning import consequences, verdicts
 from finetune_cli.planning.state import Object, State, UnknownProfile, group, items, spec_of
 from finetune_cli.planning.verdicts import Answer, Options, Verdict

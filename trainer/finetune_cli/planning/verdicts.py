@@ -17,8 +17,8 @@ from finetune_api.policy.limits import narrower
 from finetune_api.v1alpha1.data.statistics import Data as Statistics
 from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_cli import estimate
-from finetune_cli.job_file import SpecFile
+from finetune_cli.offline import estimate
+from finetune_cli.offline.job_file import SpecFile
 from finetune_cli.planning.state import Object, State, group, spec_of
 from finetune_trainer.devices import cards
 from finetune_trainer.errors import TrainerError

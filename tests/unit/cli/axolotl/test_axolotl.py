@@ -11,10 +11,10 @@ from tests.unit.trainer import shapes
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.v1alpha1.training.lora import ALL_LINEAR
 from finetune_api.validation import findings
-from finetune_cli import job_file
 from finetune_cli.__main__ import main
 from finetune_cli.axolotl import templates
 from finetune_cli.axolotl.convert import convert
+from finetune_cli.offline import job_file
 from finetune_trainer.errors import InvalidSpec
 
 ARTICLE = Path(__file__).parent / "axolotl-article.yml"

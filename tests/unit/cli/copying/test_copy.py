@@ -14,10 +14,10 @@ import yaml
 from tests.unit.docs.links import ROOT
 
 from finetune_cli import __main__ as ftj
-from finetune_cli import copy, job_file
-from finetune_cli.copying import pod, transfer
+from finetune_cli.copying import copy, pod, transfer
 from finetune_cli.copying.selection import select
 from finetune_cli.errors import CommandFailed, Interrupted
+from finetune_cli.offline import job_file
 from finetune_trainer.checkpointing import manifest
 
 FAKE = Path(__file__).parent / "fake_kubectl.py"

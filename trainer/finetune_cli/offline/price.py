@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from finetune_api.contracts.cost import cost, expected, money
 from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_cli import job_file
 from finetune_cli.errors import WrongCall
+from finetune_cli.offline import job_file
 from finetune_trainer.errors import InvalidSpec
 
 PriceOption = Annotated[

@@ -12,8 +12,8 @@ import typer
 from finetune_api import KIND
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.validation import findings, is_job
-from finetune_cli import job_file
 from finetune_cli.errors import WrongCall
+from finetune_cli.offline import job_file
 from finetune_cli.options import Format, Output
 from finetune_trainer.errors import InvalidSpec
 

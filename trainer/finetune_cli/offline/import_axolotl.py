@@ -9,9 +9,9 @@ import typer
 import yaml
 
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_cli import estimate, job_file
 from finetune_cli.axolotl.convert import convert
 from finetune_cli.axolotl.notes import Severity, count
+from finetune_cli.offline import estimate, job_file
 from finetune_cli.options import Format, Output
 from finetune_trainer.errors import InvalidSpec, TrainerError
 

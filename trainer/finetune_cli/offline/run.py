@@ -29,8 +29,9 @@ from finetune_api.safety.redaction import Canvas
 from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
 from finetune_api.v1alpha1.training.start_from import START_FROM
-from finetune_cli import base_config, job_file, options
-from finetune_cli.job_file import SpecFile
+from finetune_cli import options
+from finetune_cli.offline import base_config, job_file
+from finetune_cli.offline.job_file import SpecFile
 from finetune_cli.options import Format, Manifest, ManifestOption, Output
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.compatibility import backend_choice

@@ -22,9 +22,10 @@ from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training.training import Training
-from finetune_cli import base_config, job_file, options
-from finetune_cli import price as prices
-from finetune_cli.job_file import SpecFile
+from finetune_cli import options
+from finetune_cli.offline import base_config, job_file
+from finetune_cli.offline import price as prices
+from finetune_cli.offline.job_file import SpecFile
 from finetune_cli.options import Format, Manifest, ManifestOption, Output
 from finetune_trainer.compatibility import backend_choice, recipe_support
 from finetune_trainer.compatibility.backend_choice import TRL, UNSLOTH, Facts
