@@ -98,6 +98,41 @@ class Resource:
         return f"{GROUP}_{self.plural}.yaml"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterScoped(Resource):
+    """A kind of objects without a namespace. ``kubectl get all`` does not list them."""
+
+    scope: Literal["Namespaced", "Cluster"] = "Cluster"
+    categories: tuple[str, ...] = ("finetune",)
+
+
+_NAMES_A_SERVICE = CelRule(
+    cel=f"self.metadata.name.matches('{NAME_PATTERN}') && "
+    f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
+    message=NAME_RULE,
+)
+_VOLUME_GROWS = CelRule(
+    cel="!has(self.size) || !has(oldSelf.size) || "
+    f"!({comparable('self.size')}) || "
+    "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+    message="a volume cannot shrink: keep storage.size or set a larger value",
+)
+
+
+def _condition(
+    name: str, condition: str, part: Literal["status", "reason", "message"], *, wide: bool = False
+) -> Column:
+    """Return the column of a part of a condition."""
+    path = f'.status.conditions[?(@.type=="{condition}")].{part}'
+    return Column(name=name, path=path, wide=wide)
+
+
+def _shorter_name(limit: int, used: str) -> CelRule:
+    """Return the limit of ``metadata.name``. used: who uses the name, for the message."""
+    message = f"{used}: use at most {limit} characters in metadata.name"
+    return CelRule(cel=f"size(self.metadata.name) <= {limit}", message=message)
+
+
 FINETUNEJOB = Resource(
     kind=KIND,
     plural=PLURAL,
@@ -112,8 +147,8 @@ FINETUNEJOB = Resource(
     status=FineTuneJobStatus,
     status_description="Observed state of the job. Written by the operator.",
     columns=(
-        Column(name="Ready", path='.status.conditions[?(@.type=="Ready")].status'),
-        Column(name="State", path='.status.conditions[?(@.type=="Ready")].reason'),
+        _condition("Ready", "Ready", "status"),
+        _condition("State", "Ready", "reason"),
         Column(name="Serving", path=".status.serving.summary"),
         Column(name="Progress", path=".status.progress"),
         Column(name="ETA", path=".status.eta"),
@@ -123,23 +158,8 @@ FINETUNEJOB = Resource(
         Column(name="Cost", path=".status.cost.summary", wide=True),
         Column(name="Message", path=".status.summary", wide=True),
     ),
-    rules=(
-        CelRule(
-            cel=f"self.metadata.name.matches('{NAME_PATTERN}') && "
-            f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
-            message=NAME_RULE,
-        ),
-    ),
-    group_rules={
-        "storage": (
-            CelRule(
-                cel="!has(self.size) || !has(oldSelf.size) || "
-                f"!({comparable('self.size')}) || "
-                "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-                message="a volume cannot shrink: keep storage.size or set a larger value",
-            ),
-        ),
-    },
+    rules=(_NAMES_A_SERVICE,),
+    group_rules={"storage": (_VOLUME_GROWS,)},
     scale={
         "specReplicasPath": ".spec.serving.replicas",
         "statusReplicasPath": ".status.serving.replicas",
@@ -148,12 +168,10 @@ FINETUNEJOB = Resource(
     page="api.md",
     title="API reference",
 )
-FINETUNEPROFILE = Resource(
+FINETUNEPROFILE = ClusterScoped(
     kind=PROFILE_KIND,
     plural=PROFILE_PLURAL,
     short_name="ftp",
-    scope="Cluster",
-    categories=("finetune",),
     description="FineTuneProfile offers defaults and limits to FineTuneJobs under one name, with "
     "the GPU product and its price.",
     spec=FineTuneProfileSpec,
@@ -166,27 +184,19 @@ FINETUNEPROFILE = Resource(
         Column(name="Max-Length", path=".spec.limits.maxSequenceLength", type="integer"),
         Column(name="GPU-Hour", path=".spec.price.perGpuHour"),
         Column(name="Currency", path=".spec.price.currency"),
-        Column(name="Valid", path='.status.conditions[?(@.type=="Valid")].status'),
+        _condition("Valid", "Valid", "status"),
         Column(name="Description", path=".spec.description"),
         Column(name="Age", path=".metadata.creationTimestamp", type="date", wide=True),
-        Column(name="Message", path='.status.conditions[?(@.type=="Valid")].message', wide=True),
+        _condition("Message", "Valid", "message", wide=True),
     ),
-    rules=(
-        CelRule(
-            cel=f"size(self.metadata.name) <= {MAX_PROFILE_NAME}",
-            message=f"jobs name the profile in spec.profile: use at most {MAX_PROFILE_NAME} "
-            "characters in metadata.name",
-        ),
-    ),
+    rules=(_shorter_name(MAX_PROFILE_NAME, "jobs name the profile in spec.profile"),),
     page="profiles.md",
     title="Profiles: API reference",
 )
-FINETUNEUSAGE = Resource(
+FINETUNEUSAGE = ClusterScoped(
     kind=USAGE_KIND,
     plural=USAGE_PLURAL,
     short_name="ftu",
-    scope="Cluster",
-    categories=("finetune",),
     description="FineTuneUsage records the GPU time and cost of one namespace in one calendar "
     "month. Written by the operator if the chart value usage.enabled is true.",
     spec=FineTuneUsageSpec,
@@ -204,12 +214,10 @@ FINETUNEUSAGE = Resource(
     page="usage.md",
     title="Usage: API reference",
 )
-FINETUNEBUDGET = Resource(
+FINETUNEBUDGET = ClusterScoped(
     kind=BUDGET_KIND,
     plural=BUDGET_PLURAL,
     short_name="ftb",
-    scope="Cluster",
-    categories=("finetune",),
     description="FineTuneBudget limits the GPU time and the cost of training and of endpoints "
     "in some namespaces, for each day, week or month.",
     spec=FineTuneBudgetSpec,
@@ -227,28 +235,16 @@ FINETUNEBUDGET = Resource(
         Column(name="Cost-Left", path=".status.training.cost.remaining"),
         Column(name="Currency", path=".spec.currency"),
         Column(name="Waiting", path=".status.training.waiting", type="integer"),
-        Column(name="State", path='.status.conditions[?(@.type=="Exhausted")].reason'),
+        _condition("State", "Exhausted", "reason"),
         Column(name="Ends", path=".status.periodEnd", wide=True),
         Column(name="Running", path=".status.training.running", type="integer", wide=True),
         Column(name="Serving-Hours", path=".status.serving.gpuHours.limit", wide=True),
         Column(name="Serving-Used", path=".status.serving.gpuHours.used", wide=True),
         Column(name="Serving-GPUs", path=".status.serving.gpus", type="integer", wide=True),
-        Column(
-            name="Serving",
-            path='.status.conditions[?(@.type=="ServingExhausted")].reason',
-            wide=True,
-        ),
-        Column(
-            name="Message", path='.status.conditions[?(@.type=="Exhausted")].message', wide=True
-        ),
+        _condition("Serving", "ServingExhausted", "reason", wide=True),
+        _condition("Message", "Exhausted", "message", wide=True),
     ),
-    rules=(
-        CelRule(
-            cel=f"size(self.metadata.name) <= {MAX_BUDGET_NAME}",
-            message="conditions of jobs name the budget: use at most "
-            f"{MAX_BUDGET_NAME} characters in metadata.name",
-        ),
-    ),
+    rules=(_shorter_name(MAX_BUDGET_NAME, "conditions of jobs name the budget"),),
     page="budgets.md",
     title="Budgets: API reference",
 )
@@ -266,20 +262,16 @@ FINETUNEENDPOINT = Resource(
     status=FineTuneEndpointStatus,
     status_description="Observed state of the endpoint. Written by the operator.",
     columns=(
-        Column(name="Ready", path='.status.conditions[?(@.type=="Ready")].status'),
-        Column(name="State", path='.status.conditions[?(@.type=="Ready")].reason'),
+        _condition("Ready", "Ready", "status"),
+        _condition("State", "Ready", "reason"),
         Column(name="Models", path=".status.summary"),
         Column(name="Free", path=".status.freeSlots", type="integer"),
         Column(name="Base", path=".spec.model.source"),
         Column(name="Age", path=".metadata.creationTimestamp", type="date"),
-        Column(name="Message", path='.status.conditions[?(@.type=="Ready")].message', wide=True),
+        _condition("Message", "Ready", "message", wide=True),
     ),
     rules=(
-        CelRule(
-            cel=f"self.metadata.name.matches('{NAME_PATTERN}') && "
-            f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
-            message=NAME_RULE,
-        ),
+        _NAMES_A_SERVICE,
         CelRule(
             cel="(has(self.spec.base) ? self.spec.base : 'dequantized') == "
             "(has(oldSelf.spec.base) ? oldSelf.spec.base : 'dequantized')",
@@ -295,14 +287,7 @@ FINETUNEENDPOINT = Resource(
                 "Create another FineTuneEndpoint, and set serving.endpointRef of the jobs to it",
             ),
         ),
-        "storage": (
-            CelRule(
-                cel="!has(self.size) || !has(oldSelf.size) || "
-                f"!({comparable('self.size')}) || "
-                "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-                message="a volume cannot shrink: keep storage.size or set a larger value",
-            ),
-        ),
+        "storage": (_VOLUME_GROWS,),
     },
     page="endpoints.md",
     title="Endpoints: API reference",
