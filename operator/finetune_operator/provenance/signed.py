@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.contracts.provenance import attestation
 from finetune_api.contracts.provenance.attestation import Statement
-from finetune_api.contracts.stage_request import ModelSignature
+from finetune_api.contracts.publish_targets import ModelSignature
 from finetune_operator.signing import SigningKey
 
 

@@ -19,8 +19,9 @@ from tests.support.trainer.web import Certificate
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.provenance import file_list
+from finetune_api.contracts.publish_targets import PublishTargetRequest
 from finetune_api.contracts.result import PublishArtifacts, PublishedTarget, Result
-from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
+from finetune_api.contracts.stage_request import PublishStageRequest
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.publishing import publish

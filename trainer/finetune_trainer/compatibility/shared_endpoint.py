@@ -7,7 +7,7 @@ training that was prepared for another kind of serving. Nothing here loads torch
 from collections.abc import Mapping
 
 from finetune_api.contracts.endpoint import codes_digest, source_digest
-from finetune_api.contracts.stage_request import SharedEndpoint
+from finetune_api.contracts.publish_targets import SharedEndpoint
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.training.advanced import Quantization
 from finetune_api.v1alpha1.training.training import Training

@@ -16,7 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
+from finetune_api.contracts.publish_targets import PublishTargetRequest
+from finetune_api.contracts.stage_request import PublishStageRequest
 from finetune_api.safety import untrusted_file
 from finetune_trainer.checkpointing import adapter_files, manifest, published
 from finetune_trainer.errors import ResumeRefused

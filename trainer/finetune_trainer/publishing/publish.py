@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.provenance import file_list
+from finetune_api.contracts.publish_targets import PublishTargetRequest
 from finetune_api.contracts.result import PublishArtifacts, Result
-from finetune_api.contracts.stage_request import PublishStageRequest, PublishTargetRequest
+from finetune_api.contracts.stage_request import PublishStageRequest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.errors import PublishFailed, Stopped, TrainerError, Transient
 from finetune_trainer.publishing import content

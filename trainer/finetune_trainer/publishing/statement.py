@@ -6,7 +6,7 @@ from base64 import b64decode
 from dataclasses import dataclass
 
 from finetune_api.contracts.provenance import attestation
-from finetune_api.contracts.stage_request import ModelSignature, PublishTargetRequest
+from finetune_api.contracts.publish_targets import ModelSignature, PublishTargetRequest
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.publishing.target_errors import TargetRejected
 

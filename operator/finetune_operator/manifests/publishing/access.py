@@ -6,7 +6,7 @@ Secrets are environment variables that the kubelet resolves, with a prefix for e
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from finetune_api.contracts.stage_request import (
+from finetune_api.contracts.publish_targets import (
     HuggingFaceTarget,
     OCITarget,
     PublishTargetRequest,

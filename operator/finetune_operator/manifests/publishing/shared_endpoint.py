@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune_api.contracts.endpoint import published_root
-from finetune_api.contracts.stage_request import EndpointTarget
+from finetune_api.contracts.publish_targets import EndpointTarget
 from finetune_api.v1alpha1.publishing.shared_endpoint import SharedEndpointTarget
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.status.ledger import Revision

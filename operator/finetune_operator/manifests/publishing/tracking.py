@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from finetune_api.contracts.stage_request import MLflowTarget
+from finetune_api.contracts.publish_targets import MLflowTarget
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.publishing.tracking import TrackingServer
 from finetune_api.v1alpha1.status.ledger import Revision

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from finetune_api.contracts.stage_request import SharedEndpoint
+from finetune_api.contracts.publish_targets import SharedEndpoint
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.serving import SHARED

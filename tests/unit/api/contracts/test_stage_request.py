@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetune_api.contracts.destinations import Destinations
+from finetune_api.contracts.publish_targets import OCITarget, PublishTargetRequest, S3Target
 from finetune_api.contracts.stage_request import (
     MergeStageRequest,
-    OCITarget,
     PrepareStageRequest,
     PublishStageRequest,
-    PublishTargetRequest,
-    S3Target,
     ServingSettings,
     StageRequest,
     TrainStageRequest,

@@ -18,11 +18,8 @@ from tests.support.published_facts import (
 from tests.support.signing_keys import KEY
 
 from finetune_api.contracts.provenance import attestation
-from finetune_api.contracts.stage_request import (
-    OCITarget,
-    PublishStageRequest,
-    PublishTargetRequest,
-)
+from finetune_api.contracts.publish_targets import OCITarget, PublishTargetRequest
+from finetune_api.contracts.stage_request import PublishStageRequest
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_api.v1alpha1.data.statistics import Data
 from finetune_api.v1alpha1.publishing.targets import MAX_TARGETS

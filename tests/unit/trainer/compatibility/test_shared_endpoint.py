@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.contracts.endpoint import codes_digest, source_digest
-from finetune_api.contracts.stage_request import SharedEndpoint
+from finetune_api.contracts.publish_targets import SharedEndpoint
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.compatibility import shared_endpoint

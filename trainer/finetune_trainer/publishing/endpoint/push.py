@@ -16,7 +16,7 @@ from pathlib import Path
 from finetune_api.contracts import reference
 from finetune_api.contracts.endpoint import BASE_FILES_FACT
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.stage_request import EndpointTarget, PublishTargetRequest
+from finetune_api.contracts.publish_targets import EndpointTarget, PublishTargetRequest
 from finetune_api.safety import untrusted_file
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.compatibility import shared_endpoint

@@ -10,7 +10,7 @@ import httpx
 from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
-from finetune_api.contracts.stage_request import HuggingFaceTarget
+from finetune_api.contracts.publish_targets import HuggingFaceTarget
 from finetune_api.safety.redaction import one_line
 from finetune_trainer.errors import Transient
 from finetune_trainer.publishing.target_errors import TargetRejected

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from finetune_api.contracts.stage_request import HuggingFaceTarget, PublishTargetRequest
+from finetune_api.contracts.publish_targets import HuggingFaceTarget, PublishTargetRequest
 from finetune_api.safety.credentials import HUB_TOKEN, of_target
 from finetune_trainer.publishing.content import Content, File
 from finetune_trainer.publishing.hub import client as hub_client

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from finetune_api.contracts.stage_request import MLflowTarget
+from finetune_api.contracts.publish_targets import MLflowTarget
 from finetune_api.safety import untrusted_json
 from finetune_api.safety.credentials import MLFLOW_KEYS, of_target
 from finetune_api.safety.redaction import one_line

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.contracts.stage_request import MLflowTarget, PublishTargetRequest
+from finetune_api.contracts.publish_targets import MLflowTarget, PublishTargetRequest
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.publishing.content import File

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 
-from finetune_api.contracts.stage_request import PublishTargetRequest
+from finetune_api.contracts.publish_targets import PublishTargetRequest
 from finetune_trainer.publishing import statement
 from finetune_trainer.publishing.oci import attestation, blobs, image
 from finetune_trainer.publishing.oci import push as oci

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_api.contracts.stage_request import OCITarget, PublishTargetRequest
+from finetune_api.contracts.publish_targets import OCITarget, PublishTargetRequest
 from finetune_api.safety import credentials
 from finetune_trainer.publishing.content import Content
 from finetune_trainer.publishing.oci import blobs, image

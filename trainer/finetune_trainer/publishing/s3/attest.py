@@ -16,7 +16,7 @@ from finetune_api.contracts.provenance.attestation import (
     MODEL_SIGNATURE_FILE,
     PROVENANCE_FILE,
 )
-from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
+from finetune_api.contracts.publish_targets import PublishTargetRequest, S3Target
 from finetune_trainer.publishing import statement
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.s3 import errors as s3_errors

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finetune_api.contracts.stage_request import S3Target
+from finetune_api.contracts.publish_targets import S3Target
 from finetune_api.safety.credentials import of_target
 from finetune_trainer.sources import credentials, egress, trust
 from finetune_trainer.sources.s3 import IDENTITIES

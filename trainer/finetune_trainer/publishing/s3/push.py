@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from finetune_api.contracts.provenance.attestation import MANIFEST
-from finetune_api.contracts.stage_request import PublishTargetRequest, S3Target
+from finetune_api.contracts.publish_targets import PublishTargetRequest, S3Target
 from finetune_trainer.publishing.content import Content, File
 from finetune_trainer.publishing.outcome import Outcome
 from finetune_trainer.publishing.s3 import errors as s3_errors

@@ -7,7 +7,8 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing
 from tests.fakes.controllers import request_of
 
-from finetune_api.contracts.stage_request import HuggingFaceTarget, PublishStageRequest
+from finetune_api.contracts.publish_targets import HuggingFaceTarget
+from finetune_api.contracts.stage_request import PublishStageRequest
 from finetune_api.policy.limits import Limits, Names
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_operator.config import Settings

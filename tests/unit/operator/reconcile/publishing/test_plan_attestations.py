@@ -20,7 +20,7 @@ from tests.unit.operator.test_signing import PEM
 
 from finetune_api.contracts.provenance import attestation, file_list
 from finetune_api.contracts.provenance.attestation import Statement
-from finetune_api.contracts.stage_request import PublishTargetRequest
+from finetune_api.contracts.publish_targets import PublishTargetRequest
 from finetune_operator.provenance import signed
 from finetune_operator.signing import SigningKey
 
