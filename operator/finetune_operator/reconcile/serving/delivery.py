@@ -8,6 +8,9 @@ from finetune_operator.reconcile.conditions import Position, ServingState, expla
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import allowance, idle, rollout, shared, stable
+from finetune_operator.reconcile.serving.allowance import Allowance
+from finetune_operator.reconcile.serving.candidate import Rollout
+from finetune_operator.reconcile.serving.idle import Idle
 from finetune_operator.reconcile.serving.state import endpoint_of, replicas, serving_build
 from finetune_operator.revisions.target import TargetRevision
 
@@ -65,18 +68,12 @@ def decide(
             serving = target.build
     else:
         unchanged = Decision(ledger=stages.ledger)
-        candidate = rollout.Rollout(decision=unchanged, position=stages.position)
+        candidate = Rollout(decision=unchanged, position=stages.position)
     kept = stable.decide(snapshot, target, serving, requests, allowed, violations, candidate, now)
     current = kept.state
     if current is None and serving is not None:
         current = shared.state_of(snapshot, target, candidate.decision.ledger, serving)
-    starts = bool(candidate.replicas) or candidate.position is allowed.cause
-    old = None if serving == target.build else serving
-    # The GPUs of a build that a FineTuneEndpoint serves are those of the endpoint.
-    keeps = old is not None and endpoint_of(candidate.decision.ledger, old) is None
-    has_pods = starts or keeps
-    count = replicas(snapshot, target, target.revision).count
-    wanted = allowed.wanted(count) if has_pods and not requests.stops else None
+    wanted = _wanted_gpus(snapshot, target, serving, requests, allowed, candidate)
     polls = allowed.cause.requeue_after if wanted is not None and allowed.cause else None
     return Delivery(
         decision=candidate.decision.then(kept.decision),
@@ -90,3 +87,23 @@ def decide(
         is_offered=candidate.is_offered,
         awaits_publication=candidate.awaits_publication,
     )
+
+
+def _wanted_gpus(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    serving: str | None,
+    requests: Idle,
+    allowed: Allowance,
+    candidate: Rollout,
+) -> int | None:
+    """Return the GPUs that must be granted, None if no pods of the job need one.
+
+    The GPUs of a build that a FineTuneEndpoint serves are those of the endpoint.
+    """
+    starts = bool(candidate.replicas) or candidate.position is allowed.cause
+    old = None if serving == target.build else serving
+    keeps = old is not None and endpoint_of(candidate.decision.ledger, old) is None
+    if requests.stops or not (starts or keeps):
+        return None
+    return allowed.wanted(replicas(snapshot, target, target.revision).count)

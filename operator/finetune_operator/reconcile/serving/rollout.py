@@ -5,7 +5,6 @@ pods are ready, which they become once their model is verified. A build that fai
 ever ready is scaled to 0, and the stable build continues to serve (``stable``).
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.v1alpha1.reasons import Reason
@@ -13,37 +12,15 @@ from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.actions import Action, Apply
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.stages import SERVE
 from finetune_operator.reconcile import policy
-from finetune_operator.reconcile.conditions import Position, active, suspended
+from finetune_operator.reconcile.conditions import Position, active
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, evaluation_gate, readiness, state
 from finetune_operator.reconcile.serving.allowance import Allowance
+from finetune_operator.reconcile.serving.candidate import Rollout, latest_attempt, withheld
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rollout:
-    """The decision about the candidate, and what the stable build needs to know of it."""
-
-    decision: Decision
-    position: Position
-    replicas: int | None = None
-    """Replicas that its Deployment gets, None if the Deployment stays as it is."""
-
-    selected: bool = False
-    """Whether the Service is applied with the candidate as its build."""
-
-    takes_over: bool = False
-    """Whether the candidate serves from now on, without pods of its own."""
-
-    awaits_publication: bool = False
-    """Whether the candidate waits until its adapter is published, and for nothing else."""
-
-    is_offered: bool = False
-    """Whether a FineTuneEndpoint may serve the candidate, whose adapter is published."""
 
 
 def decide(
@@ -151,63 +128,6 @@ def _position(
         target,
         answered=serving == build and attempt.outcome == "Completed",
         now=now,
-    )
-
-
-def withheld(
-    target: TargetRevision,
-    ledger: Ledger,
-    serving: str | None,
-    attempt: Attempt,
-    gate: evaluation_gate.Gate,
-    *,
-    ready: int,
-    desired: int,
-) -> Position | None:
-    """Return the position of a job whose candidate must not be served now, or None.
-
-    The serving build continues to serve, even if its Deployment has to be created again. The first
-    build is selected before it was ever ready: until then a pause stops it like any stage.
-    """
-    spec = target.resolved.spec
-    if serving == target.build:
-        loading = attempt.outcome == "Starting" and not ready
-        return suspended() if spec.suspend and loading and desired else None
-    if spec.suspend:
-        return suspended()
-    refusal = evaluation_gate.refusal(gate, spec.evaluation)
-    if refusal is not None:
-        if serving is not None:
-            refusal += f" Build {ledger.name_of(serving)} continues to serve."
-        return Position(state="failed", reason=Reason.EVAL_GATE_FAILED, message=refusal)
-    return None
-
-
-def latest_attempt(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, serving: str | None
-) -> Attempt:
-    """Return the attempt at serving the candidate, a new one if an edit asks for it.
-
-    A build that was in service before and has been taken down since must become ready again.
-    """
-    key, build = target.resolved.serve_key, target.build
-    latest = ledger.serving(build)
-    if latest is not None:
-        stays = build == serving or build in snapshot.builds
-        if target.prevented is not None:
-            # Fields whose edit asks for an attempt may be in the part that cannot be read.
-            key = latest.retry_key or key
-        if stays if latest.outcome == "Completed" else latest.retry_key == key:
-            return latest
-    return Attempt(
-        stage=SERVE.name,
-        build=build,
-        build_digest=target.resolved.build_digest,
-        attempt=latest.attempt + 1 if latest else 1,
-        outcome="Starting",
-        retry_key=key,
-        image_id=latest.image_id if latest else None,
-        base=evaluation_gate.base_of(target),
     )
 
 

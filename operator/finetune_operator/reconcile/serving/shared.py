@@ -15,9 +15,9 @@ from finetune_operator.reconcile.conditions import Position, ServingState, activ
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.policy import Violations
-from finetune_operator.reconcile.serving import evaluation_gate, rollout, state
+from finetune_operator.reconcile.serving import evaluation_gate, state
+from finetune_operator.reconcile.serving.candidate import Rollout, latest_attempt, withheld
 from finetune_operator.reconcile.serving.endpoint_models import Models, models_of
-from finetune_operator.reconcile.serving.rollout import Rollout
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
@@ -39,10 +39,10 @@ def decide(
     exceeds.
     """
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
-    attempt = rollout.latest_attempt(snapshot, target, ledger, serving)
+    attempt = latest_attempt(snapshot, target, ledger, serving)
     unchanged = Decision(ledger=ledger, warnings=evaluation_gate.warnings(gate))
     prevented = (
-        rollout.withheld(target, ledger, serving, attempt, gate, ready=0, desired=0)
+        withheld(target, ledger, serving, attempt, gate, ready=0, desired=0)
         or policy.refusal(policy.not_admitted(violations, attempt))
         or policy.without_endpoint(target)
     )
