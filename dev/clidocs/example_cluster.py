@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from clidocs import tables
-from clidocs.example_objects import COLLECTIONS, Object
+from clidocs.example_jobs import Object
+from clidocs.example_objects import COLLECTIONS
 from finetune_cli.cluster.rollback import merged
 
 LOG = (

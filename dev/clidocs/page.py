@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
-from clidocs import example_cluster, example_objects, example_plan
+from clidocs import example_cluster, example_jobs, example_objects, example_plan
 from cluster import paths
 from finetune_cli import version
 from finetune_cli.__main__ import main
@@ -45,7 +45,7 @@ spec:
   dataset: {source: hf://org/support-rows}
   training: {epoch: 3}
 """
-REVISIONS = f"{example_objects.EARLIER} {example_objects.PRESENT}"
+REVISIONS = f"{example_jobs.EARLIER} {example_jobs.PRESENT}"
 EXAMPLES = {
     "validate": ("ftj validate job.yaml",),
     "plan": (example_plan.COMMAND,),
@@ -56,7 +56,7 @@ EXAMPLES = {
     "logs": ("ftj logs support --tail 2",),
     "curve": (
         "ftj curve velmora",
-        f"ftj curve velmora {example_objects.PRESENT} {example_objects.EARLIER}",
+        f"ftj curve velmora {example_jobs.PRESENT} {example_jobs.EARLIER}",
     ),
     "diff": (f"ftj diff velmora {REVISIONS}",),
     "cost": ("ftj cost velmora", "ftj cost"),
@@ -67,7 +67,7 @@ EXAMPLES = {
     "retry": ("ftj retry support",),
     "rerun": ("ftj rerun velmora",),
     "wake": ("ftj wake velmora",),
-    "rollback": (f"ftj rollback velmora {example_objects.EARLIER}",),
+    "rollback": (f"ftj rollback velmora {example_jobs.EARLIER}",),
 }
 
 
@@ -97,19 +97,19 @@ def _run(command: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def environment(
-    objects: Mapping[str, list[example_objects.Object]] = example_objects.COLLECTIONS,
+    objects: Mapping[str, list[example_jobs.Object]] = example_objects.COLLECTIONS,
 ) -> Iterator[None]:
     """Run commands in an empty folder, at a fixed time, on a cluster with some objects."""
     with (
         tempfile.TemporaryDirectory() as folder,
         example_cluster.serving(objects) as url,
         contextlib.chdir(folder),
-        mock.patch.object(job, "now", return_value=example_objects.NOW),
+        mock.patch.object(job, "now", return_value=example_jobs.NOW),
         mock.patch.object(version, "installed", return_value="0.1.0"),
     ):
         for name, text in {"job.yaml": MISTAKE, **example_plan.FILES}.items():
             Path(name).write_text(text, encoding="utf-8")
-        context = {"cluster": "demo", "user": "demo", "namespace": example_objects.NAMESPACE}
+        context = {"cluster": "demo", "user": "demo", "namespace": example_jobs.NAMESPACE}
         kubeconfig = {
             "current-context": "demo",
             "clusters": [{"name": "demo", "cluster": {"server": url}}],

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from pydantic import ValidationError
-
 from finetune_api.base import LedgerModel
 from finetune_api.contracts.result import PrepareArtifacts, StageArtifacts
 from finetune_api.v1alpha1.data.statistics import Data
@@ -19,7 +17,7 @@ from finetune_api.v1alpha1.resources import Estimate, GPURelease
 from finetune_api.v1alpha1.status.artifacts import Artifacts
 from finetune_api.v1alpha1.status.ledger import Attempt, FrozenConfiguration, Revision
 from finetune_operator.objects.stages import MERGE, PREPARE, SERVE, TRAIN, Stage, StageDefinition
-from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
+from finetune_operator.revisions.versions import LEDGER_VERSION, parsed_revisions
 
 
 @dataclass(frozen=True)
@@ -38,25 +36,7 @@ class Ledger:
 
         version: ``status.ledgerVersion``, None before the first write. Raises UnsupportedVersion.
         """
-        if version not in (None, LEDGER_VERSION):
-            raise UnsupportedVersion(
-                "the ledger in status.revisions",
-                f"status.ledgerVersion is {version}, but this operator supports {LEDGER_VERSION}",
-            )
-        try:
-            parsed = [Revision.model_validate(revision) for revision in revisions]
-        except ValidationError as error:
-            finding = error.errors()[0]
-            place = ".".join(str(step) for step in finding["loc"])
-            raise UnsupportedVersion(
-                "the ledger in status.revisions",
-                f"{place}: {finding['msg']}, but the value is {finding['input']!r}",
-            ) from error
-        for number, revision in enumerate(parsed):
-            if revision.frozen is None:
-                raise UnsupportedVersion(
-                    "the ledger in status.revisions", f"revisions.{number}.frozen is missing"
-                )
+        parsed = parsed_revisions(revisions, version)
         return cls({revision.revision: revision for revision in parsed})
 
     def revision(self, revision: str) -> Revision:

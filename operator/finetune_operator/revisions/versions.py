@@ -4,6 +4,13 @@ An operator that is rolled back, or upgraded over a pre-release, may find state 
 It changes nothing then: to guess would train again or lose records.
 """
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune_api.v1alpha1.status.ledger import Revision
+
 LEDGER_VERSION = 2
 """Format of ``status.revisions``, written to ``status.ledgerVersion``."""
 
@@ -18,3 +25,27 @@ class UnsupportedVersion(Exception):
             "run that version of the operator or a newer one, or delete and re-create the job to "
             "start again"
         )
+
+
+def parsed_revisions(revisions: Iterable[Mapping[str, Any]], version: int | None) -> list[Revision]:
+    """Return the records in ``status.revisions``. Raises UnsupportedVersion."""
+    if version not in (None, LEDGER_VERSION):
+        raise UnsupportedVersion(
+            "the ledger in status.revisions",
+            f"status.ledgerVersion is {version}, but this operator supports {LEDGER_VERSION}",
+        )
+    try:
+        parsed = [Revision.model_validate(revision) for revision in revisions]
+    except ValidationError as error:
+        finding = error.errors()[0]
+        place = ".".join(str(step) for step in finding["loc"])
+        raise UnsupportedVersion(
+            "the ledger in status.revisions",
+            f"{place}: {finding['msg']}, but the value is {finding['input']!r}",
+        ) from error
+    for number, revision in enumerate(parsed):
+        if revision.frozen is None:
+            raise UnsupportedVersion(
+                "the ledger in status.revisions", f"revisions.{number}.frozen is missing"
+            )
+    return parsed

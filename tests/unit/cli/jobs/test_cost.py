@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tests.unit.cli.jobs.conftest import Objects, Run
 
-from clidocs.example_objects import EARLIER, JOBS, PRESENT, USAGES
+from clidocs.example_jobs import EARLIER, PRESENT
+from clidocs.example_objects import JOBS, USAGES
 from finetune_cli.cluster import revisions
 from finetune_cli.cluster.job import Job as JobFacts
 

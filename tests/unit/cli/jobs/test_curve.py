@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from tests.unit.cli.jobs.conftest import Run
 
-from clidocs.example_objects import EARLIER
+from clidocs.example_jobs import EARLIER
 
 Job = Callable[[str], dict[str, Any]]
 

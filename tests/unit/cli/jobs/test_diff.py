@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tests.unit.cli.jobs.conftest import Objects, Run
 
-from clidocs.example_objects import CORE, EARLIER, PRESENT
+from clidocs.example_jobs import EARLIER, PRESENT
+from clidocs.example_objects import CORE
 
 Job = Callable[[str], dict[str, Any]]
 

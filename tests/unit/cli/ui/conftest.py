@@ -11,7 +11,7 @@ from aiohttp import ClientResponse, CookieJar
 from aiohttp.test_utils import TestClient, TestServer, unused_port
 from kubernetes import client as kubernetes_client
 
-from clidocs import example_cluster, example_objects
+from clidocs import example_cluster, example_jobs, example_objects
 from finetune_cli.cluster import job
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.ui.access.sessions import Sessions
@@ -68,7 +68,7 @@ def objects() -> Objects:
 def cluster(objects: Objects) -> Iterator[Callable[[], Cluster]]:
     """Return a function that starts the cluster, at the fixed time of the examples."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(job, "now", return_value=example_objects.NOW))
+        stack.enter_context(mock.patch.object(job, "now", return_value=example_jobs.NOW))
 
         def start() -> Cluster:
             settings = kubernetes_client.Configuration()
@@ -76,7 +76,7 @@ def cluster(objects: Objects) -> Iterator[Callable[[], Cluster]]:
             settings.retries = False
             return Cluster(
                 api=kubernetes_client.ApiClient(settings),
-                namespace=example_objects.NAMESPACE,
+                namespace=example_jobs.NAMESPACE,
                 context="demo",
             )
 

@@ -9,7 +9,8 @@ import pytest
 from tests.unit.cli.ui.conftest import ALL_JOBS, PREFIX, Objects, Start
 
 from clidocs import example_cluster
-from clidocs.example_objects import BATCH, CORE, EARLIER, JOBS, NO_GPU, OUT_OF_MEMORY, PRESENT
+from clidocs.example_jobs import EARLIER, NO_GPU, OUT_OF_MEMORY, PRESENT
+from clidocs.example_objects import BATCH, CORE, JOBS
 from finetune_cli.cluster.api import Cluster
 
 FIRST_VIEW_BYTES = 150_000

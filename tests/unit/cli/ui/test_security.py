@@ -13,7 +13,8 @@ from tests.unit.cli.ui.conftest import ALL_JOBS, PREFIX, Objects, Pages, Start
 from yarl import URL
 
 from clidocs import example_cluster
-from clidocs.example_objects import CORE, EARLIER, JOBS, PRESENT
+from clidocs.example_jobs import EARLIER, PRESENT
+from clidocs.example_objects import CORE, JOBS
 from finetune_cli.cluster.api import Cluster, Forbidden
 from finetune_cli.ui import live
 from finetune_cli.ui.access import guard
