@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clidocs.example_jobs import (BILLING, EARLIER, FILES, NAMESPACE, NO_GPU, OUT_OF_MEMORY, PRICE, SUPPORT, VELMORA, Object, ago)
+from clidocs.example_jobs import (
+    BILLING,
+    EARLIER,
+    FILES,
+    NAMESPACE,
+    OUT_OF_MEMORY,
+    PRICE,
+    SUPPORT,
+    VELMORA,
+    Object,
+    ago,
+)
 
 NODE = "gpu-1"
 JOBS = f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
