@@ -156,13 +156,16 @@ def _profiles(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _quotas(cluster: Cluster) -> Iterator[Finding]:
-    key = f"requests.{gpu_nodes.GPU}"
     quotas = cluster.items(api.path("resourcequotas", cluster.namespace))
-    limited = [quota for quota in quotas if key in ((quota.get("status") or {}).get("hard") or {})]
-    if not limited:
+    limits = [
+        (quota, key)
+        for quota in quotas
+        for key in gpu_nodes.limited((quota.get("status") or {}).get("hard") or {})
+    ]
+    if not limits:
         absent = f"namespace {cluster.namespace} has no ResourceQuota for GPUs"
         yield Finding(about="quota", state="ok", found=absent)
-    for quota in limited:
+    for quota, key in limits:
         hard, used = (
             str((quota["status"].get(part) or {}).get(key, "0")) for part in ("hard", "used")
         )
