@@ -1,9 +1,16 @@
 """The archive of the command-line tool, and its krew manifest."""
 
 import hashlib
+import os
+import sys
 import tarfile
+import tomllib
 from pathlib import Path
+from urllib.error import HTTPError
 
+import pytest
+
+from cluster import paths
 from ftjarchive import archive, krew
 
 
@@ -48,3 +55,21 @@ def test_all_packages_of_the_archive_are_pinned() -> None:
     assert "pyinstaller==" in text
     assert "torch==" not in text
     assert text.count("==") <= text.count("--hash=sha256:")
+
+
+def test_the_data_files_of_the_wheel_are_in_the_archive() -> None:
+    project = tomllib.loads((paths.REPO / "pyproject.toml").read_text())
+    assert {*archive.WITH_DATA} == project["tool"]["setuptools"]["package-data"].keys()
+
+
+def test_a_program_without_the_files_of_its_pages_fails_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "ftj"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m finetune_cli "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    archive._check_pages(program)
+    monkeypatch.setattr(archive, "PAGE_FILES", ("static/absent",))
+    with pytest.raises(HTTPError):
+        archive._check_pages(program)
