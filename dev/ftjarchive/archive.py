@@ -18,7 +18,7 @@ from pathlib import Path
 
 from checks import environment
 from cluster import paths
-from finetune_cli.commands import COMMANDS
+from finetune_cli.commands.table import COMMANDS
 from release import files
 from release.location import version_of_the_checkout
 

@@ -16,7 +16,7 @@ import yaml
 from finetune_api import API_VERSION, KIND
 from finetune_cli import __main__ as ftj
 from finetune_cli import running
-from finetune_cli.commands import COMMANDS
+from finetune_cli.commands.table import COMMANDS
 from finetune_cli.offline import job_file
 from finetune_trainer.runtime.signals import StopRequest
 
