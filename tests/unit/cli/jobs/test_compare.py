@@ -6,6 +6,9 @@ import sys
 import pytest
 from tests.unit.cli.jobs.conftest import Objects, Run
 
+from finetune_cli.jobs.asking import served
+from finetune_operator.objects import endpoints
+
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff"])
 def test_stdin_without_a_prompt_is_a_wrong_call(
@@ -38,3 +41,7 @@ def test_a_call_that_cannot_be_answered_is_one_line(
     assert err.startswith("ftj compare: ")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_the_stage_of_the_pods_of_an_endpoint_is_that_of_the_operator() -> None:
+    assert served.SHARED_STAGE == endpoints.SERVING
