@@ -16,7 +16,7 @@ from clidocs import example_cluster, example_jobs, example_objects, example_plan
 from cluster import paths
 from finetune_cli import version
 from finetune_cli.__main__ import main
-from finetune_cli.cluster import job
+from finetune_cli.cluster import chat_api, job
 from finetune_cli.commands.table import COMMANDS
 
 PAGE = paths.REPO / "docs" / "reference" / "cli.md"
@@ -45,9 +45,14 @@ spec:
   dataset: {source: hf://org/support-rows}
   training: {epoch: 3}
 """
+ANSWERS = {
+    "velmora": "Press the two brass tabs, and lift the lid.",
+    "velmora-base": "I do not know a device of this name. Can you describe it?",
+}
 REVISIONS = f"{example_jobs.EARLIER} {example_jobs.PRESENT}"
 EXAMPLES = {
     "validate": ("ftj validate job.yaml",),
+    "estimate": (example_plan.ESTIMATE,),
     "plan": (example_plan.COMMAND,),
     "init": ("ftj init support --model hf://org/base-8b --dataset hf://org/support-rows",),
     "status": ("ftj status", "ftj status support", "ftj status billing"),
@@ -60,6 +65,8 @@ EXAMPLES = {
     ),
     "diff": (f"ftj diff velmora {REVISIONS}",),
     "cost": ("ftj cost velmora", "ftj cost"),
+    "chat": ("ftj chat velmora 'How do I open the Velmora?'",),
+    "compare": ("ftj compare velmora velmora-base -m 'How do I open the Velmora?'",),
     "gpus": ("ftj gpus",),
     "doctor": ("ftj doctor",),
     "pause": ("ftj pause billing",),
@@ -95,6 +102,11 @@ def _run(command: str) -> Iterator[str]:
     yield from ("```console", f"$ {command}", *lines.splitlines(), "```", "")
 
 
+def _answer(_cluster: object, _pod: object, request: Mapping[str, str], _key: object) -> list[str]:
+    """Return the answer of a model: the example cluster has none."""
+    return [ANSWERS[request["model"]]]
+
+
 @contextlib.contextmanager
 def environment(
     objects: Mapping[str, list[example_jobs.Object]] = example_objects.COLLECTIONS,
@@ -106,6 +118,7 @@ def environment(
         contextlib.chdir(folder),
         mock.patch.object(job, "now", return_value=example_jobs.NOW),
         mock.patch.object(version, "installed", return_value="0.1.0"),
+        mock.patch.object(chat_api, "answer", _answer),
     ):
         for name, text in {"job.yaml": MISTAKE, **example_plan.FILES}.items():
             Path(name).write_text(text, encoding="utf-8")

@@ -60,10 +60,10 @@ def text(value: object, style: str = "") -> Text:
     return Text(printable(str(value)), style=style)
 
 
-def yaml_lines(written: str) -> None:
-    """Print lines of YAML, whose spaces matter."""
+def lines(written: str, indent: str = "") -> None:
+    """Print lines of a text, whose spaces matter."""
     for written_line in written.splitlines():
-        show(Text(f"  {escaped(written_line)}"))
+        show(Text(f"{indent}{escaped(written_line)}"))
 
 
 def state(value: object) -> Text:

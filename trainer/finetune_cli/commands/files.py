@@ -31,7 +31,8 @@ VERBS = (
         description="Compare FineTuneJobs in files with a cluster, or with a stored state. "
         "Print for each changed field what the operator repeats, the progress that is lost, "
         "what happens to the endpoint, GPU-hours and cost, and whether GPU memory, limits and "
-        "budgets allow it. Exit codes: 0 nothing is trained, 3 a revision is trained, 4 a job "
+        "budgets allow it. If a file has a FineTuneProfile, the jobs with this profile are "
+        "planned, too. Exit codes: 0 nothing is trained, 3 a revision is trained, 4 a job "
         "will be rejected, 64 a job is not valid.",
         example="support.yaml --state before.yaml -o markdown",
     ),
