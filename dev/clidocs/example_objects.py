@@ -126,7 +126,10 @@ STORAGE_CLASS = {
         "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
     },
 }
-API_RESOURCES = ("finetunejobs", "finetuneprofiles", "finetunebudgets", "finetuneusages")
+API_RESOURCES = (
+    *("finetunejobs", "finetuneprofiles", "finetuneendpoints"),
+    *("finetunebudgets", "finetuneusages"),
+)
 COLLECTIONS: Mapping[str, list[Object]] = {
     JOBS: [BILLING, SUPPORT, VELMORA],
     PROFILES: [PROFILE],

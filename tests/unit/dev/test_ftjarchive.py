@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 import sys
 import tarfile
 import tomllib
@@ -73,3 +74,31 @@ def test_a_program_without_the_files_of_its_pages_fails_the_build(
     monkeypatch.setattr(archive, "PAGE_FILES", ("static/absent",))
     with pytest.raises(HTTPError):
         archive._check_pages(program)
+
+
+@pytest.mark.exhaustive
+def test_the_archive_of_this_machine_is_installed_as_krew_does(tmp_path: Path) -> None:
+    """It downloads, compares the digest, unpacks, and links ``kubectl-ftj`` to the program."""
+    made = archive.make(tmp_path / "build")
+    (platform,) = krew.manifest(tmp_path / "build", "https://downloads.example.com")["spec"][
+        "platforms"
+    ]
+    assert platform["uri"] == f"https://downloads.example.com/{made.name}"
+    assert platform["sha256"] == hashlib.sha256(made.read_bytes()).hexdigest()
+    with tarfile.open(made) as tar:
+        tar.extractall(tmp_path / "store", filter="data")
+    plugin = tmp_path / "kubectl-ftj"
+    plugin.symlink_to(tmp_path / "store" / platform["bin"])
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(plugin), *arguments], env={}, capture_output=True, text=True, check=False
+        )
+
+    assert "Usage: kubectl ftj status" in run("status", "--help").stdout
+    assert run("--version").stdout.startswith("finetune-operator ")
+    example = paths.REPO / "examples" / "quickstart.yaml"
+    assert run("validate", str(example)).returncode == 0
+    absent = run("status", "--kubeconfig", "absent")
+    assert (absent.returncode, absent.stderr.count("\n")) == (1, 1)
+    assert "the kubeconfig cannot be used" in absent.stderr
