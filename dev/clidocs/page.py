@@ -16,7 +16,7 @@ from clidocs import example_cluster, example_jobs, example_objects, example_plan
 from cluster import paths
 from finetune_cli import version
 from finetune_cli.__main__ import main
-from finetune_cli.cluster import chat_api, job
+from finetune_cli.cluster import job
 from finetune_cli.commands.table import COMMANDS
 
 PAGE = paths.REPO / "docs" / "reference" / "cli.md"
@@ -118,7 +118,6 @@ def environment(
         contextlib.chdir(folder),
         mock.patch.object(job, "now", return_value=example_jobs.NOW),
         mock.patch.object(version, "installed", return_value="0.1.0"),
-        mock.patch.object(chat_api, "answer", _answer),
     ):
         for name, text in {"job.yaml": MISTAKE, **example_plan.FILES}.items():
             Path(name).write_text(text, encoding="utf-8")
@@ -132,5 +131,9 @@ def environment(
         Path("kubeconfig").write_text(json.dumps(kubeconfig), encoding="utf-8")
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         own = {"COLUMNS": COLUMNS, "KUBECONFIG": str(Path("kubeconfig").resolve())}
-        with mock.patch.dict(os.environ, kept | own, clear=True):
+        # The client of Kubernetes reads $KUBECONFIG when it is imported.
+        with (
+            mock.patch.dict(os.environ, kept | own, clear=True),
+            mock.patch("finetune_cli.cluster.chat_api.answer", _answer),
+        ):
             yield

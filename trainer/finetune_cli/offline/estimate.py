@@ -108,9 +108,9 @@ def run(
     if json_wanted:
         print(json.dumps(report.facts(estimated.estimate), indent=1))
     else:
-        terminal.lines(estimated.text)
+        terminal.aligned(estimated.text)
     if per_hour is not None and not json_wanted:
-        terminal.lines(f"\n{_cost(estimated.estimate, per_hour, read)}")
+        terminal.aligned(f"\n{_cost(estimated.estimate, per_hour, read)}")
     for warning in estimated.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
     if estimated.refusal is not None:
