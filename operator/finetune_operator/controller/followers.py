@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from finetune_operator import delays
 from finetune_operator.budgets.admission import Request
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.controller.controller import Controller
@@ -196,4 +197,7 @@ class BudgetFollowers:
             self.jobs.notify(key, FINETUNEBUDGET, 0, True)
         if self.own is not None:
             for name in sorted(names):
-                self.own.notify(("", name), FINETUNEBUDGET, 0, True)
+                if self.budgets.waiting.of(name):
+                    self.own.notify(("", name), FINETUNEBUDGET, 0, True)
+                else:
+                    self.own.notify_later(("", name), FINETUNEBUDGET, delays.STATEMENT)

@@ -376,6 +376,10 @@ class Woken:
     def __init__(self, store: ObjectStore) -> None:
         self.store, self.reconciler = store, self
         self.names: list[str] = []
+        self.later: list[str] = []
+
+    def notify_later(self, key: Key, kind: str, seconds: float) -> None:
+        self.later.append(key[1])
 
     def notify(self, key: Key, kind: str, version: int, urgent: bool) -> None:
         self.names.append(key[1])
@@ -432,6 +436,15 @@ async def test_changes_of_budgets_wake_all_jobs_and_changes_of_usage_the_budget(
     followed.followers.forget(("", "team"))
     followed.followers.wake()
     assert followed.jobs.taken() == ["runs", "waits"]
+
+
+async def test_a_budget_that_no_job_waits_for_states_several_changes_of_usage_together() -> None:
+    followed = Followed()
+    await followed.place.of(a_job())
+    followed.place.jobs.put(a_job("waits", "b", 3))
+    followed.followers.used("a")
+    followed.followers.wake()
+    assert (followed.own.taken(), followed.own.later) == ([], ["team"])
 
 
 async def test_a_budget_wakes_the_jobs_that_wait_only_when_it_has_more_room() -> None:
