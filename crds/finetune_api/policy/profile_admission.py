@@ -67,15 +67,8 @@ def variables() -> list[dict[str, str]]:
             f"+ {NAME} + ' limits the job. Set another profile, or create a new job.'] : []",
         ),
         variable(
-            # The policy for specs checks the profile that a job names, whether or not it exists.
-            "forbidden",
-            f"variables.update || {admission.may_use(NAME)} ? [] : "
-            f"[{admission.not_permitted(NAME)}]",
-        ),
-        variable(
             "refusals",
-            f"{WRITTEN}.hasValue() ? {violated} : {IS_DEFAULT} ? variables.forbidden + {violated} "
-            ": variables.removal",
+            f"{WRITTEN}.hasValue() || {IS_DEFAULT} ? {violated} : variables.removal",
         ),
     ]
 
@@ -86,11 +79,15 @@ def validations() -> list[dict[str, str]]:
     There is one, because the server evaluates the message of each one, even if it holds. For a
     profile that does not apply, as most of them, neither uses a variable.
     """
+    # The policy for specs checks the profile that a job names, whether or not it exists.
+    permitted = (
+        f"{WRITTEN}.hasValue() || !({IS_DEFAULT}) || variables.update || {admission.may_use(NAME)}"
+    )
     return [
         {
-            "expression": f"{ANOTHER} || size(variables.refusals) == 0",
-            "messageExpression": f"{ANOTHER} || size(variables.refusals) == 0 ? '' : "
-            "variables.refusals[0]",
+            "expression": f"{ANOTHER} || (size(variables.refusals) == 0 && ({permitted}))",
+            "messageExpression": f"{ANOTHER} ? '' : size(variables.refusals) > 0 ? "
+            f"variables.refusals[0] : {admission.not_permitted(NAME)}",
         },
     ]
 

@@ -1,6 +1,6 @@
 """The accounts of a job's snapshot, the gate of reservations, and the jobs that changes wake."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -104,6 +104,7 @@ class Place:
         for each in budgets:
             self.store.put(each)
         self.usages: dict[str, NamespaceUsage] = {}
+        self.now = NOW
         self.budgets = Budgets(
             live=LiveReader(kube=self.kube, store=self.store),
             jobs=self.jobs,
@@ -113,7 +114,7 @@ class Place:
         )
 
     async def usage(self) -> Usage:
-        return Usage(now=NOW, namespaces=self.usages)
+        return Usage(now=self.now, namespaces=self.usages)
 
     async def of(self, found: Object) -> Accounts:
         accounts = await self.budgets.of(found)
@@ -153,6 +154,17 @@ async def test_usage_and_reservations_of_all_namespaces_of_the_period_count() ->
     assert found.used.gpu_seconds == 4 * HOUR
     assert found.reserved.gpu_seconds == 1 * HOUR
     assert found.running == 1
+
+
+async def test_the_time_alone_is_no_news() -> None:
+    """A snapshot that a live read confirms is not planned again."""
+    place = Place(budget("team", serving={"maxGpus": 1}))
+    place.usages = {"a": namespace_usage(5)}
+    before = await place.of(a_job())
+    place.now += timedelta(seconds=5)
+    after = await place.of(a_job())
+    assert after == before
+    assert after.balances["team"].now == before.balances["team"].now + timedelta(seconds=5)
 
 
 async def test_the_reservations_of_the_job_itself_are_replaced() -> None:
