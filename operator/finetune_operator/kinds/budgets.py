@@ -6,7 +6,8 @@ from finetune_operator.controller.running import RunningKind
 from finetune_operator.controller.usage import UsageRecorder
 from finetune_operator.kinds.context import Context
 from finetune_operator.reconcile import budgets as planner
-from finetune_operator.snapshot.budgets.budgets import BudgetReader, Budgets
+from finetune_operator.snapshot.budgets.budgets import Budgets
+from finetune_operator.snapshot.budgets.reader import BudgetReader
 from finetune_operator.types import EndpointSnapshot, Snapshot
 
 

@@ -1,8 +1,8 @@
-"""The FineTuneBudgets: the accounts of a job's snapshot, and the snapshot of a budget itself."""
+"""The FineTuneBudgets: the accounts of a job's snapshot, and of an endpoint's."""
 
 import operator
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.budgets.waiting_jobs import WaitingJobs
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.types import BudgetSnapshot, Key, Object, Plan
+from finetune_operator.types import Key, Object
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage, training_key
 
 UNRECORDED = (
@@ -260,56 +260,6 @@ class Budgets:
             if budget.name in self._selected(name)
             or (same and name not in existing and name in budget.counted)
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetReader:
-    """Takes the snapshot of a budget from the store."""
-
-    live: LiveReader
-    budgets: Budgets
-
-    async def read(
-        self,
-        key: Key,
-        *,
-        live: Set[str] = frozenset(),
-        names: Iterable[tuple[str, str]] = (),
-        created: Set[str] = frozenset(),
-    ) -> BudgetSnapshot | None:
-        """Return the snapshot of a budget, None if it does not exist. Raises OperatorError."""
-        await self.live.refresh(key, live)
-        if self.budgets.surroundings.generation == 0:
-            await self.budgets.surroundings.refresh()
-        usage = None if self.budgets.usage is None else await self.budgets.usage()
-        body, parsed = self.live.store.owner(key), self.budgets.parsed().get(key[1])
-        if body is None or parsed is None:
-            return None
-        if parsed.spec is None or usage is None:
-            return BudgetSnapshot(
-                budget=body,
-                problem=parsed.problem or UNRECORDED,
-                unrecorded=parsed.problem is None,
-            )
-        period = containing(parsed.spec.period, usage.now)
-        return BudgetSnapshot(
-            budget=body,
-            balance=self.budgets.balance(key[1], usage),
-            namespaces=self.budgets.namespaces(parsed, period, usage),
-            waiting=len(self.budgets.waiting.of(key[1])),
-            serving_gpus=self.budgets.serving_gpus(key[1]) if limits_serving(parsed.spec) else 0,
-        )
-
-    async def complete(self, key: Key, plan: Plan) -> bool:
-        """Read nothing more: a plan depends on the snapshot alone."""
-        return False
-
-    def wait(self, key: Key, snapshot: BudgetSnapshot, plan: Plan) -> float:
-        """Return 0: no plan waits for information."""
-        return 0.0
-
-    def forget(self, key: Key) -> None:
-        """Forget nothing: the store alone remembers budgets."""
 
 
 def _is_done(job: Object) -> bool:

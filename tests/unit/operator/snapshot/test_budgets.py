@@ -13,7 +13,8 @@ from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.budgets.periods import containing
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import BudgetFollowers
-from finetune_operator.snapshot.budgets.budgets import GRANTED_FOR, BudgetReader, Budgets
+from finetune_operator.snapshot.budgets.budgets import GRANTED_FOR, Budgets
+from finetune_operator.snapshot.budgets.reader import BudgetReader
 from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
