@@ -83,6 +83,9 @@ def test_defaults_card_and_price_are_frozen() -> None:
     assert settings["profile"] == {"name": "small", "card": "NVIDIA-L4", "price": PRICE}
     assert settings["gpu"]["products"] == ["NVIDIA-L4"]
     assert settings["defaults"]["training"]["sequenceLength"] == 2048
+    (configuration,) = cluster.list("ConfigMap")
+    assert "2.50" in configuration["data"]["operator.json"]
+    assert "2.50" not in configuration["data"]["job.json"], "its model card may be published"
     before = cluster.status["revisions"]
     offer(cluster, "small", defaults={"training": {"sequenceLength": 4096}}, card="NVIDIA-H100")
     cluster.settle()
