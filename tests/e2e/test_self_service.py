@@ -2,8 +2,7 @@
 
 Here is what needs pods: the price that the real prepare pod finds before a GPU is requested, and an
 endpoint that goes to zero and returns verified. tests/integration/test_self_service.py has limits,
-budgets and approvals. One small job does all of it, and fills the dashboard with the costs. For a
-minute, which is the shortest idle time, it uses no CPU.
+budgets and approvals. One small job does all of it, and fills the dashboard with the costs.
 """
 
 import json
@@ -20,7 +19,7 @@ from tests.support.local_cluster.tuning import DATASET, MODEL, SMALL, Tuning
 
 NAMESPACE, PROFILE, BUDGET = "e2e-self-service", "e2e-small", "e2e-team"
 MEMBERS = "e2e-self-service-members"
-IDLE_SECONDS = 60
+IDLE_SECONDS = 20
 READY_SECONDS, STOP_SECONDS, WAKE_SECONDS = 900.0, 300.0, 600.0
 OFFER: Object = {
     "apiVersion": "finetune.dev/v1alpha1",
