@@ -201,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
             refused = {"error": refusal.message, **refusal.body}
             self._answer(refusal.status, refused, {k: v for k, v in headers.items() if v})
 
-    do_GET = do_POST = do_PUT = _handle
+    do_GET = do_HEAD = do_POST = do_PUT = _handle
 
     def _delay_or_break(self, path: str) -> None:
         hub = self.hub
@@ -238,6 +238,8 @@ class _Handler(BaseHTTPRequestHandler):
             if stored is None or len(stored) != asked["size"]:
                 raise _Refusal(404, "no such object")
             self._answer(200, {})
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._download(self._repo(found[1]).at(found[2]), found[3])
         elif found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             self._repo(found[1])
             self._batch(json.loads(body))
@@ -267,6 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         if action in (None, "revision"):
             self._info(repo, name, commit, blobs=query.get("blobs") == ["true"])
+        elif action == "tree":
+            self._answer(200, [_entry(path, file) for path, file in commit.files.items()])
         elif action == "preupload":
             files = [
                 {
@@ -291,6 +295,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._commit(repo, name, revision, commit, body)
         else:
             raise _Refusal(404, "not found")
+
+    def _download(self, commit: Commit | None, name: str) -> None:
+        if commit is None or name not in commit.files:
+            raise _Refusal(404, "Entry not found", "EntryNotFound")
+        file = commit.files[name]
+        etag = file.sha256 if file.large else file.git
+        self._send(200, file.data, {"ETag": f'"{etag}"', "X-Repo-Commit": commit.sha})
 
     def _repo(self, name: str) -> Repo:
         found = self.hub.repos.get(name)
@@ -454,14 +465,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         if self._is_lost:
             raise ConnectionResetError
-        data = json.dumps(body).encode()
+        described = {**(headers or {}), "Content-Type": "application/json"}
+        self._send(status, json.dumps(body).encode(), described)
+
+    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+def _entry(path: str, file: File) -> dict[str, Any]:
+    size = len(file.data)
+    large = {"lfs": {"oid": file.sha256, "size": size, "pointerSize": 130}} if file.large else {}
+    return {"type": "file", "path": path, "size": size, "oid": file.git, **large}
 
 
 def _oid(file: File | None) -> str | None:

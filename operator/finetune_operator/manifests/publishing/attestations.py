@@ -21,10 +21,10 @@ def of_target(
     job: Object, target: TargetRevision, record: Revision, entry: PublishTarget
 ) -> Mapping[str, Any]:
     """Return the fields of the request with the statement about a target; none before its turn."""
-    key = target.config.signing_key
+    key, on_hub = target.config.signing_key, entry.hugging_face is not None
     publication = publications.current(Ledger({target.revision: record}), target, entry)
     if key is None or not publications.awaits_statement(publication, target, entry):
-        return {}
+        return {"attested": ""} if key is not None and on_hub else {}
     status = status_view.of_job(job)
     facts = Facts(
         job=job,
@@ -39,5 +39,7 @@ def of_target(
     text = json.dumps(bundle, sort_keys=True, separators=(",", ":"))
     signature = None
     if publication.files is not None:
-        signature = signed.model_signature(file_list.unpack(publication.files), key)
-    return {"attestation": text, "attested": publication.digest, "model_signature": signature}
+        files = file_list.unpack(publication.files)
+        signature = signed.model_signature(files, key, on_hub=on_hub)
+    attested = f"sha256:{publication.manifest}" if on_hub else publication.digest
+    return {"attestation": text, "attested": attested, "model_signature": signature}
