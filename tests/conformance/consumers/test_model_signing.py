@@ -27,6 +27,11 @@ from finetune_api.contracts.provenance.attestation import (
 from finetune_cli import __main__ as ftj
 from finetune_cli.verifying.failures import Code
 
+pytestmark = pytest.mark.filterwarnings(
+    # Of httpx, about the client of the hub.
+    "default:Use 'content=:DeprecationWarning"
+)
+
 GOLDEN = paths.REPO / "tests/unit/operator/provenance/golden/model.sig"
 PROGRAM = os.environ.get("MODEL_SIGNING", "model_signing")
 
