@@ -71,7 +71,7 @@ def test_the_model_and_its_statements_are_one_commit(signing: Signing) -> None:
     assert {name: file.sha256 for name, file in found.items() if name not in FILES} == (
         signing.files
     )
-    created, made = signing.repo.commits.values()
+    _, made = signing.repo.commits.values()
     assert done.only.digest == f"sha1:{made.sha}"
     assert signing.repo.tags == {"tiny-1-merged": made.sha}
     assert done.only.attestation is not None

@@ -35,6 +35,9 @@ FILES = (MODEL_SIGNATURE_FILE, PROVENANCE_FILE)
 OF_HUB = (".cache/huggingface", ".gitattributes")
 """What a hub adds to a repository, and its client to the folder of a download. No program that
 loads a model reads them."""
+KEY_VARIABLE = "FINETUNE_STATEMENT_KEY"
+"""Environment variable of the publish pod with the public key of the operator, in PEM format. It is
+no field of the request, which an earlier image would reject."""
 MANIFEST = "manifest.json"
 """File of a published folder that has the digests of the others."""
 LONGEST = 1 << 22

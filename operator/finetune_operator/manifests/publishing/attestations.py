@@ -1,10 +1,10 @@
 """The signed statement that a publish Job adds to content that an earlier attempt has published."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from finetune_api.contracts.provenance import file_list
+from finetune_api.contracts.provenance import attestation, file_list
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.objects import status_view
@@ -15,6 +15,14 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
+
+
+def environment(target: TargetRevision, entries: Iterable[PublishTarget]) -> list[dict[str, Any]]:
+    """Return the variable with the public key, by which statements in a bucket are recognized."""
+    key = target.config.signing_key
+    if key is None or all(entry.s3 is None for entry in entries):
+        return []
+    return [{"name": attestation.KEY_VARIABLE, "value": key.public_key.decode()}]
 
 
 def of_target(

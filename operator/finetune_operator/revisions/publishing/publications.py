@@ -213,9 +213,7 @@ def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) 
     ]
 
 
-def _is_done(
-    publication: Publication | None, target: TargetRevision, entry: PublishTarget
-) -> bool:
+def _is_done(publication: Publication | None, target: TargetRevision, entry: PublishTarget) -> bool:
     """Report whether the last attempt has done its part: a first one may only list the files."""
     if awaits_statement(publication, target, entry):
         return publication.error is None

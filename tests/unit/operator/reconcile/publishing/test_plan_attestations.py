@@ -313,6 +313,20 @@ def test_the_files_of_an_image_are_not_signed() -> None:
     assert {*attestation.subjects(statement_of(request)).values()} == {digest[7:], manifest}
 
 
+@pytest.mark.parametrize(
+    ("entry", "config", "expected"),
+    [(BUCKET, SIGNS, True), (HUB, SIGNS, False), (BUCKET, OPEN, False)],
+)
+def test_only_a_bucket_needs_the_public_key(entry: Thing, config: Any, expected: bool) -> None:
+    """There, the pod recognizes a statement that an earlier attempt has written."""
+    cluster = signing(entry, config=config)
+    (container,) = jobs(cluster)[-1]["spec"]["template"]["spec"]["containers"]
+    values = [
+        each["value"] for each in container["env"] if each["name"] == attestation.KEY_VARIABLE
+    ]
+    assert values == ([SigningKey(PEM).public_key.decode()] if expected else [])
+
+
 OTHER = "4" * 64
 
 
