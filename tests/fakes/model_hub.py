@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -34,7 +35,7 @@ class File:
     data: bytes
     large: bool
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 
@@ -83,7 +84,10 @@ class ModelHub:
     repos: dict[str, Repo] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
     """Complete large files by SHA-256."""
-    parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    parts: dict[str, dict[int, tuple[str, bytes]]] = field(default_factory=dict)
+    """ETags and contents of the parts of unfinished files."""
+    expected: bytes | None = None
+    """The only file that is sent in parts, if the hub compares it and does not keep it."""
     requests: list[str] = field(default_factory=list)
     received: list[tuple[str, int]] = field(default_factory=list)
     """SHA-256 and size of each transfer of a file, or of a part, that was accepted."""
@@ -368,6 +372,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _store(self, oid: str, part: int, data: bytes) -> None:
         hub = self.hub
+        etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if part == 0:
             if hashlib.sha256(data).hexdigest() != oid:
                 raise _Refusal(400, "the content has another digest")
@@ -378,9 +383,12 @@ class _Handler(BaseHTTPRequestHandler):
             known = hub.parts.setdefault(oid, {})
             if part > 1 and part - 1 not in known:
                 raise _Refusal(400, "parts are out of order")
-            known[part] = data
+            if hub.expected is not None:
+                at = (part - 1) * hub.chunk
+                if hub.expected[at : at + len(data)] != data:
+                    raise _Refusal(400, "the part has another content")
+            known[part] = (etag, data if hub.expected is None else b"")
         hub.received.append((oid, len(data)))
-        etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         self._answer(200, {}, {"ETag": f'"{etag}"'})
 
     def _require_space(self) -> None:
@@ -395,11 +403,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         parts = hub.parts.get(oid, {})
         listed = [(each["partNumber"], each["etag"].strip('"')) for each in asked["parts"]]
-        expected = [
-            (number, hashlib.md5(data, usedforsecurity=False).hexdigest())
-            for number, data in sorted(parts.items())
-        ]
-        data = b"".join(data for _, data in sorted(parts.items()))
+        expected = [(number, etag) for number, (etag, _) in sorted(parts.items())]
+        data = hub.expected or b"".join(data for _, (_, data) in sorted(parts.items()))
         if asked["oid"] != oid or listed != expected:
             raise _Refusal(400, "the list of parts is wrong")
         if hashlib.sha256(data).hexdigest() != oid:
