@@ -20,6 +20,7 @@ from pathlib import Path
 from finetune_api.contracts.endpoint import WantedName
 from finetune_gate import swap
 from finetune_gate.adapters import copy as adapters
+from finetune_gate.adapters import no_change
 from finetune_gate.adapters.copy import Base
 from finetune_gate.engine import Engine, LoadFailed
 from finetune_gate.errors import Rejected
@@ -115,7 +116,20 @@ class Rollout:
         # Of a gate that ended while vLLM continued. Their files stay: vLLM may read them again.
         for internal in await self._engine.loaded():
             await self._engine.unload(internal)
+        await self._load_base(boot)
         self.table = Table(boot=boot)
+
+    async def _load_base(self, boot: str) -> None:
+        """Load the adapter that changes nothing, with which the base answers."""
+        internal = f"base-{secrets.token_hex(8)}"
+        target = self._settings.copies / boot / internal
+        await asyncio.to_thread(no_change.write, target, self._settings.base)
+        try:
+            await self._engine.load(internal, target)
+        except LoadFailed as error:
+            self.self_test = f"failed: the adapter that changes nothing is not loaded: {error}"
+            self._log(f"self-test: {self.self_test}")
+        self._engine.base = internal
 
     async def _step(self, boot: str) -> bool:
         """Do the next thing; report whether there was one."""

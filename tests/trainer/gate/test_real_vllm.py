@@ -135,7 +135,7 @@ class Vllm(vllm_server.FakeVllm):
         words = [PYTHON, "-m", "vllm.entrypoints.openai.api_server"]
         words += ["--model", str(self.model), "--served-model-name", vllm_server.BASE]
         words += ["--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", "8"]
-        # One slot more than maxActive, which is never filled.
+        # One slot more than maxActive, for the adapter with which the base answers.
         words += ["--enable-lora", "--max-loras", "4", "--max-cpu-loras", "8"]
         words += ["--max-lora-rank", "8", "--lora-target-modules", *MODULES]
         words += ["--uds", str(self.socket), "--enable-prompt-tokens-details"]
@@ -159,17 +159,31 @@ class Vllm(vllm_server.FakeVllm):
 
 
 @asynccontextmanager
-async def endpoint(tmp_path: Path) -> AsyncIterator[Gate]:
+async def engine(tmp_path: Path) -> AsyncIterator[tuple[Vllm, Claim]]:
     claim = base(tmp_path)
     vllm = Vllm(tmp_path / "vllm.sock")
     vllm.model = claim.root / "base"
     await vllm.start()
-    extra = ("--max-rank", "8", "--capacity", "8", "--modules", *MODULES)
     try:
-        async with gates.running(tmp_path, *extra, vllm=vllm, claim=claim) as found:
-            yield found
+        yield vllm, claim
     finally:
         await vllm.kill()
+
+
+@asynccontextmanager
+async def gate_of(tmp_path: Path, vllm: Vllm, claim: Claim) -> AsyncIterator[Gate]:
+    extra = ("--max-rank", "8", "--capacity", "8", "--modules", *MODULES)
+    async with gates.running(tmp_path, *extra, vllm=vllm, claim=claim) as found:
+        yield found
+
+
+@asynccontextmanager
+async def endpoint(tmp_path: Path) -> AsyncIterator[Gate]:
+    async with (
+        engine(tmp_path) as (vllm, claim),
+        gate_of(tmp_path, vllm, claim) as found,
+    ):
+        yield found
 
 
 async def test_adapters_of_a_real_vllm_are_proved(
@@ -212,3 +226,26 @@ async def test_adapters_of_a_real_vllm_are_proved(
         )
         code, body = await gate.chat("first", max_tokens=16, temperature=0)
         assert body["choices"][0]["message"]["content"] == answers["first"]
+
+
+async def test_names_return_after_restarts_of_the_gate_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unloaded adapter keeps its slot in vLLM, which has four here."""
+    monkeypatch.setattr(gates, "PATIENCE", START_SECONDS)
+    async with engine(tmp_path) as (vllm, claim):
+        wanted = [add(claim, "first", 1), add(claim, "second", 2)]
+        answers = set()
+        for number in range(3):
+            async with gate_of(tmp_path, vllm, claim) as gate:
+                gate.sequence = number
+                await gate.want(*wanted)
+                for name in ("first", "second"):
+                    found = await gate.until(
+                        name, lambda each: each.state in ("Serving", "Failed") or bool(each.message)
+                    )
+                    assert found.outcome == "Verified", found
+                code, body = await gate.chat("first", max_tokens=16, temperature=0)
+                assert code == 200
+                answers.add(body["choices"][0]["message"]["content"])
+        assert len(answers) == 1

@@ -201,8 +201,8 @@ def _contract(target: TargetEndpoint, base: PreparedBase) -> list[str]:
         *(() if length is None else ("--max-model-len", str(length))),
         *("--max-num-seqs", str(CAPACITY)),
         *("--enable-lora", "--max-lora-rank", str(vllm.lora_rank(lora.max_rank))),
-        # On a CPU, requests for the base get the adapter of the last slot, which stays empty.
-        *("--max-loras", str(slots), "--max-cpu-loras", str(max(slots, 2 * lora.max_adapters))),
+        # One more than the models need, for the adapter with which the base answers.
+        *("--max-loras", str(slots), "--max-cpu-loras", str(2 * lora.max_adapters + 1)),
         *("--lora-target-modules", *(base.modules or ())),
         *("--enable-prompt-tokens-details", "--trust-request-chat-template"),
         *("--uds", SOCKET),

@@ -93,7 +93,7 @@ def test_the_pod_follows_the_contract_of_the_gate(world: World) -> None:
     modules = vllm["args"][vllm["args"].index("--lora-target-modules") + 1 :][:2]
     assert modules == ["q_proj", "v_proj"]
     assert argument(world, "--max-active") == "4"
-    assert argument(world, "--max-loras", "vllm") == "5", "one slot stays empty"
+    assert argument(world, "--max-loras", "vllm") == "5", "one is for the base"
     assert argument(world, "--max-adapters") == "6"
     assert int(argument(world, "--max-cpu-loras", "vllm")) >= 12
     assert argument(world, "--max-rank") == "24"
