@@ -6,6 +6,7 @@ vLLM runs on one core, and everything else on another one.
 import os
 import shutil
 import signal
+import socket as sockets
 import subprocess
 import sys
 import time
@@ -88,7 +89,7 @@ def vllm(python: str, model: Path, socket: Path, *, adapters: int) -> Iterator[i
             start_new_session=True,
         )
     try:
-        _wait(socket.exists, process, log)
+        _wait(lambda: _accepts(socket), process, log)
         yield process.pid
     finally:
         with suppress(ProcessLookupError):
@@ -126,6 +127,12 @@ def resident(groups: Sequence[int]) -> int:
                 fields = (entry / "smaps_rollup").read_text().split()
                 total += int(fields[fields.index("Pss:") + 1]) << 10
     return total
+
+
+def _accepts(path: Path) -> bool:
+    """Report whether vLLM accepts connections; it makes the file earlier."""
+    with sockets.socket(sockets.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def _listens(port: int) -> bool:

@@ -116,20 +116,12 @@ class Rollout:
         # Of a gate that ended while vLLM continued. Their files stay: vLLM may read them again.
         for internal in await self._engine.loaded():
             await self._engine.unload(internal)
-        await self._load_base(boot)
-        self.table = Table(boot=boot)
-
-    async def _load_base(self, boot: str) -> None:
-        """Load the adapter that changes nothing, with which the base answers."""
-        internal = f"base-{secrets.token_hex(8)}"
-        target = self._settings.copies / boot / internal
-        await asyncio.to_thread(no_change.write, target, self._settings.base)
         try:
-            await self._engine.load(internal, target)
+            await no_change.load(self._engine, self._settings.copies / boot, self._settings.base)
         except LoadFailed as error:
             self.self_test = f"failed: the adapter that changes nothing is not loaded: {error}"
             self._log(f"self-test: {self.self_test}")
-        self._engine.base = internal
+        self.table = Table(boot=boot)
 
     async def _step(self, boot: str) -> bool:
         """Do the next thing; report whether there was one."""

@@ -244,7 +244,7 @@ def test_an_endpoint_that_does_not_fit_ends_with_82_and_a_change_that_suffices(
     code, out, err = of_endpoint(wanted)
     assert code == 82
     assert "DOES NOT FIT" in out
-    assert "FineTuneEndpoint chat needs about" in err
+    assert "the endpoint needs about" in err
     active = int(err.split("lora.maxActive: ")[1].split(",")[0])
     assert of_endpoint(with_spec(wanted, lora={"maxAdapters": 60, "maxActive": active}))[0] == 0
     assert of_endpoint(with_spec(wanted, lora={"maxAdapters": 60, "maxActive": active + 1}))[0]

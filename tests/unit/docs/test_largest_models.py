@@ -11,6 +11,7 @@ import yaml
 from tests.unit.docs.links import ROOT
 from tests.unit.trainer import shapes
 
+from finetune_api.contracts.stage_request import EndpointSettings
 from finetune_api.v1alpha1.endpoints.spec import FineTuneEndpointSpec
 from finetune_cli.offline import estimate, job_file
 from finetune_trainer.devices import cards
@@ -94,7 +95,7 @@ def test_so_many_adapters_fit(card: str, model: str, number: int) -> None:
     document = {"model": {"source": "hf://acme/base"}, "maxModelLen": 8192}
     spec = FineTuneEndpointSpec.model_validate(document)
     assert spec.lora.max_rank == 16
-    assert endpoint.most_adapters(base, spec, cards.CARDS[card]) == number
+    assert endpoint.most_adapters(base, EndpointSettings.of(spec), cards.CARDS[card]) == number
 
 
 def test_storage_of_the_page_is_the_one_that_is_tested() -> None:

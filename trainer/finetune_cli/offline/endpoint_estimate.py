@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune_api.contracts.stage_request import EndpointSettings
 from finetune_api.layering import without_nulls
 from finetune_api.v1alpha1.endpoints.spec import (
     ENDPOINT_KIND,
@@ -20,15 +21,13 @@ from finetune_api.v1alpha1.endpoints.spec import (
 )
 from finetune_api.v1alpha1.serving import SHARED
 from finetune_cli.offline.job_file import SpecFile
-from finetune_trainer.devices.cards import Card, next_larger
+from finetune_trainer.devices.cards import Card
 from finetune_trainer.errors import DoesNotFit, InvalidSpec
-from finetune_trainer.estimate import endpoint
+from finetune_trainer.estimate import endpoint, endpoint_verdict
 from finetune_trainer.estimate.endpoint import EndpointMemory
 from finetune_trainer.estimate.shape import Shape
-from finetune_trainer.estimate.suggestions import PRODUCT_LABEL, SHORTEST
+from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.estimate.verdict import gib
-
-LENGTH_STEP = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +121,8 @@ def of_job(file: SpecFile, endpoints: Sequence[Endpoint]) -> Endpoint | None:
 
 def estimate(found: Endpoint, shape: Shape, card: Card | None) -> EndpointEstimate:
     """Return the estimate of an endpoint. Raises InvalidSpec. card: None if it is unknown."""
-    memory = endpoint.endpoint(shape, found.spec)
+    settings = EndpointSettings.of(found.spec)
+    memory = endpoint.endpoint(shape, settings)
     if memory is None:
         raise InvalidSpec(
             "the base model states no context length, so the memory of the KV cache is unknown: "
@@ -135,50 +135,13 @@ def estimate(found: Endpoint, shape: Shape, card: Card | None) -> EndpointEstima
         adapters=tuple(
             (
                 each,
-                endpoint.most_adapters(shape, found.spec, each),
+                endpoint.most_adapters(shape, settings, each),
                 max(0, memory.cached_tokens(each)) if memory.fits(each) else 0,
             )
             for each in endpoint.cards()
         ),
-        refusal=None if card is None else _refusal(found, shape, memory, card),
+        refusal=endpoint_verdict.refusal(shape, settings, card),
     )
-
-
-def _refusal(
-    found: Endpoint, shape: Shape, memory: EndpointMemory, card: Card
-) -> DoesNotFit | None:
-    if memory.fits(card):
-        return None
-    return DoesNotFit(
-        f"{ENDPOINT_KIND} {found.name} needs about {gib(memory.total)} of GPU memory (weights "
-        f"{gib(memory.weights)}, adapters {gib(memory.slots * memory.slot)} in {memory.slots} "
-        f"slots, KV cache {gib(memory.cache)} for one request with {memory.length} tokens, CUDA "
-        f"graphs {gib(memory.graphs)}, vLLM itself {gib(memory.working)}), but "
-        f"gpuMemoryUtilization {memory.share:g} allows only {gib(memory.limit(card))} "
-        f"({card.name} has {gib(card.memory)}): set "
-        + ", or ".join(
-            f"({number}) {text}"
-            for number, text in enumerate(_alternatives(found, shape, memory, card), start=1)
-        )
-    )
-
-
-def _alternatives(
-    found: Endpoint, shape: Shape, memory: EndpointMemory, card: Card
-) -> Iterator[str]:
-    spec = found.spec
-    lora = spec.lora.model_copy(update={"max_active": None})
-    active = endpoint.most_adapters(shape, spec.model_copy(update={"lora": lora}), card)
-    if active:
-        yield f"lora.maxActive: {active}"
-    room = memory.limit(card) - memory.total + memory.cache
-    length = int(0.9 * room // memory.token) // LENGTH_STEP * LENGTH_STEP
-    if length >= SHORTEST:
-        yield f"maxModelLen: {length}"
-    larger = next_larger(memory.total / memory.share)
-    if larger is not None:
-        yield f"placement.nodeSelector {PRODUCT_LABEL}: {larger.name} ({gib(larger.memory)})"
-    yield "model.source to a smaller base"
 
 
 def _lines(estimated: EndpointEstimate) -> Iterator[str]:

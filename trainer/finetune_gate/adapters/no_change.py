@@ -6,13 +6,33 @@ another one needs it, so every slot is taken after some rollouts, or after a res
 With this adapter, no request of the gate is without one, and no other request reaches vLLM.
 """
 
+import asyncio
 import json
 import math
+import secrets
+import shutil
 import struct
 from pathlib import Path
 
 from finetune_gate.adapters.copy import CONFIG, PARTS, PREFIX, WEIGHTS, Base
-from finetune_verify.errors import Mismatch
+from finetune_gate.engine import Engine, LoadFailed
+from finetune_verify.errors import Mismatch, Unavailable
+
+
+async def load(engine: Engine, folder: Path, base: Base) -> None:
+    """Make the adapter in a folder below ``folder``, load it, and let the base answer with it.
+
+    Raise Mismatch, LoadFailed or Unavailable.
+    """
+    internal = f"base-{secrets.token_hex(8)}"
+    target = folder / internal
+    try:
+        await asyncio.to_thread(write, target, base)
+        await engine.load(internal, target)
+    except (LoadFailed, Unavailable):
+        await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        raise
+    engine.base = internal
 
 
 def write(folder: Path, base: Base) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finetune_api.contracts import vllm_lora
-from finetune_api.v1alpha1.endpoints.spec import MOST_ADAPTERS, EndpointLora, FineTuneEndpointSpec
+from finetune_api.contracts.stage_request import EndpointSettings
+from finetune_api.v1alpha1.endpoints.spec import MOST_ADAPTERS
 from finetune_trainer.devices.cards import CARDS, MIN_CAPABILITY, Card
 from finetune_trainer.estimate.serving import MERGED_BYTES, graph_bytes, working_bytes
 from finetune_trainer.estimate.shape import Shape
@@ -60,25 +61,24 @@ class EndpointMemory:
         return int((self.limit(card) - self.total + self.cache) // self.token)
 
 
-def endpoint(shape: Shape, spec: FineTuneEndpointSpec) -> EndpointMemory | None:
+def endpoint(shape: Shape, settings: EndpointSettings) -> EndpointMemory | None:
     """Return the memory of an endpoint; None if the maximum request length is not known."""
-    length = spec.max_model_len or shape.context
+    length = settings.max_model_len or shape.context
     if length is None:
         return None
-    lora = spec.lora
     sizes = list(_graph_sizes())
     full = sum(size <= vllm_lora.ENDPOINT_REQUESTS for size in sizes)
     return EndpointMemory(
         weights=shape.parameters * MERGED_BYTES,
-        slot=adapter_bytes(shape, vllm_lora.reserved_rank(lora.max_rank)),
-        slots=vllm_lora.slots(lora.active),
+        slot=adapter_bytes(shape, vllm_lora.reserved_rank(settings.max_rank)),
+        slots=vllm_lora.slots(settings.max_active or settings.max_adapters),
         cache=shape.kv_bytes(length),
         graphs=graph_bytes(shape, count=LORA_CASES * (len(sizes) + full), tokens=LARGEST_GRAPH),
         working=working_bytes(shape, requests=vllm_lora.ENDPOINT_REQUESTS),
-        host=vllm_lora.kept(lora.max_adapters) * adapter_bytes(shape, lora.max_rank),
+        host=vllm_lora.kept(settings.max_adapters) * adapter_bytes(shape, settings.max_rank),
         token=shape.kv_bytes(1),
         length=length,
-        share=spec.gpu_memory_utilization,
+        share=settings.gpu_memory_utilization,
     )
 
 
@@ -88,20 +88,17 @@ def adapter_bytes(shape: Shape, rank: int) -> int:
     return shape.layers * rank * rows * MERGED_BYTES
 
 
-def most_adapters(shape: Shape, spec: FineTuneEndpointSpec, card: Card) -> int:
+def most_adapters(shape: Shape, settings: EndpointSettings, card: Card) -> int:
     """Return how many adapters an endpoint can hold on a card, of which all can generate at once.
 
     With ``lora.maxActive``, only so many need GPU memory, and any number up to the limit fits.
     """
-    fixed = spec.lora.max_active
+    fixed = settings.max_active
 
     def fits(count: int) -> bool:
-        lora = EndpointLora(
-            max_adapters=count,
-            max_active=None if fixed is None else min(fixed, count),
-            max_rank=spec.lora.max_rank,
-        )
-        memory = endpoint(shape, spec.model_copy(update={"lora": lora}))
+        active = None if fixed is None else min(fixed, count)
+        changes = {"max_adapters": count, "max_active": active}
+        memory = endpoint(shape, settings.model_copy(update=changes))
         return memory is not None and memory.fits(card)
 
     return max((count for count in range(1, MOST_ADAPTERS + 1) if fits(count)), default=0)

@@ -5,18 +5,19 @@ from typing import Any
 import pytest
 from tests.unit.trainer import shapes
 
+from finetune_api.contracts.stage_request import EndpointSettings
 from finetune_api.v1alpha1.endpoints.spec import MOST_ADAPTERS, FineTuneEndpointSpec
 from finetune_trainer.devices.cards import CARDS
-from finetune_trainer.estimate import endpoint
+from finetune_trainer.estimate import endpoint, endpoint_verdict
 from finetune_trainer.estimate.endpoint import EndpointMemory
 from finetune_trainer.estimate.shape import Shape, read
 
 A10G = CARDS["NVIDIA-A10G"]
 
 
-def spec(**lora: int) -> FineTuneEndpointSpec:
+def spec(**lora: int) -> EndpointSettings:
     document = {"model": {"source": "hf://acme/base"}, "lora": lora, "maxModelLen": 8192}
-    return FineTuneEndpointSpec.model_validate(document)
+    return EndpointSettings.of(FineTuneEndpointSpec.model_validate(document))
 
 
 def shape(config: dict[str, Any]) -> Shape:
@@ -115,3 +116,13 @@ def test_each_card_of_the_comparison_has_another_size() -> None:
     sizes = [card.memory for card in endpoint.cards()]
     assert sizes == sorted(set(sizes))
     assert not any("V100" in card.name for card in endpoint.cards())
+
+
+def test_an_endpoint_is_refused_only_where_it_does_not_fit() -> None:
+    base = shape(shapes.LLAMA3_8B)
+    many = spec(maxAdapters=60)
+    refused = endpoint_verdict.refusal(base, many, A10G)
+    assert refused is not None
+    assert "adapters 4.77 GiB in 61 slots" in str(refused)
+    for card in (None, CARDS["NVIDIA-L40S"]):
+        assert endpoint_verdict.refusal(base, many, card) is None

@@ -167,6 +167,16 @@ def test_a_failed_base_is_prepared_again_after_an_edit(world: World) -> None:
     assert world.condition("BaseReady")["status"] == "True"
 
 
+def test_an_endpoint_that_does_not_fit_is_compared_again_after_an_edit(world: World) -> None:
+    world.step()
+    world.end_base("failed", reason="DoesNotFit", message="set lora.maxActive: 4")
+    world.step()
+    assert (world.reason, world.deployment) == ("DoesNotFit", None)
+    world.spec["lora"] = {"maxActive": 4}
+    world.step()
+    assert ("Job", "shared-finetune-base-2") in world.objects
+
+
 def test_a_complete_job_without_its_result_proves_nothing(world: World) -> None:
     world.step()
     world.end_base(artifacts={"manifest": MANIFEST})
