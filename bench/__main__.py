@@ -28,6 +28,7 @@ COMMANDS = {
     "budgets": "profiles, budgets and records of usage: their cost for operator and admission",
     "rejections": "correct models and weak adapters on simulated servers, verified",
     "endpoint": "a streamed event through the gate of a shared endpoint, and through a byte copy",
+    "adapters": "real vLLM behind the gate, and next to a merged model, on a CPU",
     "tenants": "memory and fairness while one tenant floods the operator",
     "soak": "random user actions while a replica is killed every 20 seconds",
     "quickstart": "run the quickstart once on the local cluster",

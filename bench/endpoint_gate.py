@@ -1,10 +1,11 @@
-"""The gate with one name that was not proved, for ``bench endpoint``, which measures its streams.
+"""The gate with names that were not proved, for benchmarks, which measure its streams.
 
-``python -m bench.endpoint_gate SOCKET PORT``
+``python -m bench.endpoint_gate SOCKET PORT [NAME=INTERNAL ...]``
 """
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -25,20 +26,10 @@ INTERNAL = "0" * 64 + "-0123456789abcdef"
 class _Names:
     """A table that no restart empties."""
 
-    def __init__(self, boot: str) -> None:
-        proof = Proof(
-            boot=boot,
-            internal=INTERNAL,
-            outcome="Verified",
-            message="",
-            distance=0.0,
-            tolerance=1.0,
-            smallest_fault=None,
+    def __init__(self, boot: str, names: Mapping[str, str]) -> None:
+        self.table = Table(boot=boot).swapped(
+            _route(name, internal, boot) for name, internal in names.items()
         )
-        route = Route(
-            name=NAME, job=NAME, adapter="", proof=proof, template=None, keys=None, salt=""
-        )
-        self.table = Table(boot=boot).swapped([route])
 
     def is_wanted(self, name: str, caller: str) -> bool:
         return True
@@ -47,13 +38,26 @@ class _Names:
         return True
 
 
-async def serve(socket: Path, port: int) -> None:
-    """Serve until the process ends."""
+def _route(name: str, internal: str, boot: str) -> Route:
+    proof = Proof(
+        boot=boot,
+        internal=internal,
+        outcome="Verified",
+        message="",
+        distance=0.0,
+        tolerance=1.0,
+        smallest_fault=None,
+    )
+    return Route(name=name, job=name, adapter="", proof=proof, template=None, keys=None, salt="")
+
+
+async def serve(socket: Path, port: int, names: Mapping[str, str]) -> None:
+    """Serve until the process ends. names: public name → internal name."""
     places = Places(Fairness(max_active=8, capacity=256, max_wait=10, longest=256))
     engine = Engine(socket, base="base", place=places.place)
     boot = engine.boot()
     assert boot is not None
-    proxy = Proxy(engine, places, Usage(CollectorRegistry()), _Names(boot))
+    proxy = Proxy(engine, places, Usage(CollectorRegistry()), _Names(boot, names))
     runner = web.AppRunner(for_callers(proxy), access_log=None, handler_cancellation=True)
     await runner.setup()
     await web.SockSite(runner, listening(port)).start()
@@ -61,4 +65,5 @@ async def serve(socket: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))
+    given = dict(each.split("=") for each in sys.argv[3:]) or {NAME: INTERNAL}
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), given))

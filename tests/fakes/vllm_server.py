@@ -21,6 +21,8 @@ from typing import Any
 from aiohttp import web
 
 BASE = "base"
+SLOTS = 4
+"""Of ``--max-loras``: one more than ``--max-active`` of ``tests.support.gate.gate``."""
 BLOCK = 128
 CANDIDATES = 4
 
@@ -83,6 +85,8 @@ class Faults:
     """The seed that is loaded instead, by the right one."""
     ignores_template: bool = False
     refuses_load: bool = False
+    refuses_unchanged: bool = False
+    """Whether it answers 400 instead of loading an adapter that changes nothing."""
     refuses_unload: bool = False
     """Whether it answers 500 instead of unloading an adapter."""
     load_errors: set[str] = field(default_factory=set)
@@ -103,7 +107,9 @@ class FakeVllm:
         self.socket = socket
         self.faults = Faults()
         self.adapters: dict[str, str] = {}
-        """Seeds by name."""
+        """Seeds by name, without those of ``unchanged``."""
+        self.unchanged: set[str] = set()
+        """Names of adapters that change nothing."""
         self.paths: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -120,6 +126,12 @@ class FakeVllm:
         """Seeds of the adapters that it should have loaded, in order."""
         self.deaths = 0
         """How often an adapter has ended it."""
+        self._slots: list[str] = []
+        """Names of the adapters in the slots. An unloaded one keeps its slot, as in vLLM."""
+        self._used: list[str] = []
+        """The same names, the one that was used last at the end."""
+        self._weights: dict[str, str] = {}
+        """Seeds of all adapters, also of those that were unloaded, by name."""
         self._cached: set[tuple[str, str, str]] = set()
         self._restart: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
@@ -127,6 +139,8 @@ class FakeVllm:
     async def start(self) -> None:
         """Start, with no adapters."""
         self.adapters, self._cached, self.running = {}, set(), []
+        self.unchanged = set()
+        self._slots, self._used = [], []
         app = web.Application(client_max_size=1 << 26)
         add = app.router.add_route
         add("GET", "/health", self._health)
@@ -185,7 +199,7 @@ class FakeVllm:
 
     async def _models(self, _: web.Request) -> web.Response:
         data = [{"id": BASE, "parent": None}]
-        data += [{"id": name, "parent": BASE} for name in self.adapters]
+        data += [{"id": name, "parent": BASE} for name in (*self.unchanged, *self.adapters)]
         return web.json_response({"data": data})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -206,7 +220,14 @@ class FakeVllm:
         if self.faults.refuses_load or name in self.adapters:
             return web.json_response({"error": {"message": "refused"}}, status=400)
         assert path.is_absolute()
-        seed = seed_of((path / "adapter_model.safetensors").read_bytes())
+        weights = (path / "adapter_model.safetensors").read_bytes()
+        if not any(weights[8 + struct.unpack("<Q", weights[:8])[0] :]):
+            if self.faults.refuses_unchanged:
+                return web.json_response({"error": {"message": "refused"}}, status=400)
+            self._activate(name)
+            self.unchanged.add(name)
+            return web.Response(text="Success")
+        seed = seed_of(weights)
         self.loads.append(seed)
         if seed in self.faults.load_errors:
             return web.Response(status=500)
@@ -214,17 +235,35 @@ class FakeVllm:
             await self._die()
         self.adapters[name] = self.faults.loads.get(seed, seed)
         self.paths.append(str(path))
+        self._weights[name] = self.adapters[name]
+        self._activate(name)
         return web.Response(text="Success")
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["lora_name"]
         if self.faults.refuses_unload:
             return web.Response(status=500)
-        return web.Response(status=200 if self.adapters.pop(name, None) else 404)
+        is_loaded = name in self.adapters or name in self.unchanged
+        self.adapters.pop(name, None)
+        self.unchanged.discard(name)
+        return web.Response(status=200 if is_loaded else 404)
+
+    def _activate(self, name: str) -> None:
+        """Put an adapter into a slot: a free one, or that of the one used longest ago."""
+        if name in self._used:
+            self._used.remove(name)
+        elif len(self._slots) < SLOTS:
+            self._slots.append(name)
+        else:
+            self._slots[self._slots.index(self._used.pop(0))] = name
+        self._used.append(name)
 
     def _seed(self, name: str) -> str:
         others = [self.adapters[each] for each in self.running if each in self.adapters]
-        if name == BASE:
+        if name == BASE and others and len(self._slots) == SLOTS:
+            # On a CPU, a request without an adapter takes the last slot in a mixed batch.
+            return self._weights.get(self._slots[-1], "")
+        if name == BASE or name in self.unchanged:
             return others[-1] if others and self.faults.base_gets_adapter else ""
         own = self.adapters[name]
         if self.faults.leaks:
@@ -236,7 +275,7 @@ class FakeVllm:
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         name = body["model"]
-        if name != BASE and name not in self.adapters:
+        if name not in {BASE, *self.unchanged, *self.adapters}:
             error = {"message": f"The model `{name}` does not exist."}
             return web.json_response({"error": error}, status=404)
         if body.get("temperature") == 99:
@@ -258,6 +297,8 @@ class FakeVllm:
     @contextmanager
     def _runs(self, name: str) -> Iterator[None]:
         self.running.append(name)
+        if name != BASE:
+            self._activate(name)
         try:
             yield
         except (asyncio.CancelledError, ConnectionError):

@@ -41,11 +41,18 @@ class Running:
 
 
 class Engine:
-    """The running vLLM. ``base``: name under which it serves the base."""
+    """The running vLLM.
+
+    base: internal name of the adapter that changes nothing (``adapters.no_change``), with which the
+    base answers.
+    """
 
     def __init__(self, socket: Path, *, base: str, place: Place) -> None:
-        """``place``: waits for a place of a request for an adapter, by its internal name."""
-        self.base = base
+        """base: name under which vLLM serves the base, which no request uses.
+
+        place: waits for a place of a request for an adapter, by its internal name.
+        """
+        self.base = self._unadapted = base
         self._socket = socket
         self._place = place
         # Without a limit of connections: ``fairness`` decides how many requests run. None is used
@@ -100,7 +107,7 @@ class Engine:
         try:
             async with asyncio.timeout(5), self.session.get(f"{URL}/v1/models") as response:
                 models = await response.json()
-            return {str(model["id"]) for model in models["data"]} - {self.base}
+            return {str(model["id"]) for model in models["data"]} - {self._unadapted}
         except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError) as error:
             raise Unavailable(f"/v1/models: {type(error).__name__}") from error
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from finetune_api.contracts.endpoint import WantedName
 from finetune_gate import swap
 from finetune_gate.adapters import copy as adapters
+from finetune_gate.adapters import no_change
 from finetune_gate.adapters.copy import Base
 from finetune_gate.engine import Engine, LoadFailed
 from finetune_gate.errors import Rejected
@@ -115,6 +116,11 @@ class Rollout:
         # Of a gate that ended while vLLM continued. Their files stay: vLLM may read them again.
         for internal in await self._engine.loaded():
             await self._engine.unload(internal)
+        try:
+            await no_change.load(self._engine, self._settings.copies / boot, self._settings.base)
+        except LoadFailed as error:
+            self.self_test = f"failed: the adapter that changes nothing is not loaded: {error}"
+            self._log(f"self-test: {self.self_test}")
         self.table = Table(boot=boot)
 
     async def _step(self, boot: str) -> bool:

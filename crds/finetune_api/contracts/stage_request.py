@@ -25,6 +25,7 @@ from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.provenance.signatures import RequiredSignature
 from finetune_api.contracts.publish_targets import PublishTargetRequest, SharedEndpoint
+from finetune_api.v1alpha1.endpoints.spec import FineTuneEndpointSpec
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
@@ -169,6 +170,30 @@ class PublishStageRequest(_LaterRequest):
     """CA certificates in PEM format to trust in addition to those of the image."""
 
 
+class EndpointSettings(CamelModel):
+    """Settings of an endpoint on which the memory of its vLLM depends."""
+
+    max_adapters: int
+    max_active: int | None = None
+    """Adapters that generate at once; None for all."""
+    max_rank: int
+    max_model_len: int | None = None
+    """Longest request, in tokens; None for the context length of the model."""
+    gpu_memory_utilization: float
+    """Share of the GPU memory that vLLM may use, from 0 to 1."""
+
+    @classmethod
+    def of(cls, spec: FineTuneEndpointSpec) -> "EndpointSettings":
+        """Return the settings of an endpoint."""
+        return cls(
+            max_adapters=spec.lora.max_adapters,
+            max_active=spec.lora.max_active,
+            max_rank=spec.lora.max_rank,
+            max_model_len=spec.max_model_len,
+            gpu_memory_utilization=spec.gpu_memory_utilization,
+        )
+
+
 class BaseStageRequest(_Argument):
     """Make the base of a shared endpoint: download it, and dequantize it if that is asked for.
 
@@ -187,6 +212,11 @@ class BaseStageRequest(_Argument):
     """Number format of a dequantized base, as ``dtype`` of the merge stage."""
     quantized_by: Literal["cuda", "cpu"] = "cuda"
     """Device on which the adapters are trained: the codes of a few blocks differ."""
+    endpoint: EndpointSettings | None = None
+    """The memory of the endpoint is checked before the download; None checks nothing."""
+    cards: tuple[str, ...] = ()
+    """GPU models that the endpoint may get, as in the node label nvidia.com/gpu.product. The
+    memory is checked for the smallest one; without any, it is not checked."""
     destinations: Destinations | None = None
     """Connections that the process may open; None, as in a local run, allows all."""
     ca_certificates: str = ""

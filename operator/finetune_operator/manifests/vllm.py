@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.contracts.pod_security import container_security
+from finetune_api.contracts.vllm_lora import reserved_rank
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_operator.manifests import pod
 from finetune_operator.revisions.target import TargetRevision
@@ -18,8 +19,6 @@ CONTAINER = "vllm"
 PORT = 8000
 MODEL = "/model"
 ADAPTER = "/adapter"
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values accepted by ``--max-lora-rank`` (vLLM 0.32.0, ``vllm/config/lora.py``)."""
 
 PROBE_PERIOD = 5
 STARTUP_PERIOD = 2
@@ -146,7 +145,7 @@ def _model_arguments(job: Object, target: TargetRevision, model: ServedModel) ->
     return [
         *("--served-model-name", job["metadata"]["name"] + BASE_SUFFIX),
         *("--dtype", config.serving.dtype or spec.serving.dtype),
-        *("--enable-lora", "--max-lora-rank", str(lora_rank(_trained_rank(target)))),
+        *("--enable-lora", "--max-lora-rank", str(reserved_rank(_trained_rank(target)))),
         *("--lora-modules", f"{served_names[0]}={ADAPTER}"),
         *_isolation(model.adapted_modules),
         *template,
@@ -167,11 +166,6 @@ def _trained_rank(target: TargetRevision) -> int:
     """Return the rank of the adapter: the present spec may describe another revision."""
     # A revision that an earlier version started has no record of it.
     return target.frozen.lora_rank or target.resolved.spec.training.lora.r
-
-
-def lora_rank(r: int) -> int:
-    """Return the smallest value of ``--max-lora-rank`` that is at least ``r``."""
-    return next(rank for rank in LORA_RANKS if rank >= r)
 
 
 def _context(tokens: int | None) -> Sequence[str]:

@@ -162,6 +162,11 @@ class Gate:
 
 def options(folder: Path, claim: Claim, *extra: str) -> argparse.Namespace:
     """Return the options of a gate whose files are below a folder."""
+    return gate.parser().parse_args(words(folder, claim, *extra))
+
+
+def words(folder: Path, claim: Claim, *extra: str) -> list[str]:
+    """Return the command line of a gate whose files are below a folder."""
     arguments = {
         "endpoint": ENDPOINT,
         "public-key": KEY.public_key.decode(),
@@ -183,8 +188,8 @@ def options(folder: Path, claim: Claim, *extra: str) -> argparse.Namespace:
         "port": str(free_port()),
         "operator-port": str(free_port()),
     }
-    words = [word for name, value in arguments.items() for word in (f"--{name}", value)]
-    return gate.parser().parse_args([*words, "--modules", *MODULES, *extra])
+    given = [word for name, value in arguments.items() for word in (f"--{name}", value)]
+    return [*given, "--modules", *MODULES, *extra]
 
 
 @asynccontextmanager

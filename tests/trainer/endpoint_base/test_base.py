@@ -179,3 +179,16 @@ def test_a_missing_model(run: Make, work: Path) -> None:
     ended = run("hf://demo/missing")
     assert (ended.code, ended.result["reason"]) == (66, "ModelNotFound"), ended.log
     assert ended.result["stage"] == "base"
+
+
+def test_an_endpoint_that_does_not_fit_its_gpu_is_refused_before_the_download(
+    run: Make, work: Path, hub: Hub, tmp_path: Path
+) -> None:
+    source = hub.add("model", "demo/small", tiny.model(tmp_path / "small"))
+    settings = {"maxAdapters": 8, "maxRank": 16, "maxModelLen": 1_048_576}
+    small = "NVIDIA-A100-SXM4-40GB-MIG-1g.5gb"
+    cards = ["NVIDIA-H200", small, "a GPU that is not in the table"]
+    ended = run(source, cards=cards, endpoint={**settings, "gpuMemoryUtilization": 0.1})
+    assert (ended.code, ended.result["reason"]) == (82, "DoesNotFit")
+    assert f"({small} has 4.50 GiB): set (1)" in ended.result["message"], ended.result
+    assert not list(work.rglob("*.safetensors"))

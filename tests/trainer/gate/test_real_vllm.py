@@ -8,10 +8,11 @@ environment variable ``VLLM_PYTHON`` names; without one, it is skipped. To make 
 """
 
 import asyncio
+import copy
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tests.support.gate.gate import Gate
 from tests.support.trainer import tiny
 from tests.support.trainer.logits import load
 
-from finetune_api.contracts.endpoint import WantedName
+from finetune_api.contracts.endpoint import NameStatus, WantedName
 
 PYTHON = os.environ.get("VLLM_PYTHON")
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -54,20 +55,51 @@ def base(work: Path) -> Claim:
     return Claim(root=work / "claim", base_manifest=manifest)
 
 
-def add(claim: Claim, name: str, seed: int, *, served_scale: float = 1.0) -> WantedName:
-    """Publish a random adapter with its reference; served_scale: of the published files alone."""
+def half_of_the_scale(model: Any) -> None:
+    model.peft_config["default"].lora_alpha /= 2
+
+
+def a_layer_without_its_delta(model: Any) -> None:
+    for parameter, values in model.named_parameters():
+        if "lora_B" in parameter and "layers.1" in parameter:
+            values.data.zero_()
+
+
+def another_adapter(model: Any) -> None:
+    randomize(model, 99)
+
+
+PLANTS: dict[str, Callable[[Any], None]] = {
+    "half": half_of_the_scale,
+    "layer": a_layer_without_its_delta,
+    "another": another_adapter,
+}
+"""Changes of the published files after the reference was recorded: only scores can show them."""
+
+
+def randomize(model: Any, seed: int) -> None:
+    torch.manual_seed(seed)
+    for parameter, values in model.named_parameters():
+        if "lora_B" in parameter:
+            torch.nn.init.normal_(values, std=0.05)
+
+
+def add(
+    claim: Claim, name: str, seed: int, *, plant: Callable[[Any], None] | None = None
+) -> WantedName:
+    """Publish a random adapter with its reference. plant: changes the published files alone."""
     torch.manual_seed(seed)
     model = peft.get_peft_model(
         load(claim.root / "base", dtype=torch.float32),
         peft.LoraConfig(r=8, lora_alpha=16, target_modules=list(MODULES)),
     ).eval()
-    for parameter, values in model.named_parameters():
-        if "lora_B" in parameter:
-            torch.nn.init.normal_(values, std=0.05)
+    randomize(model, seed)
+    recorded = rows(copy.deepcopy(model), seed)
+    if plant is not None:
+        plant(model)
     saved = claim.root.parent / f"saved-{name}"
     model.save_pretrained(saved)
     config = json.loads((saved / "adapter_config.json").read_text())
-    config["lora_alpha"] *= served_scale
     files = {
         "adapter_config.json": json.dumps(config).encode(),
         "adapter_model.safetensors": (saved / "adapter_model.safetensors").read_bytes(),
@@ -76,7 +108,7 @@ def add(claim: Claim, name: str, seed: int, *, served_scale: float = 1.0) -> Wan
     folder = claim.root / name
     facts = {"baseCommit": claims.COMMIT, "quantizedModules": {}}
     adapter, digest = claims.publish(folder / "adapter", "adapter", facts, files)
-    document = json.dumps({"rows": rows(model, seed), "heldOut": True}).encode()
+    document = json.dumps({"rows": recorded, "heldOut": True}).encode()
     reference, _ = claims.publish(
         folder / "reference", "reference", {"adapter": digest}, {"reference.json": document}
     )
@@ -128,14 +160,15 @@ class Vllm(vllm_server.FakeVllm):
 
     process: asyncio.subprocess.Process
     model: Path
+    dtype = "bfloat16"
 
     async def start(self) -> None:
         self.socket.unlink(missing_ok=True)
         assert PYTHON is not None
         words = [PYTHON, "-m", "vllm.entrypoints.openai.api_server"]
         words += ["--model", str(self.model), "--served-model-name", vllm_server.BASE]
-        words += ["--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", "8"]
-        # One slot more than maxActive, which is never filled.
+        words += ["--dtype", self.dtype, "--max-model-len", "1024", "--max-num-seqs", "8"]
+        # One slot more than maxActive, for the adapter with which the base answers.
         words += ["--enable-lora", "--max-loras", "4", "--max-cpu-loras", "8"]
         words += ["--max-lora-rank", "8", "--lora-target-modules", *MODULES]
         words += ["--uds", str(self.socket), "--enable-prompt-tokens-details"]
@@ -159,36 +192,56 @@ class Vllm(vllm_server.FakeVllm):
 
 
 @asynccontextmanager
-async def endpoint(tmp_path: Path) -> AsyncIterator[Gate]:
+async def engine(tmp_path: Path, dtype: str = "bfloat16") -> AsyncIterator[tuple[Vllm, Claim]]:
     claim = base(tmp_path)
     vllm = Vllm(tmp_path / "vllm.sock")
-    vllm.model = claim.root / "base"
+    vllm.dtype, vllm.model = dtype, claim.root / "base"
     await vllm.start()
-    extra = ("--max-rank", "8", "--capacity", "8", "--modules", *MODULES)
     try:
-        async with gates.running(tmp_path, *extra, vllm=vllm, claim=claim) as found:
-            yield found
+        yield vllm, claim
     finally:
         await vllm.kill()
 
 
+@asynccontextmanager
+async def gate_of(tmp_path: Path, vllm: Vllm, claim: Claim) -> AsyncIterator[Gate]:
+    extra = ("--max-rank", "8", "--capacity", "8", "--dtype", vllm.dtype, "--modules", *MODULES)
+    async with gates.running(tmp_path, *extra, vllm=vllm, claim=claim) as found:
+        yield found
+
+
+@asynccontextmanager
+async def endpoint(tmp_path: Path, dtype: str) -> AsyncIterator[Gate]:
+    async with (
+        engine(tmp_path, dtype) as (vllm, claim),
+        gate_of(tmp_path, vllm, claim) as found,
+    ):
+        yield found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 async def test_adapters_of_a_real_vllm_are_proved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     monkeypatch.setattr(gates, "PATIENCE", START_SECONDS)
-    async with endpoint(tmp_path) as gate:
+    async with endpoint(tmp_path, dtype) as gate:
         first, second = add(gate.claim, "first", 1), add(gate.claim, "second", 2)
-        half = add(gate.claim, "half", 3, served_scale=0.5)
-        await gate.want(first, second, half)
+        planted = [
+            add(gate.claim, name, seed, plant=plant)
+            for seed, (name, plant) in enumerate(PLANTS.items(), start=3)
+        ]
+        await gate.want(first, second, *planted)
         for name in ("first", "second"):
             found = await gate.until(name, lambda each: each.state in ("Serving", "Failed"))
-            print(f"{name}: {found.message}")
+            print(f"{name}: smallest fault {found.smallest_fault}: {found.message}")
             assert found.outcome == "Verified", found
             assert "while a neighbour and the base decode in the same batches" in found.message
             assert "cached tokens agrees" in found.message
-        found = await gate.until("half", lambda each: each.state in ("Serving", "Failed"))
-        assert found.state == "Failed", found
-        assert "not the tuned model" in found.message
+        for name in PLANTS:
+            found = await gate.until(name, lambda each: each.state in ("Serving", "Failed"))
+            print(f"{name}: {found.message}")
+            assert found.state == "Failed", found
+            assert "not the tuned model" in found.message
         status = await gate.status()
         print(status.self_test)
         assert status.self_test.startswith("the base agrees while an adapter decodes")
@@ -212,3 +265,29 @@ async def test_adapters_of_a_real_vllm_are_proved(
         )
         code, body = await gate.chat("first", max_tokens=16, temperature=0)
         assert body["choices"][0]["message"]["content"] == answers["first"]
+
+
+def has_ended(status: NameStatus) -> bool:
+    """Report whether a name answers, or does not by itself."""
+    return status.state in ("Serving", "Failed") or status.message.startswith("failed: ")
+
+
+async def test_names_return_after_restarts_of_the_gate_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unloaded adapter keeps its slot in vLLM, which has four here."""
+    monkeypatch.setattr(gates, "PATIENCE", START_SECONDS)
+    async with engine(tmp_path) as (vllm, claim):
+        wanted = [add(claim, "first", 1), add(claim, "second", 2)]
+        answers = set()
+        for number in range(3):
+            async with gate_of(tmp_path, vllm, claim) as gate:
+                gate.sequence = number
+                await gate.want(*wanted)
+                for name in ("first", "second"):
+                    found = await gate.until(name, lambda each: has_ended(each))
+                    assert found.outcome == "Verified", found
+                code, body = await gate.chat("first", max_tokens=16, temperature=0)
+                assert code == 200
+                answers.add(body["choices"][0]["message"]["content"])
+        assert len(answers) == 1

@@ -200,3 +200,96 @@ def test_price_and_profile_exclude_each_other(estimated: Any, tmp_path: Path) ->
     code, out, err = estimated(*options, profile="small")
     assert (code, out) == (2, "")
     assert "--price and --profile exclude each other: leave out one of them" in err
+
+
+ENDPOINT: dict[str, Any] = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneEndpoint",
+    "metadata": {"name": "chat"},
+    "spec": {"model": {"source": "hf://acme/base"}},
+}
+
+
+@pytest.fixture
+def of_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return a function that estimates objects for an 8B model; it returns code, stdout, stderr."""
+    config, file = tmp_path / "config.json", tmp_path / "endpoint.yaml"
+    config.write_text(json.dumps(shapes.LLAMA3_8B))
+
+    def estimate(*objects: dict[str, Any], arguments: tuple[str, ...] = ()) -> tuple[int, str, str]:
+        file.write_text(yaml.safe_dump_all(objects))
+        return shown(capsys, "estimate", "-f", str(file), "--model", str(config), *arguments)
+
+    return estimate
+
+
+def with_spec(document: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return document | {"spec": document["spec"] | spec}
+
+
+def test_an_endpoint_shows_how_many_adapters_fit_each_gpu(of_endpoint: Any) -> None:
+    code, out, err = of_endpoint(with_spec(ENDPOINT, lora={"maxAdapters": 20}))
+    assert (code, err) == (0, "")
+    assert "of which 20 generate at once" in out
+    assert "for vLLM: fits" in out
+    (line,) = (line for line in out.splitlines() if line.strip().startswith("NVIDIA-A10 "))
+    assert "28" in line
+    assert "64, the limit of an endpoint" in out
+
+
+def test_an_endpoint_that_does_not_fit_ends_with_82_and_a_change_that_suffices(
+    of_endpoint: Any,
+) -> None:
+    wanted = with_spec(ENDPOINT, lora={"maxAdapters": 60})
+    code, out, err = of_endpoint(wanted)
+    assert code == 82
+    assert "DOES NOT FIT" in out
+    assert "the endpoint needs about" in err
+    active = int(err.split("lora.maxActive: ")[1].split(",")[0])
+    assert of_endpoint(with_spec(wanted, lora={"maxAdapters": 60, "maxActive": active}))[0] == 0
+    assert of_endpoint(with_spec(wanted, lora={"maxAdapters": 60, "maxActive": active + 1}))[0]
+
+
+def test_a_shorter_request_is_proposed_if_it_suffices(of_endpoint: Any) -> None:
+    wanted = with_spec(ENDPOINT, lora={"maxAdapters": 31})
+    code, _, err = of_endpoint(wanted)
+    assert code == 82
+    length = int(err.split("maxModelLen: ")[1].split(",")[0])
+    assert of_endpoint(with_spec(wanted, maxModelLen=length))[0] == 0
+
+
+SHARED = {"mode": "shared", "endpointRef": {"name": "chat"}}
+
+
+def test_a_shared_job_shows_the_endpoint_of_its_file(of_endpoint: Any) -> None:
+    job = JOB | {"spec": JOB["spec"] | {"serving": SHARED}}
+    code, out, err = of_endpoint(with_spec(ENDPOINT, lora={"maxAdapters": 3}), job)
+    assert (code, err) == (0, "")
+    assert "Training" in out
+    assert "3 adapters up to rank 16" in out
+    code, out, _ = of_endpoint(with_spec(ENDPOINT), job, arguments=("--json",))
+    assert json.loads(out)["endpoint"]["slots"] == 9
+
+
+def test_a_shared_job_alone_shows_an_endpoint_with_default_settings(of_endpoint: Any) -> None:
+    job = JOB | {"spec": JOB["spec"] | {"serving": SHARED, "training": {"lora": {"r": 32}}}}
+    code, out, _ = of_endpoint(job)
+    assert code == 0
+    assert "the file has no such endpoint" in out
+    assert "8 adapters up to rank 32" in out
+
+
+def test_two_jobs_and_their_endpoint_show_the_endpoint(of_endpoint: Any) -> None:
+    job = JOB | {"spec": JOB["spec"] | {"serving": SHARED}}
+    code, out, _ = of_endpoint(ENDPOINT, job, job | {"metadata": {"name": "other"}})
+    assert code == 0
+    assert out.startswith("FineTuneEndpoint chat")
+
+
+def test_an_endpoint_with_a_fault_names_the_field(of_endpoint: Any) -> None:
+    code, _, err = of_endpoint(with_spec(ENDPOINT, lora={"maxAdapters": 65}))
+    assert code == 64
+    assert "FineTuneEndpoint chat: lora.maxAdapters" in err
+    code, _, err = of_endpoint(ENDPOINT, arguments=("--card", "NVIDIA-H1000"))
+    assert code == 64
+    assert "GPU NVIDIA-H1000 is not in the GPU table" in err

@@ -1,4 +1,4 @@
-"""The tables of the largest model per GPU in README and docs agree with ``ftj estimate``."""
+"""The tables of the models and adapters that fit each GPU agree with ``ftj estimate``."""
 
 import json
 import re
@@ -11,8 +11,11 @@ import yaml
 from tests.unit.docs.links import ROOT
 from tests.unit.trainer import shapes
 
+from finetune_api.contracts.stage_request import EndpointSettings
+from finetune_api.v1alpha1.endpoints.spec import FineTuneEndpointSpec
 from finetune_cli.offline import estimate, job_file
 from finetune_trainer.devices import cards
+from finetune_trainer.estimate import endpoint, shape
 
 PAGES = ("README.md", "docs/concepts/estimates.md")
 JOB = re.compile(r"^```yaml\n(apiVersion.*?name: largest.*?)^```", re.MULTILINE | re.DOTALL)
@@ -33,9 +36,20 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
         for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             names = cells[0].split(", ")
-            if line.startswith("| ") and names[0] in cards.CARDS:
+            if line.startswith("| ") and names[0] in cards.CARDS and len(cells) <= 4:
                 for name in names:
                     yield page, name, cells[-2], cells[-1]
+
+
+def counts() -> Iterator[tuple[str, str, int]]:
+    """Yield card, model and number of each cell in the table of endpoints."""
+    _, _, section = (ROOT / PAGES[1]).read_text(encoding="utf-8").partition("## Adapters per GPU")
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:2] == "| "]
+    (_, *models), *rows_of_table = lines
+    for names, *numbers in rows_of_table:
+        for card in names.split(", "):
+            for model, number in zip(models, numbers, strict=True):
+                yield card, model, int(number)
 
 
 def fits(name: str, card: str, folder: Path, *, serves: bool) -> bool:
@@ -72,6 +86,16 @@ def test_no_larger_model_fits(tmp_path: Path, card: str, served: str, trained: s
         for serves in (True, False)
     ]
     assert largest == [served, trained]
+
+
+@pytest.mark.parametrize(("card", "model", "number"), [*counts()])
+def test_so_many_adapters_fit(card: str, model: str, number: int) -> None:
+    base = shape.read((LADDER | {"Llama-3.1-8B": shapes.LLAMA31_8B})[model])
+    assert base is not None
+    document = {"model": {"source": "hf://acme/base"}, "maxModelLen": 8192}
+    spec = FineTuneEndpointSpec.model_validate(document)
+    assert spec.lora.max_rank == 16
+    assert endpoint.most_adapters(base, EndpointSettings.of(spec), cards.CARDS[card]) == number
 
 
 def test_storage_of_the_page_is_the_one_that_is_tested() -> None:

@@ -35,6 +35,31 @@ def test_paths_exist(page: Path) -> None:
     assert missing(page.read_text(encoding="utf-8")) == []
 
 
+TEST = re.compile(r"([\w/]+\.py)::(test_\w+)")
+
+
+def missing_tests(text: str) -> list[str]:
+    """Return the tests in the code of a page, as ``unit/test_a.py::test_b``, that do not exist."""
+    names = [found for code in CODE.findall(text) if (found := TEST.fullmatch(code))]
+    return [
+        found[0]
+        for found in names
+        if not (path := ROOT / "tests" / found[1]).is_file()
+        or f"def {found[2]}(" not in path.read_text(encoding="utf-8")
+    ]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_exist(page: Path) -> None:
+    assert missing_tests(page.read_text(encoding="utf-8")) == []
+
+
+def test_missing_tests_are_found() -> None:
+    own = "unit/docs/test_paths.py::test_missing"
+    text = f"`{own}` `{own}_tests_are_found` `unit/docs/none.py::test_a`"
+    assert missing_tests(text) == [own, "unit/docs/none.py::test_a"]
+
+
 def test_missing_paths_are_found() -> None:
     text = "`docs/none.md` `dev/cluster/` `contracts/result.py` `contracts/none.py` `none.py`"
     assert missing(text) == ["docs/none.md", "contracts/none.py", "none.py"]

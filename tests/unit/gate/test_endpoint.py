@@ -325,6 +325,36 @@ async def test_a_gate_that_restarts_proves_again_and_unloads_what_it_does_not_kn
             assert vllm.has_file(kept)
 
 
+async def test_names_return_after_a_restart_of_the_gate_although_all_slots_are_used(
+    tmp_path: Path,
+) -> None:
+    """What the earlier gate loaded keeps its slots; on a CPU, the last one disturbs the base."""
+    async with vllm_server.serving(tmp_path / "vllm.sock") as vllm:
+        claim = None
+        for number in range(3):
+            async with running(tmp_path, vllm=vllm, claim=claim) as gate:
+                claim, gate.sequence = gate.claim, number
+                wanted = [gate.claim.add(name, number=number) for name in ("a", "b")]
+                await gate.serves(*wanted)
+                assert answer((await gate.chat("a"))[1]) == gate.claim.seed(wanted[0])
+
+
+async def test_more_rollouts_than_slots(gate: Gate) -> None:
+    for number in range(2 * vllm_server.SLOTS):
+        wanted = gate.claim.add("a", number=number)
+        await gate.serves(wanted)
+        assert answer((await gate.chat("a"))[1]) == gate.claim.seed(wanted)
+
+
+async def test_more_adapters_than_slots(tmp_path: Path) -> None:
+    """lora.maxActive is lower than lora.maxAdapters."""
+    async with running(tmp_path, "--max-adapters", "6") as gate:
+        wanted = [gate.claim.add(name) for name in "abcdef"]
+        await gate.serves(*wanted)
+        for each in wanted:
+            assert answer((await gate.chat(each.name))[1]) == gate.claim.seed(each)
+
+
 async def test_the_set_of_the_mounted_file_is_used(gate: Gate) -> None:
     gate.wanted.write_bytes(gates.signed([gate.claim.add("a")], 5))
     await gate.until("a", lambda each: each.state == "Serving")
@@ -368,7 +398,7 @@ async def test_an_adapter_that_the_engine_answers_with_500_leaves_the_others_alo
     assert (await gate.chat("good"))[0] == 200
     assert await gate.ready() == 200
     (boot,) = (each for each in (tmp_path / "copies").iterdir() if each.is_dir())
-    copies = {each.name for each in boot.iterdir()}
+    copies = {each.name for each in boot.iterdir()} - gate.vllm.unchanged
     assert len(copies) == len(gate.vllm.adapters), "a copy that was not loaded is deleted"
 
 

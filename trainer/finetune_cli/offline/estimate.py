@@ -1,5 +1,7 @@
 """``ftj estimate``: memory, disk and time of a FineTuneJob, before it is applied.
 
+For a FineTuneEndpoint, and for the endpoint of a job, it prints how many adapters fit each GPU.
+
 With ``--model`` (a folder or a config.json) nothing is downloaded; otherwise only config.json is
 read from the hub. The exit code is that of the prepare stage if the cluster would reject the job:
 82 if the job does not fit its GPU, 73 if it does not fit ``storage.size``, 64 if its GPU or its
@@ -16,15 +18,17 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_api import quantity
+from finetune_api import KIND, quantity
 from finetune_api.contracts.stage_request import ServingSettings
+from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training.training import Training
 from finetune_cli import options, terminal
-from finetune_cli.offline import base_config, job_file
+from finetune_cli.offline import base_config, endpoint_estimate, job_file
 from finetune_cli.offline import price as prices
+from finetune_cli.offline.endpoint_estimate import Endpoint, EndpointEstimate
 from finetune_cli.offline.job_file import SpecFile
 from finetune_cli.options import Format, Manifest, ManifestOption, Output
 from finetune_trainer.compatibility import backend_choice, recipe_support
@@ -100,28 +104,75 @@ def run(
     output: Output = Format.TEXT,
 ) -> int:
     """Print the estimate. Raises InvalidSpec, DoesNotFit, VolumeFull or a hub error."""
-    read = job_file.read(options.file(manifest, file))
+    path = options.file(manifest, file)
+    documents = job_file.load(path)
+    endpoints = endpoint_estimate.of_file(documents, at=str(path))
+    if endpoints and sum(document.get("kind") == KIND for document in documents) != 1:
+        return _of_endpoints(
+            [of_endpoint(found, model=model, card=card) for found in endpoints],
+            as_json=as_json or output is Format.JSON,
+        )
+    read = job_file.of(documents, at=str(path))
     data = data_of(read, rows=rows, tokens=tokens, longest=longest)
     per_hour = prices.of(price, profile, read.resolved.spec)
     estimated = of(read, model=model, card=card, data=data, unsloth=unsloth)
+    shared = endpoint_estimate.of_job(read, endpoints)
+    of_shared = None if shared is None else of_endpoint(shared, model=model, card=card)
     json_wanted = as_json or output is Format.JSON
+    facts = report.facts(estimated.estimate)
+    if of_shared is not None:
+        facts["endpoint"] = of_shared.facts
     if json_wanted:
-        print(json.dumps(report.facts(estimated.estimate), indent=1))
+        print(json.dumps(facts, indent=1))
     else:
         terminal.aligned(estimated.text)
+        if of_shared is not None:
+            terminal.aligned(f"
+{of_shared.text}")
     if per_hour is not None and not json_wanted:
         terminal.aligned(f"\n{_cost(estimated.estimate, per_hour, read)}")
     for warning in estimated.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
     if estimated.refusal is not None:
         raise estimated.refusal
-    if cards.find(estimated.card) is None:
-        close = " or ".join(cards.similar(estimated.card))
+    if of_shared is not None and of_shared.refusal is not None:
+        raise of_shared.refusal
+    _require_known(estimated.card)
+    return 0
+
+
+def _of_endpoints(estimates: list[EndpointEstimate], *, as_json: bool) -> int:
+    """Print estimates of endpoints. Raises DoesNotFit."""
+    if as_json:
+        print(json.dumps([estimated.facts for estimated in estimates], indent=1))
+    else:
+        print("\n\n".join(estimated.text for estimated in estimates))
+    for estimated in estimates:
+        if estimated.refusal is not None:
+            raise estimated.refusal
+    return 0
+
+
+def of_endpoint(found: Endpoint, *, model: Path | None, card: str | None) -> EndpointEstimate:
+    """Return the estimate of an endpoint. Raises InvalidSpec or a hub error.
+
+    model: folder or config.json of the base; None to read it from its source. card: by default that
+    of the endpoint or of the chart.
+    """
+    name = card or found.product or CHART_CARD
+    _require_known(name)
+    base = _shape(_config(found.spec.model, model), found.spec.model.source)
+    return endpoint_estimate.estimate(found, base, cards.find(name))
+
+
+def _require_known(card: str) -> None:
+    """Raise InvalidSpec for a card that is not in the table."""
+    if cards.find(card) is None:
+        close = " or ".join(cards.similar(card))
         hint = f"Did you mean {close}?" if close else f"Known GPUs: {', '.join(cards.CARDS)}"
         raise InvalidSpec(
-            f"GPU {estimated.card} is not in the GPU table, so its memory is not checked. {hint}"
+            f"GPU {card} is not in the GPU table, so its memory is not checked. {hint}"
         )
-    return 0
 
 
 def of(
@@ -139,13 +190,8 @@ def of(
     whether the trainer image contains Unsloth.
     """
     spec = file.resolved.spec
-    config = _config(file, model)
-    model_shape = shape.read(text_config(config))
-    if model_shape is None:
-        raise InvalidSpec(
-            f"the estimate does not support the family of model {spec.model.source}. The prepare "
-            "stage accepts this model, but does not estimate how much memory the job needs"
-        )
+    config = _config(spec.model, model)
+    model_shape = _shape(config, spec.model.source)
     name = card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
     data = data or data_of(file, rows=None, tokens=None, longest=None)
     serving = ServingSettings.of(spec)
@@ -223,9 +269,20 @@ def data_of(file: SpecFile, *, rows: int | None, tokens: int | None, longest: in
     return Data(longest=longest, packed=packed, sequences=sequences, tokens=tokens, steps=steps)
 
 
-def _config(file: SpecFile, given: Path | None) -> dict[str, Any]:
+def _shape(config: dict[str, Any], source: str) -> Shape:
+    """Return the shape of a base. Raises InvalidSpec for a family without one."""
+    found = shape.read(text_config(config))
+    if found is None:
+        raise InvalidSpec(
+            f"the estimate does not support the family of model {source}. The prepare stage "
+            "accepts this model, but does not estimate how much memory the job needs"
+        )
+    return found
+
+
+def _config(model: Model, given: Path | None) -> dict[str, Any]:
     if given is None:
-        return base_config.download(file.resolved.spec.model)
+        return base_config.download(model)
     return base_config.read_file(given / base_config.CONFIG if given.is_dir() else given)
 
 

@@ -92,7 +92,8 @@ class Company:
         """Report whether vLLM lists all streams as running."""
         self._raise()
         now = await self._engine.running()
-        return now.requests >= len(self._streams) and now.adapters >= set(self.neighbours)
+        models = {stream.model for stream in self._streams}
+        return now.requests >= len(self._streams) and now.adapters >= models
 
     def _raise(self) -> None:
         for task in self._tasks:

@@ -8,8 +8,10 @@ from typing import Any
 from finetune_api.contracts.stage_request import BaseStageRequest
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.checkpointing.safetensors_header import read_header
+from finetune_trainer.devices import cards
 from finetune_trainer.endpoint_base.layout import SCALES, SHARDS
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.estimate import endpoint_verdict, shape
 from finetune_trainer.models import (
     architecture,
     base_files,
@@ -17,6 +19,7 @@ from finetune_trainer.models import (
     tensor_names,
     text_model,
 )
+from finetune_trainer.models.base_config import text_config
 from finetune_trainer.preparation.signed_sources import Signatures
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
@@ -60,6 +63,7 @@ def download(request: BaseStageRequest, layout: Layout, progress: Progress) -> S
     scratch.mkdir(exist_ok=True)
     digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
     config = base_files.check_config(scratch, source=name)
+    _check_memory(request, config)
     if request.base == "original" and text_model.extracted(scratch) is not None:
         raise InvalidSpec(
             f"model {name} has a text model inside a larger one, and its adapters name only the "
@@ -94,3 +98,14 @@ def download(request: BaseStageRequest, layout: Layout, progress: Progress) -> S
         ),
         license=repository.license,
     )
+
+
+def _check_memory(request: BaseStageRequest, config: Mapping[str, Any]) -> None:
+    """Raise DoesNotFit if the endpoint does not fit the smallest card that it may get."""
+    known = [card for name in request.cards if (card := cards.find(name)) is not None]
+    base = shape.read(text_config(config))
+    if request.endpoint is None or base is None:
+        return
+    error = endpoint_verdict.refusal(base, request.endpoint, cards.smallest(known))
+    if error is not None:
+        raise error

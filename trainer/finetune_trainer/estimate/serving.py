@@ -61,18 +61,31 @@ def serving(shape: Shape, options: ServingSettings) -> ServingMemory | None:
     length = options.max_model_len or shape.context
     if length is None:
         return None
-    token = 2 * (4 * shape.hidden + 3 * shape.intermediate)
-    layers = shape.layers * (PIECEWISE_GRAPHS + FULL_GRAPHS)
-    # Float32 logits of the sampler, and one sorted or normalized copy.
-    sampler = SEQUENCES * shape.vocabulary * 4 * 2
     return ServingMemory(
         weights=shape.parameters * MERGED_BYTES,
         cache=shape.kv_bytes(length),
-        graphs=layers * GRAPH_LAYER_BYTES + GRAPH_TOKENS * token,
-        working=CONTEXT + FRAGMENTATION + BATCHED_TOKENS * token + sampler,
+        graphs=graph_bytes(shape, count=PIECEWISE_GRAPHS + FULL_GRAPHS, tokens=GRAPH_TOKENS),
+        working=working_bytes(shape, requests=SEQUENCES),
         length=length,
         share=options.gpu_memory_utilization,
     )
+
+
+def graph_bytes(shape: Shape, *, count: int, tokens: int) -> int:
+    """Return the memory of ``count`` CUDA graphs, the largest of them for ``tokens`` tokens."""
+    return shape.layers * count * GRAPH_LAYER_BYTES + tokens * _token_bytes(shape)
+
+
+def working_bytes(shape: Shape, *, requests: int) -> int:
+    """Return the memory of vLLM itself. requests: that it samples at once and profiles with."""
+    # Float32 logits of the sampler, and one sorted or normalized copy.
+    sampler = requests * shape.vocabulary * 4 * 2
+    return CONTEXT + FRAGMENTATION + BATCHED_TOKENS * _token_bytes(shape) + sampler
+
+
+def _token_bytes(shape: Shape) -> int:
+    """Return the bytes of the activations of one token."""
+    return 2 * (4 * shape.hidden + 3 * shape.intermediate)
 
 
 def longest_that_fits(shape: Shape, options: ServingSettings, card: Card) -> int:

@@ -9,10 +9,10 @@ from typing import Any
 from finetune_api.contracts.exitcodes import FINAL, ExitCode
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import TRAINER_METRICS
-from finetune_api.contracts.stage_request import BaseStageRequest
+from finetune_api.contracts.stage_request import BaseStageRequest, EndpointSettings
 from finetune_api.v1alpha1.model import Model
 from finetune_operator.manifests import egress, pod, sources
-from finetune_operator.manifests.gpu import devices
+from finetune_operator.manifests.gpu import devices, products
 from finetune_operator.manifests.jobs import CONTAINER, MIN_GRACE_SECONDS, UNDISTURBED
 from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import endpoints, naming
@@ -73,6 +73,8 @@ def request(target: TargetEndpoint) -> BaseStageRequest:
         base=spec.base,
         dtype=spec.dtype,
         quantized_by="cuda" if config.gpu.required else "cpu",
+        endpoint=EndpointSettings.of(spec),
+        cards=tuple(products.cards(config, target.resolved)),
         destinations=egress.destinations(config, cloud_identity=False),
         ca_certificates=config.ca_certificates,
         signatures=sources.required_signatures(target.resolved.spec, config.signatures),

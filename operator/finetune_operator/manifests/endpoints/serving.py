@@ -6,6 +6,7 @@ no port: it listens on a Unix socket that only the gate and it can see.
 
 from typing import Any
 
+from finetune_api.contracts import vllm_lora
 from finetune_api.contracts.endpoint import BASE
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import GATE, VERIFIER_METRICS
@@ -25,9 +26,6 @@ CLAIM = "/claim"
 COPIES = "/copies"
 NAMES = "/etc/finetune/names"
 KEYS = "/etc/finetune/keys"
-CAPACITY = 64
-"""Requests that vLLM processes at once. All others wait in the gate, which is fair; a queue in vLLM
-would not be."""
 START = 'rm -f "$0" && exec "$@"'
 """A socket file survives a crash, and vLLM does not start while there is one."""
 GATE_RESOURCES = {
@@ -196,14 +194,13 @@ def _parsers(target: TargetEndpoint) -> list[str]:
 def _contract(target: TargetEndpoint, base: PreparedBase) -> list[str]:
     spec, lora = target.spec, target.spec.lora
     length = spec.max_model_len
-    slots = lora.active + 1
     return [
         *("--dtype", target.dtype(base)),
         *(() if length is None else ("--max-model-len", str(length))),
-        *("--max-num-seqs", str(CAPACITY)),
-        *("--enable-lora", "--max-lora-rank", str(vllm.lora_rank(lora.max_rank))),
-        # On a CPU, requests for the base get the adapter of the last slot, which stays empty.
-        *("--max-loras", str(slots), "--max-cpu-loras", str(max(slots, 2 * lora.max_adapters))),
+        *("--max-num-seqs", str(vllm_lora.ENDPOINT_REQUESTS)),
+        *("--enable-lora", "--max-lora-rank", str(vllm_lora.reserved_rank(lora.max_rank))),
+        *("--max-loras", str(vllm_lora.slots(lora.active))),
+        *("--max-cpu-loras", str(vllm_lora.kept(lora.max_adapters))),
         *("--lora-target-modules", *(base.modules or ())),
         *("--enable-prompt-tokens-details", "--trust-request-chat-template"),
         *("--uds", SOCKET),
@@ -234,7 +231,7 @@ def _gate(
             *("--base-kind", target.spec.base, "--base-name", base_name(endpoint)),
             *("--dtype", target.dtype(base), "--modules", *(base.modules or ())),
             *("--max-rank", str(lora.max_rank), "--max-adapters", str(lora.max_adapters)),
-            *("--max-active", str(lora.active), "--capacity", str(CAPACITY)),
+            *("--max-active", str(lora.active), "--capacity", str(vllm_lora.ENDPOINT_REQUESTS)),
             *("--max-wait", str(lora.max_wait_seconds)),
         ],
         "env": [*pod.environment(devices.HIDDEN), pod.UID],

@@ -19,8 +19,8 @@ from tests.support.rendered import (
 from finetune_api.contracts.exitcodes import FINAL, ExitCode
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.ports import POD_UID_VARIABLE
+from finetune_api.contracts.vllm_lora import reserved_rank
 from finetune_api.crd.resources import NAME_MAX_LENGTH
-from finetune_operator.manifests import vllm
 from finetune_operator.manifests.gpu.devices import HIDDEN
 from finetune_operator.manifests.pod import OFFLINE
 from finetune_operator.objects import naming
@@ -396,7 +396,7 @@ def test_pods_of_an_adapter_without_known_modules_keep_their_arguments(
 
 @pytest.mark.parametrize(("r", "rank"), [(1, 1), (2, 8), (8, 8), (9, 16), (257, 320), (512, 512)])
 def test_the_lora_rank_is_the_smallest_that_vllm_accepts(r: int, rank: int) -> None:
-    assert vllm.lora_rank(r) == rank
+    assert reserved_rank(r) == rank
 
 
 def test_the_api_key_is_a_reference_to_a_secret() -> None:

@@ -93,7 +93,7 @@ def test_the_pod_follows_the_contract_of_the_gate(world: World) -> None:
     modules = vllm["args"][vllm["args"].index("--lora-target-modules") + 1 :][:2]
     assert modules == ["q_proj", "v_proj"]
     assert argument(world, "--max-active") == "4"
-    assert argument(world, "--max-loras", "vllm") == "5", "one slot stays empty"
+    assert argument(world, "--max-loras", "vllm") == "5", "one is for the base"
     assert argument(world, "--max-adapters") == "6"
     assert int(argument(world, "--max-cpu-loras", "vllm")) >= 12
     assert argument(world, "--max-rank") == "24"
@@ -165,6 +165,16 @@ def test_a_failed_base_is_prepared_again_after_an_edit(world: World) -> None:
     world.end_base()
     world.step()
     assert world.condition("BaseReady")["status"] == "True"
+
+
+def test_an_endpoint_that_does_not_fit_is_compared_again_after_an_edit(world: World) -> None:
+    world.step()
+    world.end_base("failed", reason="DoesNotFit", message="set lora.maxActive: 4")
+    world.step()
+    assert (world.reason, world.deployment) == ("DoesNotFit", None)
+    world.spec["lora"] = {"maxActive": 4}
+    world.step()
+    assert ("Job", "shared-finetune-base-2") in world.objects
 
 
 def test_a_complete_job_without_its_result_proves_nothing(world: World) -> None:
