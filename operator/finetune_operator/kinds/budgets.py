@@ -24,6 +24,5 @@ def running(
     return RunningKind(
         controller=controller,
         resync=context.resync(controller),
-        reflectors=(),
         others=(followers.run, budgets.run),
     )

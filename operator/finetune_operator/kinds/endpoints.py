@@ -9,7 +9,6 @@ from finetune_operator.kinds.context import Context
 from finetune_operator.reconcile.endpoints import plan as planner
 from finetune_operator.snapshot.endpoints import AttachedJobs, EndpointReader
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.snapshot.reflector import reflectors
 from finetune_operator.snapshot.scraping.gates import Gates
 from finetune_operator.types import Snapshot
 
@@ -28,6 +27,5 @@ def running(context: Context, live: LiveReader, jobs: Controller[Snapshot]) -> R
     return RunningKind(
         controller=controller,
         resync=context.resync(controller, tuple(namespaces)),
-        reflectors=reflectors(context.kube, live.store, namespaces, controller.notify),
         others=(followers.run, partial(gates.run, changed=controller.wake)),
     )

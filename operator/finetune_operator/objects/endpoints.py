@@ -44,7 +44,7 @@ def labels(endpoint: Object, *, component: str, **own: str | int) -> dict[str, s
         "app.kubernetes.io/name": "finetune-endpoint",
         "app.kubernetes.io/instance": name,
         "app.kubernetes.io/component": component,
-        "app.kubernetes.io/managed-by": naming.MANAGED_BY,
+        naming.MANAGER: naming.MANAGED_BY,
         naming.ENDPOINT: name,
         **{f"{naming.PREFIX}/{key}": str(value) for key, value in own.items()},
     }
