@@ -22,10 +22,15 @@ CONTRACT_VERSION: Literal[1] = 1
 PAYLOAD_TYPE = "application/vnd.finetune.wanted-set.v1+json"
 LONGEST = 1 << 20
 """Bytes of a wanted set, the limit of a ConfigMap."""
-BASE = "base"
+PREPARED = "prepared"
+"""Folder on the endpoint's claim that the pod which prepares the base mounts. It has access to the
+network and credentials of the source, so it sees no adapter."""
+BASE = f"{PREPARED}/base"
 """Folder on the endpoint's claim with the base that vLLM loads."""
 ADAPTERS = "jobs"
 """Folder on the endpoint's claim with a folder for each job."""
+LONGEST_MESSAGE = 512
+"""Characters of the message of a name in the status: 512 names fit into the limit of the reader."""
 LONGEST_TEMPLATE = 1 << 16
 """Bytes of a chat template."""
 BASE_FILES_FACT = "baseFiles"
