@@ -27,7 +27,7 @@ from finetune_cli.ui.views import DOWNLOADS, VIEWS, Download, View
 LARGEST_FORM = 4096
 AFTER = "after"
 """Name in a query: where a list continues."""
-STATIC = {"ui.css": "text/css", "ui.js": "text/javascript"}
+STATIC = {"ui.css": "text/css", "ui.js": "text/javascript", "icon.svg": "image/svg+xml"}
 SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
 WRONG_CODE = "This is not the code, or it was used already. To get a new code, start ftj ui again."
 LOGGED_OUT = "You are logged out. To get a new code, start ftj ui again."

@@ -10,11 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
 
 from clidocs import example_cluster
+from finetune_cli.errors import CommandFailed
+from finetune_cli.ui import serve
 
 SECONDS = 60
 
@@ -88,14 +91,12 @@ def test_process_serves_until_it_is_stopped(kubeconfig: Path, ending: signal.Sig
     assert process.returncode == (130 if ending == signal.SIGINT else 128 + ending)
 
 
-def test_port_that_is_used_is_named(kubeconfig: Path) -> None:
+def test_port_that_is_used_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as used:
         port = used.getsockname()[1]
-        with start(kubeconfig, "--port", str(port)) as process:
-            out, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 1
-    assert out == ""
-    assert err == (
-        f"ftj ui: port {port} of 127.0.0.1 cannot be used (Address already in use): set --port to "
-        "another one\n"
+        with pytest.raises(CommandFailed) as refused:
+            serve.run(mock.Mock(), port, mock.Mock())
+    assert str(refused.value) == (
+        f"port {port} of 127.0.0.1 cannot be used (Address already in use): set --port to another "
+        "one"
     )

@@ -4,8 +4,10 @@
 const connection = document.getElementById("connection");
 const waiting = new Map();
 
-function say(words) {
-  if (connection) connection.textContent = words;
+function say(words, state = "waiting") {
+  if (!connection) return;
+  connection.textContent = words;
+  connection.dataset.state = state;
 }
 
 // Whether the user is at work in a region: its focus or selection would be lost.
@@ -45,7 +47,7 @@ function follow(address) {
     const update = JSON.parse(event.data);
     waiting.set(update.id, update);
     apply();
-    say("live");
+    say("live", "live");
   });
   source.addEventListener("announcement", (event) => {
     const place = document.getElementById("announcement");
