@@ -87,7 +87,8 @@ class Visitor:
         return self.page
 
 
-@pytest.fixture(scope="session")
+# Of a module: the event loop of Playwright must not run when another suite uses asyncio.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = shutil.which(PROGRAM)
     if program is None:
