@@ -18,7 +18,7 @@ from aiohttp import web
 from kubernetes import client as kubernetes_client
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from clidocs import example_cluster, example_objects
+from clidocs import example_cluster, example_endpoints, example_jobs, example_objects
 from finetune_cli.cluster import job
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.ui import live
@@ -111,7 +111,7 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
 @pytest.fixture
 def objects() -> Objects:
     """Return the objects of the cluster; a change before ``site`` takes effect."""
-    found = copy.deepcopy(dict(example_objects.COLLECTIONS))
+    found = copy.deepcopy({**example_objects.COLLECTIONS, **example_endpoints.COLLECTIONS})
     found[ALL_JOBS] = found[example_objects.JOBS]
     return found
 
@@ -126,13 +126,13 @@ def site(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 @contextmanager
 def served(objects: Objects) -> Iterator[Site]:
     """Serve the pages in a thread, on a cluster with these objects."""
-    frozen = mock.patch.object(job, "now", return_value=example_objects.NOW)
+    frozen = mock.patch.object(job, "now", return_value=example_jobs.NOW)
     with frozen, example_cluster.serving(objects) as api:
         settings = kubernetes_client.Configuration()
         settings.host, settings.retries = api, False
         cluster = Cluster(
             api=kubernetes_client.ApiClient(settings),
-            namespace=example_objects.NAMESPACE,
+            namespace=example_jobs.NAMESPACE,
             context="demo",
         )
         loop = asyncio.new_event_loop()

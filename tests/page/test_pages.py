@@ -7,7 +7,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 from tests.page.conftest import Objects, Site, Visitor, served
 
-from clidocs.example_objects import EARLIER, JOBS, PRESENT
+from clidocs.example_jobs import EARLIER, PRESENT
+from clidocs.example_objects import JOBS
 from finetune_cli.ui.views import VIEWS
 
 JOB = "jobs/team-a/velmora"

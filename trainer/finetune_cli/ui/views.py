@@ -13,16 +13,18 @@ from finetune_cli.cluster.history import History
 from finetune_cli.errors import CommandFailed, WrongCall
 from finetune_cli.plotting import svg
 from finetune_cli.ui.pages import catalog as catalog_pages
+from finetune_cli.ui.pages import endpoints as endpoint_pages
 from finetune_cli.ui.pages import job as job_pages
 from finetune_cli.ui.pages import jobs as job_list
 from finetune_cli.ui.pages import results
 from finetune_cli.ui.pages.layout import Page
-from finetune_cli.ui.reading import catalog, difference, job, jobs
+from finetune_cli.ui.reading import catalog, difference, endpoints, job, jobs
 from finetune_cli.ui.reading.jobs import Filters
 
 NAME = "[a-z0-9][-a-z0-9.]{0,252}"
 """A name of an object or of a namespace: no path of the API server that leads elsewhere."""
 JOB = f"/jobs/{{namespace:{NAME}}}/{{name:{NAME}}}"
+ENDPOINT = f"/endpoints/{{namespace:{NAME}}}/{{name:{NAME}}}"
 LONGEST_FILTER = 4096
 Texts = Mapping[str, str]
 
@@ -67,6 +69,15 @@ def _difference(cluster: Cluster, place: Texts, query: Texts) -> Page:
     return job_pages.difference_page(shown_job, difference.read(cluster, shown_job, first, second))
 
 
+def _endpoints(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return endpoint_pages.page(endpoints.read(cluster))
+
+
+def _endpoint(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    found = endpoints.find(cluster, place["namespace"], place["name"])
+    return endpoint_pages.endpoint_page(found)
+
+
 def _money(cluster: Cluster, place: Texts, query: Texts) -> Page:
     return catalog_pages.money(catalog.money(cluster))
 
@@ -100,6 +111,8 @@ VIEWS = (
     View(pattern=JOB, read=_job, live=True),
     View(pattern=f"{JOB}/yaml", read=_object),
     View(pattern=f"{JOB}/diff", read=_difference),
+    View(pattern="/endpoints", read=_endpoints, live=True),
+    View(pattern=ENDPOINT, read=_endpoint, live=True),
     View(pattern="/usage", read=_money, live=True),
     View(pattern="/profiles", read=_profiles),
 )

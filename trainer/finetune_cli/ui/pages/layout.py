@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from finetune_cli.ui.pages.html import Child, Element, Url, document, h, render, url
 
 PROGRAM = "ftj ui"
-JOBS = "Jobs"
+JOBS, ENDPOINTS = "Jobs", "Endpoints"
 MONEY, PROFILES = "Budgets and usage", "Profiles"
-NAVIGATION = ((JOBS, url("")), (MONEY, url("usage")), (PROFILES, url("profiles")))
+NAVIGATION = (
+    (JOBS, url("")),
+    (ENDPOINTS, url("endpoints")),
+    (MONEY, url("usage")),
+    (PROFILES, url("profiles")),
+)
 FULL, TWO_THIRDS, HALF, THIRD = 6, 4, 3, 2
 
 

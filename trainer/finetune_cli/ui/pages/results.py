@@ -109,7 +109,10 @@ def verification(job: Job) -> Child:
     outcome = status.get("outcome")
     if not outcome:
         return note("No serving build has been verified.")
-    distance, tolerance = _number(status.get("distance")), _number(status.get("tolerance"))
+    distance, tolerance = (
+        states.number(status.get("distance")),
+        states.number(status.get("tolerance")),
+    )
     words = f"distance {status.get('distance')}, tolerance {status.get('tolerance')} nats"
     shown = distance is not None and tolerance is not None
     return (
@@ -197,11 +200,3 @@ def _range(value: Any, unit: str = "") -> str:
     if not isinstance(value, Mapping):
         return "-"
     return f"{value.get('low')} to {value.get('high')} {unit}".strip()
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if 0 <= number < float("inf") else None

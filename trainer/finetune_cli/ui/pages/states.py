@@ -1,5 +1,7 @@
 """The color of a state: whether it is good, runs, waits, or needs the user."""
 
+from typing import Any
+
 from finetune_api.crd.remediations.failures import FAILED
 from finetune_api.crd.remediations.waiting import PROGRESS
 
@@ -26,3 +28,12 @@ def of_reason(reason: str, *, ready: bool, stalled: bool = False) -> str:
     if stalled or reason in _FAILED:
         return BAD
     return RUNNING if reason in _PROGRESS else WAITING
+
+
+def number(value: Any) -> float | None:
+    """Return a number of a status, None if it is not a finite one from 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 <= number < float("inf") else None
