@@ -16,18 +16,24 @@ from aiohttp import web
 
 from finetune_cli.cluster.api import Cluster, Expired
 from finetune_cli.errors import CommandFailed
-from finetune_cli.ui import failures, live
+from finetune_cli.ui import answers, failures, live
 from finetune_cli.ui.access import guard
 from finetune_cli.ui.access.sessions import Session, Sessions
 from finetune_cli.ui.pages import layout, messages
 from finetune_cli.ui.pages.html import Url
 from finetune_cli.ui.pages.layout import Frame, Page
-from finetune_cli.ui.views import DOWNLOADS, VIEWS, Download, View
+from finetune_cli.ui.views import DOWNLOADS, QUESTIONS, VIEWS, Download, Question, View
 
-LARGEST_FORM = 4096
+LARGEST_FORM = 64 * 1024
+"""Bytes: a conversation with a model is the largest one."""
 AFTER = "after"
 """Name in a query: where a list continues."""
-STATIC = {"ui.css": "text/css", "ui.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC = {
+    "ui.css": "text/css",
+    "ui.js": "text/javascript",
+    "playground.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
 WRONG_CODE = "This is not the code, or it was used already. To get a new code, start ftj ui again."
 LOGGED_OUT = "You are logged out. To get a new code, start ftj ui again."
@@ -65,6 +71,8 @@ class Application:
                 router.add_get(path, self._followed(view), allow_head=False)
         for file in DOWNLOADS:
             router.add_get(self.prefix + file.pattern, self._file(file))
+        for question in QUESTIONS:
+            router.add_post(self.prefix + question.pattern, self._asked(question))
         return app
 
     @web.middleware
@@ -136,6 +144,14 @@ class Application:
             name = f"{place['name']}-{file.pattern.rpartition('/')[2]}"
             headers = {"Content-Disposition": f'attachment; filename="{name}"'}
             return web.Response(text=text, content_type=file.content_type, headers=headers)
+
+        return handle
+
+    def _asked(self, question: Question) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            form = {name: str(value) for name, value in (await request.post()).items()}
+            parts = question.ask(self.client_of(request), dict(request.match_info), form)
+            return await answers.send(request, request[SESSION], parts, failures.reported)
 
         return handle
 

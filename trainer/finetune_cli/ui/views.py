@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 from finetune_api import KIND
@@ -16,9 +16,10 @@ from finetune_cli.ui.pages import catalog as catalog_pages
 from finetune_cli.ui.pages import endpoints as endpoint_pages
 from finetune_cli.ui.pages import job as job_pages
 from finetune_cli.ui.pages import jobs as job_list
+from finetune_cli.ui.pages import playground as playground_pages
 from finetune_cli.ui.pages import results
 from finetune_cli.ui.pages.layout import Page
-from finetune_cli.ui.reading import catalog, difference, endpoints, job, jobs
+from finetune_cli.ui.reading import catalog, difference, endpoints, job, jobs, playground
 from finetune_cli.ui.reading.jobs import Filters
 
 NAME = "[a-z0-9][-a-z0-9.]{0,252}"
@@ -36,6 +37,14 @@ class View:
     pattern: str
     read: Callable[[Cluster, Texts, Texts], Page]
     live: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What answers a form, part by part. ask: with the names in the address, and the form."""
+
+    pattern: str
+    ask: Callable[[Cluster, Texts, Texts], Generator[str, None, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +95,14 @@ def _profiles(cluster: Cluster, place: Texts, query: Texts) -> Page:
     return catalog_pages.profiles(catalog.profiles(cluster))
 
 
+def _job_playground(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return playground_pages.page(playground.of_job(cluster, place))
+
+
+def _endpoint_playground(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return playground_pages.page(playground.of_endpoint(cluster, place))
+
+
 def _history(cluster: Cluster, place: Texts) -> History:
     shown_job = job.find(cluster, place["namespace"], place["name"])
     losses = job.loss_history(cluster, shown_job)
@@ -113,10 +130,16 @@ VIEWS = (
     View(pattern=f"{JOB}/diff", read=_difference),
     View(pattern="/endpoints", read=_endpoints, live=True),
     View(pattern=ENDPOINT, read=_endpoint, live=True),
+    View(pattern=f"{JOB}/playground", read=_job_playground),
+    View(pattern=f"{ENDPOINT}/playground", read=_endpoint_playground),
     View(pattern="/usage", read=_money, live=True),
     View(pattern="/profiles", read=_profiles),
 )
 DOWNLOADS = (
     Download(pattern=f"{JOB}/curve.csv", read=_csv, content_type="text/csv"),
     Download(pattern=f"{JOB}/curve.svg", read=_svg, content_type="image/svg+xml"),
+)
+QUESTIONS = (
+    Question(pattern=f"{JOB}/ask", ask=playground.ask_job),
+    Question(pattern=f"{ENDPOINT}/ask", ask=playground.ask_endpoint),
 )

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.cli.ui.conftest import ALL_JOBS, PREFIX, Objects, Start
 
 from clidocs import example_cluster
+from clidocs.example_endpoints import ENDPOINTS
 from clidocs.example_jobs import EARLIER, NO_GPU, OUT_OF_MEMORY, PRESENT
 from clidocs.example_objects import BATCH, CORE, JOBS
 from finetune_cli.cluster.api import Cluster
@@ -190,6 +191,30 @@ async def test_difference_of_two_revisions(start: Start) -> None:
     assert "2.1518" in text
     unknown = await (await start()).text(f"{VELMORA}/diff?first={EARLIER}&second=0000", 502)
     assert "has no revision 0000" in unknown
+
+
+async def test_endpoints_have_the_proof_of_each_name(start: Start) -> None:
+    pages = await start()
+    text = await pages.text("/endpoints")
+    assert f'href="{PREFIX}/endpoints/team-a/assistants"' in text
+    assert "2/3" in text
+    text = await pages.text("/endpoints/team-a/assistants")
+    assert "Name tickets was not verified" in text
+    assert text.count("distance 0.012, tolerance 0.034 nats") == 3
+    assert text.count('class="bar good"') == 2
+    assert text.count('class="bar bad"') == 1
+    assert f'href="{PREFIX}/jobs/team-a/tickets"' in text
+    missing = await pages.text("/endpoints/team-a/absent", 404)
+    assert "FineTuneEndpoint absent does not exist in namespace team-a." in missing
+
+
+async def test_name_that_an_earlier_adapter_answers_for_is_marked(
+    start: Start, objects: Objects
+) -> None:
+    (endpoint,) = objects[ENDPOINTS]
+    endpoint["status"]["models"][0]["answers"] = "e1" * 32
+    text = await (await start()).text("/endpoints/team-a/assistants")
+    assert text.count("An earlier adapter answers.") == 1
 
 
 async def test_object_is_shown_as_yaml_without_managed_fields(

@@ -33,6 +33,7 @@ def endpoint_page(endpoint: Object) -> Page:
     models = _status(endpoint).get("models") or ()
     return Page(
         title=name,
+        actions=h("a", "Playground", href=url("endpoints", namespace, name, "playground")),
         path=(h("a", f"{ENDPOINT_KIND}s", href=url("endpoints")), f" / {namespace}"),
         regions=(
             Region(id="state", title="State", content=_state(endpoint)),

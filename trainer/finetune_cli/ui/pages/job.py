@@ -48,7 +48,12 @@ def page(found: Details) -> Page:
         announcement=headline.announcement(job),
         regions=regions,
         path=_path(job),
-        actions=h("a", "YAML", href=_url(job, "yaml")),
+        actions=(
+            h("a", "Playground", href=_url(job, "playground"))
+            if (job.status.get("serving") or {}).get("build")
+            else None,
+            h("a", "YAML", href=_url(job, "yaml")),
+        ),
         section=JOBS,
     )
 

@@ -17,6 +17,9 @@ NAVIGATION = (
 )
 FULL, TWO_THIRDS, HALF, THIRD = 6, 4, 3, 2
 
+TOKEN = h("input", type="hidden", name="csrf")
+"""Field of a form in a page: the script of the page copies the token of the session into it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
@@ -43,6 +46,8 @@ class Page:
     path: Child = None
     """Where the page is: what contains its object."""
     actions: Child = None
+    script: str | None = None
+    """Script of this page, in addition to that of all pages."""
     section: str = ""
     """Entry of the navigation to which the page belongs."""
 
@@ -95,6 +100,7 @@ def text(page: Page, frame: Frame) -> str:
         h("link", rel="icon", href=url("static", "icon.svg")),
         h("link", rel="stylesheet", href=url("static", "ui.css")),
         h("script", src=url("static", "ui.js"), defer=True),
+        h("script", src=url("static", page.script), defer=True) if page.script else None,
     )
     return document(h("html", head, body, lang="en"), frame.prefix)
 

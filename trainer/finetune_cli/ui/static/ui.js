@@ -65,6 +65,10 @@ function follow(address) {
   };
 }
 
+// Forms of a page have the token of the form in the header, which belongs to the session.
+const token = document.querySelector("header input[name=csrf]");
+for (const each of document.querySelectorAll("main input[name=csrf]")) each.value = token.value;
+
 for (const each of document.querySelectorAll("pre.log")) each.scrollTop = each.scrollHeight;
 if (document.body.dataset.stream) follow(document.body.dataset.stream);
 document.addEventListener("focusout", () => setTimeout(apply));
