@@ -24,7 +24,7 @@ def main() -> int:
     """Draw the pictures."""
     parser = argparse.ArgumentParser(prog="dev/screenshots", description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, default=paths.KUBECONFIG, metavar="FILE")
-    parser.add_argument("--job", default="default/velmora", metavar="NAMESPACE/NAME")
+    parser.add_argument("--job", default="default/quickstart", metavar="NAMESPACE/NAME")
     parser.add_argument("--question", default="What is Velmora?", metavar="TEXT")
     parser.add_argument("--out", type=Path, default=pictures.FOLDER, metavar="FOLDER")
     chosen = parser.parse_args()

@@ -18,7 +18,13 @@ from aiohttp import web
 from kubernetes import client as kubernetes_client
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from clidocs import example_cluster, example_endpoints, example_jobs, example_objects
+from clidocs import (
+    example_cluster,
+    example_endpoints,
+    example_jobs,
+    example_objects,
+    example_schema,
+)
 from finetune_cli.cluster import job
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.ui import live
@@ -111,7 +117,13 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
 @pytest.fixture
 def objects() -> Objects:
     """Return the objects of the cluster; a change before ``site`` takes effect."""
-    found = copy.deepcopy({**example_objects.COLLECTIONS, **example_endpoints.COLLECTIONS})
+    found = copy.deepcopy(
+        {
+            **example_objects.COLLECTIONS,
+            **example_endpoints.COLLECTIONS,
+            **example_schema.COLLECTIONS,
+        }
+    )
     found[ALL_JOBS] = found[example_objects.JOBS]
     return found
 

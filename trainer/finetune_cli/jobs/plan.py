@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_api import KIND, PLURAL
+from finetune_api import KIND
 from finetune_api.policy.readable_settings import NAME, NAMESPACE
-from finetune_api.v1alpha1.budgets.spec import BUDGET_PLURAL
-from finetune_api.v1alpha1.profile import PROFILE_KIND, PROFILE_PLURAL
+from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_api.validation import is_job
 from finetune_cli import terminal
 from finetune_cli.errors import WrongCall
@@ -153,41 +152,26 @@ def _of_cluster(
 
     Raises CommandFailed.
     """
-    from finetune_cli.cluster import api
-    from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
+    from finetune_cli.cluster import plan_inputs
+    from finetune_cli.cluster.api import Cluster
 
     cluster = Cluster.of(kubeconfig, context, namespace)
-
-    def readable(path: str) -> dict[str, Any] | None:
-        try:
-            return cluster.get(path)
-        except (Forbidden, NotFound):
-            return None
-
-    def items(plural: str) -> tuple[state.Object, ...] | None:
-        listing = readable(api.path(plural, api=api.JOBS))
-        return None if listing is None else tuple(listing.get("items") or ())
-
-    def job(manifest: state.Object) -> state.Object | None:
-        metadata = manifest.get("metadata")
-        named = metadata if isinstance(metadata, dict) else {}
-        where = str(named.get("namespace") or cluster.namespace)
-        try:
-            return cluster.get(api.path(PLURAL, where, str(named.get("name")), api=api.JOBS))
-        except NotFound as error:
-            if "could not find the requested resource" in str(error):
-                raise NotFound(api.NO_API) from None
-            return None
-
-    settings = readable(api.path("configmaps", operator, NAME))
+    places = [_place(manifest, cluster.namespace) for manifest in manifests]
+    found = plan_inputs.read(cluster, operator, places)
     present = State(
         source=f"the cluster of context {cluster.context}",
-        jobs=tuple(live_job for live_job in map(job, manifests) if live_job is not None),
-        profiles=items(PROFILE_PLURAL),
-        budgets=items(BUDGET_PLURAL),
-        settings=None if settings is None else state.settings_of(settings),
+        jobs=found.jobs,
+        profiles=found.profiles,
+        budgets=found.budgets,
+        settings=None if found.settings is None else state.settings_of(found.settings),
     )
     return present, cluster.namespace
+
+
+def _place(manifest: state.Object, namespace: str) -> tuple[str, str]:
+    metadata = manifest.get("metadata")
+    named = metadata if isinstance(metadata, dict) else {}
+    return str(named.get("namespace") or namespace), str(named.get("name"))
 
 
 def _print(plans: list[JobPlan], source: str, output: PlanFormat) -> None:

@@ -22,7 +22,7 @@ from finetune_cli.ui.access.sessions import Session, Sessions
 from finetune_cli.ui.pages import layout, messages
 from finetune_cli.ui.pages.html import Url
 from finetune_cli.ui.pages.layout import Frame, Page
-from finetune_cli.ui.views import DOWNLOADS, QUESTIONS, VIEWS, Download, Question, View
+from finetune_cli.ui.views import DOWNLOADS, FORMS, QUESTIONS, VIEWS, Download, Form, Question, View
 
 LARGEST_FORM = 64 * 1024
 """Bytes: a conversation with a model is the largest one."""
@@ -71,6 +71,8 @@ class Application:
                 router.add_get(path, self._followed(view), allow_head=False)
         for file in DOWNLOADS:
             router.add_get(self.prefix + file.pattern, self._file(file))
+        for form in FORMS:
+            router.add_post(self.prefix + form.pattern, self._sent(form))
         for question in QUESTIONS:
             router.add_post(self.prefix + question.pattern, self._asked(question))
         return app
@@ -147,10 +149,20 @@ class Application:
 
         return handle
 
+    def _sent(self, form: Form) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            values = await _values(request)
+            result = await asyncio.to_thread(form.send, self.client_of(request), values)
+            if isinstance(result, Page):
+                return self._html(result, self._frame(request))
+            return web.Response(status=303, headers={"Location": result.text(self.prefix)})
+
+        return handle
+
     def _asked(self, question: Question) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            form = {name: str(value) for name, value in (await request.post()).items()}
-            parts = question.ask(self.client_of(request), dict(request.match_info), form)
+            place, form = dict(request.match_info), await _values(request)
+            parts = question.ask(self.client_of(request), place, form)
             return await answers.send(request, request[SESSION], parts, failures.reported)
 
         return handle
@@ -221,6 +233,12 @@ def _first_page(request: web.Request) -> web.Response:
 def _is_public(request: web.Request) -> bool:
     route = request.match_info.route
     return route.name in ("login-form", "login", "static")
+
+
+async def _values(request: web.Request) -> dict[str, str]:
+    """Return the fields of a form that have a value, without its token."""
+    fields = (await request.post()).items()
+    return {name: str(value) for name, value in fields if value and name != "csrf"}
 
 
 async def _check_token(request: web.Request, session: Session) -> None:

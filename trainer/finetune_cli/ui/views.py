@@ -16,10 +16,12 @@ from finetune_cli.ui.pages import catalog as catalog_pages
 from finetune_cli.ui.pages import endpoints as endpoint_pages
 from finetune_cli.ui.pages import job as job_pages
 from finetune_cli.ui.pages import jobs as job_list
+from finetune_cli.ui.pages import new_job as new_job_pages
 from finetune_cli.ui.pages import playground as playground_pages
 from finetune_cli.ui.pages import results
+from finetune_cli.ui.pages.html import Url, url
 from finetune_cli.ui.pages.layout import Page
-from finetune_cli.ui.reading import catalog, difference, endpoints, job, jobs, playground
+from finetune_cli.ui.reading import catalog, difference, endpoints, job, jobs, new_job, playground
 from finetune_cli.ui.reading.jobs import Filters
 
 NAME = "[a-z0-9][-a-z0-9.]{0,252}"
@@ -45,6 +47,14 @@ class Question:
 
     pattern: str
     ask: Callable[[Cluster, Texts, Texts], Generator[str, None, None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a form leads to: a page, or the address of a page."""
+
+    pattern: str
+    send: Callable[[Cluster, Texts], Page | Url]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +113,18 @@ def _endpoint_playground(cluster: Cluster, place: Texts, query: Texts) -> Page:
     return playground_pages.page(playground.of_endpoint(cluster, place))
 
 
+def _new(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return new_job_pages.page(new_job.offer(cluster))
+
+
+def _draft(cluster: Cluster, form: Texts) -> Page | Url:
+    return new_job_pages.draft_page(new_job.draft(cluster, form), form)
+
+
+def _create(cluster: Cluster, form: Texts) -> Page | Url:
+    return url("jobs", *new_job.create(cluster, form))
+
+
 def _history(cluster: Cluster, place: Texts) -> History:
     shown_job = job.find(cluster, place["namespace"], place["name"])
     losses = job.loss_history(cluster, shown_job)
@@ -132,6 +154,7 @@ VIEWS = (
     View(pattern=ENDPOINT, read=_endpoint, live=True),
     View(pattern=f"{JOB}/playground", read=_job_playground),
     View(pattern=f"{ENDPOINT}/playground", read=_endpoint_playground),
+    View(pattern="/new", read=_new),
     View(pattern="/usage", read=_money, live=True),
     View(pattern="/profiles", read=_profiles),
 )
@@ -143,3 +166,4 @@ QUESTIONS = (
     Question(pattern=f"{JOB}/ask", ask=playground.ask_job),
     Question(pattern=f"{ENDPOINT}/ask", ask=playground.ask_endpoint),
 )
+FORMS = (Form(pattern="/new", send=_draft), Form(pattern="/new/create", send=_create))

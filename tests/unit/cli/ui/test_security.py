@@ -23,6 +23,7 @@ from finetune_cli.ui.access.sessions import MOST_WRONG_CODES, SESSION_SECONDS, S
 from finetune_cli.ui.access.streams import MOST_STREAMS
 from finetune_cli.ui.app import LARGEST_FORM
 from finetune_cli.ui.views import DOWNLOADS, QUESTIONS, VIEWS
+from finetune_cli.ui.views import FORMS as SENT
 
 TAB = "?tab=0123456789ab"
 JOB, ENDPOINT = "/jobs/team-a/velmora", "/endpoints/team-a/assistants"
@@ -39,7 +40,7 @@ VIEWED = [address(each.pattern) for each in VIEWS]
 FOLLOWED = [f"/live{address(each.pattern)}{TAB}" for each in VIEWS if each.live]
 FILES = [address(each.pattern) for each in DOWNLOADS]
 PRIVATE = [*VIEWED, *FOLLOWED, *FILES]
-ASKED = [address(each.pattern) for each in QUESTIONS]
+ASKED = [address(each.pattern) for each in (*QUESTIONS, *SENT)]
 FORMS = ("/login", "/logout", *ASKED)
 
 
@@ -58,7 +59,7 @@ def assert_protected(answer: ClientResponse) -> None:
 def test_lists_of_addresses_are_complete() -> None:
     assert f"{JOB}/diff" in VIEWED
     assert len(FOLLOWED) == 5
-    assert len(ASKED) == 2
+    assert len(ASKED) == 4
     assert len(FILES) == 2
 
 
@@ -409,6 +410,7 @@ ALLOWED = [
     "a",
     "header",
     "img",
+    "small",
     "textarea",
     "ol",
     "strong",
@@ -506,7 +508,7 @@ async def test_text_of_the_cluster_is_never_markup(
         assert (attacks.found, attacks.scripts) == ([], 0), path
         assert "\u202e" not in text
         assert "\x1b" not in text
-        if path not in (f"{JOB}/diff", f"{JOB}/playground", f"{ENDPOINT}/playground"):
+        if path not in (f"{JOB}/diff", f"{JOB}/playground", f"{ENDPOINT}/playground", "/new"):
             assert "&lt;script&gt;alert(1)" in text, path
     log = await pages.text("/jobs/team-a/support")
     assert "row 7: &lt;/pre&gt;" in log

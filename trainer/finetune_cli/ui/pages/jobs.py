@@ -22,6 +22,7 @@ def page(found: JobList, filters: Filters) -> Page:
             Region(id="filters", title="Filters", content=_form(filters), live=False, named=False),
             Region(id="jobs", title="Jobs", content=_jobs(found, filters), named=False),
         ),
+        actions=h("a", "New job", href=url("new")),
         section=JOBS,
     )
 
