@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 from aiohttp import web
 from kubernetes import client as kubernetes_client
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from clidocs import (
     example_cluster,
@@ -43,7 +43,8 @@ ARGUMENTS = (
 )
 ALL_JOBS = "/apis/finetune.dev/v1alpha1/finetunejobs"
 POLL_SECONDS = 0.2
-WAIT_MILLISECONDS = 15_000
+WAIT_MILLISECONDS = 60_000
+"""For a machine on which other suites run, too."""
 Objects = dict[str, list[dict[str, Any]]]
 
 
@@ -99,6 +100,7 @@ def browser() -> Iterator[Browser]:
     program = shutil.which(PROGRAM)
     if program is None:
         pytest.skip(f"{PROGRAM} is not installed: as root, run apt-get install {PROGRAM}")
+    expect.set_options(timeout=WAIT_MILLISECONDS)
     # Chromium refuses to build its sandbox for root.
     sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
     with (

@@ -74,6 +74,15 @@ def test_list_is_filtered_and_has_an_address(site: Site, visitor: Visitor) -> No
     expect(names).to_have_text(["velmora"])
 
 
+def test_long_message_does_not_break_names_and_states(site: Site, visitor: Visitor) -> None:
+    site.change(f"{JOBS}/support", {"status": {"summary": "needs a word more " * 20}})
+    page = visitor.log_in(site)
+    row = page.get_by_role("row").filter(has_text="needs a word more")
+    for place in (row.get_by_role("link"), row.locator(".state")):
+        height = box_of(place)["height"]
+        assert height < 30, "one line"
+
+
 def test_pages_follow_the_cluster(site: Site, visitor: Visitor) -> None:
     page = visitor.log_in(site)
     expect(page.locator("#connection")).to_have_text("live")

@@ -78,7 +78,8 @@ def draft(cluster: Cluster, form: Texts) -> Draft:
     """Return the manifest of a form with its plan. Raises CommandFailed."""
     manifest = manifest_of(offer(cluster).fields, form, cluster.namespace)
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-    found = plan_inputs.read(cluster, NAMESPACE, [(namespace, name)] if name else [])
+    with rights.needs("get", rights.own(PLURAL), namespace):
+        found = plan_inputs.read(cluster, NAMESPACE, [(namespace, name)] if name else [])
     present = State(
         source=f"the cluster of context {cluster.context}",
         jobs=found.jobs,
