@@ -1,14 +1,14 @@
 """``python bench budgets``: the cost of profiles, budgets and records of usage.
 
-The same jobs run to Ready twice: without any of them, then with 50 profiles and 50 budgets, with a
-namespace for each budget, the admission policies of the chart, and every limit that applies to the
-jobs. Before each run, the API server checks jobs that it does not store, one after the other.
+The same jobs run to Ready twice, with the admission policies of the chart: without any of them,
+then with 50 profiles and 50 budgets, with a namespace for each budget, and every limit that applies
+to the jobs. Before each run, the API server checks jobs that it does not store, one after the
+other.
 """
 
 import argparse
 import asyncio
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -89,7 +89,7 @@ def _run(size: int, *, limits: bool) -> Figures:
     config = {**harness.CONFIG, **({"usage": {"enabled": True}} if limits else {})}
     with (
         harness.cluster() as (plane, folder),
-        installed(plane, {}) if limits else nullcontext(),
+        installed(plane, {}),
         operator(plane, folder, config) as running,
     ):
 

@@ -4,11 +4,13 @@ The model is one file of zeros that occupies no disk space: neither digests nor 
 content. Each client runs in a process of its own, with a small model and with the large one; the
 difference of the two processor times is divided by the difference of the sizes, so that the start
 of a process does not count. Each upload goes to another repository or folder. The servers run in
-other processes than the clients.
+other processes than the clients. After each client, the zeros that they have stored become holes,
+so that a large model fits on a small disk.
 """
 
 import argparse
 import json
+import mmap
 import os
 import re
 import shutil
@@ -16,11 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import boto3  # type: ignore[import-untyped]
+from tests.conformance.consumers import servers as real_servers
+from tests.fakes import model_hub
+from tests.fakes.model_hub import ModelHub
 from tests.support import docker_registry
 from tests.support.docker_registry import DockerRegistry
 from tests.support.ports import free_port
@@ -31,6 +38,11 @@ from tests.support.trainer.web import Bucket, Certificate
 from bench.table import table, verdict
 
 SMALL = 1 << 20
+PART = 16 << 20
+"""Bytes of a part that the hub asks for."""
+SPACE = 2.2
+"""Free space in sizes of the model: what a client sends, while the server assembles it."""
+REGION = "us-east-1"
 SAMPLE_SECONDS = 0.01
 TIMES = 1.5
 MEMORY = 128 << 20
@@ -38,7 +50,7 @@ HEAD = ("client", "CPU seconds per GB", "ratio of publish to it", "peak memory")
 BOTO = """
 import hashlib, sys, boto3
 url, bucket, key, path = sys.argv[1:]
-client = boto3.client("s3", endpoint_url=url, region_name="eu-central-1")
+client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
 client.upload_file(path, bucket, key)
 digest = hashlib.sha256()
 for chunk in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(1 << 20):
@@ -57,10 +69,13 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Servers:
-    """A registry and an object store, and how clients reach them."""
+    """A registry, an object store and a hub, and how clients reach them."""
 
+    folder: Path
+    """Of all files."""
     registry: DockerRegistry
     bucket: Bucket
+    hub: ModelHub
     certificate: Certificate
 
     @property
@@ -68,6 +83,7 @@ class Servers:
         """The environment of every client."""
         authority = str(self.certificate.authority)
         keys = {f"PUBLISH_MAIN_{name}": value for name, value in self.bucket.allowed.items()}
+        keys["PUBLISH_MAIN_HF_TOKEN"] = model_hub.TOKEN
         trust = {"SSL_CERT_FILE": authority, "AWS_CA_BUNDLE": authority}
         return {**os.environ, **keys, **self.bucket.allowed, **trust, "PYTHONPATH": PYTHONPATH}
 
@@ -76,6 +92,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     command.add_argument("--megabytes", type=int, default=1000, help="size of the model")
     command.add_argument("--crane", default=shutil.which("crane"), help="program of crane")
+    command.add_argument(
+        "--versitygw",
+        action="store_true",
+        help="send to versitygw, as `make conformance` has built it, instead of moto, which holds "
+        "the model in memory",
+    )
 
 
 def measure(options: argparse.Namespace) -> str:
@@ -83,6 +105,12 @@ def measure(options: argparse.Namespace) -> str:
     size = options.megabytes * 10**6
     with tempfile.TemporaryDirectory(prefix="bench-publish-") as name, ExitStack() as stack:
         folder = Path(name)
+        if (free := shutil.disk_usage(folder).free) < SPACE * size:
+            raise SystemExit(
+                f"the disk of {folder} has {free / 1e9:.0f} GB of free space, and a model of "
+                f"{size / 1e9:g} GB needs {SPACE * size / 1e9:.0f} GB: free space, set TMPDIR to a "
+                "folder on another disk, or use a smaller value of --megabytes"
+            )
         certificate = web.certificate(folder)
         host = f"127.0.0.1:{free_port()}"
         registry = stack.enter_context(
@@ -90,8 +118,13 @@ def measure(options: argparse.Namespace) -> str:
                 folder, host, certificate=certificate.authority, key=certificate.key
             )
         )
-        bucket = stack.enter_context(web.s3(certificate))
-        servers = Servers(registry=registry, bucket=bucket, certificate=certificate)
+        bucket = stack.enter_context(
+            _versitygw(folder, certificate) if options.versitygw else web.s3(certificate)
+        )
+        hub = stack.enter_context(model_hub.serving(certificate.context()))
+        servers = Servers(
+            folder=folder, registry=registry, bucket=bucket, hub=hub, certificate=certificate
+        )
         volumes = {
             volume_size: _volume(folder / f"volume-{volume_size}", volume_size)
             for volume_size in (SMALL, size)
@@ -103,26 +136,67 @@ def measure(options: argparse.Namespace) -> str:
             "publish": lambda volume_size: _publish(volumes[volume_size], servers, "s3"),
             "boto3, and reading back": lambda volume_size: _boto(volumes[volume_size], servers),
         }
+        to_hub: dict[str, Callable[[int], Cost]] = {
+            "publish": lambda volume_size: _publish_to_hub(volumes[volume_size], servers)
+        }
         if options.crane is not None:
             crane = _Crane(program=options.crane, servers=servers, folder=folder)
             to_registry["crane push"] = crane.push
             to_registry["crane push, and crane blob"] = crane.push_and_read_back
         parts = [f"One file of {size / 1e9:g} GB."]
-        for target, clients in (("docker-registry", to_registry), ("S3 (moto)", to_bucket)):
+        store = "versitygw" if options.versitygw else "moto"
+        for target, clients in (
+            ("docker-registry", to_registry),
+            (f"S3 ({store})", to_bucket),
+            ("hub (of the tests)", to_hub),
+        ):
             print(f"==> {target}", flush=True)
-            parts += ["", f"{target}:", "", _markdown(_costs(clients, size))]
+            parts += ["", f"{target}:", "", _markdown(_costs(clients, size, servers))]
         return "\n".join(parts)
 
 
-def _costs(clients: Mapping[str, Callable[[int], Cost]], size: int) -> dict[str, Cost]:
+@contextmanager
+def _versitygw(folder: Path, certificate: Certificate) -> Iterator[Bucket]:
+    address = f"127.0.0.1:{free_port()}"
+    with real_servers.versitygw(folder, address, certificate):
+        url = f"https://{address}"
+        keys = {
+            "AWS_ACCESS_KEY_ID": real_servers.ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": real_servers.SECRET_KEY,
+        }
+        client = boto3.client(
+            "s3",
+            endpoint_url=url,
+            verify=str(certificate.authority),
+            region_name=REGION,
+            **{name.lower(): value for name, value in keys.items()},
+        )
+        client.create_bucket(Bucket="models")
+        yield Bucket(url=url, name="models", allowed=keys, forbidden={}, client=client)
+
+
+def _costs(
+    clients: Mapping[str, Callable[[int], Cost]], size: int, servers: Servers
+) -> dict[str, Cost]:
     """Return the cost of each client per 10^9 bytes."""
     costs = {}
     for name, client in clients.items():
         small, large = client(SMALL), client(size)
+        _free(servers)
         seconds = (large.processor - small.processor) / (size - SMALL) * 1e9
         costs[name] = Cost(processor=seconds, memory=large.memory)
         print(f"    {name}: {seconds:.2f} CPU seconds per GB, {_mib(large)}", flush=True)
     return costs
+
+
+def _free(servers: Servers) -> None:
+    """Free the space of what the last client has sent: of the zeros in files, and of objects."""
+    for path in servers.folder.rglob("*"):
+        if path.is_file() and path.stat().st_blocks * 512 > SMALL:
+            subprocess.run(["fallocate", "--dig-holes", str(path)], check=True)
+    client, bucket = servers.bucket.client, servers.bucket.name
+    for listed in client.list_objects_v2(Bucket=bucket).get("Contents", ()):
+        client.delete_object(Bucket=bucket, Key=listed["Key"])
 
 
 def _volume(folder: Path, size: int) -> Volume:
@@ -137,7 +211,25 @@ def _publish(volume: Volume, servers: Servers, kind: str) -> Cost:
         place = {"repository": f"{servers.registry.host}/ours/{size}"}
     else:
         uri = f"s3://{servers.bucket.name}/ours"
-        place = {"uri": uri, "endpoint": servers.bucket.url, "region": "eu-central-1"}
+        place = {"uri": uri, "endpoint": servers.bucket.url, "region": REGION}
+    return _run_publish(volume, servers, kind, place)
+
+
+def _publish_to_hub(volume: Volume, servers: Servers) -> Cost:
+    """Run the publish stage. The hub compares what it gets with the file, and does not keep it."""
+    hub, path = servers.hub, volume.layout.merged(publishing.BUILD) / ZEROS
+    place = {"repo": f"{model_hub.OWNER}/size-{path.stat().st_size}", "endpoint": hub.url}
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as expected,
+    ):
+        hub.chunk, hub.expected = PART, cast("bytes", expected)
+        cost = _run_publish(volume, servers, "hugging_face", place)
+        hub.reset()
+    return cost
+
+
+def _run_publish(volume: Volume, servers: Servers, kind: str, place: dict[str, str]) -> Cost:
     place["ca"] = str(servers.certificate.authority)
     request = volume.request(volume.target("merged", **{kind: place}))
     command = [sys.executable, "-m", "finetune_trainer", request.to_argument()]

@@ -28,7 +28,7 @@ API_SERVER = {
 }
 """Suites and their requirements. Kueue is last, so that no other suite waits for its build."""
 E2E = (
-    ("closed_namespace", "data_formats", "failures", "training", "serving"),
+    ("closed_namespace", "data_formats", "failures", "training", "shared_endpoint", "serving"),
     ("quickstart", "tenants", "trainer_image"),
 )
 """Files of the end-to-end tests by lane. The last test of ``serving`` needs the only GPU, which the

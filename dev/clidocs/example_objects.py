@@ -72,8 +72,11 @@ PROFILE = {
         "price": PRICE,
     },
 }
+READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+SERVING_POD = _pod("velmora", "serve", NODE, 100, **READY)
+SERVING_POD["metadata"]["labels"]["finetune.dev/build"] = "5e8a1f00"
 PODS = [
-    _pod("velmora", "serve", NODE, 100, phase="Running"),
+    SERVING_POD,
     _pod("billing", "train", None, 8, phase="Pending"),
     _pod("support", "train", NODE, 19, **FAILED_POD),
 ]
@@ -123,7 +126,10 @@ STORAGE_CLASS = {
         "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
     },
 }
-API_RESOURCES = ("finetunejobs", "finetuneprofiles", "finetunebudgets", "finetuneusages")
+API_RESOURCES = (
+    *("finetunejobs", "finetuneprofiles", "finetuneendpoints"),
+    *("finetunebudgets", "finetuneusages"),
+)
 COLLECTIONS: Mapping[str, list[Object]] = {
     JOBS: [BILLING, SUPPORT, VELMORA],
     PROFILES: [PROFILE],

@@ -48,4 +48,6 @@ FILES = {
     "state.yaml": BEFORE + PROFILE + SETTINGS,
     "config.json": json.dumps(MODEL),
 }
-COMMAND = "ftj plan velmora.yaml --state state.yaml --model config.json --rows 1200 --tokens 300000"
+DATA = "--model config.json --rows 1200 --tokens 300000"
+ESTIMATE = f"ftj estimate velmora.yaml {DATA}"
+COMMAND = f"ftj plan velmora.yaml --state state.yaml {DATA}"

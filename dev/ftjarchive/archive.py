@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 from pathlib import Path
 
 from checks import environment
 from cluster import paths
-from finetune_cli.commands import COMMANDS
+from finetune_cli.commands.table import COMMANDS
 from release import files
 from release.location import version_of_the_checkout
 
@@ -25,9 +26,20 @@ CONSTRAINTS = paths.REPO / "constraints" / "archive.txt"
 ENTRY = "import sys\nfrom finetune_cli.__main__ import main\nsys.exit(main())\n"
 PACKAGES = ("finetune_api", "finetune_cli", "finetune_trainer")
 """Verbs import their modules by name, so that PyInstaller does not find them."""
+WITH_DATA = ("finetune_cli", "finetune_trainer")
+"""Packages with files that are no modules, as in pyproject.toml."""
 SERVICES = ("s3", "sts", "sso", "sso-oidc", "signin")
 """Descriptions of AWS services that copies and credentials need; those of the others are 25 MB."""
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+PAGE_FILES = ("static/ui.css", "static/ui.js")
+NO_CLUSTER = """\
+apiVersion: v1
+kind: Config
+current-context: none
+contexts: [{name: none, context: {cluster: none, user: none}}]
+clusters: [{name: none, cluster: {server: "https://127.0.0.1:9"}}]
+users: [{name: none, user: {}}]
+"""
 TIME = 315532800
 """Of the files in the archive: 1980-01-01, so that equal contents are equal archives."""
 
@@ -73,7 +85,8 @@ def _build(python: Path, work: Path) -> Path:
     entry.write_text(ENTRY)
     words = ["--onedir", "--name=ftj", "--noconfirm", "--log-level=ERROR", "--strip"]
     words += [f"--collect-submodules={package}" for package in PACKAGES]
-    words += ["--collect-submodules=rich._unicode_data", "--collect-data=finetune_trainer"]
+    words += ["--collect-submodules=rich._unicode_data"]
+    words += [f"--collect-data={package}" for package in WITH_DATA]
     words += ["--copy-metadata=finetune-operator", "--exclude-module=tkinter"]
     _run(python, "-m", "PyInstaller", *words, entry, cwd=work)
     program = work / "dist" / "ftj"
@@ -87,6 +100,24 @@ def _check(program: Path) -> None:
     """Load the module of each verb without Python: one that is missing fails the build."""
     for arguments in (("--version",), *((name, "--help") for name in COMMANDS)):
         _run(program, *arguments, env={"COLUMNS": "80"})
+    _check_pages(program)
+
+
+def _check_pages(program: Path) -> None:
+    """Serve the pages and read their files, which the verb ui alone loads."""
+    with tempfile.TemporaryDirectory() as temporary:
+        kubeconfig = Path(temporary) / "kubeconfig"
+        kubeconfig.write_text(NO_CLUSTER)
+        command = [str(program), "ui", "--kubeconfig", str(kubeconfig)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                _, address = process.stdout.readline().split()
+                for file in PAGE_FILES:
+                    with urllib.request.urlopen(f"{address}{file}", timeout=30) as answer:
+                        answer.read()
+            finally:
+                process.terminate()
 
 
 def _pack(program: Path, archive: Path) -> Path:

@@ -185,8 +185,8 @@ SECTIONS = (
     ),
     Section(
         title="Run the first job",
-        text="With twelve rows in a ConfigMap, the job teaches SmolLM2-135M-Instruct facts about an"
-        " invented town. The last command returns when the job is ready or has failed.",
+        text="The job teaches SmolLM2-135M-Instruct twelve facts about an invented town. They are"
+        " rows in a ConfigMap. The last command returns when the job is ready or has failed.",
         commands=(
             Command(
                 text="kubectl create configmap velmora-facts"
@@ -206,9 +206,10 @@ SECTIONS = (
     ),
     Section(
         title="Edit the learning rate",
-        text="A changed recipe starts a new revision. As the served model uses the only GPU of this"
-        " cluster, the old build serves for another `releaseAfterSeconds`, and then releases it for"
-        " the training. Watch the column `SERVING`: it shows which revision answers requests.",
+        text="If you change the recipe, a new revision is trained. But the served model holds the"
+        " only GPU of this cluster. Its build serves for another `releaseAfterSeconds`, and then"
+        " releases the GPU for the training. The column `SERVING` shows which revision answers"
+        " requests.",
         commands=(
             Command(
                 text=f"kubectl patch ftj {JOB} --type=merge -p '"
@@ -226,14 +227,14 @@ SECTIONS = (
     ),
     Section(
         title="Ten mistakes",
-        text="Each message names the field, the value and the remediation. While the API server"
-        " rejects the first three jobs, the operator reports the other mistakes in the condition"
-        " `Ready`.",
+        text="Each message names the field, the value and the remediation. The API server rejects"
+        " the first three jobs; the operator reports the other mistakes in the condition `Ready`.",
         mistakes=MISTAKES,
     ),
     Section(
         title="Remove everything",
-        text="With a FineTuneJob, Kubernetes also deletes its volumes, Deployments and Jobs.",
+        text="When you delete a FineTuneJob, Kubernetes also deletes its volumes, Deployments and"
+        " Jobs.",
         commands=(
             Command(text="kubectl delete ftj --all", shows="deleted", seconds=120),
             Command(

@@ -5,8 +5,8 @@
 #
 # BASE is the branch or commit that the merge request changes; the options are those of ftj plan. The
 # plan compares with the manifests of BASE, and PLAN_STATE can name a file with the settings,
-# profiles and budgets of the cluster, which can be missing. With PLAN_CLUSTER=1, it compares with the cluster of the
-# kubeconfig. Exit code: 0 if the jobs can be merged, otherwise that of ftj plan.
+# profiles and budgets of the cluster, which can be missing. With PLAN_CLUSTER=1, it compares with
+# the cluster of the kubeconfig. Exit code: 0 if the jobs can be merged, otherwise that of ftj plan.
 set -euo pipefail
 
 base=$(git merge-base "$1" HEAD)
@@ -15,25 +15,41 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 changed() { git diff --name-only --no-renames -z --diff-filter="$1" "$base" HEAD -- '*.yaml' '*.yml'; }
-has_jobs() { grep -qE '^kind: *"?FineTune(Job|Profile)'; }
+# Also objects in lists, which are indented, and in JSON.
+has() { grep -qE "^([^#]*[-{,[:space:]])?[\"']?kind[\"']?: *[\"']?FineTune($1)\\b"; }
+append() { { echo ---; cat -- "$1"; } >>"$2"; }
 
 # The manifests of the branch, and the former ones, also of files that it has moved.
-files=()
+files=() former=() profiles=
 while IFS= read -r -d '' file; do
-  if has_jobs <"$file"; then files+=(-f "$file"); fi
+  if has 'Job|Profile' <"$file"; then files+=(-f "$file"); fi
+  if has Profile <"$file"; then profiles=yes; fi
 done < <(changed AM)
 while IFS= read -r -d '' file; do
-  git show "$base:$file" >"$work/former"
-  if has_jobs <"$work/former"; then { echo ---; cat "$work/former"; } >>"$work/base.yaml"; fi
+  git show "$base:$file" >"$work/one"
+  if has 'Job|Profile' <"$work/one"; then
+    append "$work/one" "$work/former.yaml"
+    former=(--former "$work/former.yaml")
+  fi
 done < <(changed MD)
 
-if [ ${#files[@]} -eq 0 ]; then
+if [ ${#files[@]} -eq 0 ] && ! { [ ${#former[@]} -gt 0 ] && has Job <"$work/former.yaml"; }; then
   printf '<!-- ftj plan -->\nNo FineTuneJob changes.\n' >plan.md
   exit 0
 fi
 if [ -z "${PLAN_CLUSTER:-}" ]; then
+  if [ ${#former[@]} -gt 0 ]; then cp "$work/former.yaml" "$work/base.yaml"; fi
+  if [ -n "$profiles" ]; then
+    # A profile affects jobs whose manifests do not change. Templates cannot be read.
+    while IFS= read -r -d '' file; do
+      git show "$base:$file" >"$work/one"
+      if has Job <"$work/one" && ! grep -q '{{' "$work/one"; then
+        append "$work/one" "$work/base.yaml"
+      fi
+    done < <(git ls-tree -r --name-only -z "$base" | grep -zE '\.ya?ml$')
+  fi
   if [ -f "${PLAN_STATE:-}" ]; then
-    { echo ---; cat -- "$PLAN_STATE"; } >>"$work/base.yaml"
+    append "$PLAN_STATE" "$work/base.yaml"
   elif [ -n "${PLAN_STATE:-}" ]; then
     echo "plan.sh: there is no file $PLAN_STATE, so limits and budgets are unknown" >&2
   fi
@@ -42,7 +58,7 @@ if [ -z "${PLAN_CLUSTER:-}" ]; then
 fi
 
 code=0
-ftj plan "${files[@]}" "$@" -o markdown >plan.md || code=$?
+ftj plan "${files[@]}" "${former[@]}" "$@" -o markdown >plan.md || code=$?
 case $code in
   0 | 3) exit 0 ;; # 3: a job is trained, which the reviewers see in plan.md
   *) exit "$code" ;;

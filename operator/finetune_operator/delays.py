@@ -67,6 +67,9 @@ FRESH_SHARE = 0.95
 BUDGET = 60.0
 """Between two reconciles of a budget, and of a job whose budget cannot be read. A budget is
 reconciled earlier after a change of usage; the labels of namespaces are not watched."""
+STATEMENT = 30.0
+"""From a change of usage until its budgets are reconciled, if no job waits for them: the status of
+a budget is read by people, and jobs are admitted by the usage itself."""
 WAITING = 600.0
 """Between two reconciles of a job that waits for a budget. The budget wakes it when there is room,
 but not if the room appeared while the job was just going to wait."""

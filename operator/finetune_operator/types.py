@@ -216,6 +216,8 @@ class EndpointSnapshot:
     budgets: tuple[Object, ...] = ()
     finetunejobs: tuple[Object, ...] = ()
     """The FineTuneJobs of the namespace that refer to the endpoint."""
+    accounts: Accounts | None = None
+    """Of the FineTuneBudgets that select the namespace; None if none of them limits endpoints."""
     gate: EndpointStatus | None = None
     """What the gate of the serving pod reported lately."""
     awaits_report: bool = False
@@ -275,7 +277,7 @@ class Plan:
     this plan contains is not executed."""
     serving_gpus: int | None = None
     """GPUs that the endpoint needs, if it has fewer and a budget limits them. Once they are
-    granted, the job is planned again, and this plan is not executed."""
+    granted, the owner is planned again, and this plan is not executed."""
 
     def batches(self) -> Iterator[tuple[Action, ...]]:
         """Yield the actions in their order; those of one batch may be executed in any order.

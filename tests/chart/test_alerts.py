@@ -12,7 +12,7 @@ from tests.support.helm import CHART, render
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reference" / "metrics.md").read_text()
-RUNBOOKS = (DOCS / "how-to" / "monitoring.md").read_text()
+RUNBOOKS = (DOCS / "reference" / "alerts.md").read_text()
 RULES: dict[str, Any] = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
 (GROUP,) = RULES["groups"]
 SCRAPES = "scrape_configs:"
@@ -130,9 +130,9 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
 
 def test_every_alert_links_to_its_section() -> None:
     """GitHub and the site make the anchor of a heading from its lower-case letters."""
-    sections = re.findall(r"^### (\w+)$", RUNBOOKS, re.MULTILINE)
+    sections = re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE)
     links = {
-        rule["alert"]: rule["annotations"]["runbook_url"].partition("/how-to/monitoring/#")[2]
+        rule["alert"]: rule["annotations"]["runbook_url"].partition("/reference/alerts/#")[2]
         for rule in GROUP["rules"]
     }
     assert sections == list(links)

@@ -210,14 +210,14 @@ def test_built_in_cluster_roles_are_extended_to_jobs(role: str, covered: set[str
     # The operator trusts the status, so users must not be able to write it.
     written = {verb for _, resource, verb in _rules(found) if resource == "finetunejobs/status"}
     assert written <= {"get"}
-    without = render({"rbac": {"aggregateRoles": False, "aggregateEndpoints": True}})
+    without = render({"rbac": {"aggregateRoles": False}})
     assert not [each for each in without.all("ClusterRole") if "aggregate-to" in str(each)]
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_editors_can_write_endpoints_only_if_a_value_allows_it(allowed: bool) -> None:
-    """An endpoint keeps a GPU that no budget, queue or profile counts."""
-    rendered = render({"rbac": {"aggregateEndpoints": True}} if allowed else {})
+def test_editors_can_write_endpoints_unless_a_value_forbids_it(allowed: bool) -> None:
+    """Budgets limit endpoints; profiles do not."""
+    rendered = render({} if allowed else {"rbac": {"aggregateEndpoints": False}})
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
     verbs: dict[str, set[str]] = {"view": set(), "edit": set(), "admin": set()}
     for role in rendered.all("ClusterRole"):

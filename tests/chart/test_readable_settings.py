@@ -21,7 +21,7 @@ EVERYTHING: Values = {
             {"sources": ["hf://acme/.*"], "keys": [f"-----BEGIN PUBLIC KEY-----\n{SECRET}"]}
         ],
     },
-    "gpu": {"products": ["NVIDIA-L4"]},
+    "gpu": {"products": ["NVIDIA-L4"], "resourceName": "nvidia.com/mig-1g.10gb"},
     "usage": {"enabled": True},
     "serving": {"env": {"TOKEN": SECRET}, "args": [f"--api-key={SECRET}"]},
     "proxy": {"url": f"http://{SECRET}.example.com:3128", "cidrs": ["10.0.0.1/32"]},
@@ -46,6 +46,7 @@ def test_they_are_the_defaults_and_limits_of_jobs_and_nothing_else() -> None:
     assert found.policy.hosts.allow == ("minio.example.com",)
     assert found.policy.max_gpu_seconds == 7200
     assert (found.gpu_products, found.usage_recorded) == (["NVIDIA-L4"], True)
+    assert found.gpu_resource == "nvidia.com/mig-1g.10gb"
 
 
 def test_the_digest_is_that_of_all_settings_of_the_operator() -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from tests.e2e import metrics
 from tests.support.local_cluster.kubectl import Object
-from tests.support.local_cluster.target import OPERATOR_NAMESPACE, Cluster
+from tests.support.local_cluster.target import OPERATOR_NAMESPACE, REPOSITORY, Cluster
 from tests.support.ports import free_port
 
 from finetune_operator.metrics_server import server
@@ -32,6 +32,9 @@ INTERVAL = "2s"
 PORTS = frozenset({"metrics", "verify", "http"})
 """Names of the ports with metrics."""
 START_SECONDS = 60.0
+DASHBOARDS = REPOSITORY / "charts/finetune-operator/files/dashboards"
+RANGES = {"$__rate_interval": "20s", "$__range": "1h", "[1d]": "[1h]"}
+"""In place of the ranges of Grafana, and of one that is longer than a test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,23 @@ class Prometheus:
         arguments = {"query": query, "start": self.began, "end": time.time(), "step": step}
         answer = self._get(f"query_range?{urllib.parse.urlencode(arguments)}")
         return list(answer["data"]["result"])
+
+    def empty_panels(
+        self, dashboard: str, choices: Mapping[str, str], *, unused: Collection[str] = ()
+    ) -> list[str]:
+        """Return the panels of a dashboard of the chart with a query that returns no data.
+
+        choices: values of its variables; unused: parts of queries that are not tried.
+        """
+        empty = []
+        for panel in json.loads((DASHBOARDS / f"{dashboard}.json").read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                query = target["expr"]
+                for name, value in {**choices, **RANGES}.items():
+                    query = query.replace(name, value)
+                if not any(part in query for part in unused) and not self.series(query):
+                    empty.append(f"{dashboard}, {panel['title']}: {query}")
+        return empty
 
     def ready(self) -> bool:
         """Report whether it answers."""

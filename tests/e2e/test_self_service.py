@@ -2,8 +2,7 @@
 
 Here is what needs pods: the price that the real prepare pod finds before a GPU is requested, and an
 endpoint that goes to zero and returns verified. tests/integration/test_self_service.py has limits,
-budgets and approvals. One small job does all of it. For a minute, which is the shortest idle time,
-it uses no CPU.
+budgets and approvals. One small job does all of it, and fills the dashboard with the costs.
 """
 
 import json
@@ -13,13 +12,14 @@ from decimal import Decimal
 
 import pytest
 from tests.e2e.authors import AUTHOR, admit, wait_for_right
+from tests.e2e.prometheus import Prometheus, scraping
 from tests.support.local_cluster.kubectl import Object
 from tests.support.local_cluster.target import Cluster, namespaces, wants_gpu
 from tests.support.local_cluster.tuning import DATASET, MODEL, SMALL, Tuning
 
-NAMESPACE, PROFILE = "e2e-self-service", "e2e-small"
+NAMESPACE, PROFILE, BUDGET = "e2e-self-service", "e2e-small", "e2e-team"
 MEMBERS = "e2e-self-service-members"
-IDLE_SECONDS = 60
+IDLE_SECONDS = 20
 READY_SECONDS, STOP_SECONDS, WAKE_SECONDS = 900.0, 300.0, 600.0
 OFFER: Object = {
     "apiVersion": "finetune.dev/v1alpha1",
@@ -37,6 +37,20 @@ OFFER: Object = {
         "limits": {"maxIdleSeconds": 600, "maxGpuSeconds": 1000},
     },
 }
+
+LIMITS: Object = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneBudget",
+    "metadata": {"name": BUDGET},
+    "spec": {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
+        "period": "Month",
+        "currency": "EUR",
+        "training": {"gpuHours": 10, "cost": "3600.00"},
+        "serving": {"maxGpus": 1},
+    },
+}
+"""Enough for the job."""
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +71,21 @@ def own(cluster: Cluster) -> Iterator[Tuning]:
     use = {"apiGroups": ["finetune.dev"], "resources": ["finetuneprofiles"], "verbs": ["use"]}
     with namespaces(cluster, NAMESPACE):
         admit(cluster, NAMESPACE, {**use, "resourceNames": [PROFILE]})
-        cluster.kubectl.apply(OFFER, binding)
+        cluster.kubectl.apply(OFFER, LIMITS, binding)
         wait_for_right(cluster, NAMESPACE, AUTHOR, "list", "finetuneprofiles.finetune.dev")
         try:
             yield Tuning(cluster=cluster, namespace=NAMESPACE, name="support")
         finally:
             cluster.kubectl.delete("ftp", PROFILE)
+            cluster.kubectl.delete("ftb", BUDGET)
             cluster.kubectl.delete("clusterrolebinding", MEMBERS)
+
+
+@pytest.fixture(scope="module")
+def prometheus(cluster: Cluster, own: Tuning) -> Iterator[Prometheus]:
+    """It scrapes the operator, and the pods of the member's job."""
+    with scraping(cluster, own.namespace) as running:
+        yield running
 
 
 def _member(own: Tuning, *words: str, stdin: str | None = None) -> str:
@@ -77,6 +99,7 @@ def _holds_gpu(pod: Object) -> bool:
     return wants_gpu(pod) and pod["status"]["phase"] not in ("Succeeded", "Failed")
 
 
+@pytest.mark.usefixtures("prometheus")
 def test_a_member_applies_three_lines_and_sees_the_price_before_the_gpu(own: Tuning) -> None:
     (line,) = (each for each in _member(own, "get", "ftp").splitlines() if PROFILE in each)
     assert "360.00" in line
@@ -143,6 +166,11 @@ def test_the_endpoint_returns_verified_when_the_member_wakes_it(own: Tuning) -> 
     assert served["verification"]["outcome"] in ("Verified", "Inconclusive")
     assert len(own.pods("serve")) == 2
     assert len(own.jobs("train")) == 1, "nothing is trained again"
+
+
+def test_every_panel_about_costs_has_data(prometheus: Prometheus, own: Tuning) -> None:
+    choices = {"$namespace": own.namespace}
+    assert prometheus.empty_panels("showback", choices) == []
 
 
 def _version(item: Object) -> int:

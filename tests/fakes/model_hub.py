@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -34,7 +35,7 @@ class File:
     data: bytes
     large: bool
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 
@@ -83,7 +84,10 @@ class ModelHub:
     repos: dict[str, Repo] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
     """Complete large files by SHA-256."""
-    parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    parts: dict[str, dict[int, tuple[str, bytes]]] = field(default_factory=dict)
+    """ETags and contents of the parts of unfinished files."""
+    expected: bytes | None = None
+    """The only file that is sent in parts, if the hub compares it and does not keep it."""
     requests: list[str] = field(default_factory=list)
     received: list[tuple[str, int]] = field(default_factory=list)
     """SHA-256 and size of each transfer of a file, or of a part, that was accepted."""
@@ -201,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
             refused = {"error": refusal.message, **refusal.body}
             self._answer(refusal.status, refused, {k: v for k, v in headers.items() if v})
 
-    do_GET = do_POST = do_PUT = _handle
+    do_GET = do_HEAD = do_POST = do_PUT = _handle
 
     def _delay_or_break(self, path: str) -> None:
         hub = self.hub
@@ -238,6 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
             if stored is None or len(stored) != asked["size"]:
                 raise _Refusal(404, "no such object")
             self._answer(200, {})
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._download(self._repo(found[1]).at(found[2]), found[3])
         elif found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             self._repo(found[1])
             self._batch(json.loads(body))
@@ -267,6 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         if action in (None, "revision"):
             self._info(repo, name, commit, blobs=query.get("blobs") == ["true"])
+        elif action == "tree":
+            self._answer(200, [_entry(path, file) for path, file in commit.files.items()])
         elif action == "preupload":
             files = [
                 {
@@ -291,6 +299,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._commit(repo, name, revision, commit, body)
         else:
             raise _Refusal(404, "not found")
+
+    def _download(self, commit: Commit | None, name: str) -> None:
+        if commit is None or name not in commit.files:
+            raise _Refusal(404, "Entry not found", "EntryNotFound")
+        file = commit.files[name]
+        etag = file.sha256 if file.large else file.git
+        self._send(200, file.data, {"ETag": f'"{etag}"', "X-Repo-Commit": commit.sha})
 
     def _repo(self, name: str) -> Repo:
         found = self.hub.repos.get(name)
@@ -357,6 +372,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _store(self, oid: str, part: int, data: bytes) -> None:
         hub = self.hub
+        etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if part == 0:
             if hashlib.sha256(data).hexdigest() != oid:
                 raise _Refusal(400, "the content has another digest")
@@ -367,9 +383,12 @@ class _Handler(BaseHTTPRequestHandler):
             known = hub.parts.setdefault(oid, {})
             if part > 1 and part - 1 not in known:
                 raise _Refusal(400, "parts are out of order")
-            known[part] = data
+            if hub.expected is not None:
+                at = (part - 1) * hub.chunk
+                if hub.expected[at : at + len(data)] != data:
+                    raise _Refusal(400, "the part has another content")
+            known[part] = (etag, data if hub.expected is None else b"")
         hub.received.append((oid, len(data)))
-        etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         self._answer(200, {}, {"ETag": f'"{etag}"'})
 
     def _require_space(self) -> None:
@@ -384,11 +403,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         parts = hub.parts.get(oid, {})
         listed = [(each["partNumber"], each["etag"].strip('"')) for each in asked["parts"]]
-        expected = [
-            (number, hashlib.md5(data, usedforsecurity=False).hexdigest())
-            for number, data in sorted(parts.items())
-        ]
-        data = b"".join(data for _, data in sorted(parts.items()))
+        expected = [(number, etag) for number, (etag, _) in sorted(parts.items())]
+        data = hub.expected or b"".join(data for _, (_, data) in sorted(parts.items()))
         if asked["oid"] != oid or listed != expected:
             raise _Refusal(400, "the list of parts is wrong")
         if hashlib.sha256(data).hexdigest() != oid:
@@ -454,14 +470,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         if self._is_lost:
             raise ConnectionResetError
-        data = json.dumps(body).encode()
+        described = {**(headers or {}), "Content-Type": "application/json"}
+        self._send(status, json.dumps(body).encode(), described)
+
+    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+def _entry(path: str, file: File) -> dict[str, Any]:
+    size = len(file.data)
+    large = {"lfs": {"oid": file.sha256, "size": size, "pointerSize": 130}} if file.large else {}
+    return {"type": "file", "path": path, "size": size, "oid": file.git, **large}
 
 
 def _oid(file: File | None) -> str | None:

@@ -15,6 +15,7 @@ from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_u
 from tests.support.api_server.namespace import Namespace, condition_of
 from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess
 
+from finetune_api import API_VERSION
 from finetune_api.contracts.endpoint import WantedSet
 from finetune_operator.objects import naming
 
@@ -26,9 +27,9 @@ MODEL = {"source": "hf://acme/base", "revision": "main"}
 
 @pytest.fixture(name="signing")
 def _signing(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """Run an operator with a signing key."""
+    """Run an operator with a signing key, which records usage."""
     key = signing_keys.file(tmp_path)
-    config = {**CONFIG, "signingKeyFile": str(key)}
+    config = {**CONFIG, "signingKeyFile": str(key), "usage": {"enabled": True}}
     with operatorprocess.operator(control_plane, tmp_path, config) as running:
         yield running
 
@@ -106,6 +107,45 @@ def test_life_of_an_endpoint(place: Namespace, signing: OperatorProcess, gate: F
     place.plane.delete(place.path("finetuneendpoints", "shared"))
     kinds = ("services", "jobs", "deployments", "pods", "networkpolicies", "poddisruptionbudgets")
     wait_until("its objects are deleted", lambda: not any(map(place.items, kinds)))
+
+
+@pytest.fixture(name="budget")
+def _budget(control_plane: ControlPlane, place: Namespace) -> Iterator[str]:
+    """Return the path of a budget that allows the endpoints of a namespace no GPU."""
+    names = {"matchLabels": {"kubernetes.io/metadata.name": place.name}}
+    spec = {
+        "namespaceSelector": names,
+        "period": "Month",
+        "training": {},
+        "serving": {"maxGpus": 0},
+    }
+    kind = {"apiVersion": API_VERSION, "kind": "FineTuneBudget"}
+    path = f"/apis/{API_VERSION}/finetunebudgets"
+    control_plane.post(path, {**kind, "metadata": {"name": place.name}, "spec": spec})
+    yield f"{path}/{place.name}"
+    control_plane.delete(f"{path}/{place.name}")
+
+
+def test_an_endpoint_waits_for_a_gpu_of_its_budget(
+    place: Namespace, signing: OperatorProcess, gate: FakeGate, budget: str
+) -> None:
+    def waits() -> bool:
+        run_pods(place, gate)
+        return reason(place) == "ServingOverBudget"
+
+    create(place)
+    wait_until("the base is prepared, and the pod waits", waits)
+    (deployment,) = place.items("deployments")
+    assert deployment["spec"]["replicas"] == 0
+    place.plane.merge(budget, {"spec": {"serving": {"maxGpus": 1}}})
+    until_serving(place, gate)
+    exhausted = {"serving": {"gpuHours": 0}, "onExhausted": {"serving": "ScaleToZero"}}
+    place.plane.merge(budget, {"spec": exhausted})
+    wait_until(
+        "its pod is stopped",
+        lambda: [each["spec"]["replicas"] for each in place.items("deployments")] == [0],
+    )
+    wait_until("it says why", lambda: reason(place) == "ServingOverBudget")
 
 
 def test_changes_by_others_are_corrected(

@@ -14,6 +14,7 @@ from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import OperatorProcess
 from tests.support.api_server.rbac import RBAC, wait_until_granted
 from tests.support.helm import render
+from tests.support.merge_request import MANIFEST, Repository
 
 from finetune_api.policy.readable_settings import NAME
 from finetune_cli import __main__ as ftj
@@ -129,3 +130,71 @@ def test_a_user_who_may_only_read_jobs_sees_the_limits_of_the_chart(
     assert found["budget"] is None, "nothing is trained"
     found = plan(spec | {"rerun": "1"}, kubeconfig=kubeconfig)
     assert found["budget"] == {"answer": "unknown", "reason": "no FineTuneBudget can be read"}
+
+
+def test_a_merge_request_is_planned_against_a_cluster(
+    operator: OperatorProcess, place: Namespace, tmp_path: Path
+) -> None:
+    repository = Repository(tmp_path)
+    repository.use_installed_tool()
+    where = ("-n", place.name, "--kubeconfig", str(place.plane.kubeconfig))
+    place.plane.post(place.path("finetunejobs"), yaml.safe_load(MANIFEST))
+    wait_until("data preparation starts", lambda: len(stages(place)) == 1)
+    operator.settled()
+    ((revision, stage),) = stages(place)
+    assert stage == "prepare"
+
+    repository.commit({"jobs/support.yaml": MANIFEST + "  training: {seed: 7}\n"})
+    code, text, err = repository.plan(*where, PLAN_CLUSTER="1")
+    assert (code, err) == (0, "")
+    assert "` | `7` | `retrain` |" in text
+    assert f"The stage prepare of revision {revision} is stopped." in text
+    assert text.endswith(f"Compared with the cluster of context {context(place)}.\n")
+
+    repository.remove("jobs/support.yaml")
+    code, text, err = repository.plan(*where, PLAN_CLUSTER="1")
+    assert (code, err) == (0, "")
+    assert f"FineTuneJob {place.name}/support is in no manifest any more" in text
+    assert f"The stage prepare of revision {revision} is stopped." in text
+
+
+def context(place: Namespace) -> str:
+    return str(yaml.safe_load(place.plane.kubeconfig.read_text())["current-context"])
+
+
+def test_a_changed_profile_is_planned_for_the_jobs_that_the_user_may_list(
+    place: Namespace,
+    tmp_path: Path,
+    limited: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(PROFILE))
+    profiles = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
+    place.plane.post(profiles, PROFILE)
+    place.submit(spec={"profile": "listed"})
+    place.submit("without")
+    try:
+        words = ["plan", str(tmp_path / "profile.yaml"), "--offline", "-o", "json"]
+        words += ["-n", place.name, "--kubeconfig"]
+        assert ftj.main([*words, str(place.plane.kubeconfig)]) == 0
+        said = capsys.readouterr()
+        assert [each["name"] for each in json.loads(said.out)["jobs"]] == ["demo"]
+        assert said.err == ""
+        user = limited(tmp_path, {**JOBS, "verbs": ["get", "list"]})
+        assert ftj.main([*words, str(user)]) == 0
+        said = capsys.readouterr()
+        assert [each["name"] for each in json.loads(said.out)["jobs"]] == ["demo"]
+        assert said.err == (
+            "warning: you may not list the FineTuneJobs of all namespaces, so the plan has those "
+            f"of namespace {place.name} alone\n"
+        )
+    finally:
+        place.plane.delete(f"{profiles}/listed")
+
+
+PROFILE = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneProfile",
+    "metadata": {"name": "listed"},
+    "spec": {"description": "one"},
+}

@@ -81,3 +81,53 @@ def test_the_largest_policy_evaluates_the_largest_spec(control_plane: ControlPla
         message = policy.rejection(control_plane, "default", beyond)
         assert message is not None
         assert "denied request: spec.priorityClassName: " in message
+
+
+def test_a_user_with_one_secret_can_name_it_in_every_target(control_plane: ControlPlane) -> None:
+    """The check of a permission costs a third of what an expression may cost."""
+    secret, authority = {"name": "own"}, {"name": "own", "key": "ca.crt"}
+    place = {"secretRef": secret, "caConfigMapRef": authority}
+    spec: dict[str, Any] = {
+        "publish": [
+            {"name": f"{scheme}-{number}", "what": "adapter", scheme: {**address, **place}}
+            for number in range(4)
+            for scheme, address in (
+                ("oci", {"repository": f"registry.example.com/team/{number}"}),
+                ("s3", {"uri": f"s3://bucket/{number}", "endpoint": "https://s3.example.com"}),
+            )
+        ]
+    }
+    own = [policy.rule(kind, "use", "own") for kind in ("secrets", "configmaps")]
+    policy.grant(control_plane, "default", "member-with-one-secret", *own)
+    everything = {"publishDestinations": {"allow": [".*"]}}
+    with policy.installed(control_plane, {"policy": everything}):
+        for user in ("", "member-with-one-secret"):
+            assert policy.rejection(control_plane, "default", spec, user) is None
+        for target in spec["publish"]:
+            for place in ("oci", "s3"):
+                if place in target:
+                    target[place] = {**target[place], "secretRef": {"name": "other"}}
+        message = policy.rejection(control_plane, "default", spec, "member-with-one-secret")
+        assert message is not None
+        assert "has no permission to use Secret other, other, other, other" in message
+
+
+def test_a_user_with_rights_on_all_secrets_can_name_another_one_in_every_target(
+    control_plane: ControlPlane,
+) -> None:
+    spec = {
+        "publish": [
+            {
+                "name": f"target-{number}",
+                "what": "adapter",
+                "oci": {
+                    "repository": f"registry.example.com/team/{number}",
+                    "secretRef": {"name": f"secret-{number}"},
+                },
+            }
+            for number in range(8)
+        ]
+    }
+    policy.grant(control_plane, "default", "reader", policy.rule("secrets", "get"))
+    with policy.installed(control_plane, {"policy": {"publishDestinations": {"allow": [".*"]}}}):
+        assert policy.rejection(control_plane, "default", spec, "reader") is None

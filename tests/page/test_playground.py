@@ -86,7 +86,7 @@ def objects(objects: Objects) -> Objects:
     """Return objects in which the endpoint assistants needs a key, and has a pod that answers."""
     (endpoint,) = objects["/apis/finetune.dev/v1alpha1/finetuneendpoints"]
     endpoint["spec"]["access"] = {"keysSecretRef": {"name": "keys"}}
-    labels = {"finetune.dev/endpoint": "assistants", "finetune.dev/stage": "serve"}
+    labels = {"finetune.dev/endpoint": "assistants", "finetune.dev/stage": "serve-shared"}
     objects[f"{CORE}/pods"].append(
         {
             "metadata": {"name": "assistants-0", "namespace": "team-a", "labels": labels},

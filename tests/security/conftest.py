@@ -1,6 +1,6 @@
 """Attacks from the position of each tenant, repository, caller and pod of the security model.
 
-docs/concepts/security-model.md describes the positions, and states what operator, trainer and
+docs/reference/security-model.md describes the positions, and states what operator, trainer and
 verifier guarantee. Each test attacks one of these statements, without a cluster. Attacks that need
 an API server are in tests/integration, and attacks that need a complete cluster are in tests/e2e.
 

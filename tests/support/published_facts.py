@@ -15,6 +15,7 @@ COMMIT = "5f0b02c75b57c5855da9ae460ce51323ea669d8a"
 PUBLISH: list[dict[str, Any]] = [
     {"name": "registry", "what": "merged", "oci": {"repository": "registry.example.com/m/support"}},
     {"name": "bucket", "what": "adapter", "s3": {"uri": "s3://models/support"}},
+    {"name": "hub", "what": "adapter", "huggingFace": {"repo": "acme/support"}},
 ]
 SPEC: dict[str, Any] = {
     "model": {"source": "hf://org/base", "tokenSecretRef": {"name": "hf-model"}},
@@ -119,7 +120,7 @@ def facts(name: str = "registry", **changes: Any) -> Facts:
         destination=place.destination,
         content=digest("e" if place.what == "merged" else "d"),
         digest=f"sha256:{digest('9')}",
-        manifest=digest("8") if place.oci is not None else None,
+        manifest=digest("8") if place.s3 is None else None,
         time="2030-01-01T01:00:00Z",
     )
     values: dict[str, Any] = {

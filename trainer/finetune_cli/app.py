@@ -14,7 +14,8 @@ from typer.main import get_command
 
 from finetune_api.safety.printable import printable
 from finetune_cli import version as package
-from finetune_cli.commands import COMMANDS, Command
+from finetune_cli.commands.command import Command
+from finetune_cli.commands.table import COMMANDS
 
 DESCRIPTION = "Work with FineTuneJobs in a terminal."
 EPILOG = "To read about a command, run: {program} COMMAND --help"

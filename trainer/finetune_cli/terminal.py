@@ -6,6 +6,7 @@ they have neither, so that ``grep`` finds them; COLUMNS sets a width.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any, cast
@@ -21,6 +22,8 @@ from finetune_api.safety.redaction import Canvas
 UNWRAPPED = 10_000
 """Columns of an output that is no terminal."""
 GOOD, BAD, WAITING, QUIET, TITLE = "green", "bold red", "yellow", "dim", "bold"
+GAP = re.compile(r"(?<=\S) {3,}")
+"""Between two columns."""
 STYLES = {
     "True": GOOD,
     "Completed": GOOD,
@@ -60,10 +63,21 @@ def text(value: object, style: str = "") -> Text:
     return Text(printable(str(value)), style=style)
 
 
-def yaml_lines(written: str) -> None:
-    """Print lines of YAML, whose spaces matter."""
+def lines(written: str, indent: str = "") -> None:
+    """Print lines of a text, whose spaces matter."""
     for written_line in written.splitlines():
-        show(Text(f"  {escaped(written_line)}"))
+        show(Text(f"{indent}{escaped(written_line)}"))
+
+
+def aligned(written: str) -> None:
+    """Print lines of a text in columns, which are closer in a line that is too long."""
+    width = console().width
+    for written_line in written.splitlines():
+        excess = len(written_line) - width
+        if excess > 0 and (gap := GAP.search(written_line)) is not None:
+            kept = " " * max(len(gap[0]) - excess, 2)
+            written_line = written_line[: gap.start()] + kept + written_line[gap.end() :]
+        show(Text(escaped(written_line)))
 
 
 def state(value: object) -> Text:

@@ -3,7 +3,7 @@
 from finetune_api.contracts.endpoint import EndpointStatus, NameStatus, State, WantedName
 from finetune_gate.names import Route
 from finetune_gate.rollout import Rollout
-from finetune_gate.swap import identity
+from finetune_gate.swap import Adapter, identity
 from finetune_gate.usage import Usage
 from finetune_gate.wanted import Wanted
 
@@ -43,10 +43,14 @@ class Report:
 
     def _name(self, wanted: WantedName, boot: str | None) -> NameStatus:
         table = self._rollout.table
-        route = table.routes.get(wanted.name) if boot == table.boot else None
-        state, message = self._state(wanted, route)
+        route: Route | None = None
+        adapter: Adapter | None = None
+        # Until the rollout has noticed a restart of vLLM, it knows adapters of the one before.
+        if boot == table.boot:
+            route = table.routes.get(wanted.name)
+            adapter = self._rollout.loaded.adapters.get(identity(wanted))
+        state, message = self._state(wanted, route, adapter)
         total = self._usage.of(wanted.name)
-        adapter = self._rollout.loaded.adapters.get(identity(wanted))
         proved = {} if route is None else _proved(route)
         return NameStatus(
             name=wanted.name,
@@ -62,10 +66,12 @@ class Report:
             **proved,
         )
 
-    def _state(self, wanted: WantedName, route: Route | None) -> tuple[State, str]:
+    def _state(
+        self, wanted: WantedName, route: Route | None, adapter: Adapter | None
+    ) -> tuple[State, str]:
         rollout, key = self._rollout, identity(wanted)
         loaded = rollout.loaded
-        adapter, failure = loaded.adapters.get(key), loaded.failures.get(key)
+        failure = loaded.failures.get(key)
         if route is not None and adapter is not None and route.internal == adapter.internal:
             return "Serving", route.proof.message
         if failure is not None and failure.is_reported:

@@ -137,10 +137,14 @@ class PublishTargetRequest(CamelModel):
     annotations: Mapping[str, str] = Field(default_factory=dict)
     """Properties of the content to be recorded with it at the target."""
     attestation: str | None = None
-    """A Sigstore bundle, as JSON, with a statement about what the target already holds, which is
-    signed by the operator. The stage only adds it: it sends and reads back nothing else."""
+    """A Sigstore bundle, as JSON, with a statement of the operator. In a registry and a bucket it
+    is about what the target already holds, so the stage only adds it. A hub gets it in one commit
+    with the files."""
     attested: str | None = None
-    """Digest that the target holds, ``sha256:HEX``; set together with ``attestation``."""
+    """Digest that the statement is about, ``sha256:HEX``: of what the target holds or, on a hub,
+    of the published manifest.json. On a hub, an empty text without ``attestation`` asks for the
+    list of files, which the operator signs before they are sent; an earlier image ignores that, and
+    publishes them without a statement."""
     model_signature: ModelSignature | None = None
     """Set only together with ``attestation``, if the operator knows the files of the folder."""
     oci: OCITarget | None = None

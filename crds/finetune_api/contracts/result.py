@@ -90,7 +90,8 @@ class PublishedTarget(StatusModel):
     sent_bytes: int | None = None
     """Bytes that this process has sent; fewer if an earlier one was interrupted."""
     error: TargetError | None = None
-    """None if the target holds the content, which was read back, under all its names."""
+    """None if the target holds the content, which was read back, under all its names, and for a
+    hub whose files were only listed: that has no ``digest``."""
 
 
 class PublishArtifacts(StatusModel):
@@ -98,9 +99,10 @@ class PublishArtifacts(StatusModel):
 
     targets: list[PublishedTarget] = Field(default_factory=list, max_length=MAX_TARGETS)
     files: dict[_Digest, str] | None = None
-    """Files of the folders that the targets hold, as texts of ``file_list``, by the digest of the
-    published manifest.json (``PublishedTarget.manifest``). The operator signs their digests. They
-    are left out of a message that would be too long otherwise."""
+    """Files of the folders that the targets hold, or that a hub is about to get, as texts of
+    ``file_list``, by the digest of the published manifest.json (``PublishedTarget.manifest``). The
+    operator signs their digests. They are left out of a message that would be too long otherwise.
+    """
 
 
 StageArtifacts = (

@@ -11,7 +11,8 @@ releases. The revision records the version of the contract next to the image:
 * A field may be added if its default keeps the present behavior. A field that has its default is
   not written, so that an earlier image rejects only a request that needs the new field.
 * Every other change needs another ``CONTRACT_VERSION``, and the operator renders requests of the
-  earlier one as before. Version 1 was a command line (``manifests.argv_v1`` of the operator).
+  earlier ones as before. Version 1 was a command line (``manifests.argv_v1`` of the operator), and
+  ``destinations`` had one limit on hosts up to version 2.
 """
 
 import json
@@ -28,12 +29,12 @@ from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
-CONTRACT_VERSION: Literal[2] = 2
+CONTRACT_VERSION: Literal[3] = 3
 
 
 class _Argument(CamelModel):
-    contract: Literal[2] = CONTRACT_VERSION
-    """Version of the contract that the request follows."""
+    contract: Literal[2, 3] = CONTRACT_VERSION
+    """Version of the contract that the request follows. One of version 2 has no further fields."""
 
     def to_argument(self) -> str:
         """Return the request as an argument of a container.

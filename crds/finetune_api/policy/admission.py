@@ -46,6 +46,15 @@ _HAS_OWN_PODS = f"{at(NEW, MODE)}.orValue('') != {literal(SHARED)}"
 """Defaults cannot name an endpoint, so the job itself says that it is shared."""
 _TRIGGERS: Mapping[Path, tuple[Path, ...]] = {API_KEY: (SERVES, MODE), IDLE_SECONDS: (MODE,)}
 """Fields that decide whether another one is required."""
+_MAY_USE_ALL: dict[Access, str] = {
+    "secrets": "mayUseSecrets",
+    "configmaps": "mayUseConfigMaps",
+    "persistentvolumeclaims": "mayUseClaims",
+    "serviceaccounts": "mayUseAccounts",
+}
+"""Variables by kind."""
+MOST_ENTRIES = 16
+"""Of a list of the spec."""
 MAY_READ = ("secrets", "configmaps")
 """Resources whose verb ``get`` reveals all that a pod can use of them.
 
@@ -59,7 +68,7 @@ def variables() -> list[dict[str, str]]:
         variable("update", "oldObject != null"),
         variable("oldSpec", f"variables.update ? {_spec_of('oldObject')} : dyn({{}})"),
         *certificates(),
-        variable("mayCreatePods", _may("pods", "create", None)),
+        *(variable(name, _may_use_all(kind)) for kind, name in _MAY_USE_ALL.items()),
         variable(
             "cpuStageResources",
             f"{{'allow': [{', '.join(map(literal, CPU_STAGE_RESOURCES.allow))}], 'deny': []}}",
@@ -159,13 +168,19 @@ def _accessible(rule: NameRule) -> dict[str, str]:
     """Return the validation that the user may use the object that a field names."""
     assert rule.access is not None
     names, kind = f"variables.{_name('names', rule)}", KINDS[rule.access]
-    readable = rule.access in MAY_READ
-    verbs = ("get", "use") if readable else ("use",)
-    otherwise = "" if readable else " || variables.mayCreatePods"
-    may = " || ".join(_may(rule.access, verb, "name") for verb in verbs)
     # The verb use has no meaning to Kubernetes itself, so a role can grant it alone.
+    verbs = ("get", "use") if rule.access in MAY_READ else ("use",)
+    may = " || ".join(_may(rule.access, verb, "name") for verb in verbs)
+    each = f"{names}.all(name, {may})"
+    if rule.field[0] in LISTS:
+        each = (
+            f"size({names}) <= {MOST_ENTRIES} && "
+            f"{list(range(MOST_ENTRIES))}.all(i, i >= size({names}) || "
+            f"{names}.indexOf({names}[i]) < i || [{names}[i]].all(name, {may}))"
+        )
     return {
-        "expression": f"!variables.checkReferences || {names}.all(name, {may}{otherwise})",
+        "expression": f"!variables.checkReferences || size({names}) == 0 || "
+        f"variables.{_MAY_USE_ALL[rule.access]} || {each}",
         "messageExpression": f"{literal(f'{messages.dotted(rule.field)}: user ')} + "
         f"request.userInfo.username + ' has no permission to use {kind} ' + {names}.join(', ') + "
         f"' in this namespace. Set the name of a {kind} that you have permission to use, or ask "
@@ -225,6 +240,17 @@ def _required(field: Path, limit: str, required: str, profile: str | None) -> di
         "expression": f"{_same(fields)} || !({required}) || {defaulted}{at(NEW, field)}.hasValue()",
         "message": messages.missing(field, messages.origin(limit, profile)),
     }
+
+
+def _may_use_all(kind: Access) -> str:
+    """Return whether the user may use all objects of a kind, in CEL.
+
+    The check of a permission costs a third of what an expression may cost, so it comes before
+    those of the single names, and each name is checked once.
+    """
+    if kind in MAY_READ:
+        return f"{_may(kind, 'get', None)} || {_may(kind, 'use', None)}"
+    return _may("pods", "create", None)
 
 
 def _may(resource: str, verb: str, name: str | None) -> str:

@@ -27,6 +27,7 @@ PLACEHOLDER = "{profile}"
 """Stands for the name of the profile in messages, until they are CEL."""
 NAME, WRITTEN = "params.metadata.name", at("object.spec", PROFILE)
 IS_DEFAULT = f"params.metadata.?annotations[?'{DEFAULT_ANNOTATION}'].orValue('') == 'true'"
+ANOTHER = f"has(object.spec.{PROFILE[0]}) && object.spec.{PROFILE[0]} != {NAME}"
 LIMITS, DEFAULTS = "params.spec.?limits", "params.spec.?defaults"
 RULES = tuple(rule for rule in NAME_RULES if rule.limit is not None)
 OF_MANY = ("podLabels", "nodeSelectors", "tolerations", "gpuStageResources")
@@ -67,24 +68,26 @@ def variables() -> list[dict[str, str]]:
         ),
         variable(
             "refusals",
-            f"{WRITTEN}.orValue({NAME}) != {NAME} ? [] : {WRITTEN}.hasValue() || {IS_DEFAULT} ? "
-            f"{violated} : variables.removal",
+            f"{WRITTEN}.hasValue() || {IS_DEFAULT} ? {violated} : variables.removal",
         ),
     ]
 
 
 def validations() -> list[dict[str, str]]:
-    """Return the validations of the policy."""
+    """Return the validation of the policy.
+
+    There is one, because the server evaluates the message of each one, even if it holds. For a
+    profile that does not apply, as most of them, neither uses a variable.
+    """
+    # The policy for specs checks the profile that a job names, whether or not it exists.
+    permitted = (
+        f"{WRITTEN}.hasValue() || !({IS_DEFAULT}) || variables.update || {admission.may_use(NAME)}"
+    )
     return [
         {
-            # The policy for specs checks the profile that a job names, whether or not it exists.
-            "expression": f"{WRITTEN}.hasValue() || !({IS_DEFAULT}) || variables.update || "
-            f"{admission.may_use(NAME)}",
-            "messageExpression": admission.not_permitted(NAME),
-        },
-        {
-            "expression": "size(variables.refusals) == 0",
-            "messageExpression": "size(variables.refusals) == 0 ? '' : variables.refusals[0]",
+            "expression": f"{ANOTHER} || (size(variables.refusals) == 0 && ({permitted}))",
+            "messageExpression": f"{ANOTHER} ? '' : size(variables.refusals) > 0 ? "
+            f"variables.refusals[0] : {admission.not_permitted(NAME)}",
         },
     ]
 

@@ -28,6 +28,8 @@ class ReadableSettings(CamelModel):
     defaults: dict[str, Any] = Field(default_factory=dict)
     policy: Limits = Limits()
     gpu_products: list[str] = Field(default_factory=list)
+    gpu_resource: str = "nvidia.com/gpu"
+    """Resource that train pods and serving pods request."""
     usage_recorded: bool = False
     newer_limits: tuple[str, ...] = Field((), exclude=True)
     """Limits of a later version, which this one cannot check."""

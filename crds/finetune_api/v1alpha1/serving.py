@@ -110,7 +110,7 @@ class Idle(ApiModel):
         "again with each request, with each start of the pods, and with the time in the "
         "annotation finetune.dev/wake.",
         edit=Edit.NOTHING,
-        ge=60,
+        ge=10,
         le=2_592_000,
     )
     action: Literal["ScaleToZero"] = field(

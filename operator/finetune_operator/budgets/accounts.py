@@ -20,7 +20,7 @@ class Accounts:
     priority: int = 0
     """Value of the PriorityClass of the job."""
     serving_gpus: int = 0
-    """GPUs that the endpoint of the job was granted (``Plan.serving_gpus``)."""
+    """GPUs that the endpoint was granted (``Plan.serving_gpus``)."""
     problem: str | None = None
     """Why the balance of a budget is unknown; no job starts then."""
 

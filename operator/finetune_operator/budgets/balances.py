@@ -1,7 +1,7 @@
 """The balance of a budget in the present period, from the usage of its namespaces."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -18,8 +18,9 @@ class Balance:
 
     name: str
     period: Period
-    now: datetime
-    """By the clock of the API server, which charges the usage to periods."""
+    now: datetime = field(compare=False)
+    """By the clock of the API server, which charges the usage to periods. It alone is no news: a
+    snapshot that a live read confirms needs no other plan."""
     limit: Bound
     max_running: int | None = None
     currency: str | None = None

@@ -61,6 +61,12 @@ class Controller(Generic[S]):
         elif self.reconciler.knows(key):
             self.queue.add_after(key, delays.after_event(kind, urgent=urgent), Priority.EVENT)
 
+    def notify_later(self, key: Key, kind: str, seconds: float) -> None:
+        """Queue a key after a change that can wait: the changes of that time cost one reconcile."""
+        if not self.stopped:
+            self.reconciler.changed(key, kind, 0)
+            self.queue.add_after(key, seconds, Priority.POLL)
+
     def recheck(self, key: Key) -> None:
         """Queue a key for a reconcile that reads its object from the API server."""
         if not self.stopped:

@@ -1,4 +1,4 @@
-"""Wakes the jobs of a profile or of a budget after it has changed.
+"""Wakes the jobs of a profile, or the jobs and endpoints of a budget, after it has changed.
 
 It observes each reconcile of a profile or budget, in place of metrics: a reconcile follows every
 change, however the operator learns of it. Several changes cause one pass over the jobs.
@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from finetune_operator import delays
 from finetune_operator.budgets.admission import Request
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.controller.controller import Controller
@@ -15,7 +16,15 @@ from finetune_operator.kube.kinds import FINETUNEBUDGET, FINETUNEPROFILE
 from finetune_operator.objects import naming
 from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.telemetry.budget_metrics import BUDGET_METRICS
-from finetune_operator.types import BudgetSnapshot, Key, Object, Plan, ProfileSnapshot, Snapshot
+from finetune_operator.types import (
+    BudgetSnapshot,
+    EndpointSnapshot,
+    Key,
+    Object,
+    Plan,
+    ProfileSnapshot,
+    Snapshot,
+)
 
 State = tuple[int, bool]
 """Generation of a profile, and whether it is a default."""
@@ -116,6 +125,8 @@ class BudgetFollowers:
     budgets: Budgets
     own: Controller[BudgetSnapshot] | None = None
     """The controller of the budgets, once it is made."""
+    endpoints: Controller[EndpointSnapshot] | None = None
+    """The controller of the FineTuneEndpoints, which budgets limit, too."""
     _states: dict[str, BudgetState] = field(default_factory=dict)
     _changed: bool = False
     """Whether a budget was created, changed or deleted."""
@@ -173,14 +184,20 @@ class BudgetFollowers:
         """Queue the budgets whose usage has changed, and the jobs that may start or must stop.
 
         A budget wakes the jobs that wait for it once it has more room. It is rarely edited, so all
-        jobs are then queued.
+        jobs and FineTuneEndpoints are then queued.
         """
         store = self.jobs.reconciler.store
         keys = set(store.own_keys()) if self._changed else self._freed
+        if self._changed and self.endpoints is not None:
+            for key in sorted(self.endpoints.reconciler.store.own_keys()):
+                self.endpoints.notify(key, FINETUNEBUDGET, 0, True)
         names = frozenset().union(*map(self.budgets.selecting, self._used))
         self._changed, self._freed, self._used = False, set(), set()
         for key in sorted(keys):
             self.jobs.notify(key, FINETUNEBUDGET, 0, True)
         if self.own is not None:
             for name in sorted(names):
-                self.own.notify(("", name), FINETUNEBUDGET, 0, True)
+                if self.budgets.waiting.of(name):
+                    self.own.notify(("", name), FINETUNEBUDGET, 0, True)
+                else:
+                    self.own.notify_later(("", name), FINETUNEBUDGET, delays.STATEMENT)

@@ -1,4 +1,4 @@
-"""FineTuneBudgets, and the jobs that they limit."""
+"""FineTuneBudgets, and the jobs and endpoints that they limit."""
 
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import BudgetFollowers
@@ -6,15 +6,20 @@ from finetune_operator.controller.running import RunningKind
 from finetune_operator.controller.usage import UsageRecorder
 from finetune_operator.kinds.context import Context
 from finetune_operator.reconcile import budgets as planner
-from finetune_operator.snapshot.budgets.budgets import BudgetReader, Budgets
-from finetune_operator.types import Snapshot
+from finetune_operator.snapshot.budgets.budgets import Budgets
+from finetune_operator.snapshot.budgets.reader import BudgetReader
+from finetune_operator.types import EndpointSnapshot, Snapshot
 
 
 def running(
-    context: Context, budgets: Budgets, jobs: Controller[Snapshot], usage: UsageRecorder | None
+    context: Context,
+    budgets: Budgets,
+    jobs: Controller[Snapshot],
+    endpoints: Controller[EndpointSnapshot],
+    usage: UsageRecorder | None,
 ) -> RunningKind:
-    """Return the parts that reconcile FineTuneBudgets, and wake the jobs that they limit."""
-    followers = BudgetFollowers(jobs=jobs, budgets=budgets)
+    """Return the parts that reconcile FineTuneBudgets, and wake what they limit."""
+    followers = BudgetFollowers(jobs=jobs, endpoints=endpoints, budgets=budgets)
     if usage is not None:
         usage.gate = budgets.admits
         usage.changed.append(followers.used)

@@ -41,17 +41,19 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
     budgets = Budgets(
         live=context.live(BUDGETS),
         jobs=live.store,
+        endpoints=endpoints.live.store,
         usage=None if recorder is None else recorder.known,
         surroundings=Surroundings(kube=context.kube),
     )
     outbox = notifications.outbox(context, elector, live.store)
     jobs = job_kind.running(context, live, profiles, budgets, endpoints.of, recorder, outbox)
+    shared = endpoint_kind.running(context, endpoints.live, jobs.controller, budgets)
     return Kinds(
         running=(
             jobs,
             profile_kind.running(context, profiles, jobs.controller),
-            budget_kind.running(context, budgets, jobs.controller, recorder),
-            endpoint_kind.running(context, endpoints.live, jobs.controller),
+            budget_kind.running(context, budgets, jobs.controller, shared.controller, recorder),
+            shared,
         ),
         profiles=profiles,
         budgets=budgets,

@@ -7,6 +7,7 @@ from finetune_operator.controller.endpoint_followers import EndpointFollowers
 from finetune_operator.controller.running import RunningKind
 from finetune_operator.kinds.context import Context
 from finetune_operator.reconcile.endpoints import plan as planner
+from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.endpoints import AttachedJobs, EndpointReader
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reflector import reflectors
@@ -17,11 +18,15 @@ WORKERS = 4
 """There are far fewer endpoints than jobs."""
 
 
-def running(context: Context, live: LiveReader, jobs: Controller[Snapshot]) -> RunningKind:
+def running(
+    context: Context, live: LiveReader, jobs: Controller[Snapshot], budgets: Budgets
+) -> RunningKind:
     """Return the parts that reconcile FineTuneEndpoints, and wake their jobs."""
     attached, gates = AttachedJobs(jobs=jobs.reconciler.store), Gates()
     followers = EndpointFollowers(jobs=jobs, attached=attached, gates=gates)
-    reader = EndpointReader(live=live, jobs=attached, gates=gates, settings=context.settings)
+    reader = EndpointReader(
+        live=live, jobs=attached, gates=gates, settings=context.settings, budgets=budgets
+    )
     namespaces = context.config.watch_namespaces
     controller = context.controller(live.store, reader, planner, followers, workers=WORKERS)
     followers.own = controller

@@ -11,7 +11,8 @@ With a proxy, the ranges of the whole internet in ``cidrs`` are what the proxy m
 the pod itself connects to the proxy instead.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network
 from typing import Any
@@ -25,7 +26,7 @@ from finetune_api.contracts.destinations import (
     Network,
     Proxied,
 )
-from finetune_api.policy.limits import Names
+from finetune_api.policy.limits import ANYTHING, MOST_PATTERNS, Names
 from finetune_operator.config import Settings
 from finetune_operator.connections import Egress, Endpoint, Hub, Server
 
@@ -33,6 +34,8 @@ NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 POD_IDENTITY = IPv4Network("169.254.170.23/32")
 """Address of the EKS Pod Identity agent, which serves the credentials of the pod's own service
 account only."""
+ESCAPED_DOT = r"\."
+HOST_NAME = re.compile(r"[A-Za-z0-9.-]+")
 MOST_CONFIGURATIONS = 256
 """Configurations whose rules are remembered: every reconcile compares the policies of its job."""
 
@@ -54,12 +57,17 @@ def dns(config: Settings) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
 def destinations(
-    config: Settings, *, cloud_identity: bool, hosts: tuple[Names, ...] = ()
+    config: Settings,
+    *,
+    cloud_identity: bool,
+    hosts: tuple[Names, ...] = (),
+    one_limit: bool = False,
 ) -> Destinations:
     """Return the destinations of the prepare pod.
 
     cloud_identity: whether the pod has its own service account and requests cloud credentials;
-    hosts: limits of the profiles of the job, besides the policy.
+    hosts: limits of the profiles of the job, besides the policy; one_limit: whether the image of
+    the pod reads one limit alone.
     """
     hub, proxy, egress = config.hub, config.proxy, config.egress
     namespaces = [*egress.namespaces, *_in_cluster(hub), *_in_cluster(proxy)]
@@ -78,7 +86,8 @@ def destinations(
             ports=tuple(sorted({*egress.ports, *([hub.port] if proxy.serves(hub) else [])})),
         )
         web = [block for block in web if block.cidr.prefixlen]
-    policy, *narrower = _hosts([config.policy.hosts, *hosts])
+    limits = _hosts([config.policy.hosts, *hosts])
+    policy, *narrower = [_together(limits)] if one_limit and len(limits) > 1 else limits
     blocks = [*web, *_outside(proxy, proxy.cidrs, egress)]
     if not proxy.serves(hub):
         blocks += hub_blocks
@@ -148,6 +157,31 @@ def _hosts(limits: Iterable[Names]) -> list[Hosts]:
     """
     narrow = [limit for limit in limits if limit != Names()] or [Names()]
     return [Hosts(allow=limit.allow, deny=limit.deny) for limit in dict.fromkeys(narrow)]
+
+
+def _together(limits: Sequence[Hosts]) -> Hosts:
+    """Return one limit that allows no host which any of some limits refuses.
+
+    Patterns that limits share are kept, and plain names that all of them allow. A host that only
+    different patterns allow is refused: no list of patterns is the intersection of two others. So
+    is every host if one list cannot hold the refused ones.
+    """
+    allowed = [Names(allow=limit.allow) for limit in limits]
+
+    def shared(pattern: str) -> bool:
+        name = pattern.replace(ESCAPED_DOT, ".")
+        plain = bool(HOST_NAME.fullmatch(name)) and "." not in pattern.replace(ESCAPED_DOT, "")
+        return all(
+            not {pattern, ANYTHING}.isdisjoint(names.allow) or (plain and names.permits(name))
+            for names in allowed
+        )
+
+    patterns = dict.fromkeys(pattern for limit in limits for pattern in limit.allow)
+    kept = tuple(pattern for pattern in patterns if shared(pattern))[:MOST_PATTERNS]
+    refused = tuple(dict.fromkeys(pattern for limit in limits for pattern in limit.deny))
+    if len(refused) > MOST_PATTERNS:
+        return Hosts(allow=())
+    return Hosts(allow=kept, deny=refused)
 
 
 def _in_cluster(server: Endpoint) -> list[NamespacePorts]:

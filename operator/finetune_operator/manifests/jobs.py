@@ -20,7 +20,7 @@ from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_operator.manifests import pod, sources, stage_requests
 from finetune_operator.manifests.gpu import devices
 from finetune_operator.manifests.publishing import access as publishing
-from finetune_operator.manifests.publishing import shared_endpoint
+from finetune_operator.manifests.publishing import attestations, shared_endpoint
 from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import JobStage
@@ -264,7 +264,11 @@ def _environment(target: TargetRevision, stage: JobStage, record: Revision) -> l
     if not stage.reads_sources:
         targets = publishing.targets_of(target, stage, record)
         offline = {} if publishing.uses_hub(targets) else pod.OFFLINE
-        return pod.environment(values | offline) + publishing.environment(targets)
+        return [
+            *pod.environment(values | offline),
+            *publishing.environment(targets),
+            *attestations.environment(target, targets),
+        ]
     if target.config.hub.endpoint:
         values["HF_ENDPOINT"] = target.config.hub.endpoint
     return pod.environment(values) + sources.environment(target.resolved.spec)

@@ -8,6 +8,7 @@ from finetune_api.contracts.stage_request import (
     PrepareStageRequest,
     PublishStageRequest,
     ServingSettings,
+    StageRequest,
     TrainStageRequest,
 )
 from finetune_api.v1alpha1.publishing.targets import PublishTarget
@@ -25,6 +26,8 @@ from finetune_operator.types import Object
 
 WORK = "/work"
 CONFIG = "/etc/finetune"
+ONE_LIMIT_BEFORE = 3
+"""Version of the contract from which images know several limits on hosts."""
 
 
 def arguments(
@@ -41,9 +44,9 @@ def arguments(
     """
     if stage.publishes:
         # Version 1 of the contract has no such stage: the image says that it is too old.
-        return [_publish(job, target, record, published).to_argument()]
+        return [_argument(_publish(job, target, record, published), target)]
     request = _request(target, stage, record)
-    return argv_v1.words(request) if target.contract == 1 else [request.to_argument()]
+    return argv_v1.words(request) if target.contract == 1 else [_argument(request, target)]
 
 
 def retried(target: TargetRevision) -> list[str]:
@@ -54,7 +57,7 @@ def retried(target: TargetRevision) -> list[str]:
     and CA certificates have changed.
     """
     request = _prepare(target)
-    return argv_v1.of_prepare(request) if target.contract == 1 else [request.to_argument()]
+    return argv_v1.of_prepare(request) if target.contract == 1 else [_argument(request, target)]
 
 
 def retried_publishing(target: TargetRevision) -> list[Any]:
@@ -72,6 +75,12 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     shared = target.endpoint
     endpoint = [] if shared is None else [shared.limits.model_dump(mode="json"), *shared.space]
     return [*common, *hub, *endpoint]
+
+
+def _argument(request: StageRequest, target: TargetRevision) -> str:
+    """Return a request as the image of a revision reads it, at least by version 2."""
+    version = {"contract": max(target.contract, 2)}
+    return request.model_copy(update=version).to_argument()
 
 
 def _entry(publish_target: PublishTarget) -> dict[str, Any]:
@@ -156,7 +165,12 @@ def _prepare(target: TargetRevision, *, untrusted_volume: bool = False) -> Prepa
         volume_size=spec.storage.size,
         train_memory=(spec.resources.train.limits or {}).get("memory"),
         untrusted_volume=untrusted_volume,
-        destinations=egress.destinations(config, cloud_identity=cloud_identity, hosts=target.hosts),
+        destinations=egress.destinations(
+            config,
+            cloud_identity=cloud_identity,
+            hosts=target.hosts,
+            one_limit=target.contract < ONE_LIMIT_BEFORE,
+        ),
         ca_certificates=config.ca_certificates,
         signatures=sources.required_signatures(spec, config.signatures),
         endpoint=None if target.endpoint is None else target.endpoint.limits,

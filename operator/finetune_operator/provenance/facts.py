@@ -26,7 +26,7 @@ class Facts:
 
     place: PublishTarget
     publication: Publication
-    """What the target holds; it has a digest and no error."""
+    """What the target holds, or what a hub is about to get."""
 
     gate: Mapping[str, Any] = field(default_factory=dict)
     """The decision of the evaluation gate, in the form of ``status.evaluation``."""

@@ -22,12 +22,15 @@ def bundle(statement: Statement, key: SigningKey) -> dict[str, Any]:
     return attestation.bundle(envelope(statement, key), key.public_key)
 
 
-def model_signature(files: Mapping[str, str], key: SigningKey) -> ModelSignature:
+def model_signature(
+    files: Mapping[str, str], key: SigningKey, *, on_hub: bool = False
+) -> ModelSignature:
     """Return the signature of the files of a folder, without the statement, which can be long.
 
-    files: SHA-256 (hex) of all files of a published folder by path.
+    files: SHA-256 (hex) of all files of a published folder by path. on_hub: whether the folder is
+    a repository on a hub.
     """
-    payload = attestation.canonical(attestation.folder_statement(files))
+    payload = attestation.canonical(attestation.folder_statement(files, on_hub=on_hub))
     signature = key.sign(attestation.signed_bytes(payload))
     return ModelSignature(
         signature=base64.b64encode(signature).decode(), payload=hashlib.sha256(payload).hexdigest()

@@ -68,6 +68,10 @@ def _statement(facts: Facts, *, brief: bool = False) -> Statement:
 
 def _subjects(facts: Facts) -> list[Values]:
     publication = facts.publication
+    if facts.place.hugging_face is not None:
+        # The statement is part of the commit, which it therefore cannot name.
+        names = (facts.place.destination, MANIFEST)
+        return [{"name": name, "digest": {"sha256": publication.manifest}} for name in names]
     name = facts.place.oci.repository if facts.place.oci is not None else None
     if name is None:
         name = publications.reference(facts.place, publication)

@@ -7,9 +7,10 @@ from typing import Any
 
 from finetune_operator.config import Settings
 from finetune_operator.kube.errors import Transient
-from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.kube.kinds import FINETUNEENDPOINT, FINETUNEJOB
 from finetune_operator.objects import deployments, endpoints, naming
 from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.scraping.gates import Gate, Gates
 from finetune_operator.snapshot.store import ObjectStore, version_of
@@ -93,6 +94,7 @@ class EndpointReader:
     jobs: AttachedJobs
     gates: Gates
     settings: Settings
+    budgets: Budgets | None = None
     _complete: set[str] = field(default_factory=set)
     """Namespaces of which all jobs have been read."""
 
@@ -115,6 +117,7 @@ class EndpointReader:
         for kind, name in names:
             if kind not in live:
                 await self.live.get(kind, (key[0], name))
+        accounts = None if self.budgets is None else await self.budgets.of_endpoint(key)
         endpoint = self.live.store.owner(key)
         if endpoint is None:
             return None
@@ -126,12 +129,16 @@ class EndpointReader:
             finetunejobs=self.jobs.of(key),
             gate=self.gates.latest(key, gate),
             awaits_report=self.gates.awaits(key),
+            accounts=accounts,
             **children,
         )
 
     async def complete(self, key: Key, plan: Plan) -> bool:
-        """Read nothing more: a plan depends on the snapshot alone."""
-        return False
+        """Grant the GPUs that a plan needs; return whether that is news."""
+        wanted = plan.serving_gpus
+        if wanted is None or self.budgets is None:
+            return False
+        return self.budgets.grant(key, wanted, FINETUNEENDPOINT)
 
     def wait(self, key: Key, snapshot: EndpointSnapshot, plan: Plan) -> float:
         """Return 0: no plan waits for information."""

@@ -57,6 +57,10 @@ class ObjectStore:
         """Takes the last state of an object whose deletion a watch reports."""
         self.on_own_change: Callable[[Key, Object | None], None] = lambda key, item: None
         """Takes each version of an object of our own kind, and None once it is deleted."""
+        self.on_child_change: Callable[[Key, str, Name, Object | None], None] = (
+            lambda key, kind, name, child: None
+        )
+        """Takes each version of a child of an owner, and None once the owner has it no longer."""
         self._entries: dict[str, dict[Name, _Entry]] = {
             kind: {} for kind in (watches.own, *watches.owned)
         }
@@ -105,6 +109,7 @@ class ObjectStore:
                 self._unlink(stored.key, kind, name)
             if stored is None or stored.key != key:
                 insort(self._children.setdefault(key, []), (kind, name))
+            self.on_child_change(key, kind, name, item)
         if stored is None:
             return (key,)
         if stored.key != key:
@@ -238,6 +243,7 @@ class ObjectStore:
         children = self._children[key]
         removed = children.pop(bisect_left(children, (kind, name)))
         assert removed == (kind, name), "every object of an owner must be in its list"
+        self.on_child_change(key, kind, name, None)
         if not children:
             del self._children[key]
 

@@ -54,9 +54,12 @@ def statements_about(done: Published, name: str = "bucket") -> dict[str, Any]:
     known = {"digest": done.only.digest, "manifest": done.only.manifest}
     publication = found.publication.model_copy(update=known)
     bundle = signed.bundle(statement(replace(found, publication=publication)), KEY)
-    signature = None if done.lists is None else signed.model_signature(done.files, KEY)
+    on_hub = found.place.hugging_face is not None
+    signature = None
+    if done.lists is not None:
+        signature = signed.model_signature(done.files, KEY, on_hub=on_hub)
     return {
         "attestation": json.dumps(bundle),
-        "attested": done.only.digest,
+        "attested": f"sha256:{done.only.manifest}" if on_hub else done.only.digest,
         "model_signature": signature,
     }

@@ -11,9 +11,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.conformance.consumers.images import statements_about
-from tests.fakes import object_store
+from tests.fakes import model_hub, object_store
 from tests.support.published_folder import Published
 from tests.support.signing_keys import CONSTANT_KEY
+from tests.support.trainer import hub_client
 from tests.support.trainer.publishing import Volume, run
 from tests.support.trainer.web import Certificate
 
@@ -25,6 +26,11 @@ from finetune_api.contracts.provenance.attestation import (
 )
 from finetune_cli import __main__ as ftj
 from finetune_cli.verifying.failures import Code
+
+pytestmark = pytest.mark.filterwarnings(
+    # Of httpx, about the client of the hub.
+    "default:Use 'content=:DeprecationWarning"
+)
 
 GOLDEN = paths.REPO / "tests/unit/operator/provenance/golden/model.sig"
 PROGRAM = os.environ.get("MODEL_SIGNING", "model_signing")
@@ -100,9 +106,13 @@ def verify(folder: Path, signature: Path, key: Path) -> subprocess.CompletedProc
     return model_signing("verify", "key", folder, "--signature", signature, "--public_key", key)
 
 
-@pytest.fixture
-def published(volume: Volume, certificate: Certificate, tmp_path: Path) -> Path:
-    """A merged model, as an S3 target holds it after the attempt that adds the statements."""
+@pytest.fixture(params=["bucket", "hub"])
+def published(
+    request: pytest.FixtureRequest, volume: Volume, certificate: Certificate, tmp_path: Path
+) -> Path:
+    """A download of a merged model with the statements of the operator."""
+    if request.param == "hub":
+        return downloaded(volume, certificate, tmp_path / "model")
     environment = {
         "PUBLISH_MAIN_AWS_ACCESS_KEY_ID": object_store.KEY,
         "PUBLISH_MAIN_AWS_SECRET_ACCESS_KEY": "a-secret-key",
@@ -119,6 +129,20 @@ def published(volume: Volume, certificate: Certificate, tmp_path: Path) -> Path:
             (tmp_path / key).write_bytes(data)
     (folder,) = (tmp_path / "team").iterdir()
     return folder
+
+
+def downloaded(volume: Volume, certificate: Certificate, folder: Path) -> Path:
+    """Publish to a hub, and download the commit with the client of a user."""
+    environment = {"PUBLISH_MAIN_HF_TOKEN": model_hub.TOKEN}
+    with model_hub.serving(certificate.context()) as hub:
+        place = {"repo": "acme/tiny", "endpoint": hub.url, "ca": str(certificate.authority)}
+        target = volume.target("merged", hugging_face=place)
+        listed = run(volume, target | {"attested": ""}, environment=environment)
+        assert listed.error is None, listed.failure
+        done = run(volume, target | statements_about(listed, "hub"), environment=environment)
+        assert done.error is None, done.failure
+        commit = str(done.only.digest).removeprefix("sha1:")
+        return hub_client.download(hub, certificate, "acme/tiny", commit, folder)
 
 
 WEIGHTS = "model-00001-of-00002.safetensors"

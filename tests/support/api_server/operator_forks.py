@@ -32,9 +32,11 @@ SHORT_DELAYS = """
 from finetune_operator import delays
 delays.SLOW_SETTLE = delays.SETTLE
 delays.CREATED = delays.FOLLOW_UP
+delays.STATEMENT = delays.SETTLE
 """
 """Runs before an operator of a test: tests see the result of an event of a pod within 0.1 s, not
-within 5 s, so that they wait less, and ``settled`` knows that no event is pending."""
+within 5 s, so that they wait less, and ``settled`` knows that no event is pending. The same is true
+of the statements of budgets."""
 
 _servers: list[subprocess.Popen[bytes]] = []
 

@@ -17,6 +17,7 @@ from finetune_api.contracts.endpoint import (
     published_path,
 )
 from finetune_operator.actions import Apply, Create, Delete, Patch
+from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.config import Images, Settings
 from finetune_operator.objects import endpoints
 from finetune_operator.reconcile.endpoints import plan as planner
@@ -62,6 +63,7 @@ class World:
     pods: list[Thing] = field(default_factory=list)
     gate: EndpointStatus | None = None
     awaits_report: bool = False
+    accounts: Accounts | None = None
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -85,6 +87,7 @@ class World:
             finetunejobs=tuple(self.finetunejobs.values()),
             gate=self.gate,
             awaits_report=self.awaits_report,
+            accounts=self.accounts,
             **children,
         )
 

@@ -112,4 +112,4 @@ def test_memory_is_bounded(tmp_path: Path, hub: ModelHub, certificate: Certifica
     process = Process(volume, to_hub(volume, hub, certificate), environment=ENVIRONMENT, part=PART)
     status, peak = process.wait_and_watch_memory()
     assert status == 0, process.log
-    assert peak <= 192 << 20, f"{peak >> 20} MiB"
+    assert peak <= 128 << 20, f"{peak >> 20} MiB"

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.model_hub import ModelHub
 from tests.fakes.object_store import Store
 from tests.fakes.registry import Registry
-from tests.support.signing_keys import KEY
+from tests.support.signing_keys import KEY, new_key
 from tests.support.trainer.publishing import Published, Volume, run
 from tests.support.trainer.web import Certificate
 from tests.trainer.publishing.test_attestation import bundle_about
@@ -53,7 +53,8 @@ class Folder:
         }
 
     def attest(self, **changes: Any) -> Published:
-        return run(self.volume, self.asked | changes, environment=KEYS)
+        key = {attestation.KEY_VARIABLE: KEY.public_key.decode()}
+        return run(self.volume, self.asked | changes, environment=KEYS | key)
 
     @property
     def signature(self) -> str:
@@ -177,4 +178,36 @@ def test_a_changed_manifest_gets_no_signature(folder: Folder, store: Store) -> N
     data, metadata = store.objects[key]
     store.objects[key] = (data.replace(b"hf://demo/tiny", b"hf://demo/evil"), metadata)
     assert folder.attest().failure[0] == "TargetRejected"
+    assert folder.signature not in store.objects
+
+
+def test_a_half_failed_attempt_does_not_block_the_next_one(folder: Folder, store: Store) -> None:
+    """The facts may have changed since: the time, the verification, the version of the operator."""
+    first = folder.attest(model_signature=None).only
+    later = bundle_about("s3://models/team", folder.digest, finishedOn="2030-01-01T00:00:00Z")
+    done = folder.attest(attestation=later)
+    assert done.error is None, done.failure
+    assert folder.signature in store.objects
+    assert done.only.attestation == first.attestation
+
+
+@pytest.mark.parametrize("foreign", ["key", "content", "kind", "text"])
+def test_a_provenance_of_others_is_not_taken_for_an_earlier_one(
+    folder: Folder, store: Store, foreign: str
+) -> None:
+    other = "sha256:" + "0" * 64
+    bundle = bundle_about("s3://models/team", other if foreign == "content" else folder.digest)
+    statement = attestation.statement(attestation.opened(bundle.encode()).payload)
+    if foreign == "kind":
+        bundle = json.dumps(signed.bundle(statement | {"predicateType": "https://scan"}, KEY))
+    if foreign == "key":
+        bundle = json.dumps(signed.bundle(statement, new_key()))
+    stored = b"{}" if foreign == "text" else bundle.encode()
+    key = folder.signature.replace(MODEL_SIGNATURE_FILE, PROVENANCE_FILE)
+    store.objects[key] = (stored, {})
+    later = bundle_about("s3://models/team", folder.digest, finishedOn="2030-01-01T00:00:00Z")
+    reason, message = folder.attest(attestation=later).failure
+    assert reason == "TargetConflict"
+    assert "delete this object" in message
+    assert store.objects[key] == (stored, {})
     assert folder.signature not in store.objects

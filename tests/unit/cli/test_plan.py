@@ -95,7 +95,9 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
 
 def running(*stages: str, **spec: Any) -> Object:
     """Return a job as the cluster has it after some stages."""
-    cluster = Cluster(spec={**SPEC, **spec}, config=CONFIG)
+    metadata = {**PROFILE["metadata"], "generation": 1, "creationTimestamp": "2029-01-01T00:00:00Z"}
+    profiles = {"starter": {**PROFILE, "metadata": metadata}}
+    cluster = Cluster(spec={**SPEC, **spec}, config=CONFIG, profiles=profiles)
     for stage in stages:
         controllers.run(cluster, stage)
     if "merge" in stages:
@@ -315,6 +317,91 @@ def test_a_profile_in_the_same_files_is_the_present_one(desk: Desk) -> None:
     found = desk.facts(manifest(profile="starter"), settings(), file=[desk.folder / "profile.yaml"])
     assert found["errors"] == []
     assert found["fit"]["reason"] == "fits NVIDIA-L4"
+
+
+def plans(desk: Desk, *state: Object, **files: list[Object]) -> tuple[int, list[Object]]:
+    """Return exit code and plans of files. files: by the name of their option, at least file."""
+    options: Object = {"output": ["json"], "state": [desk.folder / "state.yaml"]}
+    (desk.folder / "state.yaml").write_text(yaml.safe_dump_all(state))
+    for option, documents in files.items():
+        options[option] = [desk.folder / f"{option}.yaml"]
+        options[option][0].write_text(yaml.safe_dump_all(documents))
+    words = [word for name, values in options.items() for word in (f"--{name}", *map(str, values))]
+    code = ftj.main(["plan", *words, "-n", "ns", "--model", str(desk.folder / "config.json")])
+    said = desk.capsys.readouterr()
+    assert said.err == ""
+    return code, list(json.loads(said.out)["jobs"])
+
+
+def test_a_job_that_is_in_no_manifest_any_more_is_listed(desk: Desk) -> None:
+    job = running("prepare")
+    job["status"]["revisions"][0]["stages"][-1]["outcome"] = "Running"
+    other = manifest()
+    other["metadata"] = {"name": "other"}
+    code, found = plans(desk, job, settings(), file=[other], former=[manifest(), other])
+    assert (code, [each["name"] for each in found]) == (3, ["other", "demo"])
+    removed = found[1]
+    assert (removed["removed"], removed["effects"], removed["trains"]) == (True, [], False)
+    assert removed["endpoint"] == "The endpoint stops."
+    assert removed["discards"].startswith("Training of revision ")
+    shared = manifest(serving=SHARED)
+    code, (removed,) = plans(desk, former=[shared])
+    assert code == 0
+    assert removed["endpoint"] == "The FineTuneEndpoint chat serves the model no longer."
+    text = markdown(desk, "--former", str(desk.folder / "former.yaml"))
+    assert "FineTuneJob ns/demo is in no manifest any more" in text
+    assert "Argo CD and Flux delete the job if they prune" in text
+    assert "1 job: 1 removed" in text
+
+
+def markdown(desk: Desk, *words: str) -> str:
+    state = str(desk.folder / "state.yaml")
+    ftj.main(["plan", *words, "--state", state, "-n", "ns", "--offline", "-o", "markdown"])
+    return desk.capsys.readouterr().out
+
+
+def with_profile(**spec: Any) -> Object:
+    return {**PROFILE, "spec": {**PROFILE["spec"], **spec}}
+
+
+def test_a_changed_profile_trains_no_job_again_but_its_limits_apply(desk: Desk) -> None:
+    defaults = {"training": {"epochs": 1}}
+    profile = with_profile(defaults=defaults)
+    job = running(*DONE, profile="starter", training={"sequenceLength": 1024})
+    code, (found,) = plans(desk, PROFILE, job, settings(), file=[profile])
+    assert (code, found["indirect"], found["effects"]) == (0, True, ["nothing"])
+    text = markdown(desk, "-f", str(desk.folder / "file.yaml"))
+    assert "of which 1 with a changed profile do not change" in text.replace("\\", "")
+    assert "####" not in text, "nothing that reviewers need to see"
+    strict = with_profile(limits={"maxSequenceLength": 512})
+    code, (found,) = plans(desk, PROFILE, job, settings(), file=[strict])
+    assert (code, found["policy"]["answer"]) == (4, "no")
+    assert "maxSequenceLength" in found["policy"]["reason"]
+    default = {**strict, "metadata": {"name": "starter", "annotations": DEFAULT}}
+    without = manifest(training={"sequenceLength": 1024})
+    code, (found,) = plans(desk, PROFILE, without, settings(), file=[default])
+    assert code == 4, "a default profile limits jobs that name none"
+    code, found = plans(desk, PROFILE, manifest(), settings(), file=[strict])
+    assert (code, found) == (0, [])
+    text = markdown(desk, "-f", str(desk.folder / "file.yaml"))
+    assert "No FineTuneJob uses the changed profiles." in text
+
+
+DEFAULT = {"finetune.dev/is-default-profile": "true"}
+
+
+def test_the_state_without_a_status_keeps_the_defaults_of_its_profile(desk: Desk) -> None:
+    """Manifests in Git have no status: the present revision has the former defaults."""
+    old = with_profile(defaults={"training": {"epochs": 1}})
+    new = with_profile(defaults={"training": {"epochs": 2}})
+    job = manifest(profile="starter", training={"sequenceLength": 1024})
+    code, (found,) = plans(desk, old, job, settings(), file=[new, job])
+    assert (code, found["effects"], found["changes"]) == (0, ["nothing"], [])
+    edited = manifest(profile="starter", training={"sequenceLength": 1024, "seed": 7})
+    code, (found,) = plans(desk, old, job, settings(), file=[new, edited])
+    assert (code, found["effects"]) == (3, ["retrain"])
+    changed = [(each["field"], each["before"], each["after"]) for each in found["changes"]]
+    assert ("training.epochs", 1, 2) in changed, "the new revision has the new defaults"
 
 
 def test_the_status_of_another_version_is_one_error(desk: Desk) -> None:

@@ -1,65 +1,22 @@
 """``examples/ci/plan.sh`` on a Git repository with two commits."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
+from tests.support.merge_request import CI, MANIFEST, Repository
 
-from cluster import paths
-from finetune_api import API_VERSION, KIND
-
-CI = paths.REPO / "examples" / "ci"
-MANIFEST = f"""\
-apiVersion: {API_VERSION}
-kind: {KIND}
-metadata: {{name: support}}
-spec:
-  model: {{source: hf://org/model}}
-  dataset: {{source: hf://org/rows, format: alpaca}}
-"""
-
-
-class Repository:
-    """A repository whose branch ``change`` begins at ``main``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.git("init", "--quiet", "--initial-branch=main")
-        self.commit({"jobs/support.yaml": MANIFEST, "chart/values.yaml": "{{ template }}\n"})
-        self.git("switch", "--quiet", "--create", "change")
-        tool = folder / "bin" / "ftj"
-        tool.parent.mkdir()
-        tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m finetune_cli "$@"\n')
-        tool.chmod(0o755)
-
-    def git(self, *words: str) -> None:
-        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
-        subprocess.run(["git", *who, *words], cwd=self.folder, check=True)
-
-    def commit(self, files: dict[str, str]) -> None:
-        for name, text in files.items():
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        self.git("add", *files)
-        self.git("commit", "--quiet", "--message=change")
-
-    def plan(self, **variables: str) -> tuple[int, str, str]:
-        """Return exit code, plan.md and stderr."""
-        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            [str(CI / "plan.sh"), "main", "--offline"],
-            cwd=self.folder,
-            env=os.environ | {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)} | variables,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        plan = self.folder / "plan.md"
-        return done.returncode, plan.read_text() if plan.exists() else "", done.stderr
+from finetune_api import API_VERSION
+from finetune_api.v1alpha1.profile import PROFILE_KIND
 
 
 @pytest.fixture
@@ -68,6 +25,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 def test_an_edit_that_trains_is_commented_and_does_not_fail(repository: Repository) -> None:
+    repository.use_installed_tool()
     repository.commit({"jobs/support.yaml": MANIFEST + "  training: {seed: 7}\n"})
     code, plan, err = repository.plan()
     assert (code, err) == (0, "")
@@ -101,6 +59,7 @@ def test_no_changed_job_is_no_failure(repository: Repository) -> None:
 
 
 def test_an_invalid_job_fails_with_its_comment(repository: Repository) -> None:
+    repository.use_installed_tool()
     repository.commit({"jobs/support.yaml": MANIFEST + "  training: {seed: x}\n"})
     code, plan, _ = repository.plan()
     assert code == 64
@@ -133,9 +92,202 @@ def test_without_the_saved_settings_their_verdicts_are_unknown(repository: Repos
     assert err == "plan.sh: there is no file .ci/cluster.yaml, so limits and budgets are unknown\n"
 
 
+def test_a_removed_job_is_in_the_plan(repository: Repository) -> None:
+    repository.remove("jobs/support.yaml")
+    code, plan, err = repository.plan()
+    assert (code, err) == (0, "")
+    assert "FineTuneJob default/support is in no manifest any more" in plan
+    assert "1 job: 1 removed" in plan
+
+
+def test_a_job_that_a_changed_file_has_no_more_is_in_the_plan(repository: Repository) -> None:
+    other = MANIFEST.replace("support", "billing")
+    repository.git("switch", "--quiet", "main")
+    repository.commit({"jobs/both.yaml": f"{other}---\n{MANIFEST.replace('support', 'sales')}"})
+    repository.git("switch", "--quiet", "--create", "later")
+    repository.commit({"jobs/both.yaml": other})
+    code, plan, _ = repository.plan()
+    assert code == 0
+    assert "default/sales is in no manifest any more" in plan
+    assert "default/billing does not change" in plan
+
+
+@pytest.mark.parametrize("form", ["list", "indented", "json"])
+def test_jobs_in_lists_and_in_json_are_found(form: str, repository: Repository) -> None:
+    job = yaml.safe_load(MANIFEST)
+    list_ = {"apiVersion": "v1", "kind": "List", "items": [job]}
+    text = json.dumps(list_) if form == "json" else yaml.safe_dump(list_, sort_keys=form == "list")
+    repository.commit({"jobs/support.yaml": text.replace("support", "listed")})
+    code, plan, err = repository.plan()
+    assert (code, err) == (0, "")
+    assert "default/listed is created" in plan
+    assert "default/support is in no manifest any more" in plan
+
+
+def profile(limit: int) -> str:
+    document = {
+        "apiVersion": API_VERSION,
+        "kind": PROFILE_KIND,
+        "metadata": {"name": "small"},
+        "spec": {"limits": {"maxSequenceLength": limit}},
+    }
+    return yaml.safe_dump(document)
+
+
+def test_a_change_of_a_profile_alone_is_planned_for_its_jobs(repository: Repository) -> None:
+    settings = {"policy": {}}
+    configmap = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "finetune-operator-settings"},
+        "data": {"settings.yaml": yaml.safe_dump(settings)},
+    }
+    (repository.folder / "cluster.yaml").write_text(yaml.safe_dump(configmap))
+    job = MANIFEST + "  profile: small\n  training: {sequenceLength: 1024}\n"
+    template = "kind: FineTuneJob\nspec: {{ .Values.spec }}\n"
+    repository.git("switch", "--quiet", "main")
+    files = {"jobs/a.yaml": job, "profile.yaml": profile(2048), "templates/job.yaml": template}
+    repository.commit(files)
+    repository.git("switch", "--quiet", "--create", "later")
+    repository.commit({"profile.yaml": profile(1536)})
+    code, plan, err = repository.plan(PLAN_STATE="cluster.yaml")
+    assert (code, err) == (0, "")
+    assert "of which 1 with a changed profile do not change" in plan
+    repository.commit({"profile.yaml": profile(512)})
+    code, plan, _ = repository.plan(PLAN_STATE="cluster.yaml")
+    assert code == 4
+    assert "FineTuneProfile small" in plan
+
+
+class Platform(BaseHTTPRequestHandler):
+    """The comments of one merge request, in the API of GitHub and in that of GitLab."""
+
+    comments: ClassVar[list[dict[str, Any]]]
+    asked: ClassVar[list[str]]
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        if path == "/user":
+            return self.reply({"id": 7})
+        # Each page has one comment, to have several.
+        page = int(parse_qs(query)["page"][0])
+        return self.reply(self.comments[page - 1 : page])
+
+    def do_POST(self) -> None:
+        body = self.body()
+        own = {"user": {"login": "github-actions[bot]"}, "author": {"id": 7}}
+        self.comments.append({"id": len(self.comments), "body": body["body"], **own})
+        self.reply({})
+
+    def do_PATCH(self) -> None:
+        number = int(self.path.rpartition("/")[2])
+        self.comments[number] |= self.body()
+        self.reply({})
+
+    do_PUT = do_PATCH
+
+    def body(self) -> Any:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def reply(self, answer: Any) -> None:
+        token = self.headers.get("Authorization") or self.headers.get("PRIVATE-TOKEN")
+        self.asked.append(f"{self.command} {self.path.partition('?')[0]} {token}")
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def platform() -> Iterator[tuple[str, type[Platform]]]:
+    """Yield the address of a platform whose request has a comment that imitates the plan."""
+    imitation = {"user": {"login": "mallory"}, "author": {"id": 9}}
+
+    class Own(Platform):
+        comments: ClassVar = [{"id": 0, "body": "<!-- ftj plan -->\nharmless", **imitation}]
+        asked: ClassVar = []
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", Own
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("name", ["github", "gitlab"])
+def test_the_comment_of_an_earlier_run_is_edited(
+    name: str, platform: tuple[str, type[Platform]], tmp_path: Path
+) -> None:
+    address, server = platform
+    variables = {
+        "github": {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_API_URL": address,
+            "GITHUB_REPOSITORY": "org/jobs",
+            "GH_TOKEN": "secret",
+            "NUMBER": "5",
+        },
+        "gitlab": {
+            "CI_API_V4_URL": address,
+            "CI_PROJECT_ID": "3",
+            "CI_MERGE_REQUEST_IID": "5",
+            "PLAN_TOKEN": "secret",
+        },
+    }[name]
+    environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    for text in ("first", "second", "x" * 100_000):
+        (tmp_path / "plan.md").write_text(f"<!-- ftj plan -->\n{text}\n")
+        done = subprocess.run(
+            [sys.executable, str(CI / "comment.py")],
+            cwd=tmp_path,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        imitation, own = server.comments
+        assert imitation["body"].endswith("harmless"), "its author could edit it afterwards"
+        assert own["body"].startswith(f"<!-- ftj plan -->\n{text[:20]}")
+        assert len(own["body"]) < 65536, "the limit of GitHub"
+    path = {"github": "/repos/org/jobs/issues", "gitlab": "/projects/3/merge_requests/5/notes"}
+    token = {"github": "Bearer secret", "gitlab": "secret"}[name]
+    comments = f"{path[name]}/5/comments" if name == "github" else path[name]
+    assert f"POST {comments} {token}" in server.asked
+    edit = f"PATCH {path[name]}/comments/1" if name == "github" else f"PUT {comments}/1"
+    assert f"{edit} {token}" in server.asked
+
+
+def test_a_rejected_token_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "plan.md").write_text("<!-- ftj plan -->\n")
+    done = subprocess.run(
+        [sys.executable, str(CI / "comment.py")],
+        cwd=tmp_path,
+        env={
+            "CI_API_V4_URL": "http://127.0.0.1:9",
+            "CI_PROJECT_ID": "3",
+            "CI_MERGE_REQUEST_IID": "5",
+            "PLAN_TOKEN": "secret",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "secret" not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["github-plan.yml", "gitlab-plan.yml"])
-def test_the_jobs_run_the_script(name: str) -> None:
+def test_the_jobs_run_the_scripts(name: str) -> None:
     text = (CI / name).read_text()
     assert yaml.safe_load(text)
     assert ".ci/plan.sh " in text
-    assert "plan.md" in text
+    assert ".ci/comment.py" in text

@@ -7,7 +7,7 @@ import pytest
 
 from cluster import kubectl
 from cluster.demo import quickstart
-from finetune_cli.commands import COMMANDS
+from finetune_cli.commands.table import COMMANDS
 
 READY = {"status": {"endpoint": "http://quickstart-serve.default.svc:8000/v1"}}
 

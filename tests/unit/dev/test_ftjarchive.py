@@ -1,9 +1,17 @@
 """The archive of the command-line tool, and its krew manifest."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import tarfile
+import tomllib
 from pathlib import Path
+from urllib.error import HTTPError
 
+import pytest
+
+from cluster import paths
 from ftjarchive import archive, krew
 
 
@@ -48,3 +56,49 @@ def test_all_packages_of_the_archive_are_pinned() -> None:
     assert "pyinstaller==" in text
     assert "torch==" not in text
     assert text.count("==") <= text.count("--hash=sha256:")
+
+
+def test_the_data_files_of_the_wheel_are_in_the_archive() -> None:
+    project = tomllib.loads((paths.REPO / "pyproject.toml").read_text())
+    assert {*archive.WITH_DATA} == project["tool"]["setuptools"]["package-data"].keys()
+
+
+def test_a_program_without_the_files_of_its_pages_fails_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "ftj"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m finetune_cli "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    archive._check_pages(program)
+    monkeypatch.setattr(archive, "PAGE_FILES", ("static/absent",))
+    with pytest.raises(HTTPError):
+        archive._check_pages(program)
+
+
+@pytest.mark.exhaustive
+def test_the_archive_of_this_machine_is_installed_as_krew_does(tmp_path: Path) -> None:
+    """It downloads, compares the digest, unpacks, and links ``kubectl-ftj`` to the program."""
+    made = archive.make(tmp_path / "build")
+    (platform,) = krew.manifest(tmp_path / "build", "https://downloads.example.com")["spec"][
+        "platforms"
+    ]
+    assert platform["uri"] == f"https://downloads.example.com/{made.name}"
+    assert platform["sha256"] == hashlib.sha256(made.read_bytes()).hexdigest()
+    with tarfile.open(made) as tar:
+        tar.extractall(tmp_path / "store", filter="data")
+    plugin = tmp_path / "kubectl-ftj"
+    plugin.symlink_to(tmp_path / "store" / platform["bin"])
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(plugin), *arguments], env={}, capture_output=True, text=True, check=False
+        )
+
+    assert "Usage: kubectl ftj status" in run("status", "--help").stdout
+    assert run("--version").stdout.startswith("finetune-operator ")
+    example = paths.REPO / "examples" / "quickstart.yaml"
+    assert run("validate", str(example)).returncode == 0
+    absent = run("status", "--kubeconfig", "absent")
+    assert (absent.returncode, absent.stderr.count("\n")) == (1, 1)
+    assert "the kubeconfig cannot be used" in absent.stderr

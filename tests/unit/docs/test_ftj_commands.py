@@ -8,7 +8,7 @@ from tests.support.markdown import blocks
 
 from cluster import paths
 from finetune_cli import app
-from finetune_cli.commands import COMMANDS
+from finetune_cli.commands.table import COMMANDS
 
 PAGES = [paths.REPO / "README.md", *sorted((paths.REPO / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"(?:^|\| )(?:\$ )?(?:kubectl )?ftj ([^|>#\n]*)", re.MULTILINE)

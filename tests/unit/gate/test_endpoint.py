@@ -252,6 +252,9 @@ async def test_a_restart_of_the_engine_empties_the_table(gate: Gate) -> None:
     before = await gate.status()
     await gate.vllm.kill()
     assert (await gate.chat("a"))[0] == 503
+    gate.vllm.socket.unlink()
+    (ended,) = (await gate.status()).names
+    assert (ended.state, ended.message) == ("Waiting", ""), "the proof has not failed"
     await gate.vllm.restart()
     assert (await gate.chat("a"))[0] == 503, "not before it is proved again"
     assert await gate.ready() == 503

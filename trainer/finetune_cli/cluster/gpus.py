@@ -39,6 +39,17 @@ class Seen:
     holders: tuple[Holder, ...]
     whole: bool
 
+    def place(self, namespace: str, job: str) -> tuple[int, int] | None:
+        """Return the place of a job among the pods that wait, the longest first, and their number.
+
+        None if no pod of the job waits. The scheduler prefers pods with a higher priority.
+        """
+        waiting = [holder for holder in self.holders if holder.node is None]
+        for place, holder in enumerate(waiting, 1):
+            if (holder.namespace, holder.job) == (namespace, job):
+                return place, len(waiting)
+        return None
+
 
 def seen(cluster: Cluster) -> Seen:
     """Return the pods of all namespaces, or those of the namespace if the user may list no others.

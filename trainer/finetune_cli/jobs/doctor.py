@@ -47,7 +47,11 @@ def _print(findings: Sequence[Finding], cluster: Cluster, *, failed: bool) -> No
             rows.append(("", "", terminal.text(f"-> {finding.remedy}", terminal.QUIET)))
     terminal.table(("STATE", "ABOUT", "FOUND"), rows, indent=0)
     text = f"context {cluster.context}, namespace {cluster.namespace}"
+    warnings = sum(finding.state == "warning" for finding in findings)
     if failed:
         terminal.line(f"FineTuneJobs cannot run yet: see the lines that failed ({text}).")
+    elif warnings:
+        counted = "1 warning" if warnings == 1 else f"{warnings} warnings"
+        terminal.line(f"No requirement failed, with {counted} ({text}).")
     else:
         terminal.line(f"FineTuneJobs can run ({text}).")

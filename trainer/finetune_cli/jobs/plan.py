@@ -1,5 +1,6 @@
 """``ftj plan``: what manifests would change, before they are applied."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import StrEnum
@@ -8,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_api import KIND
+from finetune_api import KIND, PLURAL
 from finetune_api.policy.readable_settings import NAME, NAMESPACE
+from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_api.validation import is_job
 from finetune_cli import terminal
@@ -61,6 +63,15 @@ def run(
             "of a cluster",
         ),
     ] = None,
+    former: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--former",
+            metavar="FILE",
+            help="earlier version of the files; the plan lists the jobs that they have no more; "
+            "can be repeated",
+        ),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -107,14 +118,18 @@ def run(
 ) -> int:
     """Print the plan. Raises InvalidSpec without any job, CommandFailed."""
     given = [*(files or ()), *(file or ())]
-    if not given:
+    if not given and not former:
         raise WrongCall("set at least one FILE, a YAML file with FineTuneJobs (- for stdin)")
     options = Options(
         model=model, card=card, rows=rows, tokens=tokens, price=price, offline=offline
     )
     documents = [(path, document) for path in given for document in _documents(path)]
-    if not any(is_job(document) for _, document in documents):
-        named = ", ".join(map(str, given))
+    manifests = [(str(path), document) for path, document in documents if is_job(document)]
+    earlier = [(str(path), document) for path in former or () for document in _documents(path)]
+    removed = [(path, document) for path, document in earlier if is_job(document)]
+    profiles = tuple(document for _, document in documents if document.get("kind") == PROFILE_KIND)
+    if not manifests and not removed and not profiles:
+        named = ", ".join(map(str, [*given, *(former or ())]))
         raise InvalidSpec(f"{named} contains no {KIND}: name files that contain one")
     if state_file is not None:
         present = state.of_documents(
@@ -122,18 +137,25 @@ def run(
         )
         default = namespace or "default"
     else:
-        manifests = [document for _, document in documents if is_job(document)]
         where = (kubeconfig, context, namespace)
-        present, default = _of_cluster(*where, operator_namespace, manifests)
-    profiles = tuple(document for _, document in documents if document.get("kind") == PROFILE_KIND)
+        named_jobs = [document for _, document in (*manifests, *removed)]
+        present, default = _of_cluster(*where, operator_namespace, named_jobs, every=bool(profiles))
     present = replace(present, changed=profiles)
     plans = [
-        job_plan.plan(document, str(path), default, present, options)
-        for path, document in documents
-        if is_job(document)
+        job_plan.plan(document, path, default, present, options) for path, document in manifests
     ]
+    known = {(plan.namespace, plan.name) for plan in plans}
+    for path, document in removed:
+        plan = job_plan.plan_removed(document, path, default, present)
+        if (plan.namespace, plan.name) not in known:
+            plans.append(plan)
+            known.add((plan.namespace, plan.name))
+    for live in present.jobs_of_changed_profiles():
+        plan = job_plan.plan(live, present.source, default, present, options)
+        if (plan.namespace, plan.name) not in known:
+            plans.append(replace(plan, indirect=True))
     _print(plans, present.source, output)
-    return int(max(plan.code for plan in plans))
+    return int(report.highest(plans))
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
@@ -147,20 +169,34 @@ def _of_cluster(
     namespace: str | None,
     operator: str,
     manifests: Iterable[state.Object],
+    *,
+    every: bool,
 ) -> tuple[State, str]:
     """Return what a cluster knows of some jobs, and the namespace of the user.
 
-    Raises CommandFailed.
+    every: whether all jobs are read that the user may list. Raises CommandFailed.
     """
-    from finetune_cli.cluster import plan_inputs
-    from finetune_cli.cluster.api import Cluster
+    from finetune_cli.cluster import api, plan_inputs
+    from finetune_cli.cluster.api import Cluster, Forbidden
 
     cluster = Cluster.of(kubeconfig, context, namespace)
+
+    def all_jobs() -> tuple[state.Object, ...]:
+        try:
+            return tuple(cluster.items(api.path(PLURAL, api=api.JOBS)))
+        except Forbidden:
+            print(
+                f"warning: you may not list the {KIND}s of all namespaces, so the plan has those "
+                f"of namespace {printable(cluster.namespace)} alone",
+                file=sys.stderr,
+            )
+        return tuple(cluster.items(api.path(PLURAL, cluster.namespace, api=api.JOBS)))
+
     places = [_place(manifest, cluster.namespace) for manifest in manifests]
     found = plan_inputs.read(cluster, operator, places)
     present = State(
         source=f"the cluster of context {cluster.context}",
-        jobs=found.jobs,
+        jobs=(*found.jobs, *(all_jobs() if every else ())),
         profiles=found.profiles,
         budgets=found.budgets,
         settings=None if found.settings is None else state.settings_of(found.settings),
@@ -182,6 +218,8 @@ def _print(plans: list[JobPlan], source: str, output: PlanFormat) -> None:
         print(report.markdown(plans, source))
         return
     for plan in plans:
+        if plan.silent:
+            continue
         terminal.line(terminal.text(report.headline(plan), STYLES[plan.code]))
         if rows := [*report.rows(plan)]:
             print()

@@ -89,7 +89,13 @@ def _facts(job: Job) -> dict[str, Any]:
 def _more(job: Job, lines: list[StageLine], seen: Seen | None) -> dict[str, Any]:
     conditions = list(job.status.get("conditions") or ())
     holders = None if seen is None else [holder.document() for holder in seen.holders]
-    return {"stages": [vars(line) for line in lines], "conditions": conditions, "gpus": holders}
+    place = None if seen is None else seen.place(job.namespace, job.name)
+    return {
+        "stages": [vars(line) for line in lines],
+        "conditions": conditions,
+        "gpus": holders,
+        "queuePosition": None if place is None else place[0],
+    }
 
 
 def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
@@ -135,6 +141,8 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
                 for holder in seen.holders
             ),
         )
+        if (place := seen.place(job.namespace, job.name)) is not None:
+            terminal.paragraph(f"Number {place[0]} of {place[1]} that wait, the longest first.")
     if not ready.true and job.finished:
         print()
         terminal.paragraph(f"To read cause and remedy, run: ftj why {job.name}", indent=0)

@@ -22,7 +22,7 @@ from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training.training import Training
-from finetune_cli import options
+from finetune_cli import options, terminal
 from finetune_cli.offline import base_config, job_file
 from finetune_cli.offline import price as prices
 from finetune_cli.offline.job_file import SpecFile
@@ -105,9 +105,12 @@ def run(
     per_hour = prices.of(price, profile, read.resolved.spec)
     estimated = of(read, model=model, card=card, data=data, unsloth=unsloth)
     json_wanted = as_json or output is Format.JSON
-    print(json.dumps(report.facts(estimated.estimate), indent=1) if json_wanted else estimated.text)
+    if json_wanted:
+        print(json.dumps(report.facts(estimated.estimate), indent=1))
+    else:
+        terminal.aligned(estimated.text)
     if per_hour is not None and not json_wanted:
-        print(f"\n{_cost(estimated.estimate, per_hour, read)}")
+        terminal.aligned(f"\n{_cost(estimated.estimate, per_hour, read)}")
     for warning in estimated.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
     if estimated.refusal is not None:

@@ -68,6 +68,13 @@ def endpoint(
     return "The endpoint is not affected."
 
 
+def endpoint_of_removed(before: Resolved) -> str:
+    """Return what happens to the endpoint of a job that is deleted, as a sentence."""
+    if shares(before.spec):
+        return f"The {ENDPOINT_KIND} {_endpoint(before.spec)} serves the model no longer."
+    return "The endpoint stops." if serves(before.spec) else NO_ENDPOINT
+
+
 def _of_shared(before: Resolved | None, after: Resolved) -> str:
     """Return what happens to the endpoint of a job that a FineTuneEndpoint serves, or served."""
     old, new = (

@@ -3,26 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any
 
 from pydantic import ValidationError
 
 from finetune_api import KIND
 from finetune_api.base import Values
 from finetune_api.contracts.cost import Range
-from finetune_api.defaulting import InvalidSpec, Resolved, effective_defaults
+from finetune_api.defaulting import InvalidSpec, Resolved
 from finetune_api.edits import targets
 from finetune_api.edits.changes import Change, changes
 from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
-from finetune_api.layering import without_nulls
-from finetune_api.profile_defaults import over_chart, own_defaults
 from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_api.validation import findings
 from finetune_cli.offline import price as prices
 from finetune_cli.offline.job_file import SpecFile
-from finetune_cli.planning import consequences, verdicts
-from finetune_cli.planning.state import Object, State, UnknownProfile, group, items, spec_of
+from finetune_cli.planning import consequences, layers, verdicts
+from finetune_cli.planning.layers import Layers
+from finetune_cli.planning.state import Object, State, group, items, spec_of
 from finetune_cli.planning.verdicts import Answer, Options, Verdict
 
 
@@ -51,6 +49,10 @@ class JobPlan:
     namespace: str
     name: str
     new: bool = False
+    removed: bool = False
+    """Whether its manifest is in none of the files any more."""
+    indirect: bool = False
+    """Whether only its profile is in the files."""
     errors: tuple[str, ...] = ()
     lines: tuple[Line, ...] = ()
     effects: frozenset[Effect] = frozenset({Effect.NOTHING})
@@ -73,6 +75,11 @@ class JobPlan:
         return self.new or Effect.RETRAIN in self.effects
 
     @property
+    def silent(self) -> bool:
+        """Whether readers need not see it: only its profile changes, which has no effect on it."""
+        return self.indirect and not self.lines and self.code is Code.HARMLESS
+
+    @property
     def code(self) -> Code:
         """The exit code."""
         if self.errors:
@@ -81,16 +88,6 @@ class JobPlan:
         if any(verdict is not None and verdict.answer is Answer.NO for verdict in answers):
             return Code.REJECTED
         return Code.TRAINS if self.trains else Code.HARMLESS
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Layers:
-    """The defaults of a job: those of a new revision, None if the profile is not known."""
-
-    present: Values | None
-    own: Values
-    profile: Object | None
-    problem: str = ""
 
 
 def plan(document: Values, file: str, namespace: str, state: State, options: Options) -> JobPlan:
@@ -113,25 +110,52 @@ def plan(document: Values, file: str, namespace: str, state: State, options: Opt
     return replace(made, errors=(problem,))
 
 
+def plan_removed(document: Values, file: str, namespace: str, state: State) -> JobPlan:
+    """Return the plan of a job whose manifest is removed from the files."""
+    metadata = group(document, "metadata")
+    name, where = str(metadata.get("name", "?")), str(metadata.get("namespace") or namespace)
+    made = JobPlan(file=file, namespace=where, name=name, removed=True, effects=frozenset())
+    live = state.job(where, name) or document
+    status = group(live, "status")
+    try:
+        records = targets.records(items(status, "revisions"))
+        before = layers.target(
+            spec_of(live), records, status.get("revision"), layers.former(state, spec_of(live))
+        )
+    except (targets.UnreadableLedger, InvalidSpec):
+        return made
+    if before is None:
+        return made
+    record = Ledger(records=records).record(before.digest)
+    return replace(
+        made,
+        discarded=consequences.discarded(status, record),
+        endpoint=consequences.endpoint_of_removed(before),
+    )
+
+
 def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPlan:
     live = state.job(made.namespace, made.name)
     status = group(live or {}, "status")
     records = targets.records(items(status, "revisions"))
     current = status.get("revision")
-    layers = _layers(state, spec)
-    after = _target(spec, records, current, layers)
-    if after is None:
-        return replace(made, errors=(f"spec.profile: {layers.problem}",))
-    before = None
+    own, after, before = layers.of(state, spec), None, None
     if live is not None:
-        former = _layers(state, spec_of(live))
-        before = _target(spec_of(live), records, current, former)
+        old = spec_of(live)
+        former = layers.former(state, old)
+        before = layers.target(old, records, current, former)
         if before is None:
             made = replace(made, warnings=(_without_profile(former),))
-            without = replace(former, present=effective_defaults(_chart(state)))
-            before = _target(spec_of(live), records, current, without)
+            before = layers.target_without_profile(old, records, current, state)
+        elif not records and spec.get("profile") == old.get("profile"):
+            # The present revision keeps the defaults of its profile, although it has no record.
+            kept = layers.target(spec, records, current, former)
+            after = kept if kept is not None and kept.digest == before.digest else None
+    after = after or layers.target(spec, records, current, own)
+    if after is None:
+        return replace(made, errors=(f"spec.profile: {own.problem}",))
     ledger = Ledger(records=records, serving=group(status, "serving").get("build"))
-    price = _price(options, layers.profile, after)
+    price = _price(options, own.profile, after)
     made = replace(
         made,
         new=before is None,
@@ -145,7 +169,7 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
     else:
         made = _edited(made, spec_of(live), spec, before, after, ledger, status, state)
     record = None if before is None else ledger.record(before.digest)
-    return _estimated(made, after, record, state, options, layers.profile)
+    return _estimated(made, after, record, state, options, own.profile)
 
 
 def _edited(
@@ -159,7 +183,9 @@ def _edited(
     state: State,
 ) -> JobPlan:
     """Return the plan of an edit with its changes and their effects."""
-    edit_effects = effects(before, after, ledger, other_card=_card(state, old) != _card(state, new))
+    edit_effects = effects(
+        before, after, ledger, other_card=layers.card(state, old) != layers.card(state, new)
+    )
     lines = tuple(
         Line(change=change, effect=effect_of(change, edit_effects))
         for change in changes(before.spec, after.spec, old, new)
@@ -209,51 +235,12 @@ def _estimated(
     )
 
 
-def _layers(state: State, spec: Values) -> _Layers:
-    chart = _chart(state)
-    try:
-        profile = state.profile(spec.get("profile"))
-    except UnknownProfile as error:
-        return _Layers(present=None, own={}, profile=None, problem=str(error))
-    if profile is None:
-        return _Layers(present=effective_defaults(chart), own={}, profile=None)
-    try:
-        own = own_defaults(spec_of(profile))
-        present = effective_defaults(over_chart(own, chart))
-    except Exception as error:
-        # No schema describes the defaults of a profile.
-        name = group(profile, "metadata").get("name")
-        problem = f"{PROFILE_KIND} {name} is not valid: spec.{error}"
-        return _Layers(present=None, own={}, profile=profile, problem=problem)
-    return _Layers(present=present, own=own, profile=profile)
-
-
-def _chart(state: State) -> Values:
-    """Return the defaults of the chart, empty if they are not known."""
-    return without_nulls(state.settings.defaults) if state.settings is not None else {}
-
-
-def _without_profile(former: _Layers) -> str:
+def _without_profile(former: Layers) -> str:
     return (
         f"The defaults of the present spec are not known ({former.problem}), and no retained "
         "revision has it: the plan completes it without a profile, so it may list fields that do "
         "not change."
     )
-
-
-def _target(
-    spec: Values, records: Sequence[Revision], current: str | None, layers: _Layers
-) -> Resolved | None:
-    candidates = targets.candidates(records, current)
-    return targets.target(spec, candidates, current=current, present=layers.present, own=layers.own)
-
-
-def _card(state: State, spec: Values) -> Any:
-    try:
-        profile = state.profile(spec.get("profile"))
-    except UnknownProfile:
-        return None
-    return None if profile is None else spec_of(profile).get("card")
 
 
 def _returns(before: Resolved, after: Resolved, ledger: Ledger) -> str:

@@ -23,6 +23,11 @@ SENTENCES = {
     Effect.NOTHING: "repeats no work",
 }
 MARKS = {Answer.YES: "✅", Answer.NO: "❌", Answer.WAITS: "⏳", Answer.UNKNOWN: "❔"}
+REMOVAL = (
+    "Argo CD and Flux delete the job if they prune; kubectl apply does not. Its volumes, with the "
+    "models of all revisions, are deleted with it."
+)
+NO_JOB = "No FineTuneJob uses the changed profiles"
 COMMENT = "<!-- ftj plan -->"
 """First line of the Markdown, by which a job of a pipeline finds its earlier comment."""
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|&~$])")
@@ -35,6 +40,8 @@ def headline(plan: JobPlan) -> str:
     title = f"{KIND} {plan.namespace}/{plan.name}"
     if plan.errors:
         return f"{title} is not valid"
+    if plan.removed:
+        return f"{title} is in no manifest any more"
     if plan.new:
         return f"{title} is created, and trained as revision {plan.revision}"
     if not plan.lines and plan.effects == {Effect.NOTHING}:
@@ -60,7 +67,10 @@ def facts(plan: JobPlan) -> Iterator[tuple[str, str]]:
         yield "returns", plan.returns
     if plan.discarded:
         yield "discards", plan.discarded
-    yield "endpoint", plan.endpoint
+    if plan.endpoint:
+        yield "endpoint", plan.endpoint
+    if plan.removed:
+        yield "removal", REMOVAL
     if plan.trains:
         yield "GPU time", _time(plan)
         yield "cost", _cost(plan)
@@ -77,7 +87,7 @@ def verdicts(plan: JobPlan) -> list[tuple[str, Verdict]]:
 
 def summary(plans: Sequence[JobPlan]) -> str:
     """Return how many jobs there are of each exit code, as one sentence."""
-    counts = {code: sum(plan.code is code for plan in plans) for code in Code}
+    counts = {code: sum(plan.code is code and not plan.removed for plan in plans) for code in Code}
     words = {
         Code.TRAINS: "will be trained",
         Code.REJECTED: "will be rejected",
@@ -85,14 +95,24 @@ def summary(plans: Sequence[JobPlan]) -> str:
         Code.HARMLESS: "without training",
     }
     parts = [f"{counts[code]} {words[code]}" for code in words if counts[code]]
+    parts += [f"{removed} removed"] if (removed := sum(plan.removed for plan in plans)) else []
+    if silent := sum(plan.silent for plan in plans):
+        parts.append(f"of which {silent} with a changed profile do not change")
+    if not parts:
+        return NO_JOB
     return f"{len(plans)} job{'s' * (len(plans) != 1)}: {', '.join(parts)}"
+
+
+def highest(plans: Sequence[JobPlan]) -> Code:
+    """Return the exit code of several plans."""
+    return max((plan.code for plan in plans), default=Code.HARMLESS)
 
 
 def document(plans: Sequence[JobPlan], source: str) -> dict[str, Any]:
     """Return the plans as one JSON document."""
     return {
         "state": source,
-        "exitCode": int(max(plan.code for plan in plans)),
+        "exitCode": int(highest(plans)),
         "jobs": [_facts_of(plan) for plan in plans],
     }
 
@@ -101,6 +121,8 @@ def markdown(plans: Sequence[JobPlan], source: str) -> str:
     """Return the plans as Markdown for a comment on a merge request."""
     lines = [COMMENT, "### Plan of the fine-tuning jobs", "", f"{_escaped(summary(plans))}.", ""]
     for plan in plans:
+        if plan.silent:
+            continue
         lines += [f"#### {_escaped(headline(plan))}", ""]
         if changed := [*rows(plan)]:
             lines += ["| field | before | after | effect |", "|---|---|---|---|"]
@@ -151,6 +173,8 @@ def _facts_of(plan: JobPlan) -> dict[str, Any]:
         "namespace": plan.namespace,
         "name": plan.name,
         "new": plan.new,
+        "removed": plan.removed,
+        "indirect": plan.indirect,
         "errors": list(plan.errors),
         "effects": [effect.value for effect in Effect if effect in plan.effects],
         "trains": plan.trains and not plan.errors,

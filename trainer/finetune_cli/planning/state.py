@@ -4,8 +4,8 @@ What cannot be read is unknown, and then the verdicts that need it are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import yaml
 from pydantic import ValidationError
@@ -45,11 +45,26 @@ class State:
     @property
     def known_profiles(self) -> tuple[Object, ...]:
         """The profiles that are known, also if those of the state cannot be read."""
-        new = {_name(profile) for profile in self.changed}
+        new = [_name(profile) for profile in self.changed]
         return (
             *self.changed,
             *(profile for profile in self.profiles or () if _name(profile) not in new),
         )
+
+    @property
+    def former(self) -> Self:
+        """The state before the profiles in the files of the plan replace those that are known."""
+        return self if self.profiles is None else replace(self, changed=())
+
+    def jobs_of_changed_profiles(self) -> list[Object]:
+        """Return the jobs that name a profile in the files of the plan, or have it by default."""
+        if not self.changed:
+            return []
+        new = [_name(profile) for profile in self.changed]
+        versions = (*self.changed, *(it for it in self.profiles or () if _name(it) in new))
+        if any(map(_is_default, versions)):
+            new.append(None)
+        return [job for job in self.jobs if spec_of(job).get("profile") in new]
 
     def profile(self, written: str | None) -> Object | None:
         """Return the profile of a job, None without one. Raises UnknownProfile.

@@ -58,6 +58,8 @@ def _digests(folder: Path, *, ignored: Mapping[str, object]) -> Iterator[tuple[s
             name = path.relative_to(folder).as_posix()
             if name in ignored or (entry in folders and not path.is_symlink()):
                 continue
+            if any(name == own or name.startswith(f"{own}/") for own in attestation.OF_HUB):
+                continue
             yield name, _digest(path)
 
 

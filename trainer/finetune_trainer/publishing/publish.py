@@ -59,9 +59,18 @@ def run(
         stage="publish",
         outcome="completed",
         reason=Reason.COMPLETED,
-        message="published to "
-        + ", ".join(outcome.reference or "" for outcome in publishing.outcomes),
+        message=_message(publishing.outcomes),
         artifacts=publishing.artifacts,
+    )
+
+
+def _message(outcomes: Sequence[Outcome]) -> str:
+    references = [outcome.reference for outcome in outcomes if outcome.reference is not None]
+    listed = [outcome.name for outcome in outcomes if outcome.reference is None]
+    return "; ".join(
+        f"{text} {', '.join(names)}"
+        for text, names in (("published to", references), ("listed the files for", listed))
+        if names
     )
 
 
@@ -109,7 +118,7 @@ class _Publishing:
         files = {
             outcome.manifest: file_list.pack(outcome.files)
             for outcome in self.outcomes
-            if outcome.digest and outcome.manifest and outcome.files
+            if outcome.reason is None and outcome.manifest and outcome.files
         }
         return PublishArtifacts(
             targets=[outcome.as_artifact(transfer) for outcome, transfer in self._attempted],
@@ -120,8 +129,10 @@ class _Publishing:
         """Attempt all targets."""
         contents = {target.name: self._content(target) for target in self._request.targets}
         sizes = {
-            name: model.size if isinstance(model, Content | Copy) else 0
-            for name, model in contents.items()
+            target.name: model.size
+            if isinstance(model := contents[target.name], Content | Copy) and not _lists(target)
+            else 0
+            for target in self._request.targets
         }
         done = 0
         for target in self._request.targets:
@@ -137,7 +148,8 @@ class _Publishing:
         self, target: PublishTargetRequest
     ) -> Content | Copy | TrainerError | TargetError | None:
         """Return what is published; None if the target gets no files of the volume."""
-        if target.attestation is not None or target.mlflow is not None:
+        only_statement = target.attestation is not None and target.hugging_face is None
+        if only_statement or target.mlflow is not None:
             return None
         try:
             with translate_volume_errors(self._layout.work, "publishing"):
@@ -173,7 +185,8 @@ class _Publishing:
                     endpoint.publish(model, outcome, transfer)
             else:
                 self._publish(target, model, outcome, transfer)
-            log(f"target {target.name} holds {outcome.reference}")
+            if outcome.reference is not None:
+                log(f"target {target.name} holds {outcome.reference}")
         except Transient as error:
             outcome.failed(error.reason, error, retryable=True)
         except (TrainerError, TargetError) as error:
@@ -193,8 +206,12 @@ class _Publishing:
         self, target: PublishTargetRequest, model: Content, outcome: Outcome, transfer: Transfer
     ) -> None:
         outcome.size, outcome.manifest = model.size, model.digest
-        # The digest of an image covers its files, and the operator signs nothing on a hub.
-        outcome.files = None if target.s3 is None else model.digests
+        lists = _lists(target)
+        # The digest of an image covers its files.
+        outcome.files = model.digests if target.s3 is not None or lists else None
+        if lists:
+            log(f"the operator signs the list of files before target {target.name} gets them")
+            return
         log(f"publishing {target.what} ({model.size:,} bytes) to target {target.name}")
         publish = _publisher(target)
         failure: Exception | None = None
@@ -206,6 +223,11 @@ class _Publishing:
                 failure = error
         if failure is not None:
             raise failure
+
+
+def _lists(target: PublishTargetRequest) -> bool:
+    """Report whether a hub gets its files in another attempt, with a statement about them."""
+    return target.hugging_face is not None and target.attested == ""
 
 
 def _publisher(target: PublishTargetRequest) -> Callable[..., None]:

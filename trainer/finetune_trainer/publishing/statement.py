@@ -54,15 +54,16 @@ def of(target: PublishTargetRequest) -> SignedStatement:
     )
 
 
-def model_bundle(signed: SignedStatement, content: bytes) -> bytes:
+def model_bundle(signed: SignedStatement, content: bytes, *, on_hub: bool = False) -> bytes:
     """Return ``model.sig`` of the published folder with this manifest.json. Raise TargetRejected.
 
-    content: of the manifest, which is the subject of the signed statement.
+    content: of the manifest, which is the subject of the signed statement. on_hub: whether the
+    folder is a repository on a hub.
     """
     assert signed.model_signature is not None
     files = {file.name: file.sha256 for file in manifest.parse(content.decode()).files}
     files[attestation.MANIFEST] = signed.subject.removeprefix("sha256:")
-    payload = attestation.canonical(attestation.folder_statement(files))
+    payload = attestation.canonical(attestation.folder_statement(files, on_hub=on_hub))
     if hashlib.sha256(payload).hexdigest() != signed.model_signature.payload:
         raise TargetRejected(
             "the operator has signed other files than those in the published manifest.json, so "

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,12 @@ MODEL_SIGNATURE_FILE = "model.sig"
 PROVENANCE_FILE = "provenance.sigstore.json"
 """Bundle with the provenance of a folder."""
 FILES = (MODEL_SIGNATURE_FILE, PROVENANCE_FILE)
+OF_HUB = (".cache/huggingface", ".gitattributes")
+"""What a hub adds to a repository, and its client to the folder of a download. No program that
+loads a model reads them."""
+KEY_VARIABLE = "FINETUNE_STATEMENT_KEY"
+"""Environment variable of the publish pod with the public key of the operator, in PEM format. It is
+no field of the request, which an earlier image would reject."""
 MANIFEST = "manifest.json"
 """File of a published folder that has the digests of the others."""
 LONGEST = 1 << 22
@@ -54,10 +60,13 @@ class Envelope:
     signatures: tuple[bytes, ...]
 
 
-def model_statement(name: str, files: Mapping[str, str]) -> Statement:
+def model_statement(
+    name: str, files: Mapping[str, str], *, ignored: Collection[str] = FILES
+) -> Statement:
     """Return the statement about the files of a folder that model_signing (OpenSSF) verifies.
 
     name: of the folder. files: SHA-256 (hex) of all its files by path, without signatures.
+    ignored: paths that the folder may have besides.
     """
     ordered = sorted(files.items())
     root = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in ordered)).hexdigest()
@@ -70,7 +79,7 @@ def model_statement(name: str, files: Mapping[str, str]) -> Statement:
                 "method": "files",
                 "hash_type": "sha256",
                 "allow_symlinks": False,
-                "ignore_paths": sorted(FILES),
+                "ignore_paths": sorted(ignored),
             },
             "resources": [
                 {"name": path, "algorithm": "sha256", "digest": digest} for path, digest in ordered
@@ -79,13 +88,14 @@ def model_statement(name: str, files: Mapping[str, str]) -> Statement:
     }
 
 
-def folder_statement(files: Mapping[str, str]) -> Statement:
+def folder_statement(files: Mapping[str, str], *, on_hub: bool) -> Statement:
     """Return the statement about a published folder. files: with ``MANIFEST``.
 
     The operator signs its canonical bytes, and the publish stage writes them: they are the same in
     every release.
     """
-    return model_statement(f"sha256-{files[MANIFEST]}", files)
+    ignored = (*FILES, *OF_HUB) if on_hub else FILES
+    return model_statement(f"sha256-{files[MANIFEST]}", files, ignored=ignored)
 
 
 def canonical(statement: Mapping[str, Any]) -> bytes:

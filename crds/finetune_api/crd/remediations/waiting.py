@@ -41,10 +41,11 @@ WAITING = ReasonGroup(
         "budget ends or when other jobs leave room; the message has the numbers and the date. To "
         "start earlier, lower `runPolicy.maxGpuSeconds`, or ask your cluster administrator for a "
         "larger budget ([budgets](../how-to/budgets.md)).",
-        Reason.SERVING_OVER_BUDGET: "The model is complete. Its endpoint starts by itself when the "
-        "period of the budget ends or when other endpoints leave room. To make room, set "
-        "`serving.replicas` of another job to 0, or ask your cluster administrator for a larger "
-        "budget ([budgets](../how-to/budgets.md#limit-endpoints)).",
+        Reason.SERVING_OVER_BUDGET: "The endpoint starts by itself when the period of the budget "
+        "ends or when other endpoints leave room; the model of a job is complete. To make room, "
+        "set `serving.replicas` of another job to 0, delete a FineTuneEndpoint, or ask your "
+        "cluster administrator for a larger budget ([budgets]("
+        "../how-to/budgets.md#limit-endpoints)).",
         Reason.APPROVAL_NEEDED: "Send the message to your cluster administrator, who adds its "
         "entry to `spec.approvals` of the budget. An edit that changes the revision, or raises the "
         "limit of the job above that of the approval, needs another one ([budgets]("

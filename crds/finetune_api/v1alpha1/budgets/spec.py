@@ -122,13 +122,14 @@ class TrainingLimits(ApiModel):
 
 
 class ServingLimits(ApiModel):
-    """What the endpoints of the jobs may use: in a period, and at the same time."""
+    """What the endpoints of jobs, and FineTuneEndpoints, may use: in a period, and at once."""
 
     gpu_hours: float | None = _hours(  # type: ignore[assignment]
         "GPU time of serving pods in a period, in hours.", "GPU time is not limited"
     )
     cost: str | None = _amount(  # type: ignore[assignment]
-        "Cost of serving pods in a period, as a decimal number in quotes.",
+        "Cost of serving pods in a period, as a decimal number in quotes. The pod of a "
+        "FineTuneEndpoint has no price.",
         unset="the cost is not limited",
     )
     max_gpus: int | None = field(

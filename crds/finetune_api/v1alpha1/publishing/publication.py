@@ -43,12 +43,13 @@ class Publication(LedgerModel):
     attestation_due: bool | None = Field(
         None,
         description="Whether the operator still adds a signed statement to the content. Present "
-        "only if the operator had a signing key when the content was published.",
+        "only if the operator had a signing key when the content was published, or when its files "
+        "were listed for a hub.",
     )
     files: str | None = Field(
         None,
-        description="Compressed list of the files of a folder in S3 with their digests, which the "
-        "operator is about to sign. Absent after that.",
+        description="Compressed list of the files of a folder in S3, or of those that a hub is "
+        "about to get, with their digests. The operator signs it. Absent after that.",
     )
     tags: list[str] | None = Field(
         None,

@@ -44,11 +44,12 @@ def deployment(
     *,
     public_key: str,
     sequence: int,
+    replicas: int = 1,
 ) -> dict[str, Any]:
     """Return the Deployment of one pod, which is stopped before it is replaced.
 
     public_key: of the operator, in PEM format; sequence: lowest number of a list of names that a
-    new pod accepts.
+    new pod accepts; replicas: 0 while a budget allows no pod.
     """
     return {
         "apiVersion": "apps/v1",
@@ -59,7 +60,7 @@ def deployment(
             _labels(endpoint),
         ),
         "spec": {
-            "replicas": 1,
+            "replicas": replicas,
             "selector": {"matchLabels": endpoints.selector(endpoint, endpoints.SERVING)},
             "strategy": {
                 "type": "RollingUpdate",

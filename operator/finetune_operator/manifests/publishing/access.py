@@ -30,6 +30,9 @@ from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 AMAZON_S3 = "https://s3.amazonaws.com"
+MOST_OWN = 20
+"""Digests in the request of a target that also has a statement: all requests are one argument,
+whose length is limited."""
 
 
 def attempt_of(target: TargetRevision, record: Revision) -> Attempt | None:
@@ -75,7 +78,7 @@ def requests(
             version=naming.published_name(name, target.revision, target.build, publish_target.what),
             tags=tuple(publish_target.tags or ()),
             overwrite=publish_target.overwrite,
-            own=tuple(published) if _moves_names(publish_target) and not statement else (),
+            own=_own(publish_target, published, attests="attestation" in statement),
             annotations=_annotations(job, target, publish_target.what),
             **statement,
             **_place(publish_target, target.hub, config),
@@ -87,12 +90,16 @@ def requests(
     )
 
 
-def _moves_names(target: PublishTarget) -> bool:
-    """Report whether a target has tags or a branch, which move from content of this job only.
+def _own(target: PublishTarget, published: Sequence[str], *, attests: bool) -> tuple[str, ...]:
+    """Return the digests from which the tags or the branch of a target may move.
 
-    The others need no digests: all requests are one argument, whose length is limited.
+    published: by the job, the latest last. attests: whether the request has a statement, with which
+    only a hub still gets the model.
     """
-    return bool(target.tags) or target.hugging_face is not None
+    if target.hugging_face is not None:
+        commits = [digest for digest in published if digest.startswith("sha1:")]
+        return tuple(commits[-MOST_OWN:] if attests else commits)
+    return tuple(published) if target.tags and not attests else ()
 
 
 def files(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:

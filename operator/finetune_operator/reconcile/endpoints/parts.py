@@ -3,12 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
 from finetune_operator.objects import naming
+from finetune_operator.reconcile.serving import allowance
+from finetune_operator.reconcile.serving.allowance import Allowance
+from finetune_operator.reconcile.serving.state import Replicas
 from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.signing import SigningKey
 from finetune_operator.types import EndpointSnapshot, Object
+
+PODS = 1
+"""Of an endpoint that no budget stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,17 @@ class Parts:
     def public_key(self) -> str:
         """The public key in PEM format."""
         return self.key.public_key.decode()
+
+    @cached_property
+    def allowed(self) -> Allowance:
+        """How many pods the budgets of the namespace allow."""
+        snapshot = self.snapshot
+        return allowance.decide(snapshot.accounts, snapshot.endpoint, snapshot.deployments)
+
+    @property
+    def replicas(self) -> int:
+        """Number of pods: one, or none if a budget allows none."""
+        return self.allowed.limited(Replicas(PODS)).count
 
     def own(self, kind: str, named: Callable[[str], str]) -> Object | None:
         """Return the endpoint's own object of a kind. named: the function that names it."""

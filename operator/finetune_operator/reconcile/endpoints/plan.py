@@ -17,7 +17,7 @@ from finetune_operator.objects import endpoints, naming
 from finetune_operator.reconcile.endpoints import revocation, serving, status, volume
 from finetune_operator.reconcile.endpoints.base import base
 from finetune_operator.reconcile.endpoints.names import names, numbered
-from finetune_operator.reconcile.endpoints.parts import Parts
+from finetune_operator.reconcile.endpoints.parts import PODS, Parts
 from finetune_operator.reconcile.endpoints.report import report
 from finetune_operator.revisions.sharing.models import attached
 from finetune_operator.revisions.sharing.settings import refusals, resolve
@@ -114,4 +114,5 @@ def _plan(parts: Parts) -> Plan:
         status=status.with_conditions(parts, prepared, without_conditions, position, deployment),
         actions=tuple(actions),
         requeue_after=position.requeue_after,
+        serving_gpus=None if prepared.prepared is None else parts.allowed.wanted(PODS),
     )

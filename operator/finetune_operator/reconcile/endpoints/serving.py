@@ -36,6 +36,7 @@ def actions(
         base,
         public_key=parts.public_key,
         sequence=rendered.sequence,
+        replicas=parts.replicas,
     )
     return [
         Apply(object=desired)

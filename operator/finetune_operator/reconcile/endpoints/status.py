@@ -27,11 +27,10 @@ def status(
     gate, previous = parts.snapshot.gate, parts.previous
     boot = None if gate is None else gate.boot
     self_test = None if gate is None else gate.self_test or None
-    problem = (
-        "The pod of the endpoint does not answer."
-        if prepared.state == "prepared"
-        else "The base of the endpoint is not prepared."
-    )
+    problem = "The base of the endpoint is not prepared."
+    if prepared.state == "prepared":
+        held = _without_pods(parts)
+        problem = "The pod of the endpoint does not answer." if held is None else held.message
     if _continues(parts, prepared, deployment):
         states, boot, self_test = kept(wanted, previous.models), previous.boot, previous.self_test
     else:
@@ -58,6 +57,7 @@ def position(
     """Return what an endpoint is doing."""
     return (
         state.of_base(parts.snapshot, prepared)
+        or _without_pods(parts)
         or state.of_pods(parts.snapshot, deployment, parts.now)
         or state.of_models(
             found.models,
@@ -65,6 +65,11 @@ def position(
             continues=_continues(parts, prepared, deployment),
         )
     )
+
+
+def _without_pods(parts: Parts) -> Position | None:
+    """Return the position of an endpoint that a budget allows no pod, None if it has one."""
+    return None if parts.replicas else parts.allowed.cause
 
 
 def _continues(parts: Parts, prepared: Base, deployment: Object | None) -> bool:

@@ -5,17 +5,19 @@ says so. GPUs at the same time are granted before pods are created (``Plan.servi
 endpoint may be about to get the last one. Their limit takes no pods from an endpoint.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from finetune_api.v1alpha1.budgets.spec import BUDGET_KIND
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
+from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.budgets.amounts import hours, money
 from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.objects.endpoint_gpus import gpus
-from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.serving.state import Replicas
+from finetune_operator.types import Object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Allowance:
     """None if no budget limits them."""
 
     cause: Position | None = None
-    """The position of a job whose endpoint may have no pods."""
+    """The position of a job, or of a FineTuneEndpoint, that may have no pods."""
 
     grants: bool = False
     """Whether more may be granted."""
@@ -43,12 +45,14 @@ class Allowance:
         return count if lacking else None
 
 
-def decide(snapshot: IndexedSnapshot) -> Allowance:
-    """Return how many pods a build of the endpoint may have."""
-    accounts = snapshot.accounts
+def decide(accounts: Accounts | None, owner: Object, deployments: Iterable[Object]) -> Allowance:
+    """Return how many pods a build of the endpoint may have.
+
+    owner: the FineTuneJob, or the FineTuneEndpoint, that has the Deployments.
+    """
     if accounts is None or not accounts.serving:
         return Allowance()
-    present = gpus(snapshot.job, (deployment.object for deployment in snapshot.builds.values()))
+    present = gpus(owner, deployments)
     exhausted = [
         (balance, balance.serving)
         for balance in accounts.serving

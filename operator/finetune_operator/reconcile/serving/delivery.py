@@ -54,7 +54,8 @@ def decide(
     A candidate exists once the stages have left the position open: all of them have completed.
     """
     serving = serving_build(snapshot, stages.ledger)
-    allowed = allowance.decide(snapshot)
+    builds = (deployment.object for deployment in snapshot.builds.values())
+    allowed = allowance.decide(snapshot.accounts, snapshot.job, builds)
     requests = idle.decide(snapshot, target, stages.ledger, serving, allowed, now)
     if stages.position is None:
         without_pods = idle.position(snapshot.job, requests)

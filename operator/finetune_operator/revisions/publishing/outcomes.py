@@ -89,14 +89,19 @@ def _record(
         time=time,
     )
     publication = publications.current(ledger, target, publish_target)
-    if reported is not None and reported.error is None and reported.digest is not None:
+    if reported is not None and reported.error is None:
         if not publications.awaits_statement(publication, target, publish_target):
-            return fresh.model_copy(
-                update=_content(target, publish_target, reported, files, publication)
-            )
-        if (publication.digest, True) == (reported.digest, reported.attestation is not None):
-            signed = {"attestation": reported.attestation, "attestation_due": None}
-            return publication.model_copy(update={**signed, "files": None, "error": None})
+            held = _content(target, publish_target, reported, files, publication)
+            if held is not None:
+                return fresh.model_copy(update=held)
+        elif _is_signed(publication, publish_target, reported):
+            signed = {"attestation": reported.attestation, "attestation_due": None, "files": None}
+            if publish_target.hugging_face is None:
+                return publication.model_copy(update={**signed, "error": None})
+            # The branch has moved.
+            known = {"digest": reported.digest, "manifest": reported.manifest}
+            tags = {"tags": [*publish_target.moving_names], "bytes": reported.bytes}
+            return fresh.model_copy(update={**known, **tags, **signed})
     if failure is None:
         return None
     if reported is not None and reported.error is not None:
@@ -109,18 +114,42 @@ def _record(
     return failed
 
 
+def _is_signed(
+    publication: Publication, publish_target: PublishTarget, reported: PublishedTarget
+) -> bool:
+    """Report whether a target holds the content together with the statement about it."""
+    if reported.attestation is None or reported.digest is None:
+        return False
+    if publish_target.hugging_face is not None:
+        return publication.manifest == reported.manifest
+    return publication.digest == reported.digest
+
+
 def _content(
     target: TargetRevision,
     publish_target: PublishTarget,
     reported: PublishedTarget,
     files: Mapping[str, str] | None,
     publication: Publication | None,
-) -> dict[str, Any]:
-    """Return what a target holds after an attempt that has published the content."""
+) -> dict[str, Any] | None:
+    """Return what a target holds after an attempt that has published the content.
+
+    None if it has not. A hub may only have the files listed, which the operator is about to sign.
+    """
+    if reported.digest is None:
+        lists = publish_target.hugging_face is not None and reported.manifest is not None
+        if target.config.signing_key is None or not lists:
+            return None
+        return {
+            "manifest": reported.manifest,
+            "bytes": reported.bytes,
+            "attestation_due": True,
+            "files": _files(reported, files),
+        }
     # Other tags do not change the digest, which the statement is about.
     same = publication is not None and publication.digest == reported.digest
     attestation = publication.attestation if publication is not None and same else None
-    # Another commit with the statement would move the branch from the one that it is about.
+    # A hub that got the content without a statement: an earlier image cannot list the files first.
     keeps = publish_target.oci is not None or publish_target.s3 is not None
     due = keeps and target.config.signing_key is not None and attestation is None
     return {

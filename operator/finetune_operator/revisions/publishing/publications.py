@@ -101,12 +101,15 @@ def is_complete(ledger: Ledger, target: TargetRevision, entry: PublishTarget) ->
 def awaits_statement(
     publication: Publication | None, target: TargetRevision, entry: PublishTarget
 ) -> TypeGuard[Publication]:
-    """Report whether a target lacks only the signed statement about what it holds.
+    """Report whether a target lacks only the signed statement about its content.
 
     The statement names the digest of the content, so it is signed after the content was published.
+    A hub gets both in one commit, because no commit can name itself: the statement names the list
+    of files, which an earlier attempt has reported.
     """
-    signs = target.config.signing_key is not None
-    return signs and _is_held(publication, entry) and bool(publication.attestation_due)
+    if target.config.signing_key is None or publication is None or not publication.attestation_due:
+        return False
+    return _is_held(publication, entry) or _is_listed(publication, entry)
 
 
 def _is_published(publication: Publication | None, entry: PublishTarget) -> bool:
@@ -125,6 +128,11 @@ def _has_tags(ledger: Ledger, target: TargetRevision, entry: PublishTarget) -> b
         for record in revision.published or ()
         if name != target.revision
     )
+
+
+def _is_listed(publication: Publication, entry: PublishTarget) -> bool:
+    """Report whether the files are known that a hub gets together with the statement."""
+    return entry.hugging_face is not None and publication.manifest is not None
 
 
 def _is_held(publication: Publication | None, entry: PublishTarget) -> TypeGuard[Publication]:
@@ -201,8 +209,15 @@ def unpublished(ledger: Ledger, target: TargetRevision, names: Collection[str]) 
     return [
         entry.name
         for entry in targets(target)
-        if entry.name in names and not _is_published(current(ledger, target, entry), entry)
+        if entry.name in names and not _is_done(current(ledger, target, entry), target, entry)
     ]
+
+
+def _is_done(publication: Publication | None, target: TargetRevision, entry: PublishTarget) -> bool:
+    """Report whether the last attempt has done its part: a first one may only list the files."""
+    if awaits_statement(publication, target, entry):
+        return publication.error is None
+    return _is_published(publication, entry)
 
 
 def without_removed(ledger: Ledger, target: TargetRevision, names: Collection[str]) -> Ledger:

@@ -1,8 +1,8 @@
-"""The FineTuneBudgets: the accounts of a job's snapshot, and the snapshot of a budget itself."""
+"""The FineTuneBudgets: the accounts of a job's snapshot, and of an endpoint's."""
 
 import operator
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,12 +11,14 @@ from finetune_operator.budgets.admission import Request
 from finetune_operator.budgets.balances import Balance, balance, limits_serving
 from finetune_operator.budgets.parsing import ParsedBudget, parse
 from finetune_operator.budgets.periods import Period, containing
-from finetune_operator.objects import conditions, endpoint_gpus
+from finetune_operator.kube.kinds import FINETUNEENDPOINT, FINETUNEJOB
+from finetune_operator.objects import conditions
+from finetune_operator.snapshot.budgets.serving_gpus import Holder, ServingGpus
 from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.budgets.waiting_jobs import WaitingJobs
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.types import LISTS, BudgetSnapshot, Key, Object, Plan
+from finetune_operator.types import Key, Object
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage, training_key
 
 UNRECORDED = (
@@ -34,10 +36,13 @@ class Budgets:
     live: LiveReader
     """With the store of the budgets."""
     jobs: ObjectStore
+    endpoints: ObjectStore | None = None
+    """Of the FineTuneEndpoints, and of their Deployments."""
     usage: Callable[[], Awaitable[Usage]] | None
     """None if the operator records no usage."""
     surroundings: Surroundings
     waiting: WaitingJobs = field(init=False)
+    serving: ServingGpus = field(init=False)
     _parsed: dict[str, tuple[int, ParsedBudget]] = field(default_factory=dict)
     """By name, with the version of the budget."""
     _selecting: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -45,7 +50,7 @@ class Budgets:
     _generation: int = 0
     """Of the surroundings from which they were found."""
     monotonic: Callable[[], float] = time.monotonic
-    _grants: dict[Key, tuple[int, float]] = field(default_factory=dict)
+    _grants: dict[Holder, tuple[int, float]] = field(default_factory=dict)
     """GPUs that were granted to endpoints, and until when."""
     _balances: dict[str, tuple[list[Any], Balance | None]] = field(default_factory=dict)
     """By name, with the budget and the usages from which they were computed."""
@@ -53,6 +58,8 @@ class Budgets:
     def __post_init__(self) -> None:
         """Follow the jobs."""
         self.waiting = WaitingJobs(jobs=self.jobs, selecting=self._selected)
+        stores = [self.jobs] if self.endpoints is None else [self.jobs, self.endpoints]
+        self.serving = ServingGpus(stores)
 
     async def of(self, job: Object) -> Accounts | None:
         """Return the accounts of a job, None if no budget can matter to it. Raises OperatorError.
@@ -87,7 +94,24 @@ class Budgets:
             balances={name: value for name, value in balances.items() if value is not None},
             waiting=requests,
             priority=self.surroundings.priority(job),
-            serving_gpus=self._granted((namespace, job["metadata"]["name"])),
+            serving_gpus=self._granted((FINETUNEJOB, namespace, job["metadata"]["name"])),
+        )
+
+    async def of_endpoint(self, key: Key) -> Accounts | None:
+        """Return the accounts of a FineTuneEndpoint, None if no budget limits it.
+
+        Raises OperatorError.
+        """
+        if self.usage is None or not self._limits_serving():
+            return None
+        await self.surroundings.require(key[0])
+        usage = await self.usage()
+        own = self.selecting(key[0])
+        balances = {name: self.balance(name, usage) for name in sorted(own)}
+        return Accounts(
+            own=own,
+            balances={name: value for name, value in balances.items() if value is not None},
+            serving_gpus=self._granted((FINETUNEENDPOINT, *key)),
         )
 
     async def list(self) -> None:
@@ -125,43 +149,37 @@ class Budgets:
             for own_balance in balances
         )
 
-    def grant(self, key: Key, gpus: int) -> bool:
+    def grant(self, key: Key, gpus: int, kind: str = FINETUNEJOB) -> bool:
         """Grant GPUs to an endpoint, as many as all its budgets have; return whether that is news.
 
         They count at once, so that no two endpoints get the same one. After ``GRANTED_FOR``, the
         Deployment of the endpoint has them, or they are free again.
         """
-        room = gpus
+        room, owner = gpus, (kind, *key)
         for name in self.selecting(key[0]):
             spec = self._parsed[name][1].spec
             if spec is not None and spec.serving.max_gpus is not None:
-                room = min(room, spec.serving.max_gpus - self.serving_gpus(name, but=key))
-        before, now = self._granted(key), self.monotonic()
+                room = min(room, spec.serving.max_gpus - self.serving_gpus(name, but=owner))
+        before, now = self._granted(owner), self.monotonic()
         self._grants = {holder: grant for holder, grant in self._grants.items() if grant[1] > now}
         if room > 0:
-            self._grants[key] = room, now + GRANTED_FOR
+            self._grants[owner] = room, now + GRANTED_FOR
         else:
             # Otherwise each reconcile would read the same grant again, and ask for another one.
-            self._grants.pop(key, None)
-        return self._granted(key) != before
+            self._grants.pop(owner, None)
+        return self._granted(owner) != before
 
-    def serving_gpus(self, budget: str, *, but: Key | None = None) -> int:
-        """Return the GPUs that the endpoints of a budget have or were granted, but one job's."""
+    def serving_gpus(self, budget: str, *, but: Holder | None = None) -> int:
+        """Return the GPUs that the endpoints of a budget have or were granted, but one's."""
+        names = [name for name in self.serving.namespaces() if budget in self._selected(name)]
         return sum(
-            self._serving_gpus(key)
-            for key in self.jobs.own_keys()
-            if key != but and budget in self._selected(key[0])
+            max(gpus, self._granted(holder))
+            for holder, gpus in self.serving.of(names)
+            if holder != but
         )
 
-    def _serving_gpus(self, key: Key) -> int:
-        job = self.jobs.owner(key)
-        if job is None:
-            return 0
-        deployments = self.jobs.children(key)[LISTS["Deployment"]]
-        return max(endpoint_gpus.gpus(job, deployments), self._granted(key))
-
-    def _granted(self, key: Key) -> int:
-        gpus, until = self._grants.get(key, (0, 0.0))
+    def _granted(self, holder: Holder) -> int:
+        gpus, until = self._grants.get(holder, (0, 0.0))
         return gpus if self.monotonic() < until else 0
 
     def _limits_serving(self) -> bool:
@@ -242,56 +260,6 @@ class Budgets:
             if budget.name in self._selected(name)
             or (same and name not in existing and name in budget.counted)
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetReader:
-    """Takes the snapshot of a budget from the store."""
-
-    live: LiveReader
-    budgets: Budgets
-
-    async def read(
-        self,
-        key: Key,
-        *,
-        live: Set[str] = frozenset(),
-        names: Iterable[tuple[str, str]] = (),
-        created: Set[str] = frozenset(),
-    ) -> BudgetSnapshot | None:
-        """Return the snapshot of a budget, None if it does not exist. Raises OperatorError."""
-        await self.live.refresh(key, live)
-        if self.budgets.surroundings.generation == 0:
-            await self.budgets.surroundings.refresh()
-        usage = None if self.budgets.usage is None else await self.budgets.usage()
-        body, parsed = self.live.store.owner(key), self.budgets.parsed().get(key[1])
-        if body is None or parsed is None:
-            return None
-        if parsed.spec is None or usage is None:
-            return BudgetSnapshot(
-                budget=body,
-                problem=parsed.problem or UNRECORDED,
-                unrecorded=parsed.problem is None,
-            )
-        period = containing(parsed.spec.period, usage.now)
-        return BudgetSnapshot(
-            budget=body,
-            balance=self.budgets.balance(key[1], usage),
-            namespaces=self.budgets.namespaces(parsed, period, usage),
-            waiting=len(self.budgets.waiting.of(key[1])),
-            serving_gpus=self.budgets.serving_gpus(key[1]) if limits_serving(parsed.spec) else 0,
-        )
-
-    async def complete(self, key: Key, plan: Plan) -> bool:
-        """Read nothing more: a plan depends on the snapshot alone."""
-        return False
-
-    def wait(self, key: Key, snapshot: BudgetSnapshot, plan: Plan) -> float:
-        """Return 0: no plan waits for information."""
-        return 0.0
-
-    def forget(self, key: Key) -> None:
-        """Forget nothing: the store alone remembers budgets."""
 
 
 def _is_done(job: Object) -> bool:

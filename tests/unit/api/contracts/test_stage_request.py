@@ -91,7 +91,7 @@ def test_only_values_that_differ_from_their_default_are_written() -> None:
     """The image of an earlier release reads a request without the fields that it does not have."""
     request = PrepareStageRequest(**PATHS, destinations=Destinations())
     assert json.loads(request.to_argument()) == {
-        "contract": 2,
+        "contract": 3,
         "stage": "prepare",
         **PATHS,
         # Without destinations, all connections would be allowed.
@@ -104,7 +104,7 @@ def test_only_values_that_differ_from_their_default_are_written() -> None:
     [
         ({"novel": 1}, ("train", "novel")),
         ({"contract": 1}, ("train", "contract")),
-        ({"contract": 3}, ("train", "contract")),
+        ({"contract": 4}, ("train", "contract")),
         ({"base_manifest": "a"}, ("train", "base_manifest")),
         ({"stage": "serve"}, ()),
     ],

@@ -6,14 +6,14 @@ import sys
 import pytest
 from tests.unit.cli.jobs.conftest import Objects, Run
 
+from finetune_cli.cluster import served
+from finetune_operator.objects import endpoints
+
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff"])
 def test_stdin_without_a_prompt_is_a_wrong_call(
-    run: Run, content: bytes, monkeypatch: pytest.MonkeyPatch, objects: Objects
+    run: Run, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for each in objects["/api/v1/namespaces/team-a/pods"]:
-        each["metadata"]["labels"]["finetune.dev/build"] = "5e8a1f00"
-        each["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
     stdin = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", stdin)
     code, out, err = run("compare", "velmora", "velmora-base")
@@ -31,10 +31,16 @@ def test_stdin_without_a_prompt_is_a_wrong_call(
     ],
 )
 def test_a_call_that_cannot_be_answered_is_one_line(
-    run: Run, arguments: tuple[str, ...], code: int, words: str
+    run: Run, arguments: tuple[str, ...], code: int, words: str, objects: Objects
 ) -> None:
+    for each in objects["/api/v1/namespaces/team-a/pods"]:
+        each["status"].pop("conditions", None)
     found, out, err = run("compare", *arguments)
     assert (found, out) == (code, "")
     assert err.startswith("ftj compare: ")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_the_stage_of_the_pods_of_an_endpoint_is_that_of_the_operator() -> None:
+    assert served.SHARED_STAGE == endpoints.SERVING

@@ -11,6 +11,7 @@ from tests.unit.cli.jobs.conftest import Objects, Run
 
 from clidocs.example_objects import CORE, PROFILES
 from cluster import paths
+from finetune_api.policy.readable_settings import FILE, NAME, NAMESPACE
 from finetune_cli.cluster.health import checks, gpu_nodes
 from finetune_operator.manifests.gpu import node_labels
 from finetune_trainer.devices import capabilities
@@ -29,7 +30,7 @@ def test_a_cluster_with_everything_passes(run: Run) -> None:
     assert "ok GPUs gpu-1: 1 x NVIDIA-A10G, driver 580.95.05" in lines
     assert "ok Kueue not installed: jobs start at once" in lines
     assert "ok your rights all that ftj uses in namespace team-a" in lines
-    assert lines[-1].startswith("FineTuneJobs can run")
+    assert lines[-1].startswith("No requirement failed, with 1 warning (context demo")
     found = json.loads(run("doctor", "-o", "json")[1])
     assert found["healthy"] is True
     assert {each["about"] for each in found["findings"]} >= {"Kubernetes", "GPUs", "StorageClass"}
@@ -43,11 +44,20 @@ def changed(path: str, change: Callable[[dict[str, Any]], Any]) -> Change:
     return lambda objects: change(objects[path][0])
 
 
-def quota(used: str) -> Change:
-    status = {
-        part: {"requests.nvidia.com/gpu": amount}
-        for part, amount in (("hard", "2"), ("used", used))
-    }
+def allocatable(**amounts: str) -> Change:
+    return changed(NODES, lambda it: it["status"].update(allocatable=amounts))
+
+
+def requested(resource: str) -> Change:
+    """The operator publishes that it requests a resource."""
+    text = yaml.safe_dump({"gpuResource": resource})
+    made = {"metadata": {"name": NAME}, "data": {FILE: text}}
+    path = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+    return lambda objects: objects.__setitem__(path, [made])
+
+
+def quota(used: str, key: str = "requests.nvidia.com/gpu") -> Change:
+    status = {part: {key: amount} for part, amount in (("hard", "2"), ("used", used))}
     found = {"metadata": {"name": "gpus"}, "status": status}
     return lambda objects: objects.__setitem__(f"{CORE}/resourcequotas", [found])
 
@@ -99,12 +109,19 @@ def two_profiles(objects: Objects) -> None:
             "warning",
             "Install ftj in version 0.2.0; this one is 0.1.0.",
         ),
-        (without(NODES), "failed", "none of 0 nodes has nvidia.com/gpu"),
+        (without(NODES), "warning", "none of 0 nodes has a GPU"),
+        (allocatable(**{"nvidia.com/gpu": "\x1b"}), "warning", "none of 1 nodes has a GPU"),
         (
-            changed(NODES, lambda it: it["status"].update(allocatable={"nvidia.com/gpu": "\x1b"})),
-            "failed",
-            "none of 1 nodes has nvidia.com/gpu",
+            allocatable(**{"nvidia.com/mig-1g.10gb": "7", "cpu": "4"}),
+            "ok",
+            "gpu-1: 7 x NVIDIA-A10G (nvidia.com/mig-1g.10gb), driver 580.95.05",
         ),
+        (
+            requested("nvidia.com/mig-1g.10gb"),
+            "failed",
+            "pods of jobs request nvidia.com/mig-1g.10gb, but the nodes have nvidia.com/gpu",
+        ),
+        (requested("nvidia.com/gpu"), "ok", "gpu-1: 1 x NVIDIA-A10G, driver 580.95.05"),
         (
             changed(NODES, lambda it: it["metadata"].pop("labels")),
             "warning",
@@ -132,6 +149,7 @@ def two_profiles(objects: Objects) -> None:
         (two_profiles, "warning", "2 of kind FineTuneProfile, default: small, large"),
         (quota("2"), "warning", "2 of 2 GPUs used"),
         (quota("1"), "ok", "1 of 2 GPUs used"),
+        (quota("2", "requests.nvidia.com/mig-1g.10gb"), "warning", "2 of 2 GPUs used"),
         (kueue("team"), "ok", "kueue.x-k8s.io/v1beta2, LocalQueues: team"),
         (kueue(), "ok", "Create a LocalQueue"),
     ],
@@ -146,6 +164,16 @@ def test_each_requirement_has_its_state_and_remedy(
     assert [each["state"] for each in about] == [state]
     assert run("doctor", columns=40)[0] == code
     assert run("doctor", columns=120)[0] == code
+
+
+def test_a_cluster_that_creates_gpu_nodes_on_demand_passes_with_a_warning(
+    run: Run, objects: Objects
+) -> None:
+    objects[NODES] = []
+    code, text, _ = run("doctor", columns=None)
+    assert code == 0
+    assert "If a pool of GPU nodes scales from zero, the first job starts a node." in text
+    assert text.splitlines()[-1].startswith("No requirement failed, with 2 warnings")
 
 
 def test_the_oldest_version_is_that_of_the_chart() -> None:

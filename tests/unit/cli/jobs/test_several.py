@@ -1,11 +1,12 @@
 """``ftj status`` and ``ftj watch`` take the same names: one job, several, or all."""
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.cli.jobs.conftest import Run
+from tests.unit.cli.jobs.conftest import Objects, Run
 
 Job = Callable[[str], dict[str, Any]]
 
@@ -39,3 +40,17 @@ def test_durations_of_stages_are_known_after_their_jobs_are_deleted(run: Run, jo
     }
     found = json.loads(run("status", "velmora", "-o", "json")[1])["stages"]
     assert [each["seconds"] for each in found if each["stage"] == "publish"] == [150.0]
+
+
+def test_the_place_among_the_pods_that_wait_is_shown(run: Run, objects: Objects) -> None:
+    """The scheduler has no list: pods that have waited longer are before a pod."""
+    pods = objects["/api/v1/pods"]
+    (own,) = (pod for pod in pods if pod["metadata"]["labels"]["finetune.dev/job"] == "billing")
+    other = copy.deepcopy(own)
+    other["metadata"] |= {"name": "older", "namespace": "team-b", "labels": {}}
+    other["status"]["startTime"] = "2020-01-01T00:00:00Z"
+    pods.append(other)
+    text = run("status", "billing")[1]
+    assert "Number 2 of 2 that wait, the longest first." in text
+    assert json.loads(run("status", "billing", "-o", "json")[1])["queuePosition"] == 2
+    assert json.loads(run("status", "velmora", "-o", "json")[1])["queuePosition"] is None

@@ -9,9 +9,11 @@ from tests.fakes.apiserver import CONFIG, Cluster, Thing
 from tests.support.reconcile.plan_steps import PREPARED, running
 
 from finetune_api.policy.limits import Names
+from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
 from finetune_operator.actions import Delete
 from finetune_operator.manifests import placement
+from finetune_operator.revisions import documents
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
 
@@ -81,6 +83,9 @@ def test_defaults_card_and_price_are_frozen() -> None:
     assert settings["profile"] == {"name": "small", "card": "NVIDIA-L4", "price": PRICE}
     assert settings["gpu"]["products"] == ["NVIDIA-L4"]
     assert settings["defaults"]["training"]["sequenceLength"] == 2048
+    (configuration,) = cluster.list("ConfigMap")
+    assert "2.50" in configuration["data"]["operator.json"]
+    assert "2.50" not in configuration["data"]["job.json"], "its model card may be published"
     before = cluster.status["revisions"]
     offer(cluster, "small", defaults={"training": {"sequenceLength": 4096}}, card="NVIDIA-H100")
     cluster.settle()
@@ -378,3 +383,45 @@ def test_the_hosts_of_all_limits_apply() -> None:
     offer(cluster, "b", default=True, limits={"hosts": INTERNAL})
     offer(cluster, "c", default=True, limits={"queues": {"allow": ["a"]}})
     assert hosts(cluster) == [{"allow": [".*"], "deny": ["evil.example"]}, INTERNAL]
+
+
+def started_by_an_earlier_release(cluster: Cluster, contract: int) -> None:
+    """Let the trainer image of the present revision follow an earlier contract."""
+    (record,), (configuration,) = cluster.status["revisions"], cluster.each("ConfigMap")
+    settings = json.loads(record["frozen"]["operator"])
+    settings["images"]["trainer"]["contract"] = contract
+    text = json.dumps(settings)
+    configuration["data"]["operator.json"] = documents.operator_file(text)
+    digest = text_digest(documents.operator_file(text))
+    record["frozen"] |= {"operator": text, "operatorDigest": digest}
+
+
+def test_an_image_of_an_earlier_release_gets_one_limit_that_allows_no_more() -> None:
+    """It rejects a request with a second one, and a revision keeps its image."""
+    cluster = Cluster()
+    shared = r"(.*\.)?corp\.example"
+    of_chart = Names(allow=(shared, r"hub\.example", r".*\.org"), deny=("a",))
+    of_profile: Thing = {"allow": [shared, r"data\.org", r".*\.hub\.example"], "deny": ["b"]}
+    policy = cluster.config.policy.model_copy(update={"hosts": of_chart})
+    cluster.config = cluster.config.model_copy(update={"policy": policy})
+    offer(cluster, "small", limits={"hosts": of_profile})
+    cluster.edit(profile="small")
+    assert len(hosts(cluster)) == 2
+    started_by_an_earlier_release(cluster, 2)
+    cluster.remove(cluster.list("Job")[0])
+    cluster.settle()
+    (job,) = cluster.list("Job")
+    argument = json.loads(job["spec"]["template"]["spec"]["containers"][0]["args"][0])
+    assert argument["contract"] == 2
+    assert "narrowerHosts" not in argument["destinations"]
+    limit = Names.model_validate(argument["destinations"]["hosts"])
+    assert limit.deny == ("a", "b")
+    for host, allowed in {
+        "x.corp.example": True,
+        "data.org": True,
+        "other.org": False,
+        "hub.example": False,
+        "x.hub.example": False,
+    }.items():
+        both = of_chart.permits(host) and Names.model_validate(of_profile).permits(host)
+        assert limit.permits(host) is allowed is both

@@ -58,8 +58,8 @@ STATES = {
     ),
     "frozen configuration of another form": (frozen(images="trainer:1"), "images: "),
     "trainer image that follows a later contract": (
-        frozen(images=IMAGES | {"trainer": {"image": "trainer:9", "contract": 3}}),
-        "images.trainer.contract is 3, but this operator supports 1 to 2",
+        frozen(images=IMAGES | {"trainer": {"image": "trainer:9", "contract": 4}}),
+        "images.trainer.contract is 4, but this operator supports 1 to 3",
     ),
     "frozen default that does not exist": (
         frozen(defaults={"training": {"fieldToCome": 7}}),

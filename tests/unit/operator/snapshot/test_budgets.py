@@ -1,6 +1,6 @@
 """The accounts of a job's snapshot, the gate of reservations, and the jobs that changes wake."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -13,11 +13,12 @@ from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.budgets.periods import containing
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.followers import BudgetFollowers
-from finetune_operator.snapshot.budgets.budgets import GRANTED_FOR, BudgetReader, Budgets
+from finetune_operator.snapshot.budgets.budgets import GRANTED_FOR, Budgets
+from finetune_operator.snapshot.budgets.reader import BudgetReader
 from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
-from finetune_operator.snapshot.watches import BUDGETS
+from finetune_operator.snapshot.watches import BUDGETS, ENDPOINTS
 from finetune_operator.types import BudgetSnapshot, Key, Object
 from finetune_operator.usage.values import (
     DayUse,
@@ -100,18 +101,21 @@ class Place:
             priority_class("usual", 5, globalDefault=True),
         )
         self.store, self.jobs = ObjectStore(BUDGETS), ObjectStore()
+        self.endpoints = ObjectStore(ENDPOINTS)
         for each in budgets:
             self.store.put(each)
         self.usages: dict[str, NamespaceUsage] = {}
+        self.now = NOW
         self.budgets = Budgets(
             live=LiveReader(kube=self.kube, store=self.store),
             jobs=self.jobs,
+            endpoints=self.endpoints,
             usage=self.usage,
             surroundings=Surroundings(kube=self.kube),
         )
 
     async def usage(self) -> Usage:
-        return Usage(now=NOW, namespaces=self.usages)
+        return Usage(now=self.now, namespaces=self.usages)
 
     async def of(self, found: Object) -> Accounts:
         accounts = await self.budgets.of(found)
@@ -151,6 +155,17 @@ async def test_usage_and_reservations_of_all_namespaces_of_the_period_count() ->
     assert found.used.gpu_seconds == 4 * HOUR
     assert found.reserved.gpu_seconds == 1 * HOUR
     assert found.running == 1
+
+
+async def test_the_time_alone_is_no_news() -> None:
+    """A snapshot that a live read confirms is not planned again."""
+    place = Place(budget("team", serving={"maxGpus": 1}))
+    place.usages = {"a": namespace_usage(5)}
+    before = await place.of(a_job())
+    place.now += timedelta(seconds=5)
+    after = await place.of(a_job())
+    assert after == before
+    assert after.balances["team"].now == before.balances["team"].now + timedelta(seconds=5)
 
 
 async def test_the_reservations_of_the_job_itself_are_replaced() -> None:
@@ -374,6 +389,10 @@ class Woken:
     def __init__(self, store: ObjectStore) -> None:
         self.store, self.reconciler = store, self
         self.names: list[str] = []
+        self.later: list[str] = []
+
+    def notify_later(self, key: Key, kind: str, seconds: float) -> None:
+        self.later.append(key[1])
 
     def notify(self, key: Key, kind: str, version: int, urgent: bool) -> None:
         self.names.append(key[1])
@@ -391,9 +410,11 @@ class Followed:
         self.place.jobs.put(waits("waits", "b", 1))
         self.place.jobs.put(a_job("runs", version=2))
         self.jobs, self.own = Woken(self.place.jobs), Woken(self.place.store)
+        self.endpoints = Woken(self.place.endpoints)
         self.followers = BudgetFollowers(
             jobs=cast(Controller[Any], self.jobs),
             budgets=self.place.budgets,
+            endpoints=cast(Controller[Any], self.endpoints),
             own=cast(Controller[BudgetSnapshot], self.own),
         )
 
@@ -428,6 +449,15 @@ async def test_changes_of_budgets_wake_all_jobs_and_changes_of_usage_the_budget(
     followed.followers.forget(("", "team"))
     followed.followers.wake()
     assert followed.jobs.taken() == ["runs", "waits"]
+
+
+async def test_a_budget_that_no_job_waits_for_states_several_changes_of_usage_together() -> None:
+    followed = Followed()
+    await followed.place.of(a_job())
+    followed.place.jobs.put(a_job("waits", "b", 3))
+    followed.followers.used("a")
+    followed.followers.wake()
+    assert (followed.own.taken(), followed.own.later) == ([], ["team"])
 
 
 async def test_a_budget_wakes_the_jobs_that_wait_only_when_it_has_more_room() -> None:
@@ -529,6 +559,78 @@ async def test_an_endpoint_that_released_its_gpu_to_its_training_keeps_its_place
     assert not place.budgets.grant(("a", "mine"), 1)
 
 
+async def test_the_gpus_of_a_job_are_those_of_its_own_deployments_while_it_exists() -> None:
+    place = Place(budget("team", serving={"maxGpus": 9}))
+    serving(place, "one", "two")
+    await place.of(a_job())
+    foreign = endpoint("two", version=3)
+    foreign["metadata"] |= {"name": "foreign", "labels": {"finetune.dev/job": "one"}}
+    place.jobs.put(foreign)
+    assert place.budgets.serving_gpus("team") == 2, "a label makes no owner"
+    moved = endpoint("two", replicas=3, version=4)
+    moved["metadata"]["labels"] = {"finetune.dev/job": "one"}
+    place.jobs.put(moved)
+    assert place.budgets.serving_gpus("team") == 1, "the job has it no longer"
+    place.jobs.put(endpoint("one", replicas=4, version=5))
+    assert place.budgets.serving_gpus("team") == 4
+    place.jobs.remove(a_job("one", version=6))
+    assert place.budgets.serving_gpus("team") == 0
+    place.jobs.put(a_job("one", version=7))
+    assert place.budgets.serving_gpus("team") == 4
+    place.jobs.remove(endpoint("one", version=8))
+    assert place.budgets.serving_gpus("team") == 0
+
+
+def shared(name: str, replicas: int, version: int = 1) -> list[Thing]:
+    """Return a FineTuneEndpoint with its Deployment."""
+    metadata = {"namespace": "a", "resourceVersion": str(version), "generation": 1}
+    own = {**metadata, "name": name, "uid": f"uid-of-{name}"}
+    kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneEndpoint"}
+    deployment = endpoint(name, replicas=replicas, version=version)
+    deployment["metadata"]["labels"] = {"finetune.dev/endpoint": name}
+    deployment["metadata"]["ownerReferences"][0]["kind"] = "FineTuneEndpoint"
+    return [{**kind, "metadata": own, "spec": {}}, deployment]
+
+
+async def test_jobs_and_endpoints_share_the_gpus_of_a_budget() -> None:
+    place = Place(budget("team", serving={"maxGpus": 2}))
+    serving(place, "one")
+    for each in shared("one", 0):
+        place.endpoints.put(each)
+    found = await place.budgets.of_endpoint(("a", "one"))
+    assert found is not None
+    assert (found.own, found.serving_gpus) == ({"team"}, 0)
+    assert place.budgets.grant(("a", "one"), 1, "FineTuneEndpoint")
+    found = await place.budgets.of_endpoint(("a", "one"))
+    assert found is not None
+    assert found.serving_gpus == 1
+    assert (await place.of(a_job("one"))).serving_gpus == 0, "the job of the name has no grant"
+    assert not place.budgets.grant(("a", "mine"), 1), "none is left"
+    for each in shared("one", 1, version=2):
+        place.endpoints.put(each)
+    assert place.budgets.serving_gpus("team") == 2
+    statement = await BudgetReader(live=place.budgets.live, budgets=place.budgets).read(
+        ("", "team")
+    )
+    assert statement is not None
+    assert statement.serving_gpus == 2
+
+
+async def test_an_endpoint_has_accounts_only_if_a_budget_limits_endpoints() -> None:
+    place = Place(budget("team"))
+    assert await place.budgets.of_endpoint(("a", "one")) is None
+    place.store.put(budget("team", 9, serving={"gpuHours": 100}))
+    place.usages = {"a": namespace_usage(5)}
+    found = await place.budgets.of_endpoint(("a", "one"))
+    assert found is not None
+    (balance,) = found.serving
+    assert balance.serving is not None
+    assert balance.serving.exhausted, "jobs have used the 100 hours"
+    found = await place.budgets.of_endpoint(("other", "one"))
+    assert found is not None
+    assert found.serving == ()
+
+
 async def test_a_job_that_is_done_has_accounts_only_if_its_endpoint_is_limited() -> None:
     ended = [
         {"type": each, "status": "True", "observedGeneration": 1} for each in ("Finished", "Ready")
@@ -546,8 +648,10 @@ async def test_a_job_that_is_done_has_accounts_only_if_its_endpoint_is_limited()
     assert (found.serving.used, found.serving.exhausted) == (Amount(gpu_seconds=100 * HOUR), True)
 
 
-async def test_an_exhausted_budget_of_endpoints_wakes_all_jobs() -> None:
+async def test_an_exhausted_budget_of_endpoints_wakes_all_jobs_and_endpoints() -> None:
     followed = Followed()
+    for each in shared("support", 1):
+        followed.place.endpoints.put(each)
     await followed.place.of(a_job())
 
     def serving(hours: int) -> ServingBalance:
@@ -555,7 +659,10 @@ async def test_an_exhausted_budget_of_endpoints_wakes_all_jobs() -> None:
         return ServingBalance(limit=Bound(gpu_seconds=10 * HOUR), used=used)
 
     followed.reconciled(0, 0, serving=serving(8))
+    assert followed.endpoints.taken() == ["support"], "a budget was created"
     assert followed.reconciled(0, 0, serving=serving(9)) == []
+    assert followed.endpoints.taken() == []
     assert followed.reconciled(0, 0, serving=serving(10)) == ["runs", "waits"]
+    assert followed.endpoints.taken() == ["support"]
     assert followed.reconciled(0, 0, serving=serving(11)) == []
     assert followed.reconciled(0, 0, serving=serving(0)) == ["runs", "waits"]

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL
+from finetune_api.v1alpha1.budgets.spec import BUDGET_PLURAL
+from finetune_api.v1alpha1.budgets.usage import USAGE_PLURAL
+from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_PLURAL
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND, PROFILE_PLURAL
 from finetune_cli.cluster import api
 from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
@@ -82,7 +85,7 @@ def _api(cluster: Cluster) -> Iterator[Finding]:
             remedy="Install the operator with its CRDs (docs/getting-started/installation.md).",
         )
         return
-    expected = (PLURAL, PROFILE_PLURAL, "finetunebudgets", "finetuneusages")
+    expected = (PLURAL, PROFILE_PLURAL, ENDPOINT_PLURAL, BUDGET_PLURAL, USAGE_PLURAL)
     if missing := [name for name in expected if name not in names]:
         yield Finding(
             about=about,
@@ -156,13 +159,16 @@ def _profiles(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _quotas(cluster: Cluster) -> Iterator[Finding]:
-    key = f"requests.{gpu_nodes.GPU}"
     quotas = cluster.items(api.path("resourcequotas", cluster.namespace))
-    limited = [quota for quota in quotas if key in ((quota.get("status") or {}).get("hard") or {})]
-    if not limited:
+    limits = [
+        (quota, key)
+        for quota in quotas
+        for key in gpu_nodes.limited((quota.get("status") or {}).get("hard") or {})
+    ]
+    if not limits:
         absent = f"namespace {cluster.namespace} has no ResourceQuota for GPUs"
         yield Finding(about="quota", state="ok", found=absent)
-    for quota in limited:
+    for quota, key in limits:
         hard, used = (
             str((quota["status"].get(part) or {}).get(key, "0")) for part in ("hard", "used")
         )

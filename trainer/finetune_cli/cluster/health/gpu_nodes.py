@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from finetune_cli.cluster import api
-from finetune_cli.cluster.api import Cluster
+import yaml
+from pydantic import ValidationError
+
+from finetune_api.policy.readable_settings import FILE, NAME, NAMESPACE, ReadableSettings
+from finetune_cli.cluster import api, pods
+from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
 from finetune_cli.cluster.health.finding import Finding
 
-GPU = "nvidia.com/gpu"
 PRODUCTS = (
     "nvidia.com/gpu.product",
     "cloud.google.com/gke-accelerator",
@@ -18,29 +21,62 @@ PRODUCTS = (
 DRIVERS = ("nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver-version.major")
 OLDEST_DRIVER = 580
 """Oldest branch of the driver that the trainer image supports."""
+DEFAULT = "nvidia.com/gpu"
+"""Resource that pods of jobs request if the chart names no other."""
 
 
 def findings(cluster: Cluster) -> Iterator[Finding]:
     """Yield a finding per node with GPUs. Raises CommandFailed."""
     nodes = cluster.items(api.path("nodes"))
-    with_gpus = [node for node in nodes if _count(node)]
+    requested = _requested(cluster)
+    with_gpus = [(node, gpus) for node in nodes if (gpus := _gpus(node))]
+    usable = [(node, gpus) for node, gpus in with_gpus if requested in (None, *gpus)]
     if not with_gpus:
         yield Finding(
             about="GPUs",
-            state="failed",
-            found=f"none of {len(nodes)} nodes has {GPU}",
-            remedy="Install the NVIDIA GPU Operator, or the driver and the device plugin. If a "
+            state="warning",
+            found=f"none of {len(nodes)} nodes has {requested or 'a GPU'}",
+            remedy="If a pool of GPU nodes scales from zero, the first job starts a node. "
+            "Otherwise install the NVIDIA GPU Operator, or the driver and the device plugin. If a "
             "node has a GPU, read the log of the device plugin's pod on it.",
         )
-    for node in with_gpus:
-        yield _of_node(node)
+    elif not usable:
+        others = sorted({name for _, gpus in with_gpus for name in gpus})
+        yield Finding(
+            about="GPUs",
+            state="failed",
+            found=f"pods of jobs request {requested}, but the nodes have {', '.join(others)}",
+            remedy="Set the chart value gpu.resourceName to a resource of the nodes.",
+        )
+    for node, gpus in usable:
+        yield _of_node(node, gpus)
 
 
-def _of_node(node: Mapping[str, Any]) -> Finding:
+def limited(names: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a ResourceQuota that limit GPUs."""
+    return [key for key in names if key.removeprefix("requests.").startswith(pods.GPU_DOMAINS)]
+
+
+def _requested(cluster: Cluster) -> str | None:
+    """Return the resource that pods of jobs request, None if the settings cannot be read."""
+    try:
+        configmap = cluster.get(api.path("configmaps", NAMESPACE, NAME))
+        values = yaml.safe_load(str((configmap.get("data") or {}).get(FILE)))
+        return ReadableSettings.model_validate(values).gpu_resource
+    except (Forbidden, NotFound, yaml.YAMLError, ValidationError):
+        return None
+
+
+def _of_node(node: Mapping[str, Any], gpus: Mapping[str, int]) -> Finding:
     name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
     product = next((labels[label] for label in PRODUCTS if label in labels), None)
     driver = next((str(labels[label]) for label in DRIVERS if label in labels), None)
-    text = f"{name}: {_count(node)} x {product or 'a GPU without a name'}"
+    counts = ", ".join(
+        f"{count} x {product or 'a GPU without a name'}"
+        + ("" if resource == DEFAULT else f" ({resource})")
+        for resource, count in gpus.items()
+    )
+    text = f"{name}: {counts}"
     text += f", driver {driver}" if driver else ""
     if driver is not None and _branch(driver) < OLDEST_DRIVER:
         remedy = f"Install driver R{OLDEST_DRIVER} or newer: train pods fail with an older one."
@@ -63,9 +99,14 @@ def _branch(driver: str) -> int:
     return int(branch) if branch.isdecimal() else OLDEST_DRIVER
 
 
-def _count(node: Mapping[str, Any]) -> int:
-    amount = str(((node.get("status") or {}).get("allocatable") or {}).get(GPU, "0"))
-    return int(amount) if amount.isdecimal() else 0
+def _gpus(node: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of devices of each resource of a device plugin for GPUs."""
+    amounts = ((node.get("status") or {}).get("allocatable") or {}).items()
+    return {
+        name: int(amount)
+        for name, amount in amounts
+        if name.startswith(pods.GPU_DOMAINS) and str(amount).isdecimal() and int(amount)
+    }
 
 
 def _is_ready(node: Mapping[str, Any]) -> bool:

@@ -46,7 +46,7 @@ def run(
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
     pod, model = served.pod(cluster, job)
-    key = questions.key(job)
+    key = questions.key(cluster, job)
     messages = [{"role": "system", "content": system}] if system else []
     sampling = {"max_tokens": max_tokens, "temperature": temperature}
     request = {

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from finetune_api import KIND
 from finetune_api.safety.printable import escaped
+from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_cli import terminal
 from finetune_cli.cluster import served
@@ -113,8 +114,12 @@ def _model(cluster: Cluster, target: str) -> Model:
             f"{serving.get('revision')}; return to the other one with ftj rollback {job.name} "
             f"{revision}, or serve it in a job of its own"
         )
+    if base and (shared := served.endpoint(job)) is not None:
+        raise CommandFailed(
+            f"{target}: the {ENDPOINT_KIND} {shared} does not answer with its base model{NO_BASE}"
+        )
     name = job.name + BASE_SUFFIX if base else model
-    return Model(title=target, name=name, pod=pod, key=questions.key(job), base=base)
+    return Model(title=target, name=name, pod=pod, key=questions.key(cluster, job), base=base)
 
 
 def _job(cluster: Cluster, name: str) -> tuple[Job, bool]:

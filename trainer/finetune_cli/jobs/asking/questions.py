@@ -6,6 +6,8 @@ import sys
 import typer
 
 from finetune_api import KIND
+from finetune_cli.cluster import served
+from finetune_cli.cluster.api import Cluster
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import CommandFailed, WrongCall
 
@@ -20,10 +22,10 @@ def of_stdin() -> str:
         raise WrongCall("stdin is no text in UTF-8: convert it, or set the message") from None
 
 
-def key(job: Job) -> str | None:
+def key(cluster: Cluster, job: Job) -> str | None:
     """Return the API key of the endpoint, None if it needs none. Raises CommandFailed."""
     given = os.environ.get(KEY_VARIABLE)
-    if given or not (job.spec.get("serving") or {}).get("apiKeySecretRef"):
+    if given or not served.needs_key(cluster, job):
         return given
     if not sys.stdin.isatty():
         raise CommandFailed(f"the endpoint of {KIND} {job.name} needs a key: set {KEY_VARIABLE}")

@@ -69,7 +69,7 @@ def _print(
         return
     terminal.line(f"To return {KIND} {job.name} to revision {revision}, its spec changes by:")
     written = yaml.safe_dump({"spec": planned.change}, sort_keys=False, allow_unicode=False)
-    terminal.yaml_lines(written)
+    terminal.lines(written, indent="  ")
     terminal.line(effect)
     if owner is not None:
         terminal.line(

@@ -50,7 +50,7 @@ def page(found: Details) -> Page:
         path=_path(job),
         actions=(
             h("a", "Playground", href=_url(job, "playground"))
-            if (job.status.get("serving") or {}).get("build")
+            if (job.status.get("serving") or {}).get("build") or job.status.get("sharedModel")
             else None,
             h("a", "YAML", href=_url(job, "yaml")),
         ),

@@ -37,14 +37,16 @@ def of_job(cluster: Cluster, place: Texts) -> Target:
     found = job.find(cluster, place["namespace"], place["name"])
     serving, spec = found.status.get("serving") or {}, found.spec.get("serving") or {}
     models = [str(serving.get("model") or found.name)] if serving.get("build") else []
-    if models and spec.get("mode") == "adapter":
+    if served.endpoint(found) is not None:
+        models = served.shared_names(found)
+    elif models and spec.get("mode") == "adapter":
         models.append(found.name + BASE_SUFFIX)
     return Target(
         kind=KIND,
         namespace=found.namespace,
         name=found.name,
         models=models,
-        needs_key=bool(spec.get("apiKeySecretRef")),
+        needs_key=served.needs_key(cluster, found),
     )
 
 
@@ -72,7 +74,11 @@ def ask_job(cluster: Cluster, place: Texts, form: Texts) -> Generator[str, None,
 def ask_endpoint(cluster: Cluster, place: Texts, form: Texts) -> Generator[str, None, None]:
     """Yield the parts of the answer of a model of an endpoint. Raises CommandFailed."""
     found = endpoints.find(cluster, place["namespace"], place["name"])
-    yield from _asked(cluster, served.pod_of_endpoint(cluster, found), form)
+    yield from _asked(
+        cluster,
+        served.pod_of_endpoint(cluster, found["metadata"]["namespace"], found["metadata"]["name"]),
+        form,
+    )
 
 
 def _asked(cluster: Cluster, pod: Mapping[str, Any], form: Texts) -> Generator[str, None, None]:

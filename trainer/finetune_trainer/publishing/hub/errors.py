@@ -27,7 +27,10 @@ def named(field: str, repo: str, endpoint: str) -> Iterator[None]:
     except (TrainerError, TargetError):
         raise
     except Exception as error:
-        raise _meaning(error, field, repo, endpoint) from error
+        meaning = _meaning(error, field, repo, endpoint)
+        if meaning is error:
+            raise
+        raise meaning from error
 
 
 def status_of(error: Any) -> int:

@@ -3,22 +3,29 @@
 Large files are sent first, each once: the hub knows them by their SHA-256. One commit then adds
 all files, so no branch ever has a part of a model. Files of the branch that the model does not have
 are not in the commit; they stay in the history, where nothing is ever deleted.
+
+If the operator signs, the signed statements are files of the same commit. The branch never has the
+model without them.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from huggingface_hub import CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from finetune_api.contracts.provenance import attestation
+from finetune_api.contracts.provenance.attestation import MODEL_SIGNATURE_FILE, PROVENANCE_FILE
 from finetune_api.contracts.publish_targets import HuggingFaceTarget, PublishTargetRequest
 from finetune_api.safety.credentials import HUB_TOKEN, of_target
+from finetune_trainer.publishing import statement
 from finetune_trainer.publishing.content import Content, File
 from finetune_trainer.publishing.hub import client as hub_client
 from finetune_trainer.publishing.hub import errors as hub_errors
 from finetune_trainer.publishing.hub import files as hub_files
 from finetune_trainer.publishing.outcome import Outcome
+from finetune_trainer.publishing.statement import SignedStatement
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.transfer import Transfer
 from finetune_trainer.sources import credentials
@@ -55,18 +62,37 @@ def publish(
         hub_client.connected(place, token, field=field) as api,
         hub_errors.named(field, place.repo, api.endpoint),
     ):
-        _Push(api, target, place, content, outcome, transfer).run()
+        signed = None if target.attestation is None else statement.of(target)
+        files = (*content.with_manifest, *_signatures(signed, content))
+        _Push(api, target, place, files, outcome, transfer).run()
+        outcome.attestation = None if signed is None else signed.digest
+
+
+def _signatures(signed: SignedStatement | None, content: Content) -> Iterator[File]:
+    """Yield the files with the signed statements. Raise TargetRejected for another content."""
+    if signed is None:
+        return
+    if signed.subject != f"sha256:{content.digest}":
+        raise TargetRejected(
+            f"the operator has signed the list of files {signed.subject}, and the volume has "
+            f"sha256:{content.digest}, so nothing was published: remove the target, and add it "
+            "again under another name"
+        )
+    yield File.document(PROVENANCE_FILE, signed.bundle)
+    if signed.model_signature is not None:
+        bundle = statement.model_bundle(signed, content.manifest, on_hub=True)
+        yield File.document(MODEL_SIGNATURE_FILE, bundle)
 
 
 class _Push:
-    """The publication of one content on one branch."""
+    """The publication of some files on one branch."""
 
     def __init__(
         self,
         api: HfApi,
         target: PublishTargetRequest,
         place: HuggingFaceTarget,
-        content: Content,
+        files: Iterable[File],
         outcome: Outcome,
         transfer: Transfer,
     ) -> None:
@@ -76,14 +102,15 @@ class _Push:
         self._private = place.private
         self._outcome = outcome
         self._transfer = transfer
-        self._files = {file.name: file for file in content.with_manifest}
+        self._files = {file.name: file for file in files}
         self._field = f"publish[{target.name}].huggingFace"
 
     def run(self) -> None:
         self._ensure_repository()
         version = self._target.version
         named = self._at(version)
-        if named is not None and (difference := self._difference(named)):
+        # The name keeps the statement with which it was assigned.
+        if named is not None and (difference := self._difference(named, but=attestation.FILES)):
             raise TargetConflict(
                 f"the tag {version} of {self._repo} exists with another content ({difference}), "
                 "and this name is never changed: delete this tag at the hub, or publish to another "
@@ -140,13 +167,17 @@ class _Push:
         except RevisionNotFoundError:
             return None
 
-    def _difference(self, commit: Any) -> str | None:
-        """Return how the files of a commit differ from the model, or None."""
+    def _difference(self, commit: Any, *, but: Collection[str] = ()) -> str | None:
+        """Return how the files of a commit differ from the model, or None.
+
+        but: names of files that are not compared.
+        """
         present = {sibling.rfilename: sibling for sibling in commit.siblings or ()}
-        present.pop(OWN_FILE, None)
-        if further := sorted(present.keys() - self._files.keys()):
+        if further := sorted(present.keys() - self._files.keys() - {OWN_FILE, *but}):
             return f"it also has {further[0]}"
         for name, file in self._files.items():
+            if name in but:
+                continue
             if name not in present:
                 return f"it has no {name}"
             if not _is_same(present[name], file):

@@ -1,7 +1,9 @@
 """Adds signed statements to a folder that an earlier attempt has published in a bucket.
 
 Next to the files, the folder gets the provenance and, if the operator has signed the list of files,
-``model.sig``. Both are written once, as all other objects.
+``model.sig``. Both are written once, as all other objects. An earlier attempt may have written the
+provenance and not have reported it: what the operator says about the same content may be different
+since, but what it has signed stays true.
 """
 
 import hashlib
@@ -27,6 +29,7 @@ from finetune_trainer.publishing.s3.read_back import read_back
 from finetune_trainer.publishing.statement import SignedStatement
 from finetune_trainer.publishing.target_errors import TargetConflict, TargetRejected
 from finetune_trainer.publishing.transfer import Transfer
+from finetune_trainer.signatures import statements
 
 
 def attest(
@@ -42,9 +45,9 @@ def attest(
     assert target.s3 is not None
     signed = statement.of(target)
     with s3_errors.named(target.name, target.s3.uri):
-        folder = _attest(target, target.s3, signed, transfer, environment)
+        folder, provenance = _attest(target, target.s3, signed, transfer, environment)
     outcome.found(f"{folder}/", signed.subject)
-    outcome.attestation = signed.digest
+    outcome.attestation = hashlib.sha256(attestation.opened(provenance).payload).hexdigest()
 
 
 def _attest(
@@ -53,8 +56,8 @@ def _attest(
     signed: SignedStatement,
     transfer: Transfer,
     environment: Mapping[str, str],
-) -> str:
-    """Return the folder with the statements."""
+) -> tuple[str, bytes]:
+    """Return the folder with the statements, and the provenance that it has."""
     bucket, _, prefix = place.uri.removeprefix("s3://").partition("/")
     folder = "/".join(filter(None, (prefix, signed.subject.replace(":", "-"))))
     with connected(target.name, place, environment) as client:
@@ -63,7 +66,8 @@ def _attest(
                 f"s3://{bucket}/{folder}/ was published and is gone: set spec.rerun to a new "
                 "value, or remove the target, and add it again under another name"
             )
-        for file, bundle in _bundles(client, bucket, folder, signed):
+        provenance = _earlier(client, bucket, folder, signed, environment) or signed.bundle
+        for file, bundle in _bundles(client, bucket, folder, signed, provenance):
             key, digest = f"{folder}/{file}", hashlib.sha256(bundle).hexdigest()
             name = objects.named(bucket, key)
             present = objects.head(client, name)
@@ -76,19 +80,44 @@ def _attest(
                     "replaced: delete this object, and publish again"
                 )
             read_back(client, bucket, key, len(bundle), digest, transfer)
-    return f"s3://{bucket}/{folder}"
+    return f"s3://{bucket}/{folder}", provenance
+
+
+def _earlier(
+    client: Any,
+    bucket: str,
+    folder: str,
+    signed: SignedStatement,
+    environment: Mapping[str, str],
+) -> bytes | None:
+    """Return the provenance in the folder if the operator has signed it about this content."""
+    key, pem = f"{folder}/{PROVENANCE_FILE}", environment.get(attestation.KEY_VARIABLE)
+    if pem is None or objects.head(client, objects.named(bucket, key)) is None:
+        return None
+    document = _read(client, bucket, key)
+    try:
+        operator = statements.public_key(pem.encode())
+        statement = statements.checked(document, [operator], name=key)
+    except (statements.InvalidKey, statements.NotSigned):
+        return None
+    return document if statements.is_about(statement, signed.subject) else None
+
+
+def _read(client: Any, bucket: str, key: str) -> bytes:
+    with closing(client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+        content: bytes = body.read(attestation.LONGEST)
+    return content
 
 
 def _bundles(
-    client: Any, bucket: str, folder: str, signed: SignedStatement
+    client: Any, bucket: str, folder: str, signed: SignedStatement, provenance: bytes
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the files to add with their contents."""
-    yield PROVENANCE_FILE, signed.bundle
+    yield PROVENANCE_FILE, provenance
     if signed.model_signature is None:
         return
     key = f"{folder}/{MANIFEST}"
-    with closing(client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
-        content = body.read(attestation.LONGEST)
+    content = _read(client, bucket, key)
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != signed.subject:
         raise TargetRejected(
             f"s3://{bucket}/{key} has other bytes than were sent: delete this object, and publish "

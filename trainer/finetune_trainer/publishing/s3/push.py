@@ -141,6 +141,8 @@ class _Push:
             own = {"ChecksumCRC32": checksum} if stored.get("ChecksumCRC32") else {}
             done.append({"PartNumber": number, "ETag": stored["ETag"], **own})
             self._transfer.stored(len(data))
+            # Before the next part is read.
+            del data
             self._transfer.check()
         file.require(whole.hexdigest())
         with objects.written_once(self._client, name, file.size, file.sha256):

@@ -172,14 +172,113 @@ def test_the_key_is_in_no_object_and_no_status() -> None:
     assert not any(line in text for line in secret)
 
 
-def test_hub_gets_no_signed_statement() -> None:
-    """A commit with it would move the branch from the commit that it is about."""
-    cluster = signing({"name": "a", "what": "adapter", "huggingFace": {"repo": "acme/support"}})
+FULL = {"reason": "TargetRejected", "message": "The quota is exhausted."}
+HUB = {"name": "a", "what": "adapter", "huggingFace": {"repo": "acme/support"}}
+
+
+def test_hub_gets_the_model_and_the_statement_in_one_commit() -> None:
+    """No commit can name itself, so the statement is about the list of files."""
+    cluster = signing(HUB)
+    first = requests(cluster)["a"]
+    assert (first.attestation, first.attested) == (None, "")
     controllers.publish(cluster)
+    manifest = record(cluster)["manifest"]
+    assert record(cluster)["attestationDue"] is True
+    assert "digest" not in record(cluster)
+    assert condition(cluster)["status"] == "Unknown"
+    assert "reference" not in cluster.status["publish"][0]
+    request = requests(cluster)["a"]
+    assert request.attested == f"sha256:{manifest}"
+    about = statement_of(request)
+    assert attestation.subjects(about) == {"hf://acme/support": manifest, "manifest.json": manifest}
+    files = controllers.files_of(manifest)
+    key = SigningKey(PEM)
+    assert request.model_signature == signed.model_signature(files, key, on_hub=True)
+    assert request.model_signature != signed.model_signature(files, key)
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    commit = record(cluster)["digest"]
+    assert commit.startswith("sha1:")
+    assert cluster.status["publishedDigests"] == [commit]
+    assert cluster.status["publish"][0]["reference"] == f"hf://acme/support@{commit[5:]}"
+    assert record(cluster)["tags"] == ["main"]
+    assert not {"files", "attestationDue"} & record(cluster).keys()
+    assert len(record(cluster)["attestation"]) == 64
     cluster.settle()
+    assert len(jobs(cluster)) == 2
+
+
+def test_another_branch_of_a_hub_gets_a_statement_of_its_own() -> None:
+    cluster = signing(HUB)
+    controllers.publish(cluster)
+    controllers.publish(cluster)
+    commit = record(cluster)["digest"]
+    cluster.edit(publish=[{**HUB, "huggingFace": {"repo": "acme/support", "branch": "tuned"}}])
+    cluster.settle()
+    assert requests(cluster)["a"].attested == ""
+    controllers.publish(cluster)
+    request = requests(cluster)["a"]
+    assert request.attestation is not None
+    assert request.own == (commit,)
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert record(cluster)["tags"] == ["tuned"]
+
+
+def test_without_its_key_the_operator_publishes_a_listed_model_to_a_hub() -> None:
+    cluster = signing(HUB)
+    controllers.publish(cluster)
+    publish(cluster, {"targets": [{"name": "a", "error": FULL}]})
+    cluster.config = OPEN
+    cluster.edit(publish=[{**HUB, "overwrite": True}])
+    cluster.settle()
+    request = requests(cluster)["a"]
+    assert (request.attestation, request.attested) == (None, None)
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    assert "attestation" not in record(cluster)
+
+
+def test_an_earlier_image_publishes_to_a_hub_without_a_statement() -> None:
+    """It does not know that it should only list the files."""
+    cluster = signing(HUB)
+    publish(cluster, {"targets": [{"name": "a", "digest": f"sha1:{'2' * 40}"}]})
     assert condition(cluster)["status"] == "True"
     assert "attestationDue" not in record(cluster)
     assert len(jobs(cluster)) == 1
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        {},
+        {"digest": f"sha1:{'2' * 40}"},
+        {"digest": f"sha1:{'2' * 40}", "attestation": "1" * 64},
+        {"digest": f"sha1:{'2' * 40}", "attestation": "1" * 64, "manifest": "3" * 64},
+        {"attestation": "1" * 64, "manifest": "listed"},
+        {"manifest": "listed"},
+    ],
+)
+def test_a_commit_on_a_hub_without_the_statement_does_not_count(reported: Thing) -> None:
+    cluster = signing(HUB)
+    controllers.publish(cluster)
+    manifest = record(cluster)["manifest"]
+    known = {"manifest": manifest} if reported.get("manifest") == "listed" else {}
+    publish(cluster, {"targets": [{"name": "a", **reported, **known}]})
+    assert condition(cluster)["status"] == "False"
+    assert record(cluster)["attestationDue"] is True
+    assert record(cluster)["manifest"] == manifest
+    assert "attestation" not in record(cluster)
+    assert len(jobs(cluster)) == 2
+
+
+def test_a_hub_without_a_list_of_files_gets_the_provenance_only() -> None:
+    """The list of a folder with many files does not fit into the report of a pod."""
+    cluster = signing(HUB)
+    publish(cluster, {"targets": [{"name": "a", "manifest": "3" * 64}]})
+    request = requests(cluster)["a"]
+    assert request.attestation is not None
+    assert request.model_signature is None
 
 
 BUCKET = {"name": "a", "what": "adapter", "s3": {"uri": "s3://models/support"}}
@@ -212,6 +311,20 @@ def test_the_files_of_an_image_are_not_signed() -> None:
     request = requests(cluster)["a"]
     assert request.model_signature is None
     assert {*attestation.subjects(statement_of(request)).values()} == {digest[7:], manifest}
+
+
+@pytest.mark.parametrize(
+    ("entry", "config", "expected"),
+    [(BUCKET, SIGNS, True), (HUB, SIGNS, False), (BUCKET, OPEN, False)],
+)
+def test_only_a_bucket_needs_the_public_key(entry: Thing, config: Any, expected: bool) -> None:
+    """There, the pod recognizes a statement that an earlier attempt has written."""
+    cluster = signing(entry, config=config)
+    (container,) = jobs(cluster)[-1]["spec"]["template"]["spec"]["containers"]
+    values = [
+        each["value"] for each in container["env"] if each["name"] == attestation.KEY_VARIABLE
+    ]
+    assert values == ([SigningKey(PEM).public_key.decode()] if expected else [])
 
 
 OTHER = "4" * 64

@@ -1,0 +1,98 @@
+"""A Git repository with manifests, and ``examples/ci/plan.sh`` as the pipeline of a branch."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from cluster import paths
+from finetune_api import API_VERSION, KIND
+from finetune_cli import __main__ as ftj
+
+CI = paths.REPO / "examples" / "ci"
+MANIFEST = f"""\
+apiVersion: {API_VERSION}
+kind: {KIND}
+metadata: {{name: support}}
+spec:
+  model: {{source: hf://org/model}}
+  dataset: {{source: hf://org/rows, format: alpaca}}
+"""
+
+
+class Repository:
+    """A repository whose branch ``change`` begins at ``main``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.commit({"jobs/support.yaml": MANIFEST, "chart/values.yaml": "{{ template }}\n"})
+        self.git("switch", "--quiet", "--create", "change")
+        self.tool = folder / "bin" / "ftj"
+        self.tool.parent.mkdir()
+        self.tool.write_text(RECORDER)
+        self.tool.chmod(0o755)
+
+    def use_installed_tool(self) -> None:
+        """Run ftj as a program."""
+        self.tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m finetune_cli "$@"\n')
+
+    def git(self, *words: str) -> None:
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
+        subprocess.run(["git", *who, *words], cwd=self.folder, check=True)
+
+    def commit(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.git("add", *files)
+        self.git("commit", "--quiet", "--message=change")
+
+    def remove(self, *names: str) -> None:
+        self.git("rm", "--quiet", *names)
+        self.git("commit", "--quiet", "--message=remove")
+
+    def plan(self, *options: str, **variables: str) -> tuple[int, str, str]:
+        """Return exit code, plan.md and stderr. variables: of the environment."""
+        path = f"{self.tool.parent}{os.pathsep}{os.environ['PATH']}"
+        recorded = self.folder / "recorded"
+        shutil.rmtree(recorded, ignore_errors=True)
+        recorded.mkdir()
+        own = {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path), "RECORDED": str(recorded)}
+        done = subprocess.run(
+            [str(CI / "plan.sh"), "main", "--offline", *options],
+            cwd=self.folder,
+            env=os.environ | own | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        code, plan = done.returncode, self.folder / "plan.md"
+        if (call := recorded / "call").exists():
+            # The script has called the recorder, which succeeds: this process runs the call.
+            assert code == 0, done.stderr
+            with redirect_stdout(io.StringIO()) as printed:
+                code = ftj.main(call.read_text().split("\0")[:-1])
+            plan.write_text(printed.getvalue())
+            code = 0 if code == 3 else code
+        return code, plan.read_text() if plan.exists() else "", done.stderr
+
+
+RECORDER = """\
+#!/bin/sh
+# Keep the arguments of a call of ftj, and the files that they name.
+count=0
+for word in "$@"; do
+  if [ -f "$word" ]; then
+    count=$((count + 1))
+    mkdir "$RECORDED/$count"
+    cp "$word" "$RECORDED/$count/"
+    word="$RECORDED/$count/$(basename "$word")"
+  fi
+  printf '%s\\0' "$word" >>"$RECORDED/call"
+done
+"""

@@ -1,0 +1,1 @@
+"""The verbs of ``ftj``, with their texts for users."""
