@@ -333,3 +333,19 @@ async def test_job_without_pods_says_so(start: Start, objects: Objects) -> None:
     objects[BATCH] = []
     text = await (await start()).text("/jobs/team-a/support")
     assert text.count("The present stage has no pod.") == 2
+
+
+async def test_playground_has_the_names_of_a_shared_job_and_asks_for_a_key(
+    start: Start, objects: Objects
+) -> None:
+    job = next(each for each in objects[JOBS] if each["metadata"]["name"] == "support")
+    job["status"]["sharedModel"] = {"endpoint": "assistants", "names": ["help", "help-de"]}
+    (endpoint,) = objects[ENDPOINTS]
+    endpoint["spec"]["access"] = {"keysSecretRef": {"name": "keys"}}
+    pages = await start()
+    assert "/jobs/team-a/support/playground" in await pages.text("/jobs/team-a/support")
+    text = await pages.text("/jobs/team-a/support/playground")
+    assert '<option value="help">help</option><option value="help-de">help-de</option>' in text
+    assert "API key, which is not stored" in text
+    text = await pages.text("/jobs/team-a/billing/playground")
+    assert "FineTuneJob billing serves no model at present." in text
