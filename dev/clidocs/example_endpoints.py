@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from clidocs.example_jobs import NAMESPACE, PRESENT, ago
-from clidocs.example_objects import Object
+from clidocs.example_jobs import NAMESPACE, PRESENT, Object, ago
 
 ENDPOINTS = "/apis/finetune.dev/v1alpha1/finetuneendpoints"
 ENDPOINTS_OF_NAMESPACE = f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/finetuneendpoints"

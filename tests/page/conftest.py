@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 from aiohttp import web
 from kubernetes import client as kubernetes_client
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
 
 from clidocs import (
     example_cluster,
@@ -79,7 +79,11 @@ class Visitor:
         self.problems: list[str] = []
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.problems.append("dialog"), dialog.dismiss()))
+        self.page.on("dialog", self._dialog)
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.problems.append("dialog")
+        dialog.dismiss()
 
     def _console(self, message: Any) -> None:
         # The login form is the answer to a request without a session, with the status of that.

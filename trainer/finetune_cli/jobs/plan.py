@@ -151,7 +151,7 @@ def run(
             plans.append(plan)
             known.add((plan.namespace, plan.name))
     for live in present.jobs_of_changed_profiles():
-        plan = job_plan.plan(live, present.source, default, present, options)
+        plan = job_plan.plan(dict(live), present.source, default, present, options)
         if (plan.namespace, plan.name) not in known:
             plans.append(replace(plan, indirect=True))
     _print(plans, present.source, output)

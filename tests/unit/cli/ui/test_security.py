@@ -112,7 +112,11 @@ async def test_own_requests_of_a_browser_are_answered(start: Start) -> None:
 async def test_without_a_cookie_there_is_only_the_login(start: Start) -> None:
     pages = await start(login=False)
     name = pages.application.cookie
-    forged = ({}, {name: "forged"}, {name: pages.application.sessions.code})
+    forged: tuple[dict[str, str], ...] = (
+        {},
+        {name: "forged"},
+        {name: pages.application.sessions.code},
+    )
     for path, cookies in itertools.product(PRIVATE, forged):
         answer = await pages.get(path, cookies=cookies)
         text = await answer.text()

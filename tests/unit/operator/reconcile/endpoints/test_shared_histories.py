@@ -11,7 +11,7 @@ from tests.unit.operator.reconcile.endpoints.sharing import FAULTY_SEED, Team
 USUAL, MANY = range(2), range(1000)
 """Histories in ``make test`` and in ``make search``."""
 SHARED = {"mode": "shared", "endpointRef": {"name": "chat"}}
-EDITS = (
+EDITS: tuple[dict[str, object], ...] = (
     *({"training": {"seed": seed}} for seed in (1, FAULTY_SEED, FAULTY_SEED, 3)),
     {"serving": {"mode": "shared", "endpointRef": {"name": "other"}}},
     {"serving": SHARED},
