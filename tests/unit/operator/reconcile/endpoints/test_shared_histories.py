@@ -1,6 +1,7 @@
 """Random histories of jobs that share endpoints: only proved names answer, and good ones stay."""
 
 import random
+from typing import Any
 
 import pytest
 from tests.fakes.apiserver import Cluster
@@ -11,7 +12,7 @@ from tests.unit.operator.reconcile.endpoints.sharing import FAULTY_SEED, Team
 USUAL, MANY = range(2), range(1000)
 """Histories in ``make test`` and in ``make search``."""
 SHARED = {"mode": "shared", "endpointRef": {"name": "chat"}}
-EDITS: tuple[dict[str, object], ...] = (
+EDITS: tuple[dict[str, Any], ...] = (
     *({"training": {"seed": seed}} for seed in (1, FAULTY_SEED, FAULTY_SEED, 3)),
     {"serving": {"mode": "shared", "endpointRef": {"name": "other"}}},
     {"serving": SHARED},
