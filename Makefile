@@ -20,8 +20,8 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)' --values '$(VALUES)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run down status images venv fmt generate lock scan recording tutorial docs check test mutants search e2e \
-	conformance bench gpu-bundle ftj-archive release
+.PHONY: help run down status images venv fmt generate lock scan recording screenshots tutorial docs check test mutants \
+	search e2e conformance bench gpu-bundle ftj-archive release
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ scan: ## Scan the pinned packages for known vulnerabilities
 
 recording: ## Record make run, and render the pictures of the README from it
 	@$(PYTHON) dev/recording quickstart
+
+screenshots: venv ## Draw the pictures of the page, from the running local cluster
+	@.venv/bin/python dev/screenshots
 
 tutorial: venv ## Run the tutorial on an empty local cluster, and write its page
 	@.venv/bin/python dev/tutorial run

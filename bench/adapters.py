@@ -134,7 +134,8 @@ async def _interleaved(
             say(f"{number} of {options.requests} requests on each path")
 
     def middle(path: str, part: str) -> float:
-        return statistics.median(getattr(timed, part) for timed in found[path])
+        parts: list[float] = [getattr(timed, part) for timed in found[path]]
+        return statistics.median(parts)
 
     rows = [(path, f"{middle(path, 'first'):.2f}", f"{middle(path, 'each'):.2f}") for path in paths]
     added = [middle("gate", part) - middle("direct", part) for part in ("first", "each")]

@@ -44,7 +44,7 @@ def make(folder: Path, shape: str, count: int) -> None:
     import torch
     import transformers
 
-    base = tiny.model(folder / BASE, shard="1GB", **SHAPES[shape])
+    base = tiny.model(folder / BASE, shard="1GB", **dict[str, Any](SHAPES[shape]))
     config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(MODULES))
     for number in range(count):
         torch.manual_seed(number)

@@ -38,6 +38,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 GO_COLLECTOR = {"GOGC": "400"}
 """Variable of the Go programs, which then collect garbage less often: CPU time limits a test run,
 memory does not. The API server of the integration tests needs a tenth less CPU time."""
+BROWSER = {"chromium": "chromium"}
+"""Debian package of the tests of the page, and its program."""
 _numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
 
@@ -123,7 +125,7 @@ def _lanes() -> list[lanes.Lane]:
     server = lanes.Lane(name="API server", works=[_api_server])
     computing = [
         lanes.Lane(name="computing 1", works=[_background_check, _repeatable_unit, _trainer]),
-        lanes.Lane(name="computing 2", works=[_security, _package, _trainer]),
+        lanes.Lane(name="computing 2", works=[_security, _package, _page, _trainer]),
     ]
     return [first, second, server, *computing]
 
@@ -182,6 +184,15 @@ def _trainer() -> None:
 
 def _package() -> None:
     suites.pytest("package", ["tests/package"], background=True)
+
+
+def _page() -> None:
+    """Run the tests of the page in a browser; without one, they are skipped with the reason."""
+    try:
+        packages.ensure_programs(BROWSER)
+    except ClusterError as error:
+        phases.say(f"    page: {error}")
+    suites.pytest("page", ["tests/page"], background=True)
 
 
 def _api_server() -> None:

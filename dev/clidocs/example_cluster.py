@@ -47,7 +47,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404 if single is None else 200, json.dumps(single or {}).encode())
 
     def do_POST(self) -> None:
-        self._answer(201, json.dumps({"status": {"allowed": True}}).encode())
+        object_ = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        path = urlsplit(self.path).path
+        if path in self.collections:
+            object_["metadata"] |= {"uid": f"uid-{object_['metadata']['name']}", "generation": 1}
+            self.collections[path].append(object_)
+        else:
+            object_ = {"status": {"allowed": True}}
+        self._answer(201, json.dumps(object_).encode())
 
     def do_PATCH(self) -> None:
         object_ = self._object(urlsplit(self.path).path)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from finetune_operator.controller.running import RunningKind
+from finetune_operator.snapshot.reflector import Reflector
 
 PORT = 8081
 STUCK_SECONDS = 300.0
@@ -19,17 +20,15 @@ STUCK_SECONDS = 300.0
 class Health:
     """State of the process for the probes."""
 
-    def __init__(self, kinds: Sequence[RunningKind]) -> None:
-        self._kinds = kinds
+    def __init__(self, kinds: Sequence[RunningKind], reflectors: Sequence[Reflector]) -> None:
+        self._kinds, self._reflectors = kinds, reflectors
         self.started = False
         """Whether all parts run, so that kopf starts to watch our own kinds."""
 
     @property
     def ready(self) -> bool:
         """Whether the stores are kept up to date."""
-        return self.started and all(
-            reflector.synced.is_set() for kind in self._kinds for reflector in kind.reflectors
-        )
+        return self.started and all(reflector.synced.is_set() for reflector in self._reflectors)
 
     def failure_reason(self) -> str | None:
         """Return why the process must be restarted, None if it is healthy."""

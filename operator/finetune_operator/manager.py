@@ -8,7 +8,7 @@ signal after which kopf stops it, and ``stop`` raises the error of the part: the
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from finetune_operator.config import ProcessConfig, Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.running import RunningKind, run_until_first_exit
 from finetune_operator.environment import Environment
-from finetune_operator.kinds.build import build
+from finetune_operator.kinds.build import Kinds, build
 from finetune_operator.kinds.context import Context
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal, Transient
@@ -71,7 +71,7 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
         executor = PlanExecutor(kube=kube, recorder=recorder)
         context = Context(kube=kube, executor=executor, config=config, settings=settings)
         kinds = build(context, elector)
-        probes = health.Health(kinds.running)
+        probes = health.Health(kinds.running, kinds.reflectors)
         await stack.enter_async_context(health.serving(probes, environment.probe_port))
         bound = await stack.enter_async_context(
             metrics_server.serving(config.metrics, kube, environment.metrics_port)
@@ -80,8 +80,8 @@ async def start(config: ProcessConfig, settings: Settings, environment: Environm
         await kinds.list()
         parts = asyncio.create_task(
             run_until_first_exit(
-                lead(elector, kinds.running),
-                *(reflector.run() for kind in kinds.running for reflector in kind.reflectors),
+                lead(elector, kinds),
+                *(reflector.run() for reflector in kinds.reflectors),
             )
         )
         parts.add_done_callback(_end_process)
@@ -126,20 +126,19 @@ def _explained(error: Transient | Terminal, kube: Kube) -> str:
     )
 
 
-async def lead(elector: LeaderElector, kinds: Sequence[RunningKind]) -> None:
+async def lead(elector: LeaderElector, kinds: Kinds) -> None:
     """Run the controllers whenever this replica is the leader; at the end release the Lease.
 
     A replica becomes the leader only after it has listed all kinds. Raises the error that ended a
     worker.
     """
     try:
-        for kind in kinds:
-            for reflector in kind.reflectors:
-                await reflector.synced.wait()
+        for reflector in kinds.reflectors:
+            await reflector.synced.wait()
         while True:
             await elector.acquire()
-            await run_until_first_exit(*(kind.run() for kind in kinds), elector.hold())
+            await run_until_first_exit(*(kind.run() for kind in kinds.running), elector.hold())
     finally:
-        for kind in kinds:
+        for kind in kinds.running:
             await kind.controller.stop()
         await elector.release()

@@ -111,8 +111,8 @@ class Snapshot:
     parent: Object | None = None
     """The FineTuneJob in the same namespace whose adapter the job continues from, if it exists."""
 
-    endpoint: Object | None = None
-    """The FineTuneEndpoint in the job's spec or status, in the same namespace, if it exists."""
+    endpoints: tuple[Object, ...] = ()
+    """Those of the FineTuneEndpoints in the job's spec and status that exist in its namespace."""
 
     usage: NamespaceUsage | None = None
     """Of the job's namespace; None if usage is not recorded."""

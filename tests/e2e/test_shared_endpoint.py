@@ -34,13 +34,13 @@ def test_each_name_has_the_adapter_of_its_job(shared: Shared) -> None:
         assert [job.pods(stage) for stage in ("merge", "serve")] == [[], []]
     first, second = (shared.ask(name, EDITED, OTHER) for name in shared.jobs)
     assert first == second, "the Services of both jobs lead to the same endpoint"
-    assert [status for status, _ in first] == [200, 200], first
+    assert [code for code, _ in first] == [200, 200], first
     assert first[0] != first[1], "each name has its own adapter"
     # No other name is answered, neither with the base nor with an adapter.
     adapter = shared.models()[EDITED]["adapter"]
     for name in ("another", f"{ENDPOINT}-base", MODEL, adapter):
-        ((status, _),) = shared.ask(EDITED, name)
-        assert status == 404, name
+        ((code, _),) = shared.ask(EDITED, name)
+        assert code == 404, name
 
 
 @pytest.mark.exhaustive

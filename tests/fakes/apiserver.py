@@ -173,7 +173,11 @@ class Cluster:
             created=frozenset(self.created),
             profiles=self.profiles_of(job),
             parent=copied(self.others.get(naming.parent_of(job) or "")),
-            endpoint=copied(self.endpoints.get(status_view.endpoint_name(job) or "")),
+            endpoints=tuple(
+                copied(self.endpoints[name])
+                for name in status_view.endpoint_names(job)
+                if name in self.endpoints
+            ),
             usage=self.usage,
             queues=self.queues,
             **{LISTS[kind]: each for kind, each in lists.items()},

@@ -13,6 +13,7 @@ from tests.fakes.apiserver import merge
 from finetune_operator.kube.client import Kube, Propagation
 from finetune_operator.kube.errors import Conflict, NotFound, OperatorError
 from finetune_operator.kube.kinds import KINDS
+from finetune_operator.objects import naming
 from finetune_operator.types import Object
 
 _METADATA = ("apiVersion", "kind", "metadata")
@@ -48,13 +49,13 @@ class MemoryKube(Kube):
         metadata_only: bool = False,
     ) -> tuple[Object, ...]:
         self.reads += 1
-        key, _, value = labels.partition("=")
+        selected = dict(pair.split("=") for pair in labels.split(",") if pair)
         return tuple(
             {key: each[key] for key in _METADATA} if metadata_only else each
             for (of_kind, of_namespace, _), each in self.objects.items()
             if of_kind == kind
             and namespace in ("", of_namespace)
-            and (not labels or each["metadata"].get("labels", {}).get(key) == value)
+            and selected.items() <= each["metadata"].get("labels", {}).items()
         )
 
     async def create(self, body: Object, *, fenced: bool = True) -> Object:
@@ -165,7 +166,7 @@ def child(kind: str, name: str, *, owner: str | None = "uid-of-demo", **more: An
         "metadata": {
             "name": name,
             "namespace": "a",
-            "labels": {"finetune.dev/job": "demo"},
+            "labels": {naming.MANAGER: naming.MANAGED_BY, naming.JOB: "demo"},
             **({"ownerReferences": references} if owner else {}),
         },
         "spec": {},

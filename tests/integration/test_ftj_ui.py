@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from tests.fakes import kubelet, kubelet_server
 from tests.integration import limited_user
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.namespace import Namespace
@@ -18,8 +19,13 @@ from tests.support.api_server.namespace import Namespace
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
 RULES = (
-    {"apiGroups": ["finetune.dev"], "resources": ["finetunejobs"], "verbs": ["get", "list"]},
+    {
+        "apiGroups": ["finetune.dev"],
+        "resources": ["finetunejobs"],
+        "verbs": ["get", "list", "create"],
+    },
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]},
 )
 EVIL = "<script>alert(1)</script>"
 
@@ -31,6 +37,7 @@ class Page:
         self.address = address
         origin = re.sub(r"(?<=\d)/.*", "", address)
         self.browser = browser
+        self.origin = origin
         answer = browser.post(f"{address}login", data={"code": code}, headers={"Origin": origin})
         assert answer.status_code == 303, answer.text
 
@@ -38,6 +45,15 @@ class Page:
         answer = self.browser.get(f"{self.address}{path}")
         assert answer.status_code == status, answer.text
         return answer.text
+
+    def send(self, path: str, form: dict[str, str]) -> httpx.Response:
+        token = re.search(r'name="csrf" value="([^"]+)"', self.text(""))
+        assert token is not None
+        return self.browser.post(
+            f"{self.address}{path}",
+            data={**form, "csrf": token[1]},
+            headers={"Origin": self.origin},
+        )
 
 
 @pytest.fixture
@@ -159,3 +175,72 @@ def test_list_continues_with_the_token_of_the_server(place: Namespace, page: Pag
     found = page.text("?text=JOB-102")
     assert link.findall(found) == ["job-102"]
     assert "103 jobs were searched." in found
+
+
+def test_job_is_created_from_the_schema_of_the_server(
+    place: Namespace, other: Namespace, page: Page
+) -> None:
+    form = page.text("new")
+    assert 'name="training.lora.r"' in form
+    assert "Rank of the adapter." in form
+    values = {
+        "name": "made",
+        "namespace": place.name,
+        "model.source": "hf://org/base-8b",
+        "dataset.source": "hf://org/rows",
+        "training.learningRate": "1e-4",
+        "suspend": "true",
+    }
+    answer = page.send("new", values)
+    assert answer.status_code == 200
+    assert f"{place.name}/made is created, and trained as revision" in answer.text
+    assert page.send("new/create", values).status_code == 303
+    made = place.job("made")
+    assert made["spec"]["training"] == {"learningRate": 0.0001}
+    assert made["spec"]["suspend"] is True
+    assert made["metadata"]["managedFields"][0]["manager"] == "ftj-ui"
+    wrong = page.send("new/create", {**values, "name": "wrong", "training.epochs": "-1"})
+    assert wrong.status_code == 502
+    assert "epochs" in wrong.text
+    denied = page.send("new/create", {**values, "namespace": other.name})
+    assert denied.status_code == 403
+
+
+def test_served_model_is_asked_through_the_port_forward_of_the_user(
+    control_plane: ControlPlane, place: Namespace, page: Page
+) -> None:
+    def endpoint(request: bytes) -> Iterator[bytes]:
+        if b"Bearer right" not in request.partition(b"\r\n\r\n")[0]:
+            yield b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}"
+            return
+        yield b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        for word in ("Press ", f"{EVIL}\n"):
+            yield b"data: %s\n\n" % json.dumps({"choices": [{"delta": {"content": word}}]}).encode()
+        yield b"data: [DONE]\n\n"
+
+    place.submit(spec={"serving": {"apiKeySecretRef": {"name": "key", "key": "key"}}})
+    serving = {"build": "0a1b2c3d", "model": "demo-model"}
+    status = {"status": {"observedGeneration": 1, "serving": serving}}
+    place.plane.merge(f"{place.path('finetunejobs', 'demo')}/status", status)
+    path = f"jobs/{place.name}/demo"
+    assert "API key, which is not stored" in page.text(f"{path}/playground")
+    messages = json.dumps([{"role": "user", "content": "How?"}])
+    question = {"model": "demo-model", "messages": messages, "tokens": "9"}
+    with kubelet_server.node(control_plane, {}, endpoint) as node:
+        assert "no pod of FineTuneJob demo answers" in page.send(f"{path}/ask", question).text
+        labels = {
+            "finetune.dev/job": "demo",
+            "finetune.dev/stage": "serve",
+            "finetune.dev/build": "0a1b2c3d",
+        }
+        body = {
+            "metadata": {"name": "demo-serve", "labels": labels},
+            "spec": {"containers": [{"name": "vllm", "image": "a/b:1"}], "nodeName": node},
+        }
+        kubelet.report(place, place.plane.post(place.path("pods"), body), kubelet.serving())
+        refused = page.send(f"{path}/ask", {**question, "key": "wrong"})
+        assert json.loads(refused.text)["problem"].startswith("The endpoint rejects the API key")
+        answer = page.send(f"{path}/ask", {**question, "key": "right"})
+        assert answer.headers["content-type"].startswith("application/x-ndjson")
+        parts = [json.loads(line)["text"] for line in answer.text.splitlines()]
+        assert parts == ["Press ", f"{EVIL}\n"]

@@ -23,6 +23,7 @@ from finetune_operator.kube.errors import (
 )
 from finetune_operator.kube.kinds import path_of
 from finetune_operator.kube.recorder import Recorder
+from finetune_operator.objects import naming
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
@@ -30,6 +31,7 @@ from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.types import Event, Plan, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+OWN = {naming.MANAGER: naming.MANAGED_BY, naming.JOB: "demo"}
 
 
 @pytest.fixture
@@ -95,11 +97,7 @@ def service(job: Any, port: int = 8000, *, owned: bool = True) -> dict[str, Any]
         "metadata": {
             "name": "demo-serve",
             "namespace": job["metadata"]["namespace"],
-            **(
-                {"labels": {"finetune.dev/job": "demo"}, "ownerReferences": [reference]}
-                if owned
-                else {}
-            ),
+            **({"labels": OWN, "ownerReferences": [reference]} if owned else {}),
         },
         "spec": {"selector": {"a": "b"}, "ports": [{"name": "http", "port": port}]},
     }
@@ -287,7 +285,7 @@ async def test_a_list_contains_all_pages(
                 "metadata": {
                     "name": f"c{number}",
                     "namespace": namespace,
-                    "labels": {"finetune.dev/job": "demo"},
+                    "labels": OWN,
                 },
             }
         )
@@ -322,7 +320,7 @@ async def test_warnings_about_pending_objects_are_in_the_snapshot(kube: Kube, jo
             "metadata": {
                 "name": "v",
                 "namespace": namespace,
-                "labels": {"finetune.dev/job": "demo"},
+                "labels": OWN,
                 "annotations": {"volume.kubernetes.io/selected-node": "a"},
             },
             "spec": {

@@ -86,7 +86,7 @@ def test_a_standby_watches_and_writes_nothing(pair: Pair, place: Namespace) -> N
     assert pair.operators["second"].metric("controller_runtime_reconcile_total") == 0
     assert pair.operators["second"].metric("workqueue_depth") == 0
     # A watch may be between its end and its restart.
-    wait_until("all watches are open", lambda: pair.relays["second"].watches == 21)
+    wait_until("all watches are open", lambda: pair.relays["second"].watches == 13)
     assert not [call for call in pair.relays["second"].calls if call.writes]
 
 

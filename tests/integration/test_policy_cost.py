@@ -86,10 +86,10 @@ def test_the_largest_policy_evaluates_the_largest_spec(control_plane: ControlPla
 def test_a_user_with_one_secret_can_name_it_in_every_target(control_plane: ControlPlane) -> None:
     """The check of a permission costs a third of what an expression may cost."""
     secret, authority = {"name": "own"}, {"name": "own", "key": "ca.crt"}
-    place = {"secretRef": secret, "caConfigMapRef": authority}
+    own_files = {"secretRef": secret, "caConfigMapRef": authority}
     spec: dict[str, Any] = {
         "publish": [
-            {"name": f"{scheme}-{number}", "what": "adapter", scheme: {**address, **place}}
+            {"name": f"{scheme}-{number}", "what": "adapter", scheme: {**address, **own_files}}
             for number in range(4)
             for scheme, address in (
                 ("oci", {"repository": f"registry.example.com/team/{number}"}),

@@ -1,6 +1,12 @@
 """The status of the endpoint: what the rollout knows about each name. Reads only."""
 
-from finetune_api.contracts.endpoint import EndpointStatus, NameStatus, State, WantedName
+from finetune_api.contracts.endpoint import (
+    LONGEST_MESSAGE,
+    EndpointStatus,
+    NameStatus,
+    State,
+    WantedName,
+)
 from finetune_gate.names import Route
 from finetune_gate.rollout import Rollout
 from finetune_gate.swap import Adapter, identity
@@ -58,7 +64,7 @@ class Report:
             revision=wanted.revision,
             adapter=wanted.adapter,
             state=state,
-            message=message,
+            message=message[:LONGEST_MESSAGE],
             different_blocks=None if adapter is None else adapter.arrived.different_blocks,
             requests=total.requests,
             prompt_tokens=total.prompt,

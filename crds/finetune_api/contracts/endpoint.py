@@ -22,10 +22,15 @@ CONTRACT_VERSION: Literal[1] = 1
 PAYLOAD_TYPE = "application/vnd.finetune.wanted-set.v1+json"
 LONGEST = 1 << 20
 """Bytes of a wanted set, the limit of a ConfigMap."""
-BASE = "base"
+PREPARED = "prepared"
+"""Folder on the endpoint's claim that the pod which prepares the base mounts. It has access to the
+network and credentials of the source, so it sees no adapter."""
+BASE = f"{PREPARED}/base"
 """Folder on the endpoint's claim with the base that vLLM loads."""
 ADAPTERS = "jobs"
 """Folder on the endpoint's claim with a folder for each job."""
+LONGEST_MESSAGE = 1024
+"""Characters of the message of a name in the status: 512 names fit into the limit of the reader."""
 LONGEST_TEMPLATE = 1 << 16
 """Bytes of a chat template."""
 BASE_FILES_FACT = "baseFiles"
@@ -115,6 +120,10 @@ class WantedSet(CamelModel):
         return self.model_dump_json(exclude_defaults=True).encode()
 
 
+Word = Annotated[str, Field(pattern=r"^[-A-Za-z0-9._:]{1,128}$")]
+"""A text of a pod that the status of the endpoint repeats as it is."""
+
+
 class NameStatus(StatusModel):
     """State of one name, and the proof of the adapter that it answers with."""
 
@@ -126,17 +135,17 @@ class NameStatus(StatusModel):
     state: State
     message: str = ""
     """Why the name is not in the state ``Serving``, or the numbers of the proof."""
-    answers: str | None = None
+    answers: Word | None = None
     """``adapter`` that the name answers with, which is an earlier one during a rollout. None: the
     name does not answer."""
-    boot: str | None = None
+    boot: Word | None = None
     """Start of the engine in which the proof was made."""
     outcome: Literal["Verified", "Inconclusive"] | None = None
     distance: float | None = None
     """In nats, as in ``status.verification`` of a job; so are the next two."""
     tolerance: float | None = None
     smallest_fault: float | None = None
-    different_blocks: int | None = None
+    different_blocks: int | None = Field(None, ge=0, le=1 << 53)
     """Blocks of 64 weights of the base whose scale differs from that of the training. It may, in
     the last bits, if the base was quantized on another device."""
     requests: int = 0
@@ -156,7 +165,7 @@ class EndpointStatus(StatusModel):
     """Of the wanted set in use; None before the first one."""
     refused: str | None = None
     """Why the last wanted set was refused; None if it was not."""
-    boot: str | None = None
+    boot: Word | None = None
     """The running start of the engine; None while it is down."""
     self_test: str = ""
     """Result of the comparison of the base while an adapter decodes; empty before the first one."""

@@ -9,7 +9,6 @@ from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.resync import Resync
 from finetune_operator.kube.kinds import KINDS
 from finetune_operator.objects import naming
-from finetune_operator.snapshot.reflector import Reflector
 from finetune_operator.snapshot.store import ObjectStore, version_of
 from finetune_operator.types import Object
 
@@ -20,8 +19,6 @@ class RunningKind:
 
     controller: Controller[Any]
     resync: Resync
-    reflectors: Sequence[Reflector]
-    """Of the objects that its objects own."""
     others: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     """What else runs on the leader."""
 

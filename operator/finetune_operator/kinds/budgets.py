@@ -29,6 +29,5 @@ def running(
     return RunningKind(
         controller=controller,
         resync=context.resync(controller),
-        reflectors=(),
         others=(followers.run, budgets.run),
     )

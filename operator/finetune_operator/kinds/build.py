@@ -15,6 +15,7 @@ from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.endpoints import Endpoints
 from finetune_operator.snapshot.profiles import Profiles
+from finetune_operator.snapshot.reflector import Owners, Reflector, reflectors
 from finetune_operator.snapshot.watches import BUDGETS, ENDPOINTS, JOBS, PROFILES
 
 
@@ -23,6 +24,8 @@ class Kinds:
     """The running kinds, and the objects that every job depends on."""
 
     running: Sequence[RunningKind]
+    reflectors: Sequence[Reflector]
+    """Of the objects that jobs and endpoints own."""
     profiles: Profiles
     budgets: Budgets
 
@@ -48,6 +51,7 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
     outbox = notifications.outbox(context, elector, live.store)
     jobs = job_kind.running(context, live, profiles, budgets, endpoints.of, recorder, outbox)
     shared = endpoint_kind.running(context, endpoints.live, jobs.controller, budgets)
+    owners = [Owners(store=of.store, notify=of.controller.notify) for of in (jobs, shared)]
     return Kinds(
         running=(
             jobs,
@@ -55,6 +59,7 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
             budget_kind.running(context, budgets, jobs.controller, shared.controller, recorder),
             shared,
         ),
+        reflectors=reflectors(context.kube, owners, context.config.watch_namespaces),
         profiles=profiles,
         budgets=budgets,
     )

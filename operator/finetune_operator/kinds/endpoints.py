@@ -10,7 +10,6 @@ from finetune_operator.reconcile.endpoints import plan as planner
 from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.endpoints import AttachedJobs, EndpointReader
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.snapshot.reflector import reflectors
 from finetune_operator.snapshot.scraping.gates import Gates
 from finetune_operator.types import Snapshot
 
@@ -33,6 +32,5 @@ def running(
     return RunningKind(
         controller=controller,
         resync=context.resync(controller, tuple(namespaces)),
-        reflectors=reflectors(context.kube, live.store, namespaces, controller.notify),
         others=(followers.run, partial(gates.run, changed=controller.wake)),
     )

@@ -14,7 +14,6 @@ from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.reader import EndpointLookup, Reader
-from finetune_operator.snapshot.reflector import reflectors
 from finetune_operator.snapshot.scraping.scraper import NAMESPACE_WORKERS, Scraper
 from finetune_operator.telemetry.job_metrics import JOB_METRICS
 from finetune_operator.workqueue.workqueue import WorkQueue
@@ -55,6 +54,5 @@ def running(
     return RunningKind(
         controller=controller,
         resync=context.resync(controller, tuple(namespaces)),
-        reflectors=reflectors(context.kube, live.store, namespaces, controller.notify),
         others=others,
     )

@@ -17,6 +17,5 @@ def running(context: Context, profiles: Profiles, jobs: Controller[Snapshot]) ->
     return RunningKind(
         controller=controller,
         resync=context.resync(controller),
-        reflectors=(),
         others=(followers.run,),
     )

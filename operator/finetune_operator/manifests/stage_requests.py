@@ -73,8 +73,9 @@ def retried_publishing(target: TargetRevision) -> list[Any]:
     hub = [target.hub.url] if other_hub else []
     common = [entries, allowed.model_dump(mode="json"), target.config.ca_certificates]
     shared = target.endpoint
-    endpoint = [] if shared is None else [shared.limits.model_dump(mode="json"), *shared.space]
-    return [*common, *hub, *endpoint]
+    if shared is None:
+        return [*common, *hub]
+    return [*common, *hub, shared.limits.model_dump(mode="json"), shared.size, shared.volume]
 
 
 def _argument(request: StageRequest, target: TargetRevision) -> str:

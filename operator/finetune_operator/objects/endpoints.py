@@ -10,6 +10,8 @@ JOB_KIND = KIND
 """Kind of the objects whose models an endpoint serves."""
 BASE = "base"
 """Value of the label ``stage`` of the pod that prepares the base."""
+MODELS = ("sharedModel", "formerModel")
+"""Fields of a job's status with the models that endpoints serve."""
 SERVING = "serve-shared"
 """Value of the label ``stage`` of the pod with vLLM and the gate."""
 
@@ -44,7 +46,7 @@ def labels(endpoint: Object, *, component: str, **own: str | int) -> dict[str, s
         "app.kubernetes.io/name": "finetune-endpoint",
         "app.kubernetes.io/instance": name,
         "app.kubernetes.io/component": component,
-        "app.kubernetes.io/managed-by": naming.MANAGED_BY,
+        naming.MANAGER: naming.MANAGED_BY,
         naming.ENDPOINT: name,
         **{f"{naming.PREFIX}/{key}": str(value) for key, value in own.items()},
     }
@@ -58,12 +60,12 @@ def selector(endpoint: Object, stage: str) -> dict[str, str]:
 def reference(job: Object) -> dict[str, Any] | None:
     """Return the part of a job from which its endpoint is planned, None if it refers to none.
 
-    A job refers to the endpoint in its spec, or to that in its status, which has its model.
+    A job refers to the endpoint in its spec, and to those in its status, which have its models.
     """
     serving: dict[str, Any] = job["spec"].get("serving") or {}
-    model = status_view.shared_model(job)
-    if not serving.get("endpointRef") and model is None:
+    if not status_view.endpoint_names(job):
         return None
+    status = job.get("status") or {}
     metadata = job["metadata"]
     identity = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp")
     return {
@@ -75,13 +77,10 @@ def reference(job: Object) -> dict[str, Any] | None:
                 if name in serving
             }
         },
-        "status": {} if model is None else {"sharedModel": model},
+        "status": {name: status[name] for name in MODELS if status.get(name) is not None},
     }
 
 
 def referred(reference: Object) -> frozenset[str]:
     """Return the names of the endpoints in a job's spec and status."""
-    serving = reference["spec"]["serving"]
-    model = status_view.shared_model(reference) or {}
-    names = ((serving.get("endpointRef") or {}).get("name"), model.get("endpoint"))
-    return frozenset(str(name) for name in names if name is not None)
+    return frozenset(status_view.endpoint_names(reference))

@@ -73,7 +73,7 @@ class IndexedSnapshot:
     """By uid of the pod."""
 
     loaded: float | None
-    endpoint: Object | None
+    endpoints: tuple[Object, ...]
     accounts: Accounts | None
     usage: NamespaceUsage | None
     queues: Queues | None
@@ -166,7 +166,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         verification=snapshot.verification,
         requests={answered.pod: answered for answered in snapshot.requests},
         loaded=snapshot.loaded,
-        endpoint=snapshot.endpoint,
+        endpoints=snapshot.endpoints,
         accounts=snapshot.accounts,
         usage=snapshot.usage,
         queues=snapshot.queues,

@@ -37,7 +37,9 @@ NOTE = f"{PREFIX}/note"
 """Annotation of the Lease: a text from one leader to the next."""
 MAX_TIME = 64
 """Characters that are kept of a time which a user writes."""
+MANAGER = "app.kubernetes.io/managed-by"
 MANAGED_BY = "finetune-operator"
+"""Value of the label of every object that the operator creates."""
 VOLUME = "PersistentVolumeClaim"
 OWNERS = frozenset({KIND, ENDPOINT_KIND})
 """Kinds of our own that own objects."""
@@ -220,7 +222,7 @@ def labels(
         "app.kubernetes.io/name": "finetune",
         "app.kubernetes.io/instance": name,
         "app.kubernetes.io/component": component,
-        "app.kubernetes.io/managed-by": MANAGED_BY,
+        MANAGER: MANAGED_BY,
         JOB: name,
         **{f"{PREFIX}/{key}": str(value) for key, value in own.items() if value is not None},
     }

@@ -76,8 +76,9 @@ class StatusView:
     """Decision of the evaluation gate about ``build``."""
 
     verification: Values
-    shared_model: Values | None
-    """The adapter that the job has published to a FineTuneEndpoint."""
+    shared_models: tuple[Values, ...]
+    """The adapters that the job has published to FineTuneEndpoints: that of ``sharedModel``, and
+    that of ``formerModel``."""
 
     budget: Values
     """What a job that waits for a budget needs, empty if it does not wait."""
@@ -151,7 +152,7 @@ def of(status: Values) -> StatusView:
         against_serving=(status.get("evaluation") or NOTHING).get("againstServing"),
         evaluation=status.get("evaluation") or NOTHING,
         verification=status.get("verification") or NOTHING,
-        shared_model=status.get("sharedModel"),
+        shared_models=_shared_models(status),
         budget=status.get("budget") or NOTHING,
         volume_owners=volume_owners(status),
         published_digests=tuple(status.get("publishedDigests") or ()),
@@ -165,15 +166,21 @@ def volume_owners(status: Values) -> tuple[str, ...]:
     return tuple(status.get("volumeOwners") or ())
 
 
-def endpoint_name(job: Object) -> str | None:
-    """Return the name of the FineTuneEndpoint that a job needs to be planned, or None.
+def endpoint_names(job: Object) -> tuple[str, ...]:
+    """Return the names of the FineTuneEndpoints that a job needs to be planned.
 
-    A job that has left an endpoint is served by it until its own pods answer.
+    A job that has left an endpoint is served by it until its own pods, or another one, answer.
     """
     own = ((job["spec"].get("serving") or NOTHING).get("endpointRef") or NOTHING).get("name")
-    return own or (shared_model(job) or NOTHING).get("endpoint")
+    names = (own, *(model.get("endpoint") for model in shared_models(job)))
+    return tuple(dict.fromkeys(str(name) for name in names if name is not None))
 
 
-def shared_model(job: Object) -> Values | None:
-    """Return the model that a job has published to a shared endpoint, None if it has not."""
-    return (job.get("status") or NOTHING).get("sharedModel")
+def shared_models(job: Object) -> tuple[Values, ...]:
+    """Return ``StatusView.shared_models`` alone."""
+    return _shared_models(job.get("status") or NOTHING)
+
+
+def _shared_models(status: Values) -> tuple[Values, ...]:
+    models = (status.get("sharedModel"), status.get("formerModel"))
+    return tuple(model for model in models if model is not None)

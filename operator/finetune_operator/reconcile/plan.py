@@ -45,7 +45,7 @@ def plan(snapshot: Snapshot, *, now: datetime) -> Plan:
             flavors=queues.flavors(snapshot.queues, target),
             hosts=tuple(limits.hosts for _, limits in profile.limits),
             endpoint=shared_endpoints.find(
-                snapshot.job, target.resolved.spec, snapshot.endpoint, snapshot.settings
+                snapshot.job, target.resolved.spec, snapshot.endpoints, snapshot.settings
             ),
         )
         ledger = ledger.with_target(target.revision)

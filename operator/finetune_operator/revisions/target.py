@@ -12,6 +12,7 @@ from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved
 from finetune_api.fitting import targets_of
 from finetune_api.policy.limits import Names
+from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status.ledger import FrozenConfiguration, Revision
@@ -81,6 +82,14 @@ class TargetRevision:
     def endpoint_name(self) -> str | None:
         """Name of the FineTuneEndpoint in the spec; None if the job has serving pods."""
         return name_of(self.resolved.spec)
+
+    @property
+    def serve_key(self) -> str:
+        """Hash of the values whose change gives a build that failed another attempt at serving."""
+        key, endpoint = self.resolved.serve_key, self.endpoint
+        if endpoint is None:
+            return key
+        return digest([key, endpoint.uid, endpoint.generation, endpoint.volume])
 
     @property
     def contract(self) -> int:

@@ -100,9 +100,7 @@ class Reader:
         await self._complete(key, job, children)
         profiles = () if self.profiles is None else await self.profiles.of(job)
         parent = await self._parent(key, job)
-        endpoint, place = None, status_view.endpoint_name(job)
-        if self.endpoint is not None and place is not None:
-            endpoint = await self.endpoint(key[0], place)
+        endpoints = await self._endpoints(key, job)
         # The accounts first: they wait for other reads, and what follows is of the same moment.
         accounts = None if self.budgets is None else await self.budgets.of(job)
         usage = None if self.usage is None else await self.usage.read(key[0])
@@ -112,7 +110,7 @@ class Reader:
             settings=self.settings,
             profiles=profiles,
             parent=parent,
-            endpoint=endpoint,
+            endpoints=endpoints,
             usage=usage,
             accounts=accounts,
             queues=queues,
@@ -187,6 +185,13 @@ class Reader:
         if _has_adapter(job, name):
             return self.live.store.owner(parent)
         return await self.live.owner(parent)
+
+    async def _endpoints(self, key: Key, job: Object) -> tuple[Object, ...]:
+        """Return the FineTuneEndpoints of a job that exist."""
+        if self.endpoint is None:
+            return ()
+        found = [await self.endpoint(key[0], name) for name in status_view.endpoint_names(job)]
+        return tuple(endpoint for endpoint in found if endpoint is not None)
 
     async def _events(self, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
         pending = [

@@ -1,9 +1,10 @@
-"""Keeps the objects of one kind in the store: lists them, then watches from the list's version.
+"""Keeps the objects of one kind in the stores: lists them, then watches from the list's version.
 
 The order of the events of one kind is that of the API server. A watch that ends is continued from
 the last version, of which bookmarks report the newest. If the API server has forgotten that
 version, or the watch fails repeatedly, the objects are listed again; those that are missing in the
-list are removed from the store.
+list are removed from the stores. One watch serves the stores of all owners: jobs and endpoints own
+objects of the same kinds, and a cluster without endpoints pays for no further watch.
 
 A list that contradicts what was observed before means that etcd was restored from a backup. Then
 no version in the store is comparable any more, and the process restarts (``history``).
@@ -12,7 +13,7 @@ no version in the store is comparable any more, and the process restarts (``hist
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from finetune_operator.objects.deployments import answering
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.snapshot import history
 from finetune_operator.snapshot.store import Name, ObjectStore, name_of, version_of
+from finetune_operator.snapshot.watches import MANAGED
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import Key, Object
 
@@ -41,15 +43,27 @@ urgent: the object is gone, or will soon be gone with its result, or lets the ow
 logger = logging.getLogger("finetune_operator.reflector")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Owners:
+    """The store of one kind of owners, and what wakes their reconciles."""
+
+    store: ObjectStore
+    notify: Notify
+
+    def concerns(self, item: Object) -> bool:
+        """Report whether an object has, or had, one of the owners."""
+        has = self.store.watches.key_of(item) is not None
+        return has or self.store.version(item["kind"], name_of(item)) > 0
+
+
 @dataclass(kw_only=True)
 class Reflector:
     """One kind in one namespace. All reflectors share ``turns``, see ``PAGES_AT_ONCE``."""
 
     kube: Kube
-    store: ObjectStore
+    owners: Sequence[Owners]
     kind: str
     namespace: str
-    notify: Notify
     turns: asyncio.Semaphore
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     _version: int = 0
@@ -78,14 +92,15 @@ class Reflector:
         pages = self.kube.pages(
             self.kind,
             self.namespace,
-            labels=self.store.watches.label,
-            metadata_only=self.kind in self.store.watches.metadata_only,
+            labels=MANAGED,
+            metadata_only=self._metadata_only,
         )
         async with aclosing(pages):
             while (listed := await self._store_next(pages, names)) is not None:
                 version = version or listed
-        gone = self.store.retain(self.kind, names, version, namespace=self.namespace)
-        self._report(gone, version, urgent=True)
+        for of in self.owners:
+            gone = of.store.retain(self.kind, names, version, namespace=self.namespace)
+            self._report(of, gone, version, urgent=True)
         self._version = version
 
     async def _store_next(self, pages: AsyncGenerator[Page, None], names: set[Name]) -> int | None:
@@ -98,7 +113,8 @@ class Reflector:
             page = await anext(pages, None)
             if page is None:
                 return None
-            history.check(self.store, self.kind, page, self._version)
+            for of in self.owners:
+                history.check(of.store, self.kind, page, self._version)
             for item in page.items:
                 names.add(name_of(item))
                 self._put(item)
@@ -114,8 +130,8 @@ class Reflector:
                     self.kind,
                     self.namespace,
                     since=str(self._version),
-                    labels=self.store.watches.label,
-                    metadata_only=self.kind in self.store.watches.metadata_only,
+                    labels=MANAGED,
+                    metadata_only=self._metadata_only,
                 )
                 async with aclosing(events):
                     async for event in events:
@@ -133,7 +149,7 @@ class Reflector:
                 await asyncio.sleep(_delay(0) if self._version == before else 0.0)
 
     def _store(self, event: Object) -> None:
-        """Store the change in a watch event. Raises Gone and Transient."""
+        """Take the change in a watch event. Raises Gone and Transient."""
         what, body = event.get("type"), event.get("object") or {}
         if what == "ERROR":
             text = f"WATCH {KINDS[self.kind].plural}: {body.get('message')}"
@@ -143,7 +159,8 @@ class Reflector:
             if what in ("ADDED", "MODIFIED", "DELETED"):
                 item = {**body, "apiVersion": KINDS[self.kind].api_version, "kind": self.kind}
                 if what == "DELETED":
-                    self._report(self.store.remove(item), version, urgent=True)
+                    for of in self._of(item):
+                        self._report(of, of.store.remove(item), version, urgent=True)
                 else:
                     self._put(item)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -151,36 +168,51 @@ class Reflector:
         self._version = max(self._version, version)
 
     def _put(self, item: Object) -> None:
-        urgent = self._is_urgent(item)
-        self._report(self.store.put(item), version_of(item), urgent=urgent)
+        for of in self._of(item):
+            urgent = self._is_urgent(of.store, item)
+            self._report(of, of.store.put(item), version_of(item), urgent=urgent)
 
-    def _is_urgent(self, item: Object) -> bool:
+    def _of(self, item: Object) -> Sequence[Owners]:
+        """Return those whom an object concerns; all of them if it has lost the label of its owner.
+
+        The others would remember each deleted object for a while.
+        """
+        return [of for of in self.owners if of.concerns(item)] or self.owners
+
+    @property
+    def _metadata_only(self) -> bool:
+        return all(self.kind in of.store.watches.metadata_only for of in self.owners)
+
+    def _is_urgent(self, store: ObjectStore, item: Object) -> bool:
         """Report whether an object is a deleted pod that has ended, or a Deployment that answers.
 
         The result of the pod can be read only now. A job may continue when its endpoint answers,
         and people act when it does not answer any more: the Deployment in the store counts, too.
         """
         if self.kind == "Deployment":
-            return answering(item) > 0 or answering(self.store.get(self.kind, name_of(item))) > 0
+            return answering(item) > 0 or answering(store.get(self.kind, name_of(item))) > 0
         return (
             self.kind == "Pod" and "deletionTimestamp" in item["metadata"] and pod_has_ended(item)
         )
 
-    def _report(self, keys: Iterable[Key], version: int, *, urgent: bool) -> None:
+    def _report(self, of: Owners, keys: Iterable[Key], version: int, *, urgent: bool) -> None:
         for key in keys:
-            self.notify(key, self.kind, version, urgent)
+            of.notify(key, self.kind, version, urgent)
 
 
-def reflectors(
-    kube: Kube, store: ObjectStore, namespaces: Iterable[str], notify: Notify
-) -> list[Reflector]:
-    """Return the reflectors of the owned kinds of a store. namespaces: empty means all."""
+def reflectors(kube: Kube, owners: Sequence[Owners], namespaces: Iterable[str]) -> list[Reflector]:
+    """Return the reflectors of all owned kinds. namespaces: empty means all."""
     turns = asyncio.Semaphore(PAGES_AT_ONCE)
+    kinds = dict.fromkeys(kind for of in owners for kind in of.store.watches.owned)
     return [
         Reflector(
-            kube=kube, store=store, kind=kind, namespace=namespace, notify=notify, turns=turns
+            kube=kube,
+            owners=[of for of in owners if kind in of.store.watches.owned],
+            kind=kind,
+            namespace=namespace,
+            turns=turns,
         )
-        for kind in store.watches.owned
+        for kind in kinds
         for namespace in (tuple(namespaces) or ("",))
     ]
 

@@ -16,6 +16,9 @@ from finetune_operator.kube.kinds import (
 from finetune_operator.objects import naming
 from finetune_operator.types import LISTS, Key, Object
 
+MANAGED = f"{naming.MANAGER}={naming.MANAGED_BY}"
+"""Selector of the objects of all owners: one watch of a kind serves several controllers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Watches:
@@ -50,7 +53,7 @@ class Watches:
 
     def selector(self, name: str) -> str:
         """Return the selector of the objects of an owner."""
-        return f"{self.label}={name}"
+        return f"{MANAGED},{self.label}={name}"
 
 
 JOBS = Watches(

@@ -27,7 +27,11 @@ def hostile_configmap(job: Thing, name: str, revision: str) -> Thing:
         "kind": "ConfigMap",
         "metadata": {
             "name": name,
-            "labels": {naming.JOB: job["metadata"]["name"], naming.REVISION: revision},
+            "labels": {
+                naming.MANAGER: naming.MANAGED_BY,
+                naming.JOB: job["metadata"]["name"],
+                naming.REVISION: revision,
+            },
             "ownerReferences": [naming.owner_reference(job)],
         },
         "data": {"job.json": '{"training": {"seed": 666}}', "operator.json": json.dumps(settings)},

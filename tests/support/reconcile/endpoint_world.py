@@ -67,6 +67,10 @@ class World:
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     @property
+    def name(self) -> str:
+        return str(self.endpoint["metadata"]["name"])
+
+    @property
     def status(self) -> Thing:
         return self.endpoint.get("status") or {}
 
@@ -99,7 +103,10 @@ class World:
 
     def step(self) -> Plan:
         """Execute the next plan."""
-        found = self.plan()
+        return self.execute(self.plan())
+
+    def execute(self, found: Plan) -> Plan:
+        """Execute a plan, and return it."""
         self.endpoint["status"] = json.loads(json.dumps(found.status))
         for action in found.actions:
             body = json.loads(json.dumps(action.object))
@@ -135,11 +142,17 @@ class World:
 
     @property
     def deployment(self) -> Thing | None:
-        return self.objects.get(("Deployment", endpoints.deployment_name("shared")))
+        return self.objects.get(("Deployment", endpoints.deployment_name(self.name)))
+
+    @property
+    def claim(self) -> str:
+        """Return the uid of the claim: that which the first step gives it, before it exists."""
+        found = self.objects.get(("PersistentVolumeClaim", endpoints.object_name(self.name)))
+        return "uid-1" if found is None else str(found["metadata"]["uid"])
 
     def wanted(self) -> WantedSet | None:
         """Return the list of names in the ConfigMap."""
-        found = self.objects.get(("ConfigMap", "shared-endpoint"))
+        found = self.objects.get(("ConfigMap", endpoints.object_name(self.name)))
         if found is None:
             return None
         payload = json.loads(found["data"]["wanted.json"])["payload"]
@@ -201,7 +214,7 @@ class World:
         wanted = self.wanted()
         assert wanted is not None
         self.gate = EndpointStatus(
-            endpoint="uid-of-endpoint",
+            endpoint=self.endpoint["metadata"]["uid"],
             pod="uid-of-pod",
             sequence=wanted.sequence,
             boot="boot-1",
@@ -245,6 +258,7 @@ class World:
                 "sharedModel": {
                     "endpoint": "shared",
                     "endpointUID": "uid-of-endpoint",
+                    "volume": self.claim,
                     "names": list(names or (job,)),
                     "revision": "e" * 64,
                     "adapter": digest,

@@ -381,8 +381,7 @@ def test_a_changed_profile_trains_no_job_again_but_its_limits_apply(desk: Desk) 
     without = manifest(training={"sequenceLength": 1024})
     code, (found,) = plans(desk, PROFILE, without, settings(), file=[default])
     assert code == 4, "a default profile limits jobs that name none"
-    code, found = plans(desk, PROFILE, manifest(), settings(), file=[strict])
-    assert (code, found) == (0, [])
+    assert plans(desk, PROFILE, manifest(), settings(), file=[strict]) == (0, [])
     text = markdown(desk, "-f", str(desk.folder / "file.yaml"))
     assert "No FineTuneJob uses the changed profiles." in text
 

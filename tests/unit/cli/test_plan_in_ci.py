@@ -135,7 +135,7 @@ def profile(limit: int) -> str:
 
 
 def test_a_change_of_a_profile_alone_is_planned_for_its_jobs(repository: Repository) -> None:
-    settings = {"policy": {}}
+    settings: dict[str, Any] = {"policy": {}}
     configmap = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

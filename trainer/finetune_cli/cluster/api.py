@@ -103,7 +103,7 @@ class Cluster:
         return objects
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer to a question, such as a review of rights. Raises CommandFailed."""
+        """Create an object, such as a review of rights; return it. Raises CommandFailed."""
         return _decoded(self._send("POST", path, body))
 
     def job(self, name: str) -> dict[str, Any]:

@@ -16,6 +16,10 @@ EVENT, DONE = b"data: ", b"[DONE]"
 Message = Mapping[str, str]
 
 
+class WrongKey(CommandFailed):
+    """The endpoint rejects the API key."""
+
+
 def answer(
     cluster: Cluster,
     pod: Mapping[str, Any],
@@ -57,7 +61,7 @@ def _part(event: Mapping[str, Any]) -> str:
 
 def _refusal(status: int, text: bytes) -> CommandFailed:
     if status == http.client.UNAUTHORIZED:
-        return CommandFailed("the endpoint rejects the API key: set FTJ_API_KEY to the key")
+        return WrongKey("the endpoint rejects the API key: set FTJ_API_KEY to the key")
     return CommandFailed(
         f"the endpoint answers {status}: {printable(text.decode(errors='replace'))[:500]}"
     )

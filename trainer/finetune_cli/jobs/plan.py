@@ -12,8 +12,7 @@ import typer
 from finetune_api import KIND, PLURAL
 from finetune_api.policy.readable_settings import NAME, NAMESPACE
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.budgets.spec import BUDGET_PLURAL
-from finetune_api.v1alpha1.profile import PROFILE_KIND, PROFILE_PLURAL
+from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_api.validation import is_job
 from finetune_cli import terminal
 from finetune_cli.errors import WrongCall
@@ -152,7 +151,7 @@ def run(
             plans.append(plan)
             known.add((plan.namespace, plan.name))
     for live in present.jobs_of_changed_profiles():
-        plan = job_plan.plan(live, present.source, default, present, options)
+        plan = job_plan.plan(dict(live), present.source, default, present, options)
         if (plan.namespace, plan.name) not in known:
             plans.append(replace(plan, indirect=True))
     _print(plans, present.source, output)
@@ -177,31 +176,10 @@ def _of_cluster(
 
     every: whether all jobs are read that the user may list. Raises CommandFailed.
     """
-    from finetune_cli.cluster import api
-    from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
+    from finetune_cli.cluster import api, plan_inputs
+    from finetune_cli.cluster.api import Cluster, Forbidden
 
     cluster = Cluster.of(kubeconfig, context, namespace)
-
-    def readable(path: str) -> dict[str, Any] | None:
-        try:
-            return cluster.get(path)
-        except (Forbidden, NotFound):
-            return None
-
-    def items(plural: str) -> tuple[state.Object, ...] | None:
-        listing = readable(api.path(plural, api=api.JOBS))
-        return None if listing is None else tuple(listing.get("items") or ())
-
-    def job(manifest: state.Object) -> state.Object | None:
-        metadata = manifest.get("metadata")
-        named = metadata if isinstance(metadata, dict) else {}
-        where = str(named.get("namespace") or cluster.namespace)
-        try:
-            return cluster.get(api.path(PLURAL, where, str(named.get("name")), api=api.JOBS))
-        except NotFound as error:
-            if "could not find the requested resource" in str(error):
-                raise NotFound(api.NO_API) from None
-            return None
 
     def all_jobs() -> tuple[state.Object, ...]:
         try:
@@ -214,15 +192,22 @@ def _of_cluster(
             )
         return tuple(cluster.items(api.path(PLURAL, cluster.namespace, api=api.JOBS)))
 
-    settings = readable(api.path("configmaps", operator, NAME))
+    places = [_place(manifest, cluster.namespace) for manifest in manifests]
+    found = plan_inputs.read(cluster, operator, places)
     present = State(
         source=f"the cluster of context {cluster.context}",
-        jobs=(*filter(None, map(job, manifests)), *(all_jobs() if every else ())),
-        profiles=items(PROFILE_PLURAL),
-        budgets=items(BUDGET_PLURAL),
-        settings=None if settings is None else state.settings_of(settings),
+        jobs=(*found.jobs, *(all_jobs() if every else ())),
+        profiles=found.profiles,
+        budgets=found.budgets,
+        settings=None if found.settings is None else state.settings_of(found.settings),
     )
     return present, cluster.namespace
+
+
+def _place(manifest: state.Object, namespace: str) -> tuple[str, str]:
+    metadata = manifest.get("metadata")
+    named = metadata if isinstance(metadata, dict) else {}
+    return str(named.get("namespace") or namespace), str(named.get("name"))
 
 
 def _print(plans: list[JobPlan], source: str, output: PlanFormat) -> None:

@@ -127,8 +127,7 @@ def run(
     else:
         terminal.aligned(estimated.text)
         if of_shared is not None:
-            terminal.aligned(f"
-{of_shared.text}")
+            terminal.aligned(f"\n{of_shared.text}")
     if per_hour is not None and not json_wanted:
         terminal.aligned(f"\n{_cost(estimated.estimate, per_hour, read)}")
     for warning in estimated.warnings:

@@ -16,18 +16,24 @@ from aiohttp import web
 
 from finetune_cli.cluster.api import Cluster, Expired
 from finetune_cli.errors import CommandFailed
-from finetune_cli.ui import failures, live
+from finetune_cli.ui import answers, failures, live
 from finetune_cli.ui.access import guard
 from finetune_cli.ui.access.sessions import Session, Sessions
 from finetune_cli.ui.pages import layout, messages
 from finetune_cli.ui.pages.html import Url
 from finetune_cli.ui.pages.layout import Frame, Page
-from finetune_cli.ui.views import DOWNLOADS, VIEWS, Download, View
+from finetune_cli.ui.views import DOWNLOADS, FORMS, QUESTIONS, VIEWS, Download, Form, Question, View
 
-LARGEST_FORM = 4096
+LARGEST_FORM = 64 * 1024
+"""Bytes: a conversation with a model is the largest one."""
 AFTER = "after"
 """Name in a query: where a list continues."""
-STATIC = {"ui.css": "text/css", "ui.js": "text/javascript"}
+STATIC = {
+    "ui.css": "text/css",
+    "ui.js": "text/javascript",
+    "playground.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
 WRONG_CODE = "This is not the code, or it was used already. To get a new code, start ftj ui again."
 LOGGED_OUT = "You are logged out. To get a new code, start ftj ui again."
@@ -65,6 +71,10 @@ class Application:
                 router.add_get(path, self._followed(view), allow_head=False)
         for file in DOWNLOADS:
             router.add_get(self.prefix + file.pattern, self._file(file))
+        for form in FORMS:
+            router.add_post(self.prefix + form.pattern, self._sent(form))
+        for question in QUESTIONS:
+            router.add_post(self.prefix + question.pattern, self._asked(question))
         return app
 
     @web.middleware
@@ -139,6 +149,24 @@ class Application:
 
         return handle
 
+    def _sent(self, form: Form) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            values = await _values(request)
+            result = await asyncio.to_thread(form.send, self.client_of(request), values)
+            if isinstance(result, Page):
+                return self._html(result, self._frame(request))
+            return web.Response(status=303, headers={"Location": result.text(self.prefix)})
+
+        return handle
+
+    def _asked(self, question: Question) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            place, form = dict(request.match_info), await _values(request)
+            parts = question.ask(self.client_of(request), place, form)
+            return await answers.send(request, request[SESSION], parts, failures.reported)
+
+        return handle
+
     async def _read(self, view: View, request: web.Request) -> Page:
         cluster = self.client_of(request)
         return await asyncio.to_thread(
@@ -205,6 +233,12 @@ def _first_page(request: web.Request) -> web.Response:
 def _is_public(request: web.Request) -> bool:
     route = request.match_info.route
     return route.name in ("login-form", "login", "static")
+
+
+async def _values(request: web.Request) -> dict[str, str]:
+    """Return the fields of a form that have a value, without its token."""
+    fields = (await request.post()).items()
+    return {name: str(value) for name, value in fields if value and name != "csrf"}
 
 
 async def _check_token(request: web.Request, session: Session) -> None:

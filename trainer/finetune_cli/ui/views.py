@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 from finetune_api import KIND
@@ -13,16 +13,21 @@ from finetune_cli.cluster.history import History
 from finetune_cli.errors import CommandFailed, WrongCall
 from finetune_cli.plotting import svg
 from finetune_cli.ui.pages import catalog as catalog_pages
+from finetune_cli.ui.pages import endpoints as endpoint_pages
 from finetune_cli.ui.pages import job as job_pages
 from finetune_cli.ui.pages import jobs as job_list
+from finetune_cli.ui.pages import new_job as new_job_pages
+from finetune_cli.ui.pages import playground as playground_pages
 from finetune_cli.ui.pages import results
+from finetune_cli.ui.pages.html import Url, url
 from finetune_cli.ui.pages.layout import Page
-from finetune_cli.ui.reading import catalog, difference, job, jobs
+from finetune_cli.ui.reading import catalog, difference, endpoints, job, jobs, new_job, playground
 from finetune_cli.ui.reading.jobs import Filters
 
 NAME = "[a-z0-9][-a-z0-9.]{0,252}"
 """A name of an object or of a namespace: no path of the API server that leads elsewhere."""
 JOB = f"/jobs/{{namespace:{NAME}}}/{{name:{NAME}}}"
+ENDPOINT = f"/endpoints/{{namespace:{NAME}}}/{{name:{NAME}}}"
 LONGEST_FILTER = 4096
 Texts = Mapping[str, str]
 
@@ -34,6 +39,22 @@ class View:
     pattern: str
     read: Callable[[Cluster, Texts, Texts], Page]
     live: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What answers a form, part by part. ask: with the names in the address, and the form."""
+
+    pattern: str
+    ask: Callable[[Cluster, Texts, Texts], Generator[str, None, None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a form leads to: a page, or the address of a page."""
+
+    pattern: str
+    send: Callable[[Cluster, Texts], Page | Url]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +88,41 @@ def _difference(cluster: Cluster, place: Texts, query: Texts) -> Page:
     return job_pages.difference_page(shown_job, difference.read(cluster, shown_job, first, second))
 
 
+def _endpoints(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return endpoint_pages.page(endpoints.read(cluster))
+
+
+def _endpoint(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    found = endpoints.find(cluster, place["namespace"], place["name"])
+    return endpoint_pages.endpoint_page(found)
+
+
 def _money(cluster: Cluster, place: Texts, query: Texts) -> Page:
     return catalog_pages.money(catalog.money(cluster))
 
 
 def _profiles(cluster: Cluster, place: Texts, query: Texts) -> Page:
     return catalog_pages.profiles(catalog.profiles(cluster))
+
+
+def _job_playground(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return playground_pages.page(playground.of_job(cluster, place))
+
+
+def _endpoint_playground(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return playground_pages.page(playground.of_endpoint(cluster, place))
+
+
+def _new(cluster: Cluster, place: Texts, query: Texts) -> Page:
+    return new_job_pages.page(new_job.offer(cluster))
+
+
+def _draft(cluster: Cluster, form: Texts) -> Page | Url:
+    return new_job_pages.draft_page(new_job.draft(cluster, form), form)
+
+
+def _create(cluster: Cluster, form: Texts) -> Page | Url:
+    return url("jobs", *new_job.create(cluster, form))
 
 
 def _history(cluster: Cluster, place: Texts) -> History:
@@ -100,6 +150,11 @@ VIEWS = (
     View(pattern=JOB, read=_job, live=True),
     View(pattern=f"{JOB}/yaml", read=_object),
     View(pattern=f"{JOB}/diff", read=_difference),
+    View(pattern="/endpoints", read=_endpoints, live=True),
+    View(pattern=ENDPOINT, read=_endpoint, live=True),
+    View(pattern=f"{JOB}/playground", read=_job_playground),
+    View(pattern=f"{ENDPOINT}/playground", read=_endpoint_playground),
+    View(pattern="/new", read=_new),
     View(pattern="/usage", read=_money, live=True),
     View(pattern="/profiles", read=_profiles),
 )
@@ -107,3 +162,8 @@ DOWNLOADS = (
     Download(pattern=f"{JOB}/curve.csv", read=_csv, content_type="text/csv"),
     Download(pattern=f"{JOB}/curve.svg", read=_svg, content_type="image/svg+xml"),
 )
+QUESTIONS = (
+    Question(pattern=f"{JOB}/ask", ask=playground.ask_job),
+    Question(pattern=f"{ENDPOINT}/ask", ask=playground.ask_endpoint),
+)
+FORMS = (Form(pattern="/new", send=_draft), Form(pattern="/new/create", send=_create))

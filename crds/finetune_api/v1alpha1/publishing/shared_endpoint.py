@@ -14,18 +14,20 @@ class SharedEndpointTarget(PublishTarget):
     endpoint: str
     """Its name."""
     uid: str
+    volume: str | None
+    """UID of the claim; None if it is not known yet, so that nothing can be published."""
 
     @classmethod
-    def of(cls, endpoint: str, uid: str) -> "SharedEndpointTarget":
+    def of(cls, endpoint: str, uid: str, volume: str | None) -> "SharedEndpointTarget":
         """Return the target. The endpoint verifies the adapter, so it is published before that."""
         return cls.model_construct(
-            name=NAME, what="adapter", when="Trained", endpoint=endpoint, uid=uid
+            name=NAME, what="adapter", when="Trained", endpoint=endpoint, uid=uid, volume=volume
         )
 
     @property
     def destination(self) -> str:
-        """As of a target. Another endpoint of the same name has another claim."""
-        return f"{PREFIX}{self.endpoint}/{self.uid}"
+        """As of a target. Another claim of the endpoint, or of its successor, is empty."""
+        return f"{PREFIX}{self.endpoint}/{self.uid}/{self.volume}"
 
     @property
     def moving_names(self) -> tuple[str, ...]:

@@ -159,6 +159,11 @@ class FineTuneJobStatus(StatusModel):
         description="The adapter that a FineTuneEndpoint serves, or loads to serve it. Present "
         "from its publication until the job has serving pods of its own, or serves nothing.",
     )
+    former_model: SharedModel | None = Field(
+        None,
+        description="The adapter that another FineTuneEndpoint continues to serve until the one in "
+        "sharedModel is verified. Present after a change of serving.endpointRef.",
+    )
     verification: VerificationStatus = Field(
         VerificationStatus(),
         description="Result of the verification. The verification checks whether the served model "

@@ -67,6 +67,9 @@ class SharedModel(StatusModel):
     endpoint_uid: str = Field(
         alias="endpointUID", description="UID of the FineTuneEndpoint, whose volume has the files."
     )
+    volume: str | None = Field(
+        None, description="UID of the PersistentVolumeClaim of the FineTuneEndpoint with the files."
+    )
     names: list[Annotated[str, Field(pattern=PUBLIC_NAME)]] = Field(
         min_length=1, max_length=8, description="Model names that clients can use in requests."
     )

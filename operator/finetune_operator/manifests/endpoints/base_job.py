@@ -6,6 +6,7 @@ It needs no GPU.
 
 from typing import Any
 
+from finetune_api.contracts.endpoint import PREPARED
 from finetune_api.contracts.exitcodes import FINAL, ExitCode
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import TRAINER_METRICS
@@ -104,7 +105,7 @@ def _pod(endpoint: Object, target: TargetEndpoint) -> dict[str, Any]:
                 "securityContext": container_security(read_only_root=True),
                 "terminationMessagePolicy": "File",
                 "volumeMounts": [
-                    {"name": "work", "mountPath": WORK},
+                    {"name": "work", "mountPath": WORK, "subPath": PREPARED},
                     *([{"name": "config", "mountPath": CONFIG, "readOnly": True}] if files else []),
                     {"name": "scratch", "mountPath": pod.SCRATCH},
                     *sources.mounts(spec),

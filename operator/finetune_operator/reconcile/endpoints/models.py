@@ -21,14 +21,14 @@ def models(
     """Return the states of all names, in a fixed order. problem: why there is no report."""
     reported = {} if gate is None else {model.name: model for model in gate.names}
     states = [_model(model, gate, reported.get(model.name), problem) for model in names.wanted]
-    return _listed([*states, *names.refused])
+    return _listed([*states, *names.unlisted])
 
 
 def kept(names: Names, previous: Iterable[EndpointModelStatus]) -> tuple[EndpointModelStatus, ...]:
     """Return the states of all names as the status has them, while the first report is awaited."""
     before = {(model.name, model.job): model for model in previous if model.state not in REFUSED}
     states = [_kept(model, before.get((model.name, model.job))) for model in names.wanted]
-    return _listed([*states, *names.refused])
+    return _listed([*states, *names.unlisted])
 
 
 def _kept(wanted: WantedName, before: EndpointModelStatus | None) -> EndpointModelStatus:

@@ -29,6 +29,7 @@ from finetune_operator.signing import SigningKey
 
 REFUSED = frozenset({str(Reason.NAME_CONFLICT), str(Reason.ENDPOINT_FULL)})
 """States of names that the endpoint does not serve."""
+UNPUBLISHED = "The job has not published its adapter to the present volume of the endpoint yet."
 
 Place = tuple[str, str | None, str | None]
 """What the gate loads once, however many names it has: adapter, reference and template."""
@@ -36,10 +37,11 @@ Place = tuple[str, str | None, str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """The names to serve, and those that are refused."""
+    """The names to serve, and the others of the jobs."""
 
     wanted: tuple[WantedName, ...]
-    refused: tuple[EndpointModelStatus, ...]
+    unlisted: tuple[EndpointModelStatus, ...]
+    """Names that are refused, or whose adapter the claim does not have yet."""
     free: int
     """Further adapters that can be served."""
 
@@ -62,18 +64,20 @@ def names(
             full.add(job.job)
         else:
             places.add(_place(job))
-    wanted, refused = [], []
+    wanted, unlisted = [], []
     for job in jobs:
         for name in job.model.names:
             if owners[name] != job.job:
-                refused.append(_conflict(job, name, owners[name]))
+                unlisted.append(_conflict(job, name, owners[name]))
             elif job.job in full:
-                refused.append(_full(job, name, most))
+                unlisted.append(_full(job, name, most))
+            elif not job.is_present:
+                unlisted.append(_unlisted(job, name, "Waiting", UNPUBLISHED))
             else:
                 wanted.append(_wanted(job, name, target))
     return Names(
         wanted=tuple(sorted(wanted, key=lambda wanted_name: wanted_name.name)),
-        refused=tuple(refused),
+        unlisted=tuple(unlisted),
         free=most - len(places),
     )
 
@@ -141,7 +145,7 @@ def _wanted(job: Attached, name: str, target: TargetEndpoint) -> WantedName:
 
 
 def _conflict(job: Attached, name: str, owner: str) -> EndpointModelStatus:
-    return _refused(
+    return _unlisted(
         job,
         name,
         Reason.NAME_CONFLICT,
@@ -151,7 +155,7 @@ def _conflict(job: Attached, name: str, owner: str) -> EndpointModelStatus:
 
 
 def _full(job: Attached, name: str, most: int) -> EndpointModelStatus:
-    return _refused(
+    return _unlisted(
         job,
         name,
         Reason.ENDPOINT_FULL,
@@ -160,7 +164,7 @@ def _full(job: Attached, name: str, most: int) -> EndpointModelStatus:
     )
 
 
-def _refused(job: Attached, name: str, state: Reason, message: str) -> EndpointModelStatus:
+def _unlisted(job: Attached, name: str, state: str, message: str) -> EndpointModelStatus:
     return EndpointModelStatus(
         name=name,
         job=job.job,

@@ -97,7 +97,9 @@ def _plan(parts: Parts) -> Plan:
     if claim is not None and "deletionTimestamp" in claim["metadata"]:
         return volume.while_deleted(parts, claim, deployment)
     prepared = base(snapshot, parts.target, parts.previous, claim)
-    wanted = names(parts.target, attached(snapshot.finetunejobs, endpoint), parts.previous)
+    uid = None if claim is None else claim["metadata"]["uid"]
+    jobs = attached(snapshot.finetunejobs, endpoint, uid)
+    wanted = names(parts.target, jobs, parts.previous)
     actions: list[Action] = [
         *(() if prepared.ending else volume.ensure(parts, claim)),
         serving.policy_of_base(parts),

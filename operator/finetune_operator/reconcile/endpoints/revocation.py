@@ -42,7 +42,7 @@ def stopped(
         return plan
     present = {
         (job.job, name)
-        for job in attached(snapshot.finetunejobs, endpoint)
+        for job in attached(snapshot.finetunejobs, endpoint, previous.volume)
         for name in job.model.names
     }
     kept = tuple(
@@ -50,7 +50,7 @@ def stopped(
     )
     if kept == listed or previous.wanted.digest not in (digest_of(listed), digest_of(kept)):
         return plan
-    names = Names(wanted=kept, refused=(), free=previous.free_slots or 0)
+    names = Names(wanted=kept, unlisted=(), free=previous.free_slots or 0)
     number = numbered(names, previous.wanted, snapshot.gate, now)
     jobs = {job for job, _ in present}
     models = tuple(model for model in previous.models if model.job in jobs)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus, ServingPods, WantedNames
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.endpoints.objects import url
@@ -9,7 +10,7 @@ from finetune_operator.objects import deployments
 from finetune_operator.reconcile.conditions import Position, Status
 from finetune_operator.reconcile.endpoints import state
 from finetune_operator.reconcile.endpoints.base import Base
-from finetune_operator.reconcile.endpoints.models import answering, kept, models
+from finetune_operator.reconcile.endpoints.models import MAX_MESSAGE, answering, kept, models
 from finetune_operator.reconcile.endpoints.names import Names
 from finetune_operator.reconcile.endpoints.parts import Parts
 from finetune_operator.types import Object
@@ -26,7 +27,7 @@ def status(
     """Return the status without its conditions."""
     gate, previous = parts.snapshot.gate, parts.previous
     boot = None if gate is None else gate.boot
-    self_test = None if gate is None else gate.self_test or None
+    self_test = None if gate is None else printable(gate.self_test)[:MAX_MESSAGE] or None
     problem = "The base of the endpoint is not prepared."
     if prepared.state == "prepared":
         held = _without_pods(parts)
@@ -38,7 +39,7 @@ def status(
     return FineTuneEndpointStatus(
         observed_generation=parts.endpoint["metadata"]["generation"],
         endpoint=url(parts.endpoint),
-        summary=f"{answering(states)}/{len(wanted.wanted) + len(wanted.refused)}",
+        summary=f"{answering(states)}/{len(wanted.wanted) + len(wanted.unlisted)}",
         free_slots=wanted.free,
         base=prepared.prepared,
         base_attempt=prepared.attempt,

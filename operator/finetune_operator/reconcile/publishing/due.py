@@ -7,6 +7,7 @@ served. ``Verified`` is the outcome of the verification of this very build.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from finetune_api.v1alpha1.publishing.shared_endpoint import SharedEndpointTarget
 from finetune_api.v1alpha1.publishing.targets import PublishTarget, When
 from finetune_api.v1alpha1.publishing.tracking import NAME as TRACKING
 from finetune_api.v1alpha1.publishing.tracking import TrackingServer
@@ -88,6 +89,8 @@ def _obstacle(
     snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, publish_target: PublishTarget
 ) -> _Obstacle | None:
     """Return what keeps a target of a trained revision from being due, or None."""
+    if isinstance(publish_target, SharedEndpointTarget) and publish_target.volume is None:
+        return _Obstacle(text=f"the volume of FineTuneEndpoint {publish_target.endpoint}")
     moment = when(target, publish_target)
     if moment == "Merged" or publish_target.what == "merged":
         merging = ledger.merging(target.revision, target.build)

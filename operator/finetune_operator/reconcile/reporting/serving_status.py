@@ -7,7 +7,6 @@ from finetune_operator.manifests import vllm
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.serving import endpoint_models
 from finetune_operator.reconcile.serving.delivery import Delivery
-from finetune_operator.reconcile.serving.state import endpoint_of
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -16,10 +15,17 @@ from finetune_operator.revisions.target import TargetRevision
 def serving_status(
     snapshot: IndexedSnapshot, target: TargetRevision, delivery: Delivery, ledger: Ledger
 ) -> dict[str, Any]:
-    """Return ``serving``, ``verification``, ``endpoint`` and ``sharedModel`` of the status."""
+    """Return ``serving``, ``verification``, ``endpoint`` and the models at FineTuneEndpoints."""
     status: dict[str, Any] = {}
-    if (shared := _shared_model(snapshot, target, delivery, ledger)) is not None:
-        status["sharedModel"] = shared
+    if target.resolved.spec.serving.enabled:
+        status |= endpoint_models.to_status(
+            snapshot,
+            target,
+            ledger,
+            vllm.names(snapshot.job, target),
+            offered=delivery.is_offered,
+            serving=delivery.serving,
+        )
     served = delivery.state
     if served is None:
         return status | {"serving": {"summary": "-"}}
@@ -40,20 +46,3 @@ def serving_status(
     if snapshot.service is not None:
         status["endpoint"] = manifests.endpoint(snapshot.job)
     return status
-
-
-def _shared_model(
-    snapshot: IndexedSnapshot, target: TargetRevision, delivery: Delivery, ledger: Ledger
-) -> dict[str, Any] | None:
-    """Return the adapter that an endpoint serves, or loads to serve it."""
-    if not target.resolved.spec.serving.enabled:
-        return None
-    serving = delivery.serving
-    return endpoint_models.shared_model(
-        snapshot,
-        target,
-        ledger,
-        vllm.names(snapshot.job, target),
-        offered=delivery.is_offered,
-        serves=serving is not None and endpoint_of(ledger, serving) is not None,
-    )

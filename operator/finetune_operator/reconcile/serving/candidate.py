@@ -75,7 +75,7 @@ def latest_attempt(
 
     A build that was in service before and has been taken down since must become ready again.
     """
-    key, build = target.resolved.serve_key, target.build
+    key, build = target.serve_key, target.build
     latest = ledger.serving(build)
     if latest is not None:
         stays = build == serving or build in snapshot.builds

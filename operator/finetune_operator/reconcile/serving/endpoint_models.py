@@ -1,4 +1,4 @@
-"""The models of a job at its FineTuneEndpoint, as the status of the endpoint reports them. Pure.
+"""The models of a job at its FineTuneEndpoints, as the statuses of endpoints report them. Pure.
 
 A report counts only about the adapter of the build, and only if it is of the endpoint that has the
 published files: another endpoint of the same name has another claim.
@@ -7,17 +7,19 @@ published files: another endpoint of the same name has another claim.
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from finetune_api.contracts.endpoint import published_path
 from finetune_api.v1alpha1.endpoints.status import EndpointModelStatus
+from finetune_api.v1alpha1.publishing.shared_endpoint import SharedEndpointTarget
+from finetune_api.v1alpha1.status.ledger import FrozenConfiguration
 from finetune_api.v1alpha1.status.serving import SharedModel, VerificationStatus
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile.serving.state import endpoint_of
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.publishing import publications
+from finetune_operator.revisions.sharing import models
 from finetune_operator.revisions.target import TargetRevision
 
-ANSWERS = "Serving"
+FAILED = "Failed"
 OUTCOMES = ("Inconclusive", "Verified")
 """The weakest one first: all names of a job have the same adapter."""
 
@@ -42,6 +44,12 @@ class Models:
         answering = {model.name for model in self.of_job if self.answers(model)}
         return bool(self.names) and answering == {*self.names}
 
+    @property
+    def failed(self) -> EndpointModelStatus | None:
+        """A name for which the adapter was not loaded or not verified, None if there is none."""
+        failed = (model for model in self.of_job if model.state == FAILED)
+        return next((model for model in failed if model.adapter == self.adapter), None)
+
     def verification(self, build: str) -> dict[str, Any]:
         """Return ``status.verification``, empty unless every name answers."""
         if not self.all_answer:
@@ -60,17 +68,25 @@ class Models:
         ).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def models_of(snapshot: IndexedSnapshot, ledger: Ledger, revision: str | None) -> Models:
-    """Return the models of a job. revision: the one that they must answer with."""
+def models_of(
+    snapshot: IndexedSnapshot, ledger: Ledger, revision: str | None, endpoint: str | None
+) -> Models:
+    """Return the models of a job at an endpoint. revision: the one that they must answer with."""
     adapter = None if revision is None else ledger.revision(revision).artifacts.adapter_manifest
-    published = _parsed(snapshot.previous.shared_model)
-    endpoint = snapshot.endpoint
-    if published is None or endpoint is None:
+    published = next(
+        (model for model in models.published(snapshot.job) if model.endpoint == endpoint), None
+    )
+    if published is None:
         return Models(names=(), adapter=adapter, of_job=())
     names = tuple(published.names)
-    if endpoint["metadata"]["uid"] != published.endpoint_uid:
-        return Models(names=names, adapter=adapter, of_job=())
-    listed = (endpoint.get("status") or {}).get("models") or ()
+    listed = next(
+        (
+            (existing.get("status") or {}).get("models") or ()
+            for existing in snapshot.endpoints
+            if existing["metadata"]["uid"] == published.endpoint_uid
+        ),
+        (),
+    )
     return Models(
         names=names,
         adapter=adapter,
@@ -82,59 +98,86 @@ def models_of(snapshot: IndexedSnapshot, ledger: Ledger, revision: str | None) -
     )
 
 
-def _parsed(model: Any) -> SharedModel | None:
-    """Return ``status.sharedModel``, None for one of an unknown form."""
-    try:
-        return None if model is None else SharedModel.model_validate(model, by_name=False)
-    except ValidationError:
-        return None
+def models_of_build(snapshot: IndexedSnapshot, ledger: Ledger, build: str) -> Models:
+    """Return the models of the build that an endpoint serves."""
+    return models_of(snapshot, ledger, ledger.revision_of(build), endpoint_of(ledger, build))
 
 
-def shared_model(
+def to_status(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
     names: list[str],
     *,
     offered: bool,
-    serves: bool,
-) -> dict[str, Any] | None:
-    """Return ``status.sharedModel``, by which an endpoint finds the adapter.
+    serving: str | None,
+) -> dict[str, Any]:
+    """Return ``sharedModel`` and ``formerModel``, by which endpoints find the adapters of a job.
 
-    names: model names of the target. offered: whether the endpoint may serve the target. serves:
-    whether an endpoint serves the job; the earlier adapter then stays until another build serves.
+    names: model names of the target. offered: whether the endpoint may serve the target. serving:
+    the serving build, or None. If an endpoint serves it, its adapter stays until another build
+    serves: at the same endpoint, until the next adapter has failed.
     """
-    for endpoint_target in publications.shared_endpoint(target):
-        if offered and publications.is_complete(ledger, target, endpoint_target):
-            return _published(
-                snapshot,
-                target,
-                ledger,
-                names,
-                uid=endpoint_target.uid,
-                name=endpoint_target.endpoint,
-            )
-    before = snapshot.previous.shared_model
-    return dict(before) if serves and before is not None else None
+    offers = [
+        _published(snapshot, ledger, target.revision, target.frozen, names, place)
+        for place in publications.shared_endpoint(target)
+        if offered and publications.is_complete(ledger, target, place)
+    ]
+    kept = None if serving is None else _of_serving(snapshot, ledger, serving)
+    shared = offers[0] if offers else kept
+    status = {} if shared is None else {"sharedModel": shared}
+    if shared is not None and kept is not None and kept["endpoint"] != shared["endpoint"]:
+        status["formerModel"] = kept
+    return status
+
+
+def is_retained(target: TargetRevision, ledger: Ledger, serving: str | None) -> bool:
+    """Report whether the endpoint of a target still has the adapter of another build that serves.
+
+    serving: the serving build, or None.
+    """
+    revision = None if serving is None else ledger.revision_of(serving)
+    if serving in (None, target.build) or revision is None:
+        return False
+    return endpoint_of(ledger, str(serving)) == target.endpoint_name and any(
+        publications.is_on_claim(ledger, revision, place)
+        for place in publications.shared_endpoint(target)
+    )
+
+
+def _of_serving(snapshot: IndexedSnapshot, ledger: Ledger, serving: str) -> dict[str, Any] | None:
+    """Return the model that an endpoint serves for the serving build, None if none does."""
+    endpoint, revision = endpoint_of(ledger, serving), ledger.revision_of(serving)
+    frozen = None if revision is None else ledger.frozen(revision)
+    published = (model for model in models.published(snapshot.job) if model.endpoint == endpoint)
+    before = next(published, None)
+    if before is None or revision is None or frozen is None:
+        return None
+    place = SharedEndpointTarget.of(before.endpoint, before.endpoint_uid, before.volume)
+    is_next = before.adapter != ledger.revision(revision).artifacts.adapter_manifest
+    if is_next and publications.is_on_claim(ledger, revision, place):
+        # The status has the next adapter, which is not offered any more.
+        return _published(snapshot, ledger, revision, frozen, before.names, place)
+    return before.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _published(
     snapshot: IndexedSnapshot,
-    target: TargetRevision,
     ledger: Ledger,
+    revision: str,
+    frozen: FrozenConfiguration,
     names: list[str],
-    *,
-    uid: str,
-    name: str,
+    place: SharedEndpointTarget,
 ) -> dict[str, Any]:
-    artifacts = ledger.revision(target.revision).artifacts
+    artifacts = ledger.revision(revision).artifacts
     adapter = artifacts.adapter_manifest or ""
     template = artifacts.chat_template
     return SharedModel(
-        endpoint=name,
-        endpoint_uid=uid,
+        endpoint=place.endpoint,
+        endpoint_uid=place.uid,
+        volume=place.volume,
         names=list(dict.fromkeys(names)),
-        revision=target.frozen.digest,
+        revision=frozen.digest,
         adapter=adapter,
         reference=artifacts.reference_manifest,
         template=None if template is None else template.removeprefix("sha256:"),

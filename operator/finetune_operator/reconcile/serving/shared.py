@@ -4,8 +4,14 @@ Such a build has no Deployment. The publish stage copies its adapter to the clai
 and ``status.sharedModel`` tells the endpoint to load and verify it. The build that serves continues
 until every model name of the job answers with the new adapter; then the Service of the job selects
 the pods of the endpoint. Nothing here waits for an endpoint that the spec does not name.
+
+If the verification of an adapter fails while the endpoint serves an earlier one of the job, the
+attempt has failed: the endpoint is asked for the earlier one again, also after a restart of vLLM.
 """
 
+from dataclasses import replace
+
+from finetune_api.v1alpha1.endpoints.status import EndpointModelStatus
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.actions import Apply
 from finetune_operator.manifests import serving as manifests
@@ -17,7 +23,13 @@ from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import evaluation_gate, state
 from finetune_operator.reconcile.serving.candidate import Rollout, latest_attempt, withheld
-from finetune_operator.reconcile.serving.endpoint_models import Models, models_of
+from finetune_operator.reconcile.serving.endpoint_models import (
+    Models,
+    is_retained,
+    models_of,
+    models_of_build,
+)
+from finetune_operator.reconcile.serving.state import endpoint_of
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.publishing import publications
 from finetune_operator.revisions.target import TargetRevision
@@ -48,13 +60,22 @@ def decide(
     )
     if prevented is not None:
         return Rollout(decision=unchanged, position=prevented)
+    if attempt.outcome == "Failed":
+        message = attempt.message or ""
+        return Rollout(decision=unchanged, position=_failed(message, target, ledger, serving))
     if not is_published(ledger, target):
         position, starts = _unpublished(target, ledger)
         return Rollout(decision=unchanged, position=position, awaits_publication=starts)
-    models = models_of(snapshot, ledger, target.revision)
+    models = models_of(snapshot, ledger, target.revision, target.endpoint_name)
     attempt = policy.admitted(target, attempt).model_copy(update={"endpoint": target.endpoint_name})
     if models.all_answer:
         attempt = attempt.model_copy(update={"outcome": "Completed"})
+    failed, position = models.failed, _position(snapshot, target, ledger, serving, models)
+    if failed is not None and is_retained(target, ledger, serving):
+        position = _failed(_problem(target, failed), target, ledger, serving)
+        end = {"outcome": "Failed", "reason": position.reason, "message": _problem(target, failed)}
+        ledger = ledger.with_attempt(target.revision, attempt.model_copy(update=end))
+        return Rollout(decision=replace(unchanged, ledger=ledger), position=position)
     ledger = ledger.with_attempt(target.revision, attempt)
     service = manifests.service(snapshot.job, target, target.build, endpoint=target.endpoint_name)
     return Rollout(
@@ -63,7 +84,7 @@ def decide(
             actions=(Apply(object=service),) if models.all_answer else (),
             warnings=unchanged.warnings,
         ),
-        position=_position(snapshot, target, ledger, serving, models),
+        position=position,
         selected=models.all_answer,
         takes_over=models.all_answer,
         is_offered=True,
@@ -83,6 +104,9 @@ def _unpublished(target: TargetRevision, ledger: Ledger) -> tuple[Position, bool
     """Return the position of a job whose adapter is not published, and whether it will be."""
     name = target.endpoint_name
     for endpoint_target in publications.shared_endpoint(target):
+        if endpoint_target.volume is None:
+            text = f"FineTuneEndpoint {name} has no volume yet."
+            return active(Reason.PUBLISHING, text), True
         error = publications.failure(ledger, target, endpoint_target)
         if error is not None:
             message = f"The adapter is not on FineTuneEndpoint {name}: {sentence(error.message)}"
@@ -100,18 +124,13 @@ def _position(
 ) -> Position:
     """Return the position of a job whose adapter is published."""
     name, build = target.endpoint_name, target.build
-    old = serving if serving not in (None, build) else None
-    continues = "" if old is None else f" Build {ledger.name_of(old)} continues to serve."
+    continues = _continues(target, ledger, serving)
     for model in models.of_job:
-        problem = f"FineTuneEndpoint {name}, model {model.name}: {sentence(model.message or '')}"
         if model.state in REFUSED:
+            problem = _problem(target, model)
             return Position(state="stalled", reason=model.state, message=problem + continues)
-        if model.state == "Failed" and model.adapter == models.adapter:
-            return Position(
-                state="failed",
-                reason=Reason.VERIFICATION_FAILED,
-                message=f"{problem}{continues} To train again, set spec.rerun to a new value.",
-            )
+    if models.failed is not None:
+        return _failed(_problem(target, models.failed), target, ledger, serving)
     if models.all_answer:
         if serving == build and not state.misdirected(snapshot, target, build, name):
             names = ", ".join(model.name for model in models.of_job)
@@ -129,15 +148,37 @@ def _position(
     return active(reason, detail + continues)
 
 
+def _failed(message: str, target: TargetRevision, ledger: Ledger, serving: str | None) -> Position:
+    """Return the position of a job whose adapter the endpoint could not verify."""
+    continues = _continues(target, ledger, serving)
+    return Position(
+        state="failed",
+        reason=Reason.VERIFICATION_FAILED,
+        message=f"{message}{continues} To train again, set spec.rerun to a new value.",
+    )
+
+
+def _problem(target: TargetRevision, model: EndpointModelStatus) -> str:
+    message = sentence(model.message or "")
+    return f"FineTuneEndpoint {target.endpoint_name}, model {model.name}: {message}"
+
+
+def _continues(target: TargetRevision, ledger: Ledger, serving: str | None) -> str:
+    at_same = endpoint_of(ledger, str(serving)) == target.endpoint_name
+    if serving in (None, target.build) or (at_same and not is_retained(target, ledger, serving)):
+        return ""
+    return f" Build {ledger.name_of(serving)} continues to serve."
+
+
 def state_of(
     snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, build: str
 ) -> ServingState | None:
     """Return the state of the serving build; None if it has serving pods of its own."""
-    endpoint = state.endpoint_of(ledger, build)
+    endpoint = endpoint_of(ledger, build)
     if endpoint is None:
         return None
     revision = ledger.revision_of(build)
-    models = models_of(snapshot, ledger, revision)
+    models = models_of_build(snapshot, ledger, build)
     name = ledger.name_of(build)
     if models.all_answer and snapshot.service is not None:
         names = ", ".join(model.name for model in models.of_job)

@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_api.v1alpha1.status.serving import VerificationStatus
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.reconcile.serving.endpoint_models import models_of
+from finetune_operator.reconcile.serving.endpoint_models import models_of_build
 from finetune_operator.reconcile.serving.state import endpoint_of
 from finetune_operator.revisions.ledger import Ledger
 
@@ -16,7 +16,7 @@ def verification_status(
     before = dict(snapshot.previous.verification)
     kept = before if before.get("build") == build else {}
     if build is not None and endpoint_of(ledger, build) is not None:
-        return models_of(snapshot, ledger, ledger.revision_of(build)).verification(build) or kept
+        return models_of_build(snapshot, ledger, build).verification(build) or kept
     result = snapshot.verification
     if result is None or result.build != build:
         return kept

@@ -34,7 +34,9 @@ def targets(target: TargetRevision) -> tuple[PublishTarget, ...]:
 def shared_endpoint(target: TargetRevision) -> tuple[SharedEndpointTarget, ...]:
     """Return the endpoint that serves the adapter as a target; nothing if there is none."""
     endpoint = target.endpoint
-    return () if endpoint is None else (SharedEndpointTarget.of(endpoint.name, endpoint.uid),)
+    if endpoint is None:
+        return ()
+    return (SharedEndpointTarget.of(endpoint.name, endpoint.uid, endpoint.volume),)
 
 
 def place(target: TargetRevision, entry: PublishTarget) -> str:
@@ -96,6 +98,17 @@ def is_complete(ledger: Ledger, target: TargetRevision, entry: PublishTarget) ->
     if not _is_published(publication, entry) or not _has_tags(ledger, target, entry):
         return False
     return not awaits_statement(publication, target, entry)
+
+
+def is_on_claim(ledger: Ledger, revision: str, endpoint_target: SharedEndpointTarget) -> bool:
+    """Report whether the claim of an endpoint holds the adapter of a revision."""
+    publication = record_of(ledger, revision, endpoint_target.name)
+    return (
+        publication is not None
+        and publication.destination == endpoint_target.destination
+        and publication.content == ledger.revision(revision).artifacts.adapter_manifest
+        and _is_published(publication, endpoint_target)
+    )
 
 
 def awaits_statement(

@@ -1,5 +1,6 @@
 """The FineTuneEndpoint that serves the adapter of a job beside those of other jobs. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from finetune_api.contracts.publish_targets import SharedEndpoint
@@ -38,11 +39,15 @@ class JobEndpoint:
 
     name: str
     uid: str
+    generation: int
     limits: SharedEndpoint
     """What an adapter must suit."""
 
-    space: tuple[str, str | None]
-    """Size of its volume in the spec, and UID of the claim: where an adapter must fit."""
+    size: str
+    """Size of its volume in the spec, where an adapter must fit."""
+
+    volume: str | None
+    """UID of the claim that has the adapters; None before the first one is created."""
 
     cannot_serve: CannotServe | None
     """None if it may serve the adapter."""
@@ -61,11 +66,15 @@ def name_of(spec: FineTuneJobSpec) -> str | None:
 
 
 def find(
-    job: Object, spec: FineTuneJobSpec, endpoint: Object | None, settings: Settings
+    job: Object, spec: FineTuneJobSpec, existing: Iterable[Object], settings: Settings
 ) -> JobEndpoint | None:
-    """Return the endpoint in the spec of a job. endpoint: of the snapshot. Raise InvalidSpec."""
+    """Return the endpoint in the spec of a job. existing: those of the snapshot.
+
+    Raise InvalidSpec.
+    """
     name = name_of(spec)
-    if endpoint is None or name is None or endpoint["metadata"]["name"] != name:
+    endpoint = next((found for found in existing if found["metadata"]["name"] == name), None)
+    if endpoint is None or name is None:
         return None
     uid = endpoint["metadata"]["uid"]
     desired = endpoints.resolve(endpoint, settings).spec
@@ -74,6 +83,7 @@ def find(
     return JobEndpoint(
         name=name,
         uid=uid,
+        generation=endpoint["metadata"]["generation"],
         limits=SharedEndpoint(
             name=name,
             base=desired.base,
@@ -82,24 +92,29 @@ def find(
             source=base.source,
             codes=base.codes,
         ),
-        space=(desired.storage.size, status.get("volume")),
+        size=desired.storage.size,
+        volume=status.get("volume"),
         cannot_serve=_cannot_serve(endpoint),
         kept=_kept(job, endpoint),
     )
 
 
 def _kept(job: Object, endpoint: Object) -> tuple[str, ...]:
-    model = status_view.shared_model(job) or {}
-    if model.get("endpointUID") != endpoint["metadata"]["uid"]:
-        return ()
-    listed = (endpoint.get("status") or {}).get("models") or ()
+    status = endpoint.get("status") or {}
+    place = endpoint["metadata"]["uid"], status.get("volume")
+    published = (
+        model["adapter"]
+        for model in status_view.shared_models(job)
+        if (model.get("endpointUID"), model.get("volume")) == place
+    )
+    listed = status.get("models") or ()
     own = (
         listed_model
         for listed_model in listed
         if listed_model.get("job") == job["metadata"]["name"]
     )
     answering = (listed_model["answers"] for listed_model in own if listed_model.get("answers"))
-    return tuple(dict.fromkeys((model["adapter"], *answering)))
+    return tuple(dict.fromkeys((*published, *answering)))
 
 
 def _cannot_serve(endpoint: Object) -> CannotServe | None:

@@ -5,7 +5,8 @@ it published last, so that model answers until the next one is published and pro
 job serves on its own.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -25,6 +26,9 @@ class Attached:
     uid: str
     created: str
     model: SharedModel
+    is_present: bool
+    """Whether the endpoint's present claim has the model. A job keeps its names and its place while
+    it publishes to another claim."""
 
     @property
     def age(self) -> tuple[str, str]:
@@ -32,26 +36,34 @@ class Attached:
         return self.created, self.uid
 
 
-def attached(jobs: Iterable[Object], endpoint: Object) -> tuple[Attached, ...]:
+def attached(jobs: Iterable[Object], endpoint: Object, volume: str | None) -> tuple[Attached, ...]:
     """Return the jobs whose models an endpoint serves, the oldest one first.
 
-    jobs: of the endpoint's namespace.
+    jobs: of the endpoint's namespace; volume: UID of the endpoint's claim, None if it has none.
     """
-    candidates = (_attached(job, endpoint) for job in jobs)
+    candidates = (_attached(job, endpoint, volume) for job in jobs)
     return tuple(sorted(filter(None, candidates), key=lambda attached_job: attached_job.age))
 
 
-def _attached(job: Object, endpoint: Object) -> Attached | None:
+def published(job: Object) -> Iterator[SharedModel]:
+    """Yield the models that a job has published to endpoints, without those of an unknown form."""
+    for model in status_view.shared_models(job):
+        with contextlib.suppress(ValidationError):
+            yield SharedModel.model_validate(model, by_name=False)
+
+
+def _attached(job: Object, endpoint: Object, volume: str | None) -> Attached | None:
     if "deletionTimestamp" in job["metadata"]:
         return None
-    try:
-        model = SharedModel.model_validate(status_view.shared_model(job) or {}, by_name=False)
-    except ValidationError:
+    uid, place = job["metadata"]["uid"], endpoint["metadata"]["uid"]
+    # An earlier endpoint of this name has another uid: its claim had the adapter.
+    model = next((model for model in published(job) if model.endpoint_uid == place), None)
+    if model is None or not model.path.startswith(f"{published_root(uid)}/"):
         return None
-    uid = job["metadata"]["uid"]
-    if model.endpoint_uid != endpoint["metadata"]["uid"]:
-        # An earlier endpoint of this name: its claim had the adapter.
-        return None
-    if not model.path.startswith(f"{published_root(uid)}/"):
-        return None
-    return Attached(job=job["metadata"]["name"], uid=uid, created=created(job), model=model)
+    return Attached(
+        job=job["metadata"]["name"],
+        uid=uid,
+        created=created(job),
+        model=model,
+        is_present=volume is not None and model.volume == volume,
+    )

@@ -6,7 +6,7 @@ import sys
 import pytest
 from tests.unit.cli.jobs.conftest import Objects, Run
 
-from finetune_cli.jobs.asking import served
+from finetune_cli.cluster import served
 from finetune_operator.objects import endpoints
 
 

@@ -11,7 +11,13 @@ from aiohttp import ClientResponse, CookieJar
 from aiohttp.test_utils import TestClient, TestServer, unused_port
 from kubernetes import client as kubernetes_client
 
-from clidocs import example_cluster, example_jobs, example_objects
+from clidocs import (
+    example_cluster,
+    example_endpoints,
+    example_jobs,
+    example_objects,
+    example_schema,
+)
 from finetune_cli.cluster import job
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.ui.access.sessions import Sessions
@@ -59,7 +65,13 @@ Start = Callable[..., Awaitable[Pages]]
 @pytest.fixture
 def objects() -> Objects:
     """Return the objects of the cluster; a change before the first request takes effect."""
-    found = copy.deepcopy(dict(example_objects.COLLECTIONS))
+    found = copy.deepcopy(
+        {
+            **example_objects.COLLECTIONS,
+            **example_endpoints.COLLECTIONS,
+            **example_schema.COLLECTIONS,
+        }
+    )
     found[ALL_JOBS] = found[example_objects.JOBS]
     return found
 

@@ -1,6 +1,7 @@
 """What the pages show of the example objects."""
 
 import copy
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 from tests.unit.cli.ui.conftest import ALL_JOBS, PREFIX, Objects, Start
 
 from clidocs import example_cluster
+from clidocs.example_endpoints import ENDPOINTS
 from clidocs.example_jobs import EARLIER, NO_GPU, OUT_OF_MEMORY, PRESENT
 from clidocs.example_objects import BATCH, CORE, JOBS
 from finetune_cli.cluster.api import Cluster
+from finetune_cli.ui.reading import jobs
 
 FIRST_VIEW_BYTES = 150_000
 VELMORA = "/jobs/team-a/velmora"
@@ -38,29 +41,31 @@ class Outline(HTMLParser):
 async def test_list_names_each_job_with_its_state(start: Start) -> None:
     pages = await start()
     text = await pages.text("/")
-    for name, state in (("billing", "Unschedulable"), ("support", "CUDAOutOfMemory")):
+    for name, kind, state in (
+        ("billing", "waiting", "Unschedulable"),
+        ("support", "bad", "CUDAOutOfMemory"),
+    ):
         assert f'<a href="{PREFIX}/jobs/team-a/{name}">{name}</a>' in text
-        assert f'<span class="state waiting">{state}</span>' in text
+        assert f'<span class="state {kind}">{state}</span>' in text
     assert '<span class="state good">Serving</span>' in text
     assert "context demo" in text
 
 
-@pytest.mark.parametrize(
-    ("query", "shown"),
-    [
+async def test_list_is_filtered(start: Start) -> None:
+    pages = await start()
+    cases: tuple[tuple[str, list[str]], ...] = (
         ("?text=SUPP", ["support"]),
         ("?state=ready", ["velmora"]),
         ("?state=not-ready", ["billing", "support"]),
         ("?text=CUDA", ["support"]),
         ("?namespace=team-a&text=velmora", ["velmora"]),
         ("?text=nothing", []),
-    ],
-)
-async def test_list_is_filtered(start: Start, query: str, shown: list[str]) -> None:
-    text = await (await start()).text(f"/{query}")
-    names = ("billing", "support", "velmora")
-    assert [each for each in names if f"/jobs/team-a/{each}" in text] == shown
-    assert "3 jobs were searched." in text
+    )
+    for query, shown in cases:
+        text = await pages.text(f"/{query}")
+        names = ("billing", "support", "velmora")
+        assert [each for each in names if f"/jobs/team-a/{each}" in text] == shown, query
+        assert "3 jobs were searched." in text
 
 
 async def test_list_continues_on_the_next_page(start: Start, objects: Objects) -> None:
@@ -101,9 +106,10 @@ async def test_page_whose_token_has_expired_leads_to_the_first_one(
 
 
 async def test_filtered_page_ends_at_the_row_where_the_next_one_begins(
-    start: Start, objects: Objects
+    start: Start, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objects[ALL_JOBS] = many(900, objects)
+    monkeypatch.setattr(jobs, "PER_PAGE", 10)
+    objects[ALL_JOBS] = many(90, objects)
     for at, each in enumerate(objects[ALL_JOBS]):
         each["metadata"]["name"] += "-shown" if at % 3 else ""
     pages = await start()
@@ -113,13 +119,13 @@ async def test_filtered_page_ends_at_the_row_where_the_next_one_begins(
         text = await pages.text(f"/?text=-shown{after}")
         links = [each["href"] or "" for each in Outline(text).all("a")]
         found = [each for each in links if "/jobs/" in each]
-        assert len(found) <= 100
+        assert len(found) <= 10
         names += found
         following = [each for each in links if "after=" in each]
         after = f"&after={following[-1].rpartition('after=')[2]}" if following else ""
         if not after:
             break
-    assert len(names) == len(set(names)) == 600
+    assert len(names) == len(set(names)) == 60
 
 
 def many(count: int, objects: Objects) -> list[dict[str, Any]]:
@@ -135,7 +141,7 @@ def many(count: int, objects: Objects) -> list[dict[str, Any]]:
 async def test_page_says_why_a_job_waits_and_what_to_do(start: Start) -> None:
     text = await (await start()).text("/jobs/team-a/billing")
     assert NO_GPU in text
-    assert "Remedy" in text
+    assert "What to do" in text
     assert "Unschedulable" in text
     assert "for 8m00s" in text
 
@@ -148,7 +154,7 @@ async def test_page_of_a_failure_has_its_stages_warnings_events_and_log(start: S
     assert "1 disruption" in text
     assert "pod support-train-x7k2p, container trainer" in text
     assert "step 74 needs more GPU memory" in text
-    assert '<th scope="row">2026-03-02T09:18:00Z</th>' in text
+    assert '<th scope="row" role="rowheader">2026-03-02 09:18:00</th>' in text
     assert "terminated with exit code 80" in text
 
 
@@ -162,8 +168,9 @@ async def test_page_of_a_served_job_has_its_results(start: Start, objects: Objec
     assert 'class="bar good"' in text
     for words in ("2.4103", "1.9294", "-0.4809", "0.031", "120 held-out rows"):
         assert words in text
-    assert "<td>0.41 to 1.94 EUR</td><td>0.82 EUR</td>" in text
-    assert "<td>-</td><td>0.68</td>" in text
+    cells = re.sub(r' role="cell" data-label="[^"]*"|</?div>', "", text)
+    assert "<td>0.41 to 1.94 EUR</td><td>0.82 EUR</td>" in cells
+    assert "<td>-</td><td>0.68</td>" in cells
     assert f">{EARLIER}<" in text
     assert f">{PRESENT}<" in text
     assert "of the spec" in text
@@ -178,11 +185,36 @@ async def test_distance_above_its_tolerance_is_marked(start: Start, objects: Obj
 
 async def test_difference_of_two_revisions(start: Start) -> None:
     text = await (await start()).text(f"{VELMORA}/diff?first={EARLIER}&second={PRESENT}")
-    assert '<th scope="row">training.epochs</th><td>2</td><td>3</td>' in text
+    cells = re.sub(r' role="[a-z]*"( data-label="[^"]*")?|</?div>', "", text)
+    assert '<th scope="row">training.epochs</th><td>2</td><td>3</td>' in cells
     assert "training.learningRate" in text
     assert "2.1518" in text
     unknown = await (await start()).text(f"{VELMORA}/diff?first={EARLIER}&second=0000", 502)
     assert "has no revision 0000" in unknown
+
+
+async def test_endpoints_have_the_proof_of_each_name(start: Start) -> None:
+    pages = await start()
+    text = await pages.text("/endpoints")
+    assert f'href="{PREFIX}/endpoints/team-a/assistants"' in text
+    assert "2/3" in text
+    text = await pages.text("/endpoints/team-a/assistants")
+    assert "Name tickets was not verified" in text
+    assert text.count("distance 0.012, tolerance 0.034 nats") == 3
+    assert text.count('class="bar good"') == 2
+    assert text.count('class="bar bad"') == 1
+    assert f'href="{PREFIX}/jobs/team-a/tickets"' in text
+    missing = await pages.text("/endpoints/team-a/absent", 404)
+    assert "FineTuneEndpoint absent does not exist in namespace team-a." in missing
+
+
+async def test_name_that_an_earlier_adapter_answers_for_is_marked(
+    start: Start, objects: Objects
+) -> None:
+    (endpoint,) = objects[ENDPOINTS]
+    endpoint["status"]["models"][0]["answers"] = "e1" * 32
+    text = await (await start()).text("/endpoints/team-a/assistants")
+    assert text.count("An earlier adapter answers.") == 1
 
 
 async def test_object_is_shown_as_yaml_without_managed_fields(
@@ -269,11 +301,11 @@ async def test_pages_have_landmarks_headings_captions_and_labels(start: Start) -
 
 
 async def test_first_view_is_small(start: Start, objects: Objects) -> None:
-    objects[ALL_JOBS] = many(1000, objects)
+    objects[ALL_JOBS] = many(150, objects)
     pages = await start()
     sizes = {}
     for path in ("/", VELMORA):
-        paths = (path, "/static/ui.css", "/static/ui.js")
+        paths = (path, "/static/ui.css", "/static/ui.js", "/static/icon.svg")
         sizes[path] = sum([len(await (await pages.get(each)).read()) for each in paths])
     print(sizes)
     assert max(sizes.values()) < FIRST_VIEW_BYTES
@@ -301,3 +333,19 @@ async def test_job_without_pods_says_so(start: Start, objects: Objects) -> None:
     objects[BATCH] = []
     text = await (await start()).text("/jobs/team-a/support")
     assert text.count("The present stage has no pod.") == 2
+
+
+async def test_playground_has_the_names_of_a_shared_job_and_asks_for_a_key(
+    start: Start, objects: Objects
+) -> None:
+    job = next(each for each in objects[JOBS] if each["metadata"]["name"] == "support")
+    job["status"]["sharedModel"] = {"endpoint": "assistants", "names": ["help", "help-de"]}
+    (endpoint,) = objects[ENDPOINTS]
+    endpoint["spec"]["access"] = {"keysSecretRef": {"name": "keys"}}
+    pages = await start()
+    assert "/jobs/team-a/support/playground" in await pages.text("/jobs/team-a/support")
+    text = await pages.text("/jobs/team-a/support/playground")
+    assert '<option value="help">help</option><option value="help-de">help-de</option>' in text
+    assert "API key, which is not stored" in text
+    text = await pages.text("/jobs/team-a/billing/playground")
+    assert "FineTuneJob billing serves no model at present." in text

@@ -10,11 +10,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
 
 from clidocs import example_cluster
+from finetune_cli.errors import CommandFailed
+from finetune_cli.ui import serve
+from finetune_trainer.errors import Stopped
 
 SECONDS = 60
 
@@ -60,8 +64,7 @@ def announced(process: subprocess.Popen[str]) -> tuple[str, str]:
     return found[1], found[2]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_process_serves_until_it_is_stopped(kubeconfig: Path, ending: signal.Signals) -> None:
+def test_process_serves_until_it_is_stopped(kubeconfig: Path) -> None:
     with start(kubeconfig) as process:
         try:
             address, code = announced(process)
@@ -77,7 +80,7 @@ def test_process_serves_until_it_is_stopped(kubeconfig: Path, ending: signal.Sig
                 with pytest.raises(OSError, match="refused"):
                     other.connect(("127.0.0.2", port))
         finally:
-            process.send_signal(ending)
+            process.send_signal(signal.SIGINT)
         try:
             out, err = process.communicate(timeout=SECONDS)
         finally:
@@ -85,17 +88,20 @@ def test_process_serves_until_it_is_stopped(kubeconfig: Path, ending: signal.Sig
     assert out == ""
     assert "Traceback" not in err
     assert "unexpected" not in err
-    assert process.returncode == (130 if ending == signal.SIGINT else 128 + ending)
+    assert process.returncode == 130
 
 
-def test_port_that_is_used_is_named(kubeconfig: Path) -> None:
+def test_sigterm_ends_the_server() -> None:
+    with pytest.raises(Stopped):
+        serve.run(mock.Mock(), 0, lambda address, code: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def test_port_that_is_used_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as used:
         port = used.getsockname()[1]
-        with start(kubeconfig, "--port", str(port)) as process:
-            out, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 1
-    assert out == ""
-    assert err == (
-        f"ftj ui: port {port} of 127.0.0.1 cannot be used (Address already in use): set --port to "
-        "another one\n"
+        with pytest.raises(CommandFailed) as refused:
+            serve.run(mock.Mock(), port, mock.Mock())
+    assert str(refused.value) == (
+        f"port {port} of 127.0.0.1 cannot be used (Address already in use): set --port to another "
+        "one"
     )

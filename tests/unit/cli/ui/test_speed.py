@@ -12,7 +12,7 @@ from tests.unit.cli.ui.conftest import ALL_JOBS, Objects, Start
 
 from clidocs.example_objects import JOBS
 
-REQUESTS = 40
+REQUESTS = 20
 BOUND_SECONDS = 0.2
 
 

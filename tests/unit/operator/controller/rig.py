@@ -101,7 +101,7 @@ class Rig:
         """The controller as a part of the process, without reflectors."""
         recheck = self.controller.recheck
         resync = Resync(kube=self.kube, store=self.store, namespaces=(), recheck=recheck)
-        return RunningKind(controller=self.controller, resync=resync, reflectors=())
+        return RunningKind(controller=self.controller, resync=resync)
 
     def _delay(self, seconds: float, callback: Callable[[], None]) -> "Rig":
         self.delays.append(seconds)

@@ -125,7 +125,7 @@ async def test_a_cluster_scoped_kind_is_reconciled(monkeypatch: pytest.MonkeyPat
         queue=WorkQueue("catalogs"),
     )
     resync = Resync(kube=kube, store=store, namespaces=(), recheck=controller.recheck)
-    running = RunningKind(controller=controller, resync=resync, reflectors=())
+    running = RunningKind(controller=controller, resync=resync)
 
     async def deliver(body: dict[str, Any]) -> str:
         kube.objects[CATALOG, "", "gold"] = body

@@ -168,10 +168,10 @@ async def test_workers_process_keys_until_stop(rig: Rig) -> None:
     running = asyncio.create_task(rig.controller.run())
     rig.controller.queue.add(KEY)
     await asyncio.wait_for(created.wait(), 5)
-    assert Health([rig.running]).failure_reason() is None
+    assert Health([rig.running], ()).failure_reason() is None
     await rig.controller.stop()
     await asyncio.wait_for(running, 5)
-    assert Health([rig.running]).failure_reason() is None
+    assert Health([rig.running], ()).failure_reason() is None
     assert rig.reconciler.memories == {}
 
 
@@ -237,7 +237,7 @@ def test_a_stuck_worker_is_unhealthy(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Controller, "alive", True)
     monkeypatch.setattr(rig.controller.queue, "longest", lambda: 301.0)
     expected = "a worker has been reconciling one FineTuneJob for 301 s"
-    assert Health([rig.running]).failure_reason() == expected
+    assert Health([rig.running], ()).failure_reason() == expected
 
 
 async def test_an_error_outside_of_reconciles_ends_the_controller(

@@ -27,9 +27,7 @@ class Parts:
 
 
 def running_kind(parts: Parts) -> RunningKind:
-    return RunningKind(
-        controller=cast(Controller[Any], parts), resync=cast(Resync, parts), reflectors=()
-    )
+    return RunningKind(controller=cast(Controller[Any], parts), resync=cast(Resync, parts))
 
 
 def test_a_job_is_stored_and_its_changes_notify_the_controller() -> None:

@@ -599,7 +599,7 @@ async def test_jobs_and_endpoints_share_the_gpus_of_a_budget() -> None:
         place.endpoints.put(each)
     found = await place.budgets.of_endpoint(("a", "one"))
     assert found is not None
-    assert (found.own, found.serving_gpus) == ({"team"}, 0)
+    assert (set(found.own), found.serving_gpus) == ({"team"}, 0)
     assert place.budgets.grant(("a", "one"), 1, "FineTuneEndpoint")
     found = await place.budgets.of_endpoint(("a", "one"))
     assert found is not None

@@ -150,9 +150,7 @@ def test_a_changed_profile_wakes_the_jobs_that_use_it() -> None:
 
 def test_of_the_annotations_only_that_of_the_default_is_kept() -> None:
     jobs = Jobs(ObjectStore(PROFILES))
-    running = RunningKind(
-        controller=cast(Controller[Any], jobs), resync=cast(Resync, jobs), reflectors=()
-    )
+    running = RunningKind(controller=cast(Controller[Any], jobs), resync=cast(Resync, jobs))
     running.deliver("ADDED", profile("a", 1))
     running.deliver("MODIFIED", profile("a", 2, default=True))
     running.deliver("MODIFIED", profile("a", 3, default=True))

@@ -10,8 +10,10 @@ from tests.fakes.kube_client import child
 
 from finetune_operator.kube.client import Kube, Page
 from finetune_operator.kube.errors import Gone, OperatorError, Restored, Transient
-from finetune_operator.snapshot.reflector import WATCH_ATTEMPTS, Reflector
+from finetune_operator.objects import naming
+from finetune_operator.snapshot.reflector import WATCH_ATTEMPTS, Owners, Reflector
 from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.watches import ENDPOINTS
 from finetune_operator.types import Key, Object
 
 KEY = ("a", "demo")
@@ -43,17 +45,23 @@ class Script(Kube):
         self.requests: list[str] = []
         self.times: list[float] = []
         self.store, self.news = ObjectStore(), list[tuple[Key, str, int, bool]]()
+        self.of_endpoints, self.news_of_endpoints = ObjectStore(ENDPOINTS), list[Any]()
         self.reflector = Reflector(
             kube=self,
-            store=self.store,
+            owners=(
+                Owners(store=self.store, notify=lambda *call: self.news.append(call)),
+                Owners(
+                    store=self.of_endpoints,
+                    notify=lambda *call: self.news_of_endpoints.append(call),
+                ),
+            ),
             kind=kind,
             namespace="",
-            notify=lambda *call: self.news.append(call),
             turns=asyncio.Semaphore(1),
         )
 
     async def pages(self, *_: Any, **how: Any) -> AsyncGenerator[Page, None]:
-        assert how["labels"] == "finetune.dev/job"
+        assert how["labels"] == "app.kubernetes.io/managed-by=finetune-operator"
         self.requests.append("list")
         if not self.lists:
             await asyncio.Event().wait()
@@ -108,6 +116,36 @@ def test_a_list_is_followed_by_a_watch_from_its_version() -> None:
 
     events = [event("ADDED", "z", 8), event("DELETED", "y", 9)]
     running(lambda: Script([(7, [pod("x", 3)], [pod("y", 4)])], [events]), test)
+
+
+def test_one_watch_serves_the_objects_of_jobs_and_those_of_endpoints() -> None:
+    def labelled(what: str, name: str, version: int, **labels: str) -> Any:
+        body = event(what, name, version)
+        body["object"]["metadata"]["labels"] = labels
+        return body
+
+    async def test(script: Script) -> None:
+        assert script.requests == ["list", "7", "12"]
+        assert script.names() == []
+        assert script.news == [
+            (KEY, "Pod", 3, False),
+            (KEY, "Pod", 9, True),
+            (KEY, "Pod", 10, False),
+            (KEY, "Pod", 11, True),
+        ]
+        shared = ("a", "shared")
+        assert script.news_of_endpoints == [(shared, "Pod", 8, False), (shared, "Pod", 12, False)]
+        late = labelled("ADDED", "x", 3, **{naming.ENDPOINT: "shared"})["object"]
+        assert script.of_endpoints.put(late), "it does not remember the pods of jobs"
+
+    events = [
+        labelled("ADDED", "e", 8, **{naming.ENDPOINT: "shared"}),
+        event("DELETED", "x", 9),
+        event("ADDED", "y", 10),
+        labelled("DELETED", "y", 11),
+        labelled("MODIFIED", "e", 12),
+    ]
+    running(lambda: Script([(7, [pod("x", 3)])], [events]), test)
 
 
 def test_the_end_of_a_deleted_pod_is_urgent() -> None:

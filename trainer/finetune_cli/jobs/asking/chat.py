@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from finetune_cli import terminal
+from finetune_cli.cluster import served
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import WrongCall
-from finetune_cli.jobs.asking import served
+from finetune_cli.jobs.asking import questions
 from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
 
 PROMPT = "> "
@@ -45,7 +46,7 @@ def run(
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
     pod, model = served.pod(cluster, job)
-    key = served.key(cluster, job)
+    key = questions.key(cluster, job)
     messages = [{"role": "system", "content": system}] if system else []
     sampling = {"max_tokens": max_tokens, "temperature": temperature}
     request = {
@@ -64,7 +65,7 @@ def run(
 def _questions(message: str | None, output: Format) -> Iterator[str]:
     """Yield the questions of the user, until the end of the input."""
     if message is not None or not sys.stdin.isatty():
-        text = served.questions_of_stdin() if message is None else message
+        text = questions.of_stdin() if message is None else message
         if not text.strip():
             raise WrongCall("set MESSAGE, or write it to stdin")
         yield text

@@ -19,10 +19,11 @@ from finetune_api.safety.printable import escaped
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_cli import terminal
+from finetune_cli.cluster import served
 from finetune_cli.cluster.api import Cluster, NotFound
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import CommandFailed, WrongCall
-from finetune_cli.jobs.asking import served
+from finetune_cli.jobs.asking import questions
 from finetune_cli.options import Context, Format, Kubeconfig, Namespace, Output, job_names
 
 NARROW = 60
@@ -118,7 +119,7 @@ def _model(cluster: Cluster, target: str) -> Model:
             f"{target}: the {ENDPOINT_KIND} {shared} does not answer with its base model{NO_BASE}"
         )
     name = job.name + BASE_SUFFIX if base else model
-    return Model(title=target, name=name, pod=pod, key=served.key(cluster, job), base=base)
+    return Model(title=target, name=name, pod=pod, key=questions.key(cluster, job), base=base)
 
 
 def _job(cluster: Cluster, name: str) -> tuple[Job, bool]:
@@ -134,7 +135,7 @@ def _job(cluster: Cluster, name: str) -> tuple[Job, bool]:
 def _prompts(messages: Sequence[str] | None) -> list[str]:
     if messages is None and sys.stdin.isatty():
         raise WrongCall("set --message, or write prompts to stdin, one per line")
-    lines = served.questions_of_stdin().splitlines() if messages is None else messages
+    lines = questions.of_stdin().splitlines() if messages is None else messages
     prompts = [line for line in lines if line.strip()]
     if not prompts:
         raise WrongCall("set --message, or write prompts to stdin, one per line")

@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
 from finetune_cli.ui.pages.html import Child, h
-from finetune_cli.ui.pages.layout import Page, Region, note, state, table
+from finetune_cli.ui.pages.layout import MONEY, PROFILES, Page, Region, note, state, table
 from finetune_cli.ui.reading.catalog import MOST, Money, Objects
 from finetune_cli.ui.reading.rights import Part
 
@@ -16,7 +16,8 @@ Object = Mapping[str, Any]
 def money(found: Money) -> Page:
     """Return the page about budgets and usage."""
     return Page(
-        title="Budgets and usage",
+        title=MONEY,
+        section=MONEY,
         regions=(
             Region(id="budgets", title="Budgets", content=_objects(found.budgets, _budgets)),
             Region(id="usage", title="Usage", content=_objects(found.usages, _usages)),
@@ -27,8 +28,8 @@ def money(found: Money) -> Page:
 def profiles(found: Part[Objects]) -> Page:
     """Return the page about profiles."""
     content = _objects(found, _profiles)
-    region = Region(id="profiles", title="Profiles", content=content, live=False)
-    return Page(title="Profiles", regions=(region,))
+    region = Region(id="profiles", title=PROFILES, content=content, live=False, named=False)
+    return Page(title=PROFILES, regions=(region,), section=PROFILES)
 
 
 def _objects(part: Part[Objects], show: Any) -> Child:

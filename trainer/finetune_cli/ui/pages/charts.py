@@ -11,6 +11,8 @@ from finetune_cli.ui.pages.html import Child, Element, h
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 28
 TICKS = 5
+STEPS = 4
+"""Marks of the axis of steps after the first one."""
 BAR_WIDTH, BAR_HEIGHT = 200, 12
 
 
@@ -36,7 +38,7 @@ def bar(begin: float, width: float, words: str, kind: str) -> Element:
     wide = round(max(width * BAR_WIDTH, 2), 1)
     track = h("rect", width=BAR_WIDTH, height=BAR_HEIGHT, class_="track")
     shape = h("rect", x=left, width=wide, height=BAR_HEIGHT, class_=f"bar {kind}")
-    return _svg((track, shape), BAR_WIDTH, BAR_HEIGHT, words, "timeline")
+    return _svg((track, shape), BAR_WIDTH, BAR_HEIGHT, words, "timeline", stretched=True)
 
 
 def against(value: float, limit: float, words: str) -> Element:
@@ -55,15 +57,19 @@ def against(value: float, limit: float, words: str) -> Element:
         BAR_HEIGHT,
         words,
         "timeline",
+        stretched=True,
     )
 
 
-def _svg(content: Child, width: int, height: int, title: str, kind: str) -> Element:
+def _svg(
+    content: Child, width: int, height: int, title: str, kind: str, *, stretched: bool = False
+) -> Element:
     return h(
         "svg",
         h("title", title),
         content,
         viewBox=f"0 0 {width} {height}",
+        preserveAspectRatio="none" if stretched else None,
         role="img",
         aria_label=title,
         class_=kind,
@@ -76,11 +82,16 @@ def _axes(axes: Frame) -> list[Element]:
         share = tick / (TICKS - 1)
         y = _height(share)
         parts.append(h("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-        label = f"{axes.value(share):.4g}"
+        label = f"{axes.value(share):.3g}"
         parts.append(h("text", label, x=LEFT - 6, y=y + 4, text_anchor="end"))
-    below = HEIGHT - 8
-    parts.append(h("text", f"step {axes.first}", x=LEFT, y=below))
-    parts.append(h("text", str(axes.last), x=WIDTH - RIGHT, y=below, text_anchor="end"))
+    for tick in range(STEPS + 1):
+        step = axes.first + round((axes.last - axes.first) * tick / STEPS)
+        x = round(LEFT + axes.across(step) * (WIDTH - LEFT - RIGHT), 1)
+        anchor = {0: "start", STEPS: "end"}.get(tick, "middle")
+        label = f"step {step}" if tick == 0 else str(step)
+        # Steps that are fewer than the marks would be written twice.
+        if tick == 0 or axes.last - axes.first >= STEPS or tick == STEPS:
+            parts.append(h("text", label, x=x, y=HEIGHT - 8, text_anchor=anchor))
     return parts
 
 

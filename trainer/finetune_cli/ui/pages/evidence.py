@@ -37,7 +37,7 @@ def events(part: Part[Sequence[Event]]) -> Child:
         return note("There are no events; the API server deletes them after some time.")
     rows = [
         (
-            event.time,
+            event.time.replace("T", " ").removesuffix("Z"),
             state(event.type, "waiting" if event.type == "Warning" else "running"),
             event.reason,
             event.about,
@@ -45,7 +45,7 @@ def events(part: Part[Sequence[Event]]) -> Child:
         )
         for event in part.value
     ]
-    head = ("Time", "Type", "Reason", "Object", "Message")
+    head = ("Time (UTC)", "Type", "Reason", "Object", "Message")
     return table("Events, the newest first", head, rows)
 
 

@@ -6,11 +6,9 @@ from finetune_api.contracts.durations import duration
 from finetune_cli.cluster import remedies
 from finetune_cli.cluster.job import Job, seconds_since
 from finetune_cli.cluster.stages import StageLine
-from finetune_cli.ui.pages import charts
+from finetune_cli.ui.pages import charts, states
 from finetune_cli.ui.pages.html import Child, h
 from finetune_cli.ui.pages.layout import note, pairs, state, table
-
-KINDS = {"Completed": "good", "Serving": "good", "Failed": "bad", "Stopped": "waiting"}
 
 
 def announcement(job: Job) -> str:
@@ -25,16 +23,18 @@ def state_of(job: Job) -> Child:
     serving = status.get("serving") or {}
     since = seconds_since(ready.since)
     age = "" if since is None else f" for {duration(since)}"
+    remedy = None if ready.true else remedies.remedy(ready.reason)
+    kind = states.of_reason(ready.reason, ready=ready.true, stalled=job.condition("Stalled").true)
     return (
         None
         if job.current
         else note("The operator has not reconciled the present spec yet: this state is older."),
-        h("p", state(ready.reason, _kind(job)), age),
+        h("p", state(ready.reason, kind), h("span", age, class_="quiet")),
         h("p", ready.message, class_="message"),
+        h("p", h("strong", "What to do: "), remedy, class_="remedy") if remedy else None,
         pairs(
             (
-                ("Meaning", remedies.meaning(ready.reason)),
-                ("Remedy", None if ready.true else remedies.remedy(ready.reason)),
+                ("Meaning", None if ready.true else remedies.meaning(ready.reason)),
                 ("Progress", _progress(job)),
                 ("Revision", status.get("revision")),
                 ("Serving revision", serving.get("revision")),
@@ -55,7 +55,7 @@ def stages(lines: Sequence[StageLine]) -> Child:
     begin = 0.0
     for line in lines:
         seconds = line.seconds or 0
-        kind = KINDS.get(line.outcome, "running")
+        kind = states.OUTCOMES.get(line.outcome, states.RUNNING)
         words = f"{line.stage}: {line.time}"
         bar = charts.bar(begin / whole, seconds / whole, words, kind) if seconds else ""
         begin += seconds
@@ -74,12 +74,6 @@ def warnings(job: Job) -> Child:
         if listed
         else note("There are none.")
     )
-
-
-def _kind(job: Job) -> str:
-    if job.ready.true:
-        return "good"
-    return "bad" if job.condition("Stalled").true else "waiting"
 
 
 def _progress(job: Job) -> str:

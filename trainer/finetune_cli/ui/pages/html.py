@@ -17,7 +17,7 @@ from finetune_api.safety.printable import escaped
 Child = Union["Element", str, int, float, None, Iterable["Child"]]
 ADDRESSES = frozenset(("action", "data-stream", "href", "src"))
 """Attributes with an address; every other attribute is text."""
-EMPTY = frozenset(("br", "input", "link", "meta"))
+EMPTY = frozenset(("br", "img", "input", "link", "meta"))
 """Elements without an end tag."""
 WITHOUT_TEXT = frozenset(("script", "style"))
 """Elements whose text a browser does not unescape: they have none."""

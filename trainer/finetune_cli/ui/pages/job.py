@@ -5,8 +5,8 @@ import yaml
 from finetune_api import KIND
 from finetune_cli.cluster.job import Job
 from finetune_cli.ui.pages import evidence, headline, ledger, results
-from finetune_cli.ui.pages.html import Child, h, url
-from finetune_cli.ui.pages.layout import Page, Region, note, preformatted
+from finetune_cli.ui.pages.html import Child, Url, h, url
+from finetune_cli.ui.pages.layout import HALF, JOBS, THIRD, TWO_THIRDS, Page, Region, preformatted
 from finetune_cli.ui.reading.difference import Difference
 from finetune_cli.ui.reading.job import Details
 
@@ -15,23 +15,46 @@ def page(found: Details) -> Page:
     """Return the page."""
     job = found.job
     regions = (
-        Region(id="state", title="State", content=headline.state_of(job)),
+        Region(id="state", title="State", content=headline.state_of(job), width=TWO_THIRDS),
+        Region(id="glance", title="At a glance", content=results.glance(job), width=THIRD),
         Region(id="stages", title="Stages", content=headline.stages(found.stages)),
-        Region(id="losses", title="Losses", content=results.losses(job, found.history)),
-        Region(id="verification", title="Verification", content=results.verification(job)),
-        Region(id="evaluation", title="Evaluation", content=results.evaluation(job)),
-        Region(id="cost", title="Estimate and cost", content=results.cost(job, found.stages)),
+        Region(
+            id="losses",
+            title="Losses",
+            content=results.losses(job, found.history),
+            width=TWO_THIRDS,
+        ),
+        Region(
+            id="verification",
+            title="Verification",
+            content=results.verification(job),
+            width=THIRD,
+        ),
+        Region(id="evaluation", title="Evaluation", content=results.evaluation(job), width=HALF),
+        Region(
+            id="cost",
+            title="Estimate and cost",
+            content=results.cost(job, found.stages),
+            width=HALF,
+        ),
         Region(id="revisions", title="Revisions", content=ledger.revisions(job)),
-        Region(id="warnings", title="Warnings", content=headline.warnings(job)),
-        Region(id="pod", title="Pod", content=evidence.pod(found.pod)),
+        Region(id="warnings", title="Warnings", content=headline.warnings(job), width=HALF),
+        Region(id="pod", title="Pod", content=evidence.pod(found.pod), width=HALF),
         Region(id="events", title="Events", content=evidence.events(found.events)),
         Region(id="log", title="Log", content=evidence.log(found.log)),
-        Region(id="object", title="Object", content=_links(job), live=False),
     )
     return Page(
-        title=f"{KIND} {job.name}",
+        title=job.name,
         announcement=headline.announcement(job),
         regions=regions,
+        path=_path(job),
+        actions=(
+            h("a", "Playground", href=_url(job, "playground"))
+            if (job.status.get("serving") or {}).get("build") or job.status.get("sharedModel")
+            else None,
+            h("a", "YAML", href=_url(job, "yaml")),
+        ),
+        section=JOBS,
     )
 
 
@@ -43,7 +66,7 @@ def object_page(job: Job) -> Page:
     text = yaml.safe_dump(
         {**job.object, "metadata": metadata}, sort_keys=False, allow_unicode=True, width=100
     )
-    return _about(job, "Object", preformatted(text, "YAML"))
+    return _about(job, f"{KIND} {job.name} as YAML", preformatted(text, "YAML"))
 
 
 def difference_page(job: Job, found: Difference) -> Page:
@@ -52,11 +75,18 @@ def difference_page(job: Job, found: Difference) -> Page:
 
 
 def _about(job: Job, title: str, content: Child) -> Page:
-    back = h("a", f"{KIND} {job.name}", href=url("jobs", job.namespace, job.name))
-    region = Region(id="content-of-job", title=title, content=(note(back), content), live=False)
-    return Page(title=f"{KIND} {job.name}", regions=(region,))
+    back = (_path(job), " / ", h("a", job.name, href=_url(job)))
+    region = Region(id="content-of-job", title=title, content=content, live=False, named=False)
+    return Page(title=title, regions=(region,), path=back, section=JOBS)
 
 
-def _links(job: Job) -> Child:
-    place = ("jobs", job.namespace, job.name)
-    return h("p", h("a", "YAML", href=url(*place, "yaml")))
+def _path(job: Job) -> Child:
+    return h("a", f"{KIND}s", href=url("")), " / ", _namespace(job)
+
+
+def _namespace(job: Job) -> Child:
+    return h("a", job.namespace, href=url("", namespace=job.namespace))
+
+
+def _url(job: Job, *more: str) -> Url:
+    return url("jobs", job.namespace, job.name, *more)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from finetune_api import KIND
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_cli.ui.pages import states
 from finetune_cli.ui.pages.html import Child, Element, h, url
-from finetune_cli.ui.pages.layout import Page, Region, note, state, table
+from finetune_cli.ui.pages.layout import JOBS, Page, Region, note, state, table
 from finetune_cli.ui.reading.jobs import NOT_READY, READY, Filters, JobList, Row
 
 COLUMNS = ("Serving", "Progress", "ETA", "Loss", "Cost", "Age", "Message")
-"""Columns of the API server after name and state, if it has them."""
+"""Columns of the API server after name and state, if a job of the page has a value in them."""
 STATES = (("", "all"), (READY, "ready"), (NOT_READY, "not ready"))
 
 
@@ -18,9 +19,11 @@ def page(found: JobList, filters: Filters) -> Page:
     return Page(
         title=f"{KIND}s",
         regions=(
-            Region(id="filters", title="Filters", content=_form(filters), live=False),
-            Region(id="jobs", title="Jobs", content=_jobs(found, filters)),
+            Region(id="filters", title="Filters", content=_form(filters), live=False, named=False),
+            Region(id="jobs", title="Jobs", content=_jobs(found, filters), named=False),
         ),
+        actions=h("a", "New job", href=url("new")),
+        section=JOBS,
     )
 
 
@@ -45,7 +48,7 @@ def _form(filters: Filters) -> Element:
 
 
 def _jobs(job_list: JobList, filters: Filters) -> Child:
-    present = {column for row in job_list.rows for column in row.cells}
+    present = {column for row in job_list.rows for column, cell in row.cells.items() if cell}
     columns = [column for column in COLUMNS if column in present]
     head = ("Name", "Namespace", "State", *columns)
     return (
@@ -80,7 +83,7 @@ def _row(row: Row, columns: Sequence[str]) -> tuple[Child, ...]:
     return (
         name,
         row.namespace,
-        state(words, "good" if row.ready else "waiting"),
+        state(words, states.of_reason(words, ready=row.ready)),
         *(row.cells.get(column, "") for column in columns),
     )
 

@@ -19,6 +19,7 @@ def login(problem: str = "") -> Page:
             h("button", "Log in"),
             method="post",
             action=url("login"),
+            class_="filters",
         ),
         note("The terminal in which ftj ui runs shows the code, which is valid for one login."),
     )
@@ -48,5 +49,5 @@ def denied(right: Right, message: str) -> Page:
 
 
 def _message(title: str, content: Child, status: int) -> Page:
-    region = Region(id="message", title="Message", content=content, live=False)
+    region = Region(id="message", title="Message", content=content, live=False, named=False)
     return Page(title=title, regions=(region,), status=status)

@@ -11,13 +11,12 @@ from finetune_cli.cluster.history import History
 from finetune_cli.cluster.job import Job
 from finetune_cli.cluster.stages import StageLine
 from finetune_cli.plotting.curves import Curve
-from finetune_cli.ui.pages import charts
+from finetune_cli.ui.pages import charts, states
 from finetune_cli.ui.pages.html import Child, h, url
 from finetune_cli.ui.pages.layout import note, pairs, state, table
 from finetune_cli.ui.reading.rights import Part
 
 LOSSES: dict[Name, str] = {"loss": "training loss", "evalLoss": "held-out loss"}
-OUTCOMES = {"Verified": "good", "Passed": "good", "Better": "good", "Failed": "bad", "Worse": "bad"}
 MOST_ROWS = 200
 Object = Mapping[str, Any]
 
@@ -28,6 +27,45 @@ def curves(history: History) -> list[Curve]:
         Curve(name=words, points=history.series.get(name, ()), measured=name == "evalLoss")
         for name, words in LOSSES.items()
     ]
+
+
+def glance(job: Job) -> Child:
+    """Return the answers that most readers look for: what serves, its proof, quality and cost."""
+    serving = job.status.get("serving") or {}
+    proof = job.status.get("verification") or {}
+    measured = (job.revision.get("artifacts") or {}).get("evaluation") or {}
+    tuned = measured.get("original") or measured.get("dequantized") or {}
+    outcome = str(proof.get("outcome") or "")
+    spent = revisions.spent(job, job.revision).text
+    expected = _range(*_expected(job))
+    return pairs(
+        (
+            ("Serves", _fact(serving.get("revision") or serving.get("summary") or "nothing")),
+            (
+                "Verified",
+                state(outcome, states.OUTCOMES.get(outcome, states.WAITING))
+                if outcome
+                else _fact("not yet"),
+            ),
+            (
+                "Held-out loss",
+                _fact(tuned["loss"], f"base model {measured.get('baseLoss', '-')}")
+                if tuned.get("loss")
+                else _fact("-"),
+            ),
+            ("Cost", _fact(spent or "-", f"expected {expected}" if expected != "-" else "")),
+        ),
+        "facts",
+    )
+
+
+def _fact(words: object, more: str = "") -> Child:
+    return h("strong", str(words)), h("span", more, class_="quiet") if more else None
+
+
+def _expected(job: Job) -> tuple[Any, str]:
+    status = job.status.get("cost") or {}
+    return status.get("expectedCost"), str(status.get("currency") or "")
 
 
 def losses(job: Job, history: Part[History]) -> Child:
@@ -49,9 +87,10 @@ def losses(job: Job, history: Part[History]) -> Child:
         ),
         h(
             "p",
+            "Download: ",
             h("a", "CSV", href=url(*place, "curve.csv"), download=True),
-            " ",
             h("a", "SVG", href=url(*place, "curve.svg"), download=True),
+            class_="downloads",
         ),
     )
 
@@ -70,12 +109,17 @@ def verification(job: Job) -> Child:
     outcome = status.get("outcome")
     if not outcome:
         return note("No serving build has been verified.")
-    distance, tolerance = _number(status.get("distance")), _number(status.get("tolerance"))
+    distance, tolerance = (
+        states.number(status.get("distance")),
+        states.number(status.get("tolerance")),
+    )
     words = f"distance {status.get('distance')}, tolerance {status.get('tolerance')} nats"
     shown = distance is not None and tolerance is not None
     return (
-        h("p", state(str(outcome), OUTCOMES.get(str(outcome), "waiting"))),
-        h("p", charts.against(distance or 0, tolerance or 0, words), " ", words) if shown else None,
+        h("p", state(str(outcome), states.OUTCOMES.get(str(outcome), states.WAITING))),
+        h("p", charts.against(distance or 0, tolerance or 0, words), words, class_="gauge")
+        if shown
+        else None,
         pairs(
             (
                 ("Build", status.get("build")),
@@ -121,7 +165,7 @@ def _verdict(status: Object) -> Child:
     if not status:
         return None
     outcome = str(status.get("outcome", ""))
-    kind = OUTCOMES.get(outcome, "waiting")
+    kind = states.OUTCOMES.get(outcome, states.WAITING)
     return h("p", state(outcome, kind), " ", str(status.get("message", "")))
 
 
@@ -129,7 +173,6 @@ def cost(job: Job, lines: Sequence[StageLine]) -> Child:
     """Return what was estimated beside what was measured."""
     estimate = job.revision.get("estimate") or {}
     status = job.status.get("cost") or {}
-    currency = str(status.get("currency") or "")
     trained = next((line.time for line in lines if line.stage == "train"), "-")
     seconds = estimate.get("trainingSeconds")
     artifacts = job.revision.get("artifacts") or {}
@@ -140,7 +183,7 @@ def cost(job: Job, lines: Sequence[StageLine]) -> Child:
             _range(status.get("expectedGpuHours")),
             "-" if spent.seconds is None else hours(spent.seconds),
         ),
-        ("cost", _range(status.get("expectedCost"), currency), spent.text or "-"),
+        ("cost", _range(*_expected(job)), spent.text or "-"),
         ("time of training", duration(seconds) if isinstance(seconds, int) else "-", trained),
         ("GPU model", str(estimate.get("card") or "-"), str(artifacts.get("device") or "-")),
         ("GPU memory of training", str(estimate.get("trainingMemory") or "-"), "-"),
@@ -157,11 +200,3 @@ def _range(value: Any, unit: str = "") -> str:
     if not isinstance(value, Mapping):
         return "-"
     return f"{value.get('low')} to {value.get('high')} {unit}".strip()
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if 0 <= number < float("inf") else None

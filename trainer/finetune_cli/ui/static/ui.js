@@ -4,8 +4,10 @@
 const connection = document.getElementById("connection");
 const waiting = new Map();
 
-function say(words) {
-  if (connection) connection.textContent = words;
+function say(words, state = "waiting") {
+  if (!connection) return;
+  connection.textContent = words;
+  connection.dataset.state = state;
 }
 
 // Whether the user is at work in a region: its focus or selection would be lost.
@@ -45,7 +47,7 @@ function follow(address) {
     const update = JSON.parse(event.data);
     waiting.set(update.id, update);
     apply();
-    say("live");
+    say("live", "live");
   });
   source.addEventListener("announcement", (event) => {
     const place = document.getElementById("announcement");
@@ -62,6 +64,10 @@ function follow(address) {
     say(closed ? "No updates: close other tabs, or load the page again." : "Connecting again…");
   };
 }
+
+// Forms of a page have the token of the form in the header, which belongs to the session.
+const token = document.querySelector("header input[name=csrf]");
+for (const each of document.querySelectorAll("main input[name=csrf]")) each.value = token.value;
 
 for (const each of document.querySelectorAll("pre.log")) each.scrollTop = each.scrollHeight;
 if (document.body.dataset.stream) follow(document.body.dataset.stream);

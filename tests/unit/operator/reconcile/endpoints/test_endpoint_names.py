@@ -102,6 +102,24 @@ def test_the_first_owner_keeps_a_name(world: World) -> None:
     assert wanted(world) == [("support", "old")]
 
 
+def test_names_stay_reserved_while_jobs_publish_to_another_claim(world: World) -> None:
+    world.publish("first", "1", "support")
+    world.step()
+    world.serve()
+    world.objects["PersistentVolumeClaim", "shared-endpoint"]["metadata"]["uid"] = "another"
+    for _ in range(2):
+        world.step()
+    assert model(world, "support", "first")["state"] == "Waiting"
+    second = world.publish("second", "2", "support", age=9)
+    second["status"]["sharedModel"]["volume"] = "another"
+    world.step()
+    assert model(world, "support", "second")["state"] == "NameConflict"
+    world.finetunejobs["first"]["status"]["sharedModel"]["volume"] = "another"
+    world.end_base()
+    world.step()
+    assert wanted(world) == [("support", "first")]
+
+
 def test_of_two_new_jobs_the_older_one_gets_the_name(world: World) -> None:
     world.publish("a", "1", "support")
     world.publish("b", "2", "support", age=1)

@@ -11,7 +11,7 @@ from tests.fakes.controllers import digest_of, message, request_of
 
 from finetune_api.contracts.stage_request import PrepareStageRequest, PublishStageRequest
 from finetune_api.policy.limits import Limits, Names
-from finetune_operator.objects import naming
+from finetune_operator.objects import endpoints, naming
 from finetune_operator.revisions.sharing.models import attached
 
 ADAPTER = digest_of("adapterManifest")
@@ -29,6 +29,7 @@ def endpoint(uid: str = "e1", *, name: str = "chat", **lora: Any) -> Thing:
         "kind": "FineTuneEndpoint",
         "metadata": {"name": name, "namespace": "default", "uid": uid, "generation": 1},
         "spec": {"model": SPEC["model"], "lora": lora},
+        "status": {"volume": f"claim-of-{uid}"},
     }
 
 
@@ -54,12 +55,17 @@ def published(**serving: Any) -> Cluster:
 
 
 def report(
-    cluster: Cluster, state: str = "Serving", *, answers: str | None = None, **fields: Any
+    cluster: Cluster,
+    state: str = "Serving",
+    *,
+    at: str = "chat",
+    answers: str | None = None,
+    **fields: Any,
 ) -> None:
-    """Let the endpoint report the state of each name of the job, and reconcile."""
+    """Let an endpoint report the state of each name of the job, and reconcile."""
     model = cluster.status["sharedModel"]
     proof = {"outcome": "Verified", "distance": "0.02", "tolerance": "0.05", "boot": "b"}
-    cluster.endpoints["chat"]["status"] = {
+    cluster.endpoints[at]["status"] |= {
         "models": [
             {
                 "name": name,
@@ -153,7 +159,8 @@ def test_the_endpoint_gets_what_it_needs_from_the_status() -> None:
     assert ready(cluster) == ("False", "Starting")
     model, present = cluster.status["sharedModel"], cluster.present_job()
     assert model["names"] == ["acme/support", "support"]
-    (found,) = attached([present], cluster.endpoints["chat"])
+    (found,) = attached([present], cluster.endpoints["chat"], "claim-of-e1")
+    assert found.is_present
     assert found.model.adapter == ADAPTER
     assert found.model.path == f"jobs/{present['metadata']['uid']}/{ADAPTER}"
     frozen = cluster.status["revisions"][0]["frozen"]
@@ -277,7 +284,7 @@ def test_a_job_that_is_served_does_not_depend_on_the_key_of_its_endpoint() -> No
 def test_prepare_knows_the_limits_of_the_endpoint() -> None:
     cluster = job()
     base = {"source": "a" * 64, "codes": "b" * 64, "manifest": "c" * 64}
-    cluster.endpoints["chat"] = {**endpoint(maxRank=8), "status": {"base": base}}
+    cluster.endpoints["chat"] = {**endpoint(maxRank=8), "status": {"base": base, "volume": "claim"}}
     cluster.settle()
     request = request_of(next(cluster.each("Job")))
     assert isinstance(request, PrepareStageRequest)
@@ -346,7 +353,7 @@ def test_the_switch_survives_a_crash_before_each_write(write: int) -> None:
     controllers.publish(cluster)
     model = cluster.status["sharedModel"]
     fields = {"job": cluster.name, "state": "Serving", "answers": ADAPTER, "outcome": "Verified"}
-    cluster.endpoints["chat"]["status"] = {
+    cluster.endpoints["chat"]["status"] |= {
         "models": [{"name": "demo", **{k: model[k] for k in ("revision", "adapter")}, **fields}]
     }
     with contextlib.suppress(Crash):
@@ -442,8 +449,157 @@ def test_the_folder_of_the_adapter_that_answers_is_kept() -> None:
     controllers.publish(cluster)
     report(cluster, "Proving", answers=ADAPTER)
     retrain(cluster, 2, THIRD)
+    assert cluster.status["sharedModel"]["adapter"] == ADAPTER, "the second one is not wanted"
     controllers.sync(cluster)
-    assert latest_publication(cluster).endpoint.keep == (SECOND, ADAPTER)
+    assert latest_publication(cluster).endpoint.keep == (ADAPTER,)
+
+
+def with_failed_revision() -> Cluster:
+    """Return a job whose second adapter was not verified, while the first one answers."""
+    cluster = served()
+    retrain(cluster, 1, SECOND)
+    controllers.publish(cluster)
+    assert cluster.status["sharedModel"]["adapter"] == SECOND
+    report(cluster, "Failed", answers=ADAPTER, message="The log-probabilities differ.")
+    return cluster
+
+
+def test_after_a_failed_revision_the_endpoint_is_asked_for_the_earlier_one() -> None:
+    """A restart of vLLM ends all names, and only what the list has returns."""
+    cluster = with_failed_revision()
+    first = cluster.status["sharedModel"]
+    frozen = cluster.status["revisions"][0]["frozen"]
+    assert (first["adapter"], first["revision"]) == (ADAPTER, frozen["digest"])
+    assert ready(cluster) == ("False", "VerificationFailed")
+    said = says(cluster)
+    assert "The log-probabilities differ. Build" in said
+    report(cluster, "Unknown", message="vLLM starts.")
+    assert conditions(cluster)["Serving"] == ("False", "NotAvailable")
+    report(cluster, answers=ADAPTER)
+    assert (ready(cluster), says(cluster)) == (("False", "VerificationFailed"), said)
+    assert conditions(cluster)["Serving"] == ("True", "Available")
+    assert cluster.status["serving"]["build"] == cluster.builds[0]
+    assert latest_publication(cluster).content == SECOND, "nothing is published again"
+
+
+def change_the_endpoint(cluster: Cluster) -> None:
+    cluster.endpoints["chat"]["metadata"]["generation"] += 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_the_endpoint,
+        lambda cluster: cluster.edit(serving={"servedModelNames": ["support"]}),
+    ],
+    ids=["endpoint", "job"],
+)
+def test_a_failed_revision_is_verified_again_after_an_edit(change: Any) -> None:
+    cluster = with_failed_revision()
+    report(cluster, answers=ADAPTER)
+    change(cluster)
+    cluster.settle()
+    assert cluster.status["sharedModel"]["adapter"] == SECOND
+    report(cluster, answers=SECOND)
+    assert ready(cluster) == ("True", "Serving")
+    assert cluster.status["serving"]["build"] == cluster.builds[-1]
+
+
+def test_the_first_adapter_of_a_job_is_offered_although_it_failed() -> None:
+    """The endpoint has nothing else of the job, and its next start may verify it."""
+    cluster = published()
+    report(cluster, "Failed", message="No.")
+    assert cluster.status["sharedModel"]["adapter"] == ADAPTER
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+
+
+def moved() -> Cluster:
+    """Return a job that has published to another endpoint, which has not verified it."""
+    cluster = served()
+    cluster.endpoints["other"] = endpoint("e2", name="other")
+    cluster.edit(serving={"endpointRef": {"name": "other"}})
+    cluster.settle()
+    controllers.publish(cluster)
+    return cluster
+
+
+def test_the_former_endpoint_answers_until_the_next_one_has_verified_the_adapter() -> None:
+    cluster = served()
+    before = cluster.status["sharedModel"]
+    cluster.endpoints["other"] = endpoint("e2", name="other")
+    cluster.edit(serving={"endpointRef": {"name": "other"}})
+    cluster.settle()
+    assert cluster.status["sharedModel"] == before
+    controllers.publish(cluster)
+    assert cluster.status["formerModel"] == before
+    assert cluster.status["sharedModel"]["endpointUID"] == "e2"
+    present = cluster.present_job()
+    for name, claim in (("chat", "claim-of-e1"), ("other", "claim-of-e2")):
+        (found,) = attached([present], cluster.endpoints[name], claim)
+        assert found.is_present
+    assert endpoints.referred(endpoints.reference(present) or {}) == {"chat", "other"}
+    report(cluster, "Proving", at="other")
+    assert (ready(cluster), conditions(cluster)["Serving"]) == (
+        ("False", "Starting"),
+        ("True", "Available"),
+    )
+    assert selector(cluster)["finetune.dev/endpoint"] == "chat"
+    report(cluster, at="other", answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+    assert selector(cluster)["finetune.dev/endpoint"] == "other"
+    assert "formerModel" not in cluster.status
+    assert attached([cluster.present_job()], cluster.endpoints["chat"], "claim-of-e1") == ()
+
+
+def test_a_failure_at_the_next_endpoint_leaves_the_former_one() -> None:
+    cluster = moved()
+    report(cluster, "Failed", at="other", message="No.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    assert conditions(cluster)["Serving"] == ("True", "Available")
+    del cluster.endpoints["other"]
+    cluster.settle()
+    assert ready(cluster) == ("False", "EndpointNotFound")
+    assert conditions(cluster)["Serving"] == ("True", "Available")
+    assert (cluster.status["sharedModel"]["endpoint"], "formerModel" in cluster.status) == (
+        "chat",
+        False,
+    )
+
+
+def test_a_job_that_moves_during_a_rollout_keeps_the_adapter_that_answers() -> None:
+    cluster = served()
+    retrain(cluster, 1, SECOND)
+    controllers.publish(cluster)
+    report(cluster, "Proving", answers=ADAPTER)
+    cluster.endpoints["other"] = endpoint("e2", name="other")
+    cluster.edit(serving={"endpointRef": {"name": "other"}})
+    cluster.settle()
+    assert cluster.status["sharedModel"]["adapter"] == ADAPTER
+    controllers.publish(cluster)
+    former, shared = cluster.status["formerModel"], cluster.status["sharedModel"]
+    assert (former["endpoint"], former["adapter"]) == ("chat", ADAPTER)
+    assert (shared["endpoint"], shared["adapter"]) == ("other", SECOND)
+
+
+def test_a_job_returns_to_the_former_endpoint() -> None:
+    cluster = moved()
+    cluster.edit(serving={"endpointRef": {"name": "chat"}})
+    cluster.settle()
+    controllers.publish(cluster)
+    assert cluster.status["sharedModel"]["endpointUID"] == "e1"
+    assert "formerModel" not in cluster.status
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+
+
+def test_a_job_moves_on_from_an_endpoint_that_was_deleted() -> None:
+    cluster = moved()
+    del cluster.endpoints["chat"]
+    cluster.settle()
+    assert conditions(cluster)["Serving"] == ("False", "NotAvailable")
+    report(cluster, at="other", answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
 
 
 def test_a_restart_of_the_engine_is_reported() -> None:
@@ -464,11 +620,55 @@ def test_another_endpoint_of_the_same_name_gets_the_adapter_again() -> None:
     del cluster.endpoints["chat"]
     cluster.settle()
     assert ready(cluster) == ("False", "EndpointNotFound")
-    cluster.endpoints["chat"] = {**endpoint("e2"), "status": old["status"]}
+    cluster.endpoints["chat"] = {
+        **endpoint("e2"),
+        "status": {**old["status"], "volume": "claim-of-e2"},
+    }
     cluster.settle()
     assert ready(cluster) == ("False", "Publishing"), "its claim is another one"
     controllers.publish(cluster)
     assert cluster.status["sharedModel"]["endpointUID"] == "e2"
+
+
+def test_another_claim_of_the_endpoint_gets_the_adapter_again() -> None:
+    cluster = served()
+    status = cluster.endpoints["chat"]["status"]
+    status |= {
+        "volume": "another",
+        "models": [{**each, "state": "Waiting", "answers": None} for each in status["models"]],
+    }
+    cluster.settle()
+    assert ready(cluster) == ("False", "Publishing"), "it is empty"
+    assert cluster.status["sharedModel"]["volume"] == "claim-of-e1"
+    controllers.publish(cluster)
+    assert latest_publication(cluster).endpoint.keep == ()
+    assert cluster.status["sharedModel"]["volume"] == "another"
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+
+
+def test_a_publication_to_a_claim_that_was_replaced_meanwhile_does_not_count() -> None:
+    cluster = trained()
+    controllers.sync(cluster)
+    cluster.endpoints["chat"]["status"]["volume"] = "another"
+    controllers.publish(cluster)
+    assert "sharedModel" not in cluster.status
+    controllers.sync(cluster)
+    controllers.publish(cluster)
+    assert cluster.status["sharedModel"]["volume"] == "another"
+
+
+def test_nothing_is_published_before_the_endpoint_has_a_claim() -> None:
+    cluster = job()
+    cluster.endpoints["chat"]["status"] = {}
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    assert stages(cluster) == ["prepare", "train"]
+    assert says(cluster) == "FineTuneEndpoint chat has no volume yet."
+    cluster.endpoints["chat"]["status"] = {"volume": "claim"}
+    cluster.settle()
+    assert stages(cluster)[-1] == "publish"
 
 
 def test_a_failed_publication_names_the_remedy_and_is_repeated_when_the_endpoint_changes() -> None:

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from finetune_api.contracts.endpoint import EndpointStatus, NameStatus
+from finetune_api.contracts.endpoint import LONGEST_MESSAGE, EndpointStatus, NameStatus
+from finetune_api.v1alpha1.endpoints.names import LONGEST_NAME
+from finetune_api.v1alpha1.endpoints.status import MOST_MODELS
 from finetune_operator import delays
 from finetune_operator.snapshot.scraping.gates import Gate, Gates, parsed
+from finetune_operator.snapshot.scraping.http import MAX_REPORT_BYTES
 from finetune_operator.types import Key
 
 KEY = ("team", "shared")
@@ -46,6 +49,34 @@ def test_the_report_of_the_pod_counts() -> None:
     found = parsed(report(), GATE)
     assert found is not None
     assert found.names[0].state == "Serving"
+
+
+def test_the_largest_report_fits_into_the_limit() -> None:
+    digest = "f" * 64
+    names = tuple(
+        NameStatus(
+            name=f"{number:0{LONGEST_NAME}}",
+            job=f"{number:063}",
+            revision=digest,
+            adapter=digest,
+            state="Serving",
+            message="\n" * LONGEST_MESSAGE,
+            answers=digest,
+            boot=digest,
+            outcome="Inconclusive",
+            distance=1 / 3,
+            tolerance=1 / 3,
+            smallest_fault=1 / 3,
+            different_blocks=2**53,
+            requests=2**53,
+            prompt_tokens=2**53,
+            completion_tokens=2**53,
+        )
+        for number in range(MOST_MODELS)
+    )
+    text = report(names=names)
+    assert MAX_REPORT_BYTES / 2 < len(text) < MAX_REPORT_BYTES
+    assert parsed(text, GATE) is not None
 
 
 class Rig:

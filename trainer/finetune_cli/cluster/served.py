@@ -1,11 +1,7 @@
-"""What the verbs that ask a model share: the pod that answers, its models, and the key."""
+"""The pods that answer requests, the models that they serve, and whether they need a key."""
 
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any
-
-import typer
 
 from finetune_api import GROUP, KIND
 from finetune_api.contracts import labels
@@ -13,9 +9,8 @@ from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND, ENDPOINT_PLURAL
 from finetune_cli.cluster import api, evidence, pods
 from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
 from finetune_cli.cluster.job import Job
-from finetune_cli.errors import CommandFailed, WrongCall
+from finetune_cli.errors import CommandFailed
 
-KEY_VARIABLE = "FTJ_API_KEY"
 SHARED_STAGE = "serve-shared"
 """Stage of the pods of a FineTuneEndpoint, in their labels."""
 
@@ -34,8 +29,7 @@ def pod(cluster: Cluster, job: Job) -> tuple[dict[str, Any], str]:
         selector = f"{labels.ENDPOINT}={shared}"
         for candidate in cluster.visible(api.path("pods", job.namespace), selector):
             if _is_ready(candidate, SHARED_STAGE):
-                names = job.status["sharedModel"].get("names") or [job.name]
-                return candidate, str(names[0])
+                return candidate, shared_names(job)[0]
     where = "" if shared is None else f", nor one of {ENDPOINT_KIND} {shared},"
     raise CommandFailed(
         f"no pod of {KIND} {job.name}{where} answers requests, or you may not list pods in "
@@ -49,34 +43,26 @@ def endpoint(job: Job) -> str | None:
     return None if name is None else str(name)
 
 
-def _is_ready(candidate: Mapping[str, Any], stage: str) -> bool:
-    conditions = candidate.get("status", {}).get("conditions") or ()
-    ready = any(
-        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+def shared_names(job: Job) -> list[str]:
+    """Return the names under which an endpoint answers with the adapter of a job."""
+    names = (job.status.get("sharedModel") or {}).get("names") or [job.name]
+    return [str(name) for name in names]
+
+
+def pod_of_endpoint(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
+    """Return a pod of an endpoint that answers. Its gate answers for verified names alone."""
+    selector = f"{labels.ENDPOINT}={name}"
+    for candidate in cluster.visible(api.path("pods", namespace), selector):
+        if _is_ready(candidate, SHARED_STAGE):
+            return candidate
+    raise CommandFailed(
+        f"no pod of {ENDPOINT_KIND} {name} answers requests, or you may not list pods in namespace "
+        f"{namespace}: read its conditions"
     )
-    return ready and pods.label(candidate, pods.STAGE) == stage
 
 
-def questions_of_stdin() -> str:
-    """Return the text of stdin. Raises WrongCall if it is none."""
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError:
-        raise WrongCall("stdin is no text in UTF-8: convert it, or set the message") from None
-
-
-def key(cluster: Cluster, job: Job) -> str | None:
-    """Return the API key of the endpoint, None if it needs none. Raises CommandFailed."""
-    given = os.environ.get(KEY_VARIABLE)
-    if given or not _needs_key(cluster, job):
-        return given
-    if not sys.stdin.isatty():
-        raise CommandFailed(f"the endpoint of {KIND} {job.name} needs a key: set {KEY_VARIABLE}")
-    asked: str = typer.prompt(f"API key of {job.name}", hide_input=True, err=True)
-    return asked
-
-
-def _needs_key(cluster: Cluster, job: Job) -> bool:
+def needs_key(cluster: Cluster, job: Job) -> bool:
+    """Report whether requests to the model of a job need an API key, as far as is known."""
     if (shared := endpoint(job)) is None:
         return bool((job.spec.get("serving") or {}).get("apiKeySecretRef"))
     try:
@@ -85,3 +71,11 @@ def _needs_key(cluster: Cluster, job: Job) -> bool:
         # It is asked without a key, and says if it needs one.
         return False
     return bool(((found.get("spec") or {}).get("access") or {}).get("keysSecretRef"))
+
+
+def _is_ready(candidate: Mapping[str, Any], stage: str) -> bool:
+    conditions = candidate.get("status", {}).get("conditions") or ()
+    ready = any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+    )
+    return ready and pods.label(candidate, pods.STAGE) == stage

@@ -1,0 +1,1 @@
+"""Draw the pictures of ``ftj ui`` in README and documentation, from a running cluster."""

@@ -1,0 +1,109 @@
+"""Opens ``ftj ui`` in Chromium, as a user does, and draws what the window shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
+from cluster import paths
+from cluster.errors import NotReady
+
+FOLDER = paths.REPO / "docs" / "assets"
+SCHEMES = ("light", "dark")
+WINDOW: ViewportSize = {"width": 1200, "height": 760}
+ARGUMENTS = (
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+ANSWER_MILLISECONDS = 300_000
+"""vLLM answers slowly on a CPU."""
+
+
+def draw(
+    kubeconfig: Path, job: str, question: str, folder: Path, variables: Mapping[str, str]
+) -> None:
+    """Draw all pictures into a folder. Raises NotReady."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _browser() as browser:
+        for scheme in SCHEMES:
+            # A code is valid once, so each browser window gets a process of its own.
+            with _served(kubeconfig, variables) as (address, code):
+                context = browser.new_context(
+                    viewport=WINDOW,
+                    color_scheme="dark" if scheme == "dark" else "light",
+                )
+                page = context.new_page()
+                page.goto(address)
+                page.get_by_label("One-time code").fill(code)
+                page.keyboard.press("Enter")
+                page.get_by_role("button", name="Log out").wait_for()
+                for name in _views(page, address, job, question):
+                    file = folder / f"page-{name}-{scheme}.png"
+                    page.screenshot(path=file)
+                    print(file)
+                context.close()
+
+
+def _views(page: Page, address: str, job: str, question: str) -> Iterator[str]:
+    """Yield the name of each picture when the window shows it."""
+    expect(page.locator("#connection")).to_have_text("live")
+    yield "jobs"
+    page.goto(f"{address}jobs/{job}")
+    expect(page.locator("#connection")).to_have_text("live")
+    yield "job"
+    page.goto(f"{address}jobs/{job}/playground")
+    page.get_by_label("Question").fill(question)
+    page.keyboard.press("Enter")
+    outcome = page.locator("#outcome")
+    problem = page.locator("#outcome.problem")
+    outcome.filter(has_text="Answered in").or_(problem).wait_for(timeout=ANSWER_MILLISECONDS)
+    if problem.count():
+        raise NotReady(f"the model does not answer: {problem.text_content()}")
+    yield "playground"
+
+
+@contextmanager
+def _served(kubeconfig: Path, variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Run ``ftj ui`` within the block, and yield its address and its code."""
+    command = ["-m", "finetune_cli", "ui", "--kubeconfig", str(kubeconfig), "-o", "json"]
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            text = ""
+            while not text.rstrip().endswith("}"):
+                line = process.stdout.readline()
+                if not line:
+                    raise NotReady("ftj ui has ended", hint="read its message above")
+                text += line
+            announced = json.loads(text)
+            yield announced["address"], announced["code"]
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _browser() -> Iterator[Browser]:
+    # Chromium refuses to build its sandbox for root.
+    sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=[*ARGUMENTS, *sandbox]
+        ) as browser,
+    ):
+        yield browser
