@@ -35,18 +35,17 @@ class Target:
 def of_job(cluster: Cluster, place: Texts) -> Target:
     """Return the served models of a job; empty if none is served. Raises CommandFailed."""
     found = job.find(cluster, place["namespace"], place["name"])
-    serving, spec = found.status.get("serving") or {}, found.spec.get("serving") or {}
-    models = [str(serving.get("model") or found.name)] if serving.get("build") else []
-    if served.endpoint(found) is not None:
-        models = served.shared_names(found)
-    elif models and spec.get("mode") == "adapter":
+    present = served.place(cluster, found)
+    models = list(present.names)
+    mode = (found.spec.get("serving") or {}).get("mode")
+    if models and present.endpoint is None and mode == "adapter":
         models.append(found.name + BASE_SUFFIX)
     return Target(
         kind=KIND,
         namespace=found.namespace,
         name=found.name,
         models=models,
-        needs_key=served.needs_key(cluster, found),
+        needs_key=present.needs_key,
     )
 
 
@@ -67,7 +66,7 @@ def of_endpoint(cluster: Cluster, place: Texts) -> Target:
 def ask_job(cluster: Cluster, place: Texts, form: Texts) -> Generator[str, None, None]:
     """Yield the parts of the answer of a job's model. Raises CommandFailed."""
     found = job.find(cluster, place["namespace"], place["name"])
-    pod, _ = served.pod(cluster, found)
+    pod = served.answering(served.place(cluster, found), found)
     yield from _asked(cluster, pod, form)
 
 
