@@ -13,6 +13,7 @@ from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_cli.cluster import chat_api, served
 from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.chat_api import Interruption
 from finetune_cli.errors import CommandFailed, WrongCall
 from finetune_cli.ui.reading import endpoints, job, rights
 
@@ -63,29 +64,37 @@ def of_endpoint(cluster: Cluster, place: Texts) -> Target:
     )
 
 
-def ask_job(cluster: Cluster, place: Texts, form: Texts) -> Generator[str, None, None]:
+def ask_job(
+    cluster: Cluster, place: Texts, form: Texts, interruption: Interruption
+) -> Generator[str, None, None]:
     """Yield the parts of the answer of a job's model. Raises CommandFailed."""
     found = job.find(cluster, place["namespace"], place["name"])
     pod = served.answering(served.place(cluster, found), found)
-    yield from _asked(cluster, pod, form)
+    yield from _asked(cluster, pod, form, interruption)
 
 
-def ask_endpoint(cluster: Cluster, place: Texts, form: Texts) -> Generator[str, None, None]:
+def ask_endpoint(
+    cluster: Cluster, place: Texts, form: Texts, interruption: Interruption
+) -> Generator[str, None, None]:
     """Yield the parts of the answer of a model of an endpoint. Raises CommandFailed."""
     found = endpoints.find(cluster, place["namespace"], place["name"])
     yield from _asked(
         cluster,
         served.pod_of_endpoint(cluster, found["metadata"]["namespace"], found["metadata"]["name"]),
         form,
+        interruption,
     )
 
 
-def _asked(cluster: Cluster, pod: Mapping[str, Any], form: Texts) -> Generator[str, None, None]:
+def _asked(
+    cluster: Cluster, pod: Mapping[str, Any], form: Texts, interruption: Interruption
+) -> Generator[str, None, None]:
     request = _request(form)
     namespace = str(pod["metadata"]["namespace"])
     try:
         with rights.needs("create", "pods/portforward", namespace):
-            yield from chat_api.answer(cluster, pod, request, form.get("key") or None)
+            key = form.get("key") or None
+            yield from chat_api.answer(cluster, pod, request, key, interruption)
     except chat_api.WrongKey:
         raise CommandFailed(
             "The endpoint rejects the API key: type the key of the endpoint."
