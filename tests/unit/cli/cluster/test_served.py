@@ -55,7 +55,8 @@ def job(status: dict[str, Any], serving: dict[str, Any] | None = None) -> Job:
 
 
 def summary(found: served.Place) -> tuple[str | None, tuple[str, ...], bool]:
-    return found.pod and found.pod["metadata"]["name"], found.names, found.needs_key
+    name = None if found.pod is None else str(found.pod["metadata"]["name"])
+    return name, found.names, found.needs_key
 
 
 OWN_POD = pod("support-0", "serve", build="0a1b2c3d", key=True)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
+from unittest import mock
 
 import pytest
 from aiohttp import ClientResponse
@@ -116,7 +117,11 @@ async def test_connection_that_is_opened_after_the_interruption_is_shut_down(
 ) -> None:
     interruption = chat_api.Interruption()
     interruption.interrupt()
-    with port_forward.connection(seconds=SECONDS) as opened, interruption.of(opened):
+    cluster = mock.Mock()
+    with (
+        port_forward.connection(cluster, {}, 1, seconds=SECONDS) as opened,
+        interruption.of(opened),
+    ):
         assert opened.sock.recv(1) == b""
 
 
