@@ -90,12 +90,11 @@ def _names(job: Job) -> tuple[str, ...]:
 
 
 def _own_key(job: Job, pod: Mapping[str, Any] | None) -> bool:
-    """Report whether pods of a job need a key: a pod was perhaps made with an earlier spec."""
-    if pod is None:
-        return bool((job.spec.get("serving") or {}).get("apiKeySecretRef"))
-    return any(
+    """Report whether pods of a job need a key, which an earlier spec has perhaps demanded."""
+    spec = (pod or {}).get("spec") or {}
+    return bool((job.spec.get("serving") or {}).get("apiKeySecretRef")) or any(
         variable.get("name") == VLLM_KEY
-        for container in (pod.get("spec") or {}).get("containers") or ()
+        for container in spec.get("containers") or ()
         for variable in container.get("env") or ()
     )
 
