@@ -14,6 +14,7 @@ from tests.page.conftest import Objects, Site, Visitor
 
 from clidocs.example_objects import CORE
 from finetune_cli.cluster import port_forward
+from finetune_cli.ui import app
 
 KEY = "sk-a-secret-key"
 EVIL = "<script>window.attacked = 1</script><img src=x onerror='window.attacked = 1'>"
@@ -175,3 +176,16 @@ def test_another_conversation_begins_during_an_answer(
     expect(turns).to_have_count(2)
     assert model.requests[-1]["messages"] == [{"role": "user", "content": "How?"}]
     assert visitor.problems == []
+
+
+def test_conversation_that_is_too_long_is_refused_in_words(
+    site: Site, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = visitor.log_in(site)
+    page.goto(f"{site.address}endpoints/team-a/assistants/playground")
+    monkeypatch.setattr(app, "LARGEST_QUESTION", 1000)
+    page.get_by_label("Question").fill("x" * 2000)
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#outcome")).to_have_text(
+        "The conversation is too long: shorten it, or press Clear."
+    )
