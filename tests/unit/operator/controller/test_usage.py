@@ -233,7 +233,7 @@ def of_endpoint(body: Any) -> Any:
     labels = {
         name: value
         for name, value in body["metadata"]["labels"].items()
-        if name == "finetune.dev/stage"
+        if name in ("finetune.dev/stage", "app.kubernetes.io/managed-by")
     }
     return {
         **body,
