@@ -225,6 +225,45 @@ def test_another_branch_of_a_hub_gets_a_statement_of_its_own() -> None:
     assert record(cluster)["tags"] == ["tuned"]
 
 
+def test_the_model_on_a_hub_is_known_while_another_branch_gets_it() -> None:
+    """Listing the files does not remove what an earlier attempt has published."""
+    cluster = signing(HUB)
+    controllers.publish(cluster)
+    controllers.publish(cluster)
+    before, shown = record(cluster), cluster.status["publish"][0]
+    cluster.edit(publish=[{**HUB, "huggingFace": {"repo": "acme/support", "branch": "tuned"}}])
+    cluster.settle()
+    controllers.publish(cluster)
+    assert record(cluster)["attestationDue"] is True
+    known = ("digest", "manifest", "attestation", "tags", "bytes", "time")
+    assert {name: record(cluster)[name] for name in known} == {name: before[name] for name in known}
+    publish(cluster, {"targets": [{"name": "a", "error": FULL}]})
+    assert condition(cluster)["status"] == "False"
+    assert record(cluster)["digest"] == before["digest"]
+    assert cluster.status["publish"][0]["reference"] == shown["reference"]
+
+
+def test_a_listing_takes_no_branch_back_from_another_revision() -> None:
+    """Without its key, the operator publishes again what a listing has only announced."""
+    cluster = signing(HUB)
+    controllers.publish(cluster)
+    controllers.publish(cluster)
+    cluster.edit(training={"seed": 7})
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    controllers.publish(cluster)
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    cluster.edit(training={"seed": None})
+    cluster.settle()
+    controllers.publish(cluster)
+    cluster.config = OPEN
+    cluster.settle()
+    assert condition(cluster)["status"] == "Unknown"
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+
+
 def test_without_its_key_the_operator_publishes_a_listed_model_to_a_hub() -> None:
     cluster = signing(HUB)
     controllers.publish(cluster)
