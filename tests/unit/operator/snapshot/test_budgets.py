@@ -472,7 +472,7 @@ async def test_a_budget_wakes_the_jobs_that_wait_only_when_it_has_more_room() ->
     assert followed.reconciled(4, 0, running=0, period=after) == ["waits"]
 
 
-async def test_the_first_job_that_waits_is_woken_after_room_that_the_budget_never_saw_taken() -> None:
+async def test_the_first_job_that_waits_is_woken_after_room_that_was_never_seen_taken() -> None:
     """While no job waits, a reservation is observed late, and may have ended before that."""
     followed = Followed()
     followed.place.jobs.put(a_job("waits", "b", 2))
