@@ -273,7 +273,7 @@ def test_the_commits_of_its_own_repository_are_those_that_a_branch_may_move_from
     cluster = signing(*targets, revisionHistoryLimit=3)
     for seed in (1, 2, 3):
         controllers.publish(cluster)
-        manifest = requests(cluster)["t0"].attested.removeprefix("sha256:")
+        manifest = str(requests(cluster)["t0"].attested).removeprefix("sha256:")
         held = {"manifest": manifest, "attestation": "1" * 64}
         commits = [f"sha1:{seed}{number:039}" for number in range(MAX_TARGETS)]
         done = [
