@@ -15,8 +15,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 changed() { git diff --name-only --no-renames -z --diff-filter="$1" "$base" HEAD -- '*.yaml' '*.yml'; }
-# Also objects in lists, which are indented, and in JSON.
-has() { grep -qE "^([^#]*[-{,[:space:]])?[\"']?kind[\"']?: *[\"']?FineTune($1)\\b"; }
+# Also objects in lists, which are indented, and in JSON; not targets of patches, without apiVersion.
+has() {
+  local text key="^([^#]*[-{,[:space:]])?[\"']?"
+  text=$(cat)
+  grep -qE "${key}apiVersion[\"']?: *[\"']?finetune\\.dev/" <<<"$text" &&
+    grep -qE "${key}kind[\"']?: *[\"']?FineTune($1)\\b" <<<"$text"
+}
 append() { { echo ---; cat -- "$1"; } >>"$2"; }
 
 # The manifests of the branch, and the former ones, also of files that it has moved.
@@ -34,7 +39,12 @@ while IFS= read -r -d '' file; do
 done < <(changed MD)
 
 if [ ${#files[@]} -eq 0 ] && ! { [ ${#former[@]} -gt 0 ] && has Job <"$work/former.yaml"; }; then
-  printf '<!-- ftj plan -->\nNo FineTuneJob changes.\n' >plan.md
+  found='No FineTuneJob changes.'
+  if [ ${#former[@]} -gt 0 ]; then
+    found='A FineTuneProfile is in no manifest any more, and the jobs that use it are not planned: '
+    found+='check that none names it in spec.profile, and that it is not the default.'
+  fi
+  printf '<!-- ftj plan -->\n%s\n' "$found" >plan.md
   exit 0
 fi
 if [ -z "${PLAN_CLUSTER:-}" ]; then

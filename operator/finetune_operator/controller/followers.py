@@ -102,7 +102,8 @@ class BudgetState:
         """Report whether jobs that waited may start now.
 
         Training moves GPU time from the reserved to the used amount, which makes no room. A job
-        that leaves the queue, or needs less, makes room for those behind it.
+        that leaves the queue, or needs less, makes room for those behind it. While no job waits,
+        usage is observed late, so what the first one that waits has seen may be gone already.
         """
         new, old = self.balance, before.balance
         if new is None or old is None:
@@ -113,6 +114,7 @@ class BudgetState:
             or new.running < old.running
             or committed.gpu_seconds < earlier.gpu_seconds
             or committed.cost < earlier.cost
+            or (bool(self.waiting) and not before.waiting)
             or any(self.waiting.get(key) != request for key, request in before.waiting.items())
         )
 

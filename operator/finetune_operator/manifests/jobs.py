@@ -7,7 +7,7 @@ could not be distinguished from a Job that was never created.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from finetune_api import quantity
@@ -63,14 +63,14 @@ def render(
     record: Revision,
     memory: str | None = None,
     step_seconds: float | None = None,
-    published: Sequence[str] = (),
+    published: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the Job of one attempt at a stage.
 
     record: of the revision in the ledger. A train attempt resumes only on the card that saved the
     last checkpoint. memory: memory of the container, instead of the value of the spec.
     step_seconds: measured by an earlier train attempt. published: digests of the contents that the
-    job has published.
+    job has published, with their places.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -116,7 +116,7 @@ def render(
                     "annotations": dict(UNDISTURBED),
                 },
                 "spec": {
-                    **_pod(job, target, stage, memory, record, published),
+                    **_pod(job, target, stage, memory, record, published or {}),
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },
             },
@@ -188,7 +188,7 @@ def _pod(
     stage: JobStage,
     memory: str | None,
     record: Revision,
-    published: Sequence[str],
+    published: Mapping[str, str],
 ) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [
         {

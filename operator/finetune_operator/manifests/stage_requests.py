@@ -1,6 +1,6 @@
 """The requests of the stages, and the arguments in which the trainer of a revision reads them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from finetune_api.contracts.stage_request import (
@@ -35,7 +35,7 @@ def arguments(
     target: TargetRevision,
     stage: JobStage,
     record: Revision,
-    published: Sequence[str],
+    published: Mapping[str, str],
 ) -> list[str]:
     """Return the arguments of the container of a stage.
 
@@ -91,7 +91,7 @@ def _entry(publish_target: PublishTarget) -> dict[str, Any]:
 
 
 def _publish(
-    job: Object, target: TargetRevision, record: Revision, published: Sequence[str]
+    job: Object, target: TargetRevision, record: Revision, published: Mapping[str, str]
 ) -> PublishStageRequest:
     identity, config = publishing.connections(target, target.config)
     requests = publishing.requests(job, target, record, published, CONFIG)

@@ -24,7 +24,7 @@ from finetune_operator.revisions.publishing import publications
 
 LONGEST_TEXT = 256
 """Characters of a text of the recipe."""
-LONGEST = 10_500
+LONGEST = 9_000
 """Bytes. The statements of eight targets are in one argument of a container, in base64, and Linux
 limits an argument to 128 KiB."""
 

@@ -90,11 +90,19 @@ def test_the_volume_gets_no_signature(signing: Signing) -> None:
 def test_a_later_statement_moves_the_branch_and_keeps_the_name(signing: Signing) -> None:
     """The facts may have changed since an attempt of which the operator does not know the end."""
     first = signing.attest().only
-    second = signing.attest(about="acme/other", own=(first.digest,)).only
+    second = signing.attest(about="acme/other").only
     assert second.error is None
     assert second.digest != first.digest
     assert f"sha1:{signing.repo.branches['main']}" == second.digest
     assert f"sha1:{signing.repo.tags['tiny-1-merged']}" == first.digest
+
+
+def test_a_statement_is_not_removed_from_a_branch(signing: Signing) -> None:
+    """Without a key, the job has only the model, and the commit may be that of another job."""
+    commit = signing.attest().only.digest
+    unsigned = publish(signing.volume, signing.target)
+    assert unsigned.failure[0] == "TargetConflict"
+    assert f"sha1:{signing.repo.branches['main']}" == commit
 
 
 def test_a_changed_list_of_files_is_not_published(signing: Signing, hub: ModelHub) -> None:

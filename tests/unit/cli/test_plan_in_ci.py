@@ -159,6 +159,27 @@ def test_a_change_of_a_profile_alone_is_planned_for_its_jobs(repository: Reposit
     assert "FineTuneProfile small" in plan
 
 
+def test_a_profile_that_is_removed_is_in_the_comment(repository: Repository) -> None:
+    repository.git("switch", "--quiet", "main")
+    repository.commit(
+        {"jobs/a.yaml": MANIFEST + "  profile: small\n", "profile.yaml": profile(2048)}
+    )
+    repository.git("switch", "--quiet", "--create", "later")
+    repository.remove("profile.yaml")
+    code, plan, err = repository.plan()
+    assert (code, err) == (0, "")
+    assert "A FineTuneProfile is in no manifest any more" in plan
+    assert "No FineTuneJob changes" not in plan
+
+
+@pytest.mark.parametrize("indent", ["", "  "])
+def test_a_patch_that_names_the_kind_is_no_job(indent: str, repository: Repository) -> None:
+    patch = f"patches:\n- target:\n    {indent}kind: FineTuneJob\n    {indent}name: support\n"
+    repository.use_installed_tool()
+    repository.commit({"overlays/kustomization.yaml": patch})
+    assert repository.plan() == (0, "<!-- ftj plan -->\nNo FineTuneJob changes.\n", "")
+
+
 class Platform(BaseHTTPRequestHandler):
     """The comments of one merge request, in the API of GitHub and in that of GitLab."""
 

@@ -82,7 +82,7 @@ def test_a_missing_file_is_found(
 
 def add(name: str) -> Callable[[Path], object]:
     def added(folder: Path) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
 
     return added
@@ -95,6 +95,8 @@ def add(name: str) -> Callable[[Path], object]:
         (".hidden", add(".hidden")),
         ("tokenizer/model.sig", add("tokenizer/model.sig")),
         ("new/file", add("new/file")),
+        (".gitattributes", add(".gitattributes")),
+        (".cache/huggingface/file", add(".cache/huggingface/file")),
         ("pipe", lambda folder: os.mkfifo(folder / "pipe")),
         ("link", lambda folder: (folder / "link").symlink_to("config.json")),
         ("folder", lambda folder: (folder / "folder").symlink_to("/etc")),

@@ -8,8 +8,9 @@ from finetune_api import GROUP
 from finetune_api.contracts import labels
 
 STAGE = f"{GROUP}/stage"
-GPU_DOMAINS = ("nvidia.com/", "amd.com/gpu", "gpu.intel.com/")
-"""Prefixes of the resources of device plugins for GPUs, including MIG devices."""
+GPU_RESOURCES = ("nvidia.com/gpu", "nvidia.com/mig-", "amd.com/gpu", "gpu.intel.com/")
+"""Prefixes of the resources of device plugins for GPUs, including shared ones and MIG devices.
+nvidia.com has other devices, too, such as network cards."""
 ENDED = ("Succeeded", "Failed")
 
 
@@ -113,5 +114,5 @@ def gpus(pod: Mapping[str, Any]) -> int:
         int(amount)
         for container in pod["spec"].get("containers") or ()
         for name, amount in ((container.get("resources") or {}).get("limits") or {}).items()
-        if name.startswith(GPU_DOMAINS) and str(amount).isdigit()
+        if name.startswith(GPU_RESOURCES) and str(amount).isdigit()
     )

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from finetune_api.contracts.provenance import attestation
 from finetune_api.contracts.provenance.attestation import MANIFEST, Statement
 from finetune_api.safety import untrusted_file
+from finetune_api.v1alpha1.sources import HF_SOURCE_PREFIX
 from finetune_cli.verifying import files
 from finetune_cli.verifying.failures import Code, fail
 
@@ -36,7 +37,8 @@ def check(folder: Path, statements: Mapping[str, Statement]) -> int:
     statements: by the name of the file that contains them.
     """
     expected = files.expected(statements, _manifest(folder))
-    digests = dict(_digests(folder, ignored=statements))
+    of_hub = attestation.OF_HUB if all(map(_is_of_hub, statements.values())) else ()
+    digests = dict(_digests(folder, ignored={*statements, *of_hub}))
     files.compare(expected, digests)
     return len(digests)
 
@@ -50,15 +52,25 @@ def _manifest(folder: Path) -> bytes | None:
         return b""
 
 
-def _digests(folder: Path, *, ignored: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Yield the digest of each file; of anything else, such as a link, a text that is none."""
+def _is_of_hub(statement: Statement) -> bool:
+    """Report whether a statement is about a repository of a hub, which adds files of its own."""
+    if attestation.files(statement) is not None:
+        return attestation.ignored(statement) >= {*attestation.OF_HUB}
+    return next(iter(attestation.subjects(statement))).startswith(HF_SOURCE_PREFIX)
+
+
+def _digests(folder: Path, *, ignored: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield the digest of each file; of anything else, such as a link, a text that is none.
+
+    ignored: names of files and folders.
+    """
     for place, folders, names in os.walk(folder, onerror=_raise):
         for entry in sorted((*names, *folders)):
             path = Path(place) / entry
             name = path.relative_to(folder).as_posix()
-            if name in ignored or (entry in folders and not path.is_symlink()):
+            if entry in folders and not path.is_symlink():
                 continue
-            if any(name == own or name.startswith(f"{own}/") for own in attestation.OF_HUB):
+            if any(name == other or name.startswith(f"{other}/") for other in ignored):
                 continue
             yield name, _digest(path)
 

@@ -204,6 +204,16 @@ def files(statement: Statement) -> dict[str, str] | None:
     return digests
 
 
+def ignored(statement: Statement) -> frozenset[str]:
+    """Return the files and folders that a model signature leaves out; none if it does not say."""
+    if statement["predicateType"] != MODEL_SIGNATURE_TYPE:
+        return frozenset()
+    try:
+        return frozenset(statement["predicate"]["serialization"].get("ignore_paths") or ())
+    except (AttributeError, KeyError, TypeError):
+        return frozenset()
+
+
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

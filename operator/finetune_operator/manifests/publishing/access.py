@@ -3,7 +3,7 @@
 Secrets are environment variables that the kubelet resolves, with a prefix for each target.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetune_api.contracts.publish_targets import (
@@ -30,7 +30,7 @@ from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 AMAZON_S3 = "https://s3.amazonaws.com"
-MOST_OWN = 20
+MOST_OWN = 10
 """Digests in the request of a target that also has a statement: all requests are one argument,
 whose length is limited."""
 
@@ -66,7 +66,7 @@ def targets(target: TargetRevision, record: Revision) -> tuple[PublishTarget, ..
 
 
 def requests(
-    job: Object, target: TargetRevision, record: Revision, published: Sequence[str], config: str
+    job: Object, target: TargetRevision, record: Revision, published: Mapping[str, str], config: str
 ) -> tuple[PublishTargetRequest, ...]:
     """Return the request for each target. config: folder of the certificates."""
     name, ledger = job["metadata"]["name"], Ledger({target.revision: record})
@@ -78,7 +78,7 @@ def requests(
             version=naming.published_name(name, target.revision, target.build, publish_target.what),
             tags=tuple(publish_target.tags or ()),
             overwrite=publish_target.overwrite,
-            own=_own(publish_target, published, attests="attestation" in statement),
+            own=_own(target, publish_target, published, attests="attestation" in statement),
             annotations=_annotations(job, target, publish_target.what),
             **statement,
             **_place(publish_target, target.hub, config),
@@ -90,16 +90,27 @@ def requests(
     )
 
 
-def _own(target: PublishTarget, published: Sequence[str], *, attests: bool) -> tuple[str, ...]:
+def _own(
+    target: TargetRevision,
+    publish_target: PublishTarget,
+    published: Mapping[str, str],
+    *,
+    attests: bool,
+) -> tuple[str, ...]:
     """Return the digests from which the tags or the branch of a target may move.
 
-    published: by the job, the latest last. attests: whether the request has a statement, with which
-    only a hub still gets the model.
+    published: by the job, the latest last, with their places. attests: whether the request has a
+    statement, with which only a hub still gets the model.
     """
-    if target.hugging_face is not None:
+    if publish_target.hugging_face is not None:
         commits = [digest for digest in published if digest.startswith("sha1:")]
-        return tuple(commits[-MOST_OWN:] if attests else commits)
-    return tuple(published) if target.tags and not attests else ()
+        if not attests:
+            return tuple(commits)
+        # Those of other repositories are left out first, then those whose place is forgotten.
+        ranks = {publications.place(target, publish_target): 2, "": 1}
+        commits.sort(key=lambda commit: ranks.get(published[commit], 0))
+        return tuple(commits[-MOST_OWN:])
+    return tuple(published) if publish_target.tags and not attests else ()
 
 
 def files(each_of: Iterable[PublishTarget]) -> list[dict[str, Any]]:

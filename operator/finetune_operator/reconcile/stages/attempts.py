@@ -121,7 +121,7 @@ def creation(
         record=ledger.revision(target.revision),
         memory=attempt.memory,
         step_seconds=None if measured is None else float(measured),
-        published=publications.digests(snapshot.previous.published_digests, ledger),
+        published=publications.places(snapshot.previous.published_digests, ledger),
     )
     return Create(object=body)
 

@@ -92,6 +92,10 @@ def _record(
     if reported is not None and reported.error is None:
         if not publications.awaits_statement(publication, target, publish_target):
             held = _content(target, publish_target, reported, files, publication)
+            if held is not None and "digest" not in held and publication is not None:
+                # What an earlier attempt has published is still there, under the names of its time.
+                taken = time if publication.error is not None else publication.time
+                return publication.model_copy(update={**held, "error": None, "time": taken})
             if held is not None:
                 return fresh.model_copy(update=held)
         elif _is_signed(publication, publish_target, reported):

@@ -204,6 +204,16 @@ def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*unrecorded, *filter(None, present)]))[-MOST_PUBLISHED:]
 
 
+def places(earlier: Iterable[str], ledger: Ledger) -> dict[str, str]:
+    """Return the same digests with the place of each; an empty text if the ledger has none."""
+    known = {
+        record.digest: record.destination
+        for revision in ledger.revisions.values()
+        for record in revision.published or ()
+    }
+    return {digest: known.get(digest, "") for digest in digests(earlier, ledger)}
+
+
 def under_way(ledger: Ledger) -> list[tuple[str, Attempt]]:
     """Return the attempts at publishing that have not ended, with their revisions."""
     return [

@@ -98,13 +98,15 @@ class Budgets:
         )
 
     async def of_endpoint(self, key: Key) -> Accounts | None:
-        """Return the accounts of a FineTuneEndpoint, None if no budget limits it.
+        """Return the accounts of a FineTuneEndpoint, None if no budget can limit it.
 
         Raises OperatorError.
         """
         if self.usage is None or not self._limits_serving():
             return None
         await self.surroundings.require(key[0])
+        if not self.selecting(key[0]):
+            return None
         usage = await self.usage()
         own = self.selecting(key[0])
         balances = {name: self.balance(name, usage) for name in sorted(own)}

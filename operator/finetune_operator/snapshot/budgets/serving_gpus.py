@@ -76,7 +76,10 @@ class ServingGpus:
     def _count(self, holder: Holder) -> None:
         pods, namespace = self._pods[holder], holder[1]
         if pods.owner is None:
-            self._gpus.get(namespace, {}).pop(holder, None)
+            owners = self._gpus.get(namespace, {})
+            owners.pop(holder, None)
+            if not owners:
+                self._gpus.pop(namespace, None)
             if not pods.deployments:
                 del self._pods[holder]
         else:

@@ -133,6 +133,7 @@ def test_the_tool_that_applies_a_job_from_git_is_found(
     [
         ({"nvidia.com/gpu": "1"}, "Running", 1),
         ({"nvidia.com/mig-1g.10gb": 2}, "Pending", 2),
+        ({"nvidia.com/gpu": "1", "nvidia.com/hostdev": "8"}, "Running", 1),
         ({"amd.com/gpu": "1", "cpu": "4"}, "Running", 1),
         ({"cpu": "4"}, "Running", 0),
         ({"nvidia.com/gpu": "1"}, "Succeeded", 0),

@@ -56,6 +56,16 @@ def requested(resource: str) -> Change:
     return lambda objects: objects.__setitem__(path, [made])
 
 
+def renamed(resource: str) -> Change:
+    """The device plugin and the operator use a name of their own."""
+
+    def change(objects: Objects) -> None:
+        allocatable(**{resource: "2"})(objects)
+        requested(resource)(objects)
+
+    return change
+
+
 def quota(used: str, key: str = "requests.nvidia.com/gpu") -> Change:
     status = {part: {key: amount} for part, amount in (("hard", "2"), ("used", used))}
     found = {"metadata": {"name": "gpus"}, "status": status}
@@ -111,6 +121,12 @@ def two_profiles(objects: Objects) -> None:
         ),
         (without(NODES), "warning", "none of 0 nodes has a GPU"),
         (allocatable(**{"nvidia.com/gpu": "\x1b"}), "warning", "none of 1 nodes has a GPU"),
+        (allocatable(**{"nvidia.com/hostdev": "8"}), "warning", "none of 1 nodes has a GPU"),
+        (
+            allocatable(**{"nvidia.com/gpu.shared": "4", "nvidia.com/hostdev": "8"}),
+            "ok",
+            "gpu-1: 4 x NVIDIA-A10G (nvidia.com/gpu.shared), driver",
+        ),
         (
             allocatable(**{"nvidia.com/mig-1g.10gb": "7", "cpu": "4"}),
             "ok",
@@ -121,6 +137,7 @@ def two_profiles(objects: Objects) -> None:
             "failed",
             "pods of jobs request nvidia.com/mig-1g.10gb, but the nodes have nvidia.com/gpu",
         ),
+        (renamed("example.com/a10"), "ok", "gpu-1: 2 x NVIDIA-A10G (example.com/a10), driver"),
         (requested("nvidia.com/gpu"), "ok", "gpu-1: 1 x NVIDIA-A10G, driver 580.95.05"),
         (
             changed(NODES, lambda it: it["metadata"].pop("labels")),

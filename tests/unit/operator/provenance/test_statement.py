@@ -18,13 +18,19 @@ from tests.support.published_facts import (
 from tests.support.signing_keys import KEY
 
 from finetune_api.contracts.provenance import attestation
-from finetune_api.contracts.publish_targets import OCITarget, PublishTargetRequest
+from finetune_api.contracts.publish_targets import (
+    HuggingFaceTarget,
+    OCITarget,
+    PublishTargetRequest,
+)
 from finetune_api.contracts.stage_request import PublishStageRequest
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_api.v1alpha1.data.statistics import Data
 from finetune_api.v1alpha1.publishing.targets import MAX_TARGETS
 from finetune_api.v1alpha1.status.artifacts import Artifacts
 from finetune_api.v1alpha1.status.ledger import ParentAdapter, Revision
+from finetune_operator.manifests import egress
+from finetune_operator.manifests.publishing.access import MOST_OWN
 from finetune_operator.provenance import signed
 from finetune_operator.provenance.facts import Facts
 from finetune_operator.provenance.statement import LONGEST, statement
@@ -250,23 +256,39 @@ def test_a_statement_of_usual_length_has_the_whole_recipe() -> None:
     assert "training" in about()["predicate"]["buildDefinition"]["externalParameters"]["recipe"]
 
 
-def test_statements_of_all_targets_fit_into_one_argument() -> None:
-    """Linux limits an argument to 128 KiB. The rest of the request needs some of it."""
-    bundle = json.dumps(signed.bundle(statement(of_many_datasets()), KEY), sort_keys=True)
-    tags = [f"{number}" + "t" * 120 for number in range(8)]
+REGISTRY = {
+    "tags": tuple(f"{number}" + "t" * 120 for number in range(8)),
+    "oci": OCITarget(repository="r" * 255),
+}
+HUB = {
+    "own": tuple(f"sha1:{number:040}" for number in range(MOST_OWN)),
+    "hugging_face": HuggingFaceTarget(repo="r" * 96, branch="b" * 100, endpoint="h" * 100),
+}
+
+
+@pytest.mark.parametrize("place", [REGISTRY, HUB], ids=["registry", "hub"])
+def test_statements_of_all_targets_fit_into_one_argument(place: dict[str, Any]) -> None:
+    """Linux limits an argument to 128 KiB. The administrator's settings need some of it."""
+    longest = {**about(), "padding": ""}
+    longest["padding"] = "p" * (LONGEST - len(attestation.canonical(longest)))
+    assert len(attestation.canonical(longest)) == LONGEST
+    bundle = json.dumps(signed.bundle(longest, KEY), sort_keys=True)
     target = PublishTargetRequest(
         name="n" * 40,
         what="merged",
         content=digest("1"),
         version="v" * 100,
-        tags=tuple(tags),
-        annotations={"finetune.dev/job": "j" * 127, "finetune.dev/revision": digest("2")},
+        annotations={f"finetune.dev/{name}": "j" * 127 for name in ("job", "revision", "build")},
         attestation=bundle,
         attested=f"sha256:{digest('3')}",
         model_signature=signed.model_signature({"manifest.json": digest("3")}, KEY),
-        oci=OCITarget(repository="r" * 255),
+        **place,
     )
     request = PublishStageRequest(
-        config="/etc/finetune/job.json", work="/work", targets=(target,) * MAX_TARGETS
+        config="/etc/finetune/job.json",
+        work="/work",
+        targets=(target,) * MAX_TARGETS,
+        destinations=egress.destinations(CONFIG, cloud_identity=True),
+        ca_certificates="c" * (10 << 10),
     )
-    assert len(request.to_argument()) < (128 << 10) - 8000
+    assert len(request.to_argument()) < 128 << 10

@@ -473,6 +473,23 @@ async def test_a_budget_wakes_the_jobs_that_wait_only_when_it_has_more_room() ->
     assert followed.reconciled(4, 0, running=0, period=after) == ["waits"]
 
 
+async def test_the_first_job_that_waits_is_woken_after_room_that_was_never_seen_taken() -> None:
+    """While no job waits, a reservation is observed late, and may have ended before that."""
+    followed = Followed()
+    followed.place.jobs.put(a_job("waits", "b", 2))
+    await followed.place.of(a_job())
+    followed.reconciled(0, 0)
+    followed.followers.used("a")
+    followed.followers.wake()
+    assert (followed.own.taken(), followed.own.later) == ([], ["team"]), "a job has reserved"
+    followed.place.jobs.put(waits("waits", "b", 3))
+    followed.followers.used("a")
+    followed.followers.wake()
+    assert followed.own.taken() == ["team"], "it was deleted"
+    assert followed.reconciled(0, 0) == ["waits"]
+    assert followed.reconciled(0, 0) == []
+
+
 async def test_a_job_that_leaves_the_queue_wakes_those_that_it_held_up() -> None:
     followed = Followed()
     await followed.place.of(a_job())
@@ -627,9 +644,34 @@ async def test_an_endpoint_has_accounts_only_if_a_budget_limits_endpoints() -> N
     (balance,) = found.serving
     assert balance.serving is not None
     assert balance.serving.exhausted, "jobs have used the 100 hours"
-    found = await place.budgets.of_endpoint(("other", "one"))
-    assert found is not None
-    assert found.serving == ()
+    assert await place.budgets.of_endpoint(("other", "one")) is None, "no budget selects it"
+
+
+async def test_an_endpoint_without_a_budget_reads_no_usage() -> None:
+    place = Place(budget("team", serving={"gpuHours": 100}))
+    reads = 0
+
+    async def usage() -> Usage:
+        nonlocal reads
+        reads += 1
+        return Usage(now=NOW, namespaces={})
+
+    place.budgets.usage = usage
+    assert await place.budgets.of_endpoint(("other", "one")) is None
+    assert reads == 0
+    assert await place.budgets.of_endpoint(("a", "one")) is not None
+    assert reads == 1
+
+
+async def test_namespaces_without_owners_are_forgotten() -> None:
+    place = Place(budget("team", serving={"gpuHours": 100}))
+    place.jobs.put(a_job("one"))
+    place.jobs.put(a_job("two"))
+    assert [*place.budgets.serving.namespaces()] == ["a"]
+    place.jobs.remove(a_job("one", version=2))
+    assert [*place.budgets.serving.namespaces()] == ["a"]
+    place.jobs.remove(a_job("two", version=2))
+    assert [*place.budgets.serving.namespaces()] == []
 
 
 async def test_a_job_that_is_done_has_accounts_only_if_its_endpoint_is_limited() -> None:

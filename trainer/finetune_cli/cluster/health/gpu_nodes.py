@@ -29,7 +29,7 @@ def findings(cluster: Cluster) -> Iterator[Finding]:
     """Yield a finding per node with GPUs. Raises CommandFailed."""
     nodes = cluster.items(api.path("nodes"))
     requested = _requested(cluster)
-    with_gpus = [(node, gpus) for node in nodes if (gpus := _gpus(node))]
+    with_gpus = [(node, gpus) for node in nodes if (gpus := _gpus(node, requested))]
     usable = [(node, gpus) for node, gpus in with_gpus if requested in (None, *gpus)]
     if not with_gpus:
         yield Finding(
@@ -54,7 +54,7 @@ def findings(cluster: Cluster) -> Iterator[Finding]:
 
 def limited(names: Mapping[str, Any]) -> list[str]:
     """Return the keys of a ResourceQuota that limit GPUs."""
-    return [key for key in names if key.removeprefix("requests.").startswith(pods.GPU_DOMAINS)]
+    return [key for key in names if key.removeprefix("requests.").startswith(pods.GPU_RESOURCES)]
 
 
 def _requested(cluster: Cluster) -> str | None:
@@ -99,13 +99,17 @@ def _branch(driver: str) -> int:
     return int(branch) if branch.isdecimal() else OLDEST_DRIVER
 
 
-def _gpus(node: Mapping[str, Any]) -> dict[str, int]:
-    """Return the number of devices of each resource of a device plugin for GPUs."""
+def _gpus(node: Mapping[str, Any], requested: str | None) -> dict[str, int]:
+    """Return the number of devices of each resource of a device plugin for GPUs.
+
+    requested: the resource that pods of jobs request, which may have any name.
+    """
     amounts = ((node.get("status") or {}).get("allocatable") or {}).items()
     return {
         name: int(amount)
         for name, amount in amounts
-        if name.startswith(pods.GPU_DOMAINS) and str(amount).isdecimal() and int(amount)
+        if name == requested or name.startswith(pods.GPU_RESOURCES)
+        if str(amount).isdecimal() and int(amount)
     }
 
 

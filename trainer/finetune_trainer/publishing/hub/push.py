@@ -189,6 +189,10 @@ class _Push:
         names = {sibling.rfilename for sibling in head.siblings or ()} - {OWN_FILE}
         if not names or f"sha1:{head.sha}" in self._target.own or self._target.overwrite:
             return
+        # An attempt that was not reported may have committed the model, with an earlier statement.
+        statements = [name for name in attestation.FILES if name in self._files]
+        if self._difference(head, but=statements) is None:
+            return
         if self._branch != MAIN:
             main = self._at(MAIN)
             if main is not None and main.sha == head.sha:

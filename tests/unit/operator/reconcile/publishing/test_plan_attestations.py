@@ -21,6 +21,8 @@ from tests.unit.operator.test_signing import PEM
 from finetune_api.contracts.provenance import attestation, file_list
 from finetune_api.contracts.provenance.attestation import Statement
 from finetune_api.contracts.publish_targets import PublishTargetRequest
+from finetune_api.v1alpha1.publishing.targets import MAX_TARGETS
+from finetune_operator.manifests.publishing.access import MOST_OWN
 from finetune_operator.provenance import signed
 from finetune_operator.signing import SigningKey
 
@@ -223,6 +225,71 @@ def test_another_branch_of_a_hub_gets_a_statement_of_its_own() -> None:
     controllers.publish(cluster)
     assert condition(cluster)["status"] == "True"
     assert record(cluster)["tags"] == ["tuned"]
+
+
+def test_the_model_on_a_hub_is_known_while_another_branch_gets_it() -> None:
+    """Listing the files does not remove what an earlier attempt has published."""
+    cluster = signing(HUB)
+    controllers.publish(cluster)
+    controllers.publish(cluster)
+    before, shown = record(cluster), cluster.status["publish"][0]
+    cluster.edit(publish=[{**HUB, "huggingFace": {"repo": "acme/support", "branch": "tuned"}}])
+    cluster.settle()
+    controllers.publish(cluster)
+    assert record(cluster)["attestationDue"] is True
+    known = ("digest", "manifest", "attestation", "tags", "bytes", "time")
+    assert {name: record(cluster)[name] for name in known} == {name: before[name] for name in known}
+    publish(cluster, {"targets": [{"name": "a", "error": FULL}]})
+    assert condition(cluster)["status"] == "False"
+    assert record(cluster)["digest"] == before["digest"]
+    assert cluster.status["publish"][0]["reference"] == shown["reference"]
+
+
+def test_a_listing_takes_no_branch_back_from_another_revision() -> None:
+    """Without its key, the operator publishes again what a listing has only announced."""
+    cluster = signing(HUB)
+    controllers.publish(cluster)
+    controllers.publish(cluster)
+    cluster.edit(training={"seed": 7})
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    controllers.publish(cluster)
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+    cluster.edit(training={"seed": None})
+    cluster.settle()
+    controllers.publish(cluster)
+    cluster.config = OPEN
+    cluster.settle()
+    assert condition(cluster)["status"] == "Unknown"
+    controllers.publish(cluster)
+    assert condition(cluster)["status"] == "True"
+
+
+def test_the_commits_of_its_own_repository_are_those_that_a_branch_may_move_from() -> None:
+    """The request has place for some digests only, and other repositories may have more of them."""
+    names = [f"t{number}" for number in range(MAX_TARGETS)]
+    targets = [{**HUB, "name": name, "huggingFace": {"repo": f"acme/{name}"}} for name in names]
+    cluster = signing(*targets, revisionHistoryLimit=3)
+    for seed in (1, 2, 3):
+        controllers.publish(cluster)
+        manifest = str(requests(cluster)["t0"].attested).removeprefix("sha256:")
+        held = {"manifest": manifest, "attestation": "1" * 64}
+        commits = [f"sha1:{seed}{number:039}" for number in range(MAX_TARGETS)]
+        done = [
+            {"name": name, "digest": commit, **held}
+            for name, commit in zip(names, commits, strict=True)
+        ]
+        publish(cluster, {"targets": done})
+        assert condition(cluster)["status"] == "True"
+        cluster.edit(training={"seed": seed})
+        for stage in ("prepare", "train"):
+            controllers.run(cluster, stage)
+    controllers.publish(cluster)
+    for number, name in enumerate(names):
+        own = requests(cluster)[name].own
+        assert len(own) == MOST_OWN
+        assert own[-3:] == tuple(f"sha1:{seed}{number:039}" for seed in (1, 2, 3))
 
 
 def test_without_its_key_the_operator_publishes_a_listed_model_to_a_hub() -> None:
