@@ -80,7 +80,8 @@ async def test_an_engine_that_does_not_load_it_serves_nothing(tmp_path: Path) ->
 async def test_a_full_volume_of_copies_delays_the_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed, write = [], no_change.write
+    failed: list[Path] = []
+    write = no_change.write
 
     def full(folder: Path, base: Base) -> None:
         if len(failed) < 2:

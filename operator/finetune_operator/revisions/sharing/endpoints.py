@@ -25,7 +25,7 @@ CANNOT_SERVE = frozenset(
 """Reasons of an endpoint that serves no further model before an edit, or an administrator, changes
 that. In all other states, it may serve by the time a model is trained."""
 
-VERIFIED_WITH = {
+VERIFIED_WITH: dict[str, bool | set[str]] = {
     "base": True,
     "dtype": True,
     "max_model_len": True,
