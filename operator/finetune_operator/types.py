@@ -29,7 +29,6 @@ class Progress:
 
     pod: str
     """UID of the pod."""
-
     ratio: float | None = None
     global_step: int | None = None
     max_steps: int | None = None
@@ -67,7 +66,6 @@ class Requests:
 
     pod: str
     """UID of the pod."""
-
     count: int | None
     """None if the pod does not count them."""
     idle_seconds: float = 0.0

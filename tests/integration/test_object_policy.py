@@ -31,6 +31,7 @@ AUTHOR = "job-author"
 EDIT = "system:aggregate-to-edit"
 """The rules of the cluster role edit, which a controller that does not run here aggregates."""
 CONTROLLER = "system:serviceaccount:kube-system:job-controller"
+MANAGER = "app.kubernetes.io/managed-by"
 CLAIMS = "persistentvolumeclaims"
 STATUS_WRITER = "status-writer"
 """An agent or tenant that may write the status of the built-in kinds, as a kubelet does."""
@@ -184,6 +185,36 @@ def test_nobody_else_relabels_objects_with_their_subresource_status(
             assert merged_patch(control_plane, f"{path}/status", change, "") is None
         for path in (marked, own):
             assert merged_patch(control_plane, f"{path}/status", unrelated, STATUS_WRITER) is None
+    finally:
+        control_plane.delete(marked)
+        control_plane.delete(own)
+
+
+@pytest.mark.parametrize(
+    "resource", ["configmaps", CLAIMS, "pods", "services", "jobs", "deployments", "replicasets"]
+)
+def test_nobody_else_hides_an_object_from_the_watches_of_the_operator(
+    control_plane: ControlPlane, namespace: str, resource: str
+) -> None:
+    """A pending training without the label would be neither charged nor in the way of another."""
+    labels = {**LABEL, MANAGER: "finetune-operator"}
+    marked = store(control_plane, namespace, resource, "hidden", labels=labels)
+    own = store(control_plane, namespace, resource, "own-hidden", labels={MANAGER: "Helm"})
+    paths = {marked: EDITOR}
+    if resource in STATUS_WRITES:
+        paths[f"{marked}/status"] = STATUS_WRITER
+    try:
+        for value in (None, "Helm"):
+            change: dict[str, Any] = {"metadata": {"labels": {MANAGER: value}}}
+            for path, user in paths.items():
+                message = merged_patch(control_plane, path, change, user)
+                assert message is not None, (path, value)
+                assert f"the label {MANAGER} of its objects" in message
+                for trusted in ("", CONTROLLER):
+                    # The built-in controllers may not write the status of each kind here.
+                    if path == marked or not trusted:
+                        assert merged_patch(control_plane, path, change, trusted) is None
+            assert merged_patch(control_plane, own, change, EDITOR) is None
     finally:
         control_plane.delete(marked)
         control_plane.delete(own)

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,18 +14,23 @@ from tests.page.conftest import Objects, Site, Visitor
 
 from clidocs.example_objects import CORE
 from finetune_cli.cluster import port_forward
+from finetune_cli.ui import app
 
 KEY = "sk-a-secret-key"
 EVIL = "<script>window.attacked = 1</script><img src=x onerror='window.attacked = 1'>"
 
 
 class Model:
-    """A model that answers in two parts; the second one waits until the test lets it go."""
+    """A model that answers in two parts, each of which waits until the test lets it go.
+
+    The first one does not wait at the beginning.
+    """
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
-        self.second = threading.Event()
+        self.first, self.second = threading.Event(), threading.Event()
+        self.first.set()
         self.port = 0
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -39,12 +44,14 @@ class Model:
             return
         handler.send_response(200)
         handler.end_headers()
-        for text in ("Press ", f"the button. {EVIL}"):
+        for text, begins in (("Press ", self.first), (f"the button. {EVIL}", self.second)):
+            begins.wait(30)
             event = {"choices": [{"delta": {"content": text}}]}
-            handler.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
-            handler.wfile.flush()
-            self.second.wait(30)
-        handler.wfile.write(b"data: [DONE]\n\n")
+            with suppress(ConnectionError):
+                handler.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                handler.wfile.flush()
+        with suppress(ConnectionError):
+            handler.wfile.write(b"data: [DONE]\n\n")
 
 
 @pytest.fixture
@@ -62,6 +69,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     @contextmanager
     def connection(*arguments: Any, seconds: float) -> Iterator[HTTPConnection]:
         opened = HTTPConnection("127.0.0.1", made.port, timeout=seconds)
+        opened.connect()
         try:
             yield opened
         finally:
@@ -75,6 +83,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     try:
         yield made
     finally:
+        made.first.set()
         made.second.set()
         server.shutdown()
         thread.join()
@@ -143,3 +152,40 @@ def test_answer_is_stopped(site: Site, visitor: Visitor, model: Model) -> None:
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#outcome")).to_have_text("You have stopped the answer.")
     expect(page.locator("#turns li")).to_have_count(2)
+
+
+def test_another_conversation_begins_during_an_answer(
+    site: Site, visitor: Visitor, model: Model
+) -> None:
+    page = visitor.log_in(site)
+    page.goto(f"{site.address}endpoints/team-a/assistants/playground")
+    page.get_by_label("API key").fill(KEY)
+    page.get_by_label("Question").fill("How?")
+    turns, outcome = page.locator("#turns li"), page.locator("#outcome")
+    model.first.clear()
+    for words in ("Waiting for the answer…", "The model answers…"):
+        page.get_by_role("button", name="Ask").click()
+        expect(outcome).to_have_text(words)
+        page.get_by_role("button", name="Clear").click()
+        expect(turns).to_have_count(0)
+        expect(outcome).to_have_text("")
+        model.first.set()
+    model.second.set()
+    page.get_by_role("button", name="Ask").click()
+    expect(outcome).to_contain_text("Answered in")
+    expect(turns).to_have_count(2)
+    assert model.requests[-1]["messages"] == [{"role": "user", "content": "How?"}]
+    assert visitor.problems == []
+
+
+def test_conversation_that_is_too_long_is_refused_in_words(
+    site: Site, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = visitor.log_in(site)
+    page.goto(f"{site.address}endpoints/team-a/assistants/playground")
+    monkeypatch.setattr(app, "LARGEST_QUESTION", 1000)
+    page.get_by_label("Question").fill("x" * 2000)
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#outcome")).to_have_text(
+        "The conversation is too long: shorten it, or press Clear."
+    )

@@ -12,9 +12,8 @@ consists of ``serving.replicas``. A field that an update does not change passes.
 import re
 from collections.abc import Mapping
 
-from finetune_api import GROUP
 from finetune_api.layering import Path
-from finetune_api.policy import messages
+from finetune_api.policy import messages, permissions
 from finetune_api.policy.fields import (
     API_KEY,
     GPU_SECONDS,
@@ -31,7 +30,6 @@ from finetune_api.policy.limits import CPU_STAGE_RESOURCES
 from finetune_api.policy.rules import NAME_RULES, Access, NameRule
 from finetune_api.policy.selections import LISTS, at
 from finetune_api.rules import literal
-from finetune_api.v1alpha1.profile import PROFILE_KIND, PROFILE_PLURAL
 from finetune_api.v1alpha1.serving import SHARED
 
 NEW, OLD, ALLOWED = "variables.spec", "variables.oldSpec", "variables.allowed"
@@ -55,10 +53,6 @@ _MAY_USE_ALL: dict[Access, str] = {
 """Variables by kind."""
 MOST_ENTRIES = 16
 """Of a list of the spec."""
-MAY_READ = ("secrets", "configmaps")
-"""Resources whose verb ``get`` reveals all that a pod can use of them.
-
-Whoever may create pods can use the others without further permission."""
 
 
 def variables() -> list[dict[str, str]]:
@@ -68,7 +62,7 @@ def variables() -> list[dict[str, str]]:
         variable("update", "oldObject != null"),
         variable("oldSpec", f"variables.update ? {_spec_of('oldObject')} : dyn({{}})"),
         *certificates(),
-        *(variable(name, _may_use_all(kind)) for kind, name in _MAY_USE_ALL.items()),
+        *(variable(name, permissions.may_use_all(kind)) for kind, name in _MAY_USE_ALL.items()),
         variable(
             "cpuStageResources",
             f"{{'allow': [{', '.join(map(literal, CPU_STAGE_RESOURCES.allow))}], 'deny': []}}",
@@ -169,8 +163,8 @@ def _accessible(rule: NameRule) -> dict[str, str]:
     assert rule.access is not None
     names, kind = f"variables.{_name('names', rule)}", KINDS[rule.access]
     # The verb use has no meaning to Kubernetes itself, so a role can grant it alone.
-    verbs = ("get", "use") if rule.access in MAY_READ else ("use",)
-    may = " || ".join(_may(rule.access, verb, "name") for verb in verbs)
+    verbs = ("get", "use") if rule.access in permissions.MAY_READ else ("use",)
+    may = " || ".join(permissions.may(rule.access, verb, "name") for verb in verbs)
     each = f"{names}.all(name, {may})"
     if rule.field[0] in LISTS:
         each = (
@@ -194,28 +188,11 @@ def _permitted() -> dict[str, str]:
     It also applies to a profile that does not exist yet: the job would wait for it.
     """
     name = at(NEW, PROFILE)
+    may = permissions.may_use(f"{name}.value()")
     return {
-        "expression": f"{_same((PROFILE,))} || !{name}.hasValue() || {may_use(f'{name}.value()')}",
-        "messageExpression": not_permitted(f"{name}.value()"),
+        "expression": f"{_same((PROFILE,))} || !{name}.hasValue() || {may}",
+        "messageExpression": permissions.not_permitted(f"{name}.value()"),
     }
-
-
-def may_use(name: str) -> str:
-    """Return the CEL of the permission to use a profile. name: CEL of its name."""
-    return (
-        f"authorizer.group('{GROUP}').resource('{PROFILE_PLURAL}').namespace(request.namespace)"
-        f".name({name}).check('use').allowed()"
-    )
-
-
-def not_permitted(name: str) -> str:
-    """Return the CEL of the message about a profile that the user may not use."""
-    return (
-        f"'{messages.dotted(PROFILE)}: user ' + request.userInfo.username + ' has no permission to "
-        f"use {PROFILE_KIND} ' + {name} + ' in this namespace. Set a profile that you have "
-        f"permission to use, or ask your cluster administrator for the verb use on this "
-        f"{PROFILE_KIND}.'"
-    )
 
 
 def _at_most(field: Path, limit: str, profile: str | None, *, optional: bool) -> dict[str, str]:
@@ -240,25 +217,6 @@ def _required(field: Path, limit: str, required: str, profile: str | None) -> di
         "expression": f"{_same(fields)} || !({required}) || {defaulted}{at(NEW, field)}.hasValue()",
         "message": messages.missing(field, messages.origin(limit, profile)),
     }
-
-
-def _may_use_all(kind: Access) -> str:
-    """Return whether the user may use all objects of a kind, in CEL.
-
-    The check of a permission costs a third of what an expression may cost, so it comes before
-    those of the single names, and each name is checked once.
-    """
-    if kind in MAY_READ:
-        return f"{_may(kind, 'get', None)} || {_may(kind, 'use', None)}"
-    return _may("pods", "create", None)
-
-
-def _may(resource: str, verb: str, name: str | None) -> str:
-    named = "" if name is None else f".name({name})"
-    return (
-        f"authorizer.group('').resource('{resource}').namespace(request.namespace){named}"
-        f".check('{verb}').allowed()"
-    )
 
 
 def _hub_certificates(root: str) -> str:

@@ -7,7 +7,7 @@ change the profile checks only what it changes, as there. The subresource ``scal
 so the operator alone checks its replicas.
 """
 
-from finetune_api.policy import admission, messages
+from finetune_api.policy import admission, messages, permissions
 from finetune_api.policy.admission import variable
 from finetune_api.policy.fields import (
     API_KEY,
@@ -80,14 +80,13 @@ def validations() -> list[dict[str, str]]:
     profile that does not apply, as most of them, neither uses a variable.
     """
     # The policy for specs checks the profile that a job names, whether or not it exists.
-    permitted = (
-        f"{WRITTEN}.hasValue() || !({IS_DEFAULT}) || variables.update || {admission.may_use(NAME)}"
-    )
+    may = permissions.may_use(NAME)
+    permitted = f"{WRITTEN}.hasValue() || !({IS_DEFAULT}) || variables.update || {may}"
     return [
         {
             "expression": f"{ANOTHER} || (size(variables.refusals) == 0 && ({permitted}))",
             "messageExpression": f"{ANOTHER} ? '' : size(variables.refusals) > 0 ? "
-            f"variables.refusals[0] : {admission.not_permitted(NAME)}",
+            f"variables.refusals[0] : {permissions.not_permitted(NAME)}",
         },
     ]
 

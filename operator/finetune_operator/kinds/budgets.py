@@ -8,7 +8,23 @@ from finetune_operator.kinds.context import Context
 from finetune_operator.reconcile import budgets as planner
 from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.budgets.reader import BudgetReader
+from finetune_operator.snapshot.budgets.surroundings import Surroundings
+from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.watches import BUDGETS
 from finetune_operator.types import EndpointSnapshot, Snapshot
+
+
+def accounts(
+    context: Context, jobs: ObjectStore, endpoints: ObjectStore, usage: UsageRecorder | None
+) -> Budgets:
+    """Return the budgets, on which every job and endpoint depends."""
+    return Budgets(
+        live=context.live(BUDGETS),
+        jobs=jobs,
+        endpoints=endpoints,
+        usage=None if usage is None else usage.known,
+        surroundings=Surroundings(kube=context.kube),
+    )
 
 
 def running(

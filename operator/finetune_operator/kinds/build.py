@@ -12,11 +12,10 @@ from finetune_operator.kinds import profiles as profile_kind
 from finetune_operator.kinds.context import Context
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.snapshot.budgets.budgets import Budgets
-from finetune_operator.snapshot.budgets.surroundings import Surroundings
 from finetune_operator.snapshot.endpoints import Endpoints
 from finetune_operator.snapshot.profiles import Profiles
 from finetune_operator.snapshot.reflector import Owners, Reflector, reflectors
-from finetune_operator.snapshot.watches import BUDGETS, ENDPOINTS, JOBS, PROFILES
+from finetune_operator.snapshot.watches import ENDPOINTS, JOBS, PROFILES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +40,7 @@ def build(context: Context, elector: LeaderElector) -> Kinds:
     profiles = Profiles(live=context.live(PROFILES))
     endpoints = Endpoints(live=context.live(ENDPOINTS))
     recorder = usage.recorder(context, live.store, endpoints.live.store)
-    budgets = Budgets(
-        live=context.live(BUDGETS),
-        jobs=live.store,
-        endpoints=endpoints.live.store,
-        usage=None if recorder is None else recorder.known,
-        surroundings=Surroundings(kube=context.kube),
-    )
+    budgets = budget_kind.accounts(context, live.store, endpoints.live.store, recorder)
     outbox = notifications.outbox(context, elector, live.store)
     jobs = job_kind.running(context, live, profiles, budgets, endpoints.of, recorder, outbox)
     shared = endpoint_kind.running(context, endpoints.live, jobs.controller, budgets)

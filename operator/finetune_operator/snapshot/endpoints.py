@@ -14,7 +14,7 @@ from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.scraping.gates import Gate, Gates
 from finetune_operator.snapshot.store import ObjectStore, version_of
-from finetune_operator.types import EndpointSnapshot, Key, Object, Plan
+from finetune_operator.types import LISTS, EndpointSnapshot, Key, Object, Plan
 
 
 @dataclass(kw_only=True)
@@ -122,6 +122,7 @@ class EndpointReader:
         if endpoint is None:
             return None
         children: dict[str, Any] = self.live.store.children(key)
+        children[LISTS[naming.VOLUME]] += await self._hidden_claim(endpoint, children)
         gate = serving_gate(endpoint, children["deployments"], children["pods"])
         return EndpointSnapshot(
             endpoint=endpoint,
@@ -148,6 +149,16 @@ class EndpointReader:
         """Forget an endpoint that was deleted, or that another replica reconciles."""
         self.gates.forget(key)
         self._complete.discard(key[0])
+
+    async def _hidden_claim(self, endpoint: Object, children: dict[str, Any]) -> tuple[Object, ...]:
+        """Return the claim with the base, if the store lacks it though it exists."""
+        uid = (endpoint.get("status") or {}).get("volume")
+        name = endpoints.object_name(endpoint["metadata"]["name"])
+        present = children[LISTS[naming.VOLUME]]
+        if uid is None or any(claim["metadata"]["name"] == name for claim in present):
+            return ()
+        claim = await self.live.get(naming.VOLUME, (endpoint["metadata"]["namespace"], name))
+        return () if claim is None or claim["metadata"]["uid"] != uid else (claim,)
 
     async def _require_jobs(self, key: Key) -> None:
         """Compare the jobs in the store with those that exist. Raises Transient if one is missing.

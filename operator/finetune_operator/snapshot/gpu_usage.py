@@ -76,10 +76,10 @@ class GpuUsage:
 
     def _keep(self, item: Object) -> None:
         if item["kind"] == "Pod" and len(self.removed) < MOST_REMOVED:
-            pod = trimmed(item)
-            if has_a_node(pod):
-                last = RemovedPod(pod, self.clock(), pod_has_ended(pod))
-                self.removed[pod["metadata"]["uid"]] = last
+            pod, has_ended = trimmed(item), pod_has_ended(item)
+            # A pod that waits for a node may get one after it has lost a label.
+            if has_a_node(pod) or not (has_ended or "deletionTimestamp" in pod["metadata"]):
+                self.removed[pod["metadata"]["uid"]] = RemovedPod(pod, self.clock(), has_ended)
 
     def namespaces(self) -> set[str]:
         """Return the namespaces that have pods, or had some since the last settlement."""

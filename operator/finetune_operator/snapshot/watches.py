@@ -39,11 +39,16 @@ class Watches:
         return frozenset({self.own, *self.owned})
 
     def key_of(self, child: Object) -> Key | None:
-        """Return the key of the owner to which an object belongs, None without the label."""
+        """Return the key of the owner to which an object belongs, None without the labels.
+
+        A response or a live read may contain an object that the watches do not report.
+        """
         metadata = child["metadata"]
         owner = metadata["name"]
         if child["kind"] != self.own:
-            owner = (metadata.get("labels") or {}).get(self.label)
+            labels = metadata.get("labels") or {}
+            is_watched = labels.get(naming.MANAGER) == naming.MANAGED_BY
+            owner = labels.get(self.label) if is_watched else None
         return None if owner is None else (metadata.get("namespace", ""), owner)
 
     def series(self, kind: str) -> str:

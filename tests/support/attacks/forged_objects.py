@@ -143,8 +143,15 @@ ADOPTED = tuple(
 )
 """Workloads whose pods another Job would adopt after the workload was deleted without them."""
 
-TEMPLATE_LABELS = {"azure.workload.identity/use": "true", "service": "payments"}
-"""Labels of a pod template that give its pods an identity, or the traffic of another workload."""
+TEMPLATE_LABELS = {
+    "azure.workload.identity/use": "true",
+    "service": "payments",
+    "app.kubernetes.io/managed-by": "Helm",
+}
+"""Labels of a pod template that give its pods an identity, or the traffic of another workload.
+
+The last one hides them from the watches of the operator.
+"""
 
 STATUS_WRITES: dict[str, tuple[int, str]] = {
     "jobs": RESULT,

@@ -10,8 +10,8 @@ from peft import PeftModel
 from tests.support.trainer.workshop import Workshop
 from transformers import AutoModelForCausalLM
 
-from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.durations import duration
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting import model_card
 from finetune_trainer.reporting.loss_history import LossHistory

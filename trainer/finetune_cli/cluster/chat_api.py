@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from finetune_api.safety.printable import printable
@@ -20,11 +23,47 @@ class WrongKey(CommandFailed):
     """The endpoint rejects the API key."""
 
 
+class Interruption:
+    """Ends an answer from another thread, also while its connection waits for the pod."""
+
+    def __init__(self) -> None:
+        """No connection is open."""
+        self.is_set = False
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+
+    def interrupt(self) -> None:
+        """Shut the connection down, or the one that is opened later."""
+        with self._lock:
+            self.is_set = True
+            self._shut_down()
+
+    @contextmanager
+    def of(self, connection: http.client.HTTPConnection) -> Iterator[None]:
+        """Let an interruption shut a connection down within this block."""
+        with self._lock:
+            # The response takes the socket away from the connection.
+            self._socket = connection.sock
+            if self.is_set:
+                self._shut_down()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._socket = None
+
+    def _shut_down(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
 def answer(
     cluster: Cluster,
     pod: Mapping[str, Any],
     request: Mapping[str, Any],
     key: str | None,
+    interruption: Interruption | None = None,
 ) -> Iterator[str]:
     """Yield the parts of an answer as they arrive. Raises CommandFailed.
 
@@ -34,7 +73,10 @@ def answer(
     if key:
         headers["Authorization"] = f"Bearer {key}"
     body = json.dumps({**request, "stream": True})
-    with port_forward.connection(cluster, pod, PORT, seconds=ANSWER_SECONDS) as connection:
+    with (
+        port_forward.connection(cluster, pod, PORT, seconds=ANSWER_SECONDS) as connection,
+        (interruption or Interruption()).of(connection),
+    ):
         try:
             connection.request("POST", "/v1/chat/completions", body, headers)
             response = connection.getresponse()

@@ -1,6 +1,11 @@
-"""The pods that answer requests, the models that they serve, and whether they need a key."""
+"""Where the model of a job answers: the pod, the names of the model, and whether it needs a key.
 
-from collections.abc import Mapping
+All three are of the same place. While a job moves between pods of its own and a FineTuneEndpoint,
+or between two endpoints, its spec and its status also describe the place that it moves to.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api import GROUP, KIND
@@ -13,64 +18,103 @@ from finetune_cli.errors import CommandFailed
 
 SHARED_STAGE = "serve-shared"
 """Stage of the pods of a FineTuneEndpoint, in their labels."""
+VLLM_KEY = "VLLM_API_KEY"
+"""Environment variable of a job's own serving pods that need a key."""
 
 
-def pod(cluster: Cluster, job: Job) -> tuple[dict[str, Any], str]:
-    """Return a pod that answers, whose model is therefore verified, and the name of the model.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Pods of a job, or of a FineTuneEndpoint, that answer with the verified model of the job."""
+
+    pod: dict[str, Any] | None
+    """One that is ready, None if there is none or the user may not list pods."""
+    endpoint: str | None
+    """Name of the FineTuneEndpoint, None for pods of the job."""
+    names: tuple[str, ...]
+    """Names of the model in requests, empty if none is served."""
+    needs_key: bool
+    """Whether requests need an API key, as far as is known."""
+
+
+def place(cluster: Cluster, job: Job) -> Place:
+    """Return where the model of a job answers at present. Raises CommandFailed.
 
     A FineTuneEndpoint answers under a name only with an adapter that it has verified.
     """
-    serving = job.status.get("serving") or {}
-    for candidate in evidence.pods_of(cluster, job):
-        build = pods.label(candidate, f"{GROUP}/build")
-        if _is_ready(candidate, "serve") and build == serving.get("build"):
-            return candidate, str(serving.get("model") or job.name)
-    if (shared := endpoint(job)) is not None:
-        selector = f"{labels.ENDPOINT}={shared}"
-        for candidate in cluster.visible(api.path("pods", job.namespace), selector):
-            if _is_ready(candidate, SHARED_STAGE):
-                return candidate, shared_names(job)[0]
-    where = "" if shared is None else f", nor one of {ENDPOINT_KIND} {shared},"
+    build = (job.status.get("serving") or {}).get("build")
+    own = _ready(
+        (
+            candidate
+            for candidate in evidence.pods_of(cluster, job)
+            if build is not None and pods.label(candidate, f"{GROUP}/build") == build
+        ),
+        "serve",
+    )
+    # While a job moves, the former endpoint has its verified model.
+    shared = job.status.get("formerModel") or job.status.get("sharedModel")
+    if own is not None or not shared:
+        return Place(pod=own, endpoint=None, names=_names(job), needs_key=_own_key(job, own))
+    endpoint = str(shared["endpoint"])
+    return Place(
+        pod=_shared_pod(cluster, job.namespace, endpoint),
+        endpoint=endpoint,
+        names=tuple(str(name) for name in shared.get("names") or [job.name]),
+        needs_key=_shared_key(cluster, job.namespace, endpoint),
+    )
+
+
+def answering(found: Place, job: Job) -> dict[str, Any]:
+    """Return the pod of a place. Raises CommandFailed if it has none that answers."""
+    if found.pod is not None:
+        return found.pod
+    where = "" if found.endpoint is None else f", nor one of {ENDPOINT_KIND} {found.endpoint},"
     raise CommandFailed(
         f"no pod of {KIND} {job.name}{where} answers requests, or you may not list pods in "
         f"namespace {job.namespace}: read the state of the job with ftj status {job.name}"
     )
 
 
-def endpoint(job: Job) -> str | None:
-    """Return the FineTuneEndpoint that has the adapter of a job, None without one."""
-    name = (job.status.get("sharedModel") or {}).get("endpoint")
-    return None if name is None else str(name)
-
-
-def shared_names(job: Job) -> list[str]:
-    """Return the names under which an endpoint answers with the adapter of a job."""
-    names = (job.status.get("sharedModel") or {}).get("names") or [job.name]
-    return [str(name) for name in names]
-
-
 def pod_of_endpoint(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
     """Return a pod of an endpoint that answers. Its gate answers for verified names alone."""
-    selector = f"{labels.ENDPOINT}={name}"
-    for candidate in cluster.visible(api.path("pods", namespace), selector):
-        if _is_ready(candidate, SHARED_STAGE):
-            return candidate
+    if (found := _shared_pod(cluster, namespace, name)) is not None:
+        return found
     raise CommandFailed(
         f"no pod of {ENDPOINT_KIND} {name} answers requests, or you may not list pods in namespace "
         f"{namespace}: read its conditions"
     )
 
 
-def needs_key(cluster: Cluster, job: Job) -> bool:
-    """Report whether requests to the model of a job need an API key, as far as is known."""
-    if (shared := endpoint(job)) is None:
-        return bool((job.spec.get("serving") or {}).get("apiKeySecretRef"))
+def _names(job: Job) -> tuple[str, ...]:
+    serving = job.status.get("serving") or {}
+    return (str(serving.get("model") or job.name),) if serving.get("build") else ()
+
+
+def _own_key(job: Job, pod: Mapping[str, Any] | None) -> bool:
+    """Report whether pods of a job need a key, which an earlier spec has perhaps demanded."""
+    spec = (pod or {}).get("spec") or {}
+    return bool((job.spec.get("serving") or {}).get("apiKeySecretRef")) or any(
+        variable.get("name") == VLLM_KEY
+        for container in spec.get("containers") or ()
+        for variable in container.get("env") or ()
+    )
+
+
+def _shared_key(cluster: Cluster, namespace: str, endpoint: str) -> bool:
     try:
-        found = cluster.get(api.path(ENDPOINT_PLURAL, job.namespace, shared, api=api.JOBS))
+        found = cluster.get(api.path(ENDPOINT_PLURAL, namespace, endpoint, api=api.JOBS))
     except (Forbidden, NotFound):
         # It is asked without a key, and says if it needs one.
         return False
     return bool(((found.get("spec") or {}).get("access") or {}).get("keysSecretRef"))
+
+
+def _shared_pod(cluster: Cluster, namespace: str, endpoint: str) -> dict[str, Any] | None:
+    selector = f"{labels.ENDPOINT}={endpoint}"
+    return _ready(cluster.visible(api.path("pods", namespace), selector), SHARED_STAGE)
+
+
+def _ready(candidates: Iterable[dict[str, Any]], stage: str) -> dict[str, Any] | None:
+    return next((each for each in candidates if _is_ready(each, stage)), None)
 
 
 def _is_ready(candidate: Mapping[str, Any], stage: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_api import GROUP
 from finetune_api.contracts import labels
-from finetune_api.contracts.durations import duration
+from finetune_api.durations import duration
 from finetune_cli.cluster import pods
 from finetune_cli.cluster.job import Job, seconds_since, time_of
 

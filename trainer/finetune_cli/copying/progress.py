@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from finetune_api.contracts.durations import duration
+from finetune_api.durations import duration
 from finetune_api.safety.redaction import Canvas
 from finetune_trainer.checkpointing.manifest import Entry
 from finetune_trainer.runtime.log import log

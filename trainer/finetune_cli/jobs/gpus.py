@@ -1,6 +1,6 @@
 """``ftj gpus``: the pods that use GPUs or wait for them, with their jobs."""
 
-from finetune_api.contracts.durations import duration
+from finetune_api.durations import duration
 from finetune_cli import terminal
 from finetune_cli.cluster import gpus
 from finetune_cli.cluster.api import Cluster

@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_api import KIND
 from finetune_api.contracts import labels
-from finetune_api.contracts.durations import duration
+from finetune_api.durations import duration
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_cli import terminal
 from finetune_cli.cluster import api, gpus, stages

@@ -16,7 +16,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.contracts.stage_request import (
@@ -25,6 +24,7 @@ from finetune_api.contracts.stage_request import (
     ServingSettings,
     TrainStageRequest,
 )
+from finetune_api.durations import duration
 from finetune_api.safety.redaction import Canvas
 from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from finetune_api.contracts.cost import hours
-from finetune_api.contracts.durations import duration
 from finetune_api.defaulting import Resolved
+from finetune_api.durations import duration
 from finetune_api.edits.effects import Effect
 from finetune_api.outcome import serves, shares
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND

@@ -25,7 +25,10 @@ from finetune_cli.ui.pages.layout import Frame, Page
 from finetune_cli.ui.views import DOWNLOADS, FORMS, QUESTIONS, VIEWS, Download, Form, Question, View
 
 LARGEST_FORM = 64 * 1024
-"""Bytes: a conversation with a model is the largest one."""
+LARGEST_QUESTION = 1024 * 1024
+"""Bytes: a question contains the conversation, in which a character takes up to twelve of them."""
+QUESTION = "question"
+"""Start of the names of the routes of questions."""
 AFTER = "after"
 """Name in a query: where a list continues."""
 STATIC = {
@@ -73,8 +76,9 @@ class Application:
             router.add_get(self.prefix + file.pattern, self._file(file))
         for form in FORMS:
             router.add_post(self.prefix + form.pattern, self._sent(form))
-        for question in QUESTIONS:
-            router.add_post(self.prefix + question.pattern, self._asked(question))
+        for at, question in enumerate(QUESTIONS):
+            path = self.prefix + question.pattern
+            router.add_post(path, self._asked(question), name=f"{QUESTION}{at}")
         return app
 
     @web.middleware
@@ -93,6 +97,8 @@ class Application:
             return web.Response(text="Not found\n", status=404)
         session = self.sessions.find(request.cookies.get(self.cookie))
         if session is not None:
+            if (request.match_info.route.name or "").startswith(QUESTION):
+                request = request.clone(client_max_size=LARGEST_QUESTION)
             request[SESSION] = session
         frame = self._frame(request)
         try:
@@ -162,8 +168,13 @@ class Application:
     def _asked(self, question: Question) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             place, form = dict(request.match_info), await _values(request)
-            parts = question.ask(self.client_of(request), place, form)
-            return await answers.send(request, request[SESSION], parts, failures.reported)
+            cluster = self.client_of(request)
+            return await answers.send(
+                request,
+                request[SESSION],
+                lambda interruption: question.ask(cluster, place, form, interruption),
+                failures.reported,
+            )
 
         return handle
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from finetune_api import KIND
 from finetune_cli.cluster import history
 from finetune_cli.cluster.api import Cluster, NotFound
+from finetune_cli.cluster.chat_api import Interruption
 from finetune_cli.cluster.history import History
 from finetune_cli.errors import CommandFailed, WrongCall
 from finetune_cli.plotting import svg
@@ -43,10 +44,13 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What answers a form, part by part. ask: with the names in the address, and the form."""
+    """What answers a form, part by part. ask: with the names in the address, and the form.
+
+    An interruption ends it from another thread.
+    """
 
     pattern: str
-    ask: Callable[[Cluster, Texts, Texts], Generator[str, None, None]]
+    ask: Callable[[Cluster, Texts, Texts, Interruption], Generator[str, None, None]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from finetune_api.contracts.durations import estimated
+from finetune_api.durations import estimated
 from finetune_trainer.estimate.budget import Estimate
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.verdict import gib

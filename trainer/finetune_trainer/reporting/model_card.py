@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.contracts.durations import duration, estimated
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.durations import duration, estimated
 from finetune_api.safety.redaction import mask
 from finetune_trainer.checkpointing.published import ORIGINS_FACT, START_FACT, TEXT_MODEL_FACT
 from finetune_trainer.reporting import markdown

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.contracts.durations import duration
+from finetune_api.durations import duration
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.stages import PIPELINE, JobStage

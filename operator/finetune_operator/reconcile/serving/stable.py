@@ -21,10 +21,11 @@ from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile import policy
 from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
+from finetune_operator.reconcile.serving import endpoint, state
 from finetune_operator.reconcile.serving.allowance import Allowance
 from finetune_operator.reconcile.serving.candidate import Rollout
-from finetune_operator.reconcile.serving.gpu_handover import Handover
+from finetune_operator.reconcile.serving.handover import gpu_handover
+from finetune_operator.reconcile.serving.handover.gpu_handover import Handover
 from finetune_operator.reconcile.serving.idle import Idle
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision, resolve_retained

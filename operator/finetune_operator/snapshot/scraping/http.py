@@ -12,9 +12,9 @@ import re
 TIMEOUT_SECONDS = 2.0
 MAX_HEADER_BYTES = 8 << 10
 MAX_BODY_BYTES = 64 << 10
-MAX_REPORT_BYTES = 1 << 20
+MAX_REPORT_BYTES = 3 << 19
 """Of the gate of an endpoint, with the state of each of its names: 64 adapters with 8 names each,
-and 2 KiB for each name."""
+and 3 KiB for each name, of which its message has 1,024 characters."""
 PAUSE_SECONDS = 0.01
 _SUCCESS = re.compile(rb"HTTP/1\.[01] 200(?: [^\r\n]*)?\r\n")
 _ENCODED = re.compile(rb"\n(?:content|transfer)-encoding[ \t]*:", re.IGNORECASE)

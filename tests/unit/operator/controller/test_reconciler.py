@@ -11,7 +11,7 @@ from finetune_operator import delays
 from finetune_operator.actions import Apply, Create
 from finetune_operator.controller.reconciler import MOST_NEWS
 from finetune_operator.kube.errors import Terminal, Transient
-from finetune_operator.objects import status_view
+from finetune_operator.objects import naming, status_view
 from finetune_operator.snapshot.store import version_of
 from finetune_operator.telemetry.metrics import REGISTRY
 from finetune_operator.types import Plan, Snapshot
@@ -51,6 +51,23 @@ async def test_own_writes_are_observed_without_a_read(rig: Rig) -> None:
     assert rig.kube.reads == reads
     await rig.reconcile_cached()
     assert rig.kube.calls.count(("create", "ConfigMap", "c")) == 1
+
+
+async def test_an_object_that_the_watches_do_not_report_is_neither_replaced_nor_created_again(
+    rig: Rig,
+) -> None:
+    hidden = child("ConfigMap", "c")
+    del hidden["metadata"]["labels"][naming.MANAGER]
+    stored = rig.kube._store(hidden)
+    assert await rig.process() == "error"
+    assert rig.reason() == Reason.CONFIGURATION_CHANGED
+    for _ in range(2):
+        calls = len(rig.kube.calls)
+        assert await rig.process() == "error"
+        assert rig.kube.calls[calls:] == [("create", "ConfigMap", "c")]
+    assert rig.kube.objects["ConfigMap", "a", "c"] == stored
+    assert not rig.store.children(KEY)["configmaps"]
+    assert min(rig.delays) >= delays.POLL
 
 
 async def test_a_plan_without_a_status_write_is_confirmed_by_reading_the_job(rig: Rig) -> None:

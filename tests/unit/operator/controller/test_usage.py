@@ -233,7 +233,7 @@ def of_endpoint(body: Any) -> Any:
     labels = {
         name: value
         for name, value in body["metadata"]["labels"].items()
-        if name == "finetune.dev/stage"
+        if name in ("finetune.dev/stage", "app.kubernetes.io/managed-by")
     }
     return {
         **body,
@@ -505,6 +505,43 @@ async def test_a_pod_that_loses_its_label_is_charged_until_it_ends() -> None:
             assert charged(scene.status) == min(60 * minute, 170)
         assert not recorder.pods.removed
         assert not any(mark.get("estimated") for mark in scene.status["marks"])
+
+
+async def test_a_pod_that_loses_its_label_before_it_has_a_node_is_charged() -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    waiting = pod(version=6)
+    waiting["status"] = {"phase": "Pending"}
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.kube.objects["Pod", "a", "pod"] = waiting
+        scene.store.put(waiting)
+        scene.store.remove(waiting)
+        scene.now = START + 60
+        await recorder.settle()
+        assert charged(scene.status) == 0
+        scene.kube.objects["Pod", "a", "pod"] = pod(start=START + 100)
+        scene.now = START + 160
+        await recorder.settle()
+        assert charged(scene.status) == 60
+
+
+@pytest.mark.parametrize("reported", [True, False])
+async def test_a_pod_that_is_deleted_before_it_has_a_node_is_forgotten(reported: bool) -> None:
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    waiting = pod()
+    waiting["status"] = {"phase": "Pending"}
+    if reported:
+        waiting["metadata"]["deletionTimestamp"] = stamp(START)
+    async with scene.leading() as recorder:
+        await recorder.reserve(request())
+        scene.store.put(waiting)
+        scene.store.remove(waiting)
+        assert bool(recorder.pods.removed) is not reported
+        await recorder.settle()
+        assert not recorder.pods.removed
+        assert charged(scene.status) == 0
 
 
 async def test_a_pod_of_the_same_name_is_another_one() -> None:

@@ -6,11 +6,6 @@ from typing import Any
 from tests.fakes.apiserver import Thing
 
 
-def refused(status: Any) -> bool:
-    """Report whether a spec is invalid."""
-    return bool(status["conditions"][0]["reason"] == "InvalidSpec")
-
-
 def prevented(status: Any) -> bool:
     """Report whether the revision that the spec describes cannot start."""
     return status["conditions"][0]["reason"] in ("InvalidSpec", "ProfileNotFound", "ProfileInvalid")
@@ -39,8 +34,8 @@ def well_formed(status: Thing, *, generation: int | None) -> None:
     ready = found["Ready"]["status"] == "True"
     paused = found["Suspended"]["reason"] == "SuspendedByUser"
     states = [ready, paused, "Reconciling" in found, "Stalled" in found]
-    invalid = refused(status)
-    assert sum(states) == 1 or (invalid and not ready and "Reconciling" not in found), states
+    unable = prevented(status)
+    assert sum(states) == 1 or (unable and not ready and "Reconciling" not in found), states
     assert generation is None or status["observedGeneration"] <= generation
     ended = ready or ("Stalled" in found and found["Finished"]["status"] == "True")
     finished, publishes = found["Finished"]["status"] == "True", waits_for_publishing(found)

@@ -31,6 +31,7 @@ from finetune_operator.usage.values import (
 Thing = dict[str, Any]
 NOW = datetime(2026, 11, 12, 8, tzinfo=UTC)
 HOUR = 3600
+MANAGED = {"app.kubernetes.io/managed-by": "finetune-operator"}
 EUROS = Price(per_gpu_hour="2.00", currency="EUR")
 
 
@@ -495,7 +496,7 @@ def endpoint(name: str, place: str = "a", replicas: int = 1, version: int = 1) -
             "namespace": place,
             "uid": f"uid-of-{name}-build",
             "resourceVersion": str(version),
-            "labels": {"finetune.dev/job": name},
+            "labels": {**MANAGED, "finetune.dev/job": name},
             "ownerReferences": [owner],
         },
         "spec": {"replicas": replicas},
@@ -564,11 +565,11 @@ async def test_the_gpus_of_a_job_are_those_of_its_own_deployments_while_it_exist
     serving(place, "one", "two")
     await place.of(a_job())
     foreign = endpoint("two", version=3)
-    foreign["metadata"] |= {"name": "foreign", "labels": {"finetune.dev/job": "one"}}
+    foreign["metadata"] |= {"name": "foreign", "labels": {**MANAGED, "finetune.dev/job": "one"}}
     place.jobs.put(foreign)
     assert place.budgets.serving_gpus("team") == 2, "a label makes no owner"
     moved = endpoint("two", replicas=3, version=4)
-    moved["metadata"]["labels"] = {"finetune.dev/job": "one"}
+    moved["metadata"]["labels"] = {**MANAGED, "finetune.dev/job": "one"}
     place.jobs.put(moved)
     assert place.budgets.serving_gpus("team") == 1, "the job has it no longer"
     place.jobs.put(endpoint("one", replicas=4, version=5))
@@ -587,7 +588,7 @@ def shared(name: str, replicas: int, version: int = 1) -> list[Thing]:
     own = {**metadata, "name": name, "uid": f"uid-of-{name}"}
     kind = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneEndpoint"}
     deployment = endpoint(name, replicas=replicas, version=version)
-    deployment["metadata"]["labels"] = {"finetune.dev/endpoint": name}
+    deployment["metadata"]["labels"] = {**MANAGED, "finetune.dev/endpoint": name}
     deployment["metadata"]["ownerReferences"][0]["kind"] = "FineTuneEndpoint"
     return [{**kind, "metadata": own, "spec": {}}, deployment]
 

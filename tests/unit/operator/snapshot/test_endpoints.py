@@ -13,6 +13,7 @@ from tests.support.reconcile.endpoint_world import SETTINGS, START, World
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.endpoint_followers import EndpointFollowers
 from finetune_operator.kube.errors import Transient
+from finetune_operator.objects import naming
 from finetune_operator.reconcile.endpoints import plan as planner
 from finetune_operator.snapshot.endpoints import AttachedJobs, EndpointReader, serving_gate
 from finetune_operator.snapshot.live import LiveReader
@@ -238,6 +239,31 @@ async def test_a_served_job_is_read_in_its_present_version(jobs: Jobs) -> None:
         await endpoints.read(KEY)
     jobs.put(job)
     assert await endpoints.read(KEY) is not None
+
+
+async def test_the_claim_with_the_base_is_read_before_it_counts_as_lost(jobs: Jobs) -> None:
+    """A claim without its labels looks deleted to a watch with a selector."""
+    world = jobs.world
+    world.prepare()
+    claim = world.objects[naming.VOLUME, "shared-endpoint"]
+    metadata = {**claim["metadata"], "resourceVersion": "1", "labels": {}}
+    endpoints, _ = reader(jobs, [])
+    key = (naming.VOLUME, "team", "shared-endpoint")
+    kube = cast(MemoryKube, endpoints.live.kube)
+    kube.objects[key] = {**claim, "kind": naming.VOLUME, "metadata": metadata}
+    for _ in range(2):
+        reads = kube.reads
+        snapshot = await endpoints.read(KEY)
+        assert snapshot is not None
+        assert kube.reads == reads + 1
+        assert [each["metadata"]["uid"] for each in snapshot.volumes] == [world.status["volume"]]
+    plan = planner.plan(replace(world.snapshot(), volumes=snapshot.volumes), now=START)
+    assert plan.status["volume"] == world.status["volume"]
+    assert naming.VOLUME not in {action.object["kind"] for action in plan.actions}
+    metadata["uid"] = "uid-of-another"
+    other = await endpoints.read(KEY)
+    assert other is not None
+    assert other.volumes == ()
 
 
 def pod(**changes: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_operator import delays
+from finetune_operator.objects import naming
 from finetune_operator.objects.compact.trimming import DIGESTS
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import pending_objects
@@ -143,6 +144,19 @@ async def test_absence_of_an_object_of_the_ledger_is_confirmed(
     assert [each["metadata"]["name"] for each in found] == [name]
     del reading.kube.objects[kind, "a", name]
     assert await reading.requests() >= 1
+    assert (await reading.read()).jobs == ()
+
+
+async def test_an_object_that_the_watches_do_not_report_is_read_each_time() -> None:
+    """Nothing would change or remove it in the store before the next list."""
+    existing = child("Job", "demo-r1-train-1", status={"ready": 1})
+    del existing["metadata"]["labels"][naming.MANAGER]
+    reading = Reading(job(**ledger(attempt("train", "Running"))), existing).watched()
+    first = await reading.read()
+    assert [each["status"] for each in first.jobs] == [{"ready": 1}]
+    reading.kube.objects["Job", "a", "demo-r1-train-1"]["status"] = {"ready": 0}
+    assert [each["status"] for each in (await reading.read()).jobs] == [{"ready": 0}]
+    del reading.kube.objects["Job", "a", "demo-r1-train-1"]
     assert (await reading.read()).jobs == ()
 
 

@@ -121,7 +121,7 @@ def test_a_list_is_followed_by_a_watch_from_its_version() -> None:
 def test_one_watch_serves_the_objects_of_jobs_and_those_of_endpoints() -> None:
     def labelled(what: str, name: str, version: int, **labels: str) -> Any:
         body = event(what, name, version)
-        body["object"]["metadata"]["labels"] = labels
+        body["object"]["metadata"]["labels"] = {naming.MANAGER: naming.MANAGED_BY, **labels}
         return body
 
     async def test(script: Script) -> None:

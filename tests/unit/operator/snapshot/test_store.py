@@ -17,7 +17,9 @@ NAME = ("a", "p")
 def pod(version: int, *, uid: str = "u", label: str | None = "demo", **status: Any) -> Any:
     each = child("Pod", "p", status=status)
     each["metadata"] |= {"uid": uid, "resourceVersion": str(version)}
-    each["metadata"]["labels"] = {} if label is None else {"finetune.dev/job": label}
+    each["metadata"]["labels"] |= {"finetune.dev/job": label}
+    if label is None:
+        del each["metadata"]["labels"]["finetune.dev/job"]
     return each
 
 

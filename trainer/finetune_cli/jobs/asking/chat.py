@@ -45,8 +45,9 @@ def run(
 
     cluster = Cluster.of(kubeconfig, context, namespace)
     job = Job(object=cluster.job(name))
-    pod, model = served.pod(cluster, job)
-    key = questions.key(cluster, job)
+    place = served.place(cluster, job)
+    pod = served.answering(place, job)
+    model, key = place.names[0], questions.key(job, place)
     messages = [{"role": "system", "content": system}] if system else []
     sampling = {"max_tokens": max_tokens, "temperature": temperature}
     request = {

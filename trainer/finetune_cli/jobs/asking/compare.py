@@ -106,7 +106,8 @@ def _model(cluster: Cluster, target: str) -> Model:
     """Return a served model. Raises CommandFailed if it is not served, or not verified."""
     name, _, revision = target.partition("@")
     job, base = _job(cluster, name)
-    pod, model = served.pod(cluster, job)
+    place = served.place(cluster, job)
+    pod = served.answering(place, job)
     serving = job.status.get("serving") or {}
     if revision and serving.get("revision") != revision:
         raise CommandFailed(
@@ -114,12 +115,13 @@ def _model(cluster: Cluster, target: str) -> Model:
             f"{serving.get('revision')}; return to the other one with ftj rollback {job.name} "
             f"{revision}, or serve it in a job of its own"
         )
-    if base and (shared := served.endpoint(job)) is not None:
+    if base and place.endpoint is not None:
         raise CommandFailed(
-            f"{target}: the {ENDPOINT_KIND} {shared} does not answer with its base model{NO_BASE}"
+            f"{target}: the {ENDPOINT_KIND} {place.endpoint} does not answer with its base model"
+            f"{NO_BASE}"
         )
-    name = job.name + BASE_SUFFIX if base else model
-    return Model(title=target, name=name, pod=pod, key=questions.key(cluster, job), base=base)
+    name = job.name + BASE_SUFFIX if base else place.names[0]
+    return Model(title=target, name=name, pod=pod, key=questions.key(job, place), base=base)
 
 
 def _job(cluster: Cluster, name: str) -> tuple[Job, bool]:

@@ -6,9 +6,8 @@ import sys
 import typer
 
 from finetune_api import KIND
-from finetune_cli.cluster import served
-from finetune_cli.cluster.api import Cluster
 from finetune_cli.cluster.job import Job
+from finetune_cli.cluster.served import Place
 from finetune_cli.errors import CommandFailed, WrongCall
 
 KEY_VARIABLE = "FTJ_API_KEY"
@@ -22,10 +21,10 @@ def of_stdin() -> str:
         raise WrongCall("stdin is no text in UTF-8: convert it, or set the message") from None
 
 
-def key(cluster: Cluster, job: Job) -> str | None:
-    """Return the API key of the endpoint, None if it needs none. Raises CommandFailed."""
+def key(job: Job, place: Place) -> str | None:
+    """Return the API key of the place of a job, None if it needs none. Raises CommandFailed."""
     given = os.environ.get(KEY_VARIABLE)
-    if given or not served.needs_key(cluster, job):
+    if given or not place.needs_key:
         return given
     if not sys.stdin.isatty():
         raise CommandFailed(f"the endpoint of {KIND} {job.name} needs a key: set {KEY_VARIABLE}")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_cli.ui.pages import charts, states
 from finetune_cli.ui.pages.html import Child, h, url
 from finetune_cli.ui.pages.layout import ENDPOINTS, Page, Region, note, pairs, state, table
@@ -130,13 +131,13 @@ def _proof(model: Object) -> Child:
 
 def _ready(endpoint: Object) -> Child:
     condition = _condition(endpoint)
-    reason = str(condition.get("reason") or "Pending")
+    reason = str(condition.get("reason") or Reason.PENDING)
     return state(reason, states.of_reason(reason, ready=condition.get("status") == "True"))
 
 
 def _condition(endpoint: Object) -> Object:
     conditions = _status(endpoint).get("conditions") or ()
-    return next((each for each in conditions if each.get("type") == "Ready"), {})
+    return next((condition for condition in conditions if condition.get("type") == "Ready"), {})
 
 
 def _status(endpoint: Object) -> Object:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from finetune_api.contracts.durations import duration
+from finetune_api.durations import duration
 from finetune_cli.cluster import remedies
 from finetune_cli.cluster.job import Job, seconds_since
 from finetune_cli.cluster.stages import StageLine

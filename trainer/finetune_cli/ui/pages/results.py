@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.contracts.cost import hours
-from finetune_api.contracts.durations import duration
+from finetune_api.durations import duration
 from finetune_api.v1alpha1.status.loss_history import Name
 from finetune_cli.cluster import revisions
 from finetune_cli.cluster.history import History

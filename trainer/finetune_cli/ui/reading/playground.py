@@ -13,6 +13,7 @@ from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_cli.cluster import chat_api, served
 from finetune_cli.cluster.api import Cluster
+from finetune_cli.cluster.chat_api import Interruption
 from finetune_cli.errors import CommandFailed, WrongCall
 from finetune_cli.ui.reading import endpoints, job, rights
 
@@ -35,18 +36,17 @@ class Target:
 def of_job(cluster: Cluster, place: Texts) -> Target:
     """Return the served models of a job; empty if none is served. Raises CommandFailed."""
     found = job.find(cluster, place["namespace"], place["name"])
-    serving, spec = found.status.get("serving") or {}, found.spec.get("serving") or {}
-    models = [str(serving.get("model") or found.name)] if serving.get("build") else []
-    if served.endpoint(found) is not None:
-        models = served.shared_names(found)
-    elif models and spec.get("mode") == "adapter":
+    present = served.place(cluster, found)
+    models = list(present.names)
+    mode = (found.spec.get("serving") or {}).get("mode")
+    if models and present.endpoint is None and mode == "adapter":
         models.append(found.name + BASE_SUFFIX)
     return Target(
         kind=KIND,
         namespace=found.namespace,
         name=found.name,
         models=models,
-        needs_key=served.needs_key(cluster, found),
+        needs_key=present.needs_key,
     )
 
 
@@ -64,29 +64,37 @@ def of_endpoint(cluster: Cluster, place: Texts) -> Target:
     )
 
 
-def ask_job(cluster: Cluster, place: Texts, form: Texts) -> Generator[str, None, None]:
+def ask_job(
+    cluster: Cluster, place: Texts, form: Texts, interruption: Interruption
+) -> Generator[str, None, None]:
     """Yield the parts of the answer of a job's model. Raises CommandFailed."""
     found = job.find(cluster, place["namespace"], place["name"])
-    pod, _ = served.pod(cluster, found)
-    yield from _asked(cluster, pod, form)
+    pod = served.answering(served.place(cluster, found), found)
+    yield from _asked(cluster, pod, form, interruption)
 
 
-def ask_endpoint(cluster: Cluster, place: Texts, form: Texts) -> Generator[str, None, None]:
+def ask_endpoint(
+    cluster: Cluster, place: Texts, form: Texts, interruption: Interruption
+) -> Generator[str, None, None]:
     """Yield the parts of the answer of a model of an endpoint. Raises CommandFailed."""
     found = endpoints.find(cluster, place["namespace"], place["name"])
     yield from _asked(
         cluster,
         served.pod_of_endpoint(cluster, found["metadata"]["namespace"], found["metadata"]["name"]),
         form,
+        interruption,
     )
 
 
-def _asked(cluster: Cluster, pod: Mapping[str, Any], form: Texts) -> Generator[str, None, None]:
+def _asked(
+    cluster: Cluster, pod: Mapping[str, Any], form: Texts, interruption: Interruption
+) -> Generator[str, None, None]:
     request = _request(form)
     namespace = str(pod["metadata"]["namespace"])
     try:
         with rights.needs("create", "pods/portforward", namespace):
-            yield from chat_api.answer(cluster, pod, request, form.get("key") or None)
+            key = form.get("key") or None
+            yield from chat_api.answer(cluster, pod, request, key, interruption)
     except chat_api.WrongKey:
         raise CommandFailed(
             "The endpoint rejects the API key: type the key of the endpoint."

@@ -5,7 +5,9 @@ const form = document.getElementById("ask");
 const turns = document.getElementById("turns");
 const outcome = document.getElementById("outcome");
 const stop = document.getElementById("stop");
+const TOO_LARGE = 413;
 const messages = [];
+// The request of the present answer. After Clear, an answer that ends changes nothing.
 let running = null;
 
 function turn(role, text) {
@@ -35,6 +37,11 @@ async function lines(response, read) {
   }
 }
 
+function refusal(status) {
+  if (status === TOO_LARGE) return "The conversation is too long: shorten it, or press Clear.";
+  return `The request was refused with status ${status}.`;
+}
+
 function request() {
   const data = new URLSearchParams(new FormData(form));
   const system = form.system.value.trim();
@@ -50,17 +57,19 @@ async function ask() {
   messages.push({ role: "user", content: question });
   turn("user", question);
   const answer = turn("assistant", "");
-  running = new AbortController();
+  const own = new AbortController();
+  running = own;
   stop.disabled = false;
   outcome.className = "quiet";
   outcome.textContent = "Waiting for the answer…";
   const begun = performance.now();
   let problem = "";
   try {
-    const options = { method: "POST", body: request(), signal: running.signal };
+    const options = { method: "POST", body: request(), signal: own.signal };
     const response = await fetch(form.action, options);
-    if (!response.ok) throw new Error(`The request was refused with status ${response.status}.`);
+    if (!response.ok) throw new Error(refusal(response.status));
     await lines(response, (line) => {
+      if (running !== own) return;
       problem ||= line.problem || "";
       answer.textContent += line.text || "";
       outcome.textContent = "The model answers…";
@@ -68,6 +77,9 @@ async function ask() {
   } catch (error) {
     problem = error.name === "AbortError" ? "You have stopped the answer." : error.message;
   }
+  if (running !== own) return;
+  running = null;
+  stop.disabled = true;
   const seconds = ((performance.now() - begun) / 1000).toFixed(1);
   outcome.textContent = problem || `Answered in ${seconds} s.`;
   if (problem) outcome.className = "problem";
@@ -80,8 +92,6 @@ async function ask() {
     answer.parentElement.previousElementSibling.remove();
     answer.parentElement.remove();
   }
-  running = null;
-  stop.disabled = true;
   form.question.focus();
 }
 
@@ -99,6 +109,8 @@ if (form) {
   stop.addEventListener("click", () => running && running.abort());
   document.getElementById("clear").addEventListener("click", () => {
     if (running) running.abort();
+    running = null;
+    stop.disabled = true;
     messages.length = 0;
     turns.replaceChildren();
     outcome.textContent = "";

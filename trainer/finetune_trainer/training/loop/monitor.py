@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from finetune_api.contracts.durations import duration
+from finetune_api.durations import duration
 from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.reporting.loss_history import LossHistory

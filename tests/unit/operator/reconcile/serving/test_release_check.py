@@ -7,7 +7,7 @@ from tests.fakes.apiserver import Thing
 from tests.unit.operator.reconcile.serving.test_gpu_release import waiting
 
 from finetune_operator.objects.index import index
-from finetune_operator.reconcile.serving import release_check
+from finetune_operator.reconcile.serving.handover import release_check
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
 

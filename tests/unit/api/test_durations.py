@@ -1,6 +1,6 @@
 import pytest
 
-from finetune_api.contracts.durations import duration, estimated
+from finetune_api.durations import duration, estimated
 
 
 @pytest.mark.parametrize(

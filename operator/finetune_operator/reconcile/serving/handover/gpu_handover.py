@@ -27,7 +27,8 @@ from finetune_operator.objects.stages import JobStage, desired, precedes_trainin
 from finetune_operator.reconcile.conditions import (
     Position,
 )
-from finetune_operator.reconcile.serving import readiness, release_check, train_pods
+from finetune_operator.reconcile.serving import readiness
+from finetune_operator.reconcile.serving.handover import release_check, train_pods
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Event, Object

@@ -1,0 +1,1 @@
+"""Which build may use the GPU while a train pod needs it."""
