@@ -9,6 +9,10 @@ class Rejected(Exception):
     """An adapter cannot be served; the text names file or tensor, and what to do."""
 
 
+class NotCopied(Rejected):
+    """The file system failed while an adapter was copied; another attempt may succeed."""
+
+
 class BadRequest(Exception):
     """A request is not forwarded. ``field``: the field that must change."""
 

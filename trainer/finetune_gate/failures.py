@@ -20,17 +20,22 @@ LONGEST_WAIT = 600.0
 class Failure:
     """Why an adapter is not used, and the time from which it is tried again.
 
-    strikes: 0 if its files, or the answers of vLLM, are the reason.
+    strikes: 0 if its files, or the answers of vLLM, are the reason. may_pass: another attempt may
+    succeed with the same files.
     """
 
     message: str
     retry_at: float = math.inf
     strikes: int = 0
+    may_pass: bool = False
 
     @property
     def is_reported(self) -> bool:
-        """Whether the name has failed, and is not just waiting for the next attempt."""
-        return self.strikes == 0 or self.strikes >= MOST_STRIKES
+        """Whether the name has failed, and is not just waiting for the next attempt.
+
+        A reported failure is final for a job whose earlier adapter answers.
+        """
+        return not self.may_pass and (self.strikes == 0 or self.strikes >= MOST_STRIKES)
 
 
 def struck(before: Failure | None, cause: str, *, has_ended: bool, now: float) -> Failure:

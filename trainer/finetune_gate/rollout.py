@@ -23,7 +23,7 @@ from finetune_gate.adapters import copy as adapters
 from finetune_gate.adapters import no_change
 from finetune_gate.adapters.copy import Base
 from finetune_gate.engine import Engine, LoadFailed
-from finetune_gate.errors import Rejected
+from finetune_gate.errors import NotCopied, Rejected
 from finetune_gate.failures import Failure, struck
 from finetune_gate.keys import Caller, may_use
 from finetune_gate.loaded import Loaded
@@ -100,7 +100,7 @@ class Rollout:
                     if await self._step(boot):
                         continue
             except Unavailable as error:
-                self._log(f"vLLM does not answer: {error}")
+                self._log(f"no result, so another attempt follows: {error}")
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), POLL_SECONDS)
@@ -164,7 +164,8 @@ class Rollout:
                 raise
         except Rejected as error:
             retry_at = time.monotonic() + RETRY_SECONDS
-            self._fail(key, Failure(message=str(error), retry_at=retry_at))
+            may_pass = isinstance(error, NotCopied)
+            self._fail(key, Failure(message=str(error), retry_at=retry_at, may_pass=may_pass))
         except LoadFailed as error:
             self._fail(key, Failure(message=str(error)))
         except Unavailable as error:

@@ -89,7 +89,7 @@ class TargetRevision:
         key, endpoint = self.resolved.serve_key, self.endpoint
         if endpoint is None:
             return key
-        return digest([key, endpoint.uid, endpoint.generation, endpoint.volume])
+        return digest([key, endpoint.uid, endpoint.verified_with, endpoint.volume])
 
     @property
     def contract(self) -> int:

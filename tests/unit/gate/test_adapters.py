@@ -1,5 +1,6 @@
 """Adapters that vLLM would load and apply wrongly are rejected before it sees them."""
 
+import errno
 import json
 import os
 import struct
@@ -16,7 +17,7 @@ from finetune_api.safety import untrusted_file
 from finetune_gate.adapters import base_equality
 from finetune_gate.adapters import copy as adapters
 from finetune_gate.adapters.copy import Arrived, Base
-from finetune_gate.errors import Rejected
+from finetune_gate.errors import NotCopied, Rejected
 from finetune_gate.proofs import proof
 from finetune_verify.errors import Mismatch
 
@@ -36,12 +37,13 @@ def copied(claim: Claim, wanted: WantedName, **changes: Any) -> Arrived:
     return adapters.copy(claim.root, wanted, target, base(claim, **changes))
 
 
-def rejected(claim: Claim, wanted: WantedName, match: str, **changes: Any) -> None:
-    """Assert that an adapter is rejected and that nothing of it stays."""
-    with pytest.raises(Rejected, match=match):
+def rejected(claim: Claim, wanted: WantedName, match: str, **changes: Any) -> Rejected:
+    """Assert that an adapter is rejected and that nothing of it stays; return the error."""
+    with pytest.raises(Rejected, match=match) as raised:
         copied(claim, wanted, **changes)
     copies = claim.root.parent / "copies"
     assert not any(copies.iterdir())
+    return raised.value
 
 
 def test_only_what_vllm_needs_is_copied(claim: Claim) -> None:
@@ -221,7 +223,37 @@ def test_bytes_that_change_during_the_copy(claim: Claim) -> None:
     assert reached.is_set()
 
 
-@pytest.mark.parametrize("change", ["longer", "shorter", "a link", "a pipe"])
+@pytest.mark.parametrize(
+    "name",
+    ["adapter/manifest.json", "adapter/adapter_model.safetensors", "reference/manifest.json"],
+)
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOSPC])
+def test_an_error_of_the_file_system_may_pass(claim: Claim, name: str, number: int) -> None:
+    wanted = claim.add("a")
+    faulty, read = claim.root / wanted.path / name, untrusted_file.open_regular
+
+    def opened(path: Path, **options: bool) -> Any:
+        if path == faulty:
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(untrusted_file, "open_regular", opened)
+        with pytest.raises(NotCopied, match=os.strerror(number)):
+            copied(claim, wanted)
+    assert copied(claim, wanted).folder.is_dir()
+
+
+def test_a_folder_that_cannot_be_made_may_be_made_later(claim: Claim) -> None:
+    wanted, copies = claim.add("a"), claim.root.parent / "copies"
+    copies.write_text("in the way")
+    with pytest.raises(NotCopied, match="cannot be used"):
+        copied(claim, wanted)
+    copies.unlink()
+    assert copied(claim, wanted).folder.is_dir()
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "a link", "a pipe", "missing"])
 def test_a_file_that_is_not_the_published_one(claim: Claim, change: str) -> None:
     wanted = claim.add("a")
     weights = claim.root / wanted.path / "adapter" / "adapter_model.safetensors"
@@ -234,9 +266,9 @@ def test_a_file_that_is_not_the_published_one(claim: Claim, change: str) -> None
     elif change == "a link":
         (claim.root / "elsewhere").write_bytes(content)
         weights.symlink_to(claim.root / "elsewhere")
-    else:
+    elif change == "a pipe":
         os.mkfifo(weights)
-    rejected(claim, wanted, "cannot be used")
+    assert not isinstance(rejected(claim, wanted, "cannot be used"), NotCopied)
 
 
 def test_another_manifest_than_that_of_the_ledger(claim: Claim) -> None:

@@ -21,6 +21,7 @@ def test_a_few_strikes_are_not_reported() -> None:
         reported.append(failure.is_reported)
     assert reported == [False] * (MOST_STRIKES - 1) + [True, True]
     assert Failure(message="other files").is_reported
+    assert not Failure(message="ESTALE", may_pass=True).is_reported
 
 
 def test_an_adapter_that_ends_the_engine_is_given_up() -> None:

@@ -1,13 +1,16 @@
 """The adapter with which the base answers: it fits the base, and changes nothing."""
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.gate.claim import HIDDEN, Claim
 from tests.support.gate.gate import running
 
-from finetune_api.safety import tensor_header
+from finetune_api.safety import tensor_header, untrusted_file
+from finetune_gate import rollout
 from finetune_gate.adapters import copy as adapters
 from finetune_gate.adapters import no_change
 from finetune_gate.adapters.copy import CONFIG, WEIGHTS, Base
@@ -72,3 +75,44 @@ async def test_an_engine_that_does_not_load_it_serves_nothing(tmp_path: Path) ->
         status = await gate.status()
         assert status.self_test_failed
         assert await gate.ready() == 503
+
+
+async def test_a_full_volume_of_copies_delays_the_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[Path] = []
+    write = no_change.write
+
+    def full(folder: Path, base: Base) -> None:
+        if len(failed) < 2:
+            folder.mkdir(parents=True)
+            failed.append(folder)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(folder, base)
+
+    monkeypatch.setattr(no_change, "write", full)
+    async with running(tmp_path) as gate:
+        await gate.serves(gate.claim.add("a"))
+    assert len(failed) == 2
+    assert not any(folder.exists() for folder in failed)
+
+
+async def test_a_copy_that_fails_once_is_tried_again_and_not_reported_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, faulty = untrusted_file.open_regular, [True]
+
+    def opened(path: Path, **options: bool) -> Any:
+        if faulty and path.name == WEIGHTS and "claim" in path.parts:
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return read(path, **options)
+
+    monkeypatch.setattr(untrusted_file, "open_regular", opened)
+    monkeypatch.setattr(rollout, "RETRY_SECONDS", 0.2)
+    async with running(tmp_path) as gate:
+        wanted = gate.claim.add("a")
+        await gate.want(wanted)
+        found = await gate.until("a", lambda each: "Stale file handle" in each.message)
+        assert found.state == "Waiting"
+        faulty.clear()
+        await gate.serves(wanted)

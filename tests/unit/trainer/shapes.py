@@ -59,6 +59,18 @@ QWEN3_4B = QWEN3_8B | {
     "intermediate_size": 9728,
     "tie_word_embeddings": True,
 }
+GEMMA3_12B: dict[str, Any] = {
+    "model_type": "gemma3_text",
+    "hidden_size": 3840,
+    "intermediate_size": 15360,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 256,
+    "vocab_size": 262208,
+    "max_position_embeddings": 131072,
+    "sliding_window": 1024,
+}
 LLAMA31_70B = LLAMA31_8B | {
     "hidden_size": 8192,
     "intermediate_size": 28672,

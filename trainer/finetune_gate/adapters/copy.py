@@ -22,8 +22,9 @@ from pydantic import ValidationError
 from finetune_api.contracts import reference
 from finetune_api.contracts.endpoint import BASE_SCALES, LONGEST_TEMPLATE, WantedName
 from finetune_api.safety import tensor_header, untrusted_file, untrusted_json
+from finetune_api.safety.untrusted_file import NotAFile
 from finetune_gate.adapters import base_equality
-from finetune_gate.errors import Rejected
+from finetune_gate.errors import NotCopied, Rejected
 from finetune_verify import volume
 from finetune_verify.comparing.comparison import UNIT_ROUNDOFF
 from finetune_verify.errors import Mismatch
@@ -108,15 +109,19 @@ def base(
 
 
 def copy(claim: Path, wanted: WantedName, target: Path, base: Base) -> Arrived:
-    """Copy a wanted adapter to ``target``. Blocks. Raise Rejected, with nothing left behind."""
+    """Copy a wanted adapter to ``target``. Blocks. Raise Rejected, with nothing left behind.
+
+    Raise NotCopied if another attempt may succeed.
+    """
     partial = target.with_name(f".{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         arrived = _copy(claim / wanted.path, wanted, partial, base)
         partial.rename(target)
     except (Mismatch, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Rejected(f"{wanted.path} cannot be used: {_text(error)}") from error
+        kind = NotCopied if _may_pass(error) else Rejected
+        raise kind(f"{wanted.path} cannot be used: {_text(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return replace(arrived, folder=target)
@@ -139,6 +144,12 @@ def _copy(source: Path, wanted: WantedName, partial: Path, base: Base) -> Arrive
         copied = _reference(source, wanted.reference, published.digest, partial)
     blocks = _different_blocks(published, partial, base)
     return Arrived(folder=partial, reference=copied, template=template, different_blocks=blocks)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Report whether the file system failed, and not the content of a folder."""
+    cause = error.__cause__ if isinstance(error, Mismatch) else error
+    return isinstance(cause, OSError) and not isinstance(cause, NotAFile | FileNotFoundError)
 
 
 def _text(error: Exception) -> str:

@@ -29,8 +29,12 @@ async def load(engine: Engine, folder: Path, base: Base) -> None:
     try:
         await asyncio.to_thread(write, target, base)
         await engine.load(internal, target)
-    except (LoadFailed, Unavailable):
+    except (LoadFailed, Unavailable, OSError) as error:
         await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise Unavailable(
+                f"the adapter that changes nothing is not written: {error}"
+            ) from error
         raise
     engine.base = internal
 

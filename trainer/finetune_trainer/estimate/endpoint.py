@@ -15,7 +15,12 @@ from finetune_api.contracts import vllm_lora
 from finetune_api.contracts.stage_request import EndpointSettings
 from finetune_api.v1alpha1.endpoints.spec import MOST_ADAPTERS
 from finetune_trainer.devices.cards import CARDS, MIN_CAPABILITY, Card
-from finetune_trainer.estimate.serving import MERGED_BYTES, graph_bytes, working_bytes
+from finetune_trainer.estimate.serving import (
+    MERGED_BYTES,
+    cache_bytes,
+    graph_bytes,
+    working_bytes,
+)
 from finetune_trainer.estimate.shape import Shape
 
 LARGEST_GRAPH = 2 * vllm_lora.ENDPOINT_REQUESTS
@@ -29,7 +34,7 @@ class EndpointMemory:
     """Bytes of an endpoint's pod on the GPU, by part, and on the host.
 
     slot: of one adapter on the GPU. host: of all adapters that vLLM keeps in host memory.
-    token: of the KV cache. length: tokens of the longest request.
+    token: of the KV cache, in all layers. length: tokens of the longest request.
     """
 
     weights: int
@@ -72,11 +77,11 @@ def endpoint(shape: Shape, settings: EndpointSettings) -> EndpointMemory | None:
         weights=shape.parameters * MERGED_BYTES,
         slot=adapter_bytes(shape, vllm_lora.reserved_rank(settings.max_rank)),
         slots=vllm_lora.slots(settings.max_active or settings.max_adapters),
-        cache=shape.kv_bytes(length),
+        cache=cache_bytes(shape, length),
         graphs=graph_bytes(shape, count=LORA_CASES * (len(sizes) + full), tokens=LARGEST_GRAPH),
         working=working_bytes(shape, requests=vllm_lora.ENDPOINT_REQUESTS),
         host=vllm_lora.kept(settings.max_adapters) * adapter_bytes(shape, settings.max_rank),
-        token=shape.kv_bytes(1),
+        token=cache_bytes(shape, 1),
         length=length,
         share=settings.gpu_memory_utilization,
     )

@@ -7,7 +7,7 @@ from finetune_trainer.devices.cards import Card, next_larger
 from finetune_trainer.errors import DoesNotFit
 from finetune_trainer.estimate import endpoint
 from finetune_trainer.estimate.endpoint import EndpointMemory
-from finetune_trainer.estimate.serving import MARGIN
+from finetune_trainer.estimate.serving import MARGIN, longest
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL, SHORTEST
 from finetune_trainer.estimate.verdict import gib
@@ -40,7 +40,7 @@ def _alternatives(
     if active := endpoint.most_adapters(shape, all_active, card):
         yield f"lora.maxActive: {active}"
     room = memory.limit(card) - memory.total + memory.cache
-    length = int(MARGIN * room // memory.token) // LENGTH_STEP * LENGTH_STEP
+    length = longest(shape, MARGIN * room) // LENGTH_STEP * LENGTH_STEP
     if length >= SHORTEST:
         yield f"maxModelLen: {length}"
     larger = next_larger(memory.total / memory.share)

@@ -31,6 +31,8 @@ request 11349 shows 0.21 GiB, with the memory pool, for 35 graphs of the 16 laye
 393 KiB."""
 FRAGMENTATION = 150 * 2**20
 """Bytes that the allocator holds without use: the margin that vLLM itself recommends."""
+LONGEST_LENGTH = 1 << 20
+"""Upper limit of ``maxModelLen``."""
 MARGIN = 0.9
 """Share of the free memory that a suggested length may use."""
 
@@ -63,12 +65,31 @@ def serving(shape: Shape, options: ServingSettings) -> ServingMemory | None:
         return None
     return ServingMemory(
         weights=shape.parameters * MERGED_BYTES,
-        cache=shape.kv_bytes(length),
+        cache=cache_bytes(shape, length),
         graphs=graph_bytes(shape, count=PIECEWISE_GRAPHS + FULL_GRAPHS, tokens=GRAPH_TOKENS),
         working=working_bytes(shape, requests=SEQUENCES),
         length=length,
         share=options.gpu_memory_utilization,
     )
+
+
+def cache_bytes(shape: Shape, tokens: int) -> int:
+    """Return the KV cache that one request of ``tokens`` tokens needs.
+
+    A layer with a window keeps this window, and the tokens of one step (``max_memory_usage_bytes``
+    of ``SlidingWindowSpec`` in vllm/v1/kv_cache_interface.py).
+    """
+    in_window = min(tokens, shape.window + BATCHED_TOKENS)
+    return shape.kv_bytes * ((shape.layers - shape.windowed) * tokens + shape.windowed * in_window)
+
+
+def longest(shape: Shape, room: float) -> int:
+    """Return the tokens of the longest request whose KV cache needs at most ``room`` bytes."""
+    vectors = max(0, int(room // shape.kv_bytes))
+    reach, full = shape.window + BATCHED_TOKENS, shape.layers - shape.windowed
+    if not shape.windowed or vectors < shape.layers * reach:
+        return vectors // shape.layers
+    return (vectors - shape.windowed * reach) // full if full else LONGEST_LENGTH
 
 
 def graph_bytes(shape: Shape, *, count: int, tokens: int) -> int:
@@ -93,4 +114,4 @@ def longest_that_fits(shape: Shape, options: ServingSettings, card: Card) -> int
     bare = serving(shape, options.model_copy(update={"max_model_len": 1}))
     assert bare is not None
     room = bare.limit(card) - (bare.total - bare.cache)
-    return max(0, int(MARGIN * room // shape.kv_bytes(256)) * 256)
+    return longest(shape, MARGIN * room) // 256 * 256

@@ -31,8 +31,11 @@ NORMALIZED_OUTPUTS = frozenset({"gemma2", "gemma3_text", "olmo2"})
 """Families that normalize the outputs of attention and MLP."""
 SCALED = frozenset({"granite"})
 """Families that multiply the outputs of attention and MLP by a constant."""
-WINDOWED = frozenset({"gemma2", "gemma3_text"})
-"""Families with layers with and without a window, which have different attention masks."""
+WINDOWED = {"gemma2": 2, "gemma3_text": 6}
+"""Families with layers with and without a window, which have different attention masks → the layer
+of so many that has none, unless config.json says otherwise."""
+FULL_BY_DEFAULT = frozenset({"qwen2", "qwen3", "smollm3"})
+"""Families that use their window only if ``use_sliding_window`` is set."""
 NORMALIZED_HEADS = frozenset({"qwen3", "gemma3_text", "olmo2"})
 """Families that also normalize queries and keys."""
 
@@ -59,6 +62,9 @@ class Shape:
     """Whether the logits have soft-capping."""
     masks: int = 1
     """Attention masks of a batch: one more if some layers have a window."""
+    windowed: int = 0
+    """Number of layers that attend to the last ``window`` tokens only."""
+    window: int = 0
 
     @property
     def query(self) -> int:
@@ -91,9 +97,10 @@ class Shape:
         """Number of weights of the largest linear layer."""
         return max(inputs * outputs for inputs, outputs in self.modules.values())
 
-    def kv_bytes(self, tokens: int) -> int:
-        """Return the bytes of a 16-bit KV cache of ``tokens`` tokens."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * 2 * tokens
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of one token in one layer of a 16-bit KV cache."""
+        return 2 * self.kv_heads * self.head_dim * 2
 
     def targets(self, names: list[str]) -> dict[str, tuple[int, int]]:
         """Return the modules of one block that get an adapter."""
@@ -117,6 +124,7 @@ def read(config: Mapping[str, Any]) -> Shape | None:
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
     context = config.get("max_position_embeddings")
+    windowed, window = _windows(config, str(family), layers)
     query, key = heads * head_dim, kv_heads * head_dim
     if family in FUSED:
         modules = {
@@ -151,4 +159,27 @@ def read(config: Mapping[str, Any]) -> Shape | None:
         attention=families.support(config),
         capped_logits=bool(config.get("final_logit_softcapping", family == "gemma2")),
         masks=2 if family in WINDOWED else 1,
+        windowed=windowed,
+        window=window,
     )
+
+
+def _windows(config: Mapping[str, Any], family: str, layers: int) -> tuple[int, int]:
+    """Return the number of layers with a window, and its size in tokens.
+
+    Where config.json does not say which layers have one, all that may have it count.
+    """
+    window, types = config.get("sliding_window"), config.get("layer_types")
+    if not isinstance(window, int) or window <= 0:
+        return 0, 0
+    if isinstance(types, list):
+        windowed = types.count("sliding_attention")
+    elif family in WINDOWED:
+        stated = config.get("sliding_window_pattern", config.get("_sliding_window_pattern"))
+        pattern = stated if isinstance(stated, int) and stated > 0 else WINDOWED[family]
+        windowed = layers - layers // pattern
+    elif config.get("use_sliding_window", family not in FULL_BY_DEFAULT):
+        windowed = layers
+    else:
+        windowed = 0
+    return windowed, window if windowed else 0

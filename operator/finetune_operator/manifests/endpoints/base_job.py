@@ -75,11 +75,22 @@ def request(target: TargetEndpoint) -> BaseStageRequest:
         dtype=spec.dtype,
         quantized_by="cuda" if config.gpu.required else "cpu",
         endpoint=EndpointSettings.of(spec),
-        cards=tuple(products.cards(config, target.resolved)),
+        cards=_checked_cards(target),
         destinations=egress.destinations(config, cloud_identity=False),
         ca_certificates=config.ca_certificates,
         signatures=sources.required_signatures(target.resolved.spec, config.signatures),
     )
+
+
+def _checked_cards(target: TargetEndpoint) -> tuple[str, ...]:
+    """Return the GPUs for which the memory is checked.
+
+    Arguments of the chart, such as ``--max-model-len``, can change the memory of vLLM, and the
+    estimate does not know them.
+    """
+    if target.config.serving.args:
+        return ()
+    return tuple(products.cards(target.config, target.resolved))
 
 
 def _pod(endpoint: Object, target: TargetEndpoint) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from finetune_api.contracts.publish_targets import SharedEndpoint
+from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.serving import SHARED
@@ -24,6 +25,19 @@ CANNOT_SERVE = frozenset(
 """Reasons of an endpoint that serves no further model before an edit, or an administrator, changes
 that. In all other states, it may serve by the time a model is trained."""
 
+VERIFIED_WITH: dict[str, bool | set[str]] = {
+    "base": True,
+    "dtype": True,
+    "max_model_len": True,
+    "gpu_memory_utilization": True,
+    "allow_inconclusive": True,
+    "lora": {"max_rank"},
+    "resources": {"serve"},
+    "placement": True,
+}
+"""Fields of an endpoint whose change can give an adapter that failed another result: what it must
+suit, how vLLM computes, and whether vLLM has the memory to answer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CannotServe:
@@ -39,7 +53,9 @@ class JobEndpoint:
 
     name: str
     uid: str
-    generation: int
+    verified_with: str
+    """Hash of the fields on which the result of a verification depends."""
+
     limits: SharedEndpoint
     """What an adapter must suit."""
 
@@ -83,7 +99,7 @@ def find(
     return JobEndpoint(
         name=name,
         uid=uid,
-        generation=endpoint["metadata"]["generation"],
+        verified_with=digest(desired.model_dump(mode="json", include=VERIFIED_WITH)),
         limits=SharedEndpoint(
             name=name,
             base=desired.base,

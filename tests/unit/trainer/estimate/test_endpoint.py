@@ -1,5 +1,6 @@
 """How many adapters fit a card: sizes that PEFT prints, and the limits of an endpoint."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,6 +117,25 @@ def test_each_card_of_the_comparison_has_another_size() -> None:
     sizes = [card.memory for card in endpoint.cards()]
     assert sizes == sorted(set(sizes))
     assert not any("V100" in card.name for card in endpoint.cards())
+
+
+def test_a_base_with_windows_is_not_refused_for_the_cache_of_all_layers() -> None:
+    base = shape(shapes.GEMMA3_12B)
+    long = spec().model_copy(update={"max_model_len": None})
+    assert endpoint_verdict.refusal(base, long, CARDS["NVIDIA-A40"]) is None
+    full = replace(base, windowed=0, window=0)
+    assert endpoint_verdict.refusal(full, long, CARDS["NVIDIA-A40"]) is not None
+
+
+def test_the_suggested_length_of_a_base_with_windows_fits() -> None:
+    base, card = shape(shapes.GEMMA3_12B), CARDS["NVIDIA-A40"]
+    small = spec(maxAdapters=24).model_copy(update={"max_model_len": 1_048_576})
+    refused = endpoint_verdict.refusal(base, small, card)
+    assert refused is not None
+    length = int(str(refused).split("maxModelLen: ")[1].split(",")[0])
+    assert length > 8192
+    fitting = small.model_copy(update={"max_model_len": length})
+    assert endpoint_verdict.refusal(base, fitting, card) is None
 
 
 def test_an_endpoint_is_refused_only_where_it_does_not_fit() -> None:

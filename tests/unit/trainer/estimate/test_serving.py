@@ -1,6 +1,7 @@
 """The memory of serving, against figures that are computed here."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.trainer import shapes
@@ -39,6 +40,35 @@ def test_length_defaults_to_the_context_of_the_model(llama3: shape.Shape) -> Non
     # Keys and values of 32 layers, 8 heads of 128, 2 bytes each.
     assert found.cache == 2 * 32 * 8 * 128 * 2 * 8192
     assert serving.serving(replace(llama3, context=None), options) is None
+
+
+def test_layers_with_a_window_keep_the_window_and_one_chunk() -> None:
+    """As vLLM admits a request: it keeps the window and ``max_num_batched_tokens``."""
+    gemma = shape.read(shapes.GEMMA3_12B)
+    assert gemma is not None
+    layer = 2 * 8 * 256 * 2
+    assert serving.cache_bytes(gemma, 2000) == 48 * layer * 2000
+    expected = (8 * 131_072 + 40 * (1024 + 2048)) * layer
+    assert serving.cache_bytes(gemma, 131_072) == expected
+    assert expected < 9.5 * GIB
+
+
+@pytest.mark.parametrize("config", [shapes.GEMMA3_12B, shapes.LLAMA3_8B])
+@pytest.mark.parametrize("tokens", [1, 3071, 3072, 3073, 50_000])
+def test_the_longest_request_takes_the_whole_cache(config: dict[str, Any], tokens: int) -> None:
+    found = shape.read(config)
+    assert found is not None
+    needed = serving.cache_bytes(found, tokens)
+    assert serving.longest(found, needed) == tokens
+    assert serving.longest(found, needed - 1) == tokens - 1
+
+
+def test_with_windows_alone_any_length_fits_once_the_window_does() -> None:
+    mistral = shape.read(shapes.LLAMA3_8B | {"model_type": "mistral", "sliding_window": 4096})
+    assert mistral is not None
+    whole = serving.cache_bytes(mistral, 1 << 20)
+    assert serving.longest(mistral, whole) == serving.LONGEST_LENGTH
+    assert serving.longest(mistral, whole - 1) < 4096 + 2048
 
 
 @pytest.mark.parametrize("share", [0.8, 0.88, 0.95])

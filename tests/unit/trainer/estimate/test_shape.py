@@ -57,6 +57,36 @@ def test_missing_size_has_no_shape(name: str) -> None:
     assert shape.read(config) is None
 
 
+FULL, WINDOW = "full_attention", "sliding_attention"
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "windowed"),
+    [
+        ("gemma3_text", {}, 25),
+        ("gemma3_text", {"sliding_window_pattern": 3}, 20),
+        ("gemma3_text", {"_sliding_window_pattern": 2}, 15),
+        ("gemma3_text", {"layer_types": [WINDOW] * 10 + [FULL] * 20}, 10),
+        ("gemma3_text", {"sliding_window": None}, 0),
+        ("gemma2", {}, 15),
+        ("mistral", {}, 30),
+        ("mistral", {"sliding_window": None}, 0),
+        ("ministral", {"layer_types": [WINDOW] * 30}, 30),
+        ("qwen2", {}, 0),
+        ("qwen2", {"use_sliding_window": False}, 0),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 21}, 30),
+        ("qwen3", {"layer_types": [FULL] * 30}, 0),
+        ("smollm3", {"layer_types": [FULL] * 30}, 0),
+    ],
+)
+def test_layers_with_a_window(family: str, fields: dict[str, Any], windowed: int) -> None:
+    """Each layer that may have one counts, so that no model is refused for a cache it lacks."""
+    config = shapes.SMOLLM2_135M | {"model_type": family, "sliding_window": 512} | fields
+    found = shape.read(config)
+    assert found is not None
+    assert (found.windowed, found.window) == (windowed, 512 if windowed else 0)
+
+
 def test_text_part_of_a_multimodal_config_is_read() -> None:
     text = {key: value for key, value in shapes.SMOLLM2_135M.items() if not key.startswith("tie")}
     found = shape.read(text_config({"model_type": "gemma3", "text_config": text}))

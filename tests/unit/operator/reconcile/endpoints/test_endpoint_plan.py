@@ -8,7 +8,9 @@ from tests.support.reconcile.endpoint_world import MANIFEST, SETTINGS, World
 from finetune_api.policy.limits import Limits
 from finetune_operator.actions import Create, Delete
 from finetune_operator.manifests import egress
+from finetune_operator.manifests.endpoints import base_job
 from finetune_operator.reconcile.endpoints import plan as planner
+from finetune_operator.revisions.sharing.settings import resolve
 
 
 @pytest.fixture
@@ -148,6 +150,22 @@ def test_the_prepare_pod_alone_has_credentials_and_egress(world: World) -> None:
         "finetune.dev/stage": "base",
     }
     assert policy["podSelector"]["matchLabels"].items() <= job["metadata"]["labels"].items()
+
+
+def requested_cards(world: World) -> tuple[str, ...]:
+    """Return the GPUs for which the pod of the base checks the memory."""
+    return base_job.request(resolve(world.endpoint, world.settings)).cards
+
+
+def test_memory_is_not_checked_with_arguments_that_the_estimate_does_not_know(
+    world: World,
+) -> None:
+    products = SETTINGS.gpu.model_copy(update={"products": ["NVIDIA-A10G"]})
+    world.settings = SETTINGS.model_copy(update={"gpu": products})
+    assert requested_cards(world) == ("NVIDIA-A10G",)
+    serving = SETTINGS.serving.model_copy(update={"args": ["--kv-cache-dtype=fp8"]})
+    world.settings = world.settings.model_copy(update={"serving": serving})
+    assert requested_cards(world) == ()
 
 
 def test_a_failed_base_is_prepared_again_after_an_edit(world: World) -> None:

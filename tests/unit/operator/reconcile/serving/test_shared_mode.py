@@ -482,17 +482,33 @@ def test_after_a_failed_revision_the_endpoint_is_asked_for_the_earlier_one() -> 
     assert latest_publication(cluster).content == SECOND, "nothing is published again"
 
 
-def change_the_endpoint(cluster: Cluster) -> None:
-    cluster.endpoints["chat"]["metadata"]["generation"] += 1
+def edited_endpoint(spec: Thing) -> Any:
+    """Return the edit of some fields of the endpoint."""
+
+    def edit(cluster: Cluster) -> None:
+        cluster.endpoints["chat"]["metadata"]["generation"] += 1
+        cluster.endpoints["chat"]["spec"] |= spec
+
+    return edit
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        change_the_endpoint,
+        *(
+            edited_endpoint(spec)
+            for spec in (
+                {"allowInconclusive": True},
+                {"lora": {"maxRank": 64}},
+                {"dtype": "float16"},
+                {"maxModelLen": 4096},
+                {"gpuMemoryUtilization": 0.9},
+                {"resources": {"serve": {"limits": {"memory": "32Gi"}}}},
+                {"placement": {"zones": ["eu-central-1a"]}},
+            )
+        ),
         lambda cluster: cluster.edit(serving={"servedModelNames": ["support"]}),
     ],
-    ids=["endpoint", "job"],
 )
 def test_a_failed_revision_is_verified_again_after_an_edit(change: Any) -> None:
     cluster = with_failed_revision()
@@ -503,6 +519,25 @@ def test_a_failed_revision_is_verified_again_after_an_edit(change: Any) -> None:
     report(cluster, answers=SECOND)
     assert ready(cluster) == ("True", "Serving")
     assert cluster.status["serving"]["build"] == cluster.builds[-1]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"access": {"allowedNamespaces": ["apps"]}},
+        {"storage": {"size": "90Gi"}},
+        {"lora": {"maxAdapters": 20, "maxWaitSeconds": 5}},
+        {"toolCallParser": "hermes"},
+    ],
+    ids=lambda spec: min(spec),
+)
+def test_an_edit_that_cannot_change_the_result_offers_no_failed_revision(spec: Thing) -> None:
+    cluster = with_failed_revision()
+    report(cluster, answers=ADAPTER)
+    edited_endpoint(spec)(cluster)
+    cluster.settle()
+    assert cluster.status["sharedModel"]["adapter"] == ADAPTER
+    assert ready(cluster) == ("False", "VerificationFailed")
 
 
 def test_the_first_adapter_of_a_job_is_offered_although_it_failed() -> None:
