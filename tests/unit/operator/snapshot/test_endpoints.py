@@ -257,6 +257,7 @@ async def test_the_claim_with_the_base_is_read_before_it_counts_as_lost(jobs: Jo
         assert snapshot is not None
         assert kube.reads == reads + 1
         assert [each["metadata"]["uid"] for each in snapshot.volumes] == [world.status["volume"]]
+    assert snapshot is not None
     plan = planner.plan(replace(world.snapshot(), volumes=snapshot.volumes), now=START)
     assert plan.status["volume"] == world.status["volume"]
     assert naming.VOLUME not in {action.object["kind"] for action in plan.actions}
