@@ -32,7 +32,7 @@ VERIFIED_WITH: dict[str, bool | set[str]] = {
     "gpu_memory_utilization": True,
     "allow_inconclusive": True,
     "lora": {"max_rank"},
-    "resources": {"serve"},
+    "resources": True,
     "placement": True,
 }
 """Fields of an endpoint whose change can give an adapter that failed another result: what it must
