@@ -65,5 +65,5 @@ async def serve(socket: Path, port: int, names: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    given = dict(each.split("=") for each in sys.argv[3:]) or {NAME: INTERNAL}
+    given = dict(argument.split("=") for argument in sys.argv[3:]) or {NAME: INTERNAL}
     asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), given))

@@ -51,7 +51,7 @@ import asyncio, gc
 from prometheus_client import Gauge
 from finetune_operator.telemetry.metrics import REGISTRY
 def tasks():
-    return sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
+    return sum(isinstance(value, asyncio.Task) and not value.done() for value in gc.get_objects())
 Gauge("soak_tasks", "Tasks of all loops.", registry=REGISTRY).set_function(tasks)
 """
 """Runs before the operator: exports the number of asyncio tasks."""

@@ -190,8 +190,8 @@ class Reader:
         """Return the FineTuneEndpoints of a job that exist."""
         if self.endpoint is None:
             return ()
-        found = [await self.endpoint(key[0], name) for name in status_view.endpoint_names(job)]
-        return tuple(endpoint for endpoint in found if endpoint is not None)
+        endpoints = [await self.endpoint(key[0], name) for name in status_view.endpoint_names(job)]
+        return tuple(endpoint for endpoint in endpoints if endpoint is not None)
 
     async def _events(self, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
         pending = [

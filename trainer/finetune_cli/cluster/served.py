@@ -63,11 +63,11 @@ def place(cluster: Cluster, job: Job) -> Place:
     )
 
 
-def answering(found: Place, job: Job) -> dict[str, Any]:
+def answering(asked: Place, job: Job) -> dict[str, Any]:
     """Return the pod of a place. Raises CommandFailed if it has none that answers."""
-    if found.pod is not None:
-        return found.pod
-    where = "" if found.endpoint is None else f", nor one of {ENDPOINT_KIND} {found.endpoint},"
+    if asked.pod is not None:
+        return asked.pod
+    where = "" if asked.endpoint is None else f", nor one of {ENDPOINT_KIND} {asked.endpoint},"
     raise CommandFailed(
         f"no pod of {KIND} {job.name}{where} answers requests, or you may not list pods in "
         f"namespace {job.namespace}: read the state of the job with ftj status {job.name}"
@@ -76,8 +76,8 @@ def answering(found: Place, job: Job) -> dict[str, Any]:
 
 def pod_of_endpoint(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
     """Return a pod of an endpoint that answers. Its gate answers for verified names alone."""
-    if (found := _shared_pod(cluster, namespace, name)) is not None:
-        return found
+    if (pod := _shared_pod(cluster, namespace, name)) is not None:
+        return pod
     raise CommandFailed(
         f"no pod of {ENDPOINT_KIND} {name} answers requests, or you may not list pods in namespace "
         f"{namespace}: read its conditions"
@@ -101,11 +101,11 @@ def _own_key(job: Job, pod: Mapping[str, Any] | None) -> bool:
 
 def _shared_key(cluster: Cluster, namespace: str, endpoint: str) -> bool:
     try:
-        found = cluster.get(api.path(ENDPOINT_PLURAL, namespace, endpoint, api=api.JOBS))
+        manifest = cluster.get(api.path(ENDPOINT_PLURAL, namespace, endpoint, api=api.JOBS))
     except (Forbidden, NotFound):
         # It is asked without a key, and says if it needs one.
         return False
-    return bool(((found.get("spec") or {}).get("access") or {}).get("keysSecretRef"))
+    return bool(((manifest.get("spec") or {}).get("access") or {}).get("keysSecretRef"))
 
 
 def _shared_pod(cluster: Cluster, namespace: str, endpoint: str) -> dict[str, Any] | None:
@@ -114,7 +114,7 @@ def _shared_pod(cluster: Cluster, namespace: str, endpoint: str) -> dict[str, An
 
 
 def _ready(candidates: Iterable[dict[str, Any]], stage: str) -> dict[str, Any] | None:
-    return next((each for each in candidates if _is_ready(each, stage)), None)
+    return next((candidate for candidate in candidates if _is_ready(candidate, stage)), None)
 
 
 def _is_ready(candidate: Mapping[str, Any], stage: str) -> bool:

@@ -144,15 +144,15 @@ def run(
     plans = [
         job_plan.plan(document, path, default, present, options) for path, document in manifests
     ]
-    known = {(plan.namespace, plan.name) for plan in plans}
+    planned = {(plan.namespace, plan.name) for plan in plans}
     for path, document in removed:
         plan = job_plan.plan_removed(document, path, default, present)
-        if (plan.namespace, plan.name) not in known:
+        if (plan.namespace, plan.name) not in planned:
             plans.append(plan)
-            known.add((plan.namespace, plan.name))
+            planned.add((plan.namespace, plan.name))
     for live in present.jobs_of_changed_profiles():
         plan = job_plan.plan(dict(live), present.source, default, present, options)
-        if (plan.namespace, plan.name) not in known:
+        if (plan.namespace, plan.name) not in planned:
             plans.append(replace(plan, indirect=True))
     _print(plans, present.source, output)
     return int(report.highest(plans))
@@ -193,13 +193,13 @@ def _of_cluster(
         return tuple(cluster.items(api.path(PLURAL, cluster.namespace, api=api.JOBS)))
 
     places = [_place(manifest, cluster.namespace) for manifest in manifests]
-    found = plan_inputs.read(cluster, operator, places)
+    inputs = plan_inputs.read(cluster, operator, places)
     present = State(
         source=f"the cluster of context {cluster.context}",
-        jobs=(*found.jobs, *(all_jobs() if every else ())),
-        profiles=found.profiles,
-        budgets=found.budgets,
-        settings=None if found.settings is None else state.settings_of(found.settings),
+        jobs=(*inputs.jobs, *(all_jobs() if every else ())),
+        profiles=inputs.profiles,
+        budgets=inputs.budgets,
+        settings=None if inputs.settings is None else state.settings_of(inputs.settings),
     )
     return present, cluster.namespace
 

@@ -84,7 +84,7 @@ class EndpointEstimate:
 
 def of_file(documents: Sequence[dict[str, Any]], *, at: str) -> list[Endpoint]:
     """Return the endpoints of a file. Raises InvalidSpec."""
-    found = []
+    parsed_endpoints = []
     for document in documents:
         if document.get("kind") != ENDPOINT_KIND:
             continue
@@ -98,8 +98,8 @@ def of_file(documents: Sequence[dict[str, Any]], *, at: str) -> list[Endpoint]:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise InvalidSpec(f"{at}: {ENDPOINT_KIND} {name}: {field}: {first['msg']}") from None
-        found.append(Endpoint(name=str(name), spec=parsed))
-    return found
+        parsed_endpoints.append(Endpoint(name=str(name), spec=parsed))
+    return parsed_endpoints
 
 
 def of_job(file: SpecFile, endpoints: Sequence[Endpoint]) -> Endpoint | None:
@@ -108,7 +108,7 @@ def of_job(file: SpecFile, endpoints: Sequence[Endpoint]) -> Endpoint | None:
     reference = spec.serving.endpoint_ref
     if spec.serving.mode != SHARED or reference is None:
         return None
-    written = next((found for found in endpoints if found.name == reference.name), None)
+    written = next((candidate for candidate in endpoints if candidate.name == reference.name), None)
     return written or Endpoint(
         name=reference.name,
         spec=FineTuneEndpointSpec(
@@ -119,38 +119,38 @@ def of_job(file: SpecFile, endpoints: Sequence[Endpoint]) -> Endpoint | None:
     )
 
 
-def estimate(found: Endpoint, shape: Shape, card: Card | None) -> EndpointEstimate:
+def estimate(written: Endpoint, shape: Shape, card: Card | None) -> EndpointEstimate:
     """Return the estimate of an endpoint. Raises InvalidSpec. card: None if it is unknown."""
-    settings = EndpointSettings.of(found.spec)
+    settings = EndpointSettings.of(written.spec)
     memory = endpoint.endpoint(shape, settings)
     if memory is None:
         raise InvalidSpec(
             "the base model states no context length, so the memory of the KV cache is unknown: "
-            f"set spec.maxModelLen of {ENDPOINT_KIND} {found.name}"
+            f"set spec.maxModelLen of {ENDPOINT_KIND} {written.name}"
         )
     return EndpointEstimate(
-        endpoint=found,
+        endpoint=written,
         memory=memory,
         card=card,
         adapters=tuple(
             (
-                each,
-                endpoint.most_adapters(shape, settings, each),
-                max(0, memory.cached_tokens(each)) if memory.fits(each) else 0,
+                other,
+                endpoint.most_adapters(shape, settings, other),
+                max(0, memory.cached_tokens(other)) if memory.fits(other) else 0,
             )
-            for each in endpoint.cards()
+            for other in endpoint.cards()
         ),
         refusal=endpoint_verdict.refusal(shape, settings, card),
     )
 
 
 def _lines(estimated: EndpointEstimate) -> Iterator[str]:
-    found, memory, card = estimated.endpoint, estimated.memory, estimated.card
-    lora = found.spec.lora
+    written, memory, card = estimated.endpoint, estimated.memory, estimated.card
+    lora = written.spec.lora
     where = f"{card.name} ({gib(card.memory)})" if card else "an unknown GPU"
-    source = found.spec.model.source.removeprefix("hf://")
-    yield f"{ENDPOINT_KIND} {found.name}: {source} on {where}"
-    if found.assumed:
+    source = written.spec.model.source.removeprefix("hf://")
+    yield f"{ENDPOINT_KIND} {written.name}: {source} on {where}"
+    if written.assumed:
         yield "(the file has no such endpoint: default settings, and the rank of the job)"
     yield ""
     yield (
@@ -171,7 +171,7 @@ def _lines(estimated: EndpointEstimate) -> Iterator[str]:
     yield f"  {'host memory of loaded adapters':<46}{gib(memory.host):>12}"
     yield ""
     yield "Adapters that fit each GPU, and tokens in the KV cache with those of this endpoint"
-    for each, count, tokens in estimated.adapters:
+    for other, count, tokens in estimated.adapters:
         most = f"{count}, the limit of an endpoint" if count == MOST_ADAPTERS else str(count)
         cache = f"{tokens:,} tokens" if tokens else "–"
-        yield f"  {each.name:<52}{gib(each.memory):>11}  {most:<26}{cache:>18}"
+        yield f"  {other.name:<52}{gib(other.memory):>11}  {most:<26}{cache:>18}"

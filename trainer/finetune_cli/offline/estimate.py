@@ -109,7 +109,7 @@ def run(
     endpoints = endpoint_estimate.of_file(documents, at=str(path))
     if endpoints and sum(document.get("kind") == KIND for document in documents) != 1:
         return _of_endpoints(
-            [of_endpoint(found, model=model, card=card) for found in endpoints],
+            [of_endpoint(endpoint, model=model, card=card) for endpoint in endpoints],
             as_json=as_json or output is Format.JSON,
         )
     read = job_file.of(documents, at=str(path))
@@ -152,16 +152,16 @@ def _of_endpoints(estimates: list[EndpointEstimate], *, as_json: bool) -> int:
     return 0
 
 
-def of_endpoint(found: Endpoint, *, model: Path | None, card: str | None) -> EndpointEstimate:
+def of_endpoint(endpoint: Endpoint, *, model: Path | None, card: str | None) -> EndpointEstimate:
     """Return the estimate of an endpoint. Raises InvalidSpec or a hub error.
 
     model: folder or config.json of the base; None to read it from its source. card: by default that
     of the endpoint or of the chart.
     """
-    name = card or found.product or CHART_CARD
+    name = card or endpoint.product or CHART_CARD
     _require_known(name)
-    base = _shape(_config(found.spec.model, model), found.spec.model.source)
-    return endpoint_estimate.estimate(found, base, cards.find(name))
+    base = _shape(_config(endpoint.spec.model, model), endpoint.spec.model.source)
+    return endpoint_estimate.estimate(endpoint, base, cards.find(name))
 
 
 def _require_known(card: str) -> None:
@@ -270,13 +270,13 @@ def data_of(file: SpecFile, *, rows: int | None, tokens: int | None, longest: in
 
 def _shape(config: dict[str, Any], source: str) -> Shape:
     """Return the shape of a base. Raises InvalidSpec for a family without one."""
-    found = shape.read(text_config(config))
-    if found is None:
+    read_shape = shape.read(text_config(config))
+    if read_shape is None:
         raise InvalidSpec(
             f"the estimate does not support the family of model {source}. The prepare stage "
             "accepts this model, but does not estimate how much memory the job needs"
         )
-    return found
+    return read_shape
 
 
 def _config(model: Model, given: Path | None) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def of(state: State, spec: Values) -> Layers:
 
 def former(state: State, spec: Values) -> Layers:
     """Return the defaults of a job before the profiles in the files of the plan replace others."""
-    found = of(state.former, spec)
-    return of(state, spec) if found.present is None else found
+    former = of(state.former, spec)
+    return of(state, spec) if former.present is None else former
 
 
 def target(

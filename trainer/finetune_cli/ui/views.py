@@ -97,8 +97,8 @@ def _endpoints(cluster: Cluster, place: Texts, query: Texts) -> Page:
 
 
 def _endpoint(cluster: Cluster, place: Texts, query: Texts) -> Page:
-    found = endpoints.find(cluster, place["namespace"], place["name"])
-    return endpoint_pages.endpoint_page(found)
+    endpoint = endpoints.find(cluster, place["namespace"], place["name"])
+    return endpoint_pages.endpoint_page(endpoint)
 
 
 def _money(cluster: Cluster, place: Texts, query: Texts) -> Page:

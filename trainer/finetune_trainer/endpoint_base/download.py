@@ -102,10 +102,10 @@ def download(request: BaseStageRequest, layout: Layout, progress: Progress) -> S
 
 def _check_memory(request: BaseStageRequest, config: Mapping[str, Any]) -> None:
     """Raise DoesNotFit if the endpoint does not fit the smallest card that it may get."""
-    known = [card for name in request.cards if (card := cards.find(name)) is not None]
+    named = [card for name in request.cards if (card := cards.find(name)) is not None]
     base = shape.read(text_config(config))
     if request.endpoint is None or base is None:
         return
-    error = endpoint_verdict.refusal(base, request.endpoint, cards.smallest(known))
+    error = endpoint_verdict.refusal(base, request.endpoint, cards.smallest(named))
     if error is not None:
         raise error

@@ -103,9 +103,9 @@ def _record(
             if publish_target.hugging_face is None:
                 return publication.model_copy(update={**signed, "error": None})
             # The branch has moved.
-            known = {"digest": reported.digest, "manifest": reported.manifest}
+            content = {"digest": reported.digest, "manifest": reported.manifest}
             tags = {"tags": [*publish_target.moving_names], "bytes": reported.bytes}
-            return fresh.model_copy(update={**known, **tags, **signed})
+            return fresh.model_copy(update={**content, **tags, **signed})
     if failure is None:
         return None
     if reported is not None and reported.error is not None:

@@ -206,12 +206,12 @@ def digests(earlier: Iterable[str], ledger: Ledger) -> tuple[str, ...]:
 
 def places(earlier: Iterable[str], ledger: Ledger) -> dict[str, str]:
     """Return the same digests with the place of each; an empty text if the ledger has none."""
-    known = {
+    places = {
         record.digest: record.destination
         for revision in ledger.revisions.values()
         for record in revision.published or ()
     }
-    return {digest: known.get(digest, "") for digest in digests(earlier, ledger)}
+    return {digest: places.get(digest, "") for digest in digests(earlier, ledger)}
 
 
 def under_way(ledger: Ledger) -> list[tuple[str, Attempt]]:

@@ -59,7 +59,7 @@ def page(offered: Offer) -> Page:
         _choice(PROFILE, PROFILE, "Profile, which has defaults and limits.", offered.profiles),
         map(_field, first),
         h("h3", "Further fields"),
-        [_group(name, [*fields]) for name, fields in groupby(others, lambda each: each.path[0])],
+        [_group(name, [*fields]) for name, fields in groupby(others, lambda field: field.path[0])],
         h(
             "label",
             h("span", h("input", type="checkbox", name="download", value="yes", checked=True)),
@@ -162,7 +162,7 @@ def _text(name: str, label: str, about: str, **attributes: str | bool | None) ->
 def _choice(name: str, label: str, about: str, choices: Sequence[str]) -> Element:
     options = [
         h("option", "default", value=""),
-        *(h("option", each, value=each) for each in choices),
+        *(h("option", choice, value=choice) for choice in choices),
     ]
     return h("label", label, h("select", options, name=name), h("small", about))
 

@@ -79,20 +79,20 @@ def draft(cluster: Cluster, form: Texts) -> Draft:
     manifest = manifest_of(offer(cluster).fields, form, cluster.namespace)
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     with rights.needs("get", rights.own(PLURAL), namespace):
-        found = plan_inputs.read(cluster, NAMESPACE, [(namespace, name)] if name else [])
+        inputs = plan_inputs.read(cluster, NAMESPACE, [(namespace, name)] if name else [])
     present = State(
         source=f"the cluster of context {cluster.context}",
-        jobs=found.jobs,
-        profiles=found.profiles,
-        budgets=found.budgets,
-        settings=None if found.settings is None else state.settings_of(found.settings),
+        jobs=inputs.jobs,
+        profiles=inputs.profiles,
+        budgets=inputs.budgets,
+        settings=None if inputs.settings is None else state.settings_of(inputs.settings),
     )
     options = Options(offline=not form.get("download"))
     return Draft(
         manifest=manifest,
         plan=job_plan.plan(manifest, "", namespace, present, options),
-        exists=bool(found.jobs),
-        owner=_owner(cluster, namespace, found.jobs),
+        exists=bool(inputs.jobs),
+        owner=_owner(cluster, namespace, inputs.jobs),
     )
 
 
@@ -169,10 +169,10 @@ def _profiles(cluster: Cluster) -> list[str]:
     return [str(item["metadata"]["name"]) for item in items]
 
 
-def _owner(cluster: Cluster, namespace: str, known: Sequence[Mapping[str, Any]]) -> str | None:
+def _owner(cluster: Cluster, namespace: str, jobs: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the tool that owns the job, or a job of its namespace."""
     try:
         others = cluster.items(api.path(PLURAL, namespace, api=api.JOBS))
     except (Forbidden, NotFound):
         others = []
-    return next(filter(None, map(ownership.owner, [*known, *others])), None)
+    return next(filter(None, map(ownership.owner, [*jobs, *others])), None)

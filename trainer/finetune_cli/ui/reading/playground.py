@@ -35,16 +35,16 @@ class Target:
 
 def of_job(cluster: Cluster, place: Texts) -> Target:
     """Return the served models of a job; empty if none is served. Raises CommandFailed."""
-    found = job.find(cluster, place["namespace"], place["name"])
-    present = served.place(cluster, found)
+    named_job = job.find(cluster, place["namespace"], place["name"])
+    present = served.place(cluster, named_job)
     models = list(present.names)
-    mode = (found.spec.get("serving") or {}).get("mode")
+    mode = (named_job.spec.get("serving") or {}).get("mode")
     if models and present.endpoint is None and mode == "adapter":
-        models.append(found.name + BASE_SUFFIX)
+        models.append(named_job.name + BASE_SUFFIX)
     return Target(
         kind=KIND,
-        namespace=found.namespace,
-        name=found.name,
+        namespace=named_job.namespace,
+        name=named_job.name,
         models=models,
         needs_key=present.needs_key,
     )
@@ -52,9 +52,9 @@ def of_job(cluster: Cluster, place: Texts) -> Target:
 
 def of_endpoint(cluster: Cluster, place: Texts) -> Target:
     """Return the names that an endpoint answers for. Raises CommandFailed."""
-    found = endpoints.find(cluster, place["namespace"], place["name"])
-    models = (found.get("status") or {}).get("models") or ()
-    access = (found.get("spec") or {}).get("access") or {}
+    endpoint = endpoints.find(cluster, place["namespace"], place["name"])
+    models = (endpoint.get("status") or {}).get("models") or ()
+    access = (endpoint.get("spec") or {}).get("access") or {}
     return Target(
         kind=ENDPOINT_KIND,
         namespace=place["namespace"],
@@ -68,8 +68,8 @@ def ask_job(
     cluster: Cluster, place: Texts, form: Texts, interruption: Interruption
 ) -> Generator[str, None, None]:
     """Yield the parts of the answer of a job's model. Raises CommandFailed."""
-    found = job.find(cluster, place["namespace"], place["name"])
-    pod = served.answering(served.place(cluster, found), found)
+    named_job = job.find(cluster, place["namespace"], place["name"])
+    pod = served.answering(served.place(cluster, named_job), named_job)
     yield from _asked(cluster, pod, form, interruption)
 
 
@@ -77,10 +77,12 @@ def ask_endpoint(
     cluster: Cluster, place: Texts, form: Texts, interruption: Interruption
 ) -> Generator[str, None, None]:
     """Yield the parts of the answer of a model of an endpoint. Raises CommandFailed."""
-    found = endpoints.find(cluster, place["namespace"], place["name"])
+    endpoint = endpoints.find(cluster, place["namespace"], place["name"])
     yield from _asked(
         cluster,
-        served.pod_of_endpoint(cluster, found["metadata"]["namespace"], found["metadata"]["name"]),
+        served.pod_of_endpoint(
+            cluster, endpoint["metadata"]["namespace"], endpoint["metadata"]["name"]
+        ),
         form,
         interruption,
     )
@@ -114,11 +116,11 @@ def _request(form: Texts) -> dict[str, Any]:
 def _messages(form: Texts) -> list[dict[str, str]]:
     try:
         messages = json.loads(form.get("messages", ""))
-        texts = [{"role": each["role"], "content": each["content"]} for each in messages]
+        texts = [{"role": message["role"], "content": message["content"]} for message in messages]
     except (ValueError, KeyError, TypeError):
         raise WrongCall("The messages are not a list of roles and texts.") from None
     if not texts or any(
-        each["role"] not in ROLES or not isinstance(each["content"], str) for each in texts
+        message["role"] not in ROLES or not isinstance(message["content"], str) for message in texts
     ):
         raise WrongCall("The messages are not a list of roles and texts.")
     return texts
