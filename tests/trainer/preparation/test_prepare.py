@@ -532,7 +532,7 @@ def test_invalid_job_configuration_is_refused(
     [
         ({}, "merge.build: Field required"),
         ({"build": "b", "novel": 1}, "merge.novel: Extra inputs are not permitted"),
-        ({"build": "b", "contract": 3}, "merge.contract: Input should be 2"),
+        ({"build": "b", "contract": 4}, "merge.contract: Input should be 2 or 3"),
     ],
 )
 def test_invalid_request_is_refused(make: MakeWorkshop, fields: dict[str, Any], said: str) -> None:
