@@ -84,6 +84,12 @@ def pod_of_endpoint(cluster: Cluster, namespace: str, name: str) -> dict[str, An
     )
 
 
+def endpoint_needs_key(endpoint: Mapping[str, Any]) -> bool:
+    """Report whether requests to a FineTuneEndpoint need an API key."""
+    access = (endpoint.get("spec") or {}).get("access") or {}
+    return bool(access.get("keysSecretRef"))
+
+
 def _names(job: Job) -> tuple[str, ...]:
     serving = job.status.get("serving") or {}
     return (str(serving.get("model") or job.name),) if serving.get("build") else ()
@@ -105,7 +111,7 @@ def _shared_key(cluster: Cluster, namespace: str, endpoint: str) -> bool:
     except (Forbidden, NotFound):
         # It is asked without a key, and says if it needs one.
         return False
-    return bool(((manifest.get("spec") or {}).get("access") or {}).get("keysSecretRef"))
+    return endpoint_needs_key(manifest)
 
 
 def _shared_pod(cluster: Cluster, namespace: str, endpoint: str) -> dict[str, Any] | None:

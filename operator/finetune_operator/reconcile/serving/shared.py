@@ -72,8 +72,9 @@ def decide(
         attempt = attempt.model_copy(update={"outcome": "Completed"})
     failed, position = models.failed, _position(snapshot, target, ledger, serving, models)
     if failed is not None and is_retained(target, ledger, serving):
-        position = _failed(_problem(target, failed), target, ledger, serving)
-        end = {"outcome": "Failed", "reason": position.reason, "message": _problem(target, failed)}
+        problem = _problem(target, failed)
+        position = _failed(problem, target, ledger, serving)
+        end = {"outcome": "Failed", "reason": position.reason, "message": problem}
         ledger = ledger.with_attempt(target.revision, attempt.model_copy(update=end))
         return Rollout(decision=replace(unchanged, ledger=ledger), position=position)
     ledger = ledger.with_attempt(target.revision, attempt)

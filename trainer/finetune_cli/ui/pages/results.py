@@ -30,7 +30,7 @@ def curves(history: History) -> list[Curve]:
 
 
 def glance(job: Job) -> Child:
-    """Return the answers that most readers look for: what serves, its proof, quality and cost."""
+    """Return a summary: the serving revision, its verification, its held-out loss and its cost."""
     serving = job.status.get("serving") or {}
     proof = job.status.get("verification") or {}
     measured = (job.revision.get("artifacts") or {}).get("evaluation") or {}

@@ -54,13 +54,12 @@ def of_endpoint(cluster: Cluster, place: Texts) -> Target:
     """Return the names that an endpoint answers for. Raises CommandFailed."""
     endpoint = endpoints.find(cluster, place["namespace"], place["name"])
     models = (endpoint.get("status") or {}).get("models") or ()
-    access = (endpoint.get("spec") or {}).get("access") or {}
     return Target(
         kind=ENDPOINT_KIND,
         namespace=place["namespace"],
         name=place["name"],
         models=[str(model.get("name")) for model in models if model.get("answers")],
-        needs_key=bool(access.get("keysSecretRef")),
+        needs_key=served.endpoint_needs_key(endpoint),
     )
 
 
