@@ -115,6 +115,8 @@ class FakeVllm:
         self.headers: list[dict[str, str]] = []
         self.running: list[str] = []
         self.aborted: list[float] = []
+        self.longest_run = 0.0
+        """Seconds that the longest completed request ran."""
         self.interval = 0.001
         self.longest = 4096
         self.template = "default"
@@ -299,8 +301,10 @@ class FakeVllm:
         self.running.append(name)
         if name != BASE:
             self._activate(name)
+        began = time.monotonic()
         try:
             yield
+            self.longest_run = max(self.longest_run, time.monotonic() - began)
         except (asyncio.CancelledError, ConnectionError):
             self.aborted.append(time.monotonic())
             raise

