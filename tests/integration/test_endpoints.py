@@ -133,18 +133,18 @@ def test_an_endpoint_waits_for_a_gpu_of_its_budget(
         run_pods(place, gate)
         return reason(place) == "ServingOverBudget"
 
+    def replicas() -> list[int]:
+        return [deployment["spec"]["replicas"] for deployment in place.items("deployments")]
+
     create(place)
     wait_until("the base is prepared, and the pod waits", waits)
-    (deployment,) = place.items("deployments")
-    assert deployment["spec"]["replicas"] == 0
+    # The status is written before the Deployment.
+    wait_until("the Deployment has no pod", lambda: replicas() == [0])
     place.plane.merge(budget, {"spec": {"serving": {"maxGpus": 1}}})
     until_serving(place, gate)
     exhausted = {"serving": {"gpuHours": 0}, "onExhausted": {"serving": "ScaleToZero"}}
     place.plane.merge(budget, {"spec": exhausted})
-    wait_until(
-        "its pod is stopped",
-        lambda: [each["spec"]["replicas"] for each in place.items("deployments")] == [0],
-    )
+    wait_until("its pod is stopped", lambda: replicas() == [0])
     wait_until("it says why", lambda: reason(place) == "ServingOverBudget")
 
 
