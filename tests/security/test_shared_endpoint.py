@@ -363,18 +363,21 @@ async def chunks(count: int, seconds: float) -> AsyncIterator[bytes]:
 async def test_a_caller_without_names_is_answered_before_its_body_is_read(gate: Gate) -> None:
     await gate.want(keyed(gate.claim.add("a"), "right"))
 
-    async def sent(key: str) -> tuple[int, str]:
-        async with gate.session.post(
-            f"{gate.url}/v1/completions",
-            data=chunks(20, 0.1),
-            headers={"Authorization": f"Bearer {key}"},
-        ) as response:
-            return response.status, await response.text()
+    rest = asyncio.Event()
 
-    began = time.monotonic()
-    status, _ = await sent("wrong")
-    assert (status, time.monotonic() - began < 1) == (404, True)
-    assert (await sent("right"))[0] == 400
+    async def body() -> AsyncIterator[bytes]:
+        yield b" " * 1000
+        await rest.wait()
+
+    async def sent(key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        url = f"{gate.url}/v1/completions"
+        async with gate.session.post(url, data=body(), headers=headers) as response:
+            return response.status
+
+    assert await sent("wrong") == 404
+    rest.set()
+    assert await sent("right") == 400
 
 
 async def test_a_body_that_does_not_arrive_is_not_waited_for(
@@ -498,11 +501,13 @@ async def test_a_caller_that_leaves_is_aborted_within_a_second(gate: Gate, strea
     caller = connected(gate, body)
     await gate.has_running()
     await asyncio.sleep(0.2)
-    left = time.monotonic()
     caller.close()
-    while not gate.vllm.aborted:
-        assert time.monotonic() - left < 1, "the engine still generates"
+    # A second in 100 pauses, each of which is longer on a machine with other load.
+    for _ in range(100):
+        if gate.vllm.aborted:
+            break
         await asyncio.sleep(0.01)
+    assert gate.vllm.aborted, "the engine still generates"
     await gate.reports('outcome="disconnected"')
 
 

@@ -57,7 +57,7 @@ def test_read_error_during_the_merge_is_transient(trained: Workshop, file: str) 
 
 
 @pytest.mark.parametrize(
-    "slow", [SlowDigests(seconds=60.0), SlowPieces(seconds=0.5)], ids=["digest", "arithmetic"]
+    "slow", [SlowDigests(seconds=60.0), SlowPieces(seconds=2.0)], ids=["digest", "arithmetic"]
 )
 def test_stop_ends_the_merge_at_once(
     done: Workshop, trained: Workshop, slow: Callable[[], None]
@@ -69,7 +69,8 @@ def test_stop_ends_the_merge_at_once(
     os.kill(running.process.pid, signal.SIGTERM)
     began = time.monotonic()
     ended = running.wait()
-    assert time.monotonic() - began < 2.5, ended.log
+    # Below the 30 s after which the kubelet kills a pod, and far below the time of the merge.
+    assert time.monotonic() - began < 15, ended.log
     assert (ended.code, ended.result["outcome"], ended.result["reason"]) == (
         143,
         "stopped",
