@@ -89,12 +89,13 @@ def _facts(job: Job) -> dict[str, Any]:
 def _more(job: Job, lines: list[StageLine], seen: Seen | None) -> dict[str, Any]:
     conditions = list(job.status.get("conditions") or ())
     holders = None if seen is None else [holder.document() for holder in seen.holders]
+    queued = job.status.get("queuePosition")
     place = None if seen is None else seen.place(job.namespace, job.name)
     return {
         "stages": [vars(line) for line in lines],
         "conditions": conditions,
         "gpus": holders,
-        "queuePosition": None if place is None else place[0],
+        "queuePosition": queued if queued is not None or place is None else place[0],
     }
 
 
@@ -114,6 +115,7 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
         (
             ("State", terminal.text(f"{ready.reason}{age}", style)),
             ("Message", ready.message),
+            ("Queue", _queue(job)),
             ("Progress", _progress(status)),
             ("Revision", status.get("revision")),
             ("Serving", serving.get("summary")),
@@ -146,6 +148,14 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
     if not ready.true and job.finished:
         print()
         terminal.paragraph(f"To read cause and remedy, run: ftj why {job.name}", indent=0)
+
+
+def _queue(job: Job) -> str | None:
+    """Return the place in a queue of Kueue, None if the job waits in none that is known."""
+    place, name = job.status.get("queuePosition"), job.spec.get("queueName")
+    if place is None:
+        return None
+    return f"number {place}" + (f" in LocalQueue {name}" if name else "")
 
 
 def _style(job: Job) -> str:
