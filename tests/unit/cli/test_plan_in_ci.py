@@ -159,17 +159,21 @@ def test_a_change_of_a_profile_alone_is_planned_for_its_jobs(repository: Reposit
     assert "FineTuneProfile small" in plan
 
 
-def test_a_profile_that_is_removed_is_in_the_comment(repository: Repository) -> None:
+def test_the_jobs_of_a_removed_profile_are_planned(repository: Repository) -> None:
     repository.git("switch", "--quiet", "main")
     repository.commit(
-        {"jobs/a.yaml": MANIFEST + "  profile: small\n", "profile.yaml": profile(2048)}
+        {"jobs/support.yaml": MANIFEST + "  profile: small\n", "profile.yaml": profile(2048)}
     )
     repository.git("switch", "--quiet", "--create", "later")
     repository.remove("profile.yaml")
     code, plan, err = repository.plan()
     assert (code, err) == (0, "")
-    assert "A FineTuneProfile is in no manifest any more" in plan
-    assert "No FineTuneJob changes" not in plan
+    assert "FineTuneJob default/support does not change" in plan
+    assert "There is no FineTuneProfile small: the present revision continues" in plan
+    repository.commit({"jobs/support.yaml": MANIFEST + "  profile: small\n  rerun: again\n"})
+    code, plan, err = repository.plan()
+    assert (code, err) == (64, "")
+    assert "FineTuneJob default/support waits with the reason ProfileNotFound" in plan
 
 
 @pytest.mark.parametrize("indent", ["", "  "])
