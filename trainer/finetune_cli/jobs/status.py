@@ -15,6 +15,8 @@ from finetune_cli.cluster.stages import StageLine
 from finetune_cli.jobs import selection
 from finetune_cli.options import Context, Format, JobNames, Kubeconfig, Namespace, Output
 
+NARROW = 60
+"""Columns below which the table of the stages has no room for their details."""
 WAITS_FOR_A_GPU = (Reason.UNSCHEDULABLE, Reason.QUEUED, Reason.PREEMPTED)
 
 
@@ -124,12 +126,7 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
         )
     )
     if lines:
-        terminal.title("Stages")
-        rows = (
-            (line.stage, terminal.state(line.outcome), line.attempt, line.time, line.detail)
-            for line in lines
-        )
-        terminal.table(("STAGE", "STATE", "ATTEMPT", "TIME", "DETAIL"), rows)
+        _print_stages(lines)
     if warnings := status.get("warnings"):
         terminal.title("Warnings")
         for warning in warnings:
@@ -148,6 +145,22 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
     if not ready.true and job.finished:
         print()
         terminal.paragraph(f"To read cause and remedy, run: ftj why {job.name}", indent=0)
+
+
+def _print_stages(lines: list[StageLine]) -> None:
+    """Print a table, and details below it where the terminal has no room for their column."""
+    terminal.title("Stages")
+    head = ("STAGE", "STATE", "ATTEMPT", "TIME")
+    rows = [(line.stage, terminal.state(line.outcome), line.attempt, line.time) for line in lines]
+    detailed = [line for line in lines if line.detail]
+    if detailed and terminal.console().width >= NARROW:
+        details = (line.detail for line in lines)
+        rows_with_details = ((*row, detail) for row, detail in zip(rows, details, strict=True))
+        terminal.table((*head, "DETAIL"), rows_with_details)
+        return
+    terminal.table(head, rows)
+    for line in detailed:
+        terminal.paragraph(f"{line.stage}: {line.detail}")
 
 
 def _queue(job: Job) -> str | None:

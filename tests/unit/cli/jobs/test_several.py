@@ -31,6 +31,15 @@ def test_a_missing_job_among_several_is_one_line(run: Run, verb: str) -> None:
     assert "FineTuneJob absent does not exist" in err
 
 
+def test_stages_have_whole_words_in_a_narrow_terminal(run: Run) -> None:
+    wide, narrow = run("status", "support", columns=120)[1], run("status", "support", columns=40)[1]
+    assert "ATTEMPT  TIME   DETAIL" in wide
+    (head,) = (line.split() for line in narrow.splitlines() if "STAGE" in line)
+    assert head == ["STAGE", "STATE", "ATTEMPT", "TIME"]
+    assert ["prepare", "Completed", "1", "3m00s"] in [line.split() for line in narrow.splitlines()]
+    assert "  train: " in narrow, "details are below the table"
+
+
 def test_durations_of_stages_are_known_after_their_jobs_are_deleted(run: Run, job: Job) -> None:
     stage = job("velmora")["status"]["revisions"][-1]["stages"][3]
     stage |= {
