@@ -101,7 +101,7 @@ class Repository:
         path = f"{self.tool.parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
         for script, of_step in _of_github() if name == "github" else _of_gitlab():
-            environment = os.environ | own | variables | of_step
+            environment = os.environ | own | dict(variables) | of_step
             done = subprocess.run(
                 ["bash", "-e", "-c", script],
                 cwd=self.folder,
