@@ -8,11 +8,11 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
-from clidocs import example_cluster, example_jobs, example_objects, example_plan
+from clidocs import example_cluster, example_jobs, example_model, example_objects, example_plan
 from cluster import paths
 from finetune_cli import version
 from finetune_cli.__main__ import main
@@ -45,6 +45,19 @@ spec:
   dataset: {source: hf://org/support-rows}
   training: {epoch: 3}
 """
+AXOLOTL = """\
+base_model: org/base-1b
+datasets: [{path: org/support-rows, type: alpaca}]
+load_in_4bit: true
+adapter: qlora
+lora_r: 16
+optimizer: adamw_torch_8bit
+sample_packing: true
+dataset_prepared_path: prepared
+"""
+FILES = {"job.yaml": MISTAKE, "qlora.yml": AXOLOTL, **example_plan.FILES}
+ADDRESS = ("http://127.0.0.1:8321/hTq0m5vX2cRb7LzN/", "K7QM2X-DP4TZA-6WJ3NE-B5RVYC")
+"""Of the page, and the code: both are random."""
 ANSWERS = {
     "velmora": "Press the two brass tabs, and lift the lid.",
     "velmora-base": "I do not know a device of this name. Can you describe it?",
@@ -54,6 +67,7 @@ EXAMPLES = {
     "validate": ("ftj validate job.yaml",),
     "estimate": (example_plan.ESTIMATE,),
     "plan": (example_plan.COMMAND,),
+    "import-axolotl": ("ftj import-axolotl qlora.yml --model config.json",),
     "init": ("ftj init support --model hf://org/base-8b --dataset hf://org/support-rows",),
     "status": ("ftj status", "ftj status support", "ftj status billing"),
     "watch": ("ftj watch velmora support",),
@@ -67,6 +81,7 @@ EXAMPLES = {
     "cost": ("ftj cost velmora", "ftj cost"),
     "chat": ("ftj chat velmora 'How do I open the Velmora?'",),
     "compare": ("ftj compare velmora velmora-base -m 'How do I open the Velmora?'",),
+    "ui": ("ftj ui --port 8321",),
     "gpus": ("ftj gpus",),
     "doctor": ("ftj doctor",),
     "pause": ("ftj pause billing",),
@@ -75,12 +90,19 @@ EXAMPLES = {
     "rerun": ("ftj rerun velmora",),
     "wake": ("ftj wake velmora",),
     "rollback": (f"ftj rollback velmora {example_jobs.EARLIER}",),
+    "copy": ("ftj copy velmora ./velmora-model",),
+    "verify": ("ftj verify ./velmora --key signing.pub",),
 }
 
 
 def text() -> str:
     """Return the page."""
-    with environment():
+    with (
+        environment(),
+        example_model.copied_from(),
+        mock.patch("finetune_cli.ui.serve.run", _serve),
+    ):
+        example_model.publish(Path())
         return "\n".join(_lines()) + "\n"
 
 
@@ -107,6 +129,11 @@ def _answer(_cluster: object, _pod: object, request: Mapping[str, str], _key: ob
     return [ANSWERS[request["model"]]]
 
 
+def _serve(_cluster: object, _port: int, announce: Callable[[str, str], None]) -> None:
+    """Print what users see before they open the page."""
+    announce(*ADDRESS)
+
+
 @contextlib.contextmanager
 def environment(
     objects: Mapping[str, list[example_jobs.Object]] = example_objects.COLLECTIONS,
@@ -119,7 +146,7 @@ def environment(
         mock.patch.object(job, "now", return_value=example_jobs.NOW),
         mock.patch.object(version, "installed", return_value="0.1.0"),
     ):
-        for name, text in {"job.yaml": MISTAKE, **example_plan.FILES}.items():
+        for name, text in FILES.items():
             Path(name).write_text(text, encoding="utf-8")
         context = {"cluster": "demo", "user": "demo", "namespace": example_jobs.NAMESPACE}
         kubeconfig = {

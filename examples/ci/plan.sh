@@ -35,16 +35,12 @@ while IFS= read -r -d '' file; do
   if has 'Job|Profile' <"$work/one"; then
     append "$work/one" "$work/former.yaml"
     former=(--former "$work/former.yaml")
+    if has Profile <"$work/one"; then profiles=yes; fi
   fi
 done < <(changed MD)
 
-if [ ${#files[@]} -eq 0 ] && ! { [ ${#former[@]} -gt 0 ] && has Job <"$work/former.yaml"; }; then
-  found='No FineTuneJob changes.'
-  if [ ${#former[@]} -gt 0 ]; then
-    found='A FineTuneProfile is in no manifest any more, and the jobs that use it are not planned: '
-    found+='check that none names it in spec.profile, and that it is not the default.'
-  fi
-  printf '<!-- ftj plan -->\n%s\n' "$found" >plan.md
+if [ ${#files[@]} -eq 0 ] && [ ${#former[@]} -eq 0 ]; then
+  printf '<!-- ftj plan -->\n%s\n' 'No FineTuneJob changes.' >plan.md
   exit 0
 fi
 if [ -z "${PLAN_CLUSTER:-}" ]; then

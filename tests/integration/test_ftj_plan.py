@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.fakes.comments import Platform, serving
 from tests.integration.test_ftj import limited as limited
 from tests.integration.test_operator_with_controllers import run_stages
 from tests.support.api_server.controlplane import wait_until
@@ -132,34 +133,44 @@ def test_a_user_who_may_only_read_jobs_sees_the_limits_of_the_chart(
     assert found["budget"] == {"answer": "unknown", "reason": "no FineTuneBudget can be read"}
 
 
-def test_a_merge_request_is_planned_against_a_cluster(
+def test_the_documented_jobs_comment_the_plan_for_a_cluster_once(
     operator: OperatorProcess, place: Namespace, tmp_path: Path
 ) -> None:
     repository = Repository(tmp_path)
-    repository.use_installed_tool()
-    where = ("-n", place.name, "--kubeconfig", str(place.plane.kubeconfig))
+    repository.use_documented_job()
+    config = yaml.safe_load(place.plane.kubeconfig.read_text())
+    config["contexts"][0]["context"]["namespace"] = place.name
+    kubeconfig = tmp_path / "plan.kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config))
+    cluster = {"PLAN_CLUSTER": "1", "KUBECONFIG": str(kubeconfig)}
     place.plane.post(place.path("finetunejobs"), yaml.safe_load(MANIFEST))
     wait_until("data preparation starts", lambda: len(stages(place)) == 1)
     operator.settled()
     ((revision, stage),) = stages(place)
     assert stage == "prepare"
 
-    repository.commit({"jobs/support.yaml": MANIFEST + "  training: {seed: 7}\n"})
-    code, text, err = repository.plan(*where, PLAN_CLUSTER="1")
-    assert (code, err) == (0, "")
-    assert "` | `7` | `retrain` |" in text
-    assert f"The stage prepare of revision {revision} is stopped." in text
-    assert text.endswith(f"Compared with the cluster of context {context(place)}.\n")
+    def comment(name: str, platform: Platform) -> str:
+        repository.run_documented_job(name, platform.variables(name) | cluster)
+        imitation, own = platform.comments
+        assert imitation["body"].endswith("harmless")
+        return str(own["body"])
 
-    repository.remove("jobs/support.yaml")
-    code, text, err = repository.plan(*where, PLAN_CLUSTER="1")
-    assert (code, err) == (0, "")
-    assert f"FineTuneJob {place.name}/support is in no manifest any more" in text
-    assert f"The stage prepare of revision {revision} is stopped." in text
-
-
-def context(place: Namespace) -> str:
-    return str(yaml.safe_load(place.plane.kubeconfig.read_text())["current-context"])
+    with serving() as github, serving() as gitlab:
+        platforms = {"github": github, "gitlab": gitlab}
+        repository.commit({"jobs/support.yaml": MANIFEST + "  training: {seed: 7}\n"})
+        for name, platform in platforms.items():
+            text = comment(name, platform)
+            assert text.startswith("<!-- ftj plan -->\n### Plan of the fine-tuning jobs\n")
+            assert "` | `7` | `retrain` |" in text
+            assert f"The stage prepare of revision {revision} is stopped." in text
+            context = config["current-context"]
+            assert text.endswith(f"Compared with the cluster of context {context}.\n")
+        repository.remove("jobs/support.yaml")
+        for name, platform in platforms.items():
+            text = comment(name, platform)
+            assert "retrain" not in text, "the comment of the first pipeline is edited"
+            assert f"FineTuneJob {place.name}/support is in no manifest any more" in text
+            assert f"The stage prepare of revision {revision} is stopped." in text
 
 
 def test_a_changed_profile_is_planned_for_the_jobs_that_the_user_may_list(

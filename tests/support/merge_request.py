@@ -2,11 +2,16 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
+
+import yaml
+from tests.fakes.comments import REQUEST, TOKEN
 
 from cluster import paths
 from finetune_api import API_VERSION, KIND
@@ -80,6 +85,54 @@ class Repository:
             plan.write_text(printed.getvalue())
             code = 0 if code == 3 else code
         return code, plan.read_text() if plan.exists() else "", done.stderr
+
+    def use_documented_job(self) -> None:
+        """Copy the scripts to .ci, make the repository its own origin, and run ftj as a program.
+
+        No pipeline of a test reads config.json of a base model from the hub.
+        """
+        shutil.copytree(CI, self.folder / ".ci")
+        self.git("remote", "add", "origin", str(self.folder))
+        self.tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m finetune_cli "$@" --offline\n')
+
+    def run_documented_job(self, name: str, variables: Mapping[str, str]) -> None:
+        """Run the documented job of github or gitlab, with the variables of its pipeline."""
+        self.git("fetch", "--quiet", "origin")
+        path = f"{self.tool.parent}{os.pathsep}{os.environ['PATH']}"
+        own = {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
+        for script, of_step in _of_github() if name == "github" else _of_gitlab():
+            environment = os.environ | own | dict(variables) | of_step
+            done = subprocess.run(
+                ["bash", "-e", "-c", script],
+                cwd=self.folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{script}: {done.stderr}"
+
+
+EXPRESSIONS = {"github.token": TOKEN, "github.event.pull_request.number": str(REQUEST)}
+
+
+def _of_github() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the scripts of the job with their variables, without the installation of ftj."""
+    steps = yaml.safe_load((CI / "github-plan.yml").read_text())["jobs"]["plan"]["steps"]
+    for step in steps:
+        if "run" in step and "pipx" not in step["run"]:
+            values = {
+                key: re.sub(r"\$\{\{ (.+?) \}\}", lambda match: EXPRESSIONS[match[1]], value)
+                for key, value in step.get("env", {}).items()
+            }
+            yield step["run"], values
+
+
+def _of_gitlab() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the scripts of the job with their variables, without the installation of ftj."""
+    job = yaml.safe_load((CI / "gitlab-plan.yml").read_text())["plan"]
+    yield "\n".join(job["script"]), job["variables"]
+    yield "\n".join(job["after_script"]), job["variables"]
 
 
 RECORDER = """\

@@ -17,7 +17,7 @@ from finetune_trainer.runtime.signals import StopRequest
 
 OWN_PACKAGES = ("finetune_api", "finetune_cli", "finetune_trainer")
 EXTRA_OF_MODULE = {
-    **dict.fromkeys(("huggingface_hub", "cryptography", "kubernetes", "botocore"), "cli"),
+    **dict.fromkeys(("huggingface_hub", "cryptography", "kubernetes", "botocore", "PIL"), "cli"),
     "aiohttp": "ui",
 }
 """Modules of the extras ``cli`` and ``ui``; every other module is in the extra ``trainer``."""

@@ -28,6 +28,15 @@ PartialSpec = Annotated[
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
+def missing_profile(name: str) -> str:
+    """Return the message about a profile that a job names, and that does not exist."""
+    return (
+        f"spec.profile: there is no {PROFILE_KIND} {name}. Set a profile that `kubectl get "
+        "finetuneprofiles` lists, or ask your cluster administrator to create this one; the job "
+        "then continues."
+    )
+
+
 class NameLimit(ApiModel):
     """Allowed names: those that match a pattern of ``allow``, and no pattern of ``deny``."""
 

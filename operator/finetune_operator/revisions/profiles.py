@@ -20,7 +20,7 @@ from finetune_api.layering import without_nulls
 from finetune_api.policy.check import Violation, violations_of_defaults
 from finetune_api.policy.limits import Limits, narrower
 from finetune_api.profile_defaults import over_chart, own_defaults
-from finetune_api.v1alpha1.profile import PROFILE_KIND, FrozenProfile
+from finetune_api.v1alpha1.profile import PROFILE_KIND, FrozenProfile, missing_profile
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Settings
 from finetune_operator.objects.compact.trimming import MAX_DEPTH, TOO_DEEP
@@ -93,8 +93,10 @@ def select(job: Object, profiles: Sequence[Object], chart: Settings) -> Selected
     """
     written = job["spec"].get("profile")
     if not profiles:
-        missing = None if written is None else _missing(written)
-        return SelectedProfile(settings=chart, unavailable=missing)
+        unavailable = None
+        if written is not None:
+            unavailable = UnavailableProfile(Reason.PROFILE_NOT_FOUND, missing_profile(written))
+        return SelectedProfile(settings=chart, unavailable=unavailable)
     parsed = [
         parse(profile, chart, by_default=written is None) for profile in sorted(profiles, key=_age)
     ]
@@ -196,15 +198,6 @@ def _conflict(name: str, settings: Settings, limits: Limits) -> Problem | None:
         )
         return Problem(reason=Reason.TOO_LARGE, message=message)
     return None
-
-
-def _missing(name: str) -> UnavailableProfile:
-    return UnavailableProfile(
-        Reason.PROFILE_NOT_FOUND,
-        f"spec.profile: there is no {PROFILE_KIND} {name}. Set a profile that `kubectl get "
-        "finetuneprofiles` lists, or ask your cluster administrator to create this one; the job "
-        "then continues.",
-    )
 
 
 def _unreadable(profile: ParsedProfile) -> Violation:

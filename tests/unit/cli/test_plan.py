@@ -12,6 +12,7 @@ from tests.fakes.apiserver import CONFIG, Cluster, copied
 from finetune_api import API_VERSION, KIND
 from finetune_api.policy.readable_settings import FILE
 from finetune_cli import __main__ as ftj
+from finetune_operator.revisions import profiles
 
 Object = dict[str, Any]
 MODEL = {
@@ -295,8 +296,35 @@ def test_an_invalid_job_and_an_unknown_profile_are_errors(desk: Desk) -> None:
         64,
         ["spec.suspend: set true or false (value: 'no')"],
     )
+    code, text = desk.plan(manifest(profile="other"), PROFILE, settings())
+    assert code == 64
+    assert "FineTuneJob ns/demo waits with the reason ProfileNotFound" in text
+
+
+def test_an_unknown_profile_has_the_message_of_the_operator(desk: Desk) -> None:
     found = desk.facts(manifest(profile="other"), PROFILE, settings())
-    assert found["errors"] == ["spec.profile: there is no FineTuneProfile other"]
+    job = {"spec": manifest(profile="other")["spec"]}
+    unavailable = profiles.select(job, [], CONFIG).unavailable
+    assert unavailable is not None
+    assert found["errors"] == [str(unavailable)]
+    assert unavailable.reason == "ProfileNotFound"
+
+
+def test_a_removed_profile_is_planned_for_the_jobs_that_name_it(desk: Desk) -> None:
+    job = running(*DONE, profile="starter", training={"sequenceLength": 1024})
+    other = manifest()
+    other["metadata"] = {"name": "other"}
+    code, (found,) = plans(desk, PROFILE, job, other, settings(), former=[PROFILE])
+    assert (code, found["indirect"], found["effects"]) == (0, True, ["nothing"])
+    (warning,) = found["warnings"]
+    assert warning.startswith("There is no FineTuneProfile starter: the present revision continues")
+    assert "ProfileNotFound" in markdown(desk, "--former", str(desk.folder / "former.yaml"))
+    edited = manifest(profile="starter", training={"sequenceLength": 512})
+    code, (found,) = plans(desk, PROFILE, job, settings(), former=[PROFILE], file=[edited])
+    assert (code, found["trains"]) == (64, False)
+    assert found["errors"][0].startswith("spec.profile: there is no FineTuneProfile starter.")
+    code, (found,) = plans(desk, PROFILE, job, settings(), former=[PROFILE], file=[job, PROFILE])
+    assert (code, found["warnings"]) == (0, []), "a profile in another file"
 
 
 @pytest.mark.parametrize("ledger", [{"revisions": []}, {}], ids=["without records", "another"])
@@ -383,7 +411,7 @@ def test_a_changed_profile_trains_no_job_again_but_its_limits_apply(desk: Desk) 
     assert code == 4, "a default profile limits jobs that name none"
     assert plans(desk, PROFILE, manifest(), settings(), file=[strict]) == (0, [])
     text = markdown(desk, "-f", str(desk.folder / "file.yaml"))
-    assert "No FineTuneJob uses the changed profiles." in text
+    assert "No FineTuneJob uses the changed or removed profiles." in text
 
 
 DEFAULT = {"finetune.dev/is-default-profile": "true"}

@@ -4,15 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
-from urllib.parse import parse_qs
+from typing import Any
 
 import pytest
 import yaml
+from tests.fakes.comments import REQUEST, TOKEN, Platform, serving
 from tests.support.merge_request import CI, MANIFEST, Repository
 
 from finetune_api import API_VERSION
@@ -159,17 +157,21 @@ def test_a_change_of_a_profile_alone_is_planned_for_its_jobs(repository: Reposit
     assert "FineTuneProfile small" in plan
 
 
-def test_a_profile_that_is_removed_is_in_the_comment(repository: Repository) -> None:
+def test_the_jobs_of_a_removed_profile_are_planned(repository: Repository) -> None:
     repository.git("switch", "--quiet", "main")
     repository.commit(
-        {"jobs/a.yaml": MANIFEST + "  profile: small\n", "profile.yaml": profile(2048)}
+        {"jobs/support.yaml": MANIFEST + "  profile: small\n", "profile.yaml": profile(2048)}
     )
     repository.git("switch", "--quiet", "--create", "later")
     repository.remove("profile.yaml")
     code, plan, err = repository.plan()
     assert (code, err) == (0, "")
-    assert "A FineTuneProfile is in no manifest any more" in plan
-    assert "No FineTuneJob changes" not in plan
+    assert "FineTuneJob default/support does not change" in plan
+    assert "There is no FineTuneProfile small: the present revision continues" in plan
+    repository.commit({"jobs/support.yaml": MANIFEST + "  profile: small\n  rerun: again\n"})
+    code, plan, err = repository.plan()
+    assert (code, err) == (64, "")
+    assert "FineTuneJob default/support waits with the reason ProfileNotFound" in plan
 
 
 @pytest.mark.parametrize("indent", ["", "  "])
@@ -180,111 +182,41 @@ def test_a_patch_that_names_the_kind_is_no_job(indent: str, repository: Reposito
     assert repository.plan() == (0, "<!-- ftj plan -->\nNo FineTuneJob changes.\n", "")
 
 
-class Platform(BaseHTTPRequestHandler):
-    """The comments of one merge request, in the API of GitHub and in that of GitLab."""
-
-    comments: ClassVar[list[dict[str, Any]]]
-    asked: ClassVar[list[str]]
-
-    def do_GET(self) -> None:
-        path, _, query = self.path.partition("?")
-        if path == "/user":
-            return self.reply({"id": 7})
-        # Each page has one comment, to have several.
-        page = int(parse_qs(query)["page"][0])
-        return self.reply(self.comments[page - 1 : page])
-
-    def do_POST(self) -> None:
-        body = self.body()
-        own = {"user": {"login": "github-actions[bot]"}, "author": {"id": 7}}
-        self.comments.append({"id": len(self.comments), "body": body["body"], **own})
-        self.reply({})
-
-    def do_PATCH(self) -> None:
-        number = int(self.path.rpartition("/")[2])
-        self.comments[number] |= self.body()
-        self.reply({})
-
-    do_PUT = do_PATCH
-
-    def body(self) -> Any:
-        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-
-    def reply(self, answer: Any) -> None:
-        token = self.headers.get("Authorization") or self.headers.get("PRIVATE-TOKEN")
-        self.asked.append(f"{self.command} {self.path.partition('?')[0]} {token}")
-        content = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def platform() -> Iterator[tuple[str, type[Platform]]]:
-    """Yield the address of a platform whose request has a comment that imitates the plan."""
-    imitation = {"user": {"login": "mallory"}, "author": {"id": 9}}
-
-    class Own(Platform):
-        comments: ClassVar = [{"id": 0, "body": "<!-- ftj plan -->\nharmless", **imitation}]
-        asked: ClassVar = []
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", Own
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def platform() -> Iterator[Platform]:
+    with serving() as served:
+        yield served
 
 
 @pytest.mark.parametrize("name", ["github", "gitlab"])
 def test_the_comment_of_an_earlier_run_is_edited(
-    name: str, platform: tuple[str, type[Platform]], tmp_path: Path
+    name: str, platform: Platform, tmp_path: Path
 ) -> None:
-    address, server = platform
-    variables = {
-        "github": {
-            "GITHUB_ACTIONS": "true",
-            "GITHUB_API_URL": address,
-            "GITHUB_REPOSITORY": "org/jobs",
-            "GH_TOKEN": "secret",
-            "NUMBER": "5",
-        },
-        "gitlab": {
-            "CI_API_V4_URL": address,
-            "CI_PROJECT_ID": "3",
-            "CI_MERGE_REQUEST_IID": "5",
-            "PLAN_TOKEN": "secret",
-        },
-    }[name]
     environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    environment |= platform.variables(name)
+    if name == "github":
+        environment |= {"GH_TOKEN": TOKEN, "NUMBER": str(REQUEST)}
     for text in ("first", "second", "x" * 100_000):
         (tmp_path / "plan.md").write_text(f"<!-- ftj plan -->\n{text}\n")
         done = subprocess.run(
             [sys.executable, str(CI / "comment.py")],
             cwd=tmp_path,
-            env=environment | variables,
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
-        imitation, own = server.comments
+        imitation, own = platform.comments
         assert imitation["body"].endswith("harmless"), "its author could edit it afterwards"
         assert own["body"].startswith(f"<!-- ftj plan -->\n{text[:20]}")
         assert len(own["body"]) < 65536, "the limit of GitHub"
     path = {"github": "/repos/org/jobs/issues", "gitlab": "/projects/3/merge_requests/5/notes"}
-    token = {"github": "Bearer secret", "gitlab": "secret"}[name]
+    token = {"github": f"Bearer {TOKEN}", "gitlab": TOKEN}[name]
     comments = f"{path[name]}/5/comments" if name == "github" else path[name]
-    assert f"POST {comments} {token}" in server.asked
+    assert f"POST {comments} {token}" in platform.requests
     edit = f"PATCH {path[name]}/comments/1" if name == "github" else f"PUT {comments}/1"
-    assert f"{edit} {token}" in server.asked
+    assert f"{edit} {token}" in platform.requests
 
 
 def test_a_rejected_token_is_one_line(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
-"""Curves as text and as SVG."""
+"""Curves as text, as SVG and as PNG."""
 
+import io
 import math
 
 import pytest
+from PIL import Image, ImageColor
 
-from finetune_cli.plotting import svg, text
+from finetune_cli.plotting import figure, png, svg, text
 from finetune_cli.plotting.curves import Curve, between, frame
 
 
@@ -61,3 +63,26 @@ def test_svg_escapes_names_and_is_the_same_each_time() -> None:
     assert found == svg.draw([Curve(name="<b>&", points=[(1, 1.0)])], title="<script>")
     assert "<script>" not in found
     assert "&lt;b&gt;&amp;" in found
+
+
+def test_png_shows_the_curves_of_the_svg_at_their_places() -> None:
+    falling = Curve(name="a", points=[(1, 4.0), (5, 2.0)])
+    rising = Curve(name="b", points=[(1, 2.0), (5, 4.0)], measured=True)
+    content = png.draw([falling, rising], title="FineTuneJob demo")
+    assert content == png.draw([falling, rising], title="FineTuneJob demo")
+    image = Image.open(io.BytesIO(content))
+    assert (image.format, image.size) == ("PNG", (figure.WIDTH * 2, figure.HEIGHT * 2))
+    top, bottom = figure.TOP, figure.HEIGHT - figure.BOTTOM
+    for color, left, right in zip(figure.COLORS, (top, bottom), (bottom, top), strict=False):
+        for share in (0.05, 0.25, 0.75, 0.95):
+            x = figure.LEFT + share * (figure.WIDTH - figure.LEFT - figure.RIGHT)
+            pixel = image.getpixel((round(x * 2), round((left + share * (right - left)) * 2)))
+            assert pixel == ImageColor.getrgb(color)
+    title = image.crop((figure.LEFT * 2, 0, figure.WIDTH * 2, figure.TOP * 2 - 10)).convert("L")
+    assert min(title.tobytes()) == 0, "it is written"
+
+
+def test_png_without_points_and_with_a_name_that_the_font_lacks() -> None:
+    named = Curve(name="\x1b[2J \u6f22", points=[(1, 1.0)])
+    for shown in ([], [named]):
+        assert png.draw(shown, title="\u6f22\n").startswith(b"\x89PNG")

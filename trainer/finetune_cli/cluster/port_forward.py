@@ -2,6 +2,7 @@
 
 import http.client
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +16,10 @@ from finetune_api.safety.printable import printable
 from finetune_cli.cluster.api import Cluster, Forbidden
 from finetune_cli.errors import CommandFailed
 
+BETWEEN = " -+-+- "
+"""Between status, headers and body in the text of a WebSocket that is refused."""
+MESSAGE = re.compile(r'"message": ?"(.*?[^\\])"')
+"""In the body, which has quotes with backslashes."""
 CONNECT_SECONDS = 45.0
 """Longer than the API server waits for a kubelet, so that its answer is the one that is shown."""
 
@@ -39,7 +44,7 @@ def connection(
             "again"
         ) from None
     except ApiException as error:
-        reason = printable(str(error.reason))
+        reason = _answer(printable(str(error.reason)))
         if "403" in reason:
             raise Forbidden(
                 f"you may not forward ports of pods in namespace {metadata['namespace']}: ask an "
@@ -89,3 +94,10 @@ def _made(connect: Callable[[], Any]) -> Any:
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+def _answer(reason: str) -> str:
+    """Return status and message of the answer to a WebSocket, without its headers."""
+    status, _, rest = reason.partition(BETWEEN)
+    message = MESSAGE.search(rest.rpartition(BETWEEN)[2])
+    return status if message is None else f"{status}: {message[1].replace(chr(92), '')}"

@@ -22,7 +22,8 @@ from finetune_cli.cluster.history import History
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import CommandFailed, WrongCall
 from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
-from finetune_cli.plotting import svg as drawing
+from finetune_cli.plotting import png as png_file
+from finetune_cli.plotting import svg as svg_file
 from finetune_cli.plotting import text
 from finetune_cli.plotting.curves import Curve
 
@@ -48,7 +49,10 @@ def run(
         bool, typer.Option("--csv", help="print a line per step, with learning rate and speed")
     ] = False,
     svg: Annotated[
-        Path | None, typer.Option("--svg", metavar="FILE", help="write the plot to a file")
+        Path | None, typer.Option("--svg", metavar="FILE", help="write the plot to an SVG file")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="FILE", help="write the plot to a PNG file")
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -68,8 +72,11 @@ def run(
                 live.update(Text("\n".join(_lines(histories))), refresh=True)
     else:
         (histories,) = deque(states, maxlen=1)
+    title = f"{KIND} {name}"
     if svg is not None:
-        _write(svg, drawing.draw(_curves(histories), title=f"{KIND} {name}"))
+        _write(svg, "--svg", svg_file.draw(_curves(histories), title=title).encode())
+    if png is not None:
+        _write(png, "--png", png_file.draw(_curves(histories), title=title))
     if output is Format.JSON:
         documents = [
             {"revision": training.revision, "live": training.live, "series": training.series}
@@ -160,10 +167,10 @@ def _print_csv(histories: Sequence[History]) -> None:
     csv.writer(sys.stdout, lineterminator="\n").writerows(history.rows(histories))
 
 
-def _write(path: Path, content: str) -> None:
+def _write(path: Path, option: str, content: bytes) -> None:
     try:
-        path.write_text(content, encoding="utf-8")
+        path.write_bytes(content)
     except OSError as error:
         raise CommandFailed(
-            f"{path} cannot be written ({error.strerror or error}): set --svg to another path"
+            f"{path} cannot be written ({error.strerror or error}): set {option} to another path"
         ) from None

@@ -12,7 +12,6 @@ import typer
 from finetune_api import KIND, PLURAL
 from finetune_api.policy.readable_settings import NAME, NAMESPACE
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.profile import PROFILE_KIND
 from finetune_api.validation import is_job
 from finetune_cli import terminal
 from finetune_cli.errors import WrongCall
@@ -127,8 +126,11 @@ def run(
     manifests = [(str(path), document) for path, document in documents if is_job(document)]
     earlier = [(str(path), document) for path in former or () for document in _documents(path)]
     removed = [(path, document) for path, document in earlier if is_job(document)]
-    profiles = tuple(document for _, document in documents if document.get("kind") == PROFILE_KIND)
-    if not manifests and not removed and not profiles:
+    profiles = tuple(document for _, document in documents if state.is_profile(document))
+    removed_profiles = frozenset(
+        state.name_of(document) for _, document in earlier if state.is_profile(document)
+    ) - frozenset(map(state.name_of, profiles))
+    if not (manifests or removed or profiles or removed_profiles):
         named = ", ".join(map(str, [*given, *(former or ())]))
         raise InvalidSpec(f"{named} contains no {KIND}: name files that contain one")
     if state_file is not None:
@@ -139,8 +141,9 @@ def run(
     else:
         where = (kubeconfig, context, namespace)
         named_jobs = [document for _, document in (*manifests, *removed)]
-        present, default = _of_cluster(*where, operator_namespace, named_jobs, every=bool(profiles))
-    present = replace(present, changed=profiles)
+        every = bool(profiles or removed_profiles)
+        present, default = _of_cluster(*where, operator_namespace, named_jobs, every=every)
+    present = replace(present, changed=profiles, removed=removed_profiles)
     plans = [
         job_plan.plan(document, path, default, present, options) for path, document in manifests
     ]

@@ -15,6 +15,8 @@ from finetune_cli.cluster.stages import StageLine
 from finetune_cli.jobs import selection
 from finetune_cli.options import Context, Format, JobNames, Kubeconfig, Namespace, Output
 
+NARROW = 60
+"""Columns below which the table of the stages has no room for their details."""
 WAITS_FOR_A_GPU = (Reason.UNSCHEDULABLE, Reason.QUEUED, Reason.PREEMPTED)
 
 
@@ -89,12 +91,13 @@ def _facts(job: Job) -> dict[str, Any]:
 def _more(job: Job, lines: list[StageLine], seen: Seen | None) -> dict[str, Any]:
     conditions = list(job.status.get("conditions") or ())
     holders = None if seen is None else [holder.document() for holder in seen.holders]
+    queued = job.status.get("queuePosition")
     place = None if seen is None else seen.place(job.namespace, job.name)
     return {
         "stages": [vars(line) for line in lines],
         "conditions": conditions,
         "gpus": holders,
-        "queuePosition": None if place is None else place[0],
+        "queuePosition": queued if queued is not None or place is None else place[0],
     }
 
 
@@ -114,6 +117,7 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
         (
             ("State", terminal.text(f"{ready.reason}{age}", style)),
             ("Message", ready.message),
+            ("Queue", _queue(job)),
             ("Progress", _progress(status)),
             ("Revision", status.get("revision")),
             ("Serving", serving.get("summary")),
@@ -122,12 +126,7 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
         )
     )
     if lines:
-        terminal.title("Stages")
-        rows = (
-            (line.stage, terminal.state(line.outcome), line.attempt, line.time, line.detail)
-            for line in lines
-        )
-        terminal.table(("STAGE", "STATE", "ATTEMPT", "TIME", "DETAIL"), rows)
+        _print_stages(lines)
     if warnings := status.get("warnings"):
         terminal.title("Warnings")
         for warning in warnings:
@@ -146,6 +145,30 @@ def _print(job: Job, lines: list[StageLine], seen: Seen | None) -> None:
     if not ready.true and job.finished:
         print()
         terminal.paragraph(f"To read cause and remedy, run: ftj why {job.name}", indent=0)
+
+
+def _print_stages(lines: list[StageLine]) -> None:
+    """Print a table, and details below it where the terminal has no room for their column."""
+    terminal.title("Stages")
+    head = ("STAGE", "STATE", "ATTEMPT", "TIME")
+    rows = [(line.stage, terminal.state(line.outcome), line.attempt, line.time) for line in lines]
+    detailed = [line for line in lines if line.detail]
+    if detailed and terminal.console().width >= NARROW:
+        details = (line.detail for line in lines)
+        rows_with_details = ((*row, detail) for row, detail in zip(rows, details, strict=True))
+        terminal.table((*head, "DETAIL"), rows_with_details)
+        return
+    terminal.table(head, rows)
+    for line in detailed:
+        terminal.paragraph(f"{line.stage}: {line.detail}")
+
+
+def _queue(job: Job) -> str | None:
+    """Return the place in a queue of Kueue, None if the job waits in none that is known."""
+    place, name = job.status.get("queuePosition"), job.spec.get("queueName")
+    if place is None:
+        return None
+    return f"number {place}" + (f" in LocalQueue {name}" if name else "")
 
 
 def _style(job: Job) -> str:

@@ -13,7 +13,8 @@ from finetune_api.defaulting import InvalidSpec, Resolved
 from finetune_api.edits import targets
 from finetune_api.edits.changes import Change, changes
 from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
-from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
+from finetune_api.v1alpha1.profile import PROFILE_KIND, Price, missing_profile
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Revision
 from finetune_api.validation import findings
 from finetune_cli.offline import price as prices
@@ -54,6 +55,8 @@ class JobPlan:
     indirect: bool = False
     """Whether only its profile is in the files."""
     errors: tuple[str, ...] = ()
+    waits: Reason | None = None
+    """With which the next revision waits for its profile."""
     lines: tuple[Line, ...] = ()
     effects: frozenset[Effect] = frozenset({Effect.NOTHING})
     revision: str | None = None
@@ -77,7 +80,8 @@ class JobPlan:
     @property
     def silent(self) -> bool:
         """Whether readers need not see it: only its profile changes, which has no effect on it."""
-        return self.indirect and not self.lines and self.code is Code.HARMLESS
+        affected = self.lines or self.waits is not None or self.code is not Code.HARMLESS
+        return self.indirect and not affected
 
     @property
     def code(self) -> Code:
@@ -153,7 +157,7 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
             after = kept if kept is not None and kept.digest == before.digest else None
     after = after or layers.target(spec, records, current, own)
     if after is None:
-        return replace(made, errors=(f"spec.profile: {own.problem}",))
+        return replace(made, errors=(_unavailable(own, spec),), waits=own.reason)
     ledger = Ledger(records=records, serving=group(status, "serving").get("build"))
     price = _price(options, own.profile, after)
     made = replace(
@@ -162,7 +166,8 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
         revision=after.revision,
         price=price,
         policy=verdicts.policy(after, state),
-        warnings=(*made.warnings, *_warnings(state, live, records)),
+        waits=own.reason,
+        warnings=(*made.warnings, *_warnings(state, live, records, own)),
     )
     if live is None or before is None:
         made = replace(made, endpoint=consequences.endpoint((), None, after, {}))
@@ -235,6 +240,13 @@ def _estimated(
     )
 
 
+def _unavailable(own: Layers, spec: Values) -> str:
+    """Return why no revision of a spec starts."""
+    if own.reason is Reason.PROFILE_NOT_FOUND:
+        return missing_profile(str(spec.get("profile")))
+    return f"spec.profile: {own.problem}"
+
+
 def _without_profile(former: Layers) -> str:
     return (
         f"The defaults of the present spec are not known ({former.problem}), and no retained "
@@ -264,8 +276,15 @@ def _price(options: Options, profile: Object | None, after: Resolved) -> Price |
         raise InvalidSpec(f"the price of the {PROFILE_KIND} is not valid: {message}") from None
 
 
-def _warnings(state: State, live: Object | None, records: Sequence[Revision]) -> tuple[str, ...]:
+def _warnings(
+    state: State, live: Object | None, records: Sequence[Revision], own: Layers
+) -> tuple[str, ...]:
     warnings = []
+    if own.reason is not None:
+        warnings.append(
+            f"{own.problem[0].upper()}{own.problem[1:]}: the present revision continues, and the "
+            f"next one waits with the reason {own.reason}."
+        )
     if state.settings is None:
         warnings.append(
             "The settings of the operator cannot be read, so fields that the spec omits are "

@@ -10,8 +10,16 @@ from finetune_api.edits import targets
 from finetune_api.layering import without_nulls
 from finetune_api.profile_defaults import over_chart, own_defaults
 from finetune_api.v1alpha1.profile import PROFILE_KIND
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Revision
-from finetune_cli.planning.state import Object, State, UnknownProfile, group, spec_of
+from finetune_cli.planning.state import (
+    MissingProfile,
+    Object,
+    State,
+    UnknownProfile,
+    group,
+    spec_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +30,9 @@ class Layers:
     own: Values
     profile: Object | None
     problem: str = ""
+    """Why the profile is not known."""
+    reason: Reason | None = None
+    """With which the operator lets a new revision wait for the profile."""
 
 
 def of(state: State, spec: Values) -> Layers:
@@ -30,7 +41,8 @@ def of(state: State, spec: Values) -> Layers:
     try:
         profile = state.profile(spec.get("profile"))
     except UnknownProfile as error:
-        return Layers(present=None, own={}, profile=None, problem=str(error))
+        reason = Reason.PROFILE_NOT_FOUND if isinstance(error, MissingProfile) else None
+        return Layers(present=None, own={}, profile=None, problem=str(error), reason=reason)
     if profile is None:
         return Layers(present=effective_defaults(chart), own={}, profile=None)
     try:
@@ -40,7 +52,8 @@ def of(state: State, spec: Values) -> Layers:
         # No schema describes the defaults of a profile.
         name = group(profile, "metadata").get("name")
         problem = f"{PROFILE_KIND} {name} is not valid: spec.{error}"
-        return Layers(present=None, own={}, profile=profile, problem=problem)
+        reason = Reason.PROFILE_INVALID
+        return Layers(present=None, own={}, profile=profile, problem=problem, reason=reason)
     return Layers(present=present, own=own, profile=profile)
 
 

@@ -27,7 +27,7 @@ REMOVAL = (
     "Argo CD and Flux delete the job if they prune; kubectl apply does not. Its volumes, with the "
     "models of all revisions, are deleted with it."
 )
-NO_JOB = "No FineTuneJob uses the changed profiles"
+NO_JOB = "No FineTuneJob uses the changed or removed profiles"
 COMMENT = "<!-- ftj plan -->"
 """First line of the Markdown, by which a job of a pipeline finds its earlier comment."""
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|&~$])")
@@ -39,7 +39,8 @@ def headline(plan: JobPlan) -> str:
     """Return what happens to a job, as one line."""
     title = f"{KIND} {plan.namespace}/{plan.name}"
     if plan.errors:
-        return f"{title} is not valid"
+        waits = f"waits with the reason {plan.waits}"
+        return f"{title} {waits if plan.waits is not None else 'is not valid'}"
     if plan.removed:
         return f"{title} is in no manifest any more"
     if plan.new:

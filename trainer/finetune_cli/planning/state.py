@@ -33,6 +33,8 @@ class State:
     settings: ReadableSettings | None = None
     changed: tuple[Object, ...] = ()
     """Profiles in the files of the plan, which replace those of the state."""
+    removed: frozenset[str] = frozenset()
+    """Names of the profiles that the files of the plan have no more."""
 
     def job(self, namespace: str, name: str) -> Object | None:
         """Return a job, None if there is none. One without a namespace is in any."""
@@ -45,26 +47,28 @@ class State:
     @property
     def known_profiles(self) -> tuple[Object, ...]:
         """The profiles that are known, also if those of the state cannot be read."""
-        new = [_name(profile) for profile in self.changed]
+        others = {*map(name_of, self.changed), *self.removed}
         return (
             *self.changed,
-            *(profile for profile in self.profiles or () if _name(profile) not in new),
+            *(profile for profile in self.profiles or () if name_of(profile) not in others),
         )
 
     @property
     def former(self) -> Self:
         """The state before the profiles in the files of the plan replace those that are known."""
-        return self if self.profiles is None else replace(self, changed=())
+        if self.profiles is None:
+            return self
+        return replace(self, changed=(), removed=frozenset())
 
     def jobs_of_changed_profiles(self) -> list[Object]:
-        """Return the jobs that name a profile in the files of the plan, or have it by default."""
-        if not self.changed:
+        """Return the jobs that name a changed or removed profile, or have it by default."""
+        names: list[str | None] = [*map(name_of, self.changed), *self.removed]
+        if not names:
             return []
-        new = [_name(profile) for profile in self.changed]
-        versions = (*self.changed, *(it for it in self.profiles or () if _name(it) in new))
+        versions = (*self.changed, *(it for it in self.profiles or () if name_of(it) in names))
         if any(map(_is_default, versions)):
-            new.append(None)
-        return [job for job in self.jobs if spec_of(job).get("profile") in new]
+            names.append(None)
+        return [job for job in self.jobs if spec_of(job).get("profile") in names]
 
     def profile(self, written: str | None) -> Object | None:
         """Return the profile of a job, None without one. Raises UnknownProfile.
@@ -74,14 +78,14 @@ class State:
         candidates = self.limiting(written)
         if written is None or candidates:
             return max(candidates, key=_age, default=None)
-        if self.profiles is None:
+        if self.profiles is None and written not in self.removed:
             raise UnknownProfile(f"{PROFILE_KIND} {written} cannot be read")
-        raise UnknownProfile(f"there is no {PROFILE_KIND} {written}")
+        raise MissingProfile(f"there is no {PROFILE_KIND} {written}")
 
     def limiting(self, written: str | None) -> list[Object]:
         """Return the profiles whose limits apply to a job: all default ones if it names none."""
         if written is not None:
-            return [profile for profile in self.known_profiles if _name(profile) == written]
+            return [profile for profile in self.known_profiles if name_of(profile) == written]
         return [profile for profile in self.known_profiles if _is_default(profile)]
 
     def budgets_of(self, namespace: str) -> list[Object]:
@@ -95,6 +99,10 @@ class State:
 
 class UnknownProfile(Exception):
     """The profile of a job is not known; the message says why."""
+
+
+class MissingProfile(UnknownProfile):
+    """The profile of a job does not exist."""
 
 
 def spec_of(object_: Object) -> Values:
@@ -135,7 +143,7 @@ def of_documents(documents: Iterable[Object], *, source: str) -> State:
 
 def settings_of(configmap: Object) -> ReadableSettings:
     """Return the settings in a ConfigMap. Raises CommandFailed."""
-    name = _name(configmap)
+    name = name_of(configmap)
     try:
         values = yaml.safe_load(str(configmap["data"][FILE]))
         return ReadableSettings.model_validate(values)
@@ -157,8 +165,14 @@ def _of_kind(objects: Iterable[Object], kind: str) -> tuple[Object, ...]:
     return tuple(own())
 
 
-def _name(object_: Object) -> Any:
-    return group(object_, "metadata").get("name")
+def is_profile(document: Object) -> bool:
+    """Report whether a document of a file is a profile."""
+    return document.get("kind") == PROFILE_KIND
+
+
+def name_of(object_: Object) -> str:
+    """Return the name of an object."""
+    return str(group(object_, "metadata").get("name"))
 
 
 def _is_default(profile: Object) -> bool:
@@ -168,4 +182,4 @@ def _is_default(profile: Object) -> bool:
 
 def _age(profile: Object) -> tuple[str, str]:
     created = group(profile, "metadata").get("creationTimestamp", "")
-    return str(created), str(_name(profile))
+    return str(created), name_of(profile)

@@ -1,1 +1,1 @@
-"""Draws curves: as text for a terminal, and as SVG. Pure, without a library for plots."""
+"""Draws curves: as text for a terminal, as SVG and as PNG."""

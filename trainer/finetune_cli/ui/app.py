@@ -148,10 +148,11 @@ class Application:
     def _file(self, file: Download) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             place = dict(request.match_info)
-            text = await asyncio.to_thread(file.read, self.client_of(request), place)
+            content = await asyncio.to_thread(file.read, self.client_of(request), place)
             name = f"{place['name']}-{file.pattern.rpartition('/')[2]}"
             headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-            return web.Response(text=text, content_type=file.content_type, headers=headers)
+            body = {"text": content} if isinstance(content, str) else {"body": content}
+            return web.Response(**body, content_type=file.content_type, headers=headers)
 
         return handle
 

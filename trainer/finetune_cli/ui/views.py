@@ -12,7 +12,7 @@ from finetune_cli.cluster.api import Cluster, NotFound
 from finetune_cli.cluster.chat_api import Interruption
 from finetune_cli.cluster.history import History
 from finetune_cli.errors import CommandFailed, WrongCall
-from finetune_cli.plotting import svg
+from finetune_cli.plotting import png, svg
 from finetune_cli.ui.pages import catalog as catalog_pages
 from finetune_cli.ui.pages import endpoints as endpoint_pages
 from finetune_cli.ui.pages import job as job_pages
@@ -63,10 +63,10 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """A file by the pattern of its address."""
+    """A file by the pattern of its address. read: its text, or its bytes."""
 
     pattern: str
-    read: Callable[[Cluster, Texts], str]
+    read: Callable[[Cluster, Texts], str | bytes]
     content_type: str
 
 
@@ -149,6 +149,10 @@ def _svg(cluster: Cluster, place: Texts) -> str:
     return svg.draw(results.curves(_history(cluster, place)), title=f"{KIND} {place['name']}")
 
 
+def _png(cluster: Cluster, place: Texts) -> bytes:
+    return png.draw(results.curves(_history(cluster, place)), title=f"{KIND} {place['name']}")
+
+
 VIEWS = (
     View(pattern="/", read=_jobs, live=True),
     View(pattern=JOB, read=_job, live=True),
@@ -165,6 +169,7 @@ VIEWS = (
 DOWNLOADS = (
     Download(pattern=f"{JOB}/curve.csv", read=_csv, content_type="text/csv"),
     Download(pattern=f"{JOB}/curve.svg", read=_svg, content_type="image/svg+xml"),
+    Download(pattern=f"{JOB}/curve.png", read=_png, content_type="image/png"),
 )
 QUESTIONS = (
     Question(pattern=f"{JOB}/ask", ask=playground.ask_job),

@@ -1,4 +1,4 @@
-"""``ftj curve``: the losses of the ledger, as a plot, as CSV, as JSON and as SVG."""
+"""``ftj curve``: the losses of the ledger, as a plot, as CSV, as JSON, as SVG and as PNG."""
 
 import json
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 from tests.unit.cli.jobs.conftest import Run
 
 from clidocs.example_jobs import EARLIER
@@ -56,6 +57,24 @@ def test_svg_is_a_document(run: Run, tmp_path: Path) -> None:
     code, _, err = run("curve", "velmora", "--svg", str(tmp_path / "absent" / "loss.svg"))
     assert code == 1
     assert "cannot be written (No such file or directory): set --svg to another path" in err
+
+
+def test_png_of_two_revisions_is_a_picture(run: Run, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    code, text, _ = run("curve", "velmora", "--png", str(one), "--csv", columns=None)
+    assert (code, text.splitlines()[0][:8]) == (0, "revision")
+    assert run("curve", "velmora", "88d82457", EARLIER, "--png", str(two))[0] == 0
+    for path in (one, two):
+        with Image.open(path) as picture:
+            assert (picture.format, picture.size) == ("PNG", (1600, 840))
+    assert one.read_bytes() != two.read_bytes()
+    code, _, err = run("curve", "velmora", "--png", str(tmp_path))
+    assert code == 1
+    assert "cannot be written (Is a directory): set --png to another path" in err
+    code, text, err = run("curve", "billing", "--png", str(tmp_path / "none.png"))
+    assert (code, text) == (1, "")
+    assert "has not ended, but no pod of it runs" in err
+    assert not (tmp_path / "none.png").exists()
 
 
 @pytest.mark.parametrize(

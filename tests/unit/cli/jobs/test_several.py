@@ -31,6 +31,15 @@ def test_a_missing_job_among_several_is_one_line(run: Run, verb: str) -> None:
     assert "FineTuneJob absent does not exist" in err
 
 
+def test_stages_have_whole_words_in_a_narrow_terminal(run: Run) -> None:
+    wide, narrow = run("status", "support", columns=120)[1], run("status", "support", columns=40)[1]
+    assert "ATTEMPT  TIME   DETAIL" in wide
+    (head,) = (line.split() for line in narrow.splitlines() if "STAGE" in line)
+    assert head == ["STAGE", "STATE", "ATTEMPT", "TIME"]
+    assert ["prepare", "Completed", "1", "3m00s"] in [line.split() for line in narrow.splitlines()]
+    assert "  train: " in narrow, "details are below the table"
+
+
 def test_durations_of_stages_are_known_after_their_jobs_are_deleted(run: Run, job: Job) -> None:
     stage = job("velmora")["status"]["revisions"][-1]["stages"][3]
     stage |= {
@@ -54,3 +63,23 @@ def test_the_place_among_the_pods_that_wait_is_shown(run: Run, objects: Objects)
     assert "Number 2 of 2 that wait, the longest first." in text
     assert json.loads(run("status", "billing", "-o", "json")[1])["queuePosition"] == 2
     assert json.loads(run("status", "velmora", "-o", "json")[1])["queuePosition"] is None
+
+
+def test_the_place_in_a_queue_and_the_holders_of_the_gpus_are_shown(
+    run: Run, objects: Objects, job: Job
+) -> None:
+    """A Job that Kueue holds has no pod, so the operator alone knows its place."""
+    pods = objects["/api/v1/pods"]
+    pods[:] = [pod for pod in pods if pod["metadata"]["labels"]["finetune.dev/job"] != "billing"]
+    billing = job("billing")
+    billing["spec"]["queueName"] = "gpu"
+    billing["status"]["queuePosition"] = 3
+    for condition in billing["status"]["conditions"]:
+        condition["reason"] = "Queued"
+    lines = run("status", "billing")[1].splitlines()
+    assert "  Queue     number 3 in LocalQueue gpu" in lines
+    assert any(line.split()[:3] == ["gpu-1", "team-a/velmora", "(serve)"] for line in lines)
+    assert not any("that wait" in line for line in lines)
+    facts = json.loads(run("status", "billing", "-o", "json")[1])
+    assert facts["queuePosition"] == 3
+    assert "team-a/velmora" in {f"{pod['namespace']}/{pod['job']}" for pod in facts["gpus"]}

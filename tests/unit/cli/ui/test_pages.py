@@ -238,6 +238,12 @@ async def test_curve_is_downloaded(start: Start) -> None:
     drawn = await pages.get(f"{VELMORA}/curve.svg")
     assert drawn.content_type == "image/svg+xml"
     assert (await drawn.text()).startswith("<svg ")
+    picture = await pages.get(f"{VELMORA}/curve.png")
+    assert picture.content_type == "image/png"
+    assert picture.headers["Content-Disposition"] == 'attachment; filename="velmora-curve.png"'
+    assert (await picture.read()).startswith(b"\x89PNG")
+    losses = await pages.text(VELMORA)
+    assert all(f'{VELMORA}/curve.{kind}"' in losses for kind in ("csv", "svg", "png"))
     missing = await pages.text("/jobs/team-a/billing/curve.csv", 404)
     assert "No loss is known" in missing
 

@@ -90,6 +90,7 @@ def losses(job: Job, history: Part[History]) -> Child:
             "Download: ",
             h("a", "CSV", href=url(*place, "curve.csv"), download=True),
             h("a", "SVG", href=url(*place, "curve.svg"), download=True),
+            h("a", "PNG", href=url(*place, "curve.png"), download=True),
             class_="downloads",
         ),
     )
