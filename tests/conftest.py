@@ -20,6 +20,9 @@ settings.register_profile("repeatable", ANY_SPEED, derandomize=True)
 settings.register_profile("search", ANY_SPEED, max_examples=1000, print_blob=True)
 """``make search``: other examples in each run. It prints how to repeat a failure."""
 
+settings.register_profile("histories", settings.get_profile("search"), max_examples=3000)
+"""``make search``: the random histories of a job."""
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Write the CPU time, which other processes on the machine affect less than the duration.

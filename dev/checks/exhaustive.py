@@ -12,6 +12,7 @@ from cluster.artifacts import binaries
 SEARCHED = ("unit", "integration", "trainer", "security")
 """Suites whose variants ``make search`` runs; those of the end-to-end tests need a cluster."""
 SEARCH_PROFILE = "--hypothesis-profile=search"
+HISTORIES_PROFILE = "--hypothesis-profile=histories"
 KERNELS = "tests/trainer/training/test_compiled_kernels.py"
 """Compiles the Triton kernels of a training for each GPU architecture."""
 ON_CLUSTER = {
@@ -36,7 +37,7 @@ def search() -> int:
 
 def _histories() -> None:
     place = "tests/unit/operator/reconcile/test_random_histories.py"
-    suites.pytest("histories", [place], background=False, PYTEST_ADDOPTS=SEARCH_PROFILE)
+    suites.pytest("histories", [place], background=False, PYTEST_ADDOPTS=HISTORIES_PROFILE)
 
 
 def _search(suite: str) -> None:
