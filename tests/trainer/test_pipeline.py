@@ -151,9 +151,10 @@ def test_alpaca_prompt_is_stored_as_chat_template(
 
 
 @pytest.mark.parametrize("damaged", ["adapter", "base", "merged-b1"])
-def test_damaged_folder_is_not_a_result(make: MakeWorkshop, damaged: str) -> None:
-    workshop = make(training={"maxSteps": 1})
-    workshop.prepare_and_train()
+def test_damaged_folder_is_not_a_result(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, damaged: str
+) -> None:
+    workshop = make(work=shutil.copytree(done.work, tmp_path / "work"))
     first = workshop.succeed("merge", build="b1").result
     victim = next((workshop.work / damaged).glob("*.safetensors"))
     data = bytearray(victim.read_bytes())

@@ -22,7 +22,8 @@ from tests.support.trainer.faults import (
 from tests.support.trainer.tiny import merged
 from tests.support.trainer.workshop import Workshop
 from tests.support.variants import variants
-from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, prepared_copy
+from tests.trainer.checkpointing.conftest import RECIPE
+from tests.trainer.checkpointing.test_resume import adapter, prepared_copy
 from tests.trainer.conftest import MakeWorkshop
 
 from finetune_trainer.checkpointing import checkpoints, manifest
@@ -102,9 +103,9 @@ def test_failure_of_every_file_operation_of_a_save(
 @pytest.mark.parametrize("fault", variants([FULL, BROKEN], kept=[FULL]), ids=["full", "broken"])
 @pytest.mark.parametrize("count", variants([4, 40, 90], kept=[40]))
 def test_write_errors_from_any_point_on_leave_no_torn_folder(
-    make: MakeWorkshop, packed: Workshop, fault: WritesFail, count: int
+    make: MakeWorkshop, uninterrupted_packed: Workshop, fault: WritesFail, count: int
 ) -> None:
-    workshop = prepared_copy(make, packed)
+    workshop = prepared_copy(make, uninterrupted_packed)
     at = AtFileOperation(volume=workshop.work, count=count, happens=fault)
     ended = workshop.with_fault(at).run("train")
     assert ended.code == (73 if fault is FULL else 75), ended.log
@@ -113,27 +114,20 @@ def test_write_errors_from_any_point_on_leave_no_torn_folder(
         found = manifest.read(folder.parent)
         manifest.verify(folder.parent, kind=found.kind, key=None)
     workshop.succeed("train")
-    assert adapter(workshop) == adapter(packed)
+    assert adapter(workshop) == adapter(uninterrupted_packed)
 
 
 @pytest.mark.parametrize("command", ["prepare", "train"])
 @pytest.mark.parametrize("file", ["base/manifest.json", "dataset/manifest.json"])
 def test_read_error_of_a_prepared_folder_is_transient(
-    make: MakeWorkshop, packed: Workshop, command: str, file: str
+    make: MakeWorkshop, uninterrupted_packed: Workshop, command: str, file: str
 ) -> None:
-    workshop = prepared_copy(make, packed)
+    workshop = prepared_copy(make, uninterrupted_packed)
     at = AtFileOperation(volume=workshop.work / file, count=1, happens=unreadable)
     ended = workshop.with_fault(at).run(command)
     assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
     assert "spec.storage.storageClassName" in ended.result["message"]
     assert {"base", "dataset"} <= set(workshop.published())
-
-
-@pytest.fixture(scope="module")
-def packed(make: MakeWorkshop) -> Workshop:
-    workshop = make(**PACKED)
-    workshop.prepare_and_train()
-    return workshop
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +157,12 @@ KINDS = 5
 @pytest.mark.parametrize(
     ("like", "cuts", "kills"),
     variants(
-        [("packed", 1, KINDS), ("packed", 5, 3 * KINDS), ("unslothed", 5, 3 * KINDS)],
-        kept=[("packed", 1, KINDS)],
+        [
+            ("uninterrupted_packed", 1, KINDS),
+            ("uninterrupted_packed", 5, 3 * KINDS),
+            ("unslothed", 5, 3 * KINDS),
+        ],
+        kept=[("uninterrupted_packed", 1, KINDS)],
     ),
 )
 def test_training_killed_at_random_moments(

@@ -16,6 +16,7 @@ from tests.support.trainer.faults import KilledAfterCheckpoint, RecordsStarts
 from tests.support.trainer.hub import Hub
 from tests.support.trainer.workshop import Running, Workshop
 from tests.support.variants import variants
+from tests.trainer.checkpointing.conftest import RECIPE, STEPS
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.reporting.test_event_file import records
 
@@ -26,46 +27,10 @@ from finetune_trainer.reporting.loss_history import LossHistory, Points
 from finetune_trainer.training import backends
 from finetune_trainer.training.backends import sft, trl
 
-STEPS = 18
-# Dropout and NEFTune use random numbers, an epoch of 7 steps ends within the run, every third step
-# is followed by an evaluation, the optimizer states have 8 bits, and LoRA+ adds optimizer groups.
-RECIPE: dict[str, Any] = {
-    "dataset": {"validationFraction": 0.2},
-    "training": {
-        "maxSteps": STEPS,
-        "effectiveBatchSize": 3,
-        "lora": {"dropout": 0.1, "r": 64},
-        "advanced": {
-            "microBatchSize": 1,
-            "saveSteps": 2,
-            "evalSteps": 3,
-            "neftuneNoiseAlpha": 5,
-            "loraplusLrRatio": 2,
-        },
-    },
-}
-PACKED: dict[str, Any] = tiny.merged(
-    RECIPE,
-    {
-        "training": {
-            "packing": "always",
-            "lora": {"modulesToSave": ["embed_tokens", "lm_head"]},
-            "advanced": {"gradientCheckpointing": True},
-        }
-    },
-)
-
 
 @pytest.fixture(scope="module")
 def uninterrupted(make: MakeWorkshop) -> Workshop:
     workshop = make(**RECIPE)
-    workshop.prepare_and_train()
-    return workshop
-
-
-@pytest.fixture(scope="module")
-def uninterrupted_packed(make: MakeWorkshop) -> Workshop:
-    workshop = make(**PACKED)
     workshop.prepare_and_train()
     return workshop
 

@@ -1,6 +1,7 @@
 """Every recipe field sets the corresponding argument of a library."""
 
 import importlib.metadata
+import itertools
 import json
 import re
 import time
@@ -51,6 +52,8 @@ CPU = Device(name="cpu", cuda=False)
 A10G = Device(name="NVIDIA A10G", cuda=True, capability=(8, 6))
 T4 = Device(name="Tesla T4", cuda=True, capability=(7, 5))
 TWO = MemorySettings(micro_batch=2)
+PRECISIONS = ((True, "tf32"), (False, "ieee"))
+"""``advanced.tf32``, and what multiplies float32 matrices then."""
 
 
 def request(
@@ -346,8 +349,13 @@ def test_deterministic_recipe_uses_deterministic_algorithms(
     assert "deterministic algorithms only" in workshop.prepare_and_train().log
 
 
-@pytest.mark.parametrize("backend", ["trl", "unsloth"])
-@pytest.mark.parametrize("compute", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("backend", "compute"),
+    variants(
+        itertools.product(["trl", "unsloth"], ["bfloat16", "float32"]),
+        kept=[("trl", "bfloat16"), ("trl", "float32"), ("unsloth", "bfloat16")],
+    ),
+)
 def test_adapter_uses_the_compute_dtype_of_the_recipe(
     make: MakeWorkshop, backend: str, compute: str
 ) -> None:
@@ -590,8 +598,13 @@ def test_unusable_gpu_fails_instead_of_training_on_the_cpu(
     assert "loading the base model" not in ended.log
 
 
-@pytest.mark.parametrize("backend", ["trl", "unsloth"])
-@pytest.mark.parametrize(("on", "multiplied"), [(True, "tf32"), (False, "ieee")])
+@pytest.mark.parametrize(
+    ("backend", "on", "multiplied"),
+    variants(
+        [(name, on, kind) for name in ("trl", "unsloth") for on, kind in PRECISIONS],
+        kept=[("trl", True, "tf32"), ("trl", False, "ieee"), ("unsloth", True, "tf32")],
+    ),
+)
 def test_tf32_is_used_in_training_only(
     make: MakeWorkshop, backend: str, on: bool, multiplied: str
 ) -> None:
@@ -605,7 +618,7 @@ def test_tf32_is_used_in_training_only(
     assert "reference" in workshop.published()
 
 
-@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+@pytest.mark.parametrize("backend", variants(["trl", "unsloth"], kept=["trl"]))
 def test_eval_save_and_logging_steps_reach_the_run(make: MakeWorkshop, backend: str) -> None:
     cadence = {"evalSteps": 2, "saveSteps": 3, "loggingSteps": 4}
     workshop = make(
@@ -666,7 +679,7 @@ def test_training_metrics_are_served(make: MakeWorkshop, unused_port: int) -> No
     assert running.process.pid is not None
     running.process.terminate()
     assert running.wait().code == 143
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 20
     first, last = seen[0], seen[-1]
     assert first['finetune_stage_info{stage="train"}'] == 1
     assert first['finetune_pod_info{uid="uid-1"}'] == 1
