@@ -323,8 +323,9 @@ class World:
     def tick(self) -> None:
         """Set all clocks to the latest one."""
         self.now = max(self.now, self.shared.now, *(job.now for job in self.jobs))
-        for part in (self.shared, *self.jobs):
-            part.now = self.now
+        self.shared.now = self.now
+        for job in self.jobs:
+            job.now = self.now
 
     def wait(self, **duration: float) -> None:
         self.tick()
