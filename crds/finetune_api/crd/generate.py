@@ -30,13 +30,15 @@ def crd_file(resource: Resource) -> str:
 def policy_file() -> str:
     """Return what the chart's policies take from the API as YAML.
 
-    These are the variables and validations of the policies for specs and for profiles, and the
-    stages that run as Jobs, in whose pods no user may execute commands.
+    These are the variables and validations of the policies for specs and for profiles, the
+    condition of the latter, and the stages that run as Jobs, in whose pods no user may execute
+    commands.
     """
     parts = {
         "jobStages": list(ARTIFACTS),
         "variables": admission.variables(),
         "validations": admission.validations(),
+        "profileConditions": profile_admission.conditions(),
         "profileVariables": profile_admission.variables(),
         "profileValidations": profile_admission.validations(),
     }

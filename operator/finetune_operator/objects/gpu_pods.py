@@ -8,7 +8,7 @@ from functools import lru_cache
 from finetune_api.quantity import amount
 from finetune_api.v1alpha1.profile import Price
 from finetune_operator.objects import endpoints, naming, status_view
-from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.objects.jobs import created, pod_has_ended
 from finetune_operator.objects.pods import ended, has_a_node, scheduled_since
 from finetune_operator.objects.stages import needs_gpu, serves
 from finetune_operator.types import Object
@@ -30,9 +30,12 @@ def pod_use(
 ) -> PodUse | None:
     """Return the usage of a pod; None if it never held a GPU, or if its end is unknown.
 
-    job: with the name in its label; known: keys of pods that are charged already, by uid; resource:
-    name of the GPUs; removed: when the pod was removed from the API server.
+    job: with the name in its label. If the pod is older, it is that of an earlier job of the same
+    name, which was deleted. known: keys of pods that are charged already, by uid; resource: name of
+    the GPUs; removed: when the pod was removed from the API server.
     """
+    if job is not None and created(pod) < created(job):
+        job = None
     is_over = pod_has_ended(pod) or removed is not None
     end = _end(pod) if is_over else None
     uid = pod["metadata"]["uid"]

@@ -401,6 +401,23 @@ async def test_serving_pods_are_charged_at_the_price_of_their_revision() -> None
         assert scene.status["marks"][0]["key"] == "serve/uid-of-pod"
 
 
+async def test_a_pod_of_a_deleted_job_is_not_charged_to_the_next_job_of_its_name() -> None:
+    scene = Scene()
+    earlier, present = pod(), job(**training("Running"))
+    earlier["metadata"]["creationTimestamp"] = stamp(START)
+    present["metadata"] |= {"creationTimestamp": stamp(START + 1), "resourceVersion": "100"}
+    for body in (earlier, present):
+        scene.store.put(body)
+    scene.now = START + 1000
+    async with scene.leading() as recorder:
+        await recorder.settle()
+    assert charged(scene.status) == 1000
+    assert {mark["key"] for mark in scene.status["marks"]} == {
+        "train/-/rev",
+        "train/-/rev/uid-of-pod",
+    }
+
+
 async def test_other_pods_and_pods_without_a_node_are_not_charged() -> None:
     scene = Scene()
     scene.put_job()

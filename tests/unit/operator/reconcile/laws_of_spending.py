@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.fakes.apiserver import Thing
 
-from finetune_operator.objects import naming
+from finetune_operator.objects import endpoints, naming
 from finetune_operator.objects.pods import scheduled_since
 from finetune_operator.objects.stages import needs_gpu
 
@@ -54,7 +54,8 @@ class SpendingLaws:
         found = {each["metadata"]["uid"]: each for each in present}
         for uid, pod in found.items():
             stage = pod["metadata"]["labels"].get(naming.STAGE)
-            if not needs_gpu(stage) or not pod["spec"].get("nodeName"):
+            has_gpu = needs_gpu(stage) or stage == endpoints.SERVING
+            if not has_gpu or not pod["spec"].get("nodeName"):
                 continue
             start = int(scheduled_since(pod).timestamp())
             held = self.pods.setdefault(uid, Held(stage == "train", start))
@@ -91,11 +92,22 @@ class SpendingLaws:
         held = {mark["key"] for mark in _reservations(usages)}
         assert key in held, f"{key} has no reservation"
 
-    def of_endpoints(self, before: int, after: int, budgets: Iterable[Thing]) -> None:
-        """No reconcile gives endpoints more GPUs than every budget allows."""
+    def of_endpoints(
+        self, before: int, after: int, budgets: Iterable[Thing], usages: Thing, now: int
+    ) -> None:
+        """No reconcile gives endpoints more GPUs than every budget allows, or has left."""
+        if after <= before:
+            return
         for budget in budgets:
-            most = budget["spec"]["serving"].get("maxGpus")
-            assert after <= before or most is None or after <= most, (before, after, most)
+            spec = budget["spec"]
+            serving, first = spec["serving"], _first(spec["period"], now)
+            assert after <= serving.get("maxGpus", after), (before, after, serving)
+            seconds = sum(
+                row["gpuSeconds"]
+                for _, row in _rows(usages)
+                if row["purpose"] == "serving" and date.fromisoformat(row["day"]) >= first
+            )
+            assert "gpuHours" not in serving or seconds < serving["gpuHours"] * HOUR, seconds
 
     def of_settlement(self, usages: Thing, now: int) -> None:
         """The sum of the entries is what the pods really held, once."""

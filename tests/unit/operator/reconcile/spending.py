@@ -1,4 +1,4 @@
-"""Jobs that share budgets and a profile, with the real planner, recorder of usage and gate.
+"""Jobs and an endpoint that share budgets, with the real planners, recorder of usage and gate.
 
 One operator at a time leads. It may crash at each write, lose responses, and be away while pods and
 jobs are deleted.
@@ -16,10 +16,11 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import SPEC, Cluster, Crash, Refused, Thing, copied
 from tests.fakes.kube_client import MemoryKube
 from tests.unit.operator.reconcile.laws_of_spending import HOUR, SpendingLaws
+from tests.unit.operator.reconcile.spending_endpoint import SharedEndpoint
 
 from finetune_operator.controller.usage import UsageRecorder
 from finetune_operator.kube.errors import OperatorError, Transient
-from finetune_operator.kube.kinds import FINETUNEJOB, FINETUNEUSAGE
+from finetune_operator.kube.kinds import FINETUNEENDPOINT, FINETUNEJOB, FINETUNEUSAGE
 from finetune_operator.objects import naming
 from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.budgets.surroundings import Surroundings
@@ -75,12 +76,13 @@ class Operator:
 
     def __init__(self, world: "World") -> None:
         self.world = world
-        self.store, self.known = ObjectStore(), dict[tuple[str, str], Thing]()
+        self.store, self.endpoints = ObjectStore(), ObjectStore(ENDPOINTS)
+        self.known = dict[tuple[str, str], Thing]()
         own = ObjectStore(BUDGETS)
         pods = GpuUsage(
             kube=world.api,
             store=self.store,
-            endpoints=ObjectStore(ENDPOINTS),
+            endpoints=self.endpoints,
             resource="nvidia.com/gpu",
             clock=lambda: world.time,
         )
@@ -88,8 +90,10 @@ class Operator:
         self.budgets = Budgets(
             live=LiveReader(kube=world.api, store=own),
             jobs=self.store,
+            endpoints=self.endpoints,
             usage=self.recorder.known,
             surroundings=Surroundings(kube=world.api),
+            monotonic=lambda: world.time,
         )
         self.recorder.gate = self.budgets.admits
         self.watch()
@@ -101,14 +105,18 @@ class Operator:
         for key in self.known.keys() - present.keys():
             gone = self.known.pop(key)
             version = str(int(gone["metadata"]["resourceVersion"]) + 1)
-            self.store.remove(
+            self._store_of(gone).remove(
                 {**gone, "metadata": {**gone["metadata"], "resourceVersion": version}}
             )
         for key, each in present.items():
             self.known[key] = copied(each)
-            self.store.put(self.known[key])
+            self._store_of(each).put(self.known[key])
         for budget in self.world.budgets:
             self.budgets.live.store.put(budget)
+
+    def _store_of(self, thing: Thing) -> ObjectStore:
+        of_endpoint = naming.ENDPOINT in thing["metadata"].get("labels", {})
+        return self.endpoints if of_endpoint or thing["kind"] == FINETUNEENDPOINT else self.store
 
 
 @dataclass(kw_only=True)
@@ -159,7 +167,7 @@ class Job(Cluster):
 
 @dataclass
 class World:
-    """A namespace, its jobs, and the operator that leads."""
+    """A namespace, its jobs and its endpoint, and the operator that leads."""
 
     random: random.Random
     now: datetime = START
@@ -173,6 +181,7 @@ class World:
         self.budget(12, "300.00", gpus=1)
         self.profile: Thing | None = None
         self.offer("2.00")
+        self.shared = SharedEndpoint(now=self.now, versions=self.versions)
         self.operator = Operator(self)
         for number in range(1, 5):
             self.submit(number)
@@ -186,13 +195,14 @@ class World:
             yield from ([] if job.job is None else [job.job])
             yield from job.each("Pod")
             yield from job.each("Deployment")
+        yield from self.shared.parts()
 
     def serving_gpus(self) -> int:
         """Return the GPUs of all endpoints; of two builds of a job, the larger one counts."""
         counts = (
             [each["spec"]["replicas"] for each in job.each("Deployment")] for job in self.jobs
         )
-        return sum(max(each, default=0) for each in counts)
+        return sum(max(each, default=0) for each in counts) + self.shared.gpus
 
     # The administrator.
 
@@ -284,7 +294,26 @@ class World:
             self.fail_over()
         except Refused:
             pass
-        self.laws.of_endpoints(before, self.serving_gpus(), self.budgets)
+        self._check_endpoints(before)
+
+    def reconcile_endpoint(self, crash: int | None = None) -> None:
+        """Reconcile the FineTuneEndpoint if it exists. crash: before this action."""
+        self.watch()
+        if not self.shared.exists:
+            return
+        before, budgets = self.serving_gpus(), self.operator.budgets
+        self.shared.accounts = run(budgets.of_endpoint(self.shared.key))
+        wanted = self.shared.plan().serving_gpus
+        if wanted is not None and budgets.grant(self.shared.key, wanted, FINETUNEENDPOINT):
+            self.shared.accounts = run(budgets.of_endpoint(self.shared.key))
+        self.shared.reconcile(crash)
+        if crash is not None:
+            self.fail_over()
+        self._check_endpoints(before)
+
+    def _check_endpoints(self, before: int) -> None:
+        usages = self.api.usages()
+        self.laws.of_endpoints(before, self.serving_gpus(), self.budgets, usages, self.time)
 
     # The cluster.
 
@@ -293,7 +322,8 @@ class World:
 
     def tick(self) -> None:
         """Set all clocks to the latest one."""
-        self.now = max(self.now, *(job.now for job in self.jobs))
+        self.now = max(self.now, self.shared.now, *(job.now for job in self.jobs))
+        self.shared.now = self.now
         for job in self.jobs:
             job.now = self.now
 
@@ -323,6 +353,12 @@ class World:
                 controllers.finish(job, pod, 0, controllers.message(stage))
         self.watch()
         controllers.sync(job)
+
+    def work_endpoint(self, *, reports: bool = True) -> None:
+        """Let the controllers and kubelets of the FineTuneEndpoint act once."""
+        self.tick()
+        self.shared.work(reports=reports)
+        self.watch()
 
     def lose(self, job: Job) -> None:
         """Remove a pod whose node is gone, without a report of its end."""

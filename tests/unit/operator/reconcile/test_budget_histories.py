@@ -1,4 +1,7 @@
-"""Random histories of jobs that share budgets: each second is charged once, and was reserved."""
+"""Random histories of jobs and an endpoint that share budgets.
+
+Each second is charged once, and that of a training was reserved.
+"""
 
 import random
 
@@ -7,13 +10,36 @@ from tests.fakes.apiserver import Thing
 from tests.support.variants import variants
 from tests.unit.operator.reconcile.spending import Job, World, run
 
-USUAL, MANY = range(4), range(2000)
+USUAL, MANY = (0, 1, 2, 4), range(2000)
 """Histories in ``make test`` and in ``make search``."""
+
+
+def step_endpoint(world: World) -> None:
+    """Let something happen to the FineTuneEndpoint."""
+    chance = world.random
+    match chance.randrange(8):
+        case 0 | 1:
+            world.reconcile_endpoint(chance.choice((None, 0, 1, 6)))
+        case 2 | 3 | 4 | 5:
+            world.reconcile_endpoint()
+            world.work_endpoint()
+            world.wait(seconds=chance.choice((1, 70, 1800)))
+            world.work_endpoint(reports=chance.random() < 0.7)
+        case 6:
+            world.shared.lose()
+        case 7:
+            if not world.shared.exists:
+                world.shared.create()
+            elif chance.random() < 0.3:
+                world.shared.delete()
 
 
 def step(world: World, job: Job) -> None:
     """Let something happen to a job, or to all of them."""
     chance = world.random
+    if chance.random() < 0.15:
+        step_endpoint(world)
+        return
     if world.profile is None and chance.random() < 0.3:
         world.offer("2.00")
     if job.job is None:
@@ -65,8 +91,10 @@ def test_spending_in_random_histories(seed: int) -> None:
     world = World(random.Random(seed))
     for _ in range(120):
         step(world, world.random.choice(world.jobs))
-    # In the end, every job trains: the budgets are larger than each of them.
+    # In the end, every job trains, and all serve: the budgets are larger than each of them.
     world.api.lose_reply = False
+    if not world.shared.exists:
+        world.shared.create()
     world.budget(9, "300.00")
     world.offer("2.00")
     for _ in range(12):
@@ -79,7 +107,11 @@ def test_spending_in_random_histories(seed: int) -> None:
                 world.reconcile(job)
                 world.work(job)
                 world.finish(job)
+        for _ in range(3):
+            world.reconcile_endpoint()
+            world.work_endpoint()
         world.settle()
+    assert [pod["status"]["phase"] for pod in world.shared.serving()] == ["Running"]
     ended = {job.name: job.reason for job in world.jobs}
     assert not {*ended.values()} - {"Completed", "Serving", "RetriesExhausted"}, ended
     before = world.api.usages()
