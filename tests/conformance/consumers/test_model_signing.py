@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.conformance.consumers.images import statements_about
 from tests.fakes import model_hub, object_store
 from tests.support.published_folder import Published
 from tests.support.signing_keys import CONSTANT_KEY
 from tests.support.trainer import hub_client
 from tests.support.trainer.publishing import Volume, run
+from tests.support.trainer.statements import statements_about
 from tests.support.trainer.web import Certificate
 
 from cluster import paths
