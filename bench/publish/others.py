@@ -13,19 +13,14 @@ from bench.publish.servers import Servers
 
 BOTO = """
 import hashlib, sys, boto3
-from botocore.config import Config
 url, bucket, key, path = sys.argv[1:]
-config = Config(read_timeout=600)
-client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", config=config)
+client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
 client.upload_file(path, bucket, key)
 digest = hashlib.sha256()
 for chunk in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(1 << 20):
     digest.update(chunk)
 """
-"""Uploads a file with the defaults of boto3, and reads it back.
-
-versitygw copies all parts before it answers, which takes longer than the default timeout of 60 s.
-"""
+"""Uploads a file with the defaults of boto3, and reads it back."""
 
 
 def boto(volume: Volume, servers: Servers) -> Cost:
