@@ -42,7 +42,7 @@ def versitygw(folder: Path, address: str, certificate: Certificate) -> Iterator[
     metadata.mkdir()
     command: list[str | Path] = [program, "--access", ACCESS_KEY, "--secret", SECRET_KEY]
     command += ["--port", address, "--cert", certificate.authority, "--key", certificate.key]
-    # Extended attributes of ext4 are too small for the list of more than about 1000 parts.
+    # An extended attribute of ext4 is too small for the list of 1,193 parts.
     command += ["--region", "us-east-1", "--iam-dir", "", "posix", "--sidecar", metadata, buckets]
     with process(command, folder / "versitygw.log"):
         wait_until("versitygw listens", lambda: listens(address))
