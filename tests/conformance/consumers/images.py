@@ -1,16 +1,10 @@
 """An image of a model with the signed statement of the operator, as a job publishes both."""
 
-import json
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from tests.support.published_facts import facts
-from tests.support.signing_keys import KEY
-from tests.support.trainer.publishing import Published, Volume, run
+from tests.support.trainer.publishing import Volume, run
+from tests.support.trainer.statements import statements_about
 from tests.support.trainer.web import Certificate
-
-from finetune_operator.provenance import signed
-from finetune_operator.provenance.statement import statement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,23 +37,3 @@ class Image:
             manifest=manifest,
             content=target["content"],
         )
-
-
-def statements_about(done: Published, name: str = "bucket") -> dict[str, Any]:
-    """Return the fields of the request that adds the operator's statements about a content.
-
-    name: of the target in the facts.
-    """
-    found = facts(name)
-    known = {"digest": done.only.digest, "manifest": done.only.manifest}
-    publication = found.publication.model_copy(update=known)
-    bundle = signed.bundle(statement(replace(found, publication=publication)), KEY)
-    on_hub = found.place.hugging_face is not None
-    signature = None
-    if done.lists is not None:
-        signature = signed.model_signature(done.files, KEY, on_hub=on_hub)
-    return {
-        "attestation": json.dumps(bundle),
-        "attested": f"sha256:{done.only.manifest}" if on_hub else done.only.digest,
-        "model_signature": signature,
-    }

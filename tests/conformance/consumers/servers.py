@@ -37,10 +37,13 @@ def registry(folder: Path, address: str, certificate: Certificate) -> Iterator[N
 def versitygw(folder: Path, address: str, certificate: Certificate) -> Iterator[Path]:
     """Run an S3 service in the block; yield the folder of its bucket ``models``."""
     program = modules.folder(modules.VERSITYGW) / "versitygw"
-    (folder / "buckets").mkdir()
+    buckets, metadata = folder / "buckets", folder / "metadata"
+    buckets.mkdir()
+    metadata.mkdir()
     command: list[str | Path] = [program, "--access", ACCESS_KEY, "--secret", SECRET_KEY]
     command += ["--port", address, "--cert", certificate.authority, "--key", certificate.key]
-    command += ["--region", "us-east-1", "--iam-dir", "", "posix", folder / "buckets"]
+    # An extended attribute of ext4 is too small for the list of 1,193 parts.
+    command += ["--region", "us-east-1", "--iam-dir", "", "posix", "--sidecar", metadata, buckets]
     with process(command, folder / "versitygw.log"):
         wait_until("versitygw listens", lambda: listens(address))
-        yield folder / "buckets" / "models"
+        yield buckets / "models"

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from tests.conformance.consumers.cosign import Cosign
-from tests.conformance.consumers.images import Image, statements_about
+from tests.conformance.consumers.images import Image
 from tests.fakes import object_store
 from tests.support.trainer.publishing import Volume, run
+from tests.support.trainer.statements import statements_about
 from tests.support.trainer.web import Certificate
 
 OFFLINE = ("--type=slsaprovenance1", "--insecure-ignore-tlog=true")

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.conformance.consumers.images import statements_about
 from tests.fakes import model_hub, object_store
 from tests.support.published_folder import Published
 from tests.support.signing_keys import CONSTANT_KEY
 from tests.support.trainer import hub_client
+from tests.support.trainer.hub_target import REPO, Signing, hub_target
 from tests.support.trainer.publishing import Volume, run
+from tests.support.trainer.statements import statements_about
 from tests.support.trainer.web import Certificate
 
 from cluster import paths
@@ -133,16 +134,11 @@ def published(
 
 def downloaded(volume: Volume, certificate: Certificate, folder: Path) -> Path:
     """Publish to a hub, and download the commit with the client of a user."""
-    environment = {"PUBLISH_MAIN_HF_TOKEN": model_hub.TOKEN}
     with model_hub.serving(certificate.context()) as hub:
-        place = {"repo": "acme/tiny", "endpoint": hub.url, "ca": str(certificate.authority)}
-        target = volume.target("merged", hugging_face=place)
-        listed = run(volume, target | {"attested": ""}, environment=environment)
-        assert listed.error is None, listed.failure
-        done = run(volume, target | statements_about(listed, "hub"), environment=environment)
+        done = Signing(volume, hub, hub_target(volume, hub, certificate)).attest()
         assert done.error is None, done.failure
         commit = str(done.only.digest).removeprefix("sha1:")
-        return hub_client.download(hub, certificate, "acme/tiny", commit, folder)
+        return hub_client.download(hub, certificate, REPO, commit, folder)
 
 
 WEIGHTS = "model-00001-of-00002.safetensors"

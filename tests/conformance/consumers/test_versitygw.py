@@ -10,11 +10,11 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import pytest
 from tests.conformance.consumers import servers
-from tests.conformance.consumers.images import statements_about
 from tests.conformance.consumers.servers import ACCESS_KEY, SECRET_KEY
 from tests.support.ports import free_port
 from tests.support.trainer import publishing
 from tests.support.trainer.publishing import Process, Published, Volume, run
+from tests.support.trainer.statements import statements_about
 from tests.support.trainer.web import Certificate
 
 from finetune_cli import __main__ as ftj

@@ -13,13 +13,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, constants
 from tests.fakes.model_hub import CHUNK, TOKEN, File, ModelHub, Repo
+from tests.support.trainer.hub_target import ENVIRONMENT, REPO, hub_target
 from tests.support.trainer.publishing import BUILD, TEXT_OF_A_ROW, Published, Volume, run
 from tests.support.trainer.web import Certificate
 
 from finetune_trainer.errors import PublishFailed, Transient
 
-REPO = "acme/tiny"
-ENVIRONMENT = {"PUBLISH_MAIN_HF_TOKEN": TOKEN}
 SHARD = "model-00001-of-00002.safetensors"
 
 
@@ -31,8 +30,7 @@ def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def target(volume: Volume, hub: ModelHub, certificate: Certificate) -> dict[str, Any]:
-    place = {"repo": REPO, "endpoint": hub.url, "ca": str(certificate.authority)}
-    return volume.target("merged", hugging_face=place)
+    return hub_target(volume, hub, certificate)
 
 
 def publish(

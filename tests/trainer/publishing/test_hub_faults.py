@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 from tests.fakes.model_hub import DELAY, ModelHub
+from tests.support.trainer.hub_target import REPO
 from tests.support.trainer.publishing import Published, Volume
 from tests.trainer.publishing.test_hub import (
-    REPO,
     _without_pauses,
     publish,
     target,

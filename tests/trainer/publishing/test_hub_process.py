@@ -1,11 +1,11 @@
 """Publishing to a hub as a process: killed and stopped at any point, its memory and connections."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.fakes.model_hub import TOKEN, ModelHub
 from tests.support.trainer import publishing
+from tests.support.trainer.hub_target import ENVIRONMENT, REPO, hub_target
 from tests.support.trainer.publishing import Process, Volume
 from tests.support.trainer.web import Certificate
 
@@ -13,17 +13,11 @@ from finetune_api.contracts.destinations import Block, Destinations
 from finetune_api.contracts.result import PublishArtifacts
 
 PART = 100_000
-ENVIRONMENT = {"PUBLISH_MAIN_HF_TOKEN": TOKEN}
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Volume:
     return publishing.volume(tmp_path_factory.mktemp("large"), shard=2_000_000)
-
-
-def to_hub(found: Volume, hub: ModelHub, certificate: Certificate) -> dict[str, Any]:
-    place = {"repo": "acme/tiny", "endpoint": hub.url, "ca": str(certificate.authority)}
-    return found.target("merged", hugging_face=place)
 
 
 def total(found: Volume) -> int:
@@ -33,7 +27,7 @@ def total(found: Volume) -> int:
 
 def test_killed_at_every_tenth(large: Volume, hub: ModelHub, certificate: Certificate) -> None:
     """The branch has all files or none, and no complete file is sent again."""
-    target, tenth = to_hub(large, hub, certificate), total(large) // 10
+    target, tenth = hub_target(large, hub, certificate), total(large) // 10
     kills = 0
     for at in range(1, 10):
         process = Process(large, target, environment=ENVIRONMENT, part=PART)
@@ -45,12 +39,12 @@ def test_killed_at_every_tenth(large: Volume, hub: ModelHub, certificate: Certif
         sent = {oid for oid, _ in hub.received}
         hub.received.clear()
         assert not complete & sent, "a complete file was sent again"
-        assert len(hub.repos["acme/tiny"].commits) == 1
+        assert len(hub.repos[REPO].commits) == 1
     hub.at = None
     last = Process(large, target, environment=ENVIRONMENT, part=PART)
     assert last.wait() == 0, last.log
     assert kills >= 5
-    repo = hub.repos["acme/tiny"]
+    repo = hub.repos[REPO]
     assert len(repo.commits) == 2
     result = last.result.artifacts
     assert isinstance(result, PublishArtifacts)
@@ -60,7 +54,7 @@ def test_killed_at_every_tenth(large: Volume, hub: ModelHub, certificate: Certif
 
 def test_killed_after_the_commit(large: Volume, hub: ModelHub, certificate: Certificate) -> None:
     """The next process finds the commit, although no ledger names it."""
-    target = to_hub(large, hub, certificate)
+    target = hub_target(large, hub, certificate)
     process = Process(large, target, environment=ENVIRONMENT, part=PART)
     hub.on_commit = process.kill
     assert process.wait() == -9
@@ -68,14 +62,16 @@ def test_killed_after_the_commit(large: Volume, hub: ModelHub, certificate: Cert
     last = Process(large, target, environment=ENVIRONMENT, part=PART)
     assert last.wait() == 0, last.log
     assert hub.received_bytes == sent
-    assert len(hub.repos["acme/tiny"].commits) == 2
-    assert hub.repos["acme/tiny"].tags
+    assert len(hub.repos[REPO].commits) == 2
+    assert hub.repos[REPO].tags
 
 
 def test_sigterm_ends_the_transfer_and_is_reported(
     large: Volume, hub: ModelHub, certificate: Certificate
 ) -> None:
-    stopped = Process(large, to_hub(large, hub, certificate), environment=ENVIRONMENT, part=PART)
+    stopped = Process(
+        large, hub_target(large, hub, certificate), environment=ENVIRONMENT, part=PART
+    )
     hub.at = (total(large) // 2, stopped.stop)
     assert stopped.wait() == 143, stopped.log
     assert (stopped.result.outcome, stopped.result.reason) == ("stopped", "Stopped")
@@ -83,7 +79,7 @@ def test_sigterm_ends_the_transfer_and_is_reported(
     (found,) = stopped.result.artifacts.targets
     assert found.error is not None
     assert found.error.reason == "Stopped"
-    assert len(hub.repos["acme/tiny"].commits) == 1
+    assert len(hub.repos[REPO].commits) == 1
 
 
 def test_connections_to_other_destinations_are_denied(
@@ -95,7 +91,7 @@ def test_connections_to_other_destinations_are_denied(
     allowed = Destinations(blocks=(Block(cidr="127.0.0.0/8", ports=(port,)),))
     denied = Process(
         large,
-        to_hub(large, hub, certificate),
+        hub_target(large, hub, certificate),
         environment=ENVIRONMENT,
         part=PART,
         destinations=allowed,
@@ -109,7 +105,9 @@ def test_connections_to_other_destinations_are_denied(
 def test_memory_is_bounded(tmp_path: Path, hub: ModelHub, certificate: Certificate) -> None:
     hub.chunk = 16 << 20
     volume = publishing.volume(tmp_path, shard=96 << 20)
-    process = Process(volume, to_hub(volume, hub, certificate), environment=ENVIRONMENT, part=PART)
+    process = Process(
+        volume, hub_target(volume, hub, certificate), environment=ENVIRONMENT, part=PART
+    )
     status, peak = process.wait_and_watch_memory()
     assert status == 0, process.log
     assert peak <= 128 << 20, f"{peak >> 20} MiB"

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes.model_hub import ModelHub, Repo
+from tests.fakes.model_hub import ModelHub
 from tests.support.signing_keys import KEY
 from tests.support.trainer import hub_client
-from tests.support.trainer.publishing import Published, Volume
+from tests.support.trainer.hub_target import REPO, Signing
+from tests.support.trainer.publishing import Volume
 from tests.support.trainer.web import Certificate
 from tests.trainer.publishing.test_attestation import bundle_about
 from tests.trainer.publishing.test_hub import (
-    REPO,
     SHARD,
     _without_pauses,
     files_at,
@@ -25,29 +25,6 @@ from finetune_cli.verifying.failures import Code
 from finetune_operator.provenance import signed
 
 __all__ = ["_without_pauses", "target"]
-
-
-class Signing:
-    """A target whose files the operator signs before the hub gets them."""
-
-    def __init__(self, volume: Volume, hub: ModelHub, target: dict[str, Any]) -> None:
-        self.volume, self.hub, self.target = volume, hub, target
-        self.listed = publish(volume, target | {"attested": ""})
-        assert self.listed.error is None, self.listed.failure
-        self.files = self.listed.files
-
-    @property
-    def repo(self) -> Repo:
-        return self.hub.repos[REPO]
-
-    def attest(self, *, about: str = REPO, **changes: Any) -> Published:
-        digest = f"sha256:{self.files[MANIFEST]}"
-        signs = {
-            "attestation": bundle_about(f"hf://{about}", digest),
-            "attested": digest,
-            "model_signature": signed.model_signature(self.files, KEY, on_hub=True),
-        }
-        return publish(self.volume, self.target | signs | changes)
 
 
 @pytest.fixture
@@ -90,7 +67,8 @@ def test_the_volume_gets_no_signature(signing: Signing) -> None:
 def test_a_later_statement_moves_the_branch_and_keeps_the_name(signing: Signing) -> None:
     """The facts may have changed since an attempt of which the operator does not know the end."""
     first = signing.attest().only
-    second = signing.attest(about="acme/other").only
+    digest = f"sha256:{signing.files[MANIFEST]}"
+    second = signing.attest(attestation=bundle_about("hf://acme/other", digest)).only
     assert second.error is None
     assert second.digest != first.digest
     assert f"sha1:{signing.repo.branches['main']}" == second.digest

@@ -10,10 +10,10 @@ from tests.fakes.model_hub import ModelHub
 from tests.fakes.object_store import Store
 from tests.fakes.registry import Registry
 from tests.support.signing_keys import KEY, new_key
+from tests.support.trainer.hub_target import ENVIRONMENT
 from tests.support.trainer.publishing import Published, Volume, run
 from tests.support.trainer.web import Certificate
 from tests.trainer.publishing.test_attestation import bundle_about
-from tests.trainer.publishing.test_hub import ENVIRONMENT
 from tests.trainer.publishing.test_oci import oci
 from tests.trainer.publishing.test_s3 import KEYS, publish, target, written
 
