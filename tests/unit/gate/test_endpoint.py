@@ -56,6 +56,25 @@ async def test_two_jobs_share_one_engine(gate: Gate) -> None:
     assert await gate.ready() == 200
 
 
+async def test_the_base_answers_under_a_name_of_each_model(gate: Gate) -> None:
+    """With the template of the model, so that only the adapter makes the difference."""
+    first = gate.claim.add("first")
+    assert (await gate.chat("first-base"))[0] == 404
+    await gate.serves(first)
+    status, body = await gate.chat("first-base")
+    assert (status, body["model"], answer(body)) == (200, "first-base", "")
+    sent = [request for request in gate.vllm.requests if "messages" in request]
+    assert [request["chat_template"] for request in sent] == ["template of the job"]
+    assert {request["model"] for request in sent} == gate.vllm.unchanged
+    (event,) = await gate.stream("first-base", count=1)
+    assert (event["model"], event["choices"][0]["text"]) == ("first-base", ":0 ")
+    await gate.reports('finetune_gate_tokens_total{kind="completion",model="first-base"} 5.0')
+    await gate.vllm.kill()
+    assert (await gate.chat("first-base"))[0] == 503, "as for the model"
+    await gate.want()
+    assert (await gate.chat("first-base"))[0] == 404
+
+
 async def test_proofs_name_what_was_compared(gate: Gate) -> None:
     await gate.serves(gate.claim.add("a"), gate.claim.add("b"))
     found = await gate.until("a", lambda each: "a neighbour and the base" in each.message)
