@@ -97,6 +97,8 @@ class WantedName(CamelModel):
     """SHA-256 of each API key that may use the name; None: requests need no key."""
     allow_inconclusive: bool = False
     """Whether the name answers with an adapter whose proof is ``Inconclusive``."""
+    attempt: int = Field(1, ge=1)
+    """Attempt of the job to serve the adapter. An adapter that failed is tried again in another."""
 
 
 class WantedSet(CamelModel):

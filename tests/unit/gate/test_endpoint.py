@@ -437,12 +437,30 @@ async def test_an_adapter_that_ends_the_engine_is_given_up(gate: Gate, kind: str
     await gate.want(bad, good)
     found = await gate.until("bad", is_failed)
     assert "ended" in found.message, found.message
-    assert "publish another revision" in found.message
+    assert "before its job asks for another attempt" in found.message
     await gate.until("good", lambda each: each.state == "Serving")
     assert gate.vllm.deaths == 3
     await asyncio.sleep(1)
     assert gate.vllm.deaths == 3
     assert (await gate.chat("good"))[0] == 200
+    # Its job does, after the cause was removed.
+    getattr(gate.vllm.faults, kind).clear()
+    await gate.want(bad.model_copy(update={"attempt": 2}), good)
+    await gate.until("bad", lambda each: each.state == "Serving")
+    assert gate.vllm.deaths == 3
+
+
+async def test_a_faulty_adapter_is_proved_again_when_its_job_asks_for_it(gate: Gate) -> None:
+    bad, good = gate.claim.add("bad"), gate.claim.add("good")
+    gate.vllm.faults.loads = {gate.claim.seed(bad): "another"}
+    await gate.want(bad, good)
+    await gate.until("bad", is_failed)
+    await gate.until("good", lambda each: each.state == "Serving")
+    gate.vllm.faults.loads = {}
+    loads = gate.vllm.loads.count(gate.claim.seed(good))
+    await gate.want(*(wanted.model_copy(update={"attempt": 2}) for wanted in (bad, good)))
+    await gate.until("bad", lambda each: each.state == "Serving")
+    assert gate.vllm.loads.count(gate.claim.seed(good)) == loads, "what answers is not touched"
 
 
 async def test_an_adapter_that_ended_the_engine_comes_last(

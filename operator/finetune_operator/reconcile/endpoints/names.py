@@ -147,6 +147,7 @@ def _wanted(job: Attached, name: str, target: TargetEndpoint) -> WantedName:
         path=job.model.path,
         template=job.model.template,
         allow_inconclusive=target.spec.allow_inconclusive,
+        attempt=job.model.attempt,
     )
 
 

@@ -119,7 +119,7 @@ def to_status(
     serves: at the same endpoint, until the next adapter has failed.
     """
     offers = [
-        _published(snapshot, ledger, target.revision, target.frozen, names, place)
+        _published(snapshot, ledger, target.revision, target.build, target.frozen, names, place)
         for place in publications.shared_endpoint(target)
         if offered and publications.is_complete(ledger, target, place)
     ]
@@ -157,7 +157,7 @@ def _of_serving(snapshot: IndexedSnapshot, ledger: Ledger, serving: str) -> dict
     is_next = before.adapter != ledger.revision(revision).artifacts.adapter_manifest
     if is_next and publications.is_on_claim(ledger, revision, place):
         # The status has the next adapter, which is not offered any more.
-        return _published(snapshot, ledger, revision, frozen, before.names, place)
+        return _published(snapshot, ledger, revision, serving, frozen, before.names, place)
     return before.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -165,10 +165,12 @@ def _published(
     snapshot: IndexedSnapshot,
     ledger: Ledger,
     revision: str,
+    build: str,
     frozen: FrozenConfiguration,
     names: list[str],
     place: SharedEndpointTarget,
 ) -> dict[str, Any]:
+    attempt = ledger.serving(build)
     artifacts = ledger.revision(revision).artifacts
     adapter = artifacts.adapter_manifest or ""
     template = artifacts.chat_template
@@ -182,4 +184,5 @@ def _published(
         reference=artifacts.reference_manifest,
         template=None if template is None else template.removeprefix("sha256:"),
         path=published_path(snapshot.job["metadata"]["uid"], adapter),
+        attempt=1 if attempt is None else attempt.attempt,
     ).model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -155,7 +155,8 @@ def _failed(message: str, target: TargetRevision, ledger: Ledger, serving: str |
     return Position(
         state="failed",
         reason=Reason.VERIFICATION_FAILED,
-        message=f"{message}{continues} To train again, set spec.rerun to a new value.",
+        message=f"{message}{continues} To verify the same adapter again, run ftj retry on the job, "
+        "which changes spec.runPolicy; to train again, set spec.rerun to a new value.",
     )
 
 
