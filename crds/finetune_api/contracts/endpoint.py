@@ -133,7 +133,8 @@ class NameStatus(StatusModel):
     job: str
     revision: str
     adapter: str
-    """As in the wanted set."""
+    attempt: int = 1
+    """As in the wanted set, both."""
     state: State
     message: str = ""
     """Why the name is not in the state ``Serving``, or the numbers of the proof."""

@@ -188,6 +188,7 @@ def _unlisted(job: Attached, name: str, state: str, message: str) -> EndpointMod
         job=job.job,
         revision=job.model.revision,
         adapter=job.model.adapter,
+        attempt=job.model.attempt,
         state=str(state),
         message=message,
     )

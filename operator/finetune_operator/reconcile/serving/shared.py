@@ -66,7 +66,9 @@ def decide(
     if not is_published(ledger, target):
         position, starts = _unpublished(target, ledger)
         return Rollout(decision=unchanged, position=position, awaits_publication=starts)
-    models = models_of(snapshot, ledger, target.revision, target.endpoint_name)
+    models = models_of(
+        snapshot, ledger, target.revision, target.endpoint_name, attempt=attempt.attempt
+    )
     attempt = policy.admitted(target, attempt).model_copy(update={"endpoint": target.endpoint_name})
     if models.all_answer:
         attempt = attempt.model_copy(update={"outcome": "Completed"})

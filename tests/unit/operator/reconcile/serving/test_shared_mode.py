@@ -73,6 +73,7 @@ def report(
                 "job": cluster.name,
                 "revision": model["revision"],
                 "adapter": model["adapter"],
+                "attempt": model["attempt"],
                 "state": state,
                 **({} if answers is None else {"answers": answers, **proof}),
                 **fields,
