@@ -80,7 +80,9 @@ class Loaded:
     def forget_failures(self) -> None:
         """Forget the failures of adapters that no name needs, or that a job asks for once more."""
         attempts = self._attempts_of_jobs()
-        again = {key for key, before in self._attempts.items() if attempts.get(key, before) != before}
+        again = {
+            key for key, before in self._attempts.items() if attempts.get(key, before) != before
+        }
         kept = (attempts.keys() | self.adapters.keys()) - again
         self.failures = {key: failure for key, failure in self.failures.items() if key in kept}
         self._attempts = attempts

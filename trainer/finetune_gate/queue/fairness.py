@@ -111,7 +111,8 @@ class Fairness:
         candidates = [
             (queue.running, queue.tickets[0][1] if queue.running else queue.waiting_since, name)
             for name, queue in self._queues.items()
-            if queue.tickets and (_is_base(name) or (name not in stopped if queue.running else free))
+            if queue.tickets
+            and (_is_base(name) or (name not in stopped if queue.running else free))
         ]
         return min(candidates)[2] if candidates else None
 
