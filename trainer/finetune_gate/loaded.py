@@ -13,7 +13,6 @@ from finetune_gate.proofs.proof import Subject
 from finetune_gate.swap import Adapter, Identity, identity
 from finetune_gate.wanted import Wanted
 
-
 Attempts = frozenset[tuple[str, int]]
 """Jobs that need an adapter, and the numbers of their attempts to serve it."""
 

@@ -19,8 +19,8 @@ Outcome = Literal["Verified", "Inconclusive"]
 class Proof:
     """An adapter was proved under an internal name. Distances are in nats.
 
-    boot: start of the engine. internal: name that only this proof used. base_agrees: whether the base
-    was compared while the adapter decoded.
+    boot: start of the engine. internal: name that only this proof used. base_agrees: whether the
+    base was compared while the adapter decoded.
     """
 
     boot: str

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.contracts.endpoint import WantedName, WantedSet
+from finetune_gate import swap
 from finetune_gate.adapters.copy import Arrived
 from finetune_gate.names import Outcome, Proof, Route, Table, Unproved
-from finetune_gate import swap
 from finetune_gate.swap import Adapter, identity, wanted_for
 
 BOOT = "boot-2"

@@ -12,8 +12,8 @@ each name, and the engine only gets what it can compute at once:
         longest gets no further requests, so that it ends; one name for each that waits so long.
 
 A name therefore waits at most for ``max_wait``, the longest running generation, and the names that
-wait before it. Requests for the base, which occupies no adapter's place, follow rule 1 alone, in the
-queues whose names begin with ``BASE``.
+wait before it. Requests for the base, which occupies no adapter's place, follow rule 1 alone, in
+the queues whose names begin with ``BASE``.
 """
 
 from collections import deque

@@ -2,8 +2,8 @@
 
 A name belongs to the job that had it first, and a place for an adapter to the job that got it
 first. So a job never takes a name or a place from another one, and the order in which jobs are
-read does not matter. Names that end in ``-base`` belong to nobody: under them, the gate answers with
-the base.
+read does not matter. Names that end in ``-base`` belong to nobody: under them, the gate answers
+with the base.
 
 The number of a list never decreases: a gate rejects every earlier list, which is signed, too. It
 grows only with a change of the names. It is at least the time in seconds, so that it is higher than

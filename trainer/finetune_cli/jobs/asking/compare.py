@@ -28,8 +28,8 @@ from finetune_cli.options import Context, Format, Kubeconfig, Namespace, Output,
 NARROW = 60
 """Columns below which answers are one below the other."""
 NO_BASE = (
-    f". The base model is served under NAME{BASE_SUFFIX} only with serving.mode: adapter or shared, "
-    "and on a shared endpoint only if the verification has compared it"
+    f". The base model is served under NAME{BASE_SUFFIX} only with serving.mode: adapter or "
+    "shared, and on a shared endpoint only if the verification has compared it"
 )
 
 
