@@ -43,6 +43,7 @@ class FakeGate:
                     job=each.job,
                     revision=each.revision,
                     adapter=each.adapter,
+                    attempt=each.attempt,
                     state=self.states.get(each.job, "Serving"),
                     **(
                         {"message": "a planted fault"}

@@ -446,7 +446,7 @@ def test_compare_asks_only_verified_models_and_shows_their_answers(
         code, _, err = run("compare", "demo", "other-base", "-m", "Hi")
         assert code == 1
         assert "other-base: the endpoint answers 404" in err
-        assert "only with serving.mode: adapter" in err
+        assert "only with serving.mode: adapter or shared" in err
 
 
 def test_doctor_names_what_a_cluster_lacks(

@@ -284,9 +284,21 @@ async def test_models_lists_only_the_names_of_the_caller(gate: Gate) -> None:
         async with gate.session.get(f"{gate.url}/v1/models", headers=headers) as response:
             return [each["id"] for each in (await response.json())["data"]]
 
-    assert await listed("one") == ["first", "open"]
-    assert await listed("two") == ["open", "second"]
-    assert await listed(None) == await listed("wrong") == ["open"]
+    anybody = ["open", "open-base"]
+    assert await listed("one") == ["first", "first-base", *anybody]
+    assert await listed("two") == [*anybody, "second", "second-base"]
+    assert await listed(None) == await listed("wrong") == anybody
+
+
+async def test_the_base_answers_those_alone_who_may_use_the_model(gate: Gate) -> None:
+    await gate.serves(keyed(gate.claim.add("secret"), "right"))
+    assert (await gate.chat("secret-base", key="right"))[0] == 200
+    unknown = await gate.chat("unknown-base", key="wrong")
+    assert unknown[0] == 404
+    assert await gate.chat("secret-base", key="wrong") == unknown
+    await gate.vllm.kill()
+    assert await gate.chat("secret-base", key="wrong") == unknown
+    assert (await gate.chat("secret-base", key="right"))[0] == 503
 
 
 async def test_a_key_that_is_removed_opens_nothing(gate: Gate) -> None:

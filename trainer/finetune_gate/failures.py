@@ -4,7 +4,7 @@ A *strike* is an attempt to load or to prove an adapter that ended without a res
 answered with an error of its own, or not at all. The cause may be the adapter: vLLM fails on
 scores that are no numbers, and an adapter can end it. So strikes are kept over restarts of vLLM, an
 adapter with strikes comes after all others, and one that may have ended vLLM repeatedly is not
-tried again.
+tried again before its job asks for another attempt.
 """
 
 import math
@@ -45,7 +45,7 @@ def struck(before: Failure | None, cause: str, *, has_ended: bool, now: float) -
     if has_ended:
         message += "; vLLM ended during the attempt"
     if has_ended and strikes >= MOST_STRIKES:
-        message += ". It is not tried again: publish another revision, or remove and add the name"
+        message += ". It is not tried again before its job asks for another attempt"
         return Failure(message=message, strikes=strikes)
     wait = min(2.0 ** (strikes - 1), LONGEST_WAIT)
     return Failure(message=message, retry_at=now + wait, strikes=strikes)

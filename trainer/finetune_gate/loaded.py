@@ -13,6 +13,9 @@ from finetune_gate.proofs.proof import Subject
 from finetune_gate.swap import Adapter, Identity, identity
 from finetune_gate.wanted import Wanted
 
+Attempts = frozenset[tuple[str, int]]
+"""Jobs that need an adapter, and the numbers of their attempts to serve it."""
+
 
 class Loaded:
     """What the gate knows about each adapter of the running vLLM."""
@@ -20,6 +23,7 @@ class Loaded:
     def __init__(self, wanted: Wanted, *, max_adapters: int, max_active: int) -> None:
         self.adapters: dict[Identity, Adapter] = {}
         self.failures: dict[Identity, Failure] = {}
+        self._attempts: dict[Identity, Attempts] = {}
         self._wanted, self._max_adapters, self._max_active = wanted, max_adapters, max_active
 
     def begin(self) -> None:
@@ -73,9 +77,14 @@ class Loaded:
         ]
 
     def forget_failures(self) -> None:
-        """Forget the failures of adapters that no name needs any more."""
-        kept = self._needed() | self.adapters.keys()
+        """Forget the failures of adapters that no name needs, or that a job asks for once more."""
+        attempts = self._attempts_of_jobs()
+        again = {
+            key for key, before in self._attempts.items() if attempts.get(key, before) != before
+        }
+        kept = (attempts.keys() | self.adapters.keys()) - again
         self.failures = {key: failure for key, failure in self.failures.items() if key in kept}
+        self._attempts = attempts
 
     def subject(self, adapter: Adapter, table: Table) -> Subject:
         """Return what is proved about an adapter, next to which others."""
@@ -94,6 +103,13 @@ class Loaded:
 
     def _needed(self) -> set[Identity]:
         return {identity(name) for name in self._names()}
+
+    def _attempts_of_jobs(self) -> dict[Identity, Attempts]:
+        names = self._names()
+        return {
+            key: frozenset((name.job, name.attempt) for name in names if identity(name) == key)
+            for key in self._needed()
+        }
 
     def _is_faulty(self, key: Identity) -> bool:
         failure = self.failures.get(key)

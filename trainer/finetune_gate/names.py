@@ -5,10 +5,12 @@ so no request sees two adapters. A name enters only with a proof of the boot tha
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_gate.keys import Caller, may_use
+from finetune_gate.queue.fairness import BASE, Name
 
 Outcome = Literal["Verified", "Inconclusive"]
 
@@ -17,7 +19,8 @@ Outcome = Literal["Verified", "Inconclusive"]
 class Proof:
     """An adapter was proved under an internal name. Distances are in nats.
 
-    boot: start of the engine. internal: name that only this proof used.
+    boot: start of the engine. internal: name that only this proof used. base_agrees: whether the
+    base was compared while the adapter decoded.
     """
 
     boot: str
@@ -27,6 +30,7 @@ class Proof:
     distance: float
     tolerance: float
     smallest_fault: float | None
+    base_agrees: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class Route:
 
     adapter: SHA-256 of its manifest. template: chat template of the job; None for the base's.
     salt: secret prefix of the cache salts, so that no two names or callers share cached prompts.
+    base: name in the engine of the base, if the base answers in place of the adapter.
     """
 
     name: str
@@ -44,11 +49,26 @@ class Route:
     template: str | None
     keys: frozenset[str] | None
     salt: str = field(repr=False)
+    base: str | None = None
 
     @property
     def internal(self) -> str:
-        """Name of the adapter in the engine."""
-        return self.proof.internal
+        """Name in the engine of the adapter, or of the base."""
+        return self.proof.internal if self.base is None else self.base
+
+    @property
+    def queue(self) -> Name:
+        """Queue in which the requests of callers wait."""
+        return self.internal if self.base is None else f"{BASE}{self.name}"
+
+    def of_base(self, internal: str) -> "Route":
+        """Return the route to the base, with the template and for the callers of this one."""
+        return replace(self, name=base_name(self.name), base=internal)
+
+
+def base_name(name: str) -> str:
+    """Return the name under which the base of a model answers."""
+    return f"{name}{BASE_SUFFIX}"
 
 
 class Unproved(Exception):

@@ -63,6 +63,7 @@ class Report:
             job=wanted.job,
             revision=wanted.revision,
             adapter=wanted.adapter,
+            attempt=wanted.attempt,
             state=state,
             message=message[:LONGEST_MESSAGE],
             different_blocks=None if adapter is None else adapter.arrived.different_blocks,

@@ -27,7 +27,7 @@ from finetune_gate.errors import NotCopied, Rejected
 from finetune_gate.failures import Failure, struck
 from finetune_gate.keys import Caller, may_use
 from finetune_gate.loaded import Loaded
-from finetune_gate.names import Table
+from finetune_gate.names import Table, base_name
 from finetune_gate.proofs import proof
 from finetune_gate.queue.places import Places
 from finetune_gate.swap import Adapter, Identity, identity
@@ -129,7 +129,8 @@ class Rollout:
         if current is None:
             return False
         self._swap()
-        self._usage.keep({wanted_name.name for wanted_name in current.names})
+        names = {wanted_name.name for wanted_name in current.names}
+        self._usage.keep(names | {base_name(name) for name in names})
         await self._unload()
         # One with strikes may end vLLM, so all others answer first.
         for has_strikes in (False, True):
@@ -239,7 +240,9 @@ class Rollout:
 
     def _swap(self) -> None:
         """Replace the table at once: new proofs, changed keys, removed names."""
-        self.table = swap.swapped(self.table, self._wanted.current, self.loaded.adapters)
+        self.table = swap.swapped(
+            self.table, self._wanted.current, self.loaded.adapters, self._engine.base
+        )
 
     async def _unload(self) -> None:
         """Unload faulty adapters, and those that no name needs, once their requests have ended."""
@@ -259,12 +262,10 @@ class Rollout:
         self.loaded.forget_failures()
 
     def is_wanted(self, name: str, caller: Caller) -> bool:
-        """Report whether a name is in the wanted set and for this caller, proved or not."""
+        """Report whether a name is wanted and for this caller, proved or not."""
         current = self._wanted.current
-        return current is not None and any(
-            wanted_name.name == name and may_use(caller, wanted_name.keys)
-            for wanted_name in current.names
-        )
+        wanted = None if current is None else swap.wanted_for(name, current, self.table)
+        return wanted is not None and may_use(caller, wanted.keys)
 
     def is_known(self, caller: Caller) -> bool:
         """Report whether any name is in the wanted set and for this caller."""

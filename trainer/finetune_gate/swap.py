@@ -2,6 +2,8 @@
 
 A name gets the wanted adapter once it is proved. Until then it keeps the adapter that it has, if it
 is of the same job: a name that moves to another job answers nothing in between.
+
+Next to each name, the base answers under a name of its own, if the proof has compared the base.
 """
 
 import secrets
@@ -9,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from finetune_api.contracts.endpoint import WantedName, WantedSet
+from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_gate.adapters.copy import Arrived
-from finetune_gate.names import Proof, Route, Table
+from finetune_gate.names import Proof, Route, Table, base_name
 
 Identity = tuple[str, str | None, str | None]
 
@@ -30,8 +33,13 @@ class Adapter:
     alone: bool = True
 
 
-def swapped(table: Table, wanted: WantedSet | None, adapters: Mapping[Identity, Adapter]) -> Table:
-    """Return the table that replaces another one. adapters: those that are loaded."""
+def swapped(
+    table: Table, wanted: WantedSet | None, adapters: Mapping[Identity, Adapter], base: str
+) -> Table:
+    """Return the table that replaces another one.
+
+    adapters: those that are loaded. base: name of the base in the engine.
+    """
     loaded = {adapter.internal for adapter in adapters.values() if adapter.proof is not None}
     routes = []
     for wanted_name in wanted.names if wanted is not None else ():
@@ -43,7 +51,27 @@ def swapped(table: Table, wanted: WantedSet | None, adapters: Mapping[Identity, 
             route = replace(before, keys=_keys(wanted_name))
         if route is not None:
             routes.append(route)
-    return table.swapped(routes)
+    names = {wanted_name.name for wanted_name in wanted.names} if wanted is not None else set()
+    bases = [
+        route.of_base(base)
+        for route in routes
+        if route.proof.base_agrees and base_name(route.name) not in names
+    ]
+    return table.swapped([*routes, *bases])
+
+
+def wanted_for(name: str, wanted: WantedSet, table: Table) -> WantedName | None:
+    """Return what a name waits for: its own adapter, or that of the model whose base it is.
+
+    A base does not answer if the proof of its model could not compare it.
+    """
+    names = {wanted_name.name: wanted_name for wanted_name in wanted.names}
+    if name in names:
+        return names[name]
+    model = name.removesuffix(BASE_SUFFIX)
+    if model == name or (model in table.routes and name not in table.routes):
+        return None
+    return names.get(model)
 
 
 def _proved(wanted: WantedName, adapter: Adapter | None, before: Route | None) -> Route | None:

@@ -25,6 +25,8 @@ class Verdict:
     tokens: int = 0
     smallest_fault: float | None = None
     """Smallest share of the effect of tuning whose absence would be detected, if any."""
+    base_agrees: bool = False
+    """Whether the base of a server with adapters was compared, too."""
 
 
 SKIPPED = Verdict(
@@ -57,6 +59,7 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
     numbers = "; ".join(
         (_numbers(result), _smallest_fault(result), _long_prompts(long), _decoded(decoded))
     )
+    isolated = None
     if build.paths == APART:
         isolated = await base_isolation.require_agreement(
             vllm, reference, rows, build, longest=longest
@@ -78,6 +81,7 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         tolerance=result.tolerance,
         tokens=result.tokens,
         smallest_fault=result.smallest_fault,
+        base_agrees=isolated is not None,
     )
 
 

@@ -97,6 +97,8 @@ class WantedName(CamelModel):
     """SHA-256 of each API key that may use the name; None: requests need no key."""
     allow_inconclusive: bool = False
     """Whether the name answers with an adapter whose proof is ``Inconclusive``."""
+    attempt: int = Field(1, ge=1)
+    """Attempt of the job to serve the adapter. An adapter that failed is tried again in another."""
 
 
 class WantedSet(CamelModel):
@@ -131,7 +133,8 @@ class NameStatus(StatusModel):
     job: str
     revision: str
     adapter: str
-    """As in the wanted set."""
+    attempt: int = 1
+    """As in the wanted set, both."""
     state: State
     message: str = ""
     """Why the name is not in the state ``Serving``, or the numbers of the proof."""

@@ -17,7 +17,8 @@ NAMESPACE_NAMES = each_matches(
     "letters, digits and '-'",
 )
 BASE_SUFFIX = "-base"
-"""Suffix of the name under which the base model itself is served with serving.mode: adapter."""
+"""Suffix of the name under which the base model itself is served with serving.mode: adapter, or by
+a FineTuneEndpoint."""
 
 WAKE_ANNOTATION = f"{GROUP}/wake"
 """Time from which an endpoint that was stopped earlier, without requests, runs again."""

@@ -225,6 +225,7 @@ class World:
                     job=each.job,
                     revision=each.revision,
                     adapter=each.adapter,
+                    attempt=each.attempt,
                     state=states.get(each.job, "Serving"),
                     **(
                         {}

@@ -56,6 +56,25 @@ async def test_two_jobs_share_one_engine(gate: Gate) -> None:
     assert await gate.ready() == 200
 
 
+async def test_the_base_answers_under_a_name_of_each_model(gate: Gate) -> None:
+    """With the template of the model, so that only the adapter makes the difference."""
+    first = gate.claim.add("first")
+    assert (await gate.chat("first-base"))[0] == 404
+    await gate.serves(first)
+    status, body = await gate.chat("first-base")
+    assert (status, body["model"], answer(body)) == (200, "first-base", "")
+    sent = [request for request in gate.vllm.requests if "messages" in request]
+    assert [request["chat_template"] for request in sent] == ["template of the job"]
+    assert {request["model"] for request in sent} == gate.vllm.unchanged
+    (event,) = await gate.stream("first-base", count=1)
+    assert (event["model"], event["choices"][0]["text"]) == ("first-base", ":0 ")
+    await gate.reports('finetune_gate_tokens_total{kind="completion",model="first-base"} 5.0')
+    await gate.vllm.kill()
+    assert (await gate.chat("first-base"))[0] == 503, "as for the model"
+    await gate.want()
+    assert (await gate.chat("first-base"))[0] == 404
+
+
 async def test_proofs_name_what_was_compared(gate: Gate) -> None:
     await gate.serves(gate.claim.add("a"), gate.claim.add("b"))
     found = await gate.until("a", lambda each: "a neighbour and the base" in each.message)
@@ -418,12 +437,30 @@ async def test_an_adapter_that_ends_the_engine_is_given_up(gate: Gate, kind: str
     await gate.want(bad, good)
     found = await gate.until("bad", is_failed)
     assert "ended" in found.message, found.message
-    assert "publish another revision" in found.message
+    assert "before its job asks for another attempt" in found.message
     await gate.until("good", lambda each: each.state == "Serving")
     assert gate.vllm.deaths == 3
     await asyncio.sleep(1)
     assert gate.vllm.deaths == 3
     assert (await gate.chat("good"))[0] == 200
+    # Its job does, after the cause was removed.
+    getattr(gate.vllm.faults, kind).clear()
+    await gate.want(bad.model_copy(update={"attempt": 2}), good)
+    await gate.until("bad", lambda each: each.state == "Serving")
+    assert gate.vllm.deaths == 3
+
+
+async def test_a_faulty_adapter_is_proved_again_when_its_job_asks_for_it(gate: Gate) -> None:
+    bad, good = gate.claim.add("bad"), gate.claim.add("good")
+    gate.vllm.faults.loads = {gate.claim.seed(bad): "another"}
+    await gate.want(bad, good)
+    await gate.until("bad", is_failed)
+    await gate.until("good", lambda each: each.state == "Serving")
+    gate.vllm.faults.loads = {}
+    loads = gate.vllm.loads.count(gate.claim.seed(good))
+    await gate.want(*(wanted.model_copy(update={"attempt": 2}) for wanted in (bad, good)))
+    await gate.until("bad", lambda each: each.state == "Serving")
+    assert gate.vllm.loads.count(gate.claim.seed(good)) == loads, "what answers is not touched"
 
 
 async def test_an_adapter_that_ended_the_engine_comes_last(

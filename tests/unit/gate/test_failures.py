@@ -31,4 +31,4 @@ def test_an_adapter_that_ends_the_engine_is_given_up() -> None:
         failure = struck(failure, "/v1/completions: ServerDisconnectedError", has_ended=True, now=0)
     assert failure is not None
     assert failure.retry_at == math.inf
-    assert "publish another revision" in failure.message
+    assert "before its job asks for another attempt" in failure.message

@@ -1,5 +1,6 @@
 """The table of names: no name without a proof of this boot, and swaps are whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -7,14 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_api.contracts.endpoint import WantedName, WantedSet
+from finetune_gate import swap
 from finetune_gate.adapters.copy import Arrived
 from finetune_gate.names import Outcome, Proof, Route, Table, Unproved
-from finetune_gate.swap import Adapter, identity, swapped
+from finetune_gate.swap import Adapter, identity, wanted_for
 
 BOOT = "boot-2"
 
 
-def proof(internal: str, *, boot: str = BOOT, outcome: Outcome = "Verified") -> Proof:
+def swapped(
+    table: Table, wanted: WantedSet | None, adapters: Mapping[swap.Identity, Adapter]
+) -> Table:
+    return swap.swapped(table, wanted, adapters, "no-change")
+
+
+def proof(
+    internal: str,
+    *,
+    boot: str = BOOT,
+    outcome: Outcome = "Verified",
+    base_agrees: bool = False,
+) -> Proof:
     return Proof(
         boot=boot,
         internal=internal,
@@ -23,6 +37,7 @@ def proof(internal: str, *, boot: str = BOOT, outcome: Outcome = "Verified") -> 
         distance=0.1,
         tolerance=0.2,
         smallest_fault=0.01,
+        base_agrees=base_agrees,
     )
 
 
@@ -135,6 +150,47 @@ def test_another_adapter_has_another_salt() -> None:
     again = swapped(table, of(new), adapters)
     assert again.routes["support"].salt != table.routes["support"].salt
     assert table.routes["support"].salt not in repr(table.routes["support"])
+
+
+def test_the_base_answers_next_to_a_model_whose_proof_compared_it() -> None:
+    one, two = wanted(keys=("a" * 64,)), wanted("other", digest="2")
+    adapters = {
+        identity(one): adapter("i1", proof("i1", base_agrees=True)),
+        identity(two): adapter("i2", proof("i2")),
+    }
+    table = swapped(Table(boot=BOOT), of(one, two), adapters)
+    assert routes(table) == {"support": "i1", "support-base": "no-change", "other": "i2"}
+    assert table.find("support-base", "b" * 64) is None, "it has the keys of the model"
+    # Not while the model is proved again.
+    adapters[identity(one)].proof = None
+    assert routes(swapped(table, of(one, two), adapters)) == {"other": "i2"}
+
+
+def test_a_model_whose_name_is_that_of_a_base_is_no_base() -> None:
+    """Not even before it is proved."""
+    one, two = wanted(), wanted("support-base", digest="2", keys=("a" * 64,))
+    found = proof("i1", base_agrees=True)
+    adapters = {identity(one): adapter("i1", found), identity(two): adapter("i2", None)}
+    table = swapped(Table(boot=BOOT), of(one, two), adapters)
+    assert routes(table) == {"support": "i1"}
+    assert wanted_for("support-base", of(one, two), table) == two
+    # Nor does it answer with the base that had its name.
+    table = swapped(Table(boot=BOOT), of(one), adapters)
+    assert routes(swapped(table, of(two), adapters)) == {}
+
+
+def test_a_base_is_awaited_until_the_proof_of_its_model_could_not_compare_it() -> None:
+    one = wanted()
+    adapters = {identity(one): adapter("i1", None)}
+    table = swapped(Table(boot=BOOT), of(one), adapters)
+    assert wanted_for("support-base", of(one), table) == one
+    assert wanted_for("other-base", of(one), table) is None
+    adapters[identity(one)].proof = proof("i1")
+    table = swapped(table, of(one), adapters)
+    assert wanted_for("support-base", of(one), table) is None
+    adapters[identity(one)].proof = proof("i1", base_agrees=True)
+    table = swapped(table, of(one), adapters)
+    assert wanted_for("support-base", of(one), table) == one
 
 
 @given(

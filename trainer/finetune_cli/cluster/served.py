@@ -11,6 +11,7 @@ from typing import Any
 from finetune_api import GROUP, KIND
 from finetune_api.contracts import labels
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND, ENDPOINT_PLURAL
+from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_cli.cluster import api, evidence, pods
 from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
 from finetune_cli.cluster.job import Job
@@ -32,6 +33,8 @@ class Place:
     """Name of the FineTuneEndpoint, None for pods of the job."""
     names: tuple[str, ...]
     """Names of the model in requests, empty if none is served."""
+    base: str
+    """Name of its base model in requests, which only some modes of serving have."""
     needs_key: bool
     """Whether requests need an API key, as far as is known."""
 
@@ -53,12 +56,20 @@ def place(cluster: Cluster, job: Job) -> Place:
     # While a job moves, the former endpoint has its verified model.
     shared = job.status.get("formerModel") or job.status.get("sharedModel")
     if own is not None or not shared:
-        return Place(pod=own, endpoint=None, names=_names(job), needs_key=_own_key(job, own))
+        return Place(
+            pod=own,
+            endpoint=None,
+            names=_names(job),
+            base=f"{job.name}{BASE_SUFFIX}",
+            needs_key=_own_key(job, own),
+        )
     endpoint = str(shared["endpoint"])
+    names = tuple(str(name) for name in shared.get("names") or [job.name])
     return Place(
         pod=_shared_pod(cluster, job.namespace, endpoint),
         endpoint=endpoint,
-        names=tuple(str(name) for name in shared.get("names") or [job.name]),
+        names=names,
+        base=f"{names[0]}{BASE_SUFFIX}",
         needs_key=_shared_key(cluster, job.namespace, endpoint),
     )
 

@@ -93,7 +93,7 @@ VERBS = (
         summary="ask several served models the same",
         description="Send the same prompts to several served models, and show their answers "
         "side by side. Only verified models are asked: never a candidate before its "
-        "verification. With serving.mode: adapter, NAME-base is the base model of a job.",
+        "verification. With serving.mode: adapter or shared, NAME-base is the base model of a job.",
         example="support support-base -m 'How do I reset my password?'",
     ),
     Command(

@@ -83,6 +83,7 @@ async def prove(engine: Engine, place: Place, subject: Subject, build: Build, bo
         distance=max(verdict.distance or 0.0, result.distance),
         tolerance=result.tolerance,
         smallest_fault=result.smallest_fault,
+        base_agrees=verdict.base_agrees,
     )
 
 

@@ -12,7 +12,8 @@ each name, and the engine only gets what it can compute at once:
         longest gets no further requests, so that it ends; one name for each that waits so long.
 
 A name therefore waits at most for ``max_wait``, the longest running generation, and the names that
-wait before it. Requests for the base, which occupies no adapter's place, follow rule 1 alone.
+wait before it. Requests for the base, which occupies no adapter's place, follow rule 1 alone, in
+the queues whose names begin with ``BASE``.
 """
 
 from collections import deque
@@ -23,8 +24,9 @@ from finetune_gate.errors import Busy
 
 Name = str
 Ticket = Hashable
-BASE: Name = ""
-"""The base, without an adapter."""
+BASE: Name = "base:"
+"""Queue of the proofs' requests for the base. With the name of a model, that of its callers, who
+thus delay neither proofs nor the callers of other models."""
 
 
 @dataclass(kw_only=True)
@@ -109,7 +111,8 @@ class Fairness:
         candidates = [
             (queue.running, queue.tickets[0][1] if queue.running else queue.waiting_since, name)
             for name, queue in self._queues.items()
-            if queue.tickets and (name == BASE or (name not in stopped if queue.running else free))
+            if queue.tickets
+            and (_is_base(name) or (name not in stopped if queue.running else free))
         ]
         return min(candidates)[2] if candidates else None
 
@@ -128,16 +131,22 @@ class Fairness:
         return {name for name, _ in active[:count]}
 
     def _active(self) -> list[tuple[Name, _Queue]]:
-        return [entry for entry in self._queues.items() if entry[1].running and entry[0] != BASE]
+        return [
+            entry for entry in self._queues.items() if entry[1].running and not _is_base(entry[0])
+        ]
 
     def _inactive(self) -> list[tuple[Name, _Queue]]:
         return [
             entry
             for entry in self._queues.items()
-            if entry[1].tickets and not entry[1].running and entry[0] != BASE
+            if entry[1].tickets and not entry[1].running and not _is_base(entry[0])
         ]
 
     def _forget(self, name: Name) -> None:
         queue = self._queues[name]
         if not queue.running and not queue.tickets:
             del self._queues[name]
+
+
+def _is_base(name: Name) -> bool:
+    return name.startswith(BASE)

@@ -143,7 +143,7 @@ class Proxy:
             current.show_usage = fields.wants_usage(body)
             # While it waits, only its bytes are held.
             del body
-            async with self._places.place(route.internal):
+            async with self._places.place(route.queue):
                 return await self._forward(request, path, data, current)
         except BadRequest as error:
             current.outcome = "rejected"

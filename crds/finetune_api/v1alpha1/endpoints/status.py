@@ -119,6 +119,9 @@ class EndpointModelStatus(StatusModel):
         description="SHA-256 digest (hex) of the manifest.json of the adapter that the name must "
         "answer with."
     )
+    attempt: int = Field(
+        1, ge=1, description="Number of the attempt of the job to serve this adapter."
+    )
     state: str = Field(
         description='"Waiting", "Loading" and "Proving": the adapter is on its way. "Serving": the '
         'name answers with it. "Failed": it was not loaded, or its verification failed. '

@@ -94,6 +94,12 @@ class SharedModel(StatusModel):
         pattern=PATH_BELOW_CLAIM,
         description="Folder of the files on the volume of the FineTuneEndpoint.",
     )
+    attempt: int = Field(
+        1,
+        ge=1,
+        description="Number of the attempt to serve the adapter. The FineTuneEndpoint tries an "
+        "adapter that failed again when the number changes.",
+    )
 
 
 class VerificationStatus(StatusModel):

@@ -32,11 +32,16 @@ def kept(names: Names, previous: Iterable[EndpointModelStatus]) -> tuple[Endpoin
 
 
 def _kept(wanted: WantedName, before: EndpointModelStatus | None) -> EndpointModelStatus:
-    common = {"revision": wanted.revision, "adapter": wanted.adapter}
+    common = {
+        "revision": wanted.revision,
+        "adapter": wanted.adapter,
+        "attempt": wanted.attempt,
+    }
     unread = {"state": "Waiting", "message": UNREAD}
     if before is None:
         return EndpointModelStatus(name=wanted.name, job=wanted.job, **common, **unread)
-    changes = {} if before.adapter == wanted.adapter else unread
+    is_same = (before.adapter, before.attempt) == (wanted.adapter, wanted.attempt)
+    changes = {} if is_same else unread
     return before.model_copy(update={**common, **changes})
 
 
@@ -52,6 +57,7 @@ def _model(
         "job": wanted.job,
         "revision": wanted.revision,
         "adapter": wanted.adapter,
+        "attempt": wanted.attempt,
     }
     if gate is None:
         return EndpointModelStatus(**common, state="Unknown", message=problem)
@@ -67,7 +73,7 @@ def _model(
         "different_blocks": reported.different_blocks,
         "boot": reported.boot,
     }
-    is_read = reported.adapter == wanted.adapter
+    is_read = (reported.adapter, reported.attempt) == (wanted.adapter, wanted.attempt)
     message = printable(reported.message)[:MAX_MESSAGE] if is_read else UNREAD
     return EndpointModelStatus(
         **common,

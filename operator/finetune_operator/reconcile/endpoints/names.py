@@ -2,7 +2,8 @@
 
 A name belongs to the job that had it first, and a place for an adapter to the job that got it
 first. So a job never takes a name or a place from another one, and the order in which jobs are
-read does not matter.
+read does not matter. Names that end in ``-base`` belong to nobody: under them, the gate answers
+with the base.
 
 The number of a list never decreases: a gate rejects every earlier list, which is signed, too. It
 grows only with a change of the names. It is at least the time in seconds, so that it is higher than
@@ -22,6 +23,7 @@ from finetune_api.v1alpha1.endpoints.status import (
     WantedNames,
 )
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_operator.objects.digest import sha256
 from finetune_operator.revisions.sharing.models import Attached
 from finetune_operator.revisions.sharing.settings import TargetEndpoint
@@ -58,7 +60,7 @@ def names(
     places: set[Place] = set()
     full: set[str] = set()
     for job in sorted(jobs, key=lambda job: job.job not in holders):
-        if not any(owners[name] == job.job for name in job.model.names):
+        if not any(owners.get(name) == job.job for name in job.model.names):
             continue
         if len(places | {_place(job)}) > most:
             full.add(job.job)
@@ -67,7 +69,9 @@ def names(
     wanted, unlisted = [], []
     for job in jobs:
         for name in job.model.names:
-            if owners[name] != job.job:
+            if name not in owners:
+                unlisted.append(_reserved(job, name))
+            elif owners[name] != job.job:
                 unlisted.append(_conflict(job, name, owners[name]))
             elif job.job in full:
                 unlisted.append(_full(job, name, most))
@@ -118,10 +122,12 @@ def signed(uid: str, names: Names, number: WantedNames, key: SigningKey) -> str:
 
 
 def _owners(jobs: Iterable[Attached], held: dict[str, str]) -> dict[str, str]:
-    """Return the job that each name belongs to. jobs: the oldest first."""
+    """Return the job that each name belongs to, without reserved names. jobs: the oldest first."""
     owners: dict[str, str] = {}
     for job in jobs:
         for name in job.model.names:
+            if name.endswith(BASE_SUFFIX):
+                continue
             if name not in owners or held.get(name) == job.job:
                 owners[name] = job.job
     return owners
@@ -141,6 +147,7 @@ def _wanted(job: Attached, name: str, target: TargetEndpoint) -> WantedName:
         path=job.model.path,
         template=job.model.template,
         allow_inconclusive=target.spec.allow_inconclusive,
+        attempt=job.model.attempt,
     )
 
 
@@ -151,6 +158,17 @@ def _conflict(job: Attached, name: str, owner: str) -> EndpointModelStatus:
         Reason.NAME_CONFLICT,
         f"FineTuneJob {owner} had the model name {name} first. Set serving.servedModelNames of "
         f"FineTuneJob {job.job} to another name.",
+    )
+
+
+def _reserved(job: Attached, name: str) -> EndpointModelStatus:
+    return _unlisted(
+        job,
+        name,
+        Reason.NAME_CONFLICT,
+        f"The model name {name} ends in {BASE_SUFFIX}, and the endpoint answers with the base "
+        f"model under such names. Set serving.servedModelNames of FineTuneJob {job.job} to other "
+        "names.",
     )
 
 
@@ -170,6 +188,7 @@ def _unlisted(job: Attached, name: str, state: str, message: str) -> EndpointMod
         job=job.job,
         revision=job.model.revision,
         adapter=job.model.adapter,
+        attempt=job.model.attempt,
         state=str(state),
         message=message,
     )

@@ -32,6 +32,9 @@ class Models:
     adapter: str | None
     """SHA-256 of the manifest of the adapter that they must answer with."""
 
+    attempt: int
+    """Number of the attempt to serve it. A failure of an earlier one does not count."""
+
     of_job: tuple[EndpointModelStatus, ...]
 
     def answers(self, model: EndpointModelStatus) -> bool:
@@ -48,7 +51,8 @@ class Models:
     def failed(self) -> EndpointModelStatus | None:
         """A name for which the adapter was not loaded or not verified, None if there is none."""
         failed = (model for model in self.of_job if model.state == FAILED)
-        return next((model for model in failed if model.adapter == self.adapter), None)
+        wanted = self.adapter, self.attempt
+        return next((model for model in failed if (model.adapter, model.attempt) == wanted), None)
 
     def verification(self, build: str) -> dict[str, Any]:
         """Return ``status.verification``, empty unless every name answers."""
@@ -69,7 +73,12 @@ class Models:
 
 
 def models_of(
-    snapshot: IndexedSnapshot, ledger: Ledger, revision: str | None, endpoint: str | None
+    snapshot: IndexedSnapshot,
+    ledger: Ledger,
+    revision: str | None,
+    endpoint: str | None,
+    *,
+    attempt: int,
 ) -> Models:
     """Return the models of a job at an endpoint. revision: the one that they must answer with."""
     adapter = None if revision is None else ledger.revision(revision).artifacts.adapter_manifest
@@ -77,7 +86,7 @@ def models_of(
         (model for model in models.published(snapshot.job) if model.endpoint == endpoint), None
     )
     if published is None:
-        return Models(names=(), adapter=adapter, of_job=())
+        return Models(names=(), adapter=adapter, attempt=attempt, of_job=())
     names = tuple(published.names)
     listed = next(
         (
@@ -90,6 +99,7 @@ def models_of(
     return Models(
         names=names,
         adapter=adapter,
+        attempt=attempt,
         of_job=tuple(
             EndpointModelStatus.model_validate(model, extra="ignore", by_name=False)
             for model in listed
@@ -100,7 +110,13 @@ def models_of(
 
 def models_of_build(snapshot: IndexedSnapshot, ledger: Ledger, build: str) -> Models:
     """Return the models of the build that an endpoint serves."""
-    return models_of(snapshot, ledger, ledger.revision_of(build), endpoint_of(ledger, build))
+    return models_of(
+        snapshot,
+        ledger,
+        ledger.revision_of(build),
+        endpoint_of(ledger, build),
+        attempt=_attempt(ledger, build),
+    )
 
 
 def to_status(
@@ -119,7 +135,7 @@ def to_status(
     serves: at the same endpoint, until the next adapter has failed.
     """
     offers = [
-        _published(snapshot, ledger, target.revision, target.frozen, names, place)
+        _published(snapshot, ledger, target.revision, target.build, target.frozen, names, place)
         for place in publications.shared_endpoint(target)
         if offered and publications.is_complete(ledger, target, place)
     ]
@@ -157,7 +173,7 @@ def _of_serving(snapshot: IndexedSnapshot, ledger: Ledger, serving: str) -> dict
     is_next = before.adapter != ledger.revision(revision).artifacts.adapter_manifest
     if is_next and publications.is_on_claim(ledger, revision, place):
         # The status has the next adapter, which is not offered any more.
-        return _published(snapshot, ledger, revision, frozen, before.names, place)
+        return _published(snapshot, ledger, revision, serving, frozen, before.names, place)
     return before.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -165,6 +181,7 @@ def _published(
     snapshot: IndexedSnapshot,
     ledger: Ledger,
     revision: str,
+    build: str,
     frozen: FrozenConfiguration,
     names: list[str],
     place: SharedEndpointTarget,
@@ -182,4 +199,10 @@ def _published(
         reference=artifacts.reference_manifest,
         template=None if template is None else template.removeprefix("sha256:"),
         path=published_path(snapshot.job["metadata"]["uid"], adapter),
+        attempt=_attempt(ledger, build),
     ).model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _attempt(ledger: Ledger, build: str) -> int:
+    attempt = ledger.serving(build)
+    return 1 if attempt is None else attempt.attempt

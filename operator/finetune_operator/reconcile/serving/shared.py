@@ -66,7 +66,9 @@ def decide(
     if not is_published(ledger, target):
         position, starts = _unpublished(target, ledger)
         return Rollout(decision=unchanged, position=position, awaits_publication=starts)
-    models = models_of(snapshot, ledger, target.revision, target.endpoint_name)
+    models = models_of(
+        snapshot, ledger, target.revision, target.endpoint_name, attempt=attempt.attempt
+    )
     attempt = policy.admitted(target, attempt).model_copy(update={"endpoint": target.endpoint_name})
     if models.all_answer:
         attempt = attempt.model_copy(update={"outcome": "Completed"})
@@ -155,7 +157,8 @@ def _failed(message: str, target: TargetRevision, ledger: Ledger, serving: str |
     return Position(
         state="failed",
         reason=Reason.VERIFICATION_FAILED,
-        message=f"{message}{continues} To train again, set spec.rerun to a new value.",
+        message=f"{message}{continues} To verify the same adapter again, run ftj retry on the job, "
+        "which changes spec.runPolicy; to train again, set spec.rerun to a new value.",
     )
 
 

@@ -83,6 +83,15 @@ def test_requests_for_the_base_need_no_place_of_an_adapter() -> None:
     assert found.add("b", 3, 1.0) == [3]
 
 
+def test_callers_of_a_base_delay_neither_proofs_nor_those_of_another_base() -> None:
+    found = fairness(max_active=1, capacity=3)
+    assert found.add("a", 0, 0.0) == [0]
+    callers = f"{BASE}busy-base"
+    assert [found.add(callers, ticket, 0.0) for ticket in (1, 2, 3, 4)] == [[1], [2], [], []]
+    assert found.add(BASE, 5, 0.0) == found.add(f"{BASE}quiet-base", 6, 0.0) == []
+    assert found.end(callers, 1.0) + found.end(callers, 1.0) == [5, 6]
+
+
 def test_a_free_place_goes_to_the_name_with_the_fewest_requests() -> None:
     found = fairness(capacity=3)
     for ticket in range(6):

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from finetune_api import KIND
 from finetune_api.safety.printable import escaped
-from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_cli import terminal
 from finetune_cli.cluster import served
@@ -28,7 +27,10 @@ from finetune_cli.options import Context, Format, Kubeconfig, Namespace, Output,
 
 NARROW = 60
 """Columns below which answers are one below the other."""
-NO_BASE = f". The base model is served under NAME{BASE_SUFFIX} only with serving.mode: adapter"
+NO_BASE = (
+    f". The base model is served under NAME{BASE_SUFFIX} only with serving.mode: adapter or "
+    "shared, and on a shared endpoint only if the verification has compared it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ def run(
         typer.Argument(
             metavar="MODEL...",
             help="name of a FineTuneJob, its model at a revision as NAME@REV, or its base model as "
-            f"NAME{BASE_SUFFIX} (with serving.mode: adapter)",
+            f"NAME{BASE_SUFFIX} (with serving.mode: adapter or shared)",
             autocompletion=job_names,
         ),
     ],
@@ -115,12 +117,7 @@ def _model(cluster: Cluster, target: str) -> Model:
             f"{serving.get('revision')}; return to the other one with ftj rollback {job.name} "
             f"{revision}, or serve it in a job of its own"
         )
-    if base and place.endpoint is not None:
-        raise CommandFailed(
-            f"{target}: the {ENDPOINT_KIND} {place.endpoint} does not answer with its base model"
-            f"{NO_BASE}"
-        )
-    name = job.name + BASE_SUFFIX if base else place.names[0]
+    name = place.base if base else place.names[0]
     return Model(title=target, name=name, pod=pod, key=questions.key(job, place), base=base)
 
 

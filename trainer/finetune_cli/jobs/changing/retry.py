@@ -6,8 +6,11 @@ of those that the stage has had.
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from finetune_api import KIND
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_cli.cluster.job import Job
 from finetune_cli.errors import CommandFailed
 from finetune_cli.jobs.changing import change
@@ -20,6 +23,7 @@ BUILT_IN = 20
 def decide(job: Job) -> tuple[Change, str]:
     """Return the change that retries the failed stage, and its effect. Raises CommandFailed."""
     failed = next((attempt for attempt in job.attempts if attempt.get("outcome") == "Failed"), None)
+    failed = failed or _unverified(job)
     if failed is None:
         raise CommandFailed(
             f"no stage of {KIND} {job.name} has failed: to train the same recipe again, run ftj "
@@ -40,6 +44,17 @@ def decide(job: Job) -> tuple[Change, str]:
         f"{start} {failed['stage']}, with the files that are on the volume "
         f"(spec.runPolicy.{FIELD} is now {after}). {step}"
     )
+
+
+def _unverified(job: Job) -> Mapping[str, Any] | None:
+    """Return the attempt at serving whose adapter failed at a FineTuneEndpoint, or None.
+
+    The attempt continues, because the endpoint verifies the first adapter of a job again when it
+    restarts.
+    """
+    if not job.status.get("sharedModel") or job.ready.reason != Reason.VERIFICATION_FAILED:
+        return None
+    return next((attempt for attempt in job.attempts if attempt["stage"] == "serve"), None)
 
 
 def _allowed_restarts(job: Job) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 from finetune_api import KIND
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
-from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_cli.cluster import chat_api, served
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.cluster.chat_api import Interruption
@@ -39,8 +38,8 @@ def of_job(cluster: Cluster, place: Texts) -> Target:
     present = served.place(cluster, named_job)
     models = list(present.names)
     mode = (named_job.spec.get("serving") or {}).get("mode")
-    if models and present.endpoint is None and mode == "adapter":
-        models.append(named_job.name + BASE_SUFFIX)
+    if models and (present.endpoint is not None or mode == "adapter"):
+        models.append(present.base)
     return Target(
         kind=KIND,
         namespace=named_job.namespace,

@@ -136,6 +136,7 @@ class Gate:
             job=name.job,
             revision=name.revision,
             adapter=name.adapter,
+            attempt=name.attempt,
             state=state,
             message=self.failed.get(key, ""),
             answers=answers,

@@ -102,6 +102,19 @@ def test_the_first_owner_keeps_a_name(world: World) -> None:
     assert wanted(world) == [("support", "old")]
 
 
+def test_a_name_of_a_base_belongs_to_no_job(world: World) -> None:
+    """Nor does a job that has no other name take a place."""
+    world.spec["lora"] = {"maxAdapters": 1}
+    world.publish("demo-base", "1", "demo-base")
+    world.publish("other", "2", "other", "other-base")
+    world.step()
+    assert wanted(world) == [("other", "other")]
+    for name, job in (("demo-base", "demo-base"), ("other-base", "other")):
+        refused = model(world, name, job)
+        assert refused["state"] == "NameConflict"
+        assert f"servedModelNames of FineTuneJob {job} to other names" in refused["message"]
+
+
 def test_names_stay_reserved_while_jobs_publish_to_another_claim(world: World) -> None:
     world.publish("first", "1", "support")
     world.step()

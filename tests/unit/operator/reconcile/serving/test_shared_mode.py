@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -72,6 +73,7 @@ def report(
                 "job": cluster.name,
                 "revision": model["revision"],
                 "adapter": model["adapter"],
+                "attempt": model["attempt"],
                 "state": state,
                 **({} if answers is None else {"answers": answers, **proof}),
                 **fields,
@@ -545,8 +547,26 @@ def test_the_first_adapter_of_a_job_is_offered_although_it_failed() -> None:
     cluster = published()
     report(cluster, "Failed", message="No.")
     assert cluster.status["sharedModel"]["adapter"] == ADAPTER
+    assert "run ftj retry on the job" in says(cluster)
     report(cluster, answers=ADAPTER)
     assert ready(cluster) == ("True", "Serving")
+
+
+@pytest.mark.parametrize("make", [published, with_failed_revision])
+def test_a_retry_asks_the_endpoint_for_another_attempt(make: Callable[[], Cluster]) -> None:
+    """What ``ftj retry`` does, whether an earlier adapter answers or not."""
+    cluster, wanted = make(), SECOND
+    if make is published:
+        report(cluster, "Failed", message="No.")
+        wanted = ADAPTER
+    before = cluster.status["sharedModel"]["attempt"]
+    cluster.edit(runPolicy={"maxRestarts": 21})
+    cluster.settle()
+    shared = cluster.status["sharedModel"]
+    assert (shared["adapter"], shared["attempt"]) == (wanted, before + 1)
+    report(cluster, answers=wanted)
+    assert ready(cluster) == ("True", "Serving")
+    assert cluster.status["sharedModel"]["attempt"] == before + 1
 
 
 def moved() -> Cluster:
