@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
-from tests.page.conftest import Objects, Site, Visitor, served
+from tests.page.conftest import Site, Visitor, served
+from tests.support.example_page import Objects
 
 from clidocs.example_jobs import EARLIER, PRESENT
 from clidocs.example_objects import JOBS

@@ -24,6 +24,7 @@ from finetune_cli.ui.pages.html import Url, url
 from finetune_cli.ui.pages.layout import Page
 from finetune_cli.ui.reading import catalog, difference, endpoints, job, jobs, new_job, playground
 from finetune_cli.ui.reading.jobs import Filters
+from finetune_cli.ui.reading.rights import Denied
 
 NAME = "[a-z0-9][-a-z0-9.]{0,252}"
 """A name of an object or of a namespace: no path of the API server that leads elsewhere."""
@@ -75,7 +76,10 @@ def _jobs(cluster: Cluster, place: Texts, query: Texts) -> Page:
     filters = Filters(**{name: query.get(name, "").strip()[:LONGEST_FILTER] for name in names})
     if filters.namespace and not re.fullmatch(NAME, filters.namespace):
         raise WrongCall(f"{filters.namespace} is not the name of a namespace: correct it")
-    return job_list.page(jobs.read(cluster, filters), filters)
+    try:
+        return job_list.page(jobs.read(cluster, filters), filters)
+    except Denied as error:
+        return job_list.denied(error.right, str(error), filters)
 
 
 def _job(cluster: Cluster, place: Texts, query: Texts) -> Page:
