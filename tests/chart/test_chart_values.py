@@ -187,6 +187,11 @@ CHANGED: dict[str, Any] = {
     "rbac.settingsReaders": [{"kind": "Group", "name": "tuning"}],
     "notifications.sink.url": "https://other.example.com",
     "notifications.sink.ports": [8443],
+    "page.urls": ["https://other.example.com"],
+    "page.proxyNamespaces": ["ingress"],
+    "page.resources.requests.cpu": "1",
+    "page.resources.requests.memory": "1Gi",
+    "page.resources.limits.memory": "1Gi",
     "tolerations": [{"operator": "Exists"}],
     "affinity": {"nodeAffinity": {"a": {}}},
 }
@@ -198,6 +203,10 @@ PREREQUISITES: dict[str, Values] = {
     "metrics.dashboards": {"metrics": {"dashboards": {"enabled": True}}},
     "serviceAccount.create": {"serviceAccount": {"name": "given"}},
     "provenance.signingKeySecretKey": {"provenance": {"signingKeySecret": "signing"}},
+    "page.enabled": {"page": {"urls": ["https://ftj.example.com"]}},
+    "page.urls": {"page": {"enabled": True}},
+    "page.proxyNamespaces": {"page": {"enabled": True, "urls": ["https://ftj.example.com"]}},
+    "page.resources": {"page": {"enabled": True, "urls": ["https://ftj.example.com"]}},
     "notifications.sink": {"notifications": {"sink": {"url": "https://events.example.com"}}},
     "notifications.sink.tokenSecretKey": {
         "notifications": {"sink": {"url": "https://events.example.com", "tokenSecret": "events"}}
