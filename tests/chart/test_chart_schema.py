@@ -56,6 +56,8 @@ FREE_FORM = {
         ({"image": {"tag": 1.0}}, "got number, want string"),
         ({"image": {"digest": "sha256:123"}}, "does not match pattern"),
         ({"image": {"pullPolicy": "Sometimes"}}, "value must be one of 'Always', 'IfNotPresent'"),
+        ({"page": {"urls": ["ftj.example.com"]}}, "does not match pattern"),
+        ({"page": {"urls": ["https://ftj.example.com/page"]}}, "does not match pattern"),
         ({"imagePullSecrets": [{"name": "registry"}]}, "got object, want string"),
         ({"trainer": {"tag": "v1"}}, "additional properties 'tag' not allowed"),
         ({"trainer": {"image": "trainer:v1"}}, "got string, want object"),
