@@ -193,7 +193,7 @@ def csrf_of(page: Page) -> str:
 
 def refused(page: Page, address: str, namespace: str, csrf: str) -> int:
     """Create a job as a page of the site does, past its form; return the status."""
-    form = {
+    form: dict[str, str | float | bool] = {
         "csrf": csrf,
         "name": "intruder",
         "namespace": namespace,

@@ -21,6 +21,8 @@ from finetune_cli.ui.access.users import MOST_SESSIONS, Users
 
 ALICE, BOB = "token-of-alice", "token-of-bob"
 JOB = "/jobs/team-a/velmora"
+SECONDS = 120.0
+"""Limit of a wait, which an event ends: for a machine on which other suites run, too."""
 STREAM = f"/live{JOB}?tab=0123456789ab"
 LINK = {
     "Sec-Fetch-Site": "cross-site",
@@ -78,8 +80,10 @@ class Shared:
             method, path, headers=sent, data=data, allow_redirects=False
         )
 
-    async def text(self, path: str, status: int = 200, **who: str) -> str:
-        answer = await self.get(path, **who)
+    async def text(
+        self, path: str, status: int = 200, *, token: str = "", cookie: str = "", **more: str
+    ) -> str:
+        answer = await self.get(path, token=token, cookie=cookie, **more)
         text = await answer.text()
         assert answer.status == status, text
         return text
@@ -92,8 +96,9 @@ class Shared:
         assert (cookie["httponly"], cookie["samesite"]) == (True, "Strict")
         return cookie.value
 
-    async def form_token(self, **who: str) -> str:
-        found = re.search(r'name="csrf" value="([^"]+)"', await self.text(JOB, **who))
+    async def form_token(self, *, token: str = "", cookie: str = "") -> str:
+        text = await self.text(JOB, token=token, cookie=cookie)
+        found = re.search(r'name="csrf" value="([^"]+)"', text)
         assert found is not None
         return found[1]
 
@@ -217,7 +222,7 @@ async def test_other_site_neither_posts_nor_reads_with_the_token_of_the_proxy(
 async def test_link_of_another_site_opens_a_page(start: Start) -> None:
     """A login at an identity provider ends with a redirect to the page."""
     page = await start()
-    await page.text(JOB, token=ALICE, **LINK)
+    await page.text(JOB, 200, token=ALICE, **LINK)
 
 
 async def test_stream_ends_when_its_token_does(start: Start, directory: Directory) -> None:
@@ -232,12 +237,12 @@ async def test_stream_ends_when_its_token_does(start: Start, directory: Director
     ]
     assert [stream.status for stream in streams] == [200, 200]
     for stream in streams:
-        await asyncio.wait_for(stream.content.readuntil(b"event: region"), 30)
+        await asyncio.wait_for(stream.content.readuntil(b"event: region"), SECONDS)
     now[0] = 59
     await page.text(JOB, cookie=cookie)
     now[0] = 61
     for stream in streams:
-        text = await asyncio.wait_for(stream.text(), 30)
+        text = await asyncio.wait_for(stream.text(), SECONDS)
         assert "event: end" not in text, "a browser connects again, with another token"
     await page.text(JOB, 401, cookie=cookie)
 
@@ -252,10 +257,10 @@ async def test_stream_ends_when_the_api_server_rejects_its_token(
         await page.get("/live/?tab=abcdefgh", cookie=cookie),
     ]
     for stream in streams:
-        await asyncio.wait_for(stream.content.readuntil(b"event: region"), 30)
+        await asyncio.wait_for(stream.content.readuntil(b"event: region"), SECONDS)
     del directory.users[ALICE]
     for stream in streams:
-        await asyncio.wait_for(stream.text(), 30)
+        await asyncio.wait_for(stream.text(), SECONDS)
     assert "your token has expired" not in await page.text(JOB, 401, cookie=cookie)
     await page.text(JOB, 401, token=ALICE)
 
@@ -288,7 +293,7 @@ async def test_five_streams_per_user_in_all_browsers(start: Start, directory: Di
     csrf = await page.form_token(cookie=browsers[0])
     await page.post("/logout", {"csrf": csrf}, cookie=browsers[0])
     for at in (0, 2, 4):
-        assert "event: end" in await asyncio.wait_for(streams[at].text(), 30)
+        assert "event: end" in await asyncio.wait_for(streams[at].text(), SECONDS)
     for stream in (streams[1], streams[3], other):
         assert not stream.content.at_eof(), "a logout ends only the streams of its browser"
         stream.close()
