@@ -18,7 +18,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def test_picture_has_a_palette(tmp_path: Path) -> None:
-    size = tuple(pictures.WINDOW.values())
+    size = (pictures.WINDOW["width"], pictures.WINDOW["height"])
     picture = png(Image.linear_gradient("L").resize(size).convert("RGB"))
     pictures.write(picture, tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as written:

@@ -66,7 +66,7 @@ def _fact(words: object, more: str = "") -> Child:
     return h("strong", str(words)), h("span", more, class_="quiet") if more else None
 
 
-def _cost(spent: str, expected: str) -> Child:
+def _cost(spent: str | None, expected: str) -> Child:
     if expected != "-":
         return _fact(spent or "none yet", f"expected {expected}")
     return _fact(spent) if spent else _fact("unknown", "needs a profile with a price")
