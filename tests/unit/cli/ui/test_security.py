@@ -63,7 +63,7 @@ def test_lists_of_addresses_are_complete() -> None:
     assert f"{JOB}/diff" in VIEWED
     assert len(FOLLOWED) == 5
     assert len(ASKED) == 4
-    assert len(FILES) == 2
+    assert len(FILES) == 3
 
 
 @pytest.mark.parametrize(
