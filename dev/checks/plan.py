@@ -187,12 +187,20 @@ def _package() -> None:
 
 
 def _page() -> None:
-    """Run the tests of the page in a browser; without one, they are skipped with the reason."""
+    """Run the tests of the page in a browser; without one, they are skipped with the reason.
+
+    One of them starts a control plane of its own.
+    """
     try:
         packages.ensure_programs(BROWSER)
     except ClusterError as error:
         phases.say(f"    page: {error}")
-    suites.pytest("page", ["tests/page"], background=True)
+    try:
+        assets = str(binaries.ensure(*binaries.ASSETS))
+    except ClusterError as error:
+        suites.failed_outside("page", error)
+        return
+    suites.pytest("page", ["tests/page"], background=True, KUBEBUILDER_ASSETS=assets)
 
 
 def _api_server() -> None:

@@ -1,6 +1,6 @@
 """``make screenshots``: pictures of the list of jobs, of a job, and of an answer of its model.
 
-They are of the cluster of ``make run``, or of the one of a kubeconfig, in light and in dark colors.
+They are of the cluster of ``make run``, or of the one of a kubeconfig.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,13 +12,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from cluster import paths
 from cluster.errors import NotReady
 
 FOLDER = paths.REPO / "docs" / "assets"
-SCHEMES = ("light", "dark")
+COLORS = 128
+"""Of the palette: enough for text, states and curves, and a third of the bytes."""
+MOST_BYTES = 150_000
+"""For readers on slow networks, and for the size of the repository."""
 WINDOW: ViewportSize = {"width": 1200, "height": 760}
 ARGUMENTS = (
     "--disable-gpu",
@@ -34,24 +39,27 @@ def draw(
 ) -> None:
     """Draw all pictures into a folder. Raises NotReady."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _browser() as browser:
-        for scheme in SCHEMES:
-            # A code is valid once, so each browser window gets a process of its own.
-            with _served(kubeconfig, variables) as (address, code):
-                context = browser.new_context(
-                    viewport=WINDOW,
-                    color_scheme="dark" if scheme == "dark" else "light",
-                )
-                page = context.new_page()
-                page.goto(address)
-                page.get_by_label("One-time code").fill(code)
-                page.keyboard.press("Enter")
-                page.get_by_role("button", name="Log out").wait_for()
-                for name in _views(page, address, job, question):
-                    file = folder / f"page-{name}-{scheme}.png"
-                    page.screenshot(path=file)
-                    print(file)
-                context.close()
+    with _browser() as browser, _served(kubeconfig, variables) as (address, code):
+        page = browser.new_context(viewport=WINDOW, color_scheme="light").new_page()
+        page.goto(address)
+        page.get_by_label("One-time code").fill(code)
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Log out").wait_for()
+        for name in _views(page, address, job, question):
+            file = folder / f"page-{name}.png"
+            write(page.screenshot(), file)
+            print(file)
+
+
+def write(picture: bytes, file: Path) -> None:
+    """Write a picture with a palette. Raises NotReady if it is too large for the documentation."""
+    drawn = Image.open(io.BytesIO(picture)).convert("RGB")
+    drawn.quantize(COLORS, dither=Image.Dither.NONE).save(file, optimize=True)
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise NotReady(
+            f"{file} has {size} bytes, more than {MOST_BYTES}", hint="make WINDOW smaller"
+        )
 
 
 def _views(page: Page, address: str, job: str, question: str) -> Iterator[str]:

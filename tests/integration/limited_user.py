@@ -11,7 +11,16 @@ from tests.support.api_server.rbac import RBAC, wait_until_granted
 
 def kubeconfig(place: Namespace, folder: Path, *rules: dict[str, Any]) -> Path:
     """Return the path of the kubeconfig of a new user who has the rights of some rules."""
-    token = token_of(place.plane, place.name, "user")
+    config = yaml.safe_load(place.plane.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token(place, *rules)}
+    path = folder / "limited"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def token(place: Namespace, *rules: dict[str, Any]) -> str:
+    """Return the token of a new user who has the rights of some rules."""
+    made_token = token_of(place.plane, place.name, "user")
     role = {"metadata": {"name": "user"}, "rules": list(rules)}
     subject = {"kind": "ServiceAccount", "name": "user", "namespace": place.name}
     group = "rbac.authorization.k8s.io"
@@ -28,8 +37,4 @@ def kubeconfig(place: Namespace, folder: Path, *rules: dict[str, Any]) -> Path:
         place.plane,
         [each | {"kind": kind} for each, kind in zip(made, ("Role", "RoleBinding"), strict=True)],
     )
-    config = yaml.safe_load(place.plane.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": token}
-    path = folder / "limited"
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return made_token

@@ -1,36 +1,27 @@
 """A Chromium, and the pages of ``ftj ui`` on the cluster of the examples."""
 
 import asyncio
-import copy
 import json
 import os
 import shutil
+import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import pytest
 from aiohttp import web
-from kubernetes import client as kubernetes_client
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
+from tests.support import example_page
+from tests.support.example_page import Objects
 
-from clidocs import (
-    example_cluster,
-    example_endpoints,
-    example_jobs,
-    example_objects,
-    example_schema,
-)
-from finetune_cli.cluster import job
-from finetune_cli.cluster.api import Cluster
 from finetune_cli.ui import live
-from finetune_cli.ui.access.sessions import Sessions
 from finetune_cli.ui.app import Application
 
+objects = example_page.objects
 PROGRAM = "chromium"
 ATTACKER = "attacker.example"
 ARGUMENTS = (
@@ -41,11 +32,9 @@ ARGUMENTS = (
     # A name of an attacker that leads to this machine, as after DNS rebinding.
     f"--host-resolver-rules=MAP {ATTACKER} 127.0.0.1",
 )
-ALL_JOBS = "/apis/finetune.dev/v1alpha1/finetunejobs"
 POLL_SECONDS = 0.2
 WAIT_MILLISECONDS = 60_000
 """For a machine on which other suites run, too."""
-Objects = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +48,7 @@ class Site:
 
     @property
     def code(self) -> str:
-        return self.application.sessions.code
+        return example_page.user_of(self.application).code
 
     def change(self, path: str, patch: dict[str, Any]) -> None:
         """Change an object of the cluster by a merge patch."""
@@ -121,20 +110,6 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
 
 
 @pytest.fixture
-def objects() -> Objects:
-    """Return the objects of the cluster; a change before ``site`` takes effect."""
-    found = copy.deepcopy(
-        {
-            **example_objects.COLLECTIONS,
-            **example_endpoints.COLLECTIONS,
-            **example_schema.COLLECTIONS,
-        }
-    )
-    found[ALL_JOBS] = found[example_objects.JOBS]
-    return found
-
-
-@pytest.fixture
 def site(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(live, "POLL_SECONDS", POLL_SECONDS)
     with served(objects) as started:
@@ -143,39 +118,37 @@ def site(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @contextmanager
 def served(objects: Objects) -> Iterator[Site]:
-    """Serve the pages in a thread, on a cluster with these objects."""
-    frozen = mock.patch.object(job, "now", return_value=example_jobs.NOW)
-    with frozen, example_cluster.serving(objects) as api:
-        settings = kubernetes_client.Configuration()
-        settings.host, settings.retries = api, False
-        cluster = Cluster(
-            api=kubernetes_client.ApiClient(settings),
-            namespace=example_jobs.NAMESPACE,
-            context="demo",
+    """Serve the pages of a user on a cluster with these objects."""
+    with (
+        example_page.cluster_of(objects) as cluster,
+        in_thread(lambda origin: example_page.application(cluster, [origin])) as (started, address),
+    ):
+        yield Site(application=started, address=address, api=cluster.api.configuration.host)
+
+
+@contextmanager
+def in_thread(make: Callable[[str], Application]) -> Iterator[tuple[Application, str]]:
+    """Serve an application in a thread; yield it, and its address. make: takes its origin."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        application, runner, origin = asyncio.run_coroutine_threadsafe(_start(make), loop).result(
+            30
         )
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever)
-        thread.start()
-        try:
-            begun = asyncio.run_coroutine_threadsafe(_start(cluster), loop).result(30)
-            application, runner, port = begun
-            address = f"http://127.0.0.1:{port}{application.prefix}/"
-            yield Site(application=application, address=address, api=api)
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        yield application, f"{origin}{application.prefix}/"
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
-async def _start(cluster: Cluster) -> tuple[Application, web.AppRunner, int]:
-    hosts: list[str] = []
-    application = Application(
-        sessions=Sessions(), client_of=lambda request: cluster, hosts=hosts, prefix="/a-random-path"
-    )
+async def _start(make: Callable[[str], Application]) -> tuple[Application, web.AppRunner, str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    application = make(origin)
     runner = web.AppRunner(application.build(), shutdown_timeout=2)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = int(runner.addresses[0][1])
-    hosts.append(f"127.0.0.1:{port}")
-    return application, runner, port
+    await web.SockSite(runner, listener).start()
+    return application, runner, origin

@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import expect
-from tests.page.conftest import ATTACKER, Objects, Site, Visitor
+from tests.page.conftest import ATTACKER, Site, Visitor
+from tests.support.example_page import Objects, session_of
 
 from clidocs import example_cluster
 from clidocs.example_objects import CORE, JOBS
@@ -70,7 +71,7 @@ def test_policy_forbids_scripts_that_would_get_into_a_page(site: Site, visitor: 
 def test_page_of_another_site_has_no_effect(site: Site, visitor: Visitor) -> None:
     """It posts a form, reads with the cookie, opens a stream, and shows the page in a frame."""
     page = visitor.log_in(site)
-    session = next(iter(site.application.sessions._sessions.values()))
+    session = session_of(site.application)
     with other_site(attack(site, session.csrf)) as port:
         for host in (f"{ATTACKER}:{port}", f"127.0.0.1:{port}"):
             page.goto(f"http://{host}/")

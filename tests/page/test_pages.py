@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
-from tests.page.conftest import Objects, Site, Visitor, served
+from tests.page.conftest import Site, Visitor, served
+from tests.support.example_page import Objects
 
 from clidocs.example_jobs import EARLIER, PRESENT
 from clidocs.example_objects import JOBS
@@ -142,6 +143,8 @@ def test_job_is_understood_at_a_glance(site: Site, visitor: Visitor) -> None:
     page.goto(f"{site.address}jobs/team-a/billing")
     for words in ("Unschedulable", "0/1 nodes are available", "What to do"):
         expect(page.locator("#state").get_by_text(words)).to_be_in_viewport()
+    for words in ("none", "not yet", "not measured", "needs a profile with a price"):
+        expect(page.locator("#glance").get_by_text(words, exact=True)).to_be_in_viewport()
 
 
 def box_of(element: object) -> dict[str, float]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Request, expect
-from tests.page.conftest import Objects, Site, Visitor
+from tests.page.conftest import Site, Visitor
+from tests.support.example_page import Objects
 
 from clidocs.example_objects import CORE
 from finetune_cli.cluster import port_forward

@@ -81,6 +81,8 @@ OPERATOR = Image(
         "operator/finetune_operator",
         "trainer/finetune_verify",
         "trainer/finetune_gate",
+        "trainer/finetune_trainer",
+        "trainer/finetune_cli",
     ),
     below="base",
     versioned=True,

@@ -35,6 +35,10 @@ class Forbidden(CommandFailed):
     """The user does not have the right."""
 
 
+class Unauthenticated(CommandFailed):
+    """The API server rejects the credentials."""
+
+
 class NotFound(CommandFailed):
     """The object does not exist."""
 
@@ -64,6 +68,9 @@ class Cluster:
     api: client.ApiClient
     namespace: str
     context: str
+    shared: bool = False
+    """Whether the process runs in a pod, for several users: it has no kubeconfig, and reads nothing
+    but the API server."""
 
     @classmethod
     def of(cls, kubeconfig: Path | None, context: str | None, namespace: str | None) -> "Cluster":
@@ -173,9 +180,17 @@ class Cluster:
         if "could not find the requested resource" in str(error):
             return NotFound(NO_API)
         return NotFound(
-            f"{KIND} {name} does not exist in namespace {self.namespace} of context "
-            f"{self.context}: correct the name, or set -n (kubectl get ftj -A lists all jobs)"
+            f"{KIND} {name} does not exist in namespace {self.namespace}{self._of_context}: "
+            "correct the name, or set -n (kubectl get ftj -A lists all jobs)"
         )
+
+    @property
+    def _of_context(self) -> str:
+        return "" if self.shared else f" of context {self.context}"
+
+    @property
+    def _or_another(self) -> str:
+        return "" if self.shared else ", or set --context"
 
     def _send(
         self, method: str, path: str, body: Any = None, content: str = "", accept: str = ANY
@@ -220,16 +235,16 @@ class Cluster:
 
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(
-            f"the API server {self.api.configuration.host} of context {self.context} does not "
-            f"answer ({_short(error)}): check the network, or set --context"
+            f"the API server {self.api.configuration.host}{self._of_context} does not answer "
+            f"({_short(error)}): check the network{self._or_another}"
         )
 
     def _refusal(self, status: int, text: bytes) -> CommandFailed:
         message = printable(str(_decoded(text).get("message") or text.decode(errors="replace")))
         if status == 401:
-            return CommandFailed(
-                f"the API server rejects the credentials of context {self.context}: log in again, "
-                "or set --context"
+            return Unauthenticated(
+                f"the API server rejects the credentials{self._of_context}: log in again"
+                f"{self._or_another}"
             )
         if status == 403:
             return Forbidden(f"{message}: ask an administrator of the cluster for this right")

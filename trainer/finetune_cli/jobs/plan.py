@@ -16,7 +16,7 @@ from finetune_api.validation import is_job
 from finetune_cli import terminal
 from finetune_cli.errors import WrongCall
 from finetune_cli.offline import job_file
-from finetune_cli.offline.price import PriceOption
+from finetune_cli.offline.price_options import PriceOption
 from finetune_cli.options import CLUSTER, Context, Kubeconfig, Namespace
 from finetune_cli.planning import job_plan, report, state
 from finetune_cli.planning.job_plan import Code, JobPlan

@@ -29,7 +29,8 @@ from finetune_cli import options, terminal
 from finetune_cli.offline import base_config, endpoint_estimate, job_file
 from finetune_cli.offline import price as prices
 from finetune_cli.offline.endpoint_estimate import Endpoint, EndpointEstimate
-from finetune_cli.offline.job_file import SpecFile
+from finetune_cli.offline.job_file import CHART_CARD, SpecFile
+from finetune_cli.offline.price_options import PriceOption, ProfileOption
 from finetune_cli.options import Format, Manifest, ManifestOption, Output
 from finetune_trainer.compatibility import backend_choice, recipe_support
 from finetune_trainer.compatibility.backend_choice import TRL, UNSLOTH, Facts
@@ -41,9 +42,6 @@ from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions, es
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models.base_config import text_config
-
-CHART_CARD = "NVIDIA-A10G"
-"""The node selector of the chart's default placement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +94,8 @@ def run(
     unsloth: Annotated[
         bool, typer.Option("--unsloth", help="assume a trainer image that contains Unsloth")
     ] = False,
-    price: prices.PriceOption = None,
-    profile: prices.ProfileOption = None,
+    price: PriceOption = None,
+    profile: ProfileOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print JSON, in bytes and seconds; as -o json")
     ] = False,

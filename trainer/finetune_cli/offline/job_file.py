@@ -16,6 +16,8 @@ from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.outcome import merges
 from finetune_trainer.errors import InvalidSpec
 
+CHART_CARD = "NVIDIA-A10G"
+"""The node selector of the chart's default placement."""
 if TYPE_CHECKING:
     Base = yaml.SafeLoader
 else:

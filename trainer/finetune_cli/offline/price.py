@@ -1,9 +1,7 @@
 """The price of a GPU, from an option or from the FineTuneProfile in a file."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from pydantic import ValidationError
 
 from finetune_api.contracts.cost import cost, expected, money
@@ -12,20 +10,6 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_cli.errors import WrongCall
 from finetune_cli.offline import job_file
 from finetune_trainer.errors import InvalidSpec
-
-PriceOption = Annotated[
-    tuple[str, str] | None,
-    typer.Option(
-        metavar="AMOUNT CURRENCY",
-        help="price of one GPU for one hour, such as 0.80 EUR, to estimate the cost of training",
-    ),
-]
-ProfileOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help=f"YAML file with the {PROFILE_KIND} of the job, whose price is used"
-    ),
-]
 
 
 def of(

@@ -17,8 +17,7 @@ from finetune_api.policy.limits import narrower
 from finetune_api.v1alpha1.data.statistics import Data as Statistics
 from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_cli.offline import estimate
-from finetune_cli.offline.job_file import SpecFile
+from finetune_cli.offline.job_file import CHART_CARD, SpecFile
 from finetune_cli.planning.state import Object, State, group, spec_of
 from finetune_trainer.devices import cards
 from finetune_trainer.errors import TrainerError
@@ -76,7 +75,10 @@ def fit(
     spec = file.resolved.spec
     card = _card(spec, options, state, profile)
     if options.offline and options.model is None:
-        return Fit(verdict=unknown("config.json of the base model is not read with --offline"))
+        return Fit(verdict=unknown("config.json of the base model is not read"))
+    # Its module is that of a command, whose libraries an offline plan in a pod does not have.
+    from finetune_cli.offline import estimate
+
     rows = options.rows or (statistics and statistics.rows) or None
     tokens = options.tokens or (statistics and statistics.train_tokens) or None
     longest = statistics.longest_row if statistics is not None else None
@@ -199,7 +201,7 @@ def _card(spec: FineTuneJobSpec, options: Options, state: State, profile: Object
         options.card
         or (spec.placement.node_selector or {}).get(PRODUCT_LABEL)
         or (None if profile is None else spec_of(profile).get("card"))
-        or next(iter(offered), estimate.CHART_CARD)
+        or next(iter(offered), CHART_CARD)
     )
 
 

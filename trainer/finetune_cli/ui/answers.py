@@ -17,7 +17,7 @@ from finetune_cli.errors import CommandFailed
 from finetune_cli.ui.access.sessions import Session
 
 STREAM = "answer"
-"""A session has one answer at a time: another question ends the earlier one."""
+"""A user has one answer at a time: another question ends the earlier one."""
 POLL_SECONDS = 0.25
 """How long a browser that is gone is not noticed, while no part arrives."""
 MOST_WAITING = 64
@@ -26,11 +26,16 @@ Ask = Callable[[Interruption], Generator[str, None, None]]
 
 
 async def send(
-    request: web.Request, session: Session, ask: Ask, report: Callable[[Exception], str]
+    request: web.Request,
+    session: Session,
+    ask: Ask,
+    valid: Callable[[], bool],
+    report: Callable[[Exception], str],
 ) -> web.StreamResponse:
-    """Send the parts until the end, until the browser is gone, or until another question.
+    """Send the parts until the end, another question, or the end of the browser or of the session.
 
-    ask: yields the parts. report: returns what a user learns of a bug.
+    ask: yields the parts. valid: whether the session has not ended. report: returns what a user
+    learns of a bug.
     """
     ended = session.streams.begin(STREAM)
     if ended is None:
@@ -39,7 +44,8 @@ async def send(
     parts = _Parts(ask)
 
     def is_over() -> bool:
-        return ended.is_set() or request.transport is None or request.transport.is_closing()
+        gone = request.transport is None or request.transport.is_closing()
+        return gone or ended.is_set() or not valid()
 
     try:
         await response.prepare(request)

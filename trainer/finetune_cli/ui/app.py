@@ -1,8 +1,8 @@
 """The web application: its addresses, and what happens before each of them is answered.
 
-It takes a function that returns the Kubernetes client of a request, so it has no rights of its own.
-All addresses begin with a random path. Browsers send a cookie to every port of a host, but only
-below its path: a server of another user of this machine does not get the cookie.
+A request is answered with the client of its session: the application has no rights of its own.
+For one user, all addresses begin with a random path, because browsers send a cookie to every port
+of a host, but only below its path: a server of another user of this machine does not get it.
 """
 
 import asyncio
@@ -14,14 +14,16 @@ from importlib import resources
 
 from aiohttp import web
 
-from finetune_cli.cluster.api import Cluster, Expired
+from finetune_cli.cluster.api import Expired, Unauthenticated
 from finetune_cli.errors import CommandFailed
 from finetune_cli.ui import answers, failures, live
 from finetune_cli.ui.access import guard
-from finetune_cli.ui.access.sessions import Session, Sessions
+from finetune_cli.ui.access.access import Access
+from finetune_cli.ui.access.sessions import Session
 from finetune_cli.ui.pages import layout, messages
 from finetune_cli.ui.pages.html import Url
 from finetune_cli.ui.pages.layout import Frame, Page
+from finetune_cli.ui.pages.messages import Login
 from finetune_cli.ui.views import DOWNLOADS, FORMS, QUESTIONS, VIEWS, Download, Form, Question, View
 
 LARGEST_FORM = 64 * 1024
@@ -38,21 +40,20 @@ STATIC = {
     "icon.svg": "image/svg+xml",
 }
 SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
-WRONG_CODE = "This is not the code, or it was used already. To get a new code, start ftj ui again."
-LOGGED_OUT = "You are logged out. To get a new code, start ftj ui again."
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """The pages for the users of some sessions."""
+    """The pages."""
 
-    sessions: Sessions
-    client_of: Callable[[web.Request], Cluster]
-    """The Kubernetes client with the rights of the user who sends a request."""
-    hosts: Collection[str]
-    """The values of the header Host for this server."""
+    access: Access
+    login: Login
+    origins: Collection[str]
+    """Where browsers reach this server: scheme, host, and port if the scheme has another one."""
     prefix: str
+    shared: bool = False
+    """Whether several users reach it, through a proxy and by links of other sites."""
     cookie: str = field(default_factory=lambda: f"ftj-{secrets.token_hex(8)}")
     """Name of the cookie. A server of another user on this machine can set cookies for the same
     host, but does not know the name of this one."""
@@ -87,34 +88,53 @@ class Application:
             request.method,
             hosts=request.headers.getall("Host", []),
             origins=request.headers.getall("Origin", []),
-            fetch_site=request.headers.get("Sec-Fetch-Site"),
-            own=self.hosts,
+            fetch=guard.fetch(request.headers),
+            own=self.origins,
+            links=self.shared,
         )
         if refusal is not None:
             return web.Response(text=f"{refusal}\n", status=403)
         # Nobody learns the path from an error.
         if not request.path.startswith(f"{self.prefix}/"):
             return web.Response(text="Not found\n", status=404)
-        session = self.sessions.find(request.cookies.get(self.cookie))
-        if session is not None:
-            if (request.match_info.route.name or "").startswith(QUESTION):
-                request = request.clone(client_max_size=LARGEST_QUESTION)
-            request[SESSION] = session
-        frame = self._frame(request)
         try:
-            if session is None and not _is_public(request):
-                return self._html(messages.login(), frame)
-            if session is not None and request.method not in guard.READING:
-                await _check_token(request, session)
-            return await handler(request)
+            return await self._answered(request, handler)
         except web.HTTPException as error:
-            return self._html(failures.of_status(error.status), frame)
+            return self._html(failures.of_status(error.status), self._frame(request))
         except CommandFailed as error:
-            return self._html(failures.page(error), frame)
+            return self._failed(request, error)
         except ConnectionError:
             raise
         except Exception as error:
-            return self._html(failures.unexpected(error), frame)
+            return self._html(failures.unexpected(error), self._frame(request))
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        authorization = request.headers.get("Authorization")
+        session = await self.access.session(request.cookies.get(self.cookie), authorization)
+        if session is None:
+            return await handler(request) if _is_public(request) else self._unknown(request)
+        request[SESSION] = session
+        if (request.match_info.route.name or "").startswith(QUESTION):
+            request = request.clone(client_max_size=LARGEST_QUESTION)
+        if request.method not in guard.READING:
+            await _check_token(request, session)
+        try:
+            return await handler(request)
+        except Unauthenticated:
+            self.access.rejected(session)
+            raise
+
+    def _unknown(self, request: web.Request, problem: str = "") -> web.Response:
+        """Return what the user can do who is not logged in."""
+        injected = self.shared and "Authorization" in request.headers
+        page = messages.rejected() if injected else messages.login(self.login, problem)
+        return self._html(page, Frame(prefix=self.prefix))
+
+    def _failed(self, request: web.Request, error: CommandFailed) -> web.Response:
+        session = request.get(SESSION)
+        if session is not None and not self.access.valid(session):
+            return self._unknown(request, self.login.ended)
+        return self._html(failures.page(error), self._frame(request))
 
     def _shown(self, view: View) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -138,7 +158,7 @@ class Application:
                 request,
                 session,
                 lambda: self._read(view, request),
-                lambda: self.sessions.valid(session),
+                lambda: self.access.valid(session),
                 failures.reported,
                 self.prefix,
             )
@@ -148,7 +168,7 @@ class Application:
     def _file(self, file: Download) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             place = dict(request.match_info)
-            content = await asyncio.to_thread(file.read, self.client_of(request), place)
+            content = await asyncio.to_thread(file.read, request[SESSION].cluster, place)
             name = f"{place['name']}-{file.pattern.rpartition('/')[2]}"
             headers = {"Content-Disposition": f'attachment; filename="{name}"'}
             body = {"text": content} if isinstance(content, str) else {"body": content}
@@ -159,7 +179,7 @@ class Application:
     def _sent(self, form: Form) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             values = await _values(request)
-            result = await asyncio.to_thread(form.send, self.client_of(request), values)
+            result = await asyncio.to_thread(form.send, request[SESSION].cluster, values)
             if isinstance(result, Page):
                 return self._html(result, self._frame(request))
             return web.Response(status=303, headers={"Location": result.text(self.prefix)})
@@ -169,21 +189,25 @@ class Application:
     def _asked(self, question: Question) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             place, form = dict(request.match_info), await _values(request)
-            cluster = self.client_of(request)
+            session = request[SESSION]
             return await answers.send(
                 request,
-                request[SESSION],
-                lambda interruption: question.ask(cluster, place, form, interruption),
+                session,
+                lambda interruption: question.ask(session.cluster, place, form, interruption),
+                lambda: self.access.valid(session),
                 failures.reported,
             )
 
         return handle
 
     async def _read(self, view: View, request: web.Request) -> Page:
-        cluster = self.client_of(request)
-        return await asyncio.to_thread(
-            view.read, cluster, dict(request.match_info), dict(request.query)
-        )
+        session = request[SESSION]
+        place, query = dict(request.match_info), dict(request.query)
+        try:
+            return await asyncio.to_thread(view.read, session.cluster, place, query)
+        except Unauthenticated:
+            self.access.rejected(session)
+            raise
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["file"]
@@ -195,21 +219,26 @@ class Application:
     async def _login_form(self, request: web.Request) -> web.StreamResponse:
         if SESSION in request:
             return self._home()
-        return self._html(messages.login(), self._frame(request))
+        return self._unknown(request)
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
-        cookie = self.sessions.exchange(str((await request.post()).get("code", "")))
+        cookie = await self.access.log_in(str((await request.post()).get(self.login.field, "")))
         if cookie is None:
-            return self._html(messages.login(WRONG_CODE), self._frame(request))
+            return self._unknown(request, self.login.wrong)
         response = self._home()
         response.set_cookie(
-            self.cookie, cookie, path=f"{self.prefix}/", httponly=True, samesite="Strict"
+            self.cookie,
+            cookie,
+            path=f"{self.prefix}/",
+            httponly=True,
+            samesite="Strict",
+            secure=all(origin.startswith("https:") for origin in self.origins),
         )
         return response
 
     async def _logout(self, request: web.Request) -> web.StreamResponse:
-        self.sessions.end(request[SESSION])
-        response = self._html(messages.login(LOGGED_OUT), Frame(prefix=self.prefix))
+        self.access.end(request[SESSION])
+        response = self._unknown(request, self.login.ended)
         response.del_cookie(self.cookie, path=f"{self.prefix}/")
         return response
 
@@ -224,8 +253,13 @@ class Application:
         session = request.get(SESSION)
         if session is None:
             return Frame(prefix=self.prefix)
-        context = self.client_of(request).context
-        return Frame(prefix=self.prefix, context=context, csrf=session.csrf, stream=stream)
+        return Frame(
+            prefix=self.prefix,
+            user=session.user,
+            csrf=session.csrf,
+            has_logout=session.has_cookie,
+            stream=stream,
+        )
 
     def _stream(self, request: web.Request) -> Url:
         """Return the address of the stream of a page, for the tab that gets the page."""
@@ -234,7 +268,7 @@ class Application:
         return Url(("live", *segments), (*query, ("tab", secrets.token_urlsafe(12))))
 
     async def _end(self, app: web.Application) -> None:
-        self.sessions.end_all()
+        self.access.end_all()
 
 
 def _first_page(request: web.Request) -> web.Response:

@@ -33,7 +33,7 @@ def of_status(code: int) -> Page:
 
 
 def unexpected(error: Exception) -> Page:
-    """Return the page of a bug, which the terminal shows."""
+    """Return the page of a bug, which this process prints."""
     return messages.error("Error", reported(error), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

@@ -47,7 +47,10 @@ async def follow(
         # A browser that is gone is noticed when something is written to it.
         with contextlib.suppress(ConnectionResetError):
             await _send(response, read, ended, valid, report, prefix)
-            await response.write(_event("end", ""))
+            # A browser connects again if only the session has ended: the proxy in front of this
+            # server may send another token. Without one, the browser gets the login.
+            if ended.is_set() or valid():
+                await response.write(_event("end", ""))
     finally:
         session.streams.end(tab, ended)
     return response

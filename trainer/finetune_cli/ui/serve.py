@@ -15,8 +15,9 @@ from aiohttp import web
 
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.errors import CommandFailed
-from finetune_cli.ui.access.sessions import Sessions
+from finetune_cli.ui.access.one_user import OneUser
 from finetune_cli.ui.app import Application
+from finetune_cli.ui.pages import messages
 from finetune_trainer.errors import Stopped
 
 ADDRESS = "127.0.0.1"
@@ -36,17 +37,26 @@ def run(cluster: Cluster, port: int, announce: Callable[[str, str], None]) -> No
 async def _serve(
     cluster: Cluster, listener: socket.socket, announce: Callable[[str, str], None]
 ) -> None:
+    origin = f"http://{ADDRESS}:{listener.getsockname()[1]}"
+    access = OneUser(cluster)
+    application = Application(
+        access=access,
+        login=messages.CODE,
+        origins=(origin,),
+        prefix=f"/{secrets.token_urlsafe(PATH_BYTES)}",
+    )
+    await until_stopped(
+        application, listener, lambda: announce(f"{origin}{application.prefix}/", access.code)
+    )
+
+
+async def until_stopped(
+    application: Application, listener: socket.socket, started: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM. started: is called as soon as requests are answered. Raises Stopped."""
     stopped = asyncio.Event()
     # An exception in a signal handler would end the request that is answered at that moment.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    port = listener.getsockname()[1]
-    sessions = Sessions()
-    application = Application(
-        sessions=sessions,
-        client_of=lambda request: cluster,
-        hosts=(f"{ADDRESS}:{port}",),
-        prefix=f"/{secrets.token_urlsafe(PATH_BYTES)}",
-    )
     # Requests are not logged: a log would have the path, and names of jobs.
     silent = logging.getLogger("finetune_cli.ui.silent")
     silent.disabled = True
@@ -59,7 +69,7 @@ async def _serve(
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()
-        announce(f"http://{ADDRESS}:{port}{application.prefix}/", sessions.code)
+        started()
         await stopped.wait()
     finally:
         await runner.cleanup()

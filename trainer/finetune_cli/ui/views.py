@@ -12,7 +12,7 @@ from finetune_cli.cluster.api import Cluster, NotFound
 from finetune_cli.cluster.chat_api import Interruption
 from finetune_cli.cluster.history import History
 from finetune_cli.errors import CommandFailed, WrongCall
-from finetune_cli.plotting import png, svg
+from finetune_cli.plotting import svg
 from finetune_cli.ui.pages import catalog as catalog_pages
 from finetune_cli.ui.pages import endpoints as endpoint_pages
 from finetune_cli.ui.pages import job as job_pages
@@ -24,6 +24,7 @@ from finetune_cli.ui.pages.html import Url, url
 from finetune_cli.ui.pages.layout import Page
 from finetune_cli.ui.reading import catalog, difference, endpoints, job, jobs, new_job, playground
 from finetune_cli.ui.reading.jobs import Filters
+from finetune_cli.ui.reading.rights import Denied
 
 NAME = "[a-z0-9][-a-z0-9.]{0,252}"
 """A name of an object or of a namespace: no path of the API server that leads elsewhere."""
@@ -75,7 +76,10 @@ def _jobs(cluster: Cluster, place: Texts, query: Texts) -> Page:
     filters = Filters(**{name: query.get(name, "").strip()[:LONGEST_FILTER] for name in names})
     if filters.namespace and not re.fullmatch(NAME, filters.namespace):
         raise WrongCall(f"{filters.namespace} is not the name of a namespace: correct it")
-    return job_list.page(jobs.read(cluster, filters), filters)
+    try:
+        return job_list.page(jobs.read(cluster, filters), filters)
+    except Denied as error:
+        return job_list.denied(error.right, str(error), filters)
 
 
 def _job(cluster: Cluster, place: Texts, query: Texts) -> Page:
@@ -150,6 +154,13 @@ def _svg(cluster: Cluster, place: Texts) -> str:
 
 
 def _png(cluster: Cluster, place: Texts) -> bytes:
+    try:
+        from finetune_cli.plotting import png
+    except ModuleNotFoundError:
+        # The image of the operator has no Pillow.
+        raise CommandFailed(
+            "The page in the cluster draws no PNG: save the curves as SVG, or run ftj ui"
+        ) from None
     return png.draw(results.curves(_history(cluster, place)), title=f"{KIND} {place['name']}")
 
 

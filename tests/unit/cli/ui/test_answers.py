@@ -11,7 +11,8 @@ from unittest import mock
 
 import pytest
 from aiohttp import ClientResponse
-from tests.unit.cli.ui.conftest import Objects, Pages, Start
+from tests.support.example_page import Objects
+from tests.unit.cli.ui.conftest import Pages, Start
 
 from clidocs.example_objects import CORE
 from finetune_cli.cluster import chat_api, port_forward
@@ -72,9 +73,10 @@ def objects(objects: Objects) -> Objects:
 
 
 async def ask(pages: Pages, text: str = "How?", path: str = f"{ENDPOINT}/ask") -> ClientResponse:
-    (session,) = pages.application.sessions._sessions.values()
     messages = json.dumps([{"role": "user", "content": text}])
-    return await pages.post(path, {"model": "orders", "messages": messages, "csrf": session.csrf})
+    return await pages.post(
+        path, {"model": "orders", "messages": messages, "csrf": pages.session.csrf}
+    )
 
 
 async def within(queue: asyncio.Queue[None]) -> None:

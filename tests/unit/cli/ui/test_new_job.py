@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 from aiohttp import ClientResponse
-from tests.unit.cli.ui.conftest import PREFIX, Objects, Pages, Start
+from tests.support.example_page import PREFIX, Objects
+from tests.unit.cli.ui.conftest import Pages, Start
 
 from clidocs.example_objects import JOBS
 from finetune_cli.ui.reading import new_job
@@ -25,8 +26,7 @@ FORM = {
 
 
 async def send(pages: Pages, path: str, **more: str) -> ClientResponse:
-    (session,) = pages.application.sessions._sessions.values()
-    return await pages.post(path, {**FORM, "csrf": session.csrf, **more})
+    return await pages.post(path, {**FORM, "csrf": pages.session.csrf, **more})
 
 
 async def planned(pages: Pages, **more: str) -> str:

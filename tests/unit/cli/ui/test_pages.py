@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from tests.unit.cli.ui.conftest import ALL_JOBS, PREFIX, Objects, Start
+from tests.support.example_page import ALL_JOBS, PREFIX, Objects
+from tests.unit.cli.ui.conftest import Start
 
 from clidocs import example_cluster
 from clidocs.example_endpoints import ENDPOINTS

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
+from unittest import mock
 
 import pytest
 from aiohttp import ClientResponse, ClientSession
 from aiohttp.test_utils import unused_port
-from tests.unit.cli.ui.conftest import ALL_JOBS, PREFIX, Objects, Pages, Start
+from tests.support.example_page import ALL_JOBS, PREFIX, Objects
+from tests.unit.cli.ui.conftest import Pages, Start
 from yarl import URL
 
 from clidocs import example_cluster
@@ -19,7 +21,8 @@ from clidocs.example_objects import CORE, JOBS
 from finetune_cli.cluster.api import Cluster, Forbidden
 from finetune_cli.ui import live
 from finetune_cli.ui.access import guard
-from finetune_cli.ui.access.sessions import MOST_WRONG_CODES, SESSION_SECONDS, Sessions
+from finetune_cli.ui.access.one_user import MOST_WRONG_CODES, OneUser
+from finetune_cli.ui.access.sessions import SESSION_SECONDS, Session, Sessions
 from finetune_cli.ui.access.streams import MOST_STREAMS
 from finetune_cli.ui.app import LARGEST_FORM
 from finetune_cli.ui.views import DOWNLOADS, QUESTIONS, VIEWS
@@ -60,7 +63,7 @@ def test_lists_of_addresses_are_complete() -> None:
     assert f"{JOB}/diff" in VIEWED
     assert len(FOLLOWED) == 5
     assert len(ASKED) == 4
-    assert len(FILES) == 2
+    assert len(FILES) == 3
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ async def test_without_a_cookie_there_is_only_the_login(start: Start) -> None:
     forged: tuple[dict[str, str], ...] = (
         {},
         {name: "forged"},
-        {name: pages.application.sessions.code},
+        {name: pages.code},
     )
     for path, cookies in itertools.product(PRIVATE, forged):
         answer = await pages.get(path, cookies=cookies)
@@ -139,7 +142,7 @@ async def test_other_users_of_the_machine_do_not_learn_the_path(start: Start) ->
 
 async def test_code_is_valid_once(start: Start) -> None:
     pages = await start(login=False)
-    code = pages.application.sessions.code
+    code = pages.code
     assert len(code.replace("-", "")) == 24
     assert (await pages.post("/login", {"code": f" {code.lower()} "})).status == 303
     async with ClientSession() as other:
@@ -152,30 +155,30 @@ async def test_code_is_valid_once(start: Start) -> None:
     assert (await pages.get("/")).status == 200
 
 
-def test_many_wrong_codes_void_the_code() -> None:
-    sessions = Sessions()
+async def test_many_wrong_codes_void_the_code() -> None:
+    user = OneUser(mock.Mock())
     for _ in range(MOST_WRONG_CODES):
-        assert sessions.exchange("AAAA") is None
-    assert sessions.exchange(sessions.code) is None
+        assert await user.log_in("AAAA") is None
+    assert await user.log_in(user.code) is None
 
 
 def test_session_ends() -> None:
     time = [0.0]
     sessions = Sessions(lambda: time[0])
-    cookie = sessions.exchange(sessions.code)
-    session = sessions.find(cookie)
-    assert session is not None
+    session = Session(user="context demo", cluster=mock.Mock(), ends=SESSION_SECONDS)
+    sessions.begin("cookie", session)
+    assert sessions.find("cookie") is session
     stopped = session.streams.begin("tab")
     assert stopped is not None
     time[0] = SESSION_SECONDS
     assert not sessions.valid(session)
-    assert sessions.find(cookie) is None
+    assert sessions.find("cookie") is None
     assert stopped.is_set()
 
 
 async def test_cookie_is_kept_from_scripts_other_sites_and_other_servers(start: Start) -> None:
     pages = await start(login=False)
-    answer = await pages.post("/login", {"code": pages.application.sessions.code})
+    answer = await pages.post("/login", {"code": pages.code})
     cookie = answer.cookies[pages.application.cookie]
     assert cookie["httponly"]
     assert cookie["samesite"] == "Strict"
@@ -210,7 +213,7 @@ async def test_form_without_its_token_is_refused(start: Start) -> None:
 @pytest.mark.parametrize("origin", [None, "null", "https://attacker.example", "http://127.0.0.1:1"])
 async def test_form_of_another_site_is_refused(start: Start, path: str, origin: str | None) -> None:
     pages = await start(login=path != "/login")
-    data = {"code": pages.application.sessions.code, "csrf": token(pages)}
+    data = {"code": pages.code} if path == "/login" else {"csrf": token(pages)}
     answer = await pages.post(path, data, origin=origin)
     assert answer.status == 403
     assert_protected(answer)
@@ -221,8 +224,7 @@ async def test_form_of_another_site_is_refused(start: Start, path: str, origin: 
 
 
 def token(pages: Pages) -> str:
-    sessions = list(pages.application.sessions._sessions.values())
-    return sessions[0].csrf if sessions else ""
+    return pages.session.csrf
 
 
 async def test_logout_ends_session_and_streams(start: Start) -> None:

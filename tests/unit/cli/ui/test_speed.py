@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.unit.cli.ui.conftest import ALL_JOBS, Objects, Start
+from tests.support.example_page import ALL_JOBS, Objects
+from tests.unit.cli.ui.conftest import Start
 
 from clidocs.example_objects import JOBS
 

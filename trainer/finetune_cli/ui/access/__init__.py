@@ -1,1 +1,1 @@
-"""Who may see the pages: the one-time code, sessions, and checks of each request."""
+"""Who may see the pages, with whose rights: sessions, credentials, and checks of each request."""

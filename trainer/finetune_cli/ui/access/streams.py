@@ -1,4 +1,4 @@
-"""The open streams of a session: at most one per tab, and few in all."""
+"""The open streams of a user: at most one per tab, and few in all."""
 
 import asyncio
 
@@ -6,11 +6,12 @@ MOST_STREAMS = 5
 
 
 class Streams:
-    """Streams by the tab that reads them, each with the event that ends it."""
+    """Streams of a session by the tab that reads them, each with the event that ends it."""
 
-    def __init__(self) -> None:
-        """No stream is open."""
-        self._open: dict[str, asyncio.Event] = {}
+    def __init__(self, of_user: dict[str, asyncio.Event] | None = None) -> None:
+        """``of_user``: the streams of all sessions of the user, None if there is only this one."""
+        self._open = {} if of_user is None else of_user
+        self._own: dict[str, asyncio.Event] = {}
 
     def begin(self, tab: str) -> asyncio.Event | None:
         """Return the event that ends a new stream of a tab; None if there are too many.
@@ -22,15 +23,16 @@ class Streams:
             earlier.set()
         if len(self._open) >= MOST_STREAMS:
             return None
-        self._open[tab] = asyncio.Event()
+        self._open[tab] = self._own[tab] = asyncio.Event()
         return self._open[tab]
 
     def end(self, tab: str, event: asyncio.Event) -> None:
         """Forget a stream that has ended."""
-        if self._open.get(tab) is event:
-            del self._open[tab]
+        for streams in (self._open, self._own):
+            if streams.get(tab) is event:
+                del streams[tab]
 
     def end_all(self) -> None:
-        """End all streams."""
-        for ended in self._open.values():
+        """End the streams of this session."""
+        for ended in self._own.values():
             ended.set()

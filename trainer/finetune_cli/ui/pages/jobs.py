@@ -1,13 +1,15 @@
 """The list of jobs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from finetune_api import KIND
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_cli.ui.pages import states
+from finetune_cli.ui.pages import messages, states
 from finetune_cli.ui.pages.html import Child, Element, h, url
 from finetune_cli.ui.pages.layout import JOBS, Page, Region, note, state, table
 from finetune_cli.ui.reading.jobs import NOT_READY, READY, Filters, JobList, Row
+from finetune_cli.ui.reading.rights import Right
 
 COLUMNS = ("Serving", "Progress", "ETA", "Loss", "Cost", "Age", "Message")
 """Columns of the API server after name and state, if a job of the page has a value in them."""
@@ -19,12 +21,22 @@ def page(found: JobList, filters: Filters) -> Page:
     return Page(
         title=f"{KIND}s",
         regions=(
-            Region(id="filters", title="Filters", content=_form(filters), live=False, named=False),
+            _filters(filters),
             Region(id="jobs", title="Jobs", content=_jobs(found, filters), named=False),
         ),
         actions=h("a", "New job", href=url("new")),
         section=JOBS,
     )
+
+
+def denied(right: Right, message: str, filters: Filters) -> Page:
+    """Return which right is missing, with the form: the user may have it in another namespace."""
+    page = messages.denied(right, message)
+    return replace(page, regions=(_filters(filters), *page.regions), section=JOBS)
+
+
+def _filters(filters: Filters) -> Region:
+    return Region(id="filters", title="Filters", content=_form(filters), live=False, named=False)
 
 
 def _form(filters: Filters) -> Element:

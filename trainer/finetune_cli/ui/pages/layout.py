@@ -57,8 +57,9 @@ class Frame:
     """What surrounds a page for one user: empty before the login."""
 
     prefix: str
-    context: str = ""
+    user: str = ""
     csrf: str = ""
+    has_logout: bool = True
     stream: Url | None = None
 
 
@@ -148,20 +149,15 @@ def _header(frame: Frame, section: str) -> Element:
         h("li", h("a", name, href=to, aria_current="page" if name == section else None))
         for name, to in NAVIGATION
     )
-    logout = h(
-        "form",
-        h("input", type="hidden", name="csrf", value=frame.csrf),
-        h("button", "Log out"),
-        method="post",
-        action=url("logout"),
-    )
+    token = h("input", type="hidden", name="csrf", value=frame.csrf)
+    logout = h("form", token, h("button", "Log out"), method="post", action=url("logout"))
     return h(
         "header",
         h("a", brand, href=url(""), class_="brand"),
         h("nav", h("ul", links), aria_label="Pages"),
         h("span", id="connection", class_="connection"),
-        h("span", f"context {frame.context}", class_="context"),
-        logout,
+        h("span", frame.user, class_="context"),
+        logout if frame.has_logout else token,
     )
 
 

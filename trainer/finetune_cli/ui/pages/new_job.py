@@ -60,11 +60,7 @@ def page(offered: Offer) -> Page:
         map(_field, first),
         h("h3", "Further fields"),
         [_group(name, [*fields]) for name, fields in groupby(others, lambda field: field.path[0])],
-        h(
-            "label",
-            h("span", h("input", type="checkbox", name="download", value="yes", checked=True)),
-            "Read config.json of the base model from its source, to estimate memory and time",
-        ),
+        _download() if offered.downloads else None,
         h("div", h("button", "Show manifest and plan"), class_="filters"),
         method="post",
         action=url("new"),
@@ -134,6 +130,14 @@ def _create(draft: Draft, form: Texts) -> Child:
         method="post",
         action=url("new", "create"),
         class_="filters",
+    )
+
+
+def _download() -> Element:
+    return h(
+        "label",
+        h("span", h("input", type="checkbox", name="download", value="yes", checked=True)),
+        "Read config.json of the base model from its source, to estimate memory and time",
     )
 
 

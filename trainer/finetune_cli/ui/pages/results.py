@@ -40,7 +40,10 @@ def glance(job: Job) -> Child:
     expected = _range(*_expected(job))
     return pairs(
         (
-            ("Serves", _fact(serving.get("revision") or serving.get("summary") or "nothing")),
+            (
+                "Serving revision",
+                _fact(serving.get("revision") or serving.get("summary") or "none"),
+            ),
             (
                 "Verified",
                 state(outcome, states.OUTCOMES.get(outcome, states.WAITING))
@@ -51,9 +54,9 @@ def glance(job: Job) -> Child:
                 "Held-out loss",
                 _fact(tuned["loss"], f"base model {measured.get('baseLoss', '-')}")
                 if tuned.get("loss")
-                else _fact("-"),
+                else _fact("not measured"),
             ),
-            ("Cost", _fact(spent or "-", f"expected {expected}" if expected != "-" else "")),
+            ("Training cost", _cost(spent, expected)),
         ),
         "facts",
     )
@@ -61,6 +64,12 @@ def glance(job: Job) -> Child:
 
 def _fact(words: object, more: str = "") -> Child:
     return h("strong", str(words)), h("span", more, class_="quiet") if more else None
+
+
+def _cost(spent: str | None, expected: str) -> Child:
+    if expected != "-":
+        return _fact(spent or "none yet", f"expected {expected}")
+    return _fact(spent) if spent else _fact("unknown", "needs a profile with a price")
 
 
 def _expected(job: Job) -> tuple[Any, str]:

@@ -46,6 +46,9 @@ class Offer:
     namespace: str
     fields: tuple[Field, ...]
     profiles: tuple[str, ...]
+    downloads: bool
+    """Whether config.json of a base model can be read from its source. A page in the cluster would
+    be a way around the network policies of its users."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,23 +74,25 @@ def offer(cluster: Cluster) -> Offer:
         namespace=cluster.namespace,
         fields=tuple(_fields(spec, ())),
         profiles=tuple(profiles.value or ()),
+        downloads=not cluster.shared,
     )
 
 
 def draft(cluster: Cluster, form: Texts) -> Draft:
     """Return the manifest of a form with its plan. Raises CommandFailed."""
-    manifest = manifest_of(offer(cluster).fields, form, cluster.namespace)
+    offered = offer(cluster)
+    manifest = manifest_of(offered.fields, form, cluster.namespace)
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     with rights.needs("get", rights.own(PLURAL), namespace):
         inputs = plan_inputs.read(cluster, NAMESPACE, [(namespace, name)] if name else [])
     present = State(
-        source=f"the cluster of context {cluster.context}",
+        source="this cluster" if cluster.shared else f"the cluster of context {cluster.context}",
         jobs=inputs.jobs,
         profiles=inputs.profiles,
         budgets=inputs.budgets,
         settings=None if inputs.settings is None else state.settings_of(inputs.settings),
     )
-    options = Options(offline=not form.get("download"))
+    options = Options(offline=not (offered.downloads and form.get("download")))
     return Draft(
         manifest=manifest,
         plan=job_plan.plan(manifest, "", namespace, present, options),

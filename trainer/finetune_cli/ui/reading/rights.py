@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from finetune_api import GROUP
-from finetune_cli.cluster.api import Forbidden
+from finetune_cli.cluster.api import Forbidden, Unauthenticated
 from finetune_cli.errors import CommandFailed
 
 T = TypeVar("T")
@@ -76,6 +76,8 @@ def part(read: Callable[[], T]) -> Part[T]:
     """Return a part of a page that is not worth an error page."""
     try:
         return Part(value=read())
+    except Unauthenticated:
+        raise
     except Denied as error:
         return Part(problem=f"You may not {error.right.text}. {error}")
     except CommandFailed as error:
