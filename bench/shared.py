@@ -93,7 +93,11 @@ def measure(options: argparse.Namespace) -> str:
             gpus.advertised(cluster, 1 + TRAINING_AT_ONCE),
             sharing(cluster, NAMESPACE, specs) as shared,
         ):
-            return table(("figure", "value"), list(_figures(shared, options.swaps)))
+            figures = []
+            for figure in _figures(shared, options.swaps):
+                print(f"    {': '.join(figure)}", flush=True)
+                figures.append(figure)
+            return table(("figure", "value"), figures)
 
 
 def _figures(shared: Shared, swaps: int) -> Iterator[tuple[str, str]]:

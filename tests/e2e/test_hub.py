@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,13 +107,18 @@ def test_ftj_verifies_the_download(
 @contextmanager
 def _installed_with(hub: ModelHub) -> Iterator[None]:
     """Install the operator with another hub; restore the hub of the local cluster afterwards."""
-    client, images = kubectl.local(), install.local_images()
-    given = {"values": install.VALUES, "signing_key_secret": SIGNING_KEY_SECRET}
-    install.install(client, images, hub_endpoint=hub.url, **given)
+    installed = partial(
+        install.install,
+        kubectl.local(),
+        install.local_images(),
+        values=install.VALUES,
+        signing_key_secret=SIGNING_KEY_SECRET,
+    )
+    installed(hub_endpoint=hub.url)
     try:
         yield
     finally:
-        install.install(client, images, **given)
+        installed()
 
 
 def _access(certificate: Certificate) -> list[Object]:
