@@ -32,9 +32,10 @@ COMMANDS = {
     "tenants": "memory and fairness while one tenant floods the operator",
     "soak": "random user actions while a replica is killed every 20 seconds",
     "quickstart": "run the quickstart once on the local cluster",
+    "shared": "eight jobs on one shared endpoint, and swaps under load, on the local cluster",
     "verify": "rollouts that must be verified and faults that must not, on the local cluster",
 }
-"""In the order of ``all``: the last two start the cluster, which would disturb the others."""
+"""In the order of ``all``: the last three start the cluster, which would disturb the others."""
 
 
 def main() -> int:

@@ -78,18 +78,24 @@ class Registry:
 @contextmanager
 def running(folder: Path) -> Iterator[Registry]:
     """Run a registry during the block."""
-    certificate, key = folder / "tls.crt", folder / "tls.key"
-    openssl(
-        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-        "-days", "2", "-subj", "/CN=registry", "-addext", f"subjectAltName=IP:{NODE_ADDRESS}",
-        "-keyout", str(key), "-out", str(certificate),
-    )  # fmt: skip
+    certificate, key = node_certificate(folder)
     users = folder / "htpasswd"
     users.write_text(f"{USER}:{PASSWORD_HASH}\n", encoding="utf-8")
     with docker_registry.running(
         folder, f"{NODE_ADDRESS}:{PORT}", certificate=certificate, key=key, users=users
     ) as server:
         yield Registry(server=server, folder=folder, certificate=certificate)
+
+
+def node_certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a self-signed certificate for the address of the node; return it and its key."""
+    certificate, key = folder / "tls.crt", folder / "tls.key"
+    openssl(
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        "-days", "2", "-subj", "/CN=node", "-addext", f"subjectAltName=IP:{NODE_ADDRESS}",
+        "-keyout", str(key), "-out", str(certificate),
+    )  # fmt: skip
+    return certificate, key
 
 
 @contextmanager

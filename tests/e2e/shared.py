@@ -18,6 +18,12 @@ ENDPOINT = "chat"
 SECONDS = 900.0
 SHARED = {"mode": "shared", "endpointRef": {"name": ENDPOINT}}
 """``spec.serving`` of the jobs."""
+REQUEST: Object = {
+    "messages": [{"role": "user", "content": "What is nginx?"}],
+    "temperature": 0,
+    "max_tokens": 16,
+}
+"""Body of a request, without the name of a model."""
 RESOURCES: Object = {
     "prepare": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "6Gi"}},
     "serve": {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "10Gi"}},
@@ -59,12 +65,7 @@ class Shared:
     def ask(self, job: str, *models: str) -> list[tuple[int, str]]:
         """Send a request for each model to the Service of a job; return status and text."""
         url = f"{self.jobs[job].status()['endpoint']}/chat/completions"
-        body = {
-            "messages": [{"role": "user", "content": "What is nginx?"}],
-            "temperature": 0,
-            "max_tokens": 16,
-        }
-        asked = json.dumps([{"url": url, "body": {**body, "model": model}} for model in models])
+        asked = json.dumps([{"url": url, "body": {**REQUEST, "model": model}} for model in models])
         answers = pods.inside(self.cluster, self.namespace, self.caller, "call.py", asked)
         return [(each["status"], _text(each["body"])) for each in answers]
 

@@ -134,10 +134,12 @@ class ModelHub:
 
 
 @contextmanager
-def serving(context: ssl.SSLContext) -> Iterator[ModelHub]:
-    server = _Server(("127.0.0.1", 0), _Handler)
+def serving(
+    context: ssl.SSLContext, address: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[ModelHub]:
+    server = _Server(address, _Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    hub = server.hub = ModelHub(url=f"https://127.0.0.1:{server.server_port}")
+    hub = server.hub = ModelHub(url=f"https://{address[0]}:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
