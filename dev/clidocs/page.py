@@ -97,13 +97,20 @@ EXAMPLES = {
 
 def text() -> str:
     """Return the page."""
+    with examples():
+        return "\n".join(_lines()) + "\n"
+
+
+@contextlib.contextmanager
+def examples() -> Iterator[None]:
+    """Let each of the ``EXAMPLES`` run to its end."""
     with (
         environment(),
         example_model.copied_from(),
         mock.patch("finetune_cli.ui.serve.run", _serve),
     ):
         example_model.publish(Path())
-        return "\n".join(_lines()) + "\n"
+        yield
 
 
 def _lines() -> Iterator[str]:

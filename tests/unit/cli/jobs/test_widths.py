@@ -10,13 +10,13 @@ from finetune_cli import __main__ as ftj
 from finetune_cli.commands.command import CLUSTER
 from finetune_cli.commands.table import COMMANDS
 
-VERBATIM = ("chat", "init", "logs", "rollback")
-"""Answers, logs and manifests are not wrapped: they are read by programs, or copied."""
+VERBATIM = ("chat", "init", "logs", "rollback", "verify")
+"""Answers, logs, manifests and statements are not wrapped: they are read by programs, or copied."""
 
 
 @pytest.mark.parametrize("columns", [40, 120])
 def test_the_outputs_fit_the_terminal(columns: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with page.environment():
+    with page.examples():
         os.environ["COLUMNS"] = str(columns)
         for commands in page.EXAMPLES.values():
             for command in commands:
