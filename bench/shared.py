@@ -28,7 +28,6 @@ from bench.table import table
 
 NAMESPACE = "e2e-bench-shared"
 ENDPOINTS = {"FineTuneEndpoint": "/apis/finetune.dev/v1alpha1/finetuneendpoints"}
-TRAINING_AT_ONCE = 2
 CALLERS = 8
 """--max-num-seqs of vLLM on the local cluster."""
 CAPACITY_SECONDS = 30.0
@@ -36,7 +35,7 @@ LIMIT_SECONDS = 60.0
 PAUSE_SECONDS = 5.0
 """Between two swaps, so that requests also meet the revision that has just been swapped in."""
 SWAP_SECONDS = 900.0
-RATES = (2e-3, 3e-3)
+RATES = (1e-3, 2e-3)
 """Learning rates of the two revisions of the edited job."""
 EVERY_SECONDS = 0.2
 """Between two requests while vLLM restarts."""
@@ -83,14 +82,16 @@ def measure(options: argparse.Namespace) -> str:
         cluster.require_free_gpu()
         specs = {
             f"model-{number}": small(
-                training={"seed": number, "learningRate": RATES[0]}, serving=SHARED
+                dataset={"maxSamples": 8 + number},
+                training={"seed": number, "learningRate": RATES[0]},
+                serving=SHARED,
             )
             for number in range(1, options.names + 1)
         }
         print(f"==> train {options.names} jobs", flush=True)
         with (
             namespaces(cluster, NAMESPACE),
-            gpus.advertised(cluster, 1 + TRAINING_AT_ONCE),
+            gpus.advertised(cluster, options.names + 1),
             sharing(cluster, NAMESPACE, specs) as shared,
         ):
             figures = []

@@ -75,7 +75,7 @@ def download(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
         with _installed_with(hub):
             tuning.change(publish=[TARGET])
             tuning.wait_until("Published", seconds=SECONDS)
-        (entry,) = tuning.status()["publish"]
+            (entry,) = tuning.status()["publish"]
         commit = str(entry["digest"]).removeprefix("sha1:")
         assert entry["reference"] == f"hf://{REPO}@{commit}"
         model = hub_client.download(hub, certificate, REPO, commit, folder / "model")
