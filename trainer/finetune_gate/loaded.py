@@ -85,9 +85,9 @@ class Loaded:
         """
         now = time.monotonic()
         for key, failure in list(self.failures.items()):
-            attempts, kept = self.attempts(key), failure
-            if not attempts <= failure.attempts:
-                kept = asked_again(failure, attempts, now=now)
+            attempts = self.attempts(key)
+            is_present = attempts <= failure.attempts
+            kept = failure if is_present else asked_again(failure, attempts, now=now)
             if kept is None or not (attempts or key in self.adapters):
                 del self.failures[key]
             else:
