@@ -7,14 +7,11 @@ strikes, and if there is none, among the others (``failures``).
 import time
 
 from finetune_api.contracts.endpoint import WantedName
-from finetune_gate.failures import Failure
+from finetune_gate.failures import Attempts, Failure, asked_again
 from finetune_gate.names import Table
 from finetune_gate.proofs.proof import Subject
 from finetune_gate.swap import Adapter, Identity, identity
 from finetune_gate.wanted import Wanted
-
-Attempts = frozenset[tuple[str, int]]
-"""Jobs that need an adapter, and the numbers of their attempts to serve it."""
 
 
 class Loaded:
@@ -23,7 +20,6 @@ class Loaded:
     def __init__(self, wanted: Wanted, *, max_adapters: int, max_active: int) -> None:
         self.adapters: dict[Identity, Adapter] = {}
         self.failures: dict[Identity, Failure] = {}
-        self._attempts: dict[Identity, Attempts] = {}
         self._wanted, self._max_adapters, self._max_active = wanted, max_adapters, max_active
 
     def begin(self) -> None:
@@ -76,15 +72,35 @@ class Loaded:
             if key not in needed or self._is_faulty(key)
         ]
 
-    def forget_failures(self) -> None:
-        """Forget the failures of adapters that no name needs, or that a job asks for once more."""
-        attempts = self._attempts_of_jobs()
-        again = {
-            key for key, before in self._attempts.items() if attempts.get(key, before) != before
-        }
-        kept = (attempts.keys() | self.adapters.keys()) - again
-        self.failures = {key: failure for key, failure in self.failures.items() if key in kept}
-        self._attempts = attempts
+    def attempts(self, key: Identity) -> Attempts:
+        """Return the present attempts of the jobs that need an adapter."""
+        return frozenset(
+            (name.job, name.attempt) for name in self._names() if identity(name) == key
+        )
+
+    def forget_earlier_attempts(self, table: Table) -> None:
+        """Forget the failures and proofs of earlier attempts, and failures that no name needs.
+
+        A proof with which a name answers counts for later attempts, too.
+        """
+        now = time.monotonic()
+        for key, failure in list(self.failures.items()):
+            attempts = self.attempts(key)
+            is_present = attempts <= failure.attempts
+            kept = failure if is_present else asked_again(failure, attempts, now=now)
+            if kept is None or not (attempts or key in self.adapters):
+                del self.failures[key]
+            else:
+                self.failures[key] = kept
+        used = {route.internal for route in table.routes.values()}
+        for key, adapter in self.adapters.items():
+            attempts = self.attempts(key)
+            if adapter.proof is None or attempts <= adapter.attempts:
+                continue
+            if adapter.internal in used:
+                adapter.attempts = attempts
+            else:
+                adapter.proof = None
 
     def subject(self, adapter: Adapter, table: Table) -> Subject:
         """Return what is proved about an adapter, next to which others."""
@@ -103,13 +119,6 @@ class Loaded:
 
     def _needed(self) -> set[Identity]:
         return {identity(name) for name in self._names()}
-
-    def _attempts_of_jobs(self) -> dict[Identity, Attempts]:
-        names = self._names()
-        return {
-            key: frozenset((name.job, name.attempt) for name in names if identity(name) == key)
-            for key in self._needed()
-        }
 
     def _is_faulty(self, key: Identity) -> bool:
         failure = self.failures.get(key)

@@ -58,8 +58,8 @@ class Route:
 
     @property
     def queue(self) -> Name:
-        """Queue in which the requests of callers wait."""
-        return self.internal if self.base is None else f"{BASE}{self.name}"
+        """Queue in which the requests of callers wait: one for all names with an adapter."""
+        return self.internal if self.base is None else f"{BASE}{self.proof.internal}"
 
     def of_base(self, internal: str) -> "Route":
         """Return the route to the base, with the template and for the callers of this one."""

@@ -77,13 +77,16 @@ class Report:
         self, wanted: WantedName, route: Route | None, adapter: Adapter | None
     ) -> tuple[State, str]:
         rollout, key = self._rollout, identity(wanted)
-        loaded = rollout.loaded
+        loaded, attempt = rollout.loaded, (wanted.job, wanted.attempt)
         failure = loaded.failures.get(key)
+        # The rollout forgets the results of earlier attempts only in its next step.
+        if failure is not None and attempt not in failure.attempts:
+            failure = None
         if route is not None and adapter is not None and route.internal == adapter.internal:
             return "Serving", route.proof.message
         if failure is not None and failure.is_reported:
             return "Failed", failure.message
-        if adapter is not None and adapter.proof is not None:
+        if adapter is not None and adapter.proof is not None and attempt in adapter.attempts:
             return "Failed", f"the endpoint does not allow Inconclusive: {adapter.proof.message}"
         if adapter is not None:
             return "Proving", failure.message if failure else rollout.self_test or ""

@@ -24,7 +24,7 @@ from finetune_gate.adapters import no_change
 from finetune_gate.adapters.copy import Base
 from finetune_gate.engine import Engine, LoadFailed
 from finetune_gate.errors import NotCopied, Rejected
-from finetune_gate.failures import Failure, struck
+from finetune_gate.failures import Attempts, Failure, struck
 from finetune_gate.keys import Caller, may_use
 from finetune_gate.loaded import Loaded
 from finetune_gate.names import Table, base_name
@@ -148,6 +148,7 @@ class Rollout:
 
     async def _load(self, wanted: WantedName, boot: str) -> None:
         key = identity(wanted)
+        attempts = self.loaded.attempts(key)
         # Never used before: nothing that the engine cached under a name or path can be stale.
         internal = f"{wanted.adapter}-{secrets.token_hex(8)}"
         target = self._settings.copies / boot / internal
@@ -164,17 +165,21 @@ class Rollout:
                 await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
                 raise
         except Rejected as error:
-            retry_at = time.monotonic() + RETRY_SECONDS
-            may_pass = isinstance(error, NotCopied)
-            self._fail(key, Failure(message=str(error), retry_at=retry_at, may_pass=may_pass))
+            failure = Failure(
+                message=str(error),
+                attempts=attempts,
+                retry_at=time.monotonic() + RETRY_SECONDS,
+                may_pass=isinstance(error, NotCopied),
+            )
+            self._fail(key, failure)
         except LoadFailed as error:
-            self._fail(key, Failure(message=str(error)))
+            self._fail(key, Failure(message=str(error), attempts=attempts))
         except Unavailable as error:
-            await self._strike(key, error, boot)
+            await self._strike(key, attempts, error, boot)
         else:
             # Strikes stay until it is proved.
-            failure = self.loaded.failures.get(key)
-            if failure is not None and not failure.strikes:
+            before = self.loaded.failures.get(key)
+            if before is not None and not before.strikes:
                 del self.loaded.failures[key]
             self.loaded.adapters[key] = Adapter(internal=internal, arrived=arrived)
             blocks = arrived.different_blocks
@@ -188,7 +193,8 @@ class Rollout:
         due = self.loaded.due(has_strikes)
         agreement = None
         try:
-            for key, adapter in due:  # noqa: B007
+            for key, adapter in due:
+                attempts = self.loaded.attempts(key)
                 subject = self.loaded.subject(adapter, self.table)
                 agreement = await proof.self_test(self._engine, subject, self._settings.build)
                 if agreement is not None:
@@ -196,7 +202,7 @@ class Rollout:
         except BaseDiffers as error:
             self.self_test = f"failed: {error}"
         except Unavailable as error:
-            await self._strike(key, error, boot)
+            await self._strike(key, attempts, error, boot)
             return True
         else:
             if not due:
@@ -210,29 +216,34 @@ class Rollout:
 
     async def _prove(self, key: Identity, adapter: Adapter, boot: str) -> None:
         subject, began = self.loaded.subject(adapter, self.table), time.monotonic()
+        attempts = self.loaded.attempts(key)
         try:
             verdict = await proof.prove(
                 self._engine, self._places.place, subject, self._settings.build, boot
             )
         except Mismatch as error:
             adapter.proof = None
-            self._fail(key, Failure(message=str(error)))
+            self._fail(key, Failure(message=str(error), attempts=attempts))
         except Unavailable as error:
-            await self._strike(key, error, boot)
+            await self._strike(key, attempts, error, boot)
         else:
             self.loaded.failures.pop(key, None)
-            adapter.proof, adapter.alone = verdict, subject.neighbour is None
+            adapter.proof, adapter.attempts = verdict, attempts
+            adapter.alone = subject.neighbour is None
             seconds = time.monotonic() - began
             self._log(
                 f"{verdict.outcome} in {seconds:.2f} s: {adapter.internal}: {verdict.message}"
             )
         self._swap()
 
-    async def _strike(self, key: Identity, error: Unavailable, boot: str) -> None:
+    async def _strike(
+        self, key: Identity, attempts: Attempts, error: Unavailable, boot: str
+    ) -> None:
         """Record an attempt without a result."""
         has_ended = self._engine.boot() != boot or not await self._engine.healthy()
         before, now = self.loaded.failures.get(key), time.monotonic()
-        self._fail(key, struck(before, str(error), has_ended=has_ended, now=now))
+        failure = struck(before, str(error), attempts=attempts, has_ended=has_ended, now=now)
+        self._fail(key, failure)
 
     def _fail(self, key: Identity, failure: Failure) -> None:
         self.loaded.failures[key] = failure
@@ -259,7 +270,7 @@ class Rollout:
                 continue
             del self.loaded.adapters[key]
             self._log(f"unloaded {adapter.internal}")
-        self.loaded.forget_failures()
+        self.loaded.forget_earlier_attempts(self.table)
 
     def is_wanted(self, name: str, caller: Caller) -> bool:
         """Report whether a name is wanted and for this caller, proved or not."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from finetune_api.contracts.endpoint import WantedName, WantedSet
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_gate.adapters.copy import Arrived
+from finetune_gate.failures import Attempts
 from finetune_gate.names import Proof, Route, Table, base_name
 
 Identity = tuple[str, str | None, str | None]
@@ -25,11 +26,15 @@ def identity(wanted: WantedName) -> Identity:
 
 @dataclass(kw_only=True)
 class Adapter:
-    """An adapter that vLLM has loaded. alone: it was proved without a neighbour, if at all."""
+    """An adapter that vLLM has loaded.
+
+    attempts: those that the proof is for. alone: it was proved without a neighbour, if at all.
+    """
 
     internal: str
     arrived: Arrived
     proof: Proof | None = None
+    attempts: Attempts = frozenset()
     alone: bool = True
 
 

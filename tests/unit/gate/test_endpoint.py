@@ -28,6 +28,30 @@ def is_failed(status: NameStatus) -> bool:
     return status.state == "Failed"
 
 
+def again(wanted: WantedName) -> WantedName:
+    """Let the job ask for its second attempt."""
+    return wanted.model_copy(update={"attempt": 2})
+
+
+class Held:
+    """The proof of one adapter waits for its turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wanted: WantedName) -> None:
+        self.reached, self.turn, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._prove, self._adapter = proof.prove, wanted.adapter
+        monkeypatch.setattr(proof, "prove", self._hold)
+
+    async def _hold(self, engine: Any, place: Any, subject: Any, *rest: Any) -> Any:
+        if not subject.internal.startswith(self._adapter):
+            return await self._prove(engine, place, subject, *rest)
+        self.reached.set()
+        await self.turn.wait()
+        try:
+            return await self._prove(engine, place, subject, *rest)
+        finally:
+            self.ended.set()
+
+
 def answer(body: dict[str, Any]) -> str:
     return str(body["choices"][0]["message"]["content"])
 
@@ -289,21 +313,14 @@ async def test_names_return_one_by_one_after_a_restart(
     """A pod that is not ready gets no requests, also not for the names that are proved."""
     first, second = gate.claim.add("a"), gate.claim.add("b")
     await gate.serves(first, second)
-    prove, turn = proof.prove, asyncio.Event()
-
-    async def slow(engine: Any, place: Any, subject: Any, *rest: Any) -> Any:
-        if subject.internal.startswith(second.adapter):
-            await turn.wait()
-        return await prove(engine, place, subject, *rest)
-
-    monkeypatch.setattr(proof, "prove", slow)
+    held = Held(monkeypatch, second)
     await gate.vllm.kill()
     await gate.vllm.restart()
     assert await gate.ready() == 503, "no name answers yet"
     await gate.until("a", lambda each: each.state == "Serving")
     assert ((await gate.chat("a"))[0], (await gate.chat("b"))[0]) == (200, 503)
     assert await gate.ready() == 200
-    turn.set()
+    held.turn.set()
     await gate.answers("b", 200)
 
 
@@ -445,7 +462,7 @@ async def test_an_adapter_that_ends_the_engine_is_given_up(gate: Gate, kind: str
     assert (await gate.chat("good"))[0] == 200
     # Its job does, after the cause was removed.
     getattr(gate.vllm.faults, kind).clear()
-    await gate.want(bad.model_copy(update={"attempt": 2}), good)
+    await gate.want(again(bad), good)
     await gate.until("bad", lambda each: each.state == "Serving")
     assert gate.vllm.deaths == 3
 
@@ -458,9 +475,108 @@ async def test_a_faulty_adapter_is_proved_again_when_its_job_asks_for_it(gate: G
     await gate.until("good", lambda each: each.state == "Serving")
     gate.vllm.faults.loads = {}
     loads = gate.vllm.loads.count(gate.claim.seed(good))
-    await gate.want(*(wanted.model_copy(update={"attempt": 2}) for wanted in (bad, good)))
+    await gate.want(again(bad), again(good))
     await gate.until("bad", lambda each: each.state == "Serving")
     assert gate.vllm.loads.count(gate.claim.seed(good)) == loads, "what answers is not touched"
+
+
+@pytest.fixture
+async def refused(gate: Gate) -> tuple[WantedName, WantedName]:
+    """A revision that has failed, while the one before it answers; and another job."""
+    old, new, other = (
+        gate.claim.add("a", number=1), gate.claim.add("a", number=2), gate.claim.add("other"),
+    )  # fmt: skip
+    await gate.serves(old)
+    gate.vllm.faults.loads = {gate.claim.seed(new): "another"}
+    await gate.want(new)
+    assert (await gate.until("a", is_failed)).answers == old.adapter
+    gate.vllm.faults.loads = {}
+    return new, other
+
+
+async def test_another_attempt_has_not_failed_while_the_gate_proves_another_adapter(
+    gate: Gate, refused: tuple[WantedName, WantedName], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, other = refused
+    held = Held(monkeypatch, other)
+    await gate.want(new, other)
+    await asyncio.wait_for(held.reached.wait(), 20)
+    assert (await gate.until("a", is_failed)).attempt == 1
+    await gate.want(again(new), other)
+    found = await gate.until("a", lambda each: each.attempt == 2)
+    assert (found.state, found.message) == ("Waiting", "")
+    held.turn.set()
+    await gate.until("a", lambda each: each.answers == new.adapter)
+
+
+async def test_another_attempt_has_not_failed_while_the_engine_is_down(
+    gate: Gate, refused: tuple[WantedName, WantedName]
+) -> None:
+    new, _ = refused
+    await gate.vllm.kill()
+    await gate.want(again(new))
+    found = await gate.until("a", lambda each: each.attempt == 2)
+    assert not is_failed(found), found.message
+    await gate.vllm.restart()
+    await gate.until("a", lambda each: each.answers == new.adapter)
+
+
+async def test_a_proof_that_still_runs_fails_no_later_attempt(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = gate.claim.add("a")
+    gate.vllm.faults.loads = {gate.claim.seed(wanted): "another"}
+    held = Held(monkeypatch, wanted)
+    await gate.want(wanted)
+    await asyncio.wait_for(held.reached.wait(), 20)
+    await gate.want(again(wanted))
+    held.turn.set()
+    await asyncio.wait_for(held.ended.wait(), 20)
+    gate.vllm.faults.loads = {}
+    await gate.until("a", lambda each: each.state == "Serving")
+
+
+async def test_an_adapter_that_returns_with_another_attempt_is_tried_again(gate: Gate) -> None:
+    wanted = gate.claim.add("a")
+    gate.vllm.faults = Faults(loads={gate.claim.seed(wanted): "another"}, refuses_unload=True)
+    await gate.want(wanted)
+    await gate.until("a", is_failed)
+    await gate.want()
+    await asyncio.sleep(0.7)
+    await gate.want(again(wanted))
+    gate.vllm.faults = Faults()
+    await gate.until("a", lambda each: each.state == "Serving")
+
+
+async def test_an_inconclusive_adapter_is_proved_again_when_its_job_asks_for_it(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = gate.claim.add("a", scale=0.0)
+    gate.vllm.faults.scale = 0.0
+    await gate.want(wanted)
+    await gate.until("a", is_failed)
+    held = Held(monkeypatch, wanted)
+    await gate.want(again(wanted))
+    assert (await gate.until("a", lambda each: each.attempt == 2)).state == "Proving"
+    await asyncio.wait_for(held.reached.wait(), 20)
+    held.turn.set()
+    assert "does not allow Inconclusive" in (await gate.until("a", is_failed)).message
+
+
+async def test_another_attempt_of_an_adapter_that_ended_the_engine_comes_last(gate: Gate) -> None:
+    bad, good = gate.claim.add("bad"), gate.claim.add("good")
+    errors(gate, "fatal_loads", bad)
+    await gate.want(bad, good)
+    await gate.until("bad", is_failed)
+    await gate.until("good", lambda each: each.state == "Serving")
+    await gate.vllm.kill()
+    await gate.want(again(bad), good)
+    gate.vllm.loads.clear()
+    await gate.vllm.restart()
+    found = await gate.until("bad", is_failed)
+    assert "before its job asks for another attempt" in found.message
+    order = [gate.claim.seed(wanted) for wanted in (good, bad)]
+    assert gate.vllm.loads[:4] == 2 * order
 
 
 async def test_an_adapter_that_ended_the_engine_comes_last(

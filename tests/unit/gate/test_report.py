@@ -4,13 +4,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from finetune_api.contracts.endpoint import LONGEST_MESSAGE, WantedName, WantedSet
+from finetune_gate.failures import Failure
 from finetune_gate.report import Report
 from finetune_gate.swap import identity
 
 
 def test_a_message_is_cut_so_that_the_report_of_all_names_can_be_read() -> None:
     name = WantedName(name="a", job="a", revision="1" * 64, adapter="2" * 64, path="jobs/a")
-    failure = SimpleNamespace(message="x" * 9999, is_reported=True)
+    failure = Failure(message="x" * 9999, attempts=frozenset({("a", 1)}))
     loaded = SimpleNamespace(adapters={}, failures={identity(name): failure}, free=1)
     rollout: Any = SimpleNamespace(
         self_test=None,

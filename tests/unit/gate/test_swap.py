@@ -11,6 +11,7 @@ from finetune_api.contracts.endpoint import WantedName, WantedSet
 from finetune_gate import swap
 from finetune_gate.adapters.copy import Arrived
 from finetune_gate.names import Outcome, Proof, Route, Table, Unproved
+from finetune_gate.queue.fairness import BASE
 from finetune_gate.swap import Adapter, identity, wanted_for
 
 BOOT = "boot-2"
@@ -161,6 +162,7 @@ def test_the_base_answers_next_to_a_model_whose_proof_compared_it() -> None:
     table = swapped(Table(boot=BOOT), of(one, two), adapters)
     assert routes(table) == {"support": "i1", "support-base": "no-change", "other": "i2"}
     assert table.find("support-base", "b" * 64) is None, "it has the keys of the model"
+    assert table.routes["support-base"].queue == f"{BASE}i1", "one queue for all names of a model"
     # Not while the model is proved again.
     adapters[identity(one)].proof = None
     assert routes(swapped(table, of(one, two), adapters)) == {"other": "i2"}

@@ -13,7 +13,8 @@ each name, and the engine only gets what it can compute at once:
 
 A name therefore waits at most for ``max_wait``, the longest running generation, and the names that
 wait before it. Requests for the base, which occupies no adapter's place, follow rule 1 alone, in
-the queues whose names begin with ``BASE``.
+the queues whose names begin with ``BASE``. There they count with those of their adapter, so that
+more names of one model get no more places.
 """
 
 from collections import deque
@@ -25,8 +26,8 @@ from finetune_gate.errors import Busy
 Name = str
 Ticket = Hashable
 BASE: Name = "base:"
-"""Queue of the proofs' requests for the base. With the name of a model, that of its callers, who
-thus delay neither proofs nor the callers of other models."""
+"""Queue of the proofs' requests for the base. With the name of an adapter, that of the callers of
+its base, who thus delay neither proofs nor the callers of other models."""
 
 
 @dataclass(kw_only=True)
@@ -109,12 +110,21 @@ class Fairness:
         stopped = self._stop(now)
         free = len(self._active()) < self._max_active
         candidates = [
-            (queue.running, queue.tickets[0][1] if queue.running else queue.waiting_since, name)
+            (
+                self._running(name.removeprefix(BASE)),
+                queue.tickets[0][1] if queue.running else queue.waiting_since,
+                name,
+            )
             for name, queue in self._queues.items()
             if queue.tickets
             and (_is_base(name) or (name not in stopped if queue.running else free))
         ]
         return min(candidates)[2] if candidates else None
+
+    def _running(self, adapter: Name) -> int:
+        """Return the number of running requests for an adapter and its base."""
+        queues = (self._queues.get(name) for name in (adapter, f"{BASE}{adapter}"))
+        return sum(queue.running for queue in queues if queue is not None)
 
     def _stop(self, now: float) -> set[Name]:
         """Return the active names that get no further requests (rule 3)."""
