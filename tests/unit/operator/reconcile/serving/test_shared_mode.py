@@ -669,6 +669,46 @@ def test_a_restart_of_the_engine_is_reported() -> None:
     assert ready(cluster) == ("True", "Serving")
 
 
+def failed_after_a_restart() -> Cluster:
+    cluster = served()
+    report(cluster, "Proving")
+    report(cluster, "Failed", message="The log-probabilities differ.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    return cluster
+
+
+def test_an_adapter_that_served_and_failed_after_a_restart_is_tried_again_on_request() -> None:
+    cluster = failed_after_a_restart()
+    before, build = cluster.status["sharedModel"], cluster.status["build"]
+    assert before["attempt"] == 1, "a restart is no other attempt"
+    assert "run ftj retry" in says(cluster)
+    cluster.edit(runPolicy={"maxRestarts": 21})
+    cluster.settle()
+    assert cluster.status["sharedModel"] == {**before, "attempt": 2}
+    assert ready(cluster) == ("False", "Restarting")
+    assert selector(cluster) == OF_ENDPOINT
+    assert cluster.status["serving"]["build"] == build
+    report(cluster, "Failed", message="The log-probabilities differ.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    assert cluster.status["sharedModel"]["attempt"] == 2, "one edit gives one attempt"
+    cluster.edit(runPolicy={"maxRestarts": 22})
+    cluster.settle()
+    assert cluster.status["sharedModel"]["attempt"] == 3
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+    assert stages(cluster).count("publish") == stages(cluster).count("train") == 1
+
+
+def test_an_edit_while_the_adapter_answers_is_no_request_for_a_later_failure() -> None:
+    cluster = served()
+    cluster.edit(runPolicy={"maxRestarts": 21})
+    cluster.settle()
+    assert ready(cluster) == ("True", "Serving")
+    report(cluster, "Failed", message="The log-probabilities differ.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    assert cluster.status["sharedModel"]["attempt"] == 1
+
+
 def test_another_endpoint_of_the_same_name_gets_the_adapter_again() -> None:
     cluster = served()
     old = copied(cluster.endpoints["chat"])
