@@ -259,6 +259,34 @@ def test_a_job_does_not_train_for_an_endpoint_that_cannot_serve_it(status: Thing
     assert stages(cluster) == ["prepare"]
 
 
+def test_a_job_does_not_train_for_a_name_that_is_reserved_for_a_base() -> None:
+    cluster = job(servedModelNames=["support", "support-base"])
+    cluster.settle()
+    assert ready(cluster) == ("False", "NameConflict")
+    assert "support-base ends in -base, which is reserved" in says(cluster)
+    assert "spec.serving.servedModelNames of FineTuneJob demo" in says(cluster)
+    assert not list(cluster.each("Job"))
+    cluster.edit(serving={"servedModelNames": ["support"]})
+    cluster.settle()
+    assert stages(cluster) == ["prepare"]
+
+
+def test_the_name_of_the_job_is_a_model_name_as_well() -> None:
+    cluster = Cluster(name="support-base", spec={**SPEC, "serving": SHARED})
+    cluster.endpoints["chat"] = endpoint()
+    cluster.settle()
+    assert ready(cluster) == ("False", "NameConflict")
+    assert not list(cluster.each("Job"))
+
+
+def test_a_job_trains_for_a_reserved_name_that_it_has_already() -> None:
+    cluster = job(servedModelNames=["support-base"])
+    record = {"name": "support-base", "job": "demo", "state": "Serving"}
+    cluster.endpoints["chat"]["status"]["models"] = [record]
+    cluster.settle()
+    assert stages(cluster) == ["prepare"]
+
+
 @pytest.mark.parametrize("reason", ["Unschedulable", "EndpointDown"])
 def test_a_job_trains_while_its_endpoint_waits(reason: str) -> None:
     cluster = job()
