@@ -118,8 +118,10 @@ def test_a_name_of_a_base_belongs_to_no_job(world: World) -> None:
 
 def test_a_job_keeps_a_reserved_name_that_it_had_before_an_upgrade(world: World) -> None:
     world.publish("demo", "1", "demo-base")
-    record = {"name": "demo-base", "job": "demo", "state": "Serving"}
-    world.endpoint.setdefault("status", {})["models"] = [record]
+    world.step()
+    (record,) = world.status["models"]
+    assert record["state"] == "NameConflict"
+    record["state"] = "Serving"
     world.step()
     assert wanted(world) == [("demo-base", "demo")]
 
