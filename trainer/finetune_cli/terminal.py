@@ -21,6 +21,8 @@ from finetune_api.safety.redaction import Canvas
 
 UNWRAPPED = 10_000
 """Columns of an output that is no terminal."""
+NARROW = 60
+"""Columns below which what is beside something else is printed below it."""
 GOOD, BAD, WAITING, QUIET, TITLE = "green", "bold red", "yellow", "dim", "bold"
 GAP = re.compile(r"(?<=\S) {3,}")
 """Between two columns."""

@@ -211,7 +211,8 @@ class Reason(DocumentedEnum):
     NAME_CONFLICT = (
         "NameConflict",
         "An object with a name that the job needs already exists and belongs to another owner, or "
-        "another job had a model name of the endpoint first.",
+        "a FineTuneEndpoint cannot give the job a model name: another job had it first, or it ends "
+        "in -base.",
         READY,
     )
     DATASET_INVALID = ("DatasetInvalid", "A row or file of a dataset cannot be used.", *FAILURE)

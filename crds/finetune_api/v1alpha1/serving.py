@@ -20,6 +20,12 @@ BASE_SUFFIX = "-base"
 """Suffix of the name under which the base model itself is served with serving.mode: adapter, or by
 a FineTuneEndpoint."""
 
+
+def base_name(name: str) -> str:
+    """Return the name under which the base model answers. name: that of the tuned model."""
+    return f"{name}{BASE_SUFFIX}"
+
+
 WAKE_ANNOTATION = f"{GROUP}/wake"
 """Time from which an endpoint that was stopped earlier, without requests, runs again."""
 

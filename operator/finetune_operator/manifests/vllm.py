@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.vllm_lora import reserved_rank
-from finetune_api.v1alpha1.serving import BASE_SUFFIX
+from finetune_api.v1alpha1.serving import base_name
 from finetune_operator.manifests import pod
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
@@ -143,7 +143,7 @@ def _model_arguments(job: Object, target: TargetRevision, model: ServedModel) ->
         ["--chat-template", f"{ADAPTER}/chat_template.jinja"] if model.custom_template else []
     )
     return [
-        *("--served-model-name", job["metadata"]["name"] + BASE_SUFFIX),
+        *("--served-model-name", base_name(job["metadata"]["name"])),
         *("--dtype", config.serving.dtype or spec.serving.dtype),
         *("--enable-lora", "--max-lora-rank", str(reserved_rank(_trained_rank(target)))),
         *("--lora-modules", f"{served_names[0]}={ADAPTER}"),

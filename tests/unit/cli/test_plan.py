@@ -316,8 +316,9 @@ def test_a_removed_profile_is_planned_for_the_jobs_that_name_it(desk: Desk) -> N
     other["metadata"] = {"name": "other"}
     code, (found,) = plans(desk, PROFILE, job, other, settings(), former=[PROFILE])
     assert (code, found["indirect"], found["effects"]) == (0, True, ["nothing"])
-    (warning,) = found["warnings"]
+    warning, caveat = found["warnings"]
     assert warning.startswith("There is no FineTuneProfile starter: the present revision continues")
+    assert "kubectl apply does not" in caveat
     assert "ProfileNotFound" in markdown(desk, "--former", str(desk.folder / "former.yaml"))
     edited = manifest(profile="starter", training={"sequenceLength": 512})
     code, (found,) = plans(desk, PROFILE, job, settings(), former=[PROFILE], file=[edited])

@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api import GROUP, KIND
 from finetune_api.contracts import labels
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND, ENDPOINT_PLURAL
-from finetune_api.v1alpha1.serving import BASE_SUFFIX
+from finetune_api.v1alpha1.serving import BASE_SUFFIX, base_name
 from finetune_cli.cluster import api, evidence, pods
 from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
 from finetune_cli.cluster.job import Job
@@ -19,6 +19,11 @@ from finetune_cli.errors import CommandFailed
 
 SHARED_STAGE = "serve-shared"
 """Stage of the pods of a FineTuneEndpoint, in their labels."""
+NO_BASE = (
+    f". The base model is served under NAME{BASE_SUFFIX} only with serving.mode: adapter or "
+    "shared, and on a shared endpoint only if the verification has compared it"
+)
+"""Hint that follows the error of a request to a base model."""
 VLLM_KEY = "VLLM_API_KEY"
 """Environment variable of a job's own serving pods that need a key."""
 
@@ -60,7 +65,7 @@ def place(cluster: Cluster, job: Job) -> Place:
             pod=own,
             endpoint=None,
             names=_names(job),
-            base=f"{job.name}{BASE_SUFFIX}",
+            base=base_name(job.name),
             needs_key=_own_key(job, own),
         )
     endpoint = str(shared["endpoint"])
@@ -69,7 +74,7 @@ def place(cluster: Cluster, job: Job) -> Place:
         pod=_shared_pod(cluster, job.namespace, endpoint),
         endpoint=endpoint,
         names=names,
-        base=f"{names[0]}{BASE_SUFFIX}",
+        base=base_name(names[0]),
         needs_key=_shared_key(cluster, job.namespace, endpoint),
     )
 

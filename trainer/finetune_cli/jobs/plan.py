@@ -156,7 +156,9 @@ def run(
     for live in present.jobs_of_changed_profiles():
         plan = job_plan.plan(dict(live), present.source, default, present, options)
         if (plan.namespace, plan.name) not in planned:
-            plans.append(replace(plan, indirect=True))
+            removes = bool({state.spec_of(live).get("profile")} & {*removed_profiles, None})
+            caveat = (report.PROFILE_REMOVAL,) if removed_profiles and removes else ()
+            plans.append(replace(plan, indirect=True, warnings=(*plan.warnings, *caveat)))
     _print(plans, present.source, output)
     return int(report.highest(plans))
 

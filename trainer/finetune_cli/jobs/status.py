@@ -15,8 +15,6 @@ from finetune_cli.cluster.stages import StageLine
 from finetune_cli.jobs import selection
 from finetune_cli.options import Context, Format, JobNames, Kubeconfig, Namespace, Output
 
-NARROW = 60
-"""Columns below which the table of the stages has no room for their details."""
 WAITS_FOR_A_GPU = (Reason.UNSCHEDULABLE, Reason.QUEUED, Reason.PREEMPTED)
 
 
@@ -91,13 +89,13 @@ def _facts(job: Job) -> dict[str, Any]:
 def _more(job: Job, lines: list[StageLine], seen: Seen | None) -> dict[str, Any]:
     conditions = list(job.status.get("conditions") or ())
     holders = None if seen is None else [holder.document() for holder in seen.holders]
-    queued = job.status.get("queuePosition")
     place = None if seen is None else seen.place(job.namespace, job.name)
     return {
         "stages": [vars(line) for line in lines],
         "conditions": conditions,
         "gpus": holders,
-        "queuePosition": queued if queued is not None or place is None else place[0],
+        "queuePosition": job.status.get("queuePosition"),
+        "podPosition": None if place is None else place[0],
     }
 
 
@@ -153,7 +151,7 @@ def _print_stages(lines: list[StageLine]) -> None:
     head = ("STAGE", "STATE", "ATTEMPT", "TIME")
     rows = [(line.stage, terminal.state(line.outcome), line.attempt, line.time) for line in lines]
     detailed = [line for line in lines if line.detail]
-    if detailed and terminal.console().width >= NARROW:
+    if detailed and terminal.console().width >= terminal.NARROW:
         details = (line.detail for line in lines)
         rows_with_details = ((*row, detail) for row, detail in zip(rows, details, strict=True))
         terminal.table((*head, "DETAIL"), rows_with_details)

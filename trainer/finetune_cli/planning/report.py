@@ -27,6 +27,10 @@ REMOVAL = (
     "Argo CD and Flux delete the job if they prune; kubectl apply does not. Its volumes, with the "
     "models of all revisions, are deleted with it."
 )
+PROFILE_REMOVAL = (
+    "The files have a profile no longer: Argo CD and Flux delete it if they prune; kubectl apply "
+    "does not. If the profile is not deleted, the job does not change"
+)
 NO_JOB = "No FineTuneJob uses the changed or removed profiles"
 COMMENT = "<!-- ftj plan -->"
 """First line of the Markdown, by which a job of a pipeline finds its earlier comment."""

@@ -60,7 +60,8 @@ FAILED = ReasonGroup(
         Reason.NAME_CONFLICT: "The operator does not modify the object. Delete it, and the job "
         "continues, or create the job with another name. You can "
         f"[reuse](../how-to/backup.md{_REUSE}) the downloads on a volume of an earlier job. If it "
-        "is a model name of a FineTuneEndpoint, set `spec.serving.servedModelNames`.",
+        "is a model name of a FineTuneEndpoint, set `spec.serving.servedModelNames` to a name "
+        "that no other job has and that does not end in `-base`.",
         Reason.DATASET_INVALID: "The message names file and row, or the choices if the source has "
         "several [configurations](../how-to/data-sources.md#configurations-and-splits) or no such "
         "split. Correct the data, or `format`, `columns`, `config` or `split`. For several "

@@ -126,7 +126,7 @@ class EndpointModelStatus(StatusModel):
         description='"Waiting", "Loading" and "Proving": the adapter is on its way. "Serving": the '
         'name answers with it. "Failed": it was not loaded, or its verification failed. '
         '"EndpointFull": all places for adapters are taken. "NameConflict": another job has the '
-        'name. "Unknown": the pod of the endpoint does not answer.'
+        'name, or it is reserved for a base. "Unknown": the pod of the endpoint does not answer.'
     )
     message: str | None = Field(
         None, description="Why the name is in this state, and how to fix a problem."

@@ -11,7 +11,7 @@ from finetune_api.contracts.endpoint import BASE
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import GATE, VERIFIER_METRICS
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
-from finetune_api.v1alpha1.serving import BASE_SUFFIX
+from finetune_api.v1alpha1.serving import base_name
 from finetune_operator.manifests import pod, vllm
 from finetune_operator.manifests.endpoints.objects import WANTED
 from finetune_operator.manifests.gpu import devices
@@ -110,9 +110,9 @@ def template(
     }
 
 
-def base_name(endpoint: Object) -> str:
+def served_base(endpoint: Object) -> str:
     """Return the name under which vLLM serves the base, to the gate only."""
-    return f"{endpoint['metadata']['name']}{BASE_SUFFIX}"
+    return base_name(endpoint["metadata"]["name"])
 
 
 def startup_seconds(base: PreparedBase) -> int:
@@ -133,7 +133,7 @@ def _vllm(endpoint: Object, target: TargetEndpoint, base: PreparedBase) -> dict[
         "imagePullPolicy": config.image_pull_policy,
         "command": ["/bin/sh", "-c", START, SOCKET, *config.serving.command],
         "args": [
-            *("--served-model-name", base_name(endpoint)),
+            *("--served-model-name", served_base(endpoint)),
             *("--gpu-memory-utilization", str(spec.gpu_memory_utilization)),
             *_parsers(target),
             *("--shutdown-timeout", str(vllm.DRAIN_SECONDS)),
@@ -228,7 +228,7 @@ def _gate(
             *(("--keys", KEYS) if keys else ()),
             *("--socket", SOCKET, "--claim", CLAIM, "--copies", COPIES),
             *("--base", f"{CLAIM}/{BASE}", "--base-manifest", str(base.manifest)),
-            *("--base-kind", target.spec.base, "--base-name", base_name(endpoint)),
+            *("--base-kind", target.spec.base, "--base-name", served_base(endpoint)),
             *("--dtype", target.dtype(base), "--modules", *(base.modules or ())),
             *("--max-rank", str(lora.max_rank), "--max-adapters", str(lora.max_adapters)),
             *("--max-active", str(lora.active), "--capacity", str(vllm_lora.ENDPOINT_REQUESTS)),

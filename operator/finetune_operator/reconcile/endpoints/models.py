@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from finetune_api.contracts.endpoint import EndpointStatus, NameStatus, WantedName
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.endpoints.status import MOST_MODELS, EndpointModelStatus
-from finetune_operator.reconcile.endpoints.names import REFUSED, Names
+from finetune_operator.reconcile.endpoints.names import Names
+from finetune_operator.revisions.sharing.endpoints import REFUSED
 
 UNREAD = "The endpoint has not read the new list of names yet."
 MAX_MESSAGE = 1024

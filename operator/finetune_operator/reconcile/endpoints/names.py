@@ -2,8 +2,8 @@
 
 A name belongs to the job that had it first, and a place for an adapter to the job that got it
 first. So a job never takes a name or a place from another one, and the order in which jobs are
-read does not matter. Names that end in ``-base`` belong to nobody: under them, the gate answers
-with the base.
+read does not matter. No job gets a name that ends in ``-base``: under such names, the gate answers
+with the base. A job that has had one since an earlier version keeps it.
 
 The number of a list never decreases: a gate rejects every earlier list, which is signed, too. It
 grows only with a change of the names. It is at least the time in seconds, so that it is higher than
@@ -25,12 +25,11 @@ from finetune_api.v1alpha1.endpoints.status import (
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_operator.objects.digest import sha256
+from finetune_operator.revisions.sharing.endpoints import REFUSED, reserved_message
 from finetune_operator.revisions.sharing.models import Attached
 from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.signing import SigningKey
 
-REFUSED = frozenset({str(Reason.NAME_CONFLICT), str(Reason.ENDPOINT_FULL)})
-"""States of names that the endpoint does not serve."""
 UNPUBLISHED = "The job has not published its adapter to the present volume of the endpoint yet."
 
 Place = tuple[str, str | None, str | None]
@@ -70,7 +69,8 @@ def names(
     for job in jobs:
         for name in job.model.names:
             if name not in owners:
-                unlisted.append(_reserved(job, name))
+                message = reserved_message(name, job.job, job.model.endpoint)
+                unlisted.append(_unlisted(job, name, Reason.NAME_CONFLICT, message))
             elif owners[name] != job.job:
                 unlisted.append(_conflict(job, name, owners[name]))
             elif job.job in full:
@@ -122,11 +122,14 @@ def signed(uid: str, names: Names, number: WantedNames, key: SigningKey) -> str:
 
 
 def _owners(jobs: Iterable[Attached], held: dict[str, str]) -> dict[str, str]:
-    """Return the job that each name belongs to, without reserved names. jobs: the oldest first."""
+    """Return the job that each name belongs to. jobs: the oldest first.
+
+    No job owns a reserved name that it has not had before.
+    """
     owners: dict[str, str] = {}
     for job in jobs:
         for name in job.model.names:
-            if name.endswith(BASE_SUFFIX):
+            if name.endswith(BASE_SUFFIX) and held.get(name) != job.job:
                 continue
             if name not in owners or held.get(name) == job.job:
                 owners[name] = job.job
@@ -158,17 +161,6 @@ def _conflict(job: Attached, name: str, owner: str) -> EndpointModelStatus:
         Reason.NAME_CONFLICT,
         f"FineTuneJob {owner} had the model name {name} first. Set serving.servedModelNames of "
         f"FineTuneJob {job.job} to another name.",
-    )
-
-
-def _reserved(job: Attached, name: str) -> EndpointModelStatus:
-    return _unlisted(
-        job,
-        name,
-        Reason.NAME_CONFLICT,
-        f"The model name {name} ends in {BASE_SUFFIX}, and the endpoint answers with the base "
-        f"model under such names. Set serving.servedModelNames of FineTuneJob {job.job} to other "
-        "names.",
     )
 
 

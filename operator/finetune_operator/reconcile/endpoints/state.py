@@ -26,8 +26,8 @@ from finetune_operator.reconcile.conditions import (
 from finetune_operator.reconcile.diagnosis import diagnosis
 from finetune_operator.reconcile.diagnosis.blocker import Blocker, Evidence
 from finetune_operator.reconcile.endpoints.base import Base, job_of
-from finetune_operator.reconcile.endpoints.names import REFUSED
 from finetune_operator.reconcile.serving import readiness
+from finetune_operator.revisions.sharing.endpoints import REFUSED
 from finetune_operator.types import EndpointSnapshot, Object
 
 UNDECIDED = frozenset({"Waiting", "Loading", "Proving", "Full", "Unknown"})

@@ -69,20 +69,26 @@ def withheld(
 
 
 def latest_attempt(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, serving: str | None
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    serving: str | None,
+    *,
+    failed_since: bool = False,
 ) -> Attempt:
     """Return the attempt at serving the candidate, a new one if an edit asks for it.
 
     A build that was in service before and has been taken down since must become ready again.
+    failed_since: whether the latest attempt has completed, but its FineTuneEndpoint could not
+    verify the adapter again.
     """
-    key, build = target.serve_key, target.build
+    build = target.build
     latest = ledger.serving(build)
+    key = retry_key(target, latest)
     if latest is not None:
         stays = build == serving or build in snapshot.builds
-        if target.prevented is not None:
-            # Fields whose edit asks for an attempt may be in the part that cannot be read.
-            key = latest.retry_key or key
-        if stays if latest.outcome == "Completed" else latest.retry_key == key:
+        has_completed = latest.outcome == "Completed" and not failed_since
+        if stays if has_completed else latest.retry_key == key:
             return latest
     return Attempt(
         stage=SERVE.name,
@@ -94,3 +100,10 @@ def latest_attempt(
         image_id=latest.image_id if latest else None,
         base=evaluation_gate.base_of(target),
     )
+
+
+def retry_key(target: TargetRevision, latest: Attempt | None) -> str:
+    """Return the key of an attempt at serving that begins now. latest: the one before, if any."""
+    # Fields whose edit asks for an attempt may be in the part that cannot be read.
+    kept = latest.retry_key if latest is not None and target.prevented is not None else None
+    return kept or target.serve_key

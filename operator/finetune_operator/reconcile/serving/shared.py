@@ -7,6 +7,8 @@ the pods of the endpoint. Nothing here waits for an endpoint that the spec does 
 
 If the verification of an adapter fails while the endpoint serves an earlier one of the job, the
 attempt has failed: the endpoint is asked for the earlier one again, also after a restart of vLLM.
+If the serving adapter itself fails after a restart, it stays offered, and an edit that asks for
+another attempt, such as that of ``ftj retry``, lets the endpoint verify it again.
 """
 
 from dataclasses import replace
@@ -22,7 +24,12 @@ from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import evaluation_gate, state
-from finetune_operator.reconcile.serving.candidate import Rollout, latest_attempt, withheld
+from finetune_operator.reconcile.serving.candidate import (
+    Rollout,
+    latest_attempt,
+    retry_key,
+    withheld,
+)
 from finetune_operator.reconcile.serving.endpoint_models import (
     Models,
     is_retained,
@@ -51,7 +58,8 @@ def decide(
     exceeds.
     """
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
-    attempt = latest_attempt(snapshot, target, ledger, serving)
+    failed_since = models_of_build(snapshot, ledger, target.build).failed is not None
+    attempt = latest_attempt(snapshot, target, ledger, serving, failed_since=failed_since)
     unchanged = Decision(ledger=ledger, warnings=evaluation_gate.warnings(gate))
     prevented = (
         withheld(target, ledger, serving, attempt, gate, ready=0, desired=0)
@@ -71,7 +79,9 @@ def decide(
     )
     attempt = policy.admitted(target, attempt).model_copy(update={"endpoint": target.endpoint_name})
     if models.all_answer:
-        attempt = attempt.model_copy(update={"outcome": "Completed"})
+        # An edit made while the adapter answers asks for no attempt if it fails later.
+        answered = {"outcome": "Completed", "retry_key": retry_key(target, attempt)}
+        attempt = attempt.model_copy(update=answered)
     failed, position = models.failed, _position(snapshot, target, ledger, serving, models)
     if failed is not None and is_retained(target, ledger, serving):
         problem = _problem(target, failed)

@@ -7,7 +7,7 @@ from finetune_api.contracts.publish_targets import SharedEndpoint
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.serving import SHARED
+from finetune_api.v1alpha1.serving import BASE_SUFFIX, SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Settings
 from finetune_operator.objects import conditions, status_view
@@ -24,6 +24,9 @@ CANNOT_SERVE = frozenset(
 )
 """Reasons of an endpoint that serves no further model before an edit, or an administrator, changes
 that. In all other states, it may serve by the time a model is trained."""
+
+REFUSED = frozenset({str(Reason.NAME_CONFLICT), str(Reason.ENDPOINT_FULL)})
+"""States of names that the endpoint does not serve."""
 
 VERIFIED_WITH: dict[str, bool | set[str]] = {
     "base": True,
@@ -110,7 +113,7 @@ def find(
         ),
         size=desired.storage.size,
         volume=status.get("volume"),
-        cannot_serve=_cannot_serve(endpoint),
+        cannot_serve=_cannot_serve(endpoint) or _reserved_name(job, spec, endpoint),
         kept=_kept(job, endpoint),
     )
 
@@ -131,6 +134,33 @@ def _kept(job: Object, endpoint: Object) -> tuple[str, ...]:
     )
     answering = (listed_model["answers"] for listed_model in own if listed_model.get("answers"))
     return tuple(dict.fromkeys((*published, *answering)))
+
+
+def _reserved_name(job: Object, spec: FineTuneJobSpec, endpoint: Object) -> CannotServe | None:
+    """Return why an endpoint cannot serve a name of a job, unless it serves the name already."""
+    own, name = job["metadata"]["name"], endpoint["metadata"]["name"]
+    held = {
+        model["name"]
+        for model in (endpoint.get("status") or {}).get("models") or ()
+        if model.get("job") == own and model.get("state") not in REFUSED
+    }
+    names = spec.serving.served_model_names or [own]
+    reserved = next(
+        (model for model in names if model.endswith(BASE_SUFFIX) and model not in held), None
+    )
+    if reserved is None:
+        return None
+    return CannotServe(reason=Reason.NAME_CONFLICT, message=reserved_message(reserved, own, name))
+
+
+def reserved_message(model: str, job: str, endpoint: str) -> str:
+    """Return why an endpoint does not serve a model name of a job that ends in the suffix."""
+    return (
+        f"The model name {model} ends in {BASE_SUFFIX}, which is reserved: FineTuneEndpoint "
+        f"{endpoint} answers with the base model under NAME{BASE_SUFFIX}. Rename it: set "
+        f"spec.serving.servedModelNames of FineTuneJob {job} to names that do not end in "
+        f"{BASE_SUFFIX}."
+    )
 
 
 def _cannot_serve(endpoint: Object) -> CannotServe | None:

@@ -61,8 +61,9 @@ def test_the_place_among_the_pods_that_wait_is_shown(run: Run, objects: Objects)
     pods.append(other)
     text = run("status", "billing")[1]
     assert "Number 2 of 2 that wait, the longest first." in text
-    assert json.loads(run("status", "billing", "-o", "json")[1])["queuePosition"] == 2
-    assert json.loads(run("status", "velmora", "-o", "json")[1])["queuePosition"] is None
+    facts = json.loads(run("status", "billing", "-o", "json")[1])
+    assert (facts["podPosition"], facts["queuePosition"]) == (2, None), "Kueue has no part in it"
+    assert json.loads(run("status", "velmora", "-o", "json")[1])["podPosition"] is None
 
 
 def test_the_place_in_a_queue_and_the_holders_of_the_gpus_are_shown(
@@ -81,5 +82,5 @@ def test_the_place_in_a_queue_and_the_holders_of_the_gpus_are_shown(
     assert any(line.split()[:3] == ["gpu-1", "team-a/velmora", "(serve)"] for line in lines)
     assert not any("that wait" in line for line in lines)
     facts = json.loads(run("status", "billing", "-o", "json")[1])
-    assert facts["queuePosition"] == 3
+    assert (facts["queuePosition"], facts["podPosition"]) == (3, None)
     assert "team-a/velmora" in {f"{pod['namespace']}/{pod['job']}" for pod in facts["gpus"]}

@@ -15,9 +15,11 @@ from tests.support.example_page import Objects
 from tests.unit.cli.ui.conftest import Pages, Start
 
 from clidocs.example_objects import CORE
-from finetune_cli.cluster import chat_api, port_forward
+from finetune_cli.cluster import chat_api, port_forward, served
+from finetune_cli.errors import CommandFailed
 from finetune_cli.ui import app
 from finetune_cli.ui.app import LARGEST_FORM
+from finetune_cli.ui.reading import playground
 
 ENDPOINT = "/endpoints/team-a/assistants"
 SECONDS = 10.0
@@ -138,3 +140,30 @@ async def test_question_has_room_for_a_conversation(
     assert (await ask(pages, "x" * (LARGEST_FORM + 1), "/new")).status == 413
     monkeypatch.setattr(app, "LARGEST_QUESTION", 2 * LARGEST_FORM)
     assert (await ask(pages, "x" * (2 * LARGEST_FORM + 1))).status == 413
+
+
+def test_a_base_that_does_not_answer_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared endpoint has the base of a name only if the verification has compared it."""
+    place = served.Place(
+        pod={"metadata": {"name": "assistants-0", "namespace": "team-a"}},
+        endpoint="assistants",
+        names=("help",),
+        base="help-base",
+        needs_key=False,
+    )
+    monkeypatch.setattr(served, "place", lambda *_: place)
+    monkeypatch.setattr(playground.job, "find", mock.Mock())
+    monkeypatch.setattr(playground.rights, "needs", mock.MagicMock())
+    missing = mock.Mock(side_effect=CommandFailed("The model does not exist."))
+    monkeypatch.setattr(chat_api, "answer", missing)
+    where = {"namespace": "team-a", "name": "support"}
+    messages = json.dumps([{"role": "user", "content": "How?"}])
+    errors = {}
+    for model in ("help", "help-base"):
+        form = {"model": model, "messages": messages}
+        with pytest.raises(CommandFailed) as error:
+            list(playground.ask_job(mock.Mock(), where, form, mock.Mock()))
+        errors[model] = str(error.value)
+    assert errors["help"] == "The model does not exist."
+    assert errors["help-base"].startswith("The model does not exist. The base model is served")
+    assert errors["help-base"].endswith("only if the verification has compared it.")

@@ -25,13 +25,6 @@ from finetune_cli.errors import CommandFailed, WrongCall
 from finetune_cli.jobs.asking import questions
 from finetune_cli.options import Context, Format, Kubeconfig, Namespace, Output, job_names
 
-NARROW = 60
-"""Columns below which answers are one below the other."""
-NO_BASE = (
-    f". The base model is served under NAME{BASE_SUFFIX} only with serving.mode: adapter or "
-    "shared, and on a shared endpoint only if the verification has compared it"
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -94,7 +87,7 @@ def run(
             try:
                 answers.append("".join(chat_api.answer(cluster, model.pod, request, model.key)))
             except CommandFailed as error:
-                hint = NO_BASE if model.base else ""
+                hint = served.NO_BASE if model.base else ""
                 raise CommandFailed(f"{model.title}: {error}{hint}") from None
         results.append({"prompt": prompt, "answers": answers})
         if output is Format.TEXT:
@@ -146,7 +139,7 @@ def _print(prompt: str, models: Sequence[Model], answers: Sequence[str]) -> None
     terminal.line(terminal.text(prompt, terminal.TITLE))
     width = terminal.console().width
     texts = [Text(escaped(answer.strip(), keep="\n")) for answer in answers]
-    if width < NARROW or width == terminal.UNWRAPPED:
+    if width < terminal.NARROW or width == terminal.UNWRAPPED:
         for model, text in zip(models, texts, strict=True):
             terminal.line(terminal.text(model.title, terminal.QUIET))
             terminal.show(Padding(text, (0, 0, 0, 2)))

@@ -67,8 +67,14 @@ def ask_job(
 ) -> Generator[str, None, None]:
     """Yield the parts of the answer of a job's model. Raises CommandFailed."""
     named_job = job.find(cluster, place["namespace"], place["name"])
-    pod = served.answering(served.place(cluster, named_job), named_job)
-    yield from _asked(cluster, pod, form, interruption)
+    present = served.place(cluster, named_job)
+    pod = served.answering(present, named_job)
+    try:
+        yield from _asked(cluster, pod, form, interruption)
+    except CommandFailed as error:
+        if form.get("model") != present.base:
+            raise
+        raise CommandFailed(f"{str(error).removesuffix('.')}{served.NO_BASE}.") from None
 
 
 def ask_endpoint(

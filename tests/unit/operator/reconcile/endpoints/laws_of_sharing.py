@@ -8,7 +8,7 @@ from tests.support.reconcile.endpoint_world import World
 from finetune_api.contracts.endpoint import WantedSet
 from finetune_gate.names import Route, Table
 from finetune_operator.objects import status_view
-from finetune_operator.reconcile.endpoints.names import REFUSED
+from finetune_operator.revisions.sharing.endpoints import REFUSED
 from finetune_operator.types import Plan, Snapshot
 
 

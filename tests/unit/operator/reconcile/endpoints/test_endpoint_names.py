@@ -112,7 +112,18 @@ def test_a_name_of_a_base_belongs_to_no_job(world: World) -> None:
     for name, job in (("demo-base", "demo-base"), ("other-base", "other")):
         refused = model(world, name, job)
         assert refused["state"] == "NameConflict"
-        assert f"servedModelNames of FineTuneJob {job} to other names" in refused["message"]
+        assert "ends in -base, which is reserved" in refused["message"]
+        assert f"spec.serving.servedModelNames of FineTuneJob {job}" in refused["message"]
+
+
+def test_a_job_keeps_a_reserved_name_that_it_had_before_an_upgrade(world: World) -> None:
+    world.publish("demo", "1", "demo-base")
+    world.step()
+    (record,) = world.status["models"]
+    assert record["state"] == "NameConflict"
+    record["state"] = "Serving"
+    world.step()
+    assert wanted(world) == [("demo-base", "demo")]
 
 
 def test_names_stay_reserved_while_jobs_publish_to_another_claim(world: World) -> None:

@@ -259,6 +259,34 @@ def test_a_job_does_not_train_for_an_endpoint_that_cannot_serve_it(status: Thing
     assert stages(cluster) == ["prepare"]
 
 
+def test_a_job_does_not_train_for_a_name_that_is_reserved_for_a_base() -> None:
+    cluster = job(servedModelNames=["support", "support-base"])
+    cluster.settle()
+    assert ready(cluster) == ("False", "NameConflict")
+    assert "support-base ends in -base, which is reserved" in says(cluster)
+    assert "spec.serving.servedModelNames of FineTuneJob demo" in says(cluster)
+    assert not list(cluster.each("Job"))
+    cluster.edit(serving={"servedModelNames": ["support"]})
+    cluster.settle()
+    assert stages(cluster) == ["prepare"]
+
+
+def test_the_name_of_the_job_is_a_model_name_as_well() -> None:
+    cluster = Cluster(name="support-base", spec={**SPEC, "serving": SHARED})
+    cluster.endpoints["chat"] = endpoint()
+    cluster.settle()
+    assert ready(cluster) == ("False", "NameConflict")
+    assert not list(cluster.each("Job"))
+
+
+def test_a_job_trains_for_a_reserved_name_that_it_has_already() -> None:
+    cluster = job(servedModelNames=["support-base"])
+    record = {"name": "support-base", "job": "demo", "state": "Serving"}
+    cluster.endpoints["chat"]["status"]["models"] = [record]
+    cluster.settle()
+    assert stages(cluster) == ["prepare"]
+
+
 @pytest.mark.parametrize("reason", ["Unschedulable", "EndpointDown"])
 def test_a_job_trains_while_its_endpoint_waits(reason: str) -> None:
     cluster = job()
@@ -667,6 +695,46 @@ def test_a_restart_of_the_engine_is_reported() -> None:
     assert cluster.status["verification"]["outcome"] == "Verified"
     report(cluster, answers=ADAPTER)
     assert ready(cluster) == ("True", "Serving")
+
+
+def failed_after_a_restart() -> Cluster:
+    cluster = served()
+    report(cluster, "Proving")
+    report(cluster, "Failed", message="The log-probabilities differ.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    return cluster
+
+
+def test_an_adapter_that_served_and_failed_after_a_restart_is_tried_again_on_request() -> None:
+    cluster = failed_after_a_restart()
+    before, build = cluster.status["sharedModel"], cluster.status["build"]
+    assert before["attempt"] == 1, "a restart is no other attempt"
+    assert "run ftj retry" in says(cluster)
+    cluster.edit(runPolicy={"maxRestarts": 21})
+    cluster.settle()
+    assert cluster.status["sharedModel"] == {**before, "attempt": 2}
+    assert ready(cluster) == ("False", "Restarting")
+    assert selector(cluster) == OF_ENDPOINT
+    assert cluster.status["serving"]["build"] == build
+    report(cluster, "Failed", message="The log-probabilities differ.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    assert cluster.status["sharedModel"]["attempt"] == 2, "one edit gives one attempt"
+    cluster.edit(runPolicy={"maxRestarts": 22})
+    cluster.settle()
+    assert cluster.status["sharedModel"]["attempt"] == 3
+    report(cluster, answers=ADAPTER)
+    assert ready(cluster) == ("True", "Serving")
+    assert stages(cluster).count("publish") == stages(cluster).count("train") == 1
+
+
+def test_an_edit_while_the_adapter_answers_is_no_request_for_a_later_failure() -> None:
+    cluster = served()
+    cluster.edit(runPolicy={"maxRestarts": 21})
+    cluster.settle()
+    assert ready(cluster) == ("True", "Serving")
+    report(cluster, "Failed", message="The log-probabilities differ.")
+    assert ready(cluster) == ("False", "VerificationFailed")
+    assert cluster.status["sharedModel"]["attempt"] == 1
 
 
 def test_another_endpoint_of_the_same_name_gets_the_adapter_again() -> None:
