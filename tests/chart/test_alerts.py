@@ -21,6 +21,9 @@ FAILED = (
 )
 LEADER = 'leader_election_master_status{name="finetune-operator",pod="one"}'
 DOWN = 'finetune_jobs{job_namespace="a",reason="EndpointDown"}'
+LOST = DOWN.replace("EndpointDown", "VolumeLost")
+NOT_ROLLED = DOWN.replace("EndpointDown", "RolloutFailed")
+GATED = DOWN.replace("EndpointDown", "EvalGateFailed")
 WAIT = 'finetune_jobs{job_namespace="a",reason="Unschedulable"}'
 NO_QUEUE = WAIT.replace("Unschedulable", "QueueNotFound")
 ERRORS = 'controller_runtime_reconcile_errors_total{controller="finetunejob"}'
@@ -35,6 +38,22 @@ CASES: dict[str, tuple[str, list[tuple[str, str]], str, bool]] = {
     "no new failure": ("FineTuneStageFailed", [(FAILED, "1x60")], "50m", False),
     "an endpoint is down": ("FineTuneEndpointNeedsAction", [(DOWN, "1x20")], "10m", True),
     "an endpoint was down": ("FineTuneEndpointNeedsAction", [(DOWN, "1 1 0x20")], "10m", False),
+    "a volume is lost": ("FineTuneEndpointNeedsAction", [(LOST, "1x20")], "10m", True),
+    "a volume was lost": ("FineTuneEndpointNeedsAction", [(LOST, "1 1 0x20")], "10m", False),
+    "a rollout failed": ("FineTuneEndpointNeedsAction", [(NOT_ROLLED, "1x20")], "10m", True),
+    "a failed rollout was corrected": (
+        "FineTuneEndpointNeedsAction",
+        [(NOT_ROLLED, "1 1 0x20")],
+        "10m",
+        False,
+    ),
+    "a model is worse": ("FineTuneEndpointNeedsAction", [(GATED, "1x20")], "10m", True),
+    "a worse model was replaced": (
+        "FineTuneEndpointNeedsAction",
+        [(GATED, "1 1 0x20")],
+        "10m",
+        False,
+    ),
     "jobs wait": ("FineTuneJobsWait", [(WAIT, "2x90")], "80m", True),
     "jobs wait for a missing queue": ("FineTuneJobsWait", [(NO_QUEUE, "1x90")], "80m", True),
     "jobs have waited": ("FineTuneJobsWait", [(WAIT, "2x30 0x60")], "80m", False),
@@ -98,7 +117,7 @@ def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
     labels = {
         "FineTuneStageFailed": {"job_namespace": "a", "stage": "train", "reason": "X"},
-        "FineTuneEndpointNeedsAction": {"job_namespace": "a", "reason": "EndpointDown"},
+        "FineTuneEndpointNeedsAction": {"job_namespace": "a", "reason": _reason(series)},
         "FineTuneJobsWait": {"job_namespace": "a", "reason": _reason(series)},
         "FineTuneReconcilesFail": {"controller": "finetunejob"},
         "FineTuneReconcileHangs": {"name": "finetunejob"},

@@ -67,6 +67,23 @@ async def test_a_status_code_is_mapped_to_an_error(
     assert message in str(caught.value)
 
 
+async def test_an_exceeded_quota_comes_with_what_to_change(
+    transport: Transport, server: Server
+) -> None:
+    """The quota of a PersistentVolumeClaim limits the size that the spec requests."""
+    detail = (
+        'persistentvolumeclaims "a" is forbidden: exceeded quota: disks, requested: '
+        "requests.storage=50Gi, used: requests.storage=10Gi, limited: requests.storage=40Gi"
+    )
+    server.responds(403, {"kind": "Status", "message": detail})
+    with pytest.raises(Terminal) as caught:
+        await transport.call("POST", "/api/v1/namespaces/a/persistentvolumeclaims", body={})
+    assert str(caught.value) == (
+        f"{detail}. Raise the ResourceQuota of the namespace, or lower "
+        "spec.resources or spec.storage.size."
+    )
+
+
 async def test_retry_after_is_part_of_the_error(transport: Transport, server: Server) -> None:
     server.responds(429, {"message": "slow down"}, **{"Retry-After": "7"})
     with pytest.raises(Transient) as caught:
