@@ -19,7 +19,7 @@ from finetune_cli.cluster import chat_api, port_forward, served
 from finetune_cli.errors import CommandFailed
 from finetune_cli.ui import app
 from finetune_cli.ui.app import LARGEST_FORM
-from finetune_cli.ui.reading import playground
+from finetune_cli.ui.reading import job, playground, rights
 
 ENDPOINT = "/endpoints/team-a/assistants"
 SECONDS = 10.0
@@ -152,8 +152,8 @@ def test_a_base_that_does_not_answer_is_explained(monkeypatch: pytest.MonkeyPatc
         needs_key=False,
     )
     monkeypatch.setattr(served, "place", lambda *_: place)
-    monkeypatch.setattr(playground.job, "find", mock.Mock())
-    monkeypatch.setattr(playground.rights, "needs", mock.MagicMock())
+    monkeypatch.setattr(job, "find", mock.Mock())
+    monkeypatch.setattr(rights, "needs", mock.MagicMock())
     missing = mock.Mock(side_effect=CommandFailed("The model does not exist."))
     monkeypatch.setattr(chat_api, "answer", missing)
     where = {"namespace": "team-a", "name": "support"}
