@@ -30,7 +30,7 @@ from finetune_trainer.checkpointing import manifest
 
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
 NAMESPACE = "e2e-quickstart"
-READY_SECONDS = 1500.0
+READY_SECONDS = 3000.0
 QUESTIONS, OFFLINE = 20, 8
 """Questions to the endpoint, and how many of them the libraries answer: each takes seconds."""
 WITHOUT_DATA = (

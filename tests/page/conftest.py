@@ -58,6 +58,12 @@ class Site:
         ).close()
 
 
+EXPECTED = ("401", "ERR_NETWORK_CHANGED")
+"""In messages of the console: the login form is the answer to a request without a session, with the
+status of that; and pods of the local cluster add network interfaces to the machine, for which
+Chromium ends connections. The page opens its stream again."""
+
+
 class Visitor:
     """A browser window, and what its pages complained about."""
 
@@ -75,8 +81,9 @@ class Visitor:
         dialog.dismiss()
 
     def _console(self, message: Any) -> None:
-        # The login form is the answer to a request without a session, with the status of that.
-        if message.type in ("error", "warning") and "401" not in message.text:
+        if message.type in ("error", "warning") and not any(
+            text in message.text for text in EXPECTED
+        ):
             self.problems.append(message.text)
 
     def log_in(self, site: Site) -> Page:

@@ -13,8 +13,9 @@ from cluster.settings import CGROUP
 ROOT = Path("/sys/fs/cgroup")
 # Controllers that the kubelet requires.
 NEEDED = ("cpu", "cpuset", "memory", "pids")
-WEIGHTS = {"cpu.weight": "200", "cpu.shares": "2048"}
-"""Twice the default weight, for v2 and v1."""
+WEIGHTS = {"cpu.weight": "800", "cpu.shares": "8192"}
+"""Eight times the default weight, for v2 and v1: with v1, each process outside has the default
+weight, and next to the tests a training on a CPU without AMX would take half an hour."""
 CPUSET = ("cpuset.cpus", "cpuset.mems")
 
 
