@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.fakes import kubelet, kubelet_server
-from tests.integration import limited_user
 from tests.integration.test_operator_with_controllers import run_stages
+from tests.support.api_server import limited_user
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import OperatorProcess

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 from tests.fakes import kubelet, kubelet_server
-from tests.integration import limited_user
+from tests.support.api_server import limited_user
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.namespace import Namespace
 

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.fakes import kubelet, kubelet_server
-from tests.integration import limited_user
 from tests.page.conftest import POLL_SECONDS, Visitor, in_thread
-from tests.support.api_server import controlplane
+from tests.support.api_server import controlplane, limited_user
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.namespace import Namespace
 
