@@ -42,13 +42,13 @@ class Measured:
     packed: dict[str, str] = field(default_factory=dict)
 
 
+@row_attention.installed()
 def measure(build: Build, *, vocabulary: int) -> Measured:
     """Measure a family with one model for each kernel. Raises Insensitive.
 
     vocabulary: the rows contain tokens from 3 on, below this number.
     """
     packed_attention.register()
-    row_attention.install()
     rows = _rows(vocabulary)
     reference = build(EAGER)
     randomize(reference)

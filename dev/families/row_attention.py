@@ -7,6 +7,8 @@ trainer's use of the operation (borders, windows, groups of heads) runs without 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,17 @@ from torch.nn.functional import scaled_dot_product_attention
 def install() -> None:
     """Replace the operation in this process."""
     varlen.varlen_attn = attend
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Replace the operation until the end of the block."""
+    replaced = varlen.varlen_attn
+    install()
+    try:
+        yield
+    finally:
+        varlen.varlen_attn = replaced
 
 
 def attend(
