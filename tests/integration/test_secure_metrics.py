@@ -5,10 +5,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 from tests.support.api_server.controlplane import ControlPlane, wait_until
+from tests.support.api_server.limited_user import token_of
 from tests.support.api_server.operatorprocess import CONFIG, OperatorProcess, operator
 from tests.support.helm import render
 
@@ -39,14 +39,6 @@ def replicas(
             stack.enter_context(operator(control_plane, folder, SECURE, pod=pod))
             for pod in ("first", "second")
         ]
-
-
-def token_of(plane: ControlPlane, namespace: str, account: str) -> str:
-    """Create a ServiceAccount and return a token."""
-    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
-    plane.post(accounts, {"metadata": {"name": account}})
-    answer: dict[str, Any] = plane.post(f"{accounts}/{account}/token", {"spec": {}})
-    return str(answer["status"]["token"])
 
 
 def allow(plane: ControlPlane, namespace: str, account: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.integration.test_secure_metrics import token_of
+from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.rbac import RBAC, wait_until_granted
 
@@ -38,3 +38,11 @@ def token(place: Namespace, *rules: dict[str, Any]) -> str:
         [each | {"kind": kind} for each, kind in zip(made, ("Role", "RoleBinding"), strict=True)],
     )
     return made_token
+
+
+def token_of(plane: ControlPlane, namespace: str, account: str) -> str:
+    """Create a ServiceAccount and return a token."""
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    plane.post(accounts, {"metadata": {"name": account}})
+    answer: dict[str, Any] = plane.post(f"{accounts}/{account}/token", {"spec": {}})
+    return str(answer["status"]["token"])
