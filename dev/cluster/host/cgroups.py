@@ -13,8 +13,8 @@ from cluster.settings import CGROUP
 ROOT = Path("/sys/fs/cgroup")
 # Controllers that the kubelet requires.
 NEEDED = ("cpu", "cpuset", "memory", "pids")
-WEIGHTS = {"cpu.weight": "1600", "cpu.shares": "16384"}
-"""Sixteen times the default weight, for v2 and v1: with v1, each process outside has the default
+WEIGHTS = {"cpu.weight": "800", "cpu.shares": "8192"}
+"""Eight times the default weight, for v2 and v1: with v1, each process outside has the default
 weight, and next to the tests a training on a CPU without AMX would take half an hour."""
 CPUSET = ("cpuset.cpus", "cpuset.mems")
 
