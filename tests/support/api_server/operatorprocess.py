@@ -50,7 +50,7 @@ LATE = re.compile(r"time-?out|timed out", re.IGNORECASE)
 """In the message of a request without a response in time."""
 LOST = "no longer the leader"
 EXPIRED = re.compile(rf"{LOST}|have not been read yet")
-"""In the messages of reconciles at the time when the Lease expired, and when it was acquired again."""
+"""In the messages of reconciles when the Lease expired, and when it was acquired again."""
 
 _MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
 
