@@ -426,6 +426,7 @@ def test_other_changes_of_marked_objects_are_allowed(
     "stage",
     [
         "demo-0badbeef-train-1-x7k2p",
+        "demo-0badbeef-publish-1-x7k2p",
         "shared-finetune-base-1-x7k2p",
         "shared-finetune-endpoint-7d4b9c6f5-x7k2p",
         # The API server cuts the names of pods of Deployments with long names.
