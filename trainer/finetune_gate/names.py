@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from finetune_api.v1alpha1.serving import BASE_SUFFIX
+from finetune_api.v1alpha1.endpoints.names import base_name
 from finetune_gate.keys import Caller, may_use
 from finetune_gate.queue.fairness import BASE, Name
 
@@ -64,11 +64,6 @@ class Route:
     def of_base(self, internal: str) -> "Route":
         """Return the route to the base, with the template and for the callers of this one."""
         return replace(self, name=base_name(self.name), base=internal)
-
-
-def base_name(name: str) -> str:
-    """Return the name under which the base of a model answers."""
-    return f"{name}{BASE_SUFFIX}"
 
 
 class Unproved(Exception):

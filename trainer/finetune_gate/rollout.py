@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.contracts.endpoint import WantedName
+from finetune_api.v1alpha1.endpoints.names import base_name
 from finetune_gate import swap
 from finetune_gate.adapters import copy as adapters
 from finetune_gate.adapters import no_change
@@ -27,7 +28,7 @@ from finetune_gate.errors import NotCopied, Rejected
 from finetune_gate.failures import Attempts, Failure, struck
 from finetune_gate.keys import Caller, may_use
 from finetune_gate.loaded import Loaded
-from finetune_gate.names import Table, base_name
+from finetune_gate.names import Table
 from finetune_gate.proofs import proof
 from finetune_gate.queue.places import Places
 from finetune_gate.swap import Adapter, Identity, identity

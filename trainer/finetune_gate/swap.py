@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from finetune_api.contracts.endpoint import WantedName, WantedSet
-from finetune_api.v1alpha1.serving import BASE_SUFFIX
+from finetune_api.v1alpha1.endpoints.names import BASE_SUFFIX, base_name
 from finetune_gate.adapters.copy import Arrived
 from finetune_gate.failures import Attempts
-from finetune_gate.names import Proof, Route, Table, base_name
+from finetune_gate.names import Proof, Route, Table
 
 Identity = tuple[str, str | None, str | None]
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from finetune_api import GROUP
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import Rule, between, each_matches, equals, excludes, is_set, requires
-from finetune_api.v1alpha1.endpoints.names import LONGEST_NAME
+from finetune_api.v1alpha1.endpoints.names import BASE_SUFFIX, LONGEST_NAME
 from finetune_api.v1alpha1.placement import Placement
 from finetune_api.v1alpha1.references import SecretKeyRef, object_name
 
@@ -16,16 +16,6 @@ NAMESPACE_NAMES = each_matches(
     "write each entry of allowedNamespaces as the name of a namespace: at most 63 lower-case "
     "letters, digits and '-'",
 )
-BASE_SUFFIX = "-base"
-"""Suffix of the name under which the base model itself is served with serving.mode: adapter, or by
-a FineTuneEndpoint."""
-
-
-def base_name(name: str) -> str:
-    """Return the name under which the base model answers. name: that of the tuned model."""
-    return f"{name}{BASE_SUFFIX}"
-
-
 WAKE_ANNOTATION = f"{GROUP}/wake"
 """Time from which an endpoint that was stopped earlier, without requests, runs again."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.vllm_lora import reserved_rank
-from finetune_api.v1alpha1.serving import base_name
+from finetune_api.v1alpha1.endpoints.names import base_name
 from finetune_operator.manifests import pod
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object

@@ -10,8 +10,8 @@ from typing import Any
 
 from finetune_api import GROUP, KIND
 from finetune_api.contracts import labels
+from finetune_api.v1alpha1.endpoints.names import BASE_SUFFIX, base_name
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND, ENDPOINT_PLURAL
-from finetune_api.v1alpha1.serving import BASE_SUFFIX, base_name
 from finetune_cli.cluster import api, evidence, pods
 from finetune_cli.cluster.api import Cluster, Forbidden, NotFound
 from finetune_cli.cluster.job import Job

@@ -10,8 +10,8 @@ from finetune_api.contracts import vllm_lora
 from finetune_api.contracts.endpoint import BASE
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import GATE, VERIFIER_METRICS
+from finetune_api.v1alpha1.endpoints.names import base_name
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
-from finetune_api.v1alpha1.serving import base_name
 from finetune_operator.manifests import pod, vllm
 from finetune_operator.manifests.endpoints.objects import WANTED
 from finetune_operator.manifests.gpu import devices

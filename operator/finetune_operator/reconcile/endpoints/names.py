@@ -17,13 +17,13 @@ from datetime import datetime
 
 from finetune_api.contracts.endpoint import PAYLOAD_TYPE, EndpointStatus, WantedName, WantedSet
 from finetune_api.contracts.provenance import attestation
+from finetune_api.v1alpha1.endpoints.names import BASE_SUFFIX
 from finetune_api.v1alpha1.endpoints.status import (
     EndpointModelStatus,
     FineTuneEndpointStatus,
     WantedNames,
 )
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_operator.objects.digest import sha256
 from finetune_operator.revisions.sharing.endpoints import REFUSED, reserved_message
 from finetune_operator.revisions.sharing.models import Attached

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from finetune_api.contracts.publish_targets import SharedEndpoint
 from finetune_api.revision_hash import digest
+from finetune_api.v1alpha1.endpoints.names import BASE_SUFFIX
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.serving import BASE_SUFFIX, SHARED
+from finetune_api.v1alpha1.serving import SHARED
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import Settings
 from finetune_operator.objects import conditions, status_view

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from finetune_api import KIND
 from finetune_api.safety.printable import escaped
-from finetune_api.v1alpha1.serving import BASE_SUFFIX
+from finetune_api.v1alpha1.endpoints.names import BASE_SUFFIX
 from finetune_cli import terminal
 from finetune_cli.cluster import served
 from finetune_cli.cluster.api import Cluster, NotFound
