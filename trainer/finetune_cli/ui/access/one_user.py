@@ -1,12 +1,17 @@
 """Access for the user who has started the process, who alone sees the one-time code."""
 
-import hashlib
 import hmac
 import secrets
 from base64 import b32encode
 
 from finetune_cli.cluster.api import Cluster
-from finetune_cli.ui.access.sessions import SESSION_SECONDS, Session, Sessions, new_secret
+from finetune_cli.ui.access.sessions import (
+    SESSION_SECONDS,
+    Session,
+    Sessions,
+    digest,
+    new_secret,
+)
 
 CODE_BYTES = 15
 """120 bits, in groups of five letters and digits."""
@@ -24,7 +29,7 @@ class OneUser:
         letters = b32encode(secrets.token_bytes(CODE_BYTES)).decode()
         self.code = "-".join(letters[at : at + 6] for at in range(0, len(letters), 6))
         """The code, for the terminal of the user alone."""
-        self._expected: bytes | None = _digest(self.code)
+        self._expected: bytes | None = digest(self.code)
         self._wrong = 0
 
     async def session(self, cookie: str | None, authorization: str | None) -> Session | None:
@@ -33,7 +38,7 @@ class OneUser:
 
     async def log_in(self, credential: str) -> str | None:
         """Return a cookie for the code; None for another one, or the second time."""
-        given = _digest(credential.strip().upper())
+        given = digest(credential.strip().upper())
         if self._expected is None or not hmac.compare_digest(given, self._expected):
             self._wrong += 1
             if self._wrong >= MOST_WRONG_CODES:
@@ -63,7 +68,3 @@ class OneUser:
     def end_all(self) -> None:
         """End all sessions."""
         self.sessions.end_all()
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()

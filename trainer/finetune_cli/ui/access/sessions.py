@@ -49,11 +49,11 @@ class Sessions:
         for other in list(self._sessions.values()):
             if not self.valid(other):
                 self.end(other)
-        self._sessions[_digest(secret)] = session
+        self._sessions[digest(secret)] = session
 
     def find(self, secret: str | None) -> Session | None:
         """Return the session of a secret, None without one that is valid."""
-        session = self._sessions.get(_digest(secret or ""))
+        session = self._sessions.get(digest(secret or ""))
         if session is not None and not self.valid(session):
             self.end(session)
             return None
@@ -80,5 +80,6 @@ class Sessions:
             self.end(session)
 
 
-def _digest(text: str) -> bytes:
+def digest(text: str) -> bytes:
+    """Return the SHA-256 digest of a secret, which is kept and compared in its place."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
