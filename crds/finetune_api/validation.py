@@ -13,16 +13,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_api import API_VERSION, GROUP, KIND
+from finetune_api import API_VERSION, GROUP
 from finetune_api.base import Values
 from finetune_api.crd.openapi import model_in
-from finetune_api.crd.resources import NAME_MAX_LENGTH, NAME_PATTERN, NAME_RULE
-from finetune_api.defaulting import InvalidSpec, builtin_defaults, resolve
+from finetune_api.crd.resources import FINETUNEJOB, FINETUNEPROFILE, RESOURCES, Resource
+from finetune_api.defaulting import InvalidSpec, builtin_defaults, effective_defaults, resolve
 from finetune_api.layering import without_nulls
 from finetune_api.markers import WITHOUT_RULES, ApiModel, extra_of
-from finetune_api.rules import matches
-from finetune_api.v1alpha1.profile import PROFILE_KIND
-from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.profile_defaults import own_defaults
 
 Path = tuple[str | int, ...]
 TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -47,7 +45,7 @@ MESSAGES = {
     "model_type": "set a group of fields",
 }
 """Messages for pydantic's types of errors, with the names of pydantic's context."""
-_NAME = matches(NAME_PATTERN, NAME_RULE)
+_OF_KIND = {resource.kind: resource for resource in RESOURCES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,34 +64,43 @@ class Finding:
         return f"{self.field}: {self.message}" + (f" (value: {self.value})" if self.value else "")
 
 
+def resource_of(document: Mapping[str, Any]) -> Resource | None:
+    """Return the kind that a document is meant to have, of whatever version; None if not ours.
+
+    A document of our API group with an unknown kind is meant to have the most similar kind.
+    """
+    group, kind = str(document.get("apiVersion")).split("/")[0], str(document.get("kind"))
+    if group != GROUP:
+        return _OF_KIND.get(kind)
+    similar = difflib.get_close_matches(kind, _OF_KIND, n=1)
+    return _OF_KIND[similar[0]] if similar else FINETUNEJOB
+
+
 def is_job(document: Mapping[str, Any]) -> bool:
     """Report whether a document is meant to be a FineTuneJob, of whatever version."""
-    group, kind = str(document.get("apiVersion")).split("/")[0], document.get("kind")
-    return kind == KIND or (group == GROUP and kind != PROFILE_KIND)
+    return resource_of(document) is FINETUNEJOB
 
 
 def findings(manifest: Mapping[str, Any]) -> list[Finding]:
-    """Return the errors of a FineTuneJob; an empty list for a valid one."""
-    errors = [*_head(manifest)]
+    """Return the errors of an object of ours; an empty list for a valid one."""
+    resource = resource_of(manifest) or FINETUNEJOB
+    errors = [*_head(manifest, resource)]
     spec = manifest.get("spec")
     if spec is None:
         return [*errors, Finding(field="spec", message=MESSAGES["missing"])]
     if not isinstance(spec, Mapping):
         return [*errors, Finding(field="spec", message=MESSAGES["model_type"], value=_shown(spec))]
     written = without_nulls(spec)
-    types = [*_types(written)]
-    rules = [*_rules(FineTuneJobSpec, written, (), [tuple(mistake["loc"]) for mistake in types])]
-    errors += [_finding(error) for error in types] + rules
+    types = [*_types(resource.spec, written)]
+    rules = [*_rules(resource.spec, written, (), [tuple(mistake["loc"]) for mistake in types])]
+    errors += [_finding(resource.spec, error) for error in types] + rules
     if not types and not rules:
-        try:
-            resolve(written, builtin_defaults())
-        except InvalidSpec as error:
-            errors.append(Finding(field="spec", message=str(error)))
+        errors += _unresolved(resource, written)
     return errors
 
 
-def _head(manifest: Mapping[str, Any]) -> Iterator[Finding]:
-    for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+def _head(manifest: Mapping[str, Any], resource: Resource) -> Iterator[Finding]:
+    for key, expected in (("apiVersion", API_VERSION), ("kind", resource.kind)):
         if manifest.get(key) != expected:
             yield Finding(field=key, message=f"set {expected}", value=_shown(manifest.get(key)))
     for key in manifest:
@@ -103,14 +110,30 @@ def _head(manifest: Mapping[str, Any]) -> Iterator[Finding]:
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if name is None:
         yield Finding(field="metadata.name", message=MESSAGES["missing"])
-    elif not isinstance(name, str) or _NAME.fails(name) or len(name) > NAME_MAX_LENGTH:
-        yield Finding(field="metadata.name", message=NAME_RULE, value=_shown(name))
+    elif resource.name is not None and (not isinstance(name, str) or resource.name.fails(name)):
+        yield Finding(field="metadata.name", message=resource.name.message, value=_shown(name))
 
 
-def _types(written: Values) -> list[ErrorDetails]:
+def _unresolved(resource: Resource, written: Values) -> Iterator[Finding]:
+    """Yield why the operator could not use a spec whose fields are valid."""
+    try:
+        if resource is FINETUNEJOB:
+            resolve(written, builtin_defaults())
+        elif resource is FINETUNEPROFILE:
+            effective_defaults(own_defaults(written), strict=True)
+    except InvalidSpec as error:
+        # The message about a profile begins with the path of a field, such as defaults.training.
+        path, _, message = str(error).partition(": ")
+        if resource is FINETUNEPROFILE:
+            yield Finding(field=f"spec.{path}", message=message)
+        else:
+            yield Finding(field="spec", message=str(error))
+
+
+def _types(model: type[BaseModel], written: Values) -> list[ErrorDetails]:
     """Return the fields that are unknown or missing, or whose type or bounds are violated."""
     try:
-        FineTuneJobSpec.model_validate(written, strict=True, context=WITHOUT_RULES, by_name=False)
+        model.model_validate(written, strict=True, context=WITHOUT_RULES, by_name=False)
     except ValidationError as error:
         return error.errors(include_url=False)
     return []
@@ -153,10 +176,11 @@ def _contains(at: Path, paths: list[Path]) -> bool:
     return any(path[: len(at)] == at for path in paths)
 
 
-def _finding(error: ErrorDetails) -> Finding:
+def _finding(spec: type[BaseModel], error: ErrorDetails) -> Finding:
     path, value = tuple(error["loc"]), error["input"]
     if error["type"] == "extra_forbidden":
-        return Finding(field=_dotted(path), message=_unknown(str(path[-1]), _fields_at(path[:-1])))
+        fields = _fields_at(spec, path[:-1])
+        return Finding(field=_dotted(path), message=_unknown(str(path[-1]), fields))
     template = MESSAGES.get(error["type"])
     message = (
         error["msg"].removeprefix("Value error, ")
@@ -172,9 +196,9 @@ def _unknown(name: str, known: tuple[str, ...]) -> str:
     return f"unknown field: {f'did you mean {close[0]}?' if close else 'remove it'}"
 
 
-def _fields_at(path: Path) -> tuple[str, ...]:
+def _fields_at(spec: type[BaseModel], path: Path) -> tuple[str, ...]:
     """Return the names of the fields of the group at a path of the spec."""
-    model: type[BaseModel] = FineTuneJobSpec
+    model = spec
     for step in path:
         for name, info in model.model_fields.items():
             if step == (info.alias or name):

@@ -76,7 +76,11 @@ def _schema(resource: Resource) -> Schema:
             "spec": spec,
             "status": status,
         },
-        **({"x-kubernetes-validations": _validations(resource.rules)} if resource.rules else {}),
+        **(
+            {"x-kubernetes-validations": _validations(rules)}
+            if (rules := resource.object_rules)
+            else {}
+        ),
     }
 
 

@@ -3,6 +3,7 @@
 The CustomResourceDefinitions, the reference page and the operator's kinds are made from them.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -67,6 +68,30 @@ class CelRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NameFormat:
+    """The rule of ``metadata.name``. It is stricter than that of the API server.
+
+    pattern: regular expression of the whole name; empty if only its length is limited.
+    """
+
+    max_length: int
+    message: str
+    pattern: str = ""
+
+    def fails(self, name: str) -> bool:
+        """Report whether an object may not have a name."""
+        matches = not self.pattern or re.fullmatch(self.pattern, name) is not None
+        return not matches or len(name) > self.max_length
+
+    @property
+    def rule(self) -> CelRule:
+        """The same rule for the API server."""
+        terms = [f"self.metadata.name.matches('{self.pattern}')"] if self.pattern else []
+        cel = " && ".join([*terms, f"size(self.metadata.name) <= {self.max_length}"])
+        return CelRule(cel=cel, message=self.message)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resource:
     """A kind of objects, as its CustomResourceDefinition describes it."""
 
@@ -81,8 +106,10 @@ class Resource:
     status: type[BaseModel]
     status_description: str
     columns: tuple[Column, ...]
+    name: NameFormat | None = None
+    """Of its objects. The operator writes those without one."""
     rules: tuple[CelRule, ...] = ()
-    """Of the whole object."""
+    """Of the whole object, in addition to that of its name."""
     group_rules: Mapping[str, tuple[CelRule, ...]] = field(default_factory=dict)
     """Of a group of fields in the spec, by its name."""
     scale: Mapping[str, str] | None = None
@@ -91,6 +118,11 @@ class Resource:
     """Name of the reference page."""
     title: str
     """Title of the reference page."""
+
+    @property
+    def object_rules(self) -> tuple[CelRule, ...]:
+        """The rules of the whole object."""
+        return self.rules if self.name is None else (self.name.rule, *self.rules)
 
     @property
     def file(self) -> str:
@@ -106,11 +138,7 @@ class ClusterScoped(Resource):
     categories: tuple[str, ...] = ("finetune",)
 
 
-_NAMES_A_SERVICE = CelRule(
-    cel=f"self.metadata.name.matches('{NAME_PATTERN}') && "
-    f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
-    message=NAME_RULE,
-)
+_NAMES_A_SERVICE = NameFormat(max_length=NAME_MAX_LENGTH, pattern=NAME_PATTERN, message=NAME_RULE)
 _VOLUME_GROWS = CelRule(
     cel="!has(self.size) || !has(oldSelf.size) || "
     f"!({comparable('self.size')}) || "
@@ -127,10 +155,10 @@ def _condition(
     return Column(name=name, path=path, wide=wide)
 
 
-def _shorter_name(limit: int, used: str) -> CelRule:
+def _shorter_name(limit: int, used: str) -> NameFormat:
     """Return the limit of ``metadata.name``. used: who uses the name, for the message."""
     message = f"{used}: use at most {limit} characters in metadata.name"
-    return CelRule(cel=f"size(self.metadata.name) <= {limit}", message=message)
+    return NameFormat(max_length=limit, message=message)
 
 
 FINETUNEJOB = Resource(
@@ -158,7 +186,7 @@ FINETUNEJOB = Resource(
         Column(name="Cost", path=".status.cost.summary", wide=True),
         Column(name="Message", path=".status.summary", wide=True),
     ),
-    rules=(_NAMES_A_SERVICE,),
+    name=_NAMES_A_SERVICE,
     group_rules={"storage": (_VOLUME_GROWS,)},
     scale={
         "specReplicasPath": ".spec.serving.replicas",
@@ -189,7 +217,7 @@ FINETUNEPROFILE = ClusterScoped(
         Column(name="Age", path=".metadata.creationTimestamp", type="date", wide=True),
         _condition("Message", "Valid", "message", wide=True),
     ),
-    rules=(_shorter_name(MAX_PROFILE_NAME, "jobs name the profile in spec.profile"),),
+    name=_shorter_name(MAX_PROFILE_NAME, "jobs name the profile in spec.profile"),
     page="profiles.md",
     title="Profiles: API reference",
 )
@@ -244,7 +272,7 @@ FINETUNEBUDGET = ClusterScoped(
         _condition("Serving", "ServingExhausted", "reason", wide=True),
         _condition("Message", "Exhausted", "message", wide=True),
     ),
-    rules=(_shorter_name(MAX_BUDGET_NAME, "conditions of jobs name the budget"),),
+    name=_shorter_name(MAX_BUDGET_NAME, "conditions of jobs name the budget"),
     page="budgets.md",
     title="Budgets: API reference",
 )
@@ -270,8 +298,8 @@ FINETUNEENDPOINT = Resource(
         Column(name="Age", path=".metadata.creationTimestamp", type="date"),
         _condition("Message", "Ready", "message", wide=True),
     ),
+    name=_NAMES_A_SERVICE,
     rules=(
-        _NAMES_A_SERVICE,
         CelRule(
             cel="(has(self.spec.base) ? self.spec.base : 'dequantized') == "
             "(has(oldSelf.spec.base) ? oldSelf.spec.base : 'dequantized')",

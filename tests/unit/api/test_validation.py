@@ -11,7 +11,7 @@ import pytest
 from tests.support.leaves import Leaf, leaves
 
 from finetune_api import API_VERSION, KIND
-from finetune_api.validation import findings, is_job
+from finetune_api.validation import findings, is_job, resource_of
 from finetune_cli.offline import job_file
 
 MANIFESTS = Path(__file__).parents[2] / "integration" / "manifests"
@@ -174,6 +174,59 @@ def test_spec_must_be_a_group_of_fields() -> None:
     assert found(job() | {"spec": []}) == {"spec": "set a group of fields (value: [])"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "spec", "error"),
+    [
+        (
+            "FineTuneEndpoint",
+            "chat",
+            {"model": {"source": "hf://org/model"}, "lora": {"maxAdapter": 2}},
+            "spec.lora.maxAdapter: unknown field: did you mean maxAdapters?",
+        ),
+        (
+            "FineTuneEndpoint",
+            "Chat",
+            {"model": {"source": "hf://org/model"}},
+            "metadata.name: metadata.name is part of the name of a Service: use at most 40 "
+            "lower-case letters, digits and '-', starting with a letter and ending with a letter "
+            "or digit (value: 'Chat')",
+        ),
+        (
+            "FineTuneBudget",
+            "team",
+            {"period": "Monthly", "namespaceSelector": {}},
+            "spec.period: set one of 'Day', 'Week' or 'Month' (value: 'Monthly')",
+        ),
+        (
+            "FineTuneProfile",
+            "starter",
+            {"defaults": {"training": {"epohs": 3}}},
+            "spec.defaults.training.epohs: unknown field; remove it, or use an operator version "
+            "that supports it (it is 3)",
+        ),
+        (
+            "FineTuneProfile",
+            "a" * 64,
+            {},
+            "metadata.name: jobs name the profile in spec.profile: use at most 63 characters in "
+            f"metadata.name (value: '{'a' * 64}')",
+        ),
+        (
+            "FineTuneEndpont",
+            "chat",
+            {"model": {"source": "hf://org/model"}},
+            "kind: set FineTuneEndpoint (value: 'FineTuneEndpont')",
+        ),
+    ],
+)
+def test_objects_of_other_kinds_are_checked_by_their_own_schema(
+    kind: str, name: str, spec: dict[str, Any], error: str
+) -> None:
+    manifest = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+    assert not is_job(manifest)
+    assert error in [*map(str, findings(manifest))]
+
+
 def test_long_value_is_shortened() -> None:
     (finding,) = findings(job(rerun="x" * 1000))
     assert len(finding.value) == 80
@@ -182,6 +235,7 @@ def test_long_value_is_shortened() -> None:
 
 def test_other_objects_are_not_jobs() -> None:
     assert not is_job({"apiVersion": "v1", "kind": "ConfigMap"})
+    assert resource_of({"apiVersion": "v1", "kind": "ConfigMap"}) is None
     assert is_job({"kind": KIND})
 
 

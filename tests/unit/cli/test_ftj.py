@@ -282,7 +282,7 @@ def test_validate_rejects_a_key_that_is_set_twice(
 def test_validate_fails_without_any_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = shown(capsys, "validate", "-f", str(tmp_path))
     assert code == 64
-    assert f"InvalidSpec: {tmp_path} contains no FineTuneJob" in err
+    assert f"InvalidSpec: {tmp_path} contains no FineTuneJob, FineTuneProfile" in err
 
 
 LISTS = "\n".join(
@@ -337,7 +337,7 @@ def test_validate_takes_files_as_arguments_and_prints_json(
     assert (code, err) == (64, "")
     found = json.loads(out)
     assert found["valid"] is False
-    assert [(each["file"], len(each["errors"])) for each in found["jobs"]] == [
+    assert [(each["file"], len(each["errors"])) for each in found["objects"]] == [
         (str(good), 0),
         (str(bad), 2),
     ]

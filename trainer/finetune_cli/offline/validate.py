@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_api import KIND
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_api.validation import findings, is_job
+from finetune_api.crd.resources import RESOURCES
+from finetune_api.validation import findings, resource_of
 from finetune_cli.errors import WrongCall
 from finetune_cli.offline import job_file
 from finetune_cli.options import Format, Output
@@ -22,9 +22,13 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A FineTuneJob of a file, or a file that cannot be read, and the errors that were found."""
+    """An object of a file, or a file that cannot be read, and the errors that were found.
+
+    kind, name: None for a file that cannot be read.
+    """
 
     file: str
+    kind: str | None
     name: str | None
     errors: tuple[str, ...]
 
@@ -51,7 +55,7 @@ def run(
     ] = None,
     output: Output = Format.TEXT,
 ) -> int:
-    """Print a line for each valid job and for each error. Raises InvalidSpec without any job."""
+    """Print a line for each valid object and for each error. Raises InvalidSpec without any."""
     given = [*(files or ()), *(file or ())]
     if not given:
         raise WrongCall("set at least one PATH, a YAML file or a folder (- for stdin)")
@@ -63,15 +67,19 @@ def run(
                 _print(result)
     errors = sum(len(result.errors) for result in checked)
     if output is Format.JSON:
-        jobs = [asdict(result) for result in checked]
-        print(json.dumps({"valid": not errors and bool(jobs), "jobs": jobs}, indent=2))
+        objects = [asdict(result) for result in checked]
+        print(json.dumps({"valid": not errors and bool(objects), "objects": objects}, indent=2))
     elif errors:
         print(f"{errors} error{'s' * (errors > 1)}", file=sys.stderr)
     if errors:
         return int(ExitCode.INVALID_SPEC)
     if not checked:
         named = ", ".join(map(str, given))
-        raise InvalidSpec(f"{named} contains no {KIND}: name files or folders that contain one")
+        *kinds, last = (resource.kind for resource in RESOURCES)
+        raise InvalidSpec(
+            f"{named} contains no {', '.join(kinds)} or {last}: name files or folders that "
+            "contain one"
+        )
     return 0
 
 
@@ -79,18 +87,19 @@ def _check(path: Path) -> Iterator[Checked]:
     try:
         documents = [*job_file.flat(job_file.load(path, job_file.StrictLoader))]
     except InvalidSpec as error:
-        yield Checked(file=str(path), name=None, errors=(str(error),))
+        yield Checked(file=str(path), kind=None, name=None, errors=(str(error),))
         return
-    for document in filter(is_job, documents):
-        errors = tuple(map(str, findings(document)))
-        yield Checked(file=str(path), name=_name(document), errors=errors)
+    for document in documents:
+        if (resource := resource_of(document)) is not None:
+            errors = tuple(map(str, findings(document)))
+            yield Checked(file=str(path), kind=resource.kind, name=_name(document), errors=errors)
 
 
 def _print(checked: Checked) -> None:
     if checked.name is None:
         print(*checked.errors, file=sys.stderr)
         return
-    title = f"{checked.file}: {KIND} {checked.name}"
+    title = f"{checked.file}: {checked.kind} {checked.name}"
     for error in checked.errors:
         print(f"{title}: {error}", file=sys.stderr)
     if not checked.errors:
