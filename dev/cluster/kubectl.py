@@ -6,16 +6,19 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 from cluster import paths
 from cluster.artifacts import binaries
-from cluster.errors import Unsupported
+from cluster.errors import CommandFailed, Unsupported
 from cluster.shell import run
 
 TIMEOUT = 60.0
 OWNER = "finetune-local-cluster"
+UNREACHABLE = "Unable to connect to the server"
+READ_ATTEMPTS, READ_PAUSE = 3, 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,9 +51,22 @@ class Client:
         return run(self.command(*arguments), stdin=stdin, check=check, timeout=timeout)
 
     def get(self, *arguments: str) -> Any:
-        """Return the parsed output of ``kubectl get -o json``; None for a missing object."""
-        output = self.kubectl("get", *arguments, "--ignore-not-found", "-o", "json").stdout
+        """Return the parsed output of ``kubectl get -o json``; None for a missing object.
+
+        Reading is repeated if the API server does not answer, as happens on a busy machine.
+        """
+        output = self._read("get", *arguments, "--ignore-not-found", "-o", "json")
         return json.loads(output) if output.strip() else None
+
+    def _read(self, *arguments: str) -> str:
+        for _ in range(READ_ATTEMPTS - 1):
+            try:
+                return self.kubectl(*arguments).stdout
+            except CommandFailed as error:
+                if UNREACHABLE not in str(error):
+                    raise
+            time.sleep(READ_PAUSE)
+        return self.kubectl(*arguments).stdout
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply these objects on the server side."""

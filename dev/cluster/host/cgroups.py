@@ -50,7 +50,7 @@ def make(root: Path = ROOT) -> None:
 
 
 def prefer(root: Path = ROOT) -> None:
-    """Give pods twice the CPU weight of other programs on the machine."""
+    """Give pods a larger CPU weight than other programs on the machine."""
     for folder in folders(root):
         for name, value in WEIGHTS.items():
             if (folder / name).exists():
