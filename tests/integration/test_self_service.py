@@ -17,6 +17,7 @@ import yaml
 from tests.fakes import kubelet
 from tests.integration import policy
 from tests.integration.test_budgets import train_jobs
+from tests.support import approvals, moved_clock
 from tests.support.api_server import operatorprocess
 from tests.support.api_server.controlplane import ControlPlane, wait_until
 from tests.support.api_server.namespace import Namespace
@@ -52,12 +53,6 @@ PROFILES: Mapping[str, Thing] = {
         "limits": {"maxSequenceLength": 4096},
     },
 }
-CLOCK = """
-from pathlib import Path
-from finetune_operator.kube.server_clock import ServerClock
-_now = ServerClock.now
-ServerClock.now = lambda clock: _now(clock) + int(Path({file!r}).read_text())
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +249,7 @@ def _platform(control_plane: ControlPlane, place: Namespace, tmp_path: Path) -> 
 def _running(platform: Platform, tmp_path: Path) -> Iterator[OperatorProcess]:
     config = {**CONFIG, "usage": {"enabled": True}}
     often = "from finetune_operator import delays; delays.BUDGET = delays.SETTLEMENT = 1.0"
-    prelude = CLOCK.format(file=str(platform.clock)) + often
+    prelude = moved_clock.prelude(platform.clock) + often
     with operatorprocess.operator(platform.plane, tmp_path, config, prelude=prelude) as running:
         yield running
     platform.plane.delete(f"/apis/{OWN}/v1alpha1/finetunebudgets/{platform.place.name}")
@@ -316,18 +311,12 @@ def test_a_job_is_approved_by_another_user_and_an_edit_needs_a_new_approval(
     platform.prepare("demo", seconds=3600)
     platform.wait_for("ApprovalNeeded")
 
-    def entry() -> Thing:
-        """Return the entry in the message of the job."""
-        text = platform.message().partition("spec.approvals: ")[2].rstrip(".")
-        found: Thing = yaml.safe_load(text)
-        return found
-
     def approve(user: str, *entries: Thing) -> str:
         patch = json.dumps({"spec": {"approvals": entries}})
         words = ("patch", "ftb", place.name, "--type=merge", f"--patch={patch}")
         return platform.attempt(user, *words).stderr
 
-    first = entry()
+    first = approvals.entry_of(platform.message())
     assert (first["namespace"], first["name"], first["maxGpuHours"]) == (place.name, "demo", 2)
     assert "Forbidden" in approve(MEMBER, first)
     assert approve(APPROVER, first) == ""
@@ -336,7 +325,7 @@ def test_a_job_is_approved_by_another_user_and_an_edit_needs_a_new_approval(
     platform.apply(training={"learningRate": 0.0001})
     platform.prepare("demo", seconds=3600)
     platform.wait_for("ApprovalNeeded")
-    second = entry()
+    second = approvals.entry_of(platform.message())
     assert second["revision"] != first["revision"]
     assert second["uid"] == first["uid"]
     assert approve(APPROVER, first, second) == ""

@@ -52,7 +52,7 @@ LOST = "no longer the leader"
 EXPIRED = re.compile(rf"{LOST}|have not been read yet")
 """In the messages of reconciles when the Lease expired, and when it was acquired again."""
 
-_MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
+MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
 
 
 class Metrics:
@@ -246,7 +246,7 @@ def starting(
         started = _forked(variables, log)
     else:
         first = shorter + prelude
-        code = ["-c", f"{first}\n{_MAIN}"] if first else ["-m", "finetune_operator"]
+        code = ["-c", f"{first}\n{MAIN}"] if first else ["-m", "finetune_operator"]
         started = process([sys.executable, *(command or code)], log, variables)
     with started as running:
         yield OperatorProcess(
