@@ -4,10 +4,12 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration import policy
+from tests.integration import policy, relay
+from tests.integration.relay import PASS, Call, Outcome, Relay
 from tests.support import helm
 from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
 from tests.support.api_server.manifest_files import kubectl
@@ -233,7 +235,7 @@ def test_permissions_of_the_operator_on_leases(
     assert may(control_plane, OPERATOR, verb, group, "leases", namespace, name) is allowed
 
 
-def _helm(plane: ControlPlane, *arguments: str) -> str:
+def _helm(plane: ControlPlane | Relay, *arguments: str) -> str:
     command = [helm.binary(), f"--kubeconfig={plane.kubeconfig}", f"--namespace={NAMESPACE}"]
     done = subprocess.run([*command, *arguments], text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -299,3 +301,40 @@ def test_uninstalling_keeps_crd_and_jobs(
     with pytest.raises(ApiError, match="not found"):
         control_plane.get(deployment)
     assert control_plane.get(f"{path}/stays")["metadata"]["uid"] == uid
+    _require_no_policies(control_plane)
+
+
+@pytest.mark.exhaustive
+def test_uninstalling_with_the_crds_leaves_no_policy(
+    control_plane: ControlPlane, system: str, tmp_path: Path
+) -> None:
+    """A policy whose parameters have lost their CRD would reject every write of a FineTuneJob.
+
+    Helm deletes kinds that it does not know last, so the policies go after the CRDs, in the same
+    command. The CRDs of the other tests survive, because the relay drops their deletion.
+    """
+
+    def decide(call: Call) -> Outcome:
+        if call.method != "DELETE" or "/customresourcedefinitions/" not in call.path:
+            return PASS
+        return Outcome(what="answer", status=200, body=b'{"kind": "Status", "status": "Success"}')
+
+    chart = (str(helm.CHART), *helm.over_existing(), "--set=crds.keep=false")
+    _helm(control_plane, "install", "finetune-operator", *chart)
+    with relay.relay(control_plane, tmp_path) as through:
+        through.decide = decide
+        _helm(through, "uninstall", "finetune-operator")
+    with policy.enforced(control_plane, []):
+        pass
+    deleted = [call.path for call in through.calls if call.method == "DELETE"]
+    assert sum("/customresourcedefinitions/" in path for path in deleted) == len(
+        render().all("CustomResourceDefinition")
+    )
+    _require_no_policies(control_plane)
+
+
+def _require_no_policies(plane: ControlPlane) -> None:
+    for kind in ("validatingadmissionpolicies", "validatingadmissionpolicybindings"):
+        listed = plane.get(f"/apis/admissionregistration.k8s.io/v1/{kind}")["items"]
+        names = [each["metadata"]["name"] for each in listed]
+        assert [name for name in names if name.startswith("finetune-operator")] == []
