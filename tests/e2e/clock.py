@@ -1,14 +1,16 @@
-"""Move the clock by which the deployed operator dates usage and periods.
+"""Let the deployed operator date usage and periods a day late.
 
 The operator runs with its image, its configuration and its rights. Only its command differs: it
-reads how far the clock is ahead from a ConfigMap, which the kubelet updates within two minutes.
+reads how far the clock is ahead from a ConfigMap, which the kubelet updates within two minutes. The
+clock is late and not fast, so that the usage of other namespaces loses at most its day: what it
+would have charged too early could not be taken back.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 from tests.support import moved_clock
@@ -23,27 +25,33 @@ ROLLOUT_SECONDS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clock:
+class LateClock:
     """The clock of the deployed operator."""
 
     cluster: Cluster
+    midnight: datetime
+    """End of the day that the clock shows first."""
 
-    def move_to(self, moment: datetime) -> None:
-        """Let the clock show a moment soon, and continue from there."""
-        self.ahead(int((moment - datetime.now(UTC)).total_seconds()))
+    def start(self) -> None:
+        """Let the clock show noon, which leaves enough time until midnight."""
+        noon = self.midnight - timedelta(hours=12)
+        self._set(int((noon - datetime.now(UTC)).total_seconds()))
 
-    def ahead(self, seconds: int) -> None:
-        """Set how far the clock is ahead of that of the API server."""
+    def catch_up(self) -> None:
+        """Let the clock soon show the present time, which is after midnight."""
+        self._set(0)
+
+    def _set(self, ahead: int) -> None:
         metadata = {"name": NAME, "namespace": OPERATOR_NAMESPACE}
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
-        self.cluster.kubectl.apply({**config, "data": {AHEAD: str(seconds)}})
+        self.cluster.kubectl.apply({**config, "data": {AHEAD: str(ahead)}})
 
 
 @contextmanager
-def movable(cluster: Cluster) -> Iterator[Clock]:
-    """Run the operator with a clock that can be moved; afterwards, it runs as before."""
-    clock = Clock(cluster=cluster)
-    clock.ahead(0)
+def late(cluster: Cluster) -> Iterator[LateClock]:
+    """Run the operator with a clock that is late; afterwards, it runs as before."""
+    clock = LateClock(cluster=cluster, midnight=datetime.combine(datetime.now(UTC), time(), UTC))
+    clock.start()
     deployment = cluster.kubectl.get("deployment", OPERATOR, OPERATOR_NAMESPACE)
     before = deployment["spec"]["template"]
     container = {
