@@ -7,6 +7,7 @@ dates usage and periods. `make test` has the same with pods that the tests compl
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -140,26 +141,26 @@ def test_three_lines_train_a_model_and_show_the_price_before_the_gpu(walk: Walk)
     self_service.wait_until_trained_at_a_known_price(first, most=COST)
 
 
+def test_the_idle_endpoint_of_the_first_job_goes_to_zero(walk: Walk) -> None:
+    self_service.wait_until_idle(walk.job("first"))
+
+
 def test_the_next_job_waits_over_budget_without_a_gpu(walk: Walk) -> None:
+    # So that it does not wait for the end of another job, but for the end of the day.
+    _wait("the first job has used GPU time", lambda: Decimal(walk.training()["cost"]["used"]) > 0)
+    _wait("its reservation has ended", lambda: walk.training()["running"] == 0)
     second = walk.job("second")
     self_service.apply(second, SMALL, serving={"enabled": False})
     second.wait_until("Ready", reason="OverBudget", status="False", seconds=SECONDS)
-    message = second.message()
-    assert message.startswith(
-        f"The job needs {HOURS} GPU-hours (180.00 EUR). FineTuneBudget {BUDGET} has {HOURS} "
-        "GPU-hours for this day: used "
+    need = f"{HOURS} GPU-hours (180.00 EUR)"
+    when = f"at the latest about {walk.clock.midnight:%Y-%m-%d %H:%M} UTC"
+    assert re.fullmatch(
+        re.escape(f"The job needs {need}. FineTuneBudget {BUDGET} has {HOURS} GPU-hours for this ")
+        + r"day: used 0(\.\d+)? GPU-hours \(\d+\.\d\d EUR\), reserved 0 GPU-hours \(0\.00 EUR\)\. "
+        + re.escape(f"The job starts by itself, {when}."),
+        second.message(),
     )
-    when = f"at the latest about {walk.clock.midnight:%Y-%m-%d %H:%M} UTC."
-    assert message.endswith(f"The job starts by itself, {when}")
-    # It does not wait for the end of another job, but for the end of the day.
-    _wait("the reservation of the first job has ended", lambda: walk.training()["running"] == 0)
-    cost = walk.training()["cost"]
-    assert Decimal(cost["used"]) > Decimal(cost["reserved"]) == 0
     assert second.jobs("train") == second.pods("train") == []
-
-
-def test_the_idle_endpoint_of_the_first_job_goes_to_zero(walk: Walk) -> None:
-    self_service.wait_until_idle(walk.job("first"))
 
 
 def test_the_job_starts_by_itself_on_the_next_day(walk: Walk) -> None:
