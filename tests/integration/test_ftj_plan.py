@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.fakes.comments import Platform, serving
 from tests.integration.test_ftj import limited as limited
 from tests.integration.test_operator_with_controllers import run_stages
 from tests.support.api_server.controlplane import wait_until
@@ -15,7 +14,7 @@ from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import OperatorProcess
 from tests.support.api_server.rbac import RBAC, wait_until_granted
 from tests.support.helm import render
-from tests.support.merge_request import MANIFEST, Repository
+from tests.support.merge_request import MANIFEST, Repository, documented_jobs
 
 from finetune_api.policy.readable_settings import NAME
 from finetune_cli import __main__ as ftj
@@ -137,37 +136,26 @@ def test_the_documented_jobs_comment_the_plan_for_a_cluster_once(
     operator: OperatorProcess, place: Namespace, tmp_path: Path
 ) -> None:
     repository = Repository(tmp_path)
-    repository.use_documented_job()
     config = yaml.safe_load(place.plane.kubeconfig.read_text())
     config["contexts"][0]["context"]["namespace"] = place.name
     kubeconfig = tmp_path / "plan.kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(config))
-    cluster = {"PLAN_CLUSTER": "1", "KUBECONFIG": str(kubeconfig)}
     place.plane.post(place.path("finetunejobs"), yaml.safe_load(MANIFEST))
     wait_until("data preparation starts", lambda: len(stages(place)) == 1)
     operator.settled()
     ((revision, stage),) = stages(place)
     assert stage == "prepare"
 
-    def comment(name: str, platform: Platform) -> str:
-        repository.run_documented_job(name, platform.variables(name) | cluster)
-        imitation, own = platform.comments
-        assert imitation["body"].endswith("harmless")
-        return str(own["body"])
-
-    with serving() as github, serving() as gitlab:
-        platforms = {"github": github, "gitlab": gitlab}
+    with documented_jobs(repository, kubeconfig) as run:
         repository.commit({"jobs/support.yaml": MANIFEST + "  training: {seed: 7}\n"})
-        for name, platform in platforms.items():
-            text = comment(name, platform)
+        for text in run():
             assert text.startswith("<!-- ftj plan -->\n### Plan of the fine-tuning jobs\n")
             assert "` | `7` | `retrain` |" in text
             assert f"The stage prepare of revision {revision} is stopped." in text
             context = config["current-context"]
             assert text.endswith(f"Compared with the cluster of context {context}.\n")
         repository.remove("jobs/support.yaml")
-        for name, platform in platforms.items():
-            text = comment(name, platform)
+        for text in run():
             assert "retrain" not in text, "the comment of the first pipeline is edited"
             assert f"FineTuneJob {place.name}/support is in no manifest any more" in text
             assert f"The stage prepare of revision {revision} is stopped." in text

@@ -6,12 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import yaml
-from tests.fakes.comments import REQUEST, TOKEN
+from tests.fakes.comments import REQUEST, TOKEN, serving
 
 from cluster import paths
 from finetune_api import API_VERSION, KIND
@@ -31,10 +31,10 @@ spec:
 class Repository:
     """A repository whose branch ``change`` begins at ``main``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, manifest: str = MANIFEST) -> None:
         self.folder = folder
         self.git("init", "--quiet", "--initial-branch=main")
-        self.commit({"jobs/support.yaml": MANIFEST, "chart/values.yaml": "{{ template }}\n"})
+        self.commit({"jobs/support.yaml": manifest, "chart/values.yaml": "{{ template }}\n"})
         self.git("switch", "--quiet", "--create", "change")
         self.tool = folder / "bin" / "ftj"
         self.tool.parent.mkdir()
@@ -111,6 +111,28 @@ class Repository:
                 check=False,
             )
             assert done.returncode == 0, f"{script}: {done.stderr}"
+
+
+@contextmanager
+def documented_jobs(
+    repository: Repository, kubeconfig: Path
+) -> Iterator[Callable[[], Iterator[str]]]:
+    """Yield the function that runs both jobs for a cluster, and yields their comments.
+
+    Later runs edit the comment of the first one, and never that of another user.
+    """
+    cluster = {"PLAN_CLUSTER": "1", "KUBECONFIG": str(kubeconfig)}
+    repository.use_documented_job()
+    with serving() as github, serving() as gitlab:
+
+        def run() -> Iterator[str]:
+            for name, platform in {"github": github, "gitlab": gitlab}.items():
+                repository.run_documented_job(name, platform.variables(name) | cluster)
+                imitation, own = platform.comments
+                assert imitation["body"].endswith("harmless")
+                yield str(own["body"])
+
+        yield run
 
 
 EXPRESSIONS = {"github.token": TOKEN, "github.event.pull_request.number": str(REQUEST)}
