@@ -16,7 +16,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from cluster import paths
+from cluster.demo import quickstart
 from cluster.errors import NotReady
+from screenshots import demo
 
 FOLDER = paths.REPO / "docs" / "assets"
 COLORS = 128
@@ -30,13 +32,12 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+QUESTION = "What is the Debian package nginx?"
 ANSWER_MILLISECONDS = 300_000
 """vLLM answers slowly on a CPU."""
 
 
-def draw(
-    kubeconfig: Path, job: str, question: str, folder: Path, variables: Mapping[str, str]
-) -> None:
+def draw(kubeconfig: Path, folder: Path, variables: Mapping[str, str]) -> None:
     """Draw all pictures into a folder. Raises NotReady."""
     folder.mkdir(parents=True, exist_ok=True)
     with _browser() as browser, _served(kubeconfig, variables) as (address, code):
@@ -45,7 +46,7 @@ def draw(
         page.get_by_label("One-time code").fill(code)
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Log out").wait_for()
-        for name in _views(page, address, job, question):
+        for name in _views(page, address):
             file = folder / f"page-{name}.png"
             write(page.screenshot(), file)
             print(file)
@@ -62,22 +63,44 @@ def write(picture: bytes, file: Path) -> None:
         )
 
 
-def _views(page: Page, address: str, job: str, question: str) -> Iterator[str]:
+def _views(page: Page, address: str) -> Iterator[str]:
     """Yield the name of each picture when the window shows it."""
-    expect(page.locator("#connection")).to_have_text("live")
-    yield "jobs"
-    page.goto(f"{address}jobs/{job}")
-    expect(page.locator("#connection")).to_have_text("live")
-    yield "job"
-    page.goto(f"{address}jobs/{job}/playground")
-    page.get_by_label("Question").fill(question)
+    team, endpoint = f"jobs/{demo.NAMESPACE}", f"endpoints/{demo.NAMESPACE}/{demo.ENDPOINT}"
+    for name, path in (
+        ("jobs", ""),
+        ("job", f"{team}/{demo.JOB}"),
+        ("endpoint", endpoint),
+        ("usage", "usage"),
+    ):
+        page.goto(f"{address}{path}")
+        expect(page.locator("#connection")).to_have_text("live")
+        yield name
+    _plan(page, address)
+    yield "plan"
+    _ask(page, f"{address}jobs/{quickstart.NAMESPACE}/{quickstart.NAME}/playground")
+    yield "playground"
+
+
+def _plan(page: Page, address: str) -> None:
+    """Fill the form of a new job, and show its plan."""
+    page.goto(f"{address}new")
+    for name, value in demo.FORM.items():
+        page.locator(f"input[name='{name}']").fill(value)
+    page.locator("select[name=profile]").select_option(demo.PROFILE)
+    page.get_by_role("button", name="Show manifest and plan").click()
+    page.locator("#plan").wait_for()
+
+
+def _ask(page: Page, address: str) -> None:
+    """Ask a model, and wait for its complete answer. Raises NotReady."""
+    page.goto(address)
+    page.get_by_label("Question").fill(QUESTION)
     page.keyboard.press("Enter")
     outcome = page.locator("#outcome")
     problem = page.locator("#outcome.problem")
     outcome.filter(has_text="Answered in").or_(problem).wait_for(timeout=ANSWER_MILLISECONDS)
     if problem.count():
         raise NotReady(f"the model does not answer: {problem.text_content()}")
-    yield "playground"
 
 
 @contextmanager
