@@ -20,7 +20,15 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.authors import wait_for_right
 from tests.support import helm, ports
 from tests.support.browser import two_users, window
-from tests.support.browser.two_users import CONCEALED, JOB, READ, TUNE, Rule, logged_in
+from tests.support.browser.two_users import (
+    CONCEALED,
+    JOB,
+    READ,
+    TUNE,
+    Rule,
+    behind_proxy,
+    logged_in,
+)
 from tests.support.local_cluster.kubectl import Object
 from tests.support.local_cluster.target import OPERATOR, Cluster, namespaces
 from tests.support.local_cluster.tuning import SMALL, Tuning, small
@@ -64,7 +72,8 @@ def test_two_users_with_different_rights(
     job = Tuning(cluster=cluster, namespace=TUNERS, name=JOB)
     Tuning(cluster=cluster, namespace=READERS, name=CONCEALED).apply(small(suspend=True))
     with ExitStack() as stack:
-        alice, bob = (logged_in(browser, stack, address, token) for token in tokens)
+        alice = logged_in(browser, stack, address, tokens[0])
+        bob = behind_proxy(browser, stack, address, tokens[1])
         began = time.monotonic()
         two_users.create(alice.page, address, TUNERS, dict(_fields(SMALL)))
         # The open page follows the job: nothing loads it again.

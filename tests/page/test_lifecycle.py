@@ -19,7 +19,7 @@ from tests.support.api_server import controlplane, limited_user
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.namespace import Namespace
 from tests.support.browser import two_users
-from tests.support.browser.two_users import CONCEALED, JOB, READ, TUNE, logged_in
+from tests.support.browser.two_users import CONCEALED, JOB, READ, TUNE, behind_proxy, logged_in
 
 from finetune_cli.ui import live, pod
 from finetune_cli.ui.access.users import Users
@@ -68,7 +68,8 @@ def test_two_users_with_different_rights(
     tokens = [limited_user.token(letters, *TUNE), limited_user.token(other, *READ)]
     other.submit(CONCEALED, suspend=True)
     with ExitStack() as stack:
-        alice, bob = (logged_in(browser, stack, address, token) for token in tokens)
+        alice = logged_in(browser, stack, address, tokens[0])
+        bob = behind_proxy(browser, stack, address, tokens[1])
         two_users.create(alice.page, address, letters.name, FIELDS)
         node = stack.enter_context(kubelet_server.node(plane, {"vllm": EVIL.encode()}, answer))
         serve(letters, node)

@@ -30,6 +30,14 @@ def logged_in(browser: Browser, stack: ExitStack, address: str, token: str) -> V
     return visitor
 
 
+def behind_proxy(browser: Browser, stack: ExitStack, address: str, token: str) -> Visitor:
+    """Open the page with a token in each request, as a proxy with single sign-on injects it."""
+    headers = {"Authorization": f"Bearer {token}"}
+    visitor = Visitor(stack.enter_context(browser.new_context(extra_http_headers=headers)))
+    visitor.page.goto(address)
+    return visitor
+
+
 def create(page: Page, address: str, namespace: str, fields: Mapping[str, str]) -> None:
     """Create the job from the form, in the namespace of the user."""
     expect(page.get_by_text(f"Only the jobs of namespace {namespace} are listed")).to_be_visible()
