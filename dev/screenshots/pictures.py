@@ -32,6 +32,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+WAIT_MILLISECONDS = 60_000
+"""For a machine whose cores train models."""
 QUESTION = "What is the Debian package nginx?"
 ANSWER_MILLISECONDS = 300_000
 """vLLM answers slowly on a CPU."""
@@ -40,6 +42,7 @@ ANSWER_MILLISECONDS = 300_000
 def draw(kubeconfig: Path, folder: Path, variables: Mapping[str, str]) -> None:
     """Draw all pictures into a folder. Raises NotReady."""
     folder.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=WAIT_MILLISECONDS)
     with _browser() as browser, _served(kubeconfig, variables) as (address, code):
         page = browser.new_context(viewport=WINDOW, color_scheme="light").new_page()
         page.goto(address)
