@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, ViewportSize, expect, sync_playwright
 
 from cluster import paths
 from cluster.demo import quickstart
@@ -26,6 +27,9 @@ COLORS = 128
 MOST_BYTES = 150_000
 """For readers on slow networks, and for the size of the repository."""
 WINDOW: ViewportSize = {"width": 1200, "height": 760}
+MOST_HEIGHT = 1150
+MARGIN = 15
+"""Less than the distance to the next region."""
 ARGUMENTS = (
     "--disable-gpu",
     "--disable-background-networking",
@@ -51,7 +55,7 @@ def draw(kubeconfig: Path, folder: Path, variables: Mapping[str, str]) -> None:
         page.get_by_role("button", name="Log out").wait_for()
         for name in _views(page, address):
             file = folder / f"page-{name}.png"
-            write(page.screenshot(), file)
+            write(page.screenshot(full_page=True, clip=_clip(page)), file)
             print(file)
 
 
@@ -70,18 +74,29 @@ def _views(page: Page, address: str) -> Iterator[str]:
     """Yield the name of each picture when the window shows it."""
     team, endpoint = f"jobs/{demo.NAMESPACE}", f"endpoints/{demo.NAMESPACE}/{demo.ENDPOINT}"
     for name, path in (
-        ("jobs", ""),
+        ("jobs", f"?namespace={demo.NAMESPACE}"),
         ("job", f"{team}/{demo.JOB}"),
         ("endpoint", endpoint),
         ("usage", "usage"),
     ):
         page.goto(f"{address}{path}")
         expect(page.locator("#connection")).to_have_text("live")
+        # End-to-end tests leave usage on the same cluster.
+        rows = page.locator("tbody tr", has=page.locator("th", has_text=re.compile("^e2e-")))
+        rows.evaluate_all("rows => rows.forEach(row => row.remove())")
         yield name
     _plan(page, address)
     yield "plan"
     _ask(page, f"{address}jobs/{quickstart.NAMESPACE}/{quickstart.NAME}/playground")
     yield "playground"
+
+
+def _clip(page: Page) -> FloatRect:
+    """Return the part of the page with its first regions, as far as they are not too high."""
+    bottoms = "regions => regions.map(region => region.getBoundingClientRect().bottom)"
+    ends = page.locator("main section").evaluate_all(bottoms)
+    height = max(end for end in ends if end < MOST_HEIGHT) + MARGIN
+    return {"x": 0, "y": 0, "width": WINDOW["width"], "height": height}
 
 
 def _plan(page: Page, address: str) -> None:
@@ -90,6 +105,8 @@ def _plan(page: Page, address: str) -> None:
     for name, value in demo.FORM.items():
         page.locator(f"input[name='{name}']").fill(value)
     page.locator("select[name=profile]").select_option(demo.PROFILE)
+    # Only pods reach the hub of the local cluster.
+    page.locator("input[name=download]").uncheck()
     page.get_by_role("button", name="Show manifest and plan").click()
     page.locator("#plan").wait_for()
 

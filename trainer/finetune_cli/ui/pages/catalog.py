@@ -47,7 +47,7 @@ def _budgets(objects: Objects) -> Child:
     head = ("Name", "Period until", "State", "Quantity", "Limit", "Used", "Reserved", "Remaining")
     rows: list[tuple[Child, ...]] = []
     for budget in objects:
-        until = str((budget.get("status") or {}).get("periodEnd") or "-").partition("T")[0]
+        until = _time(str((budget.get("status") or {}).get("periodEnd") or "-"))
         rows += [(_name(budget), until, *row) for row in _limits(budget)]
     return table("Budgets in the present period", head, rows)
 
@@ -69,6 +69,12 @@ def _limits(budget: Object) -> Iterator[tuple[Child, ...]]:
             if most is not None:
                 numbers = (str(most), str(present), "-", str(max(most - present, 0)))
                 yield (_exhausted(status, condition), f"{quantity} of {side}", *numbers)
+
+
+def _time(text: str) -> str:
+    """Return a time for people, without the hour if it is midnight."""
+    day, _, clock = text.partition("T")
+    return day if clock in ("", "00:00:00Z") else f"{day} {clock[:5]} UTC"
 
 
 def _exhausted(status: Object, type_: str) -> Child:

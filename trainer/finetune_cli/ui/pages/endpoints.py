@@ -84,7 +84,6 @@ def _state(endpoint: Object) -> Child:
             (
                 ("Base model", model.get("source")),
                 ("Endpoint", status.get("endpoint")),
-                ("Names that answer", status.get("summary")),
                 ("Free places", status.get("freeSlots")),
                 ("Self-test", status.get("selfTest")),
             )
