@@ -44,6 +44,7 @@ ANSWER_MILLISECONDS = 300_000
 """vLLM answers slowly on a CPU."""
 STEPS = SMALL["training"]["maxSteps"]
 USER = "user"
+PNG = b"\x89PNG"
 
 
 @pytest.fixture
@@ -108,6 +109,7 @@ def _see_results(page: Page, job: Tuning) -> None:
     text = page.request.get(f"{page.url}/curve.csv").text()
     steps = {int(row["step"]) for row in csv.DictReader(io.StringIO(text)) if row["loss"]}
     assert steps == set(range(1, STEPS + 1))
+    assert page.request.get(f"{page.url}/curve.png").body().startswith(PNG)
 
 
 def _fields(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
