@@ -36,6 +36,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+DARK = "job"
+"""The picture of the README has a variant for dark screens."""
 WAIT_MILLISECONDS = 60_000
 """For a machine whose cores train models."""
 QUESTION = "What is the Debian package nginx?"
@@ -54,9 +56,16 @@ def draw(kubeconfig: Path, folder: Path, variables: Mapping[str, str]) -> None:
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Log out").wait_for()
         for name in _views(page, address):
-            file = folder / f"page-{name}.png"
-            write(page.screenshot(full_page=True, clip=_clip(page)), file)
-            print(file)
+            _draw(page, folder / f"page-{name}.png")
+            if name == DARK:
+                page.emulate_media(color_scheme="dark")
+                _draw(page, folder / f"page-{name}-dark.png")
+                page.emulate_media(color_scheme="light")
+
+
+def _draw(page: Page, file: Path) -> None:
+    write(page.screenshot(full_page=True, clip=_clip(page)), file)
+    print(file)
 
 
 def write(picture: bytes, file: Path) -> None:
