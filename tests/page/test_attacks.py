@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import expect
-from tests.page.conftest import ATTACKER, Site, Visitor
+from tests.page.conftest import Site, Visitor
+from tests.support.browser.window import ATTACKER
 from tests.support.example_page import Objects, session_of
 
 from clidocs import example_cluster

@@ -36,7 +36,7 @@ def start() -> None:
     _start_healthy_kubelet()
     processes.wait_until("kubelet", _node_ready, state="reporting a Ready node", timeout=90)
     _start_kube_proxy()
-    _advertise_gpu()
+    advertise_gpus()
     _start_firewall()
 
 
@@ -185,9 +185,9 @@ def _node_ready() -> bool:
     )
 
 
-def _advertise_gpu() -> None:
-    """Advertise a GPU like a device plugin. A restarted kubelet resets it, so do it every time."""
-    amounts = {"nvidia.com/gpu": str(GPU_COUNT)}
+def advertise_gpus(count: int = GPU_COUNT) -> None:
+    """Advertise GPUs like a device plugin. A restarted kubelet resets them, so do it every time."""
+    amounts = {"nvidia.com/gpu": str(count)}
     patch = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
     target = ["node", NODE_NAME]
     kubectl.local().kubectl("patch", *target, "--subresource=status", "--type=merge", "-p", patch)

@@ -12,7 +12,7 @@ from finetune_cli.cluster.api import Cluster, NotFound
 from finetune_cli.cluster.chat_api import Interruption
 from finetune_cli.cluster.history import History
 from finetune_cli.errors import CommandFailed, WrongCall
-from finetune_cli.plotting import svg
+from finetune_cli.plotting import png, svg
 from finetune_cli.ui.pages import catalog as catalog_pages
 from finetune_cli.ui.pages import endpoints as endpoint_pages
 from finetune_cli.ui.pages import job as job_pages
@@ -154,13 +154,6 @@ def _svg(cluster: Cluster, place: Texts) -> str:
 
 
 def _png(cluster: Cluster, place: Texts) -> bytes:
-    try:
-        from finetune_cli.plotting import png
-    except ModuleNotFoundError:
-        # The image of the operator has no Pillow.
-        raise CommandFailed(
-            "The page in the cluster draws no PNG: save the curves as SVG, or run ftj ui"
-        ) from None
     return png.draw(results.curves(_history(cluster, place)), title=f"{KIND} {place['name']}")
 
 

@@ -43,7 +43,8 @@ async def test_form_has_the_fields_of_the_api_server(start: Start, objects: Obje
     fields: dict[str, Any] = schema["properties"]["spec"]["properties"]
     fields["fromALaterVersion"] = {"type": "integer", "description": "A field of later versions."}
     text = await (await start()).text("/new")
-    for name in ("model.source", "training.lora.r", "runPolicy.maxCost", "fromALaterVersion"):
+    names = ("model.source", "training.lora.r", "runPolicy.maxCost", "storage.size")
+    for name in (*names, "fromALaterVersion"):
         assert f'name="{name}"' in text
     assert "A field of later versions." in text
     assert '<option value="small">small</option>' in text, "the profiles of the cluster"

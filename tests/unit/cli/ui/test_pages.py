@@ -255,18 +255,23 @@ async def test_budgets_usage_and_profiles(start: Start, objects: Objects) -> Non
     objects["/apis/finetune.dev/v1alpha1/finetunebudgets"] = [
         {
             "metadata": {"name": "team-a"},
-            "spec": {"currency": "EUR"},
+            "spec": {"currency": "EUR", "serving": {"maxGpus": 7}},
             "status": {
                 "periodEnd": "2026-04-01T00:00:00Z",
-                "training": {"cost": account},
+                "training": {"cost": account, "gpuHours": {"used": "3.25", "reserved": "0"}},
+                "serving": {"gpus": 2, "maxGpus": 7},
                 "conditions": conditions,
             },
         }
     ]
     pages = await start()
     text = await pages.text("/usage")
-    for words in ("EUR", "420.50", "79.50", "NearLimit", "2026-03", "3.44 EUR"):
+    for words in ("EUR of training", "420.50", "79.50", "NearLimit", "2026-03", "3.44 EUR"):
         assert words in text
+    rest = re.search(r"GPUs of serving.*?</tr>", text, re.DOTALL)
+    assert rest is not None
+    assert re.findall(r"<div>([^<]+)</div>", rest[0]) == ["7", "2", "-", "5"]
+    assert "GPU-hours of training</div>" not in text, "without a limit"
     text = await pages.text("/profiles")
     for words in ("small", "models up to 8B", "NVIDIA-A10G", "1.20 EUR", "yes"):
         assert words in text

@@ -1,6 +1,6 @@
 """Budgets, usage and profiles."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION
@@ -10,6 +10,8 @@ from finetune_cli.ui.reading.catalog import MOST, Money, Objects
 from finetune_cli.ui.reading.rights import Part
 
 AMOUNTS = ("limit", "used", "reserved", "remaining")
+SIDES = {"training": "Exhausted", "serving": "ServingExhausted"}
+"""What a budget limits, with the condition that says whether it is used up."""
 Object = Mapping[str, Any]
 
 
@@ -45,20 +47,39 @@ def _budgets(objects: Objects) -> Child:
     head = ("Name", "Period until", "State", "Quantity", "Limit", "Used", "Reserved", "Remaining")
     rows: list[tuple[Child, ...]] = []
     for budget in objects:
-        status = budget.get("status") or {}
-        training = status.get("training") or {}
-        currency = (budget.get("spec") or {}).get("currency") or ""
-        for quantity, key in (("GPU-hours", "gpuHours"), (currency, "cost")):
-            if account := training.get(key):
-                amounts = (account.get(name, "-") for name in AMOUNTS)
-                until = str(status.get("periodEnd", "-"))
-                rows.append((_name(budget), until, _exhausted(status), quantity, *amounts))
+        until = _time(str((budget.get("status") or {}).get("periodEnd") or "-"))
+        rows += [(_name(budget), until, *row) for row in _limits(budget)]
     return table("Budgets in the present period", head, rows)
 
 
-def _exhausted(status: Object) -> Child:
+def _limits(budget: Object) -> Iterator[tuple[Child, ...]]:
+    """Yield state, quantity and amounts of each limit."""
+    spec, status = budget.get("spec") or {}, budget.get("status") or {}
+    for side, condition in SIDES.items():
+        limits, account = spec.get(side) or {}, status.get(side) or {}
+        for unit, key in (("GPU-hours", "gpuHours"), (spec.get("currency"), "cost")):
+            amounts = account.get(key) or {}
+            if amounts.get("limit"):
+                shown = (str(amounts.get(name) or "-") for name in AMOUNTS)
+                yield (_exhausted(status, condition), f"{unit} of {side}", *shown)
+        for quantity, most, present in (
+            ("running jobs", limits.get("maxRunning"), account.get("running") or 0),
+            ("GPUs", limits.get("maxGpus"), account.get("gpus") or 0),
+        ):
+            if most is not None:
+                numbers = (str(most), str(present), "-", str(max(most - present, 0)))
+                yield (_exhausted(status, condition), f"{quantity} of {side}", *numbers)
+
+
+def _time(text: str) -> str:
+    """Return a time for people, without the hour if it is midnight."""
+    day, _, clock = text.partition("T")
+    return day if clock in ("", "00:00:00Z") else f"{day} {clock[:5]} UTC"
+
+
+def _exhausted(status: Object, type_: str) -> Child:
     for condition in status.get("conditions") or ():
-        if condition.get("type") == "Exhausted":
+        if condition.get("type") == type_:
             kind = "bad" if condition.get("status") == "True" else "good"
             return state(str(condition.get("reason", "")), kind)
     return "-"

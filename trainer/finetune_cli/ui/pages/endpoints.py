@@ -10,8 +10,9 @@ from finetune_cli.ui.pages.html import Child, h, url
 from finetune_cli.ui.pages.layout import ENDPOINTS, Page, Region, note, pairs, state, table
 from finetune_cli.ui.reading.endpoints import MOST, EndpointList
 
+SERVING = "Serving"
 STATES = {
-    "Serving": states.GOOD,
+    SERVING: states.GOOD,
     "Failed": states.BAD,
     "NameConflict": states.BAD,
     "Loading": states.RUNNING,
@@ -83,7 +84,6 @@ def _state(endpoint: Object) -> Child:
             (
                 ("Base model", model.get("source")),
                 ("Endpoint", status.get("endpoint")),
-                ("Names that answer", status.get("summary")),
                 ("Free places", status.get("freeSlots")),
                 ("Self-test", status.get("selfTest")),
             )
@@ -105,11 +105,19 @@ def _names(models: Sequence[Object], namespace: str) -> Child:
                 (_proof(model), note("An earlier adapter answers.") if earlier else None),
                 h("a", job, href=url("jobs", namespace, job)),
                 h("code", str(model.get("adapter") or "")[:SHOWN_DIGITS]),
-                str(model.get("message") or ""),
+                _message(model, words),
             )
         )
     head = ("Name", "State", "Verification", "Job", "Adapter (SHA-256)", "Message")
     return table("Names, with their verification", head, rows)
+
+
+def _message(model: Object, words: str) -> Child:
+    """Return the message. The one of a name that serves is the report of its verification."""
+    message = str(model.get("message") or "")
+    if words != SERVING or not message:
+        return message
+    return h("details", h("summary", "Report"), message, id=f"report-{model.get('name')}")
 
 
 def _proof(model: Object) -> Child:

@@ -21,6 +21,7 @@ def state_of(job: Job) -> Child:
     """Return state, message, meaning and remedy."""
     ready, status = job.ready, job.status
     serving = status.get("serving") or {}
+    summary = serving.get("summary")
     since = seconds_since(ready.since)
     age = "" if since is None else f" for {duration(since)}"
     remedy = None if ready.true else remedies.remedy(ready.reason)
@@ -37,8 +38,8 @@ def state_of(job: Job) -> Child:
                 ("Meaning", None if ready.true else remedies.meaning(ready.reason)),
                 ("Progress", _progress(job)),
                 ("Revision", status.get("revision")),
-                ("Serving revision", serving.get("revision")),
-                ("Serving", serving.get("summary")),
+                # The serving revision is in the summary beside this region.
+                ("Serving", None if summary == serving.get("revision") else summary),
                 ("Endpoint", status.get("endpoint")),
                 ("Model", serving.get("model")),
             )
@@ -51,6 +52,7 @@ def stages(lines: Sequence[StageLine]) -> Child:
     if not lines:
         return note("No stage has begun.")
     whole = sum(line.seconds or 0 for line in lines) or 1
+    detailed = any(line.detail for line in lines)
     rows: list[tuple[Child, ...]] = []
     begin = 0.0
     for line in lines:
@@ -59,10 +61,9 @@ def stages(lines: Sequence[StageLine]) -> Child:
         words = f"{line.stage}: {line.time}"
         bar = charts.bar(begin / whole, seconds / whole, words, kind) if seconds else ""
         begin += seconds
-        rows.append(
-            (line.stage, state(line.outcome, kind), str(line.attempt), line.time, bar, line.detail)
-        )
-    head = ("Stage", "State", "Attempt", "Time", "Timeline", "Detail")
+        row = (line.stage, state(line.outcome, kind), str(line.attempt), line.time, bar)
+        rows.append((*row, line.detail) if detailed else row)
+    head = ("Stage", "State", "Attempt", "Time", "Timeline", *(("Detail",) if detailed else ()))
     return table("Stages of the present revision", head, rows)
 
 

@@ -17,7 +17,6 @@ def page(found: Details) -> Page:
     regions = (
         Region(id="state", title="State", content=headline.state_of(job), width=TWO_THIRDS),
         Region(id="glance", title="At a glance", content=results.glance(job), width=THIRD),
-        Region(id="stages", title="Stages", content=headline.stages(found.stages)),
         Region(
             id="losses",
             title="Losses",
@@ -30,6 +29,7 @@ def page(found: Details) -> Page:
             content=results.verification(job),
             width=THIRD,
         ),
+        Region(id="stages", title="Stages", content=headline.stages(found.stages)),
         Region(id="evaluation", title="Evaluation", content=results.evaluation(job), width=HALF),
         Region(
             id="cost",

@@ -96,8 +96,16 @@ def _row(row: Row, columns: Sequence[str]) -> tuple[Child, ...]:
         name,
         row.namespace,
         state(words, states.of_reason(words, ready=row.ready)),
-        *(row.cells.get(column, "") for column in columns),
+        *(_cell(column, row.cells.get(column, "")) for column in columns),
     )
+
+
+def _cell(column: str, text: str) -> Child:
+    """Return a cell. The expected range of a cost is a part that lines do not break."""
+    cost, begin, expected = text.partition(" (")
+    if column != "Cost" or not begin:
+        return text
+    return cost, " ", h("span", f"({expected}", class_="whole")
 
 
 def _next(job_list: JobList, filters: Filters) -> Element | None:

@@ -98,7 +98,10 @@ def draft_page(draft: Draft, form: Texts) -> Page:
 def _plan(draft: Draft, form: Texts) -> Child:
     plan = draft.plan
     words, kind = OUTCOMES.get(plan.code, ("valid", states.GOOD))
-    facts = ((name, text.partition(OPTION)[0]) for name, text in report.facts(plan))
+    facts = (
+        (name[:1].upper() + name[1:], text.partition(OPTION)[0])
+        for name, text in report.facts(plan)
+    )
     return (
         h("p", state(words, kind)),
         h("p", report.headline(plan), class_="message"),

@@ -119,10 +119,8 @@ def verification(job: Job) -> Child:
     outcome = status.get("outcome")
     if not outcome:
         return note("No serving build has been verified.")
-    distance, tolerance = (
-        states.number(status.get("distance")),
-        states.number(status.get("tolerance")),
-    )
+    names = ("distance", "tolerance", "smallestFault")
+    distance, tolerance, fault = (states.number(status.get(name)) for name in names)
     words = f"distance {status.get('distance')}, tolerance {status.get('tolerance')} nats"
     shown = distance is not None and tolerance is not None
     return (
@@ -134,8 +132,8 @@ def verification(job: Job) -> Child:
             (
                 ("Build", status.get("build")),
                 ("Pod", status.get("pod")),
-                ("Smallest fault", status.get("smallestFault")),
-                ("Seconds", status.get("seconds")),
+                ("Smallest fault", None if fault is None else f"{fault:.2%} of the effect"),
+                ("Time", f"{status['seconds']} s" if status.get("seconds") else None),
             )
         ),
     )

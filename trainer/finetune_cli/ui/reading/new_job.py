@@ -157,12 +157,15 @@ def _fields(schema: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Field]
     """Yield the single values of a schema. Lists and maps are written in YAML."""
     for name, inner in (schema.get("properties") or {}).items():
         here = (*path, name)
+        # Of a quantity, such as the size of the volume: it has no type.
+        quantity = inner.get("x-kubernetes-int-or-string")
+        type_ = "string" if quantity else inner.get("type")
         if inner.get("properties"):
             yield from _fields(inner, here)
-        elif inner.get("type") in ("string", "boolean", *NUMBERS):
+        elif type_ in ("string", "boolean", *NUMBERS):
             yield Field(
                 path=here,
-                type=inner["type"],
+                type=type_,
                 about=str(inner.get("description", "")).partition(CHANGE)[0],
                 choices=tuple(map(str, inner.get("enum") or ())),
             )
