@@ -16,6 +16,7 @@ from finetune_operator.actions import Action, Create, Delete
 from finetune_operator.objects import endpoints, naming
 from finetune_operator.reconcile.endpoints import revocation, serving, status, volume
 from finetune_operator.reconcile.endpoints.base import base
+from finetune_operator.reconcile.endpoints.folders import folders
 from finetune_operator.reconcile.endpoints.names import names, numbered
 from finetune_operator.reconcile.endpoints.parts import PODS, Parts
 from finetune_operator.reconcile.endpoints.report import report
@@ -66,7 +67,8 @@ def confirmation(snapshot: EndpointSnapshot, plan: Plan) -> Confirmation:
     """Return the confirmation that a plan needs.
 
     A Job of the base is created, and a base is declared lost, only after a live read: a stale cache
-    may lack the claim or the result of the Job. It may also lack a job whose names would go.
+    may lack the claim or the result of the Job. It may also lack a job whose names would go, or
+    whose folder would be removed.
     """
     needed = UNCONFIRMED
     if any(isinstance(action, Delete) for action in plan.actions):
@@ -75,9 +77,18 @@ def confirmation(snapshot: EndpointSnapshot, plan: Plan) -> Confirmation:
         isinstance(action, Create) and action.object["kind"] == "Job" for action in plan.actions
     ):
         needed = Confirmation("base", frozenset({"Job", "Pod", naming.VOLUME}))
+    if _removes_a_folder(plan):
+        needed = Confirmation("prune", needed.kinds | {endpoints.JOB_KIND})
     if _loses_names(snapshot, plan):
         return Confirmation(needed.cause or "names", needed.kinds | {endpoints.JOB_KIND})
     return needed
+
+
+def _removes_a_folder(plan: Plan) -> bool:
+    return any(
+        isinstance(action, Create) and naming.label(action.object, naming.STAGE) == endpoints.PRUNE
+        for action in plan.actions
+    )
 
 
 def _loses_names(snapshot: EndpointSnapshot, plan: Plan) -> bool:
@@ -110,8 +121,14 @@ def _plan(parts: Parts) -> Plan:
         number = numbered(wanted, number, snapshot.gate, parts.now)
         pods = serving.pods(parts, prepared.prepared, number)
         actions += serving.actions(parts, prepared.prepared, wanted, number, pods)
-    without_conditions = status.status(parts, prepared, wanted, number, pods, deployment)
-    position = status.position(parts, prepared, without_conditions, deployment)
+    on_claim = folders(parts, deployment, number, lost=prepared.lost)
+    actions += on_claim.actions
+    without_conditions = status.status(
+        parts, prepared, wanted, on_claim.listed, number, pods, deployment
+    )
+    position = status.position(
+        parts, prepared, without_conditions, deployment, problem=on_claim.problem
+    )
     return Plan(
         status=status.with_conditions(parts, prepared, without_conditions, position, deployment),
         actions=tuple(actions),
