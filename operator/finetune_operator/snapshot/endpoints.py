@@ -15,6 +15,7 @@ from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.scraping.gates import Gate, Gates
 from finetune_operator.snapshot.store import ObjectStore, version_of
+from finetune_operator.snapshot.watches import MANAGED
 from finetune_operator.types import LISTS, EndpointSnapshot, Key, Object, Plan
 
 
@@ -199,7 +200,7 @@ class EndpointReader:
         The Jobs come first: without its Job, no further pod is created.
         """
         for kind in ("Job", "Pod"):
-            labels = f"{naming.JOB},{naming.STAGE}={PUBLISH.name}"
+            labels = f"{MANAGED},{naming.STAGE}={PUBLISH.name}"
             for child in await self.live.kube.list(kind, namespace, labels=labels):
                 self.jobs.jobs.put(child)
 

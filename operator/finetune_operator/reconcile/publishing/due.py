@@ -92,7 +92,8 @@ def _obstacle(
     if isinstance(publish_target, SharedEndpointTarget) and publish_target.volume is None:
         return _Obstacle(text=f"the volume of FineTuneEndpoint {publish_target.endpoint}")
     if isinstance(publish_target, SharedEndpointTarget) and not _has_folder(target):
-        return _Obstacle(text=f"status.folders of FineTuneEndpoint {publish_target.endpoint}")
+        name = publish_target.endpoint
+        return _Obstacle(text=f"its folder in status.folders of FineTuneEndpoint {name}")
     moment = when(target, publish_target)
     if moment == "Merged" or publish_target.what == "merged":
         merging = ledger.merging(target.revision, target.build)
