@@ -8,9 +8,8 @@ from typing import Any
 from finetune_operator.config import Settings
 from finetune_operator.kube.errors import Transient
 from finetune_operator.kube.kinds import FINETUNEENDPOINT, FINETUNEJOB
-from finetune_operator.objects import deployments, endpoints, naming
+from finetune_operator.objects import deployments, endpoints, naming, stages
 from finetune_operator.objects.jobs import is_over, pod_has_ended
-from finetune_operator.objects.stages import PUBLISH
 from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.scraping.gates import Gate, Gates
@@ -192,15 +191,16 @@ class EndpointReader:
             *(child for child in children[LISTS["Job"]] if not is_over(child)),
             *(child for child in children[LISTS["Pod"]] if not pod_has_ended(child)),
         )
-        return any(naming.label(child, naming.STAGE) == PUBLISH.name for child in unfinished)
+        return any(stages.publishes(naming.label(child, naming.STAGE)) for child in unfinished)
 
     async def _read_publishing(self, namespace: str) -> None:
         """Read the publish Jobs of a namespace and their pods into the store of the jobs.
 
         The Jobs come first: without its Job, no further pod is created.
         """
+        names = ",".join(stage.name for stage in stages.BESIDE)
+        labels = f"{MANAGED},{naming.STAGE} in ({names})"
         for kind in ("Job", "Pod"):
-            labels = f"{MANAGED},{naming.STAGE}={PUBLISH.name}"
             for child in await self.live.kube.list(kind, namespace, labels=labels):
                 self.jobs.jobs.put(child)
 

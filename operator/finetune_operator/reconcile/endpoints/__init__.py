@@ -11,4 +11,6 @@ revocation
 state    all of that -> one word, and conditions
 status   all of that -> the status
 plan     a snapshot -> a plan
+confirmation
+         a plan -> the live reads that it needs
 """

@@ -176,7 +176,7 @@ def reader(jobs: Jobs, listed: list[dict[str, Any]]) -> tuple[EndpointReader, li
         async def list(self, kind: str, namespace: str = "", **query: Any) -> tuple[Object, ...]:
             if kind in ("Job", "Pod"):
                 managed = "app.kubernetes.io/managed-by=finetune-operator"
-                assert query == {"labels": f"{managed},finetune.dev/stage=publish"}
+                assert query == {"labels": f"{managed},finetune.dev/stage in (publish)"}
                 return tuple(self.of_stage.get(kind, ()))
             assert kind == "FineTuneJob"
             lists.append(namespace)
