@@ -1,6 +1,8 @@
 """The folders of jobs on the claim of an endpoint: only those of deleted jobs are removed."""
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,6 +207,31 @@ def test_a_crash_after_any_write_removes_the_same_folders() -> None:
             if world.jobs_of("prune"):
                 end(world)
         assert (listed(world), removes(world)) == (["a"], []), writes
+
+
+def test_the_command_follows_no_link(tmp_path: Path) -> None:
+    world = serving("a")
+    world.finetunejobs.clear()
+    accept(world)
+    other = tmp_path / "jobs" / "uid-of-b"
+    other.mkdir(parents=True)
+    (other / "adapter").write_text("weights")
+    folder = tmp_path / "jobs" / "uid-of-a"
+    (job,) = world.jobs_of("prune")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    command = [part.replace("/jobs", str(tmp_path / "jobs")) for part in container["command"]]
+
+    def remove() -> None:
+        subprocess.run(command, check=True)
+        assert list((tmp_path / "jobs").iterdir()) == [other]
+        assert (other / "adapter").read_text() == "weights"
+
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "link").symlink_to(other)
+    remove()
+    folder.symlink_to(other)
+    remove()
+    remove()
 
 
 def test_the_pod_reaches_nothing_but_the_folders() -> None:
