@@ -197,10 +197,7 @@ class BudgetSnapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointSnapshot:
-    """A FineTuneEndpoint and all objects with its label, as one reconcile reads them.
-
-    As in ``Snapshot``, the lists hold the objects with the label, whoever owns them.
-    """
+    """A FineTuneEndpoint and all objects with its label, whoever owns them."""
 
     endpoint: Object
     settings: Settings
@@ -214,6 +211,8 @@ class EndpointSnapshot:
     budgets: tuple[Object, ...] = ()
     finetunejobs: tuple[Object, ...] = ()
     """The FineTuneJobs of the namespace that refer to the endpoint."""
+    deleted_jobs: frozenset[str] = frozenset()
+    """UIDs in ``status.folders`` of jobs that do not exist, and for which no pod publishes."""
     accounts: Accounts | None = None
     """Of the FineTuneBudgets that select the namespace; None if none of them limits endpoints."""
     gate: EndpointStatus | None = None

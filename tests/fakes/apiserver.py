@@ -174,7 +174,7 @@ class Cluster:
             profiles=self.profiles_of(job),
             parent=copied(self.others.get(naming.parent_of(job) or "")),
             endpoints=tuple(
-                copied(self.endpoints[name])
+                self._listing(copied(self.endpoints[name]))
                 for name in status_view.endpoint_names(job)
                 if name in self.endpoints
             ),
@@ -182,6 +182,11 @@ class Cluster:
             queues=self.queues,
             **{LISTS[kind]: each for kind, each in lists.items()},
         )
+
+    def _listing(self, endpoint: Thing) -> Thing:
+        """Return an endpoint that lists the folder of the job, unless it has a list of its own."""
+        folder = {"job": self.name, "uid": self.present_job()["metadata"]["uid"]}
+        return {**endpoint, "status": {"folders": [folder], **(endpoint.get("status") or {})}}
 
     def profiles_of(self, job: Mapping[str, Any]) -> tuple[Thing, ...]:
         """Return the profile that the job names, or the default ones, as the reader does."""

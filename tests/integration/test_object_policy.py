@@ -428,6 +428,7 @@ def test_other_changes_of_marked_objects_are_allowed(
         "demo-0badbeef-train-1-x7k2p",
         "demo-0badbeef-publish-1-x7k2p",
         "shared-finetune-base-1-x7k2p",
+        "shared-finetune-prune-0badbee-x7k2p",
         "shared-finetune-endpoint-7d4b9c6f5-x7k2p",
         # The API server cuts the names of pods of Deployments with long names.
         f"{'a' * 40}-finetune-endpointx7k2p",

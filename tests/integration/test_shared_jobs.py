@@ -56,6 +56,25 @@ def selector(place: Namespace, name: str) -> dict[str, str]:
     return found
 
 
+def folders(place: Namespace) -> list[dict[str, Any]]:
+    endpoint = place.plane.get(place.path("finetuneendpoints", "shared"))
+    return list(endpoint["status"]["folders"])
+
+
+def pruning(place: Namespace, kind: str) -> list[dict[str, Any]]:
+    return [each for each in place.items(kind) if each["metadata"]["labels"].get(STAGE) == "prune"]
+
+
+def removed(place: Namespace) -> list[str]:
+    """Complete the pods that remove folders; return these folders."""
+    paths = []
+    for pod in pruning(place, "pods"):
+        (container,) = pod["spec"]["containers"]
+        paths.append(container["command"][-1])
+        kubelet.report(place, pod, {"phase": "Succeeded"})
+    return paths
+
+
 def test_two_jobs_share_an_endpoint(
     place: Namespace, signing: OperatorProcess, gate: FakeGate
 ) -> None:
@@ -75,8 +94,14 @@ def test_two_jobs_share_an_endpoint(
     gate.boot, gate.states = "boot-2", {"one": "Failed"}
     run_jobs(place, gate, one="VerificationFailed", two="Serving")
     assert "a planted fault" in place.job("one")["status"]["conditions"][0]["message"]
+    one = place.job("one")
     place.plane.delete(place.path("finetunejobs", "one"))
     wait_until("its name is gone", lambda: [each.name for each in wanted(place).names] == ["two"])
+    uid = one["metadata"]["uid"]
+    assert {each["uid"] for each in folders(place)} == {uid, place.job("two")["metadata"]["uid"]}
+    wait_until("its folder is removed", lambda: removed(place) == [f"/jobs/{uid}"])
+    wait_until("it is listed no more", lambda: [each["job"] for each in folders(place)] == ["two"])
+    wait_until("nothing is left of it", lambda: not pruning(place, "jobs"))
     assert signing.failures() == []
 
 

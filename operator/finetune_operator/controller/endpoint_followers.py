@@ -42,6 +42,7 @@ class EndpointFollowers:
             status.get("models"),
             status.get("base"),
             status.get("volume"),
+            status.get("folders"),
         )
         if self._states.get(key) != state:
             self._states[key] = state

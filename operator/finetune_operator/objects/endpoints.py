@@ -4,12 +4,15 @@ from typing import Any
 
 from finetune_api import KIND
 from finetune_operator.objects import naming, status_view
+from finetune_operator.objects.digest import sha256
 from finetune_operator.types import Object
 
 JOB_KIND = KIND
 """Kind of the objects whose models an endpoint serves."""
 BASE = "base"
 """Value of the label ``stage`` of the pod that prepares the base."""
+PRUNE = "prune"
+"""Value of the label ``stage`` of the pod that removes the folder of a deleted job."""
 MODELS = ("sharedModel", "formerModel")
 """Fields of a job's status with the models that endpoints serve."""
 SERVING = "serve-shared"
@@ -39,8 +42,21 @@ def base_policy_name(endpoint: str) -> str:
     return f"{endpoint}-endpoint-base"
 
 
+def prune_job_name(endpoint: str, uid: str) -> str:
+    """Return the name of the Job that removes the folder of a job with a UID.
+
+    With the longest name of an endpoint, it has 63 characters, the limit for a Job.
+    """
+    return f"{endpoint}-finetune-prune-{sha256(uid)[:7]}"
+
+
+def prune_policy_name(endpoint: str) -> str:
+    """Return the name of the NetworkPolicy of the pods that remove folders."""
+    return f"{endpoint}-endpoint-prune"
+
+
 def labels(endpoint: Object, *, component: str, **own: str | int) -> dict[str, str]:
-    """Return the labels of a child. ``own``: ``stage`` and ``attempt``."""
+    """Return the labels of a child. ``own``: ``stage``, ``attempt`` and ``job-uid``."""
     name = endpoint["metadata"]["name"]
     return {
         "app.kubernetes.io/name": "finetune-endpoint",

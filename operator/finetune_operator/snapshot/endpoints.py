@@ -8,12 +8,13 @@ from typing import Any
 from finetune_operator.config import Settings
 from finetune_operator.kube.errors import Transient
 from finetune_operator.kube.kinds import FINETUNEENDPOINT, FINETUNEJOB
-from finetune_operator.objects import deployments, endpoints, naming
-from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.objects import deployments, endpoints, naming, stages
+from finetune_operator.objects.jobs import is_over, pod_has_ended
 from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.scraping.gates import Gate, Gates
 from finetune_operator.snapshot.store import ObjectStore, version_of
+from finetune_operator.snapshot.watches import MANAGED
 from finetune_operator.types import LISTS, EndpointSnapshot, Key, Object, Plan
 
 
@@ -123,11 +124,14 @@ class EndpointReader:
             return None
         children: dict[str, Any] = self.live.store.children(key)
         children[LISTS[naming.VOLUME]] += await self._hidden_claim(endpoint, children)
+        if FINETUNEJOB in live and self._deleted_jobs(endpoint):
+            await self._read_publishing(key[0])
         gate = serving_gate(endpoint, children["deployments"], children["pods"])
         return EndpointSnapshot(
             endpoint=endpoint,
             settings=self.settings,
             finetunejobs=self.jobs.of(key),
+            deleted_jobs=self._deleted_jobs(endpoint),
             gate=self.gates.latest(key, gate),
             awaits_report=self.gates.awaits(key),
             accounts=accounts,
@@ -160,22 +164,65 @@ class EndpointReader:
         claim = await self.live.get(naming.VOLUME, (endpoint["metadata"]["namespace"], name))
         return () if claim is None or claim["metadata"]["uid"] != uid else (claim,)
 
+    def _deleted_jobs(self, endpoint: Object) -> frozenset[str]:
+        """Return the UIDs in ``status.folders`` of jobs that do not exist, and do not publish."""
+        metadata = endpoint["metadata"]
+        namespace = metadata["namespace"]
+        attached = self.jobs.of((namespace, metadata["name"]))
+        present = {job["metadata"]["uid"] for job in attached}
+        folders = (endpoint.get("status") or {}).get("folders") or ()
+        return frozenset(
+            folder["uid"]
+            for folder in folders
+            if folder["uid"] not in present
+            and self._uid((namespace, folder["job"])) != folder["uid"]
+            and not self._publishes((namespace, folder["job"]))
+        )
+
+    def _uid(self, job: Key) -> str | None:
+        """Return the UID of a job in the store, None if there is none of this name."""
+        stored = self.jobs.jobs.owner(job)
+        return None if stored is None else str(stored["metadata"]["uid"])
+
+    def _publishes(self, job: Key) -> bool:
+        """Report whether a pod may still write for a job of this name, which may be deleted."""
+        children = self.jobs.jobs.children(job)
+        unfinished = (
+            *(child for child in children[LISTS["Job"]] if not is_over(child)),
+            *(child for child in children[LISTS["Pod"]] if not pod_has_ended(child)),
+        )
+        return any(stages.publishes(naming.label(child, naming.STAGE)) for child in unfinished)
+
+    async def _read_publishing(self, namespace: str) -> None:
+        """Read the publish Jobs of a namespace and their pods into the store of the jobs.
+
+        The Jobs come first: without its Job, no further pod is created.
+        """
+        names = ",".join(stage.name for stage in stages.BESIDE)
+        labels = f"{MANAGED},{naming.STAGE} in ({names})"
+        for kind in ("Job", "Pod"):
+            for child in await self.live.kube.list(kind, namespace, labels=labels):
+                self.jobs.jobs.put(child)
+
     async def _require_jobs(self, key: Key) -> None:
         """Compare the jobs in the store with those that exist. Raises Transient if one is missing.
 
         One that the endpoint serves, but that is stored without its model, must be stored in the
-        version that exists.
+        version that exists. One that may have a folder must not be taken for an earlier job of its
+        name.
         """
         namespace, endpoint = key[0], await self.live.owner(key)
         status = {} if endpoint is None else endpoint.get("status") or {}
         served = {model["job"] for model in status.get("models") or ()} - {
             job["metadata"]["name"] for job in self.jobs.of(key) if job["status"]
         }
+        folders = {folder["job"] for folder in status.get("folders") or ()}
         listed = await self.live.kube.list(FINETUNEJOB, namespace, metadata_only=True)
         for job in listed:
             name = job["metadata"]["name"]
             needed = version_of(job) if name in served else 1
-            if self.jobs.jobs.version(FINETUNEJOB, (namespace, name)) < needed:
+            is_other = name in folders and self._uid((namespace, name)) != job["metadata"]["uid"]
+            if is_other or self.jobs.jobs.version(FINETUNEJOB, (namespace, name)) < needed:
                 raise Transient(
                     f"FineTuneJob {name} has not been read yet, so the names of the endpoint are "
                     "unknown"

@@ -19,7 +19,7 @@ from finetune_api.contracts.endpoint import (
 from finetune_operator.actions import Apply, Create, Delete, Patch
 from finetune_operator.budgets.accounts import Accounts
 from finetune_operator.config import Images, Settings
-from finetune_operator.objects import endpoints
+from finetune_operator.objects import endpoints, naming
 from finetune_operator.reconcile.endpoints import plan as planner
 from finetune_operator.types import LISTS, EndpointSnapshot, Plan
 
@@ -60,6 +60,8 @@ class World:
     )
     objects: dict[tuple[str, str], Thing] = field(default_factory=dict)
     finetunejobs: dict[str, Thing] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
+    """UIDs of jobs that exist without referring to the endpoint, or that still publish."""
     pods: list[Thing] = field(default_factory=list)
     gate: EndpointStatus | None = None
     awaits_report: bool = False
@@ -79,16 +81,31 @@ class World:
         found: Thing = self.endpoint["spec"]
         return found
 
+    @property
+    def folders(self) -> list[Thing]:
+        """Return the folders in the status."""
+        return list(self.status.get("folders") or ())
+
+    def jobs_of(self, stage: str) -> list[Thing]:
+        """Return the Jobs of a stage, the newest one last."""
+        return [
+            each
+            for (kind, _), each in self.objects.items()
+            if kind == "Job" and each["metadata"]["labels"][naming.STAGE] == stage
+        ]
+
     def snapshot(self) -> EndpointSnapshot:
         children = {
             name: tuple(each for (of, _), each in self.objects.items() if of == kind)
             for kind, name in LISTS.items()
         }
         children["pods"] = tuple(self.pods)
+        exist = {each["metadata"]["uid"] for each in self.finetunejobs.values()} | self.others
         return EndpointSnapshot(
             endpoint=self.endpoint,
             settings=self.settings,
             finetunejobs=tuple(self.finetunejobs.values()),
+            deleted_jobs=frozenset(each["uid"] for each in self.folders) - exist,
             gate=self.gate,
             awaits_report=self.awaits_report,
             accounts=self.accounts,
@@ -105,10 +122,12 @@ class World:
         """Execute the next plan."""
         return self.execute(self.plan())
 
-    def execute(self, found: Plan) -> Plan:
-        """Execute a plan, and return it."""
+    def execute(self, found: Plan, *, writes: int | None = None) -> Plan:
+        """Execute a plan, and return it. writes: the operator ends after so many of them."""
+        if writes == 0:
+            return found
         self.endpoint["status"] = json.loads(json.dumps(found.status))
-        for action in found.actions:
+        for action in found.actions[: None if writes is None else writes - 1]:
             body = json.loads(json.dumps(action.object))
             key = body["kind"], body["metadata"]["name"]
             if isinstance(action, Delete):
@@ -160,7 +179,7 @@ class World:
 
     def end_base(self, outcome: str = "completed", **result: Any) -> None:
         """Let the pod of the newest attempt end."""
-        job = [each for (kind, _), each in self.objects.items() if kind == "Job"][-1]
+        job = self.jobs_of("base")[-1]
         failed = outcome == "failed"
         job["status"] = {
             "conditions": [{"type": "Failed" if failed else "Complete", "status": "True"}]

@@ -109,8 +109,9 @@ class EndpointStorage(ApiModel):
     """The volume that holds the base and the adapters."""
 
     size: Quantity = field(
-        "Size of the volume. It holds the base twice while it is dequantized, and every revision "
-        "of every attached job. If the StorageClass allows expansion, you can increase the size.",
+        "Size of the volume. It holds the base twice while it is dequantized, and for each "
+        "attached job its adapter, next to the earlier one during a rollout. If the StorageClass "
+        "allows expansion, you can increase the size.",
         "60Gi",
         edit=Edit.RETRY,
         rules=(POSITIVE_SIZE,),

@@ -9,6 +9,9 @@ from finetune_api.v1alpha1.status.artifacts import MODULE
 
 MOST_MODELS = 512
 """Names in the status. Those beyond are of jobs for which there is no place."""
+MOST_FOLDERS = 1024
+"""Folders of jobs in the status. A job beyond waits with its adapter until another one is deleted.
+"""
 
 
 class EndpointCondition(StatusModel):
@@ -109,6 +112,17 @@ class ServingPods(LedgerModel):
     )
 
 
+class JobFolder(LedgerModel):
+    """A folder that the volume may have."""
+
+    job: str = Field(description="Name of the FineTuneJob that publishes to the folder.")
+    uid: str = Field(
+        pattern=r"^[0-9A-Za-z][-0-9A-Za-z]*$",
+        description="UID of this job, which is the name of the folder. Another job of the same "
+        "name has another UID.",
+    )
+
+
 class EndpointModelStatus(StatusModel):
     """State of one public name, and the verification of the adapter that it answers with."""
 
@@ -197,6 +211,12 @@ class FineTuneEndpointStatus(StatusModel):
     )
     volume: str | None = Field(
         None, description="UID of the PersistentVolumeClaim with the base and the adapters."
+    )
+    folders: list[JobFolder] = Field(
+        default_factory=list,
+        description="Folders that the volume may have, one for each job that has referred to the "
+        "endpoint. A job publishes only to a folder in this list, and the folder of a job that was "
+        "deleted leaves the list when it has been removed from the volume.",
     )
     wanted: WantedNames | None = Field(
         None, description="The signed list of the names that the endpoint must serve."

@@ -1,7 +1,8 @@
 """NetworkPolicies of the pods of an endpoint.
 
 The prepare pod has the egress of the prepare pod of a job. The serving pod reaches the DNS of the
-cluster only. Callers reach its gate; the port with the names of all jobs is for the operator.
+cluster only. Callers reach its gate; the port with the names of all jobs is for the operator. The
+pod that removes folders has no connections.
 """
 
 from typing import Any
@@ -40,6 +41,12 @@ def serving(endpoint: Object, target: TargetEndpoint) -> dict[str, Any]:
         ],
         egress_rules=egress.dns(target.config),
     )
+
+
+def pruning(endpoint: Object) -> dict[str, Any]:
+    """Return the policy of the pods that remove folders: they have no connections."""
+    name = endpoints.prune_policy_name(endpoint["metadata"]["name"])
+    return _policy(endpoint, name, endpoints.PRUNE, ingress=[], egress_rules=[])
 
 
 def _from_operator(target: TargetEndpoint, port: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cached_property
 
 from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
-from finetune_operator.objects import naming
+from finetune_operator.objects import endpoints, naming
 from finetune_operator.reconcile.serving import allowance
 from finetune_operator.reconcile.serving.allowance import Allowance
 from finetune_operator.reconcile.serving.state import Replicas
@@ -48,6 +48,16 @@ class Parts:
     def replicas(self) -> int:
         """Number of pods: one, or none if a budget allows none."""
         return self.allowed.limited(Replicas(PODS)).count
+
+    @property
+    def deployment(self) -> Object | None:
+        """The endpoint's own Deployment, if it exists."""
+        return self.own("Deployment", endpoints.deployment_name)
+
+    @property
+    def claim(self) -> Object | None:
+        """The endpoint's own claim, if it exists."""
+        return self.own(naming.VOLUME, endpoints.object_name)
 
     def own(self, kind: str, named: Callable[[str], str]) -> Object | None:
         """Return the endpoint's own object of a kind. named: the function that names it."""

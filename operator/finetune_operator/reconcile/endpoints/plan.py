@@ -12,22 +12,17 @@ from pydantic import ValidationError
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.actions import Action, Create, Delete
-from finetune_operator.objects import endpoints, naming
+from finetune_operator.actions import Action
 from finetune_operator.reconcile.endpoints import revocation, serving, status, volume
 from finetune_operator.reconcile.endpoints.base import base
+from finetune_operator.reconcile.endpoints.confirmation import confirmation
+from finetune_operator.reconcile.endpoints.folders import folders
 from finetune_operator.reconcile.endpoints.names import names, numbered
 from finetune_operator.reconcile.endpoints.parts import PODS, Parts
 from finetune_operator.reconcile.endpoints.report import report
 from finetune_operator.revisions.sharing.models import attached
 from finetune_operator.revisions.sharing.settings import refusals, resolve
-from finetune_operator.types import (
-    LISTS,
-    UNCONFIRMED,
-    Confirmation,
-    EndpointSnapshot,
-    Plan,
-)
+from finetune_operator.types import EndpointSnapshot, Plan
 
 __all__ = ["confirmation", "plan", "report"]
 
@@ -62,38 +57,9 @@ def plan(snapshot: EndpointSnapshot, *, now: datetime) -> Plan:
     return _plan(Parts(snapshot=snapshot, target=target, previous=previous, key=key, now=now))
 
 
-def confirmation(snapshot: EndpointSnapshot, plan: Plan) -> Confirmation:
-    """Return the confirmation that a plan needs.
-
-    A Job of the base is created, and a base is declared lost, only after a live read: a stale cache
-    may lack the claim or the result of the Job. It may also lack a job whose names would go.
-    """
-    needed = UNCONFIRMED
-    if any(isinstance(action, Delete) for action in plan.actions):
-        needed = Confirmation("delete", frozenset(LISTS))
-    elif any(
-        isinstance(action, Create) and action.object["kind"] == "Job" for action in plan.actions
-    ):
-        needed = Confirmation("base", frozenset({"Job", "Pod", naming.VOLUME}))
-    if _loses_names(snapshot, plan):
-        return Confirmation(needed.cause or "names", needed.kinds | {endpoints.JOB_KIND})
-    return needed
-
-
-def _loses_names(snapshot: EndpointSnapshot, plan: Plan) -> bool:
-    """Report whether a job that the snapshot lacks loses its names."""
-    jobs = {job["metadata"]["name"] for job in snapshot.finetunejobs}
-    before, after = (
-        {model["job"] for model in status.get("models") or ()}
-        for status in (snapshot.endpoint.get("status") or {}, plan.status)
-    )
-    return bool(before - after - jobs)
-
-
 def _plan(parts: Parts) -> Plan:
     snapshot, endpoint = parts.snapshot, parts.endpoint
-    deployment = parts.own("Deployment", endpoints.deployment_name)
-    claim = parts.own(naming.VOLUME, endpoints.object_name)
+    deployment, claim = parts.deployment, parts.claim
     if claim is not None and "deletionTimestamp" in claim["metadata"]:
         return volume.while_deleted(parts, claim, deployment)
     prepared = base(snapshot, parts.target, parts.previous, claim)
@@ -110,8 +76,14 @@ def _plan(parts: Parts) -> Plan:
         number = numbered(wanted, number, snapshot.gate, parts.now)
         pods = serving.pods(parts, prepared.prepared, number)
         actions += serving.actions(parts, prepared.prepared, wanted, number, pods)
-    without_conditions = status.status(parts, prepared, wanted, number, pods, deployment)
-    position = status.position(parts, prepared, without_conditions, deployment)
+    on_claim = folders(parts, deployment, number, lost=prepared.lost)
+    actions += on_claim.actions
+    without_conditions = status.status(
+        parts, prepared, wanted, on_claim.listed, number, pods, deployment
+    )
+    position = status.position(
+        parts, prepared, without_conditions, deployment, problem=on_claim.problem
+    )
     return Plan(
         status=status.with_conditions(parts, prepared, without_conditions, position, deployment),
         actions=tuple(actions),

@@ -1,9 +1,15 @@
 """The status of an endpoint. Pure."""
 
+from dataclasses import replace
 from typing import Any
 
 from finetune_api.safety.printable import printable
-from finetune_api.v1alpha1.endpoints.status import FineTuneEndpointStatus, ServingPods, WantedNames
+from finetune_api.v1alpha1.endpoints.status import (
+    FineTuneEndpointStatus,
+    JobFolder,
+    ServingPods,
+    WantedNames,
+)
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.endpoints.objects import url
 from finetune_operator.objects import deployments
@@ -20,6 +26,7 @@ def status(
     parts: Parts,
     prepared: Base,
     wanted: Names,
+    folders: tuple[JobFolder, ...],
     number: WantedNames | None,
     pods: ServingPods | None,
     deployment: Object | None,
@@ -44,6 +51,7 @@ def status(
         base=prepared.prepared,
         base_attempt=prepared.attempt,
         volume=prepared.volume,
+        folders=list(folders),
         wanted=number,
         pods=pods,
         boot=boot,
@@ -53,10 +61,15 @@ def status(
 
 
 def position(
-    parts: Parts, prepared: Base, found: FineTuneEndpointStatus, deployment: Object | None
+    parts: Parts,
+    prepared: Base,
+    found: FineTuneEndpointStatus,
+    deployment: Object | None,
+    *,
+    problem: str,
 ) -> Position:
-    """Return what an endpoint is doing."""
-    return (
+    """Return what an endpoint is doing. problem: of its volume, which stops no model."""
+    position = (
         state.of_base(parts.snapshot, prepared)
         or _without_pods(parts)
         or state.of_pods(parts.snapshot, deployment, parts.now)
@@ -66,6 +79,9 @@ def position(
             continues=_continues(parts, prepared, deployment),
         )
     )
+    if position.state != "done" or not problem:
+        return position
+    return replace(position, message=f"{position.message} {problem}")
 
 
 def _without_pods(parts: Parts) -> Position | None:

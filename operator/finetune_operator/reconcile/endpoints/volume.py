@@ -8,6 +8,7 @@ from finetune_operator.manifests.endpoints import objects
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.endpoints import state
 from finetune_operator.reconcile.endpoints.base import deletions, unfinished
+from finetune_operator.reconcile.endpoints.folders import prune_jobs
 from finetune_operator.reconcile.endpoints.parts import Parts
 from finetune_operator.types import Object, Plan
 
@@ -42,5 +43,5 @@ def while_deleted(parts: Parts, claim: Object, deployment: Object | None) -> Pla
         now=parts.now,
     )
     stopped: list[Action] = [] if deployment is None else [Delete(object=deployment)]
-    stopped += deletions(unfinished(parts.snapshot))
+    stopped += deletions([*unfinished(parts.snapshot), *prune_jobs(parts.snapshot).values()])
     return Plan(status=status, actions=tuple(stopped), requeue_after=delays.POLL)

@@ -91,6 +91,9 @@ def _obstacle(
     """Return what keeps a target of a trained revision from being due, or None."""
     if isinstance(publish_target, SharedEndpointTarget) and publish_target.volume is None:
         return _Obstacle(text=f"the volume of FineTuneEndpoint {publish_target.endpoint}")
+    if isinstance(publish_target, SharedEndpointTarget) and not _has_folder(target):
+        name = publish_target.endpoint
+        return _Obstacle(text=f"its folder in status.folders of FineTuneEndpoint {name}")
     moment = when(target, publish_target)
     if moment == "Merged" or publish_target.what == "merged":
         merging = ledger.merging(target.revision, target.build)
@@ -109,6 +112,11 @@ def _obstacle(
         "target.",
         lasts=True,
     )
+
+
+def _has_folder(target: TargetRevision) -> bool:
+    """Report whether the endpoint of a job knows the folder to which the job publishes."""
+    return target.endpoint is not None and target.endpoint.has_folder
 
 
 def _pending(

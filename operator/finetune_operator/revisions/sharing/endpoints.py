@@ -69,6 +69,10 @@ class JobEndpoint:
     volume: str | None
     """UID of the claim that has the adapters; None before the first one is created."""
 
+    has_folder: bool
+    """Whether its status lists the folder of the job. A job publishes to no other folder: nobody
+    would remove it after the job was deleted."""
+
     cannot_serve: CannotServe | None
     """None if it may serve the adapter."""
 
@@ -114,6 +118,9 @@ def find(
         ),
         size=desired.storage.size,
         volume=status.get("volume"),
+        has_folder=any(
+            folder.get("uid") == job["metadata"]["uid"] for folder in status.get("folders") or ()
+        ),
         cannot_serve=_cannot_serve(endpoint) or _reserved_name(job, spec, endpoint),
         kept=_kept(job, endpoint),
     )

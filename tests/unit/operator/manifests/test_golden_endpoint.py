@@ -7,7 +7,7 @@ from tests.support.reconcile.endpoint_world import SETTINGS, World
 from tests.unit.operator.manifests.test_golden import shown
 
 from finetune_api.v1alpha1.endpoints.status import PreparedBase
-from finetune_operator.manifests.endpoints import base_job, network, objects, serving
+from finetune_operator.manifests.endpoints import base_job, network, objects, prune_job, serving
 from finetune_operator.revisions.sharing.settings import resolve
 
 GOLDEN = Path(__file__).parent / "golden_endpoint"
@@ -32,7 +32,9 @@ def rendered() -> dict[str, str]:
         "budget": objects.budget(endpoint),
         "policy-base": network.preparing(endpoint, target),
         "policy-serve": network.serving(endpoint, target),
+        "policy-prune": network.pruning(endpoint),
         "job-base": base_job.render(endpoint, target, 1),
+        "job-prune": prune_job.render(endpoint, target, "7c5e1a52-4b0e-4f4e-9a53-1f0c7a2b9d11"),
         "deployment": serving.deployment(
             endpoint, target, BASE, public_key="-----BEGIN PUBLIC KEY-----\n", sequence=7
         ),

@@ -3,6 +3,7 @@
 import base64
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -170,7 +171,13 @@ def reader(jobs: Jobs, listed: list[dict[str, Any]]) -> tuple[EndpointReader, li
     lists = list[str]()
 
     class Listed(MemoryKube):
-        async def list(self, kind: str, namespace: str = "", **_: Any) -> tuple[Object, ...]:
+        of_stage: Mapping[str, list[Object]] = {}
+
+        async def list(self, kind: str, namespace: str = "", **query: Any) -> tuple[Object, ...]:
+            if kind in ("Job", "Pod"):
+                managed = "app.kubernetes.io/managed-by=finetune-operator"
+                assert query == {"labels": f"{managed},finetune.dev/stage in (publish)"}
+                return tuple(self.of_stage.get(kind, ()))
             assert kind == "FineTuneJob"
             lists.append(namespace)
             return tuple(listed)
@@ -185,6 +192,94 @@ def reader(jobs: Jobs, listed: list[dict[str, Any]]) -> tuple[EndpointReader, li
         settings=SETTINGS,
     )
     return found, lists
+
+
+def with_folders(endpoints: EndpointReader, *jobs: dict[str, Any]) -> None:
+    """List the folders of some jobs in the status of the endpoint."""
+    store = endpoints.live.store
+    endpoint = copy.deepcopy(dict(store.owner(KEY) or {}))
+    endpoint["metadata"]["resourceVersion"] = "2"
+    names = [{name: each["metadata"][name] for name in ("name", "uid")} for each in jobs]
+    folders = [{"job": each["name"], "uid": each["uid"]} for each in names]
+    store.put({**endpoint, "status": {"folders": folders}})
+
+
+def of_publishing(kind: str, version: int, **status: Any) -> dict[str, Any]:
+    """Return the publish Job of the job ``a``, or its pod."""
+    labels = {
+        "app.kubernetes.io/managed-by": "finetune-operator",
+        "finetune.dev/job": "a",
+        "finetune.dev/stage": "publish",
+    }
+    return {
+        "apiVersion": "batch/v1" if kind == "Job" else "v1",
+        "kind": kind,
+        "metadata": {
+            "name": "a-0badbeef-publish-1",
+            "namespace": "team",
+            "uid": kind,
+            "labels": labels,
+            "resourceVersion": str(version),
+        },
+        "spec": {},
+        "status": status,
+    }
+
+
+async def deleted(endpoints: EndpointReader, *live: str) -> set[str]:
+    snapshot = await endpoints.read(KEY, live={*live})
+    assert snapshot is not None
+    return {*snapshot.deleted_jobs}
+
+
+async def test_only_jobs_that_do_not_exist_are_deleted(jobs: Jobs) -> None:
+    """One that has moved away exists, and so does another one with the name of a deleted job."""
+    here, away, gone = (jobs.world.publish(name) for name in ("here", "away", "gone"))
+    away["spec"], away["status"] = {"serving": {"mode": "merged"}}, {}
+    again = {**gone, "metadata": {**gone["metadata"], "uid": "uid-of-the-second"}}
+    for job in (here, away, again):
+        jobs.put(job)
+    endpoints, _ = reader(jobs, [])
+    with_folders(endpoints, here, away, again, gone)
+    assert await deleted(endpoints) == {"uid-of-gone"}
+    jobs.delete(away)
+    assert await deleted(endpoints) == {"uid-of-gone", "uid-of-away"}
+
+
+async def test_a_job_is_not_deleted_while_it_is_stored_as_an_earlier_one(jobs: Jobs) -> None:
+    """The store of a new leader can be older than the status that the previous one has written."""
+    early = jobs.world.publish("a")
+    now = {**early, "metadata": {**early["metadata"], "uid": "uid-of-the-second"}}
+    jobs.put(early)
+    endpoints, _ = reader(jobs, [versioned(now, 2)])
+    with_folders(endpoints, now)
+    with pytest.raises(Transient, match="FineTuneJob a"):
+        await endpoints.read(KEY, live={"FineTuneJob"})
+    jobs.put(now)
+    assert not await deleted(endpoints, "FineTuneJob")
+
+
+@pytest.mark.parametrize(
+    ("running", "ended"),
+    [
+        (of_publishing("Job", 1), of_publishing("Job", 2, conditions=[
+            {"type": "Complete", "status": "True"},
+        ])),
+        (of_publishing("Pod", 1, phase="Running"), of_publishing("Pod", 2, phase="Failed")),
+    ],
+)  # fmt: skip
+async def test_a_job_whose_pod_may_still_write_is_not_deleted_yet(
+    jobs: Jobs, running: dict[str, Any], ended: dict[str, Any]
+) -> None:
+    endpoints, _ = reader(jobs, [])
+    with_folders(endpoints, jobs.world.publish("a"))
+    assert await deleted(endpoints) == {"uid-of-a"}
+    of_stage = {running["kind"]: [running]}
+    cast(Any, endpoints.live.kube).of_stage = of_stage
+    assert not await deleted(endpoints, "FineTuneJob"), "it is read live"
+    assert not await deleted(endpoints), "it is known from now on"
+    jobs.store.put(ended)
+    assert await deleted(endpoints) == {"uid-of-a"}
 
 
 def versioned(job: dict[str, Any], version: int) -> dict[str, Any]:

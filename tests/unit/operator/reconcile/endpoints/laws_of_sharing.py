@@ -1,6 +1,6 @@
 """Laws of endpoints and of the jobs that share them, in every history."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from tests.fakes.apiserver import Cluster, Thing
 from tests.support.reconcile.endpoint_world import World
@@ -42,6 +42,23 @@ def names_stay(world: World, before: WantedSet | None) -> None:
         ]
         if any(name.name in model["names"] for model in models):
             assert (name.name, name.job) in listed
+
+
+def no_folder_of_a_job_that_exists_is_removed(uid: str, jobs: Iterable[Cluster]) -> None:
+    """A Job of an endpoint removes the folder of a deleted job alone. uid: name of the folder."""
+    assert uid not in {job.present_job()["metadata"]["uid"] for job in jobs}
+
+
+def every_folder_of_a_deleted_job_is_removed(
+    world: World, files: Iterable[tuple[str, str]], jobs: Iterable[Cluster]
+) -> None:
+    """In the end, the claim has only files of jobs that exist, and the status lists no others.
+
+    files: UIDs of jobs and adapters on the claim.
+    """
+    uids = {job.present_job()["metadata"]["uid"] for job in jobs}
+    assert {uid for uid, _ in files} <= uids
+    assert {folder["uid"] for folder in world.folders} <= uids
 
 
 def a_failed_adapter_removes_no_name(

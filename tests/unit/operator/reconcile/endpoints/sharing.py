@@ -198,8 +198,11 @@ class Team:
         except (Crash, Refused):
             return
 
-    def plan(self, gate: Gate, unread: int | None = None) -> None:
-        """Reconcile an endpoint. unread: a job that the operator has not read."""
+    def plan(self, gate: Gate, unread: int | None = None, crash: int | None = None) -> None:
+        """Reconcile an endpoint.
+
+        unread: a job that the operator has not read; crash: after so many writes.
+        """
         world, before = gate.world, gate.world.wanted()
         world.now += timedelta(seconds=1)
         self._read(world, unread)
@@ -208,7 +211,7 @@ class Team:
         if endpoints.JOB_KIND in planner.confirmation(snapshot, plan).kinds:
             self._read(world)
             plan = planner.plan(world.snapshot(), now=world.now)
-        world.execute(plan)
+        world.execute(plan, writes=crash)
         self._read(world)
         laws.names_stay(world, before)
         laws.names_are_proved(world, gate.proofs)
@@ -220,6 +223,11 @@ class Team:
             if job.job is not None and number != unread
             if (reference := endpoints.reference(job.job)) is not None
             and world.name in endpoints.referred(reference)
+        }
+        world.others = {
+            job.present_job()["metadata"]["uid"]
+            for number, job in enumerate(self.jobs)
+            if job.job is not None and number != unread
         }
 
     # The cluster.
@@ -273,9 +281,20 @@ class Team:
     def prepare(self, gate: Gate) -> None:
         """Let the pod end that prepares the base."""
         world = gate.world
-        jobs = [each for (kind, _), each in world.objects.items() if kind == "Job"]
+        jobs = world.jobs_of("base")
         if jobs and "status" not in jobs[-1]:
             world.end_base()
+
+    def prune(self, gate: Gate) -> None:
+        """Let the pods run that remove folders."""
+        files = gate.files.setdefault(gate.world.claim, set())
+        for job in gate.world.jobs_of("prune"):
+            if "status" not in job:
+                (container,) = job["spec"]["template"]["spec"]["containers"]
+                uid = container["command"][-1].removeprefix("/jobs/")
+                laws.no_folder_of_a_job_that_exists_is_removed(uid, self.existing())
+                files -= {stored for stored in files if stored[0] == uid}
+                job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
 
     def lose_claim(self, gate: Gate) -> None:
         """Delete the claim of an endpoint, and what it has."""
@@ -303,6 +322,7 @@ class Team:
                 self.plan(gate)
                 gate.step()
                 self.plan(gate)
+                self.prune(gate)
             if self._state() == before:
                 return
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.fakes.apiserver import Cluster
 from tests.support.variants import variants
-from tests.unit.operator.reconcile.endpoints.laws_of_sharing import a_good_model_returns
+from tests.unit.operator.reconcile.endpoints import laws_of_sharing as laws
 from tests.unit.operator.reconcile.endpoints.sharing import FAULTY_SEED, Team
 
 USUAL, MANY = range(2), range(1000)
@@ -28,7 +28,7 @@ def step(team: Team) -> None:
     """Let something happen."""
     chance = team.random
     job, gate = chance.choice(team.jobs), chance.choice(list(team.endpoints.values()))
-    match chance.randrange(16):
+    match chance.randrange(17):
         case 0 | 1:
             team.reconcile(job, chance.choice((None, None, 0, 1, 2)))
         case 2 | 3 | 4:
@@ -36,7 +36,7 @@ def step(team: Team) -> None:
                 team.reconcile(job)
                 team.work(job)
         case 5 | 6:
-            team.plan(gate, chance.choice((None, 0, 1)))
+            team.plan(gate, chance.choice((None, 0, 1)), chance.choice((None, None, 1, 5, 8)))
         case 7 | 8:
             gate.step(limit=chance.choice((0, 1, 99)))
         case 9:
@@ -55,6 +55,8 @@ def step(team: Team) -> None:
                 job.submit()
             elif chance.random() < 0.3:
                 team.delete(job)
+        case 16:
+            team.prune(gate)
 
 
 def edit(job: Cluster, changes: dict[str, object]) -> None:
@@ -80,6 +82,9 @@ def test_jobs_that_share_endpoints_in_random_histories(seed: int) -> None:
         gate.restart()
     team.settle(5)
     for job in team.existing():
-        a_good_model_returns(job, team.faulty, team.lost)
+        laws.a_good_model_returns(job, team.faulty, team.lost)
         if job.name == "own":
             assert job.status["serving"]["summary"] not in ("-", "down")
+    for gate in team.endpoints.values():
+        files = gate.files.get(gate.world.claim, set())
+        laws.every_folder_of_a_deleted_job_is_removed(gate.world, files, team.existing())

@@ -107,6 +107,22 @@ def stages(cluster: Cluster) -> list[str]:
     return [each["metadata"]["labels"][naming.STAGE] for each in cluster.each("Job")]
 
 
+def test_a_job_publishes_only_to_a_folder_that_its_endpoint_lists() -> None:
+    cluster = job()
+    uid = cluster.present_job()["metadata"]["uid"]
+    of_earlier_job = {"job": cluster.name, "uid": "another"}
+    cluster.endpoints["chat"]["status"]["folders"] = [of_earlier_job]
+    for stage in ("prepare", "train"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    assert "publish" not in stages(cluster)
+    (waits,) = [each for each in cluster.status["conditions"] if each["type"] == "Published"]
+    assert "waits for its folder in status.folders of FineTuneEndpoint chat" in waits["message"]
+    cluster.endpoints["chat"]["status"]["folders"].append({"job": cluster.name, "uid": uid})
+    cluster.settle()
+    assert "publish" in stages(cluster)
+
+
 def selector(cluster: Cluster) -> Thing:
     (service,) = cluster.each("Service")
     found: Thing = service["spec"]["selector"]
