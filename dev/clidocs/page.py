@@ -8,11 +8,18 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
-from clidocs import example_cluster, example_jobs, example_model, example_objects, example_plan
+from clidocs import (
+    example_cluster,
+    example_jobs,
+    example_model,
+    example_objects,
+    example_plan,
+    recording,
+)
 from cluster import paths
 from finetune_cli import version
 from finetune_cli.__main__ import main
@@ -25,7 +32,8 @@ COLUMNS = "80"
 INTRODUCTION = f"""\
 `ftj` checks and estimates jobs without a cluster, and shows and changes jobs in one. As `kubectl
 ftj`, it is a plugin of kubectl. [Workstation](../getting-started/workstation.md) shows how to
-install it. All outputs on this page come from the tool, at {COLUMNS} columns."""
+install it. All outputs on this page come from the tool, at {COLUMNS} columns. That of `ftj run` was
+recorded on two busy CPU cores, and leaves out warnings of libraries."""
 RULES = """\
 * **Output.** On a terminal, the output has colors (not with `NO_COLOR`) and is wrapped to the
   width. Elsewhere, lines are not wrapped, unless `COLUMNS` is set. With `-o json`, each verb prints
@@ -120,6 +128,8 @@ def _lines() -> Iterator[str]:
         yield from (f"## {command.name}", "")
         for example in EXAMPLES.get(command.name, ()):
             yield from _run(example)
+        if command.name == "run":
+            yield from _block(recording.COMMAND, recording.lines())
         yield from _run(f"ftj {command.name} --help")
 
 
@@ -128,7 +138,11 @@ def _run(command: str) -> Iterator[str]:
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         main(shlex.split(command)[1:])
     lines = "\n".join(line.rstrip() for line in output.getvalue().splitlines()).strip("\n")
-    yield from ("```console", f"$ {command}", *lines.splitlines(), "```", "")
+    yield from _block(command, lines.splitlines())
+
+
+def _block(command: str, lines: Iterable[str]) -> Iterator[str]:
+    yield from ("```console", f"$ {command}", *lines, "```", "")
 
 
 def _answer(_cluster: object, _pod: object, request: Mapping[str, str], _key: object) -> list[str]:

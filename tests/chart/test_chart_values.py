@@ -101,6 +101,16 @@ def test_required_signatures_are_no_limit_of_the_spec() -> None:
     assert settings.signatures[0].what == ("model",)
 
 
+def notes_of(values: Values, folder: Path) -> str:
+    """Return the notes of an installation. folder: for a copy of the chart that renders them."""
+    chart = shutil.copytree(CHART, folder / "chart")
+    text = 'notes: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n'
+    (chart / "templates" / "notes.yaml").write_text(text)
+    arguments = ["template", "x", str(chart), "--show-only=templates/notes.yaml"]
+    arguments.append(f"--kube-version={helm.KUBERNETES}")
+    return str(yaml.safe_load(helm.run(*arguments, values=values))["notes"])
+
+
 @pytest.mark.parametrize(
     ("values", "image", "warns"),
     [
@@ -114,28 +124,36 @@ def test_required_signatures_are_no_limit_of_the_spec() -> None:
 def test_notes_tell_what_to_do_if_images_cannot_be_pulled(
     values: Values, image: str, warns: bool, tmp_path: Path
 ) -> None:
-    chart = shutil.copytree(CHART, tmp_path / "chart")
-    text = 'notes: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n'
-    (chart / "templates" / "notes.yaml").write_text(text)
-    arguments = ["template", "x", str(chart), "--show-only=templates/notes.yaml"]
-    arguments.append(f"--kube-version={helm.KUBERNETES}")
-    notes = yaml.safe_load(helm.run(*arguments, values=values))["notes"]
+    notes = notes_of(values, tmp_path)
     assert image in notes
     assert ("names no registry" in notes) is warns
     assert "ImagePullBackOff" in notes
 
 
+@pytest.mark.parametrize(
+    ("values", "warns"),
+    [
+        ({}, True),
+        ({"egress": {"cidrs": ["192.0.2.10/32", "::/0"], "ports": [443, 8443]}}, True),
+        ({"egress": {"cidrs": []}}, False),
+        ({"egress": {"cidrs": ["192.0.2.10/32"]}}, False),
+        ({"proxy": {"url": "http://192.0.2.10:3128"}}, False),
+    ],
+    ids=["default", "all addresses of IPv6", "closed", "a mirror", "through a proxy"],
+)
+def test_notes_warn_of_open_egress(values: Values, warns: bool, tmp_path: Path) -> None:
+    notes = notes_of(values, tmp_path)
+    assert ("WARNING: egress.cidrs contains all addresses" in notes) is warns
+    ports = ", ".join(map(str, values.get("egress", {}).get("ports", [443])))
+    assert (f"public address on these ports: {ports}." in notes) is warns
+
+
 def test_notes_say_how_to_get_the_public_key_if_the_operator_signs(tmp_path: Path) -> None:
     signs = {"provenance": {"signingKeySecret": "signing", "signingKeySecretKey": "cosign.key"}}
-    chart = shutil.copytree(CHART, tmp_path / "chart")
-    text = 'notes: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n'
-    (chart / "templates" / "notes.yaml").write_text(text)
-    arguments = ["template", "x", str(chart), "--show-only=templates/notes.yaml"]
-    arguments.append(f"--kube-version={helm.KUBERNETES}")
-    notes = yaml.safe_load(helm.run(*arguments, values=signs))["notes"]
+    notes = notes_of(signs, tmp_path / "signs")
     assert "get secret signing" in notes
     assert '{{index .data "cosign.key"}}' in notes
-    assert "signing.pub" not in yaml.safe_load(helm.run(*arguments, values={}))["notes"]
+    assert "signing.pub" not in notes_of({}, tmp_path / "without")
 
 
 # Changed values, for values that need more than another value of the same type.

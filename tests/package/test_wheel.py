@@ -6,6 +6,8 @@ Each environment has another version of the hub client: the oldest and the newes
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,19 +85,24 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from this checkout with the packages of the development environment."""
-    folder = tmp_path_factory.mktemp("wheel")
-    # setuptools would otherwise write its metadata into the checkout.
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone: setuptools would otherwise write its metadata into the checkout."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=paths.REPO, capture_output=True, check=True
     ).stdout.decode()
-    source = tmp_path_factory.mktemp("source")
+    folder = tmp_path_factory.mktemp("source")
     needed = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "crds/", "operator/", "trainer/")
     for name in tracked.split("\0"):
         if name.startswith(needed) and (paths.REPO / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((paths.REPO / name).read_bytes())
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((paths.REPO / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a clone with the packages of the development environment."""
+    folder = tmp_path_factory.mktemp("wheel")
     uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "-o", folder, source)
     (found,) = folder.glob("*.whl")
     return found
@@ -248,6 +255,7 @@ def test_estimate_from_the_hub_names_the_missing_extra(
 
 DEBIAN_PYTHON = Path("/usr/bin/python3")
 PIPX = "pipx==1.8.0"
+PAGES = {"pipx": "README.md", "uvx": "docs/getting-started/workstation.md"}
 
 
 @pytest.mark.parametrize("extra", ["", "[cli]"])
@@ -268,9 +276,12 @@ def test_verbs_on_files_need_no_extra(extra: str, wheel: Path, hub: Hub, tmp_pat
 
 @pytest.mark.skipif(not DEBIAN_PYTHON.exists(), reason="this system has no Python of its own")
 @pytest.mark.parametrize("tool", ["pipx", "uvx"])
-def test_pipx_and_uvx_with_the_python_of_the_system(tool: str, wheel: Path, tmp_path: Path) -> None:
-    """As the README says, for example with the Python 3.11 of Debian 12."""
-    package = f"{wheel}[cli]"
+def test_commands_of_the_pages_install_with_the_python_of_the_system(
+    tool: str, source: Path, tmp_path: Path
+) -> None:
+    """For example with the Python 3.11 of Debian 12, in a clone."""
+    page = (paths.REPO / PAGES[tool]).read_text()
+    (written,) = re.findall(rf"{tool} [^`\n#]*'\.\[cli\]'(?: ftj)?", page)
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
     indexes = {
         name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))
@@ -280,17 +291,16 @@ def test_pipx_and_uvx_with_the_python_of_the_system(tool: str, wheel: Path, tmp_
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words, env=own, cwd=tmp_path, capture_output=True, text=True, check=False
+            words, env=own, cwd=source, capture_output=True, text=True, check=False
         )
 
+    python, words = ("--python", str(DEBIAN_PYTHON)), shlex.split(written)[1:]
     if tool == "pipx":
-        python = ("--python", str(DEBIAN_PYTHON))
-        done = run(environment.uv(), "tool", "run", *python, PIPX, "install", *python, package)
+        done = run(environment.uv(), "tool", "run", *python, PIPX, *words, *python)
         assert done.returncode == 0, done.stderr
         command = [str(tmp_path / "bin" / "ftj")]
     else:
-        command = [environment.uv(), "tool", "run", "--python", str(DEBIAN_PYTHON)]
-        command += ["--from", package, "ftj"]
+        command = [environment.uv(), "tool", "run", *python, *words]
     done = run(*command, "--version")
     assert (done.returncode, done.stdout[:20]) == (0, "finetune-operator 0."), done.stderr
     assert run(*command, "status", "--kubeconfig", "absent").returncode == 1

@@ -179,9 +179,9 @@ def _retry_key(resolved: Resolved, stage: str) -> object:
     if stage == "serve":
         return resolved.serve_key
     if stage == "prepare":
-        # It also checks whether the model can be served.
+        # It also checks whether the model can be served, by the pods of the job or of an endpoint.
         spec = resolved.spec
-        return resolved.retry_key, ServingSettings.of(spec), merges(spec)
+        return resolved.retry_key, ServingSettings.of(spec), merges(spec), _endpoint(spec)
     return resolved.retry_key
 
 

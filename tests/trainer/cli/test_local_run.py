@@ -1,6 +1,7 @@
 """``ftj run``: all stages on one machine, interrupted and resumed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import yaml
 from tests.support.trainer.hub import Hub
 from tests.support.trainer.workshop import Ended, Running, Server, user_command
 
+from clidocs import recording
 from finetune_api import API_VERSION, KIND
 from finetune_trainer.checkpointing import manifest
 
@@ -112,6 +114,19 @@ def test_rows_are_read_from_a_configmap_of_the_same_file(
     assert "8 rows of evaluation.dataset" in ended.log
     reference = manifest.read(local_run.work / "reference").facts
     assert reference["evaluation"]["rows"] == 8
+    forms = {form(line) for line in ended.log.splitlines()}
+    shown = [line for line in recording.lines() if RESULT.match(line)]
+    assert len(shown) == 2 * recording.SHOWN_STEPS + 5
+    for line in shown:
+        assert form(line) in forms, "record the output on the reference page again"
+
+
+RESULT = re.compile(r"[\d:]+ (step \d|train:|merge:|adapter, |merged model:|serve it:)")
+
+
+def form(line: str) -> str:
+    """Return a line of the log without numbers, paths and names."""
+    return re.sub(r"\S*[\d/]\S*|(?<=--served-model-name )\S+", "#", line)
 
 
 LOADED_FIRST = """

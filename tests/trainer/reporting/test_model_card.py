@@ -118,7 +118,8 @@ def test_model_card_compares_gpu_memory_with_the_estimate(done: Workshop) -> Non
 def test_the_code_in_the_card_loads_the_model_that_was_merged(done: Workshop) -> None:
     """On the published weights, the adapter is another model."""
     adapter = done.work / "adapter"
-    text = (adapter / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    text, after = (adapter / "README.md").read_text().split("```python\n")[1].split("```")[:2]
+    assert "Load the base in 4 bits, as above" in after
     text = text.replace("path/to/this/folder", str(adapter))
     names: dict[str, Any] = {}
     exec(text.replace("demo/tiny", str(done.work / "base")), names)

@@ -1,4 +1,4 @@
-"""For each field of the spec, ``finetune_api.edits`` predicts what the planner then does."""
+"""For each field of the spec, ``ftj plan`` predicts what the planner of the operator then does."""
 
 import copy
 import functools
@@ -17,12 +17,13 @@ from tests.unit.operator.reconcile.serving.test_shared_mode import endpoint
 from tests.unit.operator.reconcile.test_plan_parents import parent
 
 from finetune_api.defaulting import builtin_defaults, resolve
-from finetune_api.edits import targets
-from finetune_api.edits.changes import changes
-from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
+from finetune_api.edits.effects import Effect
 from finetune_api.markers import Edit
 from finetune_api.outcome import merges
 from finetune_api.policy.limits import Limits, Names
+from finetune_cli.planning.job_plan import JobPlan, plan
+from finetune_cli.planning.state import State
+from finetune_cli.planning.verdicts import Options
 from finetune_operator.actions import Apply, Create
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
@@ -70,6 +71,8 @@ class Watched(Cluster):
 def started(spec: Thing) -> Watched:
     written = {key: value for key, value in spec.items() if value is not None}
     cluster = Watched(spec=written, config=OPEN, profiles={"priced": copied(PRICED)})
+    metadata = {**PRICED["metadata"], "name": "another", "annotations": {}}
+    cluster.profiles["another"] = {**copied(PRICED), "metadata": metadata}
     for name in ("first", "another"):
         cluster.endpoints[name] = endpoint(name=name)
     for name in ("one", "another"):
@@ -166,10 +169,13 @@ def kept() -> list[tuple[Leaf, str]]:
     """Return the cases that ``make test`` runs; ``make search`` runs all of them.
 
     Of the fields that train again, of which ``test_edit_classes`` compares the digests, and after a
-    failure, one field of each group and edit class represents the others.
+    failure, one field of each group and edit class represents the others. Data preparation also
+    depends on the endpoint that will serve the adapter.
     """
     first: dict[object, tuple[Leaf, str]] = {}
     for leaf, state in CASES:
+        if (str(leaf), state) == ("serving.endpointRef.name", "prepare failed"):
+            first[str(leaf), state] = (leaf, state)
         if state not in ("serving", "train failed"):
             continue
         represented = state != "serving" or leaf.edit is Edit.RETRAIN
@@ -202,28 +208,15 @@ def edit_of(leaf: Leaf) -> Change:
     return change_of(leaf)
 
 
-def predicted(
-    before: Thing, after: Thing, cluster: Cluster, *, other_card: bool = False
-) -> tuple[frozenset[Effect], list[Effect]]:
-    """Return the effects of an edit, and those of its changes."""
-    status = cluster.status
-    known = targets.records(status["revisions"])
-    current = status["revision"]
-    old, new = (
-        targets.target(
-            spec,
-            targets.candidates(known, current),
-            current=current,
-            present=builtin_defaults(),
-            own={},
-        )
-        for spec in (before, after)
-    )
-    assert old is not None
-    assert new is not None
-    ledger = Ledger(records=known, serving=status.get("serving", {}).get("build"))
-    found = effects(old, new, ledger, other_card=other_card)
-    return found, [effect_of(each, found) for each in changes(old.spec, new.spec, before, after)]
+def predicted(spec: Thing, cluster: Cluster) -> JobPlan:
+    """Return what ``ftj plan`` says about a spec, compared with a job of a cluster."""
+    job = cluster.present_job()
+    written = {key: job[key] for key in ("apiVersion", "kind")}
+    document = {**written, "metadata": {"name": cluster.name}, "spec": spec}
+    state = State(source="test", jobs=(job,), profiles=tuple(cluster.profiles.values()))
+    found = plan(document, "job.yaml", "ns", state, Options(offline=True))
+    assert found.errors == ()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -233,7 +226,7 @@ def test_the_prediction_is_what_the_operator_does(leaf: Leaf, state: str) -> Non
     change = edit_of(leaf)
     before, after = (merged(ALPACA, each) for each in (change.before, change.after))
     cluster = prepared(state, before)
-    effects_of_edit, effects_of_changes = predicted(before, after, cluster)
+    planned = predicted(after, cluster)
     cluster.done.clear()
     job = cluster.present_job()
     job["spec"] = copied({key: value for key, value in after.items() if value is not None})
@@ -242,8 +235,9 @@ def test_the_prediction_is_what_the_operator_does(leaf: Leaf, state: str) -> Non
     cluster.settle()
     if Effect.RETRAIN not in cluster.done and state == "serving":
         finish(cluster)
-    assert effects_of_edit == (cluster.done or {Effect.NOTHING})
-    assert max(effects_of_changes, key=list(reversed(Effect)).index) in effects_of_edit
+    assert planned.effects == (cluster.done or {Effect.NOTHING})
+    effects_of_changes = [line.effect for line in planned.lines]
+    assert max(effects_of_changes, key=list(reversed(Effect)).index) in planned.effects
 
 
 FIRST = {"serving": {"mode": "shared", "endpointRef": {"name": "first"}}}
@@ -264,7 +258,7 @@ def test_a_job_with_a_shared_endpoint_has_neither_merge_nor_pods(
 ) -> None:
     old, new = merged(ALPACA, before), merged(ALPACA, after)
     cluster = prepared("serving", old)
-    found, _ = predicted(old, new, cluster)
+    found = predicted(new, cluster).effects
     cluster.done.clear()
     job = cluster.present_job()
     job["spec"] = copied(new)
@@ -281,11 +275,10 @@ def test_a_profile_with_another_gpu_model_rolls(card: str | None, effect: Effect
         spec = {} if product is None else {"card": product}
         metadata = {**PRICED["metadata"], "name": name, "annotations": {}}
         cluster.profiles[name] = {**PRICED, "metadata": metadata, "spec": spec}
-    before, after = ({**ALPACA, "profile": name} for name in ("first", "second"))
     cluster.edit(profile="first")
     controllers.run_all(cluster)
     cluster.settle()
-    found, _ = predicted(before, after, cluster, other_card=card is not None)
+    found = predicted({**ALPACA, "profile": "second"}, cluster).effects
     cluster.done.clear()
     cluster.edit(profile="second")
     cluster.settle()
