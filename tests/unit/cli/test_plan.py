@@ -283,6 +283,22 @@ def test_budgets_are_compared_with_what_a_job_reserves(
     assert f"reserves {hours}.00 GPU-hours" in found["budget"]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"card": ["NVIDIA-A10G"]}, "unknown: set --rows and --tokens"),
+        ({"card": ["NVIDIA-A10G"], "tokens": [9000]}, "unknown: set --rows"),
+        ({"card": ["none"], "rows": [90], "tokens": [9000]}, "unknown: set --card"),
+    ],
+)
+def test_an_unknown_time_names_only_the_options_that_are_missing(
+    desk: Desk, options: Object, text: str
+) -> None:
+    _, said = desk.plan(manifest(), OWN, **options)
+    (line,) = (line for line in said.splitlines() if "GPU time" in line)
+    assert line.split(None, 2)[2].split(",")[0] == text
+
+
 def test_what_cannot_be_read_is_unknown(desk: Desk) -> None:
     found = desk.facts(manifest())
     assert found["policy"]["answer"] == found["budget"]["answer"] == "unknown"

@@ -67,6 +67,8 @@ class JobPlan:
     endpoint: str = ""
     fit: Verdict | None = None
     seconds: Range | None = None
+    missing: str = ""
+    """Options with which ``seconds`` would be known."""
     price: Price | None = None
     policy: Verdict | None = None
     budget: Verdict | None = None
@@ -236,6 +238,7 @@ def _estimated(
         made,
         fit=fit.verdict,
         seconds=fit.seconds,
+        missing=fit.missing,
         budget=verdicts.budget(state, made.namespace, fit.seconds, limit, made.price),
     )
 

@@ -153,7 +153,7 @@ def value(found: Any) -> str:
 
 def _time(plan: JobPlan) -> str:
     if plan.seconds is None:
-        return "unknown: set --rows and --tokens, and a known --card"
+        return f"unknown: set {plan.missing}" if plan.missing else "unknown"
     low, high = plan.seconds
     return f"{hours(low)} to {hours(high)} GPU-hours"
 

@@ -57,10 +57,14 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Whether a job fits, and the GPU time of its training, None if it is unknown."""
+    """Whether a job fits, and the GPU time of its training, None if it is unknown.
+
+    missing: what the user can set so that the time is known; empty if nothing is missing.
+    """
 
     verdict: Verdict
     seconds: Range | None = None
+    missing: str = ""
 
 
 def fit(
@@ -90,15 +94,17 @@ def fit(
     except ModuleNotFoundError as error:
         needed = f"reading config.json needs the package {error.name}: install the extra cli"
         return Fit(verdict=unknown(needed))
-    seconds = None
+    seconds, missing = None, _missing(rows, tokens, card)
     if estimated.estimate.seconds is not None:
         limit = limit_of(spec, price)
-        seconds = costs.expected(round(estimated.estimate.seconds), limit)
+        seconds, missing = costs.expected(round(estimated.estimate.seconds), limit), ""
     if estimated.refusal is not None:
-        return Fit(verdict=Verdict(answer=Answer.NO, text=str(estimated.refusal)), seconds=seconds)
-    if cards.find(card) is None:
-        return Fit(verdict=unknown(f"GPU {card} is not in the GPU table"), seconds=seconds)
-    return Fit(verdict=Verdict(answer=Answer.YES, text=f"fits {card}"), seconds=seconds)
+        verdict = Verdict(answer=Answer.NO, text=str(estimated.refusal))
+    elif cards.find(card) is None:
+        verdict = unknown(f"GPU {card} is not in the GPU table")
+    else:
+        verdict = Verdict(answer=Answer.YES, text=f"fits {card}")
+    return Fit(verdict=verdict, seconds=seconds, missing=missing)
 
 
 def limit_of(spec: FineTuneJobSpec, price: Price | None) -> int | None:
@@ -203,6 +209,16 @@ def _card(spec: FineTuneJobSpec, options: Options, state: State, profile: Object
         or (None if profile is None else spec_of(profile).get("card"))
         or next(iter(offered), CHART_CARD)
     )
+
+
+def _missing(rows: int | None, tokens: int | None, card: str) -> str:
+    """Return the options with which the time of the training is known."""
+    facts = (
+        ("--rows", rows),
+        ("--tokens", tokens),
+        ("--card, a GPU of the table", cards.find(card)),
+    )
+    return " and ".join(option for option, fact in facts if fact is None)
 
 
 def unknown(why: str) -> Verdict:
