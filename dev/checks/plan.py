@@ -28,11 +28,13 @@ API_SERVER = {
 }
 """Suites and their requirements. Kueue is last, so that no other suite waits for its build."""
 E2E = (
-    ("closed_namespace", "data_formats", "failures", "training", "shared_endpoint", "serving"),
-    ("quickstart", "tenants", "trainer_image"),
+    (
+        *("closed_namespace", "data_formats", "failures", "tenants", "training"),
+        *("shared_endpoint", "serving"),
+    ),
+    ("quickstart", "trainer_image"),
 )
-"""Files of the end-to-end tests by lane. The last test of ``serving`` needs the only GPU, which the
-second lane releases at the end of ``quickstart`` (tests/support/local_cluster/locks.py)."""
+"""Files of the end-to-end tests by lane. The quickstart takes most of the time of the second."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables of processes that share the cores; spinning threads would slow down each other."""
 GO_COLLECTOR = {"GOGC": "400"}

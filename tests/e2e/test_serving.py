@@ -1,6 +1,7 @@
 """A serving job: allowed callers, rejection of a faulty build, and rollout of correct builds.
 
 All tests of this file use one job, in this order, because each build is another edit of the job.
+``make test`` has one rollout, with a GPU for each build.
 """
 
 from collections.abc import Iterator
@@ -148,15 +149,19 @@ def test_the_correct_build_replaces_the_old_one(
     assert float(verified["distance"]) < float(verified["tolerance"])
 
 
+@pytest.mark.exhaustive
 def test_with_one_gpu_requests_fail_only_while_the_next_build_loads(
-    served: Served, planted: Candidate, figures: list[str]
+    served: Served, figures: list[str]
 ) -> None:
-    """Requests fail only during the gap; streams on the old pod end properly."""
+    """Requests fail only during the gap; streams on the old pod end properly.
+
+    tests/integration/test_gpu_rollout.py has the order of these steps without vLLM.
+    """
     tuning, old = served.tuning, served.build()
+    # Neither the first build nor the planted one, which a run of all tests serves at this point.
+    build = {"dtype": "bfloat16", "base": "dequantized"}
     with gpus.only_one(tuning.cluster), under_load(tuning, key=KEY) as load:
-        tuning.change(
-            serving={"rollout": "Auto", "releaseAfterSeconds": 5}, merge={"dtype": "bfloat16"}
-        )
+        tuning.change(serving={"rollout": "Auto", "releaseAfterSeconds": 5}, merge=build)
         _wait_for_takeover(served, old)
         outcome = load.end()
     figures.append(f"Auto, one GPU: {outcome}")

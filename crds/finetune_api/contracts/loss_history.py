@@ -36,9 +36,7 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 
 def served(series: Series) -> LossSeries:
     """Return the points that the trainer serves. Series of other names are left out."""
-    return {
-        name: thinned(_bounded(series.get(name, ())), SERVED_POINTS) for name in _present(series)
-    }
+    return {name: thinned(points, SERVED_POINTS) for name, points in _present(series).items()}
 
 
 def recorded(series: Series) -> LossSeries | None:
@@ -47,8 +45,8 @@ def recorded(series: Series) -> LossSeries | None:
     most = RECORDED_POINTS
     while True:
         points = {
-            name: thinned(_bounded(series.get(name, ())), max(round(most * _SHARES[name]), 1))
-            for name in present
+            name: thinned(all_points, max(round(most * _SHARES[name]), 1))
+            for name, all_points in present.items()
         }
         if len(text(points)) <= RECORDED_BYTES:
             return points or None
@@ -79,8 +77,10 @@ def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, f
     return [points[round(at * last / (most - 1))] for at in range(most)]
 
 
-def _present(series: Series) -> list[Name]:
-    return [name for name in _SHARES if _bounded(series.get(name, ()))]
+def _present(series: Series) -> LossSeries:
+    """Return the series with a point that a status can have, with all such points."""
+    bounded = {name: _bounded(series.get(name, ())) for name in _SHARES}
+    return {name: points for name, points in bounded.items() if points}
 
 
 def _bounded(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -281,8 +281,11 @@ class Process:
         self._message = found.layout.work.parent / "message"
         self._message.unlink(missing_ok=True)
         # Smaller parts than usual, so that a small model has many.
+        # The environment first, as in a pod: libraries read it when they are imported.
         program = (
-            "import sys; from finetune_trainer.publishing.oci import blobs; "
+            "import sys; from finetune_trainer.runtime import environment; "
+            "environment.configure(); "
+            "from finetune_trainer.publishing.oci import blobs; "
             "from finetune_trainer.publishing.s3 import push as s3; "
             f"blobs.PART = s3.PART = {part}; s3.part_size = lambda size: {part}; "
             "from finetune_trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"

@@ -8,6 +8,7 @@ from tests.support.trainer import publishing
 from tests.support.trainer.hub_target import ENVIRONMENT, REPO, hub_target
 from tests.support.trainer.publishing import Process, Volume
 from tests.support.trainer.web import Certificate
+from tests.support.variants import variants
 
 from finetune_api.contracts.destinations import Block, Destinations
 from finetune_api.contracts.result import PublishArtifacts
@@ -25,13 +26,16 @@ def total(found: Volume) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
-def test_killed_at_every_tenth(large: Volume, hub: ModelHub, certificate: Certificate) -> None:
+@pytest.mark.parametrize(("parts", "least"), variants([(10, 5), (4, 2)], kept=[(4, 2)]))
+def test_killed_at_every_part(
+    large: Volume, hub: ModelHub, certificate: Certificate, parts: int, least: int
+) -> None:
     """The branch has all files or none, and no complete file is sent again."""
-    target, tenth = hub_target(large, hub, certificate), total(large) // 10
+    target, part = hub_target(large, hub, certificate), total(large) // parts
     kills = 0
-    for at in range(1, 10):
+    for at in range(1, parts):
         process = Process(large, target, environment=ENVIRONMENT, part=PART)
-        hub.at = (hub.received_bytes + tenth * at, process.kill)
+        hub.at = (hub.received_bytes + part * at, process.kill)
         complete = {*hub.large}
         if process.wait() != -9:
             break
@@ -43,7 +47,7 @@ def test_killed_at_every_tenth(large: Volume, hub: ModelHub, certificate: Certif
     hub.at = None
     last = Process(large, target, environment=ENVIRONMENT, part=PART)
     assert last.wait() == 0, last.log
-    assert kills >= 5
+    assert kills >= least
     repo = hub.repos[REPO]
     assert len(repo.commits) == 2
     result = last.result.artifacts

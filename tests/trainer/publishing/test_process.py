@@ -15,6 +15,7 @@ from tests.fakes.registry import Registry
 from tests.support.trainer import publishing
 from tests.support.trainer.publishing import Process, Volume
 from tests.support.trainer.web import Certificate
+from tests.support.variants import variants
 from tests.trainer.publishing.conftest import USER, docker_config
 
 from finetune_api.contracts.destinations import Block, Destinations
@@ -48,16 +49,17 @@ def total(found: Volume) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
-def test_killed_at_every_tenth_to_a_registry(
-    large: Volume, server: Registry, certificate: Certificate
+@pytest.mark.parametrize(("parts", "least"), variants([(10, 5), (4, 2)], kept=[(4, 2)]))
+def test_killed_at_every_part_to_a_registry(
+    large: Volume, server: Registry, certificate: Certificate, parts: int, least: int
 ) -> None:
-    """Each process is killed after another tenth; the registry forgets unfinished blobs."""
+    """Each process is killed after another part; the registry forgets unfinished blobs."""
     server.user, server.forgets = USER, True
-    target, tenth = to_oci(large, server, certificate), total(large) // 10
+    target, part = to_oci(large, server, certificate), total(large) // parts
     kills = 0
-    for _ in range(10):
+    for _ in range(parts):
         process = Process(large, target, environment=docker_config(server.host), part=PART)
-        server.at = (server.received + tenth, process.kill)
+        server.at = (server.received + part, process.kill)
         if process.wait() != -9:
             break
         kills += 1
@@ -65,7 +67,7 @@ def test_killed_at_every_tenth_to_a_registry(
     server.at = None
     last = Process(large, target, environment=docker_config(server.host), part=SHARD * 2)
     assert last.wait() == 0, last.log
-    assert kills >= 5
+    assert kills >= least
     assert max(Counter(server.finished).values()) == 1
     published = last.result.artifacts
     assert isinstance(published, PublishArtifacts)
@@ -76,14 +78,15 @@ def test_killed_at_every_tenth_to_a_registry(
     }
 
 
-def test_killed_at_every_tenth_to_a_store(
-    large: Volume, store: Store, certificate: Certificate
+@pytest.mark.parametrize(("parts", "least"), variants([(10, 8), (4, 3)], kept=[(4, 3)]))
+def test_killed_at_every_part_to_a_store(
+    large: Volume, store: Store, certificate: Certificate, parts: int, least: int
 ) -> None:
-    target, tenth = to_s3(large, store, certificate), total(large) // 10
+    target, part = to_s3(large, store, certificate), total(large) // parts
     kills = 0
-    for at in range(1, 10):
+    for at in range(1, parts):
         process = Process(large, target, environment=S3_KEYS, part=PART)
-        store.at = (tenth * at, process.kill)
+        store.at = (part * at, process.kill)
         if process.wait() != -9:
             break
         kills += 1
@@ -91,7 +94,7 @@ def test_killed_at_every_tenth_to_a_store(
     store.at = None
     last = Process(large, target, environment=S3_KEYS, part=PART)
     assert last.wait() == 0, last.log
-    assert kills >= 8
+    assert kills >= least
     assert max(Counter((key, part) for key, part, _ in store.received).values()) == 1
     assert sum(key.endswith("/manifest.json") for key in store.objects) == 1
     assert store.written[-1].endswith("/manifest.json")
