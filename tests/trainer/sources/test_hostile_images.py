@@ -24,6 +24,8 @@ from finetune_trainer.sources.oci.image_layers import Listing, Member
 from finetune_trainer.sources.oci.image_manifest import Layer
 from finetune_trainer.sources.oci.store import OCI
 
+pytestmark = pytest.mark.finding(18, "an image of a stranger is hostile")
+
 FILE = ("models/config.json", b"{}")
 
 

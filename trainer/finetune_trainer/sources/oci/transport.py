@@ -24,7 +24,7 @@ from urllib3.exceptions import (
 
 from finetune_trainer.errors import InvalidSpec
 
-CHUNK = 1 << 16
+CHUNK = 1 << 18
 """Bytes of one read."""
 SEND_SECONDS = 60.0
 
