@@ -14,7 +14,7 @@ SERVING = "Serving"
 STATES = {
     SERVING: states.GOOD,
     "Failed": states.BAD,
-    "NameConflict": states.BAD,
+    Reason.NAME_CONFLICT: states.BAD,
     "Loading": states.RUNNING,
     "Proving": states.RUNNING,
 }
