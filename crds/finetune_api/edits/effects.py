@@ -116,8 +116,8 @@ def effects(
     return frozenset(repeated or {Effect.NOTHING})
 
 
-def effect_of(change: Change, found: Iterable[Effect]) -> Effect:
-    """Return the effect of one changed field. found: the effects of the whole edit."""
+def effect_of(change: Change, whole: Iterable[Effect]) -> Effect:
+    """Return the effect of one changed field. whole: the effects of the whole edit."""
     possible: set[Effect] = set()
     for edit in change.edits:
         possible |= POSSIBLE[edit]
@@ -126,7 +126,7 @@ def effect_of(change: Change, found: Iterable[Effect]) -> Effect:
     if change.path in SELECTS_STAGES:
         possible |= {Effect.REMERGE, Effect.RETRY}
     return next(
-        (effect for effect in Effect if effect in possible and effect in found), Effect.NOTHING
+        (effect for effect in Effect if effect in possible and effect in whole), Effect.NOTHING
     )
 
 

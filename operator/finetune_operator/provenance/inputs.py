@@ -7,7 +7,7 @@ from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.status.ledger import ParentAdapter
 from finetune_operator.objects.stages import PIPELINE
-from finetune_operator.provenance.facts import Facts, Values, dumped, known, sha256
+from finetune_operator.provenance.facts import Facts, Values, dumped, present, sha256
 
 LONGEST_URI = 128
 """Characters of a source in a statement that would be too long otherwise."""
@@ -26,7 +26,7 @@ def dependencies(facts: Facts, *, brief: bool = False) -> list[Values]:
 
 def _brief(dataset: Values) -> Values:
     uri = str(dataset.get("uri", ""))
-    return known(
+    return present(
         name=dataset["name"],
         uri=uri if len(uri) <= LONGEST_URI else f"urn:sha256:{text_digest(uri)}",
         digest=dataset.get("digest"),
@@ -37,11 +37,11 @@ def _base(facts: Facts) -> Values:
     artifacts, model = facts.record.artifacts, facts.target.resolved.spec.model
     commit = artifacts.base_commit
     is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
-    return known(
+    return present(
         name="base",
         uri=f"{model.source}@{commit}" if is_commit else model.source,
-        digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
-        annotations=known(
+        digest=present(git_commit=commit) if is_commit else present(sha256=sha256(commit)),
+        annotations=present(
             requested_revision=model.revision,
             manifest=artifacts.base_manifest,
             bytes=artifacts.base_bytes,
@@ -57,11 +57,11 @@ def _start(facts: Facts) -> Iterator[Values]:
     parent = facts.target.resolved.parent
     commit = artifacts.start_commit
     is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
-    yield known(
+    yield present(
         name="adapter to continue from",
         uri=f"{start.source}@{commit}" if is_commit else start.source,
-        digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
-        annotations=known(
+        digest=present(git_commit=commit) if is_commit else present(sha256=sha256(commit)),
+        annotations=present(
             requested_revision=start.revision,
             content=artifacts.start_digest,
             **_parent(parent),
@@ -73,7 +73,7 @@ def _parent(parent: ParentAdapter | None) -> Values:
     """Return the job that has published the adapter, if the spec names a job."""
     if parent is None:
         return {}
-    revision = known(name=parent.revision, sha256=parent.revision_digest)
+    revision = present(name=parent.revision, sha256=parent.revision_digest)
     return {"job": parent.job, "revision": revision, "published": parent.digest}
 
 
@@ -93,11 +93,11 @@ def _datasets(facts: Facts) -> Iterator[Values]:
         # An earlier trainer image reports no commit; the spec may name it.
         commit = (source and source.commit) or rows.revision or rows.sha256 or ""
         is_commit = _COMMIT.fullmatch(commit) is not None
-        yield known(
+        yield present(
             name=path,
             uri=f"{rows.source}@{commit}" if is_commit else rows.source,
-            digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
-            annotations=known(
+            digest=present(git_commit=commit) if is_commit else present(sha256=sha256(commit)),
+            annotations=present(
                 requested_revision=rows.revision,
                 config=source and source.config,
                 split=source and source.split,
@@ -107,11 +107,11 @@ def _datasets(facts: Facts) -> Iterator[Values]:
             ),
         )
     artifacts = facts.record.artifacts
-    yield known(
+    yield present(
         name="prepared rows",
         uri="file:dataset/manifest.json",
-        digest=known(sha256=artifacts.dataset_manifest),
-        annotations=known(
+        digest=present(sha256=artifacts.dataset_manifest),
+        annotations=present(
             content=artifacts.dataset_digest,
             statistics=dumped(data, exclude={"sources", "formats", "tool_call_parser"}),
             chat_template=artifacts.effective_template,
@@ -127,8 +127,8 @@ def _images(facts: Facts) -> Iterator[Values]:
         if attempt.image_id is None or attempt.stage not in stages or attempt.build not in builds:
             continue
         match = _IMAGE.fullmatch(attempt.image_id)
-        yield known(
+        yield present(
             name=f"image of the stage {attempt.stage}",
             uri=f"oci://{match['name']}" if match else attempt.image_id,
-            digest=known(sha256=match["digest"] if match else sha256(attempt.image_id)),
+            digest=present(sha256=match["digest"] if match else sha256(attempt.image_id)),
         )

@@ -192,7 +192,7 @@ def finish(
         kind=published.BASE,
         key=job.digest,
         facts=_facts(job, download),
-        known=digests,
+        digests=digests,
     )
 
 

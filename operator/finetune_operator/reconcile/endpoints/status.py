@@ -63,7 +63,7 @@ def status(
 def position(
     parts: Parts,
     prepared: Base,
-    found: FineTuneEndpointStatus,
+    status: FineTuneEndpointStatus,
     deployment: Object | None,
     *,
     problem: str,
@@ -74,7 +74,7 @@ def position(
         or _without_pods(parts)
         or state.of_pods(parts.snapshot, deployment, parts.now)
         or state.of_models(
-            found.models,
+            status.models,
             parts.snapshot.gate,
             continues=_continues(parts, prepared, deployment),
         )
@@ -102,12 +102,12 @@ def _continues(parts: Parts, prepared: Base, deployment: Object | None) -> bool:
 def with_conditions(
     parts: Parts,
     prepared: Base,
-    found: FineTuneEndpointStatus,
+    status: FineTuneEndpointStatus,
     position: Position,
     deployment: Object | None,
 ) -> dict[str, Any]:
     """Return the complete status as JSON."""
-    written: dict[str, Any] = found.model_dump(mode="json", by_alias=True, exclude_none=True)
+    written: dict[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     base: tuple[Status, str, str] = ("False", position.reason, position.message)
     serving = base
     if prepared.state == "prepared":
