@@ -30,7 +30,7 @@ from finetune_gate.queue.fairness import Fairness
 from finetune_gate.queue.places import Places
 from finetune_gate.report import Report
 from finetune_gate.requests.proxy import Proxy
-from finetune_gate.rollout import Rollout, Settings
+from finetune_gate.rollout import EndpointSettings, Rollout
 from finetune_gate.usage import Usage
 from finetune_gate.wanted import Wanted, public_key
 from finetune_verify.errors import Mismatch
@@ -116,7 +116,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
         engine,
         places,
         wanted,
-        Settings(
+        EndpointSettings(
             base=base,
             build=proof.served(base, options.dtype),
             claim=options.claim,

@@ -44,7 +44,7 @@ RETRY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class EndpointSettings:
     """What the endpoint states. claim: mounted read-only. copies: folder that vLLM mounts.
 
     build: what the verifier must know about the served weights.
@@ -66,7 +66,7 @@ class Rollout:
         engine: Engine,
         places: Places,
         wanted: Wanted,
-        settings: Settings,
+        settings: EndpointSettings,
         *,
         usage: Usage,
         log: Callable[[str], None],

@@ -107,7 +107,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
 async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state: State) -> None:
     served = build.find(
         options.work,
-        build.Ledger(
+        build.RecordedDigests(
             served=options.served_manifest,
             adapter=options.adapter_manifest,
             reference=options.reference_manifest,

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -21,19 +20,13 @@ from finetune_api.contracts.endpoint import EndpointStatus
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_operator import delays
 from finetune_operator.snapshot.scraping import http
+from finetune_operator.snapshot.scraping.scraper import Changed
 from finetune_operator.types import Key
 
 AT_ONCE = 16
 """Requests of all endpoints."""
 
 logger = logging.getLogger("finetune_operator.gates")
-
-
-class Changed(Protocol):
-    """Is called with the key of an endpoint whose gate reports something else."""
-
-    def __call__(self, key: Key, *, urgent: bool) -> None:
-        """Record the change."""
 
 
 Send = Callable[[str, int, bytes], Awaitable[None]]

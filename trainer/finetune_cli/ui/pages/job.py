@@ -29,7 +29,7 @@ def page(details: Details) -> Page:
             content=results.verification(job),
             width=THIRD,
         ),
-        Region(id="stages", title="Stages", content=headline.stages(found.stages)),
+        Region(id="stages", title="Stages", content=headline.stages(details.stages)),
         Region(id="evaluation", title="Evaluation", content=results.evaluation(job), width=HALF),
         Region(
             id="cost",
