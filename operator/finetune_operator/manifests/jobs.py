@@ -7,7 +7,7 @@ could not be distinguished from a Job that was never created.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api import quantity
@@ -89,27 +89,8 @@ def render(
         "kind": "Job",
         "metadata": naming.metadata(job, name, labels | _queue(spec, stage)),
         "spec": {
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": spec.run_policy.backoff_limit,
+            **one_pod(retries=spec.run_policy.backoff_limit, final=_final_codes(stage)),
             **_deadline(spec, stage),
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": CONTAINER,
-                            "operator": "In",
-                            "values": _final_codes(stage),
-                        },
-                    },
-                    {
-                        "action": "Ignore",
-                        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-                    },
-                ]
-            },
             "template": {
                 "metadata": {
                     "labels": labels,
@@ -120,6 +101,32 @@ def render(
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },
             },
+        },
+    }
+
+
+def one_pod(*, retries: int, final: Sequence[int]) -> dict[str, Any]:
+    """Return the fields of a Job with one pod at a time. final: exit codes that fail the Job."""
+    return {
+        "completions": 1,
+        "parallelism": 1,
+        "backoffLimit": retries,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {
+                        "containerName": CONTAINER,
+                        "operator": "In",
+                        "values": list(final),
+                    },
+                },
+                {
+                    "action": "Ignore",
+                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                },
+            ]
         },
     }
 

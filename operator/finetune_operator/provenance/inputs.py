@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.data.rows import Rows
@@ -35,17 +36,24 @@ def _brief(dataset: Values) -> Values:
 
 def _base(facts: Facts) -> Values:
     artifacts, model = facts.record.artifacts, facts.target.resolved.spec.model
-    commit = artifacts.base_commit
+    return _pinned(
+        "base",
+        model.source,
+        artifacts.base_commit,
+        requested_revision=model.revision,
+        manifest=artifacts.base_manifest,
+        bytes=artifacts.base_bytes,
+    )
+
+
+def _pinned(name: str, source: str, commit: str | None, **annotations: Any) -> Values:
+    """Return a source. commit: of its repository, or another identifier of its content."""
     is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
     return present(
-        name="base",
-        uri=f"{model.source}@{commit}" if is_commit else model.source,
+        name=name,
+        uri=f"{source}@{commit}" if is_commit else source,
         digest=present(git_commit=commit) if is_commit else present(sha256=sha256(commit)),
-        annotations=present(
-            requested_revision=model.revision,
-            manifest=artifacts.base_manifest,
-            bytes=artifacts.base_bytes,
-        ),
+        annotations=present(**annotations),
     )
 
 
@@ -54,18 +62,13 @@ def _start(facts: Facts) -> Iterator[Values]:
     artifacts, start = facts.record.artifacts, facts.target.resolved.spec.training.start_from
     if start is None or start.source is None:
         return
-    parent = facts.target.resolved.parent
-    commit = artifacts.start_commit
-    is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
-    yield present(
-        name="adapter to continue from",
-        uri=f"{start.source}@{commit}" if is_commit else start.source,
-        digest=present(git_commit=commit) if is_commit else present(sha256=sha256(commit)),
-        annotations=present(
-            requested_revision=start.revision,
-            content=artifacts.start_digest,
-            **_parent(parent),
-        ),
+    yield _pinned(
+        "adapter to continue from",
+        start.source,
+        artifacts.start_commit,
+        requested_revision=start.revision,
+        content=artifacts.start_digest,
+        **_parent(facts.target.resolved.parent),
     )
 
 
@@ -92,19 +95,16 @@ def _datasets(facts: Facts) -> Iterator[Values]:
         source, format_ = sources.get(path), formats.get(path)
         # An earlier trainer image reports no commit; the spec may name it.
         commit = (source and source.commit) or rows.revision or rows.sha256 or ""
-        is_commit = _COMMIT.fullmatch(commit) is not None
-        yield present(
-            name=path,
-            uri=f"{rows.source}@{commit}" if is_commit else rows.source,
-            digest=present(git_commit=commit) if is_commit else present(sha256=sha256(commit)),
-            annotations=present(
-                requested_revision=rows.revision,
-                config=source and source.config,
-                split=source and source.split,
-                file_count=source and source.file_count,
-                files=source and (source.files or None),
-                format=format_ and format_.format,
-            ),
+        yield _pinned(
+            path,
+            rows.source,
+            commit,
+            requested_revision=rows.revision,
+            config=source and source.config,
+            split=source and source.split,
+            file_count=source and source.file_count,
+            files=source and (source.files or None),
+            format=format_ and format_.format,
         )
     artifacts = facts.record.artifacts
     yield present(

@@ -13,7 +13,8 @@ from finetune_api.v1alpha1.endpoints.status import (
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.endpoints.objects import url
 from finetune_operator.objects import deployments
-from finetune_operator.reconcile.conditions import Position, Status
+from finetune_operator.objects.conditions import Status
+from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.endpoints import state
 from finetune_operator.reconcile.endpoints.base import Base
 from finetune_operator.reconcile.endpoints.models import MAX_MESSAGE, answering, kept, models
