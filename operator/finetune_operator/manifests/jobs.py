@@ -89,8 +89,11 @@ def render(
         "kind": "Job",
         "metadata": naming.metadata(job, name, labels | _queue(spec, stage)),
         "spec": {
-            **one_pod(retries=spec.run_policy.backoff_limit, final=_final_codes(stage)),
-            **_deadline(spec, stage),
+            **one_pod(
+                retries=spec.run_policy.backoff_limit,
+                final=_final_codes(stage),
+                deadline=_deadline(spec, stage),
+            ),
             "template": {
                 "metadata": {
                     "labels": labels,
@@ -105,12 +108,15 @@ def render(
     }
 
 
-def one_pod(*, retries: int, final: Sequence[int]) -> dict[str, Any]:
+def one_pod(
+    *, retries: int, final: Sequence[int], deadline: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Return the fields of a Job with one pod at a time. final: exit codes that fail the Job."""
     return {
         "completions": 1,
         "parallelism": 1,
         "backoffLimit": retries,
+        **(deadline or {}),
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {
             "rules": [
