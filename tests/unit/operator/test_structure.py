@@ -47,14 +47,14 @@ def lines_with_stages(root: Path) -> Counter[str]:
         lines = {
             node.lineno
             for node in ast.walk(tree)
-            if id(node) not in commands and _names_a_stage(node)
+            if isinstance(node, ast.expr) and id(node) not in commands and _names_a_stage(node)
         }
         if lines and name != TABLE:
             lines_of[name] = len(lines)
     return lines_of
 
 
-def _names_a_stage(node: ast.AST) -> bool:
+def _names_a_stage(node: ast.expr) -> bool:
     match node:
         case ast.Constant(value=str(word)):
             return word in STAGES
