@@ -101,9 +101,7 @@ def reference(*prompts: int) -> Reference:
     return Reference.model_validate({"rows": rows, "heldOut": False})
 
 
-async def compared(
-    server: Scripted, *prompts: int, recorded: int = RECORDED
-) -> Agreement | None:
+async def compared(server: Scripted, *prompts: int, recorded: int = RECORDED) -> Agreement | None:
     one = [-1.0] * recorded
     return await decoding.require_agreement(
         server,
