@@ -41,10 +41,10 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """One stream. first: milliseconds to its first event; each: between two events, median."""
+    """One stream. first: milliseconds to its first event; between: to the next ones, median."""
 
     first: float
-    each: float
+    between: float
     tokens: int
 
 
@@ -123,22 +123,24 @@ async def _interleaved(
     """Compare the gate with direct access."""
     (name, internal), *_ = names.items()
     paths = {"direct": (engine, internal), "gate": (gate, name)}
-    found: dict[str, list[Timed]] = {path: [] for path in paths}
+    timings: dict[str, list[Timed]] = {path: [] for path in paths}
     for number in range(options.requests + 2):
         for path, (target, model) in paths.items():
             timed = await _stream(target, model, f"{path}-{number}", options.tokens)
             # The first requests warm up.
             if number >= 2:
-                found[path].append(timed)
+                timings[path].append(timed)
         if number % 20 == 0:
             say(f"{number} of {options.requests} requests on each path")
 
     def middle(path: str, part: str) -> float:
-        parts: list[float] = [getattr(timed, part) for timed in found[path]]
+        parts: list[float] = [getattr(timed, part) for timed in timings[path]]
         return statistics.median(parts)
 
-    rows = [(path, f"{middle(path, 'first'):.2f}", f"{middle(path, 'each'):.2f}") for path in paths]
-    added = [middle("gate", part) - middle("direct", part) for part in ("first", "each")]
+    rows = [
+        (path, f"{middle(path, 'first'):.2f}", f"{middle(path, 'between'):.2f}") for path in paths
+    ]
+    added = [middle("gate", part) - middle("direct", part) for part in ("first", "between")]
     head = ("path", "first token, ms (p50)", "each further token, ms (p50)")
     return (
         f"{options.shape}, {options.requests} requests on each path, {options.tokens} tokens each."
@@ -163,8 +165,8 @@ async def _streams(
         say(f"round {number + 1} of {options.rounds}: " + _texts(rates))
     base = statistics.median(rates["merged model"])
     rows = [
-        (path, f"{statistics.median(found):.1f}", f"{statistics.median(found) / base:.0%}")
-        for path, found in rates.items()
+        (path, f"{statistics.median(runs):.1f}", f"{statistics.median(runs) / base:.0%}")
+        for path, runs in rates.items()
     ]
     return (
         f"{options.streams} streams, {options.rounds} rounds of {options.seconds:g} s.\n\n"
@@ -173,7 +175,7 @@ async def _streams(
 
 
 def _texts(rates: dict[str, list[float]]) -> str:
-    return ", ".join(f"{path} {found[-1]:.1f} tokens/s" for path, found in rates.items())
+    return ", ".join(f"{path} {runs[-1]:.1f} tokens/s" for path, runs in rates.items())
 
 
 async def _rate(
@@ -220,7 +222,7 @@ async def _stream(target: Target, model: str, label: str, tokens: int) -> Timed:
     gaps = [1e3 * (later - earlier) for earlier, later in pairwise(at)]
     return Timed(
         first=1e3 * (at[0] - began),
-        each=statistics.median(gaps) if gaps else 0.0,
+        between=statistics.median(gaps) if gaps else 0.0,
         tokens=len(at),
     )
 

@@ -62,14 +62,14 @@ class Api:
         On a busy machine, the API server may forget the events since the last one. The objects are
         then listed again, and those that are gone are reported as DELETED.
         """
-        known: dict[str, Object] = {}
+        listed: dict[str, Object] = {}
         while True:
             listing = await self.send("GET", f"{path}?{query}")
             present = {manifest["metadata"]["uid"]: manifest for manifest in listing["items"]}
-            for uid in known.keys() - present.keys():
-                yield "DELETED", known.pop(uid)
+            for uid in listed.keys() - present.keys():
+                yield "DELETED", listed.pop(uid)
             for uid, manifest in present.items():
-                known[uid] = manifest
+                listed[uid] = manifest
                 yield "ADDED", manifest
             since = listing["metadata"]["resourceVersion"]
             with contextlib.suppress(Expired):
@@ -78,9 +78,9 @@ class Api:
                         metadata = event["object"]["metadata"]
                         uid, since = metadata["uid"], metadata["resourceVersion"]
                         if event["type"] == "DELETED":
-                            known.pop(uid, None)
+                            listed.pop(uid, None)
                         else:
-                            known[uid] = event["object"]
+                            listed[uid] = event["object"]
                         yield event["type"], event["object"]
 
     async def _events(self, path: str, query: str) -> AsyncGenerator[Object, None]:

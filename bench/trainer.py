@@ -164,8 +164,8 @@ def overhead(pairs: Mapping[str, Pair], rounded: Mapping[str, Pair]) -> str:
     return table((*head, "plain script in 16 bits"), rows)
 
 
-def packing(found: Mapping[str, tuple[Packing, Packing]]) -> str:
-    """Return the gain of packing. found: packed and padded, by backend."""
+def packing(measured: Mapping[str, tuple[Packing, Packing]]) -> str:
+    """Return the gain of packing. measured: packed and padded, by backend."""
     rows = [
         (
             f"`{backend}`",
@@ -174,7 +174,7 @@ def packing(found: Mapping[str, tuple[Packing, Packing]]) -> str:
             f"{packed.tokens_per_second / padded.tokens_per_second:.2f}",
             f"{packed.steps_per_epoch} and {padded.steps_per_epoch}",
         )
-        for backend, (packed, padded) in found.items()
+        for backend, (packed, padded) in measured.items()
     ]
     head = ("backend", "tokens/s, packed", "tokens/s, padded", "ratio", "steps per epoch")
     return table(head, rows)

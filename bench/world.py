@@ -73,7 +73,7 @@ class World:
     released: asyncio.Event = field(default_factory=asyncio.Event)
     moments: dict[Key, Moments] = field(default_factory=dict)
     _tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
-    _known: set[str] = field(default_factory=set)
+    _created: set[str] = field(default_factory=set)
     _hosts: Iterator[int] = field(default_factory=itertools.count)
     _uids: dict[str, str] = field(default_factory=dict)
     """UIDs of pods by address."""
@@ -141,7 +141,7 @@ class World:
 
     def _pod(self, what: str, pod: Object) -> None:
         if what == "DELETED":
-            self._known.discard(pod["metadata"]["uid"])
+            self._created.discard(pod["metadata"]["uid"])
         elif "deletionTimestamp" in pod["metadata"]:
             if pod.get("status", {}).get("phase") in ("Pending", "Running"):
                 self._once(pod, self._end(pod), "end")
@@ -151,10 +151,10 @@ class World:
     def _once(self, manifest: Object, doing: Any, what: str = "") -> None:
         """Start a task for an object unless it was started before."""
         key = manifest["metadata"]["uid"] + what
-        if key in self._known:
+        if key in self._created:
             doing.close()
             return
-        self._known.add(key)
+        self._created.add(key)
         self._tasks.create_task(doing)
 
     async def _bind(self, claim: Object) -> None:

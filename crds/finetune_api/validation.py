@@ -191,8 +191,8 @@ def _finding(spec: type[BaseModel], error: ErrorDetails) -> Finding:
     return Finding(field=_dotted(path), message=message, value=shown)
 
 
-def _unknown(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+def _unknown(name: str, fields: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, fields, n=1)
     return f"unknown field: {f'did you mean {close[0]}?' if close else 'remove it'}"
 
 

@@ -84,17 +84,17 @@ def _result(name: str, config: dict[str, object]) -> Result:
     )
 
 
-def page(found: list[Result], *, commit: str) -> str:
+def page(results: list[Result], *, commit: str) -> str:
     """Return the page about some results."""
-    converted = [result for result in found if result.rejected is None]
+    converted = [result for result in results if result.rejected is None]
     complete = sum(not result.dropped for result in converted)
     head = HEAD.format(
-        all=len(found),
+        all=len(results),
         url=f"{REPOSITORY}/tree/{commit}/{EXAMPLES}",
         commit=commit[:8],
         complete=complete,
         lossy=len(converted) - complete,
-        rejected=len(found) - len(converted),
+        rejected=len(results) - len(converted),
     )
     return head + "".join(
         _section(title, text, pairs)
@@ -113,7 +113,11 @@ def page(found: list[Result], *, commit: str) -> str:
             (
                 "Rejected configurations",
                 "The first setting of each configuration that a job does not support.",
-                ((result.rejected, result.name) for result in found if result.rejected is not None),
+                (
+                    (result.rejected, result.name)
+                    for result in results
+                    if result.rejected is not None
+                ),
             ),
         )
     )

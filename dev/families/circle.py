@@ -174,12 +174,12 @@ def compare(layout: Layout) -> tuple[float, float]:
     return relative(logits(merged, ids), tuned), relative(untuned, tuned)
 
 
-def relative(found: Any, expected: Any) -> float:
+def relative(actual: Any, expected: Any) -> float:
     """Return the median over all tokens of the relative difference of their logits.
 
     The median, because the rounding can change the experts that compute one token.
     """
-    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median())
+    return float(((actual - expected).norm(dim=-1) / expected.norm(dim=-1)).median())
 
 
 def text_model(base: Path) -> Any:

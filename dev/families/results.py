@@ -68,13 +68,13 @@ def _ran(name: str) -> Circle:
         return Circle(broken=str(error))
 
 
-def summary(found: Circle) -> str:
+def summary(circle: Circle) -> str:
     """Return the result of a model as one line."""
-    if found.rejected or found.broken:
-        return f"rejected: {found.rejected}" if found.rejected else f"BROKEN: {found.broken}"
+    if circle.rejected or circle.broken:
+        return f"rejected: {circle.rejected}" if circle.rejected else f"BROKEN: {circle.broken}"
     return (
-        f"difference {found.difference:.4f}, effect {found.effect:.2f}, "
-        f"{found.quantized:.0%} quantized" + ("" if found.verified else ", NOT VERIFIED")
+        f"difference {circle.difference:.4f}, effect {circle.effect:.2f}, "
+        f"{circle.quantized:.0%} quantized" + ("" if circle.verified else ", NOT VERIFIED")
     )
 
 

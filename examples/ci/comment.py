@@ -63,8 +63,8 @@ def write(plan: str, platform: Platform) -> None:
     """Edit the comment of an earlier run, or write the first one. Raises HTTPError."""
     headers, comments, one, method, is_own = platform
     page = 1
-    while found := answer("GET", f"{comments}?per_page={PER_PAGE}&page={page}", headers):
-        for comment in found:
+    while listed := answer("GET", f"{comments}?per_page={PER_PAGE}&page={page}", headers):
+        for comment in listed:
             if comment["body"].startswith(MARKER) and is_own(comment):
                 answer(method, f"{one}/{comment['id']}", headers, {"body": plan})
                 return

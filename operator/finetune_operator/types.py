@@ -24,7 +24,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class PodProgress:
     """A running stage pod's metrics; None means "unknown", never "none yet"."""
 
     pod: str
@@ -121,7 +121,7 @@ class Snapshot:
     queues: Queues | None = None
     """Of Kueue in the job's namespace; None if the operator does not read them."""
 
-    progress: Progress | None = None
+    progress: PodProgress | None = None
     """Of the running stage pod, a train pod first, if its metrics could be read lately."""
 
     verification: Verification | None = None

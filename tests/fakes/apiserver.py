@@ -25,7 +25,15 @@ from finetune_operator.objects.contents import same_content
 from finetune_operator.objects.pods import scheduled_since
 from finetune_operator.queues.values import Queues
 from finetune_operator.reconcile.plan import plan
-from finetune_operator.types import LISTS, Event, Plan, Progress, Requests, Snapshot, Verification
+from finetune_operator.types import (
+    LISTS,
+    Event,
+    Plan,
+    PodProgress,
+    Requests,
+    Snapshot,
+    Verification,
+)
 from finetune_operator.usage.values import NamespaceUsage, Reservation, ReservationRequest
 
 Thing = dict[str, Any]
@@ -85,7 +93,7 @@ class Cluster:
     """Of Kueue; None if the operator does not read them."""
 
     now: datetime = START
-    progress: Progress | None = None
+    progress: PodProgress | None = None
     loaded: float | None = None
     outcome: str | None = None
     """Outcome of the verification that serving pods report."""
@@ -344,7 +352,7 @@ class Cluster:
         status: Thing = self.present_job()["status"]
         return status
 
-    def running_progress(self) -> Progress | None:
+    def running_progress(self) -> PodProgress | None:
         """Return the metrics with the uid of the running stage pod, unless they contain a uid."""
         if self.progress is None or self.progress.pod:
             return self.progress

@@ -95,7 +95,7 @@ def merge(target: Volume) -> None:
 
 def serve(target: Volume, mode: build.Mode = "merged", *, referenced: bool = True) -> bool:
     """What the verifier checks before it compares scores; report whether there is a reference."""
-    known = build.Ledger(
+    known = build.RecordedDigests(
         served=target.ledger["merged-b1" if mode == "merged" else "base"],
         adapter=target.ledger["adapter"],
         reference=target.ledger["reference"] if referenced else None,

@@ -21,7 +21,7 @@ from finetune_operator.objects.index import index
 from finetune_operator.snapshot.scraping import exposition, http, scraper, verifier_metrics
 from finetune_operator.snapshot.scraping.scraper import Scraper
 from finetune_operator.snapshot.scraping.targets import Target, targets
-from finetune_operator.types import Key, Progress, Snapshot
+from finetune_operator.types import Key, PodProgress, Snapshot
 from finetune_operator.workqueue.workqueue import WorkQueue
 
 pytestmark = pytest.mark.finding(3, "metrics of a hostile pod block or mislead the operator")
@@ -416,7 +416,7 @@ def test_the_largest_values_fit_into_the_status() -> None:
     controllers.sync(cluster)
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
     large = exposition.MAX_NUMBER
-    cluster.progress = Progress(
+    cluster.progress = PodProgress(
         pod="",
         ratio=large,
         global_step=int(large),

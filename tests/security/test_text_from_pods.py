@@ -9,7 +9,7 @@ from tests.fakes.apiserver import Cluster
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import Result
 from finetune_operator.kube import recorder
-from finetune_operator.reconcile.conditions import MAX_MESSAGE
+from finetune_operator.objects.conditions import MAX_MESSAGE
 from finetune_operator.types import Event
 
 pytestmark = pytest.mark.finding(17, "control characters in status, events and logs")

@@ -7,21 +7,17 @@ published one. A faulty adapter never ends it.
 import argparse
 import asyncio
 import os
-import signal
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from finetune_api.contracts import termination
 from finetune_api.contracts.endpoint import EndpointStatus
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.ports import GATE, POD_UID_VARIABLE, VERIFIER_METRICS
-from finetune_api.contracts.result import Result
 from finetune_api.safety import redaction
-from finetune_api.safety.printable import printable
 from finetune_gate import key_files, server
 from finetune_gate.adapters import copy as adapters
 from finetune_gate.engine import Engine
@@ -30,10 +26,11 @@ from finetune_gate.queue.fairness import Fairness
 from finetune_gate.queue.places import Places
 from finetune_gate.report import Report
 from finetune_gate.requests.proxy import Proxy
-from finetune_gate.rollout import Rollout, Settings
+from finetune_gate.rollout import EndpointSettings, Rollout
 from finetune_gate.usage import Usage
 from finetune_gate.wanted import Wanted, public_key
 from finetune_verify.errors import Mismatch
+from finetune_verify.process import failed, log, until_stopped
 
 DESCRIPTION = "Serve the proved adapters of a shared endpoint."
 READ_SECONDS = 1.0
@@ -116,7 +113,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
         engine,
         places,
         wanted,
-        Settings(
+        EndpointSettings(
             base=base,
             build=proof.served(base, options.dtype),
             claim=options.claim,
@@ -125,7 +122,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
             max_active=options.max_active,
         ),
         usage=usage,
-        log=_log,
+        log=log,
     )
     report = Report(
         rollout,
@@ -189,7 +186,7 @@ async def _read(path: Path, wanted: Wanted, rollout: Rollout) -> None:
             if content and wanted.offer(content):
                 rollout.wanted_changed()
             elif wanted.refused:
-                _log(wanted.refused)
+                log(wanted.refused)
         await asyncio.sleep(READ_SECONDS)
 
 
@@ -198,35 +195,18 @@ async def _read_keys(folder: Path, wanted: Wanted, rollout: Rollout) -> None:
     while True:
         keys = await asyncio.to_thread(key_files.read, folder)
         if wanted.use_keys(keys):
-            _log(key_files.counted(keys))
+            log(key_files.counted(keys))
             rollout.wanted_changed()
         await asyncio.sleep(KEYS_SECONDS)
-
-
-def _log(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {printable(text)}", file=sys.stderr, flush=True)
-
-
-async def _run_until_stopped(options: argparse.Namespace) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await run(options, stop)
 
 
 def main(arguments: list[str]) -> int:
     """Run until the end and return the exit code."""
     redaction.install()
     try:
-        asyncio.run(_run_until_stopped(parser().parse_args(arguments)))
+        asyncio.run(until_stopped(partial(run, parser().parse_args(arguments))))
     except Mismatch as error:
-        code = ExitCode.VERIFICATION_FAILED
-        (reason,) = code.reasons
-        _log(f"{reason}: {error}")
-        result = Result(stage="verify", outcome="failed", reason=reason, message=str(error))
-        termination.write(result, _log)
-        return int(code)
+        return failed(ExitCode.VERIFICATION_FAILED, str(error))
     return 0
 
 

@@ -8,7 +8,7 @@ import time
 
 from finetune_api.contracts.endpoint import WantedName
 from finetune_gate.failures import Attempts, Failure, asked_again
-from finetune_gate.names import Table
+from finetune_gate.names import Proof, Table
 from finetune_gate.proofs.proof import Subject
 from finetune_gate.swap import Adapter, Identity, identity
 from finetune_gate.wanted import Wanted
@@ -26,6 +26,18 @@ class Loaded:
         """Forget everything about earlier starts of vLLM but the strikes."""
         self.adapters = {}
         self.failures = {key: failure for key, failure in self.failures.items() if failure.strikes}
+
+    def add(self, key: Identity, adapter: Adapter) -> None:
+        """Record that vLLM has loaded an adapter. Its strikes stay until it is proved."""
+        if self._is_faulty(key):
+            del self.failures[key]
+        self.adapters[key] = adapter
+
+    def prove(self, key: Identity, verdict: Proof, attempts: Attempts, *, alone: bool) -> None:
+        """Record a proof: its adapter has no failures. alone: there was no neighbour."""
+        self.failures.pop(key, None)
+        adapter = self.adapters[key]
+        adapter.proof, adapter.attempts, adapter.alone = verdict, attempts, alone
 
     @property
     def free(self) -> int:
@@ -71,6 +83,14 @@ class Loaded:
             for key, adapter in self.adapters.items()
             if key not in needed or self._is_faulty(key)
         ]
+
+    def is_decided(self, wanted: WantedName) -> bool:
+        """Report whether a name has failed, or whether waiting does not help it."""
+        key = identity(wanted)
+        if key in self.failures:
+            return True
+        adapter = self.adapters.get(key)
+        return adapter.proof is not None if adapter is not None else self.free <= 0
 
     def attempts(self, key: Identity) -> Attempts:
         """Return the present attempts of the jobs that need an adapter."""

@@ -44,7 +44,7 @@ RETRY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class EndpointSettings:
     """What the endpoint states. claim: mounted read-only. copies: folder that vLLM mounts.
 
     build: what the verifier must know about the served weights.
@@ -66,7 +66,7 @@ class Rollout:
         engine: Engine,
         places: Places,
         wanted: Wanted,
-        settings: Settings,
+        settings: EndpointSettings,
         *,
         usage: Usage,
         log: Callable[[str], None],
@@ -178,11 +178,7 @@ class Rollout:
         except Unavailable as error:
             await self._strike(key, attempts, error, boot)
         else:
-            # Strikes stay until it is proved.
-            before = self.loaded.failures.get(key)
-            if before is not None and not before.strikes:
-                del self.loaded.failures[key]
-            self.loaded.adapters[key] = Adapter(internal=internal, arrived=arrived)
+            self.loaded.add(key, Adapter(internal=internal, arrived=arrived))
             blocks = arrived.different_blocks
             scales = "" if blocks is None else f"; {blocks} blocks of the base have another scale"
             self._log(f"loaded {internal}{scales}")
@@ -228,9 +224,7 @@ class Rollout:
         except Unavailable as error:
             await self._strike(key, attempts, error, boot)
         else:
-            self.loaded.failures.pop(key, None)
-            adapter.proof, adapter.attempts = verdict, attempts
-            adapter.alone = subject.neighbour is None
+            self.loaded.prove(key, verdict, attempts, alone=subject.neighbour is None)
             seconds = time.monotonic() - began
             self._log(
                 f"{verdict.outcome} in {seconds:.2f} s: {adapter.internal}: {verdict.message}"
@@ -297,15 +291,5 @@ class Rollout:
         current = self._wanted.current
         if not self._was_ready and current is not None:
             answers = any(wanted_name.name in self.table.routes for wanted_name in current.names)
-            self._was_ready = answers or all(
-                self._is_decided(wanted_name) for wanted_name in current.names
-            )
+            self._was_ready = answers or all(map(self.loaded.is_decided, current.names))
         return self._was_ready
-
-    def _is_decided(self, wanted: WantedName) -> bool:
-        """Report whether a name has failed, or whether waiting does not help it."""
-        key = identity(wanted)
-        adapter = self.loaded.adapters.get(key)
-        if key in self.loaded.failures:
-            return True
-        return adapter.proof is not None if adapter is not None else self.loaded.free <= 0

@@ -30,6 +30,7 @@ from finetune_api.contracts.stage_request import (
     parse,
 )
 from finetune_api.safety import redaction
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 from finetune_trainer.devices import capabilities
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
@@ -75,7 +76,7 @@ def main(arguments: list[str]) -> int:
         text = redaction.one_line(error, 500)
         result = _failure(
             progress,
-            "InternalError",
+            Reason.INTERNAL_ERROR,
             f"{type(error).__name__}: {text}; see the pod log for the traceback",
         )
     stop.ignore()

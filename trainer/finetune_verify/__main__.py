@@ -9,23 +9,21 @@ with 0.
 import argparse
 import asyncio
 import os
-import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
-from finetune_api.contracts import termination
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_api.contracts.reference import Reference
-from finetune_api.contracts.result import Result
 from finetune_api.safety import credentials, redaction
-from finetune_api.safety.printable import printable
 from finetune_verify import build, volume
 from finetune_verify.errors import InvalidKey, Mismatch, Unavailable
+from finetune_verify.process import failed, log, until_stopped
 from finetune_verify.server import State, application
 from finetune_verify.verification import SKIPPED, Verdict, score
 from finetune_verify.vllm_client import VllmClient
@@ -107,7 +105,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
 async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state: State) -> None:
     served = build.find(
         options.work,
-        build.Ledger(
+        build.RecordedDigests(
             served=options.served_manifest,
             adapter=options.adapter_manifest,
             reference=options.reference_manifest,
@@ -131,7 +129,7 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
             # vLLM may have loaded files that were replaced after their digests were computed.
             await volume.require_unchanged(served.folders, checked)
         except Unavailable as error:
-            _log(
+            log(
                 f"vLLM stopped answering during the comparison ({error}): the comparison starts "
                 "again when vLLM is healthy"
             )
@@ -139,13 +137,13 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
             continue
         seconds, answering = time.monotonic() - began, vllm.answering - answering
         state.agreed(verdict, seconds, answering=answering)
-        _log(
+        log(
             f"{verdict.outcome} in {seconds:.2f} s, of which vLLM took {answering:.2f} s to "
             f"answer: {verdict.message}"
         )
         await _watch(vllm, state)
         # A restart loads the files again, which may have been replaced meanwhile.
-        _log("vLLM stopped answering; the digests and the reference are compared again")
+        log("vLLM stopped answering; the digests and the reference are compared again")
 
 
 async def _watch(vllm: VllmClient, state: State) -> None:
@@ -170,7 +168,7 @@ async def _check_digests(served: build.Build, state: State) -> list[volume.Check
     state.wait_for("the digests of the files")
     state.begin(size)
     checked = await volume.check_digests(served.folders, state.read)
-    _log(f"checked the digests of {size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")
+    log(f"checked the digests of {size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")
     return checked
 
 
@@ -194,38 +192,16 @@ def _api_key() -> str | None:
         raise InvalidKey(str(error)) from None
 
 
-def _log(text: str) -> None:
-    line = f"{time.strftime('%H:%M:%S')} {printable(text)}"
-    print(line, file=sys.stderr, flush=True)
-
-
-async def _run_until_stopped(options: argparse.Namespace) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await run(options, stop)
-
-
 def main(arguments: list[str]) -> int:
     """Run until the end and return the exit code."""
     redaction.install()
     try:
-        asyncio.run(_run_until_stopped(parser().parse_args(arguments)))
+        asyncio.run(until_stopped(partial(run, parser().parse_args(arguments))))
     except Mismatch as mismatch:
-        return _failed(ExitCode.VERIFICATION_FAILED, str(mismatch))
+        return failed(ExitCode.VERIFICATION_FAILED, str(mismatch))
     except InvalidKey as invalid:
-        return _failed(ExitCode.ACCESS_DENIED, str(invalid))
+        return failed(ExitCode.ACCESS_DENIED, str(invalid))
     return 0
-
-
-def _failed(code: ExitCode, message: str) -> int:
-    """Log the failure, write the termination message, and return the exit code."""
-    reason = code.reasons[0]
-    _log(f"{reason}: {message}")
-    result = Result(stage="verify", outcome="failed", reason=reason, message=message)
-    termination.write(result, _log)
-    return int(code)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from finetune_api.contracts.reference import Reference, Row
 from finetune_verify import decoding
 from finetune_verify.build import Build
-from finetune_verify.comparing.statistics import rms
+from finetune_verify.comparing.agreement import Agreement, distance
 from finetune_verify.errors import BaseDiffers
 from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient
@@ -28,15 +27,6 @@ HEAD_START = 0.02
 """Seconds between the request for an answer and the next request."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Isolated:
-    """Comparison of the base's scores; distances in nats (rms)."""
-
-    distance: float
-    tolerance: float
-    tokens: int
-
-
 async def require_agreement(
     vllm: VllmClient,
     reference: Reference,
@@ -44,7 +34,7 @@ async def require_agreement(
     build: Build,
     *,
     longest: int,
-) -> Isolated | None:
+) -> Agreement | None:
     """Score tokens with the base alone and while the adapter decodes, and compare.
 
     Return None if the server names no base of the adapter, or if the reference has too few tokens
@@ -70,11 +60,8 @@ async def require_agreement(
     allowed = decoding.tolerance(pairs, rows, dtypes=build.dtypes, paths=build.paths)
     if allowed is None:
         return None
-    isolated = Isolated(
-        distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=len(pairs)
-    )
-    # Not "distance > tolerance": a NaN must not pass.
-    if not isolated.distance <= isolated.tolerance:
+    isolated = Agreement(distance=distance(pairs), tolerance=allowed, tokens=len(pairs))
+    if not isolated.is_within_tolerance:
         raise BaseDiffers(
             f"while the adapter decodes, the server answers requests for its base {name} "
             "differently than at other times, as if the adapter were applied to them: the root "

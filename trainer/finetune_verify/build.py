@@ -28,7 +28,7 @@ class Build:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ledger:
+class RecordedDigests:
     """SHA-256 (hex) of the manifests of a build, as the operator recorded them.
 
     served: of the merged model, or of the base model if the adapter is served. reference: None if
@@ -40,7 +40,9 @@ class Ledger:
     reference: str | None
 
 
-def find(work: Path, ledger: Ledger, *, revision: str, build: str, mode: Mode, dtype: str) -> Build:
+def find(
+    work: Path, ledger: RecordedDigests, *, revision: str, build: str, mode: Mode, dtype: str
+) -> Build:
     """Read the manifests of a build and check that they belong together.
 
     dtype: the server's number format; ``auto``: that of the weights. Raise Mismatch otherwise.

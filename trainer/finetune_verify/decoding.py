@@ -9,12 +9,11 @@ scores the same tokens in a prompt. Both computations differ only by rounding.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from finetune_api.contracts.reference import Reference
 from finetune_verify.comparing import few_tokens
+from finetune_verify.comparing.agreement import Agreement, distance
 from finetune_verify.comparing.few_tokens import uncertainty
-from finetune_verify.comparing.statistics import rms
 from finetune_verify.errors import Mismatch
 from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient
@@ -34,15 +33,6 @@ Pair = tuple[float, float]
 """Log-probabilities of a token: when it was generated, and in a prompt."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """Comparison of generated tokens; distances in nats (rms)."""
-
-    distance: float
-    tolerance: float
-    tokens: int
-
-
 async def require_agreement(
     vllm: VllmClient,
     reference: Reference,
@@ -51,7 +41,7 @@ async def require_agreement(
     longest: int,
     dtypes: Sequence[str],
     paths: int,
-) -> Decoded | None:
+) -> Agreement | None:
     """Generate tokens, score them again, and compare.
 
     Return None if nothing was decoded, or if the reference has too few tokens to tell rounding from
@@ -64,9 +54,8 @@ async def require_agreement(
     allowed = tolerance(pairs, rows, dtypes=dtypes, paths=paths)
     if not pairs or allowed is None:
         return None
-    decoded = Decoded(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=len(pairs))
-    # Not "distance > tolerance": a NaN must not pass.
-    if not decoded.distance <= decoded.tolerance:
+    decoded = Agreement(distance=distance(pairs), tolerance=allowed, tokens=len(pairs))
+    if not decoded.is_within_tolerance:
         raise Mismatch(
             "the server generates tokens with other log-probabilities than it computes for the "
             f"same tokens in a prompt: the root mean square difference is {decoded.distance:.4g} "

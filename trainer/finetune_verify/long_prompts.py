@@ -11,21 +11,18 @@ from dataclasses import dataclass
 from finetune_api.contracts.reference import Row
 from finetune_verify.build import Build
 from finetune_verify.comparing import few_tokens
+from finetune_verify.comparing.agreement import Agreement, distance
 from finetune_verify.comparing.comparison import tolerance
 from finetune_verify.comparing.few_tokens import uncertainty
-from finetune_verify.comparing.statistics import rms
 from finetune_verify.errors import Mismatch
 from finetune_verify.scores import ScoredRow
 from finetune_verify.vllm_client import VllmClient
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongPrompts:
-    """Comparison of scores after long prompts; distances in nats (rms)."""
+class LongPrompts(Agreement):
+    """Comparison of scores after long prompts."""
 
-    distance: float
-    tolerance: float
-    tokens: int
     longest: int
     """Tokens of the longest prompt."""
 
@@ -55,13 +52,12 @@ async def require_agreement(
     served = [await vllm.next_logprob(row.ids[:at], row.ids[at]) for at in kept]
     recorded = [a - b for a, b in zip(rounded, tuned, strict=True)]
     compared = LongPrompts(
-        distance=rms([a - b for a, b in zip(served, tuned, strict=True)]),
+        distance=distance(list(zip(served, tuned, strict=True))),
         tolerance=max(allowed, tolerance(recorded, build.dtypes, build.paths)),
         tokens=len(kept),
         longest=kept[-1],
     )
-    # Not "distance > tolerance": a NaN must not pass.
-    if not compared.distance <= compared.tolerance:
+    if not compared.is_within_tolerance:
         raise Mismatch(
             "the served model is not the tuned model after long prompts: the root mean square "
             f"distance to the reference is {compared.distance:.4g} nats over {compared.tokens} "

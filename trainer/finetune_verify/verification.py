@@ -6,6 +6,7 @@ from typing import Any, Literal
 from finetune_api.contracts.reference import Reference, Row
 from finetune_verify import base_isolation, decoding, long_prompts
 from finetune_verify.build import Build
+from finetune_verify.comparing.agreement import Agreement
 from finetune_verify.comparing.comparison import APART, CLEAR, Comparison, compare
 from finetune_verify.errors import Mismatch
 from finetune_verify.scores import ScoredRow
@@ -143,28 +144,25 @@ def _long_prompts(compared: long_prompts.LongPrompts | None) -> str:
         return "long prompts were not compared"
     return (
         f"the log-probabilities of {compared.tokens} tokens after prompts of up to "
-        f"{compared.longest} tokens agree (distance {compared.distance:.4g} nats, tolerance "
-        f"{compared.tolerance:.4g} nats)"
+        f"{compared.longest} tokens agree ({compared})"
     )
 
 
-def _decoded(decoded: decoding.Decoded | None) -> str:
+def _decoded(decoded: Agreement | None) -> str:
     if decoded is None:
         return "decoding was not compared: prompts are too long, or answers too short or too few"
     return (
         f"the log-probabilities of {decoded.tokens} generated tokens agree with those of the same "
-        f"tokens in a prompt (distance {decoded.distance:.4g} nats, tolerance "
-        f"{decoded.tolerance:.4g} nats)"
+        f"tokens in a prompt ({decoded})"
     )
 
 
-def _isolated(isolated: base_isolation.Isolated | None) -> str:
+def _isolated(isolated: Agreement | None) -> str:
     if isolated is None:
         return "the base model was not compared while the adapter decodes"
     return (
         f"the log-probabilities of {isolated.tokens} tokens of the base model agree while the "
-        f"adapter decodes (distance {isolated.distance:.4g} nats, tolerance "
-        f"{isolated.tolerance:.4g} nats)"
+        f"adapter decodes ({isolated})"
     )
 
 

@@ -117,7 +117,7 @@ ARTIFACTS: dict[str, type[StageArtifacts]] = {
 }
 
 
-def _known(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifacts:
+def _readable(model: type[StageArtifacts], values: dict[str, Any]) -> StageArtifacts:
     """Return the artifacts in a message that the model has a field for.
 
     Trainer and operator may be of different versions: a value of an unknown form is left out;
@@ -154,7 +154,7 @@ class Result(StatusModel):
     def _of_stage(cls, value: Any, info: ValidationInfo) -> Any:
         model = ARTIFACTS.get(info.data.get("stage", ""))
         if isinstance(value, dict):
-            return None if model is None else _known(model, _lines(value))
+            return None if model is None else _readable(model, _lines(value))
         return value
 
     @property

@@ -39,7 +39,7 @@ SELECTS_STAGES = (("merge", "enabled"), ("serving", "enabled"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ledger:
+class RecordedRevisions:
     """What is known about the revisions of a job. Without records, all its work is complete."""
 
     records: tuple[Revision, ...] = ()
@@ -97,7 +97,7 @@ class Ledger:
 
 
 def effects(
-    before: Resolved, after: Resolved, ledger: Ledger, *, other_card: bool = False
+    before: Resolved, after: Resolved, ledger: RecordedRevisions, *, other_card: bool = False
 ) -> frozenset[Effect]:
     """Return what an edit repeats. other_card: whether another profile has another GPU model."""
     repeated: set[Effect] = set()
@@ -116,8 +116,8 @@ def effects(
     return frozenset(repeated or {Effect.NOTHING})
 
 
-def effect_of(change: Change, found: Iterable[Effect]) -> Effect:
-    """Return the effect of one changed field. found: the effects of the whole edit."""
+def effect_of(change: Change, whole: Iterable[Effect]) -> Effect:
+    """Return the effect of one changed field. whole: the effects of the whole edit."""
     possible: set[Effect] = set()
     for edit in change.edits:
         possible |= POSSIBLE[edit]
@@ -126,7 +126,7 @@ def effect_of(change: Change, found: Iterable[Effect]) -> Effect:
     if change.path in SELECTS_STAGES:
         possible |= {Effect.REMERGE, Effect.RETRY}
     return next(
-        (effect for effect in Effect if effect in possible and effect in found), Effect.NOTHING
+        (effect for effect in Effect if effect in possible and effect in whole), Effect.NOTHING
     )
 
 
@@ -143,13 +143,15 @@ POSSIBLE = {
 """Effects that a change of a field of an edit class can have, as the state of the job decides."""
 
 
-def _merges_again(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
+def _merges_again(before: Resolved, after: Resolved, ledger: RecordedRevisions) -> bool:
     if not merges(after.spec) or not ledger.is_trained(after.digest) or ledger.is_merged(after):
         return False
     return before.build_digest != after.build_digest or not merges(before.spec)
 
 
-def _rolls(before: Resolved, after: Resolved, ledger: Ledger, *, other_card: bool) -> bool:
+def _rolls(
+    before: Resolved, after: Resolved, ledger: RecordedRevisions, *, other_card: bool
+) -> bool:
     if not (serves(before.spec) and serves(after.spec)):
         return False
     if before.build_digest != after.build_digest and ledger.serving != after.build:
@@ -164,7 +166,7 @@ def _of_pods(spec: FineTuneJobSpec) -> Any:
     return placed, spec.queue_name, spec.priority_class_name, part_of(spec, Edit.ROLL)
 
 
-def _retries(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
+def _retries(before: Resolved, after: Resolved, ledger: RecordedRevisions) -> bool:
     """Report whether a stage that has failed, or has not started yet, gets another attempt."""
     attempt = ledger.latest(after)
     if attempt is None or before.digest != after.digest:
@@ -185,7 +187,7 @@ def _retry_key(resolved: Resolved, stage: str) -> object:
     return resolved.retry_key
 
 
-def _publishes(before: Resolved, after: Resolved, ledger: Ledger) -> bool:
+def _publishes(before: Resolved, after: Resolved, ledger: RecordedRevisions) -> bool:
     """Report whether a target does not hold the model under all its names."""
     if not ledger.is_trained(after.digest):
         return False

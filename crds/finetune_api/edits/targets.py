@@ -28,13 +28,13 @@ def records(revisions: Iterable[Values]) -> tuple[Revision, ...]:
         raise UnreadableLedger(str(error.errors()[0]["msg"])) from error
 
 
-def candidates(known: Sequence[Revision], current: str | None) -> list[Candidate]:
+def candidates(revisions: Sequence[Revision], current: str | None) -> list[Candidate]:
     """Return the revisions that an edit can return to, the current one first.
 
     Raises UnreadableLedger.
     """
     retained = []
-    for record in sorted(known, key=lambda revision: revision.revision != current):
+    for record in sorted(revisions, key=lambda revision: revision.revision != current):
         if record.frozen is None:
             continue
         try:
@@ -56,7 +56,7 @@ def candidates(known: Sequence[Revision], current: str | None) -> list[Candidate
 
 def target(
     spec: Values,
-    known: Sequence[Candidate],
+    retained: Sequence[Candidate],
     *,
     current: str | None,
     present: Values | None,
@@ -75,7 +75,7 @@ def target(
 
     selected = select(
         spec,
-        known,
+        retained,
         current=current,
         with_profile=None if present is None else with_profile,
         resolve=resolve,

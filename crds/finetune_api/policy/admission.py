@@ -165,16 +165,16 @@ def _accessible(rule: NameRule) -> dict[str, str]:
     # The verb use has no meaning to Kubernetes itself, so a role can grant it alone.
     verbs = ("get", "use") if rule.access in permissions.MAY_READ else ("use",)
     may = " || ".join(permissions.may(rule.access, verb, "name") for verb in verbs)
-    each = f"{names}.all(name, {may})"
+    all_usable = f"{names}.all(name, {may})"
     if rule.field[0] in LISTS:
-        each = (
+        all_usable = (
             f"size({names}) <= {MOST_ENTRIES} && "
             f"{list(range(MOST_ENTRIES))}.all(i, i >= size({names}) || "
             f"{names}.indexOf({names}[i]) < i || [{names}[i]].all(name, {may}))"
         )
     return {
         "expression": f"!variables.checkReferences || size({names}) == 0 || "
-        f"variables.{_MAY_USE_ALL[rule.access]} || {each}",
+        f"variables.{_MAY_USE_ALL[rule.access]} || {all_usable}",
         "messageExpression": f"{literal(f'{messages.dotted(rule.field)}: user ')} + "
         f"request.userInfo.username + ' has no permission to use {kind} ' + {names}.join(', ') + "
         f"' in this namespace. Set the name of a {kind} that you have permission to use, or ask "

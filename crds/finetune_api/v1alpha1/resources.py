@@ -63,13 +63,18 @@ class ResourceRequirements(ApiModel):
     )
 
 
+OF_PREPARE = ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"})
+OF_SERVE = ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"})
+"""Defaults of jobs and of endpoints."""
+
+
 class Resources(ApiModel):
     """CPU, memory and other resources of each stage, except for the GPU."""
 
     prepare: ResourceRequirements = field(
         "Resources of the prepare pod. This pod downloads the model and prepares the dataset on a "
         "CPU. If this field is set, the default requests and limits do not apply.",
-        ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
+        OF_PREPARE,
         edit=Edit.RETRY,
     )
     train: ResourceRequirements = field(
@@ -94,7 +99,7 @@ class Resources(ApiModel):
     serve: ResourceRequirements = field(
         "Resources of each serving pod, in addition to its GPU. If this field is set, "
         "the default requests and limits do not apply.",
-        ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
+        OF_SERVE,
         edit=Edit.ROLL,
     )
 

@@ -88,12 +88,12 @@ class UsageRecorder:
         return self.pods.clock()
 
     def of(self, namespace: str) -> NamespaceUsage:
-        """Return the usage of a namespace, an empty one before it is known."""
+        """Return the usage of a namespace, an empty one before it is loaded."""
         book = self._books.get(namespace)
         return NamespaceUsage() if book is None else book.view
 
     async def read(self, namespace: str) -> NamespaceUsage:
-        """Return the usage of a namespace once it is known. Raises OperatorError."""
+        """Return the usage of a namespace once it is loaded. Raises OperatorError."""
         await self._require_loaded()
         return self.of(namespace)
 
@@ -102,7 +102,7 @@ class UsageRecorder:
         views = {namespace: book.view for namespace, book in self._books.items()}
         return Usage(now=datetime.fromtimestamp(self.now, UTC), namespaces=views)
 
-    async def known(self) -> Usage:
+    async def when_loaded(self) -> Usage:
         """Return the usage of all namespaces once it is read. Raises OperatorError."""
         await self._require_loaded()
         return self.usage()

@@ -22,7 +22,7 @@ def accounts(
         live=context.live(BUDGETS),
         jobs=jobs,
         endpoints=endpoints,
-        usage=None if usage is None else usage.known,
+        usage=None if usage is None else usage.when_loaded,
         surroundings=Surroundings(kube=context.kube),
     )
 

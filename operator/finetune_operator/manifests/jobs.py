@@ -7,7 +7,7 @@ could not be distinguished from a Job that was never created.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api import quantity
@@ -89,27 +89,11 @@ def render(
         "kind": "Job",
         "metadata": naming.metadata(job, name, labels | _queue(spec, stage)),
         "spec": {
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": spec.run_policy.backoff_limit,
-            **_deadline(spec, stage),
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": CONTAINER,
-                            "operator": "In",
-                            "values": _final_codes(stage),
-                        },
-                    },
-                    {
-                        "action": "Ignore",
-                        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-                    },
-                ]
-            },
+            **one_pod(
+                retries=spec.run_policy.backoff_limit,
+                final=_final_codes(stage),
+                deadline=_deadline(spec, stage),
+            ),
             "template": {
                 "metadata": {
                     "labels": labels,
@@ -120,6 +104,35 @@ def render(
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },
             },
+        },
+    }
+
+
+def one_pod(
+    *, retries: int, final: Sequence[int], deadline: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Return the fields of a Job with one pod at a time. final: exit codes that fail the Job."""
+    return {
+        "completions": 1,
+        "parallelism": 1,
+        "backoffLimit": retries,
+        **(deadline or {}),
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {
+                        "containerName": CONTAINER,
+                        "operator": "In",
+                        "values": list(final),
+                    },
+                },
+                {
+                    "action": "Ignore",
+                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                },
+            ]
         },
     }
 

@@ -80,7 +80,6 @@ def deadline_seconds(model: ServedModel) -> int:
 def container(job: Object, target: TargetRevision, model: ServedModel) -> dict[str, Any]:
     """Return the vLLM container."""
     config, spec = target.config, target.resolved.spec
-    health = {"httpGet": {"path": "/health", "port": "http"}}
     return {
         "name": CONTAINER,
         "image": config.images.serving,
@@ -101,10 +100,26 @@ def container(job: Object, target: TargetRevision, model: ServedModel) -> dict[s
         )
         + pod.secret("VLLM_API_KEY", spec.serving.api_key_secret_ref),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        **probes(path="/health", port="http", startup=startup_seconds(model)),
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
+        "resources": pod.resources(spec.resources.serve, gpu=config.gpu),
+        "securityContext": container_security(read_only_root=False),
+        "volumeMounts": [
+            *_weights(target),
+            {"name": "scratch", "mountPath": pod.SCRATCH},
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 (a volume of this pod)
+        ],
+    }
+
+
+def probes(*, path: str, port: str | int, startup: int) -> dict[str, Any]:
+    """Return the probes of vLLM. startup: seconds that a start may take."""
+    health = {"httpGet": {"path": path, "port": port}}
+    return {
         "startupProbe": {
             **health,
             "periodSeconds": STARTUP_PERIOD,
-            "failureThreshold": startup_seconds(model) // STARTUP_PERIOD,
+            "failureThreshold": startup // STARTUP_PERIOD,
         },
         "readinessProbe": {
             **health,
@@ -118,14 +133,6 @@ def container(job: Object, target: TargetRevision, model: ServedModel) -> dict[s
             "timeoutSeconds": 10,
             "failureThreshold": 6,
         },
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
-        "resources": pod.resources(spec.resources.serve, gpu=config.gpu),
-        "securityContext": container_security(read_only_root=False),
-        "volumeMounts": [
-            *_weights(target),
-            {"name": "scratch", "mountPath": pod.SCRATCH},
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 (a volume of this pod)
-        ],
     }
 
 

@@ -24,14 +24,14 @@ def pod_use(
     pod: Object,
     job: Object | None,
     *,
-    known: Mapping[str, str],
+    keys: Mapping[str, str],
     resource: str,
     removed: int | None = None,
 ) -> PodUse | None:
     """Return the usage of a pod; None if it never held a GPU, or if its end is unknown.
 
     job: with the name in its label. If the pod is older, it is that of an earlier job of the same
-    name, which was deleted. known: keys of pods that are charged already, by uid; resource: name of
+    name, which was deleted. keys: keys of pods that are charged already, by uid; resource: name of
     the GPUs; removed: when the pod was removed from the API server.
     """
     if job is not None and created(pod) < created(job):
@@ -41,13 +41,13 @@ def pod_use(
     uid = pod["metadata"]["uid"]
     # Users may be able to change labels, so a pod that is charged already needs none.
     stage = naming.label(pod, naming.STAGE)
-    has_gpu = uid in known or needs_gpu(stage) or stage == endpoints.SERVING
+    has_gpu = uid in keys or needs_gpu(stage) or stage == endpoints.SERVING
     if not (has_gpu and has_a_node(pod)) or (is_over and end is None and removed is None):
         return None
     revision = naming.label(pod, naming.REVISION) or ""
-    price = None if job is None or uid in known else _price(job, revision)
+    price = None if job is None or uid in keys else _price(job, revision)
     return PodUse(
-        key=known.get(uid) or _key(pod, job, revision),
+        key=keys.get(uid) or _key(pod, job, revision),
         job=naming.label(pod, naming.JOB) or naming.label(pod, naming.ENDPOINT) or "",
         gpus=_gpus(pod, resource),
         start=int(scheduled_since(pod).timestamp()),

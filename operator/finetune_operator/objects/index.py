@@ -10,7 +10,7 @@ from finetune_operator.objects import naming, status_view
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
 from finetune_operator.objects.status_view import StatusView
 from finetune_operator.queues.values import Queues
-from finetune_operator.types import Object, Progress, Requests, Snapshot, Verification
+from finetune_operator.types import Object, PodProgress, Requests, Snapshot, Verification
 from finetune_operator.usage.values import NamespaceUsage
 
 
@@ -67,7 +67,7 @@ class IndexedSnapshot:
     budget: Child | None
     events: tuple[Object, ...]
     created: frozenset[str]
-    progress: Progress | None
+    progress: PodProgress | None
     verification: Verification | None
     requests: Mapping[str, Requests]
     """By uid of the pod."""

@@ -7,7 +7,7 @@ that they have in the status.
 from collections.abc import Iterator
 
 from finetune_api.contracts.provenance.attestation import BUILD_TYPE
-from finetune_operator.provenance.facts import Facts, Values, dumped, known
+from finetune_operator.provenance.facts import Facts, Values, dumped, present
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.publishing import publications
 
@@ -21,21 +21,21 @@ def byproducts(facts: Facts) -> list[Values]:
 def _folders(facts: Facts) -> Iterator[Values]:
     """Yield the folder that was published, and the adapter in it, by their manifests."""
     record, what = facts.record, facts.place.what
-    yield known(
+    yield present(
         name=f"{what} on the volume",
         uri=f"file:{what}/manifest.json",
-        digest=known(sha256=facts.publication.content),
+        digest=present(sha256=facts.publication.content),
     )
     if what != "adapter":
-        yield known(
+        yield present(
             name="adapter on the volume",
             uri="file:adapter/manifest.json",
-            digest=known(sha256=record.artifacts.adapter_manifest),
+            digest=present(sha256=record.artifacts.adapter_manifest),
         )
-    yield known(
+    yield present(
         name="reference of the verification",
         uri="file:reference/manifest.json",
-        digest=known(sha256=record.artifacts.reference_manifest),
+        digest=present(sha256=record.artifacts.reference_manifest),
     )
 
 
@@ -57,7 +57,7 @@ def _measured(facts: Facts) -> Iterator[Values]:
     yield _of_kind(
         "evaluation",
         measured=dumped(artifacts.evaluation),
-        verdict=known(**{name: facts.gate.get(name) for name in ("outcome", "message")}),
+        verdict=present(**{name: facts.gate.get(name) for name in ("outcome", "message")}),
     )
     verification = facts.verification
     if verification.get("build") == facts.target.build:
@@ -72,10 +72,10 @@ def _measured(facts: Facts) -> Iterator[Values]:
             build=facts.target.build,
             base=served and served.base,
             image=served and served.image_id,
-            subject=known(sha256=compared),
+            subject=present(sha256=compared),
             **{name: verification.get(name) for name in measured},
         )
 
 
 def _of_kind(kind: str, **values: object) -> Values:
-    return known(name=kind, uri=f"{BUILD_TYPE}#{kind}", annotations=known(**values))
+    return present(name=kind, uri=f"{BUILD_TYPE}#{kind}", annotations=present(**values))

@@ -35,7 +35,7 @@ class Facts:
     """The verification of the build, in the form of ``status.verification``; empty without one."""
 
 
-def known(**values: Any) -> Values:
+def present(**values: Any) -> Values:
     """Return the values under names in camelCase, without those that are unknown."""
     return {_camel(name): value for name, value in values.items() if value not in (None, "", {})}
 

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.data.rows import Rows
 from finetune_api.v1alpha1.status.ledger import ParentAdapter
 from finetune_operator.objects.stages import PIPELINE
-from finetune_operator.provenance.facts import Facts, Values, dumped, known, sha256
+from finetune_operator.provenance.facts import Facts, Values, dumped, present, sha256
 
 LONGEST_URI = 128
 """Characters of a source in a statement that would be too long otherwise."""
@@ -26,7 +27,7 @@ def dependencies(facts: Facts, *, brief: bool = False) -> list[Values]:
 
 def _brief(dataset: Values) -> Values:
     uri = str(dataset.get("uri", ""))
-    return known(
+    return present(
         name=dataset["name"],
         uri=uri if len(uri) <= LONGEST_URI else f"urn:sha256:{text_digest(uri)}",
         digest=dataset.get("digest"),
@@ -35,17 +36,24 @@ def _brief(dataset: Values) -> Values:
 
 def _base(facts: Facts) -> Values:
     artifacts, model = facts.record.artifacts, facts.target.resolved.spec.model
-    commit = artifacts.base_commit
+    return _pinned(
+        "base",
+        model.source,
+        artifacts.base_commit,
+        requested_revision=model.revision,
+        manifest=artifacts.base_manifest,
+        bytes=artifacts.base_bytes,
+    )
+
+
+def _pinned(name: str, source: str, commit: str | None, **annotations: Any) -> Values:
+    """Return a source. commit: of its repository, or another identifier of its content."""
     is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
-    return known(
-        name="base",
-        uri=f"{model.source}@{commit}" if is_commit else model.source,
-        digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
-        annotations=known(
-            requested_revision=model.revision,
-            manifest=artifacts.base_manifest,
-            bytes=artifacts.base_bytes,
-        ),
+    return present(
+        name=name,
+        uri=f"{source}@{commit}" if is_commit else source,
+        digest=present(git_commit=commit) if is_commit else present(sha256=sha256(commit)),
+        annotations=present(**annotations),
     )
 
 
@@ -54,18 +62,13 @@ def _start(facts: Facts) -> Iterator[Values]:
     artifacts, start = facts.record.artifacts, facts.target.resolved.spec.training.start_from
     if start is None or start.source is None:
         return
-    parent = facts.target.resolved.parent
-    commit = artifacts.start_commit
-    is_commit = commit is not None and _COMMIT.fullmatch(commit) is not None
-    yield known(
-        name="adapter to continue from",
-        uri=f"{start.source}@{commit}" if is_commit else start.source,
-        digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
-        annotations=known(
-            requested_revision=start.revision,
-            content=artifacts.start_digest,
-            **_parent(parent),
-        ),
+    yield _pinned(
+        "adapter to continue from",
+        start.source,
+        artifacts.start_commit,
+        requested_revision=start.revision,
+        content=artifacts.start_digest,
+        **_parent(facts.target.resolved.parent),
     )
 
 
@@ -73,7 +76,7 @@ def _parent(parent: ParentAdapter | None) -> Values:
     """Return the job that has published the adapter, if the spec names a job."""
     if parent is None:
         return {}
-    revision = known(name=parent.revision, sha256=parent.revision_digest)
+    revision = present(name=parent.revision, sha256=parent.revision_digest)
     return {"job": parent.job, "revision": revision, "published": parent.digest}
 
 
@@ -92,26 +95,23 @@ def _datasets(facts: Facts) -> Iterator[Values]:
         source, format_ = sources.get(path), formats.get(path)
         # An earlier trainer image reports no commit; the spec may name it.
         commit = (source and source.commit) or rows.revision or rows.sha256 or ""
-        is_commit = _COMMIT.fullmatch(commit) is not None
-        yield known(
-            name=path,
-            uri=f"{rows.source}@{commit}" if is_commit else rows.source,
-            digest=known(git_commit=commit) if is_commit else known(sha256=sha256(commit)),
-            annotations=known(
-                requested_revision=rows.revision,
-                config=source and source.config,
-                split=source and source.split,
-                file_count=source and source.file_count,
-                files=source and (source.files or None),
-                format=format_ and format_.format,
-            ),
+        yield _pinned(
+            path,
+            rows.source,
+            commit,
+            requested_revision=rows.revision,
+            config=source and source.config,
+            split=source and source.split,
+            file_count=source and source.file_count,
+            files=source and (source.files or None),
+            format=format_ and format_.format,
         )
     artifacts = facts.record.artifacts
-    yield known(
+    yield present(
         name="prepared rows",
         uri="file:dataset/manifest.json",
-        digest=known(sha256=artifacts.dataset_manifest),
-        annotations=known(
+        digest=present(sha256=artifacts.dataset_manifest),
+        annotations=present(
             content=artifacts.dataset_digest,
             statistics=dumped(data, exclude={"sources", "formats", "tool_call_parser"}),
             chat_template=artifacts.effective_template,
@@ -127,8 +127,8 @@ def _images(facts: Facts) -> Iterator[Values]:
         if attempt.image_id is None or attempt.stage not in stages or attempt.build not in builds:
             continue
         match = _IMAGE.fullmatch(attempt.image_id)
-        yield known(
+        yield present(
             name=f"image of the stage {attempt.stage}",
             uri=f"oci://{match['name']}" if match else attempt.image_id,
-            digest=known(sha256=match["digest"] if match else sha256(attempt.image_id)),
+            digest=present(sha256=match["digest"] if match else sha256(attempt.image_id)),
         )

@@ -18,7 +18,7 @@ from finetune_api.contracts.provenance.attestation import BUILD_TYPE, BUILDER, M
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import part_of, text_digest
 from finetune_operator.provenance.evidence import byproducts
-from finetune_operator.provenance.facts import Facts, Values, known, sha256
+from finetune_operator.provenance.facts import Facts, Values, present, sha256
 from finetune_operator.provenance.inputs import dependencies
 from finetune_operator.revisions.publishing import publications
 
@@ -53,8 +53,8 @@ def _statement(facts: Facts, *, brief: bool = False) -> Statement:
                 "resolvedDependencies": dependencies(facts, brief=brief),
             },
             "runDetails": {
-                "builder": known(id=BUILDER, version=_version(facts)),
-                "metadata": known(
+                "builder": present(id=BUILDER, version=_version(facts)),
+                "metadata": present(
                     invocation_id=_invocation(facts),
                     started_on=facts.record.training_started,
                     # After a failure, the time is that of the attempt that failed.
@@ -89,8 +89,8 @@ def _requested(facts: Facts, written: Callable[[Any], Any]) -> Values:
     written: returns a part of the spec as it is written.
     """
     metadata, spec = facts.job["metadata"], facts.target.resolved.spec
-    return known(
-        job=known(namespace=metadata["namespace"], name=metadata["name"]),
+    return present(
+        job=present(namespace=metadata["namespace"], name=metadata["name"]),
         what=facts.place.what,
         recipe=written(part_of(spec, Edit.RETRAIN)),
         merge=written(part_of(spec, Edit.REMERGE)),
@@ -99,18 +99,18 @@ def _requested(facts: Facts, written: Callable[[Any], Any]) -> Values:
 
 def _frozen(facts: Facts) -> Values:
     target = facts.target
-    return known(
-        revision=known(name=target.revision, sha256=target.frozen.digest),
-        build=known(name=target.build, sha256=target.resolved.build_digest),
-        job_file=known(sha256=target.frozen.job_digest),
-        operator_file=known(sha256=target.frozen.operator_digest),
+    return present(
+        revision=present(name=target.revision, sha256=target.frozen.digest),
+        build=present(name=target.build, sha256=target.resolved.build_digest),
+        job_file=present(sha256=target.frozen.job_digest),
+        operator_file=present(sha256=target.frozen.operator_digest),
         images=target.config.images.model_dump(mode="json", by_alias=True),
     )
 
 
 def _version(facts: Facts) -> Values:
     image = facts.target.config.images.operator
-    return known(operator=image)
+    return present(operator=image)
 
 
 def _invocation(facts: Facts) -> str | None:

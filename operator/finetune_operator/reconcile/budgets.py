@@ -5,14 +5,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.budgets.status import Account, ServingAccount, TrainingAccount
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.budgets.amounts import NOTHING, Amount, Bound, hours, money
 from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.objects import conditions
-from finetune_operator.reconcile.conditions import MAX_MESSAGE
+from finetune_operator.objects.conditions import Status
 from finetune_operator.types import UNCONFIRMED, BudgetSnapshot, Confirmation, Object, Plan
 
 VALID, EXHAUSTED, SERVING_EXHAUSTED = "Valid", "Exhausted", "ServingExhausted"
@@ -105,7 +104,7 @@ def _account(text: Any, limit: Any, used: Any, reserved: Any) -> Account:
     )
 
 
-def _state(balance: Balance) -> tuple[str, Reason, str]:
+def _state(balance: Balance) -> tuple[Status, Reason, str]:
     """Return status, reason and message of the condition Exhausted."""
     parts = [*_parts(balance, balance.limit, balance.used, balance.reserved)]
     text = "; ".join(
@@ -135,7 +134,7 @@ def _serving(balance: Balance, serving: ServingBalance, gpus: int) -> dict[str, 
     return account.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _serving_state(balance: Balance) -> tuple[str, Reason, str]:
+def _serving_state(balance: Balance) -> tuple[Status, Reason, str]:
     """Return status, reason and message of the condition ServingExhausted."""
     serving = balance.serving
     assert serving is not None
@@ -164,15 +163,19 @@ def _parts(
 
 
 def _condition(
-    snapshot: BudgetSnapshot, type_: str, status: str, reason: Reason, message: str, now: datetime
+    snapshot: BudgetSnapshot,
+    type_: str,
+    status: Status,
+    reason: Reason,
+    message: str,
+    now: datetime,
 ) -> dict[str, Any]:
-    before = conditions.get(snapshot.budget, type_)
-    since = before.get("lastTransitionTime") if before.get("status") == status else None
-    return {
-        "type": type_,
-        "status": status,
-        "reason": str(reason),
-        "message": printable(message)[:MAX_MESSAGE],
-        "observedGeneration": snapshot.budget["metadata"]["generation"],
-        "lastTransitionTime": since or conditions.timestamp(now),
-    }
+    return conditions.written(
+        type_,
+        status,
+        reason,
+        message,
+        before=conditions.get(snapshot.budget, type_),
+        generation=snapshot.budget["metadata"]["generation"],
+        now=now,
+    )

@@ -13,20 +13,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator import delays
-from finetune_operator.objects.conditions import timestamp
+from finetune_operator.objects.conditions import Status, written
 from finetune_operator.objects.stages import BESIDE, JobStage
 from finetune_operator.reconcile.diagnosis.blocker import Blocker
 
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
-MAX_MESSAGE = 4096
-"""Characters of a condition's message, which may quote a pod or another component."""
 SEE_READY = "See the message of the condition Ready."
 
-Status = Literal["True", "False", "Unknown"]
+Desired = Mapping[str, tuple[Status, str, str]]
+"""Status, reason and message of conditions, by type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +127,7 @@ def conditions(
 
     previous: the present conditions by type; stages: the desired stages with their latest attempts;
     serving: None if serving is not enabled and nothing serves; succeeded: whether the revision had
-    succeeded before; publishing: None if the spec asks for no targets. A condition keeps its
-    transition time while its status stays the same.
+    succeeded before; publishing: None if the spec asks for no targets.
     """
     desired: dict[str, tuple[Status, str, str]] = {
         "Ready": (
@@ -141,10 +138,7 @@ def conditions(
         "Succeeded": _succeeded(position, stages, succeeded),
         "Finished": _finished(position, publishing),
     }
-    if position.state == "active":
-        desired["Reconciling"] = ("True", position.reason, position.message)
-    if position.state in ("stalled", "failed"):
-        desired["Stalled"] = ("True", position.reason, position.message)
+    desired |= of_state(position)
     desired["Suspended"] = _suspended(position)
     for stage, attempt in stages.items():
         desired[stage.condition] = _stage(attempt)
@@ -157,29 +151,39 @@ def conditions(
             serving.reason,
             serving.message,
         )
+    return listed(desired, position, previous=previous, generation=generation, now=now)
+
+
+def of_state(position: Position) -> Desired:
+    """Return the condition that is present only while it is True, if there is one."""
+    if position.state == "active":
+        return {"Reconciling": ("True", position.reason, position.message)}
+    if position.state in ("stalled", "failed"):
+        return {"Stalled": ("True", position.reason, position.message)}
+    return {}
+
+
+def listed(
+    desired: Desired,
+    position: Position,
+    *,
+    previous: Mapping[str, Mapping[str, Any]],
+    generation: int,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """Return the conditions of an object in a position, whose message is that of Ready."""
     return [
-        {
-            "type": type_,
-            "status": status,
-            "reason": str(reason),
-            "message": (
-                SEE_READY
-                if type_ != "Ready" and message == position.message
-                else printable(message)[:MAX_MESSAGE]
-            ),
-            "observedGeneration": generation,
-            "lastTransitionTime": since(previous, type_, status, now),
-        }
+        written(
+            type_,
+            status,
+            reason,
+            SEE_READY if type_ != "Ready" and message == position.message else message,
+            before=previous.get(type_, {}),
+            generation=generation,
+            now=now,
+        )
         for type_, (status, reason, message) in desired.items()
     ]
-
-
-def since(
-    previous: Mapping[str, Mapping[str, Any]], type_: str, status: Status, now: datetime
-) -> str:
-    """Return the time since which a condition has a status. previous: conditions by type."""
-    before = previous.get(type_, {})
-    return str(before["lastTransitionTime"]) if before.get("status") == status else timestamp(now)
 
 
 def _succeeded(

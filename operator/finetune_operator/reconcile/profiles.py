@@ -2,10 +2,9 @@
 
 from datetime import datetime
 
-from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import conditions
-from finetune_operator.reconcile.conditions import MAX_MESSAGE
+from finetune_operator.objects.conditions import Status
 from finetune_operator.revisions.profiles import parse
 from finetune_operator.types import UNCONFIRMED, Confirmation, Object, Plan, ProfileSnapshot
 
@@ -39,17 +38,16 @@ def report(
 
 
 def _status(
-    snapshot: ProfileSnapshot, status: str, reason: Reason, message: str, now: datetime
+    snapshot: ProfileSnapshot, status: Status, reason: Reason, message: str, now: datetime
 ) -> Plan:
     generation = snapshot.profile["metadata"]["generation"]
-    before = conditions.get(snapshot.profile, VALID)
-    since = before.get("lastTransitionTime") if before.get("status") == status else None
-    condition = {
-        "type": VALID,
-        "status": status,
-        "reason": str(reason),
-        "message": printable(message)[:MAX_MESSAGE],
-        "observedGeneration": generation,
-        "lastTransitionTime": since or conditions.timestamp(now),
-    }
+    condition = conditions.written(
+        VALID,
+        status,
+        reason,
+        message,
+        before=conditions.get(snapshot.profile, VALID),
+        generation=generation,
+        now=now,
+    )
     return Plan(status={"observedGeneration": generation, "conditions": [condition]})

@@ -258,12 +258,14 @@ class Ledger:
     def with_artifacts(self, revision: str, artifacts: StageArtifacts) -> "Ledger":
         """Return the ledger with the artifacts that a stage reports; the others are kept."""
         present = self.revision(revision)
-        estimate = (present.estimate or Estimate()).model_copy(update=_known(Estimate, artifacts))
+        estimate = (present.estimate or Estimate()).model_copy(
+            update=_values_of(Estimate, artifacts)
+        )
         backend = artifacts.backend if isinstance(artifacts, PrepareArtifacts) else None
         return self._with(
             revision,
-            artifacts=present.artifacts.model_copy(update=_known(Artifacts, artifacts)),
-            data=present.data.model_copy(update=_known(Data, artifacts)),
+            artifacts=present.artifacts.model_copy(update=_values_of(Artifacts, artifacts)),
+            data=present.data.model_copy(update=_values_of(Data, artifacts)),
             estimate=None if estimate == Estimate() else estimate,
             backend=backend or present.backend,
         )
@@ -287,7 +289,7 @@ class Ledger:
         return Ledger({**self.revisions, revision: changed})
 
 
-def _known(group: type[LedgerModel], artifacts: StageArtifacts) -> dict[str, Any]:
+def _values_of(group: type[LedgerModel], artifacts: StageArtifacts) -> dict[str, Any]:
     """Return the artifacts that belong to a group of the record."""
     shared = group.model_fields.keys() & type(artifacts).model_fields.keys()
     values = {name: getattr(artifacts, name) for name in shared}

@@ -230,12 +230,14 @@ class EndpointReader:
         self._complete.add(namespace)
 
 
-def serving_gate(endpoint: Object, found: Iterable[Object], pods: Iterable[Object]) -> Gate | None:
+def serving_gate(
+    endpoint: Object, existing: Iterable[Object], pods: Iterable[Object]
+) -> Gate | None:
     """Return the newest running pod of the endpoint's own Deployment, None if there is none.
 
     Anybody who may create pods can label one like that of an endpoint.
     """
-    own = [deployment for deployment in found if naming.owned_by(endpoint, deployment)]
+    own = [deployment for deployment in existing if naming.owned_by(endpoint, deployment)]
     running = [
         pod
         for pod in pods

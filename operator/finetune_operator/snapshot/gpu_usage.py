@@ -117,7 +117,7 @@ class GpuUsage:
         ]
         for pod, at in candidates:
             job = jobs.get(naming.label(pod, naming.JOB) or "")
-            use = pod_use(pod, job, known=keys_by_uid, resource=self.resource, removed=at)
+            use = pod_use(pod, job, keys=keys_by_uid, resource=self.resource, removed=at)
             if use is not None:
                 pods[use.key] = use
         observation = Observation(

@@ -14,7 +14,7 @@ class Profiles:
     """The profiles that apply to jobs. Every method that awaits raises OperatorError."""
 
     live: LiveReader
-    _known: dict[Key, tuple[int, Object | None]] = field(default_factory=dict)
+    _versions: dict[Key, tuple[int, Object | None]] = field(default_factory=dict)
     """Version of each profile, and the profile if it is a default."""
 
     async def of(self, job: Object) -> tuple[Object, ...]:
@@ -31,13 +31,13 @@ class Profiles:
         kind, keys = store.watches.own, store.own_keys()
         for key in keys:
             version = store.version(kind, key)
-            if self._known.get(key, (0, None))[0] != version:
+            if self._versions.get(key, (0, None))[0] != version:
                 profile = store.owner(key)
                 is_default = profile is not None and naming.is_default_profile(profile)
-                self._known[key] = version, profile if is_default else None
-        for gone in self._known.keys() - keys:
-            del self._known[gone]
-        return tuple(default for _, default in self._known.values() if default is not None)
+                self._versions[key] = version, profile if is_default else None
+        for gone in self._versions.keys() - keys:
+            del self._versions[gone]
+        return tuple(default for _, default in self._versions.values() if default is not None)
 
     async def list(self) -> None:
         """Read all profiles, so that it is known which ones are the default."""

@@ -47,15 +47,15 @@ def body_of(namespace: str, month: Month) -> dict[str, Any]:
     }
 
 
-def parsed(found: Mapping[str, Any]) -> Account:
+def parsed(usage: Mapping[str, Any]) -> Account:
     """Return the account in an object. Raises ValueError if another version wrote it."""
-    status = FineTuneUsageStatus.model_validate(found.get("status") or {})
+    status = FineTuneUsageStatus.model_validate(usage.get("status") or {})
     days: dict[DayKey, int] = {}
     for row in status.days:
         key = _day(row.day), row.purpose, _price(row.price_per_gpu_hour, row.currency)
         days[key] = days.get(key, 0) + row.gpu_seconds
     return Account(
-        month=Month.parse(found["spec"]["month"]),
+        month=Month.parse(usage["spec"]["month"]),
         days=days,
         marks={
             mark.key: Mark(

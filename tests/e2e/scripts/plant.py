@@ -137,7 +137,7 @@ def _make(name: str, fault: Change, honest: manifest.Manifest) -> None:
         kind=honest.kind,
         key=honest.key,
         facts=honest.facts,
-        known=same,
+        digests=same,
     )
 
 

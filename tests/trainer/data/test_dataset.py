@@ -17,13 +17,13 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.data.statistics import Data
 from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import Renderer
-from finetune_trainer.data.dataset import Plan, prepare
+from finetune_trainer.data.dataset import StepPlan, prepare
 from finetune_trainer.data.rows import readers
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
-Finished = tuple[Tokens, Tokens, Data, Plan]
+Finished = tuple[Tokens, Tokens, Data, StepPlan]
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
 
 TEXT = {"type": "text", "text": "Yo"}

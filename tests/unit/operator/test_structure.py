@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.job import FineTuneJobStatus
 
 ROOT = Path(__file__).parents[3]
@@ -34,34 +35,26 @@ def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
 
 def lines_with_stages(root: Path) -> Counter[str]:
     """Return how many lines of each module name a stage: a string, a constant or an attribute."""
-    found: Counter[str] = Counter()
+    lines_of: Counter[str] = Counter()
     for name, tree in modules(root):
         commands = {
             id(word)
             for words in ast.walk(tree)
             if isinstance(words, ast.List)
-            and any(isinstance(each, ast.Constant) and each.value == COMMAND for each in words.elts)
+            and any(isinstance(word, ast.Constant) and word.value == COMMAND for word in words.elts)
             for word in words.elts
         }
         lines = {
             node.lineno
             for node in ast.walk(tree)
-            if (
-                isinstance(node, ast.Constant) and node.value in STAGES and id(node) not in commands
-            )
-            or (
-                isinstance(node, ast.Attribute)
-                and node.attr.lower() in STAGES
-                and node.attr.isupper()
-            )
-            or (isinstance(node, ast.Name) and node.id.lower() in STAGES and node.id.isupper())
+            if isinstance(node, ast.expr) and id(node) not in commands and _names_a_stage(node)
         }
         if lines and name != TABLE:
-            found[name] = len(lines)
-    return found
+            lines_of[name] = len(lines)
+    return lines_of
 
 
-def _names_a_stage(node: ast.AST) -> bool:
+def _names_a_stage(node: ast.expr) -> bool:
     match node:
         case ast.Constant(value=str(word)):
             return word in STAGES
@@ -92,7 +85,7 @@ def _reads_status(node: ast.AST) -> bool:
 def imports(root: Path) -> Counter[str]:
     """Return how many other modules of the operator each module imports."""
     package = root / "operator" / PACKAGE
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for name, tree in modules(root):
         imported = set()
         for node in ast.walk(tree):
@@ -102,14 +95,25 @@ def imports(root: Path) -> Counter[str]:
                 for alias in node.names:
                     names_module = alias.name in modules_of_folder
                     imported.add(f"{node.module}.{alias.name}" if names_module else node.module)
-        found[name] = len(imported)
-    return found
+        counts[name] = len(imported)
+    return counts
+
+
+def literal_reasons(root: Path) -> set[str]:
+    """Return the reasons that are written as strings, of those that are several words."""
+    reasons = {str(reason) for reason in Reason if sum(map(str.isupper, reason)) > 1}
+    return {
+        node.value
+        for _, tree in modules(root)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in reasons
+    }
 
 
 def test_few_lines_name_a_stage_outside_of_the_table() -> None:
-    found = lines_with_stages(ROOT)
-    assert sum(found.values()) <= 12, found
-    assert len(found) <= 4, found
+    lines = lines_with_stages(ROOT)
+    assert sum(lines.values()) <= 12, lines
+    assert len(lines) <= 4, lines
 
 
 def test_only_the_status_view_reads_the_status() -> None:
@@ -119,6 +123,11 @@ def test_only_the_status_view_reads_the_status() -> None:
 def test_no_module_knows_most_of_the_others() -> None:
     counts = imports(ROOT)
     assert {name: count for name, count in counts.items() if count > 14} == {}
+
+
+def test_reasons_are_those_of_the_api() -> None:
+    others = {"DataReady", "FailedCreate"}
+    assert literal_reasons(ROOT) == others, "a type of a condition, and an event of Kubernetes"
 
 
 if __name__ == "__main__":

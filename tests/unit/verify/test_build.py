@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from finetune_verify import volume
-from finetune_verify.build import Build, Ledger, find
+from finetune_verify.build import Build, RecordedDigests, find
 from finetune_verify.comparing.comparison import APART, MERGED
 from finetune_verify.errors import Mismatch
 
@@ -39,7 +39,7 @@ def sha256_of(folder: Path) -> str:
 
 def found(work: Path, *, dtype: str = "auto", mode: Any = "merged", **changes: Any) -> Build:
     """Return the build if the ledger has the present manifests. changes: of this ledger."""
-    recorded = Ledger(
+    recorded = RecordedDigests(
         served=sha256_of(work / ("merged-b1" if mode == "merged" else "base")),
         adapter=sha256_of(work / "adapter"),
         reference=sha256_of(work / "reference"),

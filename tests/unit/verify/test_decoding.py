@@ -8,6 +8,7 @@ import pytest
 
 from finetune_api.contracts.reference import Reference
 from finetune_verify import decoding
+from finetune_verify.comparing.agreement import Agreement
 from finetune_verify.comparing.comparison import MERGED
 from finetune_verify.comparing.few_tokens import RECORDED
 from finetune_verify.decoding import PROMPTS, TOKENS, TOKENS_OF_PROMPT, Pair, tolerance
@@ -100,9 +101,7 @@ def reference(*prompts: int) -> Reference:
     return Reference.model_validate({"rows": rows, "heldOut": False})
 
 
-async def compared(
-    server: Scripted, *prompts: int, recorded: int = RECORDED
-) -> decoding.Decoded | None:
+async def compared(server: Scripted, *prompts: int, recorded: int = RECORDED) -> Agreement | None:
     one = [-1.0] * recorded
     return await decoding.require_agreement(
         server,

@@ -45,10 +45,10 @@ def of(cluster: Cluster, job: Job, record: Mapping[str, Any]) -> History:
     return History(revision=revision, series=_checked(recorded), live=False, paused=paused)
 
 
-def rows(found: Sequence[History]) -> Iterator[tuple[object, ...]]:
+def rows(histories: Sequence[History]) -> Iterator[tuple[object, ...]]:
     """Yield the rows of a CSV file: the names of its columns, then a row per revision and step."""
     yield "revision", "step", *COLUMNS
-    for history in found:
+    for history in histories:
         steps: dict[int, dict[str, Any]] = {}
         for name, points in history.series.items():
             for step, value in points:

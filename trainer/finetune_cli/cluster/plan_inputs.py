@@ -51,7 +51,7 @@ def read(cluster: Cluster, operator: str, jobs: Iterable[tuple[str, str]]) -> Pl
 
     return PlanInputs(
         settings=readable(api.path("configmaps", operator, NAME)),
-        jobs=tuple(found for place in jobs if (found := job(*place)) is not None),
+        jobs=tuple(manifest for place in jobs if (manifest := job(*place)) is not None),
         profiles=items(PROFILE_PLURAL),
         budgets=items(BUDGET_PLURAL),
     )

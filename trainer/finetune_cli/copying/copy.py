@@ -16,7 +16,7 @@ from finetune_api.contracts import labels
 from finetune_api.safety.printable import printable
 from finetune_cli.copying import pod, transfer, vouched
 from finetune_cli.copying.kubectl import Kubectl
-from finetune_cli.copying.progress import Progress
+from finetune_cli.copying.progress import CopyProgress
 from finetune_cli.copying.selection import Selection, select
 from finetune_cli.errors import CommandFailed, Interrupted, WrongCall
 from finetune_cli.options import Context, Format, JobName, Kubeconfig, Namespace, Output
@@ -219,7 +219,7 @@ def _copy(kubectl: Kubectl, source: pod.Source, folder: str, listing: Manifest, 
     files = transfer.expected(listing)
     into.mkdir(parents=True, exist_ok=True)
     left, tries = transfer.missing(files, into), 0
-    progress = Progress(files[name] for name in left)
+    progress = CopyProgress(files[name] for name in left)
     while left:
         cause = "the archive lacks files"
         try:

@@ -19,7 +19,7 @@ class Kubectl:
 
     def run(self, *words: str, stdin: str | None = None) -> str:
         """Return the output of a call. Raises CommandFailed with the error that kubectl printed."""
-        with _found():
+        with _on_path():
             done = subprocess.run(
                 self._command(words), input=stdin, capture_output=True, text=True, check=False
             )
@@ -37,7 +37,7 @@ class Kubectl:
     def streamed(self, *words: str) -> Iterator[IO[bytes]]:
         """Return the output of a call as a stream, within this block. Raises Interrupted."""
         with (
-            _found(),
+            _on_path(),
             subprocess.Popen(
                 self._command(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE
             ) as process,
@@ -62,7 +62,7 @@ class Kubectl:
 
 
 @contextmanager
-def _found() -> Iterator[None]:
+def _on_path() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:

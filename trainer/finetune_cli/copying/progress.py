@@ -14,7 +14,7 @@ LOG_SECONDS = 10.0
 GIB = 1 << 30
 
 
-class Progress:
+class CopyProgress:
     """Counts bytes, and prints share, rate and remaining time."""
 
     def __init__(self, files: Iterable[Entry]) -> None:

@@ -41,13 +41,13 @@ def parsed(text: str, selection: Selection) -> Manifest:
     return listing
 
 
-def summary(found: Manifest, selection: Selection, job: str) -> str:
+def summary(manifest: Manifest, selection: Selection, job: str) -> str:
     """Return which of the copied files the ledger vouches for, as the end of a sentence."""
     if selection.manifest is not None:
         return f", and the manifest matches the ledger of {job}"
     if selection.digest is None:
         return f". The ledger of {job} has no digest to compare"
-    others = sorted(file.name for file in found.files if file.name in DESCRIPTIONS)
+    others = sorted(file.name for file in manifest.files if file.name in DESCRIPTIONS)
     vouched = f", and the digest of the model matches the ledger of {job}"
     return f"{vouched}, which does not cover {', '.join(others)}" if others else vouched
 

@@ -266,16 +266,16 @@ def _bar(progress: "Progress") -> Iterator[None]:
 def figures(progress: "Progress") -> str:
     """Return the text next to the bar: step, loss, speed and time left."""
 
-    def known(name: str, pattern: str) -> Any:
+    def formatted(name: str, pattern: str) -> Any:
         value = progress.get(name)
         return None if value is None else pattern.format(value)
 
-    step, steps = known("global_step", "{:.0f}"), known("max_steps", "{:.0f}")
+    step, steps = formatted("global_step", "{:.0f}"), formatted("max_steps", "{:.0f}")
     left = progress.get("eta_seconds")
     parts = [
         f"step {step}/{steps}" if step and steps else None,
-        known("train_loss", "loss {:.4f}"),
-        known("tokens_per_second", "{:,.0f} tok/s"),
+        formatted("train_loss", "loss {:.4f}"),
+        formatted("tokens_per_second", "{:,.0f} tok/s"),
         f"{duration(left)} left" if left is not None else None,
     ]
     return "  ".join(part for part in parts if part)

@@ -12,7 +12,7 @@ from finetune_api.contracts.cost import Range
 from finetune_api.defaulting import InvalidSpec, Resolved
 from finetune_api.edits import targets
 from finetune_api.edits.changes import Change, changes
-from finetune_api.edits.effects import Effect, Ledger, effect_of, effects
+from finetune_api.edits.effects import Effect, RecordedRevisions, effect_of, effects
 from finetune_api.v1alpha1.profile import PROFILE_KIND, Price, missing_profile
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.ledger import Revision
@@ -132,7 +132,7 @@ def plan_removed(document: Values, file: str, namespace: str, state: State) -> J
         return made
     if before is None:
         return made
-    record = Ledger(records=records).record(before.digest)
+    record = RecordedRevisions(records=records).record(before.digest)
     return replace(
         made,
         discarded=consequences.discarded(status, record),
@@ -160,7 +160,7 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
     after = after or layers.target(spec, records, current, own)
     if after is None:
         return replace(made, errors=(_unavailable(own, spec),), waits=own.reason)
-    ledger = Ledger(records=records, serving=group(status, "serving").get("build"))
+    ledger = RecordedRevisions(records=records, serving=group(status, "serving").get("build"))
     price = _price(options, own.profile, after)
     made = replace(
         made,
@@ -185,7 +185,7 @@ def _edited(
     new: Values,
     before: Resolved,
     after: Resolved,
-    ledger: Ledger,
+    ledger: RecordedRevisions,
     status: Values,
     state: State,
 ) -> JobPlan:
@@ -258,7 +258,7 @@ def _without_profile(former: Layers) -> str:
     )
 
 
-def _returns(before: Resolved, after: Resolved, ledger: Ledger) -> str:
+def _returns(before: Resolved, after: Resolved, ledger: RecordedRevisions) -> str:
     """Return what is reused of a revision that the edit returns to, empty if there is none."""
     record = ledger.record(after.digest)
     if record is None or after.digest == before.digest:

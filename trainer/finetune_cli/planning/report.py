@@ -142,11 +142,11 @@ def markdown(plans: Sequence[JobPlan], source: str) -> str:
     return "\n".join(lines)
 
 
-def value(found: Any) -> str:
+def value(present: Any) -> str:
     """Return a value as one short line."""
-    if found is None:
+    if present is None:
         return "–"
-    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    text = present if isinstance(present, str) else json.dumps(present, ensure_ascii=False)
     text = printable(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 

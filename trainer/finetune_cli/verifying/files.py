@@ -38,13 +38,13 @@ def expected(signed: Mapping[str, Statement], listed: bytes | None) -> dict[str,
     return {name: _expected(name, statement, listed) for name, statement in signed.items()}
 
 
-def compare(expected: Mapping[str, Digests], found: Mapping[str, str]) -> None:
+def compare(expected: Mapping[str, Digests], actual: Mapping[str, str]) -> None:
     """Compare all files with each statement. Raise NotVerified.
 
-    found: the digest of each file, and a text that is none for anything else, such as a link.
+    actual: the digest of each file, and a text that is none for anything else, such as a link.
     """
     for name, digests in expected.items():
-        _compare(digests, found, name)
+        _compare(digests, actual, name)
 
 
 def _expected(name: str, statement: Statement, listed: bytes | None) -> Digests:

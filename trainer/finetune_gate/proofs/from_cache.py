@@ -15,7 +15,7 @@ from finetune_api.contracts.reference import Reference
 from finetune_gate.engine import ScoringClient
 from finetune_verify import decoding
 from finetune_verify.build import Build
-from finetune_verify.comparing.statistics import rms
+from finetune_verify.comparing.agreement import Agreement, distance
 from finetune_verify.errors import Mismatch
 from finetune_verify.scores import ScoredRow
 
@@ -26,12 +26,10 @@ TOKENS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cached:
-    """Comparison of an answer from the cache; distances in nats (rms)."""
+class Cached(Agreement):
+    """Comparison of an answer from the cache."""
 
-    distance: float
-    tolerance: float
-    tokens: int
+    cached: int
     """Tokens of the prompt that came from the cache."""
 
 
@@ -64,12 +62,13 @@ async def require_agreement(
     allowed = decoding.tolerance(pairs, rows, dtypes=build.dtypes, paths=build.paths)
     if allowed is None:
         return None
-    agreement = Cached(distance=rms([a - b for a, b in pairs]), tolerance=allowed, tokens=cached)
-    # Not "distance > tolerance": a NaN must not pass.
-    if not agreement.distance <= agreement.tolerance:
+    agreement = Cached(
+        distance=distance(pairs), tolerance=allowed, tokens=len(pairs), cached=cached
+    )
+    if not agreement.is_within_tolerance:
         raise Mismatch(
             "from the prefix cache, the server generates tokens with other log-probabilities than "
             f"it computes for them in a prompt: the distance is {agreement.distance:.4g} nats over "
-            f"{len(pairs)} tokens; the tolerance is {agreement.tolerance:.4g} nats"
+            f"{agreement.tokens} tokens; the tolerance is {agreement.tolerance:.4g} nats"
         )
     return agreement

@@ -142,7 +142,4 @@ def _together(others: Company, distance: float) -> str:
 def _cached(cached: from_cache.Cached | None) -> str:
     if cached is None:
         return "answers from the prefix cache were not compared"
-    return (
-        f"an answer from {cached.tokens} cached tokens agrees (distance {cached.distance:.4g} "
-        f"nats, tolerance {cached.tolerance:.4g} nats)"
-    )
+    return f"an answer from {cached.cached} cached tokens agrees ({cached})"

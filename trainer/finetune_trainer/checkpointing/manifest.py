@@ -69,11 +69,11 @@ def publish(
     kind: str,
     key: str,
     facts: Mapping[str, Any],
-    known: Mapping[str, str] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Publish ``scratch`` as ``final``, replacing it, and return the manifest.
 
-    known: digests by file name that need not be computed again.
+    digests: digests by file name that need not be computed again.
     """
     # An attempt that was killed here left them in a scratch folder that is reused.
     for leftover in (scratch / FILE, partial_path(scratch / FILE)):
@@ -83,7 +83,7 @@ def publish(
         name = path.relative_to(scratch).as_posix()
         # safetensors makes files readable by their owner only; vLLM may run as another user.
         path.chmod(0o644)
-        digest = (known or {}).get(name) or sha256_of(path)
+        digest = (digests or {}).get(name) or sha256_of(path)
         flush(path)
         files.append(Entry(name=name, size=path.stat().st_size, sha256=digest))
     for folder in (path for path in (scratch, *scratch.rglob("*")) if path.is_dir()):

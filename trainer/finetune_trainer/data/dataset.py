@@ -18,7 +18,7 @@ from finetune_trainer.errors import DatasetInvalid
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StepPlan:
     """Number of sequences and optimizer steps of the training."""
 
     packed: bool
@@ -34,7 +34,7 @@ class Prepared:
     held_out: Tokens
     counts: Data
     """What the status says about the rows."""
-    plan: Plan
+    plan: StepPlan
     sample: list[dict[str, Any]]
     """Rows for the verification of builds, from ``reference_sample.Sample.choose``."""
 
@@ -157,7 +157,9 @@ def _quantile(lengths: Integers, percent: int) -> int:
     return int(np.percentile(lengths, percent, method="higher"))
 
 
-def _plan(recipe: Training, training: Integers, lengths: Integers) -> tuple[list[list[int]], Plan]:
+def _plan(
+    recipe: Training, training: Integers, lengths: Integers
+) -> tuple[list[list[int]], StepPlan]:
     def steps(sequences: int) -> int:
         return packing.steps_of(
             sequences,
@@ -172,6 +174,6 @@ def _plan(recipe: Training, training: Integers, lengths: Integers) -> tuple[list
         enough = steps(len(groups)) >= packing.STEPS_WORTH_PACKING
         if recipe.packing == "always" or enough:
             packed = [[int(training[position]) for position in group] for group in groups]
-            plan = Plan(packed=True, sequences=len(packed), steps=steps(len(packed)))
+            plan = StepPlan(packed=True, sequences=len(packed), steps=steps(len(packed)))
             return packed, plan
-    return single, Plan(packed=False, sequences=len(single), steps=steps(len(single)))
+    return single, StepPlan(packed=False, sequences=len(single), steps=steps(len(single)))

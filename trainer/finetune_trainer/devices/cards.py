@@ -126,9 +126,9 @@ def _mig_device(card: Card, profile: str) -> Card | None:
     )
 
 
-def smallest(found: Iterable[Card]) -> Card | None:
+def smallest(cards: Iterable[Card]) -> Card | None:
     """Return the card with the least memory, the first one of equal cards; None without cards."""
-    return min(found, key=lambda card: card.memory, default=None)
+    return min(cards, key=lambda card: card.memory, default=None)
 
 
 def next_larger(memory: float) -> Card | None:

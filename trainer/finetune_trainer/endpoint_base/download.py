@@ -20,10 +20,11 @@ from finetune_trainer.models import (
     text_model,
 )
 from finetune_trainer.models.base_config import text_config
+from finetune_trainer.preparation import base_source
 from finetune_trainer.preparation.signed_sources import Signatures
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
-from finetune_trainer.sources import bytes_below, cache, open_store
+from finetune_trainer.sources import bytes_below, open_store
 from finetune_trainer.volume import disk
 from finetune_trainer.volume_layout import Layout
 
@@ -57,11 +58,7 @@ def download(request: BaseStageRequest, layout: Layout, progress: Progress) -> S
     base_files.check_listing(repository)
     scratch = layout.scratch(f"source-{repository.commit[:12]}")
     manifest.sweep(layout.work, but=[scratch, layout.scratch(SHARDS), layout.scratch(SCALES)])
-    small = base_files.side_files(repository.files)
-    small += [base_files.INDEX] if base_files.INDEX in repository.files else []
-    disk.require(layout.work, repository.size_of(small), f"model {name}")
-    scratch.mkdir(exist_ok=True)
-    digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
+    small, digests = base_source.download_small(name, store, repository, scratch)
     config = base_files.check_config(scratch, source=name)
     _check_memory(request, config)
     if request.base == "original" and text_model.extracted(scratch) is not None:
@@ -73,14 +70,7 @@ def download(request: BaseStageRequest, layout: Layout, progress: Progress) -> S
     size = repository.size_of(shards)
     left = size - max(0, bytes_below(scratch) - repository.size_of(small))
     disk.require(layout.work, left, f"model {name} ({disk.human(size)})")
-    progress.fetching(left, size)
-
-    def on_bytes(count: int) -> None:
-        progress.transferred(count, size)
-
-    digests |= cache.take(repository, shards, scratch, on_bytes=on_bytes)
-    missing = [shard for shard in shards if shard not in digests]
-    digests |= store.download(repository, missing, scratch, on_bytes=on_bytes)
+    digests |= base_source.download_weights(store, repository, shards, scratch, progress, left=left)
     signatures.check("model", digests)
     header = read_header(scratch, shards)
     names = tensor_names.find(scratch, header.tensors)

@@ -120,7 +120,7 @@ def _original(request: BaseStageRequest, source: Source, layout: Layout, key: st
         layout.base,
         kind=published.BASE,
         key=key,
-        known=source.digests,
+        digests=source.digests,
         facts=_facts(request, source) | {"dtype": _dtype(source)},
     )
 
@@ -171,7 +171,7 @@ def _dequantized(request: BaseStageRequest, source: Source, layout: Layout, key:
         layout.base,
         kind=published.BASE,
         key=key,
-        known={name: entry["sha256"] for name, entry in done.done.items()},
+        digests={name: entry["sha256"] for name, entry in done.done.items()},
         facts=_facts(request, source) | recorded.facts | {"dtype": dtype},
     )
 

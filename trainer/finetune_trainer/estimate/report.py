@@ -35,7 +35,7 @@ def table(estimate: Estimate, *, title: str) -> str:
     lines += [_row(label, size) for label, size in parts.items() if size]
     share = f"{estimate.training.total / card.memory:.0%} of the GPU" if card else ""
     lines += [
-        _sum(estimate.training.total, share, fits=estimate.training_fits, known=card is not None)
+        _sum(estimate.training.total, share, fits=estimate.training_fits, has_card=card is not None)
     ]
     if estimate.serving is not None:
         serving = estimate.serving
@@ -47,7 +47,7 @@ def table(estimate: Estimate, *, title: str) -> str:
             _row("CUDA, activations, sampling", serving.working),
         ]
         share = f"of {gib(serving.limit(card))} for vLLM" if card else ""
-        lines += [_sum(serving.total, share, fits=estimate.serving_fits, known=card is not None)]
+        lines += [_sum(serving.total, share, fits=estimate.serving_fits, has_card=card is not None)]
     lines += ["", "Other resources", _row("host memory of the train pod", estimate.host)]
     lines += [_row("volume", estimate.volume)]
     if estimate.tokens is not None:
@@ -115,7 +115,7 @@ def _row(label: str, size: int) -> str:
     return f"  {label:<{WIDTH}}{size / GIB:>8.2f} GiB"
 
 
-def _sum(size: int, share: str, *, fits: bool, known: bool) -> str:
-    verdict = ("fits" if fits else "DOES NOT FIT") if known else "GPU unknown"
+def _sum(size: int, share: str, *, fits: bool, has_card: bool) -> str:
+    verdict = ("fits" if fits else "DOES NOT FIT") if has_card else "GPU unknown"
     line = f"  {'total':<{WIDTH}}{size / GIB:>8.2f} GiB  "
     return line + ": ".join(part for part in (share, verdict) if part)

@@ -87,9 +87,9 @@ class LayerwiseModel:
         if not isinstance(getattr(self.decoder, "layers", None), torch.nn.ModuleList):
             raise UnsupportedFamily(f"{type(model).__name__} has no list of decoder layers")
         self.layers = list(self.decoder.layers)
-        self._places = {layer: list(self._found(layer)) for layer in self.layers}
+        self._places = {layer: list(self._tensors_within(layer)) for layer in self.layers}
         inside = {name for places in self._places.values() for _, _, name in places}
-        self._outside = [place for place in self._found(model) if place[2] not in inside]
+        self._outside = [place for place in self._tensors_within(model) if place[2] not in inside]
         self._in_full = [
             module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)
         ]
@@ -150,7 +150,7 @@ class LayerwiseModel:
         tensor: torch.Tensor = self._files[self._header.tensors[stored].file].get_tensor(stored)
         return tensor
 
-    def _found(self, within: torch.nn.Module) -> Iterator[Place]:
+    def _tensors_within(self, within: torch.nn.Module) -> Iterator[Place]:
         for module in within.modules():
             for part, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if id(tensor) in self._names:

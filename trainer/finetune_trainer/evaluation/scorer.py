@@ -34,7 +34,7 @@ LOGITS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ScoredModel:
     """One of the six models: its base, its part (``base``, ``tuned``, ``rounded``), its type."""
 
     kind: BaseKind
@@ -47,7 +47,7 @@ class Model:
         return self.part != "base"
 
 
-def models(*, evaluated: bool) -> list[Model]:
+def models(*, evaluated: bool) -> list[ScoredModel]:
     """Return the six models, in the order in which a layer is converted from one to the next.
 
     evaluated: whether the losses of the tuned models are compared with that of the 16-bit base;
@@ -58,7 +58,7 @@ def models(*, evaluated: bool) -> list[Model]:
         exact = evaluated and kind == "original"
         base = torch.float32 if exact else torch.bfloat16
         for part, dtype in (("base", base), ("tuned", torch.float32), ("rounded", torch.bfloat16)):
-            ordered.append(Model(kind=kind, part=part, dtype=dtype))
+            ordered.append(ScoredModel(kind=kind, part=part, dtype=dtype))
     return ordered
 
 
@@ -70,12 +70,12 @@ class _Batch:
     """Numbers of the rows."""
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]]
     """Arguments of each layer other than the hidden states."""
-    states: dict[Model, torch.Tensor]
+    states: dict[ScoredModel, torch.Tensor]
     real: torch.Tensor
     """Which tokens are not padding: (rows, tokens)."""
-    shared: dict[tuple[Model, str], Any] = field(default_factory=dict)
+    shared: dict[tuple[ScoredModel, str], Any] = field(default_factory=dict)
 
-    def arguments(self, at: int, model: Model) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, at: int, model: ScoredModel) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a layer for one model.
 
         transformers passes a ``UserDict`` to all layers if earlier ones write keys and values for
@@ -102,14 +102,16 @@ class Scorer:
 
     def score(
         self,
-        requested: Sequence[Model],
+        requested: Sequence[ScoredModel],
         rows: Sequence[Sequence[int]],
         positions: Sequence[Sequence[int]],
-    ) -> dict[Model, list[list[float]]]:
+    ) -> dict[ScoredModel, list[list[float]]]:
         """Return the log-probabilities of the tokens at ``positions``, by model and row."""
         # Tokens after the last position do not affect the scores.
         needed = [row[: max(at)] for row, at in zip(rows, positions, strict=True)]
-        scores: dict[Model, list[list[float]]] = {model: [[] for _ in rows] for model in requested}
+        scores: dict[ScoredModel, list[list[float]]] = {
+            model: [[] for _ in rows] for model in requested
+        }
         with torch.no_grad():
             self._replace_forwards(self._record_inputs)
             batches = [self._batch(needed, numbers, requested) for numbers in in_batches(needed)]
@@ -134,7 +136,10 @@ class Scorer:
         return scores
 
     def _batch(
-        self, rows: Sequence[Sequence[int]], numbers: Sequence[int], requested: Sequence[Model]
+        self,
+        rows: Sequence[Sequence[int]],
+        numbers: Sequence[int],
+        requested: Sequence[ScoredModel],
     ) -> _Batch:
         # Padded on the right: no token attends to those after it, so none attends to padding.
         tokens = [torch.tensor(rows[number]) for number in numbers]
@@ -152,7 +157,9 @@ class Scorer:
         self.activations.observe(begun[True], real)
         return _Batch(numbers=numbers, inputs=self._inputs, states=states, real=real)
 
-    def _run_layer(self, at: int, requested: Sequence[Model], batches: Sequence[_Batch]) -> None:
+    def _run_layer(
+        self, at: int, requested: Sequence[ScoredModel], batches: Sequence[_Batch]
+    ) -> None:
         layer = self._layerwise.layers[at]
         for kind in KINDS:
             self._layerwise.load_layer(layer, kind)
@@ -178,7 +185,7 @@ class Scorer:
         self._layerwise.unload_layer(layer)
 
     def _observed(
-        self, layer: torch.nn.Module, model: Model, batch: _Batch
+        self, layer: torch.nn.Module, model: ScoredModel, batch: _Batch
     ) -> AbstractContextManager[None]:
         """Return a context in which the activations of a tuned model are observed."""
         if model.part != "tuned":

@@ -107,7 +107,7 @@ def _merge(merging: MergeRequest, progress: Progress) -> manifest.Manifest:
         merging.layout.merged(merging.build),
         kind=published.MERGED,
         key=merging.key,
-        known={name: entry["sha256"] for name, entry in done.done.items()},
+        digests={name: entry["sha256"] for name, entry in done.done.items()},
         facts=facts,
     )
 

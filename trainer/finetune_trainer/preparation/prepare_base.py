@@ -21,11 +21,11 @@ from finetune_trainer.models import (
     tensor_names,
     text_model,
 )
-from finetune_trainer.preparation import earlier_volume
+from finetune_trainer.preparation import base_source, earlier_volume
 from finetune_trainer.preparation.signed_sources import Signatures
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
-from finetune_trainer.sources import Repository, Store, bytes_below, cache, open_store
+from finetune_trainer.sources import Repository, Store, bytes_below, open_store
 from finetune_trainer.volume import disk
 from finetune_trainer.volume.files import read_json
 from finetune_trainer.volume_layout import Layout
@@ -121,11 +121,7 @@ def start(
     if untrusted:
         earlier_volume.take_over(layout, repository, scratch, rows=rows)
     manifest.sweep(layout.work, but=[scratch, *rows])
-    small = base_files.side_files(repository.files)
-    small += [base_files.INDEX] if base_files.INDEX in repository.files else []
-    disk.require(layout.work, repository.size_of(small), f"model {name}")
-    scratch.mkdir(exist_ok=True)
-    digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
+    small, digests = base_source.download_small(name, store, repository, scratch)
     signatures.check("model", digests)
     config = base_files.check_config(scratch, source=name)
     shards = base_files.weight_files(scratch, repository.files)
@@ -165,18 +161,13 @@ def finish(
         return download.published
     assert download.store is not None
     assert download.repository is not None
-    size = download.repository.size_of(download.shards)
-    progress.fetching(download.remaining, size)
-
-    def on_bytes(count: int) -> None:
-        progress.transferred(count, size)
-
-    digests = download.digests | cache.take(
-        download.repository, download.shards, download.folder, on_bytes=on_bytes
-    )
-    missing = [name for name in download.shards if name not in digests]
-    digests |= download.store.download(
-        download.repository, missing, download.folder, on_bytes=on_bytes
+    digests = download.digests | base_source.download_weights(
+        download.store,
+        download.repository,
+        download.shards,
+        download.folder,
+        progress,
+        left=download.remaining,
     )
     signatures.check("model", digests)
     header = read_header(download.folder, download.shards)
@@ -185,14 +176,14 @@ def finish(
     check_targets(job, model, source=download.name)
     check_saved(job, model, source=download.name)
     architecture.check(download.folder, header, names, source=download.name)
-    log(f"base {download.name}: {disk.human(size)}, {download.text['model_type']}")
+    log(f"base {download.name}: {disk.human(download.size)}, {download.text['model_type']}")
     return manifest.publish(
         download.folder,
         layout.base,
         kind=published.BASE,
         key=job.digest,
         facts=_facts(job, download),
-        known=digests,
+        digests=digests,
     )
 
 

@@ -26,7 +26,7 @@ class Outcome:
     message: str = ""
     retryable: bool = False
 
-    def found(self, reference: str, digest: str) -> None:
+    def completed(self, reference: str, digest: str) -> None:
         """Record that the target holds the content."""
         self.reference, self.digest = reference, digest
 

@@ -12,7 +12,7 @@ from finetune_api.rules import Rule, between, matches
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement
 from finetune_api.v1alpha1.references import object_name
-from finetune_api.v1alpha1.resources import ResourceRequirements
+from finetune_api.v1alpha1.resources import OF_PREPARE, OF_SERVE, ResourceRequirements
 from finetune_api.v1alpha1.serving import NAMESPACE_NAMES
 from finetune_api.v1alpha1.storage import POSITIVE_SIZE
 
@@ -88,19 +88,21 @@ class EndpointLora(ApiModel):
         return self.max_active or self.max_adapters
 
 
+# Resources and storage are no subclasses of those of a job: each text says what this kind does with
+# the field, and an endpoint lacks half of the fields.
 class EndpointResources(ApiModel):
     """CPU, memory and other resources of the endpoint's pods, except for the GPU."""
 
     prepare: ResourceRequirements = field(
         "Resources of the prepare pod. This pod downloads the base model and dequantizes it on a "
         "CPU. If this field is set, the default requests and limits do not apply.",
-        ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
+        OF_PREPARE,
         edit=Edit.RETRY,
     )
     serve: ResourceRequirements = field(
         "Resources of the vLLM container, in addition to its GPU. If this field is set, the "
         "default requests and limits do not apply.",
-        ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
+        OF_SERVE,
         edit=Edit.ROLL,
     )
 

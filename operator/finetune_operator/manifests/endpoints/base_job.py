@@ -14,7 +14,7 @@ from finetune_api.contracts.stage_request import BaseStageRequest, EndpointSetti
 from finetune_api.v1alpha1.model import Model
 from finetune_operator.manifests import egress, pod, sources
 from finetune_operator.manifests.gpu import devices, products
-from finetune_operator.manifests.jobs import CONTAINER, MIN_GRACE_SECONDS, UNDISTURBED
+from finetune_operator.manifests.jobs import CONTAINER, MIN_GRACE_SECONDS, UNDISTURBED, one_pod
 from finetune_operator.manifests.stage_requests import CONFIG, WORK
 from finetune_operator.objects import endpoints, naming
 from finetune_operator.revisions.sharing.settings import TargetEndpoint
@@ -36,26 +36,7 @@ def render(endpoint: Object, target: TargetEndpoint, attempt: int) -> dict[str, 
         "kind": "Job",
         "metadata": naming.metadata(endpoint, name, labels),
         "spec": {
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": RETRIES,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": CONTAINER,
-                            "operator": "In",
-                            "values": final,
-                        },
-                    },
-                    {
-                        "action": "Ignore",
-                        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-                    },
-                ]
-            },
+            **one_pod(retries=RETRIES, final=final),
             "template": {
                 "metadata": {"labels": labels, "annotations": dict(UNDISTURBED)},
                 "spec": _pod(endpoint, target),

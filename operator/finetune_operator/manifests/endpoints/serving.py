@@ -126,7 +126,6 @@ def _labels(endpoint: Object) -> dict[str, str]:
 
 def _vllm(endpoint: Object, target: TargetEndpoint, base: PreparedBase) -> dict[str, Any]:
     config, spec = target.config, target.spec
-    health = {"httpGet": {"path": "/engine/health", "port": VERIFIER_METRICS}}
     return {
         "name": vllm.CONTAINER,
         "image": config.images.serving,
@@ -150,23 +149,7 @@ def _vllm(endpoint: Object, target: TargetEndpoint, base: PreparedBase) -> dict[
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
             }
         ),
-        "startupProbe": {
-            **health,
-            "periodSeconds": vllm.STARTUP_PERIOD,
-            "failureThreshold": startup_seconds(base) // vllm.STARTUP_PERIOD,
-        },
-        "readinessProbe": {
-            **health,
-            "periodSeconds": vllm.PROBE_PERIOD,
-            "timeoutSeconds": 5,
-            "failureThreshold": 3,
-        },
-        "livenessProbe": {
-            **health,
-            "periodSeconds": 10,
-            "timeoutSeconds": 10,
-            "failureThreshold": 6,
-        },
+        **vllm.probes(path="/engine/health", port=VERIFIER_METRICS, startup=startup_seconds(base)),
         # The gate is removed from the endpoints of the Service, and then ends the running requests.
         "lifecycle": {"preStop": {"sleep": {"seconds": vllm.PRESTOP_SECONDS}}},
         "resources": pod.resources(spec.resources.serve, gpu=config.gpu),

@@ -16,11 +16,11 @@ FOLDER = "/endpoint"
 
 
 def of_target(
-    job: Object, target: TargetRevision, record: Revision, each: PublishTarget
+    job: Object, target: TargetRevision, record: Revision, publish_target: PublishTarget
 ) -> dict[str, EndpointTarget]:
     """Return the field of the request of a target; nothing for another kind of target."""
     endpoint = target.endpoint
-    if endpoint is None or not isinstance(each, SharedEndpointTarget):
+    if endpoint is None or not isinstance(publish_target, SharedEndpointTarget):
         return {}
     place = EndpointTarget(
         shared=endpoint.limits,

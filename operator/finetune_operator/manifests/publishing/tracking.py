@@ -18,15 +18,19 @@ SCHEME = "oci://"
 
 
 def of_target(
-    job: Object, target: TargetRevision, record: Revision, each: PublishTarget, ca: str | None
+    job: Object,
+    target: TargetRevision,
+    record: Revision,
+    publish_target: PublishTarget,
+    ca: str | None,
 ) -> dict[str, Any]:
     """Return the fields of the request about a tracking server; none for another target.
 
     ca: path of its certificates.
     """
-    if not isinstance(each, TrackingServer):
+    if not isinstance(publish_target, TrackingServer):
         return {}
-    metadata, server = job["metadata"], each.mlflow
+    metadata, server = job["metadata"], publish_target.mlflow
     full_name = f"{metadata['namespace']}/{metadata['name']}"
     links = publications.links(Ledger({target.revision: record}), target)
     tags = {

@@ -38,7 +38,7 @@ def folders(
     """
     snapshot, jobs = parts.snapshot, prune_jobs(parts.snapshot)
     removed = {uid for uid, job in jobs.items() if conditions.is_true(job, "Complete")}
-    kept = [] if lost else [each for each in parts.previous.folders if each.uid not in removed]
+    kept = [] if lost else [old for old in parts.previous.folders if old.uid not in removed]
     listed = _with_attached(kept, snapshot.finetunejobs)
     uids = {folder.uid for folder in listed}
     over = [job for uid, job in jobs.items() if uid in removed or uid not in uids]

@@ -5,7 +5,8 @@ from datetime import datetime
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.objects import conditions
-from finetune_operator.reconcile.conditions import Position, Status
+from finetune_operator.objects.conditions import Status
+from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.endpoints import state
 from finetune_operator.types import EndpointSnapshot, Object, Plan
 

@@ -14,15 +14,9 @@ from finetune_api.v1alpha1.endpoints.status import EndpointModelStatus
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.objects import conditions, deployments
+from finetune_operator.objects.conditions import Status
 from finetune_operator.objects.jobs import pod_has_ended, pods_of
-from finetune_operator.reconcile.conditions import (
-    MAX_MESSAGE,
-    SEE_READY,
-    Position,
-    Status,
-    active,
-    since,
-)
+from finetune_operator.reconcile.conditions import Position, active, listed, of_state
 from finetune_operator.reconcile.diagnosis import diagnosis
 from finetune_operator.reconcile.diagnosis.blocker import Blocker, Evidence
 from finetune_operator.reconcile.endpoints.base import Base, job_of
@@ -180,24 +174,9 @@ def listed_conditions(
     desired: dict[str, tuple[Status, str, str]] = {
         "Ready": (ready, position.reason, position.message)
     }
-    if position.state == "active":
-        desired["Reconciling"] = ("True", position.reason, position.message)
-    if position.state in ("stalled", "failed"):
-        desired["Stalled"] = ("True", position.reason, position.message)
-    desired |= {"BaseReady": base, "Serving": serving}
-    return [
-        {
-            "type": type_,
-            "status": status,
-            "reason": str(reason),
-            "message": SEE_READY
-            if type_ != "Ready" and message == position.message
-            else printable(message)[:MAX_MESSAGE],
-            "observedGeneration": endpoint["metadata"]["generation"],
-            "lastTransitionTime": since(previous, type_, status, now),
-        }
-        for type_, (status, reason, message) in desired.items()
-    ]
+    desired |= {**of_state(position), "BaseReady": base, "Serving": serving}
+    generation = endpoint["metadata"]["generation"]
+    return listed(desired, position, previous=previous, generation=generation, now=now)
 
 
 def _blocked(blocker: Blocker) -> Position:

@@ -13,7 +13,8 @@ from finetune_api.v1alpha1.endpoints.status import (
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.endpoints.objects import url
 from finetune_operator.objects import deployments
-from finetune_operator.reconcile.conditions import Position, Status
+from finetune_operator.objects.conditions import Status
+from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.endpoints import state
 from finetune_operator.reconcile.endpoints.base import Base
 from finetune_operator.reconcile.endpoints.models import MAX_MESSAGE, answering, kept, models
@@ -63,7 +64,7 @@ def status(
 def position(
     parts: Parts,
     prepared: Base,
-    found: FineTuneEndpointStatus,
+    status: FineTuneEndpointStatus,
     deployment: Object | None,
     *,
     problem: str,
@@ -74,7 +75,7 @@ def position(
         or _without_pods(parts)
         or state.of_pods(parts.snapshot, deployment, parts.now)
         or state.of_models(
-            found.models,
+            status.models,
             parts.snapshot.gate,
             continues=_continues(parts, prepared, deployment),
         )
@@ -102,12 +103,12 @@ def _continues(parts: Parts, prepared: Base, deployment: Object | None) -> bool:
 def with_conditions(
     parts: Parts,
     prepared: Base,
-    found: FineTuneEndpointStatus,
+    status: FineTuneEndpointStatus,
     position: Position,
     deployment: Object | None,
 ) -> dict[str, Any]:
     """Return the complete status as JSON."""
-    written: dict[str, Any] = found.model_dump(mode="json", by_alias=True, exclude_none=True)
+    written: dict[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     base: tuple[Status, str, str] = ("False", position.reason, position.message)
     serving = base
     if prepared.state == "prepared":

@@ -25,7 +25,7 @@ from finetune_operator.revisions.target import TargetRevision, resolve_retained
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class PublishInputs:
     """What a publish Job depends on, besides its targets."""
 
     busy: bool
@@ -79,7 +79,7 @@ def started(
     target: TargetRevision,
     ledger: Ledger,
     due: Due,
-    surroundings: Surroundings,
+    surroundings: PublishInputs,
     now: datetime,
 ) -> Decision:
     """Return the decision to publish to the targets that are due.

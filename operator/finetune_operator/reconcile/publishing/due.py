@@ -69,13 +69,13 @@ def targets(
     )
 
 
-def when(target: TargetRevision, each: PublishTarget) -> When:
+def when(target: TargetRevision, publish_target: PublishTarget) -> When:
     """Return when a target gets the model: the written value, or the default for the job."""
-    if each.when is not None:
-        return each.when
+    if publish_target.when is not None:
+        return publish_target.when
     if target.resolved.spec.serving.enabled:
         return "Verified"
-    return "Merged" if each.what == "merged" else "Trained"
+    return "Merged" if publish_target.what == "merged" else "Trained"
 
 
 @dataclass(frozen=True, kw_only=True)

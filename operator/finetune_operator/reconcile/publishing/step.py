@@ -18,7 +18,7 @@ from finetune_operator.reconcile.conditions import Position, PublishingState
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.publishing import decision as decisions
 from finetune_operator.reconcile.publishing import due as due_of
-from finetune_operator.reconcile.publishing.decision import Surroundings
+from finetune_operator.reconcile.publishing.decision import PublishInputs
 from finetune_operator.reconcile.publishing.due import Due
 from finetune_operator.reconcile.serving.delivery import Delivery
 from finetune_operator.revisions.ledger import Ledger
@@ -70,7 +70,7 @@ def decide(
     busy = delivers or (stages is not None and stages.state != "failed")
     decision = followed
     if followed.position is None:
-        around = Surroundings(busy=busy, refused=refused)
+        around = PublishInputs(busy=busy, refused=refused)
         start = decisions.started(snapshot, target, followed.ledger, due, around, now)
         decision = followed.then(start)
     state = _state(target, due, decision.position, ends=delivery.position.state == "failed")

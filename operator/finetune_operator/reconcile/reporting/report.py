@@ -4,17 +4,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming, status_view
+from finetune_operator.objects.conditions import written
 from finetune_operator.objects.stages import BESIDE
-from finetune_operator.reconcile.conditions import (
-    MAX_MESSAGE,
-    SEE_READY,
-    Position,
-    conditions,
-    since,
-)
+from finetune_operator.reconcile.conditions import SEE_READY, Position, conditions
 from finetune_operator.reconcile.reporting import transitions
 from finetune_operator.reconcile.reporting.columns import summary
 from finetune_operator.types import Plan, Snapshot
@@ -40,7 +34,15 @@ def report(
     if (own := next((beside for beside in BESIDE if beside.name == stage), None)) is not None:
         status = {**(planned or snapshot.job.get("status", {}))}
         status["conditions"] = [
-            _failed(condition, before.conditions, reason, message, now)
+            written(
+                own.condition,
+                "False",
+                reason,
+                message,
+                before=before.conditions.get(own.condition, {}),
+                generation=condition["observedGeneration"],
+                now=now,
+            )
             if condition["type"] == own.condition
             else condition
             for condition in status.get("conditions", ())
@@ -83,20 +85,3 @@ def report(
         status=status,
         events=transitions.events(before, status),
     )
-
-
-def _failed(
-    condition: Mapping[str, Any],
-    previous: Mapping[str, Mapping[str, Any]],
-    reason: Reason,
-    message: str,
-    now: datetime,
-) -> dict[str, Any]:
-    """Return a condition of a stage whose Job the API server rejects."""
-    return {
-        **condition,
-        "status": "False",
-        "reason": str(reason),
-        "message": printable(message)[:MAX_MESSAGE],
-        "lastTransitionTime": since(previous, condition["type"], "False", now),
-    }

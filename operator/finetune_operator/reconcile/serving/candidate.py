@@ -44,7 +44,7 @@ def withheld(
     ledger: Ledger,
     serving: str | None,
     attempt: Attempt,
-    gate: evaluation_gate.Gate,
+    gate: evaluation_gate.GateDecision,
     *,
     ready: int,
     desired: int,

@@ -26,7 +26,7 @@ STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
+class GateDecision:
     """The decision about a build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"]
@@ -49,17 +49,17 @@ class Build:
     base: BaseKind | None
 
 
-def judge(losses: HeldOutLosses | None, base: BaseKind) -> Gate:
+def judge(losses: HeldOutLosses | None, base: BaseKind) -> GateDecision:
     """Return the decision about the build on one of the bases. losses: None if not evaluated."""
     if losses is None:
-        return Gate(
+        return GateDecision(
             outcome="NotEvaluated",
             message="The model was not evaluated because no rows were held out. To evaluate it, "
             "set validationFraction of the dataset, or set spec.evaluation.dataset.",
         )
     build = _of(losses, base)
     if losses.rows < ENOUGH_ROWS or build.standard_error is None:
-        return Gate(
+        return GateDecision(
             outcome="NotEvaluated",
             message=f"{losses.rows} held-out rows are too few for a decision (at least "
             f"{ENOUGH_ROWS} are needed). Raise validationFraction of the dataset, or add rows "
@@ -72,13 +72,13 @@ def judge(losses: HeldOutLosses | None, base: BaseKind) -> Gate:
         f"standard error {error:.4f}, {losses.rows} rows, {losses.tokens} tokens)"
     )
     if difference > STANDARD_ERRORS * error:
-        return Gate(
+        return GateDecision(
             outcome="Failed",
             message=f"The tuned model is worse than its base model: {numbers}. Change the dataset "
             "or spec.training. To serve the model anyway, set spec.evaluation.onRegression to "
             "Serve.",
         )
-    return Gate(outcome="Passed", message=f"The tuned model passed: {numbers}.")
+    return GateDecision(outcome="Passed", message=f"The tuned model passed: {numbers}.")
 
 
 def compare(candidate: Build, serving: Build) -> ServingComparison:
@@ -136,14 +136,16 @@ def _of(losses: HeldOutLosses, base: BaseKind | None) -> EvaluatedBuild:
     return losses.dequantized if base == "dequantized" else losses.original
 
 
-def gate(previous: StatusView, target: TargetRevision, ledger: Ledger, served: str | None) -> Gate:
+def gate(
+    previous: StatusView, target: TargetRevision, ledger: Ledger, served: str | None
+) -> GateDecision:
     """Return the decision about the target's build. served: the serving build, or None."""
     record = ledger.revision(target.revision)
     judged = judge(record.artifacts.evaluation, base_of(target))
     return replace(judged, against_serving=_against_serving(previous, target, ledger, served))
 
 
-def refusal(gate: Gate, policy: Evaluation) -> str | None:
+def refusal(gate: GateDecision, policy: Evaluation) -> str | None:
     """Return why a build must not be served according to the spec, None if it may be served."""
     if gate.outcome == "Failed" and policy.on_regression == "Stall":
         return gate.message
@@ -155,13 +157,13 @@ def refusal(gate: Gate, policy: Evaluation) -> str | None:
     return None
 
 
-def warnings(gate: Gate) -> tuple[str, ...]:
+def warnings(gate: GateDecision) -> tuple[str, ...]:
     """Return a warning if the build is worse than the build that it would replace."""
     worse = _worse(gate)
     return () if worse is None else (worse,)
 
 
-def _worse(gate: Gate) -> str | None:
+def _worse(gate: GateDecision) -> str | None:
     compared = gate.against_serving
     if compared is None or compared.outcome != "Worse":
         return None

@@ -13,7 +13,7 @@ from finetune_operator.objects.pods import ended, started
 from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Object, Progress
+from finetune_operator.types import Object, PodProgress
 
 
 def measure(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Mapping[str, Any]:
@@ -102,7 +102,7 @@ def training_status(
     )
 
 
-def _measured(progress: Progress | None, pods: Sequence[Object]) -> dict[str, Any]:
+def _measured(progress: PodProgress | None, pods: Sequence[Object]) -> dict[str, Any]:
     """Return the metrics of the running train pod, if it is one of ``pods``."""
     if progress is None or progress.global_step is None or not _runs(progress, pods):
         return {}
@@ -120,7 +120,7 @@ def _measured(progress: Progress | None, pods: Sequence[Object]) -> dict[str, An
     }
 
 
-def _runs(progress: Progress, pods: Sequence[Object]) -> bool:
+def _runs(progress: PodProgress, pods: Sequence[Object]) -> bool:
     """Report whether metrics are those of a running pod of ``pods``."""
     return any(
         pod["metadata"]["uid"] == progress.pod and pod.get("status", {}).get("phase") == "Running"
@@ -160,7 +160,7 @@ def _previous(
     return dict(values) if snapshot.previous.is_about(revision) else {}
 
 
-def _pace(progress: Progress) -> float | None:
+def _pace(progress: PodProgress) -> float | None:
     """Return the seconds per step: the remaining time divided by the remaining steps."""
     left = (progress.max_steps or 0) - (progress.global_step or 0)
     if left <= 0 or progress.eta_seconds is None or not math.isfinite(progress.eta_seconds):

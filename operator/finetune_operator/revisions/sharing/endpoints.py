@@ -97,7 +97,7 @@ def find(
     Raise InvalidSpec.
     """
     name = name_of(spec)
-    endpoint = next((found for found in existing if found["metadata"]["name"] == name), None)
+    endpoint = next((item for item in existing if item["metadata"]["name"] == name), None)
     if endpoint is None or name is None:
         return None
     uid = endpoint["metadata"]["uid"]

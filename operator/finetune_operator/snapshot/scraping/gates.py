@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -21,19 +20,13 @@ from finetune_api.contracts.endpoint import EndpointStatus
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_operator import delays
 from finetune_operator.snapshot.scraping import http
+from finetune_operator.snapshot.scraping.scraper import Changed
 from finetune_operator.types import Key
 
 AT_ONCE = 16
 """Requests of all endpoints."""
 
 logger = logging.getLogger("finetune_operator.gates")
-
-
-class Changed(Protocol):
-    """Is called with the key of an endpoint whose gate reports something else."""
-
-    def __call__(self, key: Key, *, urgent: bool) -> None:
-        """Record the change."""
 
 
 Send = Callable[[str, int, bytes], Awaitable[None]]
@@ -82,7 +75,7 @@ class Gates:
     send: Send = send
     clock: Callable[[], float] = time.monotonic
     _polled: dict[Key, _Polled] = field(default_factory=dict)
-    _known: set[Key] = field(default_factory=set)
+    _observed: set[Key] = field(default_factory=set)
     """Endpoints of which this process has seen a pod, or that there is none."""
     _lists: dict[Key, tuple[int, bytes]] = field(default_factory=dict)
     """Signed lists of names that no gate has reported yet, with their numbers."""
@@ -90,8 +83,8 @@ class Gates:
     def latest(self, key: Key, gate: Gate | None) -> EndpointStatus | None:
         """Return the last report of an endpoint's gate; from now on, exactly this pod is asked."""
         polled = self._polled.get(key)
-        is_first = key not in self._known
-        self._known.add(key)
+        is_first = key not in self._observed
+        self._observed.add(key)
         if gate is None:
             self._polled.pop(key, None)
             return None
@@ -119,7 +112,7 @@ class Gates:
     def forget(self, key: Key) -> None:
         """Ask the gate of an endpoint no more."""
         self._polled.pop(key, None)
-        self._known.discard(key)
+        self._observed.discard(key)
         self._lists.pop(key, None)
 
     async def run(self, *, changed: Changed) -> None:

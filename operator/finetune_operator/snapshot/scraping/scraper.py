@@ -19,7 +19,7 @@ from typing import Protocol
 from finetune_operator import delays
 from finetune_operator.snapshot.scraping import exposition, http, trainer_metrics, verifier_metrics
 from finetune_operator.snapshot.scraping.targets import Target
-from finetune_operator.types import Key, Progress, Requests, Verification
+from finetune_operator.types import Key, PodProgress, Requests, Verification
 from finetune_operator.workqueue.workqueue import WorkQueue
 
 WORKERS = 32
@@ -27,15 +27,15 @@ NAMESPACE_WORKERS = 4
 
 Fetch = Callable[[str, int], Awaitable[bytes | None]]
 """Takes address and port of a pod; returns the text of its metrics, None if the scrape failed."""
-Value = Progress | Verification | Requests | float
+Value = PodProgress | Verification | Requests | float
 """The float is the share of the model that a starting pod has loaded."""
 
 
 class Changed(Protocol):
-    """Is called with the key of a job of which a pod reports another value."""
+    """Is called with the key of a job or endpoint of which a pod reports another value."""
 
     def __call__(self, key: Key, *, urgent: bool) -> None:
-        """Record the change. urgent: whether the job may wait for it."""
+        """Record the change. urgent: whether something may wait for it."""
 
 
 ScrapeKey = tuple[str, str, str]

@@ -5,14 +5,14 @@ import re
 from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.rules import NONEMPTY_LABEL_VALUE
 from finetune_operator.snapshot.scraping.exposition import Series
-from finetune_operator.types import Progress
+from finetune_operator.types import PodProgress
 
 PORT = TRAINER_METRICS
 PHASES = ("saving", "reference")
 """As in ``finetune_trainer``, which the operator does not import."""
 
 
-def progress(series: Series, pod_uid: str) -> Progress | None:
+def progress(series: Series, pod_uid: str) -> PodProgress | None:
     """Return the progress that a pod reports, None if it reports none."""
 
     def number(name: str) -> float | None:
@@ -22,7 +22,7 @@ def progress(series: Series, pod_uid: str) -> Progress | None:
         value = number(name)
         return None if value is None else int(value)
 
-    progress = Progress(
+    progress = PodProgress(
         pod=pod_uid,
         ratio=number("progress_ratio"),
         global_step=integer("global_step"),
@@ -38,7 +38,7 @@ def progress(series: Series, pod_uid: str) -> Progress | None:
         phase=next((phase for phase in PHASES if ("finetune_phase_info", phase) in series), None),
         card=_card(series),
     )
-    return None if progress == Progress(pod=pod_uid) else progress
+    return None if progress == PodProgress(pod=pod_uid) else progress
 
 
 def _card(series: Series) -> str | None:

@@ -91,7 +91,7 @@ class Operator:
             live=LiveReader(kube=world.api, store=own),
             jobs=self.store,
             endpoints=self.endpoints,
-            usage=self.recorder.known,
+            usage=self.recorder.when_loaded,
             surroundings=Surroundings(kube=world.api),
             monotonic=lambda: world.time,
         )

@@ -19,7 +19,7 @@ from tests.support.reconcile.plan_steps import (
 from finetune_operator.config import GpuConfig
 from finetune_operator.manifests.gpu.node_labels import values_of
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.types import Progress
+from finetune_operator.types import PodProgress
 
 L4 = values_of(["NVIDIA-L4"])
 ANY = values_of(GpuConfig().products)
@@ -35,7 +35,9 @@ def training(card: str | None = "NVIDIA-L4", *, checkpoint: int | None = 5) -> C
 
 
 def report(cluster: Cluster, card: str | None, checkpoint: int | None) -> None:
-    cluster.progress = Progress(pod="", global_step=9, last_checkpoint_step=checkpoint, card=card)
+    cluster.progress = PodProgress(
+        pod="", global_step=9, last_checkpoint_step=checkpoint, card=card
+    )
     cluster.settle()
     cluster.progress = None
 

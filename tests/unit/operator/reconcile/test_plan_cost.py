@@ -10,7 +10,7 @@ from tests.support.reconcile.plan_steps import TRAINED, edit, run, running
 from tests.unit.operator.reconcile.test_plan_profiles import PRICE, offer, ready
 
 from finetune_api.v1alpha1.profile import Price
-from finetune_operator.types import Progress
+from finetune_operator.types import PodProgress
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, training_key
 
 ESTIMATED = 3600
@@ -54,7 +54,7 @@ def test_status_has_the_range_of_hours_and_money_after_prepare_and_the_actual_co
     assert found["expectedGpuHours"] == {"low": "0.50", "high": "2.25"}
     assert found["expectedCost"] == {"low": "1.25", "high": "5.62"}
     assert found["summary"] == "1.25-5.62 EUR"
-    cluster.progress = Progress(pod="", global_step=3, max_steps=9, gpu_seconds=1800.0)
+    cluster.progress = PodProgress(pod="", global_step=3, max_steps=9, gpu_seconds=1800.0)
     running("train")(cluster)
     cluster.wait(3600)
     cluster.settle()

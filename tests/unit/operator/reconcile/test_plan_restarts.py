@@ -23,7 +23,7 @@ from tests.support.reconcile.plan_steps import (
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_operator.manifests.jobs import grace_seconds, more_memory
 from finetune_operator.objects.naming import ATTEMPT
-from finetune_operator.types import Progress
+from finetune_operator.types import PodProgress
 
 TRAINING = "Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-"
 MERGING = "Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged? Serving-"
@@ -125,7 +125,7 @@ def test_restarts_during_operator_downtime_are_counted_if_visible() -> None:
 def test_restart_counts_belong_to_their_revision() -> None:
     cluster = at_training()
     cluster.wait(77)
-    cluster.progress = Progress(pod="", global_step=3, max_steps=9, gpu_seconds=77.0)
+    cluster.progress = PodProgress(pod="", global_step=3, max_steps=9, gpu_seconds=77.0)
     cluster.settle()
     evict(cluster)
     cluster.progress = None
@@ -335,7 +335,7 @@ def test_the_grace_period_has_room_for_a_step_and_a_checkpoint(
 
 def test_the_next_pods_grace_period_is_made_of_the_measured_step_time() -> None:
     cluster = at_training()
-    cluster.progress = Progress(pod="", global_step=10, max_steps=30, eta_seconds=2000.0)
+    cluster.progress = PodProgress(pod="", global_step=10, max_steps=30, eta_seconds=2000.0)
     for step in (settle, SUSPEND, stop("train")):
         step(cluster)
     cluster.progress = None

@@ -372,14 +372,14 @@ def test_an_external_deletion_is_an_event() -> None:
 
 
 def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
-    from finetune_operator.types import Progress
+    from finetune_operator.types import PodProgress
 
     cluster = Cluster()
     cluster.edit(runPolicy={"maxGpuSeconds": 1000})
     for step in (PREPARED, running("train")):
         step(cluster)
     cluster.wait(300)
-    cluster.progress = Progress(pod="", global_step=3, max_steps=9, gpu_seconds=300.0)
+    cluster.progress = PodProgress(pod="", global_step=3, max_steps=9, gpu_seconds=300.0)
     for step in (settle, delete(naming.VOLUME, "demo-R"), settle, sync):
         step(cluster)
     cluster.progress = None
@@ -391,7 +391,7 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
     (job,) = (each for each in cluster.each("Job") if not controllers.ended(each))
     assert controllers.request_of(job).max_gpu_seconds == 700
     cluster.wait(50)
-    cluster.progress = Progress(pod="", global_step=1, max_steps=9, gpu_seconds=50.0)
+    cluster.progress = PodProgress(pod="", global_step=1, max_steps=9, gpu_seconds=50.0)
     cluster.settle()
     assert cluster.status["training"]["gpuSeconds"] == 350
 

@@ -39,7 +39,7 @@ from finetune_api.policy.limits import Limits
 from finetune_operator.config import GpuConfig, Settings
 from finetune_operator.objects import naming
 from finetune_operator.reconcile.plan import plan
-from finetune_operator.types import LISTS, Plan, Progress, Snapshot
+from finetune_operator.types import LISTS, Plan, PodProgress, Snapshot
 
 OPEN = {"publishDestinations": {"allow": [".*"]}}
 PRESENT = CONFIG.model_copy(update={"policy": Limits.model_validate(OPEN)})
@@ -374,7 +374,7 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         """Advance the time, report progress, and perhaps upgrade the operator."""
         self.cluster.wait(seconds)
-        self.cluster.progress = Progress(
+        self.cluster.progress = PodProgress(
             pod="",
             global_step=steps,
             max_steps=9,

@@ -18,7 +18,7 @@ from finetune_operator.snapshot.pending import pending_objects
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
-from finetune_operator.types import Object, Progress, Snapshot, Verification
+from finetune_operator.types import Object, PodProgress, Snapshot, Verification
 
 KEY = ("a", "demo")
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -185,7 +185,7 @@ async def test_the_configmap_of_the_revision_is_read_once_for_each_version() -> 
 
 
 async def test_a_snapshot_contains_the_last_metrics_of_the_pods() -> None:
-    progress = Progress(pod="uid-t", global_step=7)
+    progress = PodProgress(pod="uid-t", global_step=7)
     verification = Verification(pod="v", build="b", outcome="Verified")
     metrics = FakePodMetrics(verification, progress)
     trainer, run = pod("t", "train"), child("Job", "run")

@@ -27,7 +27,7 @@ from finetune_cli.options import Context, Format, Kubeconfig, Namespace, Output,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ServedModel:
     """A served model, and how to ask it."""
 
     title: str
@@ -97,7 +97,7 @@ def run(
         terminal.document({"models": titles, "results": results})
 
 
-def _model(cluster: Cluster, target: str) -> Model:
+def _model(cluster: Cluster, target: str) -> ServedModel:
     """Return a served model. Raises CommandFailed if it is not served, or not verified."""
     name, _, revision = target.partition("@")
     job, base = _job(cluster, name)
@@ -111,7 +111,7 @@ def _model(cluster: Cluster, target: str) -> Model:
             f"{revision}, or serve it in a job of its own"
         )
     name = place.base if base else place.names[0]
-    return Model(title=target, name=name, pod=pod, key=questions.key(job, place), base=base)
+    return ServedModel(title=target, name=name, pod=pod, key=questions.key(job, place), base=base)
 
 
 def _job(cluster: Cluster, name: str) -> tuple[Job, bool]:
@@ -134,7 +134,7 @@ def _prompts(messages: Sequence[str] | None) -> list[str]:
     return prompts
 
 
-def _print(prompt: str, models: Sequence[Model], answers: Sequence[str]) -> None:
+def _print(prompt: str, models: Sequence[ServedModel], answers: Sequence[str]) -> None:
     """Print answers in columns, or one below the other in a narrow terminal or a file."""
     terminal.line(terminal.text(prompt, terminal.TITLE))
     width = terminal.console().width

@@ -15,21 +15,21 @@ SIDES = {"training": "Exhausted", "serving": "ServingExhausted"}
 Object = Mapping[str, Any]
 
 
-def money(found: Money) -> Page:
+def money(reading: Money) -> Page:
     """Return the page about budgets and usage."""
     return Page(
         title=MONEY,
         section=MONEY,
         regions=(
-            Region(id="budgets", title="Budgets", content=_objects(found.budgets, _budgets)),
-            Region(id="usage", title="Usage", content=_objects(found.usages, _usages)),
+            Region(id="budgets", title="Budgets", content=_objects(reading.budgets, _budgets)),
+            Region(id="usage", title="Usage", content=_objects(reading.usages, _usages)),
         ),
     )
 
 
-def profiles(found: Part[Objects]) -> Page:
+def profiles(part: Part[Objects]) -> Page:
     """Return the page about profiles."""
-    content = _objects(found, _profiles)
+    content = _objects(part, _profiles)
     region = Region(id="profiles", title=PROFILES, content=content, live=False, named=False)
     return Page(title=PROFILES, regions=(region,), section=PROFILES)
 

@@ -14,7 +14,7 @@ SERVING = "Serving"
 STATES = {
     SERVING: states.GOOD,
     "Failed": states.BAD,
-    "NameConflict": states.BAD,
+    Reason.NAME_CONFLICT: states.BAD,
     "Loading": states.RUNNING,
     "Proving": states.RUNNING,
 }
@@ -23,9 +23,9 @@ SHOWN_DIGITS = 12
 Object = Mapping[str, Any]
 
 
-def page(found: EndpointList) -> Page:
+def page(endpoints: EndpointList) -> Page:
     """Return the list of endpoints."""
-    region = Region(id="endpoints", title=ENDPOINTS, content=_list(found), named=False)
+    region = Region(id="endpoints", title=ENDPOINTS, content=_list(endpoints), named=False)
     return Page(title=f"{ENDPOINT_KIND}s", regions=(region,), section=ENDPOINTS)
 
 
@@ -45,18 +45,18 @@ def endpoint_page(endpoint: Object) -> Page:
     )
 
 
-def _list(found: EndpointList) -> Child:
+def _list(endpoints: EndpointList) -> Child:
     limited = (
         note(
-            f"Only the endpoints of namespace {found.only} are listed, because you may not list "
-            f"{ENDPOINT_KIND}s in all namespaces."
+            f"Only the endpoints of namespace {endpoints.only} are listed, because you may not "
+            f"list {ENDPOINT_KIND}s in all namespaces."
         )
-        if found.only
+        if endpoints.only
         else None
     )
-    if not found.objects:
+    if not endpoints.objects:
         return limited, note(f"There is no {ENDPOINT_KIND}.")
-    rows = [_row(endpoint) for endpoint in found.objects]
+    rows = [_row(endpoint) for endpoint in endpoints.objects]
     head = ("Name", "Namespace", "State", "Names that answer", "Free places", "Base model")
     more = note(f"Only the first {MOST} are listed.") if len(rows) >= MOST else None
     return limited, table(ENDPOINTS, head, rows), more

@@ -11,16 +11,16 @@ from finetune_cli.ui.reading.difference import Difference
 from finetune_cli.ui.reading.job import Details
 
 
-def page(found: Details) -> Page:
+def page(details: Details) -> Page:
     """Return the page."""
-    job = found.job
+    job = details.job
     regions = (
         Region(id="state", title="State", content=headline.state_of(job), width=TWO_THIRDS),
         Region(id="glance", title="At a glance", content=results.glance(job), width=THIRD),
         Region(
             id="losses",
             title="Losses",
-            content=results.losses(job, found.history),
+            content=results.losses(job, details.history),
             width=TWO_THIRDS,
         ),
         Region(
@@ -29,19 +29,19 @@ def page(found: Details) -> Page:
             content=results.verification(job),
             width=THIRD,
         ),
-        Region(id="stages", title="Stages", content=headline.stages(found.stages)),
+        Region(id="stages", title="Stages", content=headline.stages(details.stages)),
         Region(id="evaluation", title="Evaluation", content=results.evaluation(job), width=HALF),
         Region(
             id="cost",
             title="Estimate and cost",
-            content=results.cost(job, found.stages),
+            content=results.cost(job, details.stages),
             width=HALF,
         ),
         Region(id="revisions", title="Revisions", content=ledger.revisions(job)),
         Region(id="warnings", title="Warnings", content=headline.warnings(job), width=HALF),
-        Region(id="pod", title="Pod", content=evidence.pod(found.pod), width=HALF),
-        Region(id="events", title="Events", content=evidence.events(found.events)),
-        Region(id="log", title="Log", content=evidence.log(found.log)),
+        Region(id="pod", title="Pod", content=evidence.pod(details.pod), width=HALF),
+        Region(id="events", title="Events", content=evidence.events(details.events)),
+        Region(id="log", title="Log", content=evidence.log(details.log)),
     )
     return Page(
         title=job.name,
@@ -69,9 +69,11 @@ def object_page(job: Job) -> Page:
     return _about(job, f"{KIND} {job.name} as YAML", preformatted(text, "YAML"))
 
 
-def difference_page(job: Job, found: Difference) -> Page:
+def difference_page(job: Job, difference: Difference) -> Page:
     """Return how two revisions differ."""
-    return _about(job, f"Revisions {found.first} and {found.second}", ledger.difference(found))
+    return _about(
+        job, f"Revisions {difference.first} and {difference.second}", ledger.difference(difference)
+    )
 
 
 def _about(job: Job, title: str, content: Child) -> Page:

@@ -16,13 +16,13 @@ COLUMNS = ("Serving", "Progress", "ETA", "Loss", "Cost", "Age", "Message")
 STATES = (("", "all"), (READY, "ready"), (NOT_READY, "not ready"))
 
 
-def page(found: JobList, filters: Filters) -> Page:
+def page(jobs: JobList, filters: Filters) -> Page:
     """Return the page."""
     return Page(
         title=f"{KIND}s",
         regions=(
             _filters(filters),
-            Region(id="jobs", title="Jobs", content=_jobs(found, filters), named=False),
+            Region(id="jobs", title="Jobs", content=_jobs(jobs, filters), named=False),
         ),
         actions=h("a", "New job", href=url("new")),
         section=JOBS,

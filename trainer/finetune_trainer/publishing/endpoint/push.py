@@ -126,7 +126,7 @@ def publish(copy: Copy, outcome: Outcome, transfer: Transfer) -> None:
             f"the volume of FineTuneEndpoint {copy.name} does not hold the files that "
             "were copied to it: check the volume of the endpoint"
         )
-    outcome.found(f"endpoint://{copy.name}/{copy.endpoint.path}/{name}", f"sha256:{name}")
+    outcome.completed(f"endpoint://{copy.name}/{copy.endpoint.path}/{name}", f"sha256:{name}")
 
 
 @contextmanager

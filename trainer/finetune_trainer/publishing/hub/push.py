@@ -131,7 +131,7 @@ class _Push:
         else:
             commit = head.sha
             self._transfer.stored(sum(file.size for file in self._files.values()))
-        self._outcome.found(f"hf://{self._repo}@{commit}", f"sha1:{commit}")
+        self._outcome.completed(f"hf://{self._repo}@{commit}", f"sha1:{commit}")
         self._read_back(commit)
         if named is None:
             self._api.create_tag(self._repo, tag=version, revision=commit)

@@ -80,7 +80,7 @@ def track(
                 f"{FIELD}.uri"
             ) from error
     text = json.dumps([params, metrics, tags, place.source], sort_keys=True)
-    outcome.found(place.uri, f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+    outcome.completed(place.uri, f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
 
 
 def _results(job: JobConfig, layout: Layout, content: str) -> tuple[manifest.Manifest, LossHistory]:

@@ -35,7 +35,7 @@ def attest(
     finally:
         registry.close()
     assert target.attested is not None
-    outcome.found(f"{registry.name}@{target.attested}", target.attested)
+    outcome.completed(f"{registry.name}@{target.attested}", target.attested)
     outcome.attestation = statement.of(target).digest
 
 

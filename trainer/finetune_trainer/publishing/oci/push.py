@@ -112,7 +112,7 @@ class _Push:
             blobs.ensure(registry, blob)
         if present is None:
             self._put(target.version, built)
-        self._outcome.found(f"{registry.name}@{built.digest}", built.digest)
+        self._outcome.completed(f"{registry.name}@{built.digest}", built.digest)
         self._read_back(built)
         self._move_tags(built)
 

@@ -46,7 +46,7 @@ def attest(
     signed = statement.of(target)
     with s3_errors.named(target.name, target.s3.uri):
         folder, provenance = _attest(target, target.s3, signed, transfer, environment)
-    outcome.found(f"{folder}/", signed.subject)
+    outcome.completed(f"{folder}/", signed.subject)
     outcome.attestation = hashlib.sha256(attestation.opened(provenance).payload).hexdigest()
 
 

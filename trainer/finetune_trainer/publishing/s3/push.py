@@ -61,7 +61,7 @@ def _publish(
         for file in content.files:
             push.ensure(file)
         push.finish(content, target.annotations)
-        outcome.found(f"s3://{bucket}/{folder}/", f"sha256:{content.digest}")
+        outcome.completed(f"s3://{bucket}/{folder}/", f"sha256:{content.digest}")
         for name, size, digest in (
             *((file.name, file.size, file.sha256) for file in content.files),
             (MANIFEST, len(content.manifest), content.digest),

@@ -9,8 +9,6 @@ from finetune_api.safety import untrusted_json
 from finetune_trainer.errors import AccessDenied
 
 DOCKER_HUB, DOCKER_HUB_API = "docker.io", "registry-1.docker.io"
-DOCKER_HUB_KEY = "index.docker.io/v1"
-"""The name of Docker Hub in configuration files."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,16 +39,16 @@ def document(client: Client, path: str, types: tuple[str, ...], *, limit: int) -
             tries += 1
 
 
-def layer(client: Client, found: Layer) -> Iterator[bytes]:
+def layer(client: Client, wanted: Layer) -> Iterator[bytes]:
     """Yield a layer. Raise RegistryError at its end if it has another digest.
 
     Raise Interrupted after several tries without progress.
     """
     digest, at, tries = hashlib.sha256(), 0, 0
-    while at < found.size:
+    while at < wanted.size:
         before = at
         try:
-            for chunk in part(client, found, at, found.size):
+            for chunk in part(client, wanted, at, wanted.size):
                 at += len(chunk)
                 digest.update(chunk)
                 yield chunk
@@ -56,20 +56,20 @@ def layer(client: Client, found: Layer) -> Iterator[bytes]:
             tries = 0 if at > before else tries
             _wait(error, tries)
             tries += 1
-    if f"sha256:{digest.hexdigest()}" != found.digest:
+    if f"sha256:{digest.hexdigest()}" != wanted.digest:
         raise RegistryError(
-            f"the registry returns other bytes for the layer {found.digest}: its storage is "
+            f"the registry returns other bytes for the layer {wanted.digest}: its storage is "
             "damaged, so push the image again"
         )
 
 
-def part(client: Client, found: Layer, first: int, end: int) -> Generator[bytes, None, None]:
+def part(client: Client, wanted: Layer, first: int, end: int) -> Generator[bytes, None, None]:
     """Yield the bytes of a layer from ``first`` to before ``end``. Raise Interrupted."""
     left = end - first
     if not left:
         return
-    headers = {} if (first, end) == (0, found.size) else {"Range": f"bytes={first}-{end - 1}"}
-    url = f"blobs/{found.digest}"
+    headers = {} if (first, end) == (0, wanted.size) else {"Range": f"bytes={first}-{end - 1}"}
+    url = f"blobs/{wanted.digest}"
     with client.request("GET", url, headers=headers, accepted=(200, 206)) as response:
         begins = response.headers.get("Content-Range", "").startswith(f"bytes {first}-")
         if response.status_code == 206 and not begins:

@@ -85,6 +85,11 @@ def _load(request: TrainRequest, device: Device, kernel: str) -> Any:
                 f"the weights of the base model do not match its config.json ({problem}: "
                 f"{sorted(map(str, report[problem]))[0]}): choose another revision of the model"
             )
+    return for_training(model)
+
+
+def for_training(model: Any) -> Any:
+    """Return a loaded base model with the settings that its training needs."""
     # With the key-value cache, packed rows attend to each other unless FlashAttention is used.
     model.config.use_cache = False
     for module in model.modules():

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
 
 from finetune_api.v1alpha1.training.training import Training
 from finetune_trainer.attention.kernels import FLASH, SDPA, uses_package
@@ -86,11 +85,7 @@ def _load(request: TrainRequest, device: Device, attention: str) -> Any:
         local_files_only=True,
         use_gradient_checkpointing=_checkpointing(request),
     )
-    model.config.use_cache = False
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-    return model
+    return trl.for_training(model)
 
 
 def _adapt(request: TrainRequest, model: Any) -> Any:

@@ -15,24 +15,26 @@ class Evaluation:
 class EvaluationHistory:
     """All evaluations of a training, ordered by step."""
 
-    def __init__(self, known: Iterable[Evaluation] = (), *, patience: int | None) -> None:
+    def __init__(self, earlier: Iterable[Evaluation] = (), *, patience: int | None) -> None:
         """Continue from the evaluations of earlier attempts.
 
         patience: number of consecutive evaluations without a lower loss that ends the training;
         None disables early stopping.
         """
-        self._known = list(known)
+        self._evaluations = list(earlier)
         self._patience = patience
 
     def add(self, step: int, loss: float) -> None:
         """Add an evaluation; it replaces one of the same or a later step."""
-        self._known = [evaluation for evaluation in self._known if evaluation.step < step]
-        self._known.append(Evaluation(step=step, loss=loss))
+        self._evaluations = [
+            evaluation for evaluation in self._evaluations if evaluation.step < step
+        ]
+        self._evaluations.append(Evaluation(step=step, loss=loss))
 
     @property
     def last(self) -> Evaluation | None:
         """The latest evaluation."""
-        return self._known[-1] if self._known else None
+        return self._evaluations[-1] if self._evaluations else None
 
     @property
     def keeps_best(self) -> bool:
@@ -42,9 +44,9 @@ class EvaluationHistory:
     @property
     def best(self) -> Evaluation | None:
         """The evaluation with the lowest loss (the first of equals), if its adapter is kept."""
-        if self._patience is None or not self._known:
+        if self._patience is None or not self._evaluations:
             return None
-        return min(self._known, key=lambda evaluation: (evaluation.loss, evaluation.step))
+        return min(self._evaluations, key=lambda evaluation: (evaluation.loss, evaluation.step))
 
     @property
     def patience_exhausted(self) -> bool:
@@ -52,12 +54,12 @@ class EvaluationHistory:
         lowest = self.best
         if lowest is None or self._patience is None:
             return False
-        since = sum(evaluation.step > lowest.step for evaluation in self._known)
+        since = sum(evaluation.step > lowest.step for evaluation in self._evaluations)
         return since >= self._patience
 
     def as_facts(self) -> list[list[float]]:
         """Return [step, loss] pairs for a checkpoint's manifest."""
-        return [[evaluation.step, evaluation.loss] for evaluation in self._known]
+        return [[evaluation.step, evaluation.loss] for evaluation in self._evaluations]
 
     @classmethod
     def from_facts(

@@ -10,9 +10,9 @@ from tests.fakes.apiserver import Cluster
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.resources import FINETUNEJOB
 from finetune_operator.reconcile.reporting.columns import SUMMARY_LENGTH, remaining, summary
-from finetune_operator.types import Progress
+from finetune_operator.types import PodProgress
 
-TRAINING = Progress(pod="", global_step=57, max_steps=100, eta_seconds=250.0)
+TRAINING = PodProgress(pod="", global_step=57, max_steps=100, eta_seconds=250.0)
 LONGEST = {
     "Name": "llama3-support-agent",
     "Ready": "False",
@@ -54,7 +54,7 @@ def at(stage: str) -> Cluster:
         ("prepare", None, ("prepare", None)),
         (
             "prepare",
-            Progress(pod="", downloaded_bytes=42, total_bytes=100, eta_seconds=61.0),
+            PodProgress(pod="", downloaded_bytes=42, total_bytes=100, eta_seconds=61.0),
             ("prepare 42%", "1m01s"),
         ),
         ("train", None, ("train", None)),
@@ -63,11 +63,11 @@ def at(stage: str) -> Cluster:
         ("train", dataclasses.replace(TRAINING, phase="reference"), ("reference", None)),
         ("train", dataclasses.replace(TRAINING, phase="<other>"), ("train 57%", "4m10s")),
         ("merge", None, ("merge", None)),
-        ("merge", Progress(pod="", ratio=0.801, eta_seconds=9.0), ("merge 80%", "9s")),
+        ("merge", PodProgress(pod="", ratio=0.801, eta_seconds=9.0), ("merge 80%", "9s")),
     ],
 )
 def test_progress_of_each_stage(
-    stage: str, progress: Progress | None, expected: tuple[str, str | None]
+    stage: str, progress: PodProgress | None, expected: tuple[str, str | None]
 ) -> None:
     cluster = at(stage)
     cluster.progress = progress

@@ -3,9 +3,9 @@
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
-from finetune_operator.types import Progress
+from finetune_operator.types import PodProgress
 
-MEASURED = Progress(
+MEASURED = PodProgress(
     pod="", ratio=0.25, eta_seconds=61.7, downloaded_bytes=4 << 30, total_bytes=16 << 30
 )
 SHOWN = {
@@ -41,7 +41,7 @@ def test_downloaded_bytes_are_in_the_status() -> None:
 
 def test_a_download_of_unknown_size_has_no_empty_fields() -> None:
     cluster = at_preparation()
-    cluster.progress = Progress(pod="", downloaded_bytes=5)
+    cluster.progress = PodProgress(pod="", downloaded_bytes=5)
     assert cluster.settle().status["preparation"] == {"downloadedBytes": 5}
 
 

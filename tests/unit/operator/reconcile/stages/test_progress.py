@@ -9,9 +9,9 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_operator.types import Progress
+from finetune_operator.types import PodProgress
 
-MEASURED = Progress(
+MEASURED = PodProgress(
     pod="",
     ratio=0.4,
     global_step=40,
@@ -109,9 +109,9 @@ def test_the_step_that_a_stopped_trainer_saved_is_in_the_status() -> None:
 
 
 @pytest.mark.parametrize(
-    "later", [None, Progress(pod=""), Progress(pod="", global_step=None, loss=9.0)]
+    "later", [None, PodProgress(pod=""), PodProgress(pod="", global_step=None, loss=9.0)]
 )
-def test_previous_progress_is_kept_without_a_measurement(later: Progress | None) -> None:
+def test_previous_progress_is_kept_without_a_measurement(later: PodProgress | None) -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
@@ -123,7 +123,7 @@ def test_an_unmeasured_value_is_kept_next_to_measured_ones() -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
-    cluster.progress = Progress(pod="", global_step=41, max_steps=100)
+    cluster.progress = PodProgress(pod="", global_step=41, max_steps=100)
     assert training(cluster) == {**SHOWN, "globalStep": 41, "progressPercent": 41}
 
 
@@ -183,7 +183,7 @@ def test_a_restart_is_counted_and_measured() -> None:
     cluster.wait(30)
     controllers.sync(cluster)
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
-    cluster.progress = Progress(pod="", global_step=50, max_steps=100, gpu_seconds=1200.0)
+    cluster.progress = PodProgress(pod="", global_step=50, max_steps=100, gpu_seconds=1200.0)
     shown = training(cluster)
     assert (shown["globalStep"], shown["gpuSeconds"], shown["failures"]) == (50, 1200, 1)
 
@@ -201,7 +201,7 @@ def test_another_attempt_keeps_the_known_progress() -> None:
 
 def test_progress_of_an_abandoned_revision_is_not_shown_for_the_next() -> None:
     cluster = at_training()
-    cluster.progress = Progress(pod="", global_step=7, max_steps=100)
+    cluster.progress = PodProgress(pod="", global_step=7, max_steps=100)
     training(cluster)
     cluster.edit(rerun="a")
     assert training(cluster) == {}

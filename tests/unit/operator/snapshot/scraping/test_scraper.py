@@ -13,7 +13,7 @@ from tests.fakes import virtual_time
 from finetune_operator import delays
 from finetune_operator.snapshot.scraping.scraper import NAMESPACE_WORKERS, WORKERS, Scraper
 from finetune_operator.snapshot.scraping.targets import Target
-from finetune_operator.types import Key, Progress, Requests
+from finetune_operator.types import Key, PodProgress, Requests
 from finetune_operator.workqueue.workqueue import WorkQueue
 
 KEY = ("a", "demo")
@@ -53,7 +53,7 @@ class Pods:
 
     def latest(self, *targets: Target, key: Key = KEY) -> list[int | None]:
         values = self.scraper.latest(key, targets)
-        return [value.global_step for value in values if isinstance(value, Progress)]
+        return [value.global_step for value in values if isinstance(value, PodProgress)]
 
     def record(self, key: Key, *, urgent: bool) -> None:
         self.changed.append(key)

@@ -5,13 +5,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from finetune_operator.snapshot.scraping.exposition import parse
 from finetune_operator.snapshot.scraping.trainer_metrics import progress
-from finetune_operator.types import Progress
+from finetune_operator.types import PodProgress
 
 UID = "uid-1"
 IDENTITY = b'finetune_pod_info{uid="uid-1"} 1.0\n'
 
 
-def parsed(text: bytes) -> Progress | None:
+def parsed(text: bytes) -> PodProgress | None:
     series = parse(IDENTITY + text, UID)
     assert series is not None
     return progress(series, UID)
@@ -40,7 +40,7 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
     Counter("finetune_gpu_seconds", "x", registry=registry).inc(75.5)
     series = parse(generate_latest(registry), UID)
     assert series is not None
-    assert progress(series, UID) == Progress(
+    assert progress(series, UID) == PodProgress(
         pod=UID,
         ratio=0.5,
         global_step=60,
@@ -61,11 +61,11 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
 @pytest.mark.parametrize("card", ["", "NVIDIA L4", "a" * 64, "-a"])
 def test_a_card_that_no_node_label_can_have_is_discarded(card: str) -> None:
     text = f'finetune_device_info{{card="{card}"}} 1.0\nfinetune_global_step 3\n'
-    assert parsed(text.encode()) == Progress(pod=UID, global_step=3)
+    assert parsed(text.encode()) == PodProgress(pod=UID, global_step=3)
 
 
 def test_a_missing_metric_is_none_and_not_zero() -> None:
-    assert parsed(b"finetune_progress_ratio 0.0\n") == Progress(pod=UID, ratio=0.0)
+    assert parsed(b"finetune_progress_ratio 0.0\n") == PodProgress(pod=UID, ratio=0.0)
 
 
 @pytest.mark.parametrize("text", [b"", b"python_info 1\n", b"finetune_unknown 1\n"])
