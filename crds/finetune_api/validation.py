@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from finetune_api import API_VERSION, GROUP
 from finetune_api.base import Values
 from finetune_api.crd.openapi import model_in
-from finetune_api.crd.resources import FINETUNEJOB, FINETUNEPROFILE, RESOURCES, Resource
+from finetune_api.crd.resource import Resource
+from finetune_api.crd.resources import FINETUNEJOB, FINETUNEPROFILE, RESOURCES
 from finetune_api.defaulting import InvalidSpec, builtin_defaults, effective_defaults, resolve
 from finetune_api.layering import without_nulls
 from finetune_api.markers import WITHOUT_RULES, ApiModel, extra_of

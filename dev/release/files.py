@@ -15,7 +15,8 @@ from chartdocs.schema import partial
 from checks import environment
 from finetune_api import API_VERSION
 from finetune_api.crd.openapi import schema_of
-from finetune_api.crd.resources import RESOURCES, Resource
+from finetune_api.crd.resource import Resource
+from finetune_api.crd.resources import RESOURCES
 
 SUMS = "SHA256SUMS"
 FIRST_JOB = "first-job.yaml"

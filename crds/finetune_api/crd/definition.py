@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_api import API_VERSION, GROUP, VERSION
 from finetune_api.crd.openapi import Schema, schema_of
-from finetune_api.crd.resources import CelRule, Resource
+from finetune_api.crd.resource import CelRule, Resource
 
 
 def custom_resource_definition(resource: Resource) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import yaml
 from finetune_api.contracts.result import ARTIFACTS
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.reference import api_page, exit_codes_page, reasons_page
-from finetune_api.crd.resources import RESOURCES, Resource
+from finetune_api.crd.resource import Resource
+from finetune_api.crd.resources import RESOURCES
 from finetune_api.policy import admission, profile_admission
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from finetune_api.crd import generate
-from finetune_api.crd.resources import RESOURCES, Resource
+from finetune_api.crd.resource import Resource
+from finetune_api.crd.resources import RESOURCES
 
 
 def test_check_prints_stale_files_and_generate_writes_them(
