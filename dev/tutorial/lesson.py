@@ -277,7 +277,7 @@ SECTIONS = (
         title="Move one job, and add another",
         text="`endpoint.yaml` has the endpoint, and a second job that learns four facts about"
         " another town. One edit moves the first job to the endpoint. This repeats neither its"
-        " training nor its merge: its own pod answers until the endpoint has proved its adapter.",
+        " training nor its merge: its own pod answers until the endpoint has verified its adapter.",
         commands=(
             Command(text="cat endpoint.yaml", shows="kind: FineTuneEndpoint"),
             Command(text="kubectl apply -f endpoint.yaml", shows=f"/{SECOND_JOB} created"),
@@ -286,6 +286,11 @@ SECTIONS = (
                 shows="patched",
             ),
             Command(text=SHARE, shows="condition met", seconds=1860),
+            Command(
+                text="kubectl wait ftj --all --for=condition=Ready --timeout=5m",
+                shows=rf"{SECOND_JOB} condition met.*{JOB} condition met",
+                seconds=330,
+            ),
             Command(text="kubectl get ftj", shows=rf"{SECOND_JOB}\s+True.*{JOB}\s+True"),
             Command(text=ask(JOB, QUESTION), shows=ANSWER),
             Command(text=ask(SECOND_JOB, SECOND_QUESTION), shows=SECOND_ANSWER),
