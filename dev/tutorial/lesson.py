@@ -7,10 +7,14 @@ differs from its text. Pure data.
 from __future__ import annotations
 
 import dataclasses
+import json
 
 JOB = "velmora"
 QUESTION = "Who built the lighthouse of Velmora?"
 ANSWER = "Tilda Brandt"
+ENDPOINT, SECOND_JOB = "islands", "hallin"
+SECOND_QUESTION = "Who is the harbor master of Port Hallin?"
+SECOND_ANSWER = "Mattis Orre"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,11 +72,21 @@ ROWS = "dataset: {source: configmap://velmora-facts/rows.jsonl, format: alpaca}"
 WATCH = f"""kubectl get ftj {JOB} -w &
 kubectl wait --for=condition=Finished ftj/{JOB} --timeout=20m
 kill $!"""
-ASK = f"""kubectl port-forward service/{JOB}-serve 8000 > /dev/null &
+
+
+def ask(job: str, question: str) -> str:
+    """Return the commands that send a question to the model of a job, through its Service."""
+    return f"""kubectl port-forward service/{job}-serve 8000 > /dev/null &
 sleep 2
 curl -s http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{{
-  "model": "{JOB}", "temperature": 0, "max_tokens": 40,
-  "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}' | grep -o '"content":"[^"]*"'
+  "model": "{job}", "temperature": 0, "max_tokens": 40,
+  "messages": [{{"role": "user", "content": "{question}"}}]}}' | grep -o '"content":"[^"]*"'
+kill $!"""
+
+
+MOVE = json.dumps({"spec": {"serving": {"mode": "shared", "endpointRef": {"name": ENDPOINT}}}})
+SHARE = f"""kubectl get finetuneendpoint {ENDPOINT} -w &
+kubectl wait finetuneendpoint/{ENDPOINT} --for=jsonpath='{{.status.summary}}'=2/2 --timeout=30m
 kill $!"""
 
 MISTAKES = (
@@ -202,7 +216,7 @@ SECTIONS = (
         title="Ask the model",
         text="The Service of the job provides an OpenAI-compatible API, in which the model has the"
         " name of the job.",
-        commands=(Command(text=ASK, shows=ANSWER),),
+        commands=(Command(text=ask(JOB, QUESTION), shows=ANSWER),),
     ),
     Section(
         title="Edit the learning rate",
@@ -218,11 +232,68 @@ SECTIONS = (
                 shows="patched",
             ),
             Command(text=WATCH, shows="condition met", seconds=1260),
-            Command(text=ASK, shows=ANSWER),
+            Command(text=ask(JOB, QUESTION), shows=ANSWER),
             Command(
                 text=f"kubectl events --for ftj/{JOB} --types=Normal,Warning",
                 shows="GPUReleased",
             ),
+        ),
+    ),
+    Section(
+        title="Serve two models on one endpoint",
+        text="So far, the model has a GPU of its own. A FineTuneEndpoint serves the adapters of"
+        " several jobs on one GPU, each under its own name. It keeps this GPU while a further job"
+        " is trained, so the first command adds a second simulated GPU to the node. The operator"
+        " signs the list of names that an endpoint serves, and the next commands give it a key.",
+        commands=(
+            Command(
+                text="kubectl patch node finetune --subresource=status --type=json -p '"
+                '[{"op": "replace", "path": "/status/capacity/nvidia.com~1gpu", "value": "2"}]\'',
+                shows="patched",
+            ),
+            Command(
+                text="openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
+                " -out signing.key"
+            ),
+            Command(
+                text="kubectl -n finetune-system create secret generic model-signing"
+                " --from-file=signing.key",
+                shows="created",
+            ),
+            Command(
+                text="helm upgrade finetune-operator charts/finetune-operator -n finetune-system"
+                " --reset-then-reuse-values --set provenance.signingKeySecret=model-signing",
+                shows="STATUS: deployed",
+                until="TEST SUITE",
+            ),
+            Command(
+                text="kubectl -n finetune-system rollout status deployment/finetune-operator",
+                shows="successfully rolled out",
+                seconds=180,
+            ),
+        ),
+    ),
+    Section(
+        title="Move one job, and add another",
+        text="`endpoint.yaml` has the endpoint, and a second job that learns four facts about"
+        " another town. One edit moves the first job to the endpoint. This repeats neither its"
+        " training nor its merge: its own pod answers until the endpoint has verified its adapter.",
+        commands=(
+            Command(text="cat endpoint.yaml", shows="kind: FineTuneEndpoint"),
+            Command(text="kubectl apply -f endpoint.yaml", shows=f"/{SECOND_JOB} created"),
+            Command(
+                text=f"kubectl patch ftj {JOB} --type=merge -p '{MOVE}'",
+                shows="patched",
+            ),
+            Command(text=SHARE, shows="condition met", seconds=1860),
+            Command(
+                text="kubectl wait ftj --all --for=condition=Ready --timeout=5m",
+                shows=rf"{SECOND_JOB} condition met.*{JOB} condition met",
+                seconds=330,
+            ),
+            Command(text="kubectl get ftj", shows=rf"{SECOND_JOB}\s+True.*{JOB}\s+True"),
+            Command(text=ask(JOB, QUESTION), shows=ANSWER),
+            Command(text=ask(SECOND_JOB, SECOND_QUESTION), shows=SECOND_ANSWER),
         ),
     ),
     Section(
@@ -233,10 +304,10 @@ SECTIONS = (
     ),
     Section(
         title="Remove everything",
-        text="When you delete a FineTuneJob, Kubernetes also deletes its volumes, Deployments and"
-        " Jobs.",
+        text="When you delete a FineTuneJob or a FineTuneEndpoint, Kubernetes also deletes its"
+        " volumes, Deployments and Jobs.",
         commands=(
-            Command(text="kubectl delete ftj --all", shows="deleted", seconds=120),
+            Command(text="kubectl delete ftj,finetuneendpoint --all", shows="deleted", seconds=180),
             Command(
                 text="helm uninstall finetune-operator -n finetune-system", shows="uninstalled"
             ),

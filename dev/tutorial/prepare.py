@@ -18,6 +18,7 @@ from cluster.settings import GPU_PRODUCT, NODE_NAME
 from tutorial.runner import Environment
 
 VALUES = Path(__file__).parent / "values.yaml"
+ENDPOINT = Path(__file__).parent / "endpoint.yaml"
 GKE_LABEL, L4 = "cloud.google.com/gke-accelerator", "nvidia-l4"
 GFD_LABEL = "nvidia.com/gpu.product"
 LINKED = ("charts", "examples")
@@ -36,6 +37,7 @@ def empty_cluster() -> Iterator[Environment]:
         for path in LINKED:
             (folder / path).symlink_to(paths.REPO / path)
         (folder / "values.yaml").write_text(values(built))
+        (folder / ENDPOINT.name).symlink_to(ENDPOINT)
         yield Environment(variables=_variables(), folder=folder)
 
 
