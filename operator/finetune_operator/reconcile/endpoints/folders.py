@@ -43,7 +43,8 @@ def folders(
     uids = {folder.uid for folder in listed}
     over = [job for uid, job in jobs.items() if uid in removed or uid not in uids]
     start: list[Action] = []
-    if _may_start(parts, deployment, number) and all(map(is_over, jobs.values())):
+    # A quota for Jobs counts those that are over: if it rejects the next one, they must go first.
+    if not over and _may_start(parts, deployment, number) and all(map(is_over, jobs.values())):
         start = _start(parts, listed)
     failed = [folder for folder in listed if folder.uid in jobs and is_over(jobs[folder.uid])]
     return Folders(

@@ -9,6 +9,7 @@ import pytest
 from tests.support.reconcile.endpoint_world import SETTINGS, World
 
 from finetune_api.policy.limits import Limits
+from finetune_operator.actions import Delete
 from finetune_operator.reconcile.endpoints import plan as planner
 
 CLAIM = ("PersistentVolumeClaim", "shared-endpoint")
@@ -149,6 +150,19 @@ def test_one_folder_is_removed_at_a_time() -> None:
         world.step()
         world.step()
     assert (listed(world), removes(world)) == ([], [])
+
+
+def test_a_job_is_deleted_before_the_next_one_is_created() -> None:
+    """A quota that allows one Job rejects the next one while the completed one exists."""
+    world = serving("a", "b")
+    world.finetunejobs.clear()
+    accept(world)
+    end(world)
+    plan = world.step()
+    written = [action for action in plan.actions if action.object["kind"] == "Job"]
+    assert [type(action) for action in written] == [Delete]
+    world.step()
+    assert removes(world) == ["/jobs/uid-of-b"]
 
 
 def test_a_folder_that_cannot_be_removed_stops_no_other_one() -> None:
