@@ -64,6 +64,15 @@ def prune_jobs(snapshot: EndpointSnapshot) -> dict[str, Object]:
     }
 
 
+def removes_folders(endpoint: Object, item: Object) -> bool:
+    """Report whether an object is a Job that removes a folder, or the policy of its pod."""
+    policy = endpoints.prune_policy_name(endpoint["metadata"]["name"])
+    return naming.label(item, naming.STAGE) == endpoints.PRUNE or (
+        item["kind"],
+        item["metadata"]["name"],
+    ) == ("NetworkPolicy", policy)
+
+
 def _with_attached(kept: list[JobFolder], attached: Iterable[Object]) -> list[JobFolder]:
     before = {folder.uid for folder in kept}
     new = [

@@ -9,6 +9,7 @@ import pytest
 from tests.support.reconcile.endpoint_world import SETTINGS, World
 
 from finetune_api.policy.limits import Limits
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.actions import Delete
 from finetune_operator.reconcile.endpoints import plan as planner
 
@@ -186,6 +187,35 @@ def test_a_folder_that_cannot_be_removed_stops_no_other_one() -> None:
     world.step()
     assert not listed(world)
     assert "Job" not in world.condition("Ready")["message"].replace("FineTuneJob", "")
+
+
+@pytest.mark.parametrize("kind", ["Job", "NetworkPolicy"])
+def test_a_rejected_removal_concerns_no_model(kind: str) -> None:
+    world = serving("a", "b")
+    del world.finetunejobs["b"]
+    world.step()
+    world.report()
+    plan = world.plan()
+    rejected = [action.object for action in plan.actions if action.object["kind"] == kind][-1]
+    for planned in (plan.status, None):
+        report = planner.report(
+            world.snapshot(),
+            reason=Reason.QUOTA_EXCEEDED,
+            message="exceeded quota.",
+            now=world.now,
+            planned=planned,
+            rejected=rejected,
+        )
+        before = plan.status if planned else world.status
+        conditions = {each["type"]: each for each in report.status["conditions"]}
+        assert conditions.keys() == {each["type"] for each in before["conditions"]}
+        ready = conditions["Ready"]
+        assert (ready["status"], ready["reason"]) == ("True", "Serving")
+        assert ready["message"] == (
+            "1 of 1 model names answer. No folder of a deleted FineTuneJob is removed from the "
+            "volume: exceeded quota."
+        )
+        world.endpoint["status"] = plan.status
 
 
 def test_another_claim_has_no_folders_yet() -> None:
