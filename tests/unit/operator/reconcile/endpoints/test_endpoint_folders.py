@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.support.reconcile.endpoint_world import SETTINGS, World
 from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.actions import Delete
+from finetune_operator.objects import naming
 from finetune_operator.reconcile.endpoints import plan as planner
 
 CLAIM = ("PersistentVolumeClaim", "shared-endpoint")
@@ -187,6 +189,38 @@ def test_a_folder_that_cannot_be_removed_stops_no_other_one() -> None:
     world.step()
     assert not listed(world)
     assert "Job" not in world.condition("Ready")["message"].replace("FineTuneJob", "")
+
+
+def test_failed_jobs_are_few() -> None:
+    world = serving(*"abcdefgh")
+    world.finetunejobs.clear()
+    accept(world)
+    for _ in range(20):
+        end(world, "Failed")
+        world.step()
+    assert [path[-1] for path in removes(world)] == [*"abcde"]
+    del world.objects["Job", world.jobs_of("prune")[0]["metadata"]["name"]]
+    world.step()
+    assert [path[-1] for path in removes(world)] == [*"bcdea"], "it continues"
+
+
+def test_a_job_that_does_not_end_is_reported() -> None:
+    world = serving("a")
+    world.finetunejobs.clear()
+    accept(world)
+    world.step()
+    assert "still on the volume" not in world.condition("Ready")["message"]
+    world.now += timedelta(minutes=10)
+    world.step()
+    ready = world.condition("Ready")
+    assert "has not ended: run kubectl describe jobs,pods -l" in ready["message"]
+    assert ready["status"] == "True"
+    (job,) = world.jobs_of("prune")
+    for labels in (job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]):
+        assert f"-l {naming.JOB_UID}={labels[naming.JOB_UID]}." in ready["message"]
+    end(world)
+    world.step()
+    assert "still on the volume" not in world.condition("Ready")["message"]
 
 
 @pytest.mark.parametrize("kind", ["Job", "NetworkPolicy"])
