@@ -75,11 +75,10 @@ def prune_jobs(snapshot: EndpointSnapshot) -> dict[str, Object]:
 
 def removes_folders(endpoint: Object, item: Object) -> bool:
     """Report whether an object is a Job that removes a folder, or the policy of its pod."""
-    policy = endpoints.prune_policy_name(endpoint["metadata"]["name"])
-    return naming.label(item, naming.STAGE) == endpoints.PRUNE or (
-        item["kind"],
-        item["metadata"]["name"],
-    ) == ("NetworkPolicy", policy)
+    if item["kind"] == "NetworkPolicy":
+        name: str = endpoint["metadata"]["name"]
+        return bool(item["metadata"]["name"] == endpoints.prune_policy_name(name))
+    return naming.label(item, naming.STAGE) == endpoints.PRUNE
 
 
 def _with_attached(kept: list[JobFolder], attached: Iterable[Object]) -> list[JobFolder]:
