@@ -25,6 +25,8 @@ class AttachedJobs:
     jobs: ObjectStore
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an endpoint has other jobs, or other models of its jobs."""
+    _uids: dict[Key, str] = field(default_factory=dict)
+    """Of all jobs in the store."""
     _references: dict[Key, Object] = field(default_factory=dict)
     _of: dict[Key, set[Key]] = field(default_factory=dict)
     """Keys of jobs by the key of their endpoint."""
@@ -50,6 +52,10 @@ class AttachedJobs:
         """Return the keys of these jobs."""
         return frozenset(self._of.get(endpoint, ()))
 
+    def uid(self, job: Key) -> str | None:
+        """Return the UID of a job in the store, None if there is none of this name."""
+        return self._uids.get(job)
+
     def take_changed(self) -> frozenset[Key]:
         """Return the endpoints whose jobs have changed since the last call."""
         changed, self._changed = frozenset(self._changed), set()
@@ -58,6 +64,9 @@ class AttachedJobs:
 
     def _take(self, key: Key, job: Object | None) -> None:
         reference = None if job is None else endpoints.reference(job)
+        self._uids.pop(key, None)
+        if job is not None:
+            self._uids[key] = job["metadata"]["uid"]
         before = self._references.pop(key, None)
         if reference is not None:
             self._references[key] = reference
@@ -166,23 +175,14 @@ class EndpointReader:
 
     def _deleted_jobs(self, endpoint: Object) -> frozenset[str]:
         """Return the UIDs in ``status.folders`` of jobs that do not exist, and do not publish."""
-        metadata = endpoint["metadata"]
-        namespace = metadata["namespace"]
-        attached = self.jobs.of((namespace, metadata["name"]))
-        present = {job["metadata"]["uid"] for job in attached}
+        namespace = endpoint["metadata"]["namespace"]
         folders = (endpoint.get("status") or {}).get("folders") or ()
         return frozenset(
             folder["uid"]
             for folder in folders
-            if folder["uid"] not in present
-            and self._uid((namespace, folder["job"])) != folder["uid"]
+            if self.jobs.uid((namespace, folder["job"])) != folder["uid"]
             and not self._publishes((namespace, folder["job"]))
         )
-
-    def _uid(self, job: Key) -> str | None:
-        """Return the UID of a job in the store, None if there is none of this name."""
-        stored = self.jobs.jobs.owner(job)
-        return None if stored is None else str(stored["metadata"]["uid"])
 
     def _publishes(self, job: Key) -> bool:
         """Report whether a pod may still write for a job of this name, which may be deleted."""
@@ -208,20 +208,19 @@ class EndpointReader:
         """Compare the jobs in the store with those that exist. Raises Transient if one is missing.
 
         One that the endpoint serves, but that is stored without its model, must be stored in the
-        version that exists. One that may have a folder must not be taken for an earlier job of its
-        name.
+        version that exists. None may be taken for an earlier job of its name: the status of the
+        endpoint, which another leader may have written, can list its folder before the next read.
         """
         namespace, endpoint = key[0], await self.live.owner(key)
         status = {} if endpoint is None else endpoint.get("status") or {}
         served = {model["job"] for model in status.get("models") or ()} - {
             job["metadata"]["name"] for job in self.jobs.of(key) if job["status"]
         }
-        folders = {folder["job"] for folder in status.get("folders") or ()}
         listed = await self.live.kube.list(FINETUNEJOB, namespace, metadata_only=True)
         for job in listed:
             name = job["metadata"]["name"]
             needed = version_of(job) if name in served else 1
-            is_other = name in folders and self._uid((namespace, name)) != job["metadata"]["uid"]
+            is_other = self.jobs.uid((namespace, name)) != job["metadata"]["uid"]
             if is_other or self.jobs.jobs.version(FINETUNEJOB, (namespace, name)) < needed:
                 raise Transient(
                     f"FineTuneJob {name} has not been read yet, so the names of the endpoint are "

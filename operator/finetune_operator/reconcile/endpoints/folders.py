@@ -8,15 +8,22 @@ other job ever gets the same UID, so such a Job may run at any later time.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from finetune_api.v1alpha1.endpoints.status import MOST_FOLDERS, JobFolder, WantedNames
 from finetune_operator.actions import Action, Apply, Create
 from finetune_operator.manifests.endpoints import network, prune_job
 from finetune_operator.objects import conditions, deployments, endpoints, naming
-from finetune_operator.objects.jobs import is_over
+from finetune_operator.objects.jobs import created, is_over
 from finetune_operator.reconcile.endpoints.base import deletions
 from finetune_operator.reconcile.endpoints.parts import Parts
 from finetune_operator.types import EndpointSnapshot, Object
+
+MOST_FAILED = 5
+"""Failed Jobs after which no other one starts: they have the same cause, such as a volume that is
+read-only, and each one keeps its pods."""
+LATE = timedelta(minutes=10)
+"""Age from which a Job that has not ended is reported: most run for seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,7 @@ class Folders:
     listed: tuple[JobFolder, ...]
     actions: tuple[Action, ...]
     problem: str
-    """Why a folder could not be removed, as a sentence; empty if none failed."""
+    """Why a folder has not been removed, as a sentence; empty if there is no problem."""
 
 
 def folders(
@@ -42,14 +49,17 @@ def folders(
     listed = _with_attached(kept, snapshot.finetunejobs)
     uids = {folder.uid for folder in listed}
     over = [job for uid, job in jobs.items() if uid in removed or uid not in uids]
+    started = [(folder, jobs[folder.uid]) for folder in listed if folder.uid in jobs]
+    failed = [job for _, job in started if is_over(job)]
     start: list[Action] = []
-    if _may_start(parts, deployment, number) and all(map(is_over, jobs.values())):
-        start = _start(parts, listed)
-    failed = [folder for folder in listed if folder.uid in jobs and is_over(jobs[folder.uid])]
+    # A quota for Jobs counts those that are over: if it rejects the next one, they must go first.
+    if not over and len(failed) == len(started) < MOST_FAILED:
+        start = _start(parts, listed) if _may_start(parts, deployment, number) else []
+    problems = (_problem(folder, job, parts.now) for folder, job in started)
     return Folders(
         listed=tuple(listed),
         actions=(*start, *deletions(over)),
-        problem=_problem(failed[0], jobs[failed[0].uid]) if failed else "",
+        problem=next(filter(None, problems), ""),
     )
 
 
@@ -61,6 +71,14 @@ def prune_jobs(snapshot: EndpointSnapshot) -> dict[str, Object]:
         if naming.owned_by(snapshot.endpoint, job)
         and naming.label(job, naming.STAGE) == endpoints.PRUNE
     }
+
+
+def removes_folders(endpoint: Object, item: Object) -> bool:
+    """Report whether an object is a Job that removes a folder, or the policy of its pod."""
+    if item["kind"] == "NetworkPolicy":
+        name: str = endpoint["metadata"]["name"]
+        return bool(item["metadata"]["name"] == endpoints.prune_policy_name(name))
+    return naming.label(item, naming.STAGE) == endpoints.PRUNE
 
 
 def _with_attached(kept: list[JobFolder], attached: Iterable[Object]) -> list[JobFolder]:
@@ -95,10 +113,18 @@ def _start(parts: Parts, listed: Iterable[JobFolder]) -> list[Action]:
     return []
 
 
-def _problem(folder: JobFolder, job: Object) -> str:
+def _problem(folder: JobFolder, job: Object, now: datetime) -> str:
+    """Return why a folder has not been removed, an empty text if its Job may still complete."""
     name = job["metadata"]["name"]
+    cause = (
+        f"failed: run kubectl logs job/{name}, remove the cause, and delete the Job to try again"
+    )
+    if not is_over(job):
+        if now - datetime.fromisoformat(created(job)) < LATE:
+            return ""
+        label = f"{naming.JOB_UID}={folder.uid}"
+        cause = f"has not ended: run kubectl describe jobs,pods -l {label}"
     return (
         f"The folder of the deleted FineTuneJob {folder.job} is still on the volume, because Job "
-        f"{name} failed: run kubectl logs job/{name}, remove the cause, and delete the Job to try "
-        "again."
+        f"{name} {cause}."
     )

@@ -2,12 +2,14 @@
 
 from datetime import datetime
 
+from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.objects import conditions
 from finetune_operator.objects.conditions import Status
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.reconcile.endpoints import state
+from finetune_operator.reconcile.endpoints.folders import removes_folders
 from finetune_operator.types import EndpointSnapshot, Object, Plan
 
 
@@ -20,9 +22,20 @@ def report(
     planned: Object | None = None,
     rejected: Object | None = None,
 ) -> Plan:
-    """Return a plan whose conditions report an error. Pods that serve continue to serve."""
+    """Return a plan whose conditions report an error. Pods that serve continue to serve.
+
+    planned: a status whose other fields are written, instead of those of the previous one.
+    rejected: the object whose write the API server rejects. If it removes a folder, no model is
+    concerned, so only the message of Ready reports it.
+    """
     endpoint = snapshot.endpoint
     written = dict((endpoint.get("status") or {}) if planned is None else planned)
+    if rejected is not None and removes_folders(endpoint, rejected):
+        problem = f"No folder of a deleted FineTuneJob is removed from the volume: {message}"
+        written["conditions"] = [
+            _noted(condition, problem) for condition in written.get("conditions") or ()
+        ]
+        return Plan(status=written)
     position = Position(state="stalled", reason=reason, message=message)
     written["conditions"] = state.listed_conditions(
         endpoint,
@@ -33,6 +46,14 @@ def report(
     )
     written["observedGeneration"] = endpoint["metadata"]["generation"]
     return Plan(status=written, requeue_after=delays.REJECTED)
+
+
+def _noted(condition: Object, problem: str) -> Object:
+    """Return a condition; Ready also reports a problem while it is True."""
+    if (condition["type"], condition["status"]) != ("Ready", "True"):
+        return condition
+    message = printable(f"{condition['message']} {problem}")[: conditions.MAX_MESSAGE]
+    return {**condition, "message": message}
 
 
 def _kept(endpoint: Object, type_: str) -> tuple[Status, str, str]:

@@ -259,6 +259,26 @@ async def test_a_job_is_not_deleted_while_it_is_stored_as_an_earlier_one(jobs: J
     assert not await deleted(endpoints, "FineTuneJob")
 
 
+async def test_a_job_is_not_deleted_because_the_endpoint_is_read_again(jobs: Jobs) -> None:
+    """The endpoint is read after the jobs, and lists a job that the store does not have yet."""
+    early = jobs.world.publish("a")
+    now = {**early, "metadata": {**early["metadata"], "uid": "uid-of-the-second"}}
+    jobs.put(early)
+    endpoints, _ = reader(jobs, [versioned(now, 2)])
+    stored = endpoints.live.store.owner(KEY) or {}
+    newer = {
+        **stored,
+        "kind": "FineTuneEndpoint",
+        "metadata": {**stored["metadata"], "resourceVersion": "2"},
+        "status": {"folders": [{"job": "a", "uid": "uid-of-the-second"}]},
+    }
+    cast(MemoryKube, endpoints.live.kube).objects["FineTuneEndpoint", *KEY] = newer
+    with pytest.raises(Transient, match="FineTuneJob a"):
+        await deleted(endpoints, "FineTuneJob", "FineTuneEndpoint")
+    jobs.put(now)
+    assert not await deleted(endpoints, "FineTuneJob", "FineTuneEndpoint")
+
+
 @pytest.mark.parametrize(
     ("running", "ended"),
     [

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 from tests.support.reconcile.endpoint_world import SETTINGS, World
 
 from finetune_api.policy.limits import Limits
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Delete
+from finetune_operator.objects import naming
 from finetune_operator.reconcile.endpoints import plan as planner
 
 CLAIM = ("PersistentVolumeClaim", "shared-endpoint")
@@ -151,6 +155,19 @@ def test_one_folder_is_removed_at_a_time() -> None:
     assert (listed(world), removes(world)) == ([], [])
 
 
+def test_a_job_is_deleted_before_the_next_one_is_created() -> None:
+    """A quota that allows one Job rejects the next one while the completed one exists."""
+    world = serving("a", "b")
+    world.finetunejobs.clear()
+    accept(world)
+    end(world)
+    plan = world.step()
+    written = [action for action in plan.actions if action.object["kind"] == "Job"]
+    assert [type(action) for action in written] == [Delete]
+    world.step()
+    assert removes(world) == ["/jobs/uid-of-b"]
+
+
 def test_a_folder_that_cannot_be_removed_stops_no_other_one() -> None:
     world = serving("a", "b")
     world.finetunejobs.clear()
@@ -172,6 +189,67 @@ def test_a_folder_that_cannot_be_removed_stops_no_other_one() -> None:
     world.step()
     assert not listed(world)
     assert "Job" not in world.condition("Ready")["message"].replace("FineTuneJob", "")
+
+
+def test_failed_jobs_are_few() -> None:
+    world = serving(*"abcdefgh")
+    world.finetunejobs.clear()
+    accept(world)
+    for _ in range(20):
+        end(world, "Failed")
+        world.step()
+    assert [path[-1] for path in removes(world)] == [*"abcde"]
+    del world.objects["Job", world.jobs_of("prune")[0]["metadata"]["name"]]
+    world.step()
+    assert [path[-1] for path in removes(world)] == [*"bcdea"], "it continues"
+
+
+def test_a_job_that_does_not_end_is_reported() -> None:
+    world = serving("a")
+    world.finetunejobs.clear()
+    accept(world)
+    world.step()
+    assert "still on the volume" not in world.condition("Ready")["message"]
+    world.now += timedelta(minutes=10)
+    world.step()
+    ready = world.condition("Ready")
+    assert "has not ended: run kubectl describe jobs,pods -l" in ready["message"]
+    assert ready["status"] == "True"
+    (job,) = world.jobs_of("prune")
+    for labels in (job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]):
+        assert f"-l {naming.JOB_UID}={labels[naming.JOB_UID]}." in ready["message"]
+    end(world)
+    world.step()
+    assert "still on the volume" not in world.condition("Ready")["message"]
+
+
+@pytest.mark.parametrize("kind", ["Job", "NetworkPolicy"])
+def test_a_rejected_removal_concerns_no_model(kind: str) -> None:
+    world = serving("a", "b")
+    del world.finetunejobs["b"]
+    world.step()
+    world.report()
+    plan = world.plan()
+    rejected = [action.object for action in plan.actions if action.object["kind"] == kind][-1]
+    for planned in (plan.status, None):
+        report = planner.report(
+            world.snapshot(),
+            reason=Reason.QUOTA_EXCEEDED,
+            message="exceeded quota.",
+            now=world.now,
+            planned=planned,
+            rejected=rejected,
+        )
+        before = plan.status if planned else world.status
+        conditions = {each["type"]: each for each in report.status["conditions"]}
+        assert conditions.keys() == {each["type"] for each in before["conditions"]}
+        ready = conditions["Ready"]
+        assert (ready["status"], ready["reason"]) == ("True", "Serving")
+        assert ready["message"] == (
+            "1 of 1 model names answer. No folder of a deleted FineTuneJob is removed from the "
+            "volume: exceeded quota."
+        )
+        world.endpoint["status"] = plan.status
 
 
 def test_another_claim_has_no_folders_yet() -> None:
