@@ -1,8 +1,9 @@
-"""The gate of a shared endpoint alone: the cost of an event, next to a proxy that copies bytes.
+"""The gate of a shared endpoint alone: the cost of an event, next to other proxies.
 
 A server replays the streams of vLLM on a Unix socket. A caller reads them directly, through the
-gate, and through a proxy in Go that copies bytes without reading them. The three take turns, so
-that a change of the machine affects all. Server, caller and proxy are one Go program
+gate, through the gate's handling of events on another stack (``endpoint_starlette``, if its
+packages are installed), and through a proxy in Go that copies bytes without reading them. They take
+turns, so that a change of the machine affects all. Server, caller and proxy are one Go program
 (``endpoint_replay``); each runs in a process of its own.
 """
 
@@ -16,8 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.support.ports import free_port
@@ -28,6 +30,7 @@ SOURCE = Path(__file__).parent / "endpoint_replay" / "main.go"
 REPOSITORY = Path(__file__).resolve().parent.parent
 HEAD = ("path", "CPU µs per event", "p50, ms", "p99, ms", "added p50", "added p99", "MiB a stream")
 START_SECONDS = 20.0
+GATE, COPY, OTHER_STACK = "gate (aiohttp)", "byte copy (Go)", "Starlette, uvicorn and httpx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,28 +61,37 @@ def measure(options: argparse.Namespace) -> str:
         folder = Path(name)
         program, socket = folder / "replay", folder / "vllm.sock"
         subprocess.run([go, "build", "-o", str(program), str(SOURCE)], check=True)
-        gate, copy = free_port(), free_port()
+        commands = {
+            GATE: [sys.executable, "-m", "bench.endpoint_gate", str(socket), "{port}"],
+            OTHER_STACK: [sys.executable, "-m", "bench.endpoint_starlette", str(socket), "{port}"],
+            COPY: [str(program), "copy", "127.0.0.1:{port}", str(socket)],
+        }
+        missing = [name for name in ("starlette", "uvicorn", "httpx") if find_spec(name) is None]
+        if missing:
+            print(
+                f"    {OTHER_STACK}: not measured, {', '.join(missing)} not installed", flush=True
+            )
+            del commands[OTHER_STACK]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        with _running([str(program), "serve", str(socket), str(options.rate)]):
+        paths: dict[str, tuple[str, str, int | None]] = {"direct": ("unix", str(socket), None)}
+        with ExitStack() as stack:
+            stack.enter_context(_running([str(program), "serve", str(socket), str(options.rate)]))
             _wait(socket.exists)
-            python = [sys.executable, "-m", "bench.endpoint_gate", str(socket), str(gate)]
-            copying = [str(program), "copy", f"127.0.0.1:{copy}", str(socket)]
-            with _running(python, environment) as gate_process, _running(copying) as copy_process:
-                paths = {
-                    "direct": ("unix", str(socket), None),
-                    "gate": ("tcp", f"127.0.0.1:{gate}", gate_process.pid),
-                    "byte copy (Go)": ("tcp", f"127.0.0.1:{copy}", copy_process.pid),
-                }
-                _wait(lambda: _listens(gate) and _listens(copy))
-                rounds: dict[str, list[Round]] = {path: [] for path in paths}
-                idle = {path: _usage(target[2])[1] for path, target in paths.items()}
-                for number in range(options.rounds + 1):
-                    for path, target in paths.items():
-                        measured = _round(program, *target, options, idle=idle[path])
-                        # The first round warms up.
-                        if number:
-                            rounds[path].append(measured)
-                            print(f"    {path}: {measured}", flush=True)
+            for path, command in commands.items():
+                port = free_port()
+                words = [word.format(port=port) for word in command]
+                process = stack.enter_context(_running(words, environment))
+                _wait(lambda port=port: _listens(port))  # type: ignore[misc]
+                paths[path] = ("tcp", f"127.0.0.1:{port}", process.pid)
+            rounds: dict[str, list[Round]] = {path: [] for path in paths}
+            idle = {path: _usage(target[2])[1] for path, target in paths.items()}
+            for number in range(options.rounds + 1):
+                for path, target in paths.items():
+                    measured = _round(program, *target, options, idle=idle[path])
+                    # The first round warms up.
+                    if number:
+                        rounds[path].append(measured)
+                        print(f"    {path}: {measured}", flush=True)
     rate = options.streams * options.rate
     return (
         f"{options.streams} streams, {rate} events per second, {options.rounds} rounds of "
@@ -115,7 +127,7 @@ def _table(rounds_by_path: dict[str, list[Round]]) -> str:
         )
     costs = [
         statistics.median(measured.processor / measured.events for measured in rounds_by_path[path])
-        for path in ("gate", "byte copy (Go)")
+        for path in (GATE, COPY)
     ]
     return (
         f"{table(HEAD, rows)}\n\nThe gate uses {costs[0] / costs[1]:.1f} times the CPU of a copy."
