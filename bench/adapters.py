@@ -234,7 +234,8 @@ def _memory(options: argparse.Namespace, shared: int, merged: int) -> str:
         (str(count), f"{bytes_of[shared]:.0f}", f"{count * bytes_of[merged]:.0f}")
         for count in options.names
     ]
-    head = ("names", "endpoint, MiB", "a merged model each, MiB")
+    places = max(options.names)
+    head = ("names", f"an endpoint with {places} places, MiB", "a merged model each, MiB")
     peak = sum(bytes_of.values())
     return (
         f"Memory of the vLLM processes, each with 1 GiB of KV cache, after the streams ({peak:.0f} "
