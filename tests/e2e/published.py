@@ -67,11 +67,24 @@ def publish(tuning: Tuning, folder: Path) -> Iterator[Published]:
     """Publish the merged model of a job, and yield it. The registry runs during the block."""
     with registry.running(folder) as found:
         tuning.cluster.kubectl.apply(*found.objects(tuning.namespace))
-        target = {"name": "registry", "what": "merged", "tags": ["latest"]}
-        tuning.change(publish=[{**target, "oci": found.target(f"e2e/{tuning.name}")}])
-        tuning.wait_until("Published", seconds=SECONDS)
-        (entry,) = tuning.status()["publish"]
-        yield Published(registry=found, reference=entry["reference"], digest=entry["digest"])
+        tuning.change(publish=[{**target(tuning, found, "merged"), "tags": ["latest"]}])
+        yield models(tuning, found)["merged"]
+
+
+def target(tuning: Tuning, place: Registry, what: str) -> Object:
+    """Return a target of a job, which has the name of what it publishes."""
+    return {"name": what, "what": what, "oci": place.target(f"e2e/{tuning.name}")}
+
+
+def models(tuning: Tuning, place: Registry, *, seconds: float = SECONDS) -> dict[str, Published]:
+    """Wait until a job has published its models; return them by target. seconds: see ``wait``."""
+    tuning.wait_until("Published", seconds=seconds)
+    return {
+        entry["name"]: Published(
+            registry=place, reference=entry["reference"], digest=entry["digest"]
+        )
+        for entry in tuning.status()["publish"]
+    }
 
 
 def digests(folder: Path) -> dict[str, str]:

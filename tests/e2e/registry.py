@@ -7,6 +7,7 @@ as a destination.
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,13 @@ class Registry:
             layer["annotations"][title]: self.server.blob(layer["digest"])
             for layer in manifest["layers"]
         }
+
+    def text(self, image: str, name: str) -> str:
+        """Return a text file of an image. image: digest."""
+        with tarfile.open(self.layers(image)[name]) as archive:
+            member = archive.extractfile(f"models/{name}")
+            assert member is not None, name
+            return member.read().decode()
 
 
 @contextmanager
