@@ -13,10 +13,11 @@ from pathlib import Path
 from tests.e2e import registry
 from tests.e2e.registry import PASSWORD, USER, Registry, openssl
 from tests.support.local_cluster.kubectl import Object
-from tests.support.local_cluster.tuning import Tuning
+from tests.support.local_cluster.tuning import Tuning, condition
 
 from cluster import paths
 from cluster.components.signing_key import FILE, NEW_KEY
+from cluster.settings import NODE_ADDRESS
 
 SECONDS = 300.0
 
@@ -34,16 +35,9 @@ class Published:
         docker = self.registry.folder / "docker"
         docker.mkdir(exist_ok=True)
         (docker / "config.json").write_text(self.registry.docker_config, encoding="utf-8")
-        command = [sys.executable, "-m", "finetune_cli", "verify", f"oci://{self.reference}"]
-        command += ["--key", str(key), "--ca", str(self.registry.certificate), *options]
-        path = os.pathsep.join(sys.path)
-        return subprocess.run(
-            command,
-            env=os.environ | {"DOCKER_CONFIG": str(docker), "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
+        certificate = ("--ca", str(self.registry.certificate))
+        return verify(
+            f"oci://{self.reference}", key, *certificate, *options, DOCKER_CONFIG=str(docker)
         )
 
     @contextmanager
@@ -71,19 +65,45 @@ def publish(tuning: Tuning, folder: Path) -> Iterator[Published]:
         yield models(tuning, found)["merged"]
 
 
+def verify(
+    reference: str, key: Path, *options: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``ftj verify`` with more options and environment variables."""
+    command = [sys.executable, "-m", "finetune_cli", "verify", reference, "--key", str(key)]
+    path = os.pathsep.join(sys.path)
+    return subprocess.run(
+        [*command, *options],
+        env=os.environ | {"PYTHONPATH": path} | variables,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
 def target(tuning: Tuning, place: Registry, what: str) -> Object:
     """Return a target of a job, which has the name of what it publishes."""
     return {"name": what, "what": what, "oci": place.target(f"e2e/{tuning.name}")}
 
 
 def models(tuning: Tuning, place: Registry, *, seconds: float = SECONDS) -> dict[str, Published]:
-    """Wait until a job has published its models; return them by target. seconds: see ``wait``."""
-    tuning.wait_until("Published", seconds=seconds)
+    """Wait until a job has published to a registry; return its models by the name of the target.
+
+    seconds: as in ``Tuning.wait``.
+    """
+
+    def published(status: Object) -> list[Object]:
+        entries: list[Object] = status.get("publish", [])
+        # Right after an edit of spec.publish, the status still describes the earlier targets.
+        there = [str(entry.get("reference")).startswith(f"{NODE_ADDRESS}/") for entry in entries]
+        now = condition(status, "Published")
+        return entries if all(there) and now is not None and now["status"] == "True" else []
+
     return {
         entry["name"]: Published(
             registry=place, reference=entry["reference"], digest=entry["digest"]
         )
-        for entry in tuning.status()["publish"]
+        for entry in tuning.wait("its models are in the registry", published, seconds=seconds)
     }
 
 

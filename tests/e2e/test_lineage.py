@@ -1,29 +1,33 @@
 """One job trains from a published model, and another one continues from a published adapter.
 
-The models are in a registry outside of the cluster. Both jobs serve and publish, and what the
-operator signs about their models names where these come from. tests/trainer/sources/test_lineage.py
-has the files that the stages read and write.
+The models are in a registry outside of the cluster, and before that in a bucket. Both jobs serve
+and publish, and what the operator signs about their models names where these come from.
+tests/trainer/sources/test_lineage.py has the files that the stages read and write.
 """
 
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.e2e import registry
-from tests.e2e.published import Published, models, public_key, target
-from tests.e2e.registry import Registry
+from tests.e2e import bucket, registry
+from tests.e2e.published import Published, models, public_key, target, verify
+from tests.e2e.registry import Registry, flipped
 from tests.support.local_cluster.kubectl import Object
 from tests.support.local_cluster.target import OPERATOR_NAMESPACE, Cluster, namespaces
 from tests.support.local_cluster.tuning import Tuning, small
 
 from cluster.settings import SIGNING_KEY_SECRET
+from finetune_cli.verifying.failures import Code
 
 pytestmark = pytest.mark.exhaustive
 
 NAMESPACE, PARENT = "e2e-lineage", "parent"
+WEIGHTS = {"adapter": "adapter_model.safetensors", "merged": "model.safetensors"}
+"""What the parent publishes, with the file of its weights."""
 SECONDS = 900.0
 ACCESS = {
     "oci": {"secretRef": {"name": "registry"}},
@@ -70,41 +74,79 @@ class Family:
 
 
 @pytest.fixture(scope="module")
-def family(
-    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, figures: list[str]
-) -> Iterator[Family]:
-    """Train and publish the parent, then both others at the same time."""
-    folder, began = tmp_path_factory.mktemp("registry"), time.monotonic()
+def key(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The public key of the operator."""
     secret = cluster.kubectl.get("secret", SIGNING_KEY_SECRET, OPERATOR_NAMESPACE)
-    with namespaces(cluster, NAMESPACE), registry.running(folder) as place:
-        cluster.kubectl.apply(*place.objects(NAMESPACE))
-        parent = _applied(cluster, place, PARENT, "adapter", "merged", serving={"enabled": False})
-        sources = models(parent, place, seconds=SECONDS)
-        revision, trained = parent.status()["revision"], time.monotonic()
-        from_model = _applied(
-            cluster,
-            place,
-            "from-model",
-            "merged",
-            model={"source": f"oci://{sources['merged'].reference}", **ACCESS},
+    return public_key(secret, tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture(scope="module")
+def parent(cluster: Cluster, figures: list[str]) -> Iterator[Tuning]:
+    """The job that publishes first, after its training."""
+    began = time.monotonic()
+    with namespaces(cluster, NAMESPACE):
+        tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name=PARENT)
+        tuning.apply(small(serving={"enabled": False}))
+        tuning.wait_until("Succeeded", seconds=SECONDS)
+        figures.append(f"the parent has trained after {time.monotonic() - began:.0f} s")
+        yield tuning
+
+
+@pytest.fixture(scope="module")
+def family(
+    parent: Tuning, key: Path, tmp_path_factory: pytest.TempPathFactory, figures: list[str]
+) -> Iterator[Family]:
+    """Publish the models of the parent, and train both others at the same time."""
+    began = time.monotonic()
+    with registry.running(tmp_path_factory.mktemp("registry")) as place:
+        parent.cluster.kubectl.apply(*place.objects(NAMESPACE))
+        parent.change(publish=[target(parent, place, what) for what in WEIGHTS])
+        sources = models(parent, place)
+        base = {"source": f"oci://{sources['merged'].reference}", **ACCESS}
+        job = {"name": PARENT, "revision": parent.status()["revision"]}
+        tunings = [
+            _applied(parent, place, "from-model", model=base),
+            _applied(parent, place, "from-adapter", training={"startFrom": {"job": job, **ACCESS}}),
+        ]
+        from_model, from_adapter = (
+            Child(tuning=tuning, published=models(tuning, place, seconds=SECONDS)["merged"])
+            for tuning in tunings
         )
-        job = {"job": {"name": PARENT, "revision": revision}, **ACCESS}
-        from_adapter = _applied(
-            cluster, place, "from-adapter", "merged", training={"startFrom": job}
-        )
-        found = Family(
+        figures.append(f"both other jobs have published {time.monotonic() - began:.0f} s later")
+        yield Family(
             parent=parent,
             sources=sources,
-            from_model=_child(from_model, place),
-            from_adapter=_child(from_adapter, place),
-            key=public_key(secret, folder),
+            from_model=from_model,
+            from_adapter=from_adapter,
+            key=key,
         )
-        ended = time.monotonic()
-        figures.append(
-            f"parent published after {trained - began:.0f} s, both others {ended - trained:.0f} s "
-            "later"
+
+
+def test_both_models_are_in_a_bucket_and_ftj_verifies_them(
+    parent: Tuning, key: Path, tmp_path: Path
+) -> None:
+    """Before the registry listens: both have the only port that jobs reach."""
+    with bucket.running(tmp_path) as place:
+        parent.cluster.kubectl.apply(*place.objects(NAMESPACE))
+        parent.change(
+            publish=[{"name": what, "what": what, "s3": place.target(what)} for what in WEIGHTS]
         )
-        yield found
+        parent.wait_until("Published", seconds=SECONDS)
+        entries = {entry["name"]: entry for entry in parent.status()["publish"]}
+        assert entries.keys() == WEIGHTS.keys()
+        options = (
+            *("--endpoint", bucket.URL, "--region", bucket.REGION),
+            *("--ca", str(place.certificate)),
+        )
+        for what, entry in entries.items():
+            folder = f"{what}/{entry['digest'].replace(':', '-')}"
+            check = partial(
+                verify, f"s3://{bucket.BUCKET}/{folder}", key, *options, **bucket.ACCESS
+            )
+            verified = check()
+            assert verified.returncode == 0, verified.stderr
+            with flipped(place.folder / folder / WEIGHTS[what]):
+                assert check().returncode == Code.CHANGED
 
 
 def test_both_jobs_serve_a_verified_model(family: Family) -> None:
@@ -145,14 +187,7 @@ def test_a_model_names_the_adapter_from_which_it_continues_and_its_job(family: F
     assert f"| published digest of that adapter | `{source.digest}` |" in card
 
 
-def _applied(
-    cluster: Cluster, place: Registry, name: str, *whats: str, **changes: Object
-) -> Tuning:
-    """Apply a small job that publishes."""
-    tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name=name)
-    publish = [target(tuning, place, what) for what in whats]
-    return tuning.apply(small(publish=publish, **changes))
-
-
-def _child(tuning: Tuning, place: Registry) -> Child:
-    return Child(tuning=tuning, published=models(tuning, place, seconds=SECONDS)["merged"])
+def _applied(parent: Tuning, place: Registry, name: str, **changes: Object) -> Tuning:
+    """Apply a small job next to the parent that publishes its merged model."""
+    tuning = replace(parent, name=name)
+    return tuning.apply(small(publish=[target(tuning, place, "merged")], **changes))
