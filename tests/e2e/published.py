@@ -92,12 +92,13 @@ def models(tuning: Tuning, place: Registry, *, seconds: float = SECONDS) -> dict
     seconds: as in ``Tuning.wait``.
     """
 
-    def published(status: Object) -> list[Object]:
+    def published(status: Object) -> list[Object] | None:
         entries: list[Object] = status.get("publish", [])
         # Right after an edit of spec.publish, the status still describes the earlier targets.
         there = [str(entry.get("reference")).startswith(f"{NODE_ADDRESS}/") for entry in entries]
         now = condition(status, "Published")
-        return entries if all(there) and now is not None and now["status"] == "True" else []
+        done = now is not None and now["status"] == "True" and there and all(there)
+        return entries if done else None
 
     return {
         entry["name"]: Published(
