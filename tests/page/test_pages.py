@@ -216,6 +216,10 @@ def serious(visitor: Visitor, path: str) -> Iterator[str]:
 def test_narrow_screen_shows_rows_as_lists(browser: Browser, site: Site) -> None:
     with browser.new_context(viewport={"width": 360, "height": 740}) as context:
         page = Visitor(context).log_in(site)
+        reason = page.locator("#jobs .state", has_text="CUDAOutOfMemory")
+        whole = page.locator("#jobs .state", has_text="Unschedulable")
+        assert box_of(reason)["height"] == box_of(whole)["height"], "the name is not broken"
+        assert box_of(reason)["x"] + box_of(reason)["width"] <= 344, "it is not cut off"
         page.goto(f"{site.address}jobs/team-a/support")
         row = page.get_by_role("row").filter(has_text="CUDAOutOfMemory; 1 disruption")
         for cell in row.get_by_role("cell").all():
