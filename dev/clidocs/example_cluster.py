@@ -32,7 +32,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path.endswith("/log"):
-            lines = LOG.splitlines(keepends=True)[-int(query.get("tailLines", 99)) :]
+            pod = self._object(parts.path.removesuffix("/log"))
+            log = LOG if pod and pod["spec"]["nodeName"] else ""
+            lines = log.splitlines(keepends=True)[-int(query.get("tailLines", 99)) :]
             body = "".join(lines).encode()
             self._answer(200, body[: int(query.get("limitBytes", len(body)))])
         elif parts.path in self.collections:

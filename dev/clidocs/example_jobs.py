@@ -52,6 +52,7 @@ def _job(name: str, revision: str, conditions: list[Object], **status: Any) -> O
             "revision": revision,
             "build": "5e8a1f00",
             "conditions": conditions,
+            "summary": conditions[0]["message"],
             **status,
         },
     }
@@ -175,8 +176,13 @@ VELMORA = _job(
         _condition("Serving", "True", "Available", "The endpoint answers requests.", 95),
     ],
     endpoint=f"http://velmora-serve.{NAMESPACE}.svc:8000/v1",
-    serving={"summary": PRESENT, "build": "5e8a1f00", "model": "velmora"},
-    verification={"build": "5e8a1f00", "outcome": "Verified"},
+    serving={"summary": PRESENT, "revision": PRESENT, "build": "5e8a1f00", "model": "velmora"},
+    verification={
+        "build": "5e8a1f00",
+        "outcome": "Verified",
+        "distance": "0.012",
+        "tolerance": "0.034",
+    },
     cost={
         "currency": "EUR",
         "gpuHours": "0.68",

@@ -30,14 +30,6 @@ ABSENT = "404 (Not Found)"
 """What a browser logs about the page of an object that does not exist."""
 
 
-@pytest.fixture
-def objects(objects: Objects) -> Objects:
-    for each in objects[JOBS]:
-        if each["metadata"]["name"] == "velmora":
-            each["status"]["verification"] |= {"distance": "0.012", "tolerance": "0.034"}
-    return objects
-
-
 def test_login_by_the_code_of_the_terminal(site: Site, visitor: Visitor) -> None:
     page = visitor.page
     page.goto(site.address)
@@ -143,7 +135,12 @@ def test_job_is_understood_at_a_glance(site: Site, visitor: Visitor) -> None:
     page.goto(f"{site.address}jobs/team-a/billing")
     for words in ("Unschedulable", "0/1 nodes are available", "What to do"):
         expect(page.locator("#state").get_by_text(words)).to_be_in_viewport()
-    for words in ("none", "not yet", "not measured", "needs a profile with a price"):
+    for words in (
+        "none",
+        "not yet",
+        "not measured",
+        "no price: the job uses no profile with a price",
+    ):
         expect(page.locator("#glance").get_by_text(words, exact=True)).to_be_in_viewport()
 
 
@@ -219,11 +216,31 @@ def serious(visitor: Visitor, path: str) -> Iterator[str]:
 def test_narrow_screen_shows_rows_as_lists(browser: Browser, site: Site) -> None:
     with browser.new_context(viewport={"width": 360, "height": 740}) as context:
         page = Visitor(context).log_in(site)
+        reason = page.locator("#jobs .state", has_text="CUDAOutOfMemory")
+        whole = page.locator("#jobs .state", has_text="Unschedulable")
+        assert box_of(reason)["height"] == box_of(whole)["height"], "the name is not broken"
+        assert box_of(reason)["x"] + box_of(reason)["width"] <= 344, "it is not cut off"
         page.goto(f"{site.address}jobs/team-a/support")
         row = page.get_by_role("row").filter(has_text="CUDAOutOfMemory; 1 disruption")
         for cell in row.get_by_role("cell").all():
             box = cell.bounding_box()
             assert box is None or box["x"] + box["width"] <= 360
+
+
+def test_filters_are_folded_on_a_narrow_screen(site: Site, visitor: Visitor) -> None:
+    """Also when a window gets wide, which has no mark to open them."""
+    page = visitor.page
+    page.set_viewport_size({"width": 360, "height": 740})
+    visitor.log_in(site)
+    field = page.get_by_label("Text")
+    expect(field).to_be_hidden()
+    page.locator("summary", has_text="Filters").click()
+    expect(field).to_be_visible()
+    page.reload()
+    expect(field).to_be_hidden()
+    page.set_viewport_size({"width": 1280, "height": 740})
+    expect(field).to_be_visible()
+    expect(page.locator("summary", has_text="Filters")).to_be_hidden()
 
 
 def test_other_users_do_not_share_a_session(

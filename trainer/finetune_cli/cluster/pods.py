@@ -76,6 +76,12 @@ def _container(status: Mapping[str, Any]) -> Container:
     )
 
 
+def waits_for_node(pod: Mapping[str, Any]) -> bool:
+    """Report whether a pod has no node yet."""
+    pending = (pod.get("status") or {}).get("phase") == "Pending"
+    return pending and not (pod.get("spec") or {}).get("nodeName")
+
+
 def not_scheduled(pod: Mapping[str, Any]) -> str | None:
     """Return why the scheduler found no node, None if the pod has one or waits for its turn."""
     for condition in pod.get("status", {}).get("conditions") or ():

@@ -22,9 +22,13 @@ def remedy(reason: str) -> str | None:
 
 def _plain(markdown: str) -> str:
     """Return a text without the marks of Markdown; a link names its page."""
-    linked = _LINK.sub(lambda match: _named(match[1], match[2]), markdown)
+    linked = _LINK.sub(_named, markdown)
     return linked.replace("`", "").replace("\\*", "*")
 
 
-def _named(words: str, page: str) -> str:
-    return f"{words} (docs/{page.removeprefix(_FOLDER)})"
+def _named(link: re.Match[str]) -> str:
+    """Return the words of a link and its page, in parentheses unless the link is inside some."""
+    words, page = link[1], f"docs/{link[2].removeprefix(_FOLDER)}"
+    before = _LINK.sub("", link.string[: link.start()])
+    inside = before.count("(") > before.count(")")
+    return f"{words}: {page}" if inside else f"{words} ({page})"

@@ -10,6 +10,9 @@ from finetune_api.durations import duration
 from finetune_cli.cluster import pods
 from finetune_cli.cluster.job import Job, seconds_since, time_of
 
+WAITING_FOR_NODE = "Waiting"
+"""Outcome of an attempt whose pod has no node yet; the status has no word for it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageLine:
@@ -29,7 +32,15 @@ class StageLine:
     @property
     def time(self) -> str:
         """The duration in words."""
-        return "-" if self.seconds is None else duration(self.seconds)
+        if self.seconds is None:
+            return "-"
+        waited = "waited " if self.outcome == WAITING_FOR_NODE else ""
+        return f"{waited}{duration(self.seconds)}"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a pod of the attempt has begun."""
+        return self.outcome not in ("Starting", WAITING_FOR_NODE)
 
     @property
     def detail(self) -> str:

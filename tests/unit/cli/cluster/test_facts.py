@@ -105,7 +105,8 @@ def test_each_reason_is_explained_without_markdown(reason: Reason) -> None:
 
 
 def test_a_remedy_names_the_pages_of_its_links() -> None:
-    assert "GPU models (docs/how-to/gpu-models.md)" in str(remedies.remedy("Unschedulable"))
+    text = str(remedies.remedy("Unschedulable"))
+    assert "(GPU models: docs/how-to/gpu-models.md" in text, "no parentheses within parentheses"
 
 
 @pytest.mark.parametrize(

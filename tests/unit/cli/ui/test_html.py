@@ -66,4 +66,6 @@ def test_curves_lie_within_their_chart() -> None:
     ("value", "limit", "kind"), [(0.0, 0.0, "good"), (1.0, 2.0, "good"), (2.0, 1.0, "bad")]
 )
 def test_value_is_compared_with_its_limit(value: float, limit: float, kind: str) -> None:
-    assert f'class="bar {kind}"' in render(charts.against(value, limit, "words"))
+    assert f'class="bar {kind}"' in render(
+        charts.gauge({"distance": str(value), "tolerance": str(limit)})
+    )

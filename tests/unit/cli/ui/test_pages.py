@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable
+from html import escape
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,6 +15,7 @@ from clidocs import example_cluster
 from clidocs.example_endpoints import ENDPOINTS
 from clidocs.example_jobs import EARLIER, NO_GPU, OUT_OF_MEMORY, PRESENT
 from clidocs.example_objects import BATCH, CORE, JOBS
+from finetune_cli.cluster import remedies
 from finetune_cli.cluster.api import Cluster
 from finetune_cli.ui.reading import jobs
 
@@ -50,6 +52,19 @@ async def test_list_names_each_job_with_its_state(start: Start) -> None:
         assert f'<span class="state {kind}">{state}</span>' in text
     assert '<span class="state good">Serving</span>' in text
     assert "context demo" in text
+
+
+async def test_list_has_the_operators_message_or_else_the_meaning_of_the_state(
+    start: Start, objects: Objects
+) -> None:
+    """An older operator writes no message into the table."""
+    del named("support", objects)["status"]["summary"]
+    text = await (await start()).text("/")
+    assert NO_GPU in text
+    meaning = remedies.meaning("CUDAOutOfMemory")
+    assert meaning is not None
+    assert meaning in text
+    assert 'scope="col" role="columnheader">Serving revision</th>' in text
 
 
 async def test_list_is_filtered(start: Start) -> None:
@@ -129,6 +144,10 @@ async def test_filtered_page_ends_at_the_row_where_the_next_one_begins(
     assert len(names) == len(set(names)) == 60
 
 
+def named(name: str, objects: Objects) -> dict[str, Any]:
+    return next(each for each in objects[JOBS] if each["metadata"]["name"] == name)
+
+
 def many(count: int, objects: Objects) -> list[dict[str, Any]]:
     """Return copies of a job under other names."""
     made = []
@@ -145,6 +164,37 @@ async def test_page_says_why_a_job_waits_and_what_to_do(start: Start) -> None:
     assert "What to do" in text
     assert "Unschedulable" in text
     assert "for 8m00s" in text
+    assert "(empty)" in text, "the log of a pod without a node"
+
+
+@pytest.mark.parametrize("node", [None, "gpu-1"])
+async def test_attempt_waits_until_its_pod_has_a_node(
+    start: Start, objects: Objects, node: str | None
+) -> None:
+    job, pod = named("billing", objects), objects[f"{CORE}/pods"][1]
+    job["status"]["revisions"][0]["estimate"] = {"trainingSeconds": 1200}
+    pod["spec"]["nodeName"] = node
+    text = await (await start()).text("/jobs/team-a/billing")
+    cells = re.sub(r' role="[a-z]*"( data-label="[^"]*")?|</?div>', "", text)
+    assert '<th scope="row">time of training</th><td>20m00s</td><td>-</td>' in cells
+    waits = '<td><span class="state waiting">Waiting</span></td><td>1</td><td>waited 8m00s</td>'
+    assert (waits in cells) == (node is None)
+    assert ("<title>train: 8m00s</title>" in text) == (node is not None)
+    assert ('class="bar waiting"' in text) == (node is None)
+
+
+async def test_message_that_has_the_meaning_of_the_state_is_not_repeated(
+    start: Start, objects: Objects
+) -> None:
+    meaning = remedies.meaning("Unschedulable")
+    assert meaning is not None
+    ready = named("billing", objects)["status"]["conditions"][0]
+    pages = await start()
+    assert f"<dd>{escape(meaning)}</dd>" in await pages.text("/jobs/team-a/billing")
+    ready["message"] = f"Pod billing-train-x7k2p: {meaning}"
+    text = await (await start()).text("/jobs/team-a/billing")
+    assert escape(ready["message"]) in text
+    assert "<dt>Meaning</dt>" not in text
 
 
 async def test_page_of_a_failure_has_its_stages_warnings_events_and_log(start: Start) -> None:
@@ -159,29 +209,62 @@ async def test_page_of_a_failure_has_its_stages_warnings_events_and_log(start: S
     assert "terminated with exit code 80" in text
 
 
-async def test_page_of_a_served_job_has_its_results(start: Start, objects: Objects) -> None:
-    job = next(each for each in objects[JOBS] if each["metadata"]["name"] == "velmora")
-    job["status"]["verification"] |= {"distance": "0.012", "tolerance": "0.034"}
+async def test_page_of_a_served_job_has_its_results(start: Start) -> None:
     text = await (await start()).text(VELMORA)
     assert "Training loss and held-out loss by step" in text
     assert text.count('class="line curve') == 2
-    assert "distance 0.012, tolerance 0.034 nats" in text
+    assert ">distance 0.012 of 0.034 nats allowed (35%; smaller is better)</p>" in text
+    assert '<small class="quiet">0.012 of 0.034 nats</small>' in text
+    assert f"<dd>5e8a1f00 of revision {PRESENT}</dd>" in text
     assert 'class="bar good"' in text
     for words in ("2.4103", "1.9294", "-0.4809", "0.031", "120 held-out rows"):
         assert words in text
-    cells = re.sub(r' role="cell" data-label="[^"]*"|</?div>', "", text)
-    assert "<td>0.41 to 1.94 EUR</td><td>0.82 EUR</td>" in cells
+    cells = re.sub(r' role="[a-z]*"( data-label="[^"]*")?|</?div>', "", text)
+    whole = '<span class="whole">{}</span>'
+    cost = [whole.format(amount) for amount in ("0.41 to 1.94 EUR", "0.82 EUR")]
+    assert f"<td>{cost[0]}</td><td>{cost[1]}</td>" in cells
+    assert f"within the expected {cost[0]}, training only" in text
     assert "<td>-</td><td>0.68</td>" in cells
-    assert f">{EARLIER}<" in text
-    assert f">{PRESENT}<" in text
-    assert "of the spec" in text
+    uses = f'<th scope="row">{PRESENT}</th><td><span class="state good">serving</span> current spec'
+    assert uses in cells
+    assert f'<th scope="row">{EARLIER}</th><td></td>' in cells
+    assert f"<dt>Revision</dt><dd>{PRESENT}</dd>" in text
+    assert "<dt>Serving</dt>" not in text, "it is the revision"
 
 
 async def test_distance_above_its_tolerance_is_marked(start: Start, objects: Objects) -> None:
-    job = next(each for each in objects[JOBS] if each["metadata"]["name"] == "velmora")
-    job["status"]["verification"] |= {"distance": "0.05", "tolerance": "0.034"}
+    named("velmora", objects)["status"]["verification"]["distance"] = "0.05"
     text = await (await start()).text(VELMORA)
     assert 'class="bar bad"' in text
+    assert "0.05 of 0.034 nats allowed (147%; smaller is better)" in text
+
+
+async def test_verification_without_a_distance_says_so(start: Start, objects: Objects) -> None:
+    named("velmora", objects)["status"]["verification"] = {"outcome": "Skipped", "build": "0a1b"}
+    text = await (await start()).text(VELMORA)
+    assert "The distance was not recorded." in text
+    assert '<small class="quiet">the distance was not recorded</small>' in text
+    assert "<dd>0a1b</dd>" in text, "no revision of the ledger has the build"
+    assert 'class="gauge"' not in text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "outcome", "words"),
+    [
+        (("0.41", "0.80"), "Completed", "above the expected "),
+        (("0.82", "0.90"), "Completed", "within the expected "),
+        (("0.83", "0.90"), "Completed", "below the expected "),
+        (("0.83", "0.90"), "Running", '<span class="quiet">expected '),
+    ],
+)
+async def test_cost_is_compared_with_the_expected_one_after_training(
+    start: Start, objects: Objects, bounds: tuple[str, str], outcome: str, words: str
+) -> None:
+    status = named("velmora", objects)["status"]
+    status["cost"]["expectedCost"] = dict(zip(("low", "high"), bounds, strict=True))
+    status["revisions"][1]["stages"][1]["outcome"] = outcome
+    text = await (await start()).text(VELMORA)
+    assert f'{words}<span class="whole">{bounds[0]} to {bounds[1]} EUR</span>' in text
 
 
 async def test_difference_of_two_revisions(start: Start) -> None:
@@ -201,7 +284,7 @@ async def test_endpoints_have_the_proof_of_each_name(start: Start) -> None:
     assert "2/3" in text
     text = await pages.text("/endpoints/team-a/assistants")
     assert "Name tickets was not verified" in text
-    assert text.count("distance 0.012, tolerance 0.034 nats") == 3
+    assert len(re.findall(r"</svg>distance 0\.\d+ of 0\.034 nats allowed", text)) == 3
     assert text.count('class="bar good"') == 2
     assert text.count('class="bar bad"') == 1
     assert f'href="{PREFIX}/jobs/team-a/tickets"' in text

@@ -3,9 +3,11 @@
 Each chart has a title for screen readers; a table beside it has its numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from finetune_cli.plotting.curves import Curve, Frame, frame
+from finetune_cli.ui.pages import states
 from finetune_cli.ui.pages.html import Child, Element, h
 
 WIDTH, HEIGHT = 720, 260
@@ -14,6 +16,8 @@ TICKS = 5
 STEPS = 4
 """Marks of the axis of steps after the first one."""
 BAR_WIDTH, BAR_HEIGHT = 200, 12
+LABEL_ROOM = 0.1
+"""Share of the width of a scale that half of a label needs."""
 
 
 def curves(shown: Sequence[Curve], title: str) -> Element | None:
@@ -41,23 +45,36 @@ def bar(begin: float, width: float, words: str, kind: str) -> Element:
     return _svg((track, shape), BAR_WIDTH, BAR_HEIGHT, words, "timeline", stretched=True)
 
 
-def against(value: float, limit: float, words: str) -> Element:
-    """Return a value on a scale with the limit that it must not exceed."""
+def gauge(verification: Mapping[str, Any]) -> Child:
+    """Return the distance of a verification beside its limit, None if one of them is unknown."""
+    shown = states.distance(verification)
+    if not shown:
+        return None
+    distance, limit = (float(verification[name]) for name in ("distance", "tolerance"))
+    share = f"{distance / limit:.0%}; " if limit else ""
+    words = f"distance {shown} allowed ({share}smaller is better)"
+    return _against(distance, limit, words), words
+
+
+def _against(value: float, limit: float, words: str) -> Element:
+    """Return a value on a scale with the limit that it must not exceed.
+
+    Its places are shares of its width, so that the text is not stretched.
+    """
     scale = max(value, limit) * 1.2 or 1.0
-    at = round(value / scale * BAR_WIDTH, 1)
-    mark = round(limit / scale * BAR_WIDTH, 1)
+    at, mark = f"{max(value / scale, 0.005):.1%}", f"{limit / scale:.1%}"
     kind = "good" if value <= limit else "bad"
-    return _svg(
-        (
-            h("rect", width=BAR_WIDTH, height=BAR_HEIGHT, class_="track"),
-            h("rect", width=max(at, 1), height=BAR_HEIGHT, class_=f"bar {kind}"),
-            h("rect", x=mark, width=2, height=BAR_HEIGHT, class_="limit"),
-        ),
-        BAR_WIDTH,
-        BAR_HEIGHT,
-        words,
-        "timeline",
-        stretched=True,
+    anchor = "middle" if limit / scale > LABEL_ROOM else "start"
+    return h(
+        "svg",
+        h("title", words),
+        h("rect", width="100%", height=BAR_HEIGHT, class_="track"),
+        h("rect", width=at, height=BAR_HEIGHT, class_=f"bar {kind}"),
+        h("rect", x=mark, width=2, height=BAR_HEIGHT, class_="limit"),
+        h("text", "limit", x=mark, y=BAR_HEIGHT + 14, text_anchor=anchor),
+        role="img",
+        aria_label=words,
+        class_="gauge",
     )
 
 

@@ -121,19 +121,13 @@ def _message(model: Object, words: str) -> Child:
 
 
 def _proof(model: Object) -> Child:
-    """Return the outcome, and the distance beside its tolerance."""
-    distance, tolerance = (
-        states.number(model.get("distance")),
-        states.number(model.get("tolerance")),
-    )
+    """Return the outcome, and the distance beside its limit."""
     outcome = str(model.get("outcome") or "")
-    words = f"distance {model.get('distance')}, tolerance {model.get('tolerance')} nats"
+    gauge = charts.gauge(model)
     return (
         state(outcome, states.OUTCOMES.get(outcome, states.WAITING)) if outcome else None,
-        (charts.against(distance, tolerance, words), words)
-        if distance is not None and tolerance is not None
-        else None,
-        "-" if not outcome and distance is None else None,
+        gauge,
+        "-" if not outcome and gauge is None else None,
     )
 
 

@@ -22,9 +22,11 @@ def state_of(job: Job) -> Child:
     ready, status = job.ready, job.status
     serving = status.get("serving") or {}
     summary = serving.get("summary")
+    revisions = (status.get("revision"), serving.get("revision"))
     since = seconds_since(ready.since)
     age = "" if since is None else f" for {duration(since)}"
     remedy = None if ready.true else remedies.remedy(ready.reason)
+    meaning = None if ready.true else remedies.meaning(ready.reason)
     kind = states.of_reason(ready.reason, ready=ready.true, stalled=job.condition("Stalled").true)
     return (
         None
@@ -35,16 +37,21 @@ def state_of(job: Job) -> Child:
         h("p", h("strong", "What to do: "), remedy, class_="remedy") if remedy else None,
         pairs(
             (
-                ("Meaning", None if ready.true else remedies.meaning(ready.reason)),
+                ("Meaning", None if _says(ready.message, meaning) else meaning),
                 ("Progress", _progress(job)),
                 ("Revision", status.get("revision")),
                 # The serving revision is in the summary beside this region.
-                ("Serving", None if summary == serving.get("revision") else summary),
+                ("Serving", None if summary in revisions else summary),
                 ("Endpoint", status.get("endpoint")),
                 ("Model", serving.get("model")),
             )
         ),
     )
+
+
+def _says(message: str, meaning: str | None) -> bool:
+    """Report whether a message contains a sentence."""
+    return meaning is not None and meaning.rstrip(".").casefold() in message.casefold()
 
 
 def stages(lines: Sequence[StageLine]) -> Child:

@@ -5,14 +5,23 @@ from dataclasses import replace
 
 from finetune_api import KIND
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_cli.cluster import remedies
 from finetune_cli.ui.pages import messages, states
 from finetune_cli.ui.pages.html import Child, Element, h, url
 from finetune_cli.ui.pages.layout import JOBS, Page, Region, note, state, table
 from finetune_cli.ui.reading.jobs import NOT_READY, READY, Filters, JobList, Row
 from finetune_cli.ui.reading.rights import Right
 
-COLUMNS = ("Serving", "Progress", "ETA", "Loss", "Cost", "Age", "Message")
-"""Columns of the API server after name and state, if a job of the page has a value in them."""
+COLUMNS = {
+    "Serving": "Serving revision",
+    "Progress": "Progress",
+    "ETA": "ETA",
+    "Loss": "Loss",
+    "Cost": "Cost",
+    "Age": "Age",
+    "Message": "Message",
+}
+"""Titles of the columns of the API server after name and state, if a job has a value in them."""
 STATES = (("", "all"), (READY, "ready"), (NOT_READY, "not ready"))
 
 
@@ -43,7 +52,7 @@ def _form(filters: Filters) -> Element:
     options = [
         h("option", words, value=value, selected=value == filters.state) for value, words in STATES
     ]
-    return h(
+    form = h(
         "form",
         h("label", "Text ", h("input", name="text", value=filters.text, maxlength="200")),
         h(
@@ -57,12 +66,14 @@ def _form(filters: Filters) -> Element:
         action=url(""),
         class_="filters",
     )
+    # The script of the page folds it on a narrow screen.
+    return h("details", h("summary", "Filters"), form, id="filter-form", open=True, class_="fold")
 
 
 def _jobs(job_list: JobList, filters: Filters) -> Child:
-    present = {column for row in job_list.rows for column, cell in row.cells.items() if cell}
+    present = {column for row in job_list.rows for column in COLUMNS if _text(row, column)}
     columns = [column for column in COLUMNS if column in present]
-    head = ("Name", "Namespace", "State", *columns)
+    head = ("Name", "Namespace", "State", *(COLUMNS[column] for column in columns))
     return (
         _notes(job_list, filters),
         table("Jobs", head, [_row(row, columns) for row in job_list.rows])
@@ -90,22 +101,36 @@ def _notes(job_list: JobList, filters: Filters) -> list[Element]:
 
 
 def _row(row: Row, columns: Sequence[str]) -> tuple[Child, ...]:
-    words = row.cells.get("State") or Reason.PENDING
+    words = _state(row)
     name = h("a", row.name, href=url("jobs", row.namespace, row.name))
     return (
         name,
         row.namespace,
         state(words, states.of_reason(words, ready=row.ready)),
-        *(_cell(column, row.cells.get(column, "")) for column in columns),
+        *(_cell(column, _text(row, column)) for column in columns),
     )
 
 
-def _cell(column: str, text: str) -> Child:
-    """Return a cell. The expected range of a cost is a part that lines do not break."""
-    cost, begin, expected = text.partition(" (")
-    if column != "Cost" or not begin:
+def _state(row: Row) -> str:
+    return row.cells.get("State") or Reason.PENDING
+
+
+def _text(row: Row, column: str) -> str:
+    """Return the text of a cell: without a message of the operator, the meaning of the state."""
+    text = row.cells.get(column, "")
+    if text or column != "Message" or row.ready:
         return text
-    return cost, " ", h("span", f"({expected}", class_="whole")
+    return remedies.meaning(_state(row)) or ""
+
+
+def _cell(column: str, text: str) -> Child:
+    """Return a cell. Lines do not break a cost, and the expected range of it."""
+    cost, begin, expected = text.partition(" (")
+    if column != "Cost" or not text:
+        return text
+    if not begin:
+        return h("span", cost, class_="whole")
+    return h("span", cost, class_="whole"), " ", h("span", f"({expected}", class_="whole")
 
 
 def _next(job_list: JobList, filters: Filters) -> Element | None:

@@ -4,8 +4,9 @@ from typing import Any
 
 from finetune_cli.cluster import revisions as ledger
 from finetune_cli.cluster.job import Job
+from finetune_cli.ui.pages import states
 from finetune_cli.ui.pages.html import Child, Element, h, url
-from finetune_cli.ui.pages.layout import note, table
+from finetune_cli.ui.pages.layout import note, state, table
 from finetune_cli.ui.reading.difference import Difference, Pairs
 
 ROWS = "digest of the held-out rows"
@@ -26,17 +27,16 @@ def revisions(job: Job) -> Child:
     for record in reversed(job.revisions):
         results = ledger.results(job, record)
         name = str(record.get("revision"))
-        uses = [
-            words
-            for words, revision in (
-                ("of the spec", job.status.get("revision")),
-                ("serving", (job.status.get("serving") or {}).get("revision")),
-            )
-            if revision == name
-        ]
-        rows.append((name, ", ".join(uses), *(results.get(key, "-") for key in COLUMNS)))
+        rows.append((name, _uses(job, name), *(results.get(key, "-") for key in COLUMNS)))
     shown = table("Revisions, the newest first", ("Revision", "Use", *COLUMNS.values()), rows)
     return shown, _form(job) if len(rows) > 1 else None
+
+
+def _uses(job: Job, revision: str) -> Child:
+    """Return what a revision is used for, empty for none."""
+    serves = (job.status.get("serving") or {}).get("revision") == revision
+    words = "current spec" if job.status.get("revision") == revision else ""
+    return (state("serving", states.GOOD), " ", words) if serves else words
 
 
 def _form(job: Job) -> Element:

@@ -1,6 +1,7 @@
 """The results of the present revision: losses, verification, evaluation, estimate and cost."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from finetune_api.contracts.cost import hours
@@ -18,6 +19,7 @@ from finetune_cli.ui.reading.rights import Part
 
 LOSSES: dict[Name, str] = {"loss": "training loss", "evalLoss": "held-out loss"}
 MOST_ROWS = 200
+UNRECORDED = "the distance was not recorded"
 Object = Mapping[str, Any]
 
 
@@ -36,8 +38,6 @@ def glance(job: Job) -> Child:
     measured = (job.revision.get("artifacts") or {}).get("evaluation") or {}
     tuned = measured.get("original") or measured.get("dequantized") or {}
     outcome = str(proof.get("outcome") or "")
-    spent = revisions.spent(job, job.revision).text
-    expected = _range(*_expected(job))
     return pairs(
         (
             (
@@ -46,7 +46,10 @@ def glance(job: Job) -> Child:
             ),
             (
                 "Verified",
-                state(outcome, states.OUTCOMES.get(outcome, states.WAITING))
+                (
+                    state(outcome, states.OUTCOMES.get(outcome, states.WAITING)),
+                    h("small", states.distance(proof) or UNRECORDED, class_="quiet"),
+                )
                 if outcome
                 else _fact("not yet"),
             ),
@@ -56,20 +59,40 @@ def glance(job: Job) -> Child:
                 if tuned.get("loss")
                 else _fact("not measured"),
             ),
-            ("Training cost", _cost(spent, expected)),
+            ("Training cost", _cost(job)),
         ),
         "facts",
     )
 
 
-def _fact(words: object, more: str = "") -> Child:
+def _fact(words: object, *more: Child) -> Child:
     return h("strong", str(words)), h("span", more, class_="quiet") if more else None
 
 
-def _cost(spent: str | None, expected: str) -> Child:
-    if expected != "-":
-        return _fact(spent or "none yet", f"expected {expected}")
-    return _fact(spent) if spent else _fact("unknown", "needs a profile with a price")
+def _cost(job: Job) -> Child:
+    spent, (bounds, currency) = revisions.spent(job, job.revision), _expected(job)
+    if not isinstance(bounds, Mapping):
+        if not spent.currency:
+            return _fact("unknown", "no price: the job uses no profile with a price")
+        return _fact(spent.text or "none yet", "training only")
+    place = _place(spent.amount, bounds) if _trained(job) else ""
+    words = f"{place} the expected " if place else "expected "
+    expected = h("span", _range(bounds, currency), class_="whole")
+    return _fact(spent.text or "none yet", words, expected, ", training only")
+
+
+def _place(amount: Decimal | None, bounds: Object) -> str:
+    """Return where an amount is beside the expected ones, empty if that is unknown."""
+    low, high = (states.number(bounds.get(name)) for name in ("low", "high"))
+    if amount is None or low is None or high is None:
+        return ""
+    # An amount is shown, and compared, with two digits.
+    shown = round(float(amount), 2)
+    return "below" if shown < low else "above" if shown > high else "within"
+
+
+def _trained(job: Job) -> bool:
+    return revisions.stage(job.revision, "train").get("outcome") == "Completed"
 
 
 def _expected(job: Job) -> tuple[Any, str]:
@@ -114,29 +137,33 @@ def _points(shown: Sequence[Curve]) -> list[tuple[Child, ...]]:
 
 
 def verification(job: Job) -> Child:
-    """Return the outcome, and the distance beside its tolerance."""
+    """Return the outcome, and the distance beside its limit."""
     status = job.status.get("verification") or {}
     outcome = status.get("outcome")
     if not outcome:
         return note("No serving build has been verified.")
-    names = ("distance", "tolerance", "smallestFault")
-    distance, tolerance, fault = (states.number(status.get(name)) for name in names)
-    words = f"distance {status.get('distance')}, tolerance {status.get('tolerance')} nats"
-    shown = distance is not None and tolerance is not None
+    fault = states.number(status.get("smallestFault"))
+    gauge = charts.gauge(status)
     return (
         h("p", state(str(outcome), states.OUTCOMES.get(str(outcome), states.WAITING))),
-        h("p", charts.against(distance or 0, tolerance or 0, words), words, class_="gauge")
-        if shown
-        else None,
+        note(f"{UNRECORDED[0].upper()}{UNRECORDED[1:]}.") if gauge is None else h("p", gauge),
         pairs(
             (
-                ("Build", status.get("build")),
+                ("Build", _build(job, str(status.get("build") or ""))),
                 ("Pod", status.get("pod")),
                 ("Smallest fault", None if fault is None else f"{fault:.2%} of the effect"),
                 ("Time", f"{status['seconds']} s" if status.get("seconds") else None),
             )
         ),
     )
+
+
+def _build(job: Job, build: str) -> str:
+    """Return a build with its revision, as far as they are known."""
+    for record in reversed(job.revisions):
+        if build and any(attempt.get("build") == build for attempt in record.get("stages") or ()):
+            return f"{build} of revision {record.get('revision')}"
+    return build
 
 
 def evaluation(job: Job) -> Child:
@@ -181,7 +208,7 @@ def cost(job: Job, lines: Sequence[StageLine]) -> Child:
     """Return what was estimated beside what was measured."""
     estimate = job.revision.get("estimate") or {}
     status = job.status.get("cost") or {}
-    trained = next((line.time for line in lines if line.stage == "train"), "-")
+    trained = next((line.time for line in lines if line.stage == "train" and line.begun), "-")
     seconds = estimate.get("trainingSeconds")
     artifacts = job.revision.get("artifacts") or {}
     spent = revisions.spent(job, job.revision)
@@ -191,14 +218,14 @@ def cost(job: Job, lines: Sequence[StageLine]) -> Child:
             _range(status.get("expectedGpuHours")),
             "-" if spent.seconds is None else hours(spent.seconds),
         ),
-        ("cost", _range(*_expected(job)), spent.text or "-"),
+        ("cost of training", _whole(_range(*_expected(job))), _whole(spent.text or "-")),
         ("time of training", duration(seconds) if isinstance(seconds, int) else "-", trained),
         ("GPU model", str(estimate.get("card") or "-"), str(artifacts.get("device") or "-")),
         ("GPU memory of training", str(estimate.get("trainingMemory") or "-"), "-"),
         ("GPU memory of serving", str(estimate.get("servingMemory") or "-"), "-"),
         ("volume", str(estimate.get("volume") or "-"), "-"),
     )
-    shown = [row for row in rows if row[1:] != ("-", "-")]
+    shown: list[tuple[Child, ...]] = [row for row in rows if row[1:] != ("-", "-")]
     if not shown:
         return note("The present revision has neither an estimate nor a cost.")
     return table("Estimated and measured values", ("Quantity", "Estimated", "Measured"), shown)
@@ -208,3 +235,8 @@ def _range(value: Any, unit: str = "") -> str:
     if not isinstance(value, Mapping):
         return "-"
     return f"{value.get('low')} to {value.get('high')} {unit}".strip()
+
+
+def _whole(amount: str) -> Child:
+    """Return an amount with its currency, which lines do not break."""
+    return amount if amount == "-" else h("span", amount, class_="whole")

@@ -1,9 +1,11 @@
 """The color of a state: whether it is good, runs, waits, or needs the user."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.crd.remediations.failures import FAILED
 from finetune_api.crd.remediations.waiting import PROGRESS
+from finetune_cli.cluster.stages import WAITING_FOR_NODE
 
 GOOD, RUNNING, WAITING, BAD = "good", "running", "waiting", "bad"
 OUTCOMES = {
@@ -15,6 +17,7 @@ OUTCOMES = {
     "Failed": BAD,
     "Worse": BAD,
     "Stopped": WAITING,
+    WAITING_FOR_NODE: WAITING,
 }
 """The kinds of outcomes of stages, verifications and evaluations."""
 _PROGRESS = frozenset(map(str, PROGRESS.texts))
@@ -37,3 +40,11 @@ def number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if 0 <= number < float("inf") else None
+
+
+def distance(verification: Mapping[str, Any]) -> str:
+    """Return the distance of a verification and its limit, empty if one of them is unknown."""
+    texts = [verification.get(name) for name in ("distance", "tolerance")]
+    if None in map(number, texts):
+        return ""
+    return f"{texts[0]} of {texts[1]} nats"

@@ -1,7 +1,7 @@
 """All that the page of one job shows, as far as the user may read it."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ LOG_LINES = 200
 LOG_CHARACTERS = 32 * 1024
 """The end of these lines, which a page shows."""
 EVENTS = 20
+UNDER_WAY = ("Starting", "Running")
+"""Outcomes of an attempt that has not ended."""
 Object = Mapping[str, Any]
 
 
@@ -75,7 +77,7 @@ def details(cluster: Cluster, namespace: str, name: str) -> Details:
     )
     return Details(
         job=job,
-        stages=tuple(stages.stages(job, jobs.value or ())),
+        stages=tuple(_stages(job, jobs.value or (), pod.value or {})),
         pod=pod,
         events=events,
         log=Part(problem=pod.problem) if pod.problem else log,
@@ -100,6 +102,16 @@ def _jobs(cluster: Cluster, job: Job) -> list[dict[str, Any]]:
     where = api.path("jobs", job.namespace, api="/apis/batch/v1")
     with rights.needs("list", "jobs.batch", job.namespace):
         return cluster.items(where, labelSelector=f"{labels.JOB}={job.name}")
+
+
+def _stages(job: Job, jobs: Sequence[Object], pod: Object) -> Iterator[StageLine]:
+    """Yield the stages. The attempt of the pod waits as long as the pod has no node."""
+    waits = pods.waits_for_node(pod)
+    for line in stages.stages(job, jobs):
+        if waits and line.stage == pods.label(pod, pods.STAGE) and line.outcome in UNDER_WAY:
+            yield replace(line, outcome=stages.WAITING_FOR_NODE)
+        else:
+            yield line
 
 
 def _events(cluster: Cluster, job: Job, pod: Object) -> list[Event]:

@@ -69,6 +69,14 @@ function follow(address) {
 const token = document.querySelector("header input[name=csrf]");
 for (const each of document.querySelectorAll("main input[name=csrf]")) each.value = token.value;
 
+// A form that a narrow screen folds is open on a wide one, which shows no mark to open it.
+const narrow = matchMedia("(max-width: 40rem)");
+function fold() {
+  for (const each of document.querySelectorAll("details.fold")) each.open = !narrow.matches;
+}
+narrow.addEventListener("change", fold);
+fold();
+
 for (const each of document.querySelectorAll("pre.log")) each.scrollTop = each.scrollHeight;
 if (document.body.dataset.stream) follow(document.body.dataset.stream);
 document.addEventListener("focusout", () => setTimeout(apply));
