@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import generated_part
 from cluster import paths
-from tutorial.lesson import SECTIONS, Mistake
+from tutorial.lesson import SECTIONS
+from tutorial.mistakes import Mistake
 from tutorial.runner import RECORDING, key
 
 PAGE = paths.REPO / "docs" / "getting-started" / "tutorial.md"

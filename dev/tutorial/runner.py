@@ -17,7 +17,8 @@ from pathlib import Path
 from cluster import paths
 from cluster.errors import ClusterError
 from cluster.phases import phase, say
-from tutorial.lesson import SECTIONS, Command, Mistake
+from tutorial.lesson import SECTIONS, Command
+from tutorial.mistakes import Mistake
 
 RECORDING = Path(__file__).parent / "recording.json"
 MISTAKE_SECONDS = 240.0
