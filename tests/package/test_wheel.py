@@ -85,7 +85,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone: setuptools would otherwise write its metadata into the checkout."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=paths.REPO, capture_output=True, check=True
@@ -100,10 +100,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a clone with the packages of the development environment."""
     folder = tmp_path_factory.mktemp("wheel")
-    uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "-o", folder, source)
+    uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "-o", folder, clone)
     (found,) = folder.glob("*.whl")
     return found
 
@@ -277,7 +277,7 @@ def test_verbs_on_files_need_no_extra(extra: str, wheel: Path, hub: Hub, tmp_pat
 @pytest.mark.skipif(not DEBIAN_PYTHON.exists(), reason="this system has no Python of its own")
 @pytest.mark.parametrize("tool", ["pipx", "uvx"])
 def test_commands_of_the_pages_install_with_the_python_of_the_system(
-    tool: str, source: Path, tmp_path: Path
+    tool: str, clone: Path, tmp_path: Path
 ) -> None:
     """For example with the Python 3.11 of Debian 12, in a clone."""
     page = (paths.REPO / PAGES[tool]).read_text()
@@ -291,7 +291,7 @@ def test_commands_of_the_pages_install_with_the_python_of_the_system(
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words, env=own, cwd=source, capture_output=True, text=True, check=False
+            words, env=own, cwd=clone, capture_output=True, text=True, check=False
         )
 
     python, words = ("--python", str(DEBIAN_PYTHON)), shlex.split(written)[1:]
