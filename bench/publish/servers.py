@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3  # type: ignore[import-untyped]
-from tests.conformance.consumers import servers as real_servers
 from tests.fakes import model_hub
 from tests.fakes.model_hub import ModelHub
+from tests.support import model_servers as real_servers
 from tests.support.docker_registry import DockerRegistry
 from tests.support.ports import free_port
 from tests.support.trainer.publishing import PYTHONPATH

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3  # type: ignore[import-untyped]
-from tests.conformance.consumers import servers
-from tests.conformance.consumers.servers import ACCESS_KEY, SECRET_KEY
 from tests.e2e.registry import PORT, node_certificate
+from tests.support import model_servers
 from tests.support.local_cluster.kubectl import Object
+from tests.support.model_servers import ACCESS_KEY, SECRET_KEY
 from tests.support.trainer.web import Certificate
 
 from cluster.artifacts import gomodule
@@ -61,7 +61,7 @@ def running(folder: Path) -> Iterator[Bucket]:
     gomodule.build(modules.VERSITYGW, modules.folder(modules.VERSITYGW))
     authority, key = node_certificate(folder)
     certificate = Certificate(authority=authority, key=key)
-    with servers.versitygw(folder, f"{NODE_ADDRESS}:{PORT}", certificate) as objects:
+    with model_servers.versitygw(folder, f"{NODE_ADDRESS}:{PORT}", certificate) as objects:
         boto3.client(
             "s3",
             endpoint_url=URL,

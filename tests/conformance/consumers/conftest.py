@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.conformance.consumers import servers
 from tests.conformance.consumers.cosign import Cosign
 from tests.conformance.consumers.images import Image
-from tests.support import docker_registry
+from tests.support import docker_registry, model_servers
 from tests.support.ports import free_port
 from tests.support.signing_keys import KEY, new_key
 from tests.support.trainer import publishing, web
@@ -62,7 +61,7 @@ def host(
             options = {"certificate": certificate.authority, "key": certificate.key}
             stack.enter_context(docker_registry.running(folder, address, **options))
         else:
-            stack.enter_context(servers.registry(folder, address, certificate))
+            stack.enter_context(model_servers.registry(folder, address, certificate))
         yield address
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
-from tests.conformance.consumers import servers
-from tests.conformance.consumers.servers import ACCESS_KEY, SECRET_KEY
+from tests.support import model_servers
+from tests.support.model_servers import ACCESS_KEY, SECRET_KEY
 from tests.support.ports import free_port
 from tests.support.trainer import publishing
 from tests.support.trainer.publishing import Process, Published, Volume, run
@@ -52,7 +52,7 @@ def environment(secret: str = SECRET_KEY) -> dict[str, str]:
 @pytest.fixture
 def service(tmp_path: Path, certificate: Certificate) -> Iterator[Service]:
     address = f"127.0.0.1:{free_port()}"
-    with servers.versitygw(tmp_path, address, certificate) as folder:
+    with model_servers.versitygw(tmp_path, address, certificate) as folder:
         url = f"https://{address}"
         boto3.client(
             "s3",

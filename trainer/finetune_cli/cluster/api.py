@@ -174,6 +174,8 @@ class Cluster:
         except urllib3.exceptions.HTTPError as error:
             raise self._unreachable(error) from None
         finally:
+            # A response that was not read to its end would otherwise keep its socket.
+            answer.close()
             answer.release_conn()
 
     def _explained(self, error: NotFound, name: str) -> NotFound:

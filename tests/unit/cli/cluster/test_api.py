@@ -1,5 +1,6 @@
 """Answers of the API server: the lines of a log, however long they are and however they end."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,10 +16,13 @@ class Answer:
     status = 200
 
     def __init__(self, *parts: bytes) -> None:
-        self._parts = parts
+        self._parts, self.is_closed = parts, False
 
     def stream(self, size: int) -> Any:
         yield from self._parts
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def release_conn(self) -> None:
         pass
@@ -26,10 +30,15 @@ class Answer:
 
 def cluster_of(timeouts: list[Any], *parts: bytes) -> Cluster:
     """Return a cluster that answers each request with the same parts."""
+    return answering(timeouts, lambda: Answer(*parts))
+
+
+def answering(timeouts: list[Any], answer: Callable[[], Answer]) -> Cluster:
+    """Return a cluster that answers each request with an answer of its own."""
 
     def request(*arguments: Any, _request_timeout: Any, **options: Any) -> Any:
         timeouts.append(_request_timeout)
-        return SimpleNamespace(response=Answer(*parts))
+        return SimpleNamespace(response=answer())
 
     api = SimpleNamespace(
         configuration=SimpleNamespace(host="https://api.example.com"),
@@ -67,6 +76,14 @@ def test_only_a_log_that_is_followed_may_be_silent(
     timeouts: list[Any] = []
     list(cluster_of(timeouts).lines("/log", **query))
     assert timeouts == [(CONNECT_SECONDS, seconds)]
+
+
+def test_an_answer_that_is_not_read_to_its_end_is_closed() -> None:
+    answer = Answer(b"a\nb\n", b"c\n")
+    found = iter(answering([], lambda: answer).lines("/log", follow="true"))
+    assert next(found) == "a"
+    found.close()  # type: ignore[attr-defined]
+    assert answer.is_closed
 
 
 def test_a_line_without_end_is_printed_in_parts() -> None:
