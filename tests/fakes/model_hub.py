@@ -320,7 +320,8 @@ class _Handler(BaseHTTPRequestHandler):
         if asked["organization"] != OWNER:
             raise _Refusal(403, f"You don't have the rights to create a model under {name}")
         if name in self.hub.repos:
-            raise _Refusal(409, "You already created this model repo")
+            # The client reads the address also from this answer.
+            raise _Refusal(409, "You already created this model repo", url=f"{self.hub.url}/{name}")
         self.hub.add(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
         self.hub.repos[name].private = asked["visibility"] == "private"
         self._answer(200, {"url": f"{self.hub.url}/{name}", "name": name, "id": "1"})
