@@ -31,6 +31,7 @@ from finetune_trainer.checkpointing import manifest
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
 NAMESPACE = "e2e-quickstart"
 READY_SECONDS = 3000.0
+pytestmark = pytest.mark.timeout(READY_SECONDS + 600)
 QUESTIONS, OFFLINE = 20, 8
 """Questions to the endpoint, and how many of them the libraries answer: each takes seconds."""
 WITHOUT_DATA = (
