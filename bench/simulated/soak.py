@@ -21,10 +21,10 @@ from statistics import mean
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.operatorprocess import OperatorProcess, starting
 
-from bench import harness
-from bench.api_client import Api
+from bench.simulated import harness
+from bench.simulated.api_client import Api
+from bench.simulated.world import LABEL, MERGE, World
 from bench.table import table
-from bench.world import LABEL, MERGE, World
 
 KILL_SECONDS = 20.0
 BACK_SECONDS = 1.0
