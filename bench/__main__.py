@@ -36,6 +36,14 @@ COMMANDS = {
     "verify": "rollouts that must be verified and faults that must not, on the local cluster",
 }
 """In the order of ``all``: the last three start the cluster, which would disturb the others."""
+MODULES = {
+    "merge": "merge.merge",
+    "endpoint": "endpoint.events",
+    "adapters": "endpoint.adapters",
+    **{name: f"simulated.{name}" for name in ("scale", "idle", "budgets", "tenants", "soak")},
+    **{name: f"local_cluster.{name}" for name in ("quickstart", "shared", "verify")},
+}
+"""Where a benchmark is, if not in the module of its name."""
 
 
 def main() -> int:
@@ -49,7 +57,7 @@ def main() -> int:
         )
         # Each imports other parts of the tests: import the requested one only.
         if name in sys.argv[1:2]:
-            module = importlib.import_module(f"bench.{name}")
+            module = importlib.import_module(f"bench.{MODULES.get(name, name)}")
             getattr(module, "add_arguments", lambda _: None)(command)
     commands.add_parser("all", help="run all of them, one after the other, with --write")
     options = parser.parse_args()

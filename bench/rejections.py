@@ -20,6 +20,7 @@ from finetune_verify.scores import ScoredRow
 
 VOCABULARY = 256
 WEAK = 0.9
+CONFIDENCE = 0.95
 SERVERS = (
     ("merged", "float16", "float32"),
     ("merged", "bfloat16", "float32"),
@@ -82,7 +83,7 @@ def measure(options: argparse.Namespace) -> str:
     )
 
 
-def upper_bound(events: int, trials: int, *, confidence: float = 0.95) -> float:
+def upper_bound(events: int, trials: int) -> float:
     """Return the one-sided upper bound of a rate, by Clopper and Pearson."""
 
     def at_most(rate: float) -> float:
@@ -94,7 +95,7 @@ def upper_bound(events: int, trials: int, *, confidence: float = 0.95) -> float:
     low, high = events / trials, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if at_most(middle) > 1 - confidence else (low, middle)
+        low, high = (middle, high) if at_most(middle) > 1 - CONFIDENCE else (low, middle)
     return high
 
 

@@ -76,9 +76,8 @@ def of_job(metric: str) -> tuple[Variable, ...]:
     )
 
 
-def quantile(part: float, histogram: str, by: str = "") -> str:
+def quantile(part: float, histogram: str) -> str:
     """Return the query for a quantile of a histogram, which may have a selector. part: 0 to 1."""
     name, brace, selector = histogram.partition("{")
-    labels = ", ".join(filter(None, ("le", by)))
     rate = f"rate({name}_bucket{brace}{selector}[$__rate_interval])"
-    return f"histogram_quantile({part}, sum by ({labels}) ({rate}))"
+    return f"histogram_quantile({part}, sum by (le) ({rate}))"

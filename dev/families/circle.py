@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from families import published
-from families.published import Model
+from families.published import PublishedModel
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.volume_layout import Layout
 
@@ -49,13 +49,13 @@ class Circle:
     quantized: float = 0.0
 
 
-def run(model: Model) -> Circle:
+def run(model: PublishedModel) -> Circle:
     """Run the circle of a model in this process, whose environment it changes."""
     with tempfile.TemporaryDirectory() as folder:
         return _run(model, Path(folder))
 
 
-def _run(model: Model, folder: Path) -> Circle:
+def _run(model: PublishedModel, folder: Path) -> Circle:
     published.write(model, folder / CLAIM / "base")
     (folder / CLAIM / "rows.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in published.rows()), encoding="utf-8"

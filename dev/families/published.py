@@ -20,7 +20,7 @@ ROWS, LENGTH = 24, 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class PublishedModel:
     """A published model: its ``model_type``, and fields of config.json other than its defaults.
 
     text: fields of the text model of a model for text and images.
@@ -46,62 +46,64 @@ GEMMA4 = {
     "num_hidden_layers": 4,
 }
 PARALLEL = {"use_parallel_residual": True, "qk_layernorm": True}
-MODELS: dict[str, Model] = {
-    "Command R": Model(family="cohere"),
-    "Command R+": Model(family="cohere", fields={"use_qk_norm": True}),
-    "Command R7B, Command A": Model(family="cohere2"),
-    "Falcon 7B": Model(
+MODELS: dict[str, PublishedModel] = {
+    "Command R": PublishedModel(family="cohere"),
+    "Command R+": PublishedModel(family="cohere", fields={"use_qk_norm": True}),
+    "Command R7B, Command A": PublishedModel(family="cohere2"),
+    "Falcon 7B": PublishedModel(
         family="falcon", fields={"new_decoder_architecture": False, "multi_query": True}
     ),
-    "Falcon 40B, 180B": Model(family="falcon", fields={"new_decoder_architecture": True}),
-    "Falcon H1": Model(family="falcon_h1"),
-    "Falcon Mamba": Model(family="falcon_mamba"),
-    "Gemma": Model(family="gemma"),
-    "Gemma 2": Model(family="gemma2"),
-    "Gemma 3 270M, 1B": Model(family="gemma3_text"),
-    "Gemma 3 4B, 12B, 27B": Model(family="gemma3"),
-    "Gemma 4 26B, 31B": Model(
+    "Falcon 40B, 180B": PublishedModel(family="falcon", fields={"new_decoder_architecture": True}),
+    "Falcon H1": PublishedModel(family="falcon_h1"),
+    "Falcon Mamba": PublishedModel(family="falcon_mamba"),
+    "Gemma": PublishedModel(family="gemma"),
+    "Gemma 2": PublishedModel(family="gemma2"),
+    "Gemma 3 270M, 1B": PublishedModel(family="gemma3_text"),
+    "Gemma 3 4B, 12B, 27B": PublishedModel(family="gemma3"),
+    "Gemma 4 26B, 31B": PublishedModel(
         family="gemma4", text=GEMMA4 | {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0}
     ),
-    "Gemma 4 E2B, E4B": Model(
+    "Gemma 4 E2B, E4B": PublishedModel(
         family="gemma4",
         text=GEMMA4 | {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": tiny.HIDDEN},
     ),
-    "GPT-OSS in 16 bits": Model(family="gpt_oss"),
-    "Granite 3": Model(family="granite"),
-    "Granite 3 MoE": Model(family="granitemoe"),
-    "Granite 4": Model(family="granitemoehybrid"),
-    "Llama 3, SmolLM 2, Falcon 3": Model(family="llama", fields=LLAMA3),
-    "Llama 3.2 1B, 3B": Model(family="llama", fields=LLAMA3 | {"tie_word_embeddings": True}),
-    "Llama 4": Model(family="llama4"),
-    "Ministral 3": Model(family="mistral3", text={"model_type": "ministral3"}),
-    "Mistral 7B, Nemo, Devstral": Model(family="mistral"),
-    "Mistral Small 3.1, 3.2": Model(family="mistral3", text={"model_type": "mistral"}),
-    "Mixtral": Model(family="mixtral"),
-    "OLMo": Model(family="olmo"),
-    "OLMo 2": Model(family="olmo2"),
-    "OLMo 3": Model(family="olmo3"),
-    "OLMoE": Model(family="olmoe"),
-    "Phi 1.5, 2": Model(family="phi"),
-    "Phi 3, 4": Model(family="phi3"),
-    "Phi 3.5 MoE": Model(family="phimoe"),
-    "Phi 4 mini": Model(family="phi3", fields={"tie_word_embeddings": True}),
-    "Qwen 1.5 MoE": Model(family="qwen2_moe"),
-    "Qwen 2, 2.5": Model(family="qwen2"),
-    "Qwen 2.5 0.5B, 1.5B, 3B": Model(family="qwen2", fields={"tie_word_embeddings": True}),
-    "Qwen 3": Model(family="qwen3"),
-    "Qwen 3 MoE": Model(family="qwen3_moe"),
-    "Qwen 3 Next": Model(family="qwen3_next"),
-    "Qwen 3.5": Model(family="qwen3_5"),
-    "Qwen 3.5 MoE": Model(family="qwen3_5_moe"),
-    "SmolLM 3": Model(family="smollm3"),
-    "StableLM 3B": Model(family="stablelm"),
-    "StableLM 2 12B": Model(family="stablelm", fields=PARALLEL),
+    "GPT-OSS in 16 bits": PublishedModel(family="gpt_oss"),
+    "Granite 3": PublishedModel(family="granite"),
+    "Granite 3 MoE": PublishedModel(family="granitemoe"),
+    "Granite 4": PublishedModel(family="granitemoehybrid"),
+    "Llama 3, SmolLM 2, Falcon 3": PublishedModel(family="llama", fields=LLAMA3),
+    "Llama 3.2 1B, 3B": PublishedModel(
+        family="llama", fields=LLAMA3 | {"tie_word_embeddings": True}
+    ),
+    "Llama 4": PublishedModel(family="llama4"),
+    "Ministral 3": PublishedModel(family="mistral3", text={"model_type": "ministral3"}),
+    "Mistral 7B, Nemo, Devstral": PublishedModel(family="mistral"),
+    "Mistral Small 3.1, 3.2": PublishedModel(family="mistral3", text={"model_type": "mistral"}),
+    "Mixtral": PublishedModel(family="mixtral"),
+    "OLMo": PublishedModel(family="olmo"),
+    "OLMo 2": PublishedModel(family="olmo2"),
+    "OLMo 3": PublishedModel(family="olmo3"),
+    "OLMoE": PublishedModel(family="olmoe"),
+    "Phi 1.5, 2": PublishedModel(family="phi"),
+    "Phi 3, 4": PublishedModel(family="phi3"),
+    "Phi 3.5 MoE": PublishedModel(family="phimoe"),
+    "Phi 4 mini": PublishedModel(family="phi3", fields={"tie_word_embeddings": True}),
+    "Qwen 1.5 MoE": PublishedModel(family="qwen2_moe"),
+    "Qwen 2, 2.5": PublishedModel(family="qwen2"),
+    "Qwen 2.5 0.5B, 1.5B, 3B": PublishedModel(family="qwen2", fields={"tie_word_embeddings": True}),
+    "Qwen 3": PublishedModel(family="qwen3"),
+    "Qwen 3 MoE": PublishedModel(family="qwen3_moe"),
+    "Qwen 3 Next": PublishedModel(family="qwen3_next"),
+    "Qwen 3.5": PublishedModel(family="qwen3_5"),
+    "Qwen 3.5 MoE": PublishedModel(family="qwen3_5_moe"),
+    "SmolLM 3": PublishedModel(family="smollm3"),
+    "StableLM 3B": PublishedModel(family="stablelm"),
+    "StableLM 2 12B": PublishedModel(family="stablelm", fields=PARALLEL),
 }
 """The models with most downloads, by the names that their rows in the table have."""
 
 
-def config(model: Model) -> Any:
+def config(model: PublishedModel) -> Any:
     """Return the tiny config.json of a model, as an object of transformers."""
     if not model.text:
         return tiny.config(model.family, **model.fields)
@@ -115,7 +117,7 @@ def config(model: Model) -> Any:
     return whole(**{**sizes, **model.fields})
 
 
-def write(model: Model, folder: Path) -> None:
+def write(model: PublishedModel, folder: Path) -> None:
     """Write a random model like a repository of the hub, in bfloat16."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM

@@ -23,7 +23,7 @@ from tests.support.api_server.scenarios import ScenarioRunner
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
 # The test compares the objects of each job on their own, so more jobs prove nothing more. They only
-# add load, and bench/scale.py measures the operator under load.
+# add load, and bench/simulated/scale.py measures the operator under load.
 FINISHED = 5
 # The reason of each unfinished job's Ready condition at the upgrade.
 UNDER_WAY = {

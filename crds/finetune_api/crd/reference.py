@@ -127,12 +127,10 @@ def _reasons(group: ReasonGroup) -> str:
     return "\n".join((f"## {group.title}\n", *about, _table(columns, rows)))
 
 
-def _groups(
-    path: str, description: str, model: type[BaseModel], edit: Edit | None = None
-) -> Iterator[Group]:
+def _groups(path: str, description: str, model: type[BaseModel]) -> Iterator[Group]:
     """Yield a group and all groups below it, in the order of their fields."""
     yield from _nested(
-        Group(path=path, description=description, model=model, schema=schema_of(model), edit=edit)
+        Group(path=path, description=description, model=model, schema=schema_of(model), edit=None)
     )
 
 

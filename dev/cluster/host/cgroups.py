@@ -49,9 +49,9 @@ def make(root: Path = ROOT) -> None:
             _fill_cpuset(folder)
 
 
-def prefer(root: Path = ROOT) -> None:
+def prefer() -> None:
     """Give pods a larger CPU weight than other programs on the machine."""
-    for folder in folders(root):
+    for folder in folders(ROOT):
         for name, value in WEIGHTS.items():
             if (folder / name).exists():
                 (folder / name).write_text(value)

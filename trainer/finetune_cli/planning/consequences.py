@@ -1,11 +1,11 @@
-"""What an edit discards, and what happens to the endpoint, as sentences. Pure."""
+"""What an edit discards and reuses, and what happens to the endpoint, as sentences. Pure."""
 
 from collections.abc import Collection
 
 from finetune_api.contracts.cost import hours
 from finetune_api.defaulting import Resolved
 from finetune_api.durations import duration
-from finetune_api.edits.effects import Effect
+from finetune_api.edits.effects import Effect, RecordedRevisions
 from finetune_api.outcome import serves, shares
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
@@ -41,6 +41,16 @@ def discarded(status: Object, record: Revision | None) -> str | None:
         f"Training of revision {record.revision} stops at step {step}{of_all}, after {used} "
         f"GPU-hours; {kept}."
     )
+
+
+def returned(before: Resolved, after: Resolved, ledger: RecordedRevisions) -> str:
+    """Return what is reused of a revision that the edit returns to, empty if there is none."""
+    record = ledger.record(after.digest)
+    if record is None or after.digest == before.digest:
+        return ""
+    if ledger.is_trained(after.digest):
+        return f"The job returns to revision {record.revision}, which is trained already."
+    return f"The job returns to revision {record.revision}, and resumes its training."
 
 
 def endpoint(

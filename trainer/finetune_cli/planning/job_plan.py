@@ -201,7 +201,7 @@ def _edited(
         made,
         effects=edit_effects,
         lines=lines,
-        returns=_returns(before, after, ledger),
+        returns=consequences.returned(before, after, ledger),
         discarded=(
             consequences.discarded(status, ledger.record(before.digest))
             if before.digest != after.digest
@@ -256,16 +256,6 @@ def _without_profile(former: Layers) -> str:
         "revision has it: the plan completes it without a profile, so it may list fields that do "
         "not change."
     )
-
-
-def _returns(before: Resolved, after: Resolved, ledger: RecordedRevisions) -> str:
-    """Return what is reused of a revision that the edit returns to, empty if there is none."""
-    record = ledger.record(after.digest)
-    if record is None or after.digest == before.digest:
-        return ""
-    if ledger.is_trained(after.digest):
-        return f"The job returns to revision {record.revision}, which is trained already."
-    return f"The job returns to revision {record.revision}, and resumes its training."
 
 
 def _price(options: Options, profile: Object | None, after: Resolved) -> Price | None:

@@ -185,10 +185,10 @@ def check_digest(folder: Path, entry: Entry) -> None:
         raise ManifestError(f"{folder.name}/{entry.name} has changed since it was published")
 
 
-def valid(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest | None:
+def valid(folder: Path, *, kind: str, key: str | None) -> Manifest | None:
     """Like ``verify``, but return None instead of raising ManifestError."""
     try:
-        return verify(folder, kind=kind, key=key, hashes=hashes)
+        return verify(folder, kind=kind, key=key)
     except ManifestError:
         return None
 

@@ -18,10 +18,10 @@ PINNED_LIMIT = "UNSLOTH_GC_PINNED_MAX_GB"
 """Limit of Unsloth's pinned memory, in GiB. Without it, Unsloth uses the memory of the node."""
 
 
-def limit_threads(environment: MutableMapping[str, str], *, cgroup: Path = CGROUP) -> None:
+def limit_threads(environment: MutableMapping[str, str]) -> None:
     """Set the OpenMP variables, read when it is loaded, unless the pod sets them."""
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    environment.setdefault("OMP_NUM_THREADS", str(cores(cgroup)))
+    environment.setdefault("OMP_NUM_THREADS", str(cores()))
 
 
 def cores(cgroup: Path = CGROUP) -> int:

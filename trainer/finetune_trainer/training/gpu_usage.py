@@ -33,14 +33,12 @@ def process_age() -> float:
 class GpuUsage:
     """GPU seconds of this and all earlier attempts.
 
-    gpus: number of GPUs this process holds. held_since: age of the process, in seconds, when it
-    began to hold them.
+    held_since: age of the process, in seconds, when it began to hold the GPU.
     """
 
-    def __init__(self, path: Path, *, gpus: int = 1, held_since: float = 0.0) -> None:
+    def __init__(self, path: Path, *, held_since: float = 0.0) -> None:
         """Read the totals of earlier attempts, and how the last one ended."""
         self._path = path
-        self._gpus = gpus
         self._held_since = held_since
         before = _read(path)
         self._before = _number(before.get("gpuSeconds"))
@@ -55,13 +53,13 @@ class GpuUsage:
     @property
     def gpu_seconds(self) -> float:
         """GPU seconds of this and all earlier attempts."""
-        return self._before + (process_age() - self._held_since) * self._gpus
+        return self._before + process_age() - self._held_since
 
     def record(self, *, at_most_every: float = 0.0) -> float:
         """Write the current total, at most every ``at_most_every`` seconds; return it."""
         with self._lock:
             seconds = self.gpu_seconds
-            if seconds >= self._written + at_most_every * self._gpus:
+            if seconds >= self._written + at_most_every:
                 document = {
                     "gpuSeconds": round(seconds, 1),
                     "retries": dict(self.retries),

@@ -81,11 +81,16 @@ def _plan(parts: Parts) -> Plan:
     without_conditions = status.status(
         parts, prepared, wanted, on_claim.listed, number, pods, deployment
     )
-    position = status.position(
-        parts, prepared, without_conditions, deployment, problem=on_claim.problem
-    )
+    position = status.position(parts, prepared, without_conditions, deployment)
     return Plan(
-        status=status.with_conditions(parts, prepared, without_conditions, position, deployment),
+        status=status.with_conditions(
+            parts,
+            prepared,
+            without_conditions,
+            position,
+            deployment,
+            problem=on_claim.problem,
+        ),
         actions=tuple(actions),
         requeue_after=position.requeue_after,
         serving_gpus=None if prepared.prepared is None else parts.allowed.wanted(PODS),

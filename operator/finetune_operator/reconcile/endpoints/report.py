@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator import delays
 from finetune_operator.objects import conditions
@@ -32,9 +31,7 @@ def report(
     written = dict((endpoint.get("status") or {}) if planned is None else planned)
     if rejected is not None and removes_folders(endpoint, rejected):
         problem = f"No folder of a deleted FineTuneJob is removed from the volume: {message}"
-        written["conditions"] = [
-            _noted(condition, problem) for condition in written.get("conditions") or ()
-        ]
+        written["conditions"] = state.with_problem(written.get("conditions") or (), problem)
         return Plan(status=written)
     position = Position(state="stalled", reason=reason, message=message)
     written["conditions"] = state.listed_conditions(
@@ -46,14 +43,6 @@ def report(
     )
     written["observedGeneration"] = endpoint["metadata"]["generation"]
     return Plan(status=written, requeue_after=delays.REJECTED)
-
-
-def _noted(condition: Object, problem: str) -> Object:
-    """Return a condition; Ready also reports a problem while it is True."""
-    if (condition["type"], condition["status"]) != ("Ready", "True"):
-        return condition
-    message = printable(f"{condition['message']} {problem}")[: conditions.MAX_MESSAGE]
-    return {**condition, "message": message}
 
 
 def _kept(endpoint: Object, type_: str) -> tuple[Status, str, str]:

@@ -179,6 +179,20 @@ def listed_conditions(
     return listed(desired, position, previous=previous, generation=generation, now=now)
 
 
+def with_problem(written: Iterable[Object], problem: str) -> list[Object]:
+    """Return conditions of which Ready, while it is True, also reports what stops no model."""
+    return [
+        {**condition, "message": _with_problem(condition["message"], problem)}
+        if problem and (condition["type"], condition["status"]) == ("Ready", "True")
+        else condition
+        for condition in written
+    ]
+
+
+def _with_problem(message: str, problem: str) -> str:
+    return printable(f"{message} {problem}")[: conditions.MAX_MESSAGE]
+
+
 def _blocked(blocker: Blocker) -> Position:
     return Position(
         state="stalled" if blocker.lasts else "active",

@@ -1,6 +1,5 @@
 """The status of an endpoint. Pure."""
 
-from dataclasses import replace
 from typing import Any
 
 from finetune_api.safety.printable import printable
@@ -66,11 +65,9 @@ def position(
     prepared: Base,
     status: FineTuneEndpointStatus,
     deployment: Object | None,
-    *,
-    problem: str,
 ) -> Position:
-    """Return what an endpoint is doing. problem: of its volume, which stops no model."""
-    position = (
+    """Return what an endpoint is doing."""
+    return (
         state.of_base(parts.snapshot, prepared)
         or _without_pods(parts)
         or state.of_pods(parts.snapshot, deployment, parts.now)
@@ -80,9 +77,6 @@ def position(
             continues=_continues(parts, prepared, deployment),
         )
     )
-    if position.state != "done" or not problem:
-        return position
-    return replace(position, message=f"{position.message} {problem}")
 
 
 def _without_pods(parts: Parts) -> Position | None:
@@ -106,8 +100,10 @@ def with_conditions(
     status: FineTuneEndpointStatus,
     position: Position,
     deployment: Object | None,
+    *,
+    problem: str,
 ) -> dict[str, Any]:
-    """Return the complete status as JSON."""
+    """Return the complete status as JSON. problem: of its volume, which stops no model."""
     written: dict[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     base: tuple[Status, str, str] = ("False", position.reason, position.message)
     serving = base
@@ -115,7 +111,8 @@ def with_conditions(
         base = "True", Reason.COMPLETED, "The base is prepared."
     if deployments.answering(deployment) > 0:
         serving = "True", Reason.AVAILABLE, "The pod of the endpoint answers requests."
-    written["conditions"] = state.listed_conditions(
+    listed = state.listed_conditions(
         parts.endpoint, position, base=base, serving=serving, now=parts.now
     )
+    written["conditions"] = state.with_problem(listed, problem)
     return written

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from bench.floor import recorded
+from bench.simulated.floor import recorded
 from tests.fakes.apiserver import SPEC
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.operatorprocess import OperatorProcess, operator, starting
 
-from bench import harness
+from bench.simulated import harness
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 300.0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import fidelity, models, timed
+from bench.merge import fidelity, models, timed
 from bench.table import table, verdict
 from finetune_api.contracts.stage_request import MergeStageRequest
 from finetune_trainer.volume_layout import Layout

@@ -16,10 +16,10 @@ from typing import Any
 from tests.integration.policy import installed
 from tests.support.api_server.operatorprocess import operator
 
-from bench import harness
-from bench.api_client import Api
+from bench.simulated import harness
+from bench.simulated.api_client import Api
+from bench.simulated.world import JOBS
 from bench.table import table, verdict
-from bench.world import JOBS
 
 NUMBER = 50
 CHECKS = 200

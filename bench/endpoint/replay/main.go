@@ -1,9 +1,9 @@
-// Command endpoint_replay is what the gate is measured with and against: a server that replays the
+// Command replay is what the gate is measured with and against: a server that replays the
 // streams of vLLM, a proxy that copies bytes, and a caller that measures each event.
 //
-//	endpoint_replay serve SOCKET EVENTS_PER_SECOND
-//	endpoint_replay copy ADDRESS SOCKET
-//	endpoint_replay call NETWORK ADDRESS STREAMS SECONDS EVENTS_PER_SECOND
+//	replay serve SOCKET EVENTS_PER_SECOND
+//	replay copy ADDRESS SOCKET
+//	replay call NETWORK ADDRESS STREAMS SECONDS EVENTS_PER_SECOND
 //
 // Each event contains the time at which it was sent, in nanoseconds of the machine's clock.
 package main

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.cost import Cost
+from bench.local_cluster.timeline import Timeline
 from bench.table import table, verdict
-from bench.timeline import Timeline
 
 NAMES = {
     "prepare": "prepare (download, check, tokenize)",

@@ -19,8 +19,8 @@ from tests.support.api_server import controlplane
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.ports import free_ports
 
-from bench import harness
-from bench.api_client import Api
+from bench.simulated import harness
+from bench.simulated.api_client import Api
 from cluster import paths
 from cluster.artifacts import gomodule
 from cluster.artifacts.gomodule import Module

@@ -14,8 +14,8 @@ from time import monotonic
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.operatorprocess import operator
 
-from bench import floor, harness, kubeflow, restart
-from bench.scale_table import Figures, Times, markdown
+from bench.simulated import floor, harness, kubeflow, restart
+from bench.simulated.scale_table import Figures, Times, markdown
 
 STAGE_SECONDS = 3.0
 

@@ -1,6 +1,6 @@
 """The gate with names that were not proved, for benchmarks, which measure its streams.
 
-``python -m bench.endpoint_gate SOCKET PORT [NAME=INTERNAL ...]``
+``python -m bench.endpoint.gate SOCKET PORT [NAME=INTERNAL ...]``
 """
 
 import asyncio

@@ -23,7 +23,7 @@ from typing import Any
 
 import aiohttp
 
-from bench import adapters_world as world
+from bench.endpoint import engines
 from bench.table import table, verdict
 
 GOAL_MS = 2.0
@@ -51,7 +51,7 @@ class Timed:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = command.add_argument
-    add("--shape", choices=tuple(world.SHAPES), default="smollm2-135m", help="widths of the base")
+    add("--shape", choices=tuple(engines.SHAPES), default="smollm2-135m", help="widths of the base")
     add("--names", type=int, nargs="+", default=[1, 4, 8], help="names that stream at once")
     add("--requests", type=int, default=60, help="requests to vLLM, and as many through the gate")
     add("--tokens", type=int, default=32, help="tokens of each answer")
@@ -72,15 +72,17 @@ def measure(options: argparse.Namespace) -> str:
     say(f"two vLLM servers start, one after the other; then about {rounds:.0f} s of streams")
     with tempfile.TemporaryDirectory(prefix="bench-adapters-") as name:
         folder = Path(name)
-        world.make(folder, options.shape, max(options.names))
+        engines.make(folder, options.shape, max(options.names))
         say("the models are made")
-        os.sched_setaffinity(0, {world.OTHER_CORE})
+        os.sched_setaffinity(0, {engines.OTHER_CORE})
         try:
             with (
-                world.vllm(
+                engines.vllm(
                     python, folder / "base", folder / "shared.sock", adapters=max(options.names)
                 ) as shared,
-                world.vllm(python, folder / "merged", folder / "merged.sock", adapters=0) as merged,
+                engines.vllm(
+                    python, folder / "merged", folder / "merged.sock", adapters=0
+                ) as merged,
             ):
                 text = asyncio.run(_measure(options, folder, shared, merged))
         finally:
@@ -108,7 +110,7 @@ async def _measure(options: argparse.Namespace, folder: Path, shared: int, merge
                 response.raise_for_status()
         say(f"{len(names)} adapters are loaded")
         engine = Target(url="http://vllm", session=direct)
-        with world.gate(folder / "shared.sock", names) as url:
+        with engines.gate(folder / "shared.sock", names) as url:
             gate = Target(url=url, session=tcp)
             added = await _interleaved(options, gate, engine, names)
             streams = await _streams(
@@ -156,7 +158,7 @@ async def _streams(
     rates: dict[str, list[float]] = {}
     for number in range(options.rounds):
         rates.setdefault("merged model", []).append(
-            await _rate(options, merged, [world.BASE], f"m{number}")
+            await _rate(options, merged, [engines.BASE], f"m{number}")
         )
         for count in options.names:
             path = f"{count} {'name' if count == 1 else 'names'}"
@@ -229,7 +231,7 @@ async def _stream(target: Target, model: str, label: str, tokens: int) -> Timed:
 
 def _memory(options: argparse.Namespace, shared: int, merged: int) -> str:
     """Compare the memory of one endpoint with that of a merged model for each name."""
-    bytes_of = {group: world.resident([group]) / 2**20 for group in (shared, merged)}
+    bytes_of = {group: engines.resident([group]) / 2**20 for group in (shared, merged)}
     rows = [
         (str(count), f"{bytes_of[shared]:.0f}", f"{count * bytes_of[merged]:.0f}")
         for count in options.names

@@ -21,15 +21,16 @@ from statistics import mean
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.operatorprocess import OperatorProcess, starting
 
-from bench import harness
-from bench.api_client import Api
+from bench.simulated import harness
+from bench.simulated.api_client import Api
+from bench.simulated.world import LABEL, MERGE, World
 from bench.table import table
-from bench.world import LABEL, MERGE, World
 
 KILL_SECONDS = 20.0
 BACK_SECONDS = 1.0
 ACTION_SECONDS = 0.5
 MOST_JOBS = 30
+LEFT_SECONDS = 120.0
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/soak"
 LEFT = {
     "/api/v1": ("pods", "services", "configmaps", "persistentvolumeclaims"),
@@ -189,9 +190,9 @@ async def _change(api: Api, method: str, namespace: str, name: str, body: object
     await api.send(method, harness.path(namespace, name), body, kind)
 
 
-async def _left(api: Api, seconds: float = 120) -> int:
-    """Wait until the jobs' objects are gone, at most ``seconds``; return how many remain."""
-    deadline = time.monotonic() + seconds
+async def _left(api: Api) -> int:
+    """Wait until the jobs' objects are gone, at most ``LEFT_SECONDS``; return how many remain."""
+    deadline = time.monotonic() + LEFT_SECONDS
     while True:
         left = 0
         for group, kinds in LEFT.items():

@@ -21,10 +21,10 @@ from typing import Any
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.operatorprocess import OperatorProcess, operator
 
-from bench import harness
-from bench.api_client import Api
+from bench.simulated import harness
+from bench.simulated.api_client import Api
+from bench.simulated.world import MERGE
 from bench.table import table
-from bench.world import MERGE
 
 ATTACKER, VICTIM = "attacker", "victim"
 ANNOTATION_BYTES = 250_000

@@ -20,7 +20,7 @@ from typing import Any
 from aiohttp import web
 from tests.fakes import kubelet
 
-from bench.api_client import Api, Object
+from bench.simulated.api_client import Api, Object
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 
 FIRST_ADDRESS = IPv4Address("127.77.0.1")

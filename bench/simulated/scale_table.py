@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-from bench import kubeflow
 from bench.cost import Cost
-from bench.floor import Spent
-from bench.kubeflow import PeerFigures
-from bench.restart import Restarts
+from bench.simulated import kubeflow
+from bench.simulated.floor import Spent
+from bench.simulated.kubeflow import PeerFigures
+from bench.simulated.restart import Restarts
 from bench.table import table
 
 

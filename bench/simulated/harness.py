@@ -17,9 +17,9 @@ from tests.support.api_server import controlplane, operatorprocess
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.operatorprocess import OperatorProcess
 
-from bench.api_client import Api
 from bench.cost import Cost, parsed
-from bench.world import JOBS, World
+from bench.simulated.api_client import Api
+from bench.simulated.world import JOBS, World
 
 CONFIG = {**operatorprocess.CONFIG, "logLevel": "info"}
 """The operator's configuration, with the log level of an installation."""

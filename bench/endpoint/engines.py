@@ -18,7 +18,7 @@ from typing import Any
 from tests.support.ports import free_port
 from tests.support.trainer import tiny
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 VLLM_CORE, OTHER_CORE = 1, 0
 START_SECONDS = 1800.0
 """Of vLLM on a busy machine, most of it imports."""
@@ -102,7 +102,7 @@ def gate(socket: Path, names: Mapping[str, str]) -> Iterator[str]:
     """Run a gate in front of vLLM; yield its address. names: public name → internal name."""
     port = free_port()
     given = [f"{name}={internal}" for name, internal in names.items()]
-    words = ["taskset", "-c", str(OTHER_CORE), sys.executable, "-m", "bench.endpoint_gate"]
+    words = ["taskset", "-c", str(OTHER_CORE), sys.executable, "-m", "bench.endpoint.gate"]
     process = subprocess.Popen(
         [*words, str(socket), str(port), *given],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

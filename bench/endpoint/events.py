@@ -1,10 +1,10 @@
 """The gate of a shared endpoint alone: the cost of an event, next to other proxies.
 
 A server replays the streams of vLLM on a Unix socket. A caller reads them directly, through the
-gate, through the gate's handling of events on another stack (``endpoint_starlette``, if its
+gate, through the gate's handling of events on another stack (``starlette_gate``, if its
 packages are installed), and through a proxy in Go that copies bytes without reading them. They take
 turns, so that a change of the machine affects all. Server, caller and proxy are one Go program
-(``endpoint_replay``); each runs in a process of its own.
+(``replay``); each runs in a process of its own.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from tests.support.ports import free_port
 
 from bench.table import table
 
-SOURCE = Path(__file__).parent / "endpoint_replay" / "main.go"
-REPOSITORY = Path(__file__).resolve().parent.parent
+SOURCE = Path(__file__).parent / "replay" / "main.go"
+REPOSITORY = Path(__file__).resolve().parents[2]
 HEAD = ("path", "CPU µs per event", "p50, ms", "p99, ms", "added p50", "added p99", "MiB a stream")
 START_SECONDS = 20.0
 GATE, COPY, OTHER_STACK = "gate (aiohttp)", "byte copy (Go)", "Starlette, uvicorn and httpx"
@@ -61,9 +61,10 @@ def measure(options: argparse.Namespace) -> str:
         folder = Path(name)
         program, socket = folder / "replay", folder / "vllm.sock"
         subprocess.run([go, "build", "-o", str(program), str(SOURCE)], check=True)
+        module = [sys.executable, "-m"]
         commands = {
-            GATE: [sys.executable, "-m", "bench.endpoint_gate", str(socket), "{port}"],
-            OTHER_STACK: [sys.executable, "-m", "bench.endpoint_starlette", str(socket), "{port}"],
+            GATE: [*module, "bench.endpoint.gate", str(socket), "{port}"],
+            OTHER_STACK: [*module, "bench.endpoint.starlette_gate", str(socket), "{port}"],
             COPY: [str(program), "copy", "127.0.0.1:{port}", str(socket)],
         }
         missing = [name for name in ("starlette", "uvicorn", "httpx") if find_spec(name) is None]

@@ -11,7 +11,7 @@ import asyncio
 from tests.support.api_server.controlplane import ControlPlane
 from tests.support.api_server.operatorprocess import OperatorProcess, operator
 
-from bench import harness
+from bench.simulated import harness
 from bench.table import table
 
 AT_ONCE = "from finetune_operator import delays; delays.SLOW_AFTER = 0.0"

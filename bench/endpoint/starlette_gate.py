@@ -1,8 +1,8 @@
 """The streams of the gate on Starlette, uvicorn and httpx, for the comparison with aiohttp.
 
-``python -m bench.endpoint_starlette SOCKET PORT``. The project does not install these packages. The
-events are read and rewritten by the code of the gate. Keys, the queue, the allow-list of fields and
-the time limit of a slow reader, which the gate has in addition, are left out.
+``python -m bench.endpoint.starlette_gate SOCKET PORT``. The project does not install these
+packages. The events are read and rewritten by the code of the gate. Keys, the queue, the allow-list
+of fields and the time limit of a slow reader, which the gate has in addition, are left out.
 """
 
 import json
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from bench.endpoint_gate import INTERNAL, NAME
+from bench.endpoint.gate import INTERNAL, NAME
 from finetune_gate.engine import URL
 from finetune_gate.events import Events
 

@@ -9,10 +9,10 @@ from tests.support.local_cluster import recorder
 from tests.support.local_cluster.target import Cluster, local_kubectl, namespaces
 from tests.support.local_cluster.tuning import Tuning
 
-from bench import process, timeline
-from bench.report import Run, markdown
+from bench.local_cluster import process, timeline
+from bench.local_cluster.report import Run, markdown
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
 NAMESPACE = "e2e-bench"
 READY_SECONDS = 1200.0
 

@@ -22,8 +22,8 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
 from tests.support.api_server.controlplane import ControlPlane
 
-from bench.api_client import Api
-from bench.world import LABEL, WATCHED
+from bench.simulated.api_client import Api
+from bench.simulated.world import LABEL, WATCHED
 from finetune_operator.actions import INDEPENDENT_KINDS
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor, needs_writes
 from finetune_operator.kube.client import FIELD_MANAGER, Kube

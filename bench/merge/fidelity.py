@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import timed
+from bench.merge import timed
 from finetune_trainer.volume_layout import Layout
 
 ROWS, LENGTH = 4, 64

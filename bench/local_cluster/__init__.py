@@ -1,0 +1,1 @@
+"""Benchmarks on the local cluster, with real training and real vLLM."""

@@ -1,0 +1,1 @@
+"""Benchmarks on a real API server with simulated nodes."""
