@@ -46,7 +46,7 @@ def step(world: World, job: Job) -> None:
         if chance.random() < 0.5:
             job.submit()
         return
-    match chance.randrange(24):
+    match chance.randrange(26):
         case 0 | 1 | 2 | 3:
             world.reconcile(job, chance.choice((None, 0, 1, 2)))
         case 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11:
@@ -84,6 +84,10 @@ def step(world: World, job: Job) -> None:
             world.budget(chance.choice((0, 6, 9, 12, 15)), cost, running, gpus, onExhausted=policy)
         case 23:
             world.offer(chance.choice((None, "2.00", "3.00")))
+        case 24:
+            job.annotate(wake=job.stamp())
+        case 25:
+            job.last_request = job.now
 
 
 @pytest.mark.parametrize("seed", variants(MANY, kept=USUAL))
@@ -103,6 +107,7 @@ def test_spending_in_random_histories(seed: int) -> None:
             if job.job is None:
                 job.submit()
             job.edit(suspend=False, serving={"replicas": 1})
+            job.annotate(wake=job.stamp())
             for _ in range(4):
                 world.reconcile(job)
                 world.work(job)
