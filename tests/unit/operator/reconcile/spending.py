@@ -31,8 +31,6 @@ from finetune_operator.snapshot.watches import BUDGETS, ENDPOINTS
 from finetune_operator.types import Object, Snapshot
 from finetune_operator.usage.values import ReservationRequest
 
-IDLE = {"afterSeconds": 1800}
-"""``spec.serving.idle`` of one job."""
 START = datetime(2030, 1, 24, 21, tzinfo=UTC)
 LOOP = asyncio.new_event_loop()
 T = TypeVar("T")
@@ -254,7 +252,7 @@ class World:
             **copied(SPEC),
             "profile": "small",
             "runPolicy": {"maxGpuSeconds": hours * HOUR},
-            "serving": {"enabled": number != 1, **({"idle": IDLE} if number == 3 else {})},
+            "serving": {"enabled": number != 1, "idle": {"afterSeconds": 3600}},
         }
         job = Job(world=self, number=number, name=f"job-{number}", now=self.now, spec=spec)
         self.jobs.append(job)
