@@ -2,6 +2,8 @@
 
 from dashboards.panels import NAMESPACE, NAMESPACES, Dashboard, Panel, Query, quantile
 
+FAILED = f'finetune_stage_outcomes_total{{{NAMESPACE},outcome="Failed"}}'
+
 FLEET = Dashboard(
     name="fleet",
     title="FineTune / Fleet",
@@ -42,9 +44,10 @@ FLEET = Dashboard(
                     description="Failed attempts of a stage by their reason, within the interval.",
                     queries=(
                         Query(
+                            # The first failure creates the series, which is no increase.
                             text=(
-                                "sum by (stage, reason) (increase(finetune_stage_outcomes_total"
-                                f'{{{NAMESPACE},outcome="Failed"}}[$__rate_interval]))'
+                                f"sum by (stage, reason) ({FAILED} unless {FAILED} "
+                                f"offset $__rate_interval or increase({FAILED}[$__rate_interval]))"
                             ),
                             legend="{{stage}}: {{reason}}",
                         ),

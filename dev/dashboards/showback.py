@@ -65,18 +65,21 @@ SHOWBACK = Dashboard(
                 ),
                 Panel(
                     title="Part of each budget that is used or reserved",
-                    description="GPU time of training in the present period. At 100 %, jobs wait.",
+                    description="GPU time and cost in the present period, for training and for "
+                    "serving. At 100 %, jobs or endpoints wait.",
                     unit="percentunit",
-                    queries=(
+                    queries=tuple(
                         Query(
                             text=(
-                                "sum by (budget) "
-                                '(finetune_budget_gpu_seconds{amount=~"used|reserved"})'
-                                " / sum by (budget) "
-                                '(finetune_budget_gpu_seconds{amount="limit"})'
+                                f'sum by (budget, purpose) ({metric}{{amount=~"used|reserved"}})'
+                                f' / sum by (budget, purpose) ({metric}{{amount="limit"}})'
                             ),
-                            legend="{{budget}}",
-                        ),
+                            legend=f"{{{{budget}}}}, {{{{purpose}}}}: {quantity}",
+                        )
+                        for metric, quantity in (
+                            ("finetune_budget_gpu_seconds", "GPU time"),
+                            ("finetune_budget_cost", "cost"),
+                        )
                     ),
                 ),
                 Panel(

@@ -28,6 +28,9 @@ WAIT = 'finetune_jobs{job_namespace="a",reason="Unschedulable"}'
 NO_QUEUE = WAIT.replace("Unschedulable", "QueueNotFound")
 ERRORS = 'controller_runtime_reconcile_errors_total{controller="finetunejob"}'
 RUNNING_SINCE = 'workqueue_longest_running_processor_seconds{name="finetunejob"}'
+BUDGET = 'finetune_budget_gpu_seconds{budget="b",purpose="training",amount="%s"}'
+USED, RESERVED, LIMIT = (BUDGET % amount for amount in ("used", "reserved", "limit"))
+COST = 'finetune_budget_cost{budget="b",purpose="training",amount="%s",currency="EUR"}'
 POD = '{namespace="a",finetune_dev_job="j",pod="p"}'
 CHECKPOINT = f"finetune_checkpoint_age_seconds{POD}"
 REQUESTS = f"vllm:num_requests_running{POD}"
@@ -83,6 +86,24 @@ CASES: dict[str, tuple[str, list[tuple[str, str]], str, bool]] = {
         False,
     ),
     "a long request": ("FineTuneEndpointIsIdle", [(REQUESTS, "0x500 1 0x300")], "13h", False),
+    "80 % of a budget are committed": (
+        "FineTuneBudgetIsNearItsLimit",
+        [(USED, "30x20"), (RESERVED, "50x20"), (LIMIT, "100x20")],
+        "15m",
+        True,
+    ),
+    "80 % of the money are spent": (
+        "FineTuneBudgetIsNearItsLimit",
+        [(USED, "30x20"), (COST % "used", "8x20"), (COST % "limit", "10x20")],
+        "15m",
+        True,
+    ),
+    "most of a budget is left": (
+        "FineTuneBudgetIsNearItsLimit",
+        [(USED, "30x20"), (RESERVED, "49x20"), (LIMIT, "100x20")],
+        "15m",
+        False,
+    ),
     "a leader": ("FineTuneOperatorHasNoLeader", [(LEADER, "1x10")], "8m", False),
 }
 
@@ -123,6 +144,7 @@ def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
         "FineTuneReconcileHangs": {"name": "finetunejob"},
         "FineTuneCheckpointIsOld": {"namespace": "a", "finetune_dev_job": "j"},
         "FineTuneEndpointIsIdle": {"namespace": "a", "finetune_dev_job": "j"},
+        "FineTuneBudgetIsNearItsLimit": {"budget": "b", "purpose": "training"},
         "FineTuneOperatorHasNoLeader": {},
     }[alert]
     case = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart.test_alerts import promtool
+from tests.chart.test_alerts import FAILED, promtool
 from tests.support.helm import CHART, render
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
@@ -24,6 +24,14 @@ SERIES = re.compile(r"\b((?:finetune|controller|workqueue|rest|leader|process|vl
 PART_OF_HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
 NO_METRIC = {"finetune_dev_job"}
 """Names that look like those of metrics."""
+POD = '{namespace="team-a",finetune_dev_job="support-bot",pod="p"}'
+FEW: dict[str, tuple[str, str, str, float]] = {
+    "finetune_gpu_memory_peak_bytes": (f"finetune_gpu_memory_peak_bytes{POD}", "8x10", "{}", 8),
+    "finetune_eval_loss": (f"finetune_eval_loss{POD}", "0.5x10", "{}", 0.5),
+    'outcome="Failed"': (FAILED, "_x6 1x5", '{stage="train",reason="X"}', 1),
+}
+"""Parts of queries without data on the local cluster, which the end-to-end tests leave out: a time
+series, the labels of the result, and its value. The first failure counts."""
 
 
 def queries() -> list[str]:
@@ -60,6 +68,25 @@ def test_prometheus_parses_every_query(tmp_path: Path) -> None:
     document = {"groups": [{"name": "panels", "rules": rules}]}
     (tmp_path / "panels.yaml").write_text(yaml.safe_dump(document))
     promtool("check", "rules", "panels.yaml", folder=tmp_path)
+
+
+@pytest.mark.parametrize("part", FEW)
+def test_panels_without_data_on_the_local_cluster_show_a_value(part: str, tmp_path: Path) -> None:
+    series, values, labels, value = FEW[part]
+    (text,) = (text for text in queries() if part in text)
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": series.replace('"a"', '"team-a"'), "values": values}],
+        "promql_expr_test": [
+            {
+                "expr": text,
+                "eval_time": "9m",
+                "exp_samples": [{"labels": labels, "value": value}],
+            }
+        ],
+    }
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump({"tests": [case]}))
+    promtool("test", "rules", "tests.yaml", folder=tmp_path)
 
 
 def test_every_metric_of_a_panel_is_documented() -> None:

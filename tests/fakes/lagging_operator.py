@@ -26,6 +26,7 @@ from finetune_operator.snapshot.scraping.scraper import Value
 from finetune_operator.snapshot.scraping.targets import Target
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
+from finetune_operator.telemetry.gpu_seconds import GpuSeconds
 from finetune_operator.telemetry.job_metrics import JobMetrics
 from finetune_operator.types import LISTS, Key, Object, Plan, Snapshot
 
@@ -128,7 +129,7 @@ class LaggingOperator:
             reader=self.reader,
             executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="fake")),
             planner=planner,
-            telemetry=JobMetrics(),
+            telemetry=JobMetrics(GpuSeconds()),
         )
         self.catch_up({})
 

@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 from tests.integration import policy, relay
-from tests.integration.relay import PASS, Call, Outcome, Relay
+from tests.integration.relay import PASS, Call, Outcome, Relay, answer
 from tests.support import helm
-from tests.support.api_server.controlplane import ApiError, ControlPlane, wait_until
+from tests.support.api_server.controlplane import (
+    ApiError,
+    ControlPlane,
+    Servers,
+    has,
+    wait_until,
+)
 from tests.support.api_server.manifest_files import kubectl
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.rbac import RBAC, may, wait_until_granted, wait_until_revoked
@@ -305,32 +311,49 @@ def test_uninstalling_keeps_crd_and_jobs(
 
 
 @pytest.mark.exhaustive
-def test_uninstalling_with_the_crds_leaves_no_policy(
-    control_plane: ControlPlane, system: str, tmp_path: Path
-) -> None:
-    """A policy whose parameters have lost their CRD would reject every write of a FineTuneJob.
+def test_uninstalling_with_the_crds_leaves_nothing_that_cannot_be_deleted(tmp_path: Path) -> None:
+    """Helm deletes kinds that it does not know last, so the policies go right after the CRDs.
 
-    Helm deletes kinds that it does not know last, so the policies go after the CRDs, in the same
-    command. The CRDs of the other tests survive, because the relay drops their deletion.
+    A policy whose parameters have lost their CRD rejects every write of a FineTuneJob. The one that
+    matters is the removal of a finalizer. A running API server still allows it; one that starts
+    before the policies are gone rejects it, until Helm is run again.
     """
+    kinds = "/apis/finetune.dev/v1alpha1"
+    jobs, profiles = f"{kinds}/finetunejobs", f"{kinds}/finetuneprofiles"
+    held = {**policy.job("held"), "metadata": {"name": "held", "finalizers": ["example.com/hold"]}}
+
+    def removal(plane: ControlPlane, query: str = "?dryRun=All") -> str:
+        """Remove the finalizer; return the message of a rejection."""
+        path = f"{policy.JOBS.format('default')}/held{query}"
+        try:
+            plane.merge(path, {"metadata": {"finalizers": None}})
+        except ApiError as error:
+            return str(error)
+        return ""
 
     def decide(call: Call) -> Outcome:
-        if call.method != "DELETE" or "/customresourcedefinitions/" not in call.path:
-            return PASS
-        return Outcome(what="answer", status=200, body=b'{"kind": "Status", "status": "Success"}')
+        of_policy = "/validatingadmissionpolic" in call.path
+        return answer(403) if call.method == "DELETE" and of_policy else PASS
 
-    chart = (str(helm.CHART), *helm.over_existing(), "--set=crds.keep=false")
-    _helm(control_plane, "install", "finetune-operator", *chart)
-    with relay.relay(control_plane, tmp_path) as through:
-        through.decide = decide
-        _helm(through, "uninstall", "finetune-operator")
-    with policy.enforced(control_plane, []):
-        pass
-    deleted = [call.path for call in through.calls if call.method == "DELETE"]
-    assert sum("/customresourcedefinitions/" in path for path in deleted) == len(
-        render().all("CustomResourceDefinition")
-    )
-    _require_no_policies(control_plane)
+    # The CRDs of the other tests stay.
+    servers = Servers.prepare(tmp_path)
+    with servers.running() as plane:
+        plane.namespace(NAMESPACE)
+        _helm(plane, "install", "finetune-operator", str(helm.CHART), "--set=crds.keep=false")
+        wait_until("the kinds are served", lambda: has(plane, jobs) and has(plane, profiles))
+        plane.post(policy.JOBS.format("default"), held)
+        with relay.relay(plane, tmp_path) as through:
+            through.decide = decide
+            with pytest.raises(AssertionError, match="failed to delete"):
+                _helm(through, "uninstall", "finetune-operator")
+        wait_until("the profiles are gone", lambda: not has(plane, profiles))
+        assert removal(plane) == ""
+    with servers.running() as plane:
+        wait_until("the removal is rejected", lambda: "paramKind" in removal(plane))
+        _helm(plane, "uninstall", "finetune-operator")
+        wait_until("the finalizer is removed", lambda: removal(plane, "") == "")
+        wait_until("the jobs are gone", lambda: not has(plane, jobs))
+        _require_no_policies(plane)
 
 
 def _require_no_policies(plane: ControlPlane) -> None:

@@ -3,12 +3,14 @@
 Only the leader has them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from finetune_api.v1alpha1.budgets.usage import Purpose
+from finetune_operator.budgets.amounts import Amount, Bound
 from finetune_operator.budgets.balances import Balance
 from finetune_operator.telemetry.metrics import REGISTRY
 
@@ -16,7 +18,10 @@ BUDGET = "budget"
 
 
 class BudgetMetrics(Collector):
-    """Limit, used and reserved amounts of each budget, and the jobs that wait for it."""
+    """Limit, used and reserved amounts of each budget, and the jobs that wait for it.
+
+    Nothing is reserved for endpoints. A budget that does not limit them has no amounts for them.
+    """
 
     def __init__(self) -> None:
         self._statements: dict[str, tuple[Balance, int]] = {}
@@ -36,35 +41,36 @@ class BudgetMetrics(Collector):
         """Return the metrics, for prometheus-client."""
         seconds = GaugeMetricFamily(
             "finetune_budget_gpu_seconds",
-            "GPU-seconds of training in the present period of a budget, by amount.",
-            labels=[BUDGET, "amount"],
+            "GPU-seconds in the present period of a budget, by purpose and amount.",
+            labels=[BUDGET, "purpose", "amount"],
         )
         costs = GaugeMetricFamily(
             "finetune_budget_cost",
-            "Cost of training in the present period of a budget, by amount and currency.",
-            labels=[BUDGET, "amount", "currency"],
+            "Cost in the present period of a budget, by purpose, amount and currency.",
+            labels=[BUDGET, "purpose", "amount", "currency"],
         )
         jobs = GaugeMetricFamily(
             "finetune_budget_waiting_jobs", "Jobs that wait for a budget.", labels=[BUDGET]
         )
         for name, (balance, waiting) in sorted(self._statements.items()):
-            limit, used, reserved = balance.limit, balance.used, balance.reserved
-            for amount, value in (
-                ("limit", limit.gpu_seconds),
-                ("used", used.gpu_seconds),
-                ("reserved", reserved.gpu_seconds),
-            ):
-                if value is not None:
-                    seconds.add_metric([name, amount], value)
-            for amount, cost in (
-                ("limit", limit.cost),
-                ("used", used.cost),
-                ("reserved", reserved.cost),
-            ):
-                if cost is not None and balance.currency is not None:
-                    costs.add_metric([name, amount, balance.currency], float(cost))
+            for purpose, amount, value in _amounts(balance):
+                if value.gpu_seconds is not None:
+                    seconds.add_metric([name, purpose, amount], value.gpu_seconds)
+                if value.cost is not None and balance.currency is not None:
+                    labels = [name, purpose, amount, balance.currency]
+                    costs.add_metric(labels, float(value.cost))
             jobs.add_metric([name], waiting)
         return [seconds, costs, jobs]
+
+
+def _amounts(balance: Balance) -> Iterator[tuple[Purpose, str, Amount | Bound]]:
+    """Yield purpose, name and value of each amount."""
+    yield "training", "limit", balance.limit
+    yield "training", "used", balance.used
+    yield "training", "reserved", balance.reserved
+    if balance.serving is not None:
+        yield "serving", "limit", balance.serving.limit
+        yield "serving", "used", balance.serving.used
 
 
 BUDGET_METRICS = BudgetMetrics()

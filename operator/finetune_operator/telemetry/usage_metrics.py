@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from finetune_operator.telemetry.job_metrics import NAMESPACE
+from finetune_operator.telemetry.gpu_seconds import NAMESPACE
 from finetune_operator.telemetry.metrics import REGISTRY
 from finetune_operator.usage.values import Usage
 

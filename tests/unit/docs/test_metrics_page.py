@@ -8,7 +8,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
 from finetune_api.contracts.ports import POD_UID_VARIABLE
-from finetune_operator.telemetry import budget_metrics, job_metrics, metrics, usage_metrics
+from finetune_operator.telemetry import (
+    budget_metrics,
+    gpu_seconds,
+    job_metrics,
+    metrics,
+    usage_metrics,
+)
 from finetune_trainer.runtime import progress
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
@@ -29,6 +35,7 @@ def declared() -> dict[str, tuple[str, str]]:
         (each.name, each.type, each._labelnames)
         for collector in (
             job_metrics.JOB_METRICS,
+            gpu_seconds.GPU_SECONDS,
             usage_metrics.USAGE_METRICS,
             budget_metrics.BUDGET_METRICS,
         )

@@ -21,6 +21,7 @@ from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
+from finetune_operator.telemetry.gpu_seconds import GpuSeconds
 from finetune_operator.telemetry.job_metrics import JobMetrics
 from finetune_operator.types import UNCONFIRMED, Confirmation, Object, Plan, Snapshot
 from finetune_operator.workqueue.workqueue import WorkQueue
@@ -77,7 +78,7 @@ class Rig:
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.kube, self.planner = MemoryKube(*objects), StubPlanner()
         self.delays: list[float] = []
-        self.metrics, self.job_metrics = FakePodMetrics(), JobMetrics()
+        self.metrics, self.job_metrics = FakePodMetrics(), JobMetrics(GpuSeconds())
         self.store = ObjectStore()
         self.reconciler = Reconciler(
             store=self.store,

@@ -177,11 +177,11 @@ async def test_a_recreated_job_inherits_nothing(rig: Rig) -> None:
 
 async def test_forgetting_a_job_removes_its_record_and_its_metrics(rig: Rig) -> None:
     await rig.reconcile()
-    jobs, _ = rig.job_metrics.collect()
+    (jobs,) = rig.job_metrics.collect()
     assert [sample.value for sample in jobs.samples] == [1]
     rig.reconciler.forget_all()
     assert rig.reconciler.memories == {}
-    jobs, _ = rig.job_metrics.collect()
+    (jobs,) = rig.job_metrics.collect()
     assert jobs.samples == []
 
 

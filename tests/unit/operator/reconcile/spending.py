@@ -252,7 +252,7 @@ class World:
             **copied(SPEC),
             "profile": "small",
             "runPolicy": {"maxGpuSeconds": hours * HOUR},
-            "serving": {"enabled": number != 1},
+            "serving": {"enabled": number != 1, "idle": {"afterSeconds": 3600}},
         }
         job = Job(world=self, number=number, name=f"job-{number}", now=self.now, spec=spec)
         self.jobs.append(job)

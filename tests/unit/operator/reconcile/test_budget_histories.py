@@ -86,6 +86,25 @@ def step(world: World, job: Job) -> None:
             world.offer(chance.choice((None, "2.00", "3.00")))
 
 
+def step_serving(world: World, job: Job) -> None:
+    """Let something happen to a job that serves, and reconcile it."""
+    chance = world.random
+    match chance.randrange(8):
+        case 0 | 1 | 2:
+            world.wait(seconds=chance.choice((70, 1800, 7000)))
+        case 3 | 4:
+            job.annotate(wake=job.stamp())
+        case 5:
+            job.last_request = job.now
+        case 6:
+            policy = {"serving": chance.choice(("Keep", "ScaleToZero"))}
+            world.budget(9, "300.00", gpus=chance.choice((0, 1, 2)), onExhausted=policy)
+        case 7:
+            world.fail_over()
+    world.reconcile(job)
+    world.work(job)
+
+
 @pytest.mark.parametrize("seed", variants(MANY, kept=USUAL))
 def test_spending_in_random_histories(seed: int) -> None:
     world = World(random.Random(seed))
@@ -103,6 +122,7 @@ def test_spending_in_random_histories(seed: int) -> None:
             if job.job is None:
                 job.submit()
             job.edit(suspend=False, serving={"replicas": 1})
+            job.annotate(wake=job.stamp())
             for _ in range(4):
                 world.reconcile(job)
                 world.work(job)
@@ -114,6 +134,10 @@ def test_spending_in_random_histories(seed: int) -> None:
     assert [pod["status"]["phase"] for pod in world.shared.serving()] == ["Running"]
     ended = {job.name: job.reason for job in world.jobs}
     assert not {*ended.values()} - {"Completed", "Serving", "RetriesExhausted"}, ended
+    # Then endpoints become idle, and are woken.
+    for _ in range(40):
+        step_serving(world, world.random.choice(world.jobs))
+    world.settle()
     before = world.api.usages()
     run(world.operator.recorder.settle())
     assert world.api.usages() == before, "a repeated settlement writes nothing"

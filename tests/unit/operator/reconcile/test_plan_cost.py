@@ -63,6 +63,15 @@ def test_status_has_the_range_of_hours_and_money_after_prepare_and_the_actual_co
     assert found["summary"] == "1.25 EUR (1.25-5.62)"
 
 
+def test_what_stages_read_has_no_price_that_a_model_card_could_publish() -> None:
+    cluster = cluster_of()
+    prepare(cluster)
+    (configuration,) = cluster.list("ConfigMap")
+    assert "EUR" in configuration["data"]["operator.json"]
+    read = configuration["data"]["job.json"], *map(str, cluster.list("Job"))
+    assert [text for text in read if "EUR" in text or "perGpuHour" in text] == []
+
+
 def test_the_limit_of_gpu_time_limits_the_expected_cost() -> None:
     cluster = cluster_of(maxGpuSeconds=1800)
     prepare(cluster)

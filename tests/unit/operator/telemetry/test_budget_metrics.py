@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from finetune_operator.budgets.amounts import Amount, Bound
-from finetune_operator.budgets.balances import Balance
+from finetune_operator.budgets.balances import Balance, ServingBalance
 from finetune_operator.budgets.periods import containing
 from finetune_operator.telemetry.budget_metrics import BudgetMetrics
 
@@ -26,16 +26,20 @@ def test_the_amounts_of_a_budget_until_it_is_deleted() -> None:
         limit=Bound(gpu_seconds=3600, cost=Decimal("7.50")),
         currency="EUR",
         used=Amount(gpu_seconds=60, cost=Decimal("0.25")),
+        serving=ServingBalance(limit=Bound(cost=Decimal(9)), used=Amount(gpu_seconds=30)),
     )
     metrics = BudgetMetrics()
     metrics.observed("team", balance, 2)
     assert found(metrics) == {
-        ("finetune_budget_gpu_seconds", "team", "limit"): 3600,
-        ("finetune_budget_gpu_seconds", "team", "used"): 60,
-        ("finetune_budget_gpu_seconds", "team", "reserved"): 0,
-        ("finetune_budget_cost", "team", "limit", "EUR"): 7.5,
-        ("finetune_budget_cost", "team", "used", "EUR"): 0.25,
-        ("finetune_budget_cost", "team", "reserved", "EUR"): 0,
+        ("finetune_budget_gpu_seconds", "team", "training", "limit"): 3600,
+        ("finetune_budget_gpu_seconds", "team", "training", "used"): 60,
+        ("finetune_budget_gpu_seconds", "team", "training", "reserved"): 0,
+        ("finetune_budget_gpu_seconds", "team", "serving", "used"): 30,
+        ("finetune_budget_cost", "team", "training", "limit", "EUR"): 7.5,
+        ("finetune_budget_cost", "team", "training", "used", "EUR"): 0.25,
+        ("finetune_budget_cost", "team", "training", "reserved", "EUR"): 0,
+        ("finetune_budget_cost", "team", "serving", "limit", "EUR"): 9,
+        ("finetune_budget_cost", "team", "serving", "used", "EUR"): 0,
         ("finetune_budget_waiting_jobs", "team"): 2,
     }
     metrics.observed("team", None, 0)

@@ -8,8 +8,10 @@ from tests.fakes.apiserver import CONFIG, Cluster
 
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.telemetry import job_metrics
+from finetune_operator.telemetry.endpoint_metrics import EndpointMetrics
+from finetune_operator.telemetry.gpu_seconds import GpuSeconds
 from finetune_operator.telemetry.job_metrics import JobMetrics
-from finetune_operator.types import Key, Object, Plan, Snapshot
+from finetune_operator.types import EndpointSnapshot, Key, Object, Plan, Snapshot
 
 A, B = ("team-a", "one"), ("team-a", "two")
 
@@ -43,6 +45,7 @@ def pod(stage: str = "serve", *, node: str = "gpu-1", phase: str = "Running") ->
 def samples(metrics: JobMetrics) -> dict[tuple[str, ...], float]:
     registry = CollectorRegistry()
     registry.register(metrics)
+    registry.register(metrics.gpu_seconds)
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in registry.collect()
@@ -51,7 +54,7 @@ def samples(metrics: JobMetrics) -> dict[tuple[str, ...], float]:
 
 
 def test_jobs_are_counted_by_namespace_and_reason() -> None:
-    metrics = JobMetrics(Clock())
+    metrics = JobMetrics(GpuSeconds(Clock()))
     reconciled(metrics, A, [], status("Training"))
     reconciled(metrics, B, [], status("Training"))
     reconciled(metrics, ("team-b", "one"), [], {})
@@ -68,7 +71,7 @@ def test_jobs_are_counted_by_namespace_and_reason() -> None:
 
 def test_gpu_seconds_of_serving_count_while_a_pod_has_a_node() -> None:
     clock = Clock()
-    metrics = JobMetrics(clock)
+    metrics = JobMetrics(GpuSeconds(clock))
     serving = ("finetune_gpu_seconds_total", "team-a", "serving")
     reconciled(metrics, A, [pod(node=""), pod(stage="train")], status("Starting"))
     clock.now += 100
@@ -86,8 +89,24 @@ def test_gpu_seconds_of_serving_count_while_a_pod_has_a_node() -> None:
     assert samples(metrics)[serving] == 82
 
 
+def test_the_pod_of_an_endpoint_is_serving_time_of_its_namespace() -> None:
+    clock = Clock()
+    metrics = JobMetrics(GpuSeconds(clock))
+    endpoints = EndpointMetrics(metrics.gpu_seconds)
+    serving = ("finetune_gpu_seconds_total", "team-a", "serving")
+    pods = (pod("serve-shared"), pod("prune-shared"))
+    # A job of the same name has a pod of its own.
+    reconciled(metrics, A, [pod()], status("Serving"))
+    endpoints.observed(A, EndpointSnapshot(settings=CONFIG, endpoint={}, pods=pods), {})
+    clock.now += 10
+    assert samples(metrics)[serving] == 20
+    endpoints.forget(A)
+    clock.now += 10
+    assert samples(metrics)[serving] == 30
+
+
 def test_gpu_seconds_of_training_are_counted_once() -> None:
-    metrics = JobMetrics(Clock())
+    metrics = JobMetrics(GpuSeconds(Clock()))
     training = ("finetune_gpu_seconds_total", "team-a", "training")
 
     def write(before: dict[str, int], after: dict[str, int]) -> None:
@@ -114,7 +133,8 @@ def test_gpu_seconds_of_training_are_counted_once() -> None:
 
 def test_an_edit_back_to_an_earlier_revision_counts_nothing() -> None:
     cluster = Cluster()
-    metrics, training = JobMetrics(Clock()), ("finetune_gpu_seconds_total", "ns", "training")
+    metrics = JobMetrics(GpuSeconds(Clock()))
+    training = ("finetune_gpu_seconds_total", "ns", "training")
 
     def reconcile() -> None:
         snapshot = cluster.observe()
@@ -160,7 +180,7 @@ def test_each_attempt_is_counted_once_by_outcome_and_reason() -> None:
     before = (outcomes("Stopped", "Preempted"), outcomes("Failed", "LossDiverged"))
     for old, new in zip([{}, *history], history, strict=False):
         snapshot = Snapshot(settings=CONFIG, job={**job, "status": old})
-        JobMetrics(Clock()).written(snapshot, Plan(status=new))
+        JobMetrics(GpuSeconds(Clock())).written(snapshot, Plan(status=new))
     assert outcomes("Stopped", "Preempted") == before[0] + 1
     assert outcomes("Failed", "LossDiverged") == before[1] + 1
 
@@ -170,5 +190,5 @@ def test_a_reason_that_is_not_one_word_is_counted_as_other() -> None:
     before = outcomes("Failed", "Other", "prepare")
     job = {"metadata": {"namespace": "team-a"}}
     snapshot, planned = Snapshot(settings=CONFIG, job=job), Plan(status=ledger(failed))
-    JobMetrics(Clock()).written(snapshot, planned)
+    JobMetrics(GpuSeconds(Clock())).written(snapshot, planned)
     assert outcomes("Failed", "Other", "prepare") == before + 1
