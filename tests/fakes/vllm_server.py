@@ -124,6 +124,8 @@ class FakeVllm:
         """Whether its metrics list no running request."""
         self.event_bytes = 0
         """Further bytes of text in each event."""
+        self.answer_bytes = 0
+        """Bytes that follow each answer that is no stream, as log-probabilities do."""
         self.loads: list[str] = []
         """Seeds of the adapters that it should have loaded, in order."""
         self.deaths = 0
@@ -294,7 +296,10 @@ class FakeVllm:
             if body.get("stream"):
                 return await self._stream(request, body)
             await asyncio.sleep(self.interval * (body.get("max_tokens") or 16))
-            return web.json_response(self._answer(body))
+            answer = self._answer(body)
+            if self.answer_bytes and "prompt_logprobs" not in body:
+                answer["choices"][0]["logprobs"] = {"top_logprobs": "x" * self.answer_bytes}
+            return web.json_response(answer)
 
     @contextmanager
     def _runs(self, name: str) -> Iterator[None]:

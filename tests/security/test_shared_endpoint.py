@@ -23,7 +23,7 @@ from tests.support.signing_keys import KEY, new_key
 from finetune_api.contracts.endpoint import LONGEST, WantedName, WantedSet
 from finetune_api.contracts.provenance import attestation
 from finetune_gate.errors import Refused
-from finetune_gate.requests import proxy
+from finetune_gate.requests.outlet import Outlet
 from finetune_gate.server import SEND_BYTES
 from finetune_gate.wanted import Wanted, accepted, public_key
 
@@ -401,23 +401,27 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(
         assert response.status == 408
 
 
-async def test_bodies_have_a_limit_together(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_gate.requests.bodies.MOST_BYTES", 4000)
-    await gate.serves(gate.claim.add("a"))
+async def test_bodies_have_a_limit_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_gate.requests.bodies.MOST_BYTES", 16_000)
+    async with running(tmp_path) as gate:
+        await gate.serves(gate.claim.add("a"))
+        url = f"{gate.url}/v1/completions"
 
-    async def slow() -> int:
-        async with gate.session.post(f"{gate.url}/v1/completions", data=chunks(3, 0.5)) as response:
-            return response.status
+        async def slow() -> int:
+            async with gate.session.post(url, data=chunks(3, 0.5)) as response:
+                return response.status
 
-    held = asyncio.create_task(slow())
-    await asyncio.sleep(1.2)
-    prompt = "x" * 2000
-    status, body = await gate.post("/v1/completions", {"model": "a", "prompt": prompt})
-    assert status == 503, body
-    assert await held == 400
-    # What was held is free again.
-    status, _ = await gate.post("/v1/completions", {"model": "a", "prompt": prompt})
-    assert status == 200
+        held = asyncio.create_task(slow())
+        await asyncio.sleep(1.2)
+        prompt = "x" * 2000
+        status, body = await gate.post("/v1/completions", {"model": "a", "prompt": prompt})
+        assert status == 503, body
+        assert await held == 400
+        # What was held is free again.
+        status, _ = await gate.post("/v1/completions", {"model": "a", "prompt": prompt})
+        assert status == 200
 
 
 def connected(gate: Gate, body: dict[str, Any]) -> socket.socket:
@@ -471,7 +475,7 @@ async def test_a_slow_reader_holds_little(gate: Gate) -> None:
 async def test_a_reader_that_stopped_loses_its_place(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_gate.requests.proxy.STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("finetune_gate.requests.outlet.STALLED_SECONDS", 0.5)
     await gate.serves(gate.claim.add("a"))
     gate.vllm.event_bytes, gate.vllm.interval = 8 << 10, 0
     body = {"model": "a", "prompt": "x", "stream": True, "max_tokens": 4000}
@@ -486,7 +490,7 @@ async def test_a_first_write_that_nobody_reads_has_a_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The buffer of the connection is empty, and the write is larger than all buffers."""
-    monkeypatch.setattr("finetune_gate.requests.proxy.STALLED_SECONDS", 0.05)
+    monkeypatch.setattr("finetune_gate.requests.outlet.STALLED_SECONDS", 0.05)
 
     class Connection:
         @property
@@ -501,7 +505,7 @@ async def test_a_first_write_that_nobody_reads_has_a_time_limit(
 
     stalled: Any = Connection()
     with pytest.raises(TimeoutError):
-        await proxy._write(stalled, stalled, b"x" * (1 << 16))
+        await Outlet(stalled, stalled).write(b"x" * (1 << 16))
 
 
 @pytest.mark.parametrize("stream", [True, False])

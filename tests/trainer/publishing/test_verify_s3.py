@@ -1,5 +1,6 @@
 """``ftj verify`` of a folder in a bucket: the same answers as for a folder on this machine."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -134,6 +135,23 @@ def test_an_additional_object_is_found_and_not_read(stored: InBucket, name: str)
     assert code == Code.EXTRA, said
     assert f"{name} is not part of the signed model" in said
     assert f"{PLACE}/{name}" not in {key for key, _ in stored.store.asked}
+
+
+@pytest.mark.parametrize("holds_it", [True, False])
+def test_the_folder_of_a_model_holds_this_model(stored: InBucket, holds_it: bool) -> None:
+    """The operator signs the models of all tenants: one of another tenant is no proof."""
+    content = stored.get("manifest.json") if holds_it else b"of the model that was published here"
+    digest = hashlib.sha256(content).hexdigest()
+    objects = stored.store.objects
+    for key in list(objects):
+        objects[key.replace(PLACE, f"team/sha256-{digest}")] = objects.pop(key)
+    code, text, said = stored.verify(place=f"models/team/sha256-{digest}/")
+    if holds_it:
+        assert code == 0, said
+    else:
+        assert code == Code.NOT_SIGNED, said
+        assert f"sha256-{digest} contains another signed model" in said
+        assert not text
 
 
 def test_an_object_that_stands_for_a_folder_is_no_file(stored: InBucket) -> None:

@@ -194,6 +194,16 @@ def test_the_signature_of_another_model_is_no_proof(
     assert provenance.verify(capsys)[0] == Code.CHANGED
 
 
+def test_a_folder_with_the_digest_of_another_model_is_not_verified(
+    published: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published.folder = published.folder.rename(published.folder.with_name(f"sha256-{'0' * 64}"))
+    code, text, said = published.verify(capsys)
+    assert code == Code.NOT_SIGNED, said
+    assert f"sha256-{'0' * 64} contains another signed model" in said
+    assert not text
+
+
 def test_a_statement_about_an_image_without_files_says_what_to_verify(
     provenance: Published, capsys: pytest.CaptureFixture[str]
 ) -> None:

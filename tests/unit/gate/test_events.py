@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_gate.events import LONGEST, Events, Tokens, TooLong
+from finetune_gate.events import LONGEST, Events, Tokens, TooLong, tokens_of
 
 INTERNAL = "a" * 64 + "-0123456789abcdef"
 PUBLIC = "acme/support"
@@ -77,3 +77,35 @@ def test_an_endless_event_is_not_held() -> None:
     assert events.feed(b"x" * LONGEST) == b""
     with pytest.raises(TooLong):
         events.feed(b"x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens"),
+    [
+        (b'{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}', (7, 3)),
+        (
+            b'{"usage": {"prompt_tokens": 7, "completion_tokens": 3}, "prompt_logprobs": null}',
+            (7, 3),
+        ),
+        (
+            json.dumps(
+                {"text": '"usage":{"prompt_tokens":9}', "usage": {"prompt_tokens": 7}}
+            ).encode(),
+            (7, 0),
+        ),
+        (
+            json.dumps(
+                {"usage": {"prompt_tokens": 7}, "text": '"usage":{"prompt_tokens":9}'}
+            ).encode(),
+            (7, 0),
+        ),
+        (b'{"usage":{"prompt_tokens":7', (0, 0)),
+        (b'{"usage":null}', (0, 0)),
+        (b"", (0, 0)),
+    ],
+)
+def test_the_tokens_of_an_answer_are_found_without_parsing_it(
+    answer: bytes, tokens: tuple[int, int]
+) -> None:
+    found = tokens_of(answer)
+    assert (found.prompt, found.completion) == tokens

@@ -75,6 +75,7 @@ def _check(folder: "_Folder", key: PublicKey) -> tuple[list[Statement], int]:
     }
     listed = folder.read(MANIFEST) if MANIFEST in sizes else None
     expected = files.expected(statements, listed)
+    files.require_own_content(folder.name, listed)
     digests = {}
     for name, size in sizes.items():
         if name not in statements:
@@ -95,6 +96,11 @@ class _Folder:
 
     def __str__(self) -> str:
         return f"{PREFIX}{self._bucket}/{self._prefix}"
+
+    @property
+    def name(self) -> str:
+        """The last part of the prefix."""
+        return self._prefix.rstrip("/").rpartition("/")[2]
 
     def sizes(self) -> dict[str, int]:
         """Return the size of each object by its name. Raise NotVerified if there is none."""

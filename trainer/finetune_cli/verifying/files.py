@@ -5,6 +5,7 @@ the statements do not name is an error: a program may load it.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -15,6 +16,9 @@ from finetune_trainer.signatures import statements
 
 MOST_SHOWN = 5
 ADVICE = "do not use the model, and get it from its publisher once more"
+
+_OF_CONTENT = re.compile(r"sha256-([0-9a-f]{64})")
+"""Name of a folder that is published in a bucket: the digest of its manifest.json."""
 
 Digests = dict[str, str]
 """SHA-256 (hex) of each file by its name."""
@@ -36,6 +40,22 @@ def expected(signed: Mapping[str, Statement], listed: bytes | None) -> dict[str,
     manifest.json, None if it is missing. Raise NotVerified.
     """
     return {name: _expected(name, statement, listed) for name, statement in signed.items()}
+
+
+def require_own_content(folder: str, listed: bytes | None) -> None:
+    """Require the content whose digest a folder is named by, if it is. Raise NotVerified.
+
+    The key signs the models of all jobs, so whoever may write to the folder could replace the model
+    by another signed one. listed: the content of manifest.json, None if it is missing.
+    """
+    named = _OF_CONTENT.fullmatch(folder)
+    if named is None or listed is None or hashlib.sha256(listed).hexdigest() == named[1]:
+        return
+    fail(
+        Code.NOT_SIGNED,
+        f"{folder} contains another signed model than the one whose {MANIFEST} has this digest: "
+        f"{ADVICE}",
+    )
 
 
 def compare(expected: Mapping[str, Digests], actual: Mapping[str, str]) -> None:

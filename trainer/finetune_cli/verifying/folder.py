@@ -36,7 +36,9 @@ def check(folder: Path, statements: Mapping[str, Statement]) -> int:
 
     statements: by the name of the file that contains them.
     """
-    expected = files.expected(statements, _manifest(folder))
+    listed = _manifest(folder)
+    expected = files.expected(statements, listed)
+    files.require_own_content(folder.resolve().name, listed)
     of_hub = attestation.OF_HUB if all(map(_is_of_hub, statements.values())) else ()
     digests = dict(_digests(folder, ignored={*statements, *of_hub}))
     files.compare(expected, digests)

@@ -1,59 +1,108 @@
-"""The bodies of requests, which callers send as slowly and in as large numbers as they like."""
+"""Bodies of requests and of answers, which callers send and accept as slowly as they like.
+
+Their memory has a limit, of which a caller takes a share: one that fills it delays no other.
+"""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import aiohttp
 from aiohttp import web
 
 from finetune_gate.errors import NotRead
+from finetune_gate.keys import Caller
 
 LONGEST = 1 << 20
-"""Bytes of a body."""
+"""Bytes of the body of a request."""
 MOST_BYTES = 32 << 20
-"""Bytes of all bodies together, until their requests end. Parsing needs several times as much."""
+"""Bytes of all bodies of requests, until these have ended. Parsing needs several times as much."""
+LONGEST_ANSWER = 16 << 20
+"""Bytes of an answer that is no stream. A token with 20 log-probabilities has 2 KB."""
+MOST_ANSWER_BYTES = 128 << 20
+"""Bytes of all such answers, until the callers have accepted them."""
+SHARES = 4
+"""Callers that fill a limit together."""
 READ_SECONDS = 30.0
-"""Time in which a body must arrive."""
+"""Time in which the body of a request must arrive."""
+
+
+class TooLong(Exception):
+    """A body has more bytes than one may have."""
+
+
+class NoRoom(Exception):
+    """The bodies of a caller, or of all callers, have more bytes than they may have together."""
 
 
 class Bodies:
-    """Counts the bytes of all bodies, from their arrival until their requests have ended."""
+    """Counts the bytes of all bodies, from their arrival until nothing of them is held."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest: int, most: int) -> None:
+        """``longest``: bytes of one body. ``most``: of all together."""
+        self.longest, self.most = longest, most
         self.held = 0
+        self._of_callers: dict[Caller, int] = {}
 
     @contextmanager
-    def request(self) -> Iterator["Body"]:
+    def of(self, caller: Caller) -> Iterator["Body"]:
         """Count the body that is read within the block until its end."""
-        body = Body(self)
+        body = Body(self, caller)
         try:
             yield body
         finally:
-            self.held -= body.size
+            body.keep(0)
+
+    def add(self, caller: Caller, count: int) -> None:
+        """Count further bytes of a caller, or fewer. They count although they may be too many."""
+        self.held += count
+        total = self._of_callers.get(caller, 0) + count
+        if total:
+            self._of_callers[caller] = total
+        else:
+            self._of_callers.pop(caller, None)
+
+    def has_room(self, caller: Caller) -> bool:
+        """Report whether neither a caller nor all callers have more bytes than they may have."""
+        own = self._of_callers.get(caller, 0)
+        return self.held <= self.most and own <= self.most // SHARES
 
 
 class Body:
-    """The body of one request."""
+    """One body."""
 
-    def __init__(self, bodies: Bodies) -> None:
-        self._bodies = bodies
-        self.size = 0
+    def __init__(self, bodies: Bodies, caller: Caller) -> None:
+        self._bodies, self._caller = bodies, caller
+        self._size = 0
 
-    async def read(self, request: web.Request) -> bytes:
-        """Return the body. Raise NotRead."""
-        body = bytearray()
-        try:
-            async with asyncio.timeout(READ_SECONDS):
-                async for data in request.content.iter_any():
-                    self.size += len(data)
-                    self._bodies.held += len(data)
-                    if self.size > LONGEST:
-                        raise NotRead(413, f"the body of a request has at most {LONGEST} bytes")
-                    if self._bodies.held > MOST_BYTES:
-                        raise NotRead(503, "too many requests: retry later")
-                    body += data
-        except TimeoutError:
-            raise NotRead(
-                408, f"the body of the request did not arrive within {READ_SECONDS:g} seconds"
-            ) from None
-        return bytes(body)
+    async def read(self, content: aiohttp.StreamReader) -> bytes:
+        """Return all bytes of a stream. Raise TooLong or NoRoom."""
+        data = bytearray()
+        async for part in content.iter_any():
+            self.keep(self._size + len(part))
+            if self._size > self._bodies.longest:
+                raise TooLong
+            if not self._bodies.has_room(self._caller):
+                raise NoRoom
+            data += part
+        return bytes(data)
+
+    def keep(self, size: int) -> None:
+        """Record how many bytes are held from now on in place of those that were read."""
+        self._bodies.add(self._caller, size - self._size)
+        self._size = size
+
+
+async def of_request(request: web.Request, body: Body) -> bytes:
+    """Return the body of a request. Raise NotRead."""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return await body.read(request.content)
+    except TooLong:
+        raise NotRead(413, f"the body of a request has at most {LONGEST} bytes") from None
+    except NoRoom:
+        raise NotRead(503, "too many requests: retry later") from None
+    except TimeoutError:
+        raise NotRead(
+            408, f"the body of the request did not arrive within {READ_SECONDS:g} seconds"
+        ) from None

@@ -2,11 +2,11 @@
 
 The gate sends a request of its own to vLLM, with its own headers, so nothing of the caller but the
 allowed fields arrives. If a caller leaves, its handler is cancelled, which closes the connection to
-vLLM, and vLLM stops generating. For a slow reader, the gate holds no more than the buffers of its
-two connections, because it reads the next bytes of vLLM when it has sent the last ones.
+vLLM, and vLLM stops generating. For a slow reader of a stream, the gate holds no more than the
+buffers of its two connections, because it reads the next bytes of vLLM when it has sent the last
+ones. Answers that are no streams are held until they are accepted, up to a limit (``bodies``).
 """
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -20,18 +20,14 @@ from finetune_api.safety import untrusted_json
 from finetune_gate import keys
 from finetune_gate.engine import URL, Engine
 from finetune_gate.errors import BadRequest, Busy, NotRead
-from finetune_gate.events import Events, Tokens, TooLong, tokens
+from finetune_gate.events import Events, Tokens, TooLong, tokens_of
 from finetune_gate.names import Route, Table
 from finetune_gate.queue.places import Places
-from finetune_gate.requests import fields
-from finetune_gate.requests.bodies import Bodies
+from finetune_gate.requests import bodies, fields
+from finetune_gate.requests.bodies import Bodies, Body, NoRoom
+from finetune_gate.requests.outlet import FITS, Left, Outlet
 from finetune_gate.usage import Outcome, Usage
 
-STALLED_SECONDS = 60.0
-"""Time in which a caller must accept some bytes; then its request ends and frees its place."""
-FITS = 1 << 14
-"""Bytes that an empty buffer takes without waiting: asyncio pauses at 64 KiB. A time limit for each
-event would cost 12 µs."""
 HEADERS = {"Content-Type": "application/json"}
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 RETRY = {"Retry-After": "1"}
@@ -51,10 +47,6 @@ class Names(Protocol):
         """Report whether any name is wanted and for this caller."""
 
 
-class _Left(Exception):
-    """The caller has closed its connection."""
-
-
 @dataclass
 class _Request:
     """Progress of a request that has a route."""
@@ -68,12 +60,21 @@ class _Request:
     tokens: Tokens = field(default_factory=Tokens)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Whole:
+    """An answer that is no stream, under the public name."""
+
+    status: int
+    content: bytes
+
+
 class Proxy:
     """The routes of callers."""
 
     def __init__(self, engine: Engine, places: Places, usage: Usage, names: Names) -> None:
         self._engine, self._places, self._usage, self._names = engine, places, usage, names
-        self._bodies = Bodies()
+        self._bodies = Bodies(longest=bodies.LONGEST, most=bodies.MOST_BYTES)
+        self._answers = Bodies(longest=bodies.LONGEST_ANSWER, most=bodies.MOST_ANSWER_BYTES)
 
     async def models(self, request: web.Request) -> web.Response:
         """List the names that the caller may use, and no others."""
@@ -114,21 +115,26 @@ class Proxy:
         if not self._names.is_known(caller):
             return _unknown()
         try:
-            with self._bodies.request() as body:
-                return await self._answer_body(
-                    request, path, sent, caller, await body.read(request)
-                )
+            with self._bodies.of(caller) as body:
+                data = await bodies.of_request(request, body)
+                return await self._answer_body(request, path, sent, caller, body, data)
         except NotRead as error:
             headers = RETRY if error.status == 503 else None
             return _error(error.status, str(error), "body", headers=headers)
 
     async def _answer_body(
-        self, request: web.Request, path: str, sent: Forwarded, caller: str, data: bytes
+        self,
+        request: web.Request,
+        path: str,
+        sent: Forwarded,
+        caller: str,
+        body: Body,
+        data: bytes,
     ) -> web.StreamResponse:
-        began, body = time.monotonic(), _object(data)
-        if body is None:
+        began, asked = time.monotonic(), _object(data)
+        if asked is None:
             return _error(400, "the body of the request is no JSON object", "body")
-        name = body.get("model")
+        name = asked.get("model")
         # From here to the queue nothing waits, so the adapter of the route is not unloaded.
         route = self._current().find(name, caller) if isinstance(name, str) else None
         if route is None and isinstance(name, str) and self._names.is_wanted(name, caller):
@@ -138,13 +144,18 @@ class Proxy:
         current = _Request(route=route, began=began)
         try:
             # Callers of one name do not share cached prompts: their latency would reveal them.
-            data = json.dumps(sent(route, body, f"{route.salt}{caller}")).encode()
-            current.is_stream = bool(body.get("stream"))
-            current.show_usage = fields.wants_usage(body)
+            data = json.dumps(sent(route, asked, f"{route.salt}{caller}")).encode()
+            current.is_stream = bool(asked.get("stream"))
+            current.show_usage = fields.wants_usage(asked)
             # While it waits, only its bytes are held.
-            del body
-            async with self._places.place(route.queue):
-                return await self._forward(request, path, data, current)
+            del asked
+            body.keep(len(data))
+            with self._answers.of(caller) as answer:
+                async with self._places.place(route.queue):
+                    response = await self._forward(request, path, data, current, answer)
+                if isinstance(response, _Whole):
+                    return await _send(request, response, current)
+                return response
         except BadRequest as error:
             current.outcome = "rejected"
             return _error(400, str(error), error.field)
@@ -156,18 +167,21 @@ class Proxy:
             self._usage.ended(route.name, current.outcome, current.tokens, seconds)
 
     async def _forward(
-        self, request: web.Request, path: str, data: bytes, current: _Request
-    ) -> web.StreamResponse:
+        self, request: web.Request, path: str, data: bytes, current: _Request, answer: Body
+    ) -> web.StreamResponse | _Whole:
         try:
             async with self._engine.session.post(
                 f"{URL}{path}", data=data, headers=HEADERS
             ) as upstream:
                 if upstream.status == 200 and current.is_stream:
                     return await self._stream(request, upstream, current)
-                return await _whole(upstream, current)
+                return await _whole(upstream, current, answer)
         except (aiohttp.ClientError, TimeoutError):
             current.outcome = "failed"
             return _unavailable()
+        except NoRoom:
+            current.outcome = "busy"
+            return _error(503, "too many answers wait for their callers", "stream", headers=RETRY)
 
     async def _stream(
         self, request: web.Request, upstream: aiohttp.ClientResponse, current: _Request
@@ -181,7 +195,7 @@ class Proxy:
         )
         response = web.StreamResponse(headers=STREAM_HEADERS)
         await response.prepare(request)
-        is_first = True
+        outlet, is_first = Outlet(request, response), True
         try:
             async for data in upstream.content.iter_any():
                 complete = events.feed(data)
@@ -190,51 +204,58 @@ class Proxy:
                 if is_first:
                     self._usage.first_token(route.name, time.monotonic() - current.began)
                     is_first = False
-                await _write(request, response, complete)
+                await outlet.write(complete)
             if not events.is_complete:
                 raise aiohttp.ClientPayloadError
+            await outlet.end()
             current.outcome = "completed"
         except (aiohttp.ClientError, TooLong, TimeoutError, ValueError):
             current.outcome = "failed"
-            # Without its last chunk, the caller knows that the response is not complete.
-            if request.transport is not None:
-                request.transport.abort()
-        except _Left:
+            outlet.abort()
+        except Left:
             current.outcome = "disconnected"
         finally:
             current.tokens = events.tokens
         return response
 
 
-async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Write to the caller. Raise TimeoutError if it has stopped reading, or _Left."""
-    transport = request.transport
+async def _whole(
+    upstream: aiohttp.ClientResponse, current: _Request, answer: Body
+) -> _Whole | web.Response:
+    """Return an answer that is no stream. Raise NoRoom or BadRequest."""
+    route = current.route
     try:
-        if len(data) <= FITS and (transport is None or transport.get_write_buffer_size() == 0):
-            await response.write(data)
-            return
-        async with asyncio.timeout(STALLED_SECONDS):
-            await response.write(data)
-    except ConnectionError as error:
-        raise _Left from error
-
-
-async def _whole(upstream: aiohttp.ClientResponse, current: _Request) -> web.Response:
-    """Return a response that is no stream, under the public name."""
-    route, content = current.route, await upstream.read()
+        content = await answer.read(upstream.content)
+    except bodies.TooLong:
+        raise BadRequest(
+            "stream",
+            f"the answer has more than {bodies.LONGEST_ANSWER} bytes: set stream to true, or ask "
+            "for fewer tokens or log-probabilities",
+        ) from None
     if upstream.status == 404 or upstream.status >= 500:
         # An internal name is unknown only to an engine that has just restarted.
         current.outcome = "failed"
         return _unavailable()
-    current.outcome = "completed" if upstream.status == 200 else "rejected"
     if upstream.status == 200:
-        current.tokens = tokens(untrusted_json.parse(content))
+        current.tokens = tokens_of(content)
     public = json.dumps(route.name)[1:-1].encode()
-    return web.Response(
-        status=upstream.status,
-        body=content.replace(route.internal.encode(), public),
-        content_type="application/json",
-    )
+    return _Whole(status=upstream.status, content=content.replace(route.internal.encode(), public))
+
+
+async def _send(request: web.Request, whole: _Whole, current: _Request) -> web.StreamResponse:
+    """Send an answer, in parts: what the caller does not accept is not held for long."""
+    response = web.StreamResponse(status=whole.status, headers=HEADERS)
+    response.content_length = len(whole.content)
+    await response.prepare(request)
+    outlet = Outlet(request, response)
+    try:
+        for start in range(0, len(whole.content), FITS):
+            await outlet.write(whole.content[start : start + FITS])
+        await outlet.end()
+        current.outcome = "completed" if whole.status == 200 else "rejected"
+    except (Left, TimeoutError):
+        outlet.abort()
+    return response
 
 
 def _object(data: bytes) -> fields.Body | None:
