@@ -9,21 +9,21 @@
 """
 
 import argparse
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tests.e2e.shared import ENDPOINT, REQUEST, SHARED, Shared, sharing
-from tests.support.local_cluster import gpus, pods, recorder
-from tests.support.local_cluster.pods import Task
+from tests.e2e.shared import REQUEST, SECONDS, SHARED, Shared, sharing
+from tests.support.local_cluster import gpus, recorder
 from tests.support.local_cluster.recorder import WATCHED
 from tests.support.local_cluster.target import Cluster, local_kubectl, namespaces
 from tests.support.local_cluster.tuning import JOB, STAGE, Tuning, condition, label, small
 
+from bench.asking import Answer, Asking, choose
 from bench.table import table
 
 NAMESPACE = "e2e-bench-shared"
@@ -31,25 +31,13 @@ ENDPOINTS = {"FineTuneEndpoint": "/apis/finetune.dev/v1alpha1/finetuneendpoints"
 CALLERS = 8
 """--max-num-seqs of vLLM on the local cluster."""
 CAPACITY_SECONDS = 30.0
-LIMIT_SECONDS = 60.0
 PAUSE_SECONDS = 5.0
 """Between two swaps, so that requests also meet the revision that has just been swapped in."""
-SWAP_SECONDS = 900.0
 RATES = (1e-3, 2e-3)
-"""Learning rates of the two revisions of the edited job."""
+"""Learning rates of the two revisions of the edited job. Those of the others are higher, and differ
+from each other, so that each adapter gives another answer."""
 EVERY_SECONDS = 0.2
 """Between two requests while vLLM restarts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One request. ``text``: None after an error. Times are those of the system clock."""
-
-    name: str
-    start: float
-    end: float
-    text: str | None
-    error: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +71,7 @@ def measure(options: argparse.Namespace) -> str:
         specs = {
             f"model-{number}": small(
                 dataset={"maxSamples": 8 + number},
-                training={"seed": number, "learningRate": RATES[0]},
+                training={"seed": number, "learningRate": RATES[0] * (1 + number) / 2},
                 serving=SHARED,
             )
             for number in range(1, options.names + 1)
@@ -103,14 +91,15 @@ def measure(options: argparse.Namespace) -> str:
 
 def _figures(shared: Shared, swaps: int) -> Iterator[tuple[str, str]]:
     names = list(shared.jobs)
-    own = dict(zip(names, _texts(shared, names), strict=True))
+    asking = choose(shared, names)
+    own = dict(zip(names, asking.texts(*names), strict=True))
     pod = shared.pod()["metadata"]["uid"]
     yield "names that answer in one pod", str(len(own))
     arrivals = [_arrival(job) for job in shared.jobs.values()]
     yield "from the published adapter to the answering name, while others train", _span(arrivals)
 
     print("==> measure the capacity", flush=True)
-    with _asked(shared, names, callers=CALLERS, seconds=CAPACITY_SECONDS) as end:
+    with asking.during(names, callers=CALLERS, seconds=CAPACITY_SECONDS) as end:
         capacity = end()
     _require_answers(capacity, {name: {text} for name, text in own.items()})
     rate = len(capacity) / (max(a.end for a in capacity) - min(a.start for a in capacity))
@@ -119,8 +108,8 @@ def _figures(shared: Shared, swaps: int) -> Iterator[tuple[str, str]]:
     edited, *others = names
     # Every second request is one to the edited job.
     turns = [name for other in others for name in (edited, other)]
-    with _asked(shared, turns, period=2 / rate) as end:
-        done = list(_swaps(shared, edited, own[edited], swaps))
+    with asking.during(turns, period=2 / rate) as end:
+        done = list(_swaps(asking, edited, own[edited], swaps))
         answers = end()
     expected = {name: {text} for name, text in own.items()}
     expected[edited] = {swap.text for swap in done} | {own[edited]}
@@ -134,12 +123,12 @@ def _figures(shared: Shared, swaps: int) -> Iterator[tuple[str, str]]:
     yield from _judged(answers, expected, edited, done)
 
     print("==> kill vLLM", flush=True)
-    expected = {name: {text} for name, text in zip(names, _texts(shared, names), strict=True)}
-    with _asked(shared, names, period=EVERY_SECONDS) as end:
+    expected = {name: {text} for name, text in zip(names, asking.texts(*names), strict=True)}
+    with asking.during(names, period=EVERY_SECONDS) as end:
         killed = time.time()
         shared.kill_vllm()
         for job in shared.jobs.values():
-            job.wait_until("Ready", reason="Serving", seconds=SWAP_SECONDS)
+            job.wait_until("Ready", reason="Serving", seconds=SECONDS)
         time.sleep(PAUSE_SECONDS)
         answers = end()
     returned = [_return(answers, name, killed) - killed for name in names]
@@ -170,26 +159,29 @@ def _judged(
         if swap.reported < answer.start < until
     ]
     duration = max(a.end for a in answers) - min(a.start for a in answers)
-    of_edited = sum(answer.name == edited for answer in answers)
+    of_edited = sorted((a for a in answers if a.name == edited), key=lambda answer: answer.start)
+    texts = [answer.text for answer in of_edited if answer.text is not None]
+    changes = sum(before != after for before, after in itertools.pairwise(texts))
     yield "load meanwhile", _rate(len(answers) / duration)
-    yield "requests during the swaps", f"{len(answers)}, {of_edited} of them to the edited job"
+    yield "requests during the swaps", f"{len(answers)}, {len(of_edited)} of them to the edited job"
     yield "failed requests", str(len(failed))
     yield "answers of other weights, or of a mixture", str(len(foreign))
+    yield "changes of the edited job's answer, by the start of the requests", str(changes)
     yield "answers of the former revision after the status reported the swap", str(len(stale))
 
 
-def _swaps(shared: Shared, name: str, text: str, count: int) -> Iterator[Swap]:
+def _swaps(asking: Asking, name: str, text: str, count: int) -> Iterator[Swap]:
     """Edit the job ``count`` times. text: what it answers before."""
-    job = shared.jobs[name]
+    job = asking.shared.jobs[name]
     texts: dict[float, str] = {RATES[0]: text}
     for number in range(1, count + 1):
         rate, before = RATES[number % 2], job.status()["serving"]["revision"]
         edited = time.time()
         job.change(training={"learningRate": rate})
-        job.wait(f"swap {number}", partial(_swapped, before=before), seconds=SWAP_SECONDS)
+        job.wait(f"swap {number}", partial(_swapped, before=before), seconds=SECONDS)
         reported = time.time()
         if rate not in texts:
-            (texts[rate],) = _texts(shared, [name])
+            (texts[rate],) = asking.texts(name)
         print(f"    swap {number}: {reported - edited:.1f} s", flush=True)
         yield Swap(edited=edited, reported=reported, text=texts[rate])
         time.sleep(PAUSE_SECONDS)
@@ -215,47 +207,6 @@ def _arrival(job: Tuning) -> float:
 
     published = record.events("Job", job.namespace, is_done)[0].at
     return record.events("FineTuneEndpoint", job.namespace, answers)[0].at - published
-
-
-@contextmanager
-def _asked(
-    shared: Shared, names: Sequence[str], **given: Any
-) -> Iterator[Callable[[], list[Answer]]]:
-    """Ask the names in the block. The yielded function ends that, and returns the answers."""
-    cluster, namespace = shared.cluster, shared.namespace
-    endpoint = cluster.kubectl.get("finetuneendpoint", ENDPOINT, namespace)
-    given = {"seconds": None, **given, "names": names, "limit": LIMIT_SECONDS, "body": REQUEST}
-    given["url"] = endpoint["status"]["endpoint"]
-    task = Task(
-        script="ask_names.py", image=cluster.operator_image(), given=given, ready="/tmp/answered"
-    )
-    with pods.started(cluster, namespace, task) as pod:
-        pods.wait_until_ready(cluster, namespace, pod)
-
-        def end() -> list[Answer]:
-            if given["seconds"] is None:
-                cluster.kubectl.execute(pod, namespace, ["touch", "/tmp/stop"])
-            result = pods.result(cluster, namespace, pod, seconds=SWAP_SECONDS)
-            return [
-                Answer(
-                    name=name,
-                    start=start,
-                    end=ended,
-                    text=None if text is None else result["texts"][text],
-                    error=error,
-                )
-                for name, start, ended, text, error in result["answers"]
-            ]
-
-        yield end
-
-
-def _texts(shared: Shared, names: Sequence[str]) -> list[str]:
-    """Ask each name once; return the answers. Raise RuntimeError after an error."""
-    answers = shared.ask(next(iter(shared.jobs)), *names)
-    if any(status != 200 for status, _ in answers):
-        raise RuntimeError(f"a name does not answer: {answers}")
-    return [text for _, text in answers]
 
 
 def _require_answers(answers: Sequence[Answer], expected: Mapping[str, set[str]]) -> None:

@@ -15,6 +15,7 @@ from tests.support.local_cluster.tuning import MODEL, STAGE, Tuning, label
 from cluster.components import containers
 
 ENDPOINT = "chat"
+OF_ENDPOINT = "finetune.dev/endpoint"
 SECONDS = 900.0
 SHARED = {"mode": "shared", "endpointRef": {"name": ENDPOINT}}
 """``spec.serving`` of the jobs."""
@@ -40,12 +41,23 @@ class Shared:
     jobs: Mapping[str, Tuning]
     caller: str
 
-    def pod(self) -> Object:
+    def pod(self, endpoint: str = ENDPOINT) -> Object:
         """Return the pod of the endpoint."""
-        (pod,) = self.cluster.record.present(
-            "Pod", self.namespace, lambda pod: label(pod, STAGE) == "serve-shared"
-        )
+
+        def serves(pod: Object) -> bool:
+            return (label(pod, OF_ENDPOINT), label(pod, STAGE)) == (endpoint, "serve-shared")
+
+        (pod,) = self.cluster.record.present("Pod", self.namespace, serves)
         return pod
+
+    def folders(self, endpoint: str = ENDPOINT) -> set[str]:
+        """Return the folders of jobs on the volume of an endpoint, which are the UIDs of jobs."""
+        pod = self.pod(endpoint)["metadata"]["name"]
+        done = self.cluster.kubectl.execute(
+            pod, self.namespace, ["ls", "/claim/jobs"], container="gate"
+        )
+        assert done.returncode == 0, done.stderr
+        return set(done.stdout.split())
 
     def kill_vllm(self) -> None:
         """Kill vLLM, so that the kubelet starts it again in the same pod."""
@@ -57,35 +69,46 @@ class Shared:
         for job in self.jobs.values():
             job.wait_until("Ready", status="False", seconds=SECONDS)
 
-    def models(self) -> dict[str, Object]:
-        """Return the entries in the status of the endpoint by the names of the models."""
-        endpoint = self.cluster.kubectl.get("finetuneendpoint", ENDPOINT, self.namespace)
-        return {each["name"]: each for each in endpoint["status"]["models"]}
+    def endpoint(self, name: str = ENDPOINT) -> Object:
+        """Return an endpoint."""
+        return self.cluster.kubectl.get("finetuneendpoint", name, self.namespace)
 
-    def ask(self, job: str, *models: str) -> list[tuple[int, str]]:
+    def models(self, endpoint: str = ENDPOINT) -> dict[str, Object]:
+        """Return the entries in the status of an endpoint by the names of the models."""
+        return {each["name"]: each for each in self.endpoint(endpoint)["status"].get("models", ())}
+
+    def ask(self, job: str, *models: str, request: Object = REQUEST) -> list[tuple[int, str]]:
         """Send a request for each model to the Service of a job; return status and text."""
         url = f"{self.jobs[job].status()['endpoint']}/chat/completions"
-        asked = json.dumps([{"url": url, "body": {**REQUEST, "model": model}} for model in models])
+        asked = json.dumps([{"url": url, "body": {**request, "model": model}} for model in models])
         answers = pods.inside(self.cluster, self.namespace, self.caller, "call.py", asked)
         return [(each["status"], _text(each["body"])) for each in answers]
+
+
+def apply_endpoint(
+    cluster: Cluster, namespace: str, name: str = ENDPOINT, *, places: int, **spec: Any
+) -> None:
+    """Apply an endpoint with this number of places. ``spec``: further fields."""
+    cluster.kubectl.apply(
+        {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneEndpoint",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "model": {"source": MODEL},
+                "lora": {"maxAdapters": places},
+                "resources": RESOURCES,
+                "storage": {"size": "2Gi"},
+                **spec,
+            },
+        }
+    )
 
 
 @contextmanager
 def sharing(cluster: Cluster, namespace: str, specs: Mapping[str, Object]) -> Iterator[Shared]:
     """Create an endpoint with as many places as jobs, and yield it once it serves all of them."""
-    cluster.kubectl.apply(
-        {
-            "apiVersion": "finetune.dev/v1alpha1",
-            "kind": "FineTuneEndpoint",
-            "metadata": {"name": ENDPOINT, "namespace": namespace},
-            "spec": {
-                "model": {"source": MODEL},
-                "lora": {"maxAdapters": len(specs)},
-                "resources": RESOURCES,
-                "storage": {"size": "2Gi"},
-            },
-        }
-    )
+    apply_endpoint(cluster, namespace, places=len(specs))
     jobs = {
         name: Tuning(cluster=cluster, namespace=namespace, name=name).apply(spec)
         for name, spec in specs.items()

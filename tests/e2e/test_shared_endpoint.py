@@ -1,7 +1,9 @@
 """A FineTuneEndpoint whose vLLM serves the adapters of two jobs, each under its own name.
 
-All tests of this file use the same jobs, in this order: vLLM is killed, then one job is edited.
-tests/unit/gate/test_endpoint.py has both with a fake vLLM, so ``make test`` leaves these two out.
+All tests of this file use the same jobs, in this order: vLLM is killed, one job is edited, the
+endpoint is deleted and applied again, the other job moves to an endpoint with the original base,
+and is deleted. The unit tests have all of it with a fake vLLM or without one, so ``make test``
+leaves all but the first test out.
 """
 
 import time
@@ -9,11 +11,22 @@ from collections.abc import Iterator
 
 import pytest
 from tests.e2e.loading import under_load
-from tests.e2e.shared import ENDPOINT, SECONDS, SHARED, Shared, sharing
+from tests.e2e.shared import (
+    ENDPOINT,
+    OF_ENDPOINT,
+    SECONDS,
+    SHARED,
+    Shared,
+    apply_endpoint,
+    sharing,
+)
+from tests.support.local_cluster.kubectl import Object
 from tests.support.local_cluster.target import Cluster, namespaces
-from tests.support.local_cluster.tuning import MODEL, small
+from tests.support.local_cluster.tuning import MODEL, condition, label, small
 
 NAMESPACE, EDITED, OTHER = "e2e-shared-endpoint", "billing", "returns"
+ORIGINAL = "original"
+"""The endpoint with the base as it was published."""
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +91,102 @@ def test_no_request_fails_while_a_new_revision_replaces_the_old_one(
     changed, unchanged = shared.ask(EDITED, EDITED, OTHER)
     assert (changed[0], unchanged) == (200, other)
     assert changed != old, "the name answers with the new adapter"
+
+
+def _serves_at(now: Object, endpoint: str) -> bool:
+    """Report whether a job serves at an endpoint, and at no other one."""
+    ready = condition(now, "Ready") or {}
+    model = now.get("sharedModel", {})
+    return (ready.get("reason"), model.get("endpoint"), "formerModel" in now) == (
+        "Serving",
+        endpoint,
+        False,
+    )
+
+
+@pytest.mark.exhaustive
+def test_jobs_return_when_their_deleted_endpoint_is_applied_again(
+    shared: Shared, figures: list[str]
+) -> None:
+    before, answers = shared.endpoint()["metadata"]["uid"], shared.ask(EDITED, EDITED, OTHER)
+    trained = {name: len(job.jobs("train")) for name, job in shared.jobs.items()}
+    shared.cluster.kubectl.delete("finetuneendpoint", ENDPOINT, NAMESPACE)
+    for job in shared.jobs.values():
+        job.wait_until("Stalled", reason="EndpointNotFound", seconds=SECONDS)
+        assert (job.condition("Serving") or {})["reason"] == "NotAvailable"
+        assert f"FineTuneEndpoint {ENDPOINT} does not exist" in job.message()
+        assert "create it" in job.message()
+    # The pod of the deleted endpoint may still end, and holds the claim, whose name is the same.
+    began = time.time()
+    apply_endpoint(shared.cluster, NAMESPACE, places=len(shared.jobs))
+    for name, job in shared.jobs.items():
+        job.wait(
+            "the endpoint answers again",
+            lambda now: _serves_at(now, ENDPOINT),
+            seconds=SECONDS,
+            stalls=True,
+        )
+        figures.append(f"{name} returned {time.time() - began:.0f} s after its endpoint")
+    assert shared.endpoint()["metadata"]["uid"] != before
+    assert shared.ask(EDITED, EDITED, OTHER) == answers
+    assert {name: len(job.jobs("train")) for name, job in shared.jobs.items()} == trained
+
+
+@pytest.mark.exhaustive
+def test_a_job_moves_to_an_endpoint_with_the_original_base(
+    shared: Shared, figures: list[str]
+) -> None:
+    job, (kept, _) = shared.jobs[OTHER], shared.ask(EDITED, EDITED, OTHER)
+    trained = len(job.jobs("train"))
+    apply_endpoint(shared.cluster, NAMESPACE, ORIGINAL, places=1, base="original")
+    job.change(serving={"endpointRef": {"name": ORIGINAL}})
+    job.wait(
+        "the other endpoint answers",
+        lambda now: _serves_at(now, ORIGINAL),
+        seconds=SECONDS,
+        stalls=True,
+    )
+    assert (shared.models().keys(), shared.models(ORIGINAL).keys()) == ({EDITED}, {OTHER})
+    for model in (*shared.models().values(), *shared.models(ORIGINAL).values()):
+        measured = {key: model.get(key) for key in ("distance", "tolerance", "smallestFault")}
+        figures.append(f"{model['name']}: {model['outcome']}, {measured}")
+        assert (model["outcome"], model["answers"]) == ("Verified", model["adapter"])
+    assert shared.ask(EDITED, EDITED) == [kept]
+    assert [code for code, _ in shared.ask(OTHER, OTHER, EDITED)] == [200, 404]
+    assert [code for code, _ in shared.ask(EDITED, OTHER)] == [404]
+    assert len(job.jobs("train")) == trained
+
+
+@pytest.mark.exhaustive
+def test_the_folders_of_a_deleted_job_are_removed(shared: Shared, figures: list[str]) -> None:
+    uids = {
+        name: str((job.current() or {})["metadata"]["uid"]) for name, job in shared.jobs.items()
+    }
+    assert shared.folders() == set(uids.values()), "a job that moves away keeps its folder"
+    assert shared.folders(ORIGINAL) == {uids[OTHER]}
+    record = shared.cluster.record
+
+    def removals() -> list[Object]:
+        """Return the Jobs that removed a folder, after their deletion."""
+        of_job = record.events(
+            "Job", NAMESPACE, lambda item: label(item, "finetune.dev/job-uid") == uids[OTHER]
+        )
+        return [event.object for event in of_job if event.change == "DELETED"]
+
+    with under_load(shared.jobs[EDITED]) as load:
+        began = time.time()
+        shared.jobs[OTHER].delete(seconds=SECONDS)
+        record.wait(
+            "the folder of the job is removed from both volumes",
+            lambda: {label(job, OF_ENDPOINT) for job in removals()} == {ENDPOINT, ORIGINAL},
+            seconds=SECONDS,
+        )
+        figures.append(f"the folders of {OTHER} were removed after {time.time() - began:.0f} s")
+        outcome = load.end()
+    assert all(job["status"].get("succeeded") for job in removals())
+    assert (shared.folders(), shared.folders(ORIGINAL)) == ({uids[EDITED]}, set())
+    for endpoint, kept in ((ENDPOINT, [uids[EDITED]]), (ORIGINAL, [])):
+        listed = shared.endpoint(endpoint)["status"].get("folders", ())
+        assert [folder["uid"] for folder in listed] == kept
+    assert (outcome.failed, outcome.broken) == ([], [])
+    assert [code for code, _ in shared.ask(EDITED, EDITED, OTHER)] == [200, 404]

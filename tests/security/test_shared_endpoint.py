@@ -4,7 +4,6 @@ import asyncio
 import gc
 import io
 import json
-import socket
 import time
 from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined]
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 from tests.fakes.vllm_server import BASE
 from tests.support.gate.claim import keyed
-from tests.support.gate.gate import ENDPOINT, Gate, envelope, running, signed
+from tests.support.gate.gate import ENDPOINT, Gate, connected, envelope, running, signed
 from tests.support.signing_keys import KEY, new_key
 
 from finetune_api.contracts.endpoint import LONGEST, WantedName, WantedSet
@@ -422,20 +421,6 @@ async def test_bodies_have_a_limit_together(
         # What was held is free again.
         status, _ = await gate.post("/v1/completions", {"model": "a", "prompt": prompt})
         assert status == 200
-
-
-def connected(gate: Gate, body: dict[str, Any]) -> socket.socket:
-    """Send a request and read nothing."""
-    target = urlsplit(gate.url)
-    assert target.hostname is not None
-    assert target.port is not None
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    found.connect((target.hostname, target.port))
-    data = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
-    found.sendall(head.encode() + data)
-    return found
 
 
 def held(port: int) -> int:

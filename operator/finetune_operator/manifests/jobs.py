@@ -109,9 +109,13 @@ def render(
 
 
 def one_pod(
-    *, retries: int, final: Sequence[int], deadline: Mapping[str, int] | None = None
+    *, retries: int, final: Sequence[int] = (), deadline: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """Return the fields of a Job with one pod at a time. final: exit codes that fail the Job."""
+    exited = {"containerName": CONTAINER, "operator": "In", "values": list(final)}
+    disrupted = {"type": "DisruptionTarget", "status": "True"}
+    # The API server rejects a rule without exit codes.
+    fail = [{"action": "FailJob", "onExitCodes": exited}] if final else []
     return {
         "completions": 1,
         "parallelism": 1,
@@ -119,20 +123,7 @@ def one_pod(
         **(deadline or {}),
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {
-            "rules": [
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {
-                        "containerName": CONTAINER,
-                        "operator": "In",
-                        "values": list(final),
-                    },
-                },
-                {
-                    "action": "Ignore",
-                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-                },
-            ]
+            "rules": [*fail, {"action": "Ignore", "onPodConditions": [disrupted]}]
         },
     }
 

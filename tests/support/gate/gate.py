@@ -3,11 +3,13 @@
 import argparse
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from tests.fakes import vllm_server
@@ -158,6 +160,20 @@ class Gate:
         events = text.split("\n\n")
         assert events[-2:] == ["data: [DONE]", ""], text
         return [json.loads(each.removeprefix("data: ")) for each in events[:-2]]
+
+
+def connected(gate: Gate, body: dict[str, Any]) -> socket.socket:
+    """Send a request for a completion, and read nothing."""
+    target = urlsplit(gate.url)
+    assert target.hostname is not None
+    assert target.port is not None
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    found.connect((target.hostname, target.port))
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
+    found.sendall(head.encode() + data)
+    return found
 
 
 def options(folder: Path, claim: Claim, *extra: str) -> argparse.Namespace:

@@ -95,15 +95,19 @@ class Kubectl:
         command: Sequence[str],
         *,
         user: str = "",
+        container: str = "",
         seconds: float = SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a pod; return the completed call. Raises KubectlError.
+
+        container: instead of the first one.
 
         When the connection to a pod is lost, kubectl prints nothing and returns 0, whether the
         command has run or not (https://github.com/kubernetes/kubernetes/pull/137404). A call that
         lacks the end of the command is therefore repeated: repeating the command must do no harm.
         """
-        call = ("exec", pod, *_in(namespace), *_as(user), "--", *REPORT_END, *command)
+        place = [pod, *_in(namespace), *([f"--container={container}"] if container else [])]
+        call = ("exec", *place, *_as(user), "--", *REPORT_END, *command)
         for _ in range(EXEC_ATTEMPTS):
             done = self.attempt(*call, seconds=seconds)
             if done.returncode != 0 or done.stdout.endswith(END):

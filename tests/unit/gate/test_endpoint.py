@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.gate.gate import Gate, running
 from finetune_api.contracts.endpoint import NameStatus, WantedName
 from finetune_gate.engine import running as parsed
 from finetune_gate.proofs import proof
+from finetune_verify import verification
 
 
 @pytest.fixture
@@ -196,6 +198,23 @@ async def test_inconclusive_answers_only_if_the_endpoint_allows_it(gate: Gate) -
     await gate.want(wanted.model_copy(update={"allow_inconclusive": True}))
     found = await gate.until("a", lambda each: each.state == "Serving")
     assert found.outcome == "Inconclusive"
+
+
+@pytest.mark.parametrize("fault", [0.4, None])
+async def test_the_weaker_of_both_comparisons_states_the_smallest_fault(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, fault: float | None
+) -> None:
+    """The outcome is that of the weaker one, too: an Inconclusive name shows why."""
+    score = verification.score
+
+    async def alone(*arguments: Any) -> verification.Verdict:
+        verdict = await score(*arguments)
+        return replace(verdict, outcome="Inconclusive", smallest_fault=fault)
+
+    monkeypatch.setattr(verification, "score", alone)
+    await gate.serves(gate.claim.add("a").model_copy(update={"allow_inconclusive": True}))
+    (found,) = (await gate.status()).names
+    assert (found.outcome, found.smallest_fault) == ("Inconclusive", fault)
 
 
 async def test_an_adapter_without_a_reference_never_answers(gate: Gate) -> None:

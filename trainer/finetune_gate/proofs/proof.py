@@ -73,16 +73,19 @@ async def prove(engine: Engine, place: Place, subject: Subject, build: Build, bo
     if engine.boot() != boot:
         raise Unavailable("vLLM restarted during the proof")
     assert verdict.outcome != "Skipped"
+    detected = [
+        fault for fault in (verdict.smallest_fault, result.smallest_fault) if fault is not None
+    ]
     return Proof(
         boot=boot,
         internal=subject.internal,
-        # The weaker of both comparisons counts.
+        # The weaker of both comparisons counts, here and below.
         outcome="Verified" if {verdict.outcome, result.outcome} == {"Verified"} else "Inconclusive",
         message=f"{verdict.message}; {_together(others, result.distance)}; {_cached(cached)}"
         f"{apart}",
         distance=max(verdict.distance or 0.0, result.distance),
         tolerance=result.tolerance,
-        smallest_fault=result.smallest_fault,
+        smallest_fault=max(detected) if len(detected) == 2 else None,
         base_agrees=verdict.base_agrees,
     )
 

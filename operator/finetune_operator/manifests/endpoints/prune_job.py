@@ -10,6 +10,7 @@ from typing import Any
 from finetune_api.contracts.endpoint import ADAPTERS
 from finetune_api.contracts.pod_security import container_security
 from finetune_operator.manifests import pod
+from finetune_operator.manifests.jobs import one_pod
 from finetune_operator.objects import endpoints, naming
 from finetune_operator.revisions.sharing.settings import TargetEndpoint
 from finetune_operator.types import Object
@@ -30,10 +31,7 @@ def render(endpoint: Object, target: TargetEndpoint, uid: str) -> dict[str, Any]
         "kind": "Job",
         "metadata": naming.metadata(endpoint, name, labels),
         "spec": {
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": RETRIES,
-            "podReplacementPolicy": "Failed",
+            **one_pod(retries=RETRIES),
             "template": {"metadata": {"labels": labels}, "spec": _pod(endpoint, target, uid)},
         },
     }
