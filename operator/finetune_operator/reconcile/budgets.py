@@ -88,7 +88,11 @@ def _unknown(snapshot: BudgetSnapshot, reason: Reason, message: str, now: dateti
         status={
             **before,
             "observedGeneration": snapshot.budget["metadata"]["generation"],
-            "conditions": [_condition(snapshot, VALID, "False", reason, message, now)],
+            "conditions": [
+                _condition(snapshot, VALID, "False", reason, message, now),
+                # kubectl shows reason and message of this condition in columns.
+                _condition(snapshot, EXHAUSTED, "Unknown", reason, message, now),
+            ],
         },
         requeue_after=delays.BUDGET,
     )
