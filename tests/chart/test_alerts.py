@@ -73,8 +73,11 @@ CASES: dict[str, tuple[str, list[tuple[str, str]], str, bool]] = {
     ),
     "a budget is nearly used up": (
         "FineTuneBudgetNearLimit",
-        [(GPU_SECONDS % "limit", "10x30"), (GPU_SECONDS % "used", "5x30")]
-        + [(GPU_SECONDS % "reserved", "3x30")],
+        [
+            (GPU_SECONDS % "limit", "10x30"),
+            (GPU_SECONDS % "used", "5x30"),
+            (GPU_SECONDS % "reserved", "3x30"),
+        ],
         "20m",
         True,
     ),

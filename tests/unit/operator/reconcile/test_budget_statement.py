@@ -82,6 +82,13 @@ def test_the_warning(used: float, reserved: float, reason: Reason, status: str) 
     assert f"GPU-hours: {used} used and {reserved} reserved of 200" in found["message"]
 
 
+def test_a_budget_without_namespaces_says_so() -> None:
+    snapshot = BudgetSnapshot(budget=body(), balance=balance(230))
+    found = exhausted(budgets.plan(snapshot, now=NOW))
+    assert (found["reason"], found["status"]) == ("NoNamespaces", "False")
+    assert "spec.namespaceSelector" in found["message"]
+
+
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     first = plan(balance(1))
     later = NOW + timedelta(hours=1)
