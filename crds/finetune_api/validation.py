@@ -21,7 +21,9 @@ from finetune_api.crd.resources import FINETUNEJOB, FINETUNEPROFILE, RESOURCES
 from finetune_api.defaulting import InvalidSpec, builtin_defaults, effective_defaults, resolve
 from finetune_api.layering import without_nulls
 from finetune_api.markers import WITHOUT_RULES, ApiModel, extra_of
-from finetune_api.profile_defaults import own_defaults
+from finetune_api.policy.check import violations_of_defaults
+from finetune_api.policy.limits import narrower
+from finetune_api.profile_defaults import over_chart, own_defaults
 
 Path = tuple[str | int, ...]
 TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -97,6 +99,8 @@ def findings(manifest: Mapping[str, Any]) -> list[Finding]:
     errors += [_finding(resource.spec, error) for error in types] + rules
     if not types and not rules:
         errors += _unresolved(resource, written)
+    if not errors and resource is FINETUNEPROFILE:
+        errors += _against_limits(manifest["metadata"]["name"], written)
     return errors
 
 
@@ -129,6 +133,20 @@ def _unresolved(resource: Resource, written: Values) -> Iterator[Finding]:
             yield Finding(field=f"spec.{path}", message=message)
         else:
             yield Finding(field="spec", message=str(error))
+
+
+def _against_limits(name: str, profile: Values) -> Iterator[Finding]:
+    """Yield why the operator could not use the limits of a profile, or its defaults with them."""
+    try:
+        limits = narrower(profile.get("limits") or {})
+    except ValidationError as error:
+        for mistake in error.errors():
+            message = mistake["msg"].removeprefix("Value error, ")
+            yield Finding(field=_dotted(("limits", *mistake["loc"])), message=message)
+        return
+    defaults = over_chart(own_defaults(profile), {})
+    for message in violations_of_defaults(defaults, limits, profile=name):
+        yield Finding(field="spec.defaults", message=message)
 
 
 def _types(model: type[BaseModel], written: Values) -> list[ErrorDetails]:

@@ -21,6 +21,7 @@ from clidocs.example_jobs import (
 NODE = "gpu-1"
 JOBS = f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
 PROFILES = "/apis/finetune.dev/v1alpha1/finetuneprofiles"
+BUDGETS = "/apis/finetune.dev/v1alpha1/finetunebudgets"
 USAGES = "/apis/finetune.dev/v1alpha1/finetuneusages"
 BATCH = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 CORE = f"/api/v1/namespaces/{NAMESPACE}"
@@ -133,6 +134,7 @@ API_RESOURCES = (
 COLLECTIONS: Mapping[str, list[Object]] = {
     JOBS: [BILLING, SUPPORT, VELMORA],
     PROFILES: [PROFILE],
+    BUDGETS: [],
     USAGES: [USAGE],
     "": [{"metadata": {"name": "version"}, "gitVersion": "v1.34.2", "major": "1", "minor": "34"}],
     "/apis/finetune.dev": [

@@ -46,8 +46,9 @@ MODEL = {
 FILES = {
     "velmora.yaml": BEFORE + "  training: {epochs: 5}\n  serving: {maxModelLen: 2048}\n",
     "state.yaml": BEFORE + PROFILE + SETTINGS,
+    "profiles.yaml": PROFILE,
     "config.json": json.dumps(MODEL),
 }
 DATA = "--model config.json --rows 1200 --tokens 300000"
-ESTIMATE = f"ftj estimate velmora.yaml {DATA}"
+ESTIMATE = f"ftj estimate velmora.yaml --profile profiles.yaml {DATA}"
 COMMAND = f"ftj plan velmora.yaml --state state.yaml {DATA}"

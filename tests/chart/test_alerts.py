@@ -26,6 +26,7 @@ NOT_ROLLED = DOWN.replace("EndpointDown", "RolloutFailed")
 GATED = DOWN.replace("EndpointDown", "EvalGateFailed")
 WAIT = 'finetune_jobs{job_namespace="a",reason="Unschedulable"}'
 NO_QUEUE = WAIT.replace("Unschedulable", "QueueNotFound")
+INVALID_BUDGET = WAIT.replace("Unschedulable", "BudgetUnavailable")
 ERRORS = 'controller_runtime_reconcile_errors_total{controller="finetunejob"}'
 RUNNING_SINCE = 'workqueue_longest_running_processor_seconds{name="finetunejob"}'
 BUDGET = 'finetune_budget_gpu_seconds{budget="b",purpose="training",amount="%s"}'
@@ -60,6 +61,24 @@ CASES: dict[str, tuple[str, list[tuple[str, str]], str, bool]] = {
     "jobs wait": ("FineTuneJobsWait", [(WAIT, "2x90")], "80m", True),
     "jobs wait for a missing queue": ("FineTuneJobsWait", [(NO_QUEUE, "1x90")], "80m", True),
     "jobs have waited": ("FineTuneJobsWait", [(WAIT, "2x30 0x60")], "80m", False),
+    "a budget is not valid": (
+        "FineTuneJobsNeedAdministrator",
+        [(INVALID_BUDGET, "1x30")],
+        "20m",
+        True,
+    ),
+    "a budget was corrected": (
+        "FineTuneJobsNeedAdministrator",
+        [(INVALID_BUDGET, "1x5 0x30")],
+        "20m",
+        False,
+    ),
+    "a budget forbids training": (
+        "FineTuneBudgetIsNearItsLimit",
+        [(USED, "1x30"), (LIMIT, "0x30")],
+        "20m",
+        False,
+    ),
     "reconciles fail": ("FineTuneReconcilesFail", [(ERRORS, "0+12x60")], "50m", True),
     "a reconcile failed": ("FineTuneReconcilesFail", [(ERRORS, "0+1x60")], "50m", False),
     "no leader": ("FineTuneOperatorHasNoLeader", [(LEADER, "0x10")], "8m", True),
@@ -140,6 +159,7 @@ def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
         "FineTuneStageFailed": {"job_namespace": "a", "stage": "train", "reason": "X"},
         "FineTuneEndpointNeedsAction": {"job_namespace": "a", "reason": _reason(series)},
         "FineTuneJobsWait": {"job_namespace": "a", "reason": _reason(series)},
+        "FineTuneJobsNeedAdministrator": {"job_namespace": "a", "reason": _reason(series)},
         "FineTuneReconcilesFail": {"controller": "finetunejob"},
         "FineTuneReconcileHangs": {"name": "finetunejob"},
         "FineTuneCheckpointIsOld": {"namespace": "a", "finetune_dev_job": "j"},

@@ -167,6 +167,7 @@ def test_wake_sets_the_annotation_to_the_present_time(place: Namespace, run: Run
         "metadata": {"annotations": {"finetune.dev/wake": written}}
     }
     assert abs((datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds()) < 60
+    assert "does not sleep" in json.loads(text)["effect"]
 
 
 @pytest.mark.parametrize(
@@ -665,11 +666,11 @@ def test_init_prints_a_manifest_that_the_server_accepts(
         assert manifest["spec"]["profile"] == "small"
         place.plane.post(place.path("finetunejobs"), manifest)
         code, text, _ = run("init", "mine", *sources)
-        assert "# Profiles of the cluster, for spec.profile: small" in text
+        assert "# Profiles that you may use, for spec.profile: small" in text
         assert "profile" not in yaml.safe_load(text)["spec"]
         code, _, err = run("init", "mine", *sources, "--profile", "large")
         assert code == 1
-        assert "FineTuneProfile large does not exist: set --profile to one of small" in err
+        assert "large does not exist, or you may not use it: set --profile to one of small" in err
         assert run("init", "Bad_Name", *sources)[0] == 64
     finally:
         place.plane.delete(f"{PROFILES}/small")

@@ -433,6 +433,7 @@ class Reason(DocumentedEnum):
         "The operator records no usage, so the jobs of the budget cannot train.",
         BUDGET,
     )
+    NO_NAMESPACES = ("NoNamespaces", "The budget selects no namespace.", BUDGET)
     WITHIN_BUDGET = ("WithinBudget", "Less than 80 % of each limit is used or reserved.", BUDGET)
     NEAR_LIMIT = ("NearLimit", "80 % of a limit is used or reserved.", BUDGET)
     EXHAUSTED = ("Exhausted", "A limit is used up in this period.", BUDGET)

@@ -1,6 +1,6 @@
 """The planner of FineTuneBudgets: it writes their statement, and nothing else. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -38,7 +38,7 @@ def plan(snapshot: BudgetSnapshot, *, now: datetime) -> Plan:
         running=balance.running,
         waiting=snapshot.waiting,
     )
-    status, reason, message = _state(balance)
+    status, reason, message = _state(balance, snapshot.namespaces)
     statement = [_condition(snapshot, EXHAUSTED, status, reason, message, now)]
     serving = balance.serving
     if serving is not None:
@@ -88,7 +88,11 @@ def _unknown(snapshot: BudgetSnapshot, reason: Reason, message: str, now: dateti
         status={
             **before,
             "observedGeneration": snapshot.budget["metadata"]["generation"],
-            "conditions": [_condition(snapshot, VALID, "False", reason, message, now)],
+            "conditions": [
+                _condition(snapshot, VALID, "False", reason, message, now),
+                # kubectl shows reason and message of this condition in columns.
+                _condition(snapshot, EXHAUSTED, "Unknown", reason, message, now),
+            ],
         },
         requeue_after=delays.BUDGET,
     )
@@ -104,7 +108,7 @@ def _account(text: Any, limit: Any, used: Any, reserved: Any) -> Account:
     )
 
 
-def _state(balance: Balance) -> tuple[Status, Reason, str]:
+def _state(balance: Balance, namespaces: Collection[str]) -> tuple[Status, Reason, str]:
     """Return status, reason and message of the condition Exhausted."""
     parts = [*_parts(balance, balance.limit, balance.used, balance.reserved)]
     text = "; ".join(
@@ -112,6 +116,13 @@ def _state(balance: Balance) -> tuple[Status, Reason, str]:
         for unit, write, limit, used, reserved in parts
     )
     message = f"{text or 'The budget limits no amount'}."
+    if not namespaces:
+        nothing = (
+            "No namespace has the labels in spec.namespaceSelector, so the budget limits nothing: "
+            "correct them, or label a namespace. To list the labels, run: kubectl get namespaces "
+            "--show-labels"
+        )
+        return "False", Reason.NO_NAMESPACES, nothing
     if balance.exhausted:
         end = f"{balance.period.end:%Y-%m-%d}"
         return "True", Reason.EXHAUSTED, f"{message} Jobs wait until {end}."

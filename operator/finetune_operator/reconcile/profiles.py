@@ -5,7 +5,7 @@ from datetime import datetime
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import conditions
 from finetune_operator.objects.conditions import Status
-from finetune_operator.revisions.profiles import parse
+from finetune_operator.revisions.profiles import parse, required_of_jobs
 from finetune_operator.types import UNCONFIRMED, Confirmation, Object, Plan, ProfileSnapshot
 
 VALID = "Valid"
@@ -13,10 +13,16 @@ VALID = "Valid"
 
 def plan(snapshot: ProfileSnapshot, *, now: datetime) -> Plan:
     """Return the plan of a reconcile of a profile: whether jobs can use it."""
-    problem = parse(snapshot.profile, snapshot.settings).problem
-    if problem is None:
-        return _status(snapshot, "True", Reason.VALID, "Jobs can use the profile.", now)
-    return _status(snapshot, "False", problem.reason, problem.message, now)
+    profile = parse(snapshot.profile, snapshot.settings)
+    if (problem := profile.problem) is not None:
+        return _status(snapshot, "False", problem.reason, problem.message, now)
+    message = "Jobs can use the profile."
+    if required := required_of_jobs(profile):
+        message = (
+            "Jobs can use the profile only if they set fields whose defaults a limit forbids. Set "
+            f"them in spec.defaults: {' '.join(required)}"
+        )
+    return _status(snapshot, "True", Reason.VALID, message, now)
 
 
 def confirmation(snapshot: ProfileSnapshot, plan: Plan) -> Confirmation:

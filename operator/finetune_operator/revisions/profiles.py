@@ -200,6 +200,18 @@ def _conflict(name: str, settings: Settings, limits: Limits) -> Problem | None:
     return None
 
 
+def required_of_jobs(profile: ParsedProfile) -> tuple[str, ...]:
+    """Return the messages about built-in defaults and defaults of the chart that a limit forbids.
+
+    Every job with the profile must set other values.
+    """
+    return violations_of_defaults(
+        effective_defaults(profile.settings.defaults),
+        profile.limits or Limits(),
+        profile=profile.name,
+    )
+
+
 def _unreadable(profile: ParsedProfile) -> Violation:
     cause = "" if profile.problem is None else profile.problem.message
     return Violation(

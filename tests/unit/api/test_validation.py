@@ -206,6 +206,25 @@ def test_spec_must_be_a_group_of_fields() -> None:
         ),
         (
             "FineTuneProfile",
+            "starter",
+            {
+                "defaults": {"training": {"sequenceLength": 4096}},
+                "limits": {"maxSequenceLength": 2048},
+            },
+            "spec.defaults: spec.training.sequenceLength: 4096 is not allowed. At most 2048 is "
+            "allowed (limits.maxSequenceLength of FineTuneProfile starter). Set an allowed value, "
+            "or ask your cluster administrator to allow this one.",
+        ),
+        (
+            "FineTuneProfile",
+            "starter",
+            {"limits": {"queues": {"allow": ["team-("]}}},
+            "spec.limits.queues.allow[0]: pattern 'team-(' is invalid at character 7: use letters, "
+            "digits, '.', classes such as [a-z], groups, '|', '*', '+' and '?', and write \\ "
+            "before other punctuation",
+        ),
+        (
+            "FineTuneProfile",
             "a" * 64,
             {},
             "metadata.name: jobs name the profile in spec.profile: use at most 63 characters in "

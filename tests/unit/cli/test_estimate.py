@@ -11,6 +11,8 @@ from tests.unit.trainer import shapes
 
 from finetune_api.contracts.cost import expected
 from finetune_cli import __main__ as ftj
+from finetune_cli.offline import base_config
+from finetune_trainer.errors import Transient
 
 
 def warnings(
@@ -140,7 +142,10 @@ PROFILES = """
 apiVersion: finetune.dev/v1alpha1
 kind: FineTuneProfile
 metadata: {name: small}
-spec: {price: {perGpuHour: "0.80", currency: EUR}}
+spec:
+  card: NVIDIA-L4
+  price: {perGpuHour: "0.80", currency: EUR}
+  defaults: {training: {sequenceLength: 1024}}
 ---
 apiVersion: finetune.dev/v1alpha1
 kind: FineTuneProfile
@@ -160,15 +165,20 @@ def test_the_cost_of_training_is_a_range(estimated: Any) -> None:
     assert "Training costs 0.10 to 0.10 EUR" in out
 
 
-def test_the_price_is_that_of_the_profile_of_the_job(estimated: Any, tmp_path: Path) -> None:
+def test_a_job_gets_price_card_and_defaults_of_its_profile(estimated: Any, tmp_path: Path) -> None:
     file = tmp_path / "profiles.yaml"
     file.write_text(PROFILES)
     options = (*ROWS, "--profile", str(file))
     _, out, _ = estimated(*options, profile="small")
     assert "EUR, at 0.80 per GPU-hour" in out
-    code, _, err = estimated(*options, profile="free")
-    assert code == 64
-    assert "FineTuneProfile free has no spec.price" in err
+    assert "on NVIDIA-L4 " in out
+    assert "1024 tokens per row" in out
+    _, out, _ = estimated(*options, "--price", "1", "USD", profile="small")
+    assert "USD, at 1 per GPU-hour" in out
+    code, out, err = estimated(*options, profile="free")
+    assert (code, err) == (0, "")
+    assert "on NVIDIA-A10G " in out
+    assert "Training costs" not in out
     code, _, err = estimated(*options, profile="other")
     assert "contains 0 FineTuneProfiles with the name other (spec.profile)" in err
     assert "contains 2 FineTuneProfiles: it must contain exactly one" in estimated(*options)[2]
@@ -194,12 +204,32 @@ def test_a_price_has_an_amount_and_a_currency(estimated: Any) -> None:
     assert "--price.currency: " in err
 
 
-def test_price_and_profile_exclude_each_other(estimated: Any, tmp_path: Path) -> None:
-    (tmp_path / "profiles.yaml").write_text(PROFILES)
-    options = ("--profile", str(tmp_path / "profiles.yaml"), "--price", "1", "EUR")
-    code, out, err = estimated(*options, profile="small")
-    assert (code, out) == (2, "")
-    assert "--price and --profile exclude each other: leave out one of them" in err
+def test_the_estimate_of_a_job_warns_if_its_profile_is_not_known(estimated: Any) -> None:
+    code, out, err = estimated(profile="small")
+    assert code == 0
+    assert "4096 tokens per row" in out
+    assert "the price of FineTuneProfile small (spec.profile) are not known: name its file" in err
+
+
+def test_an_invalid_default_of_a_profile_is_named(estimated: Any, tmp_path: Path) -> None:
+    file = tmp_path / "profiles.yaml"
+    file.write_text(PROFILES.replace("sequenceLength", "sequenceLenght"))
+    code, out, err = estimated("--profile", str(file), profile="small")
+    assert (code, out) == (64, "")
+    assert "FineTuneProfile small: spec.defaults.training.sequenceLenght: unknown field" in err
+
+
+def test_without_a_connection_the_option_for_config_json_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(model: Any) -> Any:
+        raise Transient("the hub is unreachable")
+
+    monkeypatch.setattr(base_config, "download", unreachable)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB))
+    code, out, err = shown(capsys, "estimate", str(tmp_path / "job.yaml"))
+    assert (code, out) == (75, "")
+    assert "the hub is unreachable. Without a connection, name config.json" in err
 
 
 ENDPOINT: dict[str, Any] = {

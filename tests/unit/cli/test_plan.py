@@ -215,6 +215,23 @@ def test_the_endpoint_is_described(spec: Object, sentence: str, desk: Desk) -> N
     assert sentence in desk.facts(manifest(**spec), running(*DONE), settings())["endpoint"]
 
 
+def test_no_model_answers_during_the_first_training(desk: Desk) -> None:
+    found = desk.facts(manifest(training={"seed": 7}), running("prepare"), settings())
+    assert found["endpoint"].startswith("No model answers at present")
+
+
+@pytest.mark.parametrize(
+    ("training", "code"), [({}, 3), ({"sequenceLength": 1024}, 3), ({"sequenceLength": 4096}, 4)]
+)
+def test_limits_of_a_profile_are_checked_without_those_of_the_chart(
+    training: Object, code: int, desk: Desk
+) -> None:
+    """A value that the job does not write can come from the chart, which is not known."""
+    job = manifest(profile="starter", training={"seed": 7, **training})
+    found = desk.facts(job, running(profile="starter"), PROFILE)
+    assert found["exitCode"] == code
+
+
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [

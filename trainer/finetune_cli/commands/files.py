@@ -8,9 +8,10 @@ VERBS = (
         module="offline.validate",
         panel=FILES,
         summary="check manifests without a cluster",
-        description="Check FineTuneJobs against the schema and the validation rules, without "
-        "a cluster, and list every error with its field and value. Objects of other kinds are "
-        "ignored. The exit code is 64 if a FineTuneJob is invalid.",
+        description="Check FineTuneJobs, FineTuneProfiles, FineTuneBudgets and FineTuneEndpoints "
+        "against the schema and the validation rules, without a cluster, and list every error "
+        "with its field and value. Objects of other API groups are ignored. The exit code is 64 "
+        "if an object is invalid.",
         example="finetune.yaml jobs/",
     ),
     Command(

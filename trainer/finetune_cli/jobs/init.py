@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from finetune_api import API_VERSION, KIND
+from finetune_api import API_VERSION, GROUP, KIND
 from finetune_api.safety.printable import printable
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND, PROFILE_PLURAL
 from finetune_api.validation import findings
@@ -62,16 +62,35 @@ def run(
 
 
 def _profiles(kubeconfig: Any, context: str | None) -> tuple[Sequence[Mapping[str, Any]], str]:
-    """Return the profiles of the cluster, or none and the reason."""
+    """Return the profiles that the user may use, or none and the reason."""
     try:
         from finetune_cli.cluster import api
 
         cluster = api.Cluster.of(kubeconfig, context, None)
-        return cluster.items(api.path(PROFILE_PLURAL, api=api.JOBS)), ""
+        offered = cluster.items(api.path(PROFILE_PLURAL, api=api.JOBS))
+        return [profile for profile in offered if _may_use(cluster, profile)], ""
     except CommandFailed as error:
         return (), str(error)
     except ModuleNotFoundError as error:
         return (), f"the package {error.name} is not installed"
+
+
+def _may_use(cluster: Any, profile: Mapping[str, Any]) -> bool:
+    """Report whether the user may use a profile in the namespace of the context."""
+    attributes = {
+        "verb": "use",
+        "group": GROUP,
+        "resource": PROFILE_PLURAL,
+        "name": profile["metadata"]["name"],
+        "namespace": cluster.namespace,
+    }
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = cluster.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+    return bool(answer.get("status", {}).get("allowed"))
 
 
 def _chosen(
@@ -86,8 +105,8 @@ def _chosen(
     if wanted is not None and not why:
         names = ", ".join(sorted(profile["metadata"]["name"] for profile in offered))
         raise CommandFailed(
-            f"{PROFILE_KIND} {wanted} does not exist: "
-            + (f"set --profile to one of {names}" if names else "the cluster has no profiles")
+            f"{PROFILE_KIND} {wanted} does not exist, or you may not use it: "
+            + (f"set --profile to one of {names}" if names else "you may use no profile")
         )
     return None
 
@@ -99,7 +118,7 @@ def _about(
         return [f"The profiles of the cluster are not known: {why}."]
     if chosen is None:
         names = ", ".join(sorted(profile["metadata"]["name"] for profile in offered))
-        return [f"Profiles of the cluster, for spec.profile: {names}."] if names else []
+        return [f"Profiles that you may use, for spec.profile: {names}."] if names else []
     spec = chosen.get("spec") or {}
     price = spec.get("price") or {}
     facts = (

@@ -7,9 +7,23 @@ from typing import Any
 
 from finetune_api.safety import untrusted_json
 from finetune_api.v1alpha1.model import Model
-from finetune_trainer.errors import InvalidSpec, ModelNotFound
+from finetune_trainer.errors import InvalidSpec, ModelNotFound, Transient
 
 CONFIG = "config.json"
+
+
+def of(model: Model, given: Path | None) -> dict[str, Any]:
+    """Return config.json of a base model. Raises InvalidSpec or a hub error.
+
+    given: folder or config.json; None to read it from its source.
+    """
+    if given is not None:
+        return read_file(given / CONFIG if given.is_dir() else given)
+    try:
+        return download(model)
+    except Transient as error:
+        offline = f"Without a connection, name {CONFIG} of the base model with --model"
+        raise Transient(f"{error}. {offline}") from None
 
 
 def read_file(path: Path) -> dict[str, Any]:

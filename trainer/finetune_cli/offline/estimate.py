@@ -20,13 +20,12 @@ import typer
 
 from finetune_api import KIND, quantity
 from finetune_api.contracts.stage_request import ServingSettings
-from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.profile import Price
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.training.training import Training
 from finetune_cli import options, terminal
-from finetune_cli.offline import base_config, endpoint_estimate, job_file
+from finetune_cli.offline import base_config, endpoint_estimate, job_file, profile_file
 from finetune_cli.offline import price as prices
 from finetune_cli.offline.endpoint_estimate import Endpoint, EndpointEstimate
 from finetune_cli.offline.job_file import CHART_CARD, SpecFile
@@ -82,8 +81,7 @@ def run(
         typer.Option(
             metavar="NAME",
             help=f"GPU model, as in the node label {PRODUCT_LABEL}; default: the GPU model in "
-            f"placement.nodeSelector, or {CHART_CARD} if placement.nodeSelector contains no GPU "
-            "model",
+            f"placement.nodeSelector or in the profile, or {CHART_CARD}",
         ),
     ] = None,
     rows: Annotated[
@@ -110,10 +108,11 @@ def run(
             [of_endpoint(endpoint, model=model, card=card) for endpoint in endpoints],
             as_json=as_json or output is Format.JSON,
         )
-    read = job_file.of(documents, at=str(path))
+    offer = profile_file.of(profile, documents, at=str(path))
+    read = job_file.of(documents, at=str(path), defaults=offer.defaults)
     data = data_of(read, rows=rows, tokens=tokens, longest=longest)
-    per_hour = prices.of(price, profile, read.resolved.spec)
-    estimated = of(read, model=model, card=card, data=data, unsloth=unsloth)
+    per_hour = prices.of(price) or offer.price
+    estimated = of(read, model=model, card=card, offered=offer.card, data=data, unsloth=unsloth)
     shared = endpoint_estimate.of_job(read, endpoints)
     of_shared = None if shared is None else of_endpoint(shared, model=model, card=card)
     json_wanted = as_json or output is Format.JSON
@@ -128,7 +127,7 @@ def run(
             terminal.aligned(f"\n{of_shared.text}")
     if per_hour is not None and not json_wanted:
         terminal.aligned(f"\n{_cost(estimated.estimate, per_hour, read)}")
-    for warning in estimated.warnings:
+    for warning in (*estimated.warnings, *filter(None, [offer.warning])):
         print(f"\nwarning: {warning}", file=sys.stderr)
     if estimated.refusal is not None:
         raise estimated.refusal
@@ -158,7 +157,7 @@ def of_endpoint(endpoint: Endpoint, *, model: Path | None, card: str | None) -> 
     """
     name = card or endpoint.product or CHART_CARD
     _require_known(name)
-    base = _shape(_config(endpoint.spec.model, model), endpoint.spec.model.source)
+    base = _shape(base_config.of(endpoint.spec.model, model), endpoint.spec.model.source)
     return endpoint_estimate.estimate(endpoint, base, cards.find(name))
 
 
@@ -177,19 +176,21 @@ def of(
     *,
     model: Path | None,
     card: str | None = None,
+    offered: str | None = None,
     data: Data | None = None,
     unsloth: bool = False,
 ) -> Estimated:
     """Return the estimate of a job. Raises InvalidSpec or a hub error.
 
     model: folder or config.json of the base; None to read it from its source. card: by default that
-    of the job or of the chart. data: by default without numbers of rows and tokens. unsloth:
-    whether the trainer image contains Unsloth.
+    of the job, of its profile (offered) or of the chart. data: by default without numbers of rows
+    and tokens. unsloth: whether the trainer image contains Unsloth.
     """
     spec = file.resolved.spec
-    config = _config(spec.model, model)
+    config = base_config.of(spec.model, model)
     model_shape = _shape(config, spec.model.source)
-    name = card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
+    selected = (spec.placement.node_selector or {}).get(PRODUCT_LABEL)
+    name = card or selected or offered or CHART_CARD
     data = data or data_of(file, rows=None, tokens=None, longest=None)
     serving = ServingSettings.of(spec)
     estimate_options = EstimateOptions(card=cards.find(name), serving=serving, merges=file.merges)
@@ -275,12 +276,6 @@ def _shape(config: dict[str, Any], source: str) -> Shape:
             "accepts this model, but does not estimate how much memory the job needs"
         )
     return read_shape
-
-
-def _config(model: Model, given: Path | None) -> dict[str, Any]:
-    if given is None:
-        return base_config.download(model)
-    return base_config.read_file(given / base_config.CONFIG if given.is_dir() else given)
 
 
 def _image(written: str, *, unsloth: bool) -> dict[str, str]:

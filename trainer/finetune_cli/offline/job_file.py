@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finetune_api import KIND
+from finetune_api.base import Values
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.defaulting import InvalidSpec as Unresolvable
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
@@ -111,17 +112,16 @@ def read(path: Path) -> SpecFile:
     return of(load(path), at=str(path))
 
 
-def of(documents: Sequence[dict[str, Any]], *, at: str) -> SpecFile:
-    """Return the only FineTuneJob of some objects. Raises InvalidSpec, which names ``at``."""
-    jobs = [document for document in documents if document.get("kind") == KIND]
-    if len(jobs) != 1:
-        raise InvalidSpec(f"{at} contains {len(jobs)} {KIND}s: it must contain exactly one")
-    metadata = jobs[0].get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+def of(documents: Sequence[dict[str, Any]], *, at: str, defaults: Values | None = None) -> SpecFile:
+    """Return the only FineTuneJob of some objects. Raises InvalidSpec, which names ``at``.
+
+    defaults: those of its profile over the built-in ones; by default the built-in ones.
+    """
+    metadata = group(_job(documents, at=at), "metadata")
+    if not isinstance(metadata.get("name"), str):
         raise InvalidSpec(f"{at}: metadata.name is missing: set it")
-    spec = jobs[0].get("spec")
     try:
-        resolved = resolve(spec if isinstance(spec, dict) else {}, builtin_defaults())
+        resolved = resolve(spec_in(documents, at=at), defaults or builtin_defaults())
     except Unresolvable as error:
         raise InvalidSpec(f"{at}: {error}") from None
     return SpecFile(
@@ -134,6 +134,24 @@ def of(documents: Sequence[dict[str, Any]], *, at: str) -> SpecFile:
             if document.get("kind") == "ConfigMap"
         },
     )
+
+
+def spec_in(documents: Sequence[dict[str, Any]], *, at: str) -> dict[str, Any]:
+    """Return the spec of the only FineTuneJob of some objects. Raises InvalidSpec."""
+    return group(_job(documents, at=at), "spec")
+
+
+def group(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a group of fields of an object, empty if there is none."""
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _job(documents: Sequence[dict[str, Any]], *, at: str) -> dict[str, Any]:
+    jobs = [document for document in documents if document.get("kind") == KIND]
+    if len(jobs) != 1:
+        raise InvalidSpec(f"{at} contains {len(jobs)} {KIND}s: it must contain exactly one")
+    return jobs[0]
 
 
 def load(path: Path, loader: type[Loader] = Loader) -> list[dict[str, Any]]:

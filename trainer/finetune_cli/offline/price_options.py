@@ -17,6 +17,8 @@ PriceOption = Annotated[
 ProfileOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help=f"YAML file with the {PROFILE_KIND} of the job, whose price is used"
+        metavar="FILE",
+        help=f"YAML file with the {PROFILE_KIND} of the job, whose defaults, GPU model and price "
+        "are used; default: the file of the job",
     ),
 ]

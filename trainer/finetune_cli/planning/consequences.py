@@ -68,8 +68,11 @@ def endpoint(
         return "The endpoint starts."
     if spec.suspend and not before.spec.suspend:
         return "A model that is served continues to be served while the job is suspended."
-    serving = group(status, "serving").get("build")
+    reported = group(status, "serving")
+    serving = reported.get("build")
     if after.build_digest != before.build_digest and serving != after.build:
+        if reported and serving is None:
+            return "No model answers at present: the endpoint starts when the new one is verified."
         return _of_another_build(effects, spec)
     if Effect.ROLL in effects:
         if spec.serving.replicas > 1:

@@ -167,7 +167,7 @@ def _valid(made: JobPlan, spec: Values, state: State, options: Options) -> JobPl
         new=before is None,
         revision=after.revision,
         price=price,
-        policy=verdicts.policy(after, state),
+        policy=verdicts.policy(after, state, spec),
         waits=own.reason,
         warnings=(*made.warnings, *_warnings(state, live, records, own)),
     )
@@ -260,7 +260,7 @@ def _without_profile(former: Layers) -> str:
 
 def _price(options: Options, profile: Object | None, after: Resolved) -> Price | None:
     if options.price is not None:
-        return prices.of(options.price, None, after.spec)
+        return prices.of(options.price)
     written = None if profile is None else spec_of(profile).get("price")
     try:
         return None if written is None else Price.model_validate(written, by_name=False)
@@ -281,7 +281,7 @@ def _warnings(
     if state.settings is None:
         warnings.append(
             "The settings of the operator cannot be read, so fields that the spec omits are "
-            "completed with built-in values only, and limits are not checked."
+            "completed with built-in values only, and the limits of the chart are not checked."
         )
     if live is not None and not records:
         warnings.append(

@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune_api.base import Values
 from finetune_api.contracts import cost as costs
 from finetune_api.contracts.cost import Range
 from finetune_api.defaulting import Resolved
+from finetune_api.layering import value_at
 from finetune_api.policy.check import violations
 from finetune_api.policy.limits import narrower
 from finetune_api.v1alpha1.data.statistics import Data as Statistics
@@ -116,12 +118,14 @@ def limit_of(spec: FineTuneJobSpec, price: Price | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def policy(resolved: Resolved, state: State) -> Verdict:
-    """Return whether the limits of the chart and of the profiles allow a job."""
-    if state.settings is None:
-        return unknown("the limits of the chart cannot be read")
-    spec, listed = resolved.spec, resolved.listed
-    violated = violations(spec, state.settings.policy, listed=listed)
+def policy(resolved: Resolved, state: State, written: Values) -> Verdict:
+    """Return whether the limits of the chart and of the profiles allow a job.
+
+    written: its spec. Without the settings of the chart, only a value in it certainly violates a
+    limit of a profile.
+    """
+    spec, listed, settings = resolved.spec, resolved.listed, state.settings
+    violated = () if settings is None else violations(spec, settings.policy, listed=listed)
     for profile in state.limiting(spec.profile):
         name = str(group(profile, "metadata").get("name"))
         try:
@@ -129,9 +133,13 @@ def policy(resolved: Resolved, state: State) -> Verdict:
         except ValidationError:
             return unknown(f"the limits of {PROFILE_KIND} {name} are not valid")
         violated += violations(spec, limits, listed=listed, profile=name)
+    if settings is None:
+        violated = tuple(found for found in violated if value_at(written, found.field) is not None)
     if violated:
         return Verdict(answer=Answer.NO, text=" ".join(violation.message for violation in violated))
-    if newer := state.settings.newer_limits:
+    if settings is None:
+        return unknown("the limits of the chart cannot be read")
+    if newer := settings.newer_limits:
         return unknown(
             f"limits of a later version are not checked ({', '.join(newer)}): install ftj in the "
             "version of the operator"

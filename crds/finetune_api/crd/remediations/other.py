@@ -64,6 +64,8 @@ BUDGETS = ReasonGroup(
     texts={
         Reason.USAGE_DISABLED: "Set the chart value `usage.enabled` to true, or delete the budget. "
         "Until then, no job of its namespaces starts to train.",
+        Reason.NO_NAMESPACES: "The budget limits nothing. Correct `spec.namespaceSelector`, or "
+        "label the namespaces. A new label counts within a minute.",
         Reason.WITHIN_BUDGET: "No action.",
         Reason.NEAR_LIMIT: "Inform the teams, or enlarge the budget.",
         Reason.EXHAUSTED: "Jobs wait for the next period. Enlarge the budget if they must not "

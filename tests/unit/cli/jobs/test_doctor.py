@@ -48,6 +48,12 @@ def allocatable(**amounts: str) -> Change:
     return changed(NODES, lambda it: it["status"].update(allocatable=amounts))
 
 
+def not_valid(object_: dict[str, Any]) -> None:
+    """The operator reports that an object is not valid."""
+    condition = {"type": "Valid", "status": "False", "reason": "Invalid", "message": "Correct it."}
+    object_["status"] = {"conditions": [condition]}
+
+
 def requested(resource: str) -> Change:
     """The operator publishes that it requests a resource."""
     text = yaml.safe_dump({"gpuResource": resource})
@@ -164,6 +170,7 @@ def two_profiles(objects: Objects) -> None:
             "standard is the default",
         ),
         (two_profiles, "warning", "2 of kind FineTuneProfile, default: small, large"),
+        (changed(PROFILES, not_valid), "warning", "FineTuneProfile small is not valid: Invalid"),
         (quota("2"), "warning", "2 of 2 GPUs used"),
         (quota("1"), "ok", "1 of 2 GPUs used"),
         (quota("2", "requests.nvidia.com/mig-1g.10gb"), "warning", "2 of 2 GPUs used"),

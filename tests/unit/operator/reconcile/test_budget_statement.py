@@ -82,6 +82,13 @@ def test_the_warning(used: float, reserved: float, reason: Reason, status: str) 
     assert f"GPU-hours: {used} used and {reserved} reserved of 200" in found["message"]
 
 
+def test_a_budget_without_namespaces_says_so() -> None:
+    snapshot = BudgetSnapshot(budget=body(), balance=balance(230))
+    found = exhausted(budgets.plan(snapshot, now=NOW))
+    assert (found["reason"], found["status"]) == ("NoNamespaces", "False")
+    assert "spec.namespaceSelector" in found["message"]
+
+
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     first = plan(balance(1))
     later = NOW + timedelta(hours=1)
@@ -110,8 +117,15 @@ def test_the_end_of_the_period_is_that_of_the_clock_that_charges_usage() -> None
 
 def test_a_budget_without_usage_is_not_valid() -> None:
     snapshot = BudgetSnapshot(budget=body(), problem="set usage.enabled", unrecorded=True)
-    (valid,) = budgets.plan(snapshot, now=NOW).status["conditions"]
+    valid, shown = budgets.plan(snapshot, now=NOW).status["conditions"]
     assert (valid["type"], valid["status"], valid["reason"]) == ("Valid", "False", "UsageDisabled")
+    # The columns STATE and MESSAGE of kubectl.
+    assert (shown["type"], shown["status"], shown["reason"]) == (
+        "Exhausted",
+        "Unknown",
+        "UsageDisabled",
+    )
+    assert shown["message"] == "set usage.enabled"
 
 
 def test_a_rejected_write_is_reported_and_the_statement_stays() -> None:
@@ -119,7 +133,10 @@ def test_a_rejected_write_is_reported_and_the_statement_stays() -> None:
     snapshot = BudgetSnapshot(budget=body(written), balance=balance(12.5))
     found = budgets.report(snapshot, reason=Reason.ERROR, message="no", now=NOW).status
     assert found["training"] == written["training"]
-    assert {each["type"]: each["reason"] for each in found["conditions"]} == {"Valid": "Error"}
+    assert {each["type"]: each["reason"] for each in found["conditions"]} == {
+        "Valid": "Error",
+        "Exhausted": "Error",
+    }
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,21 @@ def profile(**spec: Any) -> Values:
     }
 
 
+def test_a_valid_profile_names_the_fields_that_its_jobs_must_set() -> None:
+    def message(**spec: Any) -> str:
+        snapshot = ProfileSnapshot(profile=profile(**spec), settings=CONFIG)
+        (valid,) = planner.plan(snapshot, now=NOW).status["conditions"]
+        assert valid["status"] == "True"
+        return str(valid["message"])
+
+    limits = {"maxSequenceLength": 2048}
+    found = message(limits=limits)
+    assert "spec.training.sequenceLength: 4096 is not allowed" in found
+    assert "Set them in spec.defaults" in found
+    shorter = {"training": {"sequenceLength": 2048}}
+    assert message(limits=limits, defaults=shorter) == "Jobs can use the profile."
+
+
 def test_a_valid_profile_has_settings_of_its_own() -> None:
     found = parse(profile(defaults={"training": {"seed": 3}}, queueName="team"), CONFIG)
     assert found.problem is None

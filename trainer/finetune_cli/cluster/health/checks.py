@@ -1,11 +1,11 @@
 """Whether a cluster has what FineTuneJobs need: one finding per requirement, with its remedy."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL
-from finetune_api.v1alpha1.budgets.spec import BUDGET_PLURAL
+from finetune_api.v1alpha1.budgets.spec import BUDGET_KIND, BUDGET_PLURAL
 from finetune_api.v1alpha1.budgets.usage import USAGE_PLURAL
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_PLURAL
 from finetune_api.v1alpha1.profile import DEFAULT_ANNOTATION, PROFILE_KIND, PROFILE_PLURAL
@@ -45,6 +45,7 @@ def findings(cluster: Cluster, own_version: str | None) -> Iterator[Finding]:
         ("GPUs", gpu_nodes.findings),
         ("StorageClass", _storage),
         ("profiles", _profiles),
+        ("budgets", _budgets),
         ("quota", _quotas),
         ("Kueue", _kueue),
         ("your rights", _rights),
@@ -156,6 +157,23 @@ def _profiles(cluster: Cluster) -> Iterator[Finding]:
         yield Finding(about="profiles", state="warning", found=text, remedy=remedy)
     else:
         yield Finding(about="profiles", state="ok", found=text)
+    yield from _not_valid(PROFILE_KIND, profiles, about="profiles")
+
+
+def _budgets(cluster: Cluster) -> Iterator[Finding]:
+    budgets = cluster.items(api.path(BUDGET_PLURAL, api=api.JOBS))
+    yield Finding(about="budgets", state="ok", found=f"{len(budgets)} of kind {BUDGET_KIND}")
+    yield from _not_valid(BUDGET_KIND, budgets, about="budgets")
+
+
+def _not_valid(kind: str, objects: Sequence[Mapping[str, Any]], *, about: str) -> Iterator[Finding]:
+    """Yield the objects that the operator reports as not valid: jobs wait because of them."""
+    for found in objects:
+        for condition in (found.get("status") or {}).get("conditions") or ():
+            if condition.get("type") == "Valid" and condition.get("status") == "False":
+                text = f"{kind} {found['metadata']['name']} is not valid: {condition.get('reason')}"
+                remedy = str(condition.get("message", ""))
+                yield Finding(about=about, state="warning", found=text, remedy=remedy)
 
 
 def _quotas(cluster: Cluster) -> Iterator[Finding]:
