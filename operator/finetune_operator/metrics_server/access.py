@@ -5,6 +5,10 @@ says whether the user may ``get`` the path. Answers are cached by the digest of 
 client address that sends new tokens too often is rejected without a review, so that no pod can use
 the operator to flood the API server, or delay the reviews of other clients. All replicas serve
 ``/metrics``, so reviews ignore the fence of leader election.
+
+A cache alone would save 25 lines. A client with 5 new tokens per second would then cause 3,000
+reviews in ten minutes, here 600. If ten clients do that, and the scraper shares the address of one,
+38 of 40 scrapes would be rejected without the order in which answers are forgotten, here none.
 """
 
 import asyncio
