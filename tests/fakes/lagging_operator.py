@@ -21,7 +21,7 @@ from finetune_operator.kube.recorder import Recorder
 from finetune_operator.reconcile import plan as planner
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles
-from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.reader import JobReader
 from finetune_operator.snapshot.scraping.scraper import Value
 from finetune_operator.snapshot.scraping.targets import Target
 from finetune_operator.snapshot.store import ObjectStore
@@ -116,7 +116,7 @@ class LaggingOperator:
         self._events: dict[str, deque[tuple[str, Thing]]] = {kind: deque() for kind in KINDS}
         self.store = ObjectStore()
         live = LiveReader(kube=self.kube, store=self.store)
-        self.reader = Reader(
+        self.reader = JobReader(
             live=live,
             profiles=ClusterProfiles(self.cluster, live),
             metrics=ClusterMetrics(self.cluster),

@@ -25,7 +25,7 @@ from finetune_operator.kube.kinds import path_of
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects import naming
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.reader import JobReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.types import Event, Plan, Snapshot
@@ -60,7 +60,7 @@ async def job(kube: Kube, namespace: str) -> Any:
 async def observe(kube: Kube, job: Any) -> Snapshot:
     # Events are read only of objects that have not run for some time.
     later = datetime.now(UTC) + timedelta(minutes=1)
-    reader = Reader(
+    reader = JobReader(
         live=LiveReader(kube=kube, store=ObjectStore()),
         metrics=FakePodMetrics(),
         settings=CONFIG,

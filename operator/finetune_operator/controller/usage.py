@@ -22,7 +22,7 @@ from finetune_operator.snapshot.gpu_usage import GpuUsage, Removed
 from finetune_operator.types import Key, Object
 from finetune_operator.usage import records
 from finetune_operator.usage.months import Month, month_of
-from finetune_operator.usage.settlement import Account, reserved, settled, training_of
+from finetune_operator.usage.settlement import MonthAccount, reserved, settled, training_of
 from finetune_operator.usage.values import NamespaceUsage, ReservationRequest, Usage
 
 LOADED_WITHIN = 5.0
@@ -38,15 +38,15 @@ logger = logging.getLogger("finetune_operator.usage")
 class _Book:
     """The accounts of one namespace as they are stored."""
 
-    previous: Account | None = None
-    account: Account | None = None
+    previous: MonthAccount | None = None
+    account: MonthAccount | None = None
     objects: dict[Month, Object] = field(default_factory=dict)
     """By month, in the version that was read or written last."""
     view: NamespaceUsage = field(default_factory=NamespaceUsage)
     problem: str | None = None
     """Why an object cannot be read."""
 
-    def take(self, account: Account, stored: Object, namespace: str) -> None:
+    def take(self, account: MonthAccount, stored: Object, namespace: str) -> None:
         """Take an account that was read or written; months come in their order."""
         if self.account is not None and self.account.month < account.month:
             self.previous = self.account
@@ -54,7 +54,7 @@ class _Book:
         self.objects[account.month] = stored
         self.view = self.with_account(namespace, account)
 
-    def with_account(self, namespace: str, account: Account) -> NamespaceUsage:
+    def with_account(self, namespace: str, account: MonthAccount) -> NamespaceUsage:
         """Return what planners know, with an account in place of the present one of its month."""
         accounts = [other for other in (self.previous, self.account) if other is not None]
         return records.view(
@@ -218,7 +218,7 @@ class UsageRecorder:
         if book.problem is not None:
             raise Transient(book.problem)
         now = self.now
-        account = before = book.account or Account(month=month_of(now))
+        account = before = book.account or MonthAccount(month=month_of(now))
         removed: Removed = {}
         if account.closed or account.month != month_of(now) or not requests:
             observed, removed = await self.pods.observe(account, namespace)
@@ -235,7 +235,7 @@ class UsageRecorder:
         self.pods.settled(removed)
         self._report(namespace, before, account)
 
-    async def _write(self, namespace: str, book: _Book, account: Account) -> None:
+    async def _write(self, namespace: str, book: _Book, account: MonthAccount) -> None:
         """Write an account in the version that was read. Raises OperatorError."""
         usage = book.objects.get(account.month)
         if usage is None:
@@ -244,7 +244,7 @@ class UsageRecorder:
         written = await self.kube.replace_status(usage, records.status_of(account))
         book.take(account, written, namespace)
 
-    def _report(self, namespace: str, before: Account, after: Account) -> None:
+    def _report(self, namespace: str, before: MonthAccount, after: MonthAccount) -> None:
         """Wake the jobs whose charged GPU time has become final, and report a change."""
         if after == before:
             return

@@ -13,7 +13,7 @@ from finetune_operator.reconcile import plan as planner
 from finetune_operator.snapshot.budgets.budgets import Budgets
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.profiles import Profiles
-from finetune_operator.snapshot.reader import EndpointLookup, Reader
+from finetune_operator.snapshot.reader import EndpointLookup, JobReader
 from finetune_operator.snapshot.scraping.scraper import NAMESPACE_WORKERS, Scraper
 from finetune_operator.telemetry.job_metrics import JOB_METRICS
 from finetune_operator.workqueue.workqueue import WorkQueue
@@ -32,7 +32,7 @@ def running(
 ) -> RunningKind:
     """Return the parts that reconcile FineTuneJobs, and report about them."""
     scraper = Scraper(WorkQueue("scrapes", namespace_limit=NAMESPACE_WORKERS))
-    reader = Reader(
+    reader = JobReader(
         live=live,
         metrics=scraper,
         settings=context.settings,

@@ -18,7 +18,7 @@ from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import has_a_node
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Object
-from finetune_operator.usage.settlement import Account, Observation, PodUse
+from finetune_operator.usage.settlement import MonthAccount, Observation, PodUse
 
 MOST_REMOVED = 10_000
 """Pods that were removed since the last settlement. The end of further ones is estimated."""
@@ -88,7 +88,7 @@ class GpuUsage:
             *(last.namespace for last in self.removed.values()),
         }
 
-    async def observe(self, account: Account, namespace: str) -> tuple[Observation, Removed]:
+    async def observe(self, account: MonthAccount, namespace: str) -> tuple[Observation, Removed]:
         """Return everything that the settlement of a namespace depends on. Raises OperatorError.
 
         The removed pods in it are returned, too: ``settled`` forgets them.

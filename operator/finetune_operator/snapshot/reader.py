@@ -55,7 +55,7 @@ class RecentEvents:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader:
+class JobReader:
     """The reader of FineTuneJobs (``controller.kind``). Methods that await raise OperatorError."""
 
     live: LiveReader

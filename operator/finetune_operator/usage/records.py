@@ -18,7 +18,7 @@ from finetune_api.v1alpha1.budgets.usage import (
 )
 from finetune_api.v1alpha1.profile import Price
 from finetune_operator.usage.months import Month
-from finetune_operator.usage.settlement import Account, DayKey, Mark
+from finetune_operator.usage.settlement import DayKey, Mark, MonthAccount
 from finetune_operator.usage.values import (
     DayUse,
     NamespaceUsage,
@@ -47,14 +47,14 @@ def body_of(namespace: str, month: Month) -> dict[str, Any]:
     }
 
 
-def parsed(usage: Mapping[str, Any]) -> Account:
+def parsed(usage: Mapping[str, Any]) -> MonthAccount:
     """Return the account in an object. Raises ValueError if another version wrote it."""
     status = FineTuneUsageStatus.model_validate(usage.get("status") or {})
     days: dict[DayKey, int] = {}
     for row in status.days:
         key = _day(row.day), row.purpose, _price(row.price_per_gpu_hour, row.currency)
         days[key] = days.get(key, 0) + row.gpu_seconds
-    return Account(
+    return MonthAccount(
         month=Month.parse(usage["spec"]["month"]),
         days=days,
         marks={
@@ -74,7 +74,7 @@ def parsed(usage: Mapping[str, Any]) -> Account:
     )
 
 
-def status_of(account: Account) -> dict[str, Any]:
+def status_of(account: MonthAccount) -> dict[str, Any]:
     """Return the status of the object of an account."""
     rows = sorted(account.days.items(), key=lambda row: (row[0][:2], str(row[0][2])))
     status = FineTuneUsageStatus(
@@ -111,7 +111,7 @@ def status_of(account: Account) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def view(namespace: str, accounts: Iterable[Account]) -> NamespaceUsage:
+def view(namespace: str, accounts: Iterable[MonthAccount]) -> NamespaceUsage:
     """Return the usage of a namespace. accounts: from the oldest to the present one."""
     seconds: dict[tuple[date, Purpose], int] = {}
     costs: dict[tuple[date, Purpose], dict[str, Decimal]] = {}
@@ -154,7 +154,7 @@ def _costs(days: Mapping[DayKey, int]) -> dict[str, Decimal]:
     return dict(sorted(sums.items()))
 
 
-def _hours(account: Account, purpose: Purpose) -> str:
+def _hours(account: MonthAccount, purpose: Purpose) -> str:
     seconds = sum(used for key, used in account.days.items() if key[1] == purpose)
     return hours(seconds)
 

@@ -89,7 +89,7 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
+class MonthAccount:
     """The usage of a namespace in one month."""
 
     month: Month
@@ -99,7 +99,7 @@ class Account:
     closed: bool = False
 
 
-def settled(account: Account, observed: Observation, now: int) -> tuple[Account, ...]:
+def settled(account: MonthAccount, observed: Observation, now: int) -> tuple[MonthAccount, ...]:
     """Return an account after a settlement, and those of the months that began since."""
     if account.closed:
         account = _opened(account)
@@ -116,7 +116,7 @@ def settled(account: Account, observed: Observation, now: int) -> tuple[Account,
     return (*accounts, replace(charged, marks=marks))
 
 
-def reserved(account: Account, request: ReservationRequest, now: int) -> Account:
+def reserved(account: MonthAccount, request: ReservationRequest, now: int) -> MonthAccount:
     """Return an account with a reservation; the price is fixed by the first one of a training."""
     before = account.marks.get(request.key) or Mark(job=request.job, used=0, at=now)
     mark = replace(
@@ -130,12 +130,14 @@ def training_of(pod: str) -> str | None:
     return pod.rsplit("/", 1)[0] if pod.startswith(OF_TRAINING) else None
 
 
-def _opened(closed: Account) -> Account:
+def _opened(closed: MonthAccount) -> MonthAccount:
     """Return the account of the next month: marks and reservations move along."""
-    return Account(month=closed.month.next, marks=closed.marks)
+    return MonthAccount(month=closed.month.next, marks=closed.marks)
 
 
-def _charged(account: Account, observed: Observation, until: int, *, last: bool) -> Account:
+def _charged(
+    account: MonthAccount, observed: Observation, until: int, *, last: bool
+) -> MonthAccount:
     """Return an account with the usage of the pods up to a time in its month, or to its end.
 
     last: whether no later month follows, in which the pods that have vanished are charged, too.

@@ -10,7 +10,7 @@ from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import allowance, idle, rollout, shared, stable
 from finetune_operator.reconcile.serving.allowance import Allowance
 from finetune_operator.reconcile.serving.candidate import Rollout
-from finetune_operator.reconcile.serving.idle import Idle
+from finetune_operator.reconcile.serving.idle import IdleState
 from finetune_operator.reconcile.serving.state import endpoint_of, replicas, serving_build
 from finetune_operator.revisions.target import TargetRevision
 
@@ -94,7 +94,7 @@ def _wanted_gpus(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     serving: str | None,
-    requests: Idle,
+    requests: IdleState,
     allowed: Allowance,
     candidate: Rollout,
 ) -> int | None:

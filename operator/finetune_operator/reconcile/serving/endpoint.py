@@ -18,7 +18,7 @@ from finetune_operator.reconcile.diagnosis import diagnosis
 from finetune_operator.reconcile.diagnosis.blocker import evidence
 from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.serving import readiness
-from finetune_operator.reconcile.serving.idle import Idle, how_to_wake
+from finetune_operator.reconcile.serving.idle import IdleState, how_to_wake
 from finetune_operator.revisions.target import TargetRevision
 
 FEWER_PODS = "A FineTuneBudget limits endpoints, so it has fewer pods than spec.serving.replicas"
@@ -41,7 +41,7 @@ def state(
     replicas: int,
     released: bool,
     release_planned_at: str | None,
-    idle: Idle,
+    idle: IdleState,
     held: Position | None = None,
     now: datetime,
 ) -> ServingState:

@@ -33,7 +33,7 @@ COARSE = timedelta(seconds=delays.REQUESTS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idle:
+class IdleState:
     """The decision about the requests of the serving build."""
 
     after_seconds: int | None = None
@@ -59,11 +59,11 @@ class Idle:
         """Whether the build has no pods for lack of requests."""
         return self.asleep or self.due
 
-    def settled(self, *, stopped: bool) -> "Idle":
+    def settled(self, *, stopped: bool) -> "IdleState":
         """Return the decision once it is known whether the pods can be stopped now."""
         return replace(self, due=False, since=None) if self.due and not stopped else self
 
-    def released(self) -> "Idle":
+    def released(self) -> "IdleState":
         """Return the decision if the build releases its GPU instead of starting."""
         return replace(self, since=None)
 
@@ -83,17 +83,17 @@ def decide(
     serving: str | None,
     allowed: Allowance,
     now: datetime,
-) -> Idle:
+) -> IdleState:
     """Return the decision about the requests of the serving build.
 
     serving: its name, or None; allowed: how many pods it may have.
     """
     spec = target.resolved.spec.serving
     if spec.idle is None or serving is None:
-        return Idle()
+        return IdleState()
     after, previous = spec.idle.after_seconds, snapshot.previous
     if spec.replicas == 0:
-        return Idle(after_seconds=after, last_request_at=previous.last_request_at)
+        return IdleState(after_seconds=after, last_request_at=previous.last_request_at)
     wake = _wake(snapshot.job)
     woken_at = wake.at if wake.at is not None and wake.at <= now else None
     since = previous.idle_since if previous.serving_build == serving else None
@@ -101,7 +101,7 @@ def decide(
         child = snapshot.builds.get(serving)
         asleep = woken_at is None or woken_at <= datetime.fromisoformat(since)
         stopped = child is None or child.object["spec"].get("replicas") == 0
-        return Idle(
+        return IdleState(
             after_seconds=after,
             asleep=asleep,
             since=since if asleep or stopped else None,
@@ -112,7 +112,7 @@ def decide(
     quiet = _quiet_seconds(snapshot, target, ledger, serving, allowed, reports)
     due = quiet >= after and (woken_at is None or (now - woken_at).total_seconds() >= after)
     is_new = previous.idle_after_seconds != after
-    return Idle(
+    return IdleState(
         after_seconds=after,
         due=due,
         since=timestamp(now) if due else None,
@@ -123,7 +123,7 @@ def decide(
     )
 
 
-def position(job: Object, idle: Idle) -> Position | None:
+def position(job: Object, idle: IdleState) -> Position | None:
     """Return the position of a job whose endpoint has no pods for lack of requests, or None."""
     if not idle.stops:
         return None
@@ -135,7 +135,7 @@ def position(job: Object, idle: Idle) -> Position | None:
     )
 
 
-def how_to_wake(job: Object, idle: Idle) -> str:
+def how_to_wake(job: Object, idle: IdleState) -> str:
     """Return the sentences that say how the pods start again."""
     name, namespace, wake = job["metadata"]["name"], job["metadata"]["namespace"], _wake(job)
     text = (

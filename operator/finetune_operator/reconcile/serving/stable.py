@@ -26,7 +26,7 @@ from finetune_operator.reconcile.serving.allowance import Allowance
 from finetune_operator.reconcile.serving.candidate import Rollout
 from finetune_operator.reconcile.serving.handover import gpu_handover
 from finetune_operator.reconcile.serving.handover.gpu_handover import Handover
-from finetune_operator.reconcile.serving.idle import Idle
+from finetune_operator.reconcile.serving.idle import IdleState
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision, resolve_retained
 
@@ -47,7 +47,7 @@ def decide(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     serving: str | None,
-    idle: Idle,
+    idle: IdleState,
     allowed: Allowance,
     violations: policy.Violations,
     candidate: Rollout,
@@ -171,7 +171,7 @@ def _keep(
     target: TargetRevision,
     ledger: Ledger,
     serving: str,
-    idle: Idle,
+    idle: IdleState,
     allowed: Allowance,
     refused: bool,
     position: Position,

@@ -18,7 +18,7 @@ from finetune_operator.controller.running import RunningKind
 from finetune_operator.kube.errors import OperatorError
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.reader import JobReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.telemetry.gpu_seconds import GpuSeconds
@@ -82,7 +82,7 @@ class Rig:
         self.store = ObjectStore()
         self.reconciler = Reconciler(
             store=self.store,
-            reader=Reader(
+            reader=JobReader(
                 live=LiveReader(kube=self.kube, store=self.store),
                 metrics=self.metrics,
                 settings=CONFIG,

@@ -27,7 +27,7 @@ from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects import naming
 from finetune_operator.objects.contents import without_empty
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.reader import JobReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.types import Event, Plan, Snapshot
@@ -38,7 +38,7 @@ EVENT = Event(type="Normal", reason="Preparing", message="preparing")
 
 async def read(kube: MemoryKube) -> Snapshot:
     live = LiveReader(kube=kube, store=ObjectStore())
-    reader = Reader(live=live, metrics=FakePodMetrics(), settings=CONFIG)
+    reader = JobReader(live=live, metrics=FakePodMetrics(), settings=CONFIG)
     snapshot = await reader.read(("a", "demo"), live=JOBS.kinds)
     assert snapshot is not None
     return snapshot

@@ -15,7 +15,7 @@ from finetune_operator.objects import naming
 from finetune_operator.objects.compact.trimming import DIGESTS
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.pending import pending_objects
-from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.reader import JobReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import JOBS
 from finetune_operator.types import Object, PodProgress, Snapshot, Verification
@@ -30,7 +30,7 @@ class Reading:
     def __init__(self, *objects: Any, metrics: FakePodMetrics | None = None) -> None:
         self.kube, self.store = MemoryKube(*objects), ObjectStore()
         self.now = CREATED + timedelta(hours=1)
-        self.reader = Reader(
+        self.reader = JobReader(
             live=LiveReader(kube=self.kube, store=self.store),
             metrics=metrics or FakePodMetrics(),
             settings=CONFIG,

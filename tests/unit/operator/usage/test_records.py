@@ -8,14 +8,14 @@ from finetune_api.v1alpha1.budgets.usage import FineTuneUsageStatus
 from finetune_api.v1alpha1.profile import Price
 from finetune_operator.usage import records
 from finetune_operator.usage.months import Month, month_of
-from finetune_operator.usage.settlement import DAY, Account, Mark
+from finetune_operator.usage.settlement import DAY, Mark, MonthAccount
 from finetune_operator.usage.values import DayUse
 
 MONTH = Month(2026, 11)
 EUR = Price(per_gpu_hour="2.50", currency="EUR")
 USD = Price(per_gpu_hour="4", currency="USD")
 FIRST = MONTH.start // DAY
-ACCOUNT = Account(
+ACCOUNT = MonthAccount(
     month=MONTH,
     days={
         (FIRST, "training", EUR): 5400,

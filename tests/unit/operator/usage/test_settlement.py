@@ -13,8 +13,8 @@ from finetune_operator.usage.settlement import (
     DAY,
     MOST_MARKS,
     RESERVED_FOR,
-    Account,
     Mark,
+    MonthAccount,
     Observation,
     PodUse,
     reserved,
@@ -45,12 +45,12 @@ def observing(*pods: PodUse, under_way: bool = True) -> Observation:
     return Observation(pods=pods, under_way=keys if under_way else frozenset(), retained=keys)
 
 
-def charged(account: Account) -> int:
+def charged(account: MonthAccount) -> int:
     return sum(account.days.values())
 
 
 def test_a_pod_is_charged_from_its_node_to_its_end() -> None:
-    (account,) = settled(Account(month=NOVEMBER), observing(pod(gpus=2)), START + 60)
+    (account,) = settled(MonthAccount(month=NOVEMBER), observing(pod(gpus=2)), START + 60)
     assert account.days == {(START // DAY, "training", PRICE): 120}
     (account,) = settled(account, observing(pod(gpus=2, end=START + 90)), START + 3600)
     assert charged(account) == 180
@@ -61,7 +61,7 @@ def test_a_pod_is_charged_from_its_node_to_its_end() -> None:
 def test_usage_is_split_at_midnight() -> None:
     midnight = START + DAY
     found = observing(pod(SERVING, start=midnight - 600))
-    (account,) = settled(Account(month=NOVEMBER), found, midnight + 1800)
+    (account,) = settled(MonthAccount(month=NOVEMBER), found, midnight + 1800)
     assert account.days == {
         (midnight // DAY - 1, "serving", PRICE): 600,
         (midnight // DAY, "serving", PRICE): 1800,
@@ -70,7 +70,7 @@ def test_usage_is_split_at_midnight() -> None:
 
 def test_the_month_is_closed_and_the_rest_of_the_reservation_moves_along() -> None:
     end = NOVEMBER.end
-    account = reserved(Account(month=NOVEMBER), request(cap=10_000), end - 1000)
+    account = reserved(MonthAccount(month=NOVEMBER), request(cap=10_000), end - 1000)
     november, december = settled(account, observing(pod(start=end - 1000)), end + 500)
     assert november.closed
     assert (charged(november), charged(december)) == (1000, 500)
@@ -81,13 +81,13 @@ def test_the_month_is_closed_and_the_rest_of_the_reservation_moves_along() -> No
 def test_a_month_that_was_closed_before_a_crash_is_not_charged_again() -> None:
     end = NOVEMBER.end
     found = observing(pod(start=end - 1000))
-    november, december = settled(Account(month=NOVEMBER), found, end + 500)
+    november, december = settled(MonthAccount(month=NOVEMBER), found, end + 500)
     assert settled(november, found, end + 500) == (december,)
 
 
 def test_a_clock_that_is_set_back_changes_nothing() -> None:
     found = observing(pod(SERVING, start=NOVEMBER.end - 100))
-    *_, december = settled(Account(month=NOVEMBER), found, NOVEMBER.end + 100)
+    *_, december = settled(MonthAccount(month=NOVEMBER), found, NOVEMBER.end + 100)
     for now in (NOVEMBER.end + 50, NOVEMBER.end - 50):
         (after,) = settled(december, found, now)
         assert after.days == december.days
@@ -95,7 +95,7 @@ def test_a_clock_that_is_set_back_changes_nothing() -> None:
 
 
 def test_a_vanished_train_pod_is_charged_up_to_its_reservation() -> None:
-    account = reserved(Account(month=NOVEMBER), request(cap=500), START)
+    account = reserved(MonthAccount(month=NOVEMBER), request(cap=500), START)
     (account,) = settled(account, observing(pod()), START + 100)
     gone = replace(observing(), under_way=frozenset({TRAINING}))
     (account,) = settled(account, gone, START + 10_000)
@@ -110,7 +110,7 @@ def test_a_vanished_pod_is_charged_until_its_absence_is_noticed_also_over_the_en
 ):
     end = NOVEMBER.end
     (account,) = settled(
-        Account(month=NOVEMBER), observing(pod(SERVING, start=end - 900)), end - 300
+        MonthAccount(month=NOVEMBER), observing(pod(SERVING, start=end - 900)), end - 300
     )
     november, december = settled(account, observing(), end + 700)
     assert (charged(november), charged(december)) == (900, 700)
@@ -118,7 +118,7 @@ def test_a_vanished_pod_is_charged_until_its_absence_is_noticed_also_over_the_en
 
 
 def test_a_pod_that_was_only_missing_in_the_cache_is_exact_in_the_end() -> None:
-    (account,) = settled(Account(month=NOVEMBER), observing(pod(SERVING)), START + 100)
+    (account,) = settled(MonthAccount(month=NOVEMBER), observing(pod(SERVING)), START + 100)
     (account,) = settled(account, observing(), START + 200)
     (account,) = settled(account, observing(pod(SERVING)), START + 400)
     assert charged(account) == 400
@@ -127,7 +127,7 @@ def test_a_pod_that_was_only_missing_in_the_cache_is_exact_in_the_end() -> None:
 
 
 def test_a_reservation_ends_with_its_training_but_not_before_the_training_is_recorded() -> None:
-    account = reserved(Account(month=NOVEMBER), request(), START)
+    account = reserved(MonthAccount(month=NOVEMBER), request(), START)
     (account,) = settled(account, observing(), START + RESERVED_FOR - 1)
     assert not account.marks[TRAINING].ended
     later = START + RESERVED_FOR
@@ -138,7 +138,7 @@ def test_a_reservation_ends_with_its_training_but_not_before_the_training_is_rec
 
 
 def test_another_attempt_reserves_what_is_left_at_the_price_of_the_first_one() -> None:
-    account = reserved(Account(month=NOVEMBER), request(cap=1000), START)
+    account = reserved(MonthAccount(month=NOVEMBER), request(cap=1000), START)
     (account,) = settled(account, observing(pod(end=START + 400), under_way=False), START + 600)
     assert account.marks[TRAINING].ended
     dearer = replace(request(cap=1000), price=Price(per_gpu_hour="9", currency="USD"))
@@ -148,7 +148,7 @@ def test_another_attempt_reserves_what_is_left_at_the_price_of_the_first_one() -
 
 def test_marks_are_compacted_when_nothing_can_report_their_sources() -> None:
     found = observing(pod(end=START + 100), under_way=False)
-    (account,) = settled(Account(month=NOVEMBER), found, START + 100)
+    (account,) = settled(MonthAccount(month=NOVEMBER), found, START + 100)
     (account,) = settled(account, found, START + RESERVED_FOR + 100)
     after = START + COMPACTED_AFTER + 1000
     (listed,) = settled(account, found, after)
@@ -162,19 +162,19 @@ def test_marks_are_compacted_when_nothing_can_report_their_sources() -> None:
 
 def test_what_was_used_before_the_first_recorded_month_is_not_charged() -> None:
     old = pod(SERVING, start=NOVEMBER.start - 5 * DAY)
-    (account,) = settled(Account(month=NOVEMBER), observing(old), NOVEMBER.start + 100)
+    (account,) = settled(MonthAccount(month=NOVEMBER), observing(old), NOVEMBER.start + 100)
     assert charged(account) == 100
 
 
 def test_a_pod_that_used_nothing_leaves_no_mark() -> None:
-    (account,) = settled(Account(month=NOVEMBER), observing(pod(end=START)), START + 60)
+    (account,) = settled(MonthAccount(month=NOVEMBER), observing(pod(end=START)), START + 60)
     assert not account.marks
 
 
 def test_the_number_of_marks_is_bounded() -> None:
     pods = [pod(f"serve/{n}", start=START + n, end=START + n + 1) for n in range(MOST_MARKS + 50)]
     running = pod("serve/running")
-    (account,) = settled(Account(month=NOVEMBER), observing(*pods, running), START + DAY)
+    (account,) = settled(MonthAccount(month=NOVEMBER), observing(*pods, running), START + DAY)
     assert len(account.marks) == len(pods) + 1, "all of them can be observed again"
     (account,) = settled(account, observing(pods[0], running), START + DAY)
     assert len(account.marks) == MOST_MARKS
@@ -191,8 +191,8 @@ class World:
     skew: int = 0
     skewed: bool = False
     version: int = 0
-    stored: dict[Month, Account] = field(default_factory=dict)
-    old: tuple[int, dict[Month, Account]] = (0, {})
+    stored: dict[Month, MonthAccount] = field(default_factory=dict)
+    old: tuple[int, dict[Month, MonthAccount]] = (0, {})
     pods: dict[str, PodUse] = field(default_factory=dict)
     """The pods that the API server lists."""
     removed: dict[str, PodUse] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class World:
     created: int = 0
 
     def __post_init__(self) -> None:
-        self.stored = {month_of(self.now): Account(month=month_of(self.now))}
+        self.stored = {month_of(self.now): MonthAccount(month=month_of(self.now))}
         self.old = self.version, self.stored
 
     def observation(self) -> Observation:
@@ -211,15 +211,15 @@ class World:
         keys = frozenset(str(training_of(key)) for key in self.ever if training_of(key))
         return Observation(pods=tuple(pods.values()), under_way=keys, retained=keys)
 
-    def latest(self) -> Account:
+    def latest(self) -> MonthAccount:
         return self.stored[max(self.stored)]
 
-    def settlement(self, accounts: Mapping[Month, Account]) -> dict[Month, Account]:
+    def settlement(self, accounts: Mapping[Month, MonthAccount]) -> dict[Month, MonthAccount]:
         latest = accounts[max(accounts)]
         found = settled(latest, self.observation(), self.now + self.skew)
         return {**accounts, **{each.month: each for each in found}}
 
-    def write(self, version: int, accounts: dict[Month, Account]) -> bool:
+    def write(self, version: int, accounts: dict[Month, MonthAccount]) -> bool:
         """Store the accounts if nothing was written since a version; check that none shrinks."""
         if version != self.version:
             return False
