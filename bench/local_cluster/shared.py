@@ -23,7 +23,7 @@ from tests.support.local_cluster.recorder import WATCHED
 from tests.support.local_cluster.target import Cluster, local_kubectl, namespaces
 from tests.support.local_cluster.tuning import JOB, STAGE, Tuning, condition, label, small
 
-from bench.asking import Answer, Asking, choose
+from bench.local_cluster.asking import Answer, Asking, choose
 from bench.table import table
 
 NAMESPACE = "e2e-bench-shared"

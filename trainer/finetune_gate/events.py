@@ -78,7 +78,7 @@ def tokens_of(answer: bytes) -> Tokens:
 
     Only they are parsed: log-probabilities make an answer long, and everybody waits meanwhile.
     """
-    starts = [found.start(1) for found in _USAGE.finditer(answer)]
+    starts = [usage.start(1) for usage in _USAGE.finditer(answer)]
     if not starts:
         return Tokens()
     text = answer[starts[-1] : starts[-1] + LONGEST_USAGE].decode(errors="replace")

@@ -134,7 +134,9 @@ def policy(resolved: Resolved, state: State, written: Values) -> Verdict:
             return unknown(f"the limits of {PROFILE_KIND} {name} are not valid")
         violated += violations(spec, limits, listed=listed, profile=name)
     if settings is None:
-        violated = tuple(found for found in violated if value_at(written, found.field) is not None)
+        violated = tuple(
+            violation for violation in violated if value_at(written, violation.field) is not None
+        )
     if violated:
         return Verdict(answer=Answer.NO, text=" ".join(violation.message for violation in violated))
     if settings is None:

@@ -168,10 +168,12 @@ def _budgets(cluster: Cluster) -> Iterator[Finding]:
 
 def _not_valid(kind: str, objects: Sequence[Mapping[str, Any]], *, about: str) -> Iterator[Finding]:
     """Yield the objects that the operator reports as not valid: jobs wait because of them."""
-    for found in objects:
-        for condition in (found.get("status") or {}).get("conditions") or ():
+    for manifest in objects:
+        for condition in (manifest.get("status") or {}).get("conditions") or ():
             if condition.get("type") == "Valid" and condition.get("status") == "False":
-                text = f"{kind} {found['metadata']['name']} is not valid: {condition.get('reason')}"
+                text = (
+                    f"{kind} {manifest['metadata']['name']} is not valid: {condition.get('reason')}"
+                )
                 remedy = str(condition.get("message", ""))
                 yield Finding(about=about, state="warning", found=text, remedy=remedy)
 
