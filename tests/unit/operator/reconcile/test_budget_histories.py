@@ -98,11 +98,13 @@ def step_serving(world: World, job: Job) -> None:
             job.last_request = job.now
         case 6:
             policy = {"serving": chance.choice(("Keep", "ScaleToZero"))}
-            world.budget(9, "300.00", gpus=chance.choice((0, 1, 2)), onExhausted=policy)
+            limits = {"maxGpus": chance.choice((1, 2, 4))} | chance.choice(({}, {"gpuHours": 60}))
+            world.budget(9, "300.00", serving=limits, onExhausted=policy)
         case 7:
             world.fail_over()
-    world.reconcile(job)
-    world.work(job)
+    for _ in range(2):
+        world.reconcile(job)
+        world.work(job)
 
 
 @pytest.mark.parametrize("seed", variants(MANY, kept=USUAL))
@@ -135,8 +137,9 @@ def test_spending_in_random_histories(seed: int) -> None:
     ended = {job.name: job.reason for job in world.jobs}
     assert not {*ended.values()} - {"Completed", "Serving", "RetriesExhausted"}, ended
     # Then endpoints become idle, and are woken.
-    for _ in range(40):
-        step_serving(world, world.random.choice(world.jobs))
+    world.budget(9, "300.00", serving={"maxGpus": 4})
+    for _ in range(30):
+        step_serving(world, world.random.choice(world.jobs[1:]))
     world.settle()
     before = world.api.usages()
     run(world.operator.recorder.settle())
