@@ -12,6 +12,7 @@ AUTHOR = "endpoint-author"
 VALUES: dict[str, Any] = {
     "policy": {
         "sources": {"allow": ["hf://acme/.*", "pvc://.*"], "deny": []},
+        "secrets": {"allow": [".*"], "deny": ["forbidden"]},
         "requireQueue": True,
         "requireApiKey": True,
         "requireProfile": True,
@@ -32,7 +33,7 @@ def _place(control_plane: ControlPlane) -> Iterator[str]:
         {
             "apiGroups": [""],
             "resources": ["secrets"],
-            "resourceNames": ["own-token"],
+            "resourceNames": ["own-token", "keys", "forbidden"],
             "verbs": ["use"],
         },
     ]
@@ -61,6 +62,14 @@ def _place(control_plane: ControlPlane) -> Iterator[str]:
         ({"model": ALLOWED, "access": {}}, "spec.access.keysSecretRef: set this field"),
         ({"model": {**ALLOWED, "tokenSecretRef": {"name": "token-of-others"}}}, "token-of-others"),
         ({"model": {"source": "pvc://claim-of-others/base"}}, "claim-of-others"),
+        (
+            {"model": ALLOWED, "access": {"keysSecretRef": {"name": "secret-of-others"}}},
+            "has no permission to use Secret secret-of-others",
+        ),
+        (
+            {"model": ALLOWED, "access": {"keysSecretRef": {"name": "forbidden"}}},
+            'spec.access.keysSecretRef: "forbidden" is not allowed',
+        ),
         (
             {"model": ALLOWED, "placement": {"tolerations": [{"operator": "Exists"}]}},
             "placement.tolerations",

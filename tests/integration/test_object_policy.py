@@ -460,3 +460,33 @@ def test_only_who_may_write_the_ledger_enters_the_pods_of_stages(
     finally:
         for name in (stage, "own-pod-of-a-tenant"):
             control_plane.delete(f"{CORE}/namespaces/{namespace}/pods/{name}")
+
+
+def deleted(plane: ControlPlane, place: str, user: str, options: dict[str, Any]) -> str | None:
+    """Delete a job as a user; return the message of a rejection."""
+    return policy.attempt(plane, "DELETE", f"{place}/orphaned", options, user)
+
+
+def test_only_an_administrator_deletes_a_job_and_leaves_its_pods(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """They would use GPUs that no budget counts, and no limit stops."""
+    place = policy.JOBS.format(namespace)
+    delete = {"apiGroups": ["finetune.dev"], "resources": ["finetunejobs"], "verbs": ["delete"]}
+    policy.grant(control_plane, namespace, "orphaning-author", delete)
+    right = ("orphaning-author", "delete", "finetune.dev", "finetunejobs", namespace)
+    wait_until("the author may delete jobs", lambda: may(control_plane, *right))
+    control_plane.post(place, policy.job("orphaned"))
+    for options in ({"propagationPolicy": "Orphan"}, {"orphanDependents": True}):
+        message = deleted(control_plane, place, right[0], options)
+        assert "orphans the pods of a FineTuneJob" in str(message)
+        assert "delete it without --cascade=orphan" in str(message)
+    finalizer = {"metadata": {"finalizers": ["orphan"]}}
+    message = policy.attempt(control_plane, "PATCH", f"{place}/orphaned", finalizer, right[0])
+    assert "remove the finalizer orphan" in str(message)
+    dry = {"dryRun": ["All"]}
+    for policy_of_pods in ("Background", "Foreground"):
+        options = {**dry, "propagationPolicy": policy_of_pods}
+        assert deleted(control_plane, place, right[0], options) is None
+    assert deleted(control_plane, place, "", {**dry, "propagationPolicy": "Orphan"}) is None
+    assert deleted(control_plane, place, right[0], {}) is None

@@ -27,11 +27,12 @@ from finetune_api.policy.fields import (
     SOURCES,
 )
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES
-from finetune_api.policy.rules import NAME_RULES, Access, NameRule
+from finetune_api.policy.rules import NAME_RULES, RULES_OF_ENDPOINTS, Access, NameRule
 from finetune_api.policy.selections import LISTS, at
 from finetune_api.rules import literal
 from finetune_api.v1alpha1.serving import SHARED
 
+RULES = (*NAME_RULES, *RULES_OF_ENDPOINTS)
 NEW, OLD, ALLOWED = "variables.spec", "variables.oldSpec", "variables.allowed"
 KINDS: dict[Access, str] = {
     "secrets": "Secret",
@@ -67,7 +68,7 @@ def variables() -> list[dict[str, str]]:
             "cpuStageResources",
             f"{{'allow': [{', '.join(map(literal, CPU_STAGE_RESOURCES.allow))}], 'deny': []}}",
         ),
-        *(definition for rule in NAME_RULES for definition in names_of(rule)),
+        *(definition for rule in RULES for definition in names_of(rule)),
     ]
 
 
@@ -100,8 +101,8 @@ def names_of(rule: NameRule) -> tuple[dict[str, str], dict[str, str]]:
 def validations() -> list[dict[str, str]]:
     """Return the validations of the policy."""
     return [
-        *(allowed(rule) for rule in NAME_RULES),
-        *(_accessible(rule) for rule in NAME_RULES if rule.access is not None),
+        *(allowed(rule) for rule in RULES),
+        *(_accessible(rule) for rule in RULES if rule.access is not None),
         *numbers(),
         _required(PROFILE, "requireProfile", "variables.requireProfile", None),
         _permitted(),

@@ -19,6 +19,8 @@ LABELS: Path = ("podMetadata", "labels")
 ACCOUNT: Path = ("access", "serviceAccountName")
 CACHE: Path = ("storage", "baseCache")
 API_KEY: Path = ("serving", "apiKeySecretRef")
+ENDPOINT_KEYS: Path = ("access", "keysSecretRef")
+"""Of a FineTuneEndpoint; a FineTuneJob has no such field."""
 REPLICAS: Path = ("serving", "replicas")
 GPU_SECONDS: Path = ("runPolicy", "maxGpuSeconds")
 QUEUE: Path = ("queueName",)

@@ -13,6 +13,7 @@ from finetune_api.policy.fields import (
     ACCOUNT,
     API_KEY,
     CACHE,
+    ENDPOINT_KEYS,
     IMAGES,
     LABELS,
     MLFLOW,
@@ -285,3 +286,13 @@ NAME_RULES: tuple[NameRule, ...] = (
         hint=OWN_DOMAIN,
     ),
 )
+
+RULES_OF_ENDPOINTS: tuple[NameRule, ...] = (
+    NameRule(
+        field=ENDPOINT_KEYS,
+        limit="secrets",
+        access="secrets",
+        selected=selections.text((*ENDPOINT_KEYS, "name")),
+    ),
+)
+"""For fields that only a FineTuneEndpoint has. The operator checks them as those of a job."""

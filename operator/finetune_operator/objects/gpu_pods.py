@@ -25,14 +25,16 @@ def pod_use(
     job: Object | None,
     *,
     keys: Mapping[str, str],
+    deleted: Mapping[tuple[str, str], str],
     resource: str,
     removed: int | None = None,
 ) -> PodUse | None:
     """Return the usage of a pod; None if it never held a GPU, or if its end is unknown.
 
     job: with the name in its label. If the pod is older, it is that of an earlier job of the same
-    name, which was deleted. keys: keys of pods that are charged already, by uid; resource: name of
-    the GPUs; removed: when the pod was removed from the API server.
+    name, which was deleted. keys: keys of pods that are charged already, by uid; deleted: keys of
+    the trainings of deleted jobs, by the names of job and revision; resource: name of the GPUs;
+    removed: when the pod was removed from the API server.
     """
     if job is not None and created(pod) < created(job):
         job = None
@@ -47,7 +49,7 @@ def pod_use(
     revision = naming.label(pod, naming.REVISION) or ""
     price = None if job is None or uid in keys else _price(job, revision)
     return PodUse(
-        key=keys.get(uid) or _key(pod, job, revision),
+        key=keys.get(uid) or _key(pod, job, revision, deleted),
         job=naming.label(pod, naming.JOB) or naming.label(pod, naming.ENDPOINT) or "",
         gpus=_gpus(pod, resource),
         start=int(scheduled_since(pod).timestamp()),
@@ -77,12 +79,16 @@ def _end(pod: Object) -> datetime | None:
     return scheduled_since(pod) if rejected else ended(pod)
 
 
-def _key(pod: Object, job: Object | None, revision: str) -> str:
+def _key(
+    pod: Object, job: Object | None, revision: str, deleted: Mapping[tuple[str, str], str]
+) -> str:
     uid, stage = pod["metadata"]["uid"], naming.label(pod, naming.STAGE)
     if serves(stage) or stage == endpoints.SERVING:
         return f"{OF_SERVING}{uid}"
-    owner = UNKNOWN_JOB if job is None else job["metadata"]["uid"]
-    return f"{training_key(owner, revision)}/{uid}"
+    if job is not None:
+        return f"{training_key(job['metadata']['uid'], revision)}/{uid}"
+    name = naming.label(pod, naming.JOB) or ""
+    return f"{deleted.get((name, revision)) or training_key(UNKNOWN_JOB, revision)}/{uid}"
 
 
 def _gpus(pod: Object, resource: str) -> int:

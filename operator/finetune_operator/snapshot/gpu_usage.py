@@ -5,7 +5,7 @@ until the next settlement. A watch with a selector also reports the loss of a la
 pod that has not ended is read by its name, and is charged for as long as it exists.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from finetune_operator.kube.client import Kube
@@ -13,12 +13,13 @@ from finetune_operator.kube.errors import Terminal
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.compact.trimming import trimmed
-from finetune_operator.objects.gpu_pods import pod_use, trainings
+from finetune_operator.objects.gpu_pods import UNKNOWN_JOB, pod_use, trainings
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import has_a_node
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Object
 from finetune_operator.usage.settlement import MonthAccount, Observation, PodUse
+from finetune_operator.usage.values import training_key
 
 MOST_REMOVED = 10_000
 """Pods that were removed since the last settlement. The end of further ones is estimated."""
@@ -104,6 +105,7 @@ class GpuUsage:
             # A reservation ends only if the API server confirms that its job is gone.
             live_job = await self._get(FINETUNEJOB, namespace, mark.job)
             states |= {} if live_job is None else dict(trainings(live_job))
+        deleted = _trainings_of_deleted_jobs(account, jobs)
         kept = {uid: last for uid, last in self.removed.items() if last.namespace == namespace}
         for uid, last in kept.items():
             if not last.gone:
@@ -117,7 +119,9 @@ class GpuUsage:
         ]
         for pod, at in candidates:
             job = jobs.get(naming.label(pod, naming.JOB) or "")
-            use = pod_use(pod, job, keys=keys_by_uid, resource=self.resource, removed=at)
+            use = pod_use(
+                pod, job, keys=keys_by_uid, deleted=deleted, resource=self.resource, removed=at
+            )
             if use is not None:
                 pods[use.key] = use
         observation = Observation(
@@ -153,3 +157,21 @@ class GpuUsage:
         except Terminal:
             return None
         return next((item for item in items if item["metadata"]["name"] == name), None)
+
+
+def _trainings_of_deleted_jobs(
+    account: MonthAccount, jobs: Mapping[str, Object]
+) -> dict[tuple[str, str], str]:
+    """Return the keys of the last trainings of deleted jobs by the names of job and revision.
+
+    jobs: those that exist, by name.
+    """
+    present = {training_key(job["metadata"]["uid"], "") for job in jobs.values()}
+    trainings_by_time = sorted(
+        ((mark.at, key, mark.job) for key, mark in account.marks.items() if not mark.gpus)
+    )
+    return {
+        (job, key.rpartition("/")[2]): key
+        for _, key, job in trainings_by_time
+        if f"{key.rpartition('/')[0]}/" not in {*present, training_key(UNKNOWN_JOB, "")}
+    }

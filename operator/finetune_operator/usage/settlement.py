@@ -224,14 +224,24 @@ def _add_to_training(marks: dict[str, Mark], key: str, pod: Mark, seconds: int, 
 
 
 def _with_ends(marks: Mapping[str, Mark], observed: Observation, now: int) -> dict[str, Mark]:
-    """Return marks in which the trainings have ended that are no longer under way."""
+    """Return marks in which the trainings have ended that are no longer under way.
+
+    The pods of a deleted job continue if the deletion orphans their Job. Until they end, the
+    reservation stays: otherwise another job could start for what they still use.
+    """
+    running = {training_of(pod.key) for pod in observed.pods if pod.end is None}
+    held = observed.under_way | running
     return {
-        key: replace(mark, ended=True, at=now)
-        if not (mark.gpus or mark.ended or key in observed.under_way)
-        and abs(now - mark.at) >= RESERVED_FOR
-        else mark
+        key: mark if mark.gpus else _with_end(mark, now, ended=key not in held)
         for key, mark in marks.items()
     }
+
+
+def _with_end(mark: Mark, now: int, *, ended: bool) -> Mark:
+    """Return the mark of a training that has ended, or that still holds its reservation."""
+    if mark.ended == ended or (ended and abs(now - mark.at) < RESERVED_FOR):
+        return mark
+    return replace(mark, ended=ended, at=now)
 
 
 def _compacted(marks: Mapping[str, Mark], observed: Observation, now: int) -> dict[str, Mark]:

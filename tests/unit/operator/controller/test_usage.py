@@ -418,6 +418,36 @@ async def test_a_pod_of_a_deleted_job_is_not_charged_to_the_next_job_of_its_name
     }
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_the_pod_of_a_deleted_job_keeps_its_reservation(again: bool) -> None:
+    """Also if it got its node after the deletion, and if another job has the same spec."""
+    scene = Scene()
+    scene.put_job(**training("Running"))
+    async with scene.leading() as recorder:
+        await recorder.reserve(request(cap=5000))
+        scene.store.remove(scene.store.owner(("a", "demo")))
+        if again:
+            next_job = job(**training("Running"))
+            next_job["metadata"] |= {
+                "uid": "next",
+                "creationTimestamp": stamp(START + 500),
+                "resourceVersion": "900",
+            }
+            scene.store.put(next_job)
+            scene.now = START + 500
+            await recorder.reserve(request("train/next/rev", cap=7000))
+        orphan = pod()
+        orphan["metadata"]["creationTimestamp"] = stamp(START)
+        scene.store.put(orphan)
+        scene.now = START + 1000
+        await recorder.settle()
+        reservations = recorder.of("a").reservations
+        assert {key: each.remaining for key, each in reservations.items()} == {
+            KEY: 4000,
+            **({"train/next/rev": 7000} if again else {}),
+        }
+
+
 async def test_other_pods_and_pods_without_a_node_are_not_charged() -> None:
     scene = Scene()
     scene.put_job()

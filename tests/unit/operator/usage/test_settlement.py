@@ -133,8 +133,23 @@ def test_a_reservation_ends_with_its_training_but_not_before_the_training_is_rec
     later = START + RESERVED_FOR
     (running,) = settled(account, observing(pod(), under_way=True), later)
     assert not running.marks[TRAINING].ended
-    (ended,) = settled(running, observing(pod(), under_way=False), later)
+    (ended,) = settled(running, observing(pod(end=later), under_way=False), later)
     assert ended.marks[TRAINING].ended
+
+
+def test_a_reservation_stays_while_pods_of_a_deleted_job_still_run() -> None:
+    """A deletion that orphans the Job lets its pod train to its end."""
+    account = reserved(MonthAccount(month=NOVEMBER), request(), START)
+    (running,) = settled(account, observing(pod()), START + 100)
+    orphaned = Observation(pods=(pod(),))
+    (after,) = settled(running, orphaned, START + 1000)
+    assert (after.marks[TRAINING].ended, after.marks[TRAINING].left) == (False, CAP - 1000)
+    (pending,) = settled(account, Observation(), START + 1000)
+    assert pending.marks[TRAINING].ended
+    (started,) = settled(pending, orphaned, START + 1100)
+    assert not started.marks[TRAINING].ended, "its pod got a node after the deletion"
+    (over,) = settled(after, Observation(pods=(pod(end=START + 2000),)), START + 2100)
+    assert over.marks[TRAINING].ended
 
 
 def test_another_attempt_reserves_what_is_left_at_the_price_of_the_first_one() -> None:
