@@ -129,7 +129,7 @@ async def test_the_smallest_fault_of_the_status_is_found(tmp_path: Path, dtype: 
         whole = add(gate.claim, "whole", 1)
         await gate.want(whole)
         verified = await gate.until("whole", lambda each: each.state in ("Serving", "Failed"))
-        assert verified.outcome == "Verified", verified
+        assert verified.outcome == "Verified", verified.message
         smallest = verified.smallest_fault
         assert smallest is not None
         print(f"{dtype}: smallest fault {smallest}: {verified.message}")

@@ -30,6 +30,10 @@ ROUNDED_IN = "bfloat16"
 CLEAR = 0.1
 """The scores verify a model if a fault of this size would be detected, as a share of the effect."""
 
+RESOLUTION = 1e-6
+"""Distance that is never rejected: the step of float32, in which servers compute log-probabilities,
+between -8 and -16. With weights in float32 too, the tolerance of a small model can be below it."""
+
 MERGED, APART = 2, 4
 """Number of times that a server may round, relative to the reference's computation."""
 
@@ -60,7 +64,7 @@ def compare(rows: Sequence[ScoredRow], *, dtypes: Sequence[str], paths: int) -> 
     differences = _all(row.differences for row in rows)
     distance, tokens = rms(differences), len(differences)
     effect = rms(_all(row.effect for row in rows))
-    allowed = tolerance(_all(row.rounding for row in rows), dtypes, paths)
+    allowed = max(RESOLUTION, tolerance(_all(row.rounding for row in rows), dtypes, paths))
     # Not "distance > allowed": a NaN must not pass.
     if not distance <= allowed:
         return Comparison(

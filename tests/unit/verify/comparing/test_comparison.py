@@ -169,6 +169,20 @@ def test_rounding_common_to_all_tokens_is_no_wrong_scale(seed: int) -> None:
     assert found.outcome != "Mismatch"
 
 
+def test_float32_is_not_compared_more_finely_than_its_steps() -> None:
+    """A step of float32 at -5.5, found with a tiny model in a real vLLM."""
+    tuned = scores(noise(1.0, 1), [-5.0] * TOKENS)
+    served = [
+        value + random.Random(number).choice((-4.8e-7, 0.0, 4.8e-7))
+        for number, value in enumerate(tuned)
+    ]
+    rounded = [value + 1e-4 for value in tuned]
+    rows = in_rows(served, tuned, scores(noise(1.0, 2)), rounded, ROWS)
+    found = compare(rows, dtypes=("float32", "float32"), paths=APART)
+    assert tolerance([1e-4] * TOKENS, ("float32", "float32"), APART) < found.distance
+    assert found.outcome == "Verified"
+
+
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -9999.0])
 def test_nan_score_never_passes(strange: float) -> None:
     found = compare(
