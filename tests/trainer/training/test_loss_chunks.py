@@ -77,7 +77,7 @@ def loss_and_gradient(labels: Any, **named: Any) -> tuple[float, Any]:
         hidden, torch.randn(50, 16), _CHUNKED_LM_HEAD_CHUNK_SIZE, **named, **labels
     )
     loss.backward()
-    return float(loss), hidden.grad
+    return float(loss.detach()), hidden.grad
 
 
 @pytest.mark.parametrize(("present", "rows"), [(5, 5), (40, 40), (0, 1)])
