@@ -27,9 +27,10 @@ def _replace() -> None:
     usual = sft_trainer._chunked_cross_entropy_loss
 
     def fitting(hidden: Any, head: Any, chunk: int, **named: Any) -> Any:
-        shifted, labels = named.get("shift_labels"), named.get("labels")
-        counted = labels[..., 1:] if shifted is None else shifted
-        present = int((counted != IGNORED).sum())
+        labels = named.get("shift_labels")
+        if labels is None:
+            labels = named["labels"][..., 1:]
+        present = int((labels != IGNORED).sum())
         return usual(hidden, head, min(chunk, max(present, 1)), **named)
 
     sft_trainer._chunked_cross_entropy_loss = fitting
