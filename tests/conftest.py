@@ -1,8 +1,9 @@
-"""All tests: profiles of Hypothesis, and the CPU time of each test process.
+"""All tests: profiles of Hypothesis, garbage collection, and the CPU time of each test process.
 
 ``--hypothesis-profile`` chooses a profile.
 """
 
+import gc
 import resource
 
 import pytest
@@ -22,6 +23,16 @@ settings.register_profile("search", ANY_SPEED, max_examples=1000, print_blob=Tru
 
 settings.register_profile("histories", settings.get_profile("search"), max_examples=3000)
 """``make search``: the random histories of a job."""
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the collected tests and all modules from garbage collection.
+
+    They live until the end, and a test that creates many objects would search them all again and
+    again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -116,8 +116,11 @@ def _lanes() -> list[lanes.Lane]:
         build.run,
         lambda: _end_to_end(0, build),
         first.waiting(second_ended.wait),
-        # The last suite removes the cluster.
+        suites.count_pods,
+        # The last suite that needs the cluster removes it.
         lambda: suites.pytest("cluster", ["tests/cluster"]),
+        # A third process, because two that wait for servers and processes leave cores idle.
+        _trainer,
     ]
     second.works = [
         second.waiting(build.ended.wait),

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from checks import environment, sharing
+from checks import environment, machine, sharing
 from cluster import paths
 from cluster.phases import say
 
@@ -44,6 +44,8 @@ class Outcome:
 
 
 outcomes: list[Outcome] = []
+_began: list[machine.Usage] = []
+"""The usage of the machine when the run began."""
 
 
 def command(name: str, words: Sequence[str], *, background: bool = False) -> bool:
@@ -62,6 +64,7 @@ def begin() -> None:
     shutil.rmtree(RESULTS / "claims", ignore_errors=True)
     for report in RESULTS.glob("*.xml"):
         report.unlink(missing_ok=True)
+    _began[:] = [machine.usage()]
 
 
 def shared(suite: str) -> dict[str, str]:
@@ -212,6 +215,26 @@ def failed_outside(name: str, error: Exception) -> None:
         outcomes.append(Outcome(name=name, ok=False, seconds=0, log=log, failed=1, tests=True))
 
 
+def count_pods() -> None:
+    """Record the CPU time of the cluster's pods in this run, before the cluster is removed."""
+    for began in _began:
+        spent = machine.usage().since(began)
+        outcomes.append(
+            Outcome(name="pods", ok=True, seconds=spent.time, log=RESULTS, cpu_seconds=spent.pods)
+        )
+
+
+def _total() -> str:
+    """Return duration and CPU time of the run; all programs on the machine count."""
+    spent = machine.usage().since(_began[0])
+    steps = sum(outcome.cpu_seconds for outcome in outcomes)
+    return (
+        f"  {spent.time / 60:.1f} minutes, {spent.busy:,.0f} s of CPU on this machine: "
+        f"{steps:,.0f} s of these steps, {spent.busy - steps:,.0f} s of the cluster's daemons, of "
+        f"builds and of other programs; the cores were idle for {spent.idle:,.0f} s"
+    )
+
+
 def summary() -> int:
     """Print all steps and the total counts of the suites; return the exit status."""
     say("\nSummary")
@@ -223,6 +246,8 @@ def summary() -> int:
         where = "" if outcome.ok else f"  {outcome.log}"
         times = f"{outcome.seconds:7.1f} s, {outcome.cpu_seconds:7.1f} s of CPU"
         say(f"  {word} {outcome.name:{width}} {times}{counts}{where}")
+    if _began:
+        say(_total())
     passed, failed, skipped = (
         sum(getattr(outcome, key) for outcome in outcomes)
         for key in ("passed", "failed", "skipped")

@@ -57,6 +57,17 @@ def prefer() -> None:
                 (folder / name).write_text(value)
 
 
+def cpu_seconds(root: Path = ROOT) -> float:
+    """Return the CPU time of all pods since the cgroup exists; 0 without the cgroup."""
+    for folder in folders(root):
+        if (file := folder / "cpuacct.usage").exists():
+            return int(file.read_text()) / 1e9
+        if (file := folder / "cpu.stat").exists() and unified(root):
+            values = dict(line.split() for line in file.read_text().splitlines())
+            return int(values["usage_usec"]) / 1e6
+    return 0.0
+
+
 def _controllers(root: Path) -> list[str]:
     if unified(root):
         return (root / "cgroup.controllers").read_text().split()

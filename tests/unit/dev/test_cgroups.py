@@ -97,3 +97,19 @@ def test_kernel_without_memory_controller_is_unsupported(
         (root / "memory").rmdir()
     with pytest.raises(Unsupported, match="no cgroup controller memory"):
         cgroups.make(root)
+
+
+def test_cpu_time_of_the_pods_is_that_of_the_cgroup(v2: Path) -> None:
+    assert cgroups.cpu_seconds(v2) == 0
+    (v2 / CGROUP).mkdir()
+    (v2 / CGROUP / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
+    assert cgroups.cpu_seconds(v2) == 2.5
+
+
+def test_cpu_time_of_cgroup_v1_is_not_that_of_throttling(v1: Path) -> None:
+    for hierarchy in ("cpu", "cpuacct"):
+        (v1 / hierarchy / CGROUP).mkdir(parents=True)
+        (v1 / hierarchy / "cgroup.procs").write_text("1\n")
+    (v1 / "cpu" / CGROUP / "cpu.stat").write_text("nr_periods 0\n")
+    (v1 / "cpuacct" / CGROUP / "cpuacct.usage").write_text("2500000000\n")
+    assert cgroups.cpu_seconds(v1) == 2.5

@@ -2,16 +2,22 @@
 
 PyTorch emulates such a product, which takes three (AVX-512) to six times (AVX2) as long as the
 product of the same matrices in float32. Most desktop processors have no such instructions.
+
+The gradient of attention consists of such products, too; attention itself is as fast as in
+float32.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from finetune_trainer.devices.capabilities import Device
 from finetune_trainer.runtime.log import log
+
+GRADIENT_OF_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu_backward"
 
 
 def avoid_emulation(device: Device) -> None:
@@ -36,6 +42,7 @@ def multiply_in_float32() -> torch.library.Library:
     library = torch.library.Library("aten", "IMPL")
     for name in ("mm", "addmm", "bmm"):
         library.impl(name, _through_float32(getattr(torch.ops.aten, name).out), "CPU")
+    library.impl(GRADIENT_OF_ATTENTION, _gradient_through_float32(), "CPU", with_keyset=True)
     return library
 
 
@@ -50,3 +57,29 @@ def _through_float32(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return operation(*matrices, **factors, out=torch.empty(0, dtype=dtype))
 
     return multiply
+
+
+def _gradient_through_float32() -> Callable[..., tuple[Tensor, ...]]:
+    """Return the gradient of attention, which has no variant with ``out``."""
+    usual = torch.library.get_kernel(f"aten::{GRADIENT_OF_ATTENTION}", "CPU")
+
+    def gradient(
+        keys: Any,
+        change: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *rest: Any,
+        attn_mask: Tensor | None = None,
+        scale: float | None = None,
+    ) -> tuple[Tensor, ...]:
+        dtype, (output, *settings) = query.dtype, rest
+        tensors = (change, query, key, value, output)
+        if dtype is torch.bfloat16:
+            tensors = tuple(tensor.float() for tensor in tensors)
+            # The mask is added, so it has the type of the others.
+            attn_mask = None if attn_mask is None else attn_mask.float()
+        found = usual.call_boxed(keys, *tensors, *settings, attn_mask=attn_mask, scale=scale)
+        return tuple(tensor.to(dtype) for tensor in found)
+
+    return gradient

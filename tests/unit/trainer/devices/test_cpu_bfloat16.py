@@ -1,4 +1,4 @@
-"""Products of bfloat16 matrices in float32, compared with float64."""
+"""Products of bfloat16 matrices in float32, compared with float64; the gradient of attention."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -58,6 +58,10 @@ class Replaced:
     """The largest relative error of each product and its gradients, by type."""
     refusal: str
     """The error of a product of matrices of two types."""
+    attention: dict[bool, bool]
+    """Whether the gradient of attention, with and without a mask, is that in float32, rounded."""
+    needed: bool
+    """Whether it was another one before."""
 
 
 def largest_error(product: Callable[..., Tensor], dtype: torch.dtype) -> float:
@@ -75,7 +79,21 @@ def largest_error(product: Callable[..., Tensor], dtype: torch.dtype) -> float:
     return max(float(((a.double() - b).abs().max() / b.abs().max()).detach()) for a, b in pairs)
 
 
+def is_rounded_once(mask: Tensor | None) -> bool:
+    generator = torch.Generator().manual_seed(3)
+    tensors = [torch.randn(2, 3, 20, 16, generator=generator).bfloat16() for _ in range(4)]
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    gradient = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    output, sums = attention(*tensors[1:], attn_mask=mask)
+    tensors.append(output)
+    given = gradient(*tensors, sums, 0.0, mask is None, attn_mask=mask)
+    wide = None if mask is None else mask.float()
+    exact = gradient(*(each.float() for each in tensors), sums, 0.0, mask is None, attn_mask=wide)
+    return all(torch.equal(a, b.bfloat16()) for a, b in zip(given, exact, strict=True))
+
+
 def compute() -> Replaced:
+    needed = not is_rounded_once(None)
     cpu_bfloat16.multiply_in_float32()
     refusal = ""
     try:
@@ -89,6 +107,11 @@ def compute() -> Replaced:
             for name, product in PRODUCTS.items()
         },
         refusal=refusal,
+        attention={
+            masked: is_rounded_once(torch.randn(2, 1, 20, 20).bfloat16() if masked else None)
+            for masked in (True, False)
+        },
+        needed=needed,
     )
 
 
@@ -109,3 +132,8 @@ def test_products_and_gradients_are_exact_to_one_rounding(replaced: Replaced, na
 
 def test_product_of_two_types_is_still_an_error(replaced: Replaced) -> None:
     assert "same dtype" in replaced.refusal
+
+
+def test_gradient_of_attention_is_rounded_once(replaced: Replaced) -> None:
+    assert replaced.attention == {True: True, False: True}
+    assert replaced.needed

@@ -30,6 +30,7 @@ from finetune_trainer.training.backends import (
     TrainRequest,
     held_out,
     library_arguments,
+    loss_chunks,
 )
 from finetune_trainer.training.backends.trainer import Trainer
 from finetune_trainer.training.loop import checkpoint_folder, resume
@@ -99,6 +100,7 @@ def _train(
     transformers.set_seed(recipe.seed)
     _choose_algorithms(recipe, device)
     cpu_bfloat16.avoid_emulation(device)
+    loss_chunks.fit(device)
     attention = factory.choose(request, device)
     log(
         f"loading the base model in {recipe.advanced.quantization.type} on {device.name} with the "
