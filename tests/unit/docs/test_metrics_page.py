@@ -8,7 +8,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
 from finetune_api.contracts.ports import POD_UID_VARIABLE
-from finetune_operator.telemetry import budget_metrics, job_metrics, metrics, usage_metrics
+from finetune_operator.telemetry import (
+    budget_metrics,
+    endpoint_metrics,
+    job_metrics,
+    metrics,
+    usage_metrics,
+)
 from finetune_trainer.runtime import progress
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
@@ -31,6 +37,7 @@ def declared() -> dict[str, tuple[str, str]]:
             job_metrics.JOB_METRICS,
             usage_metrics.USAGE_METRICS,
             budget_metrics.BUDGET_METRICS,
+            endpoint_metrics.ENDPOINT_METRICS,
         )
         for each in collector.collect()
         if isinstance(each, GaugeMetricFamily | CounterMetricFamily)
