@@ -180,6 +180,8 @@ class BudgetSnapshot:
     """Whether that is because the operator records no usage."""
     namespaces: tuple[str, ...] = ()
     """Namespaces with usage in the present period."""
+    selects: bool = True
+    """Whether the budget selects a namespace, with or without usage."""
     waiting: int = 0
     """Number of jobs that wait for the budget."""
     serving_gpus: int = 0

@@ -27,6 +27,7 @@ GATED = DOWN.replace("EndpointDown", "EvalGateFailed")
 WAIT = 'finetune_jobs{job_namespace="a",reason="Unschedulable"}'
 NO_QUEUE = WAIT.replace("Unschedulable", "QueueNotFound")
 INVALID_BUDGET = WAIT.replace("Unschedulable", "BudgetUnavailable")
+SHARED = 'finetune_endpoints{job_namespace="a",reason="%s"}'
 ERRORS = 'controller_runtime_reconcile_errors_total{controller="finetunejob"}'
 RUNNING_SINCE = 'workqueue_longest_running_processor_seconds{name="finetunejob"}'
 BUDGET = 'finetune_budget_gpu_seconds{budget="b",purpose="training",amount="%s"}'
@@ -56,6 +57,18 @@ CASES: dict[str, tuple[str, list[tuple[str, str]], str, bool]] = {
         "FineTuneEndpointNeedsAction",
         [(GATED, "1 1 0x20")],
         "10m",
+        False,
+    ),
+    "a shared endpoint is not ready": (
+        "FineTuneSharedEndpointNotReady",
+        [(SHARED % "Unschedulable", "1x60")],
+        "50m",
+        True,
+    ),
+    "a shared endpoint prepares its base": (
+        "FineTuneSharedEndpointNotReady",
+        [(SHARED % "PreparingBase", "1x60")],
+        "50m",
         False,
     ),
     "jobs wait": ("FineTuneJobsWait", [(WAIT, "2x90")], "80m", True),
@@ -158,6 +171,7 @@ def test_alert_fires_only_if_it_should(name: str, tmp_path: Path) -> None:
     labels = {
         "FineTuneStageFailed": {"job_namespace": "a", "stage": "train", "reason": "X"},
         "FineTuneEndpointNeedsAction": {"job_namespace": "a", "reason": _reason(series)},
+        "FineTuneSharedEndpointNotReady": {"job_namespace": "a", "reason": _reason(series)},
         "FineTuneJobsWait": {"job_namespace": "a", "reason": _reason(series)},
         "FineTuneJobsNeedAdministrator": {"job_namespace": "a", "reason": _reason(series)},
         "FineTuneReconcilesFail": {"controller": "finetunejob"},

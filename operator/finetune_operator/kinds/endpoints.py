@@ -29,7 +29,7 @@ def running(
         live=live, jobs=attached, gates=gates, settings=context.settings, budgets=budgets
     )
     namespaces = context.config.watch_namespaces
-    observers = Observers((followers, ENDPOINT_METRICS))
+    observers = Observers((ENDPOINT_METRICS, followers))
     controller = context.controller(live.store, reader, planner, observers, workers=WORKERS)
     followers.own = controller
     return RunningKind(

@@ -1,6 +1,6 @@
 """The planner of FineTuneBudgets: it writes their statement, and nothing else. Pure."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -38,7 +38,7 @@ def plan(snapshot: BudgetSnapshot, *, now: datetime) -> Plan:
         running=balance.running,
         waiting=snapshot.waiting,
     )
-    status, reason, message = _state(balance, snapshot.namespaces)
+    status, reason, message = _state(balance, selects=snapshot.selects)
     statement = [_condition(snapshot, EXHAUSTED, status, reason, message, now)]
     serving = balance.serving
     if serving is not None:
@@ -108,19 +108,22 @@ def _account(text: Any, limit: Any, used: Any, reserved: Any) -> Account:
     )
 
 
-def _state(balance: Balance, namespaces: Collection[str]) -> tuple[Status, Reason, str]:
-    """Return status, reason and message of the condition Exhausted."""
+def _state(balance: Balance, *, selects: bool) -> tuple[Status, Reason, str]:
+    """Return status, reason and message of the condition Exhausted.
+
+    selects: whether the budget selects a namespace.
+    """
     parts = [*_parts(balance, balance.limit, balance.used, balance.reserved)]
     text = "; ".join(
         f"{unit}: {write(used)} used and {write(reserved)} reserved of {write(limit)}"
         for unit, write, limit, used, reserved in parts
     )
     message = f"{text or 'The budget limits no amount'}."
-    if not namespaces:
+    if not selects:
         nothing = (
             "No namespace has the labels in spec.namespaceSelector, so the budget limits nothing: "
-            "correct them, or label a namespace. To list the labels, run: kubectl get namespaces "
-            "--show-labels"
+            "correct them, or label a namespace. A new label counts within a minute. To list the "
+            "labels, run: kubectl get namespaces --show-labels"
         )
         return "False", Reason.NO_NAMESPACES, nothing
     if balance.exhausted:

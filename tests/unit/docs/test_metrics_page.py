@@ -10,6 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_operator.telemetry import (
     budget_metrics,
+    endpoint_metrics,
     gpu_seconds,
     job_metrics,
     metrics,
@@ -38,6 +39,7 @@ def declared() -> dict[str, tuple[str, str]]:
             gpu_seconds.GPU_SECONDS,
             usage_metrics.USAGE_METRICS,
             budget_metrics.BUDGET_METRICS,
+            endpoint_metrics.ENDPOINT_METRICS,
         )
         for each in collector.collect()
         if isinstance(each, GaugeMetricFamily | CounterMetricFamily)

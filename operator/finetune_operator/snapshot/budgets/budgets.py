@@ -249,6 +249,12 @@ class Budgets:
         current = replace(current, now=usage.now)
         return current if but is None else current.without(usages, but)
 
+    def selects_any(self, budget: ParsedBudget) -> bool:
+        """Report whether a budget selects a namespace, with or without usage."""
+        return any(
+            budget.selects(name, labels) for name, labels in self.surroundings.labels.items()
+        )
+
     def namespaces(self, budget: ParsedBudget, period: Period, usage: Usage) -> tuple[str, ...]:
         """Return the namespaces with usage that count for a budget.
 

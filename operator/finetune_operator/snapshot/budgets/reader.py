@@ -44,6 +44,7 @@ class BudgetReader:
             budget=body,
             balance=self.budgets.balance(key[1], usage),
             namespaces=self.budgets.namespaces(parsed, period, usage),
+            selects=self.budgets.selects_any(parsed),
             waiting=len(self.budgets.waiting.of(key[1])),
             serving_gpus=self.budgets.serving_gpus(key[1]) if limits_serving(parsed.spec) else 0,
         )

@@ -83,7 +83,7 @@ def test_the_warning(used: float, reserved: float, reason: Reason, status: str) 
 
 
 def test_a_budget_without_namespaces_says_so() -> None:
-    snapshot = BudgetSnapshot(budget=body(), balance=balance(230))
+    snapshot = BudgetSnapshot(budget=body(), balance=balance(230), selects=False)
     found = exhausted(budgets.plan(snapshot, now=NOW))
     assert (found["reason"], found["status"]) == ("NoNamespaces", "False")
     assert "spec.namespaceSelector" in found["message"]

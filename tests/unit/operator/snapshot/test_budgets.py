@@ -381,7 +381,14 @@ async def test_a_budget_reads_its_own_statement() -> None:
     assert snapshot.balance is not None
     assert snapshot.balance.reserved.cost == 4
     assert (snapshot.namespaces, snapshot.waiting) == (("a",), 1)
+    assert snapshot.selects
     assert await reader.read(("", "absent")) is None
+    mistyped = budget("mistyped", namespaceSelector={"matchLabels": {"team": "vison"}})
+    place = Place(mistyped)
+    reader = BudgetReader(live=place.budgets.live, budgets=place.budgets)
+    snapshot = await reader.read(("", "mistyped"))
+    assert snapshot is not None
+    assert not snapshot.selects
 
 
 class Woken:
