@@ -10,8 +10,7 @@ from prometheus_client.registry import Collector
 from finetune_api.v1alpha1.endpoints.spec import ENDPOINT_KIND
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import conditions, endpoints, naming
-from finetune_operator.telemetry.gpu_seconds import GPU_SECONDS, GpuSeconds
-from finetune_operator.telemetry.job_metrics import NAMESPACE
+from finetune_operator.telemetry.gpu_seconds import GPU_SECONDS, NAMESPACE, GpuSeconds
 from finetune_operator.telemetry.metrics import REGISTRY
 from finetune_operator.types import EndpointSnapshot, Key, Object, Plan
 

@@ -5,11 +5,12 @@ from prometheus_client.exposition import generate_latest
 from tests.fakes.apiserver import CONFIG
 
 from finetune_operator.telemetry.endpoint_metrics import EndpointMetrics
+from finetune_operator.telemetry.gpu_seconds import GpuSeconds
 from finetune_operator.types import EndpointSnapshot, Object
 
 
 def test_endpoints_are_counted_by_namespace_and_reason_until_they_are_forgotten() -> None:
-    metrics, registry = EndpointMetrics(), CollectorRegistry()
+    metrics, registry = EndpointMetrics(GpuSeconds()), CollectorRegistry()
     registry.register(metrics)
     snapshot = EndpointSnapshot(endpoint={}, settings=CONFIG)
 
