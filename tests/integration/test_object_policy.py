@@ -477,7 +477,8 @@ def test_only_an_administrator_deletes_a_job_and_leaves_its_pods(
     right = ("orphaning-author", "delete", "finetune.dev", "finetunejobs", namespace)
     wait_until("the author may delete jobs", lambda: may(control_plane, *right))
     control_plane.post(place, policy.job("orphaned"))
-    for options in ({"propagationPolicy": "Orphan"}, {"orphanDependents": True}):
+    orphaning: list[dict[str, Any]] = [{"propagationPolicy": "Orphan"}, {"orphanDependents": True}]
+    for options in orphaning:
         message = deleted(control_plane, place, right[0], options)
         assert "orphans the pods of a FineTuneJob" in str(message)
         assert "delete it without --cascade=orphan" in str(message)

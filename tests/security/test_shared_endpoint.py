@@ -463,6 +463,8 @@ async def test_a_reader_that_stopped_loses_its_place(
     monkeypatch.setattr("finetune_gate.requests.outlet.STALLED_SECONDS", 0.5)
     await gate.serves(gate.claim.add("a"))
     gate.vllm.event_bytes, gate.vllm.interval = 8 << 10, 0
+    # Those of the proof.
+    gate.vllm.aborted.clear()
     body = {"model": "a", "prompt": "x", "stream": True, "max_tokens": 4000}
     with connected(gate, body):
         deadline = time.monotonic() + 10

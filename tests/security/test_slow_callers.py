@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.security.test_shared_endpoint import connected, held
+from tests.security.test_shared_endpoint import held
 from tests.support.gate.claim import keyed
-from tests.support.gate.gate import Gate, running
+from tests.support.gate.gate import Gate, connected, running
 
 pytestmark = pytest.mark.finding(20, "one caller of a shared endpoint keeps it from the others")
 BODIES = "finetune_gate.requests.bodies"
@@ -122,13 +122,13 @@ async def test_an_answer_that_is_too_long_names_the_remedy(
         assert len(await gate.stream("a")) == 8
 
 
-def read(caller: socket.socket, count: int) -> None:
+def read(caller: socket.socket, count: int) -> int:
+    """Read at most so many bytes of those that have arrived; return their number."""
     caller.setblocking(False)
-    for _ in range(count // 4096):
-        try:
-            caller.recv(4096)
-        except BlockingIOError:
-            return
+    try:
+        return len(caller.recv(count))
+    except BlockingIOError:
+        return 0
 
 
 async def test_a_caller_that_reads_slowly_loses_its_place(
@@ -139,10 +139,13 @@ async def test_a_caller_that_reads_slowly_loses_its_place(
     async with running(tmp_path, "--capacity", "2") as gate:
         await gate.serves(gate.claim.add("a"))
         gate.vllm.event_bytes, gate.vllm.interval = 8 << 10, 0
+        gate.vllm.aborted.clear()
         body: dict[str, Any] = {"model": "a", "prompt": "x", "stream": True, "max_tokens": 4000}
-        with connected(gate, body) as caller:
-            deadline = time.monotonic() + 20
+        with connected(gate, body, buffer=32 << 10) as caller:
+            received, began = 0, time.monotonic()
             while not gate.vllm.aborted:
-                assert time.monotonic() < deadline, "it still has its place"
+                assert received < 8 << 20, "it still has its place"
+                # 640 KB per second: it would read for 50 seconds.
                 await asyncio.sleep(0.05)
-                read(caller, 128 << 10)
+                received += read(caller, 32 << 10)
+        assert time.monotonic() - began > 2, "it was not aborted for one long pause"

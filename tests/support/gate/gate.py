@@ -162,13 +162,16 @@ class Gate:
         return [json.loads(each.removeprefix("data: ")) for each in events[:-2]]
 
 
-def connected(gate: Gate, body: dict[str, Any]) -> socket.socket:
-    """Send a request for a completion, and read nothing."""
+def connected(gate: Gate, body: dict[str, Any], *, buffer: int = 4096) -> socket.socket:
+    """Send a request for a completion, and read nothing.
+
+    buffer: bytes that the kernel accepts for the caller.
+    """
     target = urlsplit(gate.url)
     assert target.hostname is not None
     assert target.port is not None
     found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     found.connect((target.hostname, target.port))
     data = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"

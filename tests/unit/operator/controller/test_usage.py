@@ -425,7 +425,9 @@ async def test_the_pod_of_a_deleted_job_keeps_its_reservation(again: bool) -> No
     scene.put_job(**training("Running"))
     async with scene.leading() as recorder:
         await recorder.reserve(request(cap=5000))
-        scene.store.remove(scene.store.owner(("a", "demo")))
+        deleted = scene.store.owner(("a", "demo"))
+        assert deleted is not None
+        scene.store.remove(deleted)
         if again:
             next_job = job(**training("Running"))
             next_job["metadata"] |= {
