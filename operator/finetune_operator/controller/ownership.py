@@ -16,6 +16,12 @@ def require_owned(owner: Object, existing: Object) -> None:
     """Raise NameConflict if an object is not owned by the owner."""
     if not owned_by(owner, existing):
         kind, name = existing["kind"], existing["metadata"]["name"]
+        if "deletionTimestamp" in existing["metadata"]:
+            raise NameConflict(
+                f"{kind} {name} of an earlier owner is being deleted, and this {owner['kind']} "
+                "continues when it is gone. If this takes long, find what uses it with kubectl "
+                f"describe {kind.lower()} {name}."
+            )
         raise NameConflict(
             f"{kind} {name} exists and is not owned by this {owner['kind']} (it has no owner "
             f"reference to uid {owner['metadata']['uid']}). Delete or rename {kind} {name}, or "

@@ -46,7 +46,7 @@ async def metric(gate: Gate, pattern: str) -> float:
 
 
 async def test_a_caller_that_leaves_is_aborted_within_a_second(tmp_path: Path) -> None:
-    aborted, running = r'vllm:request_success_total.*="abort"', r"vllm:num_requests_running"
+    generated, running = "vllm:generation_tokens_total", "vllm:num_requests_running"
     async with endpoint(tmp_path) as gate:
 
         async def runs() -> bool:
@@ -57,7 +57,7 @@ async def test_a_caller_that_leaves_is_aborted_within_a_second(tmp_path: Path) -
 
         await gate.serves(add(gate.claim, "first", 1))
         for number, stream in enumerate((True, False, True), start=1):
-            before = await metric(gate, aborted)
+            before = await metric(gate, generated)
             fields: dict[str, Any] = {"max_tokens": LONG, "ignore_eos": True, "stream": stream}
             caller = connected(gate, {"model": "first", "prompt": "x", **fields})
             await gate.is_true(runs)
@@ -67,8 +67,7 @@ async def test_a_caller_that_leaves_is_aborted_within_a_second(tmp_path: Path) -
             await gate.is_true(is_idle)
             seconds = time.monotonic() - left
             print(f"request {number}: aborted after {1000 * seconds:.0f} ms")
-            # Otherwise vLLM has finished the answer.
-            assert await metric(gate, aborted) == before + 1
+            assert await metric(gate, generated) < before + LONG, "vLLM has finished the answer"
             assert seconds < 1
 
 

@@ -68,7 +68,7 @@ def followed(
         ledger=decision.ledger,
         position=own,
         stops=decision.stops,
-        actions=decision.actions,
+        actions=(*decision.actions, *volume.released(snapshot, decision.ledger)),
         events=decision.events,
         warnings=decision.warnings,
     )

@@ -1,6 +1,13 @@
-"""The volume of a publish Job: a terminating one, and one that only one node can mount."""
+"""The volumes of a publish Job: terminating ones, and those that only one node can mount."""
 
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.actions import Delete
+from finetune_operator.objects import conditions, endpoints, naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.objects.stages import publishes
+from finetune_operator.reconcile.stages.cancellation import UNDER_WAY, attempt_of
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.types import Object
 
 
 def keeps_from_serving(snapshot: IndexedSnapshot, job: Child) -> bool:
@@ -30,3 +37,48 @@ def is_out_of_reach(snapshot: IndexedSnapshot, job: Child) -> bool:
     return not snapshot.can_be_mounted(job.revision) and not any(
         pod["status"].get("phase") == "Running" for pod in snapshot.pods_of(job)
     )
+
+
+def released(snapshot: IndexedSnapshot, ledger: Ledger) -> tuple[Delete, ...]:
+    """Return the deletions of ended publish Jobs that keep the claim of an endpoint.
+
+    Kubernetes deletes a claim after all pods that mount it, even those that have ended. Until then,
+    neither this endpoint nor another one of the same name gets a claim. The ledger has the results.
+    """
+    used = {
+        endpoints.object_name(endpoint["metadata"]["name"])
+        for endpoint in snapshot.endpoints
+        if _uses_its_claim(endpoint)
+    }
+    return tuple(
+        Delete(object=job.object)
+        for job in snapshot.jobs
+        if job.owned
+        and publishes(job.stage)
+        and job.ended
+        and not job.terminating
+        and not _is_under_way(ledger, job)
+        and not _other_claims(snapshot, job) <= used
+    )
+
+
+def _uses_its_claim(endpoint: Object) -> bool:
+    if "deletionTimestamp" in endpoint["metadata"]:
+        return False
+    waits = conditions.get(endpoint, "Ready").get("reason") == Reason.WAITING_FOR_VOLUME
+    return not waits and (endpoint.get("status") or {}).get("volume") is not None
+
+
+def _is_under_way(ledger: Ledger, job: Child) -> bool:
+    attempt = attempt_of(ledger, job)
+    return attempt is not None and attempt.outcome in UNDER_WAY
+
+
+def _other_claims(snapshot: IndexedSnapshot, job: Child) -> set[str]:
+    """Return the names of the claims that the pods of a Job mount, but that of its revision."""
+    names = {
+        (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        for pod in snapshot.pods_of(job)
+        for volume in pod["spec"].get("volumes") or ()
+    }
+    return names - {None, naming.revision_name(snapshot.name, str(job.revision))}

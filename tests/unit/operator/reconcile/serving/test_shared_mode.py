@@ -769,6 +769,38 @@ def test_another_endpoint_of_the_same_name_gets_the_adapter_again() -> None:
     assert cluster.status["sharedModel"]["endpointUID"] == "e2"
 
 
+def without_endpoint(cluster: Cluster) -> None:
+    del cluster.endpoints["chat"]
+
+
+def with_another_endpoint(cluster: Cluster) -> None:
+    """Replace the endpoint before the claim of the deleted one is gone."""
+    cluster.endpoints["chat"] = {**endpoint("e2"), "status": {}}
+
+
+def without_claim(cluster: Cluster) -> None:
+    waits = {"type": "Ready", "status": "False", "reason": "WaitingForVolume"}
+    cluster.endpoints["chat"]["status"]["conditions"] = [waits]
+
+
+@pytest.mark.parametrize("change", [without_endpoint, with_another_endpoint, without_claim])
+@pytest.mark.parametrize("failed", [(), ("endpoint",)])
+def test_an_ended_publish_job_does_not_keep_the_claim_of_an_endpoint(
+    change: Callable[[Cluster], None], failed: tuple[str, ...]
+) -> None:
+    """Kubernetes deletes a claim after all pods that mount it, even those that have ended."""
+    cluster = trained()
+    controllers.publish(cluster, *failed)
+    cluster.settle()
+    assert "publish" in stages(cluster), "its log and its message can be read"
+    change(cluster)
+    cluster.settle()
+    for _ in ("its pod", "the Job"):
+        controllers.collect(cluster)
+    assert "publish" not in stages(cluster)
+    assert {"prepare", "train"} <= {*stages(cluster)}
+
+
 def test_another_claim_of_the_endpoint_gets_the_adapter_again() -> None:
     cluster = served()
     status = cluster.endpoints["chat"]["status"]
