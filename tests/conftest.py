@@ -25,14 +25,16 @@ settings.register_profile("histories", settings.get_profile("search"), max_examp
 """``make search``: the random histories of a job."""
 
 
-def pytest_collection_finish() -> None:
-    """Exclude the collected tests and all modules from garbage collection.
+def pytest_collection() -> None:
+    """Do not search for garbage while modules and tests are created, which live until the end."""
+    gc.disable()
 
-    They live until the end, and a test that creates many objects would search them all again and
-    again.
-    """
+
+def pytest_collection_finish() -> None:
+    """Never search them later: a test that creates many objects would do so again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -56,5 +56,6 @@ def variables() -> dict[str, str]:
 
 def _start_cluster() -> None:
     lifecycle.up()
-    cli.install_here()
+    # All end-to-end tests wait for the first pods, too.
     cgroups.prefer()
+    cli.install_here()
