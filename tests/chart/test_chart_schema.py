@@ -213,7 +213,7 @@ def test_schema_allows_every_pattern_of_the_operator(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(a", "[z-a]"])
-def test_template_rejects_a_pattern_that_the_api_server_cannot_read(pattern: str) -> None:
-    """Admission would reject every FineTuneJob."""
-    with pytest.raises(RenderError, match="error parsing regexp: "):
+def test_schema_rejects_a_pattern_that_the_api_server_cannot_read(pattern: str) -> None:
+    """Admission would reject every FineTuneJob. Versions of Helm write the field differently."""
+    with pytest.raises(RenderError, match=r"secrets[./]allow[./]0"):
         render({"policy": {"secrets": {"allow": [pattern]}}})

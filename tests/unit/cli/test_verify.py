@@ -14,6 +14,7 @@ from tests.support.published_facts import COMMIT, facts
 from tests.support.published_folder import CONTENT, Published
 from tests.support.signing_keys import KEY, new_key
 
+from finetune_cli import __main__ as ftj
 from finetune_cli.verifying.failures import Code
 from finetune_operator.provenance.statement import statement
 
@@ -293,3 +294,11 @@ def test_other_keys_are_an_error(
     code, _, said = provenance.verify(capsys)
     assert code == 1
     assert message in said
+
+
+def test_a_model_on_a_hub_is_to_be_downloaded_first(
+    provenance: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = ftj.main(["verify", "hf://acme/support", "--key", str(provenance.key)])
+    assert code == 1
+    assert "run hf download acme/support --revision COMMIT" in capsys.readouterr().err

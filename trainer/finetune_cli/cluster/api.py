@@ -83,8 +83,8 @@ class Cluster:
             config.load_kube_config(file, context=chosen, client_configuration=settings)
         except (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
             raise CommandFailed(
-                f"the kubeconfig cannot be used ({printable(str(error))}): correct it, or set "
-                "--kubeconfig or --context"
+                f"the kubeconfig cannot be used ({printable(str(error))}): correct "
+                f"{file or '$KUBECONFIG or ~/.kube/config'}, or set --kubeconfig or --context"
             ) from None
         settings.retries = False
         details: dict[str, Any] = next(

@@ -61,6 +61,12 @@ def run(
         statements, checked = _image(reference, public, ca, context.obj)
     elif reference.startswith("s3://"):
         statements, checked = _bucket(reference, public, endpoint, region, ca, context.obj)
+    elif reference.startswith("hf://"):
+        raise CommandFailed(
+            f"{reference} is on a hub, from which ftj verify does not read: run hf download "
+            f"{reference.removeprefix('hf://')} --revision COMMIT --local-dir FOLDER, and name the "
+            "folder"
+        )
     else:
         statements, checked = _folder(Path(reference), public)
     if base is not None:
