@@ -149,3 +149,20 @@ async def test_a_caller_that_reads_slowly_loses_its_place(
                 await asyncio.sleep(0.05)
                 received += read(caller, 32 << 10)
         assert time.monotonic() - began > 2, "it was not aborted for one long pause"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /v1/completions HTTP/1.1\r\nHo"], ids=["no", "half a"]
+)
+async def test_a_connection_without_a_request_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("finetune_gate.server.IDLE_SECONDS", 0.3)
+    async with running(tmp_path) as gate:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gate))
+        writer.write(sent)
+        try:
+            async with asyncio.timeout(20):
+                assert await reader.read() == b""
+        finally:
+            writer.close()

@@ -139,7 +139,11 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
     proxy = Proxy(engine, places, usage, rollout)
     # A caller that leaves cancels its handler, which ends the request to vLLM.
     callers = web.AppRunner(
-        server.for_callers(proxy), access_log=None, handler_cancellation=True, shutdown_timeout=30
+        server.for_callers(proxy),
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=server.IDLE_SECONDS,
+        shutdown_timeout=30,
     )
     operator = web.AppRunner(
         server.for_operator(engine, rollout, wanted, now, registry),

@@ -19,6 +19,9 @@ from finetune_gate.wanted import Wanted
 
 SEND_BYTES = 1 << 15
 """Bytes that the kernel buffers for a caller; it doubles the value."""
+IDLE_SECONDS = 75.0
+"""Time after which a connection without a request is closed: each one takes memory. Proxies and
+clients keep theirs for up to a minute; the default of aiohttp is an hour."""
 
 
 class NameCollector(Collector):
