@@ -403,7 +403,7 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(
 async def test_bodies_have_a_limit_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_gate.requests.bodies.MOST_BYTES", 16_000)
+    monkeypatch.setattr("finetune_gate.requests.bodies.MOST_BYTES", 4000)
     async with running(tmp_path) as gate:
         await gate.serves(gate.claim.add("a"))
         url = f"{gate.url}/v1/completions"

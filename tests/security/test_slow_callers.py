@@ -52,14 +52,15 @@ async def test_white_space_in_a_body_is_not_held(
 ) -> None:
     monkeypatch.setattr(f"{BODIES}.MOST_BYTES", 40_000)
     async with running(tmp_path, "--capacity", "32") as gate:
-        await gate.serves(gate.claim.add("a"))
+        await gate.serves(keyed(gate.claim.add("a"), "one"))
         gate.vllm.interval = 0.05
         text = json.dumps({"model": "a", "prompt": "x", "max_tokens": 10})
         found = []
 
         async def ask() -> None:
             url, data = f"{gate.url}/v1/completions", f"{text}{' ' * 4000}"
-            async with gate.session.post(url, data=data) as response:
+            headers = {"Authorization": "Bearer one"}
+            async with gate.session.post(url, data=data, headers=headers) as response:
                 found.append(response.status)
 
         tasks = []
@@ -93,13 +94,13 @@ async def test_the_answers_of_a_caller_leave_room_for_those_of_others(
 ) -> None:
     monkeypatch.setattr(f"{BODIES}.MOST_ANSWER_BYTES", 8 << 20)
     async with running(tmp_path) as gate:
-        await gate.serves(keyed(gate.claim.add("a"), "one"), gate.claim.add("b"))
+        await gate.serves(keyed(gate.claim.add("a"), "one"), keyed(gate.claim.add("b"), "two"))
         gate.vllm.answer_bytes = 1 << 20
         body = {"model": "b", "prompt": "x", "max_tokens": 1}
-        callers = [connected(gate, body) for _ in range(4)]
+        callers = [connected(gate, body, key="two") for _ in range(4)]
         try:
             await gate.reports('finetune_gate_requests_total{model="b",outcome="busy"}')
-            status, answer = await gate.post("/v1/completions", body)
+            status, answer = await gate.post("/v1/completions", body, key="two")
             assert status == 503, answer
             status, _ = await gate.post("/v1/completions", {**body, "model": "a"}, key="one")
             assert status == 200

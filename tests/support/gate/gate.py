@@ -162,7 +162,9 @@ class Gate:
         return [json.loads(each.removeprefix("data: ")) for each in events[:-2]]
 
 
-def connected(gate: Gate, body: dict[str, Any], *, buffer: int = 4096) -> socket.socket:
+def connected(
+    gate: Gate, body: dict[str, Any], *, buffer: int = 4096, key: str = ""
+) -> socket.socket:
     """Send a request for a completion, and read nothing.
 
     buffer: bytes that the kernel accepts for the caller.
@@ -174,8 +176,13 @@ def connected(gate: Gate, body: dict[str, Any], *, buffer: int = 4096) -> socket
     found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     found.connect((target.hostname, target.port))
     data = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
-    found.sendall(head.encode() + data)
+    headers = [
+        "POST /v1/completions HTTP/1.1",
+        "Host: a",
+        f"Content-Length: {len(data)}",
+        *([f"Authorization: Bearer {key}"] if key else []),
+    ]
+    found.sendall("\r\n".join([*headers, "", ""]).encode() + data)
     return found
 
 

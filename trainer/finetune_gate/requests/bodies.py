@@ -1,6 +1,7 @@
 """Bodies of requests and of answers, which callers send and accept as slowly as they like.
 
-Their memory has a limit, of which a caller takes a share: one that fills it delays no other.
+Their memory has a limit, of which a caller takes a share: one that fills it delays no other. If an
+endpoint has no keys, its callers cannot be told apart, and have the whole together.
 """
 
 import asyncio
@@ -11,11 +12,11 @@ import aiohttp
 from aiohttp import web
 
 from finetune_gate.errors import NotRead
-from finetune_gate.keys import Caller
+from finetune_gate.keys import ANONYMOUS, Caller
 
 LONGEST = 1 << 20
 """Bytes of the body of a request."""
-MOST_BYTES = 32 << 20
+MOST_BYTES = 64 << 20
 """Bytes of all bodies of requests, until these have ended. Parsing needs several times as much."""
 LONGEST_ANSWER = 16 << 20
 """Bytes of an answer that is no stream. A token with 20 log-probabilities has 2 KB."""
@@ -65,7 +66,8 @@ class Bodies:
     def has_room(self, caller: Caller) -> bool:
         """Report whether neither a caller nor all callers have more bytes than they may have."""
         own = self._of_callers.get(caller, 0)
-        return self.held <= self.most and own <= self.most // SHARES
+        has_share = caller == ANONYMOUS or own <= self.most // SHARES
+        return has_share and self.held <= self.most
 
 
 class Body:

@@ -32,7 +32,8 @@ GATE_RESOURCES = {
     "requests": {"cpu": "100m", "memory": "256Mi"},
     "limits": {"memory": "1Gi"},
 }
-"""The gate holds at most 32 MiB of bodies, and compares the scores of one adapter at a time."""
+"""The gate holds at most 64 MiB of requests and 128 MiB of answers, and compares the scores of one
+adapter at a time."""
 
 
 def deployment(
