@@ -146,7 +146,7 @@ def test_a_job_moves_to_an_endpoint_with_the_original_base(
         seconds=SECONDS,
         stalls=True,
     )
-    assert (shared.models().keys(), shared.models(ORIGINAL).keys()) == ({EDITED}, {OTHER})
+    assert ({*shared.models()}, {*shared.models(ORIGINAL)}) == ({EDITED}, {OTHER})
     for model in (*shared.models().values(), *shared.models(ORIGINAL).values()):
         measured = {key: model.get(key) for key in ("distance", "tolerance", "smallestFault")}
         figures.append(f"{model['name']}: {model['outcome']}, {measured}")
