@@ -146,8 +146,7 @@ def test_a_job_moves_to_an_endpoint_with_the_original_base(
         seconds=SECONDS,
         stalls=True,
     )
-    assert set(shared.models()) == {EDITED}
-    assert set(shared.models(ORIGINAL)) == {OTHER}
+    assert ({*shared.models()}, {*shared.models(ORIGINAL)}) == ({EDITED}, {OTHER})
     for model in (*shared.models().values(), *shared.models(ORIGINAL).values()):
         measured = {key: model.get(key) for key in ("distance", "tolerance", "smallestFault")}
         figures.append(f"{model['name']}: {model['outcome']}, {measured}")

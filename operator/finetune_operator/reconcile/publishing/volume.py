@@ -76,9 +76,10 @@ def _is_under_way(ledger: Ledger, job: Child) -> bool:
 
 def _other_claims(snapshot: IndexedSnapshot, job: Child) -> set[str]:
     """Return the names of the claims that the pods of a Job mount, but that of its revision."""
-    names = {
-        (volume.get("persistentVolumeClaim") or {}).get("claimName")
+    own = naming.revision_name(snapshot.name, str(job.revision))
+    claims = (
+        volume.get("persistentVolumeClaim")
         for pod in snapshot.pods_of(job)
         for volume in pod["spec"].get("volumes") or ()
-    }
-    return names - {None, naming.revision_name(snapshot.name, str(job.revision))}
+    )
+    return {str(claim["claimName"]) for claim in claims if claim} - {own}
