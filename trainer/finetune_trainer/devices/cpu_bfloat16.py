@@ -79,7 +79,7 @@ def _gradient_through_float32() -> Callable[..., tuple[Tensor, ...]]:
             tensors = tuple(tensor.float() for tensor in tensors)
             # The mask is added, so it has the type of the others.
             attn_mask = None if attn_mask is None else attn_mask.float()
-        found = usual.call_boxed(keys, *tensors, *settings, attn_mask=attn_mask, scale=scale)
-        return tuple(tensor.to(dtype) for tensor in found)
+        gradients = usual.call_boxed(keys, *tensors, *settings, attn_mask=attn_mask, scale=scale)
+        return tuple(tensor.to(dtype) for tensor in gradients)
 
     return gradient
