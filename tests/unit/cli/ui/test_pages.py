@@ -360,7 +360,8 @@ async def test_budgets_usage_and_profiles(start: Start, objects: Objects) -> Non
         assert words in text
 
 
-async def test_cluster_without_budgets_is_no_error(start: Start) -> None:
+async def test_cluster_without_budgets_is_no_error(start: Start, objects: Objects) -> None:
+    del objects["/apis/finetune.dev/v1alpha1/finetunebudgets"]
     text = await (await start()).text("/usage")
     assert "The cluster has no finetunebudgets.finetune.dev" in text
 
