@@ -47,8 +47,18 @@ def plan(place: Namespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def edit(place: Namespace, spec: Spec) -> None:
-    job = place.job()
-    place.plane.put(place.path("finetunejobs", "demo"), {**job, "spec": spec})
+    """Replace the spec. The operator may write the status after the job was read: read it again."""
+
+    def written() -> bool:
+        try:
+            place.plane.put(place.path("finetunejobs", "demo"), {**place.job(), "spec": spec})
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            return False
+        return True
+
+    wait_until("the spec is written", written)
 
 
 def stages(place: Namespace) -> set[tuple[str, str]]:
