@@ -37,6 +37,9 @@ class _Names:
     def is_known(self, caller: str) -> bool:
         return True
 
+    def has_key(self, caller: str) -> bool:
+        return False
+
 
 def _route(name: str, internal: str, boot: str) -> Route:
     proof = Proof(

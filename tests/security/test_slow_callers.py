@@ -47,6 +47,30 @@ async def test_the_requests_of_a_caller_leave_room_for_those_of_others(
         assert {*await asyncio.gather(*flood)} == {200, 503}
 
 
+@pytest.mark.parametrize("key", [None, "unused"])
+async def test_callers_without_a_key_of_the_endpoint_have_no_share_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    """Clients of OpenAI always send a key: all of them may send the same one, or each another."""
+    monkeypatch.setattr(f"{BODIES}.MOST_BYTES", 40_000)
+    async with running(tmp_path, "--capacity", "8") as gate:
+        await gate.serves(gate.claim.add("a"), keyed(gate.claim.add("b"), "two"))
+        gate.vllm.interval = 0.005
+
+        async def ask(number: int) -> int:
+            fields = {"user": "x" * 4000, "max_tokens": 400}
+            own = key if number < 5 else f"unknown-{number}"
+            return (await gate.chat("a", key=own, **fields))[0]
+
+        few = [asyncio.create_task(ask(number)) for number in range(5)]
+        await gate.has_running(5)
+        flood = [asyncio.create_task(ask(number)) for number in range(5, 15)]
+        await asyncio.sleep(0.3)
+        assert (await gate.chat("b", key="two", user="x" * 4000))[0] == 200
+        assert await asyncio.gather(*few) == [200] * 5
+        assert {*await asyncio.gather(*flood)} == {200, 503}
+
+
 async def test_white_space_in_a_body_is_not_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

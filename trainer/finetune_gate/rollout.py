@@ -280,6 +280,13 @@ class Rollout:
             may_use(caller, wanted_name.keys) for wanted_name in current.names
         )
 
+    def has_key(self, caller: Caller) -> bool:
+        """Report whether a caller has a key of any name in the wanted set."""
+        current = self._wanted.current
+        return current is not None and any(
+            caller in (wanted_name.keys or ()) for wanted_name in current.names
+        )
+
     @property
     def is_ready(self) -> bool:
         """Whether a name answers since vLLM started, or whether all have failed.

@@ -19,9 +19,10 @@ from finetune_gate.wanted import Wanted
 
 SEND_BYTES = 1 << 15
 """Bytes that the kernel buffers for a caller; it doubles the value."""
-IDLE_SECONDS = 75.0
-"""Time after which a connection without a request is closed: each one takes memory. Proxies and
-clients keep theirs for up to a minute; the default of aiohttp is an hour."""
+IDLE_SECONDS = 620.0
+"""Time after which a connection without a request is closed: each one takes memory. A proxy that
+keeps its own for longer may send a request while this one closes, and answers 502. Google's load
+balancers keep theirs for 600 seconds, which cannot be changed."""
 
 
 class NameCollector(Collector):

@@ -211,12 +211,23 @@ def test_the_estimate_of_a_job_warns_if_its_profile_is_not_known(estimated: Any)
     assert "the price of FineTuneProfile small (spec.profile) are not known: name its file" in err
 
 
-def test_an_invalid_default_of_a_profile_is_named(estimated: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("valid", "invalid", "error"),
+    [
+        ("sequenceLength", "sequenceLenght", "defaults.training.sequenceLenght: unknown field"),
+        ("{training: {sequenceLength: 1024}}", "1024", "defaults: set a map (value: 1024)"),
+        ("NVIDIA-L4", "4", "card: set a text, in quotes if it looks like a number (value: 4)"),
+        ('"0.80"', "0.80", "price.perGpuHour: set a text, in quotes if it looks like a number"),
+    ],
+)
+def test_an_invalid_field_of_a_profile_is_named(
+    estimated: Any, tmp_path: Path, valid: str, invalid: str, error: str
+) -> None:
     file = tmp_path / "profiles.yaml"
-    file.write_text(PROFILES.replace("sequenceLength", "sequenceLenght"))
+    file.write_text(PROFILES.replace(valid, invalid))
     code, out, err = estimated("--profile", str(file), profile="small")
     assert (code, out) == (64, "")
-    assert "FineTuneProfile small: spec.defaults.training.sequenceLenght: unknown field" in err
+    assert f"FineTuneProfile small: spec.{error}" in err
 
 
 def test_without_a_connection_the_option_for_config_json_is_named(

@@ -12,16 +12,11 @@ def of(written: tuple[str, str] | None) -> Price | None:
     if written is None:
         return None
     amount, currency = written
-    return parse({"perGpuHour": amount, "currency": currency}, at="--price")
-
-
-def parse(value: object, *, at: str) -> Price:
-    """Return a price as it is written in a profile. Raises InvalidSpec, which names ``at``."""
     try:
-        return Price.model_validate(value, by_name=False)
+        return Price(per_gpu_hour=amount, currency=currency)
     except ValidationError as error:
         finding = error.errors()[0]
-        place = ".".join([at, *(str(step) for step in finding["loc"])])
+        place = ".".join(["--price", *(str(step) for step in finding["loc"])])
         text = finding["msg"].removeprefix("Value error, ")
         raise InvalidSpec(f"{place}: {text} (it is {finding['input']!r})") from None
 

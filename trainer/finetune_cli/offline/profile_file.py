@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.base import Values
-from finetune_api.defaulting import InvalidSpec as Invalid
 from finetune_api.defaulting import builtin_defaults, effective_defaults
 from finetune_api.layering import without_nulls
 from finetune_api.profile_defaults import over_chart, own_defaults
 from finetune_api.v1alpha1.profile import PROFILE_KIND, Price
-from finetune_cli.offline import job_file, price
+from finetune_api.validation import findings
+from finetune_cli.offline import job_file
 from finetune_trainer.errors import InvalidSpec
 
 Object = dict[str, Any]
@@ -57,16 +57,14 @@ def of(path: Path | None, documents: Sequence[Object], *, at: str) -> Offer:
 
 
 def _offer(profile: Object, *, at: str) -> Offer:
-    spec = without_nulls(job_file.group(profile, "spec"))
-    try:
-        defaults = effective_defaults(over_chart(own_defaults(spec), {}))
-    except Invalid as error:
-        raise InvalidSpec(f"{at}: {PROFILE_KIND} {_name(profile)}: spec.{error}") from None
+    for error in findings(profile):
+        raise InvalidSpec(f"{at}: {PROFILE_KIND} {_name(profile)}: {error}")
+    spec = without_nulls(profile["spec"])
     written = spec.get("price")
     return Offer(
-        defaults=defaults,
+        defaults=effective_defaults(over_chart(own_defaults(spec), {})),
         card=spec.get("card"),
-        price=None if written is None else price.parse(written, at=f"{at}: spec.price"),
+        price=None if written is None else Price.model_validate(written, by_name=False),
     )
 
 

@@ -1,7 +1,7 @@
 """Bodies of requests and of answers, which callers send and accept as slowly as they like.
 
-Their memory has a limit, of which a caller takes a share: one that fills it delays no other. If an
-endpoint has no keys, its callers cannot be told apart, and have the whole together.
+Their memory has a limit, of which an API key takes a share: one that fills it delays no other.
+Callers without a key cannot be told apart, and together leave a share to those with one.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ LONGEST_ANSWER = 16 << 20
 MOST_ANSWER_BYTES = 128 << 20
 """Bytes of all such answers, until the callers have accepted them."""
 SHARES = 4
-"""Callers that fill a limit together."""
+"""API keys that fill a limit together."""
 READ_SECONDS = 30.0
 """Time in which the body of a request must arrive."""
 
@@ -65,9 +65,9 @@ class Bodies:
 
     def has_room(self, caller: Caller) -> bool:
         """Report whether neither a caller nor all callers have more bytes than they may have."""
-        own = self._of_callers.get(caller, 0)
-        has_share = caller == ANONYMOUS or own <= self.most // SHARES
-        return has_share and self.held <= self.most
+        own, share = self._of_callers.get(caller, 0), self.most // SHARES
+        may_have = self.most - share if caller == ANONYMOUS else share
+        return own <= may_have and self.held <= self.most
 
 
 class Body:

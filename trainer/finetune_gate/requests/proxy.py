@@ -46,6 +46,9 @@ class Names(Protocol):
     def is_known(self, caller: keys.Caller) -> bool:
         """Report whether any name is wanted and for this caller."""
 
+    def has_key(self, caller: keys.Caller) -> bool:
+        """Report whether a caller has a key of any name."""
+
 
 @dataclass
 class _Request:
@@ -114,10 +117,12 @@ class Proxy:
         caller = keys.caller(request.headers.get("Authorization"))
         if not self._names.is_known(caller):
             return _unknown()
+        # Whoever has no key may send another one with each request.
+        holder = caller if self._names.has_key(caller) else keys.ANONYMOUS
         try:
-            with self._bodies.of(caller) as body:
+            with self._bodies.of(holder) as body, self._answers.of(holder) as answer:
                 data = await bodies.of_request(request, body)
-                return await self._answer_body(request, path, sent, caller, body, data)
+                return await self._answer_body(request, path, sent, caller, body, data, answer)
         except NotRead as error:
             headers = RETRY if error.status == 503 else None
             return _error(error.status, str(error), "body", headers=headers)
@@ -130,6 +135,7 @@ class Proxy:
         caller: str,
         body: Body,
         data: bytes,
+        answer: Body,
     ) -> web.StreamResponse:
         began, asked = time.monotonic(), _object(data)
         if asked is None:
@@ -150,12 +156,11 @@ class Proxy:
             # While it waits, only its bytes are held.
             del asked
             body.keep(len(data))
-            with self._answers.of(caller) as answer:
-                async with self._places.place(route.queue):
-                    response = await self._forward(request, path, data, current, answer)
-                if isinstance(response, _Whole):
-                    return await _send(request, response, current)
-                return response
+            async with self._places.place(route.queue):
+                response = await self._forward(request, path, data, current, answer)
+            if isinstance(response, _Whole):
+                return await _send(request, response, current)
+            return response
         except BadRequest as error:
             current.outcome = "rejected"
             return _error(400, str(error), error.field)
