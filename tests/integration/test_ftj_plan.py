@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tests.integration.test_ftj import limited as limited
 from tests.integration.test_operator_with_controllers import run_stages
-from tests.support.api_server.controlplane import wait_until
+from tests.support.api_server.controlplane import ApiError, wait_until
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.operatorprocess import OperatorProcess
 from tests.support.api_server.rbac import RBAC, wait_until_granted
