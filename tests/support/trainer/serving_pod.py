@@ -172,8 +172,8 @@ def _running(
     def here(text: str) -> str:
         return pattern.sub(lambda match: places[match[0]], text)
 
-    program, *words = [*container["command"], *container["args"]]
-    assert program == "python"
+    words: list[str] = [*container["command"], *container["args"]]
+    assert words.pop(0) == "python"
     written = {
         entry["name"]: here(entry["value"]) for entry in container["env"] if "value" in entry
     }
