@@ -45,6 +45,8 @@ MULTIMODAL = ("gemma3", "gemma4", "qwen3_5", "mistral3")
 """Of these, the text model is trained and merged."""
 BFLOAT16 = ("gemma2", "gemma3_text", "gemma3")
 """Families that vLLM does not serve in float16."""
+LINEAR = ("qwen3_5",)
+"""Families with linear attention, which vLLM computes on a CPU only in bfloat16."""
 FORMATS = (
     ("merged", "bfloat16", "float32"),
     ("merged", "float16", "float32"),
@@ -115,6 +117,8 @@ def _starts() -> Iterator[Start]:
 def _supports(family: str, kind: tuple[str, str, str]) -> bool:
     mode, *dtypes = kind
     if mode == "adapter" and family in MULTIMODAL:
+        return False
+    if family in LINEAR and dtypes[-1] != "bfloat16":
         return False
     return not (family in BFLOAT16 and "float16" in dtypes)
 
