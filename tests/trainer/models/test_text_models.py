@@ -123,7 +123,7 @@ def test_reference_has_the_scores_of_quantized_modules_outside_the_decoder_layer
     for row in reference["rows"][:3]:
         positions = [at for start, end in row["spans"] for at in range(start, end)]
         exact = scores(merged, row["ids"], positions)
-        assert row["dequantized"]["tuned"] == pytest.approx(exact, abs=2e-3)
+        assert row["dequantized"]["tuned"] == pytest.approx(exact, abs=5e-3)
         assert row["dequantized"]["rounded"] == pytest.approx(exact, abs=0.05)
         exact = scores(base, row["ids"], positions)
         assert row["original"]["base"] == pytest.approx(exact, abs=0.05)
