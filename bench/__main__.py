@@ -27,6 +27,7 @@ COMMANDS = {
     "idle": "cost of many training jobs without changes",
     "budgets": "profiles, budgets and records of usage: their cost for operator and admission",
     "rejections": "correct models and weak adapters on simulated servers, verified",
+    "starts": "correct models in real vLLM on a CPU, each verified by the verifier of its pod",
     "endpoint": "a streamed event through the gate of a shared endpoint, and through a byte copy",
     "adapters": "real vLLM behind the gate, and next to a merged model, on a CPU",
     "tenants": "memory and fairness while one tenant floods the operator",

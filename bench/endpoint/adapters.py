@@ -6,8 +6,8 @@
     serves without adapters: throughput, and memory of both.
 
 vLLM is pinned to one core, the gate and the caller to another one. Answers are not compared. vLLM
-needs other packages than this environment: ``VLLM_PYTHON`` names its Python, as for
-tests/trainer/gate/test_real_vllm.py.
+needs other packages than this environment: ``VLLM_PYTHON`` names its Python
+(docs/development/testing.md).
 """
 
 import argparse

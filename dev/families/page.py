@@ -39,7 +39,9 @@ table, before a GPU is requested. See
   that vLLM has an implementation, `transformers` that it runs the code of transformers, and
   `fallback` that it does not list the family but tries this code. For `no`, the notes contain the
   reason, and the status of a job with an endpoint contains a warning. A base for text and images
-  can have an endpoint only with `yes`. The table does not mean that we have served each family.
+  can have an endpoint only with `yes`. The table does not mean that we have served each family. On
+  a CPU, this version computes linear attention (Qwen 3.5) only in bfloat16: in another format, it
+  ends with `CPU GDN attention requires BF16.`
 * **Unsloth** is read from the source of Unsloth {unsloth}. Only images that were built with
   `UNSLOTH=yes` contain it. `fast` means that Unsloth has a class of its own for the family, and
   `general` that it trains the family with its general loader; our tests train both, and backend

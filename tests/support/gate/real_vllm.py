@@ -1,8 +1,4 @@
-"""The pinned vLLM on a CPU behind a gate, with a tiny model and random adapters.
-
-vLLM needs other packages than this environment: ``PYTHON``, from the environment variable
-``VLLM_PYTHON``, is the program that starts it (see ``tests/trainer/gate/test_real_vllm.py``).
-"""
+"""The pinned vLLM on a CPU behind a gate, with a tiny model and random adapters."""
 
 import asyncio
 import copy
@@ -21,17 +17,15 @@ from tests.support.gate import claim as claims
 from tests.support.gate import gate as gates
 from tests.support.gate.claim import Claim
 from tests.support.gate.gate import Gate
+from tests.support.real_vllm import PYTHON
 from tests.support.trainer import tiny
 from tests.support.trainer.logits import load
 
 from finetune_api.contracts.endpoint import WantedName
 
-PYTHON = os.environ.get("VLLM_PYTHON")
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TEMPLATE = tiny.CHAT_TEMPLATE.replace("assistant\n", "assistant:\n")
 ROWS, ANSWER = 8, 32
-START_SECONDS = 900.0
-"""Of vLLM on a busy machine, most of it imports."""
 
 
 def base(work: Path) -> Claim:

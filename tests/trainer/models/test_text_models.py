@@ -37,11 +37,15 @@ def bases(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def tuned(workshop: Workshop) -> Any:
-    """Return the published model with the adapter in its weights, as transformers loads it."""
-    published = AutoModelForImageTextToText.from_pretrained(
+def published_model(workshop: Workshop) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(
         workshop.work / "base", dtype=torch.float32
     ).eval()
+
+
+def tuned(workshop: Workshop) -> Any:
+    """Return the published model with the adapter in its weights, as transformers loads it."""
+    published = published_model(workshop)
     decoder = published.get_decoder()
     decoder = getattr(decoder, "model", decoder)
     adapter = load_file(workshop.work / "adapter" / "adapter_model.safetensors")
@@ -100,6 +104,29 @@ def test_text_model_is_trained_verified_and_merged(
         assert row["original"]["tuned"] == pytest.approx(exact, abs=1e-3)
         assert scores(merged.eval(), row["ids"], positions) == pytest.approx(exact, abs=0.05)
         assert row["original"]["base"] != pytest.approx(exact, abs=0.1)
+
+
+def test_reference_has_the_scores_of_quantized_modules_outside_the_decoder_layers(
+    make: MakeWorkshop, bases: dict[str, str]
+) -> None:
+    """Gemma 4 projects the inputs of all layers in a module beside them."""
+    workshop = make(model={"source": bases["gemma4"]}, training={"maxSteps": 4, "lora": ALL})
+    workshop.prepare_and_train()
+    workshop.succeed("merge", build="b", dtype="float16", base="dequantized")
+    outside = "model.per_layer_model_projection"
+    assert outside in manifest.read(workshop.work / "adapter").facts["quantizedModules"]
+    merged = AutoModelForCausalLM.from_pretrained(
+        workshop.work / "merged-b", dtype=torch.float32
+    ).eval()
+    base = published_model(workshop)
+    reference = json.loads((workshop.work / "reference" / "reference.json").read_text())
+    for row in reference["rows"][:3]:
+        positions = [at for start, end in row["spans"] for at in range(start, end)]
+        exact = scores(merged, row["ids"], positions)
+        assert row["dequantized"]["tuned"] == pytest.approx(exact, abs=5e-3)
+        assert row["dequantized"]["rounded"] == pytest.approx(exact, abs=0.05)
+        exact = scores(base, row["ids"], positions)
+        assert row["original"]["base"] == pytest.approx(exact, abs=0.05)
 
 
 def refused(make: MakeWorkshop, source: str, *, adapter: bool = False, **training: Any) -> str:

@@ -93,16 +93,20 @@ class LayerwiseModel:
         self._in_full = [
             module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)
         ]
+        in_layers = {module for layer in self.layers for module in _adapted(layer)}
+        self._adapted_outside = [module for module in _adapted(model) if module not in in_layers]
+        weights = {id(module.get_base_layer()) for module in self._adapted_outside}
+        self._rounded_outside = [place for place in self._outside if rounded.covers(place[2])]
+        self._changed_outside = [
+            place for place in self._outside if rounded.covers(place[2]) or id(place[0]) in weights
+        ]
         self._load_outside_layers()
 
     def load_layer(self, layer: torch.nn.Module, kind: BaseKind) -> None:
         """Load the weights of a layer from one base, in float32, with an unmerged adapter."""
         _forget_merge(layer)
         for module, part, name in self._places[layer]:
-            weight = self._read(name)
-            if kind == "dequantized" and self._rounded.covers(name):
-                weight = self._rounded.weight(name, weight.to(self.device))
-            _put(module, part, weight.to(self.device, torch.float32, copy=True))
+            self._load(module, part, name, kind)
 
     def unload_layer(self, layer: torch.nn.Module) -> None:
         """Drop the weights of a layer."""
@@ -127,10 +131,36 @@ class LayerwiseModel:
         for wrapper in self._in_full:
             wrapper.modules_to_save.to(dtype)
 
-    def use_saved_modules(self, *, on: bool) -> None:
-        """Use the trained embedding and head (``modulesToSave``), or those of the base."""
+    def variant_outside_layers(
+        self, kind: BaseKind, *, tuned: bool, merged: bool
+    ) -> tuple[Any, ...]:
+        """Return a value that is equal for models with equal modules outside the decoder layers."""
+        return (
+            kind if self._rounded_outside else None,
+            tuned if self._in_full or self._adapted_outside else None,
+            merged if self._changed_outside else None,
+        )
+
+    def set_outside_layers(self, kind: BaseKind, *, tuned: bool, merged: bool) -> None:
+        """Give the modules outside the decoder layers the weights of a model, in float32.
+
+        Few families have linear layers there (Gemma 4, Gemma 3n), which the training quantizes and
+        may adapt. tuned: with the adapter and the fully trained modules; merged: the sum of weights
+        and adapter is rounded to bfloat16.
+        """
+        for module in self._adapted_outside:
+            module.merged_adapters.clear()
+        for module, part, name in self._changed_outside:
+            self._load(module, part, name, kind)
+        for module in self._adapted_outside:
+            module.enable_adapters(tuned)
+            if merged:
+                module.merge()
+        if merged:
+            for module, part, _ in self._changed_outside:
+                _put(module, part, getattr(module, part).to(torch.bfloat16).float())
         for wrapper in self._in_full:
-            wrapper.enable_adapters(on)
+            wrapper.enable_adapters(tuned)
 
     def _load_outside_layers(self) -> None:
         for parameter in self.model.parameters():
@@ -144,6 +174,12 @@ class LayerwiseModel:
         for module in self.model.modules():
             for part, buffer in module.named_buffers(recurse=False):
                 module._buffers[part] = buffer.to(self.device)
+
+    def _load(self, module: torch.nn.Module, part: str, name: str, kind: BaseKind) -> None:
+        weight = self._read(name)
+        if kind == "dequantized" and self._rounded.covers(name):
+            weight = self._rounded.weight(name, weight.to(self.device))
+        _put(module, part, weight.to(self.device, torch.float32, copy=True))
 
     def _read(self, name: str) -> torch.Tensor:
         stored = self._stored[name]

@@ -1,9 +1,9 @@
 """Log-probabilities of sample rows under six models, in one pass over the base's weights.
 
 The models are base and base + adapter, on the 16-bit base and on the 4-bit one, and the tuned ones
-again in bfloat16. Outside the decoder layers, they differ at most in an embedding and a head that
-were fully trained. So the weights of each layer are loaded once per base, and all rows of all
-models pass through that layer before the next one is loaded.
+again in bfloat16. Outside the decoder layers, they usually differ at most in an embedding and a
+head that were fully trained. So the weights of each layer are loaded once per base, and all rows of
+all models pass through that layer before the next one is loaded.
 
 Tuned models are computed in float32, because a server is compared with them. A base that must only
 be distinguished from them is computed in bfloat16, at a fraction of the cost.
@@ -46,6 +46,11 @@ class ScoredModel:
         """Whether the model includes the adapter."""
         return self.part != "base"
 
+    @property
+    def merged(self) -> bool:
+        """Whether the adapter is in the weights."""
+        return self.part == "rounded"
+
 
 def models(*, evaluated: bool) -> list[ScoredModel]:
     """Return the six models, in the order in which a layer is converted from one to the next.
@@ -62,14 +67,17 @@ def models(*, evaluated: bool) -> list[ScoredModel]:
     return ordered
 
 
+_Inputs = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
     """Rows of similar length, and the hidden states of each model."""
 
     numbers: Sequence[int]
     """Numbers of the rows."""
-    inputs: list[tuple[tuple[Any, ...], dict[str, Any]]]
-    """Arguments of each layer other than the hidden states."""
+    inputs: dict[ScoredModel, _Inputs]
+    """Of each model: the arguments of each layer other than the hidden states."""
     states: dict[ScoredModel, torch.Tensor]
     real: torch.Tensor
     """Which tokens are not padding: (rows, tokens)."""
@@ -81,7 +89,7 @@ class _Batch:
         transformers passes a ``UserDict`` to all layers if earlier ones write keys and values for
         later ones into it (Gemma 4). Each model gets its own.
         """
-        args, kwargs = _cast(self.inputs[at], model.dtype)
+        args, kwargs = _cast(self.inputs[model][at], model.dtype)
         for name, value in kwargs.items():
             if isinstance(value, UserDict):
                 kwargs[name] = self.shared.setdefault((model, name), UserDict())
@@ -97,7 +105,7 @@ class Scorer:
         self.activations = ActivationPeak(model.device)
         """Of the tuned models, within and between the decoder layers."""
         self._forwards = [layer.forward for layer in model.layers]
-        self._inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self._inputs: _Inputs = []
         self._first_states = self._final_states = torch.empty(0)
 
     def score(
@@ -119,8 +127,8 @@ class Scorer:
                 self._run_layer(at, requested, batches)
             self._replace_forwards(self._return_final_states)
             for model in sorted(requested, key=lambda model: model.dtype == torch.bfloat16):
+                self._set_outside_layers(model)
                 self._layerwise.cast_outside_layers(model.dtype)
-                self._layerwise.use_saved_modules(on=model.tuned)
                 for batch in batches:
                     # All rows at once: every product with the head reads all of it from memory.
                     places = [
@@ -144,18 +152,29 @@ class Scorer:
         # Padded on the right: no token attends to those after it, so none attends to padding.
         tokens = [torch.tensor(rows[number]) for number in numbers]
         ids = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(self._layerwise.device)
-        begun = {}
-        for tuned in (False, True):
-            self._inputs = []
-            self._layerwise.use_saved_modules(on=tuned)
-            self._layerwise.decoder(input_ids=ids)
-            begun[tuned] = self._first_states
-        states = {model: begun[model.tuned].to(model.dtype) for model in requested}
+        begun: dict[tuple[Any, ...], tuple[torch.Tensor, _Inputs]] = {}
+        states, inputs = {}, {}
+        for model in requested:
+            variant = self._layerwise.variant_outside_layers(
+                model.kind, tuned=model.tuned, merged=model.merged
+            )
+            if variant not in begun:
+                self._inputs = []
+                self._set_outside_layers(model)
+                self._layerwise.decoder(input_ids=ids)
+                begun[variant] = self._first_states, self._inputs
+            first, inputs[model] = begun[variant]
+            states[model] = first.to(model.dtype)
         lengths = torch.tensor([len(row) for row in tokens])
         real = torch.arange(int(lengths.max())) < lengths[:, None]
         real = real.to(self._layerwise.device)
-        self.activations.observe(begun[True], real)
-        return _Batch(numbers=numbers, inputs=self._inputs, states=states, real=real)
+        for model in requested:
+            if model.part == "tuned":
+                self.activations.observe(states[model], real)
+        return _Batch(numbers=numbers, inputs=inputs, states=states, real=real)
+
+    def _set_outside_layers(self, model: ScoredModel) -> None:
+        self._layerwise.set_outside_layers(model.kind, tuned=model.tuned, merged=model.merged)
 
     def _run_layer(
         self, at: int, requested: Sequence[ScoredModel], batches: Sequence[_Batch]
