@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
+from tests.unit.operator.reconcile.laws_of_statuses import prevented
 from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_operator.objects import naming
@@ -34,7 +35,7 @@ class GPULaws:
         status, serving = intended.status, snapshot.job["spec"].get("serving", {})
         found = {each["type"]: each for each in status.get("conditions", ())}
         target = status.get("revision")
-        if found.get("Ready", {}).get("reason") == "InvalidSpec" or target is None:
+        if target is None or prevented(status):
             return
         rollout = serving.get("rollout", "Auto")
         record, before = release_of(status, target), release_of(snapshot.job["status"], target)
