@@ -335,6 +335,7 @@ async def test_curve_is_downloaded(start: Start) -> None:
 async def test_budgets_usage_and_profiles(start: Start, objects: Objects) -> None:
     account = {"limit": "500.00", "used": "420.50", "reserved": "0", "remaining": "79.50"}
     conditions = [{"type": "Exhausted", "status": "False", "reason": "NearLimit"}]
+    not_valid = {"status": "Unknown", "reason": "UsageDisabled"}
     objects["/apis/finetune.dev/v1alpha1/finetunebudgets"] = [
         {
             "metadata": {"name": "team-a"},
@@ -345,7 +346,12 @@ async def test_budgets_usage_and_profiles(start: Start, objects: Objects) -> Non
                 "serving": {"gpus": 2, "maxGpus": 7},
                 "conditions": conditions,
             },
-        }
+        },
+        {
+            "metadata": {"name": "not-valid"},
+            "spec": {"training": {"maxRunning": 2}},
+            "status": {"conditions": [{**conditions[0], **not_valid}]},
+        },
     ]
     pages = await start()
     text = await pages.text("/usage")
@@ -355,6 +361,10 @@ async def test_budgets_usage_and_profiles(start: Start, objects: Objects) -> Non
     assert rest is not None
     assert re.findall(r"<div>([^<]+)</div>", rest[0]) == ["7", "2", "-", "5"]
     assert "GPU-hours of training</div>" not in text, "without a limit"
+    assert set(re.findall(r'class="state (\w+)">(\w+)<', text)) == {
+        ("good", "NearLimit"),
+        ("bad", "UsageDisabled"),
+    }
     text = await pages.text("/profiles")
     for words in ("small", "models up to 8B", "NVIDIA-A10G", "1.20 EUR", "yes"):
         assert words in text

@@ -80,7 +80,7 @@ def _time(text: str) -> str:
 def _exhausted(status: Object, type_: str) -> Child:
     for condition in status.get("conditions") or ():
         if condition.get("type") == type_:
-            kind = "bad" if condition.get("status") == "True" else "good"
+            kind = "good" if condition.get("status") == "False" else "bad"
             return state(str(condition.get("reason", "")), kind)
     return "-"
 
