@@ -275,17 +275,13 @@ class Rollout:
 
     def is_known(self, caller: Caller) -> bool:
         """Report whether any name is in the wanted set and for this caller."""
-        current = self._wanted.current
-        return current is not None and any(
-            may_use(caller, wanted_name.keys) for wanted_name in current.names
-        )
+        names = () if self._wanted.current is None else self._wanted.current.names
+        return any(may_use(caller, wanted_name.keys) for wanted_name in names)
 
     def has_key(self, caller: Caller) -> bool:
         """Report whether a caller has a key of any name in the wanted set."""
-        current = self._wanted.current
-        return current is not None and any(
-            caller in (wanted_name.keys or ()) for wanted_name in current.names
-        )
+        names = () if self._wanted.current is None else self._wanted.current.names
+        return any(caller in (wanted_name.keys or ()) for wanted_name in names)
 
     @property
     def is_ready(self) -> bool:

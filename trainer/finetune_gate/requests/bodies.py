@@ -28,7 +28,7 @@ READ_SECONDS = 30.0
 """Time in which the body of a request must arrive."""
 
 
-class TooLong(Exception):
+class BodyTooLong(Exception):
     """A body has more bytes than one may have."""
 
 
@@ -78,12 +78,12 @@ class Body:
         self._size = 0
 
     async def read(self, content: aiohttp.StreamReader) -> bytes:
-        """Return all bytes of a stream. Raise TooLong or NoRoom."""
+        """Return all bytes of a stream. Raise BodyTooLong or NoRoom."""
         data = bytearray()
         async for part in content.iter_any():
             self.keep(self._size + len(part))
             if self._size > self._bodies.longest:
-                raise TooLong
+                raise BodyTooLong
             if not self._bodies.has_room(self._caller):
                 raise NoRoom
             data += part
@@ -100,7 +100,7 @@ async def of_request(request: web.Request, body: Body) -> bytes:
     try:
         async with asyncio.timeout(READ_SECONDS):
             return await body.read(request.content)
-    except TooLong:
+    except BodyTooLong:
         raise NotRead(413, f"the body of a request has at most {LONGEST} bytes") from None
     except NoRoom:
         raise NotRead(503, "too many requests: retry later") from None

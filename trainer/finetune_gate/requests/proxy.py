@@ -186,7 +186,11 @@ class Proxy:
             return _unavailable()
         except NoRoom:
             current.outcome = "busy"
-            return _error(503, "too many answers wait for their callers", "stream", headers=RETRY)
+            message = (
+                "the answers that callers with this key, or without one, have not read yet are too "
+                "long together: set stream to true, or retry later"
+            )
+            return _error(503, message, "stream", headers=RETRY)
 
     async def _stream(
         self, request: web.Request, upstream: aiohttp.ClientResponse, current: _Request
@@ -231,7 +235,7 @@ async def _whole(
     route = current.route
     try:
         content = await answer.read(upstream.content)
-    except bodies.TooLong:
+    except bodies.BodyTooLong:
         raise BadRequest(
             "stream",
             f"the answer has more than {bodies.LONGEST_ANSWER} bytes: set stream to true, or ask "
