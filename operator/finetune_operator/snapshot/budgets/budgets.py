@@ -145,7 +145,9 @@ class Budgets:
             gpu_seconds=max(1, request.cap - present.trained.get(request.key, 0)),
             price=request.price,
         )
-        balances = [self.balance(name, usage, but=request.key) for name in own]
+        # As in the plan: the training of an earlier revision ends before this one starts.
+        own_trainings = f"{request.key.rpartition('/')[0]}/"
+        balances = [self.balance(name, usage, but=own_trainings) for name in own]
         return all(
             own_balance is not None and own_balance.fits(wish.amount(own_balance.currency))
             for own_balance in balances

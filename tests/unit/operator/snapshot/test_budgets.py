@@ -1,5 +1,6 @@
 """The accounts of a job's snapshot, the gate of reservations, and the jobs that changes wake."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
@@ -364,9 +365,11 @@ async def test_the_gate_sees_the_reservations_that_were_recorded_since_the_plan(
     assert not place.budgets.admits(request("second", 5), usage)
     assert not place.budgets.admits(request("second", None), usage)
     assert place.budgets.admits(request("elsewhere", 50, "other"), usage)
-    # A larger reservation of the same training replaces its present one.
-    assert place.budgets.admits(request("first", 10), usage)
-    assert not place.budgets.admits(request("first", 11), usage)
+    # A larger reservation of the same training replaces its present one, and that of another
+    # revision the one whose pod is still ending, as in the plan.
+    for wish in (request("first", 10), replace(request("first", 10), key="train/uid-of-first/s")):
+        assert place.budgets.admits(wish, usage)
+        assert not place.budgets.admits(replace(wish, cap=11 * HOUR), usage)
 
 
 async def test_a_budget_reads_its_own_statement() -> None:
