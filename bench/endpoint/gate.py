@@ -51,7 +51,9 @@ def _route(name: str, internal: str, boot: str) -> Route:
         tolerance=1.0,
         smallest_fault=None,
     )
-    return Route(name=name, job=name, adapter="", proof=proof, template=None, keys=None, salt="bench")
+    return Route(
+        name=name, job=name, adapter="", proof=proof, template=None, keys=None, salt="bench"
+    )
 
 
 async def serve(socket: Path, port: int, names: Mapping[str, str]) -> None:

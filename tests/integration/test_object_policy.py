@@ -472,7 +472,11 @@ def test_only_an_administrator_deletes_a_job_and_leaves_its_pods(
 ) -> None:
     """They would use GPUs that no budget counts, and no limit stops."""
     place = policy.JOBS.format(namespace)
-    delete = {"apiGroups": ["finetune.dev"], "resources": ["finetunejobs"], "verbs": ["delete"]}
+    delete = {
+        "apiGroups": ["finetune.dev"],
+        "resources": ["finetunejobs"],
+        "verbs": ["delete", "deletecollection"],
+    }
     policy.grant(control_plane, namespace, "orphaning-author", delete)
     right = ("orphaning-author", "delete", "finetune.dev", "finetunejobs", namespace)
     wait_until("the author may delete jobs", lambda: may(control_plane, *right))
@@ -489,5 +493,10 @@ def test_only_an_administrator_deletes_a_job_and_leaves_its_pods(
     for policy_of_pods in ("Background", "Foreground"):
         options = {**dry, "propagationPolicy": policy_of_pods}
         assert deleted(control_plane, place, right[0], options) is None
-    assert deleted(control_plane, place, "", {**dry, "propagationPolicy": "Orphan"}) is None
+        # As the deletion of a namespace does.
+        assert policy.attempt(control_plane, "DELETE", place, options, right[0]) is None
+    options = {**dry, "propagationPolicy": "Orphan"}
+    message = policy.attempt(control_plane, "DELETE", place, options, right[0])
+    assert "orphans the pods of a FineTuneJob" in str(message)
+    assert deleted(control_plane, place, "", options) is None
     assert deleted(control_plane, place, right[0], {}) is None
