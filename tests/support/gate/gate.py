@@ -30,7 +30,7 @@ from finetune_gate import __main__ as gate
 from finetune_operator.signing import SigningKey
 
 ENDPOINT = "0f3c"
-PATIENCE = 30.0
+PATIENCE = 180.0
 
 
 def signed(
