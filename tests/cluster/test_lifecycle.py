@@ -81,10 +81,10 @@ def test_up_restarts_killed_processes_and_pods_keep_running() -> None:
     started = pod_status()["containerStatuses"]
     for name in ("kube-apiserver", "containerd", "kubelet"):
         os.kill(before[name], signal.SIGKILL)
-    cluster("up")
+    printed = cluster("up")
     after = pids()
     changed = {name for name in before if after[name] != before[name]}
-    assert changed == {"kube-apiserver", "containerd", "kubelet"}
+    assert changed == {"kube-apiserver", "containerd", "kubelet"}, printed
     client.kubectl("wait", "pod/lifecycle", "--for=condition=Ready", "--timeout=300s")
     assert pod_status()["containerStatuses"] == started
     assert echo_in_pod(client, seconds=300) == "alive\n"

@@ -262,17 +262,20 @@ async def test_workers_process_all_keys_of_namespaces_that_are_at_their_limit() 
     queue: WorkQueue[Key] = WorkQueue("test", namespace_limit=1)
     keys = [(namespace, str(number)) for namespace in "xyz" for number in range(5)]
     processed: list[Key] = []
+    all_processed = asyncio.Event()
 
     async def work() -> None:
         while True:
             async with queue.take() as key:
                 await asyncio.sleep(0)
                 processed.append(key)
+                if len(processed) == len(keys):
+                    all_processed.set()
 
     for key in keys:
         queue.add(key)
     workers = [asyncio.create_task(work()) for _ in range(8)]
-    await asyncio.sleep(0.1)
+    await asyncio.wait_for(all_processed.wait(), 30)
     for worker in workers:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)
