@@ -42,13 +42,27 @@ def up() -> None:
         cleanup.end_unrecorded()
         helper = base_image.ensure()
         try:
-            _start(helper)
+            _repair(helper)
         except ClusterError as error:
             say(f"    {error}")
             with phase("recreate the cluster, because it cannot be repaired"):
                 # Keep the registry: it is not affected, and a build may be using it.
                 cleanup.remove_all(keep=("registry",))
             _start(helper)
+
+
+def _repair(helper: str) -> None:
+    """Start what is not running, and once more if a process ends meanwhile.
+
+    A killed process takes a moment to end and to release its ports, longer on a busy machine.
+    """
+    try:
+        _start(helper)
+    except ClusterError as error:
+        if all(processes.alive(name) for name in processes.recorded()):
+            raise
+        say(f"    {error}")
+        _start(helper)
 
 
 def _start(helper: str) -> None:

@@ -3,6 +3,7 @@
 The tests share a cluster and run in this order; the last one removes it.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -44,6 +45,15 @@ def pids() -> dict[str, int]:
 def pod_status() -> dict[str, object]:
     status: dict[str, object] = kubectl.local().get("pod", "lifecycle")["status"]
     return status
+
+
+def connected(pid: int) -> bool:
+    """Report whether a process has an open socket."""
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if file.readlink().name.startswith("socket:"):
+                return True
+    return False
 
 
 def echo_in_pod(client: kubectl.Client, *, seconds: float) -> str:
@@ -91,6 +101,28 @@ def test_up_restarts_killed_processes_and_pods_keep_running() -> None:
     node = client.get("node")["items"][0]
     assert node["status"]["allocatable"]["nvidia.com/gpu"] == "1"
     assert node["metadata"]["labels"]["nvidia.com/gpu.product"] == "NVIDIA-A10G"
+
+
+def test_up_repairs_a_process_that_ends_while_it_waits_for_it() -> None:
+    before = pids()
+    killed = before["kube-apiserver"]
+    os.kill(killed, signal.SIGSTOP)
+    words = [sys.executable, str(paths.REPO / "dev" / "cluster"), "up"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as starting:
+        assert starting.stdout is not None
+        lines = iter(starting.stdout.readline, "")
+        printed = [next(line for line in lines if "start the control plane" in line)]
+        # Its first connection is the request for the health of the API server.
+        while not connected(starting.pid):
+            assert starting.poll() is None, printed
+            time.sleep(0.01)
+        os.kill(killed, signal.SIGKILL)
+        printed += lines
+    assert starting.returncode == 0, printed
+    after = pids()
+    assert after.keys() == before.keys()
+    assert {name for name in before if after[name] != before[name]} == {"kube-apiserver"}, printed
+    assert any("kube-apiserver exited" in line for line in printed)
 
 
 def test_up_resumes_an_interrupted_start() -> None:

@@ -10,7 +10,7 @@ from finetune_trainer.data import template_cost
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.errors import InvalidSpec
 
-LOOP = "{% for a in range(9999) %}{% for b in range(60) %}{% set c = a %}{% endfor %}{% endfor %}"
+LOOP = "{% for a in range(9999) %}{% for b in range(300) %}{% set c = a %}{% endfor %}{% endfor %}"
 SQUARE = "{% for a in messages %}{% for b in messages %}{{ b.role }}{% endfor %}{% endfor %}"
 SAMPLE: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": "?"}]},
