@@ -1,7 +1,7 @@
 """Bodies of requests and of answers, which callers send and accept as slowly as they like.
 
 Their memory has a limit, of which an API key takes a share: one that fills it delays no other.
-Callers without a key cannot be told apart, and together leave a share to those with one.
+The callers without a key cannot be distinguished: together they leave a part to those with one.
 """
 
 import asyncio
