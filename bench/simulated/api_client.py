@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import urllib.parse
 from collections.abc import AsyncGenerator
 from typing import Any, Self
 
@@ -9,6 +10,8 @@ import aiohttp
 from tests.support.api_server.controlplane import TOKEN, ControlPlane
 
 CONNECTIONS = 48
+PAGE = 500
+"""Objects in a response."""
 
 Object = dict[str, Any]
 
@@ -64,14 +67,13 @@ class Api:
         """
         listed: dict[str, Object] = {}
         while True:
-            listing = await self.send("GET", f"{path}?{query}")
-            present = {manifest["metadata"]["uid"]: manifest for manifest in listing["items"]}
+            items, since = await self._list(path, query)
+            present = {manifest["metadata"]["uid"]: manifest for manifest in items}
             for uid in listed.keys() - present.keys():
                 yield "DELETED", listed.pop(uid)
             for uid, manifest in present.items():
                 listed[uid] = manifest
                 yield "ADDED", manifest
-            since = listing["metadata"]["resourceVersion"]
             with contextlib.suppress(Expired):
                 while True:
                     async for event in self._events(path, f"{query}&resourceVersion={since}"):
@@ -82,6 +84,21 @@ class Api:
                         else:
                             listed[uid] = event["object"]
                         yield event["type"], event["object"]
+
+    async def _list(self, path: str, query: str) -> tuple[list[Object], str]:
+        """Return all objects, and their version.
+
+        The API server aborts a response after a minute, in which a busy machine cannot read all.
+        """
+        items: list[Object] = []
+        token = ""
+        while True:
+            page = f"{query}&limit={PAGE}&continue={urllib.parse.quote(token)}"
+            listing = await self.send("GET", f"{path}?{page}")
+            items += listing["items"]
+            token = listing["metadata"].get("continue", "")
+            if not token:
+                return items, listing["metadata"]["resourceVersion"]
 
     async def _events(self, path: str, query: str) -> AsyncGenerator[Object, None]:
         """Yield the events of one watch until it ends. Raises Expired."""
