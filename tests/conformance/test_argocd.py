@@ -15,7 +15,7 @@ import yaml
 from tests.conformance.argocd import APPLICATIONS, SECONDS, ArgoCD, Repository
 from tests.fakes import kubelet
 from tests.support.api_server.controlplane import ControlPlane, has
-from tests.support.api_server.manifest_files import EXAMPLES, documents
+from tests.support.api_server.manifest_files import EXAMPLES, example_jobs
 from tests.support.api_server.namespace import Namespace
 from tests.support.api_server.scenarios import ScenarioRunner, all_complete
 
@@ -210,8 +210,7 @@ def test_examples_are_synced(
     argo.deploy(place.name, repository, place.name, "examples")
     runner = ScenarioRunner(plane=control_plane, pod_status=only())
 
-    examples = [found for file in EXAMPLES for found in documents(file)]
-    count = sum(found["kind"] == "FineTuneJob" for found in examples)
+    count = len(example_jobs())
 
     def reconciled() -> bool:
         jobs = place.items("finetunejobs")

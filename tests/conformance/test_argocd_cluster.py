@@ -15,7 +15,7 @@ from tests.conformance import argocd, local_cluster, writes
 from tests.conformance.argocd import APPLICATIONS, NAMESPACE, Repository
 from tests.conformance.deployed_job import TRAINED_SECONDS, Application, DeployedJob
 from tests.support.api_server.controlplane import wait_until
-from tests.support.api_server.manifest_files import EXAMPLES, documents
+from tests.support.api_server.manifest_files import EXAMPLES, example_jobs
 from tests.support.local_cluster import pods, recorder
 from tests.support.local_cluster.fixtures import cluster, lane  # noqa: F401  (pytest finds fixtures by name)
 from tests.support.local_cluster.kubectl import Object
@@ -199,9 +199,7 @@ def test_argo_cd_and_the_operator_never_write_the_same_field(deployed: DeployedJ
 
 def _examples() -> dict[str, Object]:
     """Return the spec of each job in the examples, by name."""
-    found = (each for file in EXAMPLES for each in documents(file))
-    jobs = (each for each in found if each["kind"] == "FineTuneJob")
-    return {each["metadata"]["name"]: each["spec"] for each in jobs}
+    return {each["metadata"]["name"]: each["spec"] for each in example_jobs()}
 
 
 def _changes(values: list[Any]) -> list[Any]:

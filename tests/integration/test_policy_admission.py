@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.integration import policy
 from tests.support.api_server.controlplane import ControlPlane
-from tests.support.api_server.manifest_files import EXAMPLES, documents, printed_jobs
+from tests.support.api_server.manifest_files import EXAMPLES, example_jobs, printed_jobs
 from tests.support.attacks.hostile_specs import MEMBERSHIPS, PRIVILEGES, Hostile
 
 AUTHOR = "job-author"
@@ -28,8 +28,7 @@ def test_a_hostile_spec_is_rejected(control_plane: ControlPlane, hostile: Hostil
 
 
 def test_documented_manifests_are_allowed(control_plane: ControlPlane) -> None:
-    printed = [*printed_jobs().values(), *(one for path in EXAMPLES for one in documents(path))]
-    specs = [each["spec"] for each in printed if each["kind"] == "FineTuneJob"]
+    specs = [each["spec"] for each in (*printed_jobs().values(), *example_jobs())]
     assert len(specs) >= len(EXAMPLES) > 0
     for spec in specs:
         assert policy.rejection(control_plane, "default", spec) is None

@@ -9,6 +9,8 @@ import yaml
 from tests.support.api_server.controlplane import ApiServer
 from tests.support.markdown import blocks
 
+from finetune_api import KIND
+
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -40,6 +42,11 @@ def documents(file: Path) -> list[dict[str, Any]]:
     return [found for found in yaml.load_all(file.read_text(), _Loader) if found]
 
 
+def example_jobs() -> list[dict[str, Any]]:
+    """Return all FineTuneJobs in the examples."""
+    return [found for file in EXAMPLES for found in documents(file) if found["kind"] == KIND]
+
+
 def printed() -> dict[str, dict[str, Any]]:
     """Return the complete objects in README and docs, by page and number of block and document."""
     return {
@@ -53,7 +60,7 @@ def printed() -> dict[str, dict[str, Any]]:
 
 def printed_jobs() -> dict[str, dict[str, Any]]:
     """Return the complete FineTuneJobs in README and docs, as ``printed`` does."""
-    return {place: found for place, found in printed().items() if found["kind"] == "FineTuneJob"}
+    return {place: found for place, found in printed().items() if found["kind"] == KIND}
 
 
 def expected(file: Path) -> str:
