@@ -79,16 +79,18 @@ def answer(
     ):
         try:
             connection.request("POST", "/v1/chat/completions", body, headers)
-            response = connection.getresponse()
-            if response.status != http.client.OK:
-                raise _refusal(response.status, response.read())
-            for line in response:
-                if not line.startswith(EVENT):
-                    continue
-                data = line[len(EVENT) :].strip()
-                if data == DONE:
-                    return
-                yield _part(json.loads(data))
+            # The response may have taken the socket away from the connection, which then leaves it
+            # open.
+            with connection.getresponse() as response:
+                if response.status != http.client.OK:
+                    raise _refusal(response.status, response.read())
+                for line in response:
+                    if not line.startswith(EVENT):
+                        continue
+                    data = line[len(EVENT) :].strip()
+                    if data == DONE:
+                        return
+                    yield _part(json.loads(data))
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise CommandFailed(
                 f"the connection to pod {pod['metadata']['name']} was lost "

@@ -85,8 +85,8 @@ def _served(cluster: Cluster, pod: Mapping[str, Any]) -> LossSeries:
             cluster, pod, TRAINER_METRICS, seconds=READ_SECONDS
         ) as connection:
             connection.request("GET", loss_history.PATH)
-            answer = connection.getresponse()
-            content = answer.read(loss_history.SERVED_BYTES + 1)
+            with connection.getresponse() as answer:
+                content = answer.read(loss_history.SERVED_BYTES + 1)
     except (OSError, http.client.HTTPException) as error:
         raise CommandFailed(
             f"pod {name} does not answer ({type(error).__name__}): run the command again in a "
