@@ -5,7 +5,8 @@ Kubernetes objects are plain dicts, as the API server sends and accepts them.
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from finetune_api.contracts.endpoint import EndpointStatus
@@ -18,6 +19,9 @@ from finetune_operator.usage.values import NamespaceUsage, ReservationRequest
 
 Object = Mapping[str, Any]
 """A Kubernetes object."""
+
+NO_JOBS: Mapping[str, bool] = MappingProxyType({})
+"""``Snapshot.created`` of an object without Jobs that were just created."""
 
 Key = tuple[str, str]
 """Namespace (empty if it is cluster-scoped) and name of an object of one of our own kinds."""
@@ -133,10 +137,12 @@ class Snapshot:
     loaded: float | None = None
     """Share of the model's bytes, from 0 to 1, that a serving pod which starts has read."""
 
-    created: frozenset[str] = frozenset()
-    """UIDs of Jobs that this process has just created, or found with the content it would create.
+    created: Mapping[str, bool] = field(default_factory=dict)
+    """UIDs of Jobs that this process has just created or found, and whether they have the content
+    that it would create.
 
-    They are recorded in the ledger. A process that restarts before this confirms the content again.
+    Those that have it are recorded in the ledger. A process that restarts before this confirms the
+    content again.
     """
 
     @property

@@ -64,6 +64,14 @@ class Refused(Exception):
     """The API server rejected a write; earlier writes stay."""
 
 
+class OtherContent(Refused):
+    """An object to be created exists with another content."""
+
+    def __init__(self, existing: Thing) -> None:
+        super().__init__(f"{existing['kind']} {existing['metadata']['name']} has other content")
+        self.existing = existing
+
+
 IMAGE_IDS = {
     image: image.replace(":1", f"@sha256:{digit * 64}")
     for digit, image in zip("12", (CONFIG.images.trainer, CONFIG.images.serving), strict=True)
@@ -112,8 +120,9 @@ class Cluster:
     recorded: list[Event] = field(default_factory=list)
     """The events of all executed plans."""
 
-    created: set[str] = field(default_factory=set)
-    """Uids of the Jobs that the operator created since its last crash."""
+    created: dict[str, bool] = field(default_factory=dict)
+    """Uids of the Jobs that the operator created or found since its last crash, and whether they
+    have the content that it would create."""
 
     confirmed: set[str] = field(default_factory=set)
     """Uids of the Jobs that a create request ever returned, or found with equal content."""
@@ -178,7 +187,7 @@ class Cluster:
             loaded=self.loaded,
             verification=self.verification(),
             requests=self.requests(),
-            created=frozenset(self.created),
+            created=dict(self.created),
             profiles=self.profiles_of(job),
             parent=copied(self.others.get(naming.parent_of(job) or "")),
             endpoints=tuple(
@@ -224,7 +233,15 @@ class Cluster:
         if (request := intended.reservation) is not None and self.reserve(request):
             snapshot = self.observe()
             intended = plan(snapshot, now=self.now)
-        self.carry_out(snapshot, intended, die_before=die_before)
+        try:
+            self.carry_out(snapshot, intended, die_before=die_before)
+        except OtherContent as error:
+            uid = error.existing["metadata"]["uid"]
+            if error.existing["kind"] != "Job" or uid in self.created:
+                raise
+            # The operator reconciles once more, and knows it.
+            self.created[uid] = False
+            self.version += 1
         return intended
 
     def reserve(self, request: ReservationRequest) -> bool:
@@ -439,10 +456,10 @@ class Cluster:
                 if present is None:
                     present = self.add(action.object)
                 elif not same_content(action.object, present):
-                    raise Refused(f"{kind} {name} has other content")
+                    raise OtherContent(present)
                 if kind == "Job":
                     # The operator learns the uid, and reconciles once more to record it.
-                    self.created.add(present["metadata"]["uid"])
+                    self.created[present["metadata"]["uid"]] = True
                     self.confirmed.add(present["metadata"]["uid"])
                     self.version += 1
             case Apply():

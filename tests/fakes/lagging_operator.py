@@ -16,6 +16,7 @@ from finetune_operator.config import Settings
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import ContentConflict
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.reconcile import plan as planner
@@ -182,6 +183,10 @@ class LaggingOperator:
         if found is not None:
             self.store.put(found)
             self.reconciler.memories[self.key].has_created(target, found)
+
+    def found(self, existing: Thing) -> None:
+        """Handle the rejection of a creation as the reconciler does."""
+        self.reconciler.memories[self.key].has_found(ContentConflict(existing))
 
     def failed(self) -> None:
         """Handle a failed write as the reconciler does."""

@@ -6,7 +6,7 @@ actions of a batch (``Plan.batches``) are independent of each other and executed
 other write has its own precondition: a create its deterministic name, an apply and a delete the uid
 and resourceVersion that were read. An object that the reconciled object does not control is never
 changed, except for a volume that a job may adopt. If an object to be created exists, it must have
-the content that the operator would write.
+the content that the operator would write; a Job with another content is known to the next plan.
 
 An apply also removes the owners and the values that other clients added to the object. It is
 skipped if the object is still in the version that the same apply produced, so neither a
@@ -185,7 +185,7 @@ class _Execution:
                 raise
             require_owned(self.snapshot.owner, existing)
             if not same_content(body, existing):
-                raise ContentConflict(*_kind_and_name(body)) from None
+                raise ContentConflict(existing) from None
             return existing, False
 
     async def _apply(self, body: Object) -> tuple[Object, bool]:

@@ -1,12 +1,12 @@
 """What a kind of our own adds to the controller: a reader, a planner, and metrics."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.types import Confirmation, Key, Object, Observed, Plan
+from finetune_operator.types import NO_JOBS, Confirmation, Key, Object, Observed, Plan
 
 S = TypeVar("S", bound=Observed)
 """The snapshot of an object of the kind."""
@@ -22,12 +22,12 @@ class Reader(Protocol[S]):
         *,
         live: Set[str] = frozenset(),
         names: Iterable[tuple[str, str]] = (),
-        created: Set[str] = frozenset(),
+        created: Mapping[str, bool] = NO_JOBS,
     ) -> S | None:
         """Return the snapshot of an object, None if the object does not exist.
 
         live: kinds that are read from the API server first; names: kind and name of further objects
-        to read; created: uids of Jobs that this process has created.
+        to read; created: see ``Snapshot.created``.
         """
 
     async def complete(self, key: Key, plan: Plan) -> bool:

@@ -4,9 +4,10 @@ Removing the record forgets the object. The work queue keeps its own count of fa
 the rate limiter of client-go does: the backoff must also grow if nothing can be read.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from finetune_operator.kube.errors import Terminal
+from finetune_operator.kube.errors import ContentConflict, Terminal
 from finetune_operator.types import Object
 
 
@@ -36,8 +37,8 @@ class Memory:
     """By kind and name of the child."""
     rejection: Terminal | None = None
     """Why the API server rejects a write; the conditions report it."""
-    created: frozenset[str] = frozenset()
-    """UID of the newest Job, see ``Snapshot.created``."""
+    created: Mapping[str, bool] = field(default_factory=dict)
+    """The newest Job, see ``Snapshot.created``."""
 
     def has_created(self, target: Object, written: Object) -> bool:
         """Record the uid of a Job that a create request returned, or found; report whether it did.
@@ -46,7 +47,15 @@ class Memory:
         """
         if target["kind"] != "Job" or "uid" in target["metadata"]:
             return False
-        self.created = frozenset({written["metadata"]["uid"]})
+        self.created = {written["metadata"]["uid"]: True}
+        return True
+
+    def has_found(self, conflict: ContentConflict) -> bool:
+        """Record the uid of a Job that has another content; report whether that is new."""
+        uid = conflict.existing["metadata"]["uid"]
+        if conflict.existing["kind"] != "Job" or uid in self.created:
+            return False
+        self.created = {uid: False}
         return True
 
     def not_due_for(self, now: float) -> float:

@@ -23,7 +23,7 @@ from finetune_operator.controller.apply import AppliedVersions, PlanExecutor, is
 from finetune_operator.controller.kind import Planner, Reader, S, Telemetry
 from finetune_operator.controller.memory import Memory
 from finetune_operator.controller.responses import Responses
-from finetune_operator.kube.errors import Terminal
+from finetune_operator.kube.errors import Conflict, ContentConflict, Terminal
 from finetune_operator.objects import conditions
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.telemetry import metrics
@@ -184,6 +184,9 @@ class Reconciler(Generic[S]):
         try:
             writes = await self._write(snapshot, plan, now, memory.applied, responses)
         except Terminal as error:
+            if isinstance(error, ContentConflict) and memory.has_found(error):
+                # The next plan replaces it if the ledger does not know it.
+                raise Conflict(str(error)) from error
             memory.rejection = error
             if rejection is None or _text(rejection) != _text(error):
                 await self._report(key, error)

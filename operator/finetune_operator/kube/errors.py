@@ -83,7 +83,9 @@ class NameConflict(Terminal):
 class ContentConflict(Terminal):
     """An object of this name exists with content that the operator would not write."""
 
-    def __init__(self, kind: str, name: str) -> None:
+    def __init__(self, existing: Object) -> None:
+        self.existing = existing
+        kind, name = existing["kind"], existing["metadata"]["name"]
         super().__init__(
             f"{kind} {name} exists, but its content differs from the content that the operator "
             f"would write. Delete {kind} {name}: the operator then creates it again.",

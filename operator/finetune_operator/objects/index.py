@@ -66,7 +66,7 @@ class IndexedSnapshot:
     service: Child | None
     budget: Child | None
     events: tuple[Object, ...]
-    created: frozenset[str]
+    created: Mapping[str, bool]
     progress: PodProgress | None
     verification: Verification | None
     requests: Mapping[str, Requests]

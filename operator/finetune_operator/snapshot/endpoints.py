@@ -1,7 +1,7 @@
 """The FineTuneEndpoints: that of a job, the jobs of each one, and the snapshot of one itself."""
 
 import asyncio
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.scraping.gates import Gate, Gates
 from finetune_operator.snapshot.store import ObjectStore, version_of
 from finetune_operator.snapshot.watches import MANAGED
-from finetune_operator.types import LISTS, EndpointSnapshot, Key, Object, Plan
+from finetune_operator.types import LISTS, NO_JOBS, EndpointSnapshot, Key, Object, Plan
 
 
 @dataclass(kw_only=True)
@@ -114,7 +114,7 @@ class EndpointReader:
         *,
         live: Set[str] = frozenset(),
         names: Iterable[tuple[str, str]] = (),
-        created: Set[str] = frozenset(),
+        created: Mapping[str, bool] = NO_JOBS,
     ) -> EndpointSnapshot | None:
         """Return the snapshot of an endpoint, None if it does not exist. Raises OperatorError.
 

@@ -1,12 +1,12 @@
 """The FineTuneProfiles: those of a job's snapshot, and the snapshot of a profile itself."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from finetune_operator.config import Settings
 from finetune_operator.objects import naming
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.types import Key, Object, Plan, ProfileSnapshot
+from finetune_operator.types import NO_JOBS, Key, Object, Plan, ProfileSnapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class ProfileReader:
         *,
         live: Set[str] = frozenset(),
         names: Iterable[tuple[str, str]] = (),
-        created: Set[str] = frozenset(),
+        created: Mapping[str, bool] = NO_JOBS,
     ) -> ProfileSnapshot | None:
         """Return the snapshot of a profile, None if it does not exist. Raises OperatorError."""
         await self.live.refresh(key, live)

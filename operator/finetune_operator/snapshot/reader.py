@@ -13,7 +13,7 @@ Metrics of pods are the last values of the ``scraper``; a read does not wait for
 
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +33,7 @@ from finetune_operator.snapshot.scraping.targets import targets
 from finetune_operator.snapshot.usage import UsageSource
 from finetune_operator.types import (
     LISTS,
+    NO_JOBS,
     Key,
     Object,
     Plan,
@@ -78,12 +79,12 @@ class JobReader:
         *,
         live: Set[str] = frozenset(),
         names: Iterable[tuple[str, str]] = (),
-        created: Set[str] = frozenset(),
+        created: Mapping[str, bool] = NO_JOBS,
     ) -> Snapshot | None:
         """Return the snapshot of a job, None if the job does not exist.
 
         live: kinds that are read from the API server first; names: kind and name of further objects
-        to read; created: uids of Jobs, see ``Snapshot.created``.
+        to read; created: see ``Snapshot.created``.
         """
         store, own = self.live.store, self.live.store.watches.own
         await self.live.refresh(key, live)
@@ -117,9 +118,10 @@ class JobReader:
             **children,
         )
         values = self.metrics.latest(key, targets(snapshot))
+        present = {job["metadata"]["uid"] for job in snapshot.jobs}
         return dataclasses.replace(
             snapshot,
-            created=frozenset(created & {job["metadata"]["uid"] for job in snapshot.jobs}),
+            created={uid: same for uid, same in created.items() if uid in present},
             events=await self._events(key, snapshot),
             progress=next((value for value in values if isinstance(value, PodProgress)), None),
             verification=next((value for value in values if isinstance(value, Verification)), None),

@@ -122,7 +122,7 @@ def _followed(
             return stop(ledger, named, reason=Reason.VOLUME_LOST)
         if volume.keeps_from_serving(snapshot, named):
             return stop(ledger, named)
-    unknown = attempt.job is None and (named is None or named.uid not in snapshot.created)
+    unknown = attempt.job is None and (named is None or not snapshot.created.get(named.uid))
     if unknown:
         # Nothing proves that its Job has the content that the operator would give it now, such as
         # the statement about a verification that has changed since. Publishing again is cheap.

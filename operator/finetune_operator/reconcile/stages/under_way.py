@@ -33,7 +33,7 @@ def decide(
     if named is None and attempt.outcome == "Starting":
         return Decision(ledger=ledger)
     if attempt.job is None and named is not None and not named.terminating:
-        if named.uid not in snapshot.created:
+        if not snapshot.created.get(named.uid):
             return _identify(snapshot, target, ledger, attempt, named)
         attempt = attempt.model_copy(update={"job": named.uid})
         ledger = ledger.with_attempt(target.revision, attempt)
@@ -60,9 +60,11 @@ def _identify(
 
     The operator restarted after the creation, or another client was faster. The Job is created
     again: that succeeds only if the present one has the same content, and its uid is then known.
+    If the content is another one, because the spec was edited meanwhile or because of the other
+    client, another attempt replaces the Job.
     """
-    spec = target.resolved.spec
-    if spec.suspend or not attempts.is_current(target, attempt):
+    spec, differs = target.resolved.spec, named.uid in snapshot.created
+    if spec.suspend or differs or not attempts.is_current(target, attempt):
         return stop(ledger, named)
     return Decision(
         ledger=ledger,

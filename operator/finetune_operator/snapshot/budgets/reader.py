@@ -1,13 +1,13 @@
 """The snapshot of a FineTuneBudget itself."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from finetune_operator.budgets.balances import limits_serving
 from finetune_operator.budgets.periods import containing
 from finetune_operator.snapshot.budgets.budgets import UNRECORDED, Budgets
 from finetune_operator.snapshot.live import LiveReader
-from finetune_operator.types import BudgetSnapshot, Key, Plan
+from finetune_operator.types import NO_JOBS, BudgetSnapshot, Key, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class BudgetReader:
         *,
         live: Set[str] = frozenset(),
         names: Iterable[tuple[str, str]] = (),
-        created: Set[str] = frozenset(),
+        created: Mapping[str, bool] = NO_JOBS,
     ) -> BudgetSnapshot | None:
         """Return the snapshot of a budget, None if it does not exist. Raises OperatorError."""
         await self.live.refresh(key, live)

@@ -1,6 +1,6 @@
 """The engine serves any of our own kinds: here a cluster-scoped one without children."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.live import LiveReader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.snapshot.watches import Watches
-from finetune_operator.types import UNCONFIRMED, Confirmation, Key, Object, Plan
+from finetune_operator.types import NO_JOBS, UNCONFIRMED, Confirmation, Key, Object, Plan
 from finetune_operator.workqueue.workqueue import WorkQueue
 
 CATALOG, KEY = "FineTuneCatalog", ("", "gold")
@@ -66,7 +66,7 @@ class CatalogReader:
         *,
         live: Set[str] = frozenset(),
         names: Iterable[tuple[str, str]] = (),
-        created: Set[str] = frozenset(),
+        created: Mapping[str, bool] = NO_JOBS,
     ) -> CatalogSnapshot | None:
         await self.live.refresh(key, live)
         owner = self.live.store.owner(key)

@@ -236,7 +236,7 @@ async def test_the_planner_knows_the_jobs_that_this_process_created(
 
     def plan(snapshot: Snapshot, *, now: object) -> Plan:
         known.append((len(snapshot.jobs), len(snapshot.created)))
-        assert snapshot.created <= {each["metadata"]["uid"] for each in snapshot.jobs}
+        assert snapshot.created.keys() <= {each["metadata"]["uid"] for each in snapshot.jobs}
         actions = () if snapshot.created else (Create(object=body),)
         return Plan(status={"conditions": []}, actions=actions, requeue_after=15.0)
 
@@ -251,6 +251,24 @@ async def test_the_planner_knows_the_jobs_that_this_process_created(
     await rig.kube.create(body)
     await rig.reconcile()
     assert known[-1] == (1, 0)
+
+
+async def test_the_planner_knows_a_job_of_other_content(rig: Rig, monkeypatch: Any) -> None:
+    """It is reported only if the planner wants to create it nevertheless."""
+    body = child("Job", "j", spec={"backoffLimit": 1})
+    await rig.kube.create(child("Job", "j", spec={"backoffLimit": 2}))
+    known: list[list[bool]] = []
+
+    def plan(snapshot: Snapshot, *, now: object) -> Plan:
+        known.append([*snapshot.created.values()])
+        return Plan(status={"conditions": []}, actions=(Create(object=body),))
+
+    monkeypatch.setattr(rig.planner, "plan", plan)
+    assert await rig.process() == "requeue"
+    assert not any(known)
+    assert await rig.process() == "error"
+    assert known[-1] == [False]
+    assert rig.reason() == Reason.CONFIGURATION_CHANGED
 
 
 async def test_a_plan_that_always_lacks_something_is_executed(

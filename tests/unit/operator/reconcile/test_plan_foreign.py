@@ -262,12 +262,26 @@ def test_no_result_is_taken_from_a_job_of_other_content_that_came_first() -> Non
     controllers.start(cluster, pod)
     controllers.finish(cluster, pod, 0, controllers.message("prepare"))
     controllers.sync(cluster)
-    with pytest.raises(Refused, match="has other content"):
-        cluster.settle()
-    assert recorded(cluster, "prepare")["outcome"] == "Starting"
-    cluster.remove(job)
     cluster.settle()
-    assert recorded(cluster, "prepare")["outcome"] == "Running"
+    assert "deletionTimestamp" in job["metadata"]
+    controllers.sync(cluster)
+    cluster.settle()
+    attempt = recorded(cluster, "prepare")
+    assert (attempt["attempt"], attempt["outcome"]) == (2, "Running")
+    assert attempt["job"] != job["metadata"]["uid"]
+
+
+def test_a_job_that_was_created_before_an_edit_of_its_labels_is_replaced() -> None:
+    """The edit gives a failed stage no new attempt, so the operator would wait for this Job."""
+    cluster = Cluster()
+    job = crash_after_the_creation(cluster)
+    cluster.edit(podMetadata={"labels": {"example.com/cost-centre": "a-42"}})
+    cluster.settle()
+    assert "deletionTimestamp" in job["metadata"]
+    controllers.sync(cluster)
+    cluster.settle()
+    attempt = recorded(cluster, "prepare")
+    assert (attempt["attempt"], attempt["outcome"]) == (2, "Running")
 
 
 def test_an_edit_in_the_window_before_the_uid_is_recorded_starts_another_attempt() -> None:

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.fakes import controllers, scheduler
-from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing
+from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, OtherContent, Refused, Thing
 from tests.fakes.lagging_operator import KINDS, LaggingOperator
 from tests.unit.operator.reconcile import laws_of_trust, random_deletions, random_events
 from tests.unit.operator.reconcile.laws import Laws
@@ -224,7 +224,11 @@ class Machine(RuleBasedStateMachine):
             self.cluster.carry_out(
                 snapshot, intended, on_write=(lambda _: None) if late else operator.wrote, **which
             )
-        except (Crash, Refused):
+        except (Crash, Refused) as error:
+            if isinstance(error, OtherContent) and not late:
+                operator.found(error.existing)
+                # It reconciles at once, which is a change even if nothing was written.
+                self.cluster.version += 1
             operator.failed()
             return False
         finally:
