@@ -88,8 +88,10 @@ class Kubelet:
     def _bind(self, claim: dict[str, Any]) -> None:
         if claim.get("status", {}).get("phase") != "Pending" or claim["spec"].get("volumeName"):
             return
-        name = f"{self.place.name}-{claim['metadata']['uid']}"
-        reference = {"namespace": self.place.name, "name": claim["metadata"]["name"]}
+        uid = claim["metadata"]["uid"]
+        name = f"{self.place.name}-{uid}"
+        # Without the uid, the controller manager waits for its next resync.
+        reference = {"namespace": self.place.name, "name": claim["metadata"]["name"], "uid": uid}
         volume = {
             "metadata": {"name": name},
             "spec": {

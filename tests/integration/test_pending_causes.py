@@ -71,8 +71,8 @@ def add_class(plane: ControlPlane, name: str) -> None:
 
 def add_volume(plane: ControlPlane, class_: str, *, zone: str = "", claim: Any = None) -> None:
     """Create a volume of a class ("" for none); ``claim`` reserves the volume for one claim."""
-    metadata = claim["metadata"] if claim else {}
-    owner = {"namespace": metadata["namespace"], "name": metadata["name"]} if claim else None
+    # Without the uid, the controller manager waits for its next resync.
+    owner = claim and {key: claim["metadata"][key] for key in ("namespace", "name", "uid")}
     where = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [zone]}]}
     plane.post(
         VOLUMES,
