@@ -17,7 +17,6 @@ from finetune_operator.types import LISTS, UNCONFIRMED, Confirmation, Plan, Snap
 
 ALL_KINDS = frozenset({KIND, *LISTS})
 _OF_STAGES = frozenset({"Job", "Pod", naming.VOLUME})
-_OF_TRAINERS = frozenset({"Job", "Pod"})
 _OF_SERVING = frozenset({"Deployment", "Pod", naming.VOLUME})
 _LATER = {
     "Starting": ("Starting", "Running", "Completed"),
@@ -49,7 +48,7 @@ def confirmation(snapshot: Snapshot, plan: Plan) -> Confirmation:
         if isinstance(action, Create) and action.object["kind"] == "Job":
             stage = naming.label(action.object, naming.STAGE)
             if needs_gpu(stage):
-                return Confirmation(str(stage), _OF_TRAINERS)
+                return Confirmation(str(stage), _OF_STAGES)
     return UNCONFIRMED
 
 

@@ -7,7 +7,7 @@ with all confirmations and without the one that it is about.
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.stages import PIPELINE
-from finetune_operator.reconcile.confirmation import confirmation
+from finetune_operator.reconcile import confirmation
 from finetune_operator.types import UNCONFIRMED, Confirmation
 
 ALL_BUT_THE_JOB = dict.fromkeys(set(KINDS) - {FINETUNEJOB}, 1000)
@@ -68,6 +68,16 @@ def prepare_beside_an_orphan(cluster: Cluster) -> None:
     labels = {**pod["metadata"]["labels"], naming.STAGE: "train"}
     metadata = {"name": "orphan", "labels": labels, "ownerReferences": []}
     cluster.add({**pod, "metadata": metadata, "status": {"phase": "Running"}})
+
+
+def prepare(cluster: Cluster) -> None:
+    controllers.run(cluster, "prepare")
+
+
+def lose_the_claim(cluster: Cluster) -> None:
+    """A user has also removed its finalizer, so it is gone at once."""
+    (claim,) = cluster.each(naming.VOLUME)
+    cluster.remove(claim)
 
 
 def train_a_third_revision(cluster: Cluster) -> None:
@@ -186,6 +196,14 @@ def test_a_confirmation_prevents_harm(cause: str, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Reconciler, "_confirmation", without)
     assert harmed(CASES[cause]), causes
+
+
+def test_no_trainer_starts_without_its_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = {naming.VOLUME: 1}
+    case = replace(CASES["train"], before=prepare, happens=lose_the_claim, late=late)
+    assert not harmed(case)
+    monkeypatch.setattr(confirmation, "_OF_STAGES", frozenset({"Job", "Pod"}))
+    assert harmed(case)
 
 
 def test_each_confirmation_has_a_case() -> None:

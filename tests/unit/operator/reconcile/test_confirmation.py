@@ -10,7 +10,7 @@ from finetune_operator.actions import Action, Apply, Create, Delete
 from finetune_operator.reconcile.confirmation import ALL_KINDS, confirmation
 from finetune_operator.types import Plan, Snapshot
 
-TRAINERS = {"Job", "Pod"}
+OF_STAGES = {"Job", "Pod", "PersistentVolumeClaim"}
 
 
 def revisions(*stages: tuple[str, int, str], name: str = "r1") -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def stage_job(stage: str) -> Any:
     ("actions", "cause", "kinds"),
     [
         ([Delete(object=stage_job("train"))], "delete", ALL_KINDS),
-        ([Create(object=stage_job("train"))], "train", TRAINERS),
+        ([Create(object=stage_job("train"))], "train", OF_STAGES),
         ([Create(object=stage_job("prepare"))], "", set()),
         ([Apply(object=child("Service", "s"))], "", set()),
         ([], "", set()),
