@@ -10,11 +10,12 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.status.artifacts import TrainArtifacts
 from finetune_api.v1alpha1.status.ledger import Attempt
 from finetune_operator.manifests import jobs
+from finetune_operator.objects import naming
 from finetune_operator.objects.conditions import timestamp
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.stages import job_stage
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import attempts, outcome, restarts
+from finetune_operator.reconcile.stages import attempts, outcome, restarts, volume_loss
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.publishing import outcomes as publication_outcomes
 from finetune_operator.revisions.publishing import publications
@@ -42,6 +43,13 @@ def decide(
     changes: dict[str, Any] = {"reason": ended.reason, "message": ended.message or None}
     if ended.reason == Reason.DEADLINE_EXCEEDED and not (attempt.has_run or attempt.image_id):
         changes["message"] = outcome.never_started(job.object)
+    produces = not job_stage(attempt.stage).publishes
+    if ended.kind == "Completed" and volume is None and produces:
+        # The artifacts were deleted with the volume before the operator recorded them.
+        claim = naming.revision_name(snapshot.name, revision)
+        lost = attempt.model_copy(update={"outcome": "Stopped", "reason": Reason.VOLUME_LOST})
+        events = (volume_loss.starts_again(claim),)
+        return Decision(ledger=ledger.with_attempt(revision, lost), events=events)
     if ended.kind == "Completed":
         changes |= {"outcome": "Completed", "reason": None}
         if isinstance(artifacts, TrainArtifacts):
@@ -59,7 +67,6 @@ def decide(
     elif artifacts is not None:
         ledger = ledger.with_artifacts(revision, artifacts)
     ledger = ledger.with_attempt(revision, attempt.model_copy(update=changes))
-    produces = not job_stage(attempt.stage).publishes
     if ended.kind == "Completed" and volume is not None and produces:
         ledger = ledger.with_volume(revision, volume.object["metadata"]["uid"])
     return Decision(ledger=ledger, warnings=warnings)

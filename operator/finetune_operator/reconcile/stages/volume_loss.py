@@ -60,14 +60,18 @@ def decide(
                 else _terminating(snapshot, claim)
             )
         return decision.then(Decision(ledger=ledger, position=position))
-    event = Event(
+    ledger = ledger.with_lost_volume(target.revision, Reason.VOLUME_LOST)
+    return decision.then(Decision(ledger=ledger, events=(starts_again(claim),)))
+
+
+def starts_again(claim: str) -> Event:
+    """Return the event about a job that has to begin again because its claim was deleted."""
+    return Event(
         type="Warning",
         reason=Reason.VOLUME_LOST,
         message=f"PersistentVolumeClaim {claim} was deleted externally. The job starts again "
         "with the prepare stage.",
     )
-    ledger = ledger.with_lost_volume(target.revision, Reason.VOLUME_LOST)
-    return decision.then(Decision(ledger=ledger, events=(event,)))
 
 
 def _all_completed(target: TargetRevision, ledger: Ledger, stages: Collection[JobStage]) -> bool:

@@ -260,15 +260,22 @@ def test_a_lost_deployment_is_not_created_again_without_its_volume(lost: Cluster
     ]
 
 
-def test_a_result_that_was_not_recorded_is_lost_with_its_volume() -> None:
+@pytest.mark.parametrize("gone", [False, True], ids=["terminating", "gone"])
+def test_a_result_that_was_not_recorded_is_lost_with_its_volume(gone: bool) -> None:
     cluster = Cluster()
     running("prepare")(cluster)
     pod = controllers.pod_of_stage(cluster, "prepare")
     controllers.finish(cluster, pod, 0, controllers.message("prepare"))
     sync(cluster)
-    delete(naming.VOLUME, "demo-R")(cluster)
+    if gone:
+        (claim,) = cluster.each(naming.VOLUME)
+        cluster.remove(claim)
+    else:
+        delete(naming.VOLUME, "demo-R")(cluster)
     work(cluster)
     assert "JobDeleted" not in [each.reason for each in cluster.recorded]
+    # While the claim is terminating, the condition says that the job waits for it.
+    assert len(warnings(cluster, "VolumeLost")) == gone
     (stage,) = cluster.status["revisions"][0]["stages"]
     assert (stage["attempt"], stage["outcome"]) == (2, "Running")
 
