@@ -68,8 +68,11 @@ def report(
         if new["type"] in ("Ready", "Finished", "Stalled") or new["type"] not in previous
     ]
     replaced = {new["type"] for new in reported} | {"Reconciling"}
-    # A condition that referred to the previous message of Ready gets that message.
-    referred = {SEE_READY: previous["Ready"]["message"]} if "Ready" in previous else {}
+    # A condition that has the new message of Ready refers to it. One that referred to the previous
+    # message gets that message.
+    referred, shown = {message: SEE_READY}, previous.get("Ready", {}).get("message", message)
+    if shown != message:
+        referred[SEE_READY] = shown
     reported += [
         {**old, "message": referred.get(old["message"], old["message"])}
         for type_, old in previous.items()

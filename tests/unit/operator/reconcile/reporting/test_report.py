@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 from tests.unit.operator.reconcile.publishing.test_plan_publishing import jobs, served, target
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.reconcile.conditions import SEE_READY
 from finetune_operator.reconcile.reporting.report import report
 from finetune_operator.types import Plan
 
@@ -76,3 +78,19 @@ def test_another_rejected_write_stalls_the_job() -> None:
     after = reported(cluster, other)
     assert (after["Ready"]["status"], after["Ready"]["reason"]) == ("False", "QuotaExceeded")
     assert after["Stalled"]["status"] == "True"
+
+
+def test_condition_refers_to_ready_again_if_ready_gets_its_message_again() -> None:
+    cluster = Cluster()
+    controllers.run(cluster, "prepare")
+    controllers.run(cluster, "train", 80)
+    cluster.settle()
+    snapshot = cluster.observe()
+    failure = snapshot.job["status"]["conditions"][0]["message"]
+    found = []
+    for message in (QUOTA, failure, failure):
+        plan = report(snapshot, reason=Reason.QUOTA_EXCEEDED, message=message, now=cluster.now)
+        snapshot = replace(snapshot, job={**snapshot.job, "status": plan.status})
+        found.append({each["type"]: each["message"] for each in plan.status["conditions"]})
+    assert [each["Ready"] for each in found] == [QUOTA, failure, failure]
+    assert [each["Trained"] for each in found] == [failure, SEE_READY, SEE_READY]
