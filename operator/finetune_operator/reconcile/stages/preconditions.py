@@ -52,14 +52,12 @@ def orphan_needs_volume(snapshot: IndexedSnapshot, target: TargetRevision) -> bo
     only when nothing else of its stage may run.
     """
     living = [pod for pod in snapshot.pods if not pod.ended]
-    orphans = [
-        pod
-        for pod in living
-        if pod.revision == target.revision and _waits_for_its_volume(snapshot, pod)
-    ]
+    waiting = [pod for pod in living if _waits_for_its_volume(snapshot, pod)]
+    orphans = [pod for pod in waiting if pod.revision == target.revision]
     stages = [pod.stage for pod in orphans]
+    # An orphan of another revision cannot start meanwhile.
     others = (
-        *(pod for pod in living if pod not in orphans),
+        *(pod for pod in living if pod not in waiting),
         *(job for job in snapshot.jobs if not job.ended),
     )
     return bool(orphans) and not any(

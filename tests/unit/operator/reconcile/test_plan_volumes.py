@@ -443,3 +443,19 @@ def test_an_orphan_gets_its_volume_only_when_no_other_pod_trains() -> None:
     sync(cluster)
     cluster.settle()
     assert cluster.get(naming.VOLUME, f"demo-{first}") is not None
+
+
+def test_an_orphan_gets_its_volume_although_that_of_another_revision_waits() -> None:
+    cluster = Cluster()
+    for seed in (1, 2):
+        cluster.edit(training={"seed": seed})
+        settle_all(cluster)
+        controllers.run(cluster, "prepare")
+        waiting("train")(cluster)
+        delete("Job", "demo-R-train-1", "Orphan")(cluster)
+        delete(naming.VOLUME, "demo-R")(cluster)
+    settle_all(cluster)
+    orphans = [pod for pod in cluster.each("Pod") if controllers.alive(pod)]
+    assert [pod["metadata"]["ownerReferences"] for pod in orphans] == [[], []]
+    present = [each["metadata"]["name"] for each in cluster.each(naming.VOLUME)]
+    assert present == [f"demo-{cluster.status['revision']}"]
