@@ -51,6 +51,7 @@ def record(
         snapshot,
         target,
         identified,
+        before=before,
         serving=delivery.serving,
         awaits_volume=delivery.position.reason == Reason.WAITING_FOR_VOLUME,
     )

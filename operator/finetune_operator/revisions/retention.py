@@ -26,13 +26,16 @@ def prune(
     target: TargetRevision,
     ledger: Ledger,
     *,
+    before: Ledger,
     serving: str | None,
     awaits_volume: bool,
 ) -> tuple[Ledger, tuple[Action, ...]]:
     """Return the ledger without pruned revisions, and the deletions of their objects.
 
-    serving: the build that the Service selects, or None. Jobs and their pods go first, then the
-    volume, which their pods mount. If a user deletes a volume, the Jobs that keep it go as well.
+    before: that of the previous status, because the new status lists what a Job has published
+    before the revision is forgotten. serving: the build that the Service selects, or None. Jobs and
+    their pods go first, then the volume, which their pods mount. If a user deletes a volume, the
+    Jobs that keep it go as well.
     awaits_volume: whether the target waits until its terminating volume is gone.
     """
     held = {target.revision}
@@ -41,7 +44,9 @@ def prune(
         for deployment in snapshot.deployments
         if deployment.owned and deployment.revision
     }
-    held |= {revision for revision, _ in publications.under_way(ledger)}
+    held |= {
+        revision for known in (before, ledger) for revision, _ in publications.under_way(known)
+    }
     if serving is not None and (revision := ledger.revision_of(serving)):
         held.add(revision)
     others = [name for name in ledger.names() if name not in held]

@@ -14,6 +14,8 @@ from tests.unit.operator.reconcile.publishing.test_plan_publishing import (
     trained,
 )
 
+from finetune_operator.objects import naming
+
 
 def retrain(cluster: Cluster, seed: int) -> None:
     cluster.edit(training={"seed": seed})
@@ -61,6 +63,27 @@ def test_tags_move_from_the_content_of_a_revision_that_was_pruned() -> None:
     cluster.edit(publish=[target(tags=["latest", "more"])])
     cluster.settle()
     assert request_of(jobs(cluster)[-1]).targets[0].own == (first,)
+
+
+def test_content_is_remembered_although_its_revision_can_be_pruned_at_once() -> None:
+    cluster = trained(target(tags=["latest"]), revisionHistoryLimit=0)
+    cluster.settle()
+    controllers.sync(cluster)
+    pod = controllers.pod_of_stage(cluster, "publish")
+    controllers.start(cluster, pod)
+    cluster.settle()
+    (volume,) = cluster.each(naming.VOLUME)
+    cluster.edit(training={"seed": 1})
+    cluster.settle()
+    artifacts = controllers.published(pod)
+    controllers.finish(cluster, pod, 0, controllers.message("publish", artifacts=artifacts))
+    cluster.mark_deleted(volume)
+    controllers.sync(cluster)
+    for _ in range(3):
+        cluster.settle()
+        controllers.sync(cluster)
+    assert len(cluster.status["revisions"]) == 1
+    assert cluster.status["publishedDigests"] == [artifacts["targets"][0]["digest"]]
 
 
 def test_content_that_was_published_without_all_tags_is_remembered() -> None:
