@@ -10,20 +10,44 @@ from tests.support.attacks.forged_revisions import pod_templates
 from finetune_api.revision_hash import text_digest
 from finetune_operator.actions import Create
 from finetune_operator.objects import naming
-from finetune_operator.types import Plan
+from finetune_operator.objects.compact.trimming import DIGESTS
+from finetune_operator.types import Plan, Snapshot
 
 
-def of_hostile_objects(intended: Plan, without: Plan) -> None:
+def of_hostile_objects(intended: Plan, without: Plan, copied: Collection[str | None]) -> None:
     """No object that the operator did not write changes a pod.
 
-    without: the plan for the same snapshot without the objects of ``Cluster.foreign``. Without a
-    copy of the configuration that the operator cannot render again, it may lack a Job; that Job
-    expects the recorded content (``configuration_is_vouched_for``).
+    without: the plan for the same snapshot without the objects of ``Cluster.foreign``. copied: the
+    revisions of ``copies``, whose Jobs it may lack if the operator cannot render the configuration
+    again. Such a Job expects the recorded content (``configuration_is_vouched_for``).
     """
     allowed = pod_templates(without)
     for name, template in pod_templates(intended).items():
+        if name not in allowed:
+            assert template["metadata"]["labels"][naming.REVISION] in copied, name
         assert template == allowed.get(name, template), name
         assert "hostile" not in str(template).lower(), name
+
+
+def copies(snapshot: Snapshot, foreign: Collection[str]) -> set[str | None]:
+    """Return the revisions whose configuration is a tenant's copy with the recorded content.
+
+    foreign: uids of the objects that tenants made.
+    """
+    recorded = {
+        each["revision"]: {
+            "job.json": each["frozen"]["jobDigest"],
+            "operator.json": each["frozen"]["operatorDigest"],
+        }
+        for each in snapshot.job.get("status", {}).get("revisions", ())
+    }
+    return {
+        revision
+        for each in snapshot.configmaps
+        if each["metadata"]["uid"] in foreign
+        and (revision := naming.label(each, naming.REVISION)) in recorded
+        and each.get(DIGESTS) == recorded[revision]
+    }
 
 
 def configuration_is_vouched_for(intended: Plan) -> None:

@@ -237,6 +237,17 @@ def crash_after_the_creation(cluster: Cluster) -> Thing:
     return job
 
 
+def is_replaced(cluster: Cluster, job: Thing) -> None:
+    """Assert that the operator deletes a Job of ``prepare``, and runs another one."""
+    cluster.settle()
+    assert "deletionTimestamp" in job["metadata"]
+    controllers.sync(cluster)
+    cluster.settle()
+    attempt = recorded(cluster, "prepare")
+    assert (attempt["attempt"], attempt["outcome"]) == (2, "Running")
+    assert attempt["job"] != job["metadata"]["uid"]
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_a_job_whose_uid_was_not_recorded_is_kept_if_its_content_is_right(*, ended: bool) -> None:
     cluster = Cluster()
@@ -262,13 +273,7 @@ def test_no_result_is_taken_from_a_job_of_other_content_that_came_first() -> Non
     controllers.start(cluster, pod)
     controllers.finish(cluster, pod, 0, controllers.message("prepare"))
     controllers.sync(cluster)
-    cluster.settle()
-    assert "deletionTimestamp" in job["metadata"]
-    controllers.sync(cluster)
-    cluster.settle()
-    attempt = recorded(cluster, "prepare")
-    assert (attempt["attempt"], attempt["outcome"]) == (2, "Running")
-    assert attempt["job"] != job["metadata"]["uid"]
+    is_replaced(cluster, job)
 
 
 def test_a_job_that_was_created_before_an_edit_of_its_labels_is_replaced() -> None:
@@ -276,20 +281,11 @@ def test_a_job_that_was_created_before_an_edit_of_its_labels_is_replaced() -> No
     cluster = Cluster()
     job = crash_after_the_creation(cluster)
     cluster.edit(podMetadata={"labels": {"example.com/cost-centre": "a-42"}})
-    cluster.settle()
-    assert "deletionTimestamp" in job["metadata"]
-    controllers.sync(cluster)
-    cluster.settle()
-    attempt = recorded(cluster, "prepare")
-    assert (attempt["attempt"], attempt["outcome"]) == (2, "Running")
+    is_replaced(cluster, job)
 
 
 def test_an_edit_in_the_window_before_the_uid_is_recorded_starts_another_attempt() -> None:
     cluster = Cluster()
     job = crash_after_the_creation(cluster)
     cluster.edit(resources={"prepare": {"limits": {"memory": "20Gi"}}})
-    cluster.settle()
-    assert "deletionTimestamp" in job["metadata"]
-    controllers.sync(cluster)
-    cluster.settle()
-    assert recorded(cluster, "prepare")["attempt"] == 2
+    is_replaced(cluster, job)

@@ -203,7 +203,8 @@ class Machine(RuleBasedStateMachine):
         self.laws.of_plan(snapshot, intended)
         if self.cluster.foreign:
             trusted = plan(self.without_foreign(snapshot), now=now)
-            laws_of_trust.of_hostile_objects(intended, trusted)
+            copied = laws_of_trust.copies(snapshot, self.cluster.foreign)
+            laws_of_trust.of_hostile_objects(intended, trusted, copied)
         return snapshot, intended
 
     def without_foreign(self, snapshot: Snapshot) -> Snapshot:
